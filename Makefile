@@ -1,0 +1,33 @@
+# make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
+# make test    install what authors need too, run every check              (ARGS="-k gpt2")
+# make bench   measure the engine
+# PYTHON=/path/to/python3 chooses the Python that .venv is made with.
+
+SHELL := /bin/sh
+inputs := pyproject.toml constraints.txt scripts/environment.sh
+export PYTHON
+
+# A .venv that was moved or has lost its Python does not count as made.
+ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
+$(shell rm -f .venv/lab.stamp .venv/test.stamp)
+endif
+
+.PHONY: help lab test bench
+help:
+	@sed -n 's/^# //p' Makefile
+
+lab: .venv/lab.stamp
+	@.venv/bin/grader lab $(ARGS)
+
+test: .venv/test.stamp
+	@sh scripts/chromium.sh
+	@sh scripts/test.sh $(ARGS)
+
+bench: .venv/test.stamp
+	@.venv/bin/python benchmarks/bench.py $(ARGS)
+
+.venv/lab.stamp: $(inputs)
+	@sh scripts/environment.sh lab
+
+.venv/test.stamp: $(inputs)
+	@sh scripts/environment.sh test

@@ -1,0 +1,47 @@
+"""Check modules against recorded activations, compare models layer by layer, and match generated text.
+
+from grader import check, check_generation, compare_layers, load_checkpoint
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grader.check import check
+    from grader.checkpoints import load_checkpoint
+    from grader.config import Config
+    from grader.errors import CheckFailed, GraderError
+    from grader.generation import check_generation
+    from grader.layers import compare_layers
+    from grader.recorder import trace_of
+
+_HOMES = {
+    "CheckFailed": "grader.errors",
+    "Config": "grader.config",
+    "GraderError": "grader.errors",
+    "check": "grader.check",
+    "check_generation": "grader.generation",
+    "compare_layers": "grader.layers",
+    "load_checkpoint": "grader.checkpoints",
+    "trace_of": "grader.recorder",
+}
+
+__all__ = [
+    "CheckFailed",
+    "Config",
+    "GraderError",
+    "check",
+    "check_generation",
+    "compare_layers",
+    "load_checkpoint",
+    "trace_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import grader` alone is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'grader' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,167 @@
+"""`check`: the one line under every exercise."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from grader.errors import CheckFailed
+from grader.judge import CaseVerdict, Finding, Verdict, judge
+from grader.probe import feed_parts, probe, replace_parts
+from grader.recording import FILE_NAME, Answer, Recording, Task, part_inputs, part_outputs
+from grader.report import Line, show
+
+_STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
+
+
+def check(exercise: str, solution: Any, *, recording: str | Path | None = None) -> float | None:
+    """Check a learner's class or function against the recorded reference, and show a report.
+
+    exercise: its name, as in "gpt2.layer_norm". solution: the class or function itself, not an instance.
+    recording: a ``reference.safetensors``; by default the one beside the notebook.
+
+    Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
+    Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
+    """
+    found = find_recording(recording)
+    task = found.task(exercise)
+    verdict = examine(task, found.answer(exercise), solution)
+    show(report(verdict), summary(verdict))
+    if autograding():
+        return verdict.points
+    if not verdict.right:
+        raise CheckFailed(f"{exercise} is not right yet: see the report above.")
+    return None
+
+
+def examine(task: Task, answer: Answer, solution: Any) -> Verdict:
+    """Probe a learner's class or function in this process, and judge it.
+
+    A composite that is wrong is run twice more, to tell its own error from its parts'.
+    """
+    observations = probe(task, solution)
+    verdict = judge(task, answer, observations)
+    if verdict.right or not task.parts:
+        return verdict
+    fed = feed_parts(task, solution, part_inputs(answer))
+    replaced = replace_parts(task, solution, part_outputs(answer))
+    return judge(task, answer, observations, fed, replaced)
+
+
+def autograding() -> bool:
+    """Whether nbgrader is grading this notebook, and takes the last value of a check's cell as its points."""
+    return os.environ.get("NBGRADER_EXECUTION") == "autograde"
+
+
+def find_recording(path: str | Path | None = None) -> Recording:
+    """The recording at `path`, or the one beside the notebook. Raises RecordingError where there is none."""
+    if path is None:
+        path = next(
+            (p for p in (Path.cwd() / FILE_NAME, _STARTED_IN / FILE_NAME) if p.exists()), Path.cwd() / FILE_NAME
+        )
+    path = Path(path)
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _read(path, stamp)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, stamp: int) -> Recording:
+    """The recording; `stamp` is its time of change, so that a new file is read anew."""
+    return Recording.read(path)
+
+
+def summary(verdict: Verdict) -> dict[str, Any]:
+    """The verdict for programs: what ``grader check`` reads from a notebook's output."""
+    first = verdict.first_wrong
+    return {
+        "exercise": verdict.exercise,
+        "passed": verdict.right,
+        "points": verdict.points,
+        "max_points": verdict.max_points,
+        "cases": [{"name": case.name, "passed": case.right} for case in verdict.cases],
+        "summary": _headline(verdict) if first is None else f"{_headline(verdict)}: {_first_sentence(first)}",
+    }
+
+
+def _headline(verdict: Verdict) -> str:
+    right = sum(case.right for case in verdict.cases)
+    return f"{right} of {len(verdict.cases)} cases right"
+
+
+def _first_sentence(case: CaseVerdict) -> str:
+    return case.finding.what if case.finding else case.name
+
+
+def report(verdict: Verdict) -> list[Line]:
+    """The verdict for a person: every case in a line, the first wrong one in full."""
+    if verdict.right:
+        badge = ", bit-exact" if verdict.exact else ""
+        lines = [Line(f"{verdict.exercise}   {_headline(verdict)}{badge}", "ok")]
+        return lines + _remarks(verdict.cases)
+    lines = [Line(f"{verdict.exercise}   {_headline(verdict)}", "bad")]
+    if _same_problem_everywhere(verdict):
+        first = verdict.cases[0]
+        assert first.finding is not None
+        return lines + _finding(first.finding, 1) + _remarks(verdict.cases)
+    shown = False
+    for case in verdict.cases:
+        lines.append(_case_line(case))
+        if not case.right and not shown and case.finding:
+            lines += _finding(case.finding, 2)
+            shown = True
+    if _carried(verdict):
+        lines.append(Line("This exercise's own points are not lost.", "muted", 1))
+    return lines + _remarks(verdict.cases)
+
+
+def _same_problem_everywhere(verdict: Verdict) -> bool:
+    """Whether no case ran at all, for one and the same reason."""
+    problems = {(case.finding.what, case.difference is None) for case in verdict.cases if case.finding}
+    return (
+        len(verdict.cases) > 0
+        and len(problems) == 1
+        and not any(case.right or case.difference for case in verdict.cases)
+    )
+
+
+def _carried(verdict: Verdict) -> bool:
+    return all(case.earned for case in verdict.cases)
+
+
+def _case_line(case: CaseVerdict) -> Line:
+    if case.right:
+        return Line(f"{case.name}: right{', bit-exact' if case.exact else ''}", "text", 1)
+    difference = case.difference
+    if difference is None:
+        return Line(f"{case.name}: {_first_sentence(case)}", "text", 1)
+    if not difference.wrong:
+        return Line(f"{case.name}: the values are right, and yet", "text", 1)
+    if difference.total == 1:
+        return Line(f"{case.name}: the value differs by {difference.largest:,.12g}", "text", 1)
+    count = (
+        f"all {difference.total:,} values differ"
+        if difference.wrong == difference.total
+        else f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"
+    )
+    by = f", by up to {difference.largest:.2g} (mean {difference.mean:.2g})" if difference.largest else ""
+    return Line(f"{case.name}: {count}{by}, first at {list(difference.first)}", "text", 1)
+
+
+def _finding(finding: Finding, indent: int) -> list[Line]:
+    what = finding.what[:1].upper() + finding.what[1:]
+    if not what.endswith((".", ":", "?")):
+        what += "."
+    lines = [Line(what, "text", indent)]
+    lines += [Line(detail, "code", indent + 1) for detail in finding.detail]
+    if finding.hint:
+        lines.append(Line(finding.hint, "hint", indent))
+    return lines
+
+
+def _remarks(cases: Sequence[CaseVerdict]) -> list[Line]:
+    remarks = dict.fromkeys(remark for case in cases for remark in case.remarks)
+    return [Line(remark, "muted", 1) for remark in list(remarks)[:3]]

@@ -1,0 +1,125 @@
+"""Real, trained weights: what there is, where it is, and how it gets onto this machine.
+
+- ``load_checkpoint(name, optional=False) -> Checkpoint | None``: what notebooks call
+- ``list_checkpoints() -> list[Listed]``: for ``grader weights list``
+- ``get(name, progress=True) -> Checkpoint``: for ``grader weights get NAME``
+- ``record(name) -> Path``: for ``grader weights record NAME`` (authors)
+
+Each raises GraderError with what happened, why, and what to do next. `Unavailable`, a kind of it, means
+that the checkpoint exists and can't be had here and now.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from grader.checkpoints.golden import Golden, Step
+from grader.checkpoints.registry import Entry, entry, names
+from grader.checkpoints.sources import Unavailable, local_folder, require
+from grader.errors import GraderError
+
+if TYPE_CHECKING:
+    from grader.checkpoints.checkpoint import Checkpoint
+
+__all__ = [
+    "Entry",
+    "Golden",
+    "Listed",
+    "Step",
+    "Unavailable",
+    "get",
+    "list_checkpoints",
+    "load_checkpoint",
+    "record",
+]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of `grader weights list`.
+
+    place: where the files are: cached, shipped or packaged. Where they are not here yet: "hub" or "package";
+        "missing" where they should have come with the course. size: bytes, or None where it is not known.
+    """
+
+    name: str
+    description: str
+    place: str
+    size: int | None
+    licence: str
+    gated: bool
+
+
+def list_checkpoints() -> list[Listed]:
+    """Every checkpoint of the registry, those on this machine first."""
+    listed = [_listed(entry(name)) for name in names()]
+    return sorted(listed, key=lambda item: (item.place in ("hub", "package", "missing"), item.name))
+
+
+def _listed(known: Entry) -> Listed:
+    found = local_folder(known)
+    size = known.size
+    if found:
+        place, folder = found
+        size = sum((folder / name).stat().st_size for name in known.files)
+    else:
+        place = "package" if known.packaged else "hub" if known.hub else "missing"
+    return Listed(known.name, known.description, place, size, known.licence, known.gated)
+
+
+@overload
+def load_checkpoint(name: str, optional: Literal[False] = False) -> "Checkpoint": ...
+
+
+@overload
+def load_checkpoint(name: str, optional: bool) -> "Checkpoint | None": ...
+
+
+def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
+    """The checkpoint, downloaded first where it is not on this machine.
+
+    optional: print one line and return None, instead of raising Unavailable, where it can't be had now.
+    """
+    from grader.checkpoints.checkpoint import Checkpoint
+
+    known = entry(name)
+    try:
+        source, folder = require(known, progress=True)
+    except Unavailable as reason:
+        if not optional:
+            raise
+        print(f"Skipped: {reason}")
+        return None
+    return Checkpoint(known, folder, source)
+
+
+def get(name: str, progress: bool = True) -> "Checkpoint":
+    """Bring a checkpoint onto this machine, going on where a download broke off, and verify every file of it."""
+    from grader.checkpoints.checkpoint import Checkpoint
+
+    known = entry(name)
+    source, folder = require(known, progress)
+    _verify(known, source, folder)
+    return Checkpoint(known, folder, source)
+
+
+def _verify(known: Entry, source: str, folder: Path) -> None:
+    from grader.checkpoints import hub
+
+    for name, expected in known.files.items():
+        wrong = hub.verify(folder / name, expected)
+        if wrong and source in ("cached", "hub"):
+            hub.discard(folder / name)
+            raise Unavailable(f"{name} in the cache {wrong}. It was deleted; run: grader weights get {known.name}")
+        if wrong:
+            raise Unavailable(f"{folder / name} {wrong}. Install what it came with again.")
+
+
+def record(name: str) -> Path:
+    """Generate from the registry's prompts with transformers and write the golden.json (for authors)."""
+    from grader.checkpoints.golden import record_golden
+
+    known = entry(name)
+    if not known.record_prompts:
+        raise GraderError(f"the registry has no prompts for {name}. Add [record] to its .toml file.")
+    return record_golden(load_checkpoint(name), known.record_prompts, known.record_tokens)

@@ -1,0 +1,148 @@
+"""A checkpoint on disk: config, tokenizer, weights, and loading them strictly into a learner's model."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from grader.checkpoints.golden import Golden
+from grader.checkpoints.registry import Entry
+from grader.config import Config
+from grader.errors import GraderError
+from grader.probe import explain_names
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHOWN = 4
+
+
+class Checkpoint:
+    """Trained weights with their config and tokenizer, in the folder `folder`.
+
+    source: where they came from: cached, shipped, packaged or hub.
+    """
+
+    def __init__(self, entry: Entry, folder: Path, source: str) -> None:
+        self.entry, self.folder, self.source = entry, folder, source
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self.entry.name
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.name!r}, {self.source}, {len(self._tensors)} tensors)"
+
+    @cached_property
+    def config(self) -> Config:
+        """Its config.json."""
+        return Config.read(self.folder / "config.json")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer.json. Raises GraderError where that can't be read."""
+        path = self.folder / "tokenizer.json"
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise GraderError(f"{path} is no tokenizer ({error}). {self._again}") from None
+
+    @property
+    def goldens(self) -> tuple[Golden, ...]:
+        """The greedy generations that a right model repeats."""
+        return self.entry.goldens
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[Path, str]]:
+        """Learner's name of every weight -> the file it is in, and its name there."""
+        found = {}
+        for path in self._weight_files():
+            with self._open(path) as file:
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    short = name.removeprefix(self.entry.prefix)
+                    if not any(fnmatchcase(short, pattern) for pattern in self.entry.drop):
+                        found[short] = (path, name)
+        return found
+
+    def _weight_files(self) -> list[Path]:
+        index = self.folder / INDEX
+        if not index.exists():
+            return [self.folder / WEIGHTS]
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [self.folder / shard for shard in sorted(shards)]
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise GraderError(f"{path} can't be read ({error}). {self._again}") from None
+
+    @property
+    def _again(self) -> str:
+        if self.source == "shipped":
+            return "It came with the course: install the course again."
+        return f"Delete it, then run: grader weights get {self.name}"
+
+    def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Every weight under the learner's name, converted to `dtype`; nothing left out but what the registry drops."""
+        state = {}
+        for path in dict.fromkeys(path for path, _ in self._tensors.values()):
+            with self._open(path) as file:
+                for name, (place, stored) in self._tensors.items():
+                    if place == path:
+                        state[name] = file.get_tensor(stored).to(dtype)
+        return state
+
+    def load_into(self, model: nn.Module) -> Any:
+        """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
+
+        Raises GraderError that names what does not match; `model` is then as it was before.
+        """
+        if not isinstance(model, nn.Module):
+            what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+            raise GraderError(f"load_into was given {what}, and needs a model: build it first, as in GPT2(config).")
+        state = self.state_dict()
+        mine = model.state_dict(keep_vars=True)
+        for name, tied in _tied_names(mine, state).items():
+            state[name] = state[tied]
+        complaint = mismatch(mine, state, {name for name, _ in model.named_buffers()})
+        if complaint:
+            raise GraderError("\n".join([f"{self.name} does not fit this model, which is left as it was:", *complaint]))
+        return model.load_state_dict(state, strict=True)
+
+
+def _tied_names(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names only the model has whose parameter is the same object as one the checkpoint has (a tied head)."""
+    loaded = {id(tensor): name for name, tensor in mine.items() if name in theirs}
+    return {name: loaded[id(t)] for name, t in mine.items() if name not in theirs and id(t) in loaded}
+
+
+def mismatch(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], buffers: Iterable[str] = ()) -> list[str]:
+    """Why `theirs` (a checkpoint) does not load strictly into `mine` (a model's state), in a few lines.
+
+    buffers: which of the model's names are buffers, which a model can keep out of its state.
+    """
+    theirs = {name: theirs[name] for name in mine if name in theirs} | dict(theirs)  # in the model's own order
+    extra = [name for name in mine if name not in theirs]
+    kept = [name for name in extra if name in set(buffers)]
+    shapes = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+    lines = _layers_as_one(explain_names(shapes, theirs, [name for name in extra if name not in kept]))
+    lines += _layers_as_one(f"`{name}` is a buffer; register it with `persistent=False`" for name in kept)
+    if len(lines) > SHOWN:
+        lines[SHOWN - 1 :] = [lines[SHOWN - 1], f"and {len(lines) - SHOWN} more like these"]
+    return lines
+
+
+def _layers_as_one(lines: Iterable[str]) -> list[str]:
+    """Lines that differ only in the number of a layer as one, with ``h.*`` for ``h.0``, ``h.1``, ..."""
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", line), []).append(line)
+    return [pattern if len(group) > 1 else group[0] for pattern, group in groups.items()]

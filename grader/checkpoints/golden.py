@@ -1,0 +1,142 @@
+"""Golden generations: what the reference wrote, token by token, and how sure it was of each token.
+
+`record_golden` is for authors: it runs transformers and writes ``golden.json``. Everything else here
+only reads, and imports neither torch nor transformers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grader.errors import GraderError
+
+if TYPE_CHECKING:
+    from grader.checkpoints.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the reference: the token it chose, the second best, and by how much it won.
+
+    logit: the chosen token's logit; margin: that minus the second best's; rms: root mean square of all logits.
+    """
+
+    token: int
+    runner_up: int
+    margin: float
+    logit: float
+    rms: float
+
+    def near_tie(self, relative: float) -> bool:
+        """Whether two right programs may choose differently, each logit being right to within `relative`.
+
+        A right logit x may be off by relative * (|x| + rms) (see tolerance.py). Two logits that move towards
+        each other by that much change places if they were less than twice as far apart.
+        """
+        return self.margin < 2 * relative * (abs(self.logit) + self.rms)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A greedy generation that a right model repeats.
+
+    prompt: the text, or "" where only ids are known. prompt_ids: its tokens, or None (then the
+    tokenizer's). new_ids: the tokens that follow; or None, and then `text` is what the decoded tokens
+    must begin with. steps: one a token, where recorded. origin: who recorded it, with what.
+    """
+
+    prompt: str
+    prompt_ids: tuple[int, ...] | None
+    new_ids: tuple[int, ...] | None
+    text: str | None
+    n_tokens: int
+    origin: str
+    steps: tuple[Step, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Golden":
+        """From a table of the registry or an object of golden.json."""
+        new_ids, prompt_ids = content.get("new_ids"), content.get("prompt_ids")
+        return cls(
+            prompt=content.get("prompt", ""),
+            prompt_ids=None if prompt_ids is None else tuple(prompt_ids),
+            new_ids=None if new_ids is None else tuple(new_ids),
+            text=content.get("text"),
+            n_tokens=content["n_tokens"] if new_ids is None else len(new_ids),
+            origin=content["origin"],
+            steps=tuple(Step(**step) for step in content.get("steps", ())),
+        )
+
+
+def read_goldens(path: Path) -> tuple[Golden, ...]:
+    """The generations in a golden.json; none where there is no such file."""
+    if not path.exists():
+        return ()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(Golden.from_json({"origin": content["origin"], **golden}) for golden in content["goldens"])
+
+
+def record_golden(checkpoint: "Checkpoint", prompts: Sequence[str], n_tokens: int) -> Path:
+    """Run transformers' own greedy decoding (float32, eager attention) and write the golden.json.
+
+    Raises GraderError where the reference itself is undecided at some step: another prompt is needed then,
+    because another machine may rightly choose the other token.
+    """
+    import torch
+    import transformers
+
+    from grader.tolerance import tolerance_for
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    model.generation_config.eos_token_id = None
+    relative = tolerance_for(torch.float32).relative
+    goldens = []
+    for prompt in prompts:
+        prompt_ids = checkpoint.tokenizer.encode(prompt).ids
+        ids = torch.tensor([prompt_ids])
+        done = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=n_tokens,
+            do_sample=False,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        steps = [_step(logits[0]) for logits in done.logits]
+        new_ids = done.sequences[0, len(prompt_ids) :].tolist()
+        for place, (token, step) in enumerate(zip(new_ids, steps, strict=True)):
+            if token != step["token"] or Step(**step).near_tie(relative):
+                raise GraderError(f"{prompt!r}: token {place} is a near-tie ({step}). Choose another prompt.")
+        goldens.append({"prompt": prompt, "prompt_ids": prompt_ids, "new_ids": new_ids, "steps": steps})
+    origin = f"transformers {transformers.__version__}, torch {torch.__version__}, float32, eager, greedy"
+    path = checkpoint.entry.golden_file
+    path.write_text(_to_json(origin, goldens), encoding="utf-8")
+    return path
+
+
+def _step(logits: Any) -> dict[str, Any]:
+    values, tokens = logits.double().topk(2)
+    return {
+        "token": tokens[0].item(),
+        "runner_up": tokens[1].item(),
+        "margin": round((values[0] - values[1]).item(), 4),
+        "logit": round(values[0].item(), 4),
+        "rms": round(logits.double().square().mean().sqrt().item(), 4),
+    }
+
+
+def _to_json(origin: str, goldens: Sequence[Mapping[str, Any]]) -> str:
+    """JSON with one step a line, which reads well and shows small changes."""
+    blocks = []
+    for golden in goldens:
+        fields = [f'      "{key}": {json.dumps(value)}' for key, value in golden.items() if key != "steps"]
+        steps = ",\n".join(f"        {json.dumps(step)}" for step in golden["steps"])
+        blocks.append("    {\n" + ",\n".join(fields) + f',\n      "steps": [\n{steps}\n      ]\n    }}')
+    body = ",\n".join(blocks)
+    return f'{{\n  "origin": {json.dumps(origin)},\n  "goldens": [\n{body}\n  ]\n}}\n'

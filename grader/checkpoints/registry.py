@@ -1,0 +1,127 @@
+"""What is known of each checkpoint: one ``registry/<name>.toml`` a checkpoint, so that a new one adds only data.
+
+Its fields (those in brackets may be left out):
+
+- ``description``: a line for ``grader weights list``. ``licence``. [``gated``]: whether the hub asks for a
+  licence to be accepted first. [``parameters``]: how many.
+- [``prefix``]: what is taken off the front of tensor names, as in "transformer.".
+- [``drop``]: fnmatch patterns of tensors in the file that are no weights, such as masks, or a copy of a tied head.
+- [``hub``]: ``repo`` and ``revision``, a commit, so that nothing changes under our feet.
+- [``packaged``]: ``package``, what pip installs, and ``folder``, the module (or module/folder) that holds the files.
+- ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known.
+- [``record``]: ``prompts`` and ``tokens`` that ``grader weights record`` generates from.
+- [``golden``], a list: greedy generations that somebody else published; the fields of `Golden`.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grader.checkpoints.golden import Golden, read_goldens
+from grader.errors import GraderError
+
+HERE = Path(__file__).resolve().parent
+REGISTRY = HERE / "registry"
+SHIPPED = HERE / "shipped"
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file must be: `size` in bytes and `sha256` in hex, each None where it is not known."""
+
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a checkpoint is on the hub."""
+
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Where a checkpoint is in an installed Python package."""
+
+    package: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint of the registry; the module's docstring says what each field means."""
+
+    name: str
+    description: str
+    licence: str
+    gated: bool
+    parameters: int | None
+    prefix: str
+    drop: tuple[str, ...]
+    files: Mapping[str, File]
+    hub: Hub | None
+    packaged: Packaged | None
+    record_prompts: tuple[str, ...]
+    record_tokens: int
+    published: tuple[Golden, ...] = field(repr=False)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files together, or None where one is not known."""
+        sizes = [file.size for file in self.files.values()]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def shipped_folder(self) -> Path:
+        """Where it lies if it ships with the course."""
+        return SHIPPED / self.name
+
+    @property
+    def golden_file(self) -> Path:
+        """Where `grader weights record` writes its generations."""
+        return self.shipped_folder / "golden.json" if self.hub is None else REGISTRY / f"{self.name}.golden.json"
+
+    @property
+    def goldens(self) -> tuple[Golden, ...]:
+        """Every recorded generation: the published ones, then our own."""
+        return self.published + read_goldens(self.golden_file)
+
+
+def names() -> list[str]:
+    """The names of all checkpoints, sorted."""
+    return sorted(path.stem for path in REGISTRY.glob("*.toml"))
+
+
+def entry(name: str) -> Entry:
+    """The registry's entry. Raises GraderError for a name it does not have, suggesting the closest."""
+    path = REGISTRY / f"{name}.toml"
+    if name not in names():
+        close = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)
+        known = f"Did you mean `{close[0]}`?" if close else f"There are: {', '.join(names())}."
+        raise GraderError(f"There is no checkpoint `{name}`. {known}")
+    return _parse(name, tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def _parse(name: str, content: Mapping[str, Any]) -> Entry:
+    hub, packaged = content.get("hub"), content.get("packaged")
+    record = content.get("record", {})
+    return Entry(
+        name=name,
+        description=content["description"],
+        licence=content["licence"],
+        gated=content.get("gated", False),
+        parameters=content.get("parameters"),
+        prefix=content.get("prefix", ""),
+        drop=tuple(content.get("drop", ())),
+        files={file: File(**known) for file, known in content["files"].items()},
+        hub=Hub(**hub) if hub else None,
+        packaged=Packaged(**packaged) if packaged else None,
+        record_prompts=tuple(record.get("prompts", ())),
+        record_tokens=record.get("tokens", 64),
+        published=tuple(Golden.from_json(golden) for golden in content.get("golden", ())),
+    )

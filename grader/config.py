@@ -1,0 +1,69 @@
+"""A model's config.json with its fields as attributes."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from grader.errors import GraderError
+
+
+class Config(Mapping[str, Any]):
+    """A read-only ``config.json``: ``config.n_embd`` and ``config["n_embd"]`` are the same value.
+
+    Raises AttributeError (or KeyError) for a field the config lacks, naming the closest one it has.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.__dict__["_fields"] = dict(fields)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Config":
+        """The config in the file at `path`. Raises GraderError where that is no JSON object."""
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise GraderError(f"{path} can't be read: {error.strerror}. Is the path right?") from None
+        except ValueError as error:
+            raise GraderError(f"{path} is not JSON ({error}). A config.json starts with {{.") from None
+        if not isinstance(fields, dict):
+            raise GraderError(f"{path} holds a {type(fields).__name__}, but a config.json is one object.")
+        return cls(fields)
+
+    def _complaint(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self._fields, n=1)
+        known = f"did you mean `{close[0]}`?" if close else f"it has: {', '.join(self._fields)}."
+        return f"this config has no field `{name}`; {known}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return self.__dict__["_fields"][name]
+        except KeyError:
+            raise AttributeError(self._complaint(name)) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a config is read-only; use config.replace({name}={value!r}) for a changed copy")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._fields:
+            raise KeyError(self._complaint(name))
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self._fields.items())})"
+
+    def __reduce__(self) -> tuple[type["Config"], tuple[dict[str, Any]]]:
+        return Config, (dict(self._fields),)
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with some fields changed."""
+        return Config({**self._fields, **changes})

@@ -1,0 +1,17 @@
+"""What the engine raises. Each message says what happened, why, and what to do next."""
+
+
+class GraderError(Exception):
+    """Something a person can put right. Notebooks and terminals show its message without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints instead of a traceback."""
+        return [str(self)]
+
+
+class CheckFailed(GraderError):
+    """A check, comparison or generation did not match; the report above it says where and why."""
+
+
+class RecordingError(GraderError):
+    """A recording is missing, foreign or damaged, or an author's exercise can't be recorded."""

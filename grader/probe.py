@@ -1,0 +1,586 @@
+"""Build a learner's module, load the recorded weights, run the cases, and say what happened.
+
+A probe runs learner's code and knows no answers: it returns tensors, and what stopped it where it was
+stopped. Whether they are right is for the judge, which runs elsewhere or later.
+"""
+
+import contextlib
+import difflib
+import inspect
+import itertools
+import linecache
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from grader.recording import PartInput, PartOutput, Task, TaskCase, configured
+from grader.tolerance import agree
+from grader.tracing import copied, first_tensor, replace_first_tensor
+
+MAX_ITEMS = 100_000  # a generator that never ends is stopped here
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a case gave no tensor: one sentence, then lines of detail (a traceback, names) if there are any."""
+
+    kind: str
+    message: str
+    detail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a learner's part gave for the reference's input, or why it gave nothing."""
+
+    output: Tensor | None
+    problem: Problem | None = None
+
+
+PartKey = tuple[str, int]  # a part's path, and how often it was called before
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A composite's output while each part answers with the reference's output, and what the parts were given."""
+
+    output: Tensor | None
+    given: Mapping[PartKey, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What happened when one case ran.
+
+    output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
+    changed_input: the position of an argument that was modified in place. no_gradient: parameters
+    and arguments (``input``) that no gradient reached. first_nan: where NaN first appeared. remarks: what does
+    not make it wrong, and is worth knowing.
+    """
+
+    case: str
+    output: Tensor | None = None
+    problem: Problem | None = None
+    again: Tensor | None = None
+    changed_input: int | None = None
+    no_gradient: tuple[str, ...] = ()
+    first_nan: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class Stopped(Exception):
+    """Ends a case with a problem."""
+
+    def __init__(self, kind: str, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, message, tuple(detail))
+
+
+def probe(task: Task, target: Any) -> tuple[Observation, ...]:
+    """Run every case of `task` on the learner's class or function; an error in one case stops only that one."""
+    wrong_target = _wrong_target(task, target)
+    if wrong_target:
+        return tuple(Observation(case.name, problem=wrong_target) for case in task.cases)
+    run = _run_function if task.function else _run_module
+    return tuple(_observe(run, task, case, target) for case in task.cases)
+
+
+def _observe(run: Callable[..., Observation], task: Task, case: TaskCase, target: Any) -> Observation:
+    remarks: list[str] = []
+    try:
+        with quietly(remarks):
+            observation = run(task, case, target)
+    except Stopped as stopped:
+        observation = Observation(case.name, problem=stopped.problem)
+    return _with_remarks(observation, remarks)
+
+
+def _with_remarks(observation: Observation, remarks: list[str]) -> Observation:
+    unique = tuple(dict.fromkeys((*observation.remarks, *remarks)))
+    return Observation(**{**observation.__dict__, "remarks": unique})
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: cases are so small that on a busy machine waiting for a second one takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def quietly(remarks: list[str]) -> Iterator[None]:
+    """Run learner's code on one thread, and keep its warnings as remarks.
+
+    Its stderr goes to stdout: nbgrader takes anything on stderr for a failure.
+    """
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(sys.stdout):
+        warnings.simplefilter("always")
+        with torch.random.fork_rng(devices=[]), one_thread():
+            torch.manual_seed(0)
+            yield
+    remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
+
+
+def _wrong_target(task: Task, target: Any) -> Problem | None:
+    """What is wrong with the object that was handed to check, before anything is run."""
+    wanted = f'hand over the {"function" if task.function else "class"}: check("{task.exercise}", {task.solution})'
+    if task.function:
+        if callable(target) and not isinstance(target, type):
+            return None
+        return Problem("target", f"check was given {_describe(target)}, but needs a function; {wanted}")
+    if isinstance(target, nn.Module):
+        return Problem(
+            "target", f"check was given a {type(target).__name__} that is already built; {wanted}, without calling it"
+        )
+    if not isinstance(target, type):
+        return Problem("target", f"check was given {_describe(target)}, but needs a class; {wanted}")
+    if not issubclass(target, nn.Module):
+        return Problem(
+            "target", f"the class {target.__name__} is no nn.Module; write `class {target.__name__}(nn.Module)`"
+        )
+    return None
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if inspect.isroutine(value):
+        return f"the function {value.__name__}"
+    kind = type(value).__name__
+    if type(value).__module__ == "numpy":
+        return f"a NumPy {kind.removeprefix('nd')}"
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+
+
+# Functions
+
+
+def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
+    args = _fresh_args(case)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    output = _canonical_output(_call_learner(target, *args))
+    again = _canonical_output(_call_learner(target, *_fresh_args(case)))
+    return Observation(case.name, output=output, again=again, changed_input=_changed(before, args))
+
+
+def canonical(value: Any) -> Tensor:
+    """A function's result as a tensor: numbers, lists and generators of whole numbers become int64 (or float64).
+
+    Raises Stopped for anything else.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Generator | Iterator):
+        value = list(itertools.islice(value, MAX_ITEMS))
+        if len(value) == MAX_ITEMS:
+            raise Stopped("type", f"the generator did not stop after {MAX_ITEMS:,} values")
+    if isinstance(value, list | tuple):
+        items = [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
+        odd = next((item for item in items if not isinstance(item, int | float)), None)
+        if odd is not None:
+            raise Stopped("type", f"it gave a list that holds {_describe(odd)}, where a number belongs")
+        whole = all(isinstance(item, int) for item in items)
+        return torch.tensor(items, dtype=torch.int64 if whole else torch.float64)
+    if isinstance(value, bool | int):
+        return torch.tensor(int(value))
+    if isinstance(value, float):
+        return torch.tensor(value, dtype=torch.float64)
+    if value is None:
+        raise Stopped("type", "it returned None; does it end with `return`?")
+    raise Stopped("type", f"it returned {_describe(value)}, where a number, a list or a tensor belongs")
+
+
+def _canonical_output(value: Any) -> Tensor:
+    with _learner_errors():
+        return _on_cpu(canonical(value))
+
+
+# Modules
+
+
+def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
+    module, remarks = build_module(target, case)
+    args = _fresh_args(case)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    with torch.no_grad():
+        output = _module_output(_call_learner(module, *args))
+    changed = _changed(before, args)
+    torch.manual_seed(1)
+    again, no_gradient = _run_with_gradients(task, case, module)
+    first_nan = None
+    if output.is_floating_point() and output.isnan().any():
+        first_nan = _find_first_nan(module, _fresh_args(case))
+    return Observation(
+        case.name,
+        output=output,
+        again=again,
+        changed_input=changed,
+        no_gradient=no_gradient,
+        first_nan=first_nan,
+        remarks=remarks,
+    )
+
+
+def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...]]:
+    """The learner's module with the recorded weights, in eval mode, and remarks on it.
+
+    target: the learner's class. Raises Stopped where it can't be built, or its parameters are not the
+    checkpoint's in name or shape.
+    """
+    build = configured(case.build)
+    module = _call_learner(target, **build)
+    if not isinstance(module, nn.Module):
+        raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    own = parameters | dict(module.named_buffers(remove_duplicate=False))
+    known = {id(own[name]) for name in case.weights if name in own}
+    extra = [name for name, p in parameters.items() if name not in case.weights and id(p) not in known]
+    detail = explain_names({k: tuple(v.shape) for k, v in own.items()}, case.weights, extra)
+    if detail:
+        raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded:", detail)
+    with torch.no_grad():
+        for name, tensor in case.weights.items():
+            if name in parameters:
+                parameters[name].data = tensor.clone()
+            else:
+                own[name].copy_(tensor)
+    kept = [name for name in module.state_dict() if name not in case.weights and name not in parameters]
+    remarks: tuple[str, ...] = ()
+    if kept:
+        remarks = (
+            f"`{kept[0]}` would be expected in every checkpoint, and is in none:"
+            " register it with `persistent=False`, or loading real weights will complain",
+        )
+    return module.eval(), remarks
+
+
+def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], extra: Sequence[str]) -> list[str]:
+    """A line for each name or shape in which a module differs from a checkpoint; empty where it does not.
+
+    own: the module's names and shapes. wanted: the checkpoint's tensors. extra: names of the module's
+    that the checkpoint would have to have and has not.
+    """
+    missing = [name for name in wanted if name not in own]
+    lines = []
+    for name in extra:
+        close = difflib.get_close_matches(name, missing, n=1, cutoff=0.5)
+        lines.append(f"`{name}` is not in the checkpoint" + (f"; did you mean `{close[0]}`?" if close else ""))
+        missing = [m for m in missing if not close or m != close[0]]
+    lines.extend(f"`{name}` {list(wanted[name].shape)} is in the checkpoint, and missing here" for name in missing)
+    for name, tensor in wanted.items():
+        shape = tuple(tensor.shape)
+        if name in own and own[name] != shape:
+            note = ", transposed" if len(shape) == 2 and own[name] == shape[::-1] else ""
+            lines.append(f"`{name}` has shape {list(own[name])}; in the checkpoint it is {list(shape)}{note}")
+    return lines
+
+
+def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
+    """A second run, and the names that no gradient reached ("input" for the floating-point argument)."""
+    leaves = [
+        arg.clone().requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+        for arg in _fresh_args(case)
+    ]
+    # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
+    args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
+    module.requires_grad_(True)
+    with torch.enable_grad():
+        output = _module_output(_call_learner(module, *args))
+        again = copied(output)
+        if not task.differentiable or case.dtype != torch.float32:
+            return again, ()
+        wanted: dict[str, Tensor] = dict(module.named_parameters())
+        wanted.update(("input", leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+        if not output.requires_grad:
+            return again, tuple(wanted)
+        with _learner_errors():
+            gradients = torch.autograd.grad(output.sum(), list(wanted.values()), allow_unused=True)
+    return again, tuple(name for name, g in zip(wanted, gradients, strict=True) if g is None)
+
+
+def _module_output(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return _on_cpu(value)
+    hint = "does forward end with `return`?" if value is None else "return the tensor alone"
+    raise Stopped("type", f"forward returned {_describe(value)}, where a tensor belongs; {hint}")
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cpu":
+        raise Stopped(
+            "device",
+            f"the input is on the cpu, and the output on {tensor.device}; create new tensors with `device=x.device`",
+        )
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+# Parts of a composite
+
+
+def part_of(parts: Mapping[str, str], path: str) -> str | None:
+    """The exercise that built the submodule at `path`, or None."""
+    return next((exercise for pattern, exercise in parts.items() if fnmatchcase(path, pattern)), None)
+
+
+def feed_parts(task: Task, target: Any, inputs: Sequence[Sequence[PartInput]]) -> tuple[dict[PartKey, Fed], ...]:
+    """For each case, what the learner's parts give when fed what the reference's were given.
+
+    What else a part is called with is what the learner's own pass gives it. Empty for a case that doesn't run.
+    """
+    return tuple(_quietly_or({}, _feed, case, target, fed) for case, fed in zip(task.cases, inputs, strict=True))
+
+
+def replace_parts(task: Task, target: Any, outputs: Sequence[Sequence[PartOutput]]) -> tuple[Replaced, ...]:
+    """For each case, what the composite's own code gives while its parts answer as the reference's did."""
+    nothing = Replaced(None, {})
+    return tuple(
+        _quietly_or(nothing, _replace, case, target, out) for case, out in zip(task.cases, outputs, strict=True)
+    )
+
+
+def _quietly_or(otherwise: Any, run: Callable[..., Any], *args: Any) -> Any:
+    with quietly([]), torch.no_grad():
+        try:
+            return run(*args)
+        except Stopped:
+            return otherwise
+
+
+def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """The submodules at those of the paths that the learner's module has."""
+    own = dict(module.named_modules())
+    return {path: own[path] for path in dict.fromkeys(paths) if path in own}
+
+
+def _feed(case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
+    module, _ = build_module(target, case)
+    parts = _named(module, (given.path for given in inputs))
+    arguments = _arguments_of(module, parts, case)
+    results = {}
+    for given in inputs:
+        if given.path in parts:
+            key = (given.path, given.index)
+            args, kwargs = with_first_tensor(*arguments.get(key, ((), {})), given.input.clone())
+            try:
+                output = _call_learner(parts[given.path], *args, **kwargs)
+                results[key] = Fed(copied(first_tensor(output)))
+            except Stopped as stopped:
+                results[key] = Fed(None, stopped.problem)
+    return results
+
+
+def _arguments_of(
+    module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
+) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What each call of the parts gets in the learner's own pass."""
+    arguments: dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        counter = itertools.count()
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            arguments[path, next(counter)] = (args, kwargs)
+
+        return hook
+
+    handles = [part.register_forward_pre_hook(keep(path), with_kwargs=True) for path, part in parts.items()]
+    try:
+        with contextlib.suppress(Stopped):
+            _call_learner(module, *_fresh_args(case))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return arguments
+
+
+def with_first_tensor(
+    args: tuple[Any, ...], kwargs: dict[str, Any], new: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with their first tensor replaced; `new` alone where there is none."""
+    args, done = replace_first_tensor(args, new)
+    if not done:
+        kwargs, done = replace_first_tensor(kwargs, new)
+    return (args, kwargs) if done else ((new,), kwargs)
+
+
+def _replace(case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
+    module, _ = build_module(target, case)
+    recorded = {(output.path, output.index): output for output in outputs}
+    parts = _named(module, (output.path for output in outputs))
+    given: dict[PartKey, Tensor | None] = {}
+
+    def answer_for(path: str, own_forward: Callable[..., Any]) -> Callable[..., Any]:
+        counter = itertools.count()
+
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            key = (path, next(counter))
+            tensor = first_tensor((args, kwargs))
+            given[key] = copied(tensor)
+            output = recorded.get(key)
+            if output is None or tensor is None:
+                return own_forward(*args, **kwargs)
+            return _in_layout_of(tensor, output)
+
+        return answer
+
+    for path, part in parts.items():
+        part.forward = answer_for(path, part.forward)
+    try:
+        output = copied(_module_output(_call_learner(module, *_fresh_args(case))))
+    except Stopped:
+        output = None
+    return Replaced(output, given)
+
+
+def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:
+    """The permutation of `recorded`'s axes that gives `given`, or None. Their order is a program's own choice."""
+    if given.ndim != recorded.ndim or given.dtype != recorded.dtype or given.ndim > 5:
+        return None
+    for order in itertools.permutations(range(recorded.ndim)):
+        if agree(given, recorded.permute(order)):
+            return order
+    return None
+
+
+def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor:
+    """The recorded output with its axes in the order in which the learner's program keeps them, told by the sizes."""
+    axes = range(len(recorded.input_shape))
+    orders = [o for o in itertools.permutations(axes) if tuple(recorded.input_shape[i] for i in o) == given.shape]
+    if tuple(given.shape) == recorded.input_shape or len(orders) != 1 or recorded.output.ndim != given.ndim:
+        return recorded.output.clone()
+    return recorded.output.permute(orders[0]).clone()
+
+
+# Running learner's code
+
+
+def _fresh_args(case: TaskCase) -> list[Any]:
+    return [arg.clone() if isinstance(arg, Tensor) else arg for arg in case.args]
+
+
+def _changed(before: Sequence[Any], after: Sequence[Any]) -> int | None:
+    """The position of the first tensor that is no longer what it was."""
+    for position, (old, new) in enumerate(zip(before, after, strict=True)):
+        if isinstance(old, Tensor) and not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
+            return position
+    return None
+
+
+def _call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with _learner_errors():
+        return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _learner_errors() -> Iterator[None]:
+    """Turn what the learner's code raises into a problem that shows their lines only."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except NotImplementedError as error:
+        if str(error) or not _is_stub(error):
+            raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)) from error
+        raise Stopped("not_written", "it is not written yet: replace `raise NotImplementedError()`") from error
+    except Exception as error:  # learner's code may raise anything
+        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)) from error
+
+
+def _headline(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _is_stub(error: BaseException) -> bool:
+    frames = _learner_frames(error.__traceback__)
+    return not frames or "NotImplementedError" in (frames[-1].line or "")
+
+
+def _learner_frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
+    """The frames that are neither this engine's nor a library's."""
+    return [frame for frame in traceback.extract_tb(tb) if is_learners(frame.filename)]
+
+
+def is_learners(filename: str) -> bool:
+    """Whether code in this file is the learner's: neither this engine's, nor a library's, nor Python's."""
+    if filename.startswith("<frozen"):
+        return False
+    return not any(filename.startswith(folder) for folder in _LIBRARY_FOLDERS)
+
+
+_LIBRARY_FOLDERS = tuple(
+    {
+        __file__.rsplit("probe.py", 1)[0],
+        torch.__file__.rsplit("torch", 1)[0],
+        inspect.__file__.rsplit("inspect.py", 1)[0],
+    }
+)
+
+
+def learner_traceback(error: BaseException) -> tuple[str, ...]:
+    """The learner's own lines in an error's traceback, outermost first, and the error's message.
+
+    Lines read ``line 7, in forward:  x = self.c_atn(x)``; line numbers count from the cell's first line.
+    """
+    lines = [
+        f"line {frame.lineno}, in {frame.name}:  {(frame.line or '').strip()}"
+        for frame in _learner_frames(error.__traceback__)
+    ]
+    message = str(error).strip().splitlines()[:4]
+    return (*lines, f"{type(error).__name__}: {' '.join(message)}" if message else type(error).__name__)
+
+
+class _NanFinder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the first operation whose output has NaN while none of its inputs had."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: str | None = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if self.found is None and _has_nan(output) and not _has_nan([*args, *kwargs.values()]):
+            self.found = self._where(func)
+        return output
+
+    @staticmethod
+    def _where(func: Any) -> str:
+        operation = func.__name__.split(".")[0].strip("_")
+        frame: Any = sys._getframe()
+        while frame is not None and not is_learners(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is None:
+            return f"in the operation {operation}"
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        return f"in line {frame.f_lineno} of {frame.f_code.co_name} ({operation}):  {line}"
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and bool(value.isnan().any())
+    return isinstance(value, list | tuple) and any(_has_nan(item) for item in value)
+
+
+def _find_first_nan(module: nn.Module, args: Sequence[Any]) -> str | None:
+    finder = _NanFinder()
+    with torch.no_grad(), contextlib.suppress(Stopped), finder:
+        _call_learner(module, *args)
+    return finder.found

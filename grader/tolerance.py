@@ -1,0 +1,70 @@
+"""How far a right answer may be from the reference, per dtype. The only place that says so.
+
+Two correct programs differ because floating-point addition depends on its order. One rounding moves a
+value by at most u = eps/2 of itself (2^-24 in float32, 2^-9 in bfloat16). A sum of K products collects
+about sqrt(K) such roundings, each relative to the size of the terms and not of the sum, and a block is a
+few such sums in a row. So the bound is relative to the value *and* to the typical size (root mean square)
+of the tensor it stands in:
+
+    |got - want| <= relative * (|want| + rms(want))
+
+float32: 5e-5 is 840 u. The largest difference between correct programs measured on the course's cases is
+below 4e-6 of the rms; the smallest difference a named mistake makes is checked to be above the bound.
+bfloat16: 3e-2 is 15 u: intermediate results are rounded at every step, in an order that is the program's own.
+Whole numbers must be equal.
+
+A case in which everything is computed in float32 and rounded once at the end can ask for `ROUNDED_ONCE`:
+then a value may be off by one unit in the last place where it sat on a rounding boundary, which happens to
+few values, while a cast in the wrong place moves many.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`relative` as in the formula above; `share` is how many of the values may differ at all, 0 to 1."""
+
+    relative: float
+    share: float = 1.0
+
+
+BY_DTYPE = {
+    torch.float64: Tolerance(1e-9),
+    torch.float32: Tolerance(5e-5),
+    torch.bfloat16: Tolerance(3e-2),
+    torch.float16: Tolerance(4e-3),
+}
+EXACT = Tolerance(0.0)
+ROUNDED_ONCE = Tolerance(8e-3, share=0.05)
+
+
+def tolerance_for(dtype: torch.dtype) -> Tolerance:
+    """The tolerance of a dtype; whole numbers and booleans must be equal."""
+    return BY_DTYPE.get(dtype, EXACT)
+
+
+def wrong_values(got: Tensor, want: Tensor, tolerance: Tolerance) -> Tensor:
+    """Where `got` is not right: a boolean tensor of their common shape. NaN and infinities must coincide."""
+    got, want = got.detach().double(), want.detach().double()
+    finite = want[want.isfinite()]
+    rms = finite.square().mean().sqrt() if finite.numel() else want.new_zeros(())
+    bound = tolerance.relative * (want.abs() + rms)
+    equal = (got == want) | (got.isnan() & want.isnan())
+    close = got.isfinite() & want.isfinite() & ((got - want).abs() <= bound)
+    wrong = ~(equal | close)
+    if tolerance.share < 1 and not wrong.any():
+        differing = ~equal
+        if differing.double().mean() > tolerance.share:
+            return differing
+    return wrong
+
+
+def agree(got: Tensor, want: Tensor, tolerance: Tolerance | None = None) -> bool:
+    """Whether two tensors of the same shape and dtype are equal within the tolerance of `want`'s dtype."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return False
+    return not bool(wrong_values(got, want, tolerance or tolerance_for(want.dtype)).any())

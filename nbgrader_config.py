@@ -1,0 +1,20 @@
+"""nbgrader's view of this course: authors work in solutions/, `nbgrader generate_assignment` writes course/."""
+
+c = get_config()  # noqa: F821  (nbgrader defines it)
+
+c.CourseDirectory.course_id = "from-scratch-to-scale"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "course"
+
+# Whatever lies beside a notebook is released with it, but for these: text twins and exercises.py hold the answers.
+c.CourseDirectory.ignore = [
+    "*.py",
+    "*.pyc",
+    "__pycache__",
+    ".*",
+    "*.bak",
+    "*.log",
+]
+
+# A lesson may train or generate for a while; the stock limit is 30 seconds a cell.
+c.ExecutePreprocessor.timeout = 600

@@ -1,0 +1,168 @@
+"""The course as a person meets it: JupyterLab in a browser. Screenshots are left in test-output/."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from conftest import PROJECT, chromium, why_no_browser
+
+from grader.exercise import Mistake
+from grader.lesson import Lesson, without_markers
+from grader.report import VERDICT_MIME
+
+if TYPE_CHECKING or not why_no_browser():
+    from jupyterlab_driver import Lab, OpenNotebook, copy_project, running_browser, running_jupyterlab
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NOTEBOOK = "01-gpt2/gpt2.ipynb"
+FIRST_EXERCISE = "gpt2.layer_norm"
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(PROJECT, tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    with running_browser(chromium() or "") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def lab(copied: Path, browser: "Browser") -> "Iterator[Lab]":
+    with running_jupyterlab(copied) as address:
+        yield Lab.shown_in(browser, address)
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: "Lab") -> "OpenNotebook":
+    return lab.open_notebook(NOTEBOOK)
+
+
+@pytest.fixture(scope="module")
+def solutions() -> dict[str, str]:
+    """Exercise -> its solution, as the worked notebook has it."""
+    worked = nbformat.read(PROJECT / "solutions" / NOTEBOOK, as_version=4)
+    return {
+        cell.metadata["exercise"]: without_markers(cell.source) for cell in worked.cells if "exercise" in cell.metadata
+    }
+
+
+def test_the_syllabus_opens_rendered(lab: "Lab", test_output: Path) -> None:
+    lab.open()
+    heading = lab.page.locator(".jp-MarkdownViewer h1")
+    heading.wait_for()
+    lab.page.screenshot(path=test_output / "syllabus.png")
+    assert heading.first.inner_text().startswith("From Scratch to Scale")
+    assert lab.page.locator(".jp-MarkdownViewer a[href*='gpt2.ipynb']").count() > 0
+
+
+def test_a_stub_is_told_that_it_is_not_written_yet(notebook: "OpenNotebook", test_output: Path) -> None:
+    check = notebook.cell("check", FIRST_EXERCISE)
+    notebook.run_from_the_top(check)
+    report = notebook.shown(check)
+    notebook.lab.page.screenshot(path=test_output / "stub.png")
+    assert "not written yet" in report
+
+
+def test_a_wrong_solution_is_shown_the_mistake_and_its_hint(
+    notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path
+) -> None:
+    mistake = first_mistake()
+    report = answer(notebook, FIRST_EXERCISE, with_first_mistake(solutions))
+    notebook.lab.page.screenshot(path=test_output / "wrong.png")
+    assert mistake.name in report
+    assert mistake.hint.replace("`", "") in report
+    assert "Traceback" not in report
+
+
+def test_the_right_solution_passes(notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path) -> None:
+    report = answer(notebook, FIRST_EXERCISE, solutions[FIRST_EXERCISE])
+    notebook.lab.page.screenshot(path=test_output / "right.png")
+    assert "cases right" in report
+    assert "raise" not in report
+
+
+def test_the_whole_lesson_runs_once_every_stub_is_filled(
+    notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path
+) -> None:
+    for exercise, index in notebook.cells("exercise").items():
+        notebook.write(index, solutions[exercise])
+    notebook.run_all()
+    verdicts = {exercise: verdict(notebook, index) for exercise, index in notebook.cells("check").items()}
+    notebook.lab.page.screenshot(path=test_output / "finished.png")
+    assert verdicts == dict.fromkeys(solutions, True)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_a_report_can_be_read_in_either_theme(
+    theme: str, notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path
+) -> None:
+    page = notebook.lab.page
+    notebook.lab.run_command("apputils:change-theme", theme=theme)
+    page.wait_for_function("light => document.body.dataset.jpThemeLight == light", arg=str("Light" in theme).lower())
+    background = page.evaluate("getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor")
+    for name, source in {"wrong": with_first_mistake(solutions), "right": solutions[FIRST_EXERCISE]}.items():
+        answer(notebook, FIRST_EXERCISE, source)
+        page.screenshot(path=test_output / f"{theme.split()[1].lower()}-{name}.png")
+        colours = page.locator(".grader-report div").evaluate_all(
+            "lines => lines.map(line => [line.innerText, getComputedStyle(line).color])"
+        )
+        too_faint = {text: colour for text, colour in colours if contrast(colour, background) < 4.5}
+        assert not too_faint, f"on {background}"
+
+
+def test_the_formgrader_shows_every_lesson(copied: Path, browser: "Browser", test_output: Path) -> None:
+    with running_jupyterlab(copied, "--instructor") as address:
+        lab = Lab.shown_in(browser, address)
+        lab.open()
+        lab.run_command("nbgrader:open-formgrader-local")
+        frame = lab.page.frame_locator("iframe")
+        for folder in sorted((PROJECT / "course").glob("*/")):
+            frame.get_by_text(folder.name, exact=True).first.wait_for()
+        lab.page.screenshot(path=test_output / "formgrader.png")
+
+
+def first_mistake() -> Mistake:
+    """The first mistake that the first exercise knows by name."""
+    exercises, _ = Lesson(PROJECT / "solutions" / "01-gpt2").exercises()
+    return next(exercise for exercise in exercises if exercise.name == FIRST_EXERCISE).mistakes[0]
+
+
+def with_first_mistake(solutions: dict[str, str]) -> str:
+    """The first exercise's solution with that mistake in it."""
+    mistake = first_mistake()
+    return solutions[FIRST_EXERCISE].replace(mistake.find, mistake.replace)
+
+
+def answer(notebook: "OpenNotebook", exercise: str, source: str) -> str:
+    """Write a solution, run it and its check, and return what the check shows."""
+    solution, check = notebook.cell("exercise", exercise), notebook.cell("check", exercise)
+    notebook.write(solution, source)
+    notebook.run(solution)
+    notebook.run(check)
+    return notebook.shown(check)
+
+
+def verdict(notebook: "OpenNotebook", index: int) -> bool | None:
+    """Whether the check in that cell passed, or None where it showed no verdict."""
+    found = [o["data"][VERDICT_MIME] for o in notebook.outputs(index) if VERDICT_MIME in o.get("data", {})]
+    return all(v["passed"] for v in found) if found else None
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two CSS colours, rgb(r, g, b) (WCAG 2.1, success criterion 1.4.3)."""
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a CSS colour, rgb(r, g, b)."""
+    channels = [int(part) / 255 for part in colour.strip("rgba()").split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,253 @@
+"""The `grader` command as a shell sees it: what it prints, where, and what it exits with."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from toy_course import write_course
+
+from grader.lesson import without_markers
+
+Done = subprocess.CompletedProcess[str]
+
+
+def grader(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
+    """Run the command in `cwd`, with what it says in a form that is easy to compare."""
+    return subprocess.run(
+        [sys.executable, "-m", "grader.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def complaint(done: Done) -> str:
+    """What a command said that could not use its input: a line or two, and nothing else."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) <= 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small course, built by the command itself."""
+    root = tmp_path_factory.mktemp("cli")
+    write_course(root)
+    done = grader("build", cwd=root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def course(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "course-copy"))
+
+
+def solve(released: Path, exercise: str, source: str) -> None:
+    """Write a solution into a learner's notebook."""
+    notebook = nbformat.read(released, as_version=4)
+    for cell in notebook.cells:
+        if cell.metadata.get("exercise") == exercise:
+            cell.source = source
+    nbformat.write(notebook, released)
+
+
+def notebook_of(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
+    """A notebook of these code cells; `tags` are the last one's."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[-1].metadata["tags"] = list(tags)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_help_answers_at_once_and_names_every_command(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = grader("--help", cwd=tmp_path)
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == 0
+    for command in ("lab", "check", "build", "weights"):
+        assert command in done.stdout
+    assert min(seconds) < 1.0
+
+
+def test_help_imports_neither_torch_nor_jupyter(tmp_path: Path) -> None:
+    heavy = ("torch", "nbformat", "nbclient", "rich")
+    program = f"import sys, grader.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    assert grader("--version", cwd=tmp_path).stdout.strip() == version("from-scratch-to-scale")
+
+
+def test_an_unknown_command_is_bad_input(tmp_path: Path) -> None:
+    assert grader("chek", cwd=tmp_path).returncode == 2
+
+
+# --- check ---
+
+
+def test_a_solved_notebook_passes(course: Path) -> None:
+    done = grader("check", "solutions/00-toy/toy.ipynb", cwd=course)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "toy.linear  passed    3/3",
+        "toy.relu    passed    2/2",
+        "2 of 2 exercises pass, 5 of 5 points",
+    ]
+    assert done.stderr == ""
+
+
+def test_a_released_notebook_fails_with_a_line_for_each_exercise(course: Path) -> None:
+    done = grader("check", "toy.ipynb", cwd=course / "course" / "00-toy")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [["toy.linear", "FAILED", "0/3"], ["toy.relu", "FAILED", "0/2"]]
+    assert lines[-1] == "0 of 2 exercises pass, 0 of 5 points"
+
+
+def test_partial_credit_shows_and_does_not_pass(course: Path) -> None:
+    released = course / "course" / "00-toy" / "toy.ipynb"
+    worked = nbformat.read(course / "solutions" / "00-toy" / "toy.ipynb", as_version=4)
+    solutions = {cell.metadata["exercise"]: cell.source for cell in worked.cells if "exercise" in cell.metadata}
+    solve(released, "toy.linear", without_markers(solutions["toy.linear"]))
+    solve(released, "toy.relu", "def relu(x: Tensor) -> Tensor:\n    return x.clone()")
+    done = grader("check", released, cwd=course)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "1 of 2 exercises pass, 4 of 5 points"
+
+
+def test_results_as_json_are_for_programs(course: Path) -> None:
+    done = grader("check", "--json", "course/00-toy/toy.ipynb", cwd=course)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["passed"] is False
+    assert [(e["exercise"], e["passed"], e["max_points"]) for e in report["exercises"]] == [
+        ("toy.linear", False, 3),
+        ("toy.relu", False, 2),
+    ]
+
+
+def test_the_notebooks_file_is_left_as_it_is(course: Path) -> None:
+    released = course / "course" / "00-toy" / "toy.ipynb"
+    before = released.read_bytes()
+    grader("check", released, cwd=course)
+    assert released.read_bytes() == before
+
+
+def test_a_check_that_never_ran_counts_as_failed_and_says_why(course: Path) -> None:
+    released = course / "course" / "00-toy" / "toy.ipynb"
+    solve(released, "toy.relu", "def rel(x): return x")
+    done = grader("check", released, cwd=course)
+    assert done.returncode == 1
+    assert "NameError: name 'relu' is not defined" in done.stdout
+
+
+def test_stored_outputs_of_cells_that_did_not_run_do_not_count(course: Path) -> None:
+    solved = course / "solutions" / "00-toy" / "toy.ipynb"
+    notebook = nbformat.read(solved, as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell("import os\nos._exit(0)"))
+    nbformat.write(notebook, solved)
+    done = grader("check", solved, cwd=course)
+    assert done.returncode == 1
+    assert "took the kernel down" in done.stdout
+    assert "0 of 2 exercises pass" in done.stdout
+
+
+def test_an_endless_cell_is_stopped(course: Path) -> None:
+    released = course / "course" / "00-toy" / "toy.ipynb"
+    solve(released, "toy.linear", "while True: pass")
+    started = time.monotonic()
+    done = grader("check", "--timeout", "3", released, cwd=course)
+    assert time.monotonic() - started < 60
+    assert done.returncode == 1
+    assert "ran longer than 3 s" in done.stdout
+
+
+def test_an_error_elsewhere_is_noted_and_does_not_fail_the_checks(course: Path) -> None:
+    solved = course / "solutions" / "00-toy" / "toy.ipynb"
+    notebook = nbformat.read(solved, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}))
+    nbformat.write(notebook, solved)
+    done = grader("check", solved, cwd=course)
+    assert done.returncode == 0
+    notes = [line for line in done.stdout.splitlines() if line.startswith("note:")]
+    assert notes == [f"note: cell {len(notebook.cells) - 1} raised ZeroDivisionError: division by zero"]
+
+
+def test_files_that_are_no_notebooks_are_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "text.ipynb").write_text("# not a notebook")
+    (tmp_path / "binary.ipynb").write_bytes(bytes(range(256)))
+    (tmp_path / "empty.ipynb").write_text("{}")
+    assert "does not exist" in complaint(grader("check", "missing.ipynb", cwd=tmp_path))
+    assert "is a folder" in complaint(grader("check", ".", cwd=tmp_path))
+    for name in ("text.ipynb", "binary.ipynb", "empty.ipynb"):
+        assert "is not a notebook" in complaint(grader("check", name, cwd=tmp_path))
+
+
+def test_a_notebook_without_checks_is_bad_input(tmp_path: Path) -> None:
+    notebook_of(tmp_path / "plain.ipynb", "1 + 1")
+    assert "has no checks" in complaint(grader("check", "plain.ipynb", cwd=tmp_path))
+
+
+# --- build ---
+
+
+def test_build_check_says_what_is_stale(course: Path) -> None:
+    fresh = grader("build", "--check", cwd=course)
+    assert (fresh.returncode, fresh.stdout) == (0, "2 lessons are up to date\n")
+    (course / "course" / "00-toy" / "reference.safetensors").unlink()
+    stale = grader("build", "--check", "00-toy", cwd=course / "solutions")
+    assert stale.returncode == 1
+    assert "course/00-toy" in stale.stdout
+    assert "grader build 00-toy" in stale.stdout
+
+
+def test_a_lesson_can_be_named_by_its_path(course: Path) -> None:
+    assert grader("build", "--check", "solutions/00-toy/", cwd=course).stdout == "1 lesson is up to date\n"
+
+
+def test_an_unknown_lesson_is_bad_input(course: Path) -> None:
+    assert "There are: 00-toy, 01-next" in complaint(grader("build", "02-none", cwd=course))
+
+
+# --- weights ---
+
+
+def test_weights_list_names_what_ships(tmp_path: Path) -> None:
+    done = grader("weights", "list", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "austen-gpt2" in done.stdout
+
+
+def test_an_unknown_checkpoint_is_bad_input(tmp_path: Path) -> None:
+    assert "austen-gpt2" in complaint(grader("weights", "get", "austen-gpt", cwd=tmp_path))
+
+
+def test_a_checkpoint_that_is_not_here_says_what_to_do(tmp_path: Path) -> None:
+    done = grader("weights", "get", "gpt2", cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
+    assert "grader weights get gpt2" in complaint(done)
+
+
+# --- lab ---
+
+
+def test_lab_without_a_course_says_so(tmp_path: Path) -> None:
+    (tmp_path / "nbgrader_config.py").write_text("")
+    assert "course is missing" in complaint(grader("lab", cwd=tmp_path))

@@ -1,0 +1,443 @@
+"""What a learner is told: right answers, wrong ones of every kind, and input that is no answer at all."""
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from grader import check
+from grader.check import examine, report, summary
+from grader.diagnose import Context, describe
+from grader.errors import CheckFailed, RecordingError
+from grader.exercise import Case, Exercise
+from grader.judge import Verdict
+from grader.lesson import Lesson
+from grader.probe import canonical
+from grader.recorder import record, record_exercise
+from grader.recording import Recording, part_inputs
+from grader.report import to_html, to_text
+
+ROOT = Path(__file__).parent.parent
+GPT2 = ROOT / "solutions" / "01-gpt2" / "reference.safetensors"
+SOLUTIONS = Lesson(GPT2.parent).namespace()
+
+
+def layer_norm_exercise(points: int = 4) -> Exercise:
+    return Exercise(
+        name="toy.layer_norm",
+        solution="LayerNorm",
+        reference=lambda dim: nn.LayerNorm(dim, eps=1e-5),
+        points=points,
+        axes="B T D",
+        sizes=lambda build: {"D": build["dim"]},
+        cases=[
+            Case("ordinary inputs", lambda draw: [draw.normal(2, 5, 12)], {"dim": 12}),
+            Case("as many tokens as values", lambda draw: [draw.normal(2, 12, 12)], {"dim": 12}),
+        ],
+    )
+
+
+class LayerNorm(nn.Module):
+    """A right one, for wrong ones to differ from."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Any:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * self.weight + self.bias
+
+
+def verdict_on(target: Any) -> Verdict:
+    task, answer = record_exercise("toy", layer_norm_exercise())
+    return examine(task, answer, target)
+
+
+def text_on(target: Any) -> str:
+    return to_text(report(verdict_on(target)))
+
+
+def changed(forward: Callable[[LayerNorm, Tensor], Any]) -> type[LayerNorm]:
+    """The right LayerNorm with another forward."""
+    return type("LayerNorm", (LayerNorm,), {"forward": forward})
+
+
+def right(module: LayerNorm, x: Tensor) -> Tensor:
+    return LayerNorm.forward(module, x)  # type: ignore[no-any-return]
+
+
+def test_another_order_of_operations_passes_and_only_bit_equality_gets_the_badge() -> None:
+    assert verdict_on(LayerNorm).right
+    assert "bit-exact" not in text_on(LayerNorm) or verdict_on(LayerNorm).exact
+    exact = text_on(changed(lambda self, x: F.layer_norm(x, x.shape[-1:], self.weight, self.bias, 1e-5)))
+    assert exact == "toy.layer_norm   2 of 2 cases right, bit-exact"
+
+
+def test_points_are_split_between_the_cases() -> None:
+    half = verdict_on(changed(lambda self, x: right(self, x) if x.shape[1] == 5 else x))
+    assert not half.right
+    assert half.points == 2
+    assert "1 of 2 cases right" in to_text(report(half))
+    assert summary(half)["passed"] is False
+
+
+def lossy(module: LayerNorm, x: Tensor) -> Tensor:
+    x += 0.0
+    x *= 2.0
+    return right(module, x / 2)
+
+
+@pytest.mark.parametrize(
+    ("forward", "told"),
+    [
+        (lambda self, x: right(self, x) * 0.25, "Every value is 0.25 times what it should be"),
+        (lambda self, x: right(self, x) / math.sqrt(12), "that is 1/√D"),
+        (lambda self, x: -right(self, x), "that is the wrong sign"),
+        (lambda self, x: right(self, x) + 1.5, "off by the same +1.5"),
+        (lambda self, x: right(self, x) - self.bias, "every position is off by the same vector"),
+        (lambda self, x: x, "the output is the input, unchanged"),
+        (lambda self, x: right(self, x) + x, "a residual connection is doubled"),
+        (lambda self, x: right(self, x) - x, "a residual connection is missing"),
+        (lambda self, x: right(self, x).roll(1, dims=1), "shifted right by one"),
+        (lambda self, x: right(self, x).roll(-1, dims=1), "shifted left by one"),
+        (lambda self, x: right(self, x).roll(6, dims=-1), "the two halves of the last axis are swapped"),
+        (lambda self, x: right(self, x).flip(-1), "in another order"),
+        (lambda self, x: right(self, x).transpose(1, 2), "the axes are in the order B, D, T; the values are right"),
+        (lambda self, x: right(self, x)[:, :-1], "axis T has 4 entries instead of 5"),
+        (lambda self, x: right(self, x).flatten(1), "axes are merged"),
+        (lambda self, x: right(self, x)[None], "only an axis of size 1 is too many"),
+        (lambda self, x: right(self, x).double(), "the dtype is float64, and should be float32; the values are right"),
+        (lambda self, x: torch.cat([right(self, x)[:, :3], x[:, 3:]], 1), "wrong only where T is 3 and later"),
+        (lambda self, x: torch.cat([right(self, x)[:1], x[1:]]), "wrong only where B is 1"),
+        (lossy, "the input was modified in place"),
+        (lambda self, x: right(self, x) + torch.rand(()), "gives two different outputs"),
+        (lambda self, x: F.dropout(right(self, x), 0.5), "gives two different outputs"),
+        (lambda self, x: right(self, x.detach()), "no gradient reaches `input`"),
+        (lambda self, x: F.layer_norm(x, x.shape[-1:], self.weight, self.bias.data), "no gradient reaches `bias`"),
+        (lambda self, x: right(self, x) + torch.log(-x.abs()), "NaN in the output; it first appears in line"),
+        (lambda self, x: (right(self, x), None), "forward returned a tuple, where a tensor belongs"),
+        (lambda self, x: right(self, x).detach().numpy(), "forward returned a NumPy array"),
+        (lambda self, x: print(end=""), "forward returned None"),
+        (lambda self, x: right(self, x).to("meta"), "the input is on the cpu, and the output on meta"),
+        (lambda self, x: self.wait(x), "'LayerNorm' object has no attribute 'wait'"),
+    ],
+)
+def test_a_wrong_output_is_described(forward: Callable[[LayerNorm, Tensor], Any], told: str) -> None:
+    verdict = verdict_on(changed(forward))
+    text = to_text(report(verdict))
+    assert not verdict.right
+    assert told.lower() in text.lower(), text
+
+
+def test_a_square_transposition_is_described() -> None:
+    square = changed(lambda self, x: right(self, x).transpose(1, 2) if x.shape[1] == 12 else right(self, x))
+    assert "T and D are swapped: the result is transposed" in text_on(square)
+
+
+def test_permuted_and_interleaved_heads_are_described() -> None:
+    want = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    context = Context(("B", "T", "D"), {"head_dim": 3})
+    heads = want.view(2, 5, 4, 3)
+    assert "in the order [1, 0, 2, 3]" in str(describe(heads[:, :, [1, 0, 2, 3]].flatten(2), want, context))
+    assert "interleaved" in str(describe(heads.transpose(2, 3).flatten(2), want, context))
+    unmerged = heads.transpose(1, 2).reshape(2, 5, 12)
+    assert "without swapping T and the heads" in str(describe(unmerged, want, context))
+
+
+def test_an_unknown_error_is_shown_without_a_diagnosis() -> None:
+    noise = torch.randn(1, 1, 12, generator=torch.Generator().manual_seed(2))
+    text = text_on(changed(lambda self, x: right(self, x) * noise + x.square()))
+    assert "It matches no known mistake." in text
+    assert re.search(r"all 120 values differ, by up to \d", text)
+
+
+def test_an_exception_shows_the_learners_lines_only() -> None:
+    text = text_on(changed(lambda self, x: self.weight @ x @ x))
+    assert "RuntimeError" in text
+    assert "grader/" not in text and "site-packages" not in text
+
+
+class WithMisspeltParameter(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.wieght = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.ones(1, dim))
+
+
+class Unwritten(LayerNorm):
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        raise NotImplementedError()
+
+
+class WithBuffer(LayerNorm):
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.register_buffer("mask", torch.ones(dim))
+
+
+def test_parameters_that_no_checkpoint_has_are_named() -> None:
+    text = text_on(WithMisspeltParameter)
+    assert "`wieght` is not in the checkpoint; did you mean `weight`?" in text
+    assert "`bias` has shape [1, 12]; in the checkpoint it is [12]" in text
+
+
+def test_a_buffer_of_ones_own_passes_with_a_remark() -> None:
+    verdict = verdict_on(WithBuffer)
+    assert verdict.right
+    assert "persistent=False" in to_text(report(verdict))
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (LayerNorm(12), 'already built; hand over the class: check("toy.layer_norm", LayerNorm), without calling it'),
+        (None, "check was given None, but needs a class"),
+        (F.layer_norm, "check was given the function layer_norm, but needs a class"),
+        (np.zeros(3), "check was given a NumPy array"),
+        (dict, "the class dict is no nn.Module"),
+        (Unwritten, "It is not written yet: replace `raise NotImplementedError()`"),
+        (changed(lambda self: None), "takes 1 positional argument but 2 were given"),
+    ],
+)
+def test_what_is_no_answer_gets_a_clear_message(target: Any, told: str) -> None:
+    verdict = verdict_on(target)
+    assert not verdict.right
+    assert told.lower() in to_text(report(verdict)).lower()
+
+
+def test_one_reason_for_all_cases_is_said_once() -> None:
+    assert text_on(Unwritten).count("not written yet") == 1
+
+
+def test_warnings_become_remarks_and_nothing_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    def forward(self: LayerNorm, x: Tensor) -> Tensor:
+        warnings.warn("this is deprecated", stacklevel=1)
+        return right(self, x)
+
+    verdict = verdict_on(changed(forward))
+    assert verdict.right
+    assert "warning: this is deprecated" in to_text(report(verdict))
+    assert capfd.readouterr().err == ""
+
+
+def test_html_and_text_say_the_same() -> None:
+    lines = report(verdict_on(changed(lambda self, x: x)))
+    html = to_html(lines)
+    assert "the input, unchanged" in html
+    assert "<script" not in to_html(report(verdict_on(changed(lambda self, x: self.__getattr__("<script>")))))
+
+
+def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
+    assert canonical(3).dtype == torch.int64
+    assert canonical(iter([1, 2])).tolist() == [1, 2]
+    assert canonical([torch.tensor(4), 5]).tolist() == [4, 5]
+    task, answer = record_exercise(
+        "toy", Exercise("toy.f", "f", lambda: 7, [Case("no input", lambda draw: [])], function=True)
+    )
+
+    def told(function: Any) -> str:
+        return to_text(report(examine(task, answer, function)))
+
+    def endless() -> Any:
+        while True:
+            yield 1
+
+    assert "1 of 1 cases right" in told(lambda: 7)
+    assert "It is 2 too high" in told(lambda: 9)
+    assert "did not stop" in told(endless)
+    assert "it returned None" in told(lambda: None).replace("It", "it")
+    assert "it returned a str" in told(lambda: "7").replace("It", "it")
+    assert "needs a function" in told(LayerNorm)
+
+
+# Composites
+
+
+def on_gpt2(exercise: str, target: Any) -> Verdict:
+    recorded = Recording.read(GPT2)
+    task = recorded.task(exercise)
+    return examine(task, recorded.answer(exercise), target)
+
+
+def solution_with(patches: dict[str, str], exercise: str) -> Any:
+    """The lesson's solution of `exercise` on top of other classes: {"Conv1D": "class Conv1D(Conv1D): ..."}."""
+    lesson = Lesson(GPT2.parent)
+    space = lesson.namespace()
+    names = {cell.name: cell.source for cell in lesson.cells() if cell.kind == "exercise"}
+    order = list(names)
+    for source in patches.values():
+        exec(source, space)
+    for later in order[order.index(exercise) :][:1]:
+        exec(names[later], space)
+    return space[Recording.read(GPT2).task(exercise).solution]
+
+
+WRONG_CONV1D = """
+_Right = Conv1D
+class Conv1D(_Right):
+    def forward(self, x):
+        return super().forward(x) - self.bias
+"""
+WRONG_ATTENTION = """
+_Right = Attention
+class Attention(_Right):
+    def forward(self, x):
+        return super().forward(x.flip(1)).flip(1)
+"""
+
+
+def test_a_right_composite_with_a_wrong_part_keeps_its_points_and_names_the_part() -> None:
+    block = on_gpt2("gpt2.block", solution_with({"Attention": WRONG_ATTENTION}, "gpt2.block"))
+    text = to_text(report(block))
+    assert not block.right
+    assert block.points == block.max_points
+    assert "Your code here is right. It fails because `attn` is not" in text
+    assert "Mend `gpt2.attention` first" in text
+    attention = on_gpt2("gpt2.attention", solution_with({"Conv1D": WRONG_CONV1D}, "gpt2.attention"))
+    assert attention.points == attention.max_points
+    assert "`gpt2.conv1d`" in to_text(report(attention))
+
+
+def patched(exercise: str, find: str, replace: str) -> Any:
+    lesson = Lesson(GPT2.parent)
+    source = lesson.source_of(exercise)
+    assert source.count(find) == 1
+    return lesson.namespace((exercise, source.replace(find, replace)))[Recording.read(GPT2).task(exercise).solution]
+
+
+def test_a_wrongly_wired_composite_is_told_what_its_part_was_given() -> None:
+    target = patched(
+        "gpt2.block", "self.mlp(self.ln_2(x))", "self.mlp(self.ln_2(x) + 0 * x if x.sum() > 1e9 else x * 1.5)"
+    )
+    text = to_text(report(on_gpt2("gpt2.block", target)))
+    assert "`mlp` was given something else than it should be" in text
+    assert on_gpt2("gpt2.block", target).points == 0
+
+
+def test_a_wrong_composite_with_a_wrong_part_gets_no_points_for_the_part() -> None:
+    source = Lesson(GPT2.parent).source_of("gpt2.block").replace("return x + self.mlp", "return 1.2 * x + self.mlp")
+    space = Lesson(GPT2.parent).namespace()
+    exec(WRONG_ATTENTION, space)
+    exec(source, space)
+    verdict = on_gpt2("gpt2.block", space["Block"])
+    assert verdict.points == 0
+    assert "Even with right parts, the result is wrong" in to_text(report(verdict))
+    assert "`gpt2.attention` is not right yet" in to_text(report(verdict))
+
+
+class LayoutOfItsOwn(nn.Module):
+    """An attention whose projections see [T, B, D], which is nobody's business."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.num_heads = config.n_head
+        self.c_attn = SOLUTIONS["Conv1D"](3 * config.n_embd, config.n_embd)
+        self.c_proj = SOLUTIONS["Conv1D"](config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.c_attn(x.transpose(0, 1)).chunk(3, dim=-1)  # 3 x [T, B, D]
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(mixed.permute(2, 0, 1, 3).flatten(-2)).transpose(0, 1)
+
+
+def test_a_layout_of_ones_own_passes_and_its_parts_errors_are_carried_too() -> None:
+    assert on_gpt2("gpt2.attention", LayoutOfItsOwn).right
+
+    class WithWrongPart(LayoutOfItsOwn):
+        def __init__(self, config: Any):
+            super().__init__(config)
+            space = dict(SOLUTIONS)
+            exec(WRONG_CONV1D, space)
+            self.c_proj = space["Conv1D"](config.n_embd, config.n_embd)
+
+    verdict = on_gpt2("gpt2.attention", WithWrongPart)
+    assert not verdict.right
+    assert verdict.points == verdict.max_points
+
+
+# Recordings
+
+
+def test_a_task_holds_no_answer() -> None:
+    recorded = Recording.read(GPT2)
+    for name in recorded.exercises:
+        task, answer = recorded.task(name), recorded.answer(name)
+        seen = [arg for case in task.cases for arg in case.args if isinstance(arg, Tensor)]
+        seen += [tensor for case in task.cases for tensor in case.weights.values()]
+        seen += [part.input for case in part_inputs(answer) for part in case]
+        for output in answer.outputs:
+            assert not any(t.shape == output.shape and torch.equal(t.to(output.dtype), output) for t in seen), name
+
+
+def test_recording_twice_gives_the_same_bytes_and_the_header_says_from_what(tmp_path: Path) -> None:
+    lesson = Lesson(ROOT / "solutions" / "00-orientation")
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    record(lesson).write(first)
+    record(lesson).write(second)
+    assert first.read_bytes() == second.read_bytes()
+    header = Recording.read(first).header
+    assert header["versions"].keys() == {"torch", "transformers"}
+    assert header["made_from"].keys() == {"solutions", "exercises.py"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "solutions").glob("*/reference.safetensors")), ids=lambda p: p.parent.name
+)
+def test_a_recording_has_at_most_two_megabytes(path: Path) -> None:
+    assert path.stat().st_size <= 2_000_000
+
+
+def test_a_missing_foreign_or_damaged_recording_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="It travels with the notebook"):
+        check("toy.layer_norm", LayerNorm, recording=tmp_path / "reference.safetensors")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    with pytest.raises(RecordingError, match="not a recording of this course"):
+        Recording.read(foreign)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(GPT2.read_bytes()[:1000])
+    with pytest.raises(RecordingError, match="It is damaged"):
+        Recording.read(damaged)
+    with pytest.raises(RecordingError, match=r"no exercise of lesson 01-gpt2. Its exercises are: gpt2.layer_norm"):
+        check("gpt2.layernorm", LayerNorm, recording=GPT2)
+
+
+# check
+
+
+def test_check_raises_without_a_traceback_and_returns_points_to_nbgrader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+    assert check("gpt2.gelu", SOLUTIONS["GELU"], recording=GPT2) is None
+    assert "3 of 3 cases right" in capsys.readouterr().out
+    with pytest.raises(CheckFailed) as failed:
+        check("gpt2.gelu", nn.ReLU, recording=GPT2)
+    assert failed.value._render_traceback_() == ["gpt2.gelu is not right yet: see the report above."]
+    assert "This is what comes out when ReLU is computed." in capsys.readouterr().out
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert check("gpt2.gelu", SOLUTIONS["GELU"], recording=GPT2) == 3.0
+    assert check("gpt2.gelu", nn.ReLU, recording=GPT2) == 0.0
+    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
+    with pytest.raises(CheckFailed):
+        check("gpt2.gelu", nn.ReLU, recording=GPT2)
+
+
+def test_the_random_state_of_the_notebook_is_left_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    verdict_on(LayerNorm)
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -1,0 +1,407 @@
+"""Lesson 01: its solutions against transformers, other right programs against its checks, and its trained weights."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GPT2Model
+
+from grader import Config, load_checkpoint
+from grader.checkpoints import entry
+from grader.exercise import Case, Exercise
+from grader.judge import Verdict, judge
+from grader.lesson import Lesson
+from grader.probe import probe
+from grader.recorder import record_exercise
+
+LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "01-gpt2")
+
+
+@cache
+def exercises() -> dict[str, Exercise]:
+    return {exercise.name: exercise for exercise in LESSON.exercises()[0]}
+
+
+@cache
+def solutions() -> dict[str, Any]:
+    return LESSON.namespace()
+
+
+def verdict_on(target: Any, exercise: Exercise, *cases: Case) -> Verdict:
+    """What the engine says of `target` on the given cases, or on the exercise's own."""
+    changed = replace(exercise, cases=cases) if cases else exercise
+    task, answer = record_exercise(LESSON.name, changed)
+    return judge(task, answer, probe(task, target))
+
+
+# Solutions are the reference's program
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    heads = draw(st.integers(1, 5))
+    config: dict[str, Any] = {
+        "n_embd": heads * draw(st.integers(1, 20)),
+        "n_head": heads,
+        "n_layer": draw(st.integers(1, 3)),
+        "n_positions": draw(st.integers(1, 20)),
+        "vocab_size": draw(st.integers(2, 70)),
+        "layer_norm_epsilon": draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+    }
+    if draw(st.booleans()):
+        config["n_inner"] = draw(st.none() | st.integers(1, 90))
+    return config
+
+
+def random_case(name: str, config: dict[str, Any], batch: int, seed: int, scale: float) -> Case:
+    """A case of a GPT-2 exercise for this config; as many tokens as there are positions."""
+    length, width = config["n_positions"], config["n_embd"]
+    if name == "gpt2.model":
+        return Case(str(seed), lambda d: [d.tokens(config["vocab_size"], batch, length)], {"config": config})
+    build = {
+        "gpt2.gelu": {},
+        "gpt2.conv1d": {"nf": config["vocab_size"], "nx": width},
+        "gpt2.layer_norm": {"dim": width, "eps": config["layer_norm_epsilon"]},
+    }.get(name, {"config": config})
+    return Case(str(seed), lambda d: [d.normal(batch, length, width, scale=scale)], build)
+
+
+random_inputs = given(
+    config=configs(), batch=st.integers(1, 3), seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 4.0])
+)
+
+
+@pytest.mark.parametrize("name", ["gpt2.gelu", "gpt2.conv1d", "gpt2.attention", "gpt2.mlp", "gpt2.block", "gpt2.model"])
+@settings(max_examples=25)
+@random_inputs
+def test_a_solution_equals_transformers_in_every_bit(
+    name: str, config: dict[str, Any], batch: int, seed: int, scale: float
+) -> None:
+    exercise = exercises()[name]
+    verdict = verdict_on(solutions()[exercise.solution], exercise, random_case(name, config, batch, seed, scale))
+    assert verdict.exact, verdict
+
+
+@settings(max_examples=40)
+@random_inputs
+def test_layer_norm_by_hand_is_right_on_any_input(
+    config: dict[str, Any], batch: int, seed: int, scale: float
+) -> None:
+    """The kernel adds in an order that no formula in PyTorch's operators repeats, so this one can't be bit-exact."""
+    case = random_case("gpt2.layer_norm", config, batch, seed, scale)
+    assert verdict_on(solutions()["LayerNorm"], exercises()["gpt2.layer_norm"], case).right
+
+
+@pytest.mark.parametrize("name", ["gpt2.gelu", "gpt2.conv1d", "gpt2.attention", "gpt2.mlp", "gpt2.block", "gpt2.model"])
+def test_a_solution_is_bit_exact_on_the_lessons_own_cases(name: str) -> None:
+    exercise = exercises()[name]
+    assert verdict_on(solutions()[exercise.solution], exercise).exact
+
+
+def test_the_models_weights_have_the_hubs_names() -> None:
+    exercise = exercises()["gpt2.model"]
+    config = exercise.cases[0].build["config"]
+    reference = GPT2Model(exercise.reference(Config(config)).config)
+    own = {name: tensor.shape for name, tensor in solutions()["GPT2"](Config(config)).state_dict().items()}
+    assert own == {name: tensor.shape for name, tensor in reference.state_dict().items()}
+
+
+# Other right programs pass
+
+
+class WithParameters(nn.Module):
+    """A weight of the given shape, and a bias as long as its last axis."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(*shape))
+        self.bias = nn.Parameter(torch.zeros(shape[-1]))
+
+
+class LayerNormBase(WithParameters):
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__(dim)
+        self.eps = eps
+
+
+class LayerNormKernel(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class LayerNormInFloat32(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x.float(), dim=-1, correction=0, keepdim=True)
+        normed = (x.float() - mean) * torch.rsqrt(variance + self.eps)
+        return (normed * self.weight + self.bias).to(x.dtype)
+
+
+class LayerNormFromMoments(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.sum(-1, keepdim=True) / x.shape[-1]
+        centred = x - mean
+        return centred / (centred.pow(2).mean(-1, keepdim=True) + self.eps) ** 0.5 * self.weight + self.bias
+
+
+class GeluKernel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+class GeluWithProducts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+class GeluWithSigmoid(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))
+
+
+class Conv1DWithMatmul(WithParameters):
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__(nx, nf)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Conv1DWithEinsum(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("...i,ij->...j", x, self.weight) + self.bias
+
+
+class Conv1DWithAddmm(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class AttentionBase(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D = config.n_embd
+        self.H, self.hd = config.n_head, D // config.n_head
+        self.c_attn, self.c_proj = Conv1DWithMatmul(3 * D, D), Conv1DWithMatmul(D, D)
+
+    def heads(self, t: Tensor) -> Tensor:
+        return t.unflatten(-1, (self.H, self.hd)).movedim(-2, 1)
+
+
+class AttentionSdpa(AttentionBase):
+    """Fused q, k, v and the fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = map(self.heads, self.c_attn(x).chunk(3, dim=-1))
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+class AttentionSplit(AttentionBase):
+    """Three products for q, k and v; eager, with an additive mask that is a buffer of the model's full length."""
+
+    mask: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        mask = torch.full((config.n_positions, config.n_positions), -1e30).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, biases = self.c_attn.weight.chunk(3, dim=1), self.c_attn.bias.chunk(3)
+        q, k, v = (self.heads(F.linear(x, w.T, b)) for w, b in zip(weights, biases, strict=True))
+        scores = (q * self.hd**-0.5) @ k.transpose(2, 3) + self.mask[: x.shape[1], : x.shape[1]].to(x.dtype)
+        return self.c_proj((scores.float().softmax(-1).to(x.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+class AttentionHeadByHead(AttentionBase):
+    """A loop over heads, and einsum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.c_attn(x).chunk(3, dim=-1)
+        seen = torch.tril(torch.ones(x.shape[1], x.shape[1], dtype=torch.bool))
+        results = []
+        for h in range(self.H):
+            own = slice(h * self.hd, (h + 1) * self.hd)
+            scores = torch.einsum("bid,bjd->bij", q[..., own], k[..., own]) / self.hd**0.5
+            weights = torch.where(seen, scores, torch.finfo(x.dtype).min).softmax(-1)
+            results.append(torch.einsum("bij,bjd->bid", weights, v[..., own]))
+        return self.c_proj(torch.cat(results, dim=-1))
+
+
+class MLPWithKernels(nn.Module):
+    conv: type[nn.Module] = Conv1DWithMatmul
+    gelu: type[nn.Module] = GeluKernel
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D = config.n_embd
+        inner = config["n_inner"] if "n_inner" in config and config["n_inner"] is not None else 4 * D
+        self.c_fc, self.act, self.c_proj = self.conv(inner, D), self.gelu(), self.conv(D, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.act(self.c_fc(x)))
+
+
+class MLPWithProducts(MLPWithKernels):
+    conv, gelu = Conv1DWithEinsum, GeluWithProducts
+
+
+class BlockWithKernels(nn.Module):
+    norm: type[nn.Module] = LayerNormKernel
+    attention: type[nn.Module] = AttentionSdpa
+    feed_forward: type[nn.Module] = MLPWithKernels
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, eps = config.n_embd, config.layer_norm_epsilon
+        self.mlp, self.attn = self.feed_forward(config), self.attention(config)
+        self.ln_2, self.ln_1 = self.norm(D, eps), self.norm(D, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x
+        x = self.attn(self.ln_1(x)) + residual
+        residual = x
+        return self.mlp(self.ln_2(x)) + residual
+
+
+class BlockByHand(BlockWithKernels):
+    norm, attention, feed_forward = LayerNormFromMoments, AttentionHeadByHead, MLPWithProducts
+
+
+class BlockInFloat32(BlockWithKernels):
+    norm, attention = LayerNormInFloat32, AttentionSplit
+
+
+class ModelWithKernels(nn.Module):
+    """The head is an nn.Linear that shares its weight."""
+
+    block: type[nn.Module] = BlockWithKernels
+    norm: type[nn.Module] = nn.LayerNorm
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList([self.block(config) for _ in range(config.n_layer)])
+        self.ln_f = self.norm(config.n_embd, config.layer_norm_epsilon)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.wte.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
+        for block in self.h:
+            x = block(x)
+        return self.logits(self.ln_f(x))
+
+
+class ModelByHand(ModelWithKernels):
+    """A matrix product for the head, and a table lookup with indexing."""
+
+    block, norm = BlockByHand, LayerNormFromMoments
+
+    def logits(self, x: Tensor) -> Tensor:
+        return x @ self.wte.weight.T
+
+
+def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Any:
+    text, prompt = ids[0].tolist(), ids.shape[1]
+    with torch.inference_mode():
+        while len(text) < prompt + max_new_tokens:
+            text.append(int(model(torch.tensor([text])[:, -model.config.n_positions :])[0, -1].argmax()))
+            if text[-1] == eos_token_id:
+                break
+    return text[prompt:]
+
+
+def generate_tensors(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None
+) -> Iterator[Tensor]:
+    for _ in range(max_new_tokens):
+        best = model(ids[:, max(0, ids.shape[1] - model.config.n_positions) :]).softmax(-1)[:, -1:].topk(1)
+        ids = torch.cat([ids, best.indices[:, :, 0]], dim=1)
+        yield ids[0, -1]
+        if ids[0, -1] == eos_token_id:
+            break
+
+
+ALTERNATIVES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "gpt2.layer_norm": (LayerNormKernel, LayerNormInFloat32, LayerNormFromMoments),
+    "gpt2.gelu": (GeluKernel, GeluWithProducts, GeluWithSigmoid),
+    "gpt2.conv1d": (Conv1DWithMatmul, Conv1DWithEinsum, Conv1DWithAddmm),
+    "gpt2.attention": (AttentionSdpa, AttentionSplit, AttentionHeadByHead),
+    "gpt2.mlp": (MLPWithKernels, MLPWithProducts),
+    "gpt2.block": (BlockWithKernels, BlockByHand, BlockInFloat32),
+    "gpt2.model": (ModelWithKernels, ModelByHand),
+    "gpt2.generate": (generate_into_a_list, generate_tensors),
+}
+
+
+def test_there_are_alternatives_for_every_exercise() -> None:
+    assert set(ALTERNATIVES) == set(exercises())
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [(name, other) for name, others in ALTERNATIVES.items() for other in others]
+)
+def test_another_right_program_passes(name: str, other: Any) -> None:
+    verdict = verdict_on(other, exercises()[name])
+    assert verdict.right, verdict.first_wrong
+
+
+@pytest.mark.parametrize("name", [name for name in ALTERNATIVES if name not in ("gpt2.model", "gpt2.generate")])
+def test_every_module_below_the_model_has_a_bfloat16_case(name: str) -> None:
+    assert {case.dtype for case in exercises()[name].cases} == {torch.float32, torch.bfloat16}
+
+
+# Real weights and configs
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
+def test_the_lessons_config_is_the_hubs(name: str) -> None:
+    content = (LESSON.folder / "configs" / f"{name}.json").read_bytes()
+    known = entry(name)
+    recorded = known.files["config.json"].sha256
+    assert recorded is None or hashlib.sha256(content).hexdigest() == recorded
+    config = Config.read(LESSON.folder / "configs" / f"{name}.json")
+    with torch.device("meta"):
+        model = solutions()["GPT2"](config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
+
+
+@pytest.fixture(scope="module")
+def austen() -> Any:
+    checkpoint = load_checkpoint("austen-gpt2")
+    model = solutions()["GPT2"](checkpoint.config).eval()
+    checkpoint.load_into(model)
+    reference = AutoModelForCausalLM.from_pretrained(
+        checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    return checkpoint, model, reference
+
+
+def test_trained_weights_give_the_references_logits(austen: Any) -> None:
+    checkpoint, model, reference = austen
+    ids = torch.randint(checkpoint.config.vocab_size, (2, checkpoint.config.n_positions))
+    with torch.no_grad():
+        assert torch.equal(model(ids), reference(input_ids=ids, use_cache=False).logits)
+
+
+@pytest.mark.parametrize("prompt", ["It is a truth universally acknowledged, that", "Anne", "They walked to the sea and"])
+def test_64_greedy_tokens_are_those_of_transformers(austen: Any, prompt: str) -> None:
+    checkpoint, model, reference = austen
+    ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
+    written = list(solutions()["generate"](model, ids, 64))
+    want = reference.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    assert written == want[0, ids.shape[1] :].tolist()

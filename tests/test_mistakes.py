@@ -1,0 +1,50 @@
+"""Every named mistake is rejected, and the report names it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grader.check import examine, report
+from grader.lesson import Lesson
+from grader.recorder import patched_source
+from grader.recording import Recording
+from grader.report import to_text
+
+ROOT = Path(__file__).parent.parent
+LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/reference.safetensors"))]
+
+
+def mistakes() -> Iterator[Any]:
+    for lesson in LESSONS:
+        for exercise in lesson.exercises()[0]:
+            for mistake in exercise.mistakes:
+                yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
+
+
+@pytest.mark.parametrize(("lesson", "exercise", "mistake"), list(mistakes()))
+def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mistake: Any) -> None:
+    recorded = Recording.read(lesson.recording)
+    task = recorded.task(exercise)
+    source = patched_source(lesson.source_of(exercise), exercise, mistake)
+    target = lesson.namespace((exercise, source))[task.solution]
+    verdict = examine(task, recorded.answer(exercise), target)
+    text = to_text(report(verdict))
+    assert not verdict.right
+    assert mistake.name in text
+    assert mistake.hint in text
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_hints_do_not_give_the_answer_away(lesson: Lesson) -> None:
+    for exercise in lesson.exercises()[0]:
+        solution = lesson.source_of(exercise.name)
+        for mistake in exercise.mistakes:
+            lines = [line.strip() for line in solution.splitlines() if len(line.strip()) > 12]
+            assert not [line for line in lines if line in mistake.hint], mistake.name
+
+
+def test_the_gpt2_lesson_knows_at_least_thirty_mistakes() -> None:
+    lesson = Lesson(ROOT / "solutions" / "01-gpt2")
+    assert sum(len(exercise.mistakes) for exercise in lesson.exercises()[0]) >= 30

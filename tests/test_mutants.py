@@ -1,0 +1,77 @@
+"""Change every solution a little, everywhere, one change at a time: the checks must notice each change.
+
+A change that a check lets pass must be listed in equivalent_mutants.toml with the reason why it changes
+nothing that could be noticed.
+"""
+
+import contextlib
+import io
+import signal
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from mutants import Mutant, mutants
+
+from grader.check import examine
+from grader.errors import RecordingError
+from grader.lesson import Lesson
+from grader.recording import Recording
+
+ROOT = Path(__file__).parent.parent
+EQUIVALENT: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "equivalent_mutants.toml").read_text())
+SECONDS = 10  # a mutant that loops forever is stopped, and counts as noticed
+
+
+@cache
+def recording(lesson: Path) -> Recording:
+    return Recording.read(Lesson(lesson).recording)
+
+
+def exercises() -> Iterator[Any]:
+    for recorded in sorted((ROOT / "solutions").glob("*/reference.safetensors")):
+        for name in recording(recorded.parent).exercises:
+            yield pytest.param(recorded.parent, name, id=name)
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def passes(lesson: Lesson, exercise: str, mutant: Mutant) -> bool:
+    """Whether the check lets the mutant pass."""
+    recorded = recording(lesson.folder)
+    task = recorded.task(exercise)
+    try:
+        with time_limit(), contextlib.redirect_stdout(io.StringIO()):
+            target = lesson.namespace((exercise, mutant.source))[task.solution]
+            return examine(task, recorded.answer(exercise), target).right
+    except (RecordingError, KeyError, TimeoutError):
+        return False
+
+
+@pytest.mark.parametrize(("folder", "exercise"), list(exercises()))
+def test_every_change_of_a_solution_is_noticed(folder: Path, exercise: str) -> None:
+    lesson = Lesson(folder)
+    changed = mutants(lesson.source_of(exercise))
+    assert changed
+    survivors = {mutant.change for mutant in changed if passes(lesson, exercise, mutant)}
+    known = EQUIVALENT.get(exercise, {})
+    killed, equivalent = len(changed) - len(survivors), len(survivors & known.keys())
+    print(f"{exercise}: {killed} of {len(changed)} mutants noticed, {equivalent} change nothing")
+    assert not survivors - known.keys(), "let pass:\n" + "\n".join(sorted(survivors - known.keys()))
+    assert not known.keys() - survivors, "listed, but noticed or gone:\n" + "\n".join(sorted(known.keys() - survivors))

@@ -1,0 +1,217 @@
+"""Lessons in the real nbgrader and nbval: released, validated, graded and returned."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from toy_course import PROJECT, write_course
+
+from grader.build import build
+from grader.lesson import BEGIN_SOLUTION, END_SOLUTION, Lesson, lessons
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python module's command line; nbgrader finds its alembic on PATH."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "JUPYTER_CONFIG_DIR": str(cwd / ".jupyter"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def nbgrader(*command: str | Path, cwd: Path) -> str:
+    """What nbgrader says; it must succeed."""
+    done = run("nbgrader", *command, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def nbval_lax(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a learner's own CI runs on a lesson's folder."""
+    return run("pytest", "--nbval-lax", "--nbval-current-env", "-q", "-p", "no:cacheprovider", ".", cwd=folder)
+
+
+def write_answers(notebook: Path, answers: dict[str, str]) -> None:
+    """Put sources into the solution cells of exercises."""
+    loaded = nbformat.read(notebook, as_version=4)
+    for cell in loaded.cells:
+        if cell.metadata.get("exercise") in answers:
+            cell.source = answers[cell.metadata["exercise"]]
+    nbformat.write(loaded, notebook)
+
+
+def solved_copy(lesson: Lesson, released: Path, target: Path) -> Path:
+    """A copy of a released lesson with the right answers in it; returns its notebook."""
+    shutil.copytree(released, target)
+    notebook = target / lesson.notebook.name
+    solutions = {cell.name: cell.source for cell in lesson.cells() if cell.kind == "exercise"}
+    write_answers(notebook, solutions)
+    return notebook
+
+
+# --- a class of four, graded by stock nbgrader ---
+
+LINEAR = """\
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight{bias})
+"""
+RELU = "def relu(x):\n    return {}\n"
+STUDENTS = {
+    "ada": {"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("torch.where(x > 0, x, 0.0)")},
+    "bo": {},
+    "cleo": {"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")},
+    "dan": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")},
+}
+# toy.linear is worth 3 points, toy.relu 2, one for each of its two cases.
+SCORES = {"ada": 5.0, "bo": 0.0, "cleo": 4.0, "dan": 2.0}
+
+
+@dataclass(frozen=True)
+class Class:
+    root: Path
+    scores: dict[str, float]
+    course_before: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small course, built."""
+    root = tmp_path_factory.mktemp("class")
+    for lesson in write_course(root):
+        build(lesson)
+    return root
+
+
+@pytest.fixture(scope="module")
+def graded(course: Path) -> Class:
+    """The class after release, submission, grading, feedback and export."""
+    before = files(course / "course")
+    nbgrader("generate_assignment", "00-toy", "--force", cwd=course)
+    for student, answers in STUDENTS.items():
+        submission = course / "submitted" / student / "00-toy"
+        shutil.copytree(course / "course" / "00-toy", submission)
+        write_answers(submission / "toy.ipynb", answers)
+    nbgrader("autograde", "00-toy", cwd=course)
+    nbgrader("generate_feedback", "00-toy", cwd=course)
+    nbgrader("export", "--to", "grades.csv", cwd=course)
+    with (course / "grades.csv").open() as file:
+        scores = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
+    return Class(course, scores, before)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_stock_nbgrader_releases_what_build_does_to_the_byte(graded: Class) -> None:
+    assert files(graded.root / "course") == graded.course_before
+
+
+def test_scores_are_exported_with_partial_credit(graded: Class) -> None:
+    assert graded.scores == SCORES
+
+
+def test_feedback_shows_each_student_their_reports(graded: Class) -> None:
+    feedback = {s: (graded.root / "feedback" / s / "00-toy" / "toy.html").read_text() for s in STUDENTS}
+    assert "toy.linear   2 of 2 cases right" in feedback["ada"]
+    assert "the bias is left out" in feedback["dan"] and "the bias is left out" not in feedback["ada"]
+    assert "1 of 2 cases right" in feedback["cleo"]
+
+
+def test_python_files_reach_neither_learners_nor_graded_folders(graded: Class) -> None:
+    for folder in ("course", "submitted", "autograded", "feedback"):
+        assert list((graded.root / folder).rglob("*.ipynb")) or list((graded.root / folder).rglob("*.html"))
+        assert not list((graded.root / folder).rglob("*.py"))
+
+
+def test_the_toy_lesson_validates_only_when_solved(course: Path, tmp_path: Path) -> None:
+    validates_only_when_solved(Lesson(course / "solutions" / "00-toy"), course / "course" / "00-toy", tmp_path)
+
+
+def test_a_stored_output_that_is_not_true_any_more_is_found_by_nbval(course: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(course / "solutions" / "00-toy", tmp_path / "00-toy"))
+    nbval = ("pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", "toy.ipynb")
+    assert (true := run(*nbval, cwd=folder)).returncode == 0, true.stdout
+    notebook = folder / "toy.ipynb"
+    notebook.write_text(notebook.read_text().replace("the sum is 2", "the sum is 3"))
+    assert "1 failed" in run(*nbval, cwd=folder).stdout
+
+
+def validates_only_when_solved(lesson: Lesson, released: Path, folder: Path) -> None:
+    """The released notebook fails, and its solved copy passes, in `nbgrader validate` and in a learner's own CI."""
+    checks = sum(cell.kind == "check" for cell in lesson.cells())
+    solved = solved_copy(lesson, released, folder / "solved")
+    unsolved = Path(shutil.copytree(released, folder / "unsolved")) / solved.name
+    assert "Success! Your notebook passes all the tests" in nbgrader("validate", solved, cwd=folder)
+    assert f"VALIDATION FAILED ON {checks} CELL(S)" in nbgrader("validate", unsolved, cwd=folder)
+    passing, failing = nbval_lax(solved.parent), nbval_lax(unsolved.parent)
+    assert passing.returncode == 0, passing.stdout
+    assert failing.returncode == 1
+    assert len(set(re.findall(r"^FAILED .*Cell (\d+)", failing.stdout, re.MULTILINE))) >= checks, failing.stdout
+
+
+# --- the lessons of this course ---
+
+BUILT = [lesson for lesson in lessons(PROJECT) if lesson.notebook.exists()]
+every_lesson = pytest.mark.parametrize("lesson", BUILT, ids=lambda lesson: lesson.name)
+
+
+def released_folder(lesson: Lesson) -> Path:
+    return PROJECT / "course" / lesson.name
+
+
+def solution_lines(sources: Iterable[str]) -> set[str]:
+    """The lines between the solution markers that are long enough to be nobody's by chance."""
+    inside, lines = False, set()
+    for line in (line.strip() for source in sources for line in source.splitlines()):
+        if line in (BEGIN_SOLUTION, END_SOLUTION):
+            inside = line == BEGIN_SOLUTION
+        elif inside and len(line) >= 25:
+            lines.add(line)
+    return lines
+
+
+@every_lesson
+def test_a_released_lesson_holds_no_solution(lesson: Lesson) -> None:
+    folder = released_folder(lesson)
+    answers = solution_lines(cell.source for cell in lesson.cells() if cell.kind == "exercise")
+    assert answers
+    notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
+    shown = {line.strip() for cell in notebook.cells for line in cell.source.splitlines()}
+    assert not answers & shown
+    assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
+    assert not list(folder.rglob("*.py"))
+
+
+@every_lesson
+def test_a_released_lesson_fails_cleanly_and_a_solved_one_passes_grader_check(lesson: Lesson, tmp_path: Path) -> None:
+    exercises = [cell.name for cell in lesson.cells() if cell.kind == "check"]
+    solved = solved_copy(lesson, released_folder(lesson), tmp_path / "solved")
+    check = ("grader.cli", "check")
+    passing = run(*check, solved, cwd=tmp_path)
+    assert passing.returncode == 0, passing.stdout + passing.stderr
+    failing = run(*check, released_folder(lesson) / lesson.notebook.name, cwd=tmp_path)
+    assert failing.returncode == 1, failing.stdout + failing.stderr
+    for output, word in ((passing.stdout, "passed"), (failing.stdout, "FAILED")):
+        for name in exercises:
+            assert re.search(rf"^{re.escape(name)} .*{word}", output, re.MULTILINE), output
+    assert "Traceback" not in failing.stdout + failing.stderr
+
+
+@every_lesson
+def test_a_lesson_validates_only_when_solved(lesson: Lesson, tmp_path: Path) -> None:
+    validates_only_when_solved(lesson, released_folder(lesson), tmp_path)
