@@ -107,12 +107,11 @@ def report(verdict: Verdict) -> list[Line]:
         first = verdict.cases[0]
         assert first.finding is not None
         return lines + _finding(first.finding, 1) + _remarks(verdict.cases)
-    shown = False
     for case in verdict.cases:
-        lines.append(_case_line(case))
-        if not case.right and not shown and case.finding:
+        in_full = case is verdict.first_wrong
+        lines.append(_case_line(case, in_full))
+        if in_full and case.finding:
             lines += _finding(case.finding, 2)
-            shown = True
     if _carried(verdict):
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     return lines + _remarks(verdict.cases)
@@ -132,12 +131,13 @@ def _carried(verdict: Verdict) -> bool:
     return all(case.earned for case in verdict.cases)
 
 
-def _case_line(case: CaseVerdict) -> Line:
+def _case_line(case: CaseVerdict, in_full: bool) -> Line:
+    """A case in a line; `in_full` says that what was found stands below it."""
     if case.right:
         return Line(f"{case.name}: right{', bit-exact' if case.exact else ''}", "text", 1)
     difference = case.difference
     if difference is None:
-        return Line(f"{case.name}: {_first_sentence(case)}", "text", 1)
+        return Line(f"{case.name}: {'wrong' if in_full else _first_sentence(case)}", "text", 1)
     if not difference.wrong:
         return Line(f"{case.name}: the values are right, and yet", "text", 1)
     if difference.total == 1:
