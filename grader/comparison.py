@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.counterparts import counterparts
 from grader.diagnose import Context, describe_shape
 from grader.probe import layout_between
 from grader.recording import Trace
@@ -95,8 +96,16 @@ class Node:
         return {self.argument: arranged(right, given)}
 
     def other_tensors(self) -> list[int]:
-        """The positions of its further tensor arguments; a trace holds none of the reference's."""
+        """The positions of its further tensor arguments."""
         return [i for i in self.call.tensors() if i != self.argument]
+
+    def unequal_tensors(self) -> list[int]:
+        """The positions of its further tensor arguments that are not among the reference's."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[1]
+
+    def right_others(self) -> dict[int, tuple[str, Tensor]]:
+        """For each of those, where the reference has something that can stand for it: its name there, and itself."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[0]
 
 
 class Comparison:
@@ -182,8 +191,9 @@ class Comparison:
         return any(other.call in makers and not other.seen.ok for other in self.nodes)
 
     def _alternatives(self, node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
-        """Other tensors for its further arguments: what the same maker gives in other calls, and what other
-        modules of its class are given. A model that mixes up its layers' tables or masks gives one for another.
+        """Other tensors for its further arguments: what the same maker gives in other calls, what other modules
+        of its class are given, and what the reference's module is given. A model may mix up its layers' tables or
+        masks, or make them wrongly.
         """
         others = node.other_tensors()
         options: list[tuple[str, dict[int, Tensor]]] = []
@@ -200,6 +210,7 @@ class Comparison:
                 for group in [*groups, others]:
                     tensors = {i: sibling.call.leaves[i] for i in group}
                     options.append((f"what `{sibling.name}` is given", tensors))
+        options = [*options[:MAX_ALTERNATIVES], *_from_the_reference(node)]
         tried: list[dict[int, Tensor]] = [{i: node.call.leaves[i] for i in others}]
         for description, tensors in options:
             tensors = {i: tensor for i, tensor in tensors.items() if _alike(tensor, node.call.leaves[i])}
@@ -207,8 +218,15 @@ class Comparison:
             if not any(all(torch.equal(tensor, old[i]) for i, tensor in whole.items()) for old in tried):
                 tried.append(whole)
                 yield description, tensors
-            if len(tried) > MAX_ALTERNATIVES:
-                return
+
+
+def _from_the_reference(node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
+    """The reference's own further tensors in the place of the learner's: argument by argument, then all."""
+    right, names = node.right_others(), node.call.names()
+    groups = [[i for i in right if names.get(i) == name] for name in dict.fromkeys(names.get(i) for i in right)]
+    for group in [*groups, list(right)] if len(groups) > 1 else groups:
+        own = " and ".join(dict.fromkeys(f"`{right[i][0]}`" for i in group))
+        yield f"the reference's {own}", {i: right[i][1] for i in group}
 
 
 def own_way(node: Node) -> Node | None:

@@ -90,12 +90,12 @@ class _Inquiry:
         return uncalled(self.comparison, self.prefix)
 
     def _other_arguments(self) -> list[str]:
-        """A reminder of what else the module is given, because a trace holds only the first tensor of each call."""
+        """A reminder of what else the module is given, where the reference has nothing to compare it with."""
         node = self.node
         right = {other.call for other in self.comparison.nodes if other.seen.ok}
         checked = {i for i, (maker, _) in node.call.made_by.items() if maker in right}
         names = node.call.names()
-        shown = dict.fromkeys(f"`{names[i]}`" for i in node.other_tensors() if i in names and i not in checked)
+        shown = dict.fromkeys(f"`{names[i]}`" for i in node.unequal_tensors() if i in names and i not in checked)
         if not shown or node.parent is None:
             return []
         return [f"It is also given {' and '.join(shown)}, which can't be compared: make sure of that, too."]

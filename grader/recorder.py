@@ -1,6 +1,7 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -163,7 +164,8 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         )
     output, calls = _run_reference(module, exercise, args, paths)
     weights = _weights(module, exercise.renamed)
-    return TaskCase(case.name, case.build, args, case.dtype, weights), output, calls
+    part_calls = tuple(dataclasses.replace(call, others=()) for call in calls)  # a part is fed its first input alone
+    return TaskCase(case.name, case.build, args, case.dtype, weights), output, part_calls
 
 
 def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
@@ -193,7 +195,7 @@ def _run_reference(
 
 def _renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
     named = [(renamed(call.path), call) for call in calls]
-    return tuple(Call(name, call.index, call.type, call.input, call.output) for name, call in named if name)
+    return tuple(dataclasses.replace(call, path=name) for name, call in named if name)
 
 
 def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[str, Tensor]:

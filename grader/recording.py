@@ -226,7 +226,12 @@ class Recording:
     def _calls(self, encoded: list[dict[str, Any]]) -> tuple[Call, ...]:
         return tuple(
             Call(
-                c["path"], c["index"], c["type"], self._optional_tensor(c["input"]), self._optional_tensor(c["output"])
+                c["path"],
+                c["index"],
+                c["type"],
+                self._optional_tensor(c["input"]),
+                self._optional_tensor(c["output"]),
+                tuple((name, self._tensors[key]) for name, key in c.get("others", ())),
             )
             for c in encoded
         )
@@ -333,6 +338,7 @@ class Builder:
                 "type": c.type,
                 "input": self.optional_tensor(c.input),
                 "output": self.optional_tensor(c.output),
+                **({"others": [(name, self.tensor(tensor)) for name, tensor in c.others]} if c.others else {}),
             }
             for c in calls
         ]

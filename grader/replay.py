@@ -1,7 +1,6 @@
 """Watch the calls of a learner's modules in one run, and make one of them again on another input."""
 
 import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from grader.tracing import copied
+from grader.tracing import argument_names, copied
 
 
 @dataclass(eq=False)
@@ -47,12 +46,7 @@ class Watched:
 
     def names(self) -> dict[int, str]:
         """Each leaf's position and the name of the argument that it is or lies in, as forward calls it."""
-        args, kwargs = tree_unflatten(range(len(self.leaves)), self.spec)
-        try:
-            arguments = inspect.signature(self.module.forward).bind(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            return {}
-        return {position: name for name, value in arguments.items() for position in tree_leaves(value)}
+        return argument_names(self.module, self.spec)
 
     def again(self, instead: Mapping[int, Tensor]) -> Any:
         """Call the module once more, with other tensors in the place of some leaves."""

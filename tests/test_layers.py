@@ -1,5 +1,6 @@
 """What the layer debugger says about models that are right, and about models with one planted mistake."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -417,8 +418,45 @@ def test_an_argument_meant_for_another_layer_is_named(trace: Trace) -> None:
     )
 
 
-def test_an_argument_that_a_trace_does_not_hold_is_brought_to_mind(trace: Trace) -> None:
+def test_a_mask_that_the_model_makes_wrongly_is_not_blamed_on_the_attention(trace: Trace) -> None:
     report = layer_report(patched(("causal.triu(-3)", "causal.triu(-2)")), trace)
+    assert report.culprit is not None
+    assert report.culprit.path == "", text(report)
+    assert "`h.0` needs another `mask`: it is right with the reference's `mask`." in report.culprit.reasons
+
+
+MASKS = {
+    "true where one may not look": ("~causal, ~window", "masked_fill(mask, "),
+    "added": ("add(causal), add(window)", "masked_fill(mask < 0, "),
+    "with axes for batch and heads": ("causal[None, None], window[None, None]", "masked_fill(~mask, "),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_mask_may_have_another_form_than_the_references(trace: Trace, form: str, wrong: bool) -> None:
+    given, use = MASKS[form]
+    model = patched(
+        (
+            "class Norm(",
+            "def add(mask):\n    return torch.zeros(mask.shape).masked_fill(mask.logical_not(), -1e9)\n\n\nclass Norm(",
+        ),
+        (
+            "window = causal.triu(-3)\n",
+            f"window = causal.triu({-2 if wrong else -3})\n        causal, window = {given}\n",
+        ),
+        ("masked_fill(~mask, ", use),
+    )
+    report = layer_report(model, trace)
+    assert report.ok != wrong
+    if wrong:
+        assert report.culprit is not None and report.culprit.path == "", text(report)
+
+
+def test_an_argument_that_the_reference_does_not_have_is_brought_to_mind(trace: Trace) -> None:
+    bare = Trace(trace.build, trace.weights, trace.args, tuple(dataclasses.replace(c, others=()) for c in trace.calls),
+                 trace.output, trace.dtype)  # fmt: skip
+    report = layer_report(patched(("causal.triu(-3)", "causal.triu(-2)")), bare)
     assert report.culprit is not None
     assert report.culprit.path == "h.0.attn"
     assert "It is also given `mask`, which can't be compared: make sure of that, too." in report.culprit.reasons
