@@ -14,7 +14,8 @@ from grader.check import autograding, find_recording
 from grader.comparison import Comparison, Node, Outcome, own_way
 from grader.culprit import Culprit, find_culprit, uncalled
 from grader.errors import CheckFailed, GraderError, RecordingError
-from grader.probe import Stopped, build_module, learner_traceback, quietly
+from grader.naming import in_names_of
+from grader.probe import Stopped, build_module, constructed, learner_traceback, quietly
 from grader.recording import FILE_NAME, TaskCase, Trace
 from grader.report import Line, show
 
@@ -88,7 +89,7 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
     Raises GraderError where it can't be built, or its parameters are not the reference's.
     """
     with quietly([]), torch.no_grad():
-        comparison = Comparison(_built(model, trace), trace)
+        comparison = Comparison(*_built(model, trace))
         rows = _rows(comparison)
         culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
     further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
@@ -101,26 +102,30 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
     )
 
 
-def _built(model: Any, trace: Trace) -> nn.Module:
-    """The learner's model with the recorded weights."""
-    if isinstance(model, nn.Module):
-        try:
-            made = copy.deepcopy(model).cpu()
-        except Exception as error:  # whatever the learner keeps in the model
-            raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
-        target: Any = lambda **_: made  # noqa: E731
-    elif isinstance(model, type) and issubclass(model, nn.Module):
-        target = model
-    else:
-        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
+def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """The learner's model with the recorded weights, and the trace under the model's own names."""
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
     try:
-        case = TaskCase("trace", trace.build, trace.args, trace.dtype, trace.weights)
-        return build_module(target, case)[0]
+        made = _made(model, trace)
+        trace = in_names_of(made, trace)
+        case = TaskCase("trace", {}, trace.args, trace.dtype, trace.weights)
+        return build_module(lambda: made, case)[0], trace
     except Stopped as stopped:
-        name = model.__name__ if isinstance(model, type) else type(model).__name__
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
         raise GraderError("\n  ".join(lines)) from None
+
+
+def _made(model: Any, trace: Trace) -> nn.Module:
+    """A copy of an instance, or a class's module."""
+    if isinstance(model, nn.Module):
+        try:
+            return copy.deepcopy(model).cpu()
+        except Exception as error:  # whatever the learner keeps in the model
+            raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return constructed(model, trace.build)
+    kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
 
 
 def _rows(comparison: Comparison) -> list[Row]:

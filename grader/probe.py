@@ -242,10 +242,7 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
     target: the learner's class. Raises Stopped where it can't be built, or its parameters are not the
     checkpoint's in name or shape.
     """
-    build = configured(case.build)
-    module = _call_learner(target, **build)
-    if not isinstance(module, nn.Module):
-        raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
+    module = constructed(target, case.build)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     own = parameters | dict(module.named_buffers(remove_duplicate=False))
     known = {id(own[name]) for name in case.weights if name in own}
@@ -267,6 +264,14 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
             " register it with `persistent=False`, or loading real weights will complain",
         )
     return module.eval(), remarks
+
+
+def constructed(target: Any, build: Mapping[str, Any]) -> nn.Module:
+    """The learner's module as its class makes it. Raises Stopped where it does not."""
+    module = _call_learner(target, **configured(build))
+    if not isinstance(module, nn.Module):
+        raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
+    return module
 
 
 def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], extra: Sequence[str]) -> list[str]:
