@@ -35,6 +35,11 @@ class Reference:
     fields: dict[str, Any]
     kept: tuple[tiny.Kept, ...]
 
+    @property
+    def size(self) -> int:
+        """The number of its parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def trace(self) -> Trace:
         """One pass of it."""
         return trace_of(self.model, self.ids, build={"config": self.fields})
@@ -129,7 +134,7 @@ def _reference(
     small = tiny.cut(narrow, depth, layers) | dict(changes)
     model = _build(model_class, config_class, small)
     draw = Draw("trace", model_class.__name__)
-    tiny.fill(model, draw)
+    unequal = tiny.fill(model, draw)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)  # buffers stay, as they do when a checkpoint is loaded
     ids = tiny.tokens(tiny.first_of("vocab", small) or tiny.VOCAB, draw)
@@ -139,7 +144,7 @@ def _reference(
         raise ValueError("its output is not finite")
     mine = tiny.cut(tiny.shrunk(given, whole, given, wanted), depth, layers) | dict(changes)
     fields = _without({**small, **mine}, HOUSEKEEPING)
-    kept = tiny.what_is_kept(small, tiny.kinds(model, small, layers), all_layers)
+    kept = tiny.what_is_kept(small, tiny.kinds(model, small, layers), all_layers, unequal)
     return Reference(model_class.__name__, model, ids, fields, tuple(kept))
 
 

@@ -283,8 +283,11 @@ def _first_with(wanted: Mapping[str, int], found: Sequence[str]) -> int:
 # Weights and input
 
 
-def fill(model: nn.Module, draw: Draw) -> None:
-    """Random values for every weight, the constant buffers of a checkpoint included; unequal token embeddings."""
+def fill(model: nn.Module, draw: Draw) -> bool:
+    """Random values for every weight, the constant buffers of a checkpoint included; unequal token embeddings.
+
+    Returns whether there are such.
+    """
     random_weights(model, draw)
     with torch.no_grad():
         for name, buffer in _constant_buffers(model):
@@ -293,6 +296,7 @@ def fill(model: nn.Module, draw: Draw) -> None:
         embedding = getattr(model, "get_input_embeddings", lambda: None)()
         if isinstance(embedding, nn.Embedding):
             embedding.weight[::SMALL_ROWS] *= SMALL
+    return isinstance(embedding, nn.Embedding)
 
 
 def _constant_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -313,8 +317,11 @@ def tokens(vocab_size: int, draw: Draw) -> Tensor:
 # What it has kept
 
 
-def what_is_kept(config: Mapping[str, Any], found: list[str], original: list[str]) -> list[Kept]:
-    """What the small model has of what tells programs apart. found, original: the kinds of its layers, and of all."""
+def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequence[str], unequal: bool) -> list[Kept]:
+    """What the small model has of what tells programs apart.
+
+    found, original: the kinds of its layers, and of all. unequal: whether its embeddings are.
+    """
     counts, missing = Counter(found), len(set(original) - set(found))
     numbers = " + ".join(str(count) for count in counts.values())
     several = not missing and all(count >= min(2, original.count(kind)) for kind, count in counts.items())
@@ -333,6 +340,11 @@ def what_is_kept(config: Mapping[str, Any], found: list[str], original: list[str
              f"{heads} heads, {kv_heads or heads} for keys and values" if heads else "the config has no heads"),
         Kept("head_dim that is not hidden size / heads", bool(head_dim and head_dim != even),
              f"{head_dim or even}, and {hidden} / {heads} = {even}" if even else "the config has no heads"),
+    ]  # fmt: skip
+    kept += [
+        Kept("random weights", True, "norms, biases and buffers of a checkpoint included"),
+        Kept("token embeddings of unequal size", unequal, f"every {SMALL_ROWS}th is {SMALL:g} times as large" if unequal
+             else "the model has no table of embeddings"),
     ]  # fmt: skip
     if experts:
         kept.append(Kept("more experts than are chosen", experts > (chosen or 0), f"{chosen} of {experts}"))
