@@ -7,7 +7,7 @@ is wrong by itself, and what is right only passes on what went wrong before it.
 import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -20,7 +20,7 @@ from grader.probe import layout_between
 from grader.recording import Trace
 from grader.replay import Watched, watch
 from grader.tolerance import agree
-from grader.tracing import Call, first_tensor
+from grader.tracing import Call, first_tensor, tensors_in
 
 # A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
 # something else than the reference's does. If what contains it is right all the same, that is the learner's own
@@ -150,7 +150,7 @@ class Comparison:
                 instead = f"returned {watched.returned}, no tensor"
             else:
                 instead = f"raised {type(self.error).__name__}" if watched is raising else "not finished"
-            seen = outcome(watched.output, partner.output, self.sizes, instead)
+            seen = outcome_of(watched.outputs, partner, self.sizes, instead)
             argument = argument_for(watched, partner)
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
@@ -178,12 +178,11 @@ class Comparison:
         return alone
 
     def _again(self, node: Node, others: Mapping[int, Tensor]) -> Outcome:
-        assert node.recorded.output is not None
         try:
-            output = first_tensor(node.call.again({**node.right_input(), **others}))
+            outputs = tensors_in(node.call.again({**node.right_input(), **others}))
         except Exception as error:  # learner's code may raise anything
             return Outcome(False, note=f"raised {type(error).__name__}", in_kind=True, raised=True)
-        return outcome(output, node.recorded.output, self.sizes, "no tensor")
+        return outcome_of(outputs, node.recorded, self.sizes, "no tensor")
 
     def _given_a_wrong_output(self, node: Node) -> bool:
         """Whether one of its further arguments is the output of a module that is wrong already."""
@@ -236,6 +235,23 @@ def own_way(node: Node) -> Node | None:
         right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
         return next(right, None) if node.alone.in_kind else None
     return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None
+
+
+def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """All tensors that a module gave against the reference's: the first outcome that is wrong, or else the first.
+
+    The first tensor is compared alone where the two modules do not give tensors of the same number and dtypes.
+    """
+    assert recorded.output is not None
+    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
+    if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
+        return first
+    for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
+        found = outcome(got, want, sizes)
+        if not found.ok:
+            note = f"output {number} of {len(outputs)}"
+            return replace(found, note=f"{note}: {found.note}" if found.note else note)
+    return first
 
 
 def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
@@ -321,4 +337,4 @@ def _partners(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]) 
 
 
 def _equal_output(call: Watched, recorded: Call) -> bool:
-    return recorded.output is not None and outcome(call.output, recorded.output, {}).ok
+    return recorded.output is not None and outcome_of(call.outputs, recorded, {}).ok

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from grader.comparison import Comparison, Node, Outcome, argument_for, arranged, outcome
+from grader.comparison import Comparison, Node, Outcome, argument_for, arranged, outcome, outcome_of
 from grader.diagnose import Context, describe, known_as
 from grader.replay import Watched, watch
 from grader.tolerance import agree
@@ -122,11 +122,10 @@ class _Inquiry:
         """The first module that is given something wrong, or else what is wrong after the last one."""
         previous, almost = "", ""
         for call, child in self._children(calls):
-            want, right = child.recorded.input, child.recorded.output
+            want = child.recorded.input
             argument = argument_for(call, child.recorded)
             got = None if argument is None else call.leaves[argument]
-            assert right is not None
-            if not outcome(call.output, right, {}).ok:
+            if not outcome_of(call.outputs, child.recorded, {}).ok:
                 given = outcome(got, want, {}) if got is not None and want is not None else Outcome(True)
                 if not given.ok and (given.in_kind or not almost):
                     assert got is not None and want is not None and argument is not None
@@ -169,8 +168,7 @@ class _Inquiry:
         after = f"after `{previous}`" if previous else "in it"
         if error is not None:
             return _Finding(f"It raises an error {after}.", True)
-        got, want = calls[0].output, self.node.recorded.output
-        assert want is not None
+        got, want = _first_different(calls[0].outputs, self.node.recorded)
         look = f"Look at what happens {after}"
         if got is None:
             return _Finding(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
@@ -248,6 +246,14 @@ class _Inquiry:
         if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
             return None
         return next(call for call in suspects if not any(other.parent is call for other in suspects))
+
+
+def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor | None, Tensor]:
+    """The first of a module's outputs that is wrong, and what it should be; the first one if none is."""
+    assert recorded.output is not None
+    pairs = list(zip(outputs, recorded.outputs, strict=False))
+    first = pairs[0] if pairs else (None, recorded.output)
+    return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
 
 
 def _output_of(path: str) -> str:

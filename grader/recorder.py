@@ -165,7 +165,8 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         )
     output, calls = _run_reference(module, exercise, args, paths)
     weights = _weights(module, exercise.renamed)
-    part_calls = tuple(dataclasses.replace(call, others=()) for call in calls)  # a part is fed its first input alone
+    # A part is fed its first input alone, and its first output is judged.
+    part_calls = tuple(dataclasses.replace(call, others=(), further=()) for call in calls)
     return TaskCase(case.name, case.build, args, case.dtype, weights), output, part_calls
 
 

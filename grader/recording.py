@@ -257,6 +257,7 @@ class Recording:
                 self._optional_tensor(c["input"]),
                 self._optional_tensor(c["output"]),
                 tuple((name, self._tensors[key]) for name, key in c.get("others", ())),
+                tuple(self._tensors[key] for key in c.get("further", ())),
             )
             for c in encoded
         )
@@ -364,6 +365,7 @@ class Builder:
                 "input": self.optional_tensor(c.input),
                 "output": self.optional_tensor(c.output),
                 **({"others": [(name, self.tensor(tensor)) for name, tensor in c.others]} if c.others else {}),
+                **({"further": [self.tensor(tensor) for tensor in c.further]} if c.further else {}),
             }
             for c in calls
         ]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from grader.tracing import argument_names, copied
+from grader.tracing import argument_names, copied, tensors_in
 
 
 @dataclass(eq=False)
@@ -89,7 +89,7 @@ def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> t
             call = under_way.pop()
         call.finished = True
         call.returned = type(output).__name__
-        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        tensors = tensors_in(output)
         call.outputs = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
         call.changed = {i for i in call.tensors() if not _unchanged(call.leaves[i], originals[call][i])}
         alive.append(output)

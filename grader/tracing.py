@@ -17,7 +17,8 @@ class Call:
 
     `input` is the first tensor the module was given, `output` the first it gave back; either is None
     where there was none. `others` are the further tensors that it was given, each with the name of the argument
-    that it is or lies in. All are copies, taken before anything later could change them in place.
+    that it is or lies in; `further` are the further tensors that it gave. All are copies, taken before anything
+    later could change them in place.
     """
 
     path: str
@@ -26,6 +27,12 @@ class Call:
     input: Tensor | None
     output: Tensor | None
     others: tuple[tuple[str, Tensor], ...] = ()
+    further: tuple[Tensor, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All tensors that it gave."""
+        return () if self.output is None else (self.output, *self.further)
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -54,6 +61,11 @@ def replace_first_tensor(value: Any, new: Tensor) -> tuple[Any, bool]:
             if done:
                 return type(value)([*value[:i], changed, *value[i + 1 :]]), True
     return value, False
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a value."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def copied(tensor: Tensor | None) -> Tensor | None:
@@ -113,7 +125,9 @@ def record_calls(
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             place, index, given, others = open_calls[path].pop()
-            calls[place] = Call(path, index, type(submodule).__name__, given, copied(first_tensor(output)), others)
+            first, further = first_tensor(output), tensors_in(output)[1:]
+            kept = tuple(tensor for item in further if (tensor := copied(item)) is not None)
+            calls[place] = Call(path, index, type(submodule).__name__, given, copied(first), others, kept)
 
         handles.append(submodule.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(submodule.register_forward_hook(after, with_kwargs=True))

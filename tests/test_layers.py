@@ -303,6 +303,7 @@ MISTAKES = {
     "head norm: weight forgotten": ("h.0.attn.q_norm", " + 1e-6) * self.weight", " + 1e-6)"),
     "turns: twice as fast": ("turns", "torch.arange(x.shape[1]).float()", "2 * torch.arange(x.shape[1]).float()"),
     "turns: pairs for halves": ("turns", "torch.cat((angles, angles), dim=-1)", "angles.repeat_interleave(2, dim=-1)"),
+    "turns: the second output alone": ("turns", "angles.sin()[None]", "-angles.sin()[None]"),
     "attention: not scaled": ("h.0.attn", " / q.shape[-1] ** 0.5", ""),
     "attention: scaled twice": ("h.0.attn", "q.shape[-1] ** 0.5", "q.shape[-1]"),
     "attention: q and k swapped": ("h.0.attn", "q, k, v = self.c_attn(x)", "k, q, v = self.c_attn(x)"),
