@@ -1,6 +1,5 @@
 """A trace in a file of its own, for comparing a model with one that is not at hand."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ def write_trace(trace: Trace, path: Path, model: str = "") -> None:
     builder = Builder()
     header: dict[str, Any] = {"format": FORMAT, "kind": KIND, "model": model, "versions": versions()}
     header |= {"lesson": path.stem, "exercises": {}, "trace": builder.trace(trace)}
-    json.dumps(header)
     try:
         Recording(header, builder.tensors).write(path)
     except Exception as error:  # safetensors has errors of its own

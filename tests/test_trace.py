@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -237,6 +238,37 @@ def test_a_copy_with_one_change_is_told_apart_and_the_culprit_named(what: str) -
     assert not report.ok
     assert report.culprit is not None, text(report)
     assert report.culprit.path == culprit, text(report, open="all")
+
+
+def one_percent_more(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output * 1.01
+    if isinstance(output, tuple):
+        return (output[0] * 1.01, *output[1:])
+    first = next(iter(output))
+    output[first] = output[first] * 1.01
+    return output
+
+
+def one_of_each_kind(trace: Trace) -> list[str]:
+    """The paths of the modules that give numbers, of those in different layers the first of each class; and ""."""
+    numeric = [call for call in trace.calls if call.output is not None and call.output.is_floating_point()]
+    paths = {(re.sub(r"\.\d+", "", call.path), call.type): call.path for call in reversed(numeric)}
+    return ["", *paths.values()]
+
+
+@pytest.mark.parametrize("name", ["Gemma 3", "Gemma 4", "gpt-oss", "DeepSeek-V3", "Qwen3-Next", "Nemotron-H"])
+def test_whichever_module_is_one_percent_off_is_the_culprit(name: str) -> None:
+    small, trace = reference(name)
+    paths = one_of_each_kind(trace)
+    assert len(paths) > 15
+    for path in paths:
+        other = copy.deepcopy(small.model)
+        module = other.get_submodule(path)
+        forward = module.forward
+        module.forward = lambda *args, forward=forward, **kwargs: one_percent_more(forward(*args, **kwargs))
+        report = layer_report(other, trace)
+        assert report.culprit is not None and report.culprit.path == path, text(report, open="all")
 
 
 def test_every_architecture_has_a_change() -> None:
@@ -543,6 +575,16 @@ def one_module_per_expert(model: Any) -> nn.Module:
     for layer in other.model.layers:
         layer.mlp.experts = Experts(Expert(64, 24) for _ in range(8))
     return other
+
+
+def test_a_class_may_give_the_config_another_name() -> None:
+    bare = program()["Bare"]
+
+    class Mine(bare):  # type: ignore[misc,valid-type]
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(cfg)
+
+    assert layer_report(Mine, reference("Qwen3")[1]).ok
 
 
 def test_experts_may_have_the_names_of_the_checkpoints_files() -> None:
