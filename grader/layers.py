@@ -123,8 +123,7 @@ def _made(model: Any, trace: Trace) -> nn.Module:
         except Exception as error:  # whatever the learner keeps in the model
             raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
     if isinstance(model, type) and issubclass(model, nn.Module):
-        # A class may give the config another name.
-        return constructed(model if set(trace.build) != {"config"} else lambda config: model(config), trace.build)
+        return constructed(model, trace.build)
     kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
 
