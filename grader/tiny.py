@@ -323,6 +323,7 @@ def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequ
     found, original: the kinds of its layers, and of all. unequal: whether its embeddings are.
     """
     counts, missing = Counter(found), len(set(original) - set(found))
+    absent = f"; {missing} {'kinds are' if missing > 1 else 'kind is'} missing" if missing else ""
     numbers = " + ".join(str(count) for count in counts.values())
     several = not missing and all(count >= min(2, original.count(kind)) for kind, count in counts.items())
     windows = {n: config[n] for n in NAMES["window"].split() if type(config.get(n)) is int and config[n] > 0}
@@ -333,7 +334,7 @@ def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequ
     kinds_of = f"{len(counts)} kinds of layers" if len(counts) > 1 else "one kind of layer"
     kept = [
         Kept("every kind of layer, twice where the model has two", several,
-             f"{len(found)} layers: {numbers} of {kinds_of}{f'; {missing} kinds are missing' if missing else ''}"),
+             f"{len(found)} layers: {numbers} of {kinds_of}{absent}"),
         Kept("more tokens than the window", any(w < TOKENS for w in windows.values()),
              ", ".join(f"{n} {w}, {TOKENS} tokens" for n, w in windows.items()) or "the config has no window"),
         Kept("fewer key and value heads than heads", bool(kv_heads and heads and kv_heads != heads),
