@@ -1,8 +1,6 @@
 """The layer debugger: every module of a learner's model against the same module of the reference."""
 
 import copy
-import re
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,7 +13,7 @@ from grader.comparison import Comparison, Node, Outcome, own_way
 from grader.culprit import Culprit, find_culprit, uncalled
 from grader.errors import CheckFailed, GraderError, RecordingError
 from grader.naming import in_names_of
-from grader.probe import Stopped, build_module, constructed, learner_traceback, quietly
+from grader.probe import Stopped, build_module, constructed, layers_as_one, learner_traceback, quietly
 from grader.recording import FILE_NAME, TaskCase, Trace
 from grader.report import Line, show
 
@@ -104,15 +102,35 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
 
 def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
     """The learner's model with the recorded weights, and the trace under the model's own names."""
-    name = model.__name__ if isinstance(model, type) else type(model).__name__
+    built_from: type = model if isinstance(model, type) else type(model)
+    name = built_from.__name__
     try:
-        made = _made(model, trace)
-        trace = in_names_of(made, trace)
-        case = TaskCase("trace", {}, trace.args, trace.dtype, trace.weights)
-        return build_module(lambda: made, case)[0], trace
+        return _loaded(model, trace)
     except Stopped as stopped:
+        if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, trace):
+            raise GraderError(
+                f"This {name} was built with another config than the recorded one, and so has other sizes."
+                f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
+            ) from None
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
         raise GraderError("\n  ".join(lines)) from None
+
+
+def _fits(model: type, trace: Trace) -> bool:
+    """Whether the class, built as the reference was, has the reference's parameters."""
+    try:
+        _loaded(model, trace)
+    except Stopped:
+        return False
+    return True
+
+
+def _loaded(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """As `_built`. Raises Stopped where it can't be built, or its parameters are not the reference's."""
+    made = _made(model, trace)
+    trace = in_names_of(made, trace)
+    case = TaskCase("trace", {}, trace.args, trace.dtype, trace.weights)
+    return build_module(lambda: made, case)[0], trace
 
 
 def _made(model: Any, trace: Trace) -> nn.Module:
@@ -181,11 +199,8 @@ def _one_sided(comparison: Comparison) -> list[str]:
 
 
 def _summarised(paths: Iterable[str]) -> list[str]:
-    """Paths in which only a number differs as one: ``h.*.attn``."""
-    groups: dict[str, set[str]] = defaultdict(set)
-    for path in paths:
-        groups[re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "*", path)].add(path)
-    return [pattern if len(members) > 1 else members.pop() for pattern, members in groups.items()]
+    """Paths in which only the number of a layer differs as one: ``h.*.attn``."""
+    return [path.removesuffix(".") for path in layers_as_one(f"{path}." for path in dict.fromkeys(paths))]
 
 
 # How a person sees it
@@ -200,6 +215,8 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
         exact = all(row.outcome.max == 0 for row in report.rows)
         count = "The only row matches" if len(report.rows) == 1 else f"All {len(report.rows)} rows match"
         lines.append(Line(f"{count} the reference{', bit-exact' if exact else ''}.", "ok"))
+    elif report.culprit is None:
+        lines.append(Line("No module is wrong by itself: small errors add up, as rounding does.", "hint"))
     if report.culprit:
         culprit = report.culprit
         name = f"`{culprit.name}` ({culprit.type})" if culprit.path else f"`{culprit.type}` itself"
@@ -220,6 +237,7 @@ def _opened(report: LayerReport, open: Open) -> set[str]:
     if open == "none":
         return set()
     wrong = {row.name for row in report.rows if row.origin in ("own error", "error inside")}
+    wrong = wrong or {row.block for row in report.rows if not row.outcome.ok}
     return set(next(([row.block] for row in closed if row.block in wrong), []))
 
 
