@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grader.generation import check_generation
     from grader.layers import compare_layers
     from grader.recorder import trace_of
+    from grader.tracefile import read_trace
 
 _HOMES = {
     "CheckFailed": "grader.errors",
@@ -23,6 +24,7 @@ _HOMES = {
     "check_generation": "grader.generation",
     "compare_layers": "grader.layers",
     "load_checkpoint": "grader.checkpoints",
+    "read_trace": "grader.tracefile",
     "trace_of": "grader.recorder",
 }
 
@@ -34,6 +36,7 @@ __all__ = [
     "check_generation",
     "compare_layers",
     "load_checkpoint",
+    "read_trace",
     "trace_of",
 ]
 

@@ -7,18 +7,19 @@ is wrong by itself, and what is right only passes on what went wrong before it.
 import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grader.counterparts import counterparts
 from grader.diagnose import Context, describe_shape
 from grader.probe import layout_between
 from grader.recording import Trace
 from grader.replay import Watched, arranged, watch
 from grader.tolerance import agree
-from grader.tracing import Call, first_tensor
+from grader.tracing import Call, first_tensor, tensors_in
 
 # A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
 # something else than the reference's does. If what contains it is right all the same, that is the learner's own
@@ -94,8 +95,16 @@ class Node:
         return {self.argument: arranged(right, given)}
 
     def other_tensors(self) -> list[int]:
-        """The positions of its further tensor arguments; a trace holds none of the reference's."""
+        """The positions of its further tensor arguments."""
         return [i for i in self.call.tensors() if i != self.argument]
+
+    def unequal_tensors(self) -> list[int]:
+        """The positions of its further tensor arguments that are not among the reference's."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[1]
+
+    def right_others(self) -> dict[int, tuple[str, Tensor]]:
+        """For each of those, where the reference has something that can stand for it: its name there, and itself."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[0]
 
 
 class Comparison:
@@ -140,7 +149,7 @@ class Comparison:
                 instead = f"returned {watched.returned}, no tensor"
             else:
                 instead = f"raised {type(self.error).__name__}" if watched is raising else "not finished"
-            seen = outcome(watched.output, partner.output, self.sizes, instead)
+            seen = outcome_of(watched.outputs, partner, self.sizes, instead)
             argument = argument_for(watched, partner)
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
@@ -168,12 +177,11 @@ class Comparison:
         return alone
 
     def _again(self, node: Node, others: Mapping[int, Tensor]) -> Outcome:
-        assert node.recorded.output is not None
         try:
-            output = first_tensor(node.call.again({**node.right_input(), **others}))
+            outputs = tensors_in(node.call.again({**node.right_input(), **others}))
         except Exception as error:  # learner's code may raise anything
             return Outcome(False, note=f"raised {type(error).__name__}", in_kind=True, raised=True)
-        return outcome(output, node.recorded.output, self.sizes, "no tensor")
+        return outcome_of(outputs, node.recorded, self.sizes, "no tensor")
 
     def _given_a_wrong_output(self, node: Node) -> bool:
         """Whether one of its further arguments is the output of a module that is wrong already."""
@@ -181,8 +189,9 @@ class Comparison:
         return any(other.call in makers and not other.seen.ok for other in self.nodes)
 
     def _alternatives(self, node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
-        """Other tensors for its further arguments: what the same maker gives in other calls, and what other
-        modules of its class are given. A model that mixes up its layers' tables or masks gives one for another.
+        """Other tensors for its further arguments: what the same maker gives in other calls, what other modules
+        of its class are given, and what the reference's module is given. A model may mix up its layers' tables or
+        masks, or make them wrongly.
         """
         others = node.other_tensors()
         options: list[tuple[str, dict[int, Tensor]]] = []
@@ -199,6 +208,7 @@ class Comparison:
                 for group in [*groups, others]:
                     tensors = {i: sibling.call.leaves[i] for i in group}
                     options.append((f"what `{sibling.name}` is given", tensors))
+        options = [*options[:MAX_ALTERNATIVES], *_from_the_reference(node)]
         tried: list[dict[int, Tensor]] = [{i: node.call.leaves[i] for i in others}]
         for description, tensors in options:
             tensors = {i: tensor for i, tensor in tensors.items() if _alike(tensor, node.call.leaves[i])}
@@ -206,8 +216,15 @@ class Comparison:
             if not any(all(torch.equal(tensor, old[i]) for i, tensor in whole.items()) for old in tried):
                 tried.append(whole)
                 yield description, tensors
-            if len(tried) > MAX_ALTERNATIVES:
-                return
+
+
+def _from_the_reference(node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
+    """The reference's own further tensors in the place of the learner's: argument by argument, then all."""
+    right, names = node.right_others(), node.call.names()
+    groups = [[i for i in right if names.get(i) == name] for name in dict.fromkeys(names.get(i) for i in right)]
+    for group in [*groups, list(right)] if len(groups) > 1 else groups:
+        own = " and ".join(dict.fromkeys(f"`{right[i][0]}`" for i in group))
+        yield f"the reference's {own}", {i: right[i][1] for i in group}
 
 
 def own_way(node: Node) -> Node | None:
@@ -217,6 +234,23 @@ def own_way(node: Node) -> Node | None:
         right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
         return next(right, None) if node.alone.in_kind else None
     return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None
+
+
+def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """All tensors that a module gave against the reference's: the first outcome that is wrong, or else the first.
+
+    The first tensor is compared alone where the two modules do not give tensors of the same number and dtypes.
+    """
+    assert recorded.output is not None
+    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
+    if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
+        return first
+    for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
+        found = outcome(got, want, sizes)
+        if not found.ok:
+            note = f"output {number} of {len(outputs)}"
+            return replace(found, note=f"{note}: {found.note}" if found.note else note)
+    return first
 
 
 def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
@@ -291,4 +325,4 @@ def _partners(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]) 
 
 
 def _equal_output(call: Watched, recorded: Call) -> bool:
-    return recorded.output is not None and outcome(call.output, recorded.output, {}).ok
+    return recorded.output is not None and outcome_of(call.outputs, recorded, {}).ok

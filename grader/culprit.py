@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from grader.comparison import Comparison, Node, Outcome, argument_for, outcome, own_way
+from grader.comparison import Comparison, Node, Outcome, argument_for, outcome, outcome_of, own_way
 from grader.diagnose import Context, describe, known_as
 from grader.replay import Watched, answering, arranged, watch
 from grader.tolerance import agree
@@ -97,12 +97,12 @@ class _Inquiry:
         return uncalled(self.comparison, self.prefix)
 
     def _other_arguments(self) -> list[str]:
-        """A reminder of what else the module is given, because a trace holds only the first tensor of each call."""
+        """A reminder of what else the module is given, where the reference has nothing to compare it with."""
         node = self.node
         right = {other.call for other in self.comparison.nodes if other.seen.ok}
         checked = {i for i, (maker, _) in node.call.made_by.items() if maker in right}
         names = node.call.names()
-        shown = dict.fromkeys(f"`{names[i]}`" for i in node.other_tensors() if i in names and i not in checked)
+        shown = dict.fromkeys(f"`{names[i]}`" for i in node.unequal_tensors() if i in names and i not in checked)
         if not shown or node.parent is None:
             return []
         return [f"It is also given {' and '.join(shown)}, which can't be compared: make sure of that, too."]
@@ -129,11 +129,10 @@ class _Inquiry:
         """The first module that is given something wrong, or else what is wrong after the last one."""
         previous, almost = "", ""
         for call, child in self._children(calls):
-            want, right = child.recorded.input, child.recorded.output
+            want = child.recorded.input
             argument = argument_for(call, child.recorded)
             got = None if argument is None else call.leaves[argument]
-            assert right is not None
-            if not outcome(call.output, right, {}).ok:
+            if not outcome_of(call.outputs, child.recorded, {}).ok:
                 given = outcome(got, want, {}) if got is not None and want is not None else Outcome(True)
                 if not given.ok and (given.in_kind or not almost):
                     assert got is not None and want is not None and argument is not None
@@ -174,8 +173,7 @@ class _Inquiry:
         after = f"after `{previous}`" if previous else "in it"
         if error is not None:
             return _Clue(f"It raises an error {after}.", True)
-        got, want = calls[0].output, self.node.recorded.output
-        assert want is not None
+        got, want = _first_different(calls[0].outputs, self.node.recorded)
         look = f"Look at what happens {after}"
         if got is None:
             return _Clue(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
@@ -307,24 +305,25 @@ class _SmallError:
         error that is looked for."""
         calls, different = self._run(others)
         call = calls.get(self.keys[part])
-        right, given = part.recorded.output, part.recorded.input
-        if different.ok or call is None or right is None:
+        given = part.recorded.input
+        if different.ok or call is None:
             return 0.0
         argument = argument_for(call, part.recorded)
         if argument is not None and given is not None and not outcome(call.leaves[argument], given, {}).ok:
             return 0.0
-        own = outcome(call.output, right, {})
-        return own.max if own.ok else 0.0
+        if not outcome_of(call.outputs, part.recorded, {}).ok:
+            return 0.0
+        pairs = zip(call.outputs, part.recorded.outputs, strict=False)
+        return max(own.max for own in (outcome(got, want, {}) for got, want in pairs) if own.ok)
 
     def _run(self, answering_nodes: set[Node]) -> "_Run":
-        answers = {self.keys[n]: n.recorded.output for n in answering_nodes if n.recorded.output is not None}
+        answers = {self.keys[n]: n.recorded.outputs for n in answering_nodes}
         again = lambda: self.whole.call.again(self.whole.right_input())  # noqa: E731
         with answering(answers):
             watched, _ = watch(self.comparison.model, again, self.comparison.paths)
         calls = {key: call for call, key in _numbered(watched)}
-        call, want = calls.get(self.keys[self.different]), self.different.recorded.output
-        assert want is not None
-        return _Run(calls, outcome(call.output if call else None, want, {}))
+        call = calls.get(self.keys[self.different])
+        return _Run(calls, outcome_of(call.outputs if call else (), self.different.recorded, {}))
 
 
 class _Run(NamedTuple):
@@ -340,6 +339,14 @@ def _numbered(calls: Sequence[Watched]) -> Iterator[tuple[Watched, tuple[nn.Modu
     for call in calls:
         yield call, (call.module, count[call.module])
         count[call.module] += 1
+
+
+def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor | None, Tensor]:
+    """The first of a module's outputs that is wrong, and what it should be; the first one if none is."""
+    assert recorded.output is not None
+    pairs = list(zip(outputs, recorded.outputs, strict=False))
+    first = pairs[0] if pairs else (None, recorded.output)
+    return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
 
 
 def _output_of(path: str) -> str:

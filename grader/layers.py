@@ -12,7 +12,8 @@ from grader.checking import autograding, find_recording
 from grader.comparison import Comparison, Node, Outcome, own_way
 from grader.culprit import Culprit, find_culprit, uncalled
 from grader.errors import CheckFailed, GraderError, RecordingError
-from grader.probe import Stopped, build_module, layers_as_one, learner_traceback, quietly
+from grader.naming import in_names_of
+from grader.probe import Stopped, build_module, constructed, layers_as_one, learner_traceback, quietly
 from grader.recording import FILE_NAME, TaskCase, Trace
 from grader.report import Line, show
 
@@ -86,7 +87,7 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
     Raises GraderError where it can't be built, or its parameters are not the reference's.
     """
     with quietly([]), torch.no_grad():
-        comparison = Comparison(_built(model, trace), trace)
+        comparison = Comparison(*_built(model, trace))
         rows = _rows(comparison)
         culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
     further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
@@ -99,26 +100,14 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
     )
 
 
-def _built(model: Any, trace: Trace) -> nn.Module:
-    """The learner's model with the recorded weights."""
-    if isinstance(model, nn.Module):
-        try:
-            made = copy.deepcopy(model).cpu()
-        except Exception as error:  # whatever the learner keeps in the model
-            raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
-        target: Any = lambda *_: made  # noqa: E731
-    elif isinstance(model, type) and issubclass(model, nn.Module):
-        target = model
-    else:
-        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
-    case = TaskCase("trace", trace.build, trace.args, trace.dtype, trace.weights)
+def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """The learner's model with the recorded weights, and the trace under the model's own names."""
+    built_from: type = model if isinstance(model, type) else type(model)
+    name = built_from.__name__
     try:
-        return build_module(target, case)[0]
+        return _loaded(model, trace)
     except Stopped as stopped:
-        built_from: type[nn.Module] = model if isinstance(model, type) else type(model)
-        name = built_from.__name__
-        if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, case):
+        if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, trace):
             raise GraderError(
                 f"This {name} was built with another config than the recorded one, and so has other sizes."
                 f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
@@ -127,13 +116,34 @@ def _built(model: Any, trace: Trace) -> nn.Module:
         raise GraderError("\n  ".join(lines)) from None
 
 
-def _fits(model: type[nn.Module], case: TaskCase) -> bool:
+def _fits(model: type, trace: Trace) -> bool:
     """Whether the class, built as the reference was, has the reference's parameters."""
     try:
-        build_module(model, case)
+        _loaded(model, trace)
     except Stopped:
         return False
     return True
+
+
+def _loaded(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """As `_built`. Raises Stopped where it can't be built, or its parameters are not the reference's."""
+    made = _made(model, trace)
+    trace = in_names_of(made, trace)
+    case = TaskCase("trace", {}, trace.args, trace.dtype, trace.weights)
+    return build_module(lambda: made, case)[0], trace
+
+
+def _made(model: Any, trace: Trace) -> nn.Module:
+    """A copy of an instance, or a class's module."""
+    if isinstance(model, nn.Module):
+        try:
+            return copy.deepcopy(model).cpu()
+        except Exception as error:  # whatever the learner keeps in the model
+            raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return constructed(model, trace.build)
+    kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
 
 
 def _rows(comparison: Comparison) -> list[Row]:

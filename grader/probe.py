@@ -263,7 +263,7 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
     built, or its parameters are not the checkpoint's in name or shape.
     """
     with _learner_errors():
-        module = _built(target, case)
+        module = constructed(target, case.build)
         detail = _wrong_names(module, case.weights)
         if detail:
             raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
@@ -279,12 +279,14 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
         return module, remarks
 
 
-def _built(target: Any, case: TaskCase) -> nn.Module:
-    module = target(*configured(case.build).values())
-    if not isinstance(module, nn.Module):
-        raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
-    nn.Module.train(module, False)
-    return module
+def constructed(target: Any, build: Mapping[str, Any]) -> nn.Module:
+    """The learner's module as its class makes it, in eval mode. Raises Stopped where it does not."""
+    with _learner_errors():
+        module = target(*configured(build).values())
+        if not isinstance(module, nn.Module):
+            raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
+        nn.Module.train(module, False)
+        return module
 
 
 def _wrong_names(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
@@ -425,8 +427,7 @@ def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
     """The classes of the learner's parts, by path; empty where the module can't be built."""
 
     def built() -> dict[str, type[nn.Module]]:
-        with _learner_errors():
-            module = _built(target, task.cases[0])
+        module = constructed(target, task.cases[0].build)
         return {path: type(part) for path, part in module.named_modules() if part_of(task.parts, path)}
 
     found: dict[str, type[nn.Module]] = _quietly_or({}, built)
@@ -464,8 +465,7 @@ def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
 
 
 def _feed(case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
-    with _learner_errors():
-        module = _built(target, case)
+    module = constructed(target, case.build)
     parts = _named(module, (given.path for given in inputs))
     wrong = {path for path, part in parts.items() if _wrong_names(part, _below(case.weights, path))}
     if wrong:
@@ -561,8 +561,7 @@ class _StandIn(nn.Module):
 
 
 def _replace(case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
-    with _learner_errors():
-        module = _built(target, case)
+    module = constructed(target, case.build)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
     rest = {name: t for name, t in case.weights.items() if not any(name.startswith(f"{path}.") for path in parts)}

@@ -1,6 +1,7 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
 from grader.judge import judge
 from grader.lesson import RUN_BY_EVERY_EXERCISE, Lesson
+from grader.naming import checkpoint_layout, untied
 from grader.probe import Observation, canonical, one_thread, part_of, probe
 from grader.recording import (
     FORMAT,
@@ -164,7 +166,9 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         )
     output, calls = _run_reference(module, exercise, args, paths)
     weights = _weights(module, exercise.renamed)
-    return TaskCase(case.name, case.build, args, case.dtype, weights), output, calls
+    # A part is fed its first input alone, and its first output is judged.
+    part_calls = tuple(dataclasses.replace(call, others=(), further=()) for call in calls)
+    return TaskCase(case.name, case.build, args, case.dtype, weights), output, part_calls
 
 
 def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
@@ -194,7 +198,7 @@ def _run_reference(
 
 def _renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
     named = [(renamed(call.path), call) for call in calls]
-    return tuple(Call(name, call.index, call.type, call.input, call.output) for name, call in named if name)
+    return tuple(dataclasses.replace(call, path=name) for name, call in named if name)
 
 
 def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[str, Tensor]:
@@ -219,8 +223,10 @@ def trace_of(
     """Trace one forward pass of a reference model, to compare another model with it layer by layer.
 
     model: any module; it is run in eval mode. args: what its forward is called with. build: the keyword
-    arguments with which the other model's class is built. renamed: the other model's name for a parameter or
-    submodule of this one, or None to leave it out. Raises RecordingError where the model returns no tensor.
+    arguments with which the other model's class is built; of a transformers model, its config if None. renamed: the
+    other model's name for a parameter or submodule of this one, or None to leave it out; by default the other
+    model may have the names of the checkpoint's files, of the model in memory, or either without the prefix
+    of the model's inside. Raises RecordingError where the model returns no tensor.
     """
     was_training = model.training
     model.eval()
@@ -232,9 +238,25 @@ def trace_of(
     output = copied(first_tensor(returned))
     if output is None:
         raise RecordingError(f"{type(model).__name__} returned no tensor, so there is nothing to compare with.")
-    weights = {name: tensor.clone() for name, tensor in _weights(model, renamed).items()}
+    weights = {name: tensor.clone() for name, tensor in untied(_weights(model, renamed)).items()}
     dtype = next((t.dtype for t in weights.values() if t.is_floating_point()), torch.float32)
-    return Trace(dict(build or {}), weights, args, _renamed_calls(calls, renamed), output, dtype)
+    held = checkpoint_layout(model, weights) if renamed is same_name else None
+    return Trace(
+        _config_of(model) if build is None else dict(build),
+        weights,
+        args,
+        _renamed_calls(calls, renamed),
+        output,
+        dtype,
+        (held,) if held else (),
+        getattr(model, "base_model_prefix", "") if renamed is same_name else "",
+    )
+
+
+def _config_of(model: nn.Module) -> dict[str, Any]:
+    """The build arguments that a model's own config makes up, if it has one."""
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    return {"config": to_dict()} if callable(to_dict) else {}
 
 
 # The solution and its mistakes

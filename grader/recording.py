@@ -119,8 +119,23 @@ def part_outputs(answer: Answer) -> tuple[tuple[PartOutput, ...], ...]:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Other names for a trace's weights, which may also be cut into other tensors.
+
+    paths: the modules whose path differs along with them, and their path here.
+    """
+
+    weights: Mapping[str, Tensor]
+    paths: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Trace:
-    """Every module's input and output in one forward pass of a reference model, under the learner's names."""
+    """Every module's input and output in one forward pass of a reference model, under the learner's names.
+
+    layouts: other names that the learner's model may use. prefix: what all names but the head's begin with,
+    without the dot; a learner's model may do without it.
+    """
 
     build: Mapping[str, Any]
     weights: Mapping[str, Tensor]
@@ -128,11 +143,21 @@ class Trace:
     calls: tuple[Call, ...]
     output: Tensor
     dtype: torch.dtype
+    layouts: tuple[Layout, ...] = ()
+    prefix: str = ""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def tensor_key(tensor: Tensor) -> str:
+    """A hash of a tensor's dtype, shape and values."""
+    tensor = tensor.detach().cpu().contiguous()
+    content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    words = f"{dtype_name(tensor.dtype)} {list(tensor.shape)} ".encode()
+    return hashlib.sha256(words + content).hexdigest()[:20]
 
 
 def configured(build: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +252,13 @@ class Recording:
     def _calls(self, encoded: list[dict[str, Any]]) -> tuple[Call, ...]:
         return tuple(
             Call(
-                c["path"], c["index"], c["type"], self._optional_tensor(c["input"]), self._optional_tensor(c["output"])
+                c["path"],
+                c["index"],
+                c["type"],
+                self._optional_tensor(c["input"]),
+                self._optional_tensor(c["output"]),
+                tuple((name, self._tensors[key]) for name, key in c.get("others", ())),
+                tuple(self._tensors[key] for key in c.get("further", ())),
             )
             for c in encoded
         )
@@ -284,6 +315,8 @@ class Recording:
             self._calls(encoded["calls"]),
             self._tensors[encoded["output"]],
             getattr(torch, encoded["dtype"]),
+            tuple(Layout(self._weights(item["weights"]), item["paths"]) for item in encoded.get("layouts", ())),
+            encoded.get("prefix", ""),
         )
 
 
@@ -296,9 +329,7 @@ class Builder:
     def tensor(self, tensor: Tensor) -> str:
         """Keep the tensor and return its key."""
         tensor = tensor.detach().cpu().contiguous()
-        content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        words = f"{dtype_name(tensor.dtype)} {list(tensor.shape)} ".encode()
-        key = hashlib.sha256(words + content).hexdigest()[:20]
+        key = tensor_key(tensor)
         self.tensors.setdefault(key, tensor.clone())
         return key
 
@@ -334,6 +365,8 @@ class Builder:
                 "type": c.type,
                 "input": self.optional_tensor(c.input),
                 "output": self.optional_tensor(c.output),
+                **({"others": [(name, self.tensor(tensor)) for name, tensor in c.others]} if c.others else {}),
+                **({"further": [self.tensor(tensor) for tensor in c.further]} if c.further else {}),
             }
             for c in calls
         ]
@@ -347,6 +380,8 @@ class Builder:
             "calls": self.calls(trace.calls),
             "output": self.tensor(trace.output),
             "dtype": dtype_name(trace.dtype),
+            "layouts": [{"weights": self.weights(item.weights), "paths": dict(item.paths)} for item in trace.layouts],
+            "prefix": trace.prefix,
         }
 
     def task_case(self, case: TaskCase) -> dict[str, Any]:

@@ -2,18 +2,17 @@
 
 import contextlib
 import copy
-import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from grader.tracing import copied
+from grader.tracing import argument_names, copied, tensors_in
 
 
 @dataclass(eq=False)
@@ -56,12 +55,7 @@ class Watched:
 
     def names(self) -> dict[int, str]:
         """Each leaf's position and the name of the argument that it is or lies in, as forward calls it."""
-        args, kwargs = tree_unflatten(range(len(self.leaves)), self.spec)
-        try:
-            arguments = inspect.signature(self.module.forward).bind(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            return {}
-        return {position: name for name, value in arguments.items() for position in tree_leaves(value)}
+        return argument_names(self.module, self.spec)
 
     def again(self, instead: Mapping[int, Tensor]) -> Any:
         """Call the module once more, with other tensors in the place of some leaves."""
@@ -104,7 +98,7 @@ def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> t
             call = under_way.pop()
         call.finished = True
         call.returned = type(output).__name__
-        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        tensors = tensors_in(output)
         call.outputs = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
         call.changed = {i for i in call.tensors() if not _unchanged(call.leaves[i], originals[call][i])}
         alive.append(output)
@@ -126,22 +120,25 @@ def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> t
 
 
 @contextlib.contextmanager
-def answering(answers: Mapping[tuple[nn.Module, int], Tensor]) -> Iterator[None]:
+def answering(answers: Mapping[tuple[nn.Module, int], Sequence[Tensor]]) -> Iterator[None]:
     """Have calls of modules, each named by how often its module was called before, give these tensors instead.
 
-    Of an output that holds several, the first is replaced. A tensor of another number of values is left out.
+    Only the first is replaced where the two are not of the same number and dtypes. A tensor of another number of
+    values is left out.
     """
     count: Counter[nn.Module] = Counter()
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        answer = answers.get((module, count[module]))
+        answer = answers.get((module, count[module]), ())
         count[module] += 1
         leaves, spec = tree_flatten(output)
-        place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
-        if answer is None or place is None or leaves[place].numel() != answer.numel():
-            return output
-        leaves[place] = copied(arranged(answer, leaves[place]))
-        return tree_unflatten(leaves, spec)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        if [leaves[i].dtype for i in places] != [tensor.dtype for tensor in answer]:
+            places = places[:1]
+        pairs = [(i, t) for i, t in zip(places, answer, strict=False) if leaves[i].numel() == t.numel()]
+        for i, tensor in pairs:
+            leaves[i] = copied(arranged(tensor, leaves[i]))
+        return tree_unflatten(leaves, spec) if pairs else output
 
     handles = [module.register_forward_hook(after) for module in {module for module, _ in answers}]
     try:

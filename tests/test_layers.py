@@ -1,5 +1,6 @@
 """What the layer debugger says about models that are right, and about models with one planted mistake."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +303,7 @@ MISTAKES = {
     "head norm: weight forgotten": ("h.0.attn.q_norm", " + 1e-6) * self.weight", " + 1e-6)"),
     "turns: twice as fast": ("turns", "torch.arange(x.shape[1]).float()", "2 * torch.arange(x.shape[1]).float()"),
     "turns: pairs for halves": ("turns", "torch.cat((angles, angles), dim=-1)", "angles.repeat_interleave(2, dim=-1)"),
+    "turns: the second output alone": ("turns", "angles.sin()[None]", "-angles.sin()[None]"),
     "attention: not scaled": ("h.0.attn", " / q.shape[-1] ** 0.5", ""),
     "attention: scaled twice": ("h.0.attn", "q.shape[-1] ** 0.5", "q.shape[-1]"),
     "attention: q and k swapped": ("h.0.attn", "q, k, v = self.c_attn(x)", "k, q, v = self.c_attn(x)"),
@@ -417,8 +419,45 @@ def test_an_argument_meant_for_another_layer_is_named(trace: Trace) -> None:
     )
 
 
-def test_an_argument_that_a_trace_does_not_hold_is_brought_to_mind(trace: Trace) -> None:
+def test_a_mask_that_the_model_makes_wrongly_is_not_blamed_on_the_attention(trace: Trace) -> None:
     report = layer_report(patched(("causal.triu(-3)", "causal.triu(-2)")), trace)
+    assert report.culprit is not None
+    assert report.culprit.path == "", text(report)
+    assert "`h.0` needs another `mask`: it is right with the reference's `mask`." in report.culprit.reasons
+
+
+MASKS = {
+    "true where one may not look": ("~causal, ~window", "masked_fill(mask, "),
+    "added": ("add(causal), add(window)", "masked_fill(mask < 0, "),
+    "with axes for batch and heads": ("causal[None, None], window[None, None]", "masked_fill(~mask, "),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_mask_may_have_another_form_than_the_references(trace: Trace, form: str, wrong: bool) -> None:
+    given, use = MASKS[form]
+    model = patched(
+        (
+            "class Norm(",
+            "def add(mask):\n    return torch.zeros(mask.shape).masked_fill(mask.logical_not(), -1e9)\n\n\nclass Norm(",
+        ),
+        (
+            "window = causal.triu(-3)\n",
+            f"window = causal.triu({-2 if wrong else -3})\n        causal, window = {given}\n",
+        ),
+        ("masked_fill(~mask, ", use),
+    )
+    report = layer_report(model, trace)
+    assert report.ok != wrong
+    if wrong:
+        assert report.culprit is not None and report.culprit.path == "", text(report)
+
+
+def test_an_argument_that_the_reference_does_not_have_is_brought_to_mind(trace: Trace) -> None:
+    bare = Trace(trace.build, trace.weights, trace.args, tuple(dataclasses.replace(c, others=()) for c in trace.calls),
+                 trace.output, trace.dtype)  # fmt: skip
+    report = layer_report(patched(("causal.triu(-3)", "causal.triu(-2)")), bare)
     assert report.culprit is not None
     assert report.culprit.path == "h.0.attn"
     assert "It is also given `mask`, which can't be compared: make sure of that, too." in report.culprit.reasons
@@ -495,6 +534,12 @@ def test_a_hidden_error_that_shows_only_in_a_later_part_is_named() -> None:
     assert row(report, "h.1.ln_1").outcome.ok and row(report, "logits").outcome.ok and not report.ok
     assert report.culprit is not None and report.culprit.path == "h.1.ln_1"
     assert "[DIFF] h.1.attn" in text(report)
+
+
+def test_a_hidden_error_in_the_second_of_a_modules_outputs_is_named(trace: Trace) -> None:
+    report = layer_report(patched(("angles.sin()[None]", "1.00006 * angles.sin()[None]")), trace)
+    assert row(report, "turns[0]").outcome.ok and not report.ok
+    assert report.culprit is not None and report.culprit.path == "turns", text(report, open="all")
 
 
 @pytest.mark.parametrize("mistake", [name for name in MISTAKES if name.startswith(("block", "model"))])
