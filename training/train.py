@@ -174,6 +174,7 @@ def export(recipe: Recipe, model: PreTrainedModel, tokenizer: Tokenizer, card: d
         if name not in tied
     }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it makes files that their owner alone can read
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "bfloat16"}
     config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
