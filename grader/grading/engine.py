@@ -73,33 +73,51 @@ class _Job:
     keep_manual: bool
 
 
-def grade_class(root: Path, lesson: str, settings: Settings, progress: Progress | None = None) -> list[Graded]:
+def grade_class(
+    root: Path, lesson: str, settings: Settings, progress: Progress | None = None, config: Config | None = None
+) -> list[Graded]:
     """Grade the submissions of a lesson below `root` and store them through nbgrader.
 
+    config: nbgrader's; by default that of the course's nbgrader_config.py.
     Raises GraderError where the lesson or the jail can't be had, and then no score has changed.
     """
     progress = progress or Progress()
-    config = PyFileConfigLoader(CONFIG, path=str(root)).load_config()
-    released = root / str(config.CourseDirectory.get("release_directory", "release")) / lesson
-    shared_hidden = root / HIDDEN / f"{lesson}.safetensors"
-    kit = pack_kit(released, shared_hidden if shared_hidden.exists() else None, settings.limits, settings.jail)
+    config = config or _config(root)
+    kit = _kit(root, lesson, settings, config)
     torch.set_num_threads(1)
     with open_journal(root / JOURNALS / f"{lesson}.jsonl") as journal, open_store(root, config, kit.plan) as store:
         students = list(settings.students) or store.students()
         if not students:
-            raise GraderError(f"Nobody has submitted {lesson}: {store.submitted('*').parent} has no such folder.")
+            raise GraderError(f"Nobody has submitted {lesson}: there is no {store.submitted('STUDENT')}.")
         if kit.hidden is None and not (root / HIDDEN / lesson).is_dir():
             progress.say(
                 f"No hidden recording: {lesson} is graded on the cases that students have, answers included."
                 f" Make one with: grader record --secret FILE {lesson}"
             )
-        prove_jail(kit)
-        store.prepare()
-        run = _ClassRun(root, kit, journal, store, settings, progress)
         try:
-            return run.all(students)
+            return _ClassRun(root, kit, journal, store, settings, progress).all(students)
         finally:
             close_jails()
+
+
+def kit_of(root: Path, lesson: str, student: str, config: Config) -> tuple[Kit, bytes | None]:
+    """What it takes to grade one student's submission, and the hidden recording that is theirs alone."""
+    own = root / HIDDEN / lesson / f"{student}.safetensors"
+    return _kit(root, lesson, Settings(), config), own.read_bytes() if own.exists() else None
+
+
+def _config(root: Path) -> Config:
+    if not (root / CONFIG).is_file():
+        raise GraderError(f"{root} has no {CONFIG}, which says where nbgrader keeps things. Is it the course's folder?")
+    return PyFileConfigLoader(CONFIG, path=str(root)).load_config()
+
+
+def _kit(root: Path, lesson: str, settings: Settings, config: Config) -> Kit:
+    released = root / str(config.CourseDirectory.get("release_directory", "release")) / lesson
+    if not released.is_dir():
+        raise GraderError(f"there is no released lesson {released}. Is its name right, and was it built?")
+    hidden = root / HIDDEN / f"{lesson}.safetensors"
+    return pack_kit(released, hidden if hidden.exists() else None, settings.limits, settings.jail)
 
 
 class _ClassRun:
@@ -109,24 +127,28 @@ class _ClassRun:
         self._root, self._kit, self._journal, self._store = root, kit, journal, store
         self._settings, self._progress = settings, progress
         self._engine = engine_version()
+        store.prepare()
 
     def all(self, students: Sequence[str]) -> list[Graded]:
         """Grade and store every student's submission; results in the students' order."""
+        self._progress.total(len(students))
         found: dict[str, Graded] = {}
         pending = []
-        known = self._store.known()
-        self._progress.total(len(students))
         for student in students:
             job = self._job(student)
             result = None if self._settings.force else self._journal.result(student, job.key)
             if result is None:
-                if student in known:
-                    self._withdraw(job)
                 pending.append(job)
             elif self._journal.is_stored(student, job.key) and self._store.autograded(student).is_dir():
                 found[student] = self._tell(Graded(student, result, fresh=False))
             else:
                 found[student] = self._tell(self._save(job, result, fresh=False))
+        if pending:
+            prove_jail(self._kit)  # before any score changes
+            known = self._store.known()
+            for job in pending:
+                if job.student in known:
+                    self._withdraw(job)
         for graded in self._grade(pending):
             found[graded.student] = self._tell(graded)
         return [found[student] for student in students]
@@ -163,8 +185,6 @@ class _ClassRun:
 
     def _grade(self, pending: Sequence[_Job]) -> Iterator[Graded]:
         """Grade jobs, a few of them at once so that memory stays flat; in the order in which they are done."""
-        if not pending:
-            return
         with contextlib.ExitStack() as stack:
             executor = self._settings.executor
             if executor is None:
