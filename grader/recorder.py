@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.check import examine, report
+from grader.checking import examine, report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
 from grader.lesson import RUN_BY_EVERY_EXERCISE, Lesson

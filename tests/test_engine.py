@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from grader import check
-from grader.check import examine, report, summary
+from grader.checking import examine, report, summary
 from grader.diagnose import Context, describe
 from grader.errors import CheckFailed, RecordingError
 from grader.exercise import Case, Exercise
@@ -441,3 +443,9 @@ def test_the_random_state_of_the_notebook_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     verdict_on(LayerNorm)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_what_notebooks_import_is_what_they_mean_whatever_was_imported_before() -> None:
+    for module in ("grader.checking", "grader.recorder", "grader.layers", "grader.generation", "grader.cli"):
+        program = f"import {module}, grader; assert all(callable(getattr(grader, name)) for name in grader.__all__)"
+        subprocess.run([sys.executable, "-c", program], check=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grader.check import examine, report
+from grader.checking import examine, report
 from grader.lesson import Lesson
 from grader.recorder import patched_source
 from grader.recording import Recording

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.check import examine
+from grader.checking import examine
 from grader.errors import RecordingError
 from grader.lesson import Lesson
 from grader.recording import Recording
