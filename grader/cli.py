@@ -220,6 +220,32 @@ def autograde(
     raise typer.Exit(0 if command.autograde(find_project(Path.cwd()), chosen) else FAILED)
 
 
+@app.command()
+def record(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder under solutions/.")],
+    secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
+    student: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Make one for this student alone; may be repeated.")
+    ] = None,
+) -> None:
+    """For instructors: record a lesson's exercises with other weights, inputs and sizes, for grading.
+
+    What it writes to hidden/ holds answers: students must not get it, nor the secret.
+    """
+    from rich.console import Console
+
+    from grader.grading.hidden import read_secret, record_hidden
+
+    root = find_project(Path.cwd())
+    (chosen,) = _choose_lessons(root, [lesson])
+    word = read_secret(secret)
+    with Console(stderr=True).status("recording") as status:
+        for one in student or [""]:
+            name = f" for {one}" if one else ""
+            path = record_hidden(root, chosen, word, one, lambda e: status.update(f"recording {e}{name}"))  # noqa: B023
+            print(path)
+
+
 def _choose_lessons(root: Path, names: list[str]) -> list["Lesson"]:
     """The lessons of those names, which may also be paths as a shell completes them; all of them for no names."""
     from grader.lesson import lessons

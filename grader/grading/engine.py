@@ -13,7 +13,7 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from grader.errors import GraderError
 from grader.grading.journal import Journal, key_of, open_journal
-from grader.grading.kit import Kit, engine_version, pack_kit
+from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
 from grader.grading.run import Result
 from grader.grading.sandbox.jail import Kind
 from grader.grading.sandbox.limits import Limits
@@ -23,7 +23,6 @@ from grader.grading.worker import close_jails, grade_one, prove_jail
 
 CONFIG = "nbgrader_config.py"
 JOURNALS = "journal"
-HIDDEN = "hidden"
 RETRIES = 3
 
 
@@ -163,6 +162,7 @@ class _ClassRun:
         hidden: Path | None = self._root / HIDDEN / plan.lesson / f"{student}.safetensors"
         recording = self._kit.recording_digest
         if hidden is not None and hidden.exists():
+            require_current(hidden, self._kit.public_recording.header["made_from"])
             recording = digest_of(self._kit.public + b"\0" + hidden.read_bytes())
         else:
             hidden = None

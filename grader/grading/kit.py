@@ -9,11 +9,13 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import Kind, lesson_view
 from grader.grading.sandbox.limits import Limits
 from grader.recording import FILE_NAME, Recording
 
+HIDDEN = "hidden"
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -60,8 +62,9 @@ def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, 
     """The kit of a released lesson. Raises GraderError where notebook or recording can't be used."""
     plan = read_plan(released)
     public = released / FILE_NAME
-    for path in filter(None, (public, hidden)):
-        Recording.read(path)  # an unreadable one is refused here, with its own words
+    made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words
+    if hidden is not None:
+        require_current(hidden, made_from)
     with tempfile.TemporaryDirectory() as folder:
         view = lesson_view(released, Path(folder) / "lesson")
         files = io.BytesIO()
@@ -70,6 +73,15 @@ def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, 
     return Kit(
         plan, public.read_bytes(), hidden.read_bytes() if hidden else None, files.getvalue(), limits or Limits(), jail
     )
+
+
+def require_current(hidden: Path, made_from: object) -> None:
+    """Raise GraderError unless a hidden recording was made from the same sources as the released one."""
+    if Recording.read(hidden).header["made_from"] != made_from:
+        raise GraderError(
+            f"{hidden} was recorded before the lesson's solutions or exercises changed: make it again with"
+            " `grader record --secret FILE LESSON`, and the same secret."
+        )
 
 
 def _recording(content: bytes) -> Recording:

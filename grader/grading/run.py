@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grader.check import report, summary
+from grader.checking import report, summary
 from grader.errors import GraderError
 from grader.grading import wire
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, pack
@@ -81,10 +81,7 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
     verdicts = run.examine(scoring, wanted)
     shown = verdicts
     if kit.hidden_recording is not None:
-        failed = [e for e in wanted if not verdicts[e].right]
-        again = _Run(jail, parts, time.monotonic() + kit.limits.submission_seconds)
-        shown = again.examine(kit.public_recording, failed) if failed else {}
-        run.children += again.children
+        shown = run.again(kit.public_recording, [e for e in wanted if not verdicts[e].right])
     results = []
     for check in kit.plan.checks:
         e = check.exercise
@@ -92,29 +89,35 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
             lines = (Line(f"{e}   no points", "bad"), Line(lost[e], "text", 1))
             results.append(ExerciseResult(e, 0.0, check.points, False, lost[e], lines))
         else:
-            results.append(_result(check.points, verdicts[e], shown.get(e), kit.hidden_recording is not None))
+            hidden = kit.hidden_recording is not None
+            results.append(_result(check.points, verdicts[e], shown.get(e), run.lost.get(e, ""), hidden))
     return Result(tuple(results), submission.notes, submission.problem, time.monotonic() - started, run.children)
 
 
-def _result(points: float, verdict: Verdict, shown: Verdict | None, hidden: bool) -> ExerciseResult:
+def _result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
     earned = points * verdict.points / verdict.max_points if verdict.max_points else 0.0
-    if not hidden or shown is None:
-        lines = _without_exactness(report(verdict)) if hidden else report(verdict)
-        told = str(summary(verdict)["summary"])
+    told = str(summary(verdict)["summary"])
+    if not hidden:
+        lines = report(verdict)
+    elif verdict.right:
+        lines = [Line(f"{verdict.exercise}   {_hidden_headline(verdict)}", "ok")]
     else:
-        lines, told = hidden_report(verdict, shown), _hidden_headline(verdict)
+        lines, told = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
     return ExerciseResult(verdict.exercise, earned, points, verdict.right, told, tuple(lines))
 
 
-def _without_exactness(lines: Sequence[Line]) -> list[Line]:
-    """A right answer's report, of which only the first line says nothing about values."""
-    return [replace(lines[0], text=lines[0].text.removesuffix(", bit-exact"))]
+def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Line]:
+    """What a student is told who fails cases that they have not seen.
 
-
-def hidden_report(verdict: Verdict, shown: Verdict) -> list[Line]:
-    """What a student is told who fails cases that they have not seen: how many, the mistake's name, and how
-    the same code does on the cases that they have. shown: the verdict on those."""
+    How many, the mistake's name, and how the same code does on the cases that they have. shown: the verdict on those.
+    lost: why the code did not come to an end; then nothing else is told.
+    """
     lines = [Line(f"{verdict.exercise}   {_hidden_headline(verdict)}", "bad")]
+    if shown is None:
+        reason = lost or "it was not run: the submission had used up its time"
+        return [*lines, Line(reason[:1].upper() + reason[1:], "text", 1)]
+    if _carried(verdict):
+        lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     if not shown.right:
         return [*lines, Line("On the cases in your notebook:", "muted", 1), *(_deeper(line) for line in report(shown))]
     lines.append(Line("All cases in your notebook are right. These have other weights, inputs and sizes.", "text", 1))
@@ -130,6 +133,10 @@ def hidden_report(verdict: Verdict, shown: Verdict) -> list[Line]:
 def _hidden_headline(verdict: Verdict) -> str:
     right = sum(case.right for case in verdict.cases)
     return f"{right} of {len(verdict.cases)} cases right that the notebook does not have"
+
+
+def _carried(verdict: Verdict) -> bool:
+    return all(case.earned for case in verdict.cases)
 
 
 def _deeper(line: Line) -> Line:
@@ -149,7 +156,8 @@ class _Run:
         self._parts = parts
         self._deadline = deadline
         self._killed = 0
-        self._deadly: dict[str, str] = {}  # exercises whose cells ended a child: they are not run again
+        self.lost: dict[str, str] = {}  # exercises at which a child was lost, and why
+        self._deadly: set[str] = set()  # those of them whose cells ended it: they are not run again
 
     def examine(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """Probe and judge exercises; every one of them gets a verdict."""
@@ -159,9 +167,14 @@ class _Run:
         for name, task in tasks.items():
             answer = recording.answer(name)
             verdicts[name] = judge(task, answer, observed[name])
-            if task.parts and not verdicts[name].right and name not in self._deadly:
+            if task.parts and not verdicts[name].right and name not in self.lost:
                 verdicts[name] = self._judge_parts(task, answer, observed[name])
         return verdicts
+
+    def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
+        """As `examine`, in new children, with as much time again; without what was lost before."""
+        self._deadline = time.monotonic() + self._jail.limits.submission_seconds
+        return self.examine(recording, [e for e in exercises if e not in self.lost])
 
     def _probe(self, tasks: dict[str, Task]) -> dict[str, tuple[Observation, ...]]:
         results: dict[str, tuple[Observation, ...]] = {}
@@ -190,9 +203,8 @@ class _Run:
             try:
                 self._run_cells(child, part, deadline)
             except _Lost as lost:
-                self._deadly[name] = str(lost)
-                if name in tasks:
-                    results.setdefault(name, _problem(tasks[name], str(lost)))
+                self._deadly.add(name)
+                self._lose(name, str(lost), tasks, results)
                 return
             if name in tasks and name not in results:
                 try:
@@ -200,10 +212,17 @@ class _Run:
                     answer = self._ask(child, wire.ask("probe", task), deadline)
                     results[name] = _read(lambda: wire.read_observations(answer, task))  # noqa: B023
                 except _Lost as lost:
-                    results[name] = _problem(tasks[name], str(lost))
+                    self._lose(name, str(lost), tasks, results)
                     return
             if name == last:
                 return
+
+    def _lose(
+        self, name: str, why: str, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]
+    ) -> None:
+        self.lost.setdefault(name, why)
+        if name in tasks:
+            results.setdefault(name, _problem(tasks[name], why))
 
     def _run_cells(self, child: Child, part: Part, deadline: float) -> None:
         """Run a part's cells. Raises _Lost where the child is, GraderError where the lesson's own cells fail."""

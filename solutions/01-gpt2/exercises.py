@@ -1,6 +1,6 @@
 """What the exercises of 01-gpt2 are checked against: transformers' GPT-2, eager attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,36 @@ SMALL: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
 }
 OTHER = SMALL | {"vocab_size": 37, "n_positions": 12, "n_embd": 30, "n_head": 5, "n_inner": 44}
+
+
+# Sizes that a hidden recording varies, each apart from every other size of its case.
+def tokens(draw: Draw) -> int:
+    return draw.size("T", 7, 9, 10)
+
+
+def few_tokens(draw: Draw) -> int:
+    return draw.size("T", 5, 6, 9)
+
+
+def other_tokens(draw: Draw) -> int:
+    return draw.size("T", 5, 7, 8)
+
+
+def many_tokens(draw: Draw) -> int:
+    return draw.size("T", 11, 9, 8)
+
+
+def wide(draw: Draw) -> int:
+    return draw.size("D", 40, 36, 44)
+
+
+def narrow(draw: Draw) -> int:
+    return draw.size("D", 24, 20, 28)
+
+
+def norm_of(dim: Callable[[Draw], int]) -> Callable[[Draw], dict[str, Any]]:
+    """LayerNorm's arguments for a size that varies."""
+    return lambda draw: {"dim": dim(draw), "eps": 1e-5}
 
 
 def reference_config(config: Config) -> GPT2Config:
@@ -120,10 +150,19 @@ LAYER_NORM = Exercise(
     axes="B T D",
     sizes=lambda build: {"D": build["dim"]},
     cases=[
-        Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-5}),
-        Case("inputs around 3", lambda draw: [draw.normal(2, 5, 24) + 3], {"dim": 24, "eps": 1e-5}),
-        Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-5}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"dim": 24, "eps": 1e-5}, torch.bfloat16),
+        Case("ordinary inputs", lambda draw: [draw.normal(2, tokens(draw), wide(draw))], norm_of(wide)),
+        Case("inputs around 3", lambda draw: [draw.normal(2, few_tokens(draw), narrow(draw)) + 3], norm_of(narrow)),
+        Case(
+            "tiny inputs",
+            lambda draw: [draw.normal(2, few_tokens(draw), narrow(draw), scale=1e-3)],
+            norm_of(narrow),
+        ),
+        Case(
+            "bfloat16",
+            lambda draw: [draw.normal(2, few_tokens(draw), narrow(draw))],
+            norm_of(narrow),
+            torch.bfloat16,
+        ),
     ],
     mistakes=[
         Mistake(
@@ -204,9 +243,9 @@ GELU = Exercise(
     points=3,
     axes="B T D",
     cases=[
-        Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 24)]),
-        Case("large inputs", lambda draw: [draw.normal(2, 5, 24, scale=4.0)]),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], dtype=torch.bfloat16),
+        Case("ordinary inputs", lambda draw: [draw.normal(2, tokens(draw), 24)]),
+        Case("large inputs", lambda draw: [draw.normal(2, few_tokens(draw), 24, scale=4.0)]),
+        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], dtype=torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -280,9 +319,9 @@ CONV1D = Exercise(
     axes="B T nf",
     sizes=lambda build: {"nf": build["nf"], "nx": build["nx"]},
     cases=[
-        Case("a rectangular weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 40, "nx": 24}),
-        Case("a square weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 24, "nx": 24}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"nf": 40, "nx": 24}, torch.bfloat16),
+        Case("a rectangular weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 40, "nx": 24}),
+        Case("a square weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 24, "nx": 24}),
+        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"nf": 40, "nx": 24}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -323,10 +362,10 @@ ATTENTION = Exercise(
     renamed=learners_name,
     parts={"c_attn": "gpt2.conv1d", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
-        Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(2, 11, 30)], {"config": OTHER}),
-        Case("large scores", lambda draw: [draw.normal(2, 7, 24, scale=2.5)], {"config": SMALL}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(2, many_tokens(draw), 30)], {"config": OTHER}),
+        Case("large scores", lambda draw: [draw.normal(2, tokens(draw), 24, scale=2.5)], {"config": SMALL}),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -463,10 +502,10 @@ MLP = Exercise(
     renamed=learners_name,
     parts={"c_fc": "gpt2.conv1d", "act": "gpt2.gelu", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("no n_inner in the config", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
-        Case("n_inner is null", lambda draw: [draw.normal(2, 5, 24)], {"config": SMALL | {"n_inner": None}}),
-        Case("n_inner is 44", lambda draw: [draw.normal(2, 7, 30)], {"config": OTHER}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("no n_inner in the config", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case("n_inner is null", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"config": SMALL | {"n_inner": None}}),
+        Case("n_inner is 44", lambda draw: [draw.normal(2, tokens(draw), 30)], {"config": OTHER}),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -519,13 +558,13 @@ BLOCK = Exercise(
     renamed=learners_name,
     parts={"ln_1": "gpt2.layer_norm", "attn": "gpt2.attention", "ln_2": "gpt2.layer_norm", "mlp": "gpt2.mlp"},
     cases=[
-        Case("7 tokens", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
+        Case("7 tokens", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
         Case(
             "small inputs, another eps",
-            lambda draw: [draw.normal(2, 11, 30, scale=0.03)],
+            lambda draw: [draw.normal(2, many_tokens(draw), 30, scale=0.03)],
             {"config": OTHER | {"layer_norm_epsilon": 1e-3}},
         ),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -603,11 +642,11 @@ MODEL = Exercise(
     renamed=learners_name,
     parts={"h.*": "gpt2.block", "ln_f": "gpt2.layer_norm"},
     cases=[
-        Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
+        Case("7 tokens", lambda draw: [draw.tokens(53, 2, tokens(draw))], {"config": SMALL}),
         Case("as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}),
         Case(
             "other sizes, another eps",
-            lambda draw: [draw.tokens(37, 3, 5)],
+            lambda draw: [draw.tokens(37, 3, other_tokens(draw))],
             {"config": OTHER | {"layer_norm_epsilon": 1e-3}},
         ),
     ],
