@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,20 +199,18 @@ class _ClassRun:
                 for future in done:
                     job, tries = running.pop(future)
                     try:
-                        result = future.result()
-                    except (CancelledError, BrokenExecutor, OSError) as error:
-                        if tries == RETRIES:
-                            yield self._failed(job, f"its worker was lost {tries + 1} times: {error}")
-                        else:
-                            self._submit(executor, kit, job, tries + 1, running)
+                        graded = self._keep(job, future.result())
                     except GraderError:
                         for other in running:
                             other.cancel()
                         raise
-                    except Exception as error:  # a fault of the engine's own must not stop the class
-                        yield self._failed(job, f"{type(error).__name__}: {error}")
+                    except (Exception, CancelledError) as error:  # a lost worker, or a fault of the engine's own
+                        if tries < RETRIES:
+                            self._submit(executor, kit, job, tries + 1, running)
+                        else:  # the others are graded all the same
+                            yield self._failed(job, f"{type(error).__name__}: {error}")
                     else:
-                        yield self._keep(job, result)
+                        yield graded
 
     def _submit(
         self, executor: Executor, kit: Any, job: _Job, tries: int, running: dict[Future[Result], tuple[_Job, int]]

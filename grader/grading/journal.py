@@ -136,4 +136,4 @@ def _decoded(encoded: dict[str, Any]) -> Result:
     exercises = tuple(
         ExerciseResult(**{**e, "lines": tuple(Line(**line) for line in e["lines"])}) for e in encoded["exercises"]
     )
-    return Result(**{**encoded, "exercises": exercises, "notes": tuple(encoded["notes"])})
+    return Result(**{**encoded, "exercises": exercises, "notes": tuple(encoded["notes"]), "ran": tuple(encoded["ran"])})

@@ -46,13 +46,14 @@ class ExerciseResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What a submission earned, and what it took. notes: for the student. ran: the cells that ran before solutions."""
+    """What a submission earned, and what it took. notes: for the student. ran: which of their own cells ran."""
 
     exercises: tuple[ExerciseResult, ...]
     notes: tuple[str, ...]
     problem: str
     seconds: float
     children: int
+    ran: tuple[int, ...] = ()
 
     @property
     def points(self) -> float:
@@ -91,7 +92,9 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
         else:
             hidden = kit.hidden_recording is not None
             results.append(_result(check.points, verdicts[e], shown.get(e), run.lost.get(e, ""), hidden))
-    return Result(tuple(results), submission.notes, submission.problem, time.monotonic() - started, run.children)
+    seconds = time.monotonic() - started
+    ran = tuple(sorted(run.ran))
+    return Result(tuple(results), submission.notes, submission.problem, seconds, run.children, ran)
 
 
 def _result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
@@ -155,6 +158,8 @@ class _Run:
         self._jail = jail
         self._parts = parts
         self._deadline = deadline
+        self.ran: set[int] = set()  # the student's own cells that ran
+        self._free = {index for part in parts for index, _ in part.free}
         self._killed = 0
         self.lost: dict[str, str] = {}  # exercises at which a child was lost, and why
         self._deadly: set[str] = set()  # those of them whose cells ended it: they are not run again
@@ -201,7 +206,7 @@ class _Run:
             name = part.exercise
             deadline = self._exercise_deadline()
             try:
-                self._run_cells(child, part, deadline)
+                self._run_part(child, part, deadline)
             except _Lost as lost:
                 self._deadly.add(name)
                 self._lose(name, str(lost), tasks, results)
@@ -224,22 +229,23 @@ class _Run:
         if name in tasks:
             results.setdefault(name, _problem(tasks[name], why))
 
-    def _run_cells(self, child: Child, part: Part, deadline: float) -> None:
+    def _run_part(self, child: Child, part: Part, deadline: float) -> None:
         """Run a part's cells. Raises _Lost where the child is, GraderError where the lesson's own cells fail."""
-        if part.exercise in self._deadly:
-            return
-        for title, source in part.cells:
-            command = pack({"do": "cell", "title": title, "source": source, "exercise": part.exercise})
-            try:
-                answer = self._ask(child, command, deadline)
-                problem = _read(lambda: wire.read_problem(answer))  # noqa: B023
-            except _Lost as lost:
-                if not part.exercise and not child.tainted:
-                    raise GraderError(f"The lesson's own cell `{title}` does not run in the jail: {lost}.") from None
-                raise
-            if problem is not None and not part.exercise and not child.tainted:
-                said = " ".join((problem.message, *problem.detail))
-                raise GraderError(f"The lesson's own cell `{title}` does not run in the jail: {said}.")
+        source = None if part.exercise in self._deadly else part.source
+        body = {"do": "cell", "title": part.title, "source": source, "exercise": part.exercise, "free": part.free}
+        try:
+            answer = self._ask(child, pack(body), deadline)
+            problem, ran = _read(lambda: wire.read_ran(answer, self._free))
+            if problem is not None and problem.kind == "memory":  # what it has taken is not there for the others
+                raise _Lost(f"it needed more than {self._jail.limits.memory_mb:,} MB of memory")
+        except _Lost as lost:
+            if not part.exercise and not child.tainted:
+                raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {lost}.") from None
+            raise
+        self.ran.update(ran)
+        if problem is not None and not part.exercise and not child.tainted:
+            said = " ".join((problem.message, *problem.detail))
+            raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {said}.")
         child.tainted = child.tainted or bool(part.exercise)
 
     def _judge_parts(self, task: Task, answer: Answer, observed: tuple[Observation, ...]) -> Verdict:
@@ -269,7 +275,7 @@ class _Run:
             deadline = self._exercise_deadline()
             try:
                 for part in self._parts:
-                    self._run_cells(child, part, deadline)
+                    self._run_part(child, part, deadline)
                     if part.exercise == task.exercise:
                         break
                 found.append(_read(lambda: read(self._ask(child, command, deadline))))

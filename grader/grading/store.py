@@ -201,7 +201,7 @@ def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> N
     """The released notebook with a student's solutions, and a report under each."""
     notebook = _notebook(plan)
     results = {check.grade_id: e for check, e in zip(plan.checks, result.exercises, strict=True)}
-    before = {part.exercise: part.cells[:-1] for part in program(submission, plan)}
+    free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
     exercises = {step.grade_id: step.exercise for step in plan.steps}
     answers = dict(submission.answers)
     cells = [_note(result)] if result.notes or result.problem else []
@@ -210,7 +210,7 @@ def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> N
         if grade_id in results:
             cell.outputs = _outputs(results[grade_id])
         elif exercises.get(grade_id):
-            cells += [nbformat.v4.new_code_cell(source) for _, source in before.get(exercises[grade_id], ())]
+            cells += [nbformat.v4.new_code_cell(source) for source in free.get(exercises[grade_id], ())]
             source = submission.source_of(grade_id)
             cell.source = "# This cell was not in the submission." if source is None else source
         elif grade_id in answers:
@@ -225,7 +225,7 @@ def _notebook(plan: Plan) -> NotebookNode:
 
 
 def _note(result: Result) -> NotebookNode:
-    lines = [Line("Notes on this submission", "title")]
+    lines = [Line("Notes on this submission")]
     lines += [Line(text, "bad" if text == result.problem else "text", 1) for text in (result.problem, *result.notes) if text]
     return nbformat.v4.new_markdown_cell(to_html(lines), id="notes-on-this-submission")
 

@@ -4,13 +4,10 @@ The file may be anything. Cells are told by nbgrader's grade_id; of two with the
 nbgrader does. Locked cells, checks, outputs and metadata of the submission are never used.
 """
 
-import ast
 import hashlib
 import json
 import os
 import stat
-import symtable
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from grader.grading.plan import Plan
 MAX_BYTES = 32 << 20
 MAX_SOURCE = 200_000
 MAX_CELLS = 5_000
+MAX_FREE = 2_000_000
 
 
 class Unreadable(Exception):
@@ -53,10 +51,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class Part:
-    """Cells that run together: the instructor's, or a solution with the cells that it needs before it."""
+    """A cell that runs: the instructor's, or the solution of an exercise.
+
+    free: the student's own cells between the solution before and this one, with their positions; which of them run
+    is found out in the child, where they are parsed.
+    """
 
     exercise: str
-    cells: tuple[tuple[str, str], ...]
+    title: str
+    source: str
+    free: tuple[tuple[int, str], ...] = ()
 
 
 def read_submission(path: Path, plan: Plan) -> Submission:
@@ -86,7 +90,7 @@ def _read_file(path: Path) -> bytes:
         raise Unreadable(f"The submission has no {path.name}{found}. The notebook must keep its name.") from None
     except OSError as error:
         raise Unreadable(f"{path.name} can't be opened: {os.strerror(error.errno or 0)}. A link is not read.") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable(f"{path.name} is no ordinary file.")
@@ -95,7 +99,12 @@ def _read_file(path: Path) -> bytes:
                 f"{path.name} has {status.st_size / 1e6:,.0f} MB, and at most {MAX_BYTES / 1e6:,.0f} are read."
                 " Clear the outputs, and submit it again."
             )
-        return file.read(MAX_BYTES + 1)[:MAX_BYTES]
+        with os.fdopen(os.dup(fd), "rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise Unreadable(f"{path.name} can't be read: {os.strerror(error.errno or 0)}.") from None
+    finally:
+        os.close(fd)
 
 
 def _shown(name: str) -> str:
@@ -127,6 +136,9 @@ def parse(content: bytes, plan: Plan) -> Submission:
             answers[grade_id] = source
         elif is_code and grade_id not in not_free:
             cells.append(Cell(source))
+    if sum(len(cell.source) for cell in cells if not cell.grade_id) > MAX_FREE:
+        notes.append(f"The cells that you added have more than {MAX_FREE:,} characters: they were left out.")
+        cells = [cell for cell in cells if cell.grade_id]
     return Submission(
         digest_of(content), tuple(c for c in cells if c.source), tuple(answers.items()), tuple(dict.fromkeys(notes))
     )
@@ -190,106 +202,22 @@ def _cell(entry: Any, number: int, notes: list[str]) -> tuple[str | None, str, b
     return source, grade_id if isinstance(grade_id, str) else "", entry.get("cell_type") == "code"
 
 
-# What runs
-
-
 def program(submission: Submission, plan: Plan) -> tuple[Part, ...]:
-    """What is run, in the lesson's order: the instructor's cells, and each solution with the free cells it needs.
+    """What is run, in the lesson's order: the instructor's cells and the student's solutions, where they are not missing.
 
-    A free cell is needed where it comes before the solution in the student's notebook and defines a name that the
-    solution uses, or that another needed cell uses. A solution that is missing is no part.
+    A free cell belongs to the first solution in this order that it comes before in the student's notebook.
     """
     parts = []
     done: set[int] = set()
     for step in plan.steps:
         if not step.exercise:
-            parts.append(Part("", ((step.grade_id, step.source),)))
+            parts.append(Part("", step.grade_id, step.source))
             continue
         at = next((i for i, cell in enumerate(submission.cells) if cell.grade_id == step.grade_id), None)
         if at is None:
             continue
-        source = plain_python(submission.cells[at].source)
-        before = [i for i in range(at) if not submission.cells[i].grade_id and i not in done]
-        needed = _needed(source, [(i, plain_python(submission.cells[i].source)) for i in before])
-        done.update(i for i, _ in needed)
-        cells = [(f"cell before {step.exercise}", text) for _, text in needed]
-        parts.append(Part(step.exercise, (*cells, (f"cell of {step.exercise}", source))))
+        free = [i for i in range(at) if not submission.cells[i].grade_id and i not in done]
+        done.update(free)
+        sources = tuple((i, submission.cells[i].source) for i in free)
+        parts.append(Part(step.exercise, f"cell of {step.exercise}", submission.cells[at].source, sources))
     return tuple(parts)
-
-
-def _needed(source: str, free: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The free cells that define what the source uses, directly or through another, in their order."""
-    wanted = used_names(source)
-    taken: set[int] = set()
-    for i, text in reversed(free):
-        bound = bound_names(text)
-        if "*" in bound or bound & wanted:
-            taken.add(i)
-            wanted |= used_names(text)
-    return [(i, text) for i, text in free if i in taken]
-
-
-def used_names(source: str) -> set[str]:
-    """The names that a cell takes from what ran before it; none for a cell that is no Python."""
-    try:
-        table = symtable.symtable(source, "cell", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-    names: set[str] = set()
-    open_tables = [table]
-    while open_tables:
-        scope = open_tables.pop()
-        open_tables += scope.get_children()
-        top = scope is table
-        names |= {s.get_name() for s in scope.get_symbols() if s.is_referenced() and (top or s.is_global())}
-    return names
-
-
-def bound_names(source: str) -> set[str]:
-    """The names that a cell defines at its top level, ``*`` for those of a star import; none for no Python."""
-    try:
-        tree = ast.parse(source)
-        table = symtable.symtable(source, "cell", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-    names = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
-        names.add("*")
-    # `Linear.forward = ...` and `sys.path[0] = ...` change what is there, without defining a name.
-    targets = (t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets)
-    return names | {root for target in targets if (root := _root_name(target))}
-
-
-def _root_name(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def plain_python(source: str) -> str:
-    """A cell without the lines that only IPython understands: ``%matplotlib inline``, ``!pip install``."""
-    if source.lstrip().startswith("%%"):
-        return ""
-    if _is_python(source):
-        return source
-    return "\n".join(map(_without_magic, source.splitlines()))
-
-
-def _is_python(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
-def _without_magic(line: str) -> str:
-    stripped = line.lstrip()
-    if not stripped.startswith(("%", "!")):
-        return line
-    return line[: len(line) - len(stripped)] + "pass"
-
-
-def cells_run(parts: Iterable[Part]) -> int:
-    """How many cells there are."""
-    return sum(len(part.cells) for part in parts)

@@ -153,9 +153,15 @@ def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tupl
     return tuple(results)
 
 
-def read_problem(message: Message) -> Problem | None:
-    """Why a cell stopped, if it did. Raises FrameError."""
-    return _problem(message.body)
+def ran(problem: Problem | None, free: Sequence[int]) -> bytes:
+    """A child's answer to "cell": what stopped it, and which free cells ran before it."""
+    return pack([vars(problem) if problem else None, list(free)])
+
+
+def read_ran(message: Message, free: Collection[int]) -> tuple[Problem | None, list[int]]:
+    """What a child says of a cell. free: the free cells that it was given. Raises FrameError."""
+    problem, indices = _list(message.body, 2)
+    return _problem(problem), [index for index in _list(indices) if type(index) is int and index in free]
 
 
 def clean(text: Any, length: int = MAX_TEXT) -> str:

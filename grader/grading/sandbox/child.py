@@ -5,6 +5,7 @@ import gc
 import linecache
 import os
 import sys
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from grader.grading import wire
 from grader.grading.frames import Message, pack, receive, send, unpack
 from grader.grading.sandbox import confinement
+from grader.grading.sandbox.needed import needed, plain_python
 from grader.probe import Observation, Problem, feed_parts, learner_traceback, probe, quietly, replace_parts
 from grader.recording import Task, TaskCase
 
@@ -45,26 +47,31 @@ def serve(fd: int) -> None:
     sys.modules[MODULE] = module
     gc.disable()  # a collection would copy every page that the fork shares
     send(fd, pack({"ready": True}), NEVER)
-    problems: dict[str, Problem] = {}
+    state = _State(module.__dict__)
     while True:
         message = unpack(receive(fd, MAX_COMMAND, NEVER))
-        send(fd, _answer(message, module.__dict__, problems), NEVER)
+        send(fd, _answer(message, state), NEVER)
 
 
-def _answer(message: Message, namespace: dict[str, Any], problems: dict[str, Problem]) -> bytes:
+@dataclass
+class _State:
+    """What a child knows. free: the student's own cells that have not run. problems: what stopped solution cells."""
+
+    namespace: dict[str, Any]
+    free: list[tuple[int, str]] = field(default_factory=list)
+    problems: dict[str, Problem] = field(default_factory=dict)
+
+
+def _answer(message: Message, state: _State) -> bytes:
     do = message.body["do"]
     if do == "cell":
-        problem = _run_cell(message.body["title"], message.body["source"], namespace)
-        exercise = message.body["exercise"]
-        if problem and exercise:
-            problems[exercise] = problem
-        return pack(vars(problem) if problem else None)
+        return _run_part(message.body, state)
     if do == "escape":
         return pack(confinement.attempts(message.body))
     task = wire.asked(message)
-    if task.solution not in namespace:
-        return _undefined(do, task, problems.get(task.exercise))
-    target = namespace[task.solution]
+    if task.solution not in state.namespace:
+        return _undefined(do, task, state.problems.get(task.exercise))
+    target = state.namespace[task.solution]
     if do == "feed":
         return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
     if do == "replace":
@@ -77,6 +84,23 @@ def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:
         return pack([])
     problem = problem or Problem("target", f"the cell does not define `{task.solution}`")
     return wire.observed([Observation(case.name, problem=problem) for case in task.cases])
+
+
+def _run_part(body: dict[str, Any], state: _State) -> bytes:
+    """Run a solution (or one of the instructor's cells) and before it the student's own cells that it needs."""
+    state.free += [(index, plain_python(source)) for index, source in body["free"]]
+    if body["source"] is None:
+        return wire.ran(None, [])
+    exercise = body["exercise"]
+    source = plain_python(body["source"]) if exercise else body["source"]
+    before = needed(source, state.free) if exercise else []
+    state.free = [cell for cell in state.free if cell not in before]
+    for _, text in before:
+        _run_cell(f"cell before {body['title']}", text, state.namespace)
+    problem = _run_cell(body["title"], source, state.namespace)
+    if problem and exercise:
+        state.problems[exercise] = problem
+    return wire.ran(problem, [index for index, _ in before])
 
 
 def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | None:
@@ -92,6 +116,8 @@ def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | N
             exec(code, namespace)
         except SystemExit as error:  # ends a cell in a notebook, and not the kernel
             return Problem("exception", "the cell called exit", learner_traceback(error))
+        except MemoryError:
+            return Problem("memory", "the cell needs more memory than there is")
         except Exception as error:
             with contextlib.suppress(Exception):
                 return Problem("exception", f"the cell raised {type(error).__name__}", learner_traceback(error))
