@@ -1,6 +1,7 @@
 """What a worker does: keep a jail for the lesson it is grading, and grade one submission after the other.
 
-A worker is a thread: of the grader's own process, of another, or of a Dask worker. Each has its own jail.
+A worker is a thread: of the grader's own process, of another, or of a Dask worker. A jail that is free is used
+again, so that a process has as many as it has workers.
 """
 
 import atexit
@@ -8,6 +9,8 @@ import hashlib
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,48 +22,60 @@ from grader.grading.sandbox.jail import Jail, JailError
 from grader.grading.submission import Submission
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Workplace:
     kit: Kit
     jail: Jail
     folder: Path
 
 
-_here = threading.local()
-_workplaces: list[_Workplace] = []
+_all: list[_Workplace] = []
+_free: dict[str, list[_Workplace]] = {}
 _lock = threading.Lock()
 
 
 def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> Result:
-    """Grade a submission in this thread's jail. hidden: the recording that scores, where it is this student's own."""
-    place = _workplace(kit)
-    own = place.kit if hidden is None else replace(kit, hidden=hidden)
-    return grade(own, submission, place.jail)
+    """Grade a submission in a jail of this process. hidden: the recording that scores, where it is this student's own."""
+    with _workplace(kit) as place:
+        own = place.kit if hidden is None else replace(kit, hidden=hidden)
+        return grade(own, submission, place.jail)
 
 
 def prove_jail(kit: Kit) -> None:
-    """Start this thread's jail, and try to escape from it. Raises JailError where there is none, or it does not hold."""
-    _workplace(kit)
+    """Start a jail, and try to escape from it. Raises JailError where there is none, or it does not hold."""
+    with _workplace(kit):
+        pass
 
 
 def close_jails() -> None:
     """End every jail of this process."""
     with _lock:
-        for place in _workplaces:
+        for place in _all:
             place.jail.close()
             shutil.rmtree(place.folder, ignore_errors=True)
-        _workplaces.clear()
-    _here.__dict__.clear()
+        _all.clear()
+        _free.clear()
 
 
 atexit.register(close_jails)
 
 
-def _workplace(kit: Kit) -> _Workplace:
+@contextmanager
+def _workplace(kit: Kit) -> Iterator[_Workplace]:
+    """A free jail for this kit, or a new one."""
     digest = _digest(kit)
-    place: _Workplace | None = getattr(_here, "place", None)
-    if place is not None and getattr(_here, "digest", "") == digest and place in _workplaces:
-        return place
+    with _lock:
+        place = _free[digest].pop() if _free.get(digest) else None
+    place = place or _new_workplace(kit)
+    try:
+        yield place
+    finally:
+        with _lock:
+            if place in _all:
+                _free.setdefault(digest, []).append(place)
+
+
+def _new_workplace(kit: Kit) -> _Workplace:
     folder = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
     folder.chmod(0o755)
     jail = Jail(kit.unpack_files(folder / "lesson"), kit.limits, kit.jail)
@@ -72,8 +87,7 @@ def _workplace(kit: Kit) -> _Workplace:
         raise
     place = _Workplace(kit, jail, folder)
     with _lock:
-        _workplaces.append(place)
-    _here.place, _here.digest = place, digest
+        _all.append(place)
     return place
 
 
