@@ -108,7 +108,7 @@ def _built(model: Any, trace: Trace) -> nn.Module:
             made = copy.deepcopy(model).cpu()
         except Exception as error:  # whatever the learner keeps in the model
             raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
-        target: Any = lambda **_: made  # noqa: E731
+        target: Any = lambda *_: made  # noqa: E731
     elif isinstance(model, type) and issubclass(model, nn.Module):
         target = model
     else:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 from attack_course import LESSON, RIGHT, make_course, submit
-from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 from nbgrader.api import Gradebook
+from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
 from grader.grading.engine import Graded, Settings, grade_class
@@ -291,7 +291,13 @@ def honest_class(root: Path, count: int) -> dict[str, float]:
         path = submit(root, f"student{i:03}", answers)
         notebook = json.loads(path.read_text())
         if i % 3 == 0:
-            extra = {"cell_type": "code", "metadata": {}, "source": "print('mine')", "outputs": [], "execution_count": None}
+            extra = {
+                "cell_type": "code",
+                "metadata": {},
+                "source": "print('mine')",
+                "outputs": [],
+                "execution_count": None,
+            }
             notebook["cells"].insert(i % len(notebook["cells"]), dict(extra, id=f"mine{i}"))
         if i % 5 == 0:
             (path.parent / "timestamp.txt").write_text("2026-03-01 10:00:00 UTC")
@@ -314,7 +320,9 @@ def test_two_hundred_honest_submissions_get_what_they_earn(built: Path, tmp_path
 @pytest.mark.slow
 def test_stock_nbgrader_gives_honest_submissions_the_same_scores(built: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "course"))
-    expected = {s: p for s, p in honest_class(root, 14).items() if (root / "submitted" / s / LESSON / "toy.ipynb").exists()}
+    expected = {
+        s: p for s, p in honest_class(root, 14).items() if (root / "submitted" / s / LESSON / "toy.ipynb").exists()
+    }
     config = (root / "nbgrader_config.py").read_text()
     (root / "nbgrader_config.py").write_text(config[: config.index("# Submitted code never runs")])
     nbgrader("generate_assignment", LESSON, "--force", cwd=root)

@@ -38,7 +38,7 @@ def autograde(root: Path, chosen: Chosen) -> bool:
     """Grade, show how it goes and what came of it; whether everything could be graded."""
     console = Console(stderr=True)
     if chosen.unsafe:
-        console.print("--unsafe: submitted code runs with your rights and can read and change what you can.", style="bold red")
+        console.print("--unsafe: submitted code runs with your rights, and can do all that you can.", style="bold red")
     _find_alembic()
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -115,7 +115,7 @@ def _dask_client(address: str) -> Any:
     except ImportError:
         raise GraderError("--dask needs Dask: pip install 'from-scratch-to-scale[dask]'") from None
     try:
-        return Client(address, timeout="10s")
+        return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         raise GraderError(f"no Dask scheduler answers at {address}: {error}") from None
 

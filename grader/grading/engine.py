@@ -241,5 +241,3 @@ class _ClassRun:
             job.student, job.key, job.submission.digest, score=stored.score, manual=dict(stored.manual)
         )
         return Graded(job.student, result, fresh, manual=tuple(stored.manual))
-
-

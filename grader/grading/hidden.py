@@ -32,7 +32,11 @@ def read_secret(path: Path) -> bytes:
 
 
 def record_hidden(
-    root: Path, lesson: Lesson, secret: bytes, student: str = "", progress: Callable[[str], None] = lambda exercise: None
+    root: Path,
+    lesson: Lesson,
+    secret: bytes,
+    student: str = "",
+    progress: Callable[[str], None] = lambda exercise: None,
 ) -> Path:
     """Record a lesson from a secret, for all students or for one, and return where."""
     word = hmac.new(secret, student.encode(), hashlib.sha256).hexdigest()

@@ -81,7 +81,7 @@ def plan_of(notebook: dict[str, Any], lesson: str, name: str) -> Plan:
         elif role.kind == "check" and marked.get("grade"):
             checks.append(CheckCell(marked["grade_id"], role.name, float(marked["points"])))
     if not checks:
-        raise GraderError(f"{name}.ipynb of {lesson} has no cell that earns points. Build it with: grader build {lesson}")
+        raise GraderError(f"{name}.ipynb of {lesson} has no cell that earns points. Run: grader build {lesson}")
     text = json.dumps(notebook, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Plan(lesson, name, tuple(steps), tuple(checks), tuple(solutions), text, digest)

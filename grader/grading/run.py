@@ -9,7 +9,7 @@ that has seen only the released recording, and that run's report is what the stu
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +78,7 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
         present = {part.exercise for part in parts}
         lost = {e: "Its solution cell is not in the notebook." for e in kit.plan.exercises if e not in present}
     wanted = [e for e in kit.plan.exercises if e not in lost]
-    run = _Run(jail, parts, started + kit.limits.submission_seconds)
+    run = _Run(jail, parts, started + kit.limits.submission_seconds, lost)
     verdicts = run.examine(scoring, wanted)
     shown = verdicts
     if kit.hidden_recording is not None:
@@ -153,11 +153,12 @@ class _Lost(Exception):
 class _Run:
     """The children of one submission. deadline: when the last of them is stopped."""
 
-    def __init__(self, jail: Jail, parts: Sequence[Part], deadline: float) -> None:
+    def __init__(self, jail: Jail, parts: Sequence[Part], deadline: float, missing: Collection[str]) -> None:
         self.children = 0
         self._jail = jail
         self._parts = parts
         self._deadline = deadline
+        self._unfinished = set(missing)  # exercises that are not right by themselves
         self.ran: set[int] = set()  # the student's own cells that ran
         self._free = {index for part in parts for index, _ in part.free}
         self._killed = 0
@@ -174,6 +175,8 @@ class _Run:
             verdicts[name] = judge(task, answer, observed[name])
             if task.parts and not verdicts[name].right and name not in self.lost:
                 verdicts[name] = self._judge_parts(task, answer, observed[name])
+            if not verdicts[name].right:
+                self._unfinished.add(name)
         return verdicts
 
     def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
@@ -187,7 +190,7 @@ class _Run:
             if reason := self._used_up():
                 results.update({e: _problem(tasks[e], reason) for e in pending})
                 break
-            self._with_child(lambda child: self._probe_in(child, tasks, results))  # noqa: B023  (called at once)
+            self._with_child(lambda child: self._probe_in(child, tasks, results))
         return results
 
     def _used_up(self) -> str:
@@ -222,9 +225,7 @@ class _Run:
             if name == last:
                 return
 
-    def _lose(
-        self, name: str, why: str, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]
-    ) -> None:
+    def _lose(self, name: str, why: str, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]) -> None:
         self.lost.setdefault(name, why)
         if name in tasks:
             results.setdefault(name, _problem(tasks[name], why))
@@ -263,7 +264,7 @@ class _Run:
         )
         no_fed: tuple[dict[PartKey, Fed], ...] = ({},) * len(task.cases)
         no_replaced = (Replaced(None, {}),) * len(task.cases)
-        return judge(task, answer, observed, fed or no_fed, replaced or no_replaced)
+        return judge(task, answer, observed, fed or no_fed, replaced or no_replaced, self._unfinished)
 
     def _aside(self, task: Task, command: bytes, read: Callable[[Message], Any]) -> Any:
         """The answer of a child of its own; None where it gives none."""

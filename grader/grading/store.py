@@ -1,7 +1,8 @@
 """Put grades where nbgrader keeps them: the gradebook, and the autograded notebook.
 
 The autograded notebook is the released one with the student's solutions and this engine's reports in it.
-Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader, export.
+Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
+export.
 """
 
 import glob
@@ -106,7 +107,7 @@ class Store:
         return manual
 
     def store(self, student: str, submission: Submission, result: Result, *, keep_manual: bool) -> Stored:
-        """Write the autograded notebook and the scores. keep_manual: whether manual scores are this submission's own."""
+        """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
         notebook = autograded_notebook(self._plan, submission, result)
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
         self._gradebook.update_or_create_student(student)
@@ -226,7 +227,9 @@ def _notebook(plan: Plan) -> NotebookNode:
 
 def _note(result: Result) -> NotebookNode:
     lines = [Line("Notes on this submission")]
-    lines += [Line(text, "bad" if text == result.problem else "text", 1) for text in (result.problem, *result.notes) if text]
+    if result.problem:
+        lines.append(Line(result.problem, "bad", 1))
+    lines += [Line(text, "text", 1) for text in result.notes]
     return nbformat.v4.new_markdown_cell(to_html(lines), id="notes-on-this-submission")
 
 
@@ -244,5 +247,3 @@ def _outputs(result: ExerciseResult) -> list[NotebookNode]:
         nbformat.v4.new_output("display_data", data=report),
         nbformat.v4.new_output("execute_result", data={"text/plain": repr(float(result.points))}, execution_count=1),
     ]
-
-

@@ -203,7 +203,7 @@ def _cell(entry: Any, number: int, notes: list[str]) -> tuple[str | None, str, b
 
 
 def program(submission: Submission, plan: Plan) -> tuple[Part, ...]:
-    """What is run, in the lesson's order: the instructor's cells and the student's solutions, where they are not missing.
+    """What is run, in the lesson's order: the instructor's cells and the student's solutions.
 
     A free cell belongs to the first solution in this order that it comes before in the student's notebook.
     """

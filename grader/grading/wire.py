@@ -54,6 +54,10 @@ def asked_outputs(message: Message) -> list[list[PartOutput]]:
     ]
 
 
+def _encoded_problem(problem: Problem | None) -> dict[str, Any] | None:
+    return None if problem is None else dataclasses.asdict(problem)
+
+
 class _Tensors:
     """Collects the tensors of an answer; one of a dtype that is not carried is left out."""
 
@@ -79,7 +83,8 @@ def observed(observations: Sequence[Observation]) -> bytes:
         if problem is None and fields["output"] is None and observation.output is not None:
             kind = dtype_name(observation.output.dtype)
             problem = Problem("type", f"the output is a tensor of {kind}, which no exercise asks for")
-        fields["problem"] = dataclasses.asdict(problem) if problem else None
+        fields["problem"] = _encoded_problem(problem)
+        fields["backward"] = _encoded_problem(observation.backward)
         body.append(fields)
     return pack(body, tensors.kept)
 
@@ -102,6 +107,7 @@ def read_observations(message: Message, task: Task) -> tuple[Observation, ...]:
                 _tensor(message, entry.get("again")),
                 position if type(position) is int and 0 <= position < MAX_NAMES else None,
                 tuple(clean(name) for name in _list(entry.get("no_gradient", []))[:MAX_NAMES]),
+                _problem(entry.get("backward")),
                 clean(entry["first_nan"]) if entry.get("first_nan") is not None else None,
                 tuple(clean(remark) for remark in _list(entry.get("remarks", []))[:MAX_LINES]),
             ),
@@ -114,7 +120,7 @@ def fed(results: Sequence[Mapping[PartKey, Fed]]) -> bytes:
     tensors = _Tensors()
     body = [
         [
-            [*key, tensors.keep(one.output), dataclasses.asdict(one.problem) if one.problem else None]
+            [*key, tensors.keep(one.output), _encoded_problem(one.problem), one.changed_input]
             for key, one in case.items()
         ]
         for case in results
@@ -126,8 +132,8 @@ def read_fed(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[dic
     """What a child says its parts gave. keys: for each case, the parts that were fed. Raises FrameError."""
     results = []
     for case, wanted in _by_case(message.body, keys):
-        entries = (_list(entry, 4) for entry in _list(case))
-        given = {_key(e, wanted): Fed(_tensor(message, e[2]), _problem(e[3])) for e in entries}
+        entries = (_list(entry, 5) for entry in _list(case))
+        given = {_key(e, wanted): Fed(_tensor(message, e[2]), _problem(e[3]), e[4] is True) for e in entries}
         results.append(given)
     return tuple(results)
 
@@ -143,19 +149,23 @@ def replaced(results: Sequence[Replaced]) -> bytes:
 
 
 def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[Replaced, ...]:
-    """What a child says its composite gave and its parts were given. Raises FrameError."""
+    """What a child says its composite gave and its parts were given. Raises FrameError.
+
+    That it has all of the parts is not the child's to deny: points for wiring need every part's input to be right.
+    """
     results = []
     for case, wanted in _by_case(message.body, keys):
         output, entries = _list(case, 2)
         known = [entry for entry in (_list(e, 3) for e in _list(entries)) if (entry[0], entry[1]) in wanted]
         given = {_key(entry, wanted): _tensor(message, entry[2]) for entry in known}
-        results.append(Replaced(_tensor(message, output), given))
+        present = tuple(dict.fromkeys(path for path, _ in wanted))
+        results.append(Replaced(_tensor(message, output), given, present))
     return tuple(results)
 
 
 def ran(problem: Problem | None, free: Sequence[int]) -> bytes:
     """A child's answer to "cell": what stopped it, and which free cells ran before it."""
-    return pack([vars(problem) if problem else None, list(free)])
+    return pack([_encoded_problem(problem), list(free)])
 
 
 def read_ran(message: Message, free: Collection[int]) -> tuple[Problem | None, list[int]]:

@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> Result:
-    """Grade a submission in a jail of this process. hidden: the recording that scores, where it is this student's own."""
+    """Grade a submission in a jail of this process. hidden: the recording that scores, where it is their own."""
     with _workplace(kit) as place:
         own = place.kit if hidden is None else replace(kit, hidden=hidden)
         return grade(own, submission, place.jail)

@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin, GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import CausalLMOutput
@@ -503,7 +510,11 @@ MLP = Exercise(
     parts={"c_fc": "gpt2.conv1d", "act": "gpt2.gelu", "c_proj": "gpt2.conv1d"},
     cases=[
         Case("no n_inner in the config", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
-        Case("n_inner is null", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"config": SMALL | {"n_inner": None}}),
+        Case(
+            "n_inner is null",
+            lambda draw: [draw.normal(2, few_tokens(draw), 24)],
+            {"config": SMALL | {"n_inner": None}},
+        ),
         Case("n_inner is 44", lambda draw: [draw.normal(2, tokens(draw), 30)], {"config": OTHER}),
         Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
@@ -643,7 +654,9 @@ MODEL = Exercise(
     parts={"h.*": "gpt2.block", "ln_f": "gpt2.layer_norm"},
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, tokens(draw))], {"config": SMALL}),
-        Case("as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}),
+        Case(
+            "as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}
+        ),
         Case(
             "other sizes, another eps",
             lambda draw: [draw.tokens(37, 3, other_tokens(draw))],

@@ -59,8 +59,8 @@ def prove(jail: Any) -> list[str]:
 def attempts(body: dict[str, Any]) -> list[str]:
     """Try everything; the names of what succeeded."""
     tries: dict[str, Callable[[], Any]] = {
-        "read a file of the host": lambda: open(body["canary"]).read(),
-        "write a file of the host": lambda: open(body["canary"], "w").write("written"),
+        "read a file of the host": lambda: Path(body["canary"]).read_text(),
+        "write a file of the host": lambda: Path(body["canary"]).write_text("written"),
         "list the grader's folder": lambda: os.listdir(Path(body["canary"]).parent),
         "see other processes": lambda: os.listdir("/proc/1"),
         "read /etc": lambda: os.listdir("/etc"),

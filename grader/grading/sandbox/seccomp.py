@@ -20,7 +20,7 @@ getitimer pause
 nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times getrusage getrlimit
 sched_yield sched_getaffinity sched_getparam sched_getscheduler getcpu getpriority
 uname sysinfo getrandom arch_prctl restart_syscall wait4 waitid
-""".split()
+"""
 
 _MAP_SHARED = 1
 _CLONE_THREAD = 0x00010000
@@ -34,7 +34,7 @@ def make_filter() -> Any:
     import pyseccomp as seccomp
 
     f = seccomp.SyscallFilter(seccomp.ERRNO(_EPERM))
-    for name in ALLOWED:
+    for name in ALLOWED.split():
         _allow(seccomp, f, name)
     # Memory is private: what is shared, RLIMIT_DATA does not count.
     _allow(seccomp, f, "mmap", seccomp.Arg(3, seccomp.MASKED_EQ, _MAP_SHARED, 0))

@@ -1,11 +1,11 @@
 """What can be seen from inside: Python, its packages without the reference, and the lesson's files. Nothing else.
 
-    /                 a small file system in memory, read-only
-    <Python>, <site-packages>, <grader>, system libraries     where they are outside, read-only
-    <site-packages>/transformers                              covered by an empty folder
-    /lesson           the lesson's files, without notebook and recording, read-only
-    /dev              null, zero, random, urandom
-    /scratch          the child's own, in memory, gone with it; /tmp leads there
+/                 a small file system in memory, read-only
+<Python>, <site-packages>, <grader>, system libraries     where they are outside, read-only
+<site-packages>/transformers                              covered by an empty folder
+/lesson           the lesson's files, without notebook and recording, read-only
+/dev              null, zero, random, urandom
+/scratch          the child's own, in memory, gone with it; /tmp leads there
 """
 
 import os
