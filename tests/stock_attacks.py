@@ -1,7 +1,8 @@
 """The attack suite against stock nbgrader, as a table beside this engine's: python tests/stock_attacks.py [NAME ...]
 
 Each attack is graded in a course of its own, after an honest student and before another, inside bubblewrap
-(apt install bubblewrap) with no network and a time limit. Those that would exhaust the machine are left out: stock nbgrader has no limits.
+(apt install bubblewrap) with no network and a time limit. Those that would exhaust the machine are left out:
+stock nbgrader has no limits.
 """
 
 import csv
@@ -11,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from attack_course import ATTACKS, LESSON, RIGHT, Attack, attack_with, canary, make_course, submit
+
 ROOT = Path(__file__).resolve().parent.parent
 
-from attack_course import ATTACKS, LESSON, RIGHT, Attack, attack_with, canary, make_course, submit
 
 SECONDS = 150
 EXHAUSTING = (
