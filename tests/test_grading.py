@@ -92,7 +92,7 @@ def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
     nbgrader("generate_feedback", LESSON, cwd=root)
     page = (root / "feedback" / "dan" / LESSON / "toy.html").read_text()
     assert "This is what comes out when the bias is left out." in page
-    assert "0 of 2 cases right that the notebook does not have" in page
+    assert "0 of 2 hidden cases right" in page
 
 
 # --- what is free, and what is not kept ---

@@ -135,7 +135,7 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
 
 def _hidden_headline(verdict: Verdict) -> str:
     right = sum(case.right for case in verdict.cases)
-    return f"{right} of {len(verdict.cases)} cases right that the notebook does not have"
+    return f"{right} of {len(verdict.cases)} hidden cases right"
 
 
 def _carried(verdict: Verdict) -> bool:
