@@ -18,3 +18,8 @@ c.CourseDirectory.ignore = [
 
 # A lesson may train or generate for a while; the stock limit is 30 seconds a cell.
 c.ExecutePreprocessor.timeout = 600
+
+# Submitted code never runs in a kernel: `nbgrader autograde` and the formgrader grade as `grader autograde` does.
+from grader.grading.nbgrader_plugin import install  # noqa: E402
+
+install(c)

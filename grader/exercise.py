@@ -17,11 +17,31 @@ from grader.tolerance import Tolerance
 
 
 class Draw:
-    """Random numbers that depend only on the words it was made from, on every machine alike."""
+    """Random numbers that depend only on the words it was made from, on every machine alike.
 
-    def __init__(self, *words: str) -> None:
+    varied: whether sizes vary too, as they do in a hidden recording; in the released one they are the usual ones.
+    """
+
+    def __init__(self, *words: str, varied: bool = False) -> None:
         seed = int.from_bytes(hashlib.sha256("\0".join(words).encode()).digest()[:7])
         self.generator = torch.Generator().manual_seed(seed)
+        self.varied = varied
+        self._sizes: dict[str, int] = {}
+
+    def size(self, name: str, usual: int, *others: int) -> int:
+        """A size of this case: `usual`, or one of all those given where sizes vary; the same for the same name.
+
+        Give only sizes with which the case still shows what it is there for: every mistake must differ
+        in some case, whatever is drawn.
+        """
+        if name not in self._sizes:
+            choices = (usual, *others) if self.varied else (usual,)
+            self._sizes[name] = choices[self._index(len(choices))]
+        return self._sizes[name]
+
+    def _index(self, count: int) -> int:
+        """A number below `count`. Where there is no choice nothing is drawn, so that no other number changes."""
+        return 0 if count == 1 else int(torch.randint(count, (1,), generator=self.generator))
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Standard normal values times `scale`: `shape`, float32."""
@@ -39,16 +59,20 @@ class Case:
     name: what a report calls it, as in "tiny inputs: all 96 values differ".
     args: draws what the module's forward (or the function) is called with: tensors, `ToyLM`, or JSON values.
     build: keyword arguments of the learner's class and of the reference; a dict called ``config``
-        reaches both as a `Config`. JSON values only.
+        reaches both as a `Config`. JSON values only. A function of the draw where they hold a size that varies.
     dtype: of the weights, and of the floating-point arguments.
     tolerance: where the one for the dtype does not fit (see tolerance.py).
     """
 
     name: str
     args: Callable[[Draw], Sequence[Any]]
-    build: Mapping[str, Any] = field(default_factory=dict)
+    build: Mapping[str, Any] | Callable[[Draw], Mapping[str, Any]] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     tolerance: Tolerance | None = None
+
+    def built(self, draw: Draw) -> Mapping[str, Any]:
+        """The build arguments with the draw's sizes."""
+        return self.build(draw) if callable(self.build) else self.build
 
 
 @dataclass(frozen=True)

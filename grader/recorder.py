@@ -1,9 +1,9 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
 import copy
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from grader.tolerance import agree, tolerance_for
 from grader.tracing import Call, copied, first_tensor, record_calls
 
 MAX_BYTES = 2_000_000
+TRIES = 5
 
 
 def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercise: None) -> Path:
@@ -54,32 +55,47 @@ def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercis
     return lesson.recording
 
 
-def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: None) -> Recording:
-    """As `record_lesson`, without writing."""
+def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: None, secret: str = "") -> Recording:
+    """As `record_lesson`, without writing.
+
+    secret: draws weights, inputs and sizes that nobody can foresee who does not know it; such a recording has no trace.
+    """
     exercises, trace = lesson.exercises()
     builder = Builder()
     encoded: dict[str, Any] = {}
     solutions = lesson.namespace()
     for exercise in exercises:
         progress(exercise.name)
-        with one_thread():
-            task, answer = record_exercise(lesson.name, exercise)
-        _require_right(task, answer, _solution(exercise, solutions))
-        mistakes = tuple(_record_mistake(lesson, exercise, task, mistake) for mistake in exercise.mistakes)
-        _require_distinct(exercise, answer, mistakes)
-        answer = Answer(**{**answer.__dict__, "mistakes": mistakes})
+        task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret)
         encoded[exercise.name] = builder.exercise(task, answer)
-    traced = next((e for e in exercises if e.name == trace), None)
+    traced = next((e for e in exercises if e.name == trace and not secret), None)
     header = {
         "format": FORMAT,
         "lesson": lesson.name,
-        "seed": "sha256 of the lesson, the exercise and the case",
+        "seed": f"sha256 of {'a secret, ' if secret else ''}the lesson, the exercise and the case",
         "versions": versions(),
         "made_from": made_from(lesson),
         "exercises": encoded,
         "trace": builder.trace(_trace_exercise(lesson.name, traced)) if traced else None,
     }
     return Recording(header, builder.tensors)
+
+
+def _record_with_mistakes(lesson: Lesson, exercise: Exercise, solution: Any, secret: str) -> tuple[Task, Answer]:
+    """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
+    for attempt in range(TRIES):
+        try:
+            with one_thread():
+                task, answer = record_exercise(lesson.name, exercise, f"{secret} {attempt}" if attempt else secret)
+            _require_right(task, answer, solution)
+            mistakes = tuple(_record_mistake(lesson, exercise, task, mistake) for mistake in exercise.mistakes)
+            _require_distinct(exercise, answer, mistakes)
+        except RecordingError:
+            if not secret or attempt == TRIES - 1:
+                raise
+        else:
+            break
+    return task, replace(answer, mistakes=mistakes)
 
 
 def versions() -> dict[str, str]:
@@ -115,7 +131,8 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
     cases, outputs, part_calls = [], [], []
     for case in exercise.cases:
         run = _record_function if exercise.function else _record_module
-        task_case, output, calls = run(exercise, case, Draw(secret, lesson, exercise.name, case.name))
+        draw = Draw(secret, lesson, exercise.name, case.name, varied=bool(secret))
+        task_case, output, calls = run(exercise, case, draw)
         if output.is_floating_point() and not output.isfinite().all():
             raise RecordingError(
                 f"{exercise.name}, case {case.name!r}: the reference gives values that are not finite."
@@ -130,7 +147,7 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         exercise.name,
         exercise.points,
         tuple(exercise.axes.split()),
-        tuple(exercise.sizes(case.build) for case in exercise.cases),
+        tuple(exercise.sizes(case.build) for case in cases),
         tuple(outputs),
         tuple(
             case.tolerance or tolerance_for(output.dtype) for case, output in zip(exercise.cases, outputs, strict=True)
@@ -147,12 +164,14 @@ def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
 
 
 def _record_function(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
+    build = case.built(draw)
     args = _arguments(case, draw)
     output = canonical(exercise.reference(*copy.deepcopy(args)))
-    return TaskCase(case.name, case.build, args, case.dtype, {}), output, ()
+    return TaskCase(case.name, build, args, case.dtype, {}), output, ()
 
 
 def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
+    build = case.built(draw)
     module = reference_module(exercise, case, draw)
     args = _arguments(case, draw)
     paths = [
@@ -167,8 +186,8 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
     output, calls = _run_reference(module, exercise, args, paths)
     weights = _weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
-    part_calls = tuple(dataclasses.replace(call, others=(), further=()) for call in calls)
-    return TaskCase(case.name, case.build, args, case.dtype, weights), output, part_calls
+    part_calls = tuple(replace(call, others=(), further=()) for call in calls)
+    return TaskCase(case.name, build, args, case.dtype, weights), output, part_calls
 
 
 def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
@@ -177,7 +196,7 @@ def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
     Parameters alone are cast: buffers such as RoPE's frequencies stay in float32, as they do when a checkpoint
     is loaded in bfloat16.
     """
-    module: nn.Module = exercise.reference(**configured(case.build))
+    module: nn.Module = exercise.reference(**configured(case.built(draw)))
     exercise.weights(module, draw)
     for parameter in module.parameters():
         parameter.data = parameter.data.to(case.dtype)
@@ -211,7 +230,7 @@ def _trace_exercise(lesson: str, exercise: Exercise) -> Trace:
     module = reference_module(exercise, case, draw)
     args = _arguments(case, draw)
     output, calls = _run_reference(module, exercise, args, None)
-    return Trace(case.build, _weights(module, exercise.renamed), args, calls, output, case.dtype)
+    return Trace(case.built(draw), _weights(module, exercise.renamed), args, calls, output, case.dtype)
 
 
 def trace_of(

@@ -394,31 +394,27 @@ class Builder:
             "weights": self.weights(case.weights),
         }
 
-    def exercise(self, task: Task, answer: Answer) -> dict[str, Any]:
-        """Keep an exercise whole."""
-        cases = [
-            self.task_case(case)
-            | {
-                "sizes": dict(sizes),
-                "output": self.tensor(output),
-                "tolerance": dataclasses.asdict(tolerance),
-                "part_calls": self.calls(calls),
-            }
-            for case, sizes, output, tolerance, calls in zip(
-                task.cases, answer.sizes, answer.outputs, answer.tolerances, answer.part_calls, strict=True
-            )
-        ]
-        mistakes = [
-            {"name": m.name, "hint": m.hint, "outputs": [self.tensor(output) for output in m.outputs]}
-            for m in answer.mistakes
-        ]
+    def task(self, task: Task) -> dict[str, Any]:
+        """Keep what a probe may see of an exercise; `Recording.task` reads it."""
         return {
             "solution": task.solution,
             "function": task.function,
             "differentiable": task.differentiable,
             "parts": dict(task.parts),
-            "points": answer.points,
-            "axes": " ".join(answer.axes),
-            "cases": cases,
-            "mistakes": mistakes,
+            "cases": [self.task_case(case) for case in task.cases],
         }
+
+    def exercise(self, task: Task, answer: Answer) -> dict[str, Any]:
+        """Keep an exercise whole."""
+        encoded = self.task(task)
+        known = zip(answer.sizes, answer.outputs, answer.tolerances, answer.part_calls, strict=True)
+        for case, (sizes, output, tolerance, calls) in zip(encoded["cases"], known, strict=True):
+            case["sizes"] = dict(sizes)
+            case["output"] = self.tensor(output)
+            case["tolerance"] = dataclasses.asdict(tolerance)
+            case["part_calls"] = self.calls(calls)
+        mistakes = [
+            {"name": m.name, "hint": m.hint, "outputs": [self.tensor(output) for output in m.outputs]}
+            for m in answer.mistakes
+        ]
+        return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}

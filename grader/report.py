@@ -33,7 +33,7 @@ _STYLES: dict[Kind, str] = {
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
     "bad": "color:var(--jp-error-color1,#b71c1c);font-weight:600",
     "text": "",
-    "hint": "border-left:3px solid var(--jp-brand-color1,#1976d2);padding-left:0.6em;margin:0.3em 0",
+    "hint": "border-left:3px solid var(--jp-brand-color1,#1976d2);padding-left:0.6em;margin-block:0.3em",
     "code": _CODE,
     "row_ok": f"{_CODE};color:var(--jp-success-color0,#1b7a2f)",
     "row_bad": f"{_CODE};color:var(--jp-error-color1,#b71c1c)",

@@ -39,6 +39,36 @@ SMALL: dict[str, Any] = {
 OTHER = SMALL | {"vocab_size": 37, "n_positions": 12, "n_embd": 30, "n_head": 5, "n_layer": 2, "n_inner": 44}
 
 
+# Sizes that a hidden recording varies, each apart from every other size of its case.
+def tokens(draw: Draw) -> int:
+    return draw.size("T", 7, 9, 10)
+
+
+def few_tokens(draw: Draw) -> int:
+    return draw.size("T", 5, 6, 9)
+
+
+def other_tokens(draw: Draw) -> int:
+    return draw.size("T", 5, 7, 8)
+
+
+def many_tokens(draw: Draw) -> int:
+    return draw.size("T", 11, 9, 8)
+
+
+def wide(draw: Draw) -> int:
+    return draw.size("D", 40, 36, 44)
+
+
+def narrow(draw: Draw) -> int:
+    return draw.size("D", 24, 20, 28)
+
+
+def norm_of(dim: Callable[[Draw], int]) -> Callable[[Draw], dict[str, Any]]:
+    """LayerNorm's arguments for a size that varies."""
+    return lambda draw: {"dim": dim(draw), "eps": 1e-5}
+
+
 def reference_config(config: Config) -> GPT2Config:
     """transformers' config for the learner's, with eager attention and without the tokens of GPT-2's vocabulary."""
     return GPT2Config(**config, bos_token_id=None, eos_token_id=None, attn_implementation="eager")
@@ -131,7 +161,7 @@ def generation_args(
 
 def far_from_zero(draw: Draw) -> list[Tensor]:
     """Tokens that have much in common: each head's scores are near one number, which may be 100 or -100."""
-    return [draw.normal(2, 1, 24, scale=9.0) + draw.normal(2, 7, 24, scale=0.2)]
+    return [draw.normal(2, 1, 24, scale=9.0) + draw.normal(2, tokens(draw), 24, scale=0.2)]
 
 
 LAYER_NORM = Exercise(
@@ -142,11 +172,19 @@ LAYER_NORM = Exercise(
     axes="B T D",
     sizes=lambda build: {"D": build["dim"]},
     cases=[
-        Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-5}),
+        Case("ordinary inputs", lambda draw: [draw.normal(2, tokens(draw), wide(draw))], norm_of(wide)),
         Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
-        Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-5}),
-        Case("tiny inputs, another eps", lambda draw: [draw.normal(2, 5, 24, scale=0.03)], {"dim": 24, "eps": 1e-3}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"dim": 24, "eps": 1e-5}, torch.bfloat16),
+        Case(
+            "tiny inputs",
+            lambda draw: [draw.normal(2, few_tokens(draw), narrow(draw), scale=1e-3)],
+            norm_of(narrow),
+        ),
+        Case(
+            "tiny inputs, another eps",
+            lambda draw: [draw.normal(2, few_tokens(draw), 24, scale=0.03)],
+            {"dim": 24, "eps": 1e-3},
+        ),
+        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"dim": 24, "eps": 1e-5}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -227,9 +265,9 @@ GELU = Exercise(
     points=3,
     axes="B T D",
     cases=[
-        Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 24)]),
-        Case("large inputs", lambda draw: [draw.normal(2, 5, 24, scale=4.0)]),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], dtype=torch.bfloat16),
+        Case("ordinary inputs", lambda draw: [draw.normal(2, tokens(draw), 24)]),
+        Case("large inputs", lambda draw: [draw.normal(2, few_tokens(draw), 24, scale=4.0)]),
+        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], dtype=torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -315,10 +353,10 @@ CONV1D = Exercise(
     axes="B T nf",
     sizes=lambda build: {"nf": build["nf"], "nx": build["nx"]},
     cases=[
-        Case("a rectangular weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 40, "nx": 24}),
-        Case("a square weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 24, "nx": 24}),
+        Case("a rectangular weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 40, "nx": 24}),
+        Case("a square weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 24, "nx": 24}),
         Case("no batch axis", lambda draw: [draw.normal(5, 24)], {"nf": 18, "nx": 24}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"nf": 40, "nx": 24}, torch.bfloat16),
+        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"nf": 40, "nx": 24}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -359,10 +397,10 @@ ATTENTION = Exercise(
     renamed=learners_name,
     parts={"c_attn": "gpt2.conv1d", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
-        Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(2, 11, 30)], {"config": OTHER}),
+        Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(2, many_tokens(draw), 30)], {"config": OTHER}),
         Case("scores far from 0", far_from_zero, {"config": SMALL}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -542,10 +580,14 @@ MLP = Exercise(
     renamed=learners_name,
     parts={"c_fc": "gpt2.conv1d", "act": "gpt2.gelu", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("no n_inner in the config", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
-        Case("n_inner is null", lambda draw: [draw.normal(2, 5, 24)], {"config": SMALL | {"n_inner": None}}),
-        Case("n_inner is 44", lambda draw: [draw.normal(2, 7, 30)], {"config": OTHER}),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("no n_inner in the config", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case(
+            "n_inner is null",
+            lambda draw: [draw.normal(2, few_tokens(draw), 24)],
+            {"config": SMALL | {"n_inner": None}},
+        ),
+        Case("n_inner is 44", lambda draw: [draw.normal(2, tokens(draw), 30)], {"config": OTHER}),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -604,13 +646,13 @@ BLOCK = Exercise(
     renamed=learners_name,
     parts={"ln_1": "gpt2.layer_norm", "attn": "gpt2.attention", "ln_2": "gpt2.layer_norm", "mlp": "gpt2.mlp"},
     cases=[
-        Case("7 tokens", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
+        Case("7 tokens", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
         Case(
             "small inputs, another eps",
-            lambda draw: [draw.normal(2, 11, 30, scale=0.03)],
+            lambda draw: [draw.normal(2, many_tokens(draw), 30, scale=0.03)],
             {"config": OTHER | {"layer_norm_epsilon": 1e-2}},
         ),
-        Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -723,13 +765,17 @@ MODEL = Exercise(
     parts={"h.*": "gpt2.block", "ln_f": "gpt2.layer_norm"},
     # Large eps: ln_f reads a stream of variance 4 to 19, where 1e-3 in place of 1e-5 hardly shows.
     cases=[
-        Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL | {"layer_norm_epsilon": 0.05}}),
+        Case(
+            "7 tokens",
+            lambda draw: [draw.tokens(53, 2, tokens(draw))],
+            {"config": SMALL | {"layer_norm_epsilon": 0.05}},
+        ),
         Case(
             "as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}
         ),
         Case(
             "other sizes, another eps",
-            lambda draw: [draw.tokens(37, 3, 5)],
+            lambda draw: [draw.tokens(37, 3, other_tokens(draw))],
             {"config": OTHER | {"layer_norm_epsilon": 0.02}},
         ),
     ],

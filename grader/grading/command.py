@@ -1,0 +1,125 @@
+"""What ``grader autograde`` shows: progress with the time that is left, and a table at the end."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from grader.errors import GraderError
+from grader.grading import engine
+from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.sandbox.limits import Limits
+
+MAX_CELL = 60
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The command's options."""
+
+    lesson: str
+    students: tuple[str, ...] = ()
+    workers: int = 2
+    force: bool = False
+    dask: str = ""
+    unsafe: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+def autograde(root: Path, chosen: Chosen) -> bool:
+    """Grade, show how it goes and what came of it; whether everything could be graded."""
+    console = Console(stderr=True)
+    if chosen.unsafe:
+        console.print("--unsafe: submitted code runs with your rights, and can do all that you can.", style="bold red")
+    _find_alembic()
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(f"grading {chosen.lesson}", total=None)
+        progress = engine.Progress(
+            total=lambda count: bar.update(task, total=count),
+            done=lambda _: bar.advance(task),
+            say=lambda text: bar.console.print(text),
+        )
+        with _settings(chosen) as settings:
+            results = grade_class(root, chosen.lesson, settings, progress)
+    Console().print(summary(results, chosen.unsafe))
+    return all(graded.result is not None for graded in results)
+
+
+def summary(results: list[Graded], unsafe: bool = False) -> Table:
+    """A row a student, and a line that counts them."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("student", "points", "of", "seconds", "what to know"):
+        table.add_column(heading, justify="right" if heading in ("points", "of", "seconds") else "left")
+    for graded in results:
+        table.add_row(*_row(graded))
+    fresh = sum(graded.fresh for graded in results)
+    failed = sum(graded.result is None for graded in results)
+    how = " without a jail" if unsafe else ""
+    table.caption = f"{fresh - failed} graded{how}, {len(results) - fresh} as before, {failed} could not be graded"
+    return table
+
+
+def _row(graded: Graded) -> tuple[str, ...]:
+    if graded.result is None:
+        return graded.student, "-", "-", "-", f"could not be graded: {graded.problem}"
+    result = graded.result
+    words = [w for w in (result.problem, *result.notes) if w]
+    if graded.manual:
+        words.insert(0, f"manual scores of an earlier submission were taken back: {', '.join(graded.manual)}")
+    note = words[0] if len(words) == 1 else f"{len(words)} notes: {words[0]}" if words else ""
+    note = note if len(note) <= MAX_CELL else note[: MAX_CELL - 3] + "..."
+    seconds = f"{result.seconds:.1f}" if graded.fresh else "as before"
+    return graded.student, f"{result.points:g}", f"{result.max_points:g}", seconds, note
+
+
+def _find_alembic() -> None:
+    """nbgrader runs `alembic` when it makes a gradebook, and looks for it on PATH."""
+    folder = str(Path(sys.executable).parent)
+    if folder not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PATH")]))
+
+
+@contextlib.contextmanager
+def _settings(chosen: Chosen) -> Iterator[Settings]:
+    settings = Settings(
+        students=chosen.students,
+        workers=chosen.workers,
+        force=chosen.force,
+        jail="none" if chosen.unsafe else "namespaces",
+        limits=chosen.limits,
+    )
+    if not chosen.dask:
+        yield settings
+        return
+    client = _dask_client(chosen.dask)
+    with client:
+        workers = max(sum(client.nthreads().values()), 1)
+        yield replace(settings, executor=client.get_executor(), workers=workers, share=_scattered(client))
+
+
+def _dask_client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise GraderError("--dask needs Dask: pip install 'from-scratch-to-scale[dask]'") from None
+    try:
+        return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError, ValueError) as error:
+        raise GraderError(f"no Dask scheduler answers at {address}: {error}") from None
+
+
+def _scattered(client: Any) -> Any:
+    """Send the kit to every worker once, and jobs a reference to it."""
+    return lambda kit: client.scatter(kit, broadcast=True)

@@ -1,0 +1,243 @@
+"""Grade a class: read every submission, grade what is new, store it, and leave a journal of all of it."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from grader.errors import GraderError
+from grader.grading.journal import Journal, key_of, open_journal
+from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
+from grader.grading.run import Result
+from grader.grading.sandbox.jail import Kind
+from grader.grading.sandbox.limits import Limits
+from grader.grading.store import Store, open_store
+from grader.grading.submission import Submission, digest_of, read_submission
+from grader.grading.worker import close_jails, grade_one, prove_jail
+
+CONFIG = "nbgrader_config.py"
+JOURNALS = "journal"
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One student's row in the summary. fresh: whether it was graded now. problem: why it could not be graded."""
+
+    student: str
+    result: Result | None
+    fresh: bool
+    problem: str = ""
+    manual: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes. students: only these. force: grade again what is graded. jail: "none" for no jail.
+
+    workers: how many at once. executor: where; threads of this process by default. share: makes of the kit what
+    the executor is to be given, where that is not the kit itself.
+    """
+
+    students: tuple[str, ...] = ()
+    workers: int = 2
+    force: bool = False
+    jail: Kind = "namespaces"
+    limits: Limits = field(default_factory=Limits)
+    executor: Executor | None = None
+    share: Callable[[Kit], Any] = lambda kit: kit
+
+
+@dataclass
+class Progress:
+    """Whom to tell how a run goes: how many there are to grade, and each that is done."""
+
+    total: Callable[[int], None] = lambda count: None
+    done: Callable[[Graded], None] = lambda graded: None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class _Job:
+    student: str
+    submission: Submission
+    key: str
+    hidden: Path | None
+    keep_manual: bool
+
+
+def grade_class(
+    root: Path, lesson: str, settings: Settings, progress: Progress | None = None, config: Config | None = None
+) -> list[Graded]:
+    """Grade the submissions of a lesson below `root` and store them through nbgrader.
+
+    config: nbgrader's; by default that of the course's nbgrader_config.py.
+    Raises GraderError where the lesson or the jail can't be had, and then no score has changed.
+    """
+    progress = progress or Progress()
+    config = config or _config(root)
+    kit = _kit(root, lesson, settings, config)
+    torch.set_num_threads(1)
+    with open_journal(root / JOURNALS / f"{lesson}.jsonl") as journal, open_store(root, config, kit.plan) as store:
+        students = list(settings.students) or store.students()
+        if not students:
+            raise GraderError(f"Nobody has submitted {lesson}: there is no {store.submitted('STUDENT')}.")
+        if kit.hidden is None and not (root / HIDDEN / lesson).is_dir():
+            progress.say(
+                f"No hidden recording: {lesson} is graded on the cases that students have, answers included."
+                f" Make one with: grader record --secret FILE {lesson}"
+            )
+        try:
+            return _ClassRun(root, kit, journal, store, settings, progress).all(students)
+        finally:
+            close_jails()
+
+
+def kit_of(root: Path, lesson: str, student: str, config: Config) -> tuple[Kit, bytes | None]:
+    """What it takes to grade one student's submission, and the hidden recording that is theirs alone."""
+    own = root / HIDDEN / lesson / f"{student}.safetensors"
+    return _kit(root, lesson, Settings(), config), own.read_bytes() if own.exists() else None
+
+
+def _config(root: Path) -> Config:
+    if not (root / CONFIG).is_file():
+        raise GraderError(f"{root} has no {CONFIG}, which says where nbgrader keeps things. Is it the course's folder?")
+    return PyFileConfigLoader(CONFIG, path=str(root)).load_config()
+
+
+def _kit(root: Path, lesson: str, settings: Settings, config: Config) -> Kit:
+    released = root / str(config.CourseDirectory.get("release_directory", "release")) / lesson
+    if not released.is_dir():
+        raise GraderError(f"there is no released lesson {released}. Is its name right, and was it built?")
+    hidden = root / HIDDEN / f"{lesson}.safetensors"
+    return pack_kit(released, hidden if hidden.exists() else None, settings.limits, settings.jail)
+
+
+class _ClassRun:
+    def __init__(
+        self, root: Path, kit: Kit, journal: Journal, store: Store, settings: Settings, progress: Progress
+    ) -> None:
+        self._root, self._kit, self._journal, self._store = root, kit, journal, store
+        self._settings, self._progress = settings, progress
+        self._engine = engine_version()
+        store.prepare()
+
+    def all(self, students: Sequence[str]) -> list[Graded]:
+        """Grade and store every student's submission; results in the students' order."""
+        self._progress.total(len(students))
+        found: dict[str, Graded] = {}
+        pending = []
+        for student in students:
+            job = self._job(student)
+            result = None if self._settings.force else self._journal.result(student, job.key)
+            if result is None:
+                pending.append(job)
+            elif self._journal.is_stored(student, job.key) and self._store.autograded(student).is_dir():
+                found[student] = self._tell(Graded(student, result, fresh=False))
+            else:
+                found[student] = self._tell(self._save(job, result, fresh=False))
+        if pending:
+            prove_jail(self._kit)  # before any score changes
+            known = self._store.known()
+            for job in pending:
+                if job.student in known:
+                    self._withdraw(job)
+        for graded in self._grade(pending):
+            found[graded.student] = self._tell(graded)
+        return [found[student] for student in students]
+
+    def _tell(self, graded: Graded) -> Graded:
+        self._progress.done(graded)
+        return graded
+
+    def _job(self, student: str) -> _Job:
+        plan = self._kit.plan
+        submission = read_submission(self._store.submitted(student) / f"{plan.name}.ipynb", plan)
+        hidden: Path | None = self._root / HIDDEN / plan.lesson / f"{student}.safetensors"
+        recording = self._kit.recording_digest
+        if hidden is not None and hidden.exists():
+            require_current(hidden, self._kit.public_recording.header["made_from"])
+            recording = digest_of(self._kit.public + b"\0" + hidden.read_bytes())
+        else:
+            hidden = None
+        key = key_of(
+            lesson=plan.lesson,
+            plan=plan.digest,
+            submission=submission.digest,
+            recording=recording,
+            engine=self._engine,
+            jail=self._kit.jail,
+            limits=repr(self._kit.limits),
+        )
+        keep_manual = self._journal.stored_submission(student) == submission.digest
+        return _Job(student, submission, key, hidden, keep_manual)
+
+    def _withdraw(self, job: _Job) -> None:
+        """An earlier submission's scores end here, whatever happens to this one."""
+        taken = self._store.withdraw(job.student, keep_manual=job.keep_manual)
+        self._journal.withdrawn(job.student, "a newer submission is to be graded", manual=taken)
+
+    def _grade(self, pending: Sequence[_Job]) -> Iterator[Graded]:
+        """Grade jobs, a few of them at once so that memory stays flat; in the order in which they are done."""
+        with contextlib.ExitStack() as stack:
+            executor = self._settings.executor
+            if executor is None:
+                executor = stack.enter_context(ThreadPoolExecutor(self._settings.workers))
+            kit = self._settings.share(self._kit)
+            waiting = list(reversed(pending))
+            running: dict[Future[Result], tuple[_Job, int]] = {}
+            while waiting or running:
+                while waiting and len(running) < 2 * self._settings.workers:
+                    self._submit(executor, kit, waiting.pop(), 0, running)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job, tries = running.pop(future)
+                    try:
+                        graded = self._keep(job, future.result())
+                    except GraderError:
+                        for other in running:
+                            other.cancel()
+                        raise
+                    except (Exception, CancelledError) as error:  # a lost worker, or a fault of the engine's own
+                        if tries < RETRIES:
+                            self._submit(executor, kit, job, tries + 1, running)
+                        else:  # the others are graded all the same
+                            yield self._failed(job, f"{type(error).__name__}: {error}")
+                    else:
+                        yield graded
+
+    def _submit(
+        self, executor: Executor, kit: Any, job: _Job, tries: int, running: dict[Future[Result], tuple[_Job, int]]
+    ) -> None:
+        hidden = job.hidden.read_bytes() if job.hidden else None
+        running[executor.submit(grade_one, kit, job.submission, hidden)] = (job, tries)
+
+    def _failed(self, job: _Job, problem: str) -> Graded:
+        self._journal.withdrawn(job.student, problem)
+        return Graded(job.student, None, fresh=True, problem=problem)
+
+    def _keep(self, job: _Job, result: Result) -> Graded:
+        about = {
+            "submission": job.submission.digest,
+            "lesson": self._kit.plan.lesson,
+            "plan": self._kit.plan.digest,
+            "recording": self._kit.recording_digest,
+            "hidden": job.hidden is not None or self._kit.hidden is not None,
+            "engine": self._engine,
+            "jail": self._kit.jail,
+        }
+        self._journal.graded(job.student, job.key, result, about)
+        return self._save(job, result, fresh=True)
+
+    def _save(self, job: _Job, result: Result, *, fresh: bool) -> Graded:
+        stored = self._store.store(job.student, job.submission, result, keep_manual=job.keep_manual)
+        self._journal.stored(
+            job.student, job.key, job.submission.digest, score=stored.score, manual=dict(stored.manual)
+        )
+        return Graded(job.student, result, fresh, manual=tuple(stored.manual))

@@ -1,0 +1,139 @@
+"""The audit log: every verdict, by whom and when and in which jail, and every score that it replaced.
+
+One JSON object a line in ``journal/<lesson>.jsonl``; lines are added and never changed. It is what lets a run that
+was killed go on where it was, and an unchanged submission be graded for free.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from grader.errors import GraderError
+from grader.grading.run import ExerciseResult, Result
+from grader.report import Line
+
+
+def key_of(**parts: str) -> str:
+    """What a grade depends on, in one hash: the same key, the same grade."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Journal:
+    """The journal of one lesson, open for one run. Use `open_journal`."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._results: dict[tuple[str, str], int] = {}
+        self._stored: dict[str, str] = {}
+        self._submissions: dict[str, str] = {}
+        for offset, entry in _entries(path):
+            self._index(offset, entry)
+
+    def result(self, student: str, key: str) -> Result | None:
+        """What a student's submission was given under this key, if it was graded."""
+        offset = self._results.get((student, key))
+        if offset is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return _decoded(json.loads(file.readline())["result"])
+
+    def is_stored(self, student: str, key: str) -> bool:
+        """Whether the gradebook holds the grade under this key, and nothing newer."""
+        return self._stored.get(student) == key
+
+    def stored_submission(self, student: str) -> str | None:
+        """The digest of the submission whose grade the gradebook holds; None where that is not known."""
+        return self._submissions.get(student)
+
+    def graded(self, student: str, key: str, result: Result, about: Mapping[str, Any]) -> None:
+        """Write down a verdict."""
+        self._add({"entry": "graded", "student": student, "key": key, **about, "result": _encoded(result)})
+
+    def stored(self, student: str, key: str, submission: str, **about: Any) -> None:
+        """Write down that a grade is in the gradebook."""
+        self._add({"entry": "stored", "student": student, "key": key, "submission": submission, **about})
+
+    def withdrawn(self, student: str, why: str, **about: Any) -> None:
+        """Write down that the scores in the gradebook were set to 0."""
+        self._add({"entry": "withdrawn", "student": student, "why": why, **about})
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": _who(), **entry}
+        offset = os.lseek(self._fd, 0, os.SEEK_END)
+        os.write(self._fd, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        self._index(offset, entry)
+
+    def _index(self, offset: int, entry: dict[str, Any]) -> None:
+        kind, student = entry.get("entry"), entry.get("student", "")
+        if kind == "graded":
+            self._results[student, entry["key"]] = offset
+        elif kind == "stored":
+            self._stored[student] = entry["key"]
+            self._submissions[student] = entry["submission"]
+        elif kind == "withdrawn":
+            self._stored.pop(student, None)
+
+
+@contextlib.contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """The journal at `path`. Raises GraderError while another run has it open."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GraderError(f"Another run is grading this lesson: it has {path} open. Wait for it to end.") from None
+        _end_last_line(fd)
+        yield Journal(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _end_last_line(fd: int) -> None:
+    """A run that was killed while it wrote leaves half a line: what is added starts on its own."""
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        os.write(fd, b"\n")
+
+
+def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):  # half a line
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    yield offset, entry
+            offset += len(line)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+def _encoded(result: Result) -> dict[str, Any]:
+    return dataclasses.asdict(result)
+
+
+def _decoded(encoded: dict[str, Any]) -> Result:
+    exercises = tuple(
+        ExerciseResult(**{**e, "lines": tuple(Line(**line) for line in e["lines"])}) for e in encoded["exercises"]
+    )
+    return Result(**{**encoded, "exercises": exercises, "notes": tuple(encoded["notes"]), "ran": tuple(encoded["ran"])})

@@ -1,0 +1,103 @@
+"""All that is needed to grade submissions of one lesson, in a form that another process or machine can be sent."""
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from grader.errors import GraderError
+from grader.grading.plan import Plan, read_plan
+from grader.grading.sandbox.jail import Kind, lesson_view
+from grader.grading.sandbox.limits import Limits
+from grader.recording import FILE_NAME, Recording
+
+HIDDEN = "hidden"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A lesson to be graded.
+
+    public: the released recording, whose answers students have. hidden: the one that scores, where there is one.
+    files: what submissions may read, as a tar archive. jail: "none" for no jail at all.
+    """
+
+    plan: Plan
+    public: bytes
+    hidden: bytes | None
+    files: bytes
+    limits: Limits = field(default_factory=Limits)
+    jail: Kind = "namespaces"
+
+    @cached_property
+    def public_recording(self) -> Recording:
+        """The released recording."""
+        return _recording(self.public)
+
+    @cached_property
+    def hidden_recording(self) -> Recording | None:
+        """The recording that scores, where it is not the released one."""
+        return None if self.hidden is None else _recording(self.hidden)
+
+    @cached_property
+    def recording_digest(self) -> str:
+        """What scored."""
+        return hashlib.sha256(self.public + b"\0" + (self.hidden or b"")).hexdigest()
+
+    def unpack_files(self, into: Path) -> Path:
+        """Write what submissions may read to a folder."""
+        into.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(self.files)) as archive:
+            archive.extractall(into, filter="data")
+        into.chmod(0o755)
+        return into
+
+
+def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: Kind = "namespaces") -> Kit:
+    """The kit of a released lesson. Raises GraderError where notebook or recording can't be used."""
+    plan = read_plan(released)
+    public = released / FILE_NAME
+    made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words
+    if hidden is not None:
+        require_current(hidden, made_from)
+    with tempfile.TemporaryDirectory() as folder:
+        view = lesson_view(released, Path(folder) / "lesson")
+        files = io.BytesIO()
+        with tarfile.open(fileobj=files, mode="w") as archive:
+            archive.add(view, ".")
+    return Kit(
+        plan, public.read_bytes(), hidden.read_bytes() if hidden else None, files.getvalue(), limits or Limits(), jail
+    )
+
+
+def require_current(hidden: Path, made_from: object) -> None:
+    """Raise GraderError unless a hidden recording was made from the same sources as the released one."""
+    if Recording.read(hidden).header["made_from"] != made_from:
+        raise GraderError(
+            f"{hidden} was recorded before the lesson's solutions or exercises changed: make it again with"
+            " `grader record --secret FILE LESSON`, and the same secret."
+        )
+
+
+def _recording(content: bytes) -> Recording:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE_NAME
+        path.write_bytes(content)
+        return Recording.read(path)
+
+
+def engine_version() -> str:
+    """The engine's version, and a digest of its code: what is graded by other code is graded anew."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    try:
+        number = version("from-scratch-to-scale")
+    except PackageNotFoundError:
+        number = "0"
+    return f"{number}+{digest.hexdigest()[:12]}"

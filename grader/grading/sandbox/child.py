@@ -1,0 +1,131 @@
+"""What runs in a jailed child: cells, and the probe. It is told what to do on its channel and answers there."""
+
+import contextlib
+import gc
+import linecache
+import os
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from grader.grading import wire
+from grader.grading.frames import Message, pack, receive, send, unpack
+from grader.grading.sandbox import confinement
+from grader.grading.sandbox.needed import needed, plain_python
+from grader.probe import Observation, Problem, feed_parts, learner_traceback, probe, quietly, replace_parts
+from grader.recording import Task, TaskCase
+
+MODULE = "__main__"
+NEVER = float(1 << 40)  # a deadline: the grader keeps the time
+MAX_COMMAND = 1 << 30
+
+
+def warm_up() -> None:
+    """Use once what every child uses, so that no child has to be the first."""
+    weights = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    build = {"in_features": 2, "out_features": 2}
+    case = TaskCase("warm", build, (torch.ones(1, 2),), torch.float32, weights)
+    task = Task("warm", "Linear", False, True, {}, (case,))
+    wire.observed(probe(wire.asked(unpack(wire.ask("probe", task))), nn.Linear))
+    linecache.checkcache()
+
+
+def fail_to_start(fd: int, error: Exception) -> None:
+    """Say why this is no jail. No submitted code has run."""
+    send(fd, pack({"error": f"{type(error).__name__}: {error}"}), NEVER)
+
+
+def serve(fd: int) -> None:
+    """Do what comes on the channel until it ends."""
+    sys.modules["transformers"] = None  # type: ignore[assignment]  # importing it fails at once
+    torch.manual_seed(int.from_bytes(os.urandom(4)))
+    module = ModuleType(MODULE)
+    sys.modules[MODULE] = module
+    gc.disable()  # a collection would copy every page that the fork shares
+    send(fd, pack({"ready": True}), NEVER)
+    state = _State(module.__dict__)
+    while True:
+        message = unpack(receive(fd, MAX_COMMAND, NEVER))
+        send(fd, _answer(message, state), NEVER)
+
+
+@dataclass
+class _State:
+    """What a child knows. free: the student's own cells that have not run. problems: what stopped solution cells."""
+
+    namespace: dict[str, Any]
+    free: list[tuple[int, str]] = field(default_factory=list)
+    problems: dict[str, Problem] = field(default_factory=dict)
+
+
+def _answer(message: Message, state: _State) -> bytes:
+    do = message.body["do"]
+    if do == "cell":
+        return _run_part(message.body, state)
+    if do == "escape":
+        return pack(confinement.attempts(message.body))
+    task = wire.asked(message)
+    if task.solution not in state.namespace:
+        return _undefined(do, task, state.problems.get(task.exercise))
+    target = state.namespace[task.solution]
+    if do == "feed":
+        return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
+    if do == "replace":
+        return wire.replaced(replace_parts(task, target, wire.asked_outputs(message)))
+    return wire.observed(probe(task, target))
+
+
+def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:
+    if do != "probe":
+        return pack([])
+    problem = problem or Problem("target", f"the cell does not define `{task.solution}`")
+    return wire.observed([Observation(case.name, problem=problem) for case in task.cases])
+
+
+def _run_part(body: dict[str, Any], state: _State) -> bytes:
+    """Run a solution (or one of the instructor's cells) and before it the student's own cells that it needs."""
+    state.free += [(index, plain_python(source)) for index, source in body["free"]]
+    if body["source"] is None:
+        return wire.ran(None, [])
+    exercise = body["exercise"]
+    source = plain_python(body["source"]) if exercise else body["source"]
+    before = needed(source, state.free) if exercise else []
+    state.free = [cell for cell in state.free if cell not in before]
+    for _, text in before:
+        _run_cell(f"cell before {body['title']}", text, state.namespace)
+    problem = _run_cell(body["title"], source, state.namespace)
+    if problem and exercise:
+        state.problems[exercise] = problem
+    return wire.ran(problem, [index for index, _ in before])
+
+
+def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | None:
+    """Run a cell as a notebook would; what it raises ends it, and is returned."""
+    filename = f"<{title}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    try:
+        code = compile(source, filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Problem("syntax", f"the cell is not valid Python: {_syntax(error)}")
+    with quietly([]):
+        try:
+            exec(code, namespace)
+        except SystemExit as error:  # ends a cell in a notebook, and not the kernel
+            return Problem("exception", "the cell called exit", learner_traceback(error))
+        except MemoryError:
+            return Problem("memory", "the cell needs more memory than there is")
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                return Problem("exception", f"the cell raised {type(error).__name__}", learner_traceback(error))
+            return Problem("exception", "the cell raised an error that can't be shown")
+    return None
+
+
+def _syntax(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.msg}, line {error.lineno}: {(error.text or '').strip()}"
+    return str(error) or type(error).__name__

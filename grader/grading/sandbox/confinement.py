@@ -1,0 +1,162 @@
+"""Escapes that are tried at the start of a run: a jail that lets one succeed is not used.
+
+`prove` runs outside: it sets up what is to be reached, has a child try, and looks for itself. `attempts` runs
+inside; it is this project's code, in the same jail in which submitted code will run.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import mmap
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grader.grading.frames import FrameError, pack
+
+SECONDS = 20
+
+
+def prove(jail: Any) -> list[str]:
+    """Let a child of the jail try to escape; returns what succeeded, and is empty where the jail holds."""
+    with tempfile.TemporaryDirectory(prefix="grader-canary-") as folder, contextlib.ExitStack() as stack:
+        canary = Path(folder, "secret.txt")
+        canary.write_text(secret := secrets.token_hex(16))
+        Path(folder).chmod(0o777)
+        canary.chmod(0o666)
+        network = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        local = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract = f"\0grader-{secrets.token_hex(8)}" if sys.platform.startswith("linux") else f"{folder}/socket"
+        local.bind(abstract)
+        local.listen()
+        body = {
+            "do": "escape",
+            "canary": str(canary),
+            "port": network.getsockname()[1],
+            "abstract": abstract,
+            "pid": os.getpid(),
+        }
+        with jail.child() as child:
+            try:
+                succeeded = child.ask(pack(body), time.monotonic() + SECONDS).body
+            except FrameError as error:
+                succeeded = [f"the trial itself did not end ({error})"]
+        if canary.read_text() != secret:
+            succeeded.append("write the canary file")
+        if [path.name for path in Path(folder).iterdir() if path.name not in ("secret.txt", "socket")]:
+            succeeded.append("write beside the canary file")
+    return [str(name) for name in succeeded]
+
+
+def attempts(body: dict[str, Any]) -> list[str]:
+    """Try everything; the names of what succeeded."""
+    tries: dict[str, Callable[[], Any]] = {
+        "read a file of the host": lambda: Path(body["canary"]).read_text(),
+        "write a file of the host": lambda: Path(body["canary"]).write_text("written"),
+        "list the grader's folder": lambda: os.listdir(Path(body["canary"]).parent),
+        "see other processes": lambda: os.listdir("/proc/1"),
+        "read /etc": lambda: os.listdir("/etc"),
+        "read a home folder": lambda: _any_entry("/home", "/root/.ssh", "/root/.bashrc"),
+        "write Python's packages": lambda: _write(Path(sys.modules["torch"].__file__ or "").parent / "escaped"),
+        "write the lesson": lambda: _write(Path.cwd() / "escaped"),
+        "write the root": lambda: _write(Path("/escaped")),
+        "open a socket": lambda: socket.socket().close(),
+        "reach the network": lambda: socket.create_connection(("127.0.0.1", body["port"]), 1).close(),
+        "reach a local socket": lambda: _connect(body["abstract"]),
+        "start a process": _fork,
+        "execute a program": lambda: os.execv("/bin/sh", ["sh", "-c", "exit"]),
+        "signal the grader": lambda: os.kill(body["pid"], 0),
+        "signal the process that forked this one": lambda: os.kill(os.getppid() or body["pid"], signal.SIGUSR1),
+        "become root": lambda: os.setuid(0),
+        "get a namespace": lambda: _system_call("unshare", 0x10000000),
+        "mount": lambda: _system_call("mount", b"tmpfs", b"/scratch", b"tmpfs", 0, None),
+        "leave the root": lambda: os.chroot("/scratch"),
+        "trace": lambda: _system_call("ptrace", 0, 0, 0, 0),
+        "keep a descriptor": _descriptors,
+        "use shared memory": lambda: mmap.mmap(-1, 1 << 20).close(),
+        "raise a limit": _raise_limit,
+        "use 4 GB": lambda: len(bytearray(4 << 30)),
+        "fill the disk": lambda: Path("/scratch/full").write_bytes(bytes(64 << 20)),
+        "start 100 threads": _threads,
+        "import transformers": lambda: importlib.import_module("transformers"),
+        "import transformers once more": _import_transformers,
+        "keep an environment variable": lambda: os.environ["PATH"],
+    }
+    return [name for name, attempt in tries.items() if _succeeds(attempt)]
+
+
+def _succeeds(attempt: Callable[[], Any]) -> bool:
+    try:
+        return attempt() is not False
+    except (OSError, MemoryError, ImportError, KeyError, RuntimeError, AttributeError, ValueError):
+        return False
+
+
+def _any_entry(*folders: str) -> bool:
+    return any(os.path.exists(folder) for folder in folders)
+
+
+def _write(path: Path) -> None:
+    path.write_text("escaped")
+
+
+def _connect(address: str) -> None:
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(address)
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _system_call(name: str, *arguments: Any) -> bool:
+    function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    return bool(function(*arguments) == 0)
+
+
+def _descriptors() -> bool:
+    """Whether there is a descriptor besides /dev/null and the channel."""
+    for fd in range(4, 4096):
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            return True
+    return False
+
+
+def _raise_limit() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _threads() -> bool:
+    stop = threading.Event()
+    started = []
+    try:
+        for _ in range(100):
+            thread = threading.Thread(target=stop.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    finally:
+        stop.set()
+        for thread in started:
+            thread.join()
+    return True
+
+
+def _import_transformers() -> bool:
+    """Past the block in sys.modules, to the files themselves."""
+    blocked = sys.modules.pop("transformers", None)
+    try:
+        return hasattr(importlib.import_module("transformers"), "GPT2Model")
+    finally:
+        sys.modules["transformers"] = blocked  # type: ignore[assignment]

@@ -1,0 +1,231 @@
+"""The grader's side of the jail: start the warm process, open a child, talk to it, and see it end."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from grader.errors import GraderError
+from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
+from grader.grading.sandbox.limits import MB, Limits
+
+Kind = Literal["namespaces", "none"]
+
+START_SECONDS = 120
+FORK_SECONDS = 20
+PACKAGE_ROOT = Path(__file__).resolve().parents[3]
+
+HOW_TO = (
+    "Grading needs Linux with user namespaces and libseccomp (sudo apt install libseccomp2; pip install"
+    " '.[grading]'). docs/grading.md has a container recipe for other systems. To run submitted code here with"
+    " nothing around it: --unsafe."
+)
+
+
+class JailError(GraderError):
+    """The jail can't be had, or does not hold."""
+
+
+class ZygoteLost(Exception):
+    """The warm process is gone; what it was doing can be done again."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: by which signal or with which code (0 where it was stopped from outside), and what it used."""
+
+    signal: int
+    code: int
+    cpu: float
+    memory_mb: int
+
+
+class Jail:
+    """A warm process, and one child at a time.
+
+    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone.
+    """
+
+    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: Kind = "namespaces") -> None:
+        self.limits = limits or Limits()
+        self.kind: Kind = kind
+        self._lesson_files = lesson_files
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._mount_point: Path | None = None
+
+    def start(self) -> None:
+        """Start the warm process. Raises JailError where there can't be one."""
+        if self._process is not None:
+            return
+        if not sys.platform.startswith("linux") and self.kind == "namespaces":
+            raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._mount_point = Path(tempfile.mkdtemp(prefix="grader-jail-"))
+        settings = {
+            "limits": dataclasses.asdict(self.limits),
+            "jailed": self.kind == "namespaces",
+            "lesson": str(self._lesson_files.resolve()),
+            "mount_point": str(self._mount_point.resolve()),
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "grader.grading.sandbox.zygote", str(theirs.fileno()), json.dumps(settings)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=_environment(),
+            )
+        self._control = ours
+        try:
+            answer = self._hear(START_SECONDS)
+        except ZygoteLost:
+            said = self._last_words()
+            self.close()
+            raise JailError(f"The jail's process did not start: {said}. {HOW_TO}") from None
+        if "error" in answer:
+            self.close()
+            raise JailError(f"The jail can't be had here: {answer['error']}. {HOW_TO}")
+
+    def close(self) -> None:
+        """End the warm process and its child."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            self._process.kill()
+            self._process.wait()
+            if self._process.stderr:
+                self._process.stderr.close()
+        if self._mount_point is not None:
+            with contextlib.suppress(OSError):
+                self._mount_point.rmdir()
+        self._process = self._control = self._mount_point = None
+
+    @property
+    def pid(self) -> int | None:
+        """The warm process."""
+        return self._process.pid if self._process else None
+
+    @contextlib.contextmanager
+    def child(self) -> Iterator["Child"]:
+        """A new child, killed at the end. Raises JailError, and ZygoteLost where the warm process was killed."""
+        self.start()
+        assert self._control is not None
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                try:
+                    socket.send_fds(self._control, [b'{"do": "fork"}'], [theirs.fileno()])
+                except OSError:
+                    raise self._lost() from None
+            answer = self._hear(FORK_SECONDS)
+            if "error" in answer:
+                raise JailError(f"The jail can't be had here: {answer['error']}. {HOW_TO}")
+            child = Child(self, ours, answer["pid"])
+            try:
+                self._greet(child)
+                yield child
+            finally:
+                child.finish()
+
+    def _greet(self, child: "Child") -> None:
+        """Wait until the child has locked itself in. No submitted code has run in it yet."""
+        try:
+            hello = child.hear(time.monotonic() + FORK_SECONDS)
+        except FrameError:
+            raise self._lost() from None
+        if "error" in hello.body:
+            raise JailError(f"The jail can't be had here: {hello.body['error']}. {HOW_TO}")
+
+    def finish(self) -> Ended:
+        """Kill the child. Raises ZygoteLost."""
+        assert self._control is not None
+        try:
+            self._control.send(b'{"do": "finish"}')
+        except OSError:
+            raise self._lost() from None
+        return Ended(**self._hear(FORK_SECONDS))
+
+    def _hear(self, seconds: float) -> dict[str, Any]:
+        assert self._control is not None
+        self._control.settimeout(seconds)
+        try:
+            answer: dict[str, Any] = json.loads(self._control.recv(1 << 12))
+        except (OSError, ValueError):
+            raise self._lost() from None
+        return answer
+
+    def _lost(self) -> ZygoteLost:
+        return ZygoteLost("the warm process is gone")
+
+    def _last_words(self) -> str:
+        assert self._process is not None and self._process.stderr is not None
+        self._process.kill()
+        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class Child:
+    """One jailed child. What it says is not to be trusted."""
+
+    def __init__(self, jail: Jail, channel: socket.socket, pid: int) -> None:
+        self.pid = pid
+        self.ended: Ended | None = None
+        self.tainted = False  # whether submitted code has run in it
+        self._jail = jail
+        self._channel = channel
+
+    def ask(self, command: bytes, deadline: float) -> Message:
+        """Its answer to a command. Raises FrameTimeout, FrameEnd where it is gone, FrameError for nonsense."""
+        send(self._channel.fileno(), command, deadline)
+        return self.hear(deadline)
+
+    def hear(self, deadline: float) -> Message:
+        """The next message from it."""
+        return unpack(receive(self._channel.fileno(), self._jail.limits.answer_mb * MB, deadline))
+
+    def finish(self) -> Ended:
+        """Kill it, with all that it started; how it ended, where it had ended by itself."""
+        if self.ended is None:
+            self.ended = self._jail.finish()
+        return self.ended
+
+
+def _environment() -> dict[str, str]:
+    """The warm process gets nothing of the grader's environment but what Python needs to start."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    paths = [str(PACKAGE_ROOT), *(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
+    return kept | {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def lesson_view(lesson_folder: Path, into: Path, left_out: tuple[str, ...] = ("*.ipynb", "*.safetensors")) -> Path:
+    """A copy of the files that a lesson's cells may read: everything released but notebooks and recordings."""
+    shutil.copytree(lesson_folder, into, ignore=shutil.ignore_patterns(*left_out, ".*", "*.py", "__pycache__"))
+    into.chmod(0o755)
+    return into
+
+
+__all__ = ["Child", "Ended", "FrameEnd", "FrameTimeout", "Jail", "JailError", "ZygoteLost", "lesson_view"]

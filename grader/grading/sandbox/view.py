@@ -1,0 +1,79 @@
+"""What can be seen from inside: Python, its packages without the reference, and the lesson's files. Nothing else.
+
+/                 a small file system in memory, read-only
+<Python>, <site-packages>, <grader>, system libraries     where they are outside, read-only
+<site-packages>/transformers                              covered by an empty folder
+/lesson           the lesson's files, without notebook and recording, read-only
+/dev              null, zero, random, urandom
+/scratch          the child's own, in memory, gone with it; /tmp leads there
+"""
+
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import grader
+from grader.grading.sandbox import linux
+
+HIDDEN_PACKAGES = ("transformers",)
+DEVICES = ("null", "zero", "random", "urandom")
+SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+LESSON = Path("/lesson")
+SCRATCH = Path("/scratch")
+
+
+@dataclass(frozen=True)
+class View:
+    """Folders to be shown where they are, and folders to be covered."""
+
+    shown: tuple[Path, ...]
+    covered: tuple[Path, ...]
+
+
+def of_this_python() -> View:
+    """What the Python that runs this needs."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [Path(sysconfig.get_path(name)) for name in names]
+    folders += [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    folders += [Path(sys.base_prefix) / "lib", *map(Path, SYSTEM_LIBRARIES), Path(grader.__file__).parent]
+    shown = _outermost([folder for folder in folders if folder.is_dir()])
+    covered = [folder / name for folder in folders for name in HIDDEN_PACKAGES if (folder / name).is_dir()]
+    return View(tuple(shown), tuple(dict.fromkeys(covered)))
+
+
+def _outermost(folders: list[Path]) -> list[Path]:
+    unique = list(dict.fromkeys(folders))
+    return [folder for folder in unique if not any(other in folder.parents for other in unique)]
+
+
+def enter(view: View, lesson: Path, mount_point: Path) -> None:
+    """Make the view the root of this process. It must have a mount namespace of its own."""
+    linux.mount_private()
+    linux.mount_tmpfs(mount_point, "size=1m,nr_inodes=2048,mode=755")
+    for folder in view.shown:
+        _show(folder, mount_point / folder.relative_to("/"))
+    for folder in view.covered:
+        linux.mount_tmpfs(mount_point / folder.relative_to("/"), "size=4k,nr_inodes=1,mode=000")
+    _show(lesson, mount_point / LESSON.relative_to("/"))
+    (mount_point / "dev").mkdir()
+    for name in DEVICES:
+        target = mount_point / "dev" / name
+        target.touch()
+        linux.bind(Path("/dev", name), target, device=True)
+    (mount_point / SCRATCH.name).mkdir()
+    if not (mount_point / "tmp").exists():  # but for a grader that is itself installed below /tmp
+        (mount_point / "tmp").symlink_to(SCRATCH)
+    linux.make_read_only(mount_point)
+    linux.pivot_root(mount_point)
+
+
+def _show(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    linux.bind(source.resolve(), target)
+
+
+def current_ids() -> tuple[int, int]:
+    """Who this process is."""
+    return os.geteuid(), os.getegid()

@@ -1,0 +1,243 @@
+"""The warm process: it has imported torch, holds nothing secret, can see nothing of the course, and forks.
+
+Run as ``python -m grader.grading.sandbox.zygote FD SETTINGS``, where FD is a SOCK_SEQPACKET socket on which JSON
+comes and goes: ``{"do": "fork"}`` with one descriptor, the child's channel, is answered by ``{"pid": ...}``;
+``{"do": "finish"}`` kills the child and is answered by how it ended and what it used. At the socket's end
+the process ends, and its child with it. It is started by `grader.grading.sandbox.jail`.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grader.grading.sandbox.limits import MB, Limits
+
+CHANNEL = 3  # the child's only descriptor besides 0, 1 and 2, which are /dev/null
+
+
+@dataclass
+class Zygote:
+    """The state of the warm process. proc: a descriptor of /proc, which children do not get."""
+
+    limits: Limits
+    jailed: bool
+    proc: int = -1
+    filter: Any = None
+    child: int = 0
+
+
+def main() -> None:
+    """Warm up, go where nothing can be seen, and serve until the socket ends."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(sys.argv[2])
+    zygote = Zygote(Limits(**settings["limits"]), settings["jailed"])
+    try:
+        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]))
+    except Exception as error:
+        _say(control, error=f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+    _say(control, ready=os.getpid())
+    _serve(zygote, control)
+
+
+def _prepare(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
+    if zygote.jailed:
+        _isolate(zygote, lesson, mount_point)
+    else:
+        _warm_up()
+        os.chdir(lesson)
+    gc.collect()
+    gc.freeze()
+
+
+def _isolate(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
+    """Leave the host: other namespaces, another root, nobody's rights. What needs the host is done before."""
+    from grader.grading.sandbox import linux, seccomp, view
+
+    uid, gid = view.current_ids()
+    shown = view.of_this_python()
+    flags = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWNET
+    zygote.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    if uid != 0:  # before torch is imported: a process with threads can't do it
+        linux.unshare(flags | linux.CLONE_NEWUSER)
+        linux.map_nobody(zygote.proc, uid, gid)
+    _warm_up()
+    zygote.filter = seccomp.make_filter()
+    if uid == 0:
+        linux.unshare(flags)
+    view.enter(shown, lesson, mount_point)
+    if uid == 0:
+        linux.become(linux.NOBODY, linux.NOBODY)
+    os.chdir(view.LESSON)
+    linux.adopt_orphans()
+
+
+def _warm_up() -> None:
+    """Import what a child needs, and use it once, on one thread: threads do not survive a fork."""
+    import torch
+
+    import grader
+    from grader.grading.sandbox import child
+
+    torch.set_num_threads(1)
+    child.warm_up()
+    for name in ("check", "check_generation", "compare_layers"):  # a learner's own calls of these judge nothing here
+        setattr(grader, name, _nothing)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _serve(zygote: Zygote, control: socket.socket) -> None:
+    commands: dict[str, Callable[..., dict[str, Any]]] = {"fork": _fork, "finish": _finish}
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 1 << 12, 1)
+        if not message:
+            break
+        try:
+            answer = commands[json.loads(message)["do"]](zygote, control, *fds)
+        except OSError as error:
+            answer = {"error": str(error)}
+        for fd in fds:
+            os.close(fd)
+        _say(control, **answer)
+    _finish(zygote, control)
+
+
+def _say(control: socket.socket, **words: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        control.send(json.dumps(words).encode())
+
+
+def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any]:
+    """Start a child on a channel; in a jail, by way of a process that makes its namespaces and ends."""
+    told, tell = os.pipe()
+    go, let_go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _in_child(zygote, channel, tell, go)
+    os.close(tell)
+    os.close(go)
+    with os.fdopen(told, "rb") as reader:
+        answer: dict[str, Any] = json.loads(reader.read(1 << 12) or b'{"error": "the child ended before it began"}')
+    if zygote.jailed or "pid" not in answer:
+        os.waitpid(pid, 0)
+    if "pid" in answer:
+        zygote.child = answer["pid"]
+        os.write(let_go, b".")
+    os.close(let_go)
+    return answer
+
+
+def _in_child(zygote: Zygote, channel: int, tell: int, go: int) -> None:
+    """Never returns."""
+    try:
+        pid = _into_namespaces(zygote) if zygote.jailed else os.getpid()
+        if pid:
+            os.write(tell, json.dumps({"pid": pid}).encode())
+        if pid and zygote.jailed:
+            os._exit(0)
+        os.close(tell)
+        if os.read(go, 1) != b".":  # only now is the process between gone, and the zygote this one's parent
+            os._exit(1)
+        from grader.grading.sandbox import child
+
+        channel = _keep_only(channel)
+        try:
+            _lock_in(zygote)
+        except Exception as error:
+            child.fail_to_start(channel, error)
+        else:
+            child.serve(channel)
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            os.write(tell, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+    finally:
+        os._exit(1)
+
+
+def _into_namespaces(zygote: Zygote) -> int:
+    """Make namespaces, and fork their first process; returns as fork does."""
+    from grader.grading.sandbox import linux
+
+    uid, gid = os.geteuid(), os.getegid()
+    kinds = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET
+    linux.unshare(kinds | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP)
+    linux.map_nobody(zygote.proc, uid, gid)
+    return os.fork()
+
+
+def _keep_only(channel: int) -> int:
+    """Close every descriptor but the channel, which gets the number CHANNEL; 0, 1 and 2 become /dev/null."""
+    null = os.open("/dev/null", os.O_RDWR)
+    held = os.dup2(channel, 512)  # out of the way of the numbers that are given out below
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.dup2(held, CHANNEL, inheritable=False)
+    os.closerange(CHANNEL + 1, 4096)
+    return CHANNEL
+
+
+def _lock_in(zygote: Zygote) -> None:
+    """Give up all rights. In this order: each step takes away what the ones before it needed."""
+    limits = zygote.limits
+    if zygote.jailed:
+        from grader.grading.sandbox import linux, view
+
+        linux.mount_private()
+        linux.mount_tmpfs(view.SCRATCH, f"size={limits.file_mb}m,nr_inodes={limits.files},mode=700")
+        linux.die_with_parent()
+    home = "/scratch" if zygote.jailed else tempfile.gettempdir()
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(HOME=home, TMPDIR=home, LANG="C.UTF-8", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for what, value in (
+        (resource.RLIMIT_CPU, limits.cpu_seconds),
+        (resource.RLIMIT_DATA, limits.memory_mb * MB),
+        (resource.RLIMIT_FSIZE, limits.file_mb * MB),
+        (resource.RLIMIT_NOFILE, limits.descriptors),
+        (resource.RLIMIT_CORE, 0),
+        *([(resource.RLIMIT_NPROC, limits.threads)] if zygote.jailed else []),
+    ):
+        resource.setrlimit(what, (value, value))
+    if zygote.jailed:
+        linux.drop_capabilities()
+        zygote.filter.load()
+
+
+def _finish(zygote: Zygote, control: socket.socket) -> dict[str, Any]:
+    """Kill the child, with all that it has started, and say how it ended."""
+    if not zygote.child:
+        return {"signal": 0, "code": 0, "cpu": 0.0, "memory_mb": 0}
+    alive = os.waitid(os.P_PID, zygote.child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    if alive:  # one whose channel has just closed may be about to end of itself: how it ended is worth knowing
+        time.sleep(0.001)
+        alive = os.waitid(os.P_PID, zygote.child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    with contextlib.suppress(ProcessLookupError):
+        (os.kill if zygote.jailed else os.killpg)(zygote.child, signal.SIGKILL)
+    _, status, used = os.wait4(zygote.child, 0)
+    zygote.child = 0
+    ended = 0 if alive else status
+    return {
+        "signal": os.WTERMSIG(ended) if os.WIFSIGNALED(ended) else 0,
+        "code": os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else 0,
+        "cpu": used.ru_utime + used.ru_stime,
+        "memory_mb": used.ru_maxrss // 1024,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Put grades where nbgrader keeps them: the gradebook, and the autograded notebook.
+
+The autograded notebook is the released one with the student's solutions and this engine's reports in it.
+Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
+export.
+"""
+
+import glob
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import AssignLatePenalties, SaveCells
+from nbgrader.utils import compute_checksum, determine_grade, parse_utc
+from traitlets.config import Config
+
+from grader.grading.plan import Plan
+from grader.grading.run import ExerciseResult, Result
+from grader.grading.submission import Submission, program
+from grader.report import VERDICT_MIME, Line, to_html, to_text
+
+NOT_YET = "A newer submission is not graded yet. Until then it has no points."
+TIMESTAMP = "timestamp.txt"
+READ_ONLY = 0o444
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What happened when a grade was stored. manual: the manual scores, of an earlier submission, that it replaced."""
+
+    score: float
+    max_score: float
+    manual: Mapping[str, float]
+
+
+class Store:
+    """The gradebook and the folders of a course. Use `open_store`."""
+
+    def __init__(self, directory: CourseDirectory, gradebook: Gradebook, config: Config, plan: Plan) -> None:
+        self._directory = directory
+        self._gradebook = gradebook
+        self._config = config
+        self._plan = plan
+
+    def submitted(self, student: str) -> Path:
+        """The folder of a student's submission."""
+        return self._path(self._directory.submitted_directory, student)
+
+    def autograded(self, student: str) -> Path:
+        """The folder of what is made of it."""
+        return self._path(self._directory.autograded_directory, student)
+
+    def students(self) -> list[str]:
+        """Who has submitted the lesson."""
+        pattern = self._directory.format_path(self._directory.submitted_directory, "*", self._plan.lesson)
+        return sorted(Path(path).parent.name for path in glob.glob(pattern))
+
+    def _path(self, folder: str, student: str) -> Path:
+        return Path(self._directory.format_path(folder, student, self._plan.lesson))
+
+    def known(self) -> set[str]:
+        """The students for whose submissions the gradebook has scores."""
+        try:
+            assignment = self._gradebook.find_assignment(self._plan.lesson)
+        except MissingEntry:
+            return set()
+        return {submission.student_id for submission in assignment.submissions}
+
+    def prepare(self) -> None:
+        """Make sure that the gradebook knows the lesson's cells, as `nbgrader generate_assignment` does."""
+        self._gradebook.update_or_create_assignment(self._plan.lesson)
+        resources = {
+            "nbgrader": {
+                "notebook": self._plan.name,
+                "assignment": self._plan.lesson,
+                "student": "",
+                "db_url": self._directory.db_url,
+            }
+        }
+        SaveCells(config=self._config).preprocess(_notebook(self._plan), resources)
+        self._gradebook.db.expire_all()
+
+    def withdraw(self, student: str, *, keep_manual: bool) -> dict[str, float]:
+        """Set a student's scores to 0, with the reason as a comment, until the newer submission is graded.
+
+        Returns the manual scores that were taken back.
+        """
+        notebook = self._submitted_notebook(student)
+        manual = {} if keep_manual else self._take_back_manual(notebook)
+        for grade in notebook.grades:
+            grade.auto_score = 0.0
+            grade.needs_manual_grade = False
+        for comment in notebook.comments:
+            comment.auto_comment = NOT_YET
+        self._gradebook.db.commit()
+        return manual
+
+    def store(self, student: str, submission: Submission, result: Result, *, keep_manual: bool) -> Stored:
+        """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
+        notebook = autograded_notebook(self._plan, submission, result)
+        timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
+        self._gradebook.update_or_create_student(student)
+        arguments = {"timestamp": timestamp} if timestamp else {}
+        self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
+        stored = self._save_grades(student, notebook, keep_manual)
+        self._write(self.autograded(student), notebook, text)
+        return stored
+
+    def _submitted_notebook(self, student: str) -> Any:
+        return self._gradebook.find_submission_notebook(self._plan.name, self._plan.lesson, student)
+
+    def _take_back_manual(self, notebook: Any) -> dict[str, float]:
+        """Forget the scores that a person gave to an earlier submission."""
+        manual = {grade.name: grade.manual_score for grade in notebook.grades if grade.manual_score is not None}
+        for grade in notebook.grades:
+            grade.manual_score = None
+            grade.extra_credit = None
+        return manual
+
+    def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> Stored:
+        """What nbgrader's SaveAutoGrades and AssignLatePenalties do, in one transaction."""
+        cells = {cell.metadata.nbgrader["grade_id"]: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
+        saved = self._submitted_notebook(student)
+        manual = {} if keep_manual else self._take_back_manual(saved)
+        for grade in saved.grades:
+            score = determine_grade(cells[grade.name])[0] if grade.name in cells else 0.0
+            grade.auto_score = score
+            grade.needs_manual_grade = grade.manual_score is not None or score is None
+        for comment in saved.comments:
+            cell = cells.get(comment.name)
+            untouched = cell is not None and cell.metadata.nbgrader.get("checksum") == compute_checksum(cell)
+            comment.auto_comment = "No response." if untouched else None
+        self._gradebook.db.flush()
+        self._gradebook.db.refresh(saved)
+        saved.late_submission_penalty = self._late_penalty(student, saved)
+        self._gradebook.db.commit()
+        return Stored(saved.score, saved.max_score, manual)
+
+    def _late_penalty(self, student: str, saved: Any) -> float | None:
+        late = saved.assignment.total_seconds_late
+        if late <= 0:
+            return None
+        step = AssignLatePenalties(config=self._config)
+        step.init_plugin()
+        penalty = step.plugin_inst.late_submission_penalty(student, saved.score, late)
+        return None if penalty is None else float(step._check_late_penalty(saved, penalty))
+
+    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str) -> None:
+        """Replace a student's autograded folder."""
+        new = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for name, text in ((f"{self._plan.name}.ipynb", nbformat.writes(notebook)), (TIMESTAMP, timestamp)):
+            if text:
+                (new / name).write_text(text, encoding="utf-8")
+                (new / name).chmod(READ_ONLY)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.replace(folder)
+
+
+@contextmanager
+def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
+    """The store of the course at `root`, configured as nbgrader is."""
+    config = Config(config)
+    config.CourseDirectory.root = str(root)
+    directory = CourseDirectory(config=config)
+    with Gradebook(directory.db_url, directory.course_id) as gradebook:
+        yield Store(directory, gradebook, config, plan)
+
+
+def read_timestamp(path: Path) -> tuple[datetime | None, str]:
+    """When a submission was handed in, as nbgrader's exchange noted it; nothing where the file is no timestamp."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None, ""
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None, ""
+        text = file.read(200).decode(errors="replace").strip()
+    try:
+        return parse_utc(text), text
+    except (ValueError, OverflowError):
+        return None, ""
+
+
+# The autograded notebook
+
+
+def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> NotebookNode:
+    """The released notebook with a student's solutions, and a report under each."""
+    notebook = _notebook(plan)
+    results = {check.grade_id: e for check, e in zip(plan.checks, result.exercises, strict=True)}
+    free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
+    exercises = {step.grade_id: step.exercise for step in plan.steps}
+    answers = dict(submission.answers)
+    cells = [_note(result)] if result.notes or result.problem else []
+    for cell in notebook.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        if grade_id in results:
+            cell.outputs = _outputs(results[grade_id])
+        elif exercises.get(grade_id):
+            cells += [nbformat.v4.new_code_cell(source) for source in free.get(exercises[grade_id], ())]
+            source = submission.source_of(grade_id)
+            cell.source = "# This cell was not in the submission." if source is None else source
+        elif grade_id in answers:
+            cell.source = answers[grade_id]
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def _notebook(plan: Plan) -> NotebookNode:
+    return nbformat.from_dict(json.loads(plan.notebook))
+
+
+def _note(result: Result) -> NotebookNode:
+    lines = [Line("Notes on this submission")]
+    if result.problem:
+        lines.append(Line(result.problem, "bad", 1))
+    lines += [Line(text, "text", 1) for text in result.notes]
+    return nbformat.v4.new_markdown_cell(to_html(lines), id="notes-on-this-submission")
+
+
+def _outputs(result: ExerciseResult) -> list[NotebookNode]:
+    """What a check shows, and the points where nbgrader looks for them."""
+    verdict = {
+        "exercise": result.exercise,
+        "passed": result.right,
+        "points": result.points,
+        "max_points": result.max_points,
+        "summary": result.summary,
+    }
+    report = {"text/plain": to_text(result.lines), "text/html": to_html(result.lines), VERDICT_MIME: verdict}
+    return [
+        nbformat.v4.new_output("display_data", data=report),
+        nbformat.v4.new_output("execute_result", data={"text/plain": repr(float(result.points))}, execution_count=1),
+    ]

@@ -1,0 +1,222 @@
+"""What a task and a probe's observations look like in a message, and how much of a child's answer is believed.
+
+The child runs submitted code, so its answer may be anything. What is not of the form that a probe gives is a
+`FrameError`; names that were not asked for are left out; texts are cut to a length and cleaned. Only tensors
+earn points, and only by being right.
+"""
+
+import dataclasses
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from grader.grading.frames import DTYPES, FrameError, Message, pack
+from grader.probe import Fed, Observation, PartKey, Problem, Replaced
+from grader.recording import Builder, PartInput, PartOutput, Recording, Task, dtype_name
+
+MAX_TEXT = 400
+MAX_LINES = 12
+MAX_NAMES = 40
+
+
+def ask(do: str, task: Task, parts: Sequence[Sequence[PartInput]] | Sequence[Sequence[PartOutput]] = ()) -> bytes:
+    """The command to probe a task, or to feed or replace its parts."""
+    builder = Builder()
+    body: dict[str, Any] = {"do": do, "exercise": task.exercise, "task": builder.task(task)}
+    body["parts"] = [[_encoded_part(part, builder) for part in case] for case in parts]
+    return pack(body, builder.tensors)
+
+
+def _encoded_part(part: PartInput | PartOutput, builder: Builder) -> dict[str, Any]:
+    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return {name: builder.tensor(v) if isinstance(v, Tensor) else v for name, v in fields.items()}
+
+
+def asked(message: Message) -> Task:
+    """The task in a command."""
+    name = message.body["exercise"]
+    return Recording({"exercises": {name: message.body["task"]}}, dict(message.tensors)).task(name)
+
+
+def asked_inputs(message: Message) -> list[list[PartInput]]:
+    """What is to be fed to parts."""
+    tensors = message.tensors
+    return [[PartInput(p["path"], p["index"], tensors[p["input"]]) for p in case] for case in message.body["parts"]]
+
+
+def asked_outputs(message: Message) -> list[list[PartOutput]]:
+    """What parts are to answer."""
+    return [
+        [PartOutput(p["path"], p["index"], tuple(p["input_shape"]), message.tensors[p["output"]]) for p in case]
+        for case in message.body["parts"]
+    ]
+
+
+def _encoded_problem(problem: Problem | None) -> dict[str, Any] | None:
+    return None if problem is None else dataclasses.asdict(problem)
+
+
+class _Tensors:
+    """Collects the tensors of an answer; one of a dtype that is not carried is left out."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def keep(self, tensor: Tensor | None) -> str | None:
+        if tensor is None or dtype_name(tensor.dtype) not in DTYPES:
+            return None
+        name = str(len(self.kept))
+        self.kept[name] = tensor
+        return name
+
+
+def observed(observations: Sequence[Observation]) -> bytes:
+    """A child's answer to "probe"."""
+    tensors = _Tensors()
+    body = []
+    for observation in observations:
+        fields = {field.name: getattr(observation, field.name) for field in dataclasses.fields(observation)}
+        fields["output"], fields["again"] = tensors.keep(observation.output), tensors.keep(observation.again)
+        problem = observation.problem
+        if problem is None and fields["output"] is None and observation.output is not None:
+            kind = dtype_name(observation.output.dtype)
+            problem = Problem("type", f"the output is a tensor of {kind}, which no exercise asks for")
+        fields["problem"] = _encoded_problem(problem)
+        fields["backward"] = _encoded_problem(observation.backward)
+        body.append(fields)
+    return pack(body, tensors.kept)
+
+
+def read_observations(message: Message, task: Task) -> tuple[Observation, ...]:
+    """What a child says it observed, one for each of the task's cases at most. Raises FrameError."""
+    found: dict[str, Observation] = {}
+    for entry in _list(message.body)[: len(task.cases)]:
+        entry = _dict(entry)
+        case = entry.get("case")
+        if case not in [c.name for c in task.cases]:
+            raise FrameError("an answer to a case that was not asked for")
+        position = entry.get("changed_input")
+        found.setdefault(
+            case,
+            Observation(
+                case,
+                _tensor(message, entry.get("output")),
+                _problem(entry.get("problem")),
+                _tensor(message, entry.get("again")),
+                position if type(position) is int and 0 <= position < MAX_NAMES else None,
+                tuple(clean(name) for name in _list(entry.get("no_gradient", []))[:MAX_NAMES]),
+                _problem(entry.get("backward")),
+                clean(entry["first_nan"]) if entry.get("first_nan") is not None else None,
+                tuple(clean(remark) for remark in _list(entry.get("remarks", []))[:MAX_LINES]),
+            ),
+        )
+    return tuple(found.values())
+
+
+def fed(results: Sequence[Mapping[PartKey, Fed]]) -> bytes:
+    """A child's answer to "feed"."""
+    tensors = _Tensors()
+    body = [
+        [
+            [*key, tensors.keep(one.output), _encoded_problem(one.problem), one.changed_input]
+            for key, one in case.items()
+        ]
+        for case in results
+    ]
+    return pack(body, tensors.kept)
+
+
+def read_fed(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[dict[PartKey, Fed], ...]:
+    """What a child says its parts gave. keys: for each case, the parts that were fed. Raises FrameError."""
+    results = []
+    for case, wanted in _by_case(message.body, keys):
+        entries = (_list(entry, 5) for entry in _list(case))
+        given = {_key(e, wanted): Fed(_tensor(message, e[2]), _problem(e[3]), e[4] is True) for e in entries}
+        results.append(given)
+    return tuple(results)
+
+
+def replaced(results: Sequence[Replaced]) -> bytes:
+    """A child's answer to "replace"."""
+    tensors = _Tensors()
+    body = [
+        [tensors.keep(one.output), [[*key, tensors.keep(tensor)] for key, tensor in one.given.items()]]
+        for one in results
+    ]
+    return pack(body, tensors.kept)
+
+
+def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[Replaced, ...]:
+    """What a child says its composite gave and its parts were given. Raises FrameError.
+
+    That it has all of the parts is not the child's to deny: points for wiring need every part's input to be right.
+    """
+    results = []
+    for case, wanted in _by_case(message.body, keys):
+        output, entries = _list(case, 2)
+        known = [entry for entry in (_list(e, 3) for e in _list(entries)) if (entry[0], entry[1]) in wanted]
+        given = {_key(entry, wanted): _tensor(message, entry[2]) for entry in known}
+        present = tuple(dict.fromkeys(path for path, _ in wanted))
+        results.append(Replaced(_tensor(message, output), given, present))
+    return tuple(results)
+
+
+def ran(problem: Problem | None, free: Sequence[int]) -> bytes:
+    """A child's answer to "cell": what stopped it, and which free cells ran before it."""
+    return pack([_encoded_problem(problem), list(free)])
+
+
+def read_ran(message: Message, free: Collection[int]) -> tuple[Problem | None, list[int]]:
+    """What a child says of a cell. free: the free cells that it was given. Raises FrameError."""
+    problem, indices = _list(message.body, 2)
+    return _problem(problem), [index for index in _list(indices) if type(index) is int and index in free]
+
+
+def clean(text: Any, length: int = MAX_TEXT) -> str:
+    """A text from a child, in one line, without what does not print, and no longer than `length`."""
+    if not isinstance(text, str):
+        raise FrameError("a text that is none")
+    printable = (c if unicodedata.category(c)[0] != "C" else " " for c in text[: 4 * length])
+    line = "".join(printable).rstrip()
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def _by_case(body: Any, keys: Sequence[Collection[PartKey]]) -> list[tuple[Any, Collection[PartKey]]]:
+    return list(zip(_list(body, len(keys)), keys, strict=True))
+
+
+def _key(entry: list[Any], wanted: Collection[PartKey]) -> PartKey:
+    path, index = entry[:2]
+    if not isinstance(path, str) or type(index) is not int or (path, index) not in wanted:
+        raise FrameError("an answer about a part that was not asked for")
+    return path, index
+
+
+def _problem(entry: Any) -> Problem | None:
+    if entry is None:
+        return None
+    entry = _dict(entry)
+    detail = tuple(clean(line) for line in _list(entry.get("detail", []))[:MAX_LINES])
+    return Problem(clean(entry.get("kind"), 20), clean(entry.get("message")), detail)
+
+
+def _tensor(message: Message, name: Any) -> Tensor | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in message.tensors:
+        raise FrameError("an answer that names a tensor which is not there")
+    return message.tensors[name]
+
+
+def _list(value: Any, length: int | None = None) -> list[Any]:
+    if not isinstance(value, list) or (length is not None and len(value) != length):
+        raise FrameError("a list was expected")
+    return value
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FrameError("an object was expected")
+    return value

@@ -1,0 +1,106 @@
+"""What a worker does: keep a jail for the lesson it is grading, and grade one submission after the other.
+
+A worker is a thread: of the grader's own process, of another, or of a Dask worker. A jail that is free is used
+again, so that a process has as many as it has workers.
+"""
+
+import atexit
+import hashlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grader.errors import GraderError
+from grader.grading.kit import Kit
+from grader.grading.run import Result, grade
+from grader.grading.sandbox.confinement import prove
+from grader.grading.sandbox.jail import Jail, JailError
+from grader.grading.submission import Submission
+
+
+@dataclass(frozen=True, eq=False)
+class _Workplace:
+    kit: Kit
+    jail: Jail
+    folder: Path
+
+
+_all: list[_Workplace] = []
+_free: dict[str, list[_Workplace]] = {}
+_lock = threading.Lock()
+
+
+def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> Result:
+    """Grade a submission in a jail of this process. hidden: the recording that scores, where it is their own."""
+    with _workplace(kit) as place:
+        own = place.kit if hidden is None else replace(kit, hidden=hidden)
+        return grade(own, submission, place.jail)
+
+
+def prove_jail(kit: Kit) -> None:
+    """Start a jail, and try to escape from it. Raises JailError where there is none, or it does not hold."""
+    with _workplace(kit):
+        pass
+
+
+def close_jails() -> None:
+    """End every jail of this process."""
+    with _lock:
+        for place in _all:
+            place.jail.close()
+            shutil.rmtree(place.folder, ignore_errors=True)
+        _all.clear()
+        _free.clear()
+
+
+atexit.register(close_jails)
+
+
+@contextmanager
+def _workplace(kit: Kit) -> Iterator[_Workplace]:
+    """A free jail for this kit, or a new one."""
+    digest = _digest(kit)
+    with _lock:
+        place = _free[digest].pop() if _free.get(digest) else None
+    place = place or _new_workplace(kit)
+    try:
+        yield place
+    finally:
+        with _lock:
+            if place in _all:
+                _free.setdefault(digest, []).append(place)
+
+
+def _new_workplace(kit: Kit) -> _Workplace:
+    folder = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
+    folder.chmod(0o755)
+    jail = Jail(kit.unpack_files(folder / "lesson"), kit.limits, kit.jail)
+    try:
+        _prove(jail)
+    except GraderError:
+        jail.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    place = _Workplace(kit, jail, folder)
+    with _lock:
+        _all.append(place)
+    return place
+
+
+def _digest(kit: Kit) -> str:
+    return hashlib.sha256(f"{kit.plan.digest} {kit.recording_digest} {kit.limits} {kit.jail}".encode()).hexdigest()
+
+
+def _prove(jail: Jail) -> None:
+    jail.start()
+    if jail.kind == "none":
+        return
+    if escaped := prove(jail):
+        raise JailError(
+            f"The jail does not hold here: submitted code could {', '.join(escaped)}. Nothing was graded."
+            " docs/grading.md has a container recipe in which it does."
+        )

@@ -1,0 +1,11 @@
+# Tries: start processes without end
+# Earns: 2
+
+# %% toy.linear
+import os
+while True:
+    os.fork()
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)

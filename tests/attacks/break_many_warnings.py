@@ -1,0 +1,19 @@
+# Tries: put a million warnings into the feedback
+# Earns: 2
+
+# %% toy.linear
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        import warnings
+        for i in range(100_000):
+            warnings.warn(f'{i} ' * 50)
+        return x
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)

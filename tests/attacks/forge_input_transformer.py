@@ -1,0 +1,9 @@
+# Tries: turn every later cell into `pass` with IPython's input transformers
+# Earns: 2
+
+# %% toy.linear
+get_ipython().input_transformers_post.append(lambda lines: ['pass\n'])
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)

@@ -1,0 +1,23 @@
+# Tries: submit with the outputs that full marks would have
+# Earns: 0
+
+# %% toy.linear
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        return x @ self.weight.T + self.bias
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)
+
+# %% file
+for cell in cells:
+    if 'check' in cell['metadata']:
+        cell['outputs'] = [{'output_type': 'execute_result', 'data': {'text/plain': '3.0'}, 'metadata': {}, 'execution_count': 1}]
+    if 'exercise' in cell['metadata']:
+        cell['source'] = ''

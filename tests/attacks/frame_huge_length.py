@@ -1,0 +1,18 @@
+# Tries: announce a frame of 2^63 bytes
+# Earns: 2
+
+# %% toy.linear
+import os
+os.write(3, (2**63).to_bytes(8, 'big') + b'x' * 1000)
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        return x @ self.weight.T + self.bias
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)

@@ -1,0 +1,51 @@
+"""Past one machine: a real Dask cluster of two workers, each with its own jail."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from attack_course import LESSON, make_course, submit
+from test_grading import journal, points, scores
+from test_nbgrader import SCORES, STUDENTS
+
+from grader.grading.command import Chosen, _settings
+from grader.grading.engine import grade_class
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[dask]')")
+
+
+@pytest.mark.slow
+def test_a_worker_killed_mid_run_loses_and_repeats_no_grade(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    kinds = list(STUDENTS)
+    expected = {f"s{i:02}": SCORES[kinds[i % 4]] for i in range(40)}
+    for i, student in enumerate(expected):
+        submit(tmp_path, student, STUDENTS[kinds[i % 4]])
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        victim = cluster.workers[0]
+        killer = threading.Thread(target=kill_when_under_way, args=(tmp_path, victim.pid))
+        killer.start()
+        with _settings(Chosen(LESSON, dask=cluster.scheduler_address)) as settings:
+            graded = grade_class(tmp_path, LESSON, settings)
+        killer.join()
+    assert KILLED and points(graded) == expected
+    assert scores(tmp_path) == expected
+    entries = [entry["student"] for entry in journal(tmp_path) if entry["entry"] == "graded"]
+    assert sorted(map(str, entries)) == sorted(expected)
+
+
+KILLED: list[int] = []
+
+
+def kill_when_under_way(root: Path, pid: int) -> None:
+    """Kill a worker once a few grades are in the journal."""
+    path = root / "journal" / f"{LESSON}.jsonl"
+    for _ in range(1200):
+        if path.exists() and path.read_text().count('"graded"') >= 5:
+            os.kill(pid, signal.SIGKILL)
+            KILLED.append(pid)
+            return
+        time.sleep(0.05)

@@ -1,0 +1,330 @@
+"""A class graded as an instructor does it: through nbgrader's gradebook, resumed, regraded, and with hidden cases."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from attack_course import LESSON, RIGHT, make_course, submit
+from nbgrader.api import Gradebook
+from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
+
+from grader.errors import GraderError
+from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.sandbox.limits import Limits
+
+SHORT = Limits(exercise_seconds=2, submission_seconds=8)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("grading")
+    make_course(root)
+    return root
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A course with a hidden recording and the class of four."""
+    root = Path(shutil.copytree(built, tmp_path / "course"))
+    for student, answers in STUDENTS.items():
+        submit(root, student, answers)
+    return root
+
+
+def points(graded: list[Graded]) -> dict[str, float]:
+    return {g.student: g.result.points for g in graded if g.result}
+
+
+def scores(root: Path) -> dict[str, float]:
+    """What nbgrader exports."""
+    nbgrader("export", "--to", "grades.csv", cwd=root)
+    with (root / "grades.csv").open() as file:
+        return {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)}
+
+
+def journal(root: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (root / "journal" / f"{LESSON}.jsonl").read_text().splitlines()]
+
+
+def gradebook(root: Path) -> Gradebook:
+    return Gradebook(f"sqlite:///{root}/gradebook.db")
+
+
+# --- the same scores by every way ---
+
+
+def test_the_class_gets_the_scores_that_stock_nbgrader_gives(root: Path) -> None:
+    assert points(grade_class(root, LESSON, Settings())) == SCORES
+    assert scores(root) == SCORES
+
+
+def test_nbgraders_own_autograde_takes_the_same_path(root: Path) -> None:
+    submit(root, "evil", {"toy.relu": "import os\nos.system('touch /tmp/grader-evil')\ndef relu(x): return x"})
+    nbgrader("autograde", LESSON, cwd=root)
+    assert scores(root) == SCORES | {"evil": 1.0}
+    assert not Path("/tmp/grader-evil").exists()
+    assert {entry["student"] for entry in journal(root)} == {*STUDENTS, "evil"}
+
+
+def test_the_formgraders_button_takes_the_same_path(root: Path) -> None:
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config.loader import PyFileConfigLoader
+
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config()
+    config.CourseDirectory.root = str(root)
+    answer = NbGraderAPI(CourseDirectory(config=config), config=config).autograde(LESSON, "cleo")
+    assert answer["success"], answer
+    assert [entry["student"] for entry in journal(root)] == ["cleo", "cleo"]
+
+
+def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
+    grade_class(root, LESSON, Settings())
+    nbgrader("generate_feedback", LESSON, cwd=root)
+    page = (root / "feedback" / "dan" / LESSON / "toy.html").read_text()
+    assert "This is what comes out when the bias is left out." in page
+    assert "0 of 2 hidden cases right" in page
+
+
+# --- what is free, and what is not kept ---
+
+
+def test_an_unchanged_regrade_runs_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grade_class(root, LESSON, Settings())
+    before = journal(root)
+    monkeypatch.setattr("grader.grading.engine.prove_jail", lambda kit: pytest.fail("a jail was started"))
+    again = grade_class(root, LESSON, Settings())
+    assert not any(g.fresh for g in again) and points(again) == SCORES
+    assert journal(root) == before
+
+
+def test_a_later_submission_is_graded_anew_and_alone(root: Path) -> None:
+    grade_class(root, LESSON, Settings())
+    submit(root, "bo", RIGHT)
+    again = grade_class(root, LESSON, Settings())
+    assert [g.student for g in again if g.fresh] == ["bo"]
+    assert scores(root) == SCORES | {"bo": 5.0}
+
+
+def test_an_earlier_score_ends_even_where_the_later_submission_cannot_be_graded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grade_class(root, LESSON, Settings())
+    submit(root, "ada", {})
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("the worker has a fault")
+
+    monkeypatch.setattr("grader.grading.engine.grade_one", fails)
+    (graded,) = grade_class(root, LESSON, Settings(students=("ada",)))
+    assert graded.result is None and "the worker has a fault" in graded.problem
+    assert scores(root)["ada"] == 0.0
+    with gradebook(root) as book:
+        comments = book.find_submission_notebook("toy", LESSON, "ada").comments
+        assert all("not graded yet" in comment.comment for comment in comments)
+
+
+def test_a_manual_score_stays_with_its_submission_and_does_not_pass_to_a_later_one(root: Path) -> None:
+    grade_class(root, LESSON, Settings())
+    with gradebook(root) as book:
+        book.find_grade("check-toy-relu", "toy", LESSON, "bo").manual_score = 1.5
+        book.db.commit()
+    grade_class(root, LESSON, Settings(force=True))
+    assert scores(root)["bo"] == 1.5
+    submit(root, "bo", {"toy.relu": RELU.format("x")})
+    graded = {g.student: g for g in grade_class(root, LESSON, Settings())}
+    assert scores(root)["bo"] == 1.0
+    withdrawn = [entry for entry in journal(root) if entry.get("manual")]
+    assert withdrawn and graded["bo"].result is not None
+
+
+def test_a_late_submission_gets_nbgraders_penalty(root: Path) -> None:
+    config = root / "nbgrader_config.py"
+    config.write_text(config.read_text() + '\nc.LateSubmissionPlugin.penalty_method = "zero"\n')
+    grade_class(root, LESSON, Settings(students=("bo",)))
+    with gradebook(root) as book:
+        book.update_or_create_assignment(LESSON, duedate="2026-01-01 00:00:00")
+    for student, when in (("ada", "2026-01-02 00:00:00 UTC"), ("cleo", "2025-12-31 00:00:00 UTC")):
+        (root / "submitted" / student / LESSON / "timestamp.txt").write_text(when)
+    grade_class(root, LESSON, Settings())
+    assert scores(root)["ada"] == 0.0 and scores(root)["cleo"] == 4.0
+
+
+def test_two_runs_at_once_are_refused(root: Path) -> None:
+    from grader.grading.journal import open_journal
+
+    with open_journal(root / "journal" / f"{LESSON}.jsonl"), pytest.raises(GraderError, match="Another run"):
+        grade_class(root, LESSON, Settings())
+
+
+def test_half_a_line_in_the_journal_is_passed_over(root: Path) -> None:
+    grade_class(root, LESSON, Settings())
+    path = root / "journal" / f"{LESSON}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    again = grade_class(root, LESSON, Settings())
+    assert points(again) == SCORES and not any(g.fresh for g in again)
+
+
+def test_a_hidden_recording_of_other_sources_is_refused(root: Path) -> None:
+    exercises = root / "solutions" / LESSON / "exercises.py"
+    exercises.write_text(exercises.read_text() + "\n# changed\n")
+    subprocess.run([sys.executable, "-m", "grader.cli", "build", LESSON], cwd=root, check=True, capture_output=True)
+    with pytest.raises(GraderError, match="make it again"):
+        grade_class(root, LESSON, Settings())
+
+
+def test_a_loop_costs_its_limit_and_no_more(root: Path) -> None:
+    submit(root, "bo", RIGHT | {"toy.linear": "while True:\n    pass"})
+    (graded,) = grade_class(root, LESSON, Settings(students=("bo",), limits=SHORT))
+    assert graded.result is not None and graded.result.points == 2.0
+    assert 2.0 < graded.result.seconds < 2.0 + 1.5
+
+
+def test_without_a_jail_nothing_is_graded_unless_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grader.grading.worker.prove", lambda jail: ["read a file of the host"])
+    with pytest.raises(GraderError, match="read a file of the host"):
+        grade_class(root, LESSON, Settings())
+    assert not (root / "autograded").exists()
+    assert points(grade_class(root, LESSON, Settings(jail="none"))) == SCORES
+    assert {entry["jail"] for entry in journal(root) if entry["entry"] == "graded"} == {"none"}
+
+
+# --- killed ---
+
+VICTIMS = ("grader", "zygote", "child")
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "grader.cli", "autograde", LESSON]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
+
+
+def kill_one(run: subprocess.Popen[bytes], victim: str) -> None:
+    """Kill -9 the grader, one of its warm processes, or a child of one."""
+    if victim == "grader":
+        run.kill()
+        run.wait()
+        return
+    try:
+        zygotes = psutil.Process(run.pid).children()
+        chosen = zygotes if victim == "zygote" else [c for z in zygotes for c in z.children()]
+        if chosen:
+            os.kill(random.choice(chosen).pid, signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        pass
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root: Path) -> None:
+    answers = list(STUDENTS.values())
+    students = {f"s{i:02}": answers[i % 4] for i in range(24)}
+    for student, answer in students.items():
+        submit(root, student, answer)
+    expected = dict(zip(students, [list(SCORES.values())[i % 4] for i in range(24)], strict=True)) | SCORES
+    kills = runs = 0
+    chance = random.Random(5)
+    while kills < 50:
+        if runs and all(s in scores_so_far(root) for s in expected):
+            shutil.rmtree(root / "journal")
+            shutil.rmtree(root / "autograded")
+        run = start(root)
+        runs += 1
+        while run.poll() is None and kills < 50:
+            time.sleep(chance.uniform(0.1, 0.9))
+            kill_one(run, chance.choice(VICTIMS))
+            kills += 1
+        run.wait()
+    assert start(root).wait() == 0
+    assert scores(root) == expected
+    graded = [(entry["student"], entry["key"]) for entry in journal(root) if entry["entry"] == "graded"]
+    assert len(graded) == len(set(graded)) == len(expected)
+
+
+def scores_so_far(root: Path) -> set[str]:
+    path = root / "journal" / f"{LESSON}.jsonl"
+    return {str(e["student"]) for e in journal_lines(path) if e["entry"] == "stored"} if path.exists() else set()
+
+
+def journal_lines(path: Path) -> list[dict[str, object]]:
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+# --- an honest class ---
+
+KINDS = {
+    "right": (RIGHT, 5.0),
+    "another way": (
+        {"toy.linear": LINEAR.format(bias=") + (self.bias"), "toy.relu": RELU.format("torch.relu(x)")},
+        5.0,
+    ),
+    "a named mistake": ({"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}, 2.0),
+    "half a function": ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 4.0),
+    "one exercise": ({"toy.relu": RELU.format("x.relu()")}, 2.0),
+    "nothing": ({}, 0.0),
+    "an error": ({"toy.linear": "class Linear(nn.Module:\n", "toy.relu": RELU.format("y")}, 0.0),
+}
+
+
+def honest_class(root: Path, count: int) -> dict[str, float]:
+    """Submissions of every kind, some late and some with cells added; returns what each should get."""
+    expected = {}
+    for i in range(count):
+        kind = list(KINDS)[i % len(KINDS)]
+        answers, earned = KINDS[kind]
+        path = submit(root, f"student{i:03}", answers)
+        notebook = json.loads(path.read_text())
+        if i % 3 == 0:
+            extra = {
+                "cell_type": "code",
+                "metadata": {},
+                "source": "print('mine')",
+                "outputs": [],
+                "execution_count": None,
+            }
+            notebook["cells"].insert(i % len(notebook["cells"]), dict(extra, id=f"mine{i}"))
+        if i % 5 == 0:
+            (path.parent / "timestamp.txt").write_text("2026-03-01 10:00:00 UTC")
+        path.write_text(json.dumps(notebook))
+        if i % 20 == 19:
+            path.rename(path.with_name("my-toy.ipynb"))
+            earned = 0.0
+        expected[f"student{i:03}"] = earned
+    return expected
+
+
+@pytest.mark.slow
+def test_two_hundred_honest_submissions_get_what_they_earn(built: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(built, tmp_path / "course"))
+    expected = honest_class(root, 200)
+    assert points(grade_class(root, LESSON, Settings(limits=SHORT))) == expected
+    assert scores(root) == expected
+
+
+@pytest.mark.slow
+def test_stock_nbgrader_gives_honest_submissions_the_same_scores(built: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(built, tmp_path / "course"))
+    expected = {
+        s: p for s, p in honest_class(root, 14).items() if (root / "submitted" / s / LESSON / "toy.ipynb").exists()
+    }
+    config = (root / "nbgrader_config.py").read_text()
+    (root / "nbgrader_config.py").write_text(config[: config.index("# Submitted code never runs")])
+    nbgrader("generate_assignment", LESSON, "--force", cwd=root)
+    nbgrader("autograde", LESSON, cwd=root)
+    assert scores(root) == expected
