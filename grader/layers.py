@@ -225,4 +225,4 @@ def _row_line(row: Row) -> Line:
     text = ", ".join(part for part in (numbers if measured else "", outcome.note) if part)
     origin = f"   {row.origin}" if row.origin else ""
     indent = 0 if row.block == row.name else row.depth
-    return Line(f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "ok" if outcome.ok else "bad", indent)
+    return Line(f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "row_ok" if outcome.ok else "row_bad", indent)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
-Kind = Literal["title", "ok", "bad", "text", "hint", "code", "muted"]
+Kind = Literal["ok", "bad", "text", "hint", "code", "row_ok", "row_bad", "muted"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ def to_text(lines: Sequence[Line]) -> str:
 
 # Colours that keep a contrast of 4.5:1 on JupyterLab's light and dark backgrounds alike come from its own
 # variables; the values after the comma serve where those are not defined (feedback pages, other viewers).
+_CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre"
 _STYLES: dict[Kind, str] = {
-    "title": "font-weight:600",
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
     "bad": "color:var(--jp-error-color0,#b71c1c);font-weight:600",
     "text": "",
     "hint": "border-left:3px solid var(--jp-brand-color1,#1976d2);padding-left:0.6em;margin:0.3em 0",
-    "code": "font-family:var(--jp-code-font-family,monospace);white-space:pre",
+    "code": _CODE,
+    "row_ok": f"{_CODE};color:var(--jp-success-color0,#1b7a2f)",
+    "row_bad": f"{_CODE};color:var(--jp-error-color0,#b71c1c)",
     "muted": "color:var(--jp-ui-font-color2,#616161)",
 }
 
@@ -52,7 +54,7 @@ def to_html(lines: Sequence[Line]) -> str:
 def _inline_code(line: Line) -> str:
     """Escape the text; outside code lines, show `names in backticks` in the code font."""
     escaped = html.escape(line.text, quote=False)
-    if line.kind == "code":
+    if line.kind in ("code", "row_ok", "row_bad"):
         return escaped
     pieces = escaped.split("`")
     if len(pieces) % 2 == 0:

@@ -187,7 +187,7 @@ def write_tiny_gpt2(folder: Path, layout: str) -> None:
 
     layout: "hub" has the names of OpenAI's file on the hub: no prefix, a mask buffer ``h.N.attn.bias`` a
     layer, no head. "sharded" is that in two files and an index. "shipped" is what training/train.py writes:
-    GPT2LMHeadModel's names, in bfloat16, the tied head left out.
+    the same names in bfloat16, without masks.
     """
     import torch
     from safetensors.torch import save_file
@@ -206,11 +206,11 @@ def write_tiny_gpt2(folder: Path, layout: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict() | {"architectures": ["GPT2LMHeadModel"]}))
     tokenizer.save(str(folder / "tokenizer.json"))
-    if layout == "shipped":
-        state = {name: t.bfloat16() for name, t in model.state_dict().items() if name != "lm_head.weight"}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        return
     state = dict(model.transformer.state_dict())
+    if layout == "shipped":
+        rounded = {name: tensor.bfloat16() for name, tensor in state.items()}
+        save_file(rounded, folder / "model.safetensors", metadata={"format": "pt"})
+        return
     mask = torch.tril(torch.ones(64, 64))[None, None]
     state |= {f"h.{layer}.attn.bias": mask.clone() for layer in range(2)}
     if layout == "hub":

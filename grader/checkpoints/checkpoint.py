@@ -60,15 +60,14 @@ class Checkpoint:
         return self.entry.goldens
 
     @cached_property
-    def _tensors(self) -> dict[str, tuple[Path, str]]:
-        """Learner's name of every weight -> the file it is in, and its name there."""
+    def _tensors(self) -> dict[str, Path]:
+        """The name of every weight -> the file it is in; what the registry drops is left out."""
         found = {}
         for path in self._weight_files():
             with self._open(path) as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
-                    short = name.removeprefix(self.entry.prefix)
-                    if not any(fnmatchcase(short, pattern) for pattern in self.entry.drop):
-                        found[short] = (path, name)
+                    if not any(fnmatchcase(name, pattern) for pattern in self.entry.drop):
+                        found[name] = path
         return found
 
     def _weight_files(self) -> list[Path]:
@@ -91,13 +90,12 @@ class Checkpoint:
         return f"Delete it, then run: grader weights get {self.name}"
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """Every weight under the learner's name, converted to `dtype`; nothing left out but what the registry drops."""
+        """Every weight under its own name, converted to `dtype`; left out is only what the registry drops."""
         state = {}
-        for path in dict.fromkeys(path for path, _ in self._tensors.values()):
+        for path in dict.fromkeys(self._tensors.values()):
             with self._open(path) as file:
-                for name, (place, stored) in self._tensors.items():
-                    if place == path:
-                        state[name] = file.get_tensor(stored).to(dtype)
+                for name in (name for name, place in self._tensors.items() if place == path):
+                    state[name] = file.get_tensor(name).to(dtype)
         return state
 
     def load_into(self, model: nn.Module) -> Any:

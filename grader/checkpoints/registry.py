@@ -4,7 +4,6 @@ Its fields (those in brackets may be left out):
 
 - ``description``: a line for ``grader weights list``. ``licence``. [``gated``]: whether the hub asks for a
   licence to be accepted first. [``parameters``]: how many.
-- [``prefix``]: what is taken off the front of tensor names, as in "transformer.".
 - [``drop``]: fnmatch patterns of tensors in the file that are no weights, such as masks, or a copy of a tied head.
 - [``hub``]: ``repo`` and ``revision``, a commit, so that nothing changes under our feet.
 - [``packaged``]: ``package``, what pip installs, and ``folder``, the module (or module/folder) that holds the files.
@@ -61,7 +60,6 @@ class Entry:
     licence: str
     gated: bool
     parameters: int | None
-    prefix: str
     drop: tuple[str, ...]
     files: Mapping[str, File]
     hub: Hub | None
@@ -116,7 +114,6 @@ def _parse(name: str, content: Mapping[str, Any]) -> Entry:
         licence=content["licence"],
         gated=content.get("gated", False),
         parameters=content.get("parameters"),
-        prefix=content.get("prefix", ""),
         drop=tuple(content.get("drop", ())),
         files={file: File(**known) for file, known in content["files"].items()},
         hub=Hub(**hub) if hub else None,

@@ -854,7 +854,7 @@ figure.colorbar(image, label="rise of the loss, nats")
 plt.show()
 
 # %% [markdown]
-# Most heads are hardly missed, and a few are. What does the most important one do? Its map shows it. Look at the rows of tokens that continue a word, such as `ised` and `ed`.
+# Most heads are hardly missed, and a few are. What does the most important one do? Its map shows it. Look at the rows of tokens that continue a word, such as `ised` and `pleas`.
 
 # %% tags=["nbval-ignore-output"]
 layer, head = divmod(rises.argmax().item(), austen.config.n_head)
@@ -875,7 +875,7 @@ print(f"  from a token that continues a word {to_previous[continues].mean():.0%}
 print(f"  from any other token               {to_previous[~continues].mean():.0%}")
 
 # %% [markdown]
-# It puts words together again. The tokenizer cut rare words to pieces, and the piece `ed` alone says little; this head brings in the piece before it. It sits in the first layer, so every later layer can read whole words.
+# It puts words together again. The tokenizer cut rare words to pieces, and the piece `ised` alone says little; this head brings in the piece before it. It sits in the first layer, so every later layer can read whole words.
 
 # %% [markdown]
 # ## The logit lens
@@ -884,13 +884,13 @@ print(f"  from any other token               {to_previous[~continues].mean():.0%
 #
 # **Predict:** how does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 start = "It will be over in the course of a few"
 blocks = model.h
 for depth in range(len(blocks) + 1):
     model.h = blocks[:depth]
     with torch.no_grad():
-        best = model(encode(start))[0, -1].softmax(dim=-1).topk(4)
+        best = model(encode(start))[0, -1].softmax(dim=-1).topk(3)
     print(f"after {depth} blocks:", *(f"{austen.tokenizer.decode([i])!r} {p:.0%}  " for p, i in zip(*best, strict=True)))
 model.h = blocks
 
@@ -1000,7 +1000,7 @@ for length in (32, 64, 128, 256):
         began = time.perf_counter()
         next(generate(model, ids, 1))
         times.append(time.perf_counter() - began)
-    print(f"{length:13} {1000 * sorted(times)[10]:17.1f}")
+    print(f"{length:13} {1000 * min(times):17.1f}")
 
 # %% [markdown]
 # All but the last row of logits was computed before, for the tokens before, and thrown away. Keeping what can be kept is the next lesson.
