@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grader.check import check
+    from grader.checking import check
     from grader.checkpoints import load_checkpoint
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
@@ -19,7 +19,7 @@ _HOMES = {
     "CheckFailed": "grader.errors",
     "Config": "grader.config",
     "GraderError": "grader.errors",
-    "check": "grader.check",
+    "check": "grader.checking",
     "check_generation": "grader.generation",
     "compare_layers": "grader.layers",
     "load_checkpoint": "grader.checkpoints",

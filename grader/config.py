@@ -32,7 +32,7 @@ class Config(Mapping[str, Any]):
         return cls(fields)
 
     def _complaint(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._fields, n=1)
+        close = difflib.get_close_matches(name, self._fields, n=1, cutoff=0.8)
         known = f"did you mean `{close[0]}`?" if close else f"it has: {', '.join(self._fields)}."
         return f"this config has no field `{name}`; {known}"
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor, nn
 
-from grader.check import autograding
+from grader.checking import autograding
 from grader.checkpoints import Golden, load_checkpoint
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.errors import CheckFailed, GraderError

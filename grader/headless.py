@@ -85,6 +85,7 @@ def execute(
         timeout=timeout,
         kernel_name="python3",
         allow_errors=allow_errors,
+        coalesce_streams=True,  # one output for text that a cell prints bit by bit
         resources={"metadata": {"path": str(cwd)}},
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: it warns about its transport otherwise
         on_cell_execute=started,

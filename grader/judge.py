@@ -1,6 +1,7 @@
 """Compare what a probe observed with what is right, and give a verdict. Runs no learner's code."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,19 +70,24 @@ class Verdict:
         return self.max_points * sum(case.earned for case in self.cases) / len(self.cases)
 
     @property
-    def first_wrong(self) -> CaseVerdict | None:
-        """The first case that is not right."""
-        return next((case for case in self.cases if not case.right), None)
+    def most_telling(self) -> CaseVerdict | None:
+        """The wrong case to show in full: the first that gave nothing to compare, else the first; None if all are right."""
+        wrong = [case for case in self.cases if not case.right]
+        return next((case for case in wrong if case.difference is None), wrong[0] if wrong else None)
 
 
 @dataclass(frozen=True)
 class PartEvidence:
-    """What was observed of a composite's parts in one case, beside what the reference's were given and gave back."""
+    """What was observed of a composite's parts in one case, beside what the reference's were given and gave back.
+
+    exercises: which exercise built a part, by path or pattern. unfinished: those of them that are not right yet.
+    """
 
     exercises: Mapping[str, str]
     calls: Sequence[Call]
     fed: Mapping[PartKey, Fed]
     replaced: Replaced
+    unfinished: Container[str]
 
 
 def judge(
@@ -90,13 +96,15 @@ def judge(
     observations: Sequence[Observation],
     fed: Sequence[Mapping[PartKey, Fed]] = (),
     replaced: Sequence[Replaced] = (),
+    unfinished: Container[str] = (),
 ) -> Verdict:
     """The verdict on what a probe observed. An observation that is missing counts as wrong.
 
-    fed, replaced: for a composite, what `feed_parts` and `replace_parts` observed, where they ran.
+    fed, replaced: for a composite, what `feed_parts` and `replace_parts` observed, where they ran. unfinished:
+    the exercises that are not right by their own verdict: only their errors are carried forward.
     """
     by_case = {observation.case: observation for observation in observations}
-    mistakes = _possible_mistakes(task, answer, by_case)
+    mistakes = _by_cases_explained(task, answer, by_case)
     cases = []
     for i, case in enumerate(task.cases):
         observation = by_case.get(case.name)
@@ -105,7 +113,11 @@ def judge(
             cases.append(CaseVerdict(case.name, right=False, finding=finding))
             continue
         context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
-        parts = PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i]) if fed and replaced else None
+        parts = (
+            PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished)
+            if fed and replaced
+            else None
+        )
         outputs = [(mistake, mistake.outputs[i]) for mistake in mistakes]
         cases.append(_judge_case(observation, answer.outputs[i], context, outputs, parts))
     return Verdict(task.exercise, tuple(cases), answer.points)
@@ -115,8 +127,8 @@ def _first_float(case: TaskCase) -> Tensor | None:
     return next((arg for arg in case.args if isinstance(arg, Tensor) and arg.is_floating_point()), None)
 
 
-def _possible_mistakes(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
-    """The known mistakes, those first that explain the most cases."""
+def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
+    """The known mistakes; those that explain the most cases come first."""
 
     def explained(mistake: MistakeAnswer) -> int:
         count = 0
@@ -165,6 +177,14 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
         )
     if got is not None and again is not None and not agree(again, got, tolerance):
         return _not_deterministic()
+    if observation.backward is not None:
+        return Finding(
+            f"the output is right, but no gradient can be computed: {observation.backward.message}",
+            "The backward pass needs values that were overwritten. Write `x = x + ...` instead of `x += ...`."
+            if "inplace" in observation.backward.message
+            else "",
+            observation.backward.detail,
+        )
     if observation.no_gradient:
         names = ", ".join(f"`{name}`" for name in observation.no_gradient[:4])
         more = len(observation.no_gradient) - 4
@@ -191,19 +211,21 @@ def _find(
     mistakes: Sequence[tuple[MistakeAnswer, Tensor]],
     parts: PartEvidence | None,
 ) -> Finding:
-    """Why an output is wrong: a known mistake, a wrong part, wrong wiring, or what it looks like."""
+    """Why an output is wrong: a wrong part, a known mistake, wrong wiring, or what it looks like."""
     tolerance = context.tolerance
+    in_parts = _find_in_parts(parts, want, context) if parts else None
+    if in_parts is not None and in_parts.carried:
+        return in_parts
     for mistake, output in mistakes:
         if agree(got, output, tolerance) and not agree(output, want, tolerance):
             return Finding(f"This is what comes out when {mistake.name}.", mistake.hint, mistake=mistake.name)
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
         return _not_deterministic()
-    by_parts = _find_in_parts(parts, want, context) if parts else None
-    if by_parts is not None:
-        return by_parts
     if observation.first_nan is not None and not want.isnan().any():
         return Finding(f"there is NaN in the output; it first appears {observation.first_nan}")
+    if in_parts is not None:
+        return in_parts
     sentence = describe(got, want, context)
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
@@ -217,26 +239,79 @@ def _find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findi
     """Tell a composite's own error from its parts'."""
     own = parts.replaced.output
     own_right = own is not None and agree(own, want, context.tolerance)
-    culprits = [call for call in parts.calls if not _part_right(call, parts.fed.get((call.path, call.index)))]
-    miswired = next((call for call in parts.calls if _given_wrong(call, parts.replaced)), None)
+    present = [call for call in parts.calls if call.path in parts.replaced.present]
+    called = parts.replaced.given
+    culprits = [call for call in present if not _part_right(call, parts.fed.get((call.path, call.index)))]
+    miswired = next((call for call in present if _given_wrong(call, parts.replaced)), None)
+    if own_right and miswired is None:
+        if not culprits or not all((call.path, call.index) in called for call in present):
+            return None
+        finished = [call for call in culprits if part_of(parts.exercises, call.path) not in parts.unfinished]
+        return _wrongly_used(finished[0], parts) if finished else _carried_forward(culprits, parts)
+    if own is not None:
+        count = _wrong_call_count(present, parts)
+        if count:
+            return Finding(count)
     if miswired is not None:
         return _miswired(miswired, parts, context)
-    all_called = all((call.path, call.index) in parts.replaced.given for call in parts.calls)
-    if own_right and all_called and culprits:
-        return _carried_forward(culprits, parts)
-    if own is not None and not own_right and culprits:
+    if own is None or own_right:
+        return None
+    besides = (f"Besides, {_exercise_names(culprits, parts)} is not right yet.",) if culprits else ()
+    lacking = _lacking(own, want, parts, context)
+    if lacking:
+        return Finding(lacking, detail=besides)
+    if culprits:
         what = describe(own, want, context) or "its own steps give something else"
-        besides = f"Besides, {_exercise_names(culprits, parts)} is not right yet."
-        return Finding(f"Even with right parts, the result is wrong: {what}", detail=(besides,))
+        return Finding(f"Even with right parts, the result is wrong: {what}", detail=besides)
     return None
+
+
+def _wrong_call_count(present: Sequence[Call], parts: PartEvidence) -> str | None:
+    """Which part is called too often or not at all."""
+    wanted = Counter(call.path for call in present)
+    counted = Counter(path for path, _ in parts.replaced.given)
+    for path, times in wanted.items():
+        if counted[path] == 0:
+            return f"`{path}` is never called"
+        if counted[path] > times:
+            return f"`{path}` is called {counted[path]} times, and should be called {'once' if times == 1 else times}"
+    return None
+
+
+def _lacking(own: Tensor, want: Tensor, parts: PartEvidence, context: Context) -> str | None:
+    """Which known tensor has to be added to the output, or is in it and should not be."""
+    if own.shape != want.shape or not want.is_floating_point() or not own.isfinite().all():
+        return None
+    known = _known_tensors(parts, context)
+    missing, extra = known_as(want - own, known), known_as(own - want, known)
+    if missing:
+        return f"the output lacks {missing}: it has to be added"
+    if extra:
+        return f"the output contains {extra} once too often"
+    return None
+
+
+def _known_tensors(parts: PartEvidence, context: Context) -> dict[str, Tensor]:
+    """The tensors that a report can name."""
+    known: dict[str, Tensor] = {}
+    if context.input is not None:
+        known["the module's own input"] = context.input
+    for call in parts.calls:
+        if call.output is not None:
+            known.setdefault(f"the output of `{call.path}`", call.output)
+        if call.input is not None:
+            known.setdefault(f"the hidden state before `{call.path}`", call.input)
+    return known
 
 
 def _part_right(call: Call, fed: Fed | None) -> bool:
     """Whether the learner's part gives the reference's output for the reference's input; True where unknown."""
     if fed is None or call.output is None:
         return True
-    return fed.output is not None and (
-        agree(fed.output, call.output) or layout_between(fed.output, call.output) is not None
+    return (
+        fed.output is not None
+        and not fed.changed_input
+        and (agree(fed.output, call.output) or layout_between(fed.output, call.output) is not None)
     )
 
 
@@ -253,18 +328,32 @@ def _exercise_names(calls: Sequence[Call], parts: PartEvidence) -> str:
     return " and ".join(f"`{name}`" for name in names)
 
 
+def _problems(calls: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
+    """The first thing that stopped a part, if any was stopped."""
+    problems = (parts.fed[call.path, call.index].problem for call in calls)
+    return tuple(problem.message for problem in problems if problem is not None)[:1]
+
+
 def _carried_forward(culprits: Sequence[Call], parts: PartEvidence) -> Finding:
     paths = list(dict.fromkeys(f"`{call.path}`" for call in culprits))
     shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
     verb = "is" if len(paths) == 1 else "are"
-    problems = [parts.fed[call.path, call.index].problem for call in culprits]
-    messages = dict.fromkeys(problem.message for problem in problems if problem is not None)
     return Finding(
         f"Your code here is right. It fails because {shown} {verb} not:"
         " with the reference's parts, the output is right.",
         f"Mend {_exercise_names(culprits, parts)} first, then run this check again.",
-        detail=tuple(messages)[:1],
+        detail=_problems(culprits, parts),
         carried=True,
+    )
+
+
+def _wrongly_used(call: Call, parts: PartEvidence) -> Finding:
+    """A part that is right by itself, and wrong as this composite builds or calls it."""
+    exercise = part_of(parts.exercises, call.path) or call.path
+    return Finding(
+        f"`{call.path}` does not do here what the reference's does, though `{exercise}` is right by itself",
+        f"Look at how `{call.path}` is built and called in this class: which class, and which arguments?",
+        detail=_problems([call], parts),
     )
 
 
@@ -272,19 +361,13 @@ def _miswired(call: Call, parts: PartEvidence, context: Context) -> Finding:
     """What a part was given instead of what the reference gives it."""
     given, right = parts.replaced.given[call.path, call.index], call.input
     assert given is not None and right is not None
-    known: dict[str, Tensor] = {}
-    if context.input is not None:
-        known["the module's own input"] = context.input
-    for other in parts.calls:
-        if other.output is not None:
-            known.setdefault(f"the output of `{other.path}`", other.output)
-        if other.input is not None:
-            known.setdefault(f"the hidden state before `{other.path}`", other.input)
-    name = known_as(given, known)
+    name = known_as(given, _known_tensors(parts, context))
     if name:
         what = f"`{call.path}` was given {name}, and that is not what it needs"
     else:
         axes = context.axes if given.ndim == len(context.axes) else ()
         looks = describe(given, right, Context(axes, context.sizes, context.input))
         what = f"`{call.path}` was given something else than it should be" + (f": {looks}" if looks else "")
-    return Finding(what, f"Look at what is computed between the module's input and `{call.path}`.")
+    before = [c.path for c in parts.calls[: parts.calls.index(call)] if c.path in parts.replaced.present]
+    start = f"`{before[-1]}`" if before else "the module's input"
+    return Finding(what, f"Look at what is computed between {start} and `{call.path}`.")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from grader.check import autograding, find_recording
+from grader.checking import autograding, find_recording
 from grader.comparison import Comparison, Node, Outcome, own_way
 from grader.culprit import Culprit, find_culprit, uncalled
 from grader.errors import CheckFailed, GraderError, RecordingError
@@ -108,7 +108,7 @@ def _built(model: Any, trace: Trace) -> nn.Module:
             made = copy.deepcopy(model).cpu()
         except Exception as error:  # whatever the learner keeps in the model
             raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
-        target: Any = lambda **_: made  # noqa: E731
+        target: Any = lambda *_: made  # noqa: E731
     elif isinstance(model, type) and issubclass(model, nn.Module):
         target = model
     else:
@@ -225,4 +225,6 @@ def _row_line(row: Row) -> Line:
     text = ", ".join(part for part in (numbers if measured else "", outcome.note) if part)
     origin = f"   {row.origin}" if row.origin else ""
     indent = 0 if row.block == row.name else row.depth
-    return Line(f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "row_ok" if outcome.ok else "row_bad", indent)
+    return Line(
+        f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "row_ok" if outcome.ok else "row_bad", indent
+    )

@@ -7,8 +7,10 @@ stopped. Whether they are right is for the judge, which runs elsewhere or later.
 import contextlib
 import difflib
 import inspect
+import io
 import itertools
 import linecache
+import re
 import sys
 import traceback
 import warnings
@@ -21,12 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from grader.recording import PartInput, PartOutput, Task, TaskCase, configured
 from grader.tolerance import agree
-from grader.tracing import copied, first_tensor, replace_first_tensor
+from grader.tracing import copied, first_tensor
 
-MAX_ITEMS = 100_000  # a generator that never ends is stopped here
+MAX_ITEMS = 2_000  # a generator that never ends is stopped here
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Fed:
-    """What a learner's part gave for the reference's input, or why it gave nothing."""
+    """What a learner's part gave for the reference's input, or why it gave nothing, and whether it changed it."""
 
     output: Tensor | None
     problem: Problem | None = None
+    changed_input: bool = False
 
 
 PartKey = tuple[str, int]  # a part's path, and how often it was called before
@@ -51,10 +55,14 @@ PartKey = tuple[str, int]  # a part's path, and how often it was called before
 
 @dataclass(frozen=True)
 class Replaced:
-    """A composite's output while each part answers with the reference's output, and what the parts were given."""
+    """A composite's output while each part answers with the reference's output, and what the parts were given.
+
+    present: the paths of the parts that the learner's module has. It may do without one, with a function.
+    """
 
     output: Tensor | None
     given: Mapping[PartKey, Tensor | None]
+    present: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ class Observation:
 
     output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
     changed_input: the position of an argument that was modified in place. no_gradient: parameters
-    and arguments (``input``) that no gradient reached. first_nan: where NaN first appeared. remarks: what does
-    not make it wrong, and is worth knowing.
+    and arguments (``input``) that no gradient reached. backward: why gradients could not be computed.
+    first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing.
     """
 
     case: str
@@ -73,6 +81,7 @@ class Observation:
     again: Tensor | None = None
     changed_input: int | None = None
     no_gradient: tuple[str, ...] = ()
+    backward: Problem | None = None
     first_nan: str | None = None
     remarks: tuple[str, ...] = ()
 
@@ -128,7 +137,8 @@ def quietly(remarks: list[str]) -> Iterator[None]:
     """
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(sys.stdout):
         warnings.simplefilter("always")
-        with torch.random.fork_rng(devices=[]), one_thread():
+        # Neither a notebook that switched gradients off nor its random state plays a part.
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(0)
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
@@ -200,6 +210,8 @@ def canonical(value: Any) -> Tensor:
         return torch.tensor(int(value))
     if isinstance(value, float):
         return torch.tensor(value, dtype=torch.float64)
+    if inspect.iscoroutine(value):
+        value.close()
     if value is None:
         raise Stopped("type", "it returned None; does it end with `return`?")
     raise Stopped("type", f"it returned {_describe(value)}, where a number, a list or a tensor belongs")
@@ -221,7 +233,14 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         output = _module_output(_call_learner(module, *args))
     changed = _changed(before, args)
     torch.manual_seed(1)
-    again, no_gradient = _run_with_gradients(task, case, module)
+    again: Tensor | None = None
+    no_gradient: tuple[str, ...] = ()
+    backward: Problem | None = None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what forward prints was printed by the first run
+            again, no_gradient = _run_with_gradients(task, case, module)
+    except Stopped as stopped:
+        backward = stopped.problem
     first_nan = None
     if output.is_floating_point() and output.isnan().any():
         first_nan = _find_first_nan(module, _fresh_args(case))
@@ -231,6 +250,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         again=again,
         changed_input=changed,
         no_gradient=no_gradient,
+        backward=backward,
         first_nan=first_nan,
         remarks=remarks,
     )
@@ -239,46 +259,89 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
 def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...]]:
     """The learner's module with the recorded weights, in eval mode, and remarks on it.
 
-    target: the learner's class. Raises Stopped where it can't be built, or its parameters are not the
-    checkpoint's in name or shape.
+    target: the learner's class; it gets the build arguments in their order. Raises Stopped where it can't be
+    built, or its parameters are not the checkpoint's in name or shape.
     """
-    build = configured(case.build)
-    module = _call_learner(target, **build)
+    with _learner_errors():
+        module = _built(target, case)
+        detail = _wrong_names(module, case.weights)
+        if detail:
+            raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
+        _load(module, case.weights)
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        kept = [name for name in module.state_dict() if name not in case.weights and name not in parameters]
+        remarks: tuple[str, ...] = ()
+        if kept:
+            remarks = (
+                f"`{kept[0]}` would be expected in every checkpoint, and is in none:"
+                " register it with `persistent=False`, or loading real weights will complain",
+            )
+        return module, remarks
+
+
+def _built(target: Any, case: TaskCase) -> nn.Module:
+    module = target(*configured(case.build).values())
     if not isinstance(module, nn.Module):
         raise Stopped("build", f"{target.__name__}(...) gave {_describe(module)}, and no nn.Module")
+    nn.Module.train(module, False)
+    return module
+
+
+def _wrong_names(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """A line for each parameter that the checkpoint has not, or has otherwise."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
     own = parameters | dict(module.named_buffers(remove_duplicate=False))
-    known = {id(own[name]) for name in case.weights if name in own}
-    extra = [name for name, p in parameters.items() if name not in case.weights and id(p) not in known]
-    detail = explain_names({k: tuple(v.shape) for k, v in own.items()}, case.weights, extra)
-    if detail:
-        raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded:", detail)
-    with torch.no_grad():
-        for name, tensor in case.weights.items():
-            if name in parameters:
-                parameters[name].data = tensor.clone()
-            else:
-                own[name].copy_(tensor)
-    kept = [name for name in module.state_dict() if name not in case.weights and name not in parameters]
-    remarks: tuple[str, ...] = ()
-    if kept:
-        remarks = (
-            f"`{kept[0]}` would be expected in every checkpoint, and is in none:"
-            " register it with `persistent=False`, or loading real weights will complain",
-        )
-    return module.eval(), remarks
+    known: dict[int, str] = {}
+    for name in weights:
+        if name in own and id(own[name]) in known and not torch.equal(weights[name], weights[known[id(own[name])]]):
+            first, second = known[id(own[name])], name
+            return [f"`{first}` and `{second}` are one and the same here, and two different ones in the checkpoint"]
+        if name in own:
+            known[id(own[name])] = name
+    extra = [name for name, p in parameters.items() if name not in weights and id(p) not in known]
+    lines = explain_names({name: tuple(tensor.shape) for name, tensor in own.items()}, weights, extra)
+    return [*_plain_lists(module, weights), *lines] if lines else []
+
+
+def _plain_lists(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Lists of modules that PyTorch doesn't see, where the checkpoint has parameters."""
+    return [
+        f"`{name}` is a plain list, and PyTorch doesn't look into one for modules: make it an `nn.ModuleList`"
+        for name, value in vars(module).items()
+        if isinstance(value, list | tuple | dict)
+        and any(isinstance(item, nn.Module) for item in (value.values() if isinstance(value, dict) else value))
+        and any(weight.startswith(f"{name}.") for weight in weights)
+    ]
+
+
+@torch.no_grad()
+def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy the weights in. Parameters get the weights' dtype; buffers keep their own, as in loading."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    for name, tensor in weights.items():
+        if name not in parameters:
+            buffers[name].copy_(tensor)
+        elif parameters[name].dtype == tensor.dtype:
+            parameters[name].copy_(tensor)
+        else:
+            parameters[name].data = tensor.clone()
+
+
+MAX_NAMES = 8  # lines of names; more would say nothing new
 
 
 def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], extra: Sequence[str]) -> list[str]:
     """A line for each name or shape in which a module differs from a checkpoint; empty where it does not.
 
     own: the module's names and shapes. wanted: the checkpoint's tensors. extra: names of the module's
-    that the checkpoint would have to have and has not.
+    that the checkpoint would have to have and has not. What repeats from layer to layer is one line.
     """
     missing = [name for name in wanted if name not in own]
     lines = []
     for name in extra:
-        close = difflib.get_close_matches(name, missing, n=1, cutoff=0.5)
+        like = [m for m in missing if m.count(".") == name.count(".")]
+        close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
         lines.append(f"`{name}` is not in the checkpoint" + (f"; did you mean `{close[0]}`?" if close else ""))
         missing = [m for m in missing if not close or m != close[0]]
     lines.extend(f"`{name}` {list(wanted[name].shape)} is in the checkpoint, and missing here" for name in missing)
@@ -287,7 +350,18 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
         if name in own and own[name] != shape:
             note = ", transposed" if len(shape) == 2 and own[name] == shape[::-1] else ""
             lines.append(f"`{name}` has shape {list(own[name])}; in the checkpoint it is {list(shape)}{note}")
+    lines = layers_as_one(lines)
+    if len(lines) > MAX_NAMES:
+        lines[MAX_NAMES - 1 :] = [f"and {len(lines) - MAX_NAMES + 1} more like these"]
     return lines
+
+
+def layers_as_one(lines: Iterable[str]) -> list[str]:
+    """Lines that differ only in the number of a layer as one, with ``h.*`` for ``h.0``, ``h.1``, ..."""
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", line), []).append(line)
+    return [pattern if len(group) > 1 else group[0] for pattern, group in groups.items()]
 
 
 def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
@@ -298,20 +372,22 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     ]
     # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    module.requires_grad_(True)
-    with torch.enable_grad():
-        output = _module_output(_call_learner(module, *args))
-        again = copied(output)
-        if not task.differentiable or case.dtype != torch.float32:
-            return again, ()
-        wanted: dict[str, Tensor] = dict(module.named_parameters())
-        floating = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
-        wanted.update(("input", leaf) for leaf in itertools.islice(floating, 1))  # a table of cosines needs none
-        if not output.requires_grad:
-            return again, tuple(wanted)
-        with _learner_errors():
-            gradients = torch.autograd.grad(output.sum(), list(wanted.values()), allow_unused=True)
-    return again, tuple(name for name, g in zip(wanted, gradients, strict=True) if g is None)
+    output = _module_output(_call_learner(module, *args))
+    again = copied(output)
+    if not task.differentiable or case.dtype != torch.float32:
+        return again, ()
+    own = dict(module.named_parameters())
+    frozen = tuple(name for name in case.weights if name not in own or not own[name].requires_grad)
+    aliases = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
+    frozen = tuple(name for name in frozen if name not in aliases)
+    wanted: dict[str, Tensor] = {name: own[name] for name in case.weights if name in own and own[name].requires_grad}
+    floating = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+    wanted.update(("input", leaf) for leaf in itertools.islice(floating, 1))  # a table of cosines needs none
+    if not output.requires_grad:
+        return again, (*frozen, *wanted)
+    with _learner_errors():
+        gradients = torch.autograd.grad(output.sum(), list(wanted.values()), allow_unused=True)
+    return again, (*frozen, *(name for name, g in zip(wanted, gradients, strict=True) if g is None))
 
 
 def _module_output(value: Any) -> Tensor:
@@ -322,12 +398,14 @@ def _module_output(value: Any) -> Tensor:
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_complex():
+        raise Stopped("type", "the output is a sparse, nested, quantized or complex tensor, where a plain one belongs")
     if tensor.device.type != "cpu":
         raise Stopped(
             "device",
             f"the input is on the cpu, and the output on {tensor.device}; create new tensors with `device=x.device`",
         )
-    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+    return tensor
 
 
 # Parts of a composite
@@ -335,7 +413,25 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 
 def part_of(parts: Mapping[str, str], path: str) -> str | None:
     """The exercise that built the submodule at `path`, or None."""
-    return next((exercise for pattern, exercise in parts.items() if fnmatchcase(path, pattern)), None)
+    return next((exercise for pattern, exercise in parts.items() if _matches(path, pattern)), None)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Segment by segment: ``h.*`` stands for ``h.0`` and not for ``h.0.attn``."""
+    names, patterns = path.split("."), pattern.split(".")
+    return len(names) == len(patterns) and all(fnmatchcase(n, p) for n, p in zip(names, patterns, strict=True))
+
+
+def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
+    """The classes of the learner's parts, by path; empty where the module can't be built."""
+
+    def built() -> dict[str, type[nn.Module]]:
+        with _learner_errors():
+            module = _built(target, task.cases[0])
+        return {path: type(part) for path, part in module.named_modules() if part_of(task.parts, path)}
+
+    found: dict[str, type[nn.Module]] = _quietly_or({}, built)
+    return found
 
 
 def feed_parts(task: Task, target: Any, inputs: Sequence[Sequence[PartInput]]) -> tuple[dict[PartKey, Fed], ...]:
@@ -369,20 +465,33 @@ def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
 
 
 def _feed(case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
-    module, _ = build_module(target, case)
+    with _learner_errors():
+        module = _built(target, case)
     parts = _named(module, (given.path for given in inputs))
+    wrong = {path for path, part in parts.items() if _wrong_names(part, _below(case.weights, path))}
+    if wrong:
+        problem = Problem("parameters", "its parameters are not the checkpoint's, so weights can't be loaded")
+        return {(given.path, given.index): Fed(None, problem) for given in inputs if given.path in wrong}
+    module, _ = build_module(target, case)
+    parts = _named(module, parts)
     arguments = _arguments_of(module, parts, case)
-    results = {}
-    for given in inputs:
-        if given.path in parts:
-            key = (given.path, given.index)
-            args, kwargs = with_first_tensor(*arguments.get(key, ((), {})), given.input.clone())
-            try:
-                output = _call_learner(parts[given.path], *args, **kwargs)
-                results[key] = Fed(copied(first_tensor(output)))
-            except Stopped as stopped:
-                results[key] = Fed(None, stopped.problem)
-    return results
+    return {
+        (given.path, given.index): _fed(parts[given.path], given, arguments) for given in inputs if given.path in parts
+    }
+
+
+def _below(weights: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{path}."): t for name, t in weights.items() if name.startswith(f"{path}.")}
+
+
+def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]) -> Fed:
+    tensor = given.input.clone()
+    args, kwargs = with_first_tensor(*arguments.get((given.path, given.index), ((), {})), tensor)
+    try:
+        output = copied(first_tensor(_call_learner(part, *args, **kwargs)))
+    except Stopped as stopped:
+        return Fed(None, stopped.problem)
+    return Fed(output, changed_input=not torch.equal(tensor.nan_to_num(), given.input.nan_to_num()))
 
 
 def _arguments_of(
@@ -413,39 +522,70 @@ def with_first_tensor(
     args: tuple[Any, ...], kwargs: dict[str, Any], new: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with their first tensor replaced; `new` alone where there is none."""
-    args, done = replace_first_tensor(args, new)
-    if not done:
-        kwargs, done = replace_first_tensor(kwargs, new)
-    return (args, kwargs) if done else ((new,), kwargs)
+    leaves, structure = tree_flatten((args, kwargs))
+    place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
+    if place is None:
+        return (new,), kwargs
+    leaves[place] = new
+    changed: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(leaves, structure)
+    return changed
+
+
+class _StandIn(nn.Module):
+    """Takes a part's place and answers with what the reference's part gave back.
+
+    Where it is called otherwise than the reference's part was, the learner's part answers; its attributes are
+    the learner's part's too.
+    """
+
+    def __init__(self, part: nn.Module, path: str, outputs: Mapping[PartKey, PartOutput]) -> None:
+        super().__init__()
+        # Kept out of the module's own tables: a part whose parameters don't fit must not be looked into.
+        object.__setattr__(self, "part", part)
+        self.path, self.outputs, self.calls = path, outputs, 0
+        self.given: dict[PartKey, Tensor | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "part"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        key = (self.path, self.calls)
+        self.calls += 1
+        tensor = first_tensor((args, kwargs))
+        self.given[key] = copied(tensor)
+        recorded = self.outputs.get(key)
+        answer = None if recorded is None or tensor is None else _in_layout_of(tensor, recorded)
+        return self.part(*args, **kwargs) if answer is None else answer
 
 
 def _replace(case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
-    module, _ = build_module(target, case)
+    with _learner_errors():
+        module = _built(target, case)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
-    given: dict[PartKey, Tensor | None] = {}
-
-    def answer_for(path: str, own_forward: Callable[..., Any]) -> Callable[..., Any]:
-        counter = itertools.count()
-
-        def answer(*args: Any, **kwargs: Any) -> Any:
-            key = (path, next(counter))
-            tensor = first_tensor((args, kwargs))
-            given[key] = copied(tensor)
-            output = recorded.get(key)
-            if output is None or tensor is None:
-                return own_forward(*args, **kwargs)
-            return _in_layout_of(tensor, output)
-
-        return answer
-
+    rest = {name: t for name, t in case.weights.items() if not any(name.startswith(f"{path}.") for path in parts)}
+    stand_ins = []
     for path, part in parts.items():
-        part.forward = answer_for(path, part.forward)
+        with contextlib.suppress(RuntimeError, KeyError):
+            below = _below(case.weights, path)
+            if not _wrong_names(part, below):
+                _load(part, below)
+        stand_in = _StandIn(part, path, recorded).eval()
+        parent, _, name = path.rpartition(".")
+        module.get_submodule(parent)._modules[name] = stand_in
+        stand_ins.append(stand_in)
+    if detail := _wrong_names(module, rest):
+        raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
+    _load(module, rest)
     try:
         output = copied(_module_output(_call_learner(module, *_fresh_args(case))))
     except Stopped:
         output = None
-    return Replaced(output, given)
+    given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
+    return Replaced(output, given, tuple(parts))
 
 
 def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:
@@ -458,12 +598,17 @@ def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:
     return None
 
 
-def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor:
-    """The recorded output with its axes in the order in which the learner's program keeps them, told by the sizes."""
+def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor | None:
+    """The recorded output with its axes in the order in which the learner's program keeps them, told by the sizes.
+
+    None where the sizes are not the recorded input's in any order, or in more than one.
+    """
+    if tuple(given.shape) == recorded.input_shape:
+        return recorded.output.clone()
     axes = range(len(recorded.input_shape))
     orders = [o for o in itertools.permutations(axes) if tuple(recorded.input_shape[i] for i in o) == given.shape]
-    if tuple(given.shape) == recorded.input_shape or len(orders) != 1 or recorded.output.ndim != given.ndim:
-        return recorded.output.clone()
+    if len(orders) != 1 or recorded.output.ndim != given.ndim:
+        return None
     return recorded.output.permute(orders[0]).clone()
 
 
@@ -494,22 +639,32 @@ def _learner_errors() -> Iterator[None]:
         yield
     except Stopped:
         raise
-    except NotImplementedError as error:
-        if str(error) or not _is_stub(error):
-            raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)) from error
-        raise Stopped("not_written", "it is not written yet: replace `raise NotImplementedError()`") from error
-    except Exception as error:  # learner's code may raise anything
-        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)) from error
+    except (Exception, SystemExit) as error:  # learner's code may raise anything
+        if isinstance(error, NotImplementedError) and (name := _stub(error)):
+            raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
+        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
+
+
+def _message(error: BaseException) -> str:
+    """The error's message, whatever its class makes of it."""
+    try:
+        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error).strip()
+    except Exception:
+        return ""
 
 
 def _headline(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    lines = _message(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _is_stub(error: BaseException) -> bool:
-    frames = _learner_frames(error.__traceback__)
-    return not frames or "NotImplementedError" in (frames[-1].line or "")
+def _stub(error: NotImplementedError) -> str:
+    """The function that is still a stub, as in `Block.forward`; empty where the error says more or is another's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if is_learners(frame.f_code.co_filename)]
+    if _message(error) or (own and own[-1] is not frames[-1]):
+        return ""
+    return f"`{own[-1].f_code.co_qualname}`" if own else "it"
 
 
 def _learner_frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
@@ -536,14 +691,17 @@ _LIBRARY_FOLDERS = tuple(
 def learner_traceback(error: BaseException) -> tuple[str, ...]:
     """The learner's own lines in an error's traceback, outermost first, and the error's message.
 
-    Lines read ``line 7, in forward:  x = self.c_atn(x)``; line numbers count from the cell's first line.
+    Lines read ``line 7, in forward:  x = self.c_atn(x)``; line numbers count from the cell's first line. Of a
+    long traceback the middle is left out.
     """
     lines = [
         f"line {frame.lineno}, in {frame.name}:  {(frame.line or '').strip()}"
         for frame in _learner_frames(error.__traceback__)
     ]
-    message = str(error).strip().splitlines()[:4]
-    return (*lines, f"{type(error).__name__}: {' '.join(message)}" if message else type(error).__name__)
+    if len(lines) > 6:
+        lines[3:-3] = [f"... {len(lines) - 6} lines more ..."]
+    message = " ".join(_message(error).splitlines()[:4])
+    return (*lines, f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
 
 class _NanFinder(TorchDispatchMode):  # type: ignore[no-untyped-call]

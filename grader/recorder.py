@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.check import examine, report
+from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
+from grader.judge import judge
 from grader.lesson import RUN_BY_EVERY_EXERCISE, Lesson
 from grader.probe import Observation, canonical, one_thread, part_of, probe
 from grader.recording import (
@@ -256,7 +257,7 @@ def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
 
 
 def _require_right(task: Task, answer: Answer, solution: Any) -> None:
-    verdict = examine(task, answer, solution)
+    verdict = judge(task, answer, probe(task, solution))
     if not verdict.right:
         raise RecordingError(f"The solution of {task.exercise} is not right:\n{to_text(report(verdict))}")
 

@@ -6,6 +6,7 @@ see; `Recording.answer` is what only a judge needs. What a composite's parts wer
 back are two further views, each of which alone gives no answer away.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -166,7 +167,7 @@ class Recording:
             ) from None
         try:
             header = json.loads(metadata["recording"])
-            form = header["format"]
+            form, _ = header["format"], (header["lesson"], header["exercises"], header["trace"])
         except (KeyError, ValueError, TypeError):
             raise RecordingError(
                 f"{path.name} is a safetensors file, but not a recording of this course: copy the lesson's own."
@@ -212,13 +213,13 @@ class Recording:
         if kind == "list":
             return [self._value(item) for item in content]
         if kind == "config":
-            return Config(content)
+            return Config(copy.deepcopy(content))
         if kind == "toy_lm":
             weights = {name: self._value(item) for name, item in content.items()}
             model = ToyLM(len(weights["token"]), len(weights["position"]), weights["token"].shape[1])
             model.load_state_dict(weights)
             return model.eval()
-        return content
+        return copy.deepcopy(content)
 
     def _optional_tensor(self, key: str | None) -> Tensor | None:
         return None if key is None else self._tensors[key]

@@ -31,12 +31,12 @@ def to_text(lines: Sequence[Line]) -> str:
 _CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre"
 _STYLES: dict[Kind, str] = {
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
-    "bad": "color:var(--jp-error-color0,#b71c1c);font-weight:600",
+    "bad": "color:var(--jp-error-color1,#b71c1c);font-weight:600",
     "text": "",
     "hint": "border-left:3px solid var(--jp-brand-color1,#1976d2);padding-left:0.6em;margin:0.3em 0",
     "code": _CODE,
     "row_ok": f"{_CODE};color:var(--jp-success-color0,#1b7a2f)",
-    "row_bad": f"{_CODE};color:var(--jp-error-color0,#b71c1c)",
+    "row_bad": f"{_CODE};color:var(--jp-error-color1,#b71c1c)",
     "muted": "color:var(--jp-ui-font-color2,#616161)",
 }
 

@@ -1,12 +1,13 @@
 """What every module of a model was given and gave back in one forward pass."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -25,31 +26,8 @@ class Call:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor in a value, looking into tuples, lists, mappings and dataclass-like outputs."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, tuple | list):
-        return None
-    return next((found for item in value if (found := first_tensor(item)) is not None), None)
-
-
-def replace_first_tensor(value: Any, new: Tensor) -> tuple[Any, bool]:
-    """`value` (args or kwargs) with its first tensor replaced by `new`, and whether there was one."""
-    if isinstance(value, Tensor):
-        return new, True
-    if isinstance(value, dict):
-        for key, item in value.items():
-            changed, done = replace_first_tensor(item, new)
-            if done:
-                return {**value, key: changed}, True
-    elif isinstance(value, tuple | list):
-        for i, item in enumerate(value):
-            changed, done = replace_first_tensor(item, new)
-            if done:
-                return type(value)([*value[:i], changed, *value[i + 1 :]]), True
-    return value, False
+    """The first tensor in a value, looking into tuples, lists, dicts and transformers' outputs."""
+    return next((leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)), None)
 
 
 def copied(tensor: Tensor | None) -> Tensor | None:

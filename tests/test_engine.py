@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from grader import check
-from grader.check import examine, report, summary
+from grader.checking import examine, report, summary
 from grader.diagnose import Context, describe
 from grader.errors import CheckFailed, RecordingError
 from grader.exercise import Case, Exercise
@@ -23,7 +25,7 @@ from grader.judge import Verdict
 from grader.lesson import Lesson
 from grader.probe import canonical
 from grader.recorder import record, record_exercise
-from grader.recording import Recording, part_inputs
+from grader.recording import FORMAT, Builder, Recording, part_inputs
 from grader.report import to_html, to_text
 
 ROOT = Path(__file__).parent.parent
@@ -59,9 +61,15 @@ class LayerNorm(nn.Module):
         return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * self.weight + self.bias
 
 
+def recorded(exercise: Exercise) -> Recording:
+    builder = Builder()
+    encoded = builder.exercise(*record_exercise("toy", exercise))
+    header = {"format": FORMAT, "lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}
+    return Recording(header, builder.tensors)
+
+
 def verdict_on(target: Any) -> Verdict:
-    task, answer = record_exercise("toy", layer_norm_exercise())
-    return examine(task, answer, target)
+    return examine(recorded(layer_norm_exercise()), "toy.layer_norm", target)
 
 
 def text_on(target: Any) -> str:
@@ -118,8 +126,8 @@ def lossy(module: LayerNorm, x: Tensor) -> Tensor:
         (lambda self, x: right(self, x).flatten(1), "axes are merged"),
         (lambda self, x: right(self, x)[None], "only an axis of size 1 is too many"),
         (lambda self, x: right(self, x).double(), "the dtype is float64, and should be float32; the values are right"),
-        (lambda self, x: torch.cat([right(self, x)[:, :3], x[:, 3:]], 1), "wrong only where T is 3 and later"),
-        (lambda self, x: torch.cat([right(self, x)[:1], x[1:]]), "wrong only where B is 1"),
+        (lambda self, x: torch.cat([right(self, x)[:, :3], x[:, 3:]], 1), "wrong where T is 3 and later"),
+        (lambda self, x: torch.cat([right(self, x)[:1], x[1:]]), "wrong where B is 1"),
         (lossy, "the input was modified in place"),
         (lambda self, x: right(self, x) + torch.rand(()), "gives two different outputs"),
         (lambda self, x: F.dropout(right(self, x), 0.5), "gives two different outputs"),
@@ -207,7 +215,7 @@ def test_a_buffer_of_ones_own_passes_with_a_remark() -> None:
         (F.layer_norm, "check was given the function layer_norm, but needs a class"),
         (np.zeros(3), "check was given a NumPy array"),
         (dict, "the class dict is no nn.Module"),
-        (Unwritten, "It is not written yet: replace `raise NotImplementedError()`"),
+        (Unwritten, "`Unwritten.__init__` is not written yet: replace `raise NotImplementedError()`"),
         (changed(lambda self: None), "takes 1 positional argument but 2 were given"),
     ],
 )
@@ -243,12 +251,10 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
     assert canonical(3).dtype == torch.int64
     assert canonical(iter([1, 2])).tolist() == [1, 2]
     assert canonical([torch.tensor(4), 5]).tolist() == [4, 5]
-    task, answer = record_exercise(
-        "toy", Exercise("toy.f", "f", lambda: 7, [Case("no input", lambda draw: [])], function=True)
-    )
+    seven = recorded(Exercise("toy.f", "f", lambda: 7, [Case("no input", lambda draw: [])], function=True))
 
     def told(function: Any) -> str:
-        return to_text(report(examine(task, answer, function)))
+        return to_text(report(examine(seven, "toy.f", function)))
 
     def endless() -> Any:
         while True:
@@ -266,9 +272,7 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
 
 
 def on_gpt2(exercise: str, target: Any) -> Verdict:
-    recorded = Recording.read(GPT2)
-    task = recorded.task(exercise)
-    return examine(task, recorded.answer(exercise), target)
+    return examine(Recording.read(GPT2), exercise, target)
 
 
 def solution_with(patches: dict[str, str], exercise: str) -> Any:
@@ -318,9 +322,7 @@ def patched(exercise: str, find: str, replace: str) -> Any:
 
 
 def test_a_wrongly_wired_composite_is_told_what_its_part_was_given() -> None:
-    target = patched(
-        "gpt2.block", "self.mlp(self.ln_2(x))", "self.mlp(self.ln_2(x) + 0 * x if x.sum() > 1e9 else x * 1.5)"
-    )
+    target = patched("gpt2.block", "self.mlp(self.ln_2(x))", "self.mlp(1.5 * self.ln_2(x))")
     text = to_text(report(on_gpt2("gpt2.block", target)))
     assert "`mlp` was given something else than it should be" in text
     assert on_gpt2("gpt2.block", target).points == 0
@@ -366,6 +368,155 @@ def test_a_layout_of_ones_own_passes_and_its_parts_errors_are_carried_too() -> N
     verdict = on_gpt2("gpt2.attention", WithWrongPart)
     assert not verdict.right
     assert verdict.points == verdict.max_points
+
+
+def block_with(find: str, replace: str) -> str:
+    return to_text(report(on_gpt2("gpt2.block", patched("gpt2.block", find, replace))))
+
+
+MLP_LINE = "return x + self.mlp(self.ln_2(x))"
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "told"),
+    [
+        ("ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)", "ln_1 = nn.LayerNorm(config.n_embd, 0.1)",
+         "Look at how `ln_1` is built and called"),
+        ("self.attn(self.ln_1(x))", "self.attn(self.ln_1(x), None)", "takes 2 positional arguments but 3 were given"),
+        (MLP_LINE, "return x + self.mlp(self.ln_2(self.ln_2(x)))", "`ln_2` is called 2 times, and should be called"),
+        (MLP_LINE, "return x + self.ln_2(x)", "`mlp` is never called"),
+    ],
+)  # fmt: skip
+def test_a_right_part_that_is_wrongly_used_is_the_composites_own_error(find: str, replace: str, told: str) -> None:
+    text = block_with(find, replace)
+    assert told in text, text
+    assert "points are not lost" not in text
+
+
+def test_a_forgotten_residual_is_named() -> None:
+    two_lines = "x = x + self.attn(self.ln_1(x))\n        return x + self.mlp(self.ln_2(x))"
+    text = block_with(two_lines, "y = x + self.attn(self.ln_1(x))\n        return x + self.mlp(self.ln_2(y))")
+    assert "The output lacks the output of `attn`: it has to be added." in text
+
+
+PARTS_OF = {
+    "gpt2.conv1d": ["gpt2.attention", "gpt2.mlp", "gpt2.block", "gpt2.model"],
+    "gpt2.gelu": ["gpt2.mlp", "gpt2.block", "gpt2.model"],
+    "gpt2.attention": ["gpt2.block", "gpt2.model"],
+    "gpt2.mlp": ["gpt2.block", "gpt2.model"],
+    "gpt2.block": ["gpt2.model"],
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF)
+def test_no_mistake_of_a_part_costs_a_right_composite_its_points(part: str) -> None:
+    lesson = Lesson(GPT2.parent)
+    sources = {cell.name: cell.source for cell in lesson.cells() if cell.kind == "exercise"}
+    exercise = next(e for e in lesson.exercises()[0] if e.name == part)
+    for mistake in exercise.mistakes[::3]:  # each runs every composite: a third of them is enough here
+        space = lesson.namespace((part, sources[part].replace(mistake.find, mistake.replace)))
+        for composite in PARTS_OF[part]:
+            verdict = on_gpt2(composite, space[Recording.read(GPT2).task(composite).solution])
+            assert verdict.points == verdict.max_points, (mistake.name, composite, to_text(report(verdict)))
+
+
+@pytest.mark.parametrize("written", ["forward", "__init__"])
+def test_an_unwritten_part_is_named_and_costs_a_right_composite_nothing(written: str) -> None:
+    stub = f"class Attention(Attention):\n    def {written}(self, *args):\n        "
+    stub += (
+        "super().__init__(*args)\n        self.c_atn = self.c_attn; del self.c_attn"
+        if written == "__init__"
+        else "raise NotImplementedError()"
+    )
+    verdict = on_gpt2("gpt2.block", solution_with({"Attention": stub}, "gpt2.block"))
+    assert not verdict.right
+    assert verdict.points == verdict.max_points
+    assert "because `attn` is not" in to_text(report(verdict))
+
+
+def test_a_block_with_a_function_in_place_of_a_part_keeps_what_it_earned() -> None:
+    source = Lesson(GPT2.parent).source_of("gpt2.mlp")
+    source = source.replace("self.act = GELU()", "pass").replace("self.act(", "F.gelu(approximate='tanh', input=")
+    space = Lesson(GPT2.parent).namespace(("gpt2.mlp", source))
+    assert on_gpt2("gpt2.mlp", space["MLP"]).right
+    exec(WRONG_CONV1D, space)
+    verdict = on_gpt2("gpt2.mlp", space["MLP"])
+    assert verdict.points == verdict.max_points
+
+
+def test_blocks_that_are_one_and_the_same_are_noticed() -> None:
+    shared = patched(
+        "gpt2.model",
+        "nn.ModuleList(Block(config) for _ in range(config.n_layer))",
+        "nn.ModuleList([Block(config)] * config.n_layer)",
+    )
+    assert "are one and the same here" in to_text(report(on_gpt2("gpt2.model", shared)))
+    plain = patched(
+        "gpt2.model",
+        "nn.ModuleList(Block(config) for _ in range(config.n_layer))",
+        "[Block(config) for _ in range(config.n_layer)]",
+    )
+    text = to_text(report(on_gpt2("gpt2.model", plain)))
+    assert "`h` is a plain list" in text
+    assert text.count("\n") < 16
+
+
+def test_a_tied_head_of_ones_own_passes() -> None:
+    class Tied(SOLUTIONS["GPT2"]):  # type: ignore[misc]
+        def __init__(self, config: Any):
+            super().__init__(config)
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+            self.lm_head.weight = self.wte.weight
+
+    assert on_gpt2("gpt2.model", Tied).exact
+
+
+def test_gradients_switched_off_in_the_notebook_play_no_part() -> None:
+    with torch.no_grad():
+        assert verdict_on(LayerNorm).right
+    with torch.inference_mode():
+        assert verdict_on(LayerNorm).right
+
+
+class WithView(LayerNorm):
+    """Keeps a view of its weight, which loading must fill too."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.view = self.weight.view(1, dim)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) - x.new_zeros(1) * self.view
+
+
+class Frozen(LayerNorm):
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.bias.requires_grad_(False)
+
+
+class OverridesEval(LayerNorm):
+    def eval(self) -> Any:
+        return None
+
+
+def test_unusual_modules() -> None:
+    assert verdict_on(WithView).right
+    assert verdict_on(OverridesEval).right
+    assert "no gradient reaches `bias`" in text_on(Frozen) or verdict_on(Frozen).right
+    assert "wrong" in text_on(changed(lambda self, x: exit())) or "SystemExit" in text_on(
+        changed(lambda self, x: exit())
+    )
+    assert "sparse, nested, quantized or complex" in text_on(changed(lambda self, x: right(self, x).to_sparse()))
+    assert "sparse, nested, quantized or complex" in text_on(changed(lambda self, x: right(self, x) * 1j))
+    deep = text_on(changed(lambda self, x: self.forward(x)))
+    assert "RecursionError" in deep
+    assert deep.count("\n") < 20
+
+
+def test_a_report_gives_numbers_and_nan_their_place() -> None:
+    text = text_on(changed(lambda self, x: torch.where(torch.arange(12) == 3, torch.nan, right(self, x))))
+    assert "10 are NaN; first at [0, 0, 3]: nan instead of" in text
 
 
 # Recordings
@@ -441,3 +592,9 @@ def test_the_random_state_of_the_notebook_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     verdict_on(LayerNorm)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_what_notebooks_import_is_what_they_mean_whatever_was_imported_before() -> None:
+    for module in ("grader.checking", "grader.recorder"):
+        program = f"import {module}, grader; assert all(callable(getattr(grader, name)) for name in grader.__all__)"
+        subprocess.run([sys.executable, "-c", program], check=True)

@@ -95,9 +95,7 @@ def test_a_solution_equals_transformers_in_every_bit(
 
 @settings(max_examples=40)
 @random_inputs
-def test_layer_norm_by_hand_is_right_on_any_input(
-    config: dict[str, Any], batch: int, seed: int, scale: float
-) -> None:
+def test_layer_norm_by_hand_is_right_on_any_input(config: dict[str, Any], batch: int, seed: int, scale: float) -> None:
     """The kernel adds in an order that no formula in PyTorch's operators repeats, so this one can't be bit-exact."""
     case = random_case("gpt2.layer_norm", config, batch, seed, scale)
     assert verdict_on(solutions()["LayerNorm"], exercises()["gpt2.layer_norm"], case).right

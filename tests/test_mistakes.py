@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grader.check import examine, report
+from grader.checking import examine, report
 from grader.lesson import Lesson
 from grader.recorder import patched_source
 from grader.recording import Recording
@@ -29,7 +29,7 @@ def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mi
     task = recorded.task(exercise)
     source = patched_source(lesson.source_of(exercise), exercise, mistake)
     target = lesson.namespace((exercise, source))[task.solution]
-    verdict = examine(task, recorded.answer(exercise), target)
+    verdict = examine(recorded, exercise, target)
     text = to_text(report(verdict))
     assert not verdict.right
     assert mistake.name in text

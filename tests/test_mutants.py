@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.check import examine
+from grader.checking import examine
 from grader.errors import RecordingError
 from grader.lesson import Lesson
 from grader.recording import Recording
@@ -59,7 +59,7 @@ def passes(lesson: Lesson, exercise: str, mutant: Mutant) -> bool:
     try:
         with time_limit(), contextlib.redirect_stdout(io.StringIO()):
             target = lesson.namespace((exercise, mutant.source))[task.solution]
-            return examine(task, recorded.answer(exercise), target).right
+            return examine(recorded, exercise, target).right
     except (RecordingError, KeyError, TimeoutError):
         return False
 

@@ -634,7 +634,7 @@ check("gpt2.model", GPT2)
 compare_layers(GPT2)
 
 # %% [markdown]
-# Zeros: not close, but equal in every bit. That is possible because the same operations ran in the same order. **Predict:** now all the norms become your `LayerNorm`, which is right but adds in another order. Which rows stop being 0, and how large do they get: the same everywhere, or growing from block to block?
+# Zeros: not close, but equal in every bit. That is possible because the same operations ran in the same order. (If yours are around 1e-6 instead, they are right too, and the next cell shows why.) **Predict:** now all the norms become your `LayerNorm`, which is right but adds in another order. Which rows stop being 0, and how large do they get: the same everywhere, or growing from block to block?
 
 # %% tags=["nbval-ignore-output"]
 class GPT2WithOwnNorms(GPT2):
@@ -725,6 +725,8 @@ check("gpt2.generate", generate)
 # ### Trained weights
 #
 # `austen-gpt2` comes with the course: your architecture with 2.2M parameters, trained for about half an hour, on two cores, on five of Jane Austen's novels. Its config has the fields you know. `load_into` is strict: every name and every shape must match.
+#
+# `.eval()` is a habit worth having. Your class has no dropout, so here it changes nothing; transformers' GPT-2 has, and in training mode no two runs of it agree.
 
 # %%
 austen = load_checkpoint("austen-gpt2")
@@ -875,7 +877,7 @@ print(f"  from a token that continues a word {to_previous[continues].mean():.0%}
 print(f"  from any other token               {to_previous[~continues].mean():.0%}")
 
 # %% [markdown]
-# It puts words together again. The tokenizer cut rare words to pieces, and the piece `ised` alone says little; this head brings in the piece before it. It sits in the first layer, so every later layer can read whole words.
+# It puts words together again. The tokenizer cut rare words to pieces, and the piece `ised` alone says little; this head brings in the piece before it. It sits in the first layer, so the later ones can work with whole words.
 
 # %% [markdown]
 # ## The logit lens
@@ -895,7 +897,7 @@ for depth in range(len(blocks) + 1):
 model.h = blocks
 
 # %% [markdown]
-# With no block at all the answer is the token itself: the head is the embedding table, and a vector is most like itself. The first blocks know what often follows one word. Only the last ones have read the sentence.
+# With no block at all the answer is the token itself: the head is the embedding table, and a vector is most like itself. The first block guesses what may follow `few`; block by block it becomes a span of time.
 #
 # ## One position too many
 #

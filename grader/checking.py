@@ -8,8 +8,8 @@ from typing import Any
 
 from grader.errors import CheckFailed
 from grader.judge import CaseVerdict, Finding, Verdict, judge
-from grader.probe import feed_parts, probe, replace_parts
-from grader.recording import FILE_NAME, Answer, Recording, Task, part_inputs, part_outputs
+from grader.probe import feed_parts, part_of, part_types, probe, replace_parts
+from grader.recording import FILE_NAME, Recording, Task, part_inputs, part_outputs
 from grader.report import Line, show
 
 _STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
@@ -24,9 +24,7 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
     Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
     """
-    found = find_recording(recording)
-    task = found.task(exercise)
-    verdict = examine(task, found.answer(exercise), solution)
+    verdict = examine(find_recording(recording), exercise, solution)
     show(report(verdict), summary(verdict))
     if autograding():
         return verdict.points
@@ -35,18 +33,33 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     return None
 
 
-def examine(task: Task, answer: Answer, solution: Any) -> Verdict:
+def examine(recording: Recording, exercise: str, solution: Any) -> Verdict:
     """Probe a learner's class or function in this process, and judge it.
 
-    A composite that is wrong is run twice more, to tell its own error from its parts'.
+    A composite that is wrong is run twice more, to tell its own error from its parts'; its parts' classes are
+    examined then as well. Raises RecordingError for an exercise that the recording has not.
     """
+    task, answer = recording.task(exercise), recording.answer(exercise)
     observations = probe(task, solution)
     verdict = judge(task, answer, observations)
     if verdict.right or not task.parts:
         return verdict
     fed = feed_parts(task, solution, part_inputs(answer))
     replaced = replace_parts(task, solution, part_outputs(answer))
-    return judge(task, answer, observations, fed, replaced)
+    return judge(task, answer, observations, fed, replaced, _unfinished(recording, task, solution))
+
+
+def _unfinished(recording: Recording, task: Task, solution: Any) -> set[str]:
+    """The exercises among a composite's parts that are not right by themselves, as the composite's own classes have it.
+
+    A part that is no class of the learner's, such as nn.LayerNorm, is taken to be right by itself.
+    """
+    wrong: set[str] = set()
+    for kind, exercise in {(kind, part_of(task.parts, path)) for path, kind in part_types(task, solution).items()}:
+        own = exercise in recording.exercises and not kind.__module__.startswith("torch.")
+        if exercise and own and not examine(recording, exercise, kind).right:
+            wrong.add(exercise)
+    return wrong
 
 
 def autograding() -> bool:
@@ -76,7 +89,7 @@ def _read(path: Path, stamp: int) -> Recording:
 
 def summary(verdict: Verdict) -> dict[str, Any]:
     """The verdict for programs: what ``grader check`` reads from a notebook's output."""
-    first = verdict.first_wrong
+    first = verdict.most_telling
     return {
         "exercise": verdict.exercise,
         "passed": verdict.right,
@@ -93,7 +106,7 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _first_sentence(case: CaseVerdict) -> str:
-    return case.finding.what if case.finding else case.name
+    return case.finding.what.rstrip(".") if case.finding else case.name
 
 
 def report(verdict: Verdict) -> list[Line]:
@@ -107,8 +120,9 @@ def report(verdict: Verdict) -> list[Line]:
         first = verdict.cases[0]
         assert first.finding is not None
         return lines + _finding(first.finding, 1) + _remarks(verdict.cases)
+    shown = verdict.most_telling
     for case in verdict.cases:
-        in_full = case is verdict.first_wrong
+        in_full = case is shown
         lines.append(_case_line(case, in_full))
         if in_full and case.finding:
             lines += _finding(case.finding, 2)
@@ -136,19 +150,22 @@ def _case_line(case: CaseVerdict, in_full: bool) -> Line:
     if case.right:
         return Line(f"{case.name}: right{', bit-exact' if case.exact else ''}", "text", 1)
     difference = case.difference
-    if difference is None:
+    if difference is None or not difference.wrong:
+        told = "wrong" if difference is None else "the values are right, and yet"
+        return Line(f"{case.name}: {told if in_full else _first_sentence(case)}", "text", 1)
+    if difference.total == 1 and difference.values is None:
         return Line(f"{case.name}: {'wrong' if in_full else _first_sentence(case)}", "text", 1)
-    if not difference.wrong:
-        return Line(f"{case.name}: the values are right, and yet", "text", 1)
-    if difference.total == 1:
-        return Line(f"{case.name}: the value differs by {difference.largest:,.12g}", "text", 1)
-    count = (
-        f"all {difference.total:,} values differ"
-        if difference.wrong == difference.total
-        else f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"
-    )
-    by = f", by up to {difference.largest:.2g} (mean {difference.mean:.2g})" if difference.largest else ""
-    return Line(f"{case.name}: {count}{by}, first at {list(difference.first)}", "text", 1)
+    what = f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"
+    if difference.wrong == difference.total:
+        what = f"all {difference.total:,} values differ"
+    if difference.values is not None and difference.largest:
+        what += f", by up to {difference.largest:.2g} (on average {difference.mean:.2g})"
+    if difference.nan:
+        what += f"; {difference.nan:,} {'is' if difference.nan == 1 else 'are'} NaN"
+    what += f"; first at {list(difference.first)}"
+    if difference.values is not None:
+        what += ": {:.4g} instead of {:.4g}".format(*difference.values)
+    return Line(f"{case.name}: {what}", "text", 1)
 
 
 def _finding(finding: Finding, indent: int) -> list[Line]:
