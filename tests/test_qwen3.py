@@ -1,6 +1,7 @@
 """Lesson 03: its solutions against transformers, other right programs against its checks, and trained weights."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -35,7 +36,7 @@ def exercises() -> dict[str, Exercise]:
 @cache
 def reference() -> Any:
     """What the lesson's exercises.py defines besides its exercises."""
-    return __import__("sys").modules[exercises()["qwen3.rope_table"].reference.__module__]
+    return sys.modules[exercises()["qwen3.rope_table"].reference.__module__]
 
 
 @cache
@@ -422,7 +423,10 @@ def test_another_right_program_passes(name: str, other: Any) -> None:
     assert verdict.right, verdict.first_wrong
 
 
-@pytest.mark.parametrize("name", ["qwen3.rms_norm", "qwen3.rope", "qwen3.mlp", "qwen3.attention", "qwen3.decoder_layer"])
+WITH_BFLOAT16 = ["qwen3.rms_norm", "qwen3.rope", "qwen3.mlp", "qwen3.attention", "qwen3.decoder_layer"]
+
+
+@pytest.mark.parametrize("name", WITH_BFLOAT16)
 def test_every_part_has_a_bfloat16_case(name: str) -> None:
     assert {case.dtype for case in exercises()[name].cases} == {torch.float32, torch.bfloat16}
 
@@ -450,6 +454,41 @@ def test_the_models_size_is_known_from_its_config(name: str, parameters: int) ->
     with torch.device("meta"):
         model = solutions()["CausalLM"](Config.read(LESSON.folder / "configs" / f"{name}.json"))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def cell_that_defines(name: str) -> str:
+    return next(cell.source for cell in LESSON.cells() if f"def {name}(" in cell.source)
+
+
+def test_the_chat_template_by_hand_is_the_models_own() -> None:
+    """SmolLM2's template as its file has it; of Qwen3's the part that a first question uses."""
+    from jinja2 import Environment
+
+    smollm2 = (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+        "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    qwen3 = (
+        "{%- for message in messages %}"
+        "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
+        "{%- endif %}{%- endif %}"
+    )
+    cell: dict[str, Any] = {}
+    exec(cell_that_defines("chat_prompt"), cell)
+    by_hand, question = cell["chat_prompt"], [{"role": "user", "content": "Why?"}]
+
+    def rendered(template: str, **settings: bool) -> str:
+        return Environment().from_string(template).render(messages=question, add_generation_prompt=True, **settings)
+
+    assert by_hand("Why?", cell["SMOL"]) == rendered(smollm2)
+    assert by_hand("Why?") == rendered(qwen3) == rendered(qwen3, enable_thinking=True)
+    assert by_hand("Why?", thinking=False) == rendered(qwen3, enable_thinking=False)
+    checkpoint = load_checkpoint("smollm2-135m-instruct", optional=True)
+    assert checkpoint is None or (checkpoint.folder / "chat_template.jinja").read_text() == smollm2
 
 
 def written_by_transformers(model: nn.Module, ids: Tensor, tokens: int) -> list[int]:
@@ -484,7 +523,8 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(
     assert keep_copy == (tmp_path / "model.safetensors").exists()
     if keep_copy:
         state = load_file(tmp_path / "model.safetensors")
-        save_file({**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()}, tmp_path / "model.safetensors")
+        state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+        save_file(state, tmp_path / "model.safetensors")
     known = replace(entry("qwen3-0.6b"), drop=("lm_head.weight",) if tied else ())
     checkpoint = Checkpoint(known, tmp_path, "hub")
     own = solutions()["CausalLM"](checkpoint.config).eval()
@@ -501,7 +541,7 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(
 def test_an_untied_model_does_not_take_a_tied_checkpoint(tmp_path: Path) -> None:
     small_reference(True, "qwen3").save_pretrained(tmp_path)
     checkpoint = Checkpoint(entry("qwen3-0.6b"), tmp_path, "hub")
-    with pytest.raises(GraderError, match="lm_head.weight"):
+    with pytest.raises(GraderError, match=r"lm_head\.weight"):
         checkpoint.load_into(solutions()["CausalLM"](checkpoint.config.replace(tie_word_embeddings=False)))
 
 

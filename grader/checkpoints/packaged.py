@@ -10,10 +10,10 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -170,8 +170,7 @@ def _chunks(paths: list[Path]) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _shown_in(bars: Any, description: str) -> Iterator[None]:
     """Let transformers count the tensors that it de-quantises on our progress display, not on one of its own."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
+    reader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     original = reader.tqdm
     reader.tqdm = lambda tensors, **_: bars.track(tensors, total=len(tensors), description=description)
     try:
@@ -186,13 +185,13 @@ def _quiet_transformers() -> Iterator[None]:
 
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)  # type: ignore[no-untyped-call]
         if had_bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()
 
 
 def _get(entry: Entry) -> str:

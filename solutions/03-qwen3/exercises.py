@@ -576,8 +576,7 @@ ATTENTION = Exercise(
             "q and k are normalised after RoPE",
             "The norm has a weight for each channel, and RoPE mixes channels, so the order matters. Which comes first?",
             "k, v = (t.repeat_interleave(",
-            "q, k = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2), k\n"
-            "        q = self.q_norm(apply_rope(self.q_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2), table))\n"
+            "q = self.q_norm(apply_rope(self.q_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2), table))\n"
             "        k = self.k_norm(apply_rope(self.k_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2), table))\n"
             "        k, v = (t.repeat_interleave(",
         ),
@@ -647,7 +646,7 @@ ATTENTION = Exercise(
             "the scores are scaled with D / heads",
             "How long are the two vectors whose dot product a score is? In Qwen3 that is its own number.",
             "self.head_dim**-0.5",
-            "(D * self.head_dim / q.shape[1] / self.head_dim) ** -0.5",
+            "(x.shape[-1] / q.shape[1]) ** -0.5",
         ),
         Mistake(
             "the scores are divided by head_dim",

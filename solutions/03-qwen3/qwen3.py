@@ -146,26 +146,34 @@ FIELDS = {
     "activation": ("activation_function", "hidden_act", lambda c: c.hidden_activation),
     "vocabulary": ("vocab_size", "vocab_size", None),
     "positions": ("n_positions", "max_position_embeddings", None),
-    "positions are": ("-", "-", lambda c: "turned (RoPE)" if "rope_theta" in c else "looked up"),
     "RoPE's base": ("-", "rope_theta", lambda c: "-"),
-    "norm": ("-", "-", lambda c: "RMSNorm" if "rms_norm_eps" in c else "LayerNorm"),
     "eps": ("layer_norm_epsilon", "rms_norm_eps", None),
     "window": ("-", "sliding_window", lambda c: "-"),
     "head is": ("-", "tie_word_embeddings", lambda c: "tied"),
 }
 
 
+def shown(value) -> str:
+    if isinstance(value, bool):
+        return "tied" if value else "its own"
+    if isinstance(value, int) or (isinstance(value, float) and value >= 1):
+        return f"{value:,.0f}"
+    return "-" if value is None else str(value)
+
+
 def value(config: Config, old: str, new: str, otherwise) -> str:
+    """A field as it stands in the file; with a star what follows from other fields or from the class."""
     for name in (old, new):
         if name in config:
-            shown = {True: "tied", False: "its own", None: "-"}.get(config[name], config[name])
-            return f"{shown:,}" if type(shown) is int else str(shown)
-    return f"{otherwise(config)}*"
+            return shown(config[name])
+    return shown(otherwise(config)) + ("" if otherwise(config) == "-" else "*")
 
 
+rows = {what: [value(config, *field) for config in configs.values()] for what, field in FIELDS.items()}
+rows["positions are"] = ["turned (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
+rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for config in configs.values()]
 print(f"{'':>22}", *(f"{name:>18}" for name in configs))
-for what, field in FIELDS.items():
-    values = [value(config, *field) for config in configs.values()]
+for what, values in rows.items():
     if len(set(values)) > 1:
         print(f"{what:>22}", *(f"{v:>18}" for v in values))
 
@@ -313,7 +321,7 @@ check("qwen3.rope_table", rope_table)
 # %% tags=["nbval-ignore-output"]
 figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
 image = axis.imshow(rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20].T, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
-axis.set(xlabel="position", ylabel="pair")
+axis.set(xlabel="position", ylabel="pair", yticks=range(0, 20, 4))
 figure.colorbar(image, label="cosine of its angle")
 plt.show()
 
@@ -515,7 +523,7 @@ class Attention(nn.Module):
         ### END SOLUTION
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        B, T, D = x.shape
+        B, T, _ = x.shape
         ### BEGIN SOLUTION
         q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
         k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
@@ -546,7 +554,7 @@ for name, layers, kv_heads, width, heads in (("GPT-2 XL", 48, 25, 64, 25), ("Qwe
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {heads // kv_heads} query heads share one")
 
 # %% [markdown]
-# A model five times as large needs half the memory: the cache shrinks by the group and by nothing else. What is lost? 8 heads of keys can represent less than 32, but the paper finds nearly no loss in quality, and a server can hold four times as many conversations.
+# (GPT-2 XL can't read 40,960 tokens; the column shows what it would cost.) A model five times as large needs half the memory: the cache shrinks by the group and by nothing else. What is lost? 8 heads of keys can represent less than 32, but the paper finds nearly no loss in quality, and a server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
@@ -829,7 +837,7 @@ def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collect
 
 
 if smol is not None:
-    for question in ("What is the capital of France?", "Why is the sky blue? Answer in one sentence."):
+    for question in ("What is the capital of France?", "Write one sentence about the sea."):
         print(question, "->", answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2]), "\n")
 
 # %% [markdown]
@@ -847,8 +855,9 @@ check_generation(smol_model, smol, generate=generate)
 import importlib.util
 
 if smol is not None and importlib.util.find_spec("transformers"):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, logging
 
+    logging.disable_progress_bar()
     theirs = AutoModelForCausalLM.from_pretrained(smol.folder, dtype=torch.float32, attn_implementation="eager")
     ids = torch.tensor([smol.tokenizer.encode(chat_prompt("Name three fruits.", SMOL)).ids])
     with torch.no_grad():
@@ -908,11 +917,39 @@ axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown]
-# PLACEHOLDER_MEAN
+# Next to nothing: mostly below what one direction among D would get by chance. RMSNorm leaves it in, and there is nothing to leave. (These models were trained with RMSNorm, which would have let a mean grow. None did.)
 #
 # ## What it costs
 #
-# PLACEHOLDER_COST
+# Memory first: parameters, and the cache that lesson 02 is about, for one conversation of 8,192 tokens.
+
+# %%
+print(f"{'':>14} {'parameters':>15} {'in bfloat16':>12} {'cache, 8,192 tokens':>20}")
+for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
+    config = Config.read(f"configs/{file}.json")
+    count = sum(parameters(config).values())
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim(config) * 2 * 8192
+    print(f"{name:>14} {count:>15,} {2 * count / 1e9:>9.2f} GB {cache / 1e9:>17.2f} GB")
+
+# %% [markdown]
+# Then time. For every token a matrix of N weights costs 2 N operations, so a token costs about two operations for each parameter in a matrix; attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take with 256 tokens to read than with 32?
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+if smol is not None:
+    print("tokens so far   ms for the next")
+    for length in (32, 64, 128, 256):
+        ids = torch.randint(smol.config.vocab_size, (1, length))
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            next(generate(smol_model, ids, 1))
+            times.append(time.perf_counter() - began)
+        print(f"{length:13} {1000 * min(times):17.0f}")
+
+# %% [markdown]
+# Nearly in proportion: everything is computed again for every token. `DecoderLayer` would need to see one row only, if keys and values were kept.
 
 # %% [markdown]
 # ## What changed, and why
