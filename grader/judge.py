@@ -71,7 +71,7 @@ class Verdict:
 
     @property
     def most_telling(self) -> CaseVerdict | None:
-        """The wrong case to show in full: the first that gave nothing to compare, else the first; None if all are right."""
+        """The wrong case to show in full, if any: the first that gave nothing to compare, else the first."""
         wrong = [case for case in self.cases if not case.right]
         return next((case for case in wrong if case.difference is None), wrong[0] if wrong else None)
 

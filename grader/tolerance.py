@@ -1,16 +1,17 @@
 """How far a right answer may be from the reference, per dtype. The only place that says so.
 
 Two correct programs differ because floating-point addition depends on its order. One rounding moves a
-value by at most u = eps/2 of itself (2^-24 in float32, 2^-9 in bfloat16). A sum of K products collects
+value by at most u = eps/2 of itself (2^-24 in float32, 2^-8 in bfloat16). A sum of K products collects
 about sqrt(K) such roundings, each relative to the size of the terms and not of the sum, and a block is a
 few such sums in a row. So the bound is relative to the value *and* to the typical size (root mean square)
 of the tensor it stands in:
 
     |got - want| <= relative * (|want| + rms(want))
 
-float32: 5e-5 is 840 u. The largest difference between correct programs measured on the course's cases is
-below 4e-6 of the rms; the smallest difference a named mistake makes is checked to be above the bound.
-bfloat16: 3e-2 is 15 u: intermediate results are rounded at every step, in an order that is the program's own.
+float32: 5e-5 is 840 u. tests/test_gpt2.py holds the room on both sides: other right programs reach 1.4e-6 on
+the left-hand side divided by (|want| + rms), and the least of the named mistakes 3.5e-3.
+bfloat16: 6e-2 is 15 u. Intermediate results are rounded at every step, in an order that is the program's own:
+other right programs reach 2.2e-2.
 Whole numbers must be equal.
 
 A case in which everything is computed in float32 and rounded once at the end can ask for `ROUNDED_ONCE`:
@@ -35,7 +36,7 @@ class Tolerance:
 BY_DTYPE = {
     torch.float64: Tolerance(1e-9),
     torch.float32: Tolerance(5e-5),
-    torch.bfloat16: Tolerance(3e-2),
+    torch.bfloat16: Tolerance(6e-2),
     torch.float16: Tolerance(4e-3),
 }
 EXACT = Tolerance(0.0)
