@@ -21,6 +21,7 @@ from grader.report import Line, show
 from grader.tolerance import tolerance_for
 
 Generate = Callable[..., Any]
+LONGEST_PROMPT = 100  # characters of a prompt in a report
 
 
 @dataclass(frozen=True)
@@ -224,11 +225,16 @@ def report(name: str, outcomes: Sequence[Outcome]) -> list[Line]:
     for outcome in outcomes:
         prompt = outcome.golden.prompt
         agree = f"{outcome.right} of {outcome.golden.n_tokens} tokens agree"
-        lines.append(Line(f"{prompt!r}: {agree}", "ok" if outcome.passed else "bad", 1))
+        lines.append(Line(f"{_shortened(prompt)!r}: {agree}", "ok" if outcome.passed else "bad", 1))
         if outcome.problem and (outcome.passed or not explained):
             lines.extend(replace(line, indent=line.indent + 2) for line in outcome.problem)
             explained = explained or not outcome.passed
     return lines
+
+
+def _shortened(prompt: str) -> str:
+    """A long prompt's end, where prompts through a chat template differ."""
+    return prompt if len(prompt) <= LONGEST_PROMPT else f"... {prompt[-LONGEST_PROMPT:]}"
 
 
 def _summary(name: str, outcomes: Sequence[Outcome], points: float, headline: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grader import CheckFailed, Config, check, check_generation, compare_layers, load_checkpoint
+from grader import CheckFailed, Config, GraderError, check, check_generation, compare_layers, load_checkpoint
 
 
 def rope_theta(config: Config) -> float:
@@ -135,7 +135,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 # %%
 configs = {name: Config.read(f"configs/{name}.json") for name in ("gpt2-xl", "qwen3-8b", "gemma-3-270m")}
 
-# What it is called in GPT-2's file and in the others', and what holds where neither stands in the file.
+# What it is called in GPT-2's file and in the others', and last what holds where none of these stands in the file.
 FIELDS = {
     "layers": ("n_layer", "num_hidden_layers", None),
     "width D": ("n_embd", "hidden_size", None),
@@ -143,7 +143,7 @@ FIELDS = {
     "key and value heads": ("-", "num_key_value_heads", lambda c: c.n_head),
     "head_dim": ("-", "head_dim", lambda c: c.n_embd // c.n_head),
     "width of the MLP": ("n_inner", "intermediate_size", lambda c: 4 * c.n_embd),
-    "activation": ("activation_function", "hidden_act", lambda c: c.hidden_activation),
+    "activation": ("activation_function", "hidden_act", "hidden_activation", None),
     "vocabulary": ("vocab_size", "vocab_size", None),
     "positions": ("n_positions", "max_position_embeddings", None),
     "RoPE's base": ("-", "rope_theta", lambda c: "-"),
@@ -161,15 +161,15 @@ def shown(value) -> str:
     return "-" if value is None else str(value)
 
 
-def value(config: Config, old: str, new: str, otherwise) -> str:
+def value(config: Config, *names: str, otherwise) -> str:
     """A field as it stands in the file; with a star what follows from other fields or from the class."""
-    for name in (old, new):
+    for name in names:
         if name in config:
             return shown(config[name])
     return shown(otherwise(config)) + ("" if otherwise(config) == "-" else "*")
 
 
-rows = {what: [value(config, *field) for config in configs.values()] for what, field in FIELDS.items()}
+rows = {what: [value(config, *names, otherwise=otherwise) for config in configs.values()] for what, (*names, otherwise) in FIELDS.items()}
 rows["positions are"] = ["turned (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
 rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for config in configs.values()]
 print(f"{'':>22}", *(f"{name:>18}" for name in configs))
@@ -218,7 +218,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # One reduction in place of two, and no bias. Zhang and Sennrich (2019) found that the centring was not what helped. Before you go on, **predict:** in a trained model's residual stream, which share of a vector's squared length is its mean? You will measure it at the end of the lesson.
 #
-# Work in float32 whatever comes in, and cast back *before* multiplying by the weight: in bfloat16 the order shows.
+# Work in float32 whatever comes in, and cast back *before* multiplying by the weight: in bfloat16 the order shows. (`F.rms_norm` is the same formula, and casts last: right in float32, and in bfloat16 a rounding away from Qwen3 in a quarter of all values.)
 #
 # <details><summary>Hint 1</summary>
 #
@@ -331,7 +331,7 @@ for theta, width, tokens in ((10_000.0, 128, 4096), (100_000.0, 64, 8192), (1_00
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
 
 # %% [markdown]
-# Fast pairs tell neighbours apart, slow ones tell near from far. A pair that has gone round comes back to angles it has had before; the slow ones never do, and they carry what is independent of position. The longer the texts, the larger θ has to be so that some are left: that is the story of this field from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
+# Fast pairs tell neighbours apart, slow ones tell near from far. A pair that has gone round comes back to angles it has had before; the slowest hardly turn at all, so what they carry counts the same at any distance. The longer the texts, the larger θ has to be so that some are left: that is the story of this field from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
 #
 # ### Exercise 3 · Turn
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
@@ -492,6 +492,11 @@ plt.show()
 # <details><summary>Hint 4: the rest</summary>
 #
 # The mask and the scale are GPT-2's: 1/√head_dim, nobody sees a later token. The softmax works in float32 (`softmax(dim=-1, dtype=torch.float32)`) and is cast back.
+#
+# <details><summary>Hint 5: to the last bit</summary>
+#
+# For "bit-exact", not only "right": transformers repeats keys and values, and *multiplies* the scores by `head_dim**-0.5`. `F.scaled_dot_product_attention(..., enable_gqa=True)` is right too, and rounds differently.
+# </details>
 # </details>
 # </details>
 # </details>
@@ -558,7 +563,7 @@ for name, layers, kv_heads, width, heads in (("GPT-2 XL", 48, 25, 64, 25), ("Qwe
 #
 # ### Why normalise queries and keys?
 #
-# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and a softmax of large scores is one-hot and learns no more. Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
+# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and a softmax of large scores is nearly one-hot (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
 
 # %% tags=["nbval-ignore-output"]
 def attention_scores(attention: Attention, x: Tensor, table: Tensor) -> Tensor:
@@ -707,7 +712,7 @@ check("qwen3.causal_lm", CausalLM)
 # %% [markdown]
 # ## Steps 8 to 11 · Layer by layer
 #
-# Every module against transformers' own, on the same weights.
+# Every module against transformers' own, on the same weights. The rows are all zeros where every check above said "bit-exact"; another right formula gives some 1e-6.
 
 # %% tags=["nbval-ignore-output"]
 compare_layers(CausalLM)
@@ -737,7 +742,7 @@ except CheckFailed as failed:
     print(failed)
 
 # %% [markdown]
-# **Step 9 · Read the reference's code.** `transformers/models/qwen3/modeling_qwen3.py`. Then look at `modular_qwen3.py` beside it: 100 lines that say how Qwen3 differs from Llama and Gemma, from which the other file is made. The reference itself is a diff.
+# **Step 9 · Read the reference's code.** `transformers/models/qwen3/modeling_qwen3.py`. Then look at `modular_qwen3.py` beside it, from which the first file is made: little more than an attention, written as a change of Llama's, and the rest taken over from Qwen2 and Gemma. The reference itself is a diff.
 #
 # ## Step 7 · Does it write?
 #
@@ -843,7 +848,7 @@ if smol is not None:
 # %% [markdown]
 # ### The same text as the reference
 #
-# Three prompts, 64 tokens each: a plain one, and two through the template. What transformers wrote is stored, with the margin by which each token won. (Your `generate` reads the whole text again for every token, so this takes a minute.)
+# Three prompts, 64 tokens each: a plain one, and two through the template. What transformers wrote is stored, with the margin by which each token won. The comparison takes 64 tokens whatever comes, so one text goes on after its `<|im_end|>`: behind the end of a turn the model makes up the next conversation. (Your `generate` reads the whole text again for every token, so this takes a minute.)
 
 # %% tags=["nbval-ignore-output"]
 check_generation(smol_model, smol, generate=generate)
@@ -918,6 +923,45 @@ plt.show()
 
 # %% [markdown]
 # Next to nothing: mostly below what one direction among D would get by chance. RMSNorm leaves it in, and there is nothing to leave. (These models were trained with RMSNorm, which would have let a mean grow. None did.)
+#
+# ## The question of lesson 01, again: what can you change and still load?
+#
+# Each line changes one field of SmolLM2's config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. The loss is the mean surprise per token, in nats. **Predict:** which lines refuse to load, and which of the others hurts most?
+
+# %% tags=["nbval-ignore-output"]
+opening = (
+    "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
+    " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
+    " his faculties were roused into admiration and respect, by contemplating the limited remnant of the earliest patents."
+)
+
+
+@torch.no_grad()
+def outcome(checkpoint, **change) -> str:
+    """Whether the weights load with a changed config, and with what loss."""
+    changed = CausalLM(checkpoint.config.replace(**change)).eval()
+    try:
+        checkpoint.load_into(changed)
+    except GraderError:
+        return "does not load"
+    ids = torch.tensor([checkpoint.tokenizer.encode(opening).ids])
+    return f"loads, loss {F.cross_entropy(changed(ids)[0, :-1], ids[0, 1:]):.3f}"
+
+
+if smol is not None:
+    for change in (
+        {}, {"num_hidden_layers": 29}, {"num_key_value_heads": 9}, {"head_dim": 32}, {"model_type": "qwen3"},
+        {"tie_word_embeddings": False}, {"head_dim": 32, "num_attention_heads": 18, "num_key_value_heads": 6},
+        {"rope_parameters": {"rope_theta": 10_000.0}}, {"rope_parameters": {"rope_theta": 1_000_000.0}},
+        {"rms_norm_eps": 1e-6}, {"rms_norm_eps": 1e-3}, {"max_position_embeddings": 10}, {"hidden_act": "relu"},
+    ):
+        name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
+        print(f"{name:>66}   {outcome(smol, **change)}")
+
+# %% [markdown]
+# Counts and shapes refuse to load, `model_type` too: the norms on q and k have weights. `max_position_embeddings` and `hidden_act` your program never reads. (It should refuse a `hidden_act` that it does not have. Which of your classes would say so?)
+#
+# What loads and computes something else is the interesting part. 576 channels cut into 18 heads of 32, with the same shapes everywhere, destroy the model. But a θ ten times too small moves the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither a loss nor a look at the text would tell you. The layer comparison does, on seven tokens.
 #
 # ## What it costs
 #
