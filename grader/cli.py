@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -118,13 +118,14 @@ def check(
     results = headless.results(loaded)
     if not results:
         raise GraderError(stopped or f"{notebook} has no checks in it.")
+    results += headless.unchecked(results, notebook.resolve().parent)
     notes = [stopped] if stopped else headless.unexpected_errors(loaded)
     all_passed = not stopped and all(result.passed for result in results)
     if as_json:
         report = {
             "notebook": str(notebook),
             "passed": all_passed,
-            "exercises": [asdict(result) for result in results],
+            "exercises": [asdict(result) | {"waits": result.waits} for result in results],
             "notes": notes,
         }
         print(json.dumps(report, indent=2))
@@ -153,10 +154,14 @@ def _print_results(results: list["Result"], notes: list[str]) -> None:
     width = max(len(result.exercise) for result in results)
     for result in results:
         points = f"{result.points:g}/{result.max_points:g}" if result.max_points else ""
-        line = f"{result.exercise:{width}}  {'passed' if result.passed else 'FAILED'}  {points:>5}  {result.reason}"
-        print(line.rstrip())
-    for note in notes:
-        print(f"note: {note}")
+        state = "passed" if result.passed else "waits" if result.waits else "FAILED"
+        print(f"{result.exercise:{width}}  {state:6}  {points:>5}  {result.reason}".rstrip())
+    if notes:
+        count = "1 more cell" if len(notes) == 2 else f"{len(notes) - 1} more cells"
+        more = f" ({count} raised an error, which may follow from this)" if notes[1:] else ""
+        print(f"note: {notes[0]}{more}")
+    if any(result.waits for result in results):
+        print("waits: right by itself, with all its points; it passes once the parts that it is made of do")
     passed = sum(result.passed for result in results)
     earned = sum(result.points for result in results)
     possible = sum(result.max_points for result in results)
@@ -218,14 +223,21 @@ def weights_list() -> None:
     from grader.checkpoints import list_checkpoints
 
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("name", "where", "size", "licence", "what it is"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "name")
-    for item in list_checkpoints():
+    for heading in ("name", "where", "parameters", "size", "licence", "what it is"):
+        justify: Literal["left", "right"] = "right" if heading in ("parameters", "size") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading == "name")
+    listed = list_checkpoints()
+    for item in listed:
+        parameters = "" if item.parameters is None else f"{item.parameters / 1e6:,.1f} M"
         size = "" if item.size is None else f"{item.size / 1e6:,.0f} MB"
         licence = f"{item.licence} (gated)" if item.gated else item.licence
-        table.add_row(item.name, item.place, size, licence, item.description)
+        table.add_row(item.name, item.place, parameters, size, licence, item.description)
     Console().print(table)
     print("hub: `grader weights get NAME` downloads it. package: pip installs it; `grader weights get NAME` says how.")
+    if any(item.place == "missing" for item in listed):
+        print("missing: it should have come with the course; `grader weights get NAME` says what is wrong.")
+    if loose := [item.name for item in listed if not item.pinned]:
+        print(f"{', '.join(loose)}: verified by the checksums that the hub gives, as none are known beforehand.")
 
 
 @weights_app.command("get")

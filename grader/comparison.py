@@ -8,7 +8,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from grader.diagnose import Context, describe_shape
 from grader.probe import layout_between
 from grader.recording import Trace
-from grader.replay import Watched, watch
+from grader.replay import Watched, arranged, watch
 from grader.tolerance import agree
 from grader.tracing import Call, first_tensor
 
@@ -253,17 +252,6 @@ def _same_values(got: Tensor, want: Tensor) -> bool:
     if got.numel() != want.numel() or got.dtype != want.dtype:
         return False
     return agree(got, want.reshape(got.shape)) or layout_between(got.squeeze(), want.squeeze()) is not None
-
-
-def arranged(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor` with its axes as `like` has them: in the order that comes nearest to it, or merged."""
-    if tensor.shape == like.shape or tensor.numel() != like.numel():
-        return tensor
-    options = [tensor.reshape(like.shape)]
-    if tensor.ndim == like.ndim <= 5:
-        options += [p for order in permutations(range(tensor.ndim)) if (p := tensor.permute(order)).shape == like.shape]
-    distances = [(option.double() - like.double()).abs().nan_to_num(torch.inf).mean().item() for option in options]
-    return options[distances.index(min(distances))]
 
 
 def _alike(new: Any, old: Tensor) -> bool:

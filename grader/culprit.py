@@ -4,13 +4,13 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from grader.comparison import Comparison, Node, Outcome, argument_for, arranged, outcome
+from grader.comparison import Comparison, Node, Outcome, argument_for, outcome, own_way
 from grader.diagnose import Context, describe, known_as
-from grader.replay import Watched, watch
+from grader.replay import Watched, answering, arranged, watch
 from grader.tolerance import agree
 from grader.tracing import Call, first_tensor
 
@@ -28,7 +28,7 @@ class Culprit:
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _Clue:
     """A sentence about wiring, and whether it explains the error or only says where to look."""
 
     text: str
@@ -36,9 +36,14 @@ class _Finding:
 
 
 def find_culprit(comparison: Comparison) -> Culprit | None:
-    """The first module that is wrong by itself while nothing in it is; None if there is none."""
+    """The first module that is wrong by itself while nothing in it is; where none is, the one whose error is small
+    and grows. None if there is no such module either, as where rounding adds up over many.
+    """
     node = next((n for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders), None)
-    return _Inquiry(comparison, node).explain() if node else None
+    if node:
+        return _Inquiry(comparison, node).explain()
+    different = next((n for n in comparison.nodes if not n.seen.ok and not own_way(n)), None)
+    return _SmallError(comparison, comparison.nodes[0], different).culprit() if different else None
 
 
 def uncalled(comparison: Comparison, prefix: str = "") -> list[str]:
@@ -73,9 +78,11 @@ class _Inquiry:
             holder = f"`{node.path or node.type}`"
             reason = f"it changes its input in place, and {holder} still needs that input afterwards."
             return Culprit(spoiler.path, spoiler.path, type(spoiler.module).__name__, (reason,))
+        if error is None and (small := _SmallError(self.comparison, node, node).culprit()):
+            return small
         findings = []
         if error is None:
-            findings += [_Finding(f"`{path}` is never called.", True) for path in self._uncalled()]
+            findings += [_Clue(f"`{path}` is never called.", True) for path in self._uncalled()]
             findings += self._called_too_often(calls)
         findings += self._first_wrong_step(calls, error, certain=bool(findings))
         unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
@@ -108,7 +115,7 @@ class _Inquiry:
                 waiting[other.path].append(other)
         return [(call, waiting[call.path].pop(0)) for call in calls if waiting[call.path]]
 
-    def _called_too_often(self, calls: Sequence[Watched]) -> Iterator[_Finding]:
+    def _called_too_often(self, calls: Sequence[Watched]) -> Iterator[_Clue]:
         wanted = Counter(call.path for call in self.comparison.recorded)
         own = Counter(call.path for call in calls if call.parent is calls[0])
         for path, count in own.items():
@@ -116,9 +123,9 @@ class _Inquiry:
             outputs = [call.output for call in calls if call.path == path]
             if count > wanted[path] and not all(any(outcome(o, r, {}).ok for r in right) for o in outputs):
                 times = "once" if wanted[path] == 1 else f"{wanted[path]} times"
-                yield _Finding(f"`{path}` is called {count} times, and in the reference {times}.", True)
+                yield _Clue(f"`{path}` is called {count} times, and in the reference {times}.", True)
 
-    def _first_wrong_step(self, calls: Sequence[Watched], error: Exception | None, certain: bool) -> Iterator[_Finding]:
+    def _first_wrong_step(self, calls: Sequence[Watched], error: Exception | None, certain: bool) -> Iterator[_Clue]:
         """The first module that is given something wrong, or else what is wrong after the last one."""
         previous, almost = "", ""
         for call, child in self._children(calls):
@@ -131,49 +138,47 @@ class _Inquiry:
                 if not given.ok and (given.in_kind or not almost):
                     assert got is not None and want is not None and argument is not None
                     found = self._given(child, got, want, call.made_by.get(argument))
-                    yield _Finding(
-                        f"{found.text} Look at what happens {_between(previous, child.name)}.", found.explains
-                    )
+                    yield _Clue(f"{found.text} Look at what happens {_between(previous, child.name)}.", found.explains)
                     return
                 if child.better:
                     names = " and ".join(f"`{name}`" for name in child.misgiven) or "argument"
-                    yield _Finding(f"`{child.name}` needs another {names}: it is right with {child.better}.", True)
+                    yield _Clue(f"`{child.name}` needs another {names}: it is right with {child.better}.", True)
                     return
                 almost = almost or child.name
             previous = child.name
         if almost and not certain and self.node.alone is not None and not self.node.alone.in_kind:
-            yield _Finding(f"A small error before `{almost}` grows there: rounding that adds up, or an inexact step.")
+            yield _Clue(f"A small error before `{almost}` grows there: rounding that adds up, or an inexact step.")
         elif not certain:
             yield self._after(calls, error, previous)
 
-    def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[Watched, int] | None) -> _Finding:
+    def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[Watched, int] | None) -> _Clue:
         """What a module was given instead of what the reference gives it."""
         text = f"`{child.name}` was given something else than in the reference"
         want = arranged(want, got)
         if not got.is_floating_point() and got.shape == want.shape:
-            return _Finding(f"{text}: {_start(got)} for {_start(want)}.", True)
+            return _Clue(f"{text}: {_start(got)} for {_start(want)}.", True)
         known = self._known(child.recorded.type)
         due = known_as(want, {name: tensor for name, tensor in known.items() if name.startswith("the output")})
         should = f", and should equal {due}" if due else ""
         name = known_as(got, known)
         if name:
-            return _Finding(f"{text}: it equals {name}{should}.", True)
+            return _Clue(f"{text}: it equals {name}{should}.", True)
         if maker is not None and maker[0].path != child.path and due != _output_of(maker[0].path):
-            return _Finding(f"{text}: it comes from `{maker[0].path}`{should}.", True)
+            return _Clue(f"{text}: it comes from `{maker[0].path}`{should}.", True)
         in_a_sum = self._in_a_sum(got, want, known)
         looks = in_a_sum or self._looks(got, want)
-        return _Finding(f"{text}{f': {looks}' if looks else ''}.", in_a_sum is not None)
+        return _Clue(f"{text}{f': {looks}' if looks else ''}.", in_a_sum is not None)
 
-    def _after(self, calls: Sequence[Watched], error: Exception | None, previous: str) -> _Finding:
+    def _after(self, calls: Sequence[Watched], error: Exception | None, previous: str) -> _Clue:
         """What is wrong in a module whose parts are all given the right thing."""
         after = f"after `{previous}`" if previous else "in it"
         if error is not None:
-            return _Finding(f"It raises an error {after}.", True)
+            return _Clue(f"It raises an error {after}.", True)
         got, want = calls[0].output, self.node.recorded.output
         assert want is not None
         look = f"Look at what happens {after}"
         if got is None:
-            return _Finding(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
+            return _Clue(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
         known, want = self._known(), arranged(want, got)
         name = known_as(got, known)
         looks = f"it returns {name}" if name else self._in_a_sum(got, want, known)
@@ -181,7 +186,7 @@ class _Inquiry:
         looks = looks or self._looks(got, want)
         layouts = [child for _, child in self._children(calls) if child.seen.ok and child.seen.note]
         other = f" (`{layouts[0].name}` returns an{layouts[0].seen.note} in the reference.)" if layouts else ""
-        return _Finding(f"{look}{f': {looks}' if looks else ''}.{other}", explains)
+        return _Clue(f"{look}{f': {looks}' if looks else ''}.{other}", explains)
 
     def _looks(self, got: Tensor, want: Tensor) -> str | None:
         given = self.node.recorded.input
@@ -248,6 +253,93 @@ class _Inquiry:
         if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
             return None
         return next(call for call in suspects if not any(other.parent is call for other in suspects))
+
+
+class _SmallError:
+    """Looks for the one module whose error, within its own tolerance, makes another one wrong.
+
+    The other, `different`, is `whole` or lies in it. `whole` is called again on the reference's input, while some of
+    its parts answer as the reference's did: where `different` is right if all of them do, and wrong if all but one
+    do, it is that one's error.
+    """
+
+    def __init__(self, comparison: Comparison, whole: Node, different: Node) -> None:
+        self.comparison, self.whole, self.different = comparison, whole, different
+        calls = [call for call in comparison.calls if whole.call in (call, *call.ancestors())]
+        numbered = dict(_numbered(calls))
+        self.keys = {node: numbered[node.call] for node in comparison.nodes if node.call in numbered}
+
+    def culprit(self) -> Culprit | None:
+        """The innermost such module; None if there is none."""
+        at_fault = None if self.different.seen.in_kind else self._search()
+        if at_fault is None:
+            return None
+        node, largest = at_fault
+        name = f"`{self.different.name if self.different.path else self.different.type}`"
+        reasons = (
+            f"its error is small (max={largest:.2e} on the reference's own input), but it grows: {name} is right with"
+            " the reference's output in its place.",
+            "Look for an inexact constant or step in it, such as an epsilon.",
+        )
+        return Culprit(node.path, node.name, node.type, reasons)
+
+    def _search(self) -> tuple[Node, float] | None:
+        holder, found = self.whole, None
+        answering_too: set[Node] = set()
+        around = set(self.different.ancestors())
+        while True:
+            parts = [n for n in self.keys if n.parent is holder and n is not self.different]
+            if self._run({*answering_too, *parts}).different.ok:
+                errors = ((part, self._own_error(part, {*answering_too, *parts} - {part})) for part in parts)
+                next_found = next(((part, error) for part, error in errors if error), None)
+                if next_found is None:
+                    return found
+                holder, found = next_found[0], next_found
+            else:
+                inside = next((part for part in parts if part in around), None)
+                if inside is None:
+                    return found
+                holder = inside
+            answering_too |= set(parts) - {holder}
+
+    def _own_error(self, part: Node, others: set[Node]) -> float:
+        """How far `part` is off while the others answer as the reference's do; 0.0 unless that is little, and the
+        error that is looked for."""
+        calls, different = self._run(others)
+        call = calls.get(self.keys[part])
+        right, given = part.recorded.output, part.recorded.input
+        if different.ok or call is None or right is None:
+            return 0.0
+        argument = argument_for(call, part.recorded)
+        if argument is not None and given is not None and not outcome(call.leaves[argument], given, {}).ok:
+            return 0.0
+        own = outcome(call.output, right, {})
+        return own.max if own.ok else 0.0
+
+    def _run(self, answering_nodes: set[Node]) -> "_Run":
+        answers = {self.keys[n]: n.recorded.output for n in answering_nodes if n.recorded.output is not None}
+        again = lambda: self.whole.call.again(self.whole.right_input())  # noqa: E731
+        with answering(answers):
+            watched, _ = watch(self.comparison.model, again, self.comparison.paths)
+        calls = {key: call for call, key in _numbered(watched)}
+        call, want = calls.get(self.keys[self.different]), self.different.recorded.output
+        assert want is not None
+        return _Run(calls, outcome(call.output if call else None, want, {}))
+
+
+class _Run(NamedTuple):
+    """The calls of one run, and how right the module of interest was in it."""
+
+    calls: dict[tuple[nn.Module, int], Watched]
+    different: Outcome
+
+
+def _numbered(calls: Sequence[Watched]) -> Iterator[tuple[Watched, tuple[nn.Module, int]]]:
+    """Each call with its module, and how often that was called before."""
+    count: Counter[nn.Module] = Counter()
+    for call in calls:
+        yield call, (call.module, count[call.module])
+        count[call.module] += 1
 
 
 def _output_of(path: str) -> str:

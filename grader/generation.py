@@ -25,16 +25,18 @@ LONGEST_PROMPT = 100  # characters of a prompt in a report
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Attempt:
     """What one golden generation came to: `right` tokens agree; `problem` says in lines what stopped it.
 
     passed: also where it stopped at a near-tie, at which another right program may choose otherwise.
+    advice: what to do about it, where that can be told from the token.
     """
 
     golden: Golden
     right: int
     passed: bool
     problem: tuple[Line, ...] = ()
+    advice: str = ""
 
 
 def check_generation(
@@ -54,16 +56,20 @@ def check_generation(
         return None
     if not checkpoint.goldens:
         raise GraderError(f"{checkpoint.name} has no recorded generations to compare with.")
+    foreign = ""
     try:
         with contextlib.redirect_stderr(sys.stdout), torch.no_grad():  # nbgrader takes stderr for a failure
             ready = _ready(model, checkpoint)
-            outcomes = [_follow(ready, checkpoint.tokenizer, golden, generate) for golden in checkpoint.goldens]
+            with _in_eval_mode(ready):
+                attempts = [_follow(ready, checkpoint.tokenizer, golden, generate) for golden in checkpoint.goldens]
+            if not all(attempt.passed for attempt in attempts):
+                foreign = _foreign_weights(ready, checkpoint)
     except GraderError as error:
         problem = tuple(Line(line, "bad") for line in str(error).splitlines())
-        outcomes = [Outcome(golden, 0, False, problem) for golden in checkpoint.goldens]
-    share = sum(outcome.passed for outcome in outcomes) / len(outcomes)
-    lines = report(checkpoint.name, outcomes)
-    show(lines, _summary(checkpoint.name, outcomes, points or 0.0, lines[0].text))
+        attempts = [Attempt(golden, 0, False, problem) for golden in checkpoint.goldens]
+    share = sum(attempt.passed for attempt in attempts) / len(attempts)
+    lines = report(checkpoint.name, attempts, foreign)
+    show(lines, _summary(checkpoint.name, attempts, points or 0.0, lines[0].text))
     if points is not None and autograding():
         return share * points
     if share < 1:
@@ -72,9 +78,9 @@ def check_generation(
 
 
 def _ready(model: Any, checkpoint: Checkpoint) -> nn.Module:
-    """The model in eval mode; a class is built with the checkpoint's config and loaded."""
+    """The model; a class is built with the checkpoint's config and loaded."""
     if isinstance(model, nn.Module):
-        return model.eval()
+        return model
     if not callable(model):
         raise GraderError(f"check_generation was given a {type(model).__name__}: hand over your model, or its class.")
     try:
@@ -82,8 +88,29 @@ def _ready(model: Any, checkpoint: Checkpoint) -> nn.Module:
     except Exception as error:  # learner's code may raise anything
         raise GraderError("\n".join(["the model can't be built:", *learner_traceback(error)])) from error
     checkpoint.load_into(built)
-    ready: nn.Module = built.eval()
+    ready: nn.Module = built
     return ready
+
+
+@contextlib.contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module of the model in eval mode for a while; then in the mode that each was in."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _foreign_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
+    """What to do where the model's weights are not the checkpoint's; "" where they are."""
+    name = checkpoint.unlike(model)
+    if name is None:
+        return ""
+    load = f'load_checkpoint("{checkpoint.name}").load_into(model)'
+    return f"This model's weights are not {checkpoint.name}'s (`{name}` differs): call `{load}` first."
 
 
 # One generation
@@ -93,18 +120,18 @@ class _NotTokens(Exception):
     """What generate gave are no token ids."""
 
 
-def _follow(model: nn.Module, tokenizer: Tokenizer, golden: Golden, generate: Generate) -> Outcome:
+def _follow(model: nn.Module, tokenizer: Tokenizer, golden: Golden, generate: Generate) -> Attempt:
     """Let `generate` write for as long as it agrees with the reference, showing the text."""
     prompt = list(golden.prompt_ids or tokenizer.encode(golden.prompt).ids)
     print(golden.prompt or tokenizer.decode(prompt), end="", flush=True)
     try:
-        outcome = _compare(model, tokenizer, golden, _tokens(generate, model, prompt, golden.n_tokens))
+        attempt = _compare(model, tokenizer, golden, _tokens(generate, model, prompt, golden.n_tokens))
     finally:
         print("\n", flush=True)
-    return outcome
+    return attempt
 
 
-def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Iterator[int]) -> Outcome:
+def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Iterator[int]) -> Attempt:
     pieces = DecodeStream(skip_special_tokens=False)
     vocabulary = tokenizer.get_vocab_size()
     new: list[int] = []
@@ -113,13 +140,13 @@ def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Ite
         for token in tokens:
             if len(new) == golden.n_tokens:
                 wanted = f"it was asked for {golden.n_tokens} tokens, and goes on after them"
-                return Outcome(golden, len(new), False, (Line(wanted, "bad"),))
+                return Attempt(golden, len(new), False, (Line(wanted, "bad"),))
             if not 0 <= token < vocabulary:
                 what = f"token {len(new)} is {token}, but the vocabulary has {vocabulary:,} entries"
-                return Outcome(golden, len(new), False, (Line(what, "bad"),))
+                return Attempt(golden, len(new), False, (Line(what, "bad"),))
             new.append(token)
             print(pieces.step(tokenizer, token) or "", end="", flush=True)
-            different = _difference(golden, tokenizer, new, _dtype(model))
+            different = _difference(golden, tokenizer, new, model)
             if different is not None:
                 return different
     except _NotTokens as error:
@@ -128,7 +155,7 @@ def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Ite
         stopped = _raised(error, len(new))
     if not stopped and len(new) < golden.n_tokens:
         stopped = (Line(f"it was asked for {golden.n_tokens} tokens, and stopped after {len(new)}", "bad"),)
-    return Outcome(golden, len(new), not stopped, stopped)
+    return Attempt(golden, len(new), not stopped, stopped)
 
 
 def _tokens(generate: Generate, model: nn.Module, prompt: Sequence[int], n_tokens: int) -> Iterator[int]:
@@ -170,7 +197,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int], dtype: torch.dtype) -> Outcome | None:
+def _difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int], model: nn.Module) -> Attempt | None:
     """Why the last of `new` is not the reference's; None where it is."""
     step, token = len(new) - 1, new[-1]
     if golden.new_ids is None:
@@ -182,23 +209,24 @@ def _difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int], dtype:
     lines = [Line(f"token {step}: {both}", "bad")]
     reference = golden.steps[step] if golden.steps else None
     if reference is None:
-        return Outcome(golden, step, False, (*lines, _NO_MARGIN))
+        return Attempt(golden, step, False, (*lines, _NO_MARGIN))
     runner_up = _shown(tokenizer, reference.runner_up)
     lines.append(Line(f"The reference's second choice was {runner_up}, {reference.margin:.4g} below in its logit."))
+    dtype = _dtype(model)
     near_tie = reference.near_tie(tolerance_for(dtype).relative)
     if not near_tie or token != reference.runner_up:
         why = "not its second choice" if token != reference.runner_up else "far more than rounding moves a logit"
-        lines.append(Line(f"That is {why}: a bug, not a near-tie. `compare_layers(model)` finds where.", "hint"))
-        return Outcome(golden, step, False, tuple(lines))
+        where = f"`compare_layers({type(model).__name__})`, with the class, finds where."
+        return Attempt(golden, step, False, tuple(lines), f"That is {why}: a bug, not a near-tie. {where}")
     if dtype == torch.float32:
         why = "That is a near-tie: rounding decides it, and other right programs choose as you do. Nothing to fix."
-        return Outcome(golden, step, True, (replace(lines[0], kind="text"), lines[1], Line(why, "muted")))
+        return Attempt(golden, step, True, (replace(lines[0], kind="text"), lines[1], Line(why, "muted")))
     name = str(dtype).removeprefix("torch.")
-    lines.append(Line(f"In {name} that is a near-tie: rounding decides it. Compare in float32 to be sure.", "hint"))
-    return Outcome(golden, step, False, tuple(lines))
+    advice = f"In {name} that is a near-tie: rounding decides it. Compare in float32 to be sure."
+    return Attempt(golden, step, False, tuple(lines), advice)
 
 
-def _text_difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int]) -> Outcome | None:
+def _text_difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int]) -> Attempt | None:
     """As `_difference`, where only the reference's text is known, and not its tokens."""
     want = golden.text or ""
     got = tokenizer.decode(list(new), skip_special_tokens=False).rstrip("\ufffd")
@@ -206,7 +234,7 @@ def _text_difference(golden: Golden, tokenizer: Tokenizer, new: Sequence[int]) -
         return None
     same = next(place for place, (a, b) in enumerate(zip(want, got, strict=False)) if a != b)
     both = f"goes on with {got[same:]!r}, the reference's with {want[same : same + 20]!r}"
-    return Outcome(golden, len(new) - 1, False, (Line(f"token {len(new) - 1}: the text {both}", "bad"), _NO_MARGIN))
+    return Attempt(golden, len(new) - 1, False, (Line(f"token {len(new) - 1}: the text {both}", "bad"), _NO_MARGIN))
 
 
 def _shown(tokenizer: Tokenizer, token: int) -> str:
@@ -216,19 +244,26 @@ def _shown(tokenizer: Tokenizer, token: int) -> str:
 # The report
 
 
-def report(name: str, outcomes: Sequence[Outcome]) -> list[Line]:
-    """What a person sees: a line a generation, and what is wrong with the first that is wrong."""
-    right = sum(outcome.passed for outcome in outcomes)
-    whole = right == len(outcomes)
-    lines = [Line(f"{name}   {right} of {len(outcomes)} texts are the reference's", "ok" if whole else "bad")]
+def report(name: str, attempts: Sequence[Attempt], foreign: str = "") -> list[Line]:
+    """What a person sees: a line a generation, and what is wrong with the first that is wrong.
+
+    foreign: what to do first where the weights are other ones; a token says nothing about the program then.
+    """
+    right = sum(attempt.passed for attempt in attempts)
+    whole = right == len(attempts)
+    lines = [Line(f"{name}   {right} of {len(attempts)} texts are the reference's", "ok" if whole else "bad")]
+    if foreign:
+        lines.append(Line(foreign, "hint", 1))
     explained = False
-    for outcome in outcomes:
-        prompt = outcome.golden.prompt
-        agree = f"{outcome.right} of {outcome.golden.n_tokens} tokens agree"
-        lines.append(Line(f"{_shortened(prompt)!r}: {agree}", "ok" if outcome.passed else "bad", 1))
-        if outcome.problem and (outcome.passed or not explained):
-            lines.extend(replace(line, indent=line.indent + 2) for line in outcome.problem)
-            explained = explained or not outcome.passed
+    for attempt in attempts:
+        prompt = attempt.golden.prompt
+        agree = f"{attempt.right} of {attempt.golden.n_tokens} tokens agree"
+        lines.append(Line(f"{_shortened(prompt)!r}: {agree}", "ok" if attempt.passed else "bad", 1))
+        if attempt.problem and (attempt.passed or not explained):
+            lines.extend(replace(line, indent=line.indent + 2) for line in attempt.problem)
+            if attempt.advice and not foreign:
+                lines.append(Line(attempt.advice, "hint", 2))
+            explained = explained or not attempt.passed
     return lines
 
 
@@ -237,13 +272,13 @@ def _shortened(prompt: str) -> str:
     return prompt if len(prompt) <= LONGEST_PROMPT else f"... {prompt[-LONGEST_PROMPT:]}"
 
 
-def _summary(name: str, outcomes: Sequence[Outcome], points: float, headline: str) -> dict[str, Any]:
-    passed = [outcome.passed for outcome in outcomes]
+def _summary(name: str, attempts: Sequence[Attempt], points: float, headline: str) -> dict[str, Any]:
+    passed = [attempt.passed for attempt in attempts]
     return {
         "exercise": name,
         "passed": all(passed),
         "points": points * sum(passed) / len(passed),
         "max_points": points,
-        "cases": [{"name": outcome.golden.prompt, "passed": ok} for outcome, ok in zip(outcomes, passed, strict=True)],
+        "cases": [{"name": attempt.golden.prompt, "passed": ok} for attempt, ok in zip(attempts, passed, strict=True)],
         "summary": headline,
     }

@@ -1,7 +1,7 @@
 """Runs notebooks without a person: for ``grader check`` and ``grader build``."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ class Result:
     points: float = 0.0
     max_points: float = 0.0
     reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has all its points, and does not pass only because a part from another exercise is wrong."""
+        return not self.passed and 0 < self.max_points <= self.points
 
 
 def read(path: Path) -> NotebookNode:
@@ -96,8 +101,7 @@ def execute(
     try:
         client.execute(cwd=str(cwd), env=environment)
     except CellExecutionError as error:
-        reason = f"{error.ename}: {error.evalue}".partition("\n")[0]
-        raise ExecutionStopped(f"cell {running + 1} raised {reason}") from None
+        raise ExecutionStopped(f"cell {running + 1} raised {_one_line(error.ename, error.evalue)}") from None
     except CellTimeoutError:
         raise ExecutionStopped(
             f"cell {running + 1} ran longer than {timeout} s and was stopped. Does it loop for ever?"
@@ -119,6 +123,25 @@ def results(notebook: NotebookNode) -> list[Result]:
     graded = [cell for cell in notebook.cells if _is_graded(cell)]
     cells = graded or [cell for cell in notebook.cells if _verdicts(cell)]
     return [result for cell in cells for result in _results_of(cell)]
+
+
+def unchecked(results: Iterable[Result], folder: Path) -> list[Result]:
+    """A result that did not pass for each exercise of the lesson in `folder` that no check of the notebook was about.
+
+    None where no recording in it can be read: what is checked can't be right then.
+    """
+    from grader.recording import FILE_NAME, Recording  # imports torch
+
+    try:
+        recorded = Recording.read(folder / FILE_NAME)
+    except GraderError:
+        return []
+    checked = {result.exercise for result in results}
+    return [
+        Result(name, passed=False, max_points=recorded.answer(name).points, reason="its check is not in this notebook")
+        for name in recorded.exercises
+        if name not in checked
+    ]
 
 
 def unexpected_errors(notebook: NotebookNode) -> list[str]:
@@ -162,16 +185,23 @@ def _is_graded(cell: NotebookNode) -> bool:
 
 
 def _verdicts(cell: NotebookNode) -> list[dict[str, Any]]:
-    return [
+    """What the checks in a cell displayed; a comparison of layers, which is about no exercise, is left out."""
+    shown = [
         dict(output.data[VERDICT_MIME])
         for output in cell.get("outputs", [])
         if output.output_type in ("display_data", "execute_result") and VERDICT_MIME in output.data
     ]
+    return [verdict for verdict in shown if "exercise" in verdict]
 
 
 def _error(cell: NotebookNode) -> str:
     """The error a cell ended with, in one line, or an empty string."""
     for output in cell.get("outputs", []):
         if output.output_type == "error":
-            return f"{output.ename}: {output.evalue}".partition("\n")[0]
+            return _one_line(output.ename, output.evalue)
     return ""
+
+
+def _one_line(name: str, message: str) -> str:
+    first_line = message.strip().partition("\n")[0]
+    return f"{name}: {first_line}" if first_line else name

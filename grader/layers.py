@@ -1,8 +1,6 @@
 """The layer debugger: every module of a learner's model against the same module of the reference."""
 
 import copy
-import re
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,7 +12,7 @@ from grader.checking import autograding, find_recording
 from grader.comparison import Comparison, Node, Outcome, own_way
 from grader.culprit import Culprit, find_culprit, uncalled
 from grader.errors import CheckFailed, GraderError, RecordingError
-from grader.probe import Stopped, build_module, learner_traceback, quietly
+from grader.probe import Stopped, build_module, layers_as_one, learner_traceback, quietly
 from grader.recording import FILE_NAME, TaskCase, Trace
 from grader.report import Line, show
 
@@ -114,13 +112,28 @@ def _built(model: Any, trace: Trace) -> nn.Module:
     else:
         kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
+    case = TaskCase("trace", trace.build, trace.args, trace.dtype, trace.weights)
     try:
-        case = TaskCase("trace", trace.build, trace.args, trace.dtype, trace.weights)
         return build_module(target, case)[0]
     except Stopped as stopped:
-        name = model.__name__ if isinstance(model, type) else type(model).__name__
+        built_from: type[nn.Module] = model if isinstance(model, type) else type(model)
+        name = built_from.__name__
+        if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, case):
+            raise GraderError(
+                f"This {name} was built with another config than the recorded one, and so has other sizes."
+                f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
+            ) from None
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
         raise GraderError("\n  ".join(lines)) from None
+
+
+def _fits(model: type[nn.Module], case: TaskCase) -> bool:
+    """Whether the class, built as the reference was, has the reference's parameters."""
+    try:
+        build_module(model, case)
+    except Stopped:
+        return False
+    return True
 
 
 def _rows(comparison: Comparison) -> list[Row]:
@@ -176,11 +189,8 @@ def _one_sided(comparison: Comparison) -> list[str]:
 
 
 def _summarised(paths: Iterable[str]) -> list[str]:
-    """Paths in which only a number differs as one: ``h.*.attn``."""
-    groups: dict[str, set[str]] = defaultdict(set)
-    for path in paths:
-        groups[re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "*", path)].add(path)
-    return [pattern if len(members) > 1 else members.pop() for pattern, members in groups.items()]
+    """Paths in which only the number of a layer differs as one: ``h.*.attn``."""
+    return [path.removesuffix(".") for path in layers_as_one(f"{path}." for path in dict.fromkeys(paths))]
 
 
 # How a person sees it
@@ -195,6 +205,8 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
         exact = all(row.outcome.max == 0 for row in report.rows)
         count = "The only row matches" if len(report.rows) == 1 else f"All {len(report.rows)} rows match"
         lines.append(Line(f"{count} the reference{', bit-exact' if exact else ''}.", "ok"))
+    elif report.culprit is None:
+        lines.append(Line("No module is wrong by itself: small errors add up, as rounding does.", "hint"))
     if report.culprit:
         culprit = report.culprit
         name = f"`{culprit.name}` ({culprit.type})" if culprit.path else f"`{culprit.type}` itself"
@@ -215,6 +227,7 @@ def _opened(report: LayerReport, open: Open) -> set[str]:
     if open == "none":
         return set()
     wrong = {row.name for row in report.rows if row.origin in ("own error", "error inside")}
+    wrong = wrong or {row.block for row in report.rows if not row.outcome.ok}
     return set(next(([row.block] for row in closed if row.block in wrong), []))
 
 

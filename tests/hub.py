@@ -18,6 +18,8 @@ name or for every file ("*"), makes it misbehave:
     gated         401 without a token; 403 with one whose owner has not accepted the licence; GatedRepo both times
     bad_token     401, "Invalid credentials in Authorization header"
     broken        500
+    escaping      names a small file by a path that leads out of the cache
+    changed       sends a small file's bytes with one of them changed
 """
 
 import hashlib
@@ -115,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.suffix == ".safetensors":
             self._redirect(f"{repo}/{name}", path.read_bytes())
         else:
-            self._send_small(path.read_bytes())
+            self._send_small(path.read_bytes(), mode)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         body = json.dumps({"error": message}).encode()
@@ -125,8 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._start(status, len(body), {key: value for key, value in headers.items() if value})
         self._write(body)
 
-    def _send_small(self, body: bytes) -> None:
+    def _send_small(self, body: bytes, mode: str) -> None:
         etag = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()  # as git names a file
+        if mode == "escaping":
+            etag = "../../../../pwned"
+        if mode == "changed":
+            body = body[:-1] + bytes([body[-1] ^ 1])
         self._start(200, len(body), {"ETag": f'"{etag}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"})
         self._write(body)
 

@@ -1,5 +1,6 @@
 """The registry, and checkpoints that are on this machine."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,19 @@ def test_the_list_says_what_is_here(checkpoint: Checkpoint) -> None:
         (checkpoint.folder / name).stat().st_size for name in ("config.json", "model.safetensors", "tokenizer.json")
     )
     assert not listed["gpt2"].gated
+    assert listed["gpt2"].parameters == 124_439_808
+    assert listed["gpt2"].pinned and not listed["gpt2-large"].pinned
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_shipped_checkpoint_that_lacks_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    write_tiny_gpt2(tmp_path / "austen-gpt2", "shipped")
+    (tmp_path / "austen-gpt2" / name).unlink()
+    listed = {item.name: item for item in checkpoints.list_checkpoints()}
+    assert (listed["austen-gpt2"].place, listed["austen-gpt2"].size) == ("missing", None)
+    with pytest.raises(checkpoints.Unavailable, match=rf"lacks {re.escape(name)}\. Install the course again"):
+        checkpoints.get("austen-gpt2")
 
 
 def test_a_shipped_checkpoint_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +198,7 @@ def test_a_model_of_another_size_gets_a_short_answer(checkpoint: Checkpoint) -> 
     with pytest.raises(GraderError) as error:
         checkpoint.load_into(model_for(checkpoint, n_embd=64))
     lines = str(error.value).splitlines()
-    assert len(lines) <= 6 and "more like these" in lines[-1]
+    assert len(lines) <= 10 and "more like these" in lines[-1]
 
 
 def test_a_head_tied_by_the_learner_is_loaded_with_what_it_is_tied_to(checkpoint: Checkpoint) -> None:
@@ -206,6 +220,29 @@ def test_a_damaged_weight_file_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     weights = tmp_path / "austen-gpt2/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(GraderError, match=r"can't be read .* install the course again"):
+        checkpoints.load_checkpoint("austen-gpt2").state_dict()
+
+
+@pytest.mark.parametrize(
+    "file", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b.safetensors", "..", ".safetensors", ""]
+)
+def test_a_shard_is_a_file_in_the_checkpoints_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    write_tiny_gpt2(tmp_path / "austen-gpt2", "shipped")
+    index = tmp_path / "austen-gpt2/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"wte.weight": file}}))
+    with pytest.raises(GraderError, match="no weight file in its own folder"):
+        checkpoints.load_checkpoint("austen-gpt2").state_dict()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}'])
+def test_an_index_that_is_none_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    write_tiny_gpt2(tmp_path / "austen-gpt2", "shipped")
+    (tmp_path / "austen-gpt2/model.safetensors.index.json").write_text(content)
+    with pytest.raises(GraderError, match="is no index of weight files"):
         checkpoints.load_checkpoint("austen-gpt2").state_dict()
 
 
@@ -264,6 +301,7 @@ def test_austen_gpt2_ships_with_three_generations_of_64_tokens() -> None:
     assert sum(path.stat().st_size for path in austen.folder.iterdir()) <= 5_000_000
     assert [len(found.new_ids or ()) for found in austen.goldens] == [64, 64, 64]
     assert [found.prompt for found in austen.goldens] == list(austen.entry.record_prompts)
+    assert sum(tensor.numel() for tensor in austen.state_dict().values()) == austen.entry.parameters
 
 
 def test_austen_gpt2s_generations_are_what_transformers_writes() -> None:

@@ -164,6 +164,20 @@ def test_a_file_of_another_size_is_refused_before_it_is_downloaded(hub: Hub) -> 
     assert not hub.gets(f"{REPO}/{WEIGHTS}")
 
 
+def test_a_name_that_leads_out_of_the_cache_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.modes["config.json"] = "escaping"
+    message = complaint()
+    assert "no checksum" in message and "'../../../../pwned'" in message
+    assert not list(tmp_path.rglob("*pwned*")) and not list(tmp_path.parent.glob("*pwned*"))
+
+
+def test_a_small_file_is_verified_by_gits_checksum(hub: Hub) -> None:
+    hub.modes["tokenizer.json"] = "changed"
+    message = complaint()
+    assert "tokenizer.json" in message and "damaged" in message
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("tokenizer.json"))
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
@@ -280,6 +294,31 @@ def test_a_file_damaged_in_the_cache_is_found_by_get_and_deleted(hub: Hub) -> No
     weights.resolve().write_bytes(content)
     assert "checksum" in complaint()
     assert not weights.exists()
+    checkpoints.get("tiny")
+
+
+def test_without_a_checksum_in_the_registry_the_cached_files_own_name_tells(hub: Hub) -> None:
+    for name in (WEIGHTS, "config.json"):
+        path = checkpoints.get("tiny").folder / name
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.resolve().write_bytes(content)
+        message = complaint()
+        assert name in message and "checksum" in message and not path.exists()
+
+
+def test_a_cached_file_of_the_wrong_size_is_found_when_it_is_loaded(
+    hub: Hub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size = (hub.folder / REPO / WEIGHTS).stat().st_size
+    with (registry.REGISTRY / "tiny.toml").open("a") as entry:
+        entry.write(f"size = {size}\n")
+    weights = checkpoints.get("tiny").folder / WEIGHTS
+    weights.resolve().write_bytes(weights.read_bytes()[:-1])
+    assert checkpoints.load_checkpoint("tiny", optional=True) is None
+    assert f"has {size - 1:,} bytes instead of {size:,}. It was deleted; run: grader weights get tiny" in (
+        capfd.readouterr().out
+    )
     checkpoints.get("tiny")
 
 

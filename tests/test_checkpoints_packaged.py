@@ -118,6 +118,26 @@ def test_the_second_time_nothing_is_converted(boxed: Callable[[int], Path], monk
     assert checkpoints.load_checkpoint("boxed").source == "packaged"
 
 
+def test_a_converted_checkpoint_that_lacks_a_file_is_made_anew(boxed: Callable[[int], Path]) -> None:
+    boxed(1)
+    folder = checkpoints.load_checkpoint("boxed").folder
+    (folder / "tokenizer.json").unlink()
+    assert checkpoints.load_checkpoint("boxed").folder == folder
+    assert (folder / "tokenizer.json").exists()
+
+
+def test_converted_weights_that_were_cut_off_are_deleted(boxed: Callable[[int], Path], tmp_path: Path) -> None:
+    boxed(1)
+    weights = checkpoints.load_checkpoint("boxed").folder / "model.safetensors"
+    toml = tmp_path / "registry" / "boxed.toml"
+    known = f'[files."model.safetensors"]\nsize = {weights.stat().st_size}\n'
+    toml.write_text(toml.read_text().replace('[files."model.safetensors"]\n', known))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(checkpoints.Unavailable, match="It was deleted; to make it anew: grader weights get boxed"):
+        checkpoints.load_checkpoint("boxed")
+    assert checkpoints.get("boxed", progress=False).state_dict()
+
+
 def test_a_damaged_package_is_refused_before_it_is_read(boxed: Callable[[int], Path], tmp_path: Path) -> None:
     part = boxed(1) / "data" / "part0"
     content = bytearray(part.read_bytes())

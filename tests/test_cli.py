@@ -191,6 +191,68 @@ def test_an_error_elsewhere_is_noted_and_does_not_fail_the_checks(course: Path) 
     assert notes == [f"note: cell {len(notebook.cells) - 1} raised ZeroDivisionError: division by zero"]
 
 
+def shown(**verdict: object) -> str:
+    """The source of a cell that displays a verdict, as a check does."""
+    return (
+        "from IPython.display import display\nfrom grader.report import VERDICT_MIME\n"
+        f"display({{VERDICT_MIME: {verdict!r}, 'text/plain': 'a report'}}, raw=True)"
+    )
+
+
+def test_of_many_errors_the_first_is_noted_and_the_rest_counted(tmp_path: Path) -> None:
+    passes = shown(exercise="toy.relu", passed=True, points=2, max_points=2)
+    notebook_of(tmp_path / "many.ipynb", "raise NotImplementedError()", "1 / 0", "1 / 0", passes)
+    done = grader("check", "many.ipynb", cwd=tmp_path)
+    assert done.stdout.splitlines()[1:] == [
+        "note: cell 1 raised NotImplementedError (2 more cells raised an error, which may follow from this)",
+        "1 of 1 exercises pass, 2 of 2 points",
+    ]
+    assert len(json.loads(grader("check", "--json", "many.ipynb", cwd=tmp_path).stdout)["notes"]) == 3
+
+
+def test_a_comparison_of_layers_is_no_exercise(tmp_path: Path) -> None:
+    layers = shown(rows=3, passed=True, culprit=None)
+    notebook_of(tmp_path / "layers.ipynb", layers)
+    assert "has no checks" in complaint(grader("check", "layers.ipynb", cwd=tmp_path))
+    notebook_of(tmp_path / "both.ipynb", layers, shown(exercise="toy.relu", passed=True, points=2, max_points=2))
+    done = grader("check", "both.ipynb", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 of 1 exercises pass, 2 of 2 points")
+
+
+def test_an_exercise_that_is_wrong_only_because_of_a_part_waits_and_does_not_pass(tmp_path: Path) -> None:
+    part = shown(exercise="toy.part", passed=False, points=0, max_points=2, summary="1 of 1 cases wrong")
+    whole = shown(exercise="toy.whole", passed=False, points=6, max_points=6, summary="it fails because a part does")
+    notebook_of(tmp_path / "waits.ipynb", part, whole)
+    done = grader("check", "waits.ipynb", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "toy.part   FAILED    0/2  1 of 1 cases wrong",
+        "toy.whole  waits     6/6  it fails because a part does",
+        "waits: right by itself, with all its points; it passes once the parts that it is made of do",
+        "0 of 2 exercises pass, 6 of 8 points",
+    ]
+    report = json.loads(grader("check", "--json", "waits.ipynb", cwd=tmp_path).stdout)
+    assert [exercise["waits"] for exercise in report["exercises"]] == [False, True]
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_an_exercise_whose_check_was_deleted_is_not_passed_over(course: Path, graded: bool) -> None:
+    solved = course / "solutions" / "00-toy" / "toy.ipynb"
+    notebook = nbformat.read(solved, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("check") != "toy.relu"]
+    for cell in notebook.cells:
+        if not graded:
+            cell.metadata.pop("nbgrader", None)
+    nbformat.write(notebook, solved)
+    done = grader("check", solved, cwd=course)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "toy.linear  passed    3/3",
+        "toy.relu    FAILED    0/2  its check is not in this notebook",
+        "1 of 2 exercises pass, 3 of 5 points",
+    ]
+
+
 def test_files_that_are_no_notebooks_are_bad_input(tmp_path: Path) -> None:
     (tmp_path / "text.ipynb").write_text("# not a notebook")
     (tmp_path / "binary.ipynb").write_bytes(bytes(range(256)))
@@ -234,6 +296,8 @@ def test_weights_list_names_what_ships(tmp_path: Path) -> None:
     done = grader("weights", "list", cwd=tmp_path)
     assert done.returncode == 0
     assert "austen-gpt2" in done.stdout
+    assert "124.4 M" in done.stdout
+    assert "gpt2-large: verified by the checksums that the hub gives" in done.stdout
 
 
 def test_an_unknown_checkpoint_is_bad_input(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """check_generation, on a small random GPT-2 whose generations transformers recorded."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -156,7 +157,8 @@ def test_a_wrong_token_is_reported_with_both_tokens_and_the_margin(
     assert "0 of 3 texts are the reference's" in out
     assert "token 5: " in out and f"(id {(step.token + 1) % 300}), where the reference has " in out
     assert f"(id {step.token})" in out and f"{step.margin:.4g} below" in out
-    assert "a bug, not a near-tie" in out and "compare_layers" in out
+    assert "a bug, not a near-tie" in out and "`compare_layers(LM)`, with the class, finds where" in out
+    assert "weights are not" not in out
     assert "5 of 12 tokens agree" in out
 
 
@@ -283,6 +285,43 @@ def test_a_model_that_does_not_fit_is_explained(checkpoint: Checkpoint, capfd: p
 
     out = failing(capfd, Narrow, checkpoint, generate)
     assert "does not fit this model" in out and "`wte.weight` has shape [300, 16]" in out
+
+
+def test_weights_that_were_never_loaded_are_named_first(
+    checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = failing(capfd, LM(checkpoint.config), checkpoint, generate)
+    report = out[out.index("austen-gpt2   ") :].splitlines()
+    assert "This model's weights are not austen-gpt2's" in report[1]
+    assert 'load_checkpoint("austen-gpt2").load_into(model)' in report[1]
+    assert "compare_layers" not in out
+
+
+def test_weights_in_another_dtype_are_still_the_checkpoints(model: LM, checkpoint: Checkpoint) -> None:
+    assert checkpoint.unlike(model) is None
+    assert checkpoint.unlike(model.bfloat16()) is None
+    with torch.no_grad():
+        model.ln_f.bias += 1
+    assert checkpoint.unlike(model) == "ln_f.bias"
+
+
+@pytest.mark.parametrize("generate", [generate, too_few])
+def test_every_part_of_the_model_is_left_in_its_own_mode(
+    model: LM, checkpoint: Checkpoint, generate: Callable[..., Any]
+) -> None:
+    model.train()
+    model.h[1].eval()
+    before = [module.training for module in model.modules()]
+    seen = []
+
+    def watched(model: nn.Module, ids: Tensor, n: int) -> Iterator[int]:
+        seen.append(any(module.training for module in model.modules()))
+        return generate(model, ids, n)
+
+    with contextlib.suppress(CheckFailed):
+        check_generation(model, checkpoint, generate=watched)
+    assert seen == [False, False, False]
+    assert [module.training for module in model.modules()] == before
 
 
 def test_what_a_learner_prints_to_stderr_is_no_failure(

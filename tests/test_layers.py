@@ -460,6 +460,50 @@ def test_whichever_module_is_wrong_is_the_culprit(trace: Trace, path: str) -> No
     assert report.culprit.path == path, text(report, open="all")
 
 
+def off_by(model: type[nn.Module], path: str, offset: Tensor) -> type[nn.Module]:
+    """The class with something added to the output of one module."""
+
+    class Planted(model):  # type: ignore[misc,valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            module = self.get_submodule(path)
+            forward = module.forward
+            module.forward = lambda *args: forward(*args) + offset
+
+    return Planted
+
+
+def test_a_part_whose_error_its_tolerance_hides_is_named_where_it_makes_the_whole_wrong(trace: Trace) -> None:
+    """The head adds up what is within tolerance in each value: nobody's own forward is to blame but the norm's."""
+    off = 2e-5 * trace.weights["wte.weight"][0].sign()
+    report = layer_report(off_by(patched(), "ln_f", off), trace)
+    assert row(report, "ln_f").outcome.ok and not row(report, "logits").outcome.ok
+    assert report.culprit is not None and report.culprit.path == "ln_f", text(report)
+    assert "its error is small (max=2.0" in report.culprit.reasons[0]
+    assert "`Planted` is right with the reference's output in its place" in report.culprit.reasons[0]
+
+
+def test_a_hidden_error_that_shows_only_in_a_later_part_is_named() -> None:
+    model, trace = gpt2()
+
+    class Planted(model):  # type: ignore[misc,valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.h[1].ln_1.eps = 3e-4
+
+    report = layer_report(Planted, trace)
+    assert row(report, "h.1.ln_1").outcome.ok and row(report, "logits").outcome.ok and not report.ok
+    assert report.culprit is not None and report.culprit.path == "h.1.ln_1"
+    assert "[DIFF] h.1.attn" in text(report)
+
+
+@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name.startswith(("block", "model"))])
+def test_mistakes_in_wiring_are_never_blamed_on_a_part_with_a_small_error(trace: Trace, mistake: str) -> None:
+    culprit, find, replace = MISTAKES[mistake]
+    report = layer_report(off_by(patched((find, replace)), "h.2.mlp", torch.tensor(1e-6)), trace)
+    assert report.culprit is not None and report.culprit.path == culprit, text(report, open="all")
+
+
 # What the rows say
 
 
@@ -591,12 +635,23 @@ def test_an_instance_is_compared_as_a_copy_and_left_as_it_was(trace: Trace) -> N
 
 
 def test_weights_that_do_not_fit_are_named_with_the_closest_name(trace: Trace) -> None:
-    with pytest.raises(GraderError, match=r"did you mean `h\.0\.attn\.c_attn\.weight`"):
+    with pytest.raises(GraderError, match=r"did you mean `h\.\*\.attn\.c_attn\.weight`"):
         layer_report(
             patched(("self.c_attn = nn", "self.c_atn = nn"), ("self.c_attn(x).split", "self.c_atn(x).split")), trace
         )
     with pytest.raises(GraderError, match=r"`wpe\.weight` has shape \[17, 24\]"):
         layer_report(patched(("nn.Embedding(config.n_positions,", "nn.Embedding(config.n_positions + 1,")), trace)
+
+
+def test_an_instance_of_another_size_is_told_from_a_class_that_does_not_fit(trace: Trace) -> None:
+    large = CONFIG | {"n_embd": 48, "n_layer": 12}
+    with pytest.raises(GraderError) as error:
+        layer_report(patched()(Config(large)), trace)
+    assert str(error.value).count("\n") == 0 and len(str(error.value)) < 200
+    assert "another config" in str(error.value) and "compare_layers(Model)" in str(error.value)
+    wrong = patched(("nn.Embedding(config.n_positions,", "nn.Embedding(config.n_positions + 1,"))
+    with pytest.raises(GraderError, match=r"`wpe\.weight` has shape \[17, 24\]"):
+        layer_report(wrong(Config(CONFIG)), trace)
 
 
 def test_a_model_that_can_not_be_built_is_a_clear_error(trace: Trace) -> None:

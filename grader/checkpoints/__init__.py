@@ -9,6 +9,7 @@ Each raises GraderError with what happened, why, and what to do next. `Unavailab
 that the checkpoint exists and can't be had here and now.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -39,15 +40,18 @@ class Listed:
     """A line of `grader weights list`.
 
     place: where the files are: cached, shipped or packaged. Where they are not here yet: "hub" or "package";
-        "missing" where they should have come with the course. size: bytes, or None where it is not known.
+        "missing" where they should have come with the course, or not all came. size: bytes; parameters: how many;
+        None where it is not known. pinned: see `Entry.pinned`.
     """
 
     name: str
     description: str
     place: str
     size: int | None
+    parameters: int | None
     licence: str
     gated: bool
+    pinned: bool
 
 
 def list_checkpoints() -> list[Listed]:
@@ -64,7 +68,9 @@ def _listed(known: Entry) -> Listed:
         size = sum((folder / name).stat().st_size for name in known.files)
     else:
         place = "package" if known.packaged else "hub" if known.hub else "missing"
-    return Listed(known.name, known.description, place, size, known.licence, known.gated)
+    return Listed(
+        known.name, known.description, place, size, known.parameters, known.licence, known.gated, known.pinned
+    )
 
 
 @overload
@@ -78,6 +84,8 @@ def load_checkpoint(name: str, optional: bool) -> "Checkpoint | None": ...
 def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
     """The checkpoint, downloaded first where it is not on this machine.
 
+    Checksums were checked when it was downloaded, and are by `get`; here, each time, only that every file has its
+    size (of weights whose size the registry does not know, safetensors' own header tells).
     optional: print one line and return None, instead of raising Unavailable, where it can't be had now.
     """
     from grader.checkpoints.checkpoint import Checkpoint
@@ -85,6 +93,7 @@ def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
     known = entry(name)
     try:
         source, folder = require(known, progress=True)
+        _verify(known, source, folder, whole=False)
     except Unavailable as reason:
         if not optional:
             raise
@@ -105,20 +114,29 @@ def get(name: str, progress: bool = True) -> "Checkpoint":
     if known.packaged and not local_folder(known) and not packaged.installed_parts(known.packaged):
         packaged.install(known)
     source, folder = require(known, progress)
-    _verify(known, source, folder)
+    _verify(known, source, folder, whole=True)
     return Checkpoint(known, folder, source)
 
 
-def _verify(known: Entry, source: str, folder: Path) -> None:
+def _verify(known: Entry, source: str, folder: Path, whole: bool) -> None:
+    """Raise Unavailable where a file is not what it should be. whole: read all of it, for its checksum."""
     from grader.checkpoints import hub
 
+    in_cache = source in ("cached", "hub")
     for name, expected in known.files.items():
-        wrong = hub.verify(folder / name, expected)
-        if wrong and source in ("cached", "hub"):
-            hub.discard(folder / name)
+        path = folder / name
+        if whole:
+            wrong = hub.verify(path, hub.with_checksum(expected, path.resolve().name) if in_cache else expected)
+        else:
+            wrong = hub.wrong_size(path, expected)
+        if wrong and in_cache:
+            hub.discard(path)
             raise Unavailable(f"{name} in the cache {wrong}. It was deleted; run: grader weights get {known.name}")
+        if wrong and source == "packaged":
+            shutil.rmtree(folder)
+            raise Unavailable(f"{path} {wrong}. It was deleted; to make it anew: grader weights get {known.name}")
         if wrong:
-            raise Unavailable(f"{folder / name} {wrong}. Install what it came with again.")
+            raise Unavailable(f"{path} {wrong}. Install what it came with again.")
 
 
 def record(name: str) -> Path:

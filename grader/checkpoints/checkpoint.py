@@ -17,10 +17,10 @@ from grader.checkpoints.golden import Golden
 from grader.checkpoints.registry import Entry
 from grader.config import Config
 from grader.errors import GraderError
-from grader.probe import explain_names
+from grader.probe import explain_names, layers_as_one
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHOWN = 4
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
 class Checkpoint:
@@ -74,8 +74,14 @@ class Checkpoint:
         index = self.folder / INDEX
         if not index.exists():
             return [self.folder / WEIGHTS]
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [self.folder / shard for shard in sorted(shards)]
+        try:
+            shards = sorted({str(file) for file in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise GraderError(f"{index} is no index of weight files ({error}). {self._again}") from None
+        strange = next((shard for shard in shards if not SHARD.fullmatch(shard)), None)
+        if strange is not None:
+            raise GraderError(f"{index} names {strange!r}, which is no weight file in its own folder. {self._again}")
+        return [self.folder / shard for shard in shards]
 
     def _open(self, path: Path) -> Any:
         try:
@@ -97,6 +103,18 @@ class Checkpoint:
                 for name in (name for name, place in self._tensors.items() if place == path):
                     state[name] = file.get_tensor(name).to(dtype)
         return state
+
+    def unlike(self, model: nn.Module) -> str | None:
+        """The name of a weight that `model` has in the same shape and with other values; None if there is none."""
+        mine = model.state_dict()
+        for path in dict.fromkeys(self._tensors.values()):
+            with self._open(path) as file:
+                for name in (name for name, place in self._tensors.items() if place == path and name in mine):
+                    own = mine[name].cpu()
+                    theirs = file.get_tensor(name).to(own.dtype)
+                    if own.shape == theirs.shape and not torch.equal(own, theirs):
+                        return name
+        return None
 
     def load_into(self, model: nn.Module) -> Any:
         """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
@@ -131,16 +149,5 @@ def mismatch(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], buffers: 
     extra = [name for name in mine if name not in theirs]
     kept = [name for name in extra if name in set(buffers)]
     shapes = {name: tuple(tensor.shape) for name, tensor in mine.items()}
-    lines = _layers_as_one(explain_names(shapes, theirs, [name for name in extra if name not in kept]))
-    lines += _layers_as_one(f"`{name}` is a buffer; register it with `persistent=False`" for name in kept)
-    if len(lines) > SHOWN:
-        lines[SHOWN - 1 :] = [lines[SHOWN - 1], f"and {len(lines) - SHOWN} more like these"]
-    return lines
-
-
-def _layers_as_one(lines: Iterable[str]) -> list[str]:
-    """Lines that differ only in the number of a layer as one, with ``h.*`` for ``h.0``, ``h.1``, ..."""
-    groups: dict[str, list[str]] = {}
-    for line in lines:
-        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", line), []).append(line)
-    return [pattern if len(group) > 1 else group[0] for pattern, group in groups.items()]
+    lines = explain_names(shapes, theirs, [name for name in extra if name not in kept])
+    return lines + layers_as_one(f"`{name}` is a buffer; register it with `persistent=False`" for name in kept)

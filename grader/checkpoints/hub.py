@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub as hub
@@ -33,6 +34,7 @@ from grader.checkpoints.sources import Unavailable
 from grader.errors import GraderError
 
 METADATA_TIMEOUT = 5.0  # seconds to find out that there is no network
+ETAG = re.compile("[0-9a-zA-Z-]{1,128}")  # it becomes a file's name in the cache: nothing that leads out of it
 CHUNK = 1 << 20
 
 
@@ -64,23 +66,54 @@ def fetch(entry: Entry, filename: str, progress: bool) -> Path:
         raise Unavailable(_reason(error, entry, filename)) from None
 
 
-def verify(path: Path, known: File) -> str:
-    """What is wrong with a file, as in "has 3 bytes instead of 5"; "" where nothing is, or nothing is known."""
+def wrong_size(path: Path, known: File) -> str:
+    """As in "has 3 bytes instead of 5"; "" where the size is right, or not known."""
     size = path.stat().st_size
-    if known.size is not None and size != known.size:
-        return f"has {size:,} bytes instead of {known.size:,}"
-    if known.sha256 is not None and sha256(path) != known.sha256:
-        return "does not have the checksum it should have"
-    return ""
+    if known.size is None or size == known.size:
+        return ""
+    return f"has {size:,} bytes instead of {known.size:,}"
+
+
+def verify(path: Path, known: File) -> str:
+    """What is wrong with a file, its whole content read; "" where nothing is, or nothing is known."""
+    wrong = wrong_size(path, known)
+    if wrong:
+        return wrong
+    if known.sha256 is not None:
+        right = sha256(path) == known.sha256
+    else:
+        right = known.git_sha1 is None or git_sha1(path) == known.git_sha1
+    return "" if right else "does not have the checksum it should have"
 
 
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hex."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256())
+
+
+def git_sha1(path: Path) -> str:
+    """The name that git gives to the file's content, in hex."""
+    return _digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+
+
+def _digest(path: Path, digest: "hashlib._Hash") -> str:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def with_checksum(known: File, etag: str) -> File:
+    """What is known of a file, completed by the hub's name for its content.
+
+    That is the SHA-256 of a file in its large-file storage, and git's own SHA-1 of any other. A cached file's blob
+    has that name, too.
+    """
+    if known.sha256 is not None:
+        return known
+    if re.fullmatch("[0-9a-f]{64}", etag):
+        return replace(known, sha256=etag)
+    return replace(known, git_sha1=etag) if re.fullmatch("[0-9a-f]{40}", etag) else known
 
 
 def discard(path: Path) -> None:
@@ -108,6 +141,11 @@ def _fetch_blob(where: Hub, filename: str, known: File) -> None:
     metadata = hub.get_hf_file_metadata(url, timeout=METADATA_TIMEOUT)
     if metadata.etag is None:
         raise Unavailable(f"{constants.ENDPOINT} does not answer as the hub does. Is HF_ENDPOINT, or a proxy, right?")
+    if not ETAG.fullmatch(metadata.etag):
+        raise Unavailable(
+            f"{constants.ENDPOINT} names {filename} by {metadata.etag[:60]!r}, which is no checksum. Nothing was"
+            " written. Is HF_ENDPOINT, or a proxy, right?"
+        )
     if metadata.commit_hash not in (None, where.revision):
         raise Unavailable(f"{constants.ENDPOINT} served another revision of {where.repo} than the one asked for.")
     if None not in (known.size, metadata.size) and known.size != metadata.size:
@@ -115,10 +153,7 @@ def _fetch_blob(where: Hub, filename: str, known: File) -> None:
             f"{constants.ENDPOINT} has another {filename} than expected: {metadata.size:,} bytes, not {known.size:,}."
             " Is a proxy or mirror changing files?"
         )
-    expected = File(
-        size=known.size or metadata.size,
-        sha256=known.sha256 or (metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag) else None),
-    )
+    expected = with_checksum(File(known.size or metadata.size, known.sha256), metadata.etag)
     cache, repo = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=where.repo, repo_type="model")
     blob = cache / repo / "blobs" / metadata.etag
     lock = cache / ".locks" / repo / f"{metadata.etag}.lock"

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def convert(entry: Entry, progress: bool) -> Path:
     """
     assert entry.packaged is not None
     folder = converted_folder(entry)
-    if (folder / "config.json").exists():
+    if all((folder / name).is_file() for name in entry.files):
         return folder
     parts = installed_parts(entry.packaged)
     if parts is None:
@@ -87,8 +88,8 @@ def convert(entry: Entry, progress: bool) -> Path:
         with TemporaryDirectory(dir=folder.parent, prefix=f".{entry.name}-") as scratch:
             made = Path(scratch) / "made"
             _convert(entry, parts, Path(scratch), made, progress)
-            with contextlib.suppress(OSError):  # another process was faster
-                os.replace(made, folder)
+            shutil.rmtree(folder, ignore_errors=True)  # one that lacks a file
+            os.replace(made, folder)
     except OSError as error:
         raise Unavailable(
             f"{entry.name} can't be converted to {folder.parent}: {error.strerror or error}."

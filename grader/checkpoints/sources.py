@@ -5,8 +5,6 @@ from pathlib import Path
 from grader.checkpoints.registry import Entry
 from grader.errors import GraderError
 
-CONFIG = "config.json"
-
 
 class Unavailable(GraderError):
     """A checkpoint can't be had here and now: no network, no licence accepted, no room, a damaged download."""
@@ -16,7 +14,7 @@ def local_folder(entry: Entry) -> tuple[str, Path] | None:
     """The first source that has every file on this machine, and its folder; None where the hub is needed."""
     sources = {"cached": _cached(entry), "shipped": entry.shipped_folder, "packaged": _packaged(entry)}
     for source, folder in sources.items():
-        if folder is not None and (folder / CONFIG).exists():
+        if folder is not None and not _lacking(entry, folder):
             return source, folder
     return None
 
@@ -31,9 +29,7 @@ def require(entry: Entry, progress: bool) -> tuple[str, Path]:
 
         return "packaged", packaged.convert(entry, progress)
     if entry.hub is None:
-        raise Unavailable(
-            f"{entry.name} ships with the course, but {entry.shipped_folder} is missing. Install the course again."
-        )
+        raise Unavailable(_not_here(entry))
     from grader.checkpoints import hub
 
     weights_last = sorted(entry.files, key=lambda name: name.endswith(".safetensors"))
@@ -58,3 +54,15 @@ def _packaged(entry: Entry) -> Path | None:
     from grader.checkpoints import packaged
 
     return packaged.converted_folder(entry)
+
+
+def _lacking(entry: Entry, folder: Path) -> list[str]:
+    """The files of the entry that are not in the folder."""
+    return [name for name in entry.files if not (folder / name).is_file()]
+
+
+def _not_here(entry: Entry) -> str:
+    """Why a checkpoint that ships with the course can't be had, and what to do."""
+    folder = entry.shipped_folder
+    lacking = "is missing" if not folder.is_dir() else f"lacks {', '.join(_lacking(entry, folder))}"
+    return f"{entry.name} ships with the course, but {folder} {lacking}. Install the course again."
