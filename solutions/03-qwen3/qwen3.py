@@ -60,12 +60,12 @@ def residual(axis, low, high, x=0.0, side=1.5):
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 7.2), layout="constrained")
 old = chain(axes[0], 0, [
-    ("x + position's row", "white"), ("LayerNorm", GREY), ("q, k, v: every head its own", GREY), ("softmax(q kᵀ / √d) v", GREY),
-    ("c_proj", GREY), ("+", "white"), ("LayerNorm ", GREY), ("4 D wide, GELU", GREY), (" + ", "white")])
+    ("x + position's row", "white"), ("LayerNorm", GREY), ("q, k, v: every head its own", GREY),
+    ("softmax(q kᵀ / √d) v", GREY), ("c_proj", GREY), ("+", "white"), ("LayerNorm ", GREY), ("4 D wide, GELU", GREY), (" + ", "white")])
 new = chain(axes[1], 0, [
     ("x", "white"), ("RMSNorm", GREEN), ("q of 32 heads, k and v of 8", ROSE), ("RMSNorm of each q and k", GREEN),
-    ("RoPE turns q and k", AMBER), ("softmax(q kᵀ / √d) v", GREY), ("o_proj", GREY), ("+", "white"), ("RMSNorm ", GREEN),
-    ("SiLU(gate) · up, 3 D wide", BLUE), (" + ", "white")])
+    ("RoPE turns q and k", AMBER), ("softmax(q kᵀ / √d) v", GREY), ("o_proj", GREY), ("+", "white"),
+    ("RMSNorm ", GREEN), ("SiLU(gate) · up, 3 D wide", BLUE), (" + ", "white")])
 for axis, heights in ((axes[0], old), (axes[1], new)):
     start = min(heights.values()) + 0.45
     residual(axis, start, heights["+"])
@@ -169,7 +169,9 @@ def value(config: Config, *names: str, otherwise) -> str:
     return shown(otherwise(config)) + ("" if otherwise(config) == "-" else "*")
 
 
-rows = {what: [value(config, *names, otherwise=otherwise) for config in configs.values()] for what, (*names, otherwise) in FIELDS.items()}
+rows = {}
+for what, (*names, otherwise) in FIELDS.items():
+    rows[what] = [value(config, *names, otherwise=otherwise) for config in configs.values()]
 rows["positions are"] = ["turned (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
 rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for config in configs.values()]
 print(f"{'':>22}", *(f"{name:>18}" for name in configs))
@@ -320,13 +322,16 @@ check("qwen3.rope_table", rope_table)
 
 # %% tags=["nbval-ignore-output"]
 figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
-image = axis.imshow(rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20].T, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
+cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
+image = axis.imshow(cosines.T, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
 axis.set(xlabel="position", ylabel="pair", yticks=range(0, 20, 4))
 figure.colorbar(image, label="cosine of its angle")
 plt.show()
 
 print("     theta  head_dim  tokens  pairs that go round less than once")
-for theta, width, tokens in ((10_000.0, 128, 4096), (100_000.0, 64, 8192), (1_000_000.0, 128, 40_960), (10_000.0, 128, 40_960)):
+for theta, width, tokens in (
+    (10_000.0, 128, 4096), (100_000.0, 64, 8192), (1_000_000.0, 128, 40_960), (10_000.0, 128, 40_960)
+):
     turns = tokens * theta ** (-torch.arange(0, width, 2) / width) / (2 * torch.pi)
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
 
@@ -377,7 +382,7 @@ table = rope_table(torch.arange(60), 64, 10_000.0)
 turned_q, turned_k = (apply_rope(t.expand(1, 1, 60, 64), table)[0, 0] for t in (q, k))
 scores = turned_q @ turned_k.T  # [60, 60]: one q and one k, at every pair of positions
 spread = max(scores.diagonal(d).max() - scores.diagonal(d).min() for d in range(-59, 60))
-print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a diagonal they differ by {spread:.0e} at most")
+print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a diagonal by {spread:.0e} at most")
 
 figure, axis = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
 image = axis.imshow(scores, cmap="viridis")
@@ -438,15 +443,18 @@ gelu = nn.Sequential(nn.Linear(64, 256, bias=False), nn.GELU(), nn.Linear(256, 6
 x = 30 * torch.randn(200, 64)
 with torch.no_grad():
     for name, mlp in (("GELU", gelu), ("SwiGLU", swiglu)):
-        print(f"{name:>7}: {sum(p.numel() for p in mlp.parameters()):,} parameters, {mlp(2 * x).norm() / mlp(x).norm():.2f} times as long")
+        size, longer = sum(p.numel() for p in mlp.parameters()), mlp(2 * x).norm() / mlp(x).norm()
+        print(f"{name:>7}: {size:,} parameters, {longer:.2f} times as long")
 
 # %% [markdown]
 # A gate *multiplies* two views of x, so it computes something that is quadratic in x; a layer with GELU is a sum of bent lines. And the two have the same size: three matrices of width 8/3 D hold as much as two of width 4 D, which is where odd numbers like 1536 = 8/3 · 576 come from.
 
 # %%
 print(f"{'':>14}   F / D   parameters in a layer's MLP")
-for name, D, width, matrices in (("GPT-2 XL", 1600, 6400, 2), ("SmolLM2 135M", 576, 1536, 3), ("Qwen3 0.6B", 1024, 3072, 3),
-                                 ("Qwen3 8B", 4096, 12288, 3), ("Gemma 3 270M", 640, 2048, 3)):
+for name, D, width, matrices in (
+    ("GPT-2 XL", 1600, 6400, 2), ("SmolLM2 135M", 576, 1536, 3), ("Qwen3 0.6B", 1024, 3072, 3),
+    ("Qwen3 8B", 4096, 12288, 3), ("Gemma 3 270M", 640, 2048, 3),
+):
     print(f"{name:>14}   {width / D:5.2f}   {matrices * width / D:.1f} D²")
 
 # %% [markdown]
@@ -553,10 +561,13 @@ check("qwen3.attention", Attention)
 
 # %%
 print("             in bfloat16, for one token   for 40,960 tokens")
-for name, layers, kv_heads, width, heads in (("GPT-2 XL", 48, 25, 64, 25), ("Qwen3 8B", 36, 8, 128, 32), ("the same without groups", 36, 32, 128, 32),
-                                             ("Qwen3 0.6B", 28, 8, 128, 16), ("SmolLM2 135M", 30, 3, 64, 9)):
-    count = 2 * layers * kv_heads * width * 2
-    print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {heads // kv_heads} query heads share one")
+for name, layers, kv_heads, width, heads in (
+    ("GPT-2 XL", 48, 25, 64, 25), ("Qwen3 8B", 36, 8, 128, 32), ("the same without groups", 36, 32, 128, 32),
+    ("Qwen3 0.6B", 28, 8, 128, 16), ("SmolLM2 135M", 30, 3, 64, 9),
+):
+    count = 2 * layers * kv_heads * width * 2  # keys and values, two bytes each
+    shared = f"{heads // kv_heads} query heads share one" if heads > kv_heads else ""
+    print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
 
 # %% [markdown]
 # (GPT-2 XL can't read 40,960 tokens; the column shows what it would cost.) A model five times as large needs half the memory: the cache shrinks by the group and by nothing else. What is lost? 8 heads of keys can represent less than 32, but the paper finds nearly no loss in quality, and a server can hold four times as many conversations.
@@ -585,7 +596,8 @@ for kind, label, colour in (("llama", "without QK-norm", "#c62828"), ("qwen3", "
     with torch.no_grad():
         for factor in growth:
             grown = Attention(Config(sizes | {"model_type": kind}))
-            grown.load_state_dict({name: w * factor if "_proj" in name else w for name, w in attention.state_dict().items()})
+            weights = attention.state_dict()
+            grown.load_state_dict({name: w * factor if "_proj" in name else w for name, w in weights.items()})
             largest.append(attention_scores(grown, x, rope_table(torch.arange(64), 64, 1e6)).abs().max().item())
     axis.loglog(growth, largest, "o-", color=colour, label=label)
     print(f"{label:>16}: from {largest[0]:.1f} to {largest[-1]:,.1f}")
@@ -807,7 +819,8 @@ check_generation(austen_model, austen, generate=generate)
 # %% tags=["nbval-ignore-output"]
 smol, smol_model = load("smollm2-135m-instruct")
 if smol is not None:
-    print(f"{sum(p.numel() for p in smol_model.parameters()):,} parameters, head tied: {smol.config.tie_word_embeddings}")
+    size = sum(p.numel() for p in smol_model.parameters())
+    print(f"{size:,} parameters, head tied: {smol.config.tie_word_embeddings}")
 
 # %% [markdown]
 # ### The chat template
@@ -905,7 +918,9 @@ def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
     return seen
 
 
-text = "It was a bright cold day in April, and the clocks were striking thirteen. Nobody in the street seemed to notice."
+text = (
+    "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife."
+)
 loaded = [(c, m) for c, m in ((smol, smol_model), (austen, austen_model)) if c is not None]
 figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
 for (checkpoint, model), colour in zip(loaded, ("#1f77b4", "#ef9a3c"), strict=False):
@@ -913,8 +928,10 @@ for (checkpoint, model), colour in zip(loaded, ("#1f77b4", "#ef9a3c"), strict=Fa
     inputs = inputs_of_norms(model, ids)
     D = checkpoint.config.hidden_size
     shares = [100 * (D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1)).median().item() for x in inputs]
-    axis.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, "o-", ms=3, color=colour, label=checkpoint.name)
-    print(f"{checkpoint.name}: median {sorted(shares)[len(shares) // 2]:.2f}%, at most {max(shares):.2f}%; 1/D is {100 / D:.2f}%")
+    depths = [i / (len(shares) - 1) for i in range(len(shares))]
+    axis.plot(depths, shares, "o-", ms=3, color=colour, label=checkpoint.name)
+    middle = sorted(shares)[len(shares) // 2]
+    print(f"{checkpoint.name}: median {middle:.2f}%, at most {max(shares):.2f}%; 1/D is {100 / D:.2f}%")
 axis.set(xlabel="depth: first norm to last", ylabel="share of the mean, %", ylim=(0, None))
 if loaded:
     axis.legend(frameon=False)
@@ -932,7 +949,8 @@ plt.show()
 opening = (
     "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
     " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
-    " his faculties were roused into admiration and respect, by contemplating the limited remnant of the earliest patents."
+    " his faculties were roused into admiration and respect, by contemplating the limited remnant of the earliest"
+    " patents."
 )
 
 
