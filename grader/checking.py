@@ -95,9 +95,14 @@ def summary(verdict: Verdict) -> dict[str, Any]:
         "passed": verdict.right,
         "points": verdict.points,
         "max_points": verdict.max_points,
+        "waits_for": list(dict.fromkeys(name for case in verdict.cases for name in _waits_for(case))),
         "cases": [{"name": case.name, "passed": case.right} for case in verdict.cases],
         "summary": _headline(verdict) if first is None else f"{_headline(verdict)}: {_first_sentence(first)}",
     }
+
+
+def _waits_for(case: CaseVerdict) -> tuple[str, ...]:
+    return case.finding.waits_for if case.finding else ()
 
 
 def _headline(verdict: Verdict) -> str:

@@ -155,7 +155,8 @@ def _print_results(results: list["Result"], notes: list[str]) -> None:
     for result in results:
         points = f"{result.points:g}/{result.max_points:g}" if result.max_points else ""
         state = "passed" if result.passed else "waits" if result.waits else "FAILED"
-        print(f"{result.exercise:{width}}  {state:6}  {points:>5}  {result.reason}".rstrip())
+        reason = f"for {' and '.join(result.waits_for)}" if result.waits and result.waits_for else result.reason
+        print(f"{result.exercise:{width}}  {state:6}  {points:>5}  {reason}".rstrip())
     if notes:
         count = "1 more cell" if len(notes) == 2 else f"{len(notes) - 1} more cells"
         more = f" ({count} raised an error, which may follow from this)" if notes[1:] else ""

@@ -23,13 +23,18 @@ class ExecutionStopped(GraderError):
 
 @dataclass(frozen=True)
 class Result:
-    """What one graded check of a notebook came to. `reason` says what is wrong where it did not pass."""
+    """What one graded check of a notebook came to.
+
+    reason: what is wrong where it did not pass. waits_for: the exercises that have to be mended for it to pass,
+    where it is right by itself and only a part of it is wrong.
+    """
 
     exercise: str
     passed: bool
     points: float = 0.0
     max_points: float = 0.0
     reason: str = ""
+    waits_for: tuple[str, ...] = ()
 
     @property
     def waits(self) -> bool:
@@ -165,6 +170,7 @@ def _results_of(cell: NotebookNode) -> list[Result]:
             points=float(verdict.get("points", 0)),
             max_points=float(verdict.get("max_points", 0)),
             reason="" if verdict["passed"] else str(verdict.get("summary", "")),
+            waits_for=tuple(str(name) for name in verdict.get("waits_for", ())),
         )
         for verdict in _verdicts(cell)
     ]

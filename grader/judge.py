@@ -18,15 +18,20 @@ from grader.tracing import Call
 class Finding:
     """Why a case is not right: what is wrong in a sentence, what to look at, and lines of detail.
 
-    mistake: the name of the known mistake it is. carried: the composite's own code is right, and it is wrong
-    only because a part is.
+    mistake: the name of the known mistake it is. waits_for: the exercises that a composite waits for, whose own
+    code is right.
     """
 
     what: str
     hint: str = ""
     detail: tuple[str, ...] = ()
     mistake: str = ""
-    carried: bool = False
+    waits_for: tuple[str, ...] = ()
+
+    @property
+    def carried(self) -> bool:
+        """Whether only a part is wrong."""
+        return bool(self.waits_for)
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,8 @@ def _find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findi
     culprits = [call for call in present if not _part_right(call, parts.fed.get((call.path, call.index)))]
     miswired = next((call for call in present if _given_wrong(call, parts.replaced)), None)
     if own_right and miswired is None:
+        # Errors that a part's own tolerance covers can add up to one that the composite's does not.
+        culprits = culprits or [c for c in present if part_of(parts.exercises, c.path) in parts.unfinished]
         if not culprits or not all((call.path, call.index) in called for call in present):
             return None
         finished = [call for call in culprits if part_of(parts.exercises, call.path) not in parts.unfinished]
@@ -323,15 +330,19 @@ def _given_wrong(call: Call, replaced: Replaced) -> bool:
     return not agree(given, call.input) and layout_between(given, call.input) is None
 
 
+def _exercises(calls: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
+    """The exercises that built these parts."""
+    return tuple(dict.fromkeys(part_of(parts.exercises, call.path) or call.path for call in calls))
+
+
 def _exercise_names(calls: Sequence[Call], parts: PartEvidence) -> str:
-    names = dict.fromkeys(part_of(parts.exercises, call.path) or call.path for call in calls)
-    return " and ".join(f"`{name}`" for name in names)
+    return " and ".join(f"`{name}`" for name in _exercises(calls, parts))
 
 
 def _problems(calls: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
     """The first thing that stopped a part, if any was stopped."""
-    problems = (parts.fed[call.path, call.index].problem for call in calls)
-    return tuple(problem.message for problem in problems if problem is not None)[:1]
+    fed = (parts.fed.get((call.path, call.index)) for call in calls)
+    return tuple(f.problem.message for f in fed if f is not None and f.problem is not None)[:1]
 
 
 def _carried_forward(culprits: Sequence[Call], parts: PartEvidence) -> Finding:
@@ -343,7 +354,7 @@ def _carried_forward(culprits: Sequence[Call], parts: PartEvidence) -> Finding:
         " with the reference's parts, the output is right.",
         f"Mend {_exercise_names(culprits, parts)} first, then run this check again.",
         detail=_problems(culprits, parts),
-        carried=True,
+        waits_for=_exercises(culprits, parts),
     )
 
 

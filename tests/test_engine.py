@@ -393,10 +393,9 @@ def test_a_right_part_that_is_wrongly_used_is_the_composites_own_error(find: str
     assert "points are not lost" not in text
 
 
-def test_a_forgotten_residual_is_named() -> None:
-    two_lines = "x = x + self.attn(self.ln_1(x))\n        return x + self.mlp(self.ln_2(x))"
-    text = block_with(two_lines, "y = x + self.attn(self.ln_1(x))\n        return x + self.mlp(self.ln_2(y))")
-    assert "The output lacks the output of `attn`: it has to be added." in text
+def test_what_is_added_once_too_often_is_named() -> None:
+    text = block_with(MLP_LINE, "m = self.mlp(self.ln_2(x))\n        return x + m + m")
+    assert "The output contains the output of `mlp` once too often." in text
 
 
 PARTS_OF = {

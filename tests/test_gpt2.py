@@ -19,9 +19,11 @@ from grader import Config, load_checkpoint
 from grader.checkpoints import entry
 from grader.exercise import Case, Exercise
 from grader.judge import Verdict, judge
+from grader.layers import layer_report
 from grader.lesson import Lesson
 from grader.probe import one_thread, probe
 from grader.recorder import record_exercise
+from grader.recording import Recording
 
 LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "01-gpt2")
 
@@ -361,6 +363,51 @@ def test_another_right_program_passes(name: str, other: Any) -> None:
 @pytest.mark.parametrize("name", [name for name in ALTERNATIVES if name not in ("gpt2.model", "gpt2.generate")])
 def test_every_module_below_the_model_has_a_bfloat16_case(name: str) -> None:
     assert {case.dtype for case in exercises()[name].cases} == {torch.float32, torch.bfloat16}
+
+
+# Programs that are right only by chance do not pass
+
+
+class LayerNormOfThreeAxes(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=2, correction=0, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Conv1DOfThreeAxes(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, D = x.shape
+        return (x.reshape(B * T, D) @ self.weight + self.bias).view(B, T, -1)
+
+
+class ModelOfThreeBlocks(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(n_layer=3))
+
+
+class ModelWithItsOwnEps(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(layer_norm_epsilon=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("gpt2.layer_norm", LayerNormOfThreeAxes),
+        ("gpt2.conv1d", Conv1DOfThreeAxes),
+        ("gpt2.model", ModelOfThreeBlocks),
+        ("gpt2.model", ModelWithItsOwnEps),
+    ],
+)
+def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
+    assert not verdict_on(wrong, exercises()[name]).right
+
+
+def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
+    trace = Recording.read(LESSON.recording).trace
+    assert trace is not None
+    report = layer_report(ModelWithItsOwnEps, trace)
+    assert report.culprit is not None and report.culprit.path == "h.0.ln_1"
 
 
 # Real weights and configs

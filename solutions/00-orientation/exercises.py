@@ -177,7 +177,8 @@ parameter_count = Exercise(
         ),
         Mistake(
             name="the head is never counted",
-            hint="Look at tie_word_embeddings in the configs of Qwen3 0.6B and Qwen3 8B.",
+            hint="In each of the families a model can have a head of its own. Which field says so? Compare the configs"
+            " of Qwen3 0.6B and Qwen3 8B, for example.",
             find="0 if tied else V * D",
             replace="0",
         ),

@@ -137,10 +137,12 @@ print(operators(lambda: x * 2))
 import torch.nn.functional as F
 
 x, weight, bias = torch.randn(5, 8), torch.randn(16, 8), torch.randn(16)
-print(operators(lambda: F.linear(x, weight, bias)))
+dispatched = operators(lambda: F.linear(x, weight, bias))
+print(dispatched)
+print(f"\n{len(dispatched.splitlines())} lines")
 
 # %% [markdown]
-# `aten::t`, `transpose`, `as_strided`, `expand` move no numbers: they describe the same memory with other shape and strides. The work is in `aten::addmm`, which **add**s to a **m**atrix **m**ultiplication.
+# One call, and about ten operators (how many exactly depends on PyTorch's version). `aten::t`, `transpose`, `as_strided`, `expand` move no numbers: they describe the same memory with other shape and strides. `resolve_conj` matters to complex numbers only. The work is in `aten::addmm`, which **add**s to a **m**atrix **m**ultiplication: `copy_` puts the bias into every row of the result, and the product is added to it.
 #
 # How much does it matter that Python only describes? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Guess the ratio** before you run it.
 
@@ -295,7 +297,7 @@ with suppress(CheckFailed):
 # Read the report from top to bottom.
 #
 # 1. **How many cases are right.** Every case is run. Here none is: the mistake doesn't depend on the sizes.
-# 2. **What differs in the first wrong case**, how many values, by how much, and where first. All values wrong by about the size of the values themselves is the sign of a wrong formula. A few wrong values point at a mask or an edge, tiny differences at an epsilon or a cast.
+# 2. **What differs in each wrong case**, how many values, by how much, and where first. (The number after "instead of" is the right one, so you see how large right values are.) Nearly all values wrong, by 1 to 2 on average, is the sign of a wrong formula. A few wrong values would point at a mask or an edge, tiny differences at an epsilon or a cast.
 # 3. **"This is what comes out when ..."** For each exercise we made the mistakes people make and recorded what comes out. If your numbers equal such a mistake's, it is named.
 # 4. **A hint** where to look. It never gives the answer away.
 #
@@ -305,7 +307,7 @@ with suppress(CheckFailed):
 # ### Exercise 1 · Linear
 # difficulty ●○○○○ · importance ●●●●● · 10 minutes
 #
-# Now the right one. The parameters are called `weight`, of shape `[out_features, in_features]`, and `bias`, of shape `[out_features]`, as in `torch.nn.Linear`. Don't use `nn.Linear` or `F.linear` yet: the point is the orientation of the weight.
+# Now the right one. The parameters are called `weight`, of shape `[out_features, in_features]`, and `bias`, of shape `[out_features]`, as in `torch.nn.Linear`. `nn.Linear` and `F.linear` are right too, but you learn most if you leave them aside here: the point is the orientation of the weight.
 #
 # $$ y_{\ldots j} = \sum_i x_{\ldots i}\, W_{ji} + b_j $$
 #
@@ -367,7 +369,6 @@ with torch.no_grad():
     truth = F.linear(x.double(), layer.weight.double(), layer.bias.double())
 
 
-
 def typical(values: Tensor) -> Tensor:
     """The root mean square."""
     return values.square().mean().sqrt()
@@ -382,7 +383,7 @@ for title, difference in (
 print(f"typical size of y itself: {typical(truth):.2f}")
 
 # %% [markdown]
-# Neither is nearer in any way that matters. So a check admits any order of operations: in float32 a value may be off by 5 · 10⁻⁵ of its own size plus the tensor's typical size, in bfloat16 by 3 · 10⁻². A wrong formula is off by far more than that; in the report above it was a difference about as large as the values.
+# Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 3 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
 #
 # When your result equals the reference to the last bit, the report says **bit-exact**. That is a badge, and never required.
 #
@@ -452,7 +453,7 @@ for field, value in gpt2.items():
 # **Predict GPT-2's parameter count** from this and the list of tensors in section 4. Paper and a calculator will do; to within 10 % is a good first try. Then put your number here.
 
 # %%
-prediction = 50_000_000  # replace this with yours
+prediction = 50_000_000  # replace this number with yours
 
 # %% [markdown]
 # ### Exercise 2 · parameter_count
@@ -550,7 +551,10 @@ check("orientation.parameter_count", parameter_count)
 count = parameter_count(gpt2)
 head = gpt2.vocab_size * gpt2.n_embd
 positions = gpt2.n_positions * gpt2.n_embd
-print(f"your prediction                 {prediction:>12,}  ({prediction / count - 1:+.1%})")
+if isinstance(prediction, int | float):
+    print(f"your prediction                 {prediction:>12,.0f}  ({prediction / count - 1:+.1%})")
+else:
+    print(f"your prediction                 {prediction!r}, which is not a number")
 print(f"head tied, counted once         {count:>12,}")
 print(f"head counted a second time      {count + head:>12,}")
 print(f"without any embedding           {count - head - positions:>12,}")

@@ -1,11 +1,18 @@
 """What the exercises of 01-gpt2 are checked against: transformers' GPT-2, eager attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin, GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import CausalLMOutput
@@ -29,7 +36,7 @@ SMALL: dict[str, Any] = {
     "n_layer": 3,
     "layer_norm_epsilon": 1e-5,
 }
-OTHER = SMALL | {"vocab_size": 37, "n_positions": 12, "n_embd": 30, "n_head": 5, "n_inner": 44}
+OTHER = SMALL | {"vocab_size": 37, "n_positions": 12, "n_embd": 30, "n_head": 5, "n_layer": 2, "n_inner": 44}
 
 
 def reference_config(config: Config) -> GPT2Config:
@@ -99,30 +106,46 @@ def reference_generate(toy: ToyLM, ids: Tensor, max_new_tokens: int, eos_token_i
     return output[0, ids.shape[1] :]
 
 
-def generation_args(prompt: int, new_tokens: int, n_positions: int, stop_at: int | None = None) -> Any:
-    """Draws ToyLM, ids [1, prompt], new_tokens and, for `stop_at`, the id of that new token as the end token."""
+def generation_args(
+    prompt: int, new_tokens: int, n_positions: int, ends: Callable[[int, list[int]], bool] | None = None
+) -> Any:
+    """Draws ToyLM, ids [1, prompt], new_tokens and, if `ends` is given, an end token.
+
+    ends(token, prompt): whether a token will do. Models are drawn until one of them writes such a token, and not as
+    its first, second or last.
+    """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        toy = random_toy_lm(61, n_positions, draw.generator)
-        ids = draw.tokens(61, 1, prompt)
-        if stop_at is None:
-            return toy, ids, new_tokens
-        return toy, ids, new_tokens, int(reference_generate(toy, ids, new_tokens)[stop_at])
+        while True:
+            toy = random_toy_lm(61, n_positions, draw.generator)
+            ids = draw.tokens(61, 1, prompt)
+            if ends is None:
+                return toy, ids, new_tokens
+            written = reference_generate(toy, ids, new_tokens).tolist()
+            for i in range(2, new_tokens - 1):
+                if written[i] not in written[:i] and ends(written[i], ids[0].tolist()):
+                    return toy, ids, new_tokens, written[i]
 
     return draw_args
+
+
+def far_from_zero(draw: Draw) -> list[Tensor]:
+    """Tokens that have much in common: each head's scores are near one number, which may be 100 or -100."""
+    return [draw.normal(2, 1, 24, scale=9.0) + draw.normal(2, 7, 24, scale=0.2)]
 
 
 LAYER_NORM = Exercise(
     name="gpt2.layer_norm",
     solution="LayerNorm",
     reference=lambda dim, eps: nn.LayerNorm(dim, eps=eps),
-    points=4,
+    points=5,
     axes="B T D",
     sizes=lambda build: {"D": build["dim"]},
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-5}),
-        Case("inputs around 3", lambda draw: [draw.normal(2, 5, 24) + 3], {"dim": 24, "eps": 1e-5}),
+        Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
         Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-5}),
+        Case("tiny inputs, another eps", lambda draw: [draw.normal(2, 5, 24, scale=0.03)], {"dim": 24, "eps": 1e-3}),
         Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"dim": 24, "eps": 1e-5}, torch.bfloat16),
     ],
     mistakes=[
@@ -149,7 +172,7 @@ LAYER_NORM = Exercise(
             "eps is not the one that was given",
             "Find every place where you wrote a small number by hand.",
             "variance + self.eps",
-            "variance + 1e-6",
+            "variance + 1e-5",
         ),
         Mistake(
             "the bias is missing",
@@ -258,10 +281,22 @@ GELU = Exercise(
             "math.sqrt(math.pi / 2.0)",
         ),
         Mistake(
+            "the root is taken of 2 alone",
+            "Compare the constant before the bracket with the formula: what stands under the root?",
+            "math.sqrt(2.0 / math.pi)",
+            "math.sqrt(2.0) / math.pi",
+        ),
+        Mistake(
             "the root around 2/pi is missing",
             "Compare the constant before the bracket with the formula.",
             "math.sqrt(2.0 / math.pi)",
             "(2.0 / math.pi)",
+        ),
+        Mistake(
+            "0.044715 is added to x and not multiplied by its cube",
+            "Which two terms are added in the bracket, and which factor belongs to which?",
+            "(x + 0.044715 * torch.pow(x, 3.0))",
+            "((x + 0.044715) * torch.pow(x, 3.0))",
         ),
         Mistake(
             "the cubic term is missing",
@@ -276,12 +311,13 @@ CONV1D = Exercise(
     name="gpt2.conv1d",
     solution="Conv1D",
     reference=Conv1D,
-    points=3,
+    points=4,
     axes="B T nf",
     sizes=lambda build: {"nf": build["nf"], "nx": build["nx"]},
     cases=[
         Case("a rectangular weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 40, "nx": 24}),
         Case("a square weight", lambda draw: [draw.normal(2, 7, 24)], {"nf": 24, "nx": 24}),
+        Case("no batch axis", lambda draw: [draw.normal(5, 24)], {"nf": 18, "nx": 24}),
         Case("bfloat16", lambda draw: [draw.normal(2, 5, 24)], {"nf": 40, "nx": 24}, torch.bfloat16),
     ],
     mistakes=[
@@ -325,7 +361,7 @@ ATTENTION = Exercise(
     cases=[
         Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
         Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(2, 11, 30)], {"config": OTHER}),
-        Case("large scores", lambda draw: [draw.normal(2, 7, 24, scale=2.5)], {"config": SMALL}),
+        Case("scores far from 0", far_from_zero, {"config": SMALL}),
         Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
@@ -347,6 +383,12 @@ ATTENTION = Exercise(
             "How long are the two vectors whose dot product a score is?",
             "self.head_dim**-0.5",
             "D**-0.5",
+        ),
+        Mistake(
+            "the scores are divided by the root of the number of tokens",
+            "How long are the two vectors whose dot product a score is?",
+            "self.head_dim**-0.5",
+            "T**-0.5",
         ),
         Mistake(
             "the scores are multiplied by the root of head_dim",
@@ -373,6 +415,12 @@ ATTENTION = Exercise(
             "tril(diagonal=-1)",
         ),
         Mistake(
+            "the mask hides the past and the token itself",
+            "Print your mask for T = 4: rows are queries, columns are keys. Whom does the last token see?",
+            "triu(diagonal=1)",
+            "tril(diagonal=0)",
+        ),
+        Mistake(
             "there is no causal mask",
             "Change the last token of your input: the output of the first must not move.",
             '.masked_fill(future, float("-inf"))',
@@ -383,6 +431,31 @@ ATTENTION = Exercise(
             "What is exp(0)? And what would have to stand there for the weight to become 0?",
             'float("-inf")',
             "0.0",
+        ),
+        Mistake(
+            "hidden scores are set to a number that other scores can reach",
+            "What if every score that may be seen is -50? Which number is below any score?",
+            'float("-inf")',
+            "-30.0",
+        ),
+        Mistake(
+            "the softmax is written out as exp(score) / sum, with the scores as they are",
+            "What is exp(100) in float32, and exp(-120)? A softmax stays the same if one number is taken off all"
+            " scores of a row.",
+            'scores.masked_fill(future, float("-inf")).softmax(dim=-1)',
+            '(e := scores.masked_fill(future, float("-inf")).exp()) / e.sum(dim=-1, keepdim=True)',
+        ),
+        Mistake(
+            "there is no softmax",
+            "Print one row of what multiplies the values. Is it a set of weights, none below 0, that sum to 1?",
+            ".softmax(dim=-1)",
+            "",
+        ),
+        Mistake(
+            "the softmax is applied twice",
+            "Print one row of your attention weights. Which of them should be 0?",
+            ".softmax(dim=-1)",
+            ".softmax(dim=-1).softmax(dim=-1)",
         ),
         Mistake(
             "the mask is applied after the softmax",
@@ -445,6 +518,12 @@ ATTENTION = Exercise(
             "mixed",
         ),
         Mistake(
+            "the output projection is applied twice",
+            "Count how often each of your two projections is called.",
+            "self.c_proj(mixed)",
+            "self.c_proj(self.c_proj(mixed))",
+        ),
+        Mistake(
             "the weights mix the keys",
             "Of q, k and v: which one decides how much, and which one says what?",
             "weights @ v",
@@ -494,6 +573,12 @@ MLP = Exercise(
             "self.act(self.act(self.c_fc(x)))",
         ),
         Mistake(
+            "the activation is applied to the output as well",
+            "Count the non-linear steps on the way from x to the output.",
+            "self.c_proj(self.act(self.c_fc(x)))",
+            "self.act(self.c_proj(self.act(self.c_fc(x))))",
+        ),
+        Mistake(
             "the activation is ReLU",
             "You have written the activation that GPT-2 uses. Use it here.",
             "self.act(self.c_fc(x))",
@@ -523,7 +608,7 @@ BLOCK = Exercise(
         Case(
             "small inputs, another eps",
             lambda draw: [draw.normal(2, 11, 30, scale=0.03)],
-            {"config": OTHER | {"layer_norm_epsilon": 1e-3}},
+            {"config": OTHER | {"layer_norm_epsilon": 1e-2}},
         ),
         Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
@@ -558,6 +643,40 @@ BLOCK = Exercise(
             "There are two sums in a block, one for each sublayer.",
             "return x + self.mlp",
             "return self.mlp",
+        ),
+        Mistake(
+            "the MLP's result is added to the block's input",
+            "Which x does the second sum start from: the block's, or the one that attention has added to?",
+            "x = x + self.attn(self.ln_1(x))",
+            "return x + self.mlp(self.ln_2(x + self.attn(self.ln_1(x))))",
+        ),
+        Mistake(
+            "one residual leads around both sublayers",
+            "There are two sums in a block, one for each sublayer.",
+            "x = x + self.attn(self.ln_1(x))",
+            "return x + self.mlp(self.ln_2(self.attn(self.ln_1(x))))",
+        ),
+        Mistake(
+            "both norms have PyTorch's eps and not the config's",
+            "A norm has two settings. Where does each of them come from?",
+            "self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)\n"
+            "        self.attn = Attention(config)\n"
+            "        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)",
+            "self.ln_1 = nn.LayerNorm(config.n_embd)\n"
+            "        self.attn = Attention(config)\n"
+            "        self.ln_2 = nn.LayerNorm(config.n_embd)",
+        ),
+        Mistake(
+            "ln_1 has PyTorch's eps and not the config's",
+            "Compare how you make the two norms.",
+            "self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)",
+            "self.ln_1 = nn.LayerNorm(config.n_embd)",
+        ),
+        Mistake(
+            "ln_2 has PyTorch's eps and not the config's",
+            "Compare how you make the two norms.",
+            "self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)",
+            "self.ln_2 = nn.LayerNorm(config.n_embd)",
         ),
         Mistake(
             "the residual carries the normalised x",
@@ -602,13 +721,16 @@ MODEL = Exercise(
     sizes=lambda build: attention_sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
     renamed=learners_name,
     parts={"h.*": "gpt2.block", "ln_f": "gpt2.layer_norm"},
+    # Large eps: ln_f reads a stream of variance 4 to 19, where 1e-3 in place of 1e-5 hardly shows.
     cases=[
-        Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}),
+        Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL | {"layer_norm_epsilon": 0.05}}),
+        Case(
+            "as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}
+        ),
         Case(
             "other sizes, another eps",
             lambda draw: [draw.tokens(37, 3, 5)],
-            {"config": OTHER | {"layer_norm_epsilon": 1e-3}},
+            {"config": OTHER | {"layer_norm_epsilon": 0.02}},
         ),
     ],
     mistakes=[
@@ -647,6 +769,18 @@ MODEL = Exercise(
             "Which of the model's parts does your forward never call?",
             "self.ln_f(x)",
             "x",
+        ),
+        Mistake(
+            "the final norm is applied twice",
+            "Count the norms between the last block and the head.",
+            "self.ln_f(x)",
+            "self.ln_f(self.ln_f(x))",
+        ),
+        Mistake(
+            "the final norm has PyTorch's eps and not the config's",
+            "A norm has two settings. Where does each of them come from?",
+            "nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)",
+            "nn.LayerNorm(config.n_embd)",
         ),
         Mistake(
             "the final norm comes before the blocks",
@@ -707,11 +841,13 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
-    points=6,
+    points=5,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8, n_positions=16)),
         Case("past n_positions", generation_args(prompt=6, new_tokens=16, n_positions=8)),
-        Case("stops at the end token", generation_args(prompt=5, new_tokens=8, n_positions=16, stop_at=3)),
+        Case("stops at the end token", generation_args(5, 8, 16, ends=lambda token, prompt: token not in prompt)),
+        Case("the end token is in the prompt", generation_args(5, 8, 16, ends=lambda token, prompt: token in prompt)),
+        Case("the end token is 0", generation_args(5, 8, 16, ends=lambda token, prompt: token == 0)),
     ],
     mistakes=[
         Mistake(
@@ -791,6 +927,18 @@ GENERATE = Exercise(
             "What should happen once the new token is eos_token_id?",
             "token == eos_token_id",
             "False",
+        ),
+        Mistake(
+            "an end token of 0 is taken for no end token",
+            "Which ids count as false in Python? When is there no end token?",
+            "token == eos_token_id",
+            "eos_token_id and token == eos_token_id",
+        ),
+        Mistake(
+            "an end token in the prompt ends it",
+            "Which token do you compare with eos_token_id: the newest, or any?",
+            "token == eos_token_id",
+            "eos_token_id in [*ids[0].tolist(), token]",
         ),
         Mistake(
             "the end token is not given out",
