@@ -60,7 +60,7 @@ class Case:
     args: draws what the module's forward (or the function) is called with: tensors, `ToyLM`, or JSON values.
     build: keyword arguments of the learner's class and of the reference; a dict called ``config``
         reaches both as a `Config`. JSON values only. A function of the draw where they hold a size that varies.
-    dtype: of the weights, and of the floating-point arguments.
+    dtype: of the weights, and of the first floating-point argument; others, such as a table, stay as drawn.
     tolerance: where the one for the dtype does not fit (see tolerance.py).
     """
 
@@ -132,7 +132,7 @@ class Exercise:
     points: what nbgrader gives for it, split evenly between the cases.
     axes: names of the output's axes, for reports: "B T D".
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
-    differentiable: whether gradients must reach every parameter and floating-point argument.
+    differentiable: whether gradients must reach every parameter and the first floating-point argument.
     """
 
     name: str

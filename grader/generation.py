@@ -21,6 +21,7 @@ from grader.report import Line, show
 from grader.tolerance import tolerance_for
 
 Generate = Callable[..., Any]
+LONGEST_PROMPT = 100  # characters of a prompt in a report
 
 
 @dataclass(frozen=True)
@@ -257,13 +258,18 @@ def report(name: str, attempts: Sequence[Attempt], foreign: str = "") -> list[Li
     for attempt in attempts:
         prompt = attempt.golden.prompt
         agree = f"{attempt.right} of {attempt.golden.n_tokens} tokens agree"
-        lines.append(Line(f"{prompt!r}: {agree}", "ok" if attempt.passed else "bad", 1))
+        lines.append(Line(f"{_shortened(prompt)!r}: {agree}", "ok" if attempt.passed else "bad", 1))
         if attempt.problem and (attempt.passed or not explained):
             lines.extend(replace(line, indent=line.indent + 2) for line in attempt.problem)
             if attempt.advice and not foreign:
                 lines.append(Line(attempt.advice, "hint", 2))
             explained = explained or not attempt.passed
     return lines
+
+
+def _shortened(prompt: str) -> str:
+    """A long prompt's end, where prompts through a chat template differ."""
+    return prompt if len(prompt) <= LONGEST_PROMPT else f"... {prompt[-LONGEST_PROMPT:]}"
 
 
 def _summary(name: str, attempts: Sequence[Attempt], points: float, headline: str) -> dict[str, Any]:

@@ -367,7 +367,7 @@ def layers_as_one(lines: Iterable[str]) -> list[str]:
 
 
 def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
-    """A second run, and the names that no gradient reached ("input" for the floating-point argument)."""
+    """A second run, and the names that no gradient reached ("input" for the first floating-point argument)."""
     leaves = [
         arg.clone().requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
         for arg in _fresh_args(case)
@@ -383,7 +383,8 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     aliases = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
     frozen = tuple(name for name in frozen if name not in aliases)
     wanted: dict[str, Tensor] = {name: own[name] for name in case.weights if name in own and own[name].requires_grad}
-    wanted.update(("input", leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+    floating = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+    wanted.update(("input", leaf) for leaf in itertools.islice(floating, 1))  # a table of cosines needs none
     if not output.requires_grad:
         return again, (*frozen, *wanted)
     with _learner_errors():

@@ -87,6 +87,10 @@ def _record_with_mistakes(lesson: Lesson, exercise: Exercise, solution: Any, sec
         try:
             with one_thread():
                 task, answer = record_exercise(lesson.name, exercise, f"{secret} {attempt}" if attempt else secret)
+            if exercise.parts and not any(answer.part_calls):
+                raise RecordingError(
+                    f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
+                )
             _require_right(task, answer, solution)
             mistakes = tuple(_record_mistake(lesson, exercise, task, mistake) for mistake in exercise.mistakes)
             _require_distinct(exercise, answer, mistakes)
@@ -158,9 +162,11 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
 
 
 def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
-    return tuple(
-        arg.to(case.dtype) if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in case.args(draw)
-    )
+    args = list(case.args(draw))
+    first = next((i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point()), None)
+    if first is not None:
+        args[first] = args[first].to(case.dtype)
+    return tuple(args)
 
 
 def _record_function(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
@@ -179,10 +185,6 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         for path, _ in module.named_modules()
         if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
     ]
-    if exercise.parts and not paths:
-        raise RecordingError(
-            f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
-        )
     output, calls = _run_reference(module, exercise, args, paths)
     weights = _weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
@@ -217,11 +219,19 @@ def _run_reference(
 
 def _renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
     named = [(renamed(call.path), call) for call in calls]
-    return tuple(dataclasses.replace(call, path=name) for name, call in named if name)
+    return tuple(replace(call, path=name) for name, call in named if name)
 
 
 def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[str, Tensor]:
-    return {own: tensor.detach() for name, tensor in module.state_dict().items() if (own := renamed(name))}
+    """What a checkpoint of the module holds: a parameter with two names, such as a tied head, under its first."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        own = renamed(name)
+        if own and id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[own] = tensor.detach()
+    return found
 
 
 def _trace_exercise(lesson: str, exercise: Exercise) -> Trace:

@@ -122,24 +122,6 @@ def test_a_shipped_checkpoint_that_is_missing(tmp_path: Path, monkeypatch: pytes
         checkpoints.load_checkpoint("austen-gpt2")
 
 
-def test_a_packaged_checkpoint_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "REGISTRY", tmp_path)
-    (tmp_path / "boxed.toml").write_text(
-        'description = "boxed"\nlicence = "MIT"\n[files."config.json"]\n'
-        '[packaged]\npackage = "boxed-weights"\nfolder = "boxed_weights/data"\n'
-    )
-    with pytest.raises(checkpoints.Unavailable, match="pip install boxed-weights"):
-        checkpoints.load_checkpoint("boxed")
-    data = tmp_path / "site/boxed_weights/data"
-    write_tiny_gpt2(data, "hub")
-    (data.parent / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    assert checkpoints.load_checkpoint("boxed").source == "packaged"
-    (data / "config.json").unlink()
-    with pytest.raises(checkpoints.Unavailable, match=r"lacks config\.json\. Run: pip install --force-reinstall boxed"):
-        checkpoints.load_checkpoint("boxed")
-
-
 # Loading
 
 

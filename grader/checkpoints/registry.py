@@ -6,7 +6,8 @@ Its fields (those in brackets may be left out):
   licence to be accepted first. [``parameters``]: how many.
 - [``drop``]: fnmatch patterns of tensors in the file that are no weights, such as masks, or a copy of a tied head.
 - [``hub``]: ``repo`` and ``revision``, a commit, so that nothing changes under our feet.
-- [``packaged``]: ``package``, what pip installs, and ``folder``, the module (or module/folder) that holds the files.
+- [``packaged``]: ``requirements``, what pip installs; ``parts``, the files in it as module/path, which joined are a
+  GGUF file of ``size`` bytes and ``sha256``. ``files`` are then what it is converted to.
 - ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known; else what the hub says
   of the file counts.
 - [``record``]: ``prompts`` and ``tokens`` that ``grader weights record`` generates from.
@@ -50,10 +51,12 @@ class Hub:
 
 @dataclass(frozen=True)
 class Packaged:
-    """Where a checkpoint is in an installed Python package."""
+    """A GGUF file that Python packages carry, in one part or several."""
 
-    package: str
-    folder: str
+    requirements: tuple[str, ...]
+    parts: tuple[str, ...]
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class Entry:
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files together, or None where one is not known."""
+        """Bytes to be fetched, all files together, or None where one is not known."""
+        if self.packaged:
+            return self.packaged.size
         sizes = [file.size for file in self.files.values()]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -92,7 +97,8 @@ class Entry:
     @property
     def golden_file(self) -> Path:
         """Where `grader weights record` writes its generations."""
-        return self.shipped_folder / "golden.json" if self.hub is None else REGISTRY / f"{self.name}.golden.json"
+        ships = self.hub is None and self.packaged is None
+        return self.shipped_folder / "golden.json" if ships else REGISTRY / f"{self.name}.golden.json"
 
     @property
     def goldens(self) -> tuple[Golden, ...]:
@@ -127,8 +133,17 @@ def _parse(name: str, content: Mapping[str, Any]) -> Entry:
         drop=tuple(content.get("drop", ())),
         files={file: File(**known) for file, known in content["files"].items()},
         hub=Hub(**hub) if hub else None,
-        packaged=Packaged(**packaged) if packaged else None,
+        packaged=_packaged(packaged) if packaged else None,
         record_prompts=tuple(record.get("prompts", ())),
         record_tokens=record.get("tokens", 64),
         published=tuple(Golden.from_json(golden) for golden in content.get("golden", ())),
+    )
+
+
+def _packaged(content: Mapping[str, Any]) -> Packaged:
+    return Packaged(
+        requirements=tuple(content["requirements"]),
+        parts=tuple(content["parts"]),
+        size=content["size"],
+        sha256=content["sha256"],
     )

