@@ -21,9 +21,11 @@ from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.exercise import Case, Exercise
 from grader.judge import Verdict, judge
+from grader.layers import layer_report
 from grader.lesson import Lesson
 from grader.probe import one_thread, probe
 from grader.recorder import record_exercise
+from grader.recording import Recording
 
 LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "03-qwen3")
 
@@ -433,6 +435,58 @@ def test_every_part_has_a_bfloat16_case(name: str) -> None:
 
 def test_the_lesson_knows_at_least_thirty_five_mistakes() -> None:
     assert sum(len(exercise.mistakes) for exercise in exercises().values()) >= 35
+
+
+# Programs that are right only by chance do not pass
+
+
+class RMSNormOfThreeAxes(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        square = x.float().pow(2).mean(dim=2, keepdim=True)
+        return (x.float() * torch.rsqrt(square + self.eps)).to(x.dtype) * self.weight
+
+
+class ModelOfThreeLayers(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(num_hidden_layers=3))
+
+
+class ModelWithItsOwnEps(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(rms_norm_eps=1e-6))
+
+
+class AttentionOfEqualHeads(AttentionWithGroups):
+    """Groups are as large as there are groups."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        k, v = (t.repeat_interleave(self.KV, dim=1) for t in (k, v))
+        return self.o_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("qwen3.rms_norm", RMSNormOfThreeAxes),
+        ("qwen3.model", ModelOfThreeLayers),
+        ("qwen3.model", ModelWithItsOwnEps),
+        ("qwen3.attention", AttentionOfEqualHeads),
+    ],
+)
+def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
+    assert not verdict_on(wrong, exercises()[name]).right
+
+
+def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
+    class WithItsOwnEps(solutions()["CausalLM"]):  # type: ignore[misc]
+        def __init__(self, config: Config) -> None:
+            super().__init__(config.replace(rms_norm_eps=1e-6))
+
+    trace = Recording.read(LESSON.recording).trace
+    assert trace is not None
+    report = layer_report(WithItsOwnEps, trace)
+    assert report.culprit is not None and report.culprit.path == "model.layers.0.input_layernorm"
 
 
 # What the engine does for this lesson

@@ -47,7 +47,7 @@ SMALL: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 10,
     "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-6,
+    "rms_norm_eps": 1e-3,  # large, so that a forgotten one shows
     "rope_theta": 10000.0,
     "tie_word_embeddings": True,
 }
@@ -58,14 +58,14 @@ OTHER = SMALL | {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "rms_norm_eps": 1e-3,
+    "rms_norm_eps": 1e-2,
     "rope_theta": 1000000.0,
     "tie_word_embeddings": False,
 }
 # As a Llama's config has it: no head_dim, and rope_theta where transformers 5 writes it.
 LLAMA = {k: v for k, v in SMALL.items() if k not in ("head_dim", "rope_theta")} | {
     "model_type": "llama",
-    "rms_norm_eps": 1e-5,
+    "rms_norm_eps": 1e-2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
     "tie_word_embeddings": False,
 }
@@ -149,6 +149,12 @@ def hidden_and_table(config: dict[str, Any], batch: int, length: int, start: int
     return draw_args
 
 
+def far_from_zero(draw: Draw) -> Sequence[Any]:
+    """Tokens that have much in common: without QK-norm, scores come to be 100 or -100."""
+    x = draw.normal(2, 1, LLAMA["hidden_size"], scale=9.0) + draw.normal(2, 7, LLAMA["hidden_size"], scale=0.2)
+    return x, rope_table(torch.arange(4, 11), sizes({"config": LLAMA})["head_dim"], 500.0)
+
+
 class ToyForGeneration(PreTrainedModel, GenerationMixin):
     """A `ToyLM` that transformers' own ``generate`` can drive."""
 
@@ -203,12 +209,13 @@ RMS_NORM = Exercise(
     name="qwen3.rms_norm",
     solution="RMSNorm",
     reference=lambda dim, eps: Qwen3RMSNorm(dim, eps=eps),
-    points=4,
+    points=5,
     axes="B T D",
     sizes=lambda build: {"D": build["dim"]},
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-6}),
-        Case("inputs around 3", lambda draw: [draw.normal(2, 5, 24) + 3], {"dim": 24, "eps": 1e-5}),
+        Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
+        Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
         Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-6}),
         Case("bfloat16", lambda draw: [draw.normal(2, 5, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
     ],
@@ -265,7 +272,7 @@ RMS_NORM = Exercise(
             "the statistics are taken over the tokens",
             "Each token is normalised by itself. Which axis of [B, T, D] do its own values lie on?",
             "x32.pow(2).mean(dim=-1, keepdim=True)",
-            "x32.pow(2).mean(dim=1, keepdim=True)",
+            "x32.pow(2).mean(dim=-2, keepdim=True)",
         ),
         Mistake(
             "the weight is missing",
@@ -556,9 +563,39 @@ ATTENTION = Exercise(
         Case("4 heads of 10, 2 for k and v", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
         Case("6 heads of 8, 2 for k and v", hidden_and_table(OTHER, 2, 8, start=3), {"config": OTHER}),
         Case("a Llama: no norms on q and k", hidden_and_table(LLAMA, 2, 7, start=4), {"config": LLAMA}),
+        Case("a Llama, scores far from 0", far_from_zero, {"config": LLAMA}),
         Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
     ],
     mistakes=[
+        Mistake(
+            "q_norm and k_norm do not have the config's eps",
+            "A norm has two settings. Where does each of them come from?",
+            "normed = config.model_type",
+            "config = config.replace(rms_norm_eps=1e-6)\n        normed = config.model_type",
+        ),
+        Mistake(
+            "q and k are normalised over all heads together",
+            "That is OLMo 2's QK-norm. Here a norm's weight has head_dim numbers: along which axis does it act?",
+            "k, v = (t.repeat_interleave(",
+            "q, k = (F.rms_norm(t, t.shape[-1:], None, 1e-3) for t in (self.q_proj(x), self.k_proj(x)))\n"
+            "        q, k = (t.view(B, T, -1, self.head_dim) for t in (q, k))\n"
+            "        q, k = q * getattr(self.q_norm, 'weight', 1), k * getattr(self.k_norm, 'weight', 1)\n"
+            "        q, k = apply_rope(q.transpose(1, 2), table), apply_rope(k.transpose(1, 2), table)\n"
+            "        k, v = (t.repeat_interleave(",
+        ),
+        Mistake(
+            "hidden scores are set to a number that other scores can reach",
+            "What if every score that may be seen is -50? Which number is below any score?",
+            'float("-inf")',
+            "-30.0",
+        ),
+        Mistake(
+            "there is no softmax",
+            "Print one row of what multiplies the values. Is it a set of weights, none below 0, that sum to 1?",
+            'scores = scores.masked_fill(future, float("-inf"))\n'
+            "        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)",
+            "weights = scores.masked_fill(future, 0.0)",
+        ),
         Mistake(
             "query heads are handed the wrong key and value heads",
             "Query heads 0 and 1 share key head 0. Of 4 query heads and 2 key heads, which order does your repeated k"
@@ -740,6 +777,23 @@ DECODER_LAYER = Exercise(
     ],
     mistakes=[
         Mistake(
+            "the norms do not have the config's eps",
+            "A norm has two settings. Where does each of them come from?",
+            "self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)\n"
+            "        self.self_attn = Attention(config)\n"
+            "        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)",
+            "self.input_layernorm = RMSNorm(config.hidden_size)\n"
+            "        self.self_attn = Attention(config)\n"
+            "        self.post_attention_layernorm = RMSNorm(config.hidden_size)",
+        ),
+        Mistake(
+            "the MLP's result is added to the layer's input",
+            "Which x does the second sum start from: the layer's, or the one that attention has added to?",
+            "x = x + self.self_attn(self.input_layernorm(x), table)",
+            "y = x + self.self_attn(self.input_layernorm(x), table)\n"
+            "        return x + self.mlp(self.post_attention_layernorm(y))",
+        ),
+        Mistake(
             "the norms come after the sums",
             "That is the block of 2017. Follow x along the residual stream: nothing may change it but additions.",
             "x = x + self.self_attn(self.input_layernorm(x), table)",
@@ -828,6 +882,12 @@ MODEL = Exercise(
         Case("a Llama, as transformers 5 writes its config", lambda draw: [draw.tokens(53, 2, 7)], {"config": LLAMA}),
     ],
     mistakes=[
+        Mistake(
+            "the final norm does not have the config's eps",
+            "Compare how you make this norm with those in the layer.",
+            "self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)",
+            "self.norm = RMSNorm(config.hidden_size)",
+        ),
         Mistake(
             "the final norm is missing",
             "Which of the model's parts does your forward never call?",

@@ -61,7 +61,8 @@ def residual(axis, low, high, x=0.0, side=1.5):
 figure, axes = plt.subplots(1, 2, figsize=(10, 7.2), layout="constrained")
 old = chain(axes[0], 0, [
     ("x + position's row", "white"), ("LayerNorm", GREY), ("q, k, v: every head its own", GREY),
-    ("softmax(q kᵀ / √d) v", GREY), ("c_proj", GREY), ("+", "white"), ("LayerNorm ", GREY), ("4 D wide, GELU", GREY), (" + ", "white")])
+    ("softmax(q kᵀ / √d) v", GREY), ("c_proj", GREY), ("+", "white"), ("LayerNorm ", GREY), ("4 D wide, GELU", GREY),
+    (" + ", "white")])
 new = chain(axes[1], 0, [
     ("x", "white"), ("RMSNorm", GREEN), ("q of 32 heads, k and v of 8", ROSE), ("RMSNorm of each q and k", GREEN),
     ("RoPE turns q and k", AMBER), ("softmax(q kᵀ / √d) v", GREY), ("o_proj", GREY), ("+", "white"),
@@ -861,7 +862,7 @@ if smol is not None:
 # %% [markdown]
 # ### The same text as the reference
 #
-# Three prompts, 64 tokens each: a plain one, and two through the template. What transformers wrote is stored, with the margin by which each token won. The comparison takes 64 tokens whatever comes, so one text goes on after its `<|im_end|>`: behind the end of a turn the model makes up the next conversation. (Your `generate` reads the whole text again for every token, so this takes a minute.)
+# Two prompts, 64 tokens each: a plain one, and one through the template. What transformers wrote is stored, with the margin by which each token won. The comparison takes 64 tokens whatever comes, so one text goes on after its `<|im_end|>`: behind the end of a turn the model makes up the next conversation. (Your `generate` reads the whole text again for every token, so this takes a minute.)
 
 # %% tags=["nbval-ignore-output"]
 check_generation(smol_model, smol, generate=generate)
@@ -919,7 +920,8 @@ def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
 
 
 text = (
-    "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife."
+    "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a"
+    " wife."
 )
 loaded = [(c, m) for c, m in ((smol, smol_model), (austen, austen_model)) if c is not None]
 figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
