@@ -311,11 +311,11 @@ with suppress(CheckFailed):
 #
 # $$ y_{\ldots j} = \sum_i x_{\ldots i}\, W_{ji} + b_j $$
 #
-# The check loads weights of its own, so zeros will do to start with. What is checked is the names, the shapes, and what `forward` gives.
+# `__init__` is written already; `forward` is yours. The check loads weights of its own, so zeros will do to start with. What is checked is the names, the shapes, and what `forward` gives.
 #
 # <details><summary>Hint 1</summary>
 #
-# A tensor becomes a parameter of the module, with a name, when you assign an `nn.Parameter` to an attribute in `__init__`.
+# `self.weight` and `self.bias` are tensors like any other. Write down the shapes of `x`, `weight` and the result before you multiply.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -337,10 +337,8 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
-        ### BEGIN SOLUTION
         self.weight = nn.Parameter(torch.zeros(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        ### END SOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
         ### BEGIN SOLUTION
