@@ -18,6 +18,7 @@ step() {
 
 step ruff ruff check .
 step mypy mypy
+step build grader build --check
 # One run for the tests and, by nbval, for the lessons: each cell is run again and its output compared.
 step pytest python -m pytest tests solutions --numprocesses 2 --dist loadscope \
     --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg "$@"

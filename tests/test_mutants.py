@@ -6,6 +6,7 @@ nothing that could be noticed.
 
 import contextlib
 import io
+import resource
 import signal
 import tomllib
 from collections.abc import Iterator
@@ -36,6 +37,15 @@ def exercises() -> Iterator[Any]:
     for recorded in sorted((ROOT / "solutions").glob("*/reference.safetensors")):
         for name in recording(recorded.parent).exercises:
             yield pytest.param(recorded.parent, name, id=name)
+
+
+@pytest.fixture(autouse=True)
+def memory_limit() -> Iterator[None]:
+    """A mutant that doubles a tensor at every step gets an error, before it takes the machine's memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (6 * 2**30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 @contextlib.contextmanager
