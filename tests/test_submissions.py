@@ -1,5 +1,6 @@
 """What is taken from a submitted file: solution cells by their names, and nothing from a damaged one but a reason."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -176,7 +177,7 @@ def damaged(notebook: dict[str, Any], random: random.Random, odd: Any) -> Any:
     if random.random() < 0.3:
         del container[key]
     else:
-        container[key] = odd
+        container[key] = copy.deepcopy(odd)  # itself it could come to hold itself
     return notebook
 
 
@@ -185,7 +186,7 @@ def damaged(notebook: dict[str, Any], random: random.Random, odd: Any) -> Any:
 def test_a_notebook_damaged_anywhere_is_read_or_refused(
     root: Path, plan: Plan, notebook: dict[str, Any], odd: Any, seed: int, times: int
 ) -> None:
-    chance = random.Random(seed)
+    chance, notebook = random.Random(seed), copy.deepcopy(notebook)
     for _ in range(times):
         damaged(notebook, chance, odd)
     readable(json.dumps(notebook).encode(), plan)
