@@ -2,9 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,38 +9,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from solved import Solved, written_by_transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Model
+from transformers import GPT2Model
 
-from grader import Config, load_checkpoint
+from grader import Config
 from grader.checkpoints import entry
-from grader.exercise import Case, Exercise
-from grader.judge import Verdict, judge
+from grader.exercise import Case
 from grader.layers import layer_report
-from grader.lesson import Lesson
-from grader.probe import one_thread, probe
-from grader.recorder import record_exercise
 from grader.recording import Recording
 
-LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "01-gpt2")
-
-
-@cache
-def exercises() -> dict[str, Exercise]:
-    return {exercise.name: exercise for exercise in LESSON.exercises()[0]}
-
-
-@cache
-def solutions() -> dict[str, Any]:
-    return LESSON.namespace()
-
-
-def verdict_on(target: Any, exercise: Exercise, *cases: Case) -> Verdict:
-    """What the engine says of `target` on the given cases, or on the exercise's own."""
-    changed = replace(exercise, cases=cases) if cases else exercise
-    with one_thread():  # as everywhere in the engine: with two, small odd products are rounded differently
-        task, answer = record_exercise(LESSON.name, changed)
-    return judge(task, answer, probe(task, target))
+SOLVED = Solved("01-gpt2")
+LESSON = SOLVED.lesson
 
 
 # Solutions are the reference's program
@@ -90,8 +67,10 @@ random_inputs = given(
 def test_a_solution_equals_transformers_in_every_bit(
     name: str, config: dict[str, Any], batch: int, seed: int, scale: float
 ) -> None:
-    exercise = exercises()[name]
-    verdict = verdict_on(solutions()[exercise.solution], exercise, random_case(name, config, batch, seed, scale))
+    exercise = SOLVED.exercises[name]
+    verdict = SOLVED.verdict_on(
+        SOLVED.solutions[exercise.solution], exercise, random_case(name, config, batch, seed, scale)
+    )
     assert verdict.exact, verdict
 
 
@@ -100,20 +79,20 @@ def test_a_solution_equals_transformers_in_every_bit(
 def test_layer_norm_by_hand_is_right_on_any_input(config: dict[str, Any], batch: int, seed: int, scale: float) -> None:
     """The kernel adds in an order that no formula in PyTorch's operators repeats, so this one can't be bit-exact."""
     case = random_case("gpt2.layer_norm", config, batch, seed, scale)
-    assert verdict_on(solutions()["LayerNorm"], exercises()["gpt2.layer_norm"], case).right
+    assert SOLVED.verdict_on(SOLVED.solutions["LayerNorm"], SOLVED.exercises["gpt2.layer_norm"], case).right
 
 
 @pytest.mark.parametrize("name", ["gpt2.gelu", "gpt2.conv1d", "gpt2.attention", "gpt2.mlp", "gpt2.block", "gpt2.model"])
 def test_a_solution_is_bit_exact_on_the_lessons_own_cases(name: str) -> None:
-    exercise = exercises()[name]
-    assert verdict_on(solutions()[exercise.solution], exercise).exact
+    exercise = SOLVED.exercises[name]
+    assert SOLVED.verdict_on(SOLVED.solutions[exercise.solution], exercise).exact
 
 
 def test_the_models_weights_have_the_hubs_names() -> None:
-    exercise = exercises()["gpt2.model"]
+    exercise = SOLVED.exercises["gpt2.model"]
     config = exercise.cases[0].build["config"]
     reference = GPT2Model(exercise.reference(Config(config)).config)
-    own = {name: tensor.shape for name, tensor in solutions()["GPT2"](Config(config)).state_dict().items()}
+    own = {name: tensor.shape for name, tensor in SOLVED.solutions["GPT2"](Config(config)).state_dict().items()}
     assert own == {name: tensor.shape for name, tensor in reference.state_dict().items()}
 
 
@@ -349,20 +328,20 @@ ALTERNATIVES: dict[str, tuple[Callable[..., Any], ...]] = {
 
 
 def test_there_are_alternatives_for_every_exercise() -> None:
-    assert set(ALTERNATIVES) == set(exercises())
+    assert set(ALTERNATIVES) == set(SOLVED.exercises)
 
 
 @pytest.mark.parametrize(
     ("name", "other"), [(name, other) for name, others in ALTERNATIVES.items() for other in others]
 )
 def test_another_right_program_passes(name: str, other: Any) -> None:
-    verdict = verdict_on(other, exercises()[name])
+    verdict = SOLVED.verdict_on(other, SOLVED.exercises[name])
     assert verdict.right, verdict.first_wrong
 
 
 @pytest.mark.parametrize("name", [name for name in ALTERNATIVES if name not in ("gpt2.model", "gpt2.generate")])
 def test_every_module_below_the_model_has_a_bfloat16_case(name: str) -> None:
-    assert {case.dtype for case in exercises()[name].cases} == {torch.float32, torch.bfloat16}
+    assert {case.dtype for case in SOLVED.exercises[name].cases} == {torch.float32, torch.bfloat16}
 
 
 # Programs that are right only by chance do not pass
@@ -400,7 +379,7 @@ class ModelWithItsOwnEps(ModelWithKernels):
     ],
 )
 def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
-    assert not verdict_on(wrong, exercises()[name]).right
+    assert not SOLVED.verdict_on(wrong, SOLVED.exercises[name]).right
 
 
 def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
@@ -421,19 +400,13 @@ def test_the_lessons_config_is_the_hubs(name: str) -> None:
     assert recorded is None or hashlib.sha256(content).hexdigest() == recorded
     config = Config.read(LESSON.folder / "configs" / f"{name}.json")
     with torch.device("meta"):
-        model = solutions()["GPT2"](config)
+        model = SOLVED.solutions["GPT2"](config)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
 
 
 @pytest.fixture(scope="module")
 def austen() -> Any:
-    checkpoint = load_checkpoint("austen-gpt2")
-    model = solutions()["GPT2"](checkpoint.config).eval()
-    checkpoint.load_into(model)
-    reference = AutoModelForCausalLM.from_pretrained(
-        checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    return checkpoint, model, reference
+    return SOLVED.trained("GPT2", "austen-gpt2")
 
 
 def test_trained_weights_give_the_references_logits(austen: Any) -> None:
@@ -447,8 +420,5 @@ def test_trained_weights_give_the_references_logits(austen: Any) -> None:
 def test_64_greedy_tokens_are_those_of_transformers(austen: Any, prompt: str) -> None:
     checkpoint, model, reference = austen
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
-    written = list(solutions()["generate"](model, ids, 64))
-    want = reference.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
-    )
-    assert written == want[0, ids.shape[1] :].tolist()
+    written = list(SOLVED.solutions["generate"](model, ids, 64))
+    assert written == written_by_transformers(reference, ids, 64)

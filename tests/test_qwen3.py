@@ -1,10 +1,8 @@
 """Lesson 03: its solutions against transformers, other right programs against its checks, and trained weights."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +11,22 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from solved import Solved, written_by_transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.exercise import Case, Exercise
-from grader.judge import Verdict, judge
+from grader.exercise import Case
+from grader.judge import judge
 from grader.layers import layer_report
-from grader.lesson import Lesson
-from grader.probe import one_thread, probe
+from grader.probe import probe
 from grader.recorder import record_exercise
 from grader.recording import Recording
 
-LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "03-qwen3")
-
-
-@cache
-def exercises() -> dict[str, Exercise]:
-    return {exercise.name: exercise for exercise in LESSON.exercises()[0]}
-
-
-@cache
-def reference() -> Any:
-    """What the lesson's exercises.py defines besides its exercises."""
-    return sys.modules[exercises()["qwen3.rope_table"].reference.__module__]
-
-
-@cache
-def solutions() -> dict[str, Any]:
-    return LESSON.namespace()
-
-
-def verdict_on(target: Any, exercise: Exercise, *cases: Case) -> Verdict:
-    """What the engine says of `target` on the given cases, or on the exercise's own."""
-    changed = replace(exercise, cases=cases) if cases else exercise
-    with one_thread():  # as everywhere in the engine: with two, small odd products are rounded differently
-        task, answer = record_exercise(LESSON.name, changed)
-    return judge(task, answer, probe(task, target))
+SOLVED = Solved("03-qwen3")
+LESSON = SOLVED.lesson
 
 
 # Solutions are the reference's program
@@ -89,7 +64,7 @@ def random_case(name: str, config: dict[str, Any], batch: int, length: int, seed
     if name in ("qwen3.model", "qwen3.causal_lm"):
         return Case(str(seed), lambda d: [d.tokens(config["vocab_size"], batch, length)], build)
     if name in ("qwen3.attention", "qwen3.decoder_layer"):
-        return Case(str(seed), reference().hidden_and_table(config, batch, length, seed % 50, scale), build)
+        return Case(str(seed), SOLVED.reference.hidden_and_table(config, batch, length, seed % 50, scale), build)
     if name == "qwen3.rms_norm":
         build = {"dim": width, "eps": config["rms_norm_eps"]}
     return Case(str(seed), lambda d: [d.normal(batch, length, width, scale=scale)], build)
@@ -111,9 +86,9 @@ MODULES = ["qwen3.rms_norm", "qwen3.mlp", "qwen3.attention", "qwen3.decoder_laye
 def test_a_solution_equals_transformers_in_every_bit(
     name: str, config: dict[str, Any], batch: int, length: int, seed: int, scale: float
 ) -> None:
-    exercise = exercises()[name]
+    exercise = SOLVED.exercises[name]
     case = random_case(name, config, batch, length, seed, scale)
-    verdict = verdict_on(solutions()[exercise.solution], exercise, case)
+    verdict = SOLVED.verdict_on(SOLVED.solutions[exercise.solution], exercise, case)
     assert verdict.exact, verdict
 
 
@@ -125,25 +100,25 @@ def test_a_solution_equals_transformers_in_every_bit(
 )
 def test_rotations_equal_transformers_in_every_bit(positions: list[int], head_dim: int, theta: float) -> None:
     args = (torch.tensor(positions), head_dim, theta)
-    table = solutions()["rope_table"](*args)
-    assert torch.equal(table, reference().rope_table(*args))
+    table = SOLVED.solutions["rope_table"](*args)
+    assert torch.equal(table, SOLVED.reference.rope_table(*args))
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(2, 3, len(positions), head_dim).to(dtype)
-        assert torch.equal(solutions()["apply_rope"](x, table), reference().apply_rope(x, table))
+        assert torch.equal(SOLVED.solutions["apply_rope"](x, table), SOLVED.reference.apply_rope(x, table))
 
 
 @pytest.mark.parametrize("name", [*MODULES, "qwen3.rope_table", "qwen3.rope"])
 def test_a_solution_is_bit_exact_on_the_lessons_own_cases(name: str) -> None:
-    exercise = exercises()[name]
-    assert verdict_on(solutions()[exercise.solution], exercise).exact
+    exercise = SOLVED.exercises[name]
+    assert SOLVED.verdict_on(SOLVED.solutions[exercise.solution], exercise).exact
 
 
 @pytest.mark.parametrize("case", ["a tied head", "a head of its own", "a Llama that says nothing of its head"])
 def test_the_models_weights_have_the_hubs_names(case: str) -> None:
-    exercise = exercises()["qwen3.causal_lm"]
+    exercise = SOLVED.exercises["qwen3.causal_lm"]
     config = Config(next(c for c in exercise.cases if c.name == case).build["config"])
     wanted = exercise.reference(config).state_dict()
-    own = solutions()["CausalLM"](config).state_dict()
+    own = SOLVED.solutions["CausalLM"](config).state_dict()
     assert {name: tensor.shape for name, tensor in own.items()} == {name: t.shape for name, t in wanted.items()}
 
 
@@ -414,14 +389,14 @@ ALTERNATIVES: dict[str, tuple[Callable[..., Any], ...]] = {
 
 
 def test_there_are_alternatives_for_every_exercise() -> None:
-    assert set(ALTERNATIVES) == set(exercises())
+    assert set(ALTERNATIVES) == set(SOLVED.exercises)
 
 
 @pytest.mark.parametrize(
     ("name", "other"), [(name, other) for name, others in ALTERNATIVES.items() for other in others]
 )
 def test_another_right_program_passes(name: str, other: Any) -> None:
-    verdict = verdict_on(other, exercises()[name])
+    verdict = SOLVED.verdict_on(other, SOLVED.exercises[name])
     assert verdict.right, verdict.first_wrong
 
 
@@ -430,11 +405,11 @@ WITH_BFLOAT16 = ["qwen3.rms_norm", "qwen3.rope", "qwen3.mlp", "qwen3.attention",
 
 @pytest.mark.parametrize("name", WITH_BFLOAT16)
 def test_every_part_has_a_bfloat16_case(name: str) -> None:
-    assert {case.dtype for case in exercises()[name].cases} == {torch.float32, torch.bfloat16}
+    assert {case.dtype for case in SOLVED.exercises[name].cases} == {torch.float32, torch.bfloat16}
 
 
 def test_the_lesson_knows_at_least_thirty_five_mistakes() -> None:
-    assert sum(len(exercise.mistakes) for exercise in exercises().values()) >= 35
+    assert sum(len(exercise.mistakes) for exercise in SOLVED.exercises.values()) >= 35
 
 
 # Programs that are right only by chance do not pass
@@ -475,11 +450,11 @@ class AttentionOfEqualHeads(AttentionWithGroups):
     ],
 )
 def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
-    assert not verdict_on(wrong, exercises()[name]).right
+    assert not SOLVED.verdict_on(wrong, SOLVED.exercises[name]).right
 
 
 def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
-    class WithItsOwnEps(solutions()["CausalLM"]):  # type: ignore[misc]
+    class WithItsOwnEps(SOLVED.solutions["CausalLM"]):  # type: ignore[misc]
         def __init__(self, config: Config) -> None:
             super().__init__(config.replace(rms_norm_eps=1e-6))
 
@@ -493,11 +468,11 @@ def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
 
 
 def test_a_tied_head_is_recorded_once_and_must_be_tied() -> None:
-    exercise = exercises()["qwen3.causal_lm"]
+    exercise = SOLVED.exercises["qwen3.causal_lm"]
     task, answer = record_exercise(LESSON.name, exercise)
     assert ["lm_head.weight" in case.weights for case in task.cases] == [False, True, True]
 
-    class Untied(solutions()["CausalLM"]):  # type: ignore[misc]
+    class Untied(SOLVED.solutions["CausalLM"]):  # type: ignore[misc]
         def __init__(self, config: Config) -> None:
             super().__init__(config.replace(tie_word_embeddings=False))
 
@@ -508,7 +483,7 @@ def test_a_tied_head_is_recorded_once_and_must_be_tied() -> None:
 
 
 def test_the_table_stays_float32_in_bfloat16_cases_and_needs_no_gradient() -> None:
-    exercise = exercises()["qwen3.attention"]
+    exercise = SOLVED.exercises["qwen3.attention"]
     task, answer = record_exercise(LESSON.name, exercise)
     x, table = task.cases[-1].args
     assert (x.dtype, table.dtype) == (torch.bfloat16, torch.float32)
@@ -537,7 +512,7 @@ def test_the_lessons_config_is_the_hubs(name: str, sha256: str) -> None:
 @pytest.mark.parametrize(("name", "parameters"), [("qwen3-0.6b", 596_049_920), ("qwen3-8b", 8_190_735_360)])
 def test_the_models_size_is_known_from_its_config(name: str, parameters: int) -> None:
     with torch.device("meta"):
-        model = solutions()["CausalLM"](Config.read(LESSON.folder / "configs" / f"{name}.json"))
+        model = SOLVED.solutions["CausalLM"](Config.read(LESSON.folder / "configs" / f"{name}.json"))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -576,17 +551,11 @@ def test_the_chat_template_by_hand_is_the_models_own() -> None:
     assert checkpoint is None or (checkpoint.folder / "chat_template.jinja").read_text() == smollm2
 
 
-def written_by_transformers(model: nn.Module, ids: Tensor, tokens: int) -> list[int]:
-    model.generation_config.eos_token_id = None
-    done = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0
-    )
-    return done[0, ids.shape[1] :].tolist()
-
-
 def small_reference(tied: bool, kind: str) -> nn.Module:
-    config = Config(reference().SMALL if kind == "qwen3" else reference().LLAMA).replace(tie_word_embeddings=tied)
-    model = exercises()["qwen3.causal_lm"].reference(config)
+    config = Config(SOLVED.reference.SMALL if kind == "qwen3" else SOLVED.reference.LLAMA).replace(
+        tie_word_embeddings=tied
+    )
+    model = SOLVED.exercises["qwen3.causal_lm"].reference(config)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
@@ -609,7 +578,7 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(
         save_file(state, tmp_path / "model.safetensors")
     known = replace(entry("qwen3-0.6b"), drop=("lm_head.weight",) if tied else ())
     checkpoint = Checkpoint(known, tmp_path, "hub")
-    own = solutions()["CausalLM"](checkpoint.config).eval()
+    own = SOLVED.solutions["CausalLM"](checkpoint.config).eval()
     checkpoint.load_into(own)
     assert (own.lm_head.weight is own.model.embed_tokens.weight) == tied
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
@@ -617,34 +586,24 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(
     ids = torch.randint(53, (1, 5))
     with torch.no_grad():
         assert torch.equal(own(ids), theirs(input_ids=ids, use_cache=False).logits)
-    assert list(solutions()["generate"](own, ids, 20)) == written_by_transformers(theirs, ids, 20)
+    assert list(SOLVED.solutions["generate"](own, ids, 20)) == written_by_transformers(theirs, ids, 20)
 
 
 def test_an_untied_model_does_not_take_a_tied_checkpoint(tmp_path: Path) -> None:
     small_reference(True, "qwen3").save_pretrained(tmp_path)
     checkpoint = Checkpoint(entry("qwen3-0.6b"), tmp_path, "hub")
     with pytest.raises(GraderError, match=r"lm_head\.weight"):
-        checkpoint.load_into(solutions()["CausalLM"](checkpoint.config.replace(tie_word_embeddings=False)))
-
-
-def trained(name: str) -> Any:
-    checkpoint = load_checkpoint(name, optional=True)
-    if checkpoint is None:
-        pytest.skip(f"{name} is not on this machine: grader weights get {name}")
-    model = solutions()["CausalLM"](checkpoint.config).eval()
-    checkpoint.load_into(model)
-    theirs = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, attn_implementation="eager")
-    return checkpoint, model, theirs.eval()
+        checkpoint.load_into(SOLVED.solutions["CausalLM"](checkpoint.config.replace(tie_word_embeddings=False)))
 
 
 @pytest.fixture(scope="module")
 def austen() -> Any:
-    return trained("austen-qwen3")
+    return SOLVED.trained("CausalLM", "austen-qwen3")
 
 
 @pytest.fixture(scope="module")
 def smollm2() -> Any:
-    return trained("smollm2-135m-instruct")
+    return SOLVED.trained("CausalLM", "smollm2-135m-instruct")
 
 
 @pytest.fixture
@@ -674,4 +633,4 @@ def test_trained_weights_give_the_references_logits(real: Any) -> None:
 def test_64_greedy_tokens_are_those_of_transformers(real: Any, prompt: str) -> None:
     checkpoint, model, theirs = real
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
-    assert list(solutions()["generate"](model, ids, 64)) == written_by_transformers(theirs, ids, 64)
+    assert list(SOLVED.solutions["generate"](model, ids, 64)) == written_by_transformers(theirs, ids, 64)

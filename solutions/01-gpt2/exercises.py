@@ -6,22 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    GenerationConfig,
-    GenerationMixin,
     GPT2Config,
     GPT2LMHeadModel,
-    PreTrainedConfig,
-    PreTrainedModel,
 )
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from grader.config import Config
 from grader.exercise import Case, Draw, Exercise, Mistake
-from grader.toy import ToyLM, random_toy_lm
+from grader.toy import random_toy_lm
+from grader.toy_reference import reference_generate
 
 TRACE = "gpt2.model"
 
@@ -106,34 +102,6 @@ def learners_name(name: str) -> str | None:
 def attention_sizes(build: Mapping[str, Any]) -> dict[str, int]:
     config = build["config"]
     return {"head_dim": config["n_embd"] // config["n_head"], "n_embd": config["n_embd"], "n_head": config["n_head"]}
-
-
-class ToyForGeneration(PreTrainedModel, GenerationMixin):
-    """A `ToyLM` that transformers' own ``generate`` can drive; reads at most the last n_positions tokens."""
-
-    config_class = PreTrainedConfig
-
-    def __init__(self, toy: ToyLM) -> None:
-        super().__init__(PreTrainedConfig(vocab_size=toy.config.vocab_size))
-        self.toy = toy
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
-    ) -> dict[str, Tensor]:
-        return {"input_ids": input_ids}
-
-    def forward(self, input_ids: Tensor, **_: Any) -> CausalLMOutput:
-        return CausalLMOutput(logits=self.toy(input_ids[:, -self.toy.config.n_positions :]))
-
-
-def reference_generate(toy: ToyLM, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Tensor:
-    """The new token ids that transformers' greedy ``generate`` appends: [N] int64."""
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, use_cache=False, eos_token_id=eos_token_id, pad_token_id=0
-    )
-    model = ToyForGeneration(toy).eval()
-    output = model.generate(ids, generation_config=settings, attention_mask=torch.ones_like(ids))
-    return output[0, ids.shape[1] :]
 
 
 def generation_args(

@@ -6,17 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    GenerationConfig,
-    GenerationMixin,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
 from transformers.models.qwen3.modeling_qwen3 import (
     Qwen3Attention,
@@ -31,7 +26,8 @@ from transformers.models.qwen3.modeling_qwen3 import (
 from grader.config import Config
 from grader.exercise import Case, Draw, Exercise, Mistake
 from grader.tolerance import ROUNDED_ONCE
-from grader.toy import ToyLM, random_toy_lm
+from grader.toy import random_toy_lm
+from grader.toy_reference import reference_generate
 
 TRACE = "qwen3.causal_lm"
 
@@ -153,38 +149,6 @@ def far_from_zero(draw: Draw) -> Sequence[Any]:
     """Tokens that have much in common: without QK-norm, scores come to be 100 or -100."""
     x = draw.normal(2, 1, LLAMA["hidden_size"], scale=9.0) + draw.normal(2, 7, LLAMA["hidden_size"], scale=0.2)
     return x, rope_table(torch.arange(4, 11), sizes({"config": LLAMA})["head_dim"], 500.0)
-
-
-class ToyForGeneration(PreTrainedModel, GenerationMixin):
-    """A `ToyLM` that transformers' own ``generate`` can drive."""
-
-    config_class = PreTrainedConfig
-
-    def __init__(self, toy: ToyLM) -> None:
-        super().__init__(PreTrainedConfig(vocab_size=toy.config.vocab_size))
-        self.toy = toy
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
-    ) -> dict[str, Tensor]:
-        return {"input_ids": input_ids}
-
-    def forward(self, input_ids: Tensor, **_: Any) -> CausalLMOutput:
-        return CausalLMOutput(logits=self.toy(input_ids))
-
-
-def reference_generate(toy: ToyLM, ids: Tensor, max_new_tokens: int, end_tokens: Sequence[int] = ()) -> Tensor:
-    """The new token ids that transformers' greedy ``generate`` appends: [N] int64."""
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=False,
-        eos_token_id=list(end_tokens) or None,
-        pad_token_id=0,
-    )
-    model = ToyForGeneration(toy).eval()
-    output = model.generate(ids, generation_config=settings, attention_mask=torch.ones_like(ids))
-    return output[0, ids.shape[1] :]
 
 
 def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
