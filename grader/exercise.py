@@ -133,6 +133,10 @@ class Exercise:
     axes: names of the output's axes, for reports: "B T D".
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
     differentiable: whether gradients must reach every parameter and the first floating-point argument.
+    drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
+        called with the built module (for a function exercise, the function or class itself) and the case's
+        arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
+        so it is a plain ``def`` that uses nothing of its own file, only ``torch``, ``nn`` and ``Tensor``.
     """
 
     name: str
@@ -149,3 +153,4 @@ class Exercise:
     parts: Mapping[str, str] = field(default_factory=dict)
     function: bool = False
     differentiable: bool = True
+    drive: Callable[..., Any] | None = None

@@ -4,6 +4,8 @@ A probe runs learner's code and knows no answers: it returns tensors, and what s
 stopped. Whether they are right is for the judge, which runs elsewhere or later.
 """
 
+import __future__
+
 import contextlib
 import difflib
 import inspect
@@ -17,13 +19,14 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from grader.recording import PartInput, PartOutput, Task, TaskCase, configured
 from grader.tolerance import agree
@@ -146,11 +149,12 @@ def quietly(remarks: list[str]) -> Iterator[None]:
 
 def _wrong_target(task: Task, target: Any) -> Problem | None:
     """What is wrong with the object that was handed to check, before anything is run."""
-    wanted = f'hand over the {"function" if task.function else "class"}: check("{task.exercise}", {task.solution})'
+    kind = ("function or class" if task.drive else "function") if task.function else "class"
+    wanted = f'hand over the {kind}: check("{task.exercise}", {task.solution})'
     if task.function:
-        if callable(target) and not isinstance(target, type):
+        if callable(target) and (task.drive or not isinstance(target, type)):
             return None
-        return Problem("target", f"check was given {_describe(target)}, but needs a function; {wanted}")
+        return Problem("target", f"check was given {_describe(target)}, but needs a {kind}; {wanted}")
     if isinstance(target, nn.Module):
         return Problem(
             "target", f"check was given a {type(target).__name__} that is already built; {wanted}, without calling it"
@@ -183,8 +187,8 @@ def _describe(value: Any) -> str:
 def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     args = _fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = _canonical_output(_call_learner(target, *args))
-    again = _canonical_output(_call_learner(target, *_fresh_args(case)))
+    output = _canonical_output(_use(task, target, *args))
+    again = _canonical_output(_use(task, target, *_fresh_args(case)))
     return Observation(case.name, output=output, again=again, changed_input=_changed(before, args))
 
 
@@ -230,7 +234,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     args = _fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with torch.no_grad():
-        output = _module_output(_call_learner(module, *args))
+        output = _module_output(_use(task, module, *args))
     changed = _changed(before, args)
     torch.manual_seed(1)
     again: Tensor | None = None
@@ -243,7 +247,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         backward = stopped.problem
     first_nan = None
     if output.is_floating_point() and output.isnan().any():
-        first_nan = _find_first_nan(module, _fresh_args(case))
+        first_nan = _find_first_nan(task, module, _fresh_args(case))
     return Observation(
         case.name,
         output=output,
@@ -374,7 +378,7 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     ]
     # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    output = _module_output(_call_learner(module, *args))
+    output = _module_output(_use(task, module, *args))
     again = copied(output)
     if not task.differentiable or case.dtype != torch.float32:
         return again, ()
@@ -440,14 +444,14 @@ def feed_parts(task: Task, target: Any, inputs: Sequence[Sequence[PartInput]]) -
 
     What else a part is called with is what the learner's own pass gives it. Empty for a case that doesn't run.
     """
-    return tuple(_quietly_or({}, _feed, case, target, fed) for case, fed in zip(task.cases, inputs, strict=True))
+    return tuple(_quietly_or({}, _feed, task, case, target, fed) for case, fed in zip(task.cases, inputs, strict=True))
 
 
 def replace_parts(task: Task, target: Any, outputs: Sequence[Sequence[PartOutput]]) -> tuple[Replaced, ...]:
     """For each case, what the composite's own code gives while its parts answer as the reference's did."""
     nothing = Replaced(None, {})
     return tuple(
-        _quietly_or(nothing, _replace, case, target, out) for case, out in zip(task.cases, outputs, strict=True)
+        _quietly_or(nothing, _replace, task, case, target, out) for case, out in zip(task.cases, outputs, strict=True)
     )
 
 
@@ -465,7 +469,7 @@ def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
     return {path: own[path] for path in dict.fromkeys(paths) if path in own}
 
 
-def _feed(case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
+def _feed(task: Task, case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
     module = constructed(target, case.build)
     parts = _named(module, (given.path for given in inputs))
     wrong = {path for path, part in parts.items() if _wrong_names(part, _below(case.weights, path))}
@@ -474,7 +478,7 @@ def _feed(case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[Part
         return {(given.path, given.index): Fed(None, problem) for given in inputs if given.path in wrong}
     module, _ = build_module(target, case)
     parts = _named(module, parts)
-    arguments = _arguments_of(module, parts, case)
+    arguments = _arguments_of(task, module, parts, case)
     return {
         (given.path, given.index): _fed(parts[given.path], given, arguments) for given in inputs if given.path in parts
     }
@@ -495,7 +499,7 @@ def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tu
 
 
 def _arguments_of(
-    module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
+    task: Task, module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
 ) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
     """What each call of the parts gets in the learner's own pass."""
     arguments: dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]] = {}
@@ -511,7 +515,7 @@ def _arguments_of(
     handles = [part.register_forward_pre_hook(keep(path), with_kwargs=True) for path, part in parts.items()]
     try:
         with contextlib.suppress(Stopped):
-            _call_learner(module, *_fresh_args(case))
+            _use(task, module, *_fresh_args(case))
     finally:
         for handle in handles:
             handle.remove()
@@ -561,7 +565,7 @@ class _StandIn(nn.Module):
         return self.part(*args, **kwargs) if answer is None else answer
 
 
-def _replace(case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
+def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
     module = constructed(target, case.build)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
@@ -580,7 +584,7 @@ def _replace(case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Repl
         raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
     _load(module, rest)
     try:
-        output = copied(_module_output(_call_learner(module, *_fresh_args(case))))
+        output = copied(_module_output(_use(task, module, *_fresh_args(case))))
     except Stopped:
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
@@ -615,7 +619,8 @@ def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor | None:
 
 
 def _fresh_args(case: TaskCase) -> list[Any]:
-    return [arg.clone() if isinstance(arg, Tensor) else arg for arg in case.args]
+    fresh: list[Any] = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, list(case.args))
+    return fresh
 
 
 def _changed(before: Sequence[Any], after: Sequence[Any]) -> int | None:
@@ -624,6 +629,24 @@ def _changed(before: Sequence[Any], after: Sequence[Any]) -> int | None:
         if isinstance(old, Tensor) and not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
             return position
     return None
+
+
+def _use(task: Task, target: Any, *args: Any) -> Any:
+    """What the learner's module or function gives for a case's arguments: called, or used as the task's drive does."""
+    drive = _drive(task.drive) if task.drive else None
+    return _call_learner(drive, target, *args) if drive else _call_learner(target, *args)
+
+
+@cache
+def _drive(source: str) -> Callable[..., Any]:
+    """The function that `source`, of a recording, defines."""
+    namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
+    # Types in its signature are the author's, and are not looked up.
+    exec(compile(source, _DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
+    return next(value for name, value in namespace.items() if inspect.isfunction(value))
+
+
+_DRIVE_FILE = "<how the check uses it>"
 
 
 def _call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -673,7 +696,7 @@ def _learner_frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
 
 def is_learners(filename: str) -> bool:
     """Whether code in this file is the learner's: neither this engine's, nor a library's, nor Python's."""
-    if filename.startswith("<frozen"):
+    if filename == _DRIVE_FILE or filename.startswith("<frozen"):
         return False
     return not any(filename.startswith(folder) for folder in _LIBRARY_FOLDERS)
 
@@ -737,8 +760,8 @@ def _has_nan(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(_has_nan(item) for item in value)
 
 
-def _find_first_nan(module: nn.Module, args: Sequence[Any]) -> str | None:
+def _find_first_nan(task: Task, module: nn.Module, args: Sequence[Any]) -> str | None:
     finder = _NanFinder()
     with torch.no_grad(), contextlib.suppress(Stopped), finder:
-        _call_learner(module, *args)
+        _use(task, module, *args)
     return finder.found

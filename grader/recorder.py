@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -145,7 +147,13 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         outputs.append(output)
         part_calls.append(calls)
     task = Task(
-        exercise.name, exercise.solution, exercise.function, exercise.differentiable, exercise.parts, tuple(cases)
+        exercise.name,
+        exercise.solution,
+        exercise.function,
+        exercise.differentiable,
+        exercise.parts,
+        tuple(cases),
+        textwrap.dedent(inspect.getsource(exercise.drive)) if exercise.drive else "",
     )
     answer = Answer(
         exercise.name,

@@ -62,7 +62,10 @@ class PartOutput:
 
 @dataclass(frozen=True)
 class Task:
-    """What a probe needs to run an exercise's cases; it holds no answer to them."""
+    """What a probe needs to run an exercise's cases; it holds no answer to them.
+
+    drive: the source of the function that uses the solution, where it is not simply called (see `Exercise`).
+    """
 
     exercise: str
     solution: str
@@ -70,6 +73,7 @@ class Task:
     differentiable: bool
     parts: Mapping[str, str]
     cases: tuple[TaskCase, ...]
+    drive: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,13 @@ class Recording:
             for case in exercise["cases"]
         )
         return Task(
-            name, exercise["solution"], exercise["function"], exercise["differentiable"], exercise["parts"], cases
+            name,
+            exercise["solution"],
+            exercise["function"],
+            exercise["differentiable"],
+            exercise["parts"],
+            cases,
+            exercise.get("drive", ""),
         )
 
     def answer(self, name: str) -> Answer:
@@ -402,6 +412,7 @@ class Builder:
             "differentiable": task.differentiable,
             "parts": dict(task.parts),
             "cases": [self.task_case(case) for case in task.cases],
+            **({"drive": task.drive} if task.drive else {}),
         }
 
     def exercise(self, task: Task, answer: Answer) -> dict[str, Any]:

@@ -597,3 +597,134 @@ def test_what_notebooks_import_is_what_they_mean_whatever_was_imported_before() 
     for module in ("grader.checking", "grader.recorder"):
         program = f"import {module}, grader; assert all(callable(getattr(grader, name)) for name in grader.__all__)"
         subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# Exercises whose solution is used and not simply called
+
+
+def append_in_turn(made: Any, capacity: int, parts: list[Tensor]) -> Tensor:
+    memory = made(capacity)
+    for part in parts[:-1]:
+        memory.append(part)
+    return torch.cat([memory.append(parts[-1]), torch.full((1,), float(memory.length))])
+
+
+class Memory:
+    """Not an nn.Module: no recorded weight goes in."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows = torch.zeros(capacity)
+        self.length = 0
+
+    def append(self, part: Tensor) -> Tensor:
+        self.rows[self.length : self.length + len(part)] = part
+        self.length += len(part)
+        return self.rows[: self.length]
+
+
+class Forgetful(Memory):
+    def append(self, part: Tensor) -> Tensor:
+        self.length = 0
+        return super().append(part)
+
+
+class Growing(Memory):
+    def append(self, part: Tensor) -> Tensor:
+        self.rows = torch.cat([self.rows[: self.length], part])
+        self.length = len(self.rows)
+        return self.rows
+
+
+class UnwrittenMemory(Memory):
+    def append(self, part: Tensor) -> Tensor:
+        raise NotImplementedError()
+
+
+def memory_exercise() -> Recording:
+    return recorded(
+        Exercise(
+            name="toy.memory",
+            solution="Memory",
+            reference=lambda capacity, parts: torch.cat([*parts, torch.tensor([float(sum(map(len, parts)))])]),
+            function=True,
+            drive=append_in_turn,
+            cases=[
+                Case("all at once", lambda draw: [6, [draw.normal(4)]]),
+                Case("one after the other", lambda draw: [6, [draw.normal(2), draw.normal(3)]]),
+            ],
+        )
+    )
+
+
+@pytest.mark.parametrize("target", [Memory, Growing])
+def test_a_class_that_keeps_a_state_is_checked_by_using_it(target: Any) -> None:
+    assert examine(memory_exercise(), "toy.memory", target).exact
+
+
+def test_what_only_shows_in_use_is_noticed() -> None:
+    verdict = examine(memory_exercise(), "toy.memory", Forgetful)
+    assert "1 of 2 cases right" in to_text(report(verdict))
+
+
+def test_a_stub_that_is_driven_is_called_not_written() -> None:
+    text = to_text(report(examine(memory_exercise(), "toy.memory", UnwrittenMemory)))
+    assert "`UnwrittenMemory.append` is not written yet" in text
+
+
+def test_an_object_in_place_of_the_class_is_refused() -> None:
+    text = to_text(report(examine(memory_exercise(), "toy.memory", Memory(3))))
+    assert 'hand over the function or class: check("toy.memory", Memory)' in text
+
+
+def test_the_drives_own_lines_are_not_shown_to_learners() -> None:
+    class Short(Memory):
+        def append(self, part: Tensor) -> Tensor:
+            return super().append(part)[:, 0]
+
+    text = to_text(report(examine(memory_exercise(), "toy.memory", Short)))
+    assert "in append" in text
+    assert "append_in_turn" not in text
+
+
+class AddsUp(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.total = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total = self.total + x * self.weight
+        return self.total
+
+
+def call_for_each_row(module: nn.Module, x: Tensor) -> Tensor:
+    return [module(row) for row in x][-1]
+
+
+def test_a_module_is_driven_with_its_weights_and_must_not_keep_what_a_run_left() -> None:
+    class Sum(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(dim))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.weight).sum(0)
+
+    exercise = Exercise(
+        name="toy.adds_up",
+        solution="AddsUp",
+        reference=Sum,
+        drive=call_for_each_row,
+        differentiable=False,
+        cases=[Case("three rows", lambda draw: [draw.normal(3, 4)], {"dim": 4})],
+    )
+
+    class Fresh(AddsUp):
+        def forward(self, x: Tensor) -> Tensor:
+            self.count = getattr(self, "count", 0) % 3
+            self.total = self.total if self.count else 0.0
+            self.count += 1
+            return super().forward(x)
+
+    assert examine(recorded(exercise), "toy.adds_up", Fresh).right
+    assert not examine(recorded(exercise), "toy.adds_up", AddsUp).right
