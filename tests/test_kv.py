@@ -1,0 +1,218 @@
+"""The size of a KV cache, told from a config: against transformers' own cache, and against published figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from typer.testing import CliRunner
+
+from grader import Config, GraderError
+from grader.cli import app
+from grader.kv import LayerCache, bytes_at, bytes_by_kind, bytes_per_token, known_models, layers, methods
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+WINDOW = SMALL | {"sliding_window": 5, "head_dim": 8}
+MLA = {"kv_lora_rank": 12, "q_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 6, "v_head_dim": 8}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 50, "eos_token_id": 2},
+    "llama": SMALL,
+    "mistral": WINDOW,
+    "qwen2": WINDOW | {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen3": WINDOW | {"use_sliding_window": False},
+    "gemma2": WINDOW,
+    "gemma3_text": WINDOW,
+    "gemma4_text": WINDOW
+    | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True}
+    | {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 50, "num_kv_shared_layers": 0},
+    "olmo3": WINDOW,
+    "gpt_oss": WINDOW | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "cohere2": WINDOW,
+    "phi3": WINDOW,
+    "deepseek_v3": SMALL | MLA | {"first_k_dense_replace": 6, "n_routed_experts": 8, "num_key_value_heads": 4},
+    "qwen3_next": SMALL
+    | {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16}
+    | {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    "nemotron_h": SMALL
+    | {"hybrid_override_pattern": "M*M-M*", "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 16}
+    | {"n_groups": 2, "head_dim": 8},
+}
+
+
+def tensors_of(layer: Any) -> list[torch.Tensor]:
+    """All that a layer of transformers' cache holds."""
+    found = []
+    for name in ("keys", "values", "conv_states", "recurrent_states"):
+        value = getattr(layer, name, None)
+        values = value.values() if isinstance(value, dict) else [value]
+        found += [v for v in values if isinstance(v, torch.Tensor)]
+    return found
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_bytes_are_those_of_transformers_own_cache(kind: str) -> None:
+    config = AutoConfig.for_model(kind, **ARCHITECTURES[kind])
+    model, cache = AutoModelForCausalLM.from_config(config).eval(), DynamicCache(config=config)
+    batch, length = 2, 11
+    with torch.no_grad():
+        model(torch.randint(3, 50, (batch, length)), cache=cache, use_cache=True)
+    measured = sum(t.numel() * t.element_size() for layer in cache.layers for t in tensors_of(layer))
+    # Between two steps transformers holds one token less than the window: the next one is still to come.
+    told = [LayerCache(**{**vars(c), "window": c.window - 1 if c.window else None}) for c in layers(config.to_dict())]
+    assert measured == batch * sum(layer.bytes_at(length, 4) for layer in told) > 0
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "gemma2", "olmo3", "gpt_oss", "cohere2", "mistral", "qwen2", "qwen3"])
+def test_a_file_without_layer_types_means_the_classs_own_pattern(kind: str) -> None:
+    config = AutoConfig.for_model(kind, **ARCHITECTURES[kind]).to_dict()
+    file = {k: v for k, v in config.items() if k not in ("layer_types", "_sliding_window_pattern")}
+    assert [c.kind for c in layers(file | {"model_type": kind})] == [c.kind for c in layers(config)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kib"),
+    [
+        ("GPT-2 124M", 36), ("GPT-2 XL", 300), ("Llama 3 8B", 128), ("Qwen3 0.6B", 112), ("Qwen3 4B", 144),
+        ("Qwen3 8B", 144), ("Qwen3 32B", 256), ("Qwen3 235B-A22B", 188), ("Gemma 3 270M", 18), ("Gemma 3 27B", 496),
+        ("OLMo 2 7B", 512), ("OLMo 3 7B", 512), ("SmolLM2 135M", 22.5), ("SmolLM2 360M", 40), ("SmolLM3 3B", 72),
+        ("gpt-oss 20B", 48), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625), ("GLM-5", 87.75), ("Sarvam 30B", 19),
+        ("Sarvam 105B", 36), ("Qwen3.5 397B-A17B", 30),
+    ],
+)  # fmt: skip
+def test_kib_a_token_are_the_published_ones(name: str, kib: float) -> None:
+    assert bytes_per_token(known_models()[name]) == kib * 1024
+
+
+def test_gemma_4_keeps_both_its_keys_and_its_values() -> None:
+    """The gallery's 840 counts its full layers' keys as their values too; they come out different and both are kept."""
+    gemma = known_models()["Gemma 4 31B"]
+    assert bytes_per_token(gemma) == 880 * 1024
+    full = sum(layer.values_per_token for layer in layers(gemma) if layer.kind == "full")
+    assert bytes_per_token(gemma) - full == 840 * 1024
+
+
+def gigabytes(config: Config, context: int) -> float:
+    return bytes_at(config, context) / 1e9
+
+
+@pytest.mark.parametrize(("latent", "rope", "gb"), [(1024, 0, 12.88), (512, 0, 6.44), (256, 0, 3.22), (64, 0, 0.805)])
+def test_the_talks_chart_of_latents(latent: int, rope: int, gb: float) -> None:
+    # 2048 channels are not 24 equal heads: the chart counts the channels.
+    talk = Config({"num_hidden_layers": 48, "num_attention_heads": 1, "head_dim": 2048})
+    assert gigabytes(talk, 131_072) == pytest.approx(51.54, abs=0.005)
+    assert gigabytes(methods(talk, latent, rope, 1, 1)["MLA"], 131_072) == pytest.approx(gb, abs=0.005)
+
+
+def test_what_the_talks_chart_of_latents_leaves_out() -> None:
+    talk = Config({"num_hidden_layers": 48, "num_attention_heads": 1, "head_dim": 2048})
+    assert gigabytes(methods(talk, 512, 64, 1, 1)["MLA"], 131_072) == pytest.approx(7.25, abs=0.005)
+
+
+def test_the_talks_chart_of_windows() -> None:
+    talk = Config({"num_hidden_layers": 36, "num_attention_heads": 48, "num_key_value_heads": 12, "hidden_size": 4096})
+    exact = talk.replace(num_attention_heads=64, num_key_value_heads=16)  # 4096 channels are not 48 equal heads
+    found = {name: gigabytes(c, 131_072) for name, c in methods(exact, 512, 64, 2048, 5).items()}
+    assert [round(found[name], 2) for name in ("MHA", "MHA + SWA", "GQA", "GQA + SWA")] == [77.31, 13.89, 19.33, 3.47]
+
+
+def test_the_chart_of_grouped_queries() -> None:
+    talk = Config({"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096})
+    found = {name: gigabytes(c, 32_768) for name, c in methods(talk, 512, 64, 1024, 5).items()}
+    assert round(found["MHA"], 2) == 17.18
+    assert round(found["GQA"], 2) == 4.29
+    assert round(found["MHA + SWA"], 2) == 3.14
+    assert round(found["GQA + SWA"], 2) == 0.78
+
+
+def test_a_window_is_never_longer_than_the_context() -> None:
+    """Published charts that forget it have sliding windows cost more than none at short contexts."""
+    both = methods(known_models()["Qwen3 8B"], 512, 64, 2048, 5)
+    assert bytes_at(both["GQA + SWA"], 500) == bytes_at(both["GQA"], 500)
+
+
+def test_one_number_a_token_misleads_where_windows_fill() -> None:
+    gemma = known_models()["Gemma 3 27B"]
+    assert bytes_per_token(gemma) == 496 * 1024
+    assert bytes_at(gemma, 100_001) - bytes_at(gemma, 100_000) == 80 * 1024
+    assert bytes_by_kind(gemma, 10) == {"sliding": (52, 10 * 416 * 1024), "full": (10, 10 * 80 * 1024)}
+
+
+def test_batch_and_dtype_multiply() -> None:
+    qwen = known_models()["Qwen3 4B"]
+    assert bytes_at(qwen, 100, batch=3, element_bytes=4) == 6 * bytes_at(qwen, 100)
+    assert 2 * bytes_at(qwen, 7, element_bytes=0.5) == bytes_at(qwen, 7, element_bytes=1)
+
+
+def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
+    text = dict(known_models()["Gemma 3 27B"])
+    assert bytes_at({"model_type": "gemma3", "text_config": text}, 5000) == bytes_at(text, 5000)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "no `num_hidden_layers`"),
+        ({"num_hidden_layers": 3}, "no `num_key_value_heads`"),
+        ({"num_hidden_layers": "3"}, "`num_hidden_layers` is '3'"),
+        ({"num_hidden_layers": 3, "num_attention_heads": 0}, "`num_attention_heads` is 0"),
+        ({"layer_types": ["hyperbolic"]}, "'hyperbolic'"),
+    ],
+)
+def test_a_config_that_does_not_say_enough_is_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(GraderError, match=words):
+        layers(config)
+
+
+# The command line
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(app, ["kv", *args], env={"COLUMNS": "100"})
+
+
+def test_the_command_prints_both_numbers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(dict(known_models()["Gemma 3 27B"])))
+    result = run("--config", str(tmp_path / "config.json"), "--context", "131072")
+    assert result.exit_code == 0, result.output
+    assert "496 KiB" in result.output and "80 KiB" in result.output and "11.2 GB" in result.output
+
+
+def test_the_command_gives_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 48, "n_head": 25, "n_embd": 1600}))
+    result = run("--config", str(tmp_path / "config.json"), "--context", "1024", "--dtype", "float32", "--json")
+    found = json.loads(result.output)
+    assert found["bytes_per_token"] == 2 * 300 * 1024
+    assert found["total_bytes"] == 2 * 300 * 1024 * 1024
+    assert found["layers"] == {"full": {"count": 48, "bytes": found["total_bytes"]}}
+
+
+def test_the_command_knows_models_by_name() -> None:
+    assert json.loads(run("--model", "DeepSeek V3", "--context", "1", "--json").output)["bytes_per_token"] == 70_272
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model", "DeepSeek"], "DeepSeek V3"),
+        ([], "--config"),
+        (["--config", "nowhere.json"], "can't be read"),
+        (["--model", "Qwen3 4B", "--context", "0"], "context"),
+    ],
+)
+def test_the_command_says_what_is_wrong(args: list[str], words: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2 or isinstance(result.exception, GraderError)
+    assert words in result.output + str(result.exception)
