@@ -19,6 +19,18 @@ c.CourseDirectory.ignore = [
 # A lesson may train or generate for a while; the stock limit is 30 seconds a cell.
 c.ExecutePreprocessor.timeout = 600
 
+# Feedback is a page without a kernel: where an output has a widget and a picture, the picture is what can be shown.
+c.NbConvertBase.display_data_priority = [
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "text/latex",
+    "image/png",
+    "image/jpeg",
+    "application/vnd.jupyter.widget-view+json",
+    "text/plain",
+]
+
 # Submitted code never runs in a kernel: `nbgrader autograde` and the formgrader grade as `grader autograde` does.
 from grader.grading.nbgrader_plugin import install  # noqa: E402
 

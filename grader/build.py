@@ -41,6 +41,7 @@ from grader.recording import Recording
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
 VARIES = "nbval-ignore-output"
 LEFT_BY_PROGRAMS = (".*", "__pycache__", "*.tmp")
 # The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's.
@@ -415,7 +416,16 @@ def _make_portable(notebook: NotebookNode, lesson: Lesson) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                without_widget(output)
             cell.outputs = [nbformat.from_dict(portable(output)) for output in _joined_streams(cell.outputs)]
+
+
+def without_widget(output: NotebookNode) -> None:
+    """A widget lives as long as its kernel; where the output has a picture too, only that is stored."""
+    data = output.get("data", {})
+    if WIDGET in data and "image/png" in data:
+        del data[WIDGET]
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

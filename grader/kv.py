@@ -101,29 +101,31 @@ def readable(count: float) -> str:
     return f"{count / 1e9:,.3g} GB" if count >= 1e9 else f"{count / 1e6:,.3g} MB"
 
 
+def plain(config: Mapping[str, Any]) -> Config:
+    """The model's shape alone: every layer full, keys and values kept as they are."""
+    config = _text_part(config)
+    heads = _need(config, "num_attention_heads", "n_head")
+    _, key, value = _shape(config, heads)
+    shape = {"num_hidden_layers": len(_layer_types(config)), "num_attention_heads": heads}
+    return Config({**shape, "num_key_value_heads": _kv_heads(config), "head_dim": key, "v_head_dim": value})
+
+
 def methods(config: Mapping[str, Any], latent: int, rope: int, window: int, ratio: int) -> dict[str, Config]:
     """The same model with each way to keep less, one config each, from keeping everything (MHA) on.
 
     latent, rope: the numbers that MLA keeps for a token: the compressed state, and the rotated key that all heads
     share. window: how far a sliding layer sees. ratio: how many sliding layers come before each full one.
     """
-    config = _text_part(config)
-    count = len(_layer_types(config))
-    sliding = ["full_attention" if (i + 1) % (ratio + 1) == 0 else "sliding_attention" for i in range(count)]
-    heads, key, value = _shape(config, _need(config, "num_attention_heads", "n_head"))
-    shape = {"num_hidden_layers": count, "num_attention_heads": heads, "head_dim": key, "v_head_dim": value}
-    mha = Config({**shape, "num_key_value_heads": heads})
-    gqa = Config({**shape, "num_key_value_heads": min(_kv_heads(config), heads)})
-    mla = Config({**shape, "kv_lora_rank": latent, "qk_rope_head_dim": rope})
-    slides = {"layer_types": sliding, "sliding_window": window}
-    return {
-        "MHA": mha,
-        "GQA": gqa,
-        "MLA": mla,
-        "MHA + SWA": mha.replace(**slides),
-        "GQA + SWA": gqa.replace(**slides),
-        "MLA + SWA": mla.replace(**slides),
+    gqa = plain(config)
+    count = range(gqa.num_hidden_layers)
+    types = ["full_attention" if (i + 1) % (ratio + 1) == 0 else "sliding_attention" for i in count]
+    alone = {
+        "MHA": gqa.replace(num_key_value_heads=gqa.num_attention_heads),
+        "GQA": gqa.replace(num_key_value_heads=min(gqa.num_key_value_heads, gqa.num_attention_heads)),
+        "MLA": gqa.replace(kv_lora_rank=latent, qk_rope_head_dim=rope),
     }
+    windows = {f"{name} + SWA": c.replace(layer_types=types, sliding_window=window) for name, c in alone.items()}
+    return alone | windows
 
 
 def _text_part(config: Mapping[str, Any]) -> Config:

@@ -166,3 +166,22 @@ def luminance(colour: str) -> float:
     channels = [int(part) / 255 for part in colour.strip("rgba()").split(",")[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_follow(
+    lab: "Lab", copied: Path, test_output: Path
+) -> None:
+    cells = [nbformat.v4.new_code_cell("from grader.kv_panel import kv_panel\n\nkv_panel('Qwen3 8B', context=32_768)")]
+    metadata = nbformat.read(PROJECT / "course" / NOTEBOOK, as_version=4).metadata  # names the kernel
+    page = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    nbformat.write(page, copied / "course" / "calculator.ipynb")
+    lab.open_notebook("calculator.ipynb").run(0)
+    rows = lab.page.locator(".jp-OutputArea tr")
+    gqa = rows.filter(has=lab.page.get_by_role("cell", name="GQA", exact=True))
+    gqa.wait_for()
+    assert gqa.locator("td").all_inner_texts() == ["GQA", "144 KiB", "4.83 GB", "75.0%"]
+    lab.page.locator(".widget-hslider", has_text="KV heads (GQA)").locator(".noUi-handle").press("ArrowLeft")
+    gqa.get_by_text("126 KiB").wait_for()
+    lab.page.screenshot(path=test_output / "calculator.png")
+    assert gqa.locator("td").all_inner_texts() == ["GQA", "126 KiB", "4.23 GB", "78.1%"]
+    assert rows.filter(has_text="as its config says").get_by_text("144 KiB").count() == 1

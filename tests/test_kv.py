@@ -1,17 +1,24 @@
 """The size of a KV cache, told from a config: against transformers' own cache, and against published figures."""
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
+from nbconvert import HTMLExporter
+from traitlets.config.loader import PyFileConfigLoader
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from typer.testing import CliRunner
 
 from grader import Config, GraderError
+from grader.build import without_widget
 from grader.cli import app
 from grader.kv import LayerCache, bytes_at, bytes_by_kind, bytes_per_token, known_models, layers, methods
+from grader.kv_panel import kv_panel
 
 SMALL = {
     "vocab_size": 50,
@@ -216,3 +223,58 @@ def test_the_command_says_what_is_wrong(args: list[str], words: str) -> None:
     result = run(*args)
     assert result.exit_code == 2 or isinstance(result.exception, GraderError)
     assert words in result.output + str(result.exception)
+
+
+# The panel
+
+
+def test_the_panel_stands_for_itself_as_text_and_picture() -> None:
+    bundle = kv_panel("Qwen3 8B", context=32_768)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert re.search(r"^GQA +144 KiB +4\.83 GB +75\.0%$", bundle["text/plain"], re.MULTILINE)
+
+
+def test_the_panel_follows_every_control() -> None:
+    panel = kv_panel("Qwen3 8B", context=32_768)
+    moved = {
+        "model": "Gemma 3 27B", "heads": 16, "kv_heads": 2, "latent": 64, "window": 512, "ratio": 1, "dtype": "int8",
+        "batch": 2, "context": 1024,
+    }  # fmt: skip
+    for name, value in moved.items():
+        before = panel.shown.text
+        panel.controls[name].value = value
+        assert panel.shown.text != before, name
+
+
+def test_a_model_brings_its_own_heads() -> None:
+    panel = kv_panel("GPT-2 XL")
+    panel.controls["model"].value = "Gemma 3 27B"
+    assert (panel.controls["heads"].value, panel.controls["kv_heads"].value) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "words"),
+    [("{", "not JSON"), ("[1]", "is a list"), ("{}", "no `num_attention_heads`")],
+)
+def test_what_is_pasted_wrongly_is_explained_and_mended(pasted: str, words: str) -> None:
+    panel = kv_panel("GPT-2 XL")
+    panel.controls["pasted"].value = pasted
+    assert words in panel.shown.text
+    panel.controls["pasted"].value = json.dumps({"num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64})
+    assert re.search(r"^MHA +1\.5 KiB", panel.shown.text, re.MULTILINE)
+
+
+def test_feedback_shows_the_picture_and_not_an_empty_widget(project: Path) -> None:
+    data = kv_panel()._repr_mimebundle_()
+    cell = nbformat.v4.new_code_cell("kv_panel()", outputs=[nbformat.v4.new_output("display_data", data)])
+    loader = PyFileConfigLoader("nbgrader_config.py", path=str(project))
+    page, _ = HTMLExporter(config=loader.load_config()).from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert "data:image/png;base64" in page
+    assert "application/vnd.jupyter.widget-view+json" not in page
+
+
+def test_a_stored_notebook_keeps_the_picture_alone() -> None:
+    output = nbformat.v4.new_output("display_data", kv_panel()._repr_mimebundle_())
+    without_widget(output)
+    assert set(output["data"]) == {"image/png", "text/plain"}
