@@ -110,10 +110,11 @@ class Store:
         """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
         notebook = autograded_notebook(self._plan, submission, result)
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
-        self._gradebook.update_or_create_student(student)
         arguments = {"timestamp": timestamp} if timestamp else {}
-        self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
-        stored = self._save_grades(student, notebook, keep_manual)
+        with _one_transaction(self._gradebook.db):
+            self._gradebook.update_or_create_student(student)
+            self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
+            stored = self._save_grades(student, notebook, keep_manual)
         self._write(self.autograded(student), notebook, text)
         return stored
 
@@ -129,7 +130,7 @@ class Store:
         return manual
 
     def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> Stored:
-        """What nbgrader's SaveAutoGrades and AssignLatePenalties do, in one transaction."""
+        """What nbgrader's SaveAutoGrades and AssignLatePenalties do."""
         cells = {cell.metadata.nbgrader["grade_id"]: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
         saved = self._submitted_notebook(student)
         manual = {} if keep_manual else self._take_back_manual(saved)
@@ -144,7 +145,7 @@ class Store:
         self._gradebook.db.flush()
         self._gradebook.db.refresh(saved)
         saved.late_submission_penalty = self._late_penalty(student, saved)
-        self._gradebook.db.commit()
+        self._gradebook.db.flush()
         return Stored(saved.score, saved.max_score, manual)
 
     def _late_penalty(self, student: str, saved: Any) -> float | None:
@@ -167,6 +168,20 @@ class Store:
                 (new / name).chmod(READ_ONLY)
         shutil.rmtree(folder, ignore_errors=True)
         new.replace(folder)
+
+
+@contextmanager
+def _one_transaction(session: Any) -> Iterator[None]:
+    """Let what nbgrader's gradebook commits step by step reach the disk in one: all of a grade, or none of it."""
+    session.commit = session.flush
+    try:
+        yield
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        del session.commit
+    session.commit()
 
 
 @contextmanager
