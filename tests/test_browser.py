@@ -1,5 +1,7 @@
 """The course as a person meets it: JupyterLab in a browser. Screenshots are left in test-output/."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +128,21 @@ def test_the_formgrader_shows_every_lesson(copied: Path, browser: "Browser", tes
         for folder in sorted((PROJECT / "course").glob("*/")):
             frame.get_by_text(folder.name, exact=True).first.wait_for()
         lab.page.screenshot(path=test_output / "formgrader.png")
+
+
+def test_the_formgraders_button_grades_in_the_jail(copied: Path, browser: "Browser", test_output: Path) -> None:
+    lesson = "00-orientation"
+    shutil.copytree(copied / "course" / lesson, copied / "submitted" / "ada" / lesson)
+    with running_jupyterlab(copied, "--instructor") as address:
+        lab = Lab.shown_in(browser, address)
+        lab.open()  # logs in
+        page = lab.page
+        page.goto(f"{address}/formgrader/manage_submissions/{lesson}")
+        page.locator("tr", has_text="ada").locator(".autograde a").click()
+        page.get_by_text("Successfully autograded").wait_for()
+        page.screenshot(path=test_output / "formgrader-autograded.png")
+    graded = (copied / "journal" / f"{lesson}.jsonl").read_text().splitlines()
+    assert [json.loads(line)["entry"] for line in graded] == ["graded", "stored"]
 
 
 def first_mistake() -> Mistake:
