@@ -1,6 +1,6 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
-# make bench   measure the engine, and grading against nbgrader (OTTER=/path/to/otter: against otter-grader as well)
+# make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
 SHELL := /bin/sh
@@ -25,8 +25,9 @@ test: .venv/test.stamp
 	@sh scripts/test.sh $(ARGS)
 
 bench: .venv/test.stamp
-	@.venv/bin/python benchmarks/bench.py $(ARGS)
-	@.venv/bin/python benchmarks/grading.py
+	@.venv/bin/python benchmarks/bench.py
+	@.venv/bin/python benchmarks/models.py
+	@OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py
 
 .venv/lab.stamp: $(inputs)
 	@sh scripts/environment.sh lab

@@ -20,7 +20,7 @@ c.CourseDirectory.ignore = [
 c.ExecutePreprocessor.timeout = 600
 
 # Feedback is a page without a kernel: where an output has a widget and a picture, the picture is what can be shown.
-c.NbConvertBase.display_data_priority = [
+c.DataTypeFilter.display_data_priority = [
     "text/html",
     "text/markdown",
     "image/svg+xml",
