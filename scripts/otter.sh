@@ -12,6 +12,6 @@ if [ ! -x "$home/bin/otter" ]; then
     .venv/bin/python -m venv "$home" >&2 || exit 0
     packages=$("$home/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$packages/project.pth"
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check 'otter-grader>=6,<7' >&2 || exit 0
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check 'otter-grader>=6,<8' >&2 || exit 0
 fi
 echo "$(pwd -P)/$home/bin/otter"
