@@ -64,7 +64,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grader import CheckFailed, Config, GraderError, check, check_generation, compare_layers, load_checkpoint
+from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
 
 # %% [markdown]
@@ -716,7 +716,7 @@ for dtype in (torch.float32, torch.bfloat16):
     best = without.topk(2).values  # [20, 200, 2]
     margins = best[..., 0] - best[..., 1]
     flips = without.argmax(-1) != cached.argmax(-1)
-    print(f"{str(dtype):>14}: logits differ by at most {(without - cached).abs().max():.1e};"
+    print(f"{dtype!s:>14}: logits differ by at most {(without - cached).abs().max():.1e};"
           f" smallest margin {margins.min():.1e}; {flips.sum()} of {flips.numel():,} tokens are others")
     if flips.any():
         place = tuple(flips.nonzero()[0].tolist())
