@@ -1057,6 +1057,16 @@ axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown]
+# ### To play with
+#
+# The same sums as in your `cache_bytes`, with everything to move: choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
+
+# %% tags=["nbval-ignore-output"]
+from grader.kv_panel import kv_panel
+
+kv_panel("Qwen3 4B", context=131_072)
+
+# %% [markdown]
 # Sharing lowers the line and leaves it a line: every token still adds its bytes. The two other ideas of this course change that. Lesson 05 (MLA) keeps a sketch of the keys and values and rebuilds them. Lesson 06 (sliding windows) stops keeping tokens that are far away. Their caches answer to the same two words as yours, `append` and `length`.
 #
 # ## What changed, and why
