@@ -681,8 +681,8 @@ MODEL = Exercise(
         Case("without a cache", lambda draw: [draw.tokens(53, 2, draw.size("T", 7, 9))], {"config": SMALL}),
         model_case("prefill of 5, then one by one", SMALL, 2, [5, 1, 1]),
         model_case("a prompt in chunks of 3, 2 and 4", OTHER, 3, [3, 2, 4]),
-        model_case("prefill and decode, with new_cache", SMALL, 2, [4, 1, 2], "own cache"),
         model_case("two texts in turns, a new_cache for each", OTHER, 2, [3, 1, 2], "two texts"),
+        model_case("prefill and decode, with new_cache", SMALL, 2, [4, 1, 2], "own cache"),
         model_case("another text after a reset", SMALL, 2, [4, 1], "after a reset"),
         model_case("how many rows the blocks compute for each chunk", SMALL, 2, [5, 1, 1, 2], "rows"),
         model_case(
