@@ -39,7 +39,10 @@ def figures() -> list[Figure]:
     return [
         *found,
         Figure(
-            f"GPT-2 124M: cache for {LENGTHS[-1]:,} tokens: measured, by formula", value, "equal", measured == formula
+            f"GPT-2 124M: the cache of {LENGTHS[-1]:,} tokens: measured, by formula",
+            value,
+            "equal",
+            measured == formula,
         ),
     ]
 
