@@ -866,15 +866,14 @@ with torch.no_grad():
         austen.load_into(wrong)
         tokens = list(generate_cached(wrong, ids, 64))
         first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
-        pieces = wrong.new_cache(1, T)
-        logits = torch.cat([wrong(piece, pieces) for piece in novel.split(1, dim=1)], dim=1)[0]
-        loss = F.cross_entropy(logits[:-1], novel[0, 1:])
+        losses = [F.cross_entropy(in_chunks(wrong, novel, chunks)[0, :-1], novel[0, 1:]) for chunks in ([T], [1] * T)]
         print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
-        print(f"{'':>12}differs from token {first} on; loss on Persuasion, read one by one: {loss:.2f}\n")
+        print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
+              f" one by one {losses[1]:.2f}\n")
     print(f"loss of the right model: {F.cross_entropy(whole[0, :-1], novel[0, 1:]):.2f}")
 
 # %% [markdown]
-# A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: sentences, in the right style, a little repetitive, as the right model is. Nothing but a comparison shows it, and the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss, because then the cache is never asked.
+# A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: words, in the right style, repetitive, as the right model is too. A comparison shows it, or the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss: then the cache gives back just what was put in.
 #
 # GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
