@@ -27,6 +27,7 @@ test: .venv/test.stamp
 bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/bench.py
 	@.venv/bin/python benchmarks/models.py
+	@.venv/bin/python benchmarks/caches.py
 	@OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py
 
 .venv/lab.stamp: $(inputs)

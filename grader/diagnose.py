@@ -125,7 +125,9 @@ def _describe_dtype(got: Tensor, want: Tensor) -> str:
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
     if got.ndim == 0:
         off = int(got - want)
-        return f"it is {abs(off):,} too {'high' if off > 0 else 'low'} ({100 * off / max(1, abs(int(want))):+.2g} %)"
+        share = 100 * off / max(1, abs(int(want)))
+        digits = f"{share:+.2g}" if abs(share) < 99.5 else f"{share:+,.0f}"
+        return f"it is {abs(off):,} too {'high' if off > 0 else 'low'} ({digits} %)"
     return _wrong_places(got, want, context)
 
 

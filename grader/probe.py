@@ -380,7 +380,7 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
     output = _module_output(_use(task, module, *args))
     again = copied(output)
-    if not task.differentiable or case.dtype != torch.float32:
+    if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
         return again, ()
     own = dict(module.named_parameters())
     frozen = tuple(name for name in case.weights if name not in own or not own[name].requires_grad)

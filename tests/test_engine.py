@@ -261,7 +261,9 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
             yield 1
 
     assert "1 of 1 cases right" in told(lambda: 7)
-    assert "It is 2 too high" in told(lambda: 9)
+    assert "It is 2 too high (+29 %)" in told(lambda: 9)
+    assert "It is 693 too high (+9,900 %)" in told(lambda: 700)
+    assert "It is 7 too low (-100 %)" in told(lambda: 0)
     assert "did not stop" in told(endless)
     assert "it returned None" in told(lambda: None).replace("It", "it")
     assert "it returned a str" in told(lambda: "7").replace("It", "it")
@@ -728,3 +730,34 @@ def test_a_module_is_driven_with_its_weights_and_must_not_keep_what_a_run_left()
 
     assert examine(recorded(exercise), "toy.adds_up", Fresh).right
     assert not examine(recorded(exercise), "toy.adds_up", AddsUp).right
+
+
+def count_or_call(module: nn.Module, x: Tensor, look: str) -> Tensor:
+    return module(x) if look == "result" else torch.tensor(len(x))
+
+
+def test_no_gradient_is_asked_of_a_count() -> None:
+    class Scale(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(dim))
+
+        def forward(self, x: Tensor, look: str = "") -> Tensor:
+            return torch.tensor(len(x)) if look == "count" else x * self.weight
+
+    class WithoutGradient(Scale):
+        def forward(self, x: Tensor, look: str = "") -> Tensor:
+            return super().forward(x, look).detach()
+
+    exercise = Exercise(
+        name="toy.scale",
+        solution="Scale",
+        reference=Scale,
+        drive=count_or_call,
+        cases=[
+            Case(look, lambda draw, look=look: [draw.normal(3, 4), look], {"dim": 4}) for look in ("result", "count")
+        ],
+    )
+    assert examine(recorded(exercise), "toy.scale", Scale).right
+    verdict = examine(recorded(exercise), "toy.scale", WithoutGradient)
+    assert [case.right for case in verdict.cases] == [False, True]

@@ -416,7 +416,7 @@ def generate_without_cache(model: Any, ids: Tensor, max_new_tokens: int, eos_tok
 
 def test_lesson_01s_generate_writes_the_right_tokens_and_is_told_that_it_works_too_much() -> None:
     text = told("kv_cache.generate", generate_without_cache)
-    assert "3 of 5 cases right" in text
+    assert "4 of 6 cases right" in text
     assert "the whole text is computed again at every step" in text
 
 
@@ -437,7 +437,7 @@ def test_a_model_that_computes_everything_again_is_rejected_by_its_work_alone() 
     exercise = SOLVED.exercises["kv_cache.model"]
     verdict = SOLVED.verdict_on(ModelThatReadsAgain, exercise)
     wrong = [case.name for case in verdict.cases if not case.right]
-    assert "how many rows the blocks compute for each chunk" in wrong
+    assert "how many rows all blocks compute together" in wrong
     assert not [name for name in wrong if "rows" not in name and "room" not in name]
     assert "the cache is kept, and everything is computed again" in told("kv_cache.model", ModelThatReadsAgain)
 

@@ -182,21 +182,24 @@ def use_cache(made: Any, kv: Tensor, capacity: int, chunks: list[int], look: str
             contents.clear()
             continue
         k, v = kv[:, :, :, start : start + size].clone()
-        refused = 0
+        refused, given = 0, None
         if look in ("refusals", "after refusals"):
             try:
-                keys, values = cache.append(k, v)
+                given = cache.append(k, v)
             except NotImplementedError:
                 raise
             except Exception as error:
                 named = isinstance(error, ValueError) and re.search(rf"\b{capacity}\b", str(error))
                 refused = 1 if named else 2 if isinstance(error, ValueError) else 3
         else:
-            keys, values = cache.append(k, v)
+            given = cache.append(k, v)
         start += 0 if refused else size
         lengths.append(int(cache.length))
         codes += [refused, int(cache.length)]
         if not refused:
+            if not isinstance(given, tuple | list | Tensor) or len(given) != 2:
+                raise TypeError(f"append gave back a {type(given).__name__}; two tensors belong there: keys, values")
+            keys, values = given
             k.zero_(), v.zero_()  # a cache that only remembers the caller's tensors loses its contents
             contents.append(torch.cat([keys, values], dim=-1).clone())
             kept.append((keys, values))
@@ -207,6 +210,8 @@ def use_cache(made: Any, kv: Tensor, capacity: int, chunks: list[int], look: str
     if look == "copies":
         first = kept[0]
         return [int(tensor.data_ptr() != first[i].data_ptr()) for pair in kept[1:] for i, tensor in enumerate(pair)]
+    if not contents:
+        raise ValueError("no append was accepted")
     return contents[-1] if look in ("after a reset", "after refusals") else torch.cat(contents, dim=2)
 
 
@@ -397,11 +402,22 @@ CACHE = Exercise(
             "        self.keys.zero_()\n",
         ),
         Mistake(
-            "the memory grows at every append, and all that is in it is copied",
-            "The room was taken in __init__. Does your append make new tensors?",
+            "everything in the cache is copied at every append",
+            "The room was taken in __init__. Which of your lines makes a new tensor: cat, stack, clone?",
             "self.keys[:, :, self.length : end] = k\n        self.values[:, :, self.length : end] = v",
             "self.keys = torch.cat([self.keys[:, :, : self.length], k, self.keys[:, :, end:]], dim=2)\n"
             "        self.values = torch.cat([self.values[:, :, : self.length], v, self.values[:, :, end:]], dim=2)",
+        ),
+        Mistake(
+            "the cache grows with every append, whatever its capacity is",
+            "Appending with cat is right in its contents, copies all of them every time, and never refuses. The room"
+            " was taken in __init__.",
+            "        if end > capacity:\n"
+            '            raise ValueError(f"there is room for {capacity} tokens in this cache, and now there would be {end}")\n'
+            "        self.keys[:, :, self.length : end] = k\n"
+            "        self.values[:, :, self.length : end] = v\n",
+            "        self.keys = torch.cat([self.keys[:, :, : self.length], k], dim=2)\n"
+            "        self.values = torch.cat([self.values[:, :, : self.length], v], dim=2)\n",
         ),
         Mistake(
             "copies are given back",
@@ -416,13 +432,16 @@ CACHE = Exercise(
 # Attention
 
 
-def attend_in_chunks(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
-    """Attention's results for x [B, T, D], given in chunks, with a cache of the check's own; without one for no chunks."""
+def attend_in_chunks(module: Any, x: Tensor, chunks: list[int], look: str = "result") -> Tensor:
+    """Attention's results for x [B, T, D], given in chunks, with a cache of the check's own; without one for no chunks.
+
+    look: "appended" gives how many tokens were appended to the cache in all, "rows" how many went through c_attn.
+    """
 
     class Memory:
         def __init__(self) -> None:
             self.keys = self.values = torch.zeros(0)
-            self.length = 0
+            self.length, self.appended = 0, 0
 
         def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             wanted = [len(x), module.num_heads, size, module.head_dim]
@@ -432,27 +451,36 @@ def attend_in_chunks(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
             self.keys = torch.cat([self.keys, k], dim=2) if self.length else k
             self.values = torch.cat([self.values, v], dim=2) if self.length else v
             self.length = self.keys.shape[2]
+            self.appended += size
             return self.keys, self.values
 
     if not chunks:
         return module(x)
-    memory, start, seen = Memory(), 0, []
+    memory, start, seen, rows = Memory(), 0, [], []
+    hook = module.c_attn.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1]))
     for size in chunks:
         seen.append(module(x[:, start : start + size], memory))
+        if not isinstance(seen[-1], Tensor):
+            raise TypeError(f"forward returned a {type(seen[-1]).__name__}; return the tensor alone")
         start += size
-    return torch.cat(seen, dim=1)
+    hook.remove()
+    if look == "result":
+        return torch.cat(seen, dim=1)
+    return torch.tensor(memory.appended if look == "appended" else sum(rows) or start)
 
 
-def call_attention(module: nn.Module, x: Tensor, chunks: list[int]) -> Tensor:
+def call_attention(module: nn.Module, x: Tensor, chunks: list[int], look: str = "result") -> Tensor:
+    if look != "result":
+        return torch.tensor(sum(chunks))
     mask = create_causal_mask(config=module.config, inputs_embeds=x, attention_mask=None, cache=None)
     return module(x, attention_mask=mask)[0]
 
 
-def attention_case(name: str, config: dict[str, Any], chunks: list[int], **more: Any) -> Case:
-    length = sum(chunks) or 7
-    return Case(
-        name, lambda d: [d.normal(d.size("B", 2, 3), length, config["n_embd"]), chunks], {"config": config}, **more
-    )
+def attention_case(name: str, config: dict[str, Any], chunks: list[int], *look: str, **more: Any) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return draw.normal(draw.size("B", 2, 3), sum(chunks) or 7, config["n_embd"]), chunks, *look
+
+    return Case(name, draw_args, {"config": config}, **more)
 
 
 ATTENTION = Exercise(
@@ -470,6 +498,8 @@ ATTENTION = Exercise(
         attention_case("prefill of 5, then two tokens one by one", SMALL, [5, 1, 1]),
         attention_case("a prompt in chunks of 2, 4 and 3", OTHER, [2, 4, 3]),
         attention_case("one by one from the start", OTHER, [1] * 6),
+        attention_case("how many tokens are appended to the cache in all", SMALL, [4, 1, 2], "appended"),
+        attention_case("how many rows are computed in all", SMALL, [4, 1, 2], "rows"),
         attention_case("bfloat16", SMALL, [4, 1, 3], dtype=torch.bfloat16),
     ],
     mistakes=[
@@ -505,10 +535,26 @@ ATTENTION = Exercise(
             "later = 2 + k.shape[2] - T",
         ),
         Mistake(
-            "the cache is filled and never read, or not used at all",
-            "Does a token of the second chunk know anything of the first? append gives something back.",
+            "the cache is filled and never read",
+            "append gives something back. What happens to it in your code?",
             "k, v = cache.append(k, v)",
             "cache.append(k, v)",
+        ),
+        Mistake(
+            "the cache is not used at all",
+            "Does a token of the second chunk know anything of the first?",
+            "if cache is not None:",
+            "if False:",
+        ),
+        Mistake(
+            "old tokens are kept as x and computed again",
+            "The result is right. How many rows go through c_attn for one new token?",
+            "        q, k, v = self.c_attn(x).split(D, dim=-1)  # 3 x [B, T, D]\n",
+            "        if cache is not None:\n"
+            "            self.kept = torch.cat([self.kept, x], dim=1) if cache.length else x\n"
+            "            cache.length += T\n"
+            "            return self.forward(self.kept)[:, -T:]\n"
+            "        q, k, v = self.c_attn(x).split(D, dim=-1)\n",
         ),
         Mistake(
             "keys and values are appended twice",
@@ -606,19 +652,13 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "lo
         return run(ids, [Memory() for _ in module.h], chunks)
     if look == "own cache":
         return run(ids, module.new_cache(len(ids), 40), chunks)
-    if look == "rows":  # how many rows the blocks compute for each chunk
+    if look == "rows":  # how many rows the blocks compute in all
         rows: list[int] = []
-        hooks = [
-            block.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for block in module.h
-        ]
-        cache, found = module.new_cache(len(ids), 40), []
-        for piece in ids.split(chunks, dim=1):
-            rows.clear()
-            module(piece, cache)
-            found.append(sum(rows))
+        hooks = [b.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for b in module.h]
+        run(ids, module.new_cache(len(ids), 40), chunks)
         for hook in hooks:
             hook.remove()
-        return torch.tensor(found)
+        return torch.tensor(sum(rows))
     if look == "two texts":  # in turns, each with its own cache
         caches, seen = [module.new_cache(1, 40) for _ in ids], [[] for _ in ids]
         for pieces in zip(*(text[None].split(chunks, dim=1) for text in ids), strict=True):
@@ -651,7 +691,7 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "lo
 def call_model(module: Any, ids: Tensor, chunks: Any = None, look: str = "logits") -> Tensor:
     """transformers' GPT-2 on the whole text at once, without a cache."""
     if look == "rows":
-        return torch.tensor(chunks) * module.config.n_layer
+        return torch.tensor(sum(chunks) * module.config.n_layer)
     if look == "refusals":
         return torch.tensor([0, 1, 0, 1])
     return module(input_ids=ids, use_cache=False).logits
@@ -684,7 +724,7 @@ MODEL = Exercise(
         model_case("two texts in turns, a new_cache for each", OTHER, 2, [3, 1, 2], "two texts"),
         model_case("prefill and decode, with new_cache", SMALL, 2, [4, 1, 2], "own cache"),
         model_case("another text after a reset", SMALL, 2, [4, 1], "after a reset"),
-        model_case("how many rows the blocks compute for each chunk", SMALL, 2, [5, 1, 1, 2], "rows"),
+        model_case("how many rows all blocks compute together", SMALL, 2, [5, 1, 1, 2], "rows"),
         model_case(
             "room for n_positions, for one more; 6 tokens in 6 places, one more (1: refused)",
             OTHER,
@@ -824,7 +864,7 @@ MODEL = Exercise(
 # Generation
 
 
-def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, look: str) -> list[int]:
+def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, look: str) -> Any:
     """The tokens that `generate` writes with a toy model that has a cache; or how many rows it computes for them."""
 
     class CachedToy(nn.Module):
@@ -863,13 +903,13 @@ def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, 
 
     model = CachedToy().eval()
     written = [int(token) for token in generate(model, ids, new_tokens, end)]
-    return written if look == "tokens" else [model.rows, model.without_room]
+    return {"tokens": written, "rows": model.rows, "no room": model.without_room}[look]
 
 
 def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, look: str) -> Any:
     """transformers' generate on the toy model, without a cache; each token but the last is read once."""
     written = reference_generate(toy, ids, new_tokens, end)
-    return written if look == "tokens" else [ids.shape[1] + len(written) - 1, 0]
+    return {"tokens": written, "rows": ids.shape[1] + len(written) - 1, "no room": 0}[look]
 
 
 def generation_case(
@@ -899,8 +939,9 @@ GENERATE = Exercise(
     cases=[
         generation_case("8 new tokens", 5, 8, "tokens"),
         generation_case("stops at the end token", 4, 9, "tokens", stops=True),
-        generation_case("rows computed, and rows without room in the cache", 6, 7, "rows"),
+        generation_case("how many rows the model computes in all", 6, 7, "rows"),
         generation_case("the same where an end token comes", 7, 8, "rows", stops=True),
+        generation_case("how many rows find no room in the cache", 6, 7, "no room"),
         generation_case("up to the model's last position", 5, 8, "tokens", n_positions=12),
     ],
     mistakes=[
@@ -946,8 +987,22 @@ GENERATE = Exercise(
         Mistake(
             "the last token is read as well, though nothing comes after it",
             "Count the model's calls for max_new_tokens = 1.",
-            "        token = ids.item()\n        yield token\n",
-            "        token = ids.item()\n        if _ == max_new_tokens - 1: model(ids, cache)\n        yield token\n",
+            "    cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)\n"
+            "    for _ in range(max_new_tokens):\n"
+            "        logits = model(ids, cache)  # [1, T, vocab_size]; T is 1 after the first step\n"
+            "        ids = logits[:, -1].argmax(dim=-1, keepdim=True)  # [1, 1]\n"
+            "        token = ids.item()\n"
+            "        yield token\n"
+            "        if token == eos_token_id:\n"
+            "            return\n",
+            "    cache = model.new_cache(1, min(ids.shape[1] + max_new_tokens, model.config.n_positions))\n"
+            "    logits = model(ids, cache)\n"
+            "    for _ in range(max_new_tokens):\n"
+            "        ids = logits[:, -1].argmax(dim=-1, keepdim=True)\n"
+            "        yield ids.item()\n"
+            "        if ids.item() == eos_token_id:\n"
+            "            return\n"
+            "        logits = model(ids, cache)\n",
         ),
         Mistake(
             "the cache has room for the prompt only",

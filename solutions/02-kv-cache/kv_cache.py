@@ -573,7 +573,7 @@ for new, old in ((4, 0), (3, 4), (1, 6)):
     print(f"{new} new after {old}: {'wrong' if largest_error(new, old) > 1e-5 else 'the same'}")
 
 # %% [markdown]
-# Prefill is right, so a test of the first token passes. In decode a new token sees only the *first* token of the text, and everything it writes is grammatical: the model still speaks, it only remembers nothing. This has happened with real programs.
+# Prefill is right, so a test of the first token passes. In decode a new token sees the *first* token of the text and nothing else, not even itself. Further down you will see what a model writes that way.
 #
 # The block hands the cache on, and does nothing else that is new:
 
@@ -808,6 +808,73 @@ if importlib.util.find_spec("transformers"):
     print(f"{same} of {tokens} tokens are those that transformers writes with its DynamicCache")
 
 # %% [markdown]
+# ### Three wrong caches
+#
+# Each of these programs raises no error, and gets the first new token right: the prompt is read at once, so nothing can go wrong yet. Then they differ.
+#
+# - *upper left*: the mask is lined up with the upper left corner. For a single new token that leaves the first key alone.
+# - *never read*: the cache is filled, and attention goes on with the new keys only.
+# - *from 0*: the positions begin at 0 again in every call.
+#
+# **Predict:** which of them write nonsense, and which could pass for right?
+
+# %% tags=["nbval-ignore-output"]
+class UpperLeft(KVCache):
+    """Gives a single new token what such a mask would leave: the first key and value."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        seen = super().append(k, v)
+        return tuple(t[:, :, :1] for t in seen) if k.shape[2] == 1 else seen
+
+
+class NeverRead(KVCache):
+    """Is filled, and gives back what it was given."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        super().append(k, v)
+        return k, v
+
+
+class FromZero(nn.Embedding):
+    """A table of positions that begin at 0 in every call."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions - positions[0])
+
+
+class WrongGPT2(CachedGPT2):
+    """GPT-2 with another cache, or another table of positions."""
+
+    def __init__(self, config: Config, cache: type = KVCache, table: type = nn.Embedding):
+        super().__init__(config)
+        self.cache, self.wpe = cache, table(config.n_positions, config.n_embd)
+
+    def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
+        layers = super().new_cache(batch, capacity)
+        for layer in layers:
+            layer.__class__ = self.cache  # the same memory, another append
+        return layers
+
+
+opening = "It is a truth universally acknowledged, that"
+ids = encode(opening)
+right = list(generate_cached(model, ids, 64))
+print(f"     right: {austen.tokenizer.decode(right[:40])!r}\n")
+with torch.no_grad():
+    for name, change in (("upper left", {"cache": UpperLeft}), ("never read", {"cache": NeverRead}), ("from 0", {"table": FromZero})):
+        wrong = WrongGPT2(austen.config, **change).eval()
+        austen.load_into(wrong)
+        tokens = list(generate_cached(wrong, ids, 64))
+        first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
+        losses = [F.cross_entropy(in_chunks(wrong, novel, chunks)[0, :-1], novel[0, 1:]) for chunks in ([T], [1] * T)]
+        print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
+        print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
+              f" one by one {losses[1]:.2f}\n")
+    print(f"loss of the right model: {F.cross_entropy(whole[0, :-1], novel[0, 1:]):.2f}")
+
+# %% [markdown]
+# A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: words, in the right style, repetitive, as the right model is too. A comparison shows it, or the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss: then the cache gives back just what was put in.
+#
 # GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
 # %% tags=["nbval-ignore-output"]
@@ -916,7 +983,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown]
-# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock says the same, a little less sharply: a single row is dear and further rows are cheap, so one token at the end of a long text takes as long as a prompt of a few tokens, and never as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
+# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a few perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
 
 # %% [markdown]
 # ## Memory
@@ -1040,7 +1107,7 @@ for shared in (1, 2, 4, 8, 32):
     print(f"{name:>34}: {size / 1e9:6.2f} GB")
 
 # %% [markdown]
-# 17.18 to 4.29 GB with four to a group. The talk's chart is for another model, of 48 layers, 2,048 wide, with 24 heads, and goes to 131,072 tokens (2,048 is not divisible by 24, so its authors must have counted the width as a whole, and so does this cell):
+# 17.18 to 4.29 GB with four to a group. The talk's chart is for another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. (2,048 is not divisible by 24; whoever drew it must have taken the width as a whole, and so does this cell.)
 
 # %% tags=["nbval-ignore-output"]
 contexts = [16_384 * n for n in range(9)]
@@ -1067,7 +1134,7 @@ from grader.kv_panel import kv_panel
 kv_panel("Qwen3 4B", context=131_072)
 
 # %% [markdown]
-# Sharing lowers the line and leaves it a line: every token still adds its bytes. The two other ideas of this course change that. Lesson 05 (MLA) keeps a sketch of the keys and values and rebuilds them. Lesson 06 (sliding windows) stops keeping tokens that are far away. Their caches answer to the same two words as yours, `append` and `length`.
+# With two: 4.83 GB. Sharing lowers the line and leaves it a line: every token still adds its bytes. The two other ideas of this course change that. Lesson 05 (MLA) keeps a sketch of the keys and values and rebuilds them. Lesson 06 (sliding windows) stops keeping tokens that are far away. Their caches answer to the same two words as yours, `append` and `length`.
 #
 # ## What changed, and why
 #
@@ -1101,7 +1168,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>Which mistake is right in prefill, raises no error in decode, and still writes sentences?</summary>
 #
-# The mask of lesson 01, lined up at the upper left; and the position that begins again at 0. In both the first token after the prompt is right.
+# The position that begins again at 0 in every call. The first token after the prompt is right, the others sound right. (The mask lined up at the upper left is right in prefill too, but what it writes is nonsense.)
 # </details>
 #
 # <details><summary>Which mistake changes no output at all?</summary>

@@ -331,7 +331,7 @@ def use_ring(made: Any, kv: Tensor, window: int, chunks: list[int], look: str) -
         start += size
         lengths.append(int(cache.length))
         bytes_held = sum(memory(cache, {}).values())
-        held.append(max(0, -(-(bytes_held - 64 * window - 1024) // a_token) - window))  # a few numbers more are no token
+        held.append(int(bytes_held - 64 * window - 1024 > window * a_token))  # a few numbers more are no token
     return {"contents": lambda: torch.cat(contents, dim=2), "lengths": lambda: lengths, "held": lambda: held}[look]()
 
 
@@ -390,7 +390,7 @@ ROLLING_CACHE = Exercise(
         ring_case("a window of 1", 1, [2, 1, 1, 3], "contents"),
         ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], "lengths"),
         ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3], "contents"),
-        ring_case("for how many tokens more than 4 it holds memory", 4, [2, 19, 1, 1, 7], "held"),
+        ring_case("whether it holds memory for more than 4 tokens (1: yes)", 4, [19, 1, 1, 7], "held"),
         ring_case("bfloat16", 4, [3, 5, 1, 1], "contents", torch.bfloat16),
     ],
     mistakes=[
@@ -853,13 +853,15 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "ve
         return torch.cat([module(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
     def too_many(cache: Any, batch: int, capacity: int) -> list[int]:
-        """For how many tokens more than it needs each layer's cache holds memory; -1 where it is too few."""
+        """For how many tokens more than it needs each layer's cache holds memory."""
         config, found = module.config, []
-        a_token = 2 * batch * config.num_key_value_heads * config.head_dim
+        a_token = 2 * batch * config.num_key_value_heads * config.head_dim * module.embed_tokens.weight.element_size()
         for layer, kind in zip(cache, kinds, strict=True):
             need = capacity if kind == "full_attention" else min(config.sliding_window, capacity)
-            tensors = [thing for thing in vars(layer).values() if isinstance(thing, torch.Tensor)]
-            stores = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // t.element_size() for t in tensors}
+            things = [part for t in vars(layer).values() for part in (t if isinstance(t, (tuple, list)) else [t])]
+            stores = {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in things if torch.is_tensor(t)
+            }
             found.append(-(-sum(stores.values()) // a_token) - need)
         return found
 
@@ -896,7 +898,9 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "ve
                 found += [max(0, n) for n in too_many(cache, batch, capacity)]
         return torch.tensor(found)
     rows: list[int] = []
-    hooks = [layer.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for layer in module.layers]
+    hooks = [
+        layer.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for layer in module.layers
+    ]
     cache, counts = module.new_cache(batch, length), []
     for piece in ids.split(chunks, dim=1):
         rows.clear()
@@ -944,16 +948,22 @@ MODEL = Exercise(
     renamed=learners_name,
     cases=[
         Case("without a cache", lambda draw: [draw.tokens(47, 2, draw.size("T", 11, 9))], {"config": SMALL}),
+        model_case("two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], "two texts"),
         model_case("a prompt of 7, then one by one", SMALL, 2, [7, 1, 1, 1]),
         model_case("7 layers, chunks of 2, 5, 3 and 1", SEVEN_LAYERS, 3, [2, 5, 3, 1]),
         model_case("a full layer first, one by one from the start", FULL_FIRST, 2, [1] * 9),
         model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 4, 1], "more room"),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
         model_case("another text after a reset", SMALL, 2, [6, 1, 2], "after a reset"),
-        model_case("two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], "two texts"),
-        model_case("for how many tokens too many each layer holds memory", SMALL, 2, [9, 1, 4], "memory"),
+        model_case(
+            "for how many tokens too many each layer holds memory, in bfloat16",
+            SMALL,
+            2,
+            [9, 1, 4],
+            "memory",
+            dtype=torch.bfloat16,
+        ),
         model_case("how many rows the layers compute for each chunk", SMALL, 2, [6, 1, 2], "rows"),
-        model_case("bfloat16", SMALL, 2, [6, 1, 3, 1], dtype=torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -1111,7 +1121,9 @@ MODEL = Exercise(
 # Generation
 
 
-def watch_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str) -> list[int]:
+def watch_generation(
+    generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str
+) -> list[int]:
     """The tokens written with a toy model that has a cache; or the sizes of the pieces that it was given."""
 
     class Watched(nn.Module):
@@ -1312,7 +1324,9 @@ BYTES = Exercise(
     points=4,
     cases=[
         bytes_case("the talk's model at 131,072 tokens", TALK, 131_072),
-        bytes_case("the same with 4 query heads for each key and value head", TALK | {"num_key_value_heads": 8}, 131_072),
+        bytes_case(
+            "the same with 4 query heads for each key and value head", TALK | {"num_key_value_heads": 8}, 131_072
+        ),
         bytes_case("Gemma 3 270M, one token", GEMMA_270M, 1),
         bytes_case("Gemma 3 270M, 3 texts of 400 tokens in float32", GEMMA_270M, 400, 3, 4),
         bytes_case("4 layers in an order of their own", SMALL | {"layer_types": [FULL, SLIDING, FULL, FULL]}, 9, 2),
