@@ -783,19 +783,19 @@ def test_the_goldens_leave_the_window() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("real", "prompt"),
+    ("real", "prompt", "tokens"),
     [
-        ("austen", "It is a truth universally acknowledged"),
-        ("austen", "Anne"),
-        ("gemma", "The capital of France is"),
-        ("gemma", "def add(a, b):"),
+        ("austen", "It is a truth universally acknowledged", 64),
+        ("austen", "Anne", 64),
+        ("gemma", "The capital of France is", 64),
+        ("gemma", "def add(a, b):", 16),
     ],
     indirect=["real"],
 )
-def test_64_greedy_tokens_are_those_of_transformers(real: Any, prompt: str) -> None:
+def test_greedy_tokens_are_those_of_transformers(real: Any, prompt: str, tokens: int) -> None:
     checkpoint, model, theirs = real
     ids = ids_of(checkpoint, prompt)
-    assert list(SOLVED.solutions["generate"](model, ids, 64)) == written_by_transformers(theirs, ids, 64)
+    assert list(SOLVED.solutions["generate"](model, ids, tokens)) == written_by_transformers(theirs, ids, tokens)
 
 
 @pytest.mark.slow
