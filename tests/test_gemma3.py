@@ -621,6 +621,19 @@ def test_the_layer_comparison_finds_a_planted_bug(part: str, forward: Callable[.
     assert report.culprit is not None and report.culprit.path == part
 
 
+def test_the_layer_comparison_sees_every_wrong_program_of_the_lessons_table() -> None:
+    """What the notebook says of its table of effects: its cell is run, and each of its changes compared."""
+    cells = SOLVED.solutions  # not a copy: some changes are made to what the model's own globals are
+    source = cell_that_defines("table_of_effects").split("\ntable_of_effects(")[0]
+    exec(source, cells)
+    model, recorded = cells["CausalLM"], trace()
+    assert len(cells["WRONG"]) == 12 and cells["WRONG"].pop("nothing") is None
+    for name, change in cells["WRONG"].items():
+        with change:
+            assert not layer_report(model, recorded).ok, name
+    assert layer_report(model, recorded).ok
+
+
 @pytest.mark.parametrize(
     ("wrong", "part", "reason"),
     [
@@ -773,6 +786,15 @@ def test_trained_weights_give_the_references_logits(real: Any) -> None:
     ids = torch.randint(checkpoint.config.vocab_size, (2, 40))
     with torch.no_grad():
         assert torch.equal(model(ids), theirs(input_ids=ids, use_cache=False).logits)
+
+
+def test_austen_gemma3_ships_with_three_generations_of_64_tokens() -> None:
+    shipped = load_checkpoint("austen-gemma3")
+    assert shipped.source == "shipped"
+    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) <= 5_000_000
+    assert [golden.n_tokens for golden in shipped.goldens] == [64, 64, 64]
+    assert [golden.prompt for golden in shipped.goldens] == list(shipped.entry.record_prompts)
+    assert sum(tensor.numel() for tensor in shipped.state_dict().values()) == shipped.entry.parameters
 
 
 def test_the_goldens_leave_the_window() -> None:
