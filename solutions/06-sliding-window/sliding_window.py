@@ -151,7 +151,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
+        hidden = F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)  # [B, T, intermediate_size]
         return self.down_proj(hidden)
 
 
@@ -159,8 +159,8 @@ class MLP(nn.Module):
 class RotaryEmbedding(nn.Module):
     """RoPE's table for each kind of layer. It has no weights.
 
-    theta of "full_attention" and of "sliding_attention": config.rope_parameters[kind]["rope_theta"]; without
-    rope_parameters in the config, rope_theta and rope_local_base_freq. Channels of a head: config.head_dim.
+    theta of "full_attention" and of "sliding_attention": config.rope_parameters[kind]["rope_theta"]; where
+    the config has no rope_parameters, rope_theta and rope_local_base_freq. A head has config.head_dim channels.
     positions: [T] int64, layer_type: str -> [2, T, head_dim] float32: cosines, sines.
     transformers: Gemma3RotaryEmbedding.
     """
@@ -171,7 +171,8 @@ class RotaryEmbedding(nn.Module):
         if "rope_parameters" in config:
             self.thetas = {kind: rope["rope_theta"] for kind, rope in config.rope_parameters.items()}
         else:
-            self.thetas = {"full_attention": config.rope_theta, "sliding_attention": config.rope_local_base_freq}
+            full, sliding = config.rope_theta, config.rope_local_base_freq
+            self.thetas = {"full_attention": full, "sliding_attention": sliding}
 
     def forward(self, positions: Tensor, layer_type: str) -> Tensor:
         return rope_table(positions, self.head_dim, self.thetas[layer_type])
@@ -179,10 +180,10 @@ class RotaryEmbedding(nn.Module):
 
 # %% given="04-gemma3 gemma3.mask" jupyter={"source_hidden": true}
 def visible(length: int, window: int | None = None) -> Tensor:
-    """Which keys each query may look at: itself and earlier tokens, with a window no more than `window` in all.
+    """Which keys each query may look at: itself and earlier tokens; with a window, `window` tokens in all.
 
-    -> [length, length] bool; row: query, column: key. transformers: masking_utils.py, create_causal_mask and
-    create_sliding_window_causal_mask.
+    -> [length, length] bool; row: query, column: key. transformers: masking_utils.py, create_causal_mask
+    and create_sliding_window_causal_mask.
     """
     positions = torch.arange(length)
     distance = positions[:, None] - positions[None, :]  # [T, T]: how far the key is behind the query
@@ -194,10 +195,10 @@ def visible(length: int, window: int | None = None) -> Tensor:
 
 # %% given="04-gemma3 gemma3.attention"
 class Attention(nn.Module):
-    """Self-attention with grouped queries, normalised queries and keys, RoPE, and the mask that it is given.
+    """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
 
-    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over config.head_dim with
-    config.rms_norm_eps. Scores are multiplied by config.query_pre_attn_scalar ** -0.5.
+    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over config.head_dim
+    with config.rms_norm_eps. Scores are multiplied by config.query_pre_attn_scalar ** -0.5.
     x: [B, T, D], table: [2, T, head_dim], mask: [T, T] bool, True where a key may be seen -> [B, T, D].
     transformers: Gemma3Attention.
     """
@@ -221,7 +222,7 @@ class Attention(nn.Module):
         k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
         v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
         q, k = apply_rope(q, table), apply_rope(k, table)
-        k, v = (t[:, :, None].expand(-1, -1, self.group, -1, -1).flatten(1, 2) for t in (k, v))  # [B, H, T, head_dim]
+        k, v = (t[:, :, None].expand(-1, -1, self.group, -1, -1).flatten(1, 2) for t in (k, v))  # KV -> H heads
         scores = (q @ k.transpose(-2, -1)) * self.scale  # [B, H, T, T]
         scores = scores.masked_fill(~mask, float("-inf"))
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
@@ -231,7 +232,7 @@ class Attention(nn.Module):
 
 # %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true}
 class DecoderLayer(nn.Module):
-    """One layer: attention, then the MLP; each between two norms, and what the second norm gives is added to x.
+    """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
 
     Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
     post_feedforward_layernorm; the norms with config.rms_norm_eps.
@@ -258,8 +259,8 @@ class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
     Parts: embed_tokens (ScaledEmbedding), layers (nn.ModuleList of DecoderLayer), norm.
-    Layer i is of kind layer_types(config)[i]: "sliding_attention" has a window of config.sliding_window tokens,
-    "full_attention" none; each kind has its own rotations. Token t of the text has position t.
+    Layer i is of kind layer_types(config)[i]: "sliding_attention" has a window of config.sliding_window
+    tokens, "full_attention" none; each kind has its own rotations. Token t of the text has position t.
     ids: [B, T] int64 -> [B, T, D]. transformers: Gemma3TextModel.
     """
 
@@ -285,8 +286,8 @@ class Model(nn.Module):
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
-    Parts: model (Model), lm_head (nn.Linear without bias). The head's weight is the embedding's, the same Parameter
-    under two names, unless config.tie_word_embeddings is there and false.
+    Parts: model (Model), lm_head (nn.Linear without bias). The head's weight is the embedding's, the same
+    Parameter under two names, unless config.tie_word_embeddings is there and false.
     ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Gemma3ForCausalLM.
     """
 
