@@ -1140,7 +1140,7 @@ def watch_generation(
                 def length(self) -> int:
                     return self.ids.shape[1]
 
-            self.rooms.append(capacity)
+            self.rooms += [batch, capacity]
             return [Text()]
 
         def forward(self, new: Tensor, cache: Any = None) -> Tensor:
@@ -1161,7 +1161,7 @@ def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: in
     length = ids.shape[1]
     pieces = [*[chunk] * (length // chunk), *([length % chunk] if length % chunk else [])]
     if look == "room":
-        return [length + new_tokens - 1]
+        return [1, length + new_tokens - 1]
     return written if look == "tokens" else pieces + [1] * (len(written) - 1)
 
 
@@ -1193,7 +1193,7 @@ GENERATE = Exercise(
         generation_case("the pieces that the model is given", 11, 5, 4, "pieces"),
         generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, "pieces", stops=True),
         generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, "pieces"),
-        generation_case("for how many tokens a cache is made", 7, 6, 3, "room"),
+        generation_case("for how many texts and tokens a cache is made", 7, 6, 3, "room"),
     ],
     mistakes=[
         Mistake(

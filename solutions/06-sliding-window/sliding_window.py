@@ -751,7 +751,7 @@ class CachedModel(Model):
         """
         ### BEGIN SOLUTION
         config, weight, window = self.config, self.embed_tokens.weight, self.config.sliding_window
-        caches: list[KVCache | RollingCache] = []
+        caches = []
         for kind in layer_types(config):
             rolls = kind == "sliding_attention" and window < capacity
             cache, tokens = (RollingCache, window) if rolls else (KVCache, capacity)
