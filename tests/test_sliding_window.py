@@ -566,6 +566,25 @@ def test_a_full_layer_refuses_what_does_not_fit() -> None:
         model(torch.zeros(1, 1, dtype=torch.int64), cache)
 
 
+def test_the_panel_counts_what_its_masks_let_through() -> None:
+    source = {
+        title: cell.source
+        for cell in LESSON.cells()
+        for title in ("def draw_mask", "def show_stack")
+        if title in cell.source
+    }
+    namespace = dict(SOLVED.solutions)
+    for title in ("def draw_mask", "def show_stack"):
+        exec(source[title], namespace)
+    for length, window, layers, ratio, back, held in (
+        (24, 4, 3, 12, 9, 12),
+        (24, 4, 3, 2, 23, 32),
+        (5, 9, 2, 12, 4, 10),
+    ):
+        text = namespace["show_stack"](length, window, layers, ratio).text
+        assert f"knows of {back} earlier ones" in text and f"holds {held} tokens" in text
+
+
 # Bytes: the talk's chart
 
 

@@ -361,7 +361,7 @@ def ring_case(name: str, window: int, chunks: list[int], look: str, dtype: torch
     return Case(name, draw_args, dtype=dtype)
 
 
-BODY = """        old = torch.arange(max(0, start - window + 1), start) % window  # where those lie that the first new one sees
+BODY = """        old = torch.arange(max(0, start - window + 1), start) % window  # where the first new one looks
         keys = torch.cat([self.keys[:, :, old], k], dim=2)  # [batch, heads, len(old) + T, head_dim]
         values = torch.cat([self.values[:, :, old], v], dim=2)
         new = torch.arange(max(start, end - window), end) % window  # where the last of the new ones go

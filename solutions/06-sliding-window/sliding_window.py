@@ -72,7 +72,7 @@ def layer_types(config: Config) -> list[str]:
 # %% [markdown]
 # ## What you start from
 #
-# Gemma 3 as you left it in lesson 04, and lesson 02's cache. Eleven cells; skim the names. Two of them you will need in detail: `Attention`, because you are going to change it, and `KVCache`, because yours has to answer to the same two words, `append` and `length`. The others are folded.
+# Gemma 3 as you left it in lesson 04, and lesson 02's cache. Twelve cells; skim the names. Two of them you will need in detail: `Attention`, because you are going to change it, and `KVCache`, because yours has to answer to the same two words, `append` and `length`. The others are folded.
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -354,10 +354,13 @@ class KVCache:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.3), layout="constrained", width_ratios=[6, 6, 4])
-for axis, (title, queries, keys) in zip(axes, (("the whole text", 6, 6), ("a chunk of 3", 3, 6), ("one token", 1, 4)), strict=True):
+pictures = ("the whole text", 6, 6), ("a chunk of 3", 3, 6), ("one token", 1, 4)
+for axis, (title, queries, keys) in zip(axes, pictures, strict=True):
     rows = [[0 <= (keys - queries + i) - j < 3 for j in range(keys)] for i in range(queries)]
     draw_mask(axis, rows, f"{title}: {queries} × {keys}", range(keys - queries, keys), range(keys))
     axis.set_ylim(6, -0.05)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0, labelrotation=0)
 plt.show()
 
 # %% [markdown]
@@ -385,7 +388,7 @@ def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     """
     ### BEGIN SOLUTION
     places = torch.arange(keys)
-    distance = places[keys - queries :, None] - places[None, :]  # [queries, keys]: how far the key is behind the query
+    distance = places[keys - queries :, None] - places[None, :]  # [queries, keys]: how far behind
     seen = distance >= 0
     if window is not None:
         seen = seen & (distance < window)
@@ -400,7 +403,7 @@ check("sliding_window.mask", window_mask)
 #
 # A stack of layers: so many sliding ones, then a full one, and so on. On the left what one sliding layer may see; in the middle what a layer keeps; on the right what token i *can know of* token j after all layers, because a layer sees what the layer before it has brought along. **Predict** before you move anything: a window of 4 and 3 sliding layers. How many tokens back can the last layer know of? And what does a single full layer change?
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
@@ -592,7 +595,7 @@ class RollingCache:
         """
         ### BEGIN SOLUTION
         window, start, end = self.keys.shape[2], self.length, self.length + k.shape[2]
-        old = torch.arange(max(0, start - window + 1), start) % window  # where those lie that the first new one sees
+        old = torch.arange(max(0, start - window + 1), start) % window  # where the first new one looks
         keys = torch.cat([self.keys[:, :, old], k], dim=2)  # [batch, heads, len(old) + T, head_dim]
         values = torch.cat([self.values[:, :, old], v], dim=2)
         new = torch.arange(max(start, end - window), end) % window  # where the last of the new ones go
@@ -631,8 +634,8 @@ if importlib.util.find_spec("transformers"):
         k = torch.randn(1, 2, tokens, 8)
         layer.update(k, k)
         ring.append(k, k)
-        print(f"after {tokens:3} more: it sees {layer.keys.shape[2]} old tokens and holds memory for {rows_held(layer.keys)};"
-              f" the ring: {rows_held(ring.keys)}")
+        print(f"after {tokens:3} more: it keeps {layer.keys.shape[2]} in sight and holds memory for"
+              f" {rows_held(layer.keys)}; the ring: {rows_held(ring.keys)}")
 
 # %% [markdown]
 # It keeps a view of the last 31, and behind a view lies all of what it was cut from. One step later the 300 are gone: then it makes a new tensor at every token, of 32, and keeps 31 of them in sight. Neither is a bug. But if you want to know how much memory something takes, ask the memory, not the shape.
@@ -745,9 +748,9 @@ class CachedModel(Model):
         self.layers = nn.ModuleList(CachedLayer(config) for _ in range(config.num_hidden_layers))
 
     def new_cache(self, batch: int, capacity: int) -> list[KVCache | RollingCache]:
-        """A cache for each layer, for `batch` texts of up to `capacity` tokens: in the weights' dtype, on their device.
+        """A cache for each layer, for `batch` texts of up to `capacity` tokens.
 
-        A RollingCache for a sliding layer whose window is smaller than capacity; a KVCache for every other layer.
+        In the weights' dtype, on their device. A RollingCache for a sliding layer whose window is smaller than capacity; a KVCache for every other layer.
         """
         ### BEGIN SOLUTION
         config, weight, window = self.config, self.embed_tokens.weight, self.config.sliding_window
@@ -849,8 +852,7 @@ with torch.no_grad():
     whole = whole_model(novel)  # [1, T, vocab_size]
 print(f"{T} tokens, logits between {whole.min():.0f} and {whole.max():.0f}")
 for name, chunks in {
-    "all at once": [T], "chunks of 10": [*[10] * (T // 10), *([T % 10] if T % 10 else [])],
-    "chunks of 100": [*[100] * (T // 100), *([T % 100] if T % 100 else [])],
+    "all at once": [T], "chunks of 8": [8] * (T // 8), "chunks of 100": [100, 100, T - 200],
     "a prompt, then one by one": [50, *[1] * (T - 50)], "one by one": [1] * T,
 }.items():
     got = in_chunks(model, novel, chunks)
@@ -929,9 +931,9 @@ check_generation(gemma_model, gemma, generate=generate_rolling)
 #
 # Sliding windows with a cache are where published programs fail most often. Here are seven ways. The first three happened in LLMs-from-scratch (on GitHub: #1013, #925, #697), the fourth in nanochat (#452). Each loads every weight, raises no error, and is one change to what you wrote. `austen-gemma3` reads the passage above as a program would: a prompt of 100 tokens in chunks of 50, then one token at a time, and then a *second* text with the same cache after a reset.
 #
-# **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows up in neither?
+# **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows up in neither? (The seven changes are in the folded cell.)
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true}
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -964,6 +966,10 @@ def upper_left(queries, keys, window=None):
     return right_mask(keys, keys, window)[:queries] if queries > 1 else right_mask(queries, keys, window)
 
 
+def one_too_short(queries, keys, window=None):
+    return right_mask(queries, keys, window and window - 1)
+
+
 def rotated_again(self, x, table, window=None, cache=None):
     """A key is turned when it is stored, and again by the new token's angle whenever it is read."""
 
@@ -984,13 +990,13 @@ WRONG = {
     "3 the mask is in the wrong corner": [patch.dict(globals(), window_mask=upper_left)],
     "4 no window once it decodes": [
         patch.object(RollingCache, "append", grown), patch.dict(globals(), window_mask=no_window_at_decode)],
-    "5 a window one too short": [
-        patch.dict(globals(), window_mask=lambda queries, keys, window=None: right_mask(queries, keys, window and window - 1))],
+    "5 a window one too short": [patch.dict(globals(), window_mask=one_too_short)],
     "6 keys are rotated again": [patch.object(CachedAttention, "forward", rotated_again)],
     "7 masked, and never trimmed": [patch.object(RollingCache, "append", grown)],
 }
 
 
+# %% tags=["nbval-ignore-output"]
 @torch.no_grad()
 def as_a_program_reads(model: CachedLM, ids: Tensor, cache: list) -> Tensor:
     """The logits of 100 tokens in two chunks, then one by one: [1, T, vocab_size]."""
@@ -1000,7 +1006,8 @@ def as_a_program_reads(model: CachedLM, ids: Tensor, cache: list) -> Tensor:
 
 def held_tokens(cache: list) -> int:
     """For how many tokens the caches of the sliding layers hold memory, on average."""
-    held = [(rows_held(c.all[0]) // 2 if hasattr(c, "all") else rows_held(c.keys)) for c in cache if isinstance(c, RollingCache)]
+    rings = [layer for layer in cache if isinstance(layer, RollingCache)]
+    held = [rows_held(ring.all[0]) // 2 if hasattr(ring, "all") else rows_held(ring.keys) for ring in rings]
     return sum(held) // len(held)
 
 
@@ -1020,7 +1027,7 @@ for name, changes in WRONG.items():
         print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
 
 # %% [markdown]
-# 1, 2 and 7 go on in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 move the loss by a few thousandths, much less than one passage differs from another. And 7 is right in every number that a model can give: only a look at what the cache *holds* shows it, which is why the check of exercise 3 looks there. What notices the others is a comparison, for every way of cutting a text into pieces, with the program that sees it whole.
+# 1, 2 and 7 go on in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 move the loss by a hundredth at most, much less than one passage differs from another. And 7 is right in every number that a model can give: only a look at what the cache *holds* shows it, which is why the check of exercise 3 looks there. What notices the others is a comparison, for every way of cutting a text into pieces, with the program that sees it whole.
 #
 # ## How much arrives?
 #
@@ -1039,7 +1046,7 @@ def movement(body: CachedModel, ids: Tensor) -> Tensor:
     with torch.no_grad(), forward_ad.dual_level():
         x = body.embed_tokens(ids)  # [1, T, D]
         direction = torch.zeros_like(x)
-        direction[:, 0] = F.normalize(torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0)), dim=0)
+        direction[:, 0] = x.shape[-1] ** -0.5  # of length 1
         x, moved = forward_ad.make_dual(x, direction), []
         for layer, kind in zip(body.layers, kinds, strict=True):
             x = layer(x, rotations(torch.arange(ids.shape[1]), kind), windows[kind])
@@ -1047,10 +1054,12 @@ def movement(body: CachedModel, ids: Tensor) -> Tensor:
     return torch.stack(moved)
 
 
-small = austen.config.replace(num_hidden_layers=12, hidden_size=64, intermediate_size=128, head_dim=16, num_attention_heads=4,
-                              num_key_value_heads=2, query_pre_attn_scalar=16, sliding_window=8, vocab_size=100)
-patterns = {"all sliding": ["sliding_attention"] * 12, "every sixth full": (["sliding_attention"] * 5 + ["full_attention"]) * 2,
-            "all full": ["full_attention"] * 12}
+small = austen.config.replace(
+    num_hidden_layers=12, hidden_size=64, intermediate_size=128, head_dim=16, num_attention_heads=4,
+    num_key_value_heads=2, query_pre_attn_scalar=16, sliding_window=8, vocab_size=100,
+)
+SOME, ALL = "sliding_attention", "full_attention"  # what a layer sees
+patterns = {"all sliding": [SOME] * 12, "every sixth full": ([SOME] * 5 + [ALL]) * 2, "all full": [ALL] * 12}
 ids = torch.randint(100, (1, 128), generator=torch.Generator().manual_seed(1))
 figure, axes = plt.subplots(1, 3, figsize=(11, 2.9), layout="constrained", sharey=True)
 for axis, (name, kinds) in zip(axes, patterns.items(), strict=True):
@@ -1059,9 +1068,9 @@ for axis, (name, kinds) in zip(axes, patterns.items(), strict=True):
     moved = movement(stack_of_layers, ids)
     print(f"{name:>17}: farthest place that moves after each layer:", *(int(row.nonzero().max()) for row in moved))
     image = axis.imshow(moved.clamp(min=1e-9).log10(), aspect="auto", cmap="Blues", vmin=-6, vmax=0, origin="lower")
-    if "full_attention" not in kinds:
-        axis.plot([reach(small.replace(layer_types=kinds[: n + 1]), 128) for n in range(12)], range(12), color=RED, lw=1.5,
-                  label="reach")
+    if ALL not in kinds:
+        edge = [reach(small.replace(layer_types=kinds[: n + 1]), 128) for n in range(12)]
+        axis.plot(edge, range(12), color=RED, lw=1.5, label="reach")
         axis.legend(frameon=False, fontsize=8, loc="lower right")
     axis.set_title(name, fontsize=10, color="black")
     axis.set_xlabel("place in the text")
@@ -1075,15 +1084,22 @@ plt.show()
 # Does a *trained* model make use of it? `austen-gemma3` has one full layer among six. **Predict** the loss on the passage, beyond the first 32 tokens: as it was trained; with the full layer made to slide as well; and with all windows taken away, so that every layer sees everything.
 
 # %% tags=["nbval-ignore-output"]
-variants = {"as trained, 5 sliding and 1 full": austen.config, "all sliding": austen.config.replace(layer_types=["sliding_attention"] * 6),
-            "the full layer's rotations kept, but a window": None, "all windows taken away": austen.config.replace(sliding_window=256)}
-for name, config in variants.items():
-    with ExitStack() as stack, torch.no_grad():
-        if config is None:
-            stack.enter_context(patch.dict(globals(), window_mask=lambda q, k, window=None: right_mask(q, k, window or 32)))
-        model.model.config = config or austen.config
+def always_a_window(queries, keys, window=None):
+    return right_mask(queries, keys, window or 32)
+
+
+variants = {
+    "as trained, 5 sliding and 1 full": (austen.config, right_mask),
+    "all sliding": (austen.config.replace(layer_types=[SOME] * 6), right_mask),
+    "the full layer's rotations kept, but a window": (austen.config, always_a_window),
+    "all windows taken away": (austen.config.replace(sliding_window=256), right_mask),
+}
+print("nats a token: the first 32, and after them")
+for name, (config, mask) in variants.items():
+    with patch.dict(globals(), window_mask=mask), torch.no_grad():
+        model.model.config = config
         nats = F.cross_entropy(model(novel)[0, :-1], novel[0, 1:], reduction="none")
-        print(f"{name:>46}: first 32 tokens {nats[:32].mean():.3f}, after them {nats[32:].mean():.3f} nats a token")
+        print(f"{name:>46}: {nats[:32].mean():.3f} {nats[32:].mean():.3f}")
 model.model.config = austen.config
 moved = movement(model.model, novel)
 print("\nmovement when the first token moves, after the last sliding layer and after the full one, at places")
@@ -1093,7 +1109,7 @@ for place in (8, 31, 62, 124, 155, 200, 255):
 # %% [markdown]
 # (In the second line the layer gets the sliding layers' rotations as well; in the third only its view is taken.) For this model the full layer is worth a hundredth of a nat or two: it is small, it was trained on 256 tokens at a time, and a novel can mostly be continued from its last sentence. Windows taken *away* hurt far more: a layer that has never seen a token 40 places back does not know what to do with one.
 #
-# The numbers below are exact in one point. Five layers with a window of 32 reach 5 · 31 = 155 places, and beyond there is 0.0 and not nearly 0. At 155 itself 13 digits are gone already. Through the full layer the first token still moves the last one.
+# The second table is exact in one point. Five layers with a window of 32 reach 5 · 31 = 155 places, and beyond there is 0.0 and not nearly 0. At 155 itself less than a millionth of a millionth is left. Through the full layer the first token still moves the last one.
 #
 # ## Memory
 #
@@ -1140,14 +1156,15 @@ def occupied(cache: list) -> int:
 
 
 gemma_config = Config.read("configs/gemma-3-270m.json")
-shape = nn.Embedding(1, 1)  # a model with Gemma's shape is not needed: only the weights' dtype is asked for
+narrow = gemma_config.replace(vocab_size=1, hidden_size=4, intermediate_size=1)  # its caches are as large as Gemma's
 for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
-    body = CachedModel(gemma_config.replace(vocab_size=1, hidden_size=4, intermediate_size=1)).to(dtype)
+    body = CachedModel(narrow).to(dtype)
+    print(f"{dtype}, batch {batch}:   tokens    measured     formula    without windows")
     for tokens in (64, 512, 513, 2048, 8192):
-        measured, formula = occupied(body.new_cache(batch, tokens)), cache_bytes(gemma_config, tokens, batch, dtype.itemsize)
+        measured = occupied(body.new_cache(batch, tokens))
+        formula = cache_bytes(gemma_config, tokens, batch, dtype.itemsize)
         full = cache_bytes(gemma_config.replace(layer_types=["full_attention"] * 18), tokens, batch, dtype.itemsize)
-        print(f"{dtype!s:>14}, batch {batch}, {tokens:5,} tokens: measured {measured:11,}  formula {formula:11,}"
-              f"  without windows {full:11,}, {full / formula:.2f} times as much")
+        print(f"{tokens:30,} {measured:11,} {formula:11,} {full:11,}, {full / formula:.2f} times as much")
         assert measured == formula
 
 # %% [markdown]
@@ -1159,7 +1176,7 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
 if gemma_model is not None:
     prompt = torch.tensor([list(gemma.goldens[-1].prompt_ids)])
     tokens = prompt.shape[1] + 64
-    everything = gemma_model.config.replace(sliding_window=tokens)  # every ring would be as long as the text: all is kept
+    everything = gemma_model.config.replace(sliding_window=tokens)  # a window as long as the text
     rolling = gemma_model.new_cache(1, tokens)
     gemma_model.model.config = everything
     full = gemma_model.new_cache(1, tokens)
@@ -1174,7 +1191,8 @@ if gemma_model is not None:
 # Now the talk's chart. A model of 36 layers, 4,096 wide, five sliding layers for each full one, a window of 2,048. (The talk says 48 heads, which does not divide 4,096; only the width counts here, so 32 heads of 128.) **Predict** how many GB remain of 77 at 131,072 tokens.
 
 # %%
-talk = Config({"model_type": "gemma3_text", "num_hidden_layers": 36, "num_key_value_heads": 32, "head_dim": 128, "sliding_window": 2048})
+talk = Config({"model_type": "gemma3_text", "num_hidden_layers": 36, "num_key_value_heads": 32, "head_dim": 128,
+               "sliding_window": 2048})
 full_only = ["full_attention"] * 36
 for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
     config = talk.replace(num_key_value_heads=heads)
@@ -1188,9 +1206,8 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
 from grader.kv import bytes_at
 
 contexts = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
-mha = {"GQA": Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048}),
-       "MLA": Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048}),
-       "SWA": talk.replace(layer_types=full_only)}  # one head as wide as all together: only the width counts
+one_wide_head = Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048})
+mha = {"GQA": one_wide_head, "MLA": one_wide_head, "SWA": talk.replace(layer_types=full_only)}  # only the width counts
 curves = {
     "GQA": {f"{n} share one": mha["GQA"].replace(head_dim=2048 // n) for n in (2, 4, 8)},
     "MLA": {f"latent {n}": Config({"num_hidden_layers": 48, "kv_lora_rank": n}) for n in (1024, 512, 256, 64)},
@@ -1207,9 +1224,11 @@ for method, configs in curves.items():
         print(f"     {name:>34}: {sizes[-1] / 1e9:6.2f} GB, {sizes[-1] / before[-1]:6.1%} of it")
         style = {"color": colours[method], "alpha": 1 - 0.2 * number}
         axes[0].plot(contexts, [s / 1e9 for s in sizes], **style)
-        axes[1].plot(contexts, [100 * s / b for s, b in zip(sizes, before, strict=True)], label=f"{method}: {name}", **style)
-axes[0].set(xscale="log", yscale="log", xlabel="context, tokens", ylabel="KV cache, GB", title="dashed: MHA of the same model")
-axes[1].set(xscale="log", yscale="log", xlabel="context, tokens", ylabel="percent of MHA's", yticks=[2, 5, 10, 20, 50, 100])
+        left = [100 * s / b for s, b in zip(sizes, before, strict=True)]
+        axes[1].plot(contexts, left, label=f"{method}: {name}", **style)
+logarithmic = {"xscale": "log", "yscale": "log", "xlabel": "context, tokens"}
+axes[0].set(ylabel="KV cache, GB", title="dashed: MHA of the same model", **logarithmic)
+axes[1].set(ylabel="percent of MHA's", yticks=[2, 5, 10, 20, 50, 100], **logarithmic)
 axes[1].yaxis.set_major_formatter("{x:.0f}")
 axes[0].title.set_fontsize(10)
 for axis in axes:
@@ -1249,10 +1268,11 @@ kv_panel("Gemma 3 27B", context=131_072)
 # %% tags=["nbval-ignore-output"]
 import time
 
-clocked = austen.config.replace(num_hidden_layers=6, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=8,
-                                head_dim=64, query_pre_attn_scalar=64, sliding_window=256, vocab_size=100)
-timed_patterns = {"all full": ["full_attention"] * 6, "5 sliding, 1 full": ["sliding_attention"] * 5 + ["full_attention"],
-                  "all sliding, W = 256": ["sliding_attention"] * 6}
+clocked = austen.config.replace(
+    num_hidden_layers=6, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=8,
+    head_dim=64, query_pre_attn_scalar=64, sliding_window=256, vocab_size=100,
+)
+timed_patterns = {"all full": [ALL] * 6, "5 sliding, 1 full": [SOME] * 5 + [ALL], "all sliding, W = 256": [SOME] * 6}
 lengths = [64, 128, 256, 512, 1024, 2048, 4096]
 
 
@@ -1279,7 +1299,8 @@ def milliseconds(body: CachedModel, cache: list) -> float:
 
 
 prepared = {(name, n): ready(kinds, n) for name, kinds in timed_patterns.items() for n in lengths}
-rounds = [{key: milliseconds(*one) for key, one in prepared.items()} for _ in range(ROUNDS)]  # in turns: a busy moment hits all
+# In turns, so that a busy moment of the machine hits all of them.
+rounds = [{key: milliseconds(*one) for key, one in prepared.items()} for _ in range(ROUNDS)]
 measured = {name: [min(times[name, n] for times in rounds) for n in lengths] for name in timed_patterns}
 for name, best in measured.items():
     print(f"{name:>22}: " + "  ".join(f"{n:,}: {ms:.2f} ms" for n, ms in zip(lengths, best, strict=True)))
