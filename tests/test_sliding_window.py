@@ -433,7 +433,12 @@ def test_the_lesson_knows_at_least_twenty_five_mistakes() -> None:
 
 def test_the_mistakes_of_public_projects_are_named() -> None:
     hints = " ".join(m.hint for exercise in SOLVED.exercises.values() for m in exercise.mistakes)
-    for project in ("pull request 1013", "issue 925", "issue 697", "nanochat's issue 452"):
+    for project in (
+        "LLMs-from-scratch (#1013)",
+        "LLMs-from-scratch (#925)",
+        "LLMs-from-scratch (#697)",
+        "nanochat (#452)",
+    ):
         assert project in hints
 
 

@@ -135,7 +135,7 @@ MASK = Exercise(
         ),
         Mistake(
             "there is no window when a single token comes",
-            "This is nanochat's issue 452. Is there anything special about one query? It has a distance to each key, too.",
+            "This happened in nanochat (#452). Is there anything special about one query? It has a distance to each key, too.",
             "if window is not None:",
             "if window is not None and queries > 1:",
         ),
@@ -147,7 +147,7 @@ MASK = Exercise(
         ),
         Mistake(
             "the first query is lined up with the first key",
-            "This is LLMs-from-scratch's issue 697. The last query is the last key. Which key is the first query, then?",
+            "This happened in LLMs-from-scratch (#697). The last query is the last key. Which key is the first query, then?",
             "places[keys - queries :, None]",
             "places[:queries, None]",
         ),
@@ -403,7 +403,7 @@ ROLLING_CACHE = Exercise(
         ),
         Mistake(
             "a chunk of several tokens sees only itself",
-            "This is LLMs-from-scratch's pull request 1013: chunked prefill lost its context. Whom does the first token"
+            "This happened in LLMs-from-scratch (#1013): a chunk lost its context. Whom does the first token"
             " of the second chunk see?",
             "        return keys, values",
             "        return (k, v) if k.shape[2] > 1 else (keys, values)",
@@ -565,7 +565,7 @@ ROLLING_CACHE = Exercise(
         ),
         Mistake(
             "a reset does not set the pointer back",
-            "This is LLMs-from-scratch's issue 925. The numbers may stay in the ring. What must not stay?",
+            "This happened in LLMs-from-scratch (#925). The numbers may stay in the ring. What must not stay?",
             RESET,
             RESET.replace("self.length = 0", "self.keys.zero_(), self.values.zero_()"),
         ),
@@ -679,7 +679,7 @@ ATTENTION = Exercise(
         ),
         Mistake(
             "there is no window once it decodes",
-            "This is nanochat's issue 452. A cache that keeps everything gives back more than a single new token may"
+            "This happened in nanochat (#452). A cache that keeps everything gives back more than a single new token may"
             " see, too.",
             "window_mask(T, k.shape[2], window)",
             "window_mask(T, k.shape[2], window if T > 1 else None)",
@@ -698,7 +698,7 @@ ATTENTION = Exercise(
         ),
         Mistake(
             "the mask is lined up with the upper left corner",
-            "This is LLMs-from-scratch's issue 697. Which row of the mask is the last new token's?",
+            "This happened in LLMs-from-scratch (#697). Which row of the mask is the last new token's?",
             "window_mask(T, k.shape[2], window)",
             "window_mask(k.shape[2], k.shape[2], window)[:T]",
         ),

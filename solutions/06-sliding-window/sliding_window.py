@@ -1388,6 +1388,6 @@ plt.show()
 #
 # ## If you want more
 #
-# When a single token comes and the ring is full, the keys need not be put in order: attention adds up over them in whatever order they lie, and all of them may be seen. So `append` could write first and give back the ring itself, without a copy. Add that path, and show that the results agree within rounding. By how much does the last picture's blue line fall?
+# When a single token comes and the ring is full, the keys need not be put in order: attention adds up over them in whatever order they lie, and all of them may be seen. So `append` could write first and give back the ring itself, without a copy. Write a cache with that path (of its own class: the check of exercise 3 asks for the order), and show that the model's results agree within rounding. By how much does the last picture's blue line fall?
 #
 # Then the harder one. Models that were trained without windows can be given one afterwards, if the *first* four tokens of the text stay visible to everybody (attention sinks; Xiao et al., 2023, *Efficient Streaming Language Models with Attention Sinks*, section 3.2). Write the mask, and the cache that keeps 4 + W tokens. At which positions do the four stand?
