@@ -369,7 +369,7 @@ def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, la
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        toy = random_toy_lm(61, 32, draw.generator)
+        toy = random_toy_lm(61, 64, draw.generator)
         ids = draw.tokens(61, 1, draw.size("prompt", prompt, prompt + 1, prompt + 3))
         if stop_at is None:
             return toy, ids, new_tokens, []
