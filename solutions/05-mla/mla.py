@@ -166,7 +166,7 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 # | `qk_nope_head_dim` 128 | channels of a key that nothing turns ("no position embedding"), made from the latent, for each head |
 # | `v_head_dim` 128 | channels of a value, made from the latent, for each head. Its own number: o_proj reads 128 · 128 |
 # | `q_lora_rank` 1536 | queries go through a narrow vector too. That saves parameters, not cache. `null` in smaller models |
-# | `num_key_value_heads` 128 | equal to `num_attention_heads`, and read by nobody: no head shares a key with another as in GQA |
+# | `num_key_value_heads` 128 | equal to `num_attention_heads`: no head shares its keys with another, as heads do in GQA |
 # | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
 # | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
 #
