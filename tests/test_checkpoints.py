@@ -78,7 +78,7 @@ def test_gpt2s_golden_generations_are_the_public_ones() -> None:
     assert second.text is not None and second.text.endswith("very similar to the human brain.")
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("gtp2", "gpt2"), ("austen", "austen-gpt2"), ("GPT2-XL", "gpt2-xl")])
+@pytest.mark.parametrize(("wrong", "right"), [("gtp2", "gpt2"), ("austengpt2", "austen-gpt2"), ("GPT2-XL", "gpt2-xl")])
 def test_an_unknown_name_suggests_the_closest(wrong: str, right: str) -> None:
     with pytest.raises(GraderError, match=f"Did you mean `{right}`"):
         checkpoints.load_checkpoint(wrong)

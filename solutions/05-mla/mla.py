@@ -977,7 +977,7 @@ for axis in (left, right):
 plt.show()
 
 # %% [markdown]
-# Expanded grows in proportion to the rows from the start: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
+# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
 #
 # Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
 
@@ -1353,7 +1353,7 @@ plt.show()
 # | expanded from the latent | 576 | rebuilds S tokens | 576, then makes and reads 40,960 |
 # | absorbed | 576 | 3.4 times as much per pair as the first | 576, of every token |
 #
-# The last column decides on a GPU. To write one token, every number in the cache must come from memory, and an accelerator multiplies far faster than it reads: with ordinary attention each number read is used once; here each row is used by all 128 heads. So absorbed MLA does more arithmetic than ordinary attention and is still faster: it reads 71 times less.
+# On a GPU the last column counts most. To write one token, every number in the cache must come from memory, and an accelerator multiplies far faster than it reads: with ordinary attention each number read is used once; here each row is used by all 128 heads. So absorbed MLA trades what is plentiful there for what is scarce: 3.4 times the arithmetic, and 71 times less to read.
 
 # %%
 print(f"{'':>14} {'KiB a token':>12} {'131,072 tokens':>15}")
@@ -1374,7 +1374,7 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 # | queries | one matrix | through 1,536 numbers and a norm | a little less | parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
 # | QK-norm | on q and k | norms on the two latents | hardly | the same steadiness; a norm on k would be in absorption's way |
 # | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |
-# | value width | head_dim | its own number | a choice | |
+# | value width | head_dim | its own number | a choice of size | values need no channels for positions |
 #
 # ## The questions again
 #
