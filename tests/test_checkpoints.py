@@ -276,6 +276,13 @@ def test_recording_twice_gives_the_same_bytes(recorded: Checkpoint) -> None:
     assert recorded.entry.golden_file.read_bytes() == first
 
 
+def test_each_prompt_can_have_a_length_of_its_own(recorded: Checkpoint) -> None:
+    golden.record_golden(recorded, ["It is a truth", "the wheel"], [16, 3])
+    assert [found.n_tokens for found in recorded.goldens] == [16, 3]
+    known = registry._parse("x", {"description": "", "licence": "", "files": {}, "record": {"prompts": ["a", "b"]}})
+    assert known.record_tokens == (64, 64)
+
+
 def test_a_prompt_at_which_the_reference_is_undecided_is_refused(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

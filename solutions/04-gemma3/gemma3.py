@@ -435,7 +435,7 @@ def compare(model: type[nn.Module]) -> None:
 compare(Start)
 
 # %% [markdown]
-# All red: the table of the talk, before. Read it from the top, and read its last column. *Own error* is wrong even when it is fed with the reference's own input. *Inherited* is right by itself, and was given something wrong. The first row that is wrong by itself is where to start, and one thing is changed at a time.
+# All red: the table of the talk, before. Read it from the top, and read its last column. *Own error* is wrong even when it is fed with the reference's own input. *Inherited* is right by itself, and was given something wrong. The first row that is wrong by itself is where to start, and one thing is changed at a time. (That `q_norm` has another order of axes here than there is a detail: the reference turns the axes before the norm, your program after it. Once the numbers agree the table calls it another layout, and right.)
 #
 # ## Step 9 · Read the reference
 #
@@ -888,7 +888,7 @@ class WithAttention(nn.Module):
 compare(WithAttention)
 
 # %% [markdown]
-# `self_attn` of layer 0 is 0.0, and then the sums begin. Read what the report says of the layer: its parts are right, what it does with them is not.
+# `self_attn` of layer 0 is 0.0, and with it rotations and mask, which have no rows of their own. Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
 #
 # ### Exercise 7 · The layer, with four norms
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -954,7 +954,7 @@ class WithLayer(WithAttention):
 compare(WithLayer)
 
 # %% [markdown]
-# Two layers are all zeros, in every row. The third, the full one, is red; and the report does not blame its code: it tries other arguments, and finds that with other rotations and another mask it is right.
+# Two layers are all zeros, in every row: your layer is right. The third is red from its attention on. Everything that this attention calls is right, and the same class was right in two layers before. What is left is what it was *given*, and the report says so: `table` and `mask`.
 #
 # ### Exercise 8 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
