@@ -1181,7 +1181,7 @@ table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 #
 # ### The talk's prompt
 #
-# `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, 536 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, `hf auth login`, and `grader weights get gemma-3-270m-it`. Without all that the cell says so, and the lesson is done all the same.
+# `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, about 570 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, `hf auth login`, and `grader weights get gemma-3-270m-it`. Without all that the cell says so, and the lesson is done all the same.
 #
 # Its template has two marks and no system turn:
 
