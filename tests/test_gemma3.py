@@ -621,6 +621,19 @@ def test_the_layer_comparison_finds_a_planted_bug(part: str, forward: Callable[.
     assert report.culprit is not None and report.culprit.path == part
 
 
+def test_the_layer_comparison_sees_every_wrong_program_of_the_lessons_table() -> None:
+    """What the notebook says of its table of effects: its cell is run, and each of its changes compared."""
+    cells = SOLVED.solutions  # not a copy: some changes are made to what the model's own globals are
+    source = cell_that_defines("table_of_effects").split("\ntable_of_effects(")[0]
+    exec(source, cells)
+    model, recorded = cells["CausalLM"], trace()
+    assert len(cells["WRONG"]) == 12 and cells["WRONG"].pop("nothing") is None
+    for name, change in cells["WRONG"].items():
+        with change:
+            assert not layer_report(model, recorded).ok, name
+    assert layer_report(model, recorded).ok
+
+
 @pytest.mark.parametrize(
     ("wrong", "part", "reason"),
     [
