@@ -876,13 +876,14 @@ class OneKind(Model):
 
     def __init__(self, config: Config):
         super().__init__(as_qwen3(config))
-        self.rotations, self.window = RotaryEmbedding(config), config.sliding_window
+        self.gemma_config = config
         self.embed_tokens = ScaledEmbedding(*self.embed_tokens.weight.shape)
         self.layers = nn.ModuleList(self.layer(config) for _ in self.layers)
 
     def forward(self, ids: Tensor) -> Tensor:
         x, T = self.embed_tokens(ids), ids.shape[1]
-        given = self.rotations(torch.arange(T), "sliding_attention"), visible(T, self.window)
+        rotate, window = RotaryEmbedding(self.gemma_config), self.gemma_config.sliding_window
+        given = rotate(torch.arange(T), "sliding_attention"), visible(T, window)
         for layer in self.layers:
             x = layer(x, *given)
         return self.norm(x)
