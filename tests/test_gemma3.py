@@ -788,6 +788,15 @@ def test_trained_weights_give_the_references_logits(real: Any) -> None:
         assert torch.equal(model(ids), theirs(input_ids=ids, use_cache=False).logits)
 
 
+def test_austen_gemma3_ships_with_three_generations_of_64_tokens() -> None:
+    shipped = load_checkpoint("austen-gemma3")
+    assert shipped.source == "shipped"
+    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) <= 5_000_000
+    assert [golden.n_tokens for golden in shipped.goldens] == [64, 64, 64]
+    assert [golden.prompt for golden in shipped.goldens] == list(shipped.entry.record_prompts)
+    assert sum(tensor.numel() for tensor in shipped.state_dict().values()) == shipped.entry.parameters
+
+
 def test_the_goldens_leave_the_window() -> None:
     for name in ("austen-gemma3", "gemma-3-270m"):
         window = {"austen-gemma3": 32, "gemma-3-270m": 512}[name]
