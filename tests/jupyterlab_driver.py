@@ -168,6 +168,10 @@ class OpenNotebook:
         found = self._evaluate("return cells.map((c, i) => [c.getMetadata(argument), i]).filter(pair => pair[0])", role)
         return {name: int(index) for name, index in found}
 
+    def cell_that_ends_with(self, text: str) -> int:
+        """The index of the first cell whose source ends with `text`."""
+        return int(self._evaluate("return cells.findIndex(c => c.sharedModel.source.trim().endsWith(argument))", text))
+
     def write(self, index: int, source: str) -> None:
         """Replace a cell's source, as typing would."""
         self._evaluate("cells[argument[0]].sharedModel.setSource(argument[1])", [index, source])

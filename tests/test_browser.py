@@ -119,6 +119,20 @@ def test_a_report_can_be_read_in_either_theme(
         assert not too_faint, f"on {background}"
 
 
+def test_the_gemma_lesson_opens_with_a_table_of_red_rows(lab: "Lab", test_output: Path) -> None:
+    """Its unsolved notebook from the top to the first table; then the first exercise, solved."""
+    lesson = Lesson(PROJECT / "solutions" / "04-gemma3")
+    notebook = lab.open_notebook("04-gemma3/gemma3.ipynb")
+    table = notebook.cell_that_ends_with("compare(Start)")
+    notebook.run_from_the_top(table)
+    report = notebook.shown(table)
+    lab.page.screenshot(path=test_output / "gemma3-red.png")
+    assert "[DIFF] model.embed_tokens" in report and "[OK]" not in report
+    assert "Start here: model.embed_tokens" in report
+    assert "Traceback" not in report
+    assert "bit-exact" in answer(notebook, "gemma3.embedding", without_markers(lesson.source_of("gemma3.embedding")))
+
+
 def test_the_formgrader_shows_every_lesson(copied: Path, browser: "Browser", test_output: Path) -> None:
     with running_jupyterlab(copied, "--instructor") as address:
         lab = Lab.shown_in(browser, address)

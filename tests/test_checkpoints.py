@@ -85,7 +85,7 @@ def test_an_unknown_name_suggests_the_closest(wrong: str, right: str) -> None:
 
 
 def test_a_name_like_no_other_lists_them_all() -> None:
-    with pytest.raises(GraderError, match="There are: austen-gpt2, "):
+    with pytest.raises(GraderError, match=f"There are: {', '.join(registry.names())}"):
         checkpoints.load_checkpoint("zzz")
 
 
@@ -274,6 +274,13 @@ def test_recording_twice_gives_the_same_bytes(recorded: Checkpoint) -> None:
     first = recorded.entry.golden_file.read_bytes()
     golden.record_golden(recorded, ["It is a truth", "the wheel"], 16)
     assert recorded.entry.golden_file.read_bytes() == first
+
+
+def test_each_prompt_can_have_a_length_of_its_own(recorded: Checkpoint) -> None:
+    golden.record_golden(recorded, ["It is a truth", "the wheel"], [16, 3])
+    assert [found.n_tokens for found in recorded.goldens] == [16, 3]
+    known = registry._parse("x", {"description": "", "licence": "", "files": {}, "record": {"prompts": ["a", "b"]}})
+    assert known.record_tokens == (64, 64)
 
 
 def test_a_prompt_at_which_the_reference_is_undecided_is_refused(

@@ -78,9 +78,10 @@ def read_goldens(path: Path) -> tuple[Golden, ...]:
     return tuple(Golden.from_json({"origin": content["origin"], **golden}) for golden in content["goldens"])
 
 
-def record_golden(checkpoint: "Checkpoint", prompts: Sequence[str], n_tokens: int) -> Path:
+def record_golden(checkpoint: "Checkpoint", prompts: Sequence[str], n_tokens: int | Sequence[int]) -> Path:
     """Run transformers' own greedy decoding (float32, eager attention) and write the golden.json.
 
+    n_tokens: how many are generated from each prompt, or from every one.
     Raises GraderError where the reference itself is undecided at some step: another prompt is needed then,
     because another machine may rightly choose the other token.
     """
@@ -95,14 +96,15 @@ def record_golden(checkpoint: "Checkpoint", prompts: Sequence[str], n_tokens: in
     )
     model.generation_config.eos_token_id = None
     relative = tolerance_for(torch.float32).relative
+    lengths = [n_tokens] * len(prompts) if isinstance(n_tokens, int) else n_tokens
     goldens = []
-    for prompt in prompts:
+    for prompt, length in zip(prompts, lengths, strict=True):
         prompt_ids = checkpoint.tokenizer.encode(prompt).ids
         ids = torch.tensor([prompt_ids])
         done = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=n_tokens,
+            max_new_tokens=length,
             do_sample=False,
             pad_token_id=0,
             return_dict_in_generate=True,

@@ -68,7 +68,7 @@ def install(entry: Entry) -> None:
 
 
 def convert(entry: Entry, progress: bool) -> Path:
-    """The converted checkpoint's folder; it is made first where it is not there yet, in some ten seconds.
+    """The converted checkpoint's folder; it is made first where it is not there yet, in ten seconds to a minute.
 
     Raises Unavailable where a package is not installed, its file is not what it should be, or there is no room.
     """

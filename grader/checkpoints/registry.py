@@ -10,7 +10,8 @@ Its fields (those in brackets may be left out):
   GGUF file of ``size`` bytes and ``sha256``. ``files`` are then what it is converted to.
 - ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known; else what the hub says
   of the file counts.
-- [``record``]: ``prompts`` and ``tokens`` that ``grader weights record`` generates from.
+- [``record``]: ``prompts`` that ``grader weights record`` generates from, and how many ``tokens``: a number, or one
+  for each prompt.
 - [``golden``], a list: greedy generations that somebody else published; the fields of `Golden`.
 """
 
@@ -73,7 +74,7 @@ class Entry:
     hub: Hub | None
     packaged: Packaged | None
     record_prompts: tuple[str, ...]
-    record_tokens: int
+    record_tokens: tuple[int, ...]
     published: tuple[Golden, ...] = field(repr=False)
 
     @property
@@ -124,6 +125,7 @@ def entry(name: str) -> Entry:
 def _parse(name: str, content: Mapping[str, Any]) -> Entry:
     hub, packaged = content.get("hub"), content.get("packaged")
     record = content.get("record", {})
+    prompts, tokens = tuple(record.get("prompts", ())), record.get("tokens", 64)
     return Entry(
         name=name,
         description=content["description"],
@@ -134,8 +136,8 @@ def _parse(name: str, content: Mapping[str, Any]) -> Entry:
         files={file: File(**known) for file, known in content["files"].items()},
         hub=Hub(**hub) if hub else None,
         packaged=_packaged(packaged) if packaged else None,
-        record_prompts=tuple(record.get("prompts", ())),
-        record_tokens=record.get("tokens", 64),
+        record_prompts=prompts,
+        record_tokens=tuple(tokens) if isinstance(tokens, list) else (tokens,) * len(prompts),
         published=tuple(Golden.from_json(golden) for golden in content.get("golden", ())),
     )
 

