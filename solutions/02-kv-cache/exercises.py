@@ -294,7 +294,7 @@ CACHE = Exercise(
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], "lengths with a reset"),
         cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], "after a reset"),
         cache_case("which appends are refused (0: none), and the length after each", 26, [24, 3, 2, 1, 2], "refusals"),
-        cache_case("the contents after a refusal", 7, [4, 5, 2], "after refusals"),
+        cache_case("the contents after a refusal", 8, [5, 4, 2], "after refusals"),
         cache_case("nothing is copied (1: another place in memory)", 24, [5, 1, 1, 4], "copies"),
         cache_case("the same memory after a reset (1: another place)", 24, [5, 1, 0, 1, 4], "copies"),
         cache_case("bfloat16", 15, [4, 1, 2], "contents", torch.bfloat16),

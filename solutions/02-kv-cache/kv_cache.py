@@ -1001,7 +1001,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown]
-# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a few perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
+# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a handful perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
 
 # %% [markdown]
 # ## Memory
@@ -1174,7 +1174,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After one of 2 it would take ten times as many positions as GPT-2 XL has. By the clock: only after a prompt of a few tokens at most.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After one of 2 it would take ten times as many positions as GPT-2 XL has. By the clock: only after a prompt of a handful of tokens.
 # </details>
 #
 # <details><summary>Why are keys and values kept, and no queries?</summary>
