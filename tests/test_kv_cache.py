@@ -528,6 +528,51 @@ def test_the_layer_comparison_finds_a_scale_that_is_missing_in_one_layer() -> No
     assert found.culprit is not None and found.culprit.path.startswith("h.1.attn")
 
 
+# What slips of several kinds are told
+
+
+@pytest.mark.parametrize(
+    ("changed", "find", "replace", "checked", "sentence"),
+    [
+        ("attention", "triu(diagonal=later)", "triu(diagonal=1)", "model", "Mend `kv_cache.attention` first"),
+        ("cache", "self.length = end", "self.length += 1", "model", "Mend `kv_cache.cache` first"),
+        ("model", "return [KVCache", "[KVCache", "model", "new_cache returned None; does it end with `return`?"),
+        ("model", "for _ in range(config.n_layer)]", "for _ in range(2)]", "model", "new_cache returned 2 of them"),
+        ("model", "raise ValueError(", "raise RuntimeError(", "model", "with another error than the docstring says"),
+        ("generate", ", keepdim=True", "", "generate", "given ids of shape [1]; [1, T] belongs there"),
+        ("generate", "yield token", "print(token)", "generate", "does it `yield` each token?"),
+        ("grouped", "return F.", "F.", "grouped", "does it end with `return`?"),
+        (
+            "grouped",
+            "attn_mask=seen)",
+            "attn_mask=seen).flatten(2)",
+            "grouped",
+            "as the queries have it, belongs there",
+        ),
+        ("work", "2 * D * (past + new)", "4 * D * (past + new) / 2", "work", "should be an int"),
+    ],
+)
+def test_a_slip_is_told_in_plain_words(changed: str, find: str, replace: str, checked: str, sentence: str) -> None:
+    source = LESSON.source_of(f"kv_cache.{changed}")
+    assert find in source
+    namespace = LESSON.namespace((f"kv_cache.{changed}", source.replace(find, replace)))
+    name = f"kv_cache.{checked}"
+    assert sentence in told(name, namespace[SOLVED.exercises[name].solution])
+
+
+def test_keys_may_be_appended_one_token_after_the_other() -> None:
+    class InTurn(AttentionSdpa):
+        def all(self, x: Tensor, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = super().all(x, None)
+            if cache is None:
+                return q, k, v
+            for t in range(x.shape[1]):
+                keys, values = cache.append(k[:, :, t : t + 1], v[:, :, t : t + 1])
+            return q, keys, values
+
+    assert SOLVED.verdict_on(InTurn, SOLVED.exercises["kv_cache.attention"]).right
+
+
 # Bytes
 
 
