@@ -28,6 +28,7 @@ bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/bench.py
 	@.venv/bin/python benchmarks/models.py
 	@.venv/bin/python benchmarks/caches.py
+	@.venv/bin/python benchmarks/latent.py
 	@.venv/bin/python benchmarks/windows.py
 	@OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py
 

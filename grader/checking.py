@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from grader.errors import CheckFailed
-from grader.judge import CaseVerdict, Finding, Verdict, judge
-from grader.probe import feed_parts, part_of, part_types, probe, replace_parts
+from grader.judge import CaseVerdict, Finding, Verdict, judge, with_others_wrong
+from grader.probe import feed_parts, part_of, part_types, probe, replace_parts, used_by
 from grader.recording import FILE_NAME, Recording, Task, part_inputs, part_outputs
 from grader.report import Line, show
 
@@ -37,16 +37,18 @@ def examine(recording: Recording, exercise: str, solution: Any) -> Verdict:
     """Probe a learner's class or function in this process, and judge it.
 
     A composite that is wrong is run twice more, to tell its own error from its parts'; its parts' classes are
-    examined then as well. Raises RecordingError for an exercise that the recording has not.
+    examined then as well, and what else it uses. Raises RecordingError for an exercise that the recording has not.
     """
     task, answer = recording.task(exercise), recording.answer(exercise)
     observations = probe(task, solution)
     verdict = judge(task, answer, observations)
-    if verdict.right or not task.parts:
+    if verdict.right:
         return verdict
-    fed = feed_parts(task, solution, part_inputs(answer))
-    replaced = replace_parts(task, solution, part_outputs(answer))
-    return judge(task, answer, observations, fed, replaced, _unfinished(recording, task, solution))
+    if task.parts:
+        fed = feed_parts(task, solution, part_inputs(answer))
+        replaced = replace_parts(task, solution, part_outputs(answer))
+        verdict = judge(task, answer, observations, fed, replaced, _unfinished(recording, task, solution))
+    return with_others_wrong(verdict, _wrong_ones_used(recording, task, solution))
 
 
 def _unfinished(recording: Recording, task: Task, solution: Any) -> set[str]:
@@ -59,6 +61,17 @@ def _unfinished(recording: Recording, task: Task, solution: Any) -> set[str]:
         own = exercise in recording.exercises and not kind.__module__.startswith("torch.")
         if exercise and own and not examine(recording, exercise, kind).right:
             wrong.add(exercise)
+    return wrong
+
+
+def _wrong_ones_used(recording: Recording, task: Task, solution: Any) -> dict[str, str]:
+    """The exercises that this one uses and that are not right by their own checks, each with its solution's name."""
+    wrong: dict[str, str] = {}
+    for exercise in task.uses:
+        name = recording.task(exercise).solution
+        own = used_by(solution).get(name)
+        if own is not None and not examine(recording, exercise, own).right:
+            wrong[exercise] = name
     return wrong
 
 

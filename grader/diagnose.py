@@ -104,7 +104,9 @@ def describe_shape(got: Tensor, want: Tensor, context: Context) -> str:
             return f"{shapes}{labelled}: the axes are in the order {', '.join(names[i] for i in order)}{values}"
     wrong = [i for i in range(want.ndim) if got.shape[i] != want.shape[i]]
     parts = [
-        f"axis {names[i]} has {got.shape[i]} entries instead of {want.shape[i]}{_size_name(got.shape[i], context)}"
+        f"axis {names[i]} has {got.shape[i]} entries instead of {want.shape[i]}"
+        # How long a text is has nothing to do with the module's sizes.
+        + ("" if names[i] in ("B", "T") else _size_name(got.shape[i], context))
         for i in wrong
     ]
     return f"{shapes}{labelled}: {'; '.join(parts)}"
@@ -118,6 +120,9 @@ def _size_name(number: int, context: Context) -> str:
 
 def _describe_dtype(got: Tensor, want: Tensor) -> str:
     same = agree(got.to(want.dtype), want)
+    if got.ndim == 0 and got.dtype == torch.float64 and want.dtype == torch.int64:
+        right = ", and its value is right" if same else ""
+        return f"it is a float, and should be an int{right}: `/` always gives a float, and `//` an int"
     values = "; the values are right" if same else ""
     return f"the dtype is {got.dtype}, and should be {want.dtype}{values}".replace("torch.", "")
 

@@ -129,6 +129,9 @@ class Exercise:
     renamed: the learner's name for a parameter or submodule of the reference, or None to leave it out.
     parts: submodule path (``h.*`` for every ``h.0``, ``h.1``, ...) -> the exercise that built it. A wrong
         answer is then told apart from a wrong part.
+    uses: further exercises whose solutions this one's calls by name, where they are no submodules, or where a `drive`
+        calls them otherwise than the reference's are called. Where this one is wrong, those of them that don't pass
+        their own checks are named.
     points: what nbgrader gives for it, split evenly between the cases.
     axes: names of the output's axes, for reports: "B T D".
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
@@ -151,6 +154,7 @@ class Exercise:
     weights: Callable[[nn.Module, Draw], None] = random_weights
     renamed: Callable[[str], str | None] = same_name
     parts: Mapping[str, str] = field(default_factory=dict)
+    uses: Sequence[str] = ()
     function: bool = False
     differentiable: bool = True
     drive: Callable[..., Any] | None = None

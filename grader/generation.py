@@ -3,6 +3,7 @@
 import contextlib
 import operator
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from grader.report import Line, show
 from grader.tolerance import tolerance_for
 
 Generate = Callable[..., Any]
+SECONDS_BETWEEN_FLUSHES = 0.2  # the text is shown as it comes, and not token by token
 LONGEST_PROMPT = 100  # characters of a prompt in a report
 
 
@@ -135,6 +137,7 @@ def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Ite
     pieces = DecodeStream(skip_special_tokens=False)
     vocabulary = tokenizer.get_vocab_size()
     new: list[int] = []
+    shown = time.monotonic()
     stopped: tuple[Line, ...] = ()
     try:
         for token in tokens:
@@ -145,7 +148,10 @@ def _compare(model: nn.Module, tokenizer: Tokenizer, golden: Golden, tokens: Ite
                 what = f"token {len(new)} is {token}, but the vocabulary has {vocabulary:,} entries"
                 return Attempt(golden, len(new), False, (Line(what, "bad"),))
             new.append(token)
-            print(pieces.step(tokenizer, token) or "", end="", flush=True)
+            # Each flush is an output of its own in a notebook that is run from the command line.
+            due = time.monotonic() - shown > SECONDS_BETWEEN_FLUSHES
+            print(pieces.step(tokenizer, token) or "", end="", flush=due)
+            shown = time.monotonic() if due else shown
             different = _difference(golden, tokenizer, new, model)
             if different is not None:
                 return different

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -110,6 +110,8 @@ def judge(
     """
     by_case = {observation.case: observation for observation in observations}
     mistakes = _by_cases_explained(task, answer, by_case)
+    ruled_out = {mistake.name for mistake in mistakes if _ruled_out(mistake, task, answer, by_case)}
+    mistakes.sort(key=lambda mistake: mistake.name in ruled_out)
     cases = []
     for i, case in enumerate(task.cases):
         observation = by_case.get(case.name)
@@ -123,7 +125,11 @@ def judge(
             if fed and replaced
             else None
         )
-        outputs = [(mistake, mistake.outputs[i]) for mistake in mistakes]
+        # A few whole numbers are soon the same by chance: there a mistake is not named that shows where all is right.
+        possible = (
+            mistakes if answer.outputs[i].is_floating_point() else [m for m in mistakes if m.name not in ruled_out]
+        )
+        outputs = [(mistake, mistake.outputs[i]) for mistake in possible]
         cases.append(_judge_case(observation, answer.outputs[i], context, outputs, parts))
     return Verdict(task.exercise, tuple(cases), answer.points)
 
@@ -143,6 +149,40 @@ def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observ
         return count
 
     return sorted(answer.mistakes, key=explained, reverse=True)
+
+
+def _ruled_out(mistake: MistakeAnswer, task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:
+    """Whether a case in which the mistake would show is right."""
+    for case, output, want, tolerance in zip(
+        task.cases, mistake.outputs, answer.outputs, answer.tolerances, strict=True
+    ):
+        got = by_case[case.name].output if case.name in by_case else None
+        if got is not None and agree(got, want, tolerance) and not agree(output, want, tolerance):
+            return True
+    return False
+
+
+def with_others_wrong(verdict: Verdict, wrong: Mapping[str, str]) -> Verdict:
+    """The verdict, whose wrong cases say which exercises that were used are wrong by themselves.
+
+    wrong: the exercises, each with the name of its solution. A case whose mistake is known keeps its finding.
+    """
+    if not wrong:
+        return verdict
+    solutions, names = (" and ".join(f"`{name}`" for name in kind) for kind in (wrong.values(), wrong))
+    verb, checks = ("do", "their own checks") if len(wrong) > 1 else ("does", "its own check")
+
+    def said(finding: Finding | None) -> Finding:
+        if finding is not None and (finding.mistake or finding.carried):
+            return replace(finding, detail=(*finding.detail, f"Besides, {names} {verb} not pass {checks}."))
+        return Finding(
+            f"Your {solutions} {verb} not pass {checks}, and this exercise uses what you wrote there",
+            f"Mend {names} first, then run this check again: what is wrong here may come from there.",
+            detail=(f"Here: {finding.what}", *finding.detail) if finding else (),
+        )
+
+    cases = (case if case.right else replace(case, finding=said(case.finding)) for case in verdict.cases)
+    return replace(verdict, cases=tuple(cases))
 
 
 def _judge_case(

@@ -439,6 +439,15 @@ def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
     return found
 
 
+def used_by(target: Any) -> Mapping[str, Any]:
+    """The names that the learner's class or function can call: those of the notebook in which it was written."""
+    if isinstance(target, type):
+        functions = (value for value in vars(target).values() if inspect.isfunction(value))
+        target = next(functions, target)
+    names: Mapping[str, Any] = getattr(inspect.unwrap(target), "__globals__", {})
+    return names
+
+
 def feed_parts(task: Task, target: Any, inputs: Sequence[Sequence[PartInput]]) -> tuple[dict[PartKey, Fed], ...]:
     """For each case, what the learner's parts give when fed what the reference's were given.
 

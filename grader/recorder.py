@@ -154,6 +154,7 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         exercise.parts,
         tuple(cases),
         textwrap.dedent(inspect.getsource(exercise.drive)) if exercise.drive else "",
+        tuple(exercise.uses),
     )
     answer = Answer(
         exercise.name,

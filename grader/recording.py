@@ -65,6 +65,7 @@ class Task:
     """What a probe needs to run an exercise's cases; it holds no answer to them.
 
     drive: the source of the function that uses the solution, where it is not simply called (see `Exercise`).
+    uses: the exercises whose solutions this one's calls by name.
     """
 
     exercise: str
@@ -74,6 +75,7 @@ class Task:
     parts: Mapping[str, str]
     cases: tuple[TaskCase, ...]
     drive: str = ""
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,7 @@ class Recording:
             exercise["parts"],
             cases,
             exercise.get("drive", ""),
+            tuple(exercise.get("uses", ())),
         )
 
     def answer(self, name: str) -> Answer:
@@ -413,6 +416,7 @@ class Builder:
             "parts": dict(task.parts),
             "cases": [self.task_case(case) for case in task.cases],
             **({"drive": task.drive} if task.drive else {}),
+            **({"uses": list(task.uses)} if task.uses else {}),
         }
 
     def exercise(self, task: Task, answer: Answer) -> dict[str, Any]:

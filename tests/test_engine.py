@@ -1,5 +1,6 @@
 """What a learner is told: right answers, wrong ones of every kind, and input that is no answer at all."""
 
+import dataclasses
 import math
 import re
 import subprocess
@@ -25,7 +26,7 @@ from grader.judge import Verdict
 from grader.lesson import Lesson
 from grader.probe import canonical
 from grader.recorder import record, record_exercise
-from grader.recording import FORMAT, Builder, Recording, part_inputs
+from grader.recording import FORMAT, Builder, MistakeAnswer, Recording, part_inputs
 from grader.report import to_html, to_text
 
 ROOT = Path(__file__).parent.parent
@@ -761,3 +762,93 @@ def test_no_gradient_is_asked_of_a_count() -> None:
     assert examine(recorded(exercise), "toy.scale", Scale).right
     verdict = examine(recorded(exercise), "toy.scale", WithoutGradient)
     assert [case.right for case in verdict.cases] == [False, True]
+
+
+# Exercises that use what others built
+
+
+def memory_of_two(made: Any, capacity: int, parts: list[Tensor]) -> Tensor:
+    return torch.cat([made(capacity, part) for part in parts])
+
+
+WRITTEN = """
+import torch
+class Memory:
+    def __init__(self, capacity):
+        self.rows, self.length = torch.zeros(capacity), 0
+    def append(self, part):
+        self.rows[self.length : self.length + len(part)] = part
+        self.length += len(part)
+        return self.rows[: self.length]
+def twice(capacity, part):
+    memory = Memory(capacity)
+    memory.append(part)
+    return memory.append(part)
+"""
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "told"),
+    [
+        ("", "", "1 of 1 cases right"),
+        ("self.length += len(part)", "self.length += 1", "Your `Memory` does not pass its own check"),
+        ("memory.append(part)\n    return", "return", "2 values, and should give 4"),
+        (
+            "+= len(part)\n        return self.rows[: self.length]\ndef twice(capacity, part):\n    memory =",
+            "+= 1\n        return self.rows[: self.length]\ndef twice(capacity, part):\n    return part; memory =",
+            "Mend `toy.memory` first",
+        ),
+    ],
+)
+def test_what_is_used_and_wrong_by_itself_is_named(find: str, replace: str, told: str) -> None:
+    uses = Exercise(
+        name="toy.twice",
+        solution="twice",
+        reference=lambda capacity, parts: torch.cat([part for part in parts for _ in range(2)]),
+        function=True,
+        drive=memory_of_two,
+        uses=["toy.memory"],
+        cases=[Case("one part", lambda draw: [6, [draw.normal(2)]])],
+    )
+    builder = Builder()
+    memory = memory_exercise()
+    exercises = {
+        "toy.memory": builder.exercise(memory.task("toy.memory"), memory.answer("toy.memory")),
+        "toy.twice": builder.exercise(*record_exercise("toy", uses)),
+    }
+    recording = Recording({"format": FORMAT, "lesson": "toy", "exercises": exercises, "trace": None}, builder.tensors)
+    assert recording.task("toy.twice").uses == ("toy.memory",)
+    assert find in WRITTEN
+    written: dict[str, Any] = {}
+    exec(WRITTEN.replace(find, replace) if find else WRITTEN, written)
+    assert told in to_text(report(examine(recording, "toy.twice", written["twice"])))
+
+
+def test_a_mistake_that_a_right_case_rules_out_is_not_named_for_a_number_that_is_the_same_by_chance() -> None:
+    exercise = Exercise(
+        name="toy.count",
+        solution="count",
+        reference=lambda *numbers: sum(numbers),
+        function=True,
+        cases=[Case("2 and 3", lambda draw: [2, 3]), Case("4 and 4", lambda draw: [4, 4])],
+    )
+    task, answer = record_exercise("toy", exercise)
+    product = MistakeAnswer("the numbers are multiplied", "Look.", (torch.tensor(6), torch.tensor(16)))
+    answer = dataclasses.replace(answer, mistakes=(product,))
+    builder = Builder()
+    header = {"format": FORMAT, "lesson": "toy", "exercises": {"toy.count": builder.exercise(task, answer)}}
+    recording = Recording({**header, "trace": None}, builder.tensors)
+    named = "This is what comes out when the numbers are multiplied"
+    assert named in to_text(report(examine(recording, "toy.count", lambda a, b: a * b)))
+    by_chance = to_text(report(examine(recording, "toy.count", lambda a, b: a + b + (a == 2))))
+    assert named not in by_chance and "1 too high" in by_chance
+    as_a_float = to_text(report(examine(recording, "toy.count", lambda a, b: (a + b) / 1)))
+    assert "It is a float, and should be an int, and its value is right" in as_a_float
+
+
+def test_how_long_a_text_is_gets_no_name_from_the_modules_sizes() -> None:
+    context = Context(("B", "T", "D"), {"n_head": 3, "head_dim": 8})
+    said = describe(torch.zeros(2, 3, 24), torch.zeros(2, 7, 24), context)
+    assert said is not None and said.endswith("axis T has 3 entries instead of 7")
+    said = describe(torch.zeros(2, 7, 8), torch.zeros(2, 7, 24), context)
+    assert said is not None and said.endswith("axis D has 8 entries instead of 24 (that is head_dim)")

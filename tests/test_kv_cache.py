@@ -320,8 +320,9 @@ class ModelRowByRow(ModelFromScratch):
 
 
 def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> list[int]:
-    """Reads the prompt one by one, into a cache for as many tokens as the model can read."""
-    cache, text = model.new_cache(1, model.config.n_positions), ids[0].tolist()
+    """Reads the prompt one by one."""
+    text = ids[0].tolist()
+    cache = model.new_cache(1, len(text) + max_new_tokens - 1)
     with torch.inference_mode():
         for token in text:
             logits = model(torch.tensor([[token]]), cache)
@@ -416,7 +417,7 @@ def generate_without_cache(model: Any, ids: Tensor, max_new_tokens: int, eos_tok
 
 def test_lesson_01s_generate_writes_the_right_tokens_and_is_told_that_it_works_too_much() -> None:
     text = told("kv_cache.generate", generate_without_cache)
-    assert "4 of 6 cases right" in text
+    assert "4 of 7 cases right" in text
     assert "the whole text is computed again at every step" in text
 
 
@@ -525,6 +526,51 @@ def test_the_layer_comparison_finds_a_scale_that_is_missing_in_one_layer() -> No
     assert layer_report(SOLVED.solutions["CachedGPT2"], trace).ok
     found = layer_report(WithABug, trace)
     assert found.culprit is not None and found.culprit.path.startswith("h.1.attn")
+
+
+# What slips of several kinds are told
+
+
+@pytest.mark.parametrize(
+    ("changed", "find", "replace", "checked", "sentence"),
+    [
+        ("attention", "triu(diagonal=later)", "triu(diagonal=1)", "model", "Mend `kv_cache.attention` first"),
+        ("cache", "self.length = end", "self.length += 1", "model", "Mend `kv_cache.cache` first"),
+        ("model", "return [KVCache", "[KVCache", "model", "new_cache returned None; does it end with `return`?"),
+        ("model", "for _ in range(config.n_layer)]", "for _ in range(2)]", "model", "new_cache returned 2 of them"),
+        ("model", "raise ValueError(", "raise RuntimeError(", "model", "with another error than the docstring says"),
+        ("generate", ", keepdim=True", "", "generate", "given ids of shape [1]; [1, T] belongs there"),
+        ("generate", "yield token", "print(token)", "generate", "does it `yield` each token?"),
+        ("grouped", "return F.", "F.", "grouped", "does it end with `return`?"),
+        (
+            "grouped",
+            "attn_mask=seen)",
+            "attn_mask=seen).flatten(2)",
+            "grouped",
+            "as the queries have it, belongs there",
+        ),
+        ("work", "2 * D * (past + new)", "4 * D * (past + new) / 2", "work", "should be an int"),
+    ],
+)
+def test_a_slip_is_told_in_plain_words(changed: str, find: str, replace: str, checked: str, sentence: str) -> None:
+    source = LESSON.source_of(f"kv_cache.{changed}")
+    assert find in source
+    namespace = LESSON.namespace((f"kv_cache.{changed}", source.replace(find, replace)))
+    name = f"kv_cache.{checked}"
+    assert sentence in told(name, namespace[SOLVED.exercises[name].solution])
+
+
+def test_keys_may_be_appended_one_token_after_the_other() -> None:
+    class InTurn(AttentionSdpa):
+        def all(self, x: Tensor, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = super().all(x, None)
+            if cache is None:
+                return q, k, v
+            for t in range(x.shape[1]):
+                keys, values = cache.append(k[:, :, t : t + 1], v[:, :, t : t + 1])
+            return q, keys, values
+
+    assert SOLVED.verdict_on(InTurn, SOLVED.exercises["kv_cache.attention"]).right
 
 
 # Bytes

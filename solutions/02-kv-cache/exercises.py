@@ -90,10 +90,28 @@ WORK = Exercise(
             "2 * D * new",
         ),
         Mistake(
+            "only the old tokens are taken for keys",
+            "A new token sees itself, and those that came with it. How many keys does a query meet?",
+            "2 * D * (past + new)",
+            "2 * D * past",
+        ),
+        Mistake(
+            "old queries meet the keys again",
+            "Scores have a row for each query and a column for each key. Are there as many queries as keys?",
+            "return new * (config.n_layer * (matrices + attention) + head)",
+            "return new * (config.n_layer * matrices + head) + config.n_layer * attention * (past + new)",
+        ),
+        Mistake(
             "old tokens are computed again",
             "How many rows go through the matrices when the others are in the cache?",
             "return new * (",
             "return (past + new) * (",
+        ),
+        Mistake(
+            "the keys and values of old tokens are computed again",
+            "What does the cache hold? `c_attn` has nothing to do for a token whose key and value are in there.",
+            "return new * (config.n_layer * (matrices + attention) + head)",
+            "return new * (config.n_layer * (matrices + attention) + head) + past * config.n_layer * 2 * D * D",
         ),
         Mistake(
             "masked scores are left out",
@@ -162,6 +180,18 @@ WORK = Exercise(
             "attention = 2 * D",
             "attention = 2 * config.n_head * D",
         ),
+        Mistake(
+            "only one head is counted",
+            "How many heads does a query meet its keys in? All of them together have D channels.",
+            "attention = 2 * D",
+            "attention = 2 * (D // config.n_head)",
+        ),
+        Mistake(
+            "only one layer is counted",
+            "How many layers does the model have?",
+            "config.n_layer * (matrices",
+            "1 * (matrices",
+        ),
     ],
 )
 
@@ -176,7 +206,7 @@ def use_cache(made: Any, kv: Tensor, capacity: int, chunks: list[int], look: str
     cache = made(kv.shape[1], kv.shape[2], capacity, kv.shape[4], dtype=kv.dtype)
     start, contents, lengths, codes, kept = 0, [], [int(cache.length)], [], []
     for size in chunks:
-        if look in ("after a reset", "lengths with a reset") and size == 0:
+        if size == 0:
             cache.reset()
             lengths.append(int(cache.length))
             contents.clear()
@@ -236,7 +266,7 @@ def right_contents(kv: Tensor, capacity: int, chunks: list[int], look: str) -> A
     if look.startswith("lengths"):
         return lengths
     if look == "copies":
-        return [0] * (2 * len(chunks) - 2)
+        return [0] * (2 * len([size for size in chunks if size]) - 2)
     return contents[-1] if look in ("after a reset", "after refusals") else torch.cat(contents, dim=2)
 
 
@@ -264,8 +294,9 @@ CACHE = Exercise(
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], "lengths with a reset"),
         cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], "after a reset"),
         cache_case("which appends are refused (0: none), and the length after each", 26, [24, 3, 2, 1, 2], "refusals"),
-        cache_case("the contents after a refusal", 7, [4, 5, 2], "after refusals"),
+        cache_case("the contents after a refusal", 8, [5, 4, 2], "after refusals"),
         cache_case("nothing is copied (1: another place in memory)", 24, [5, 1, 1, 4], "copies"),
+        cache_case("the same memory after a reset (1: another place)", 24, [5, 1, 0, 1, 4], "copies"),
         cache_case("bfloat16", 15, [4, 1, 2], "contents", torch.bfloat16),
     ],
     mistakes=[
@@ -292,6 +323,12 @@ CACHE = Exercise(
             "The part that nothing was written to must not be seen: a key of zeros gets a weight, too.",
             "return self.keys[:, :, :end], self.values[:, :, :end]",
             "return self.keys, self.values",
+        ),
+        Mistake(
+            "the new tokens are put behind the whole memory",
+            "The room was taken in __init__, filled with zeros. Where in it does a token belong, and what does cat do?",
+            "        self.keys[:, :, self.length : end] = k\n        self.values[:, :, self.length : end] = v\n        self.length = end\n        return self.keys[:, :, :end], self.values[:, :, :end]",
+            "        self.keys, self.values = torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)\n        self.length = end\n        return self.keys[:, :, :end], self.values[:, :, :end]",
         ),
         Mistake(
             "keys and values come back in the wrong order",
@@ -384,6 +421,12 @@ CACHE = Exercise(
             "        if end > capacity:\n            self.length = end\n",
         ),
         Mistake(
+            "a refused append empties the cache",
+            "After a refusal the cache must be as it was. What does yours hold then?",
+            "        if end > capacity:\n",
+            "        if end > capacity:\n            self.length = 0\n",
+        ),
+        Mistake(
             "what doesn't fit overwrites the oldest tokens",
             "That is a ring, which lesson 06 will want, with other masks. Here a full cache refuses.",
             '            raise ValueError(f"there is room for {capacity} tokens in this cache, and now there would be {end}")\n',
@@ -400,6 +443,30 @@ CACHE = Exercise(
             '        """Forget all tokens: ready for another text, in the same memory."""\n'
             "        ### BEGIN SOLUTION\n"
             "        self.keys.zero_()\n",
+        ),
+        Mistake(
+            "a reset does nothing",
+            "How long is the cache after a reset?",
+            "    def reset(self) -> None:\n"
+            '        """Forget all tokens: ready for another text, in the same memory."""\n'
+            "        ### BEGIN SOLUTION\n"
+            "        self.length = 0\n",
+            "    def reset(self) -> None:\n"
+            '        """Forget all tokens: ready for another text, in the same memory."""\n'
+            "        ### BEGIN SOLUTION\n"
+            "        pass\n",
+        ),
+        Mistake(
+            "a reset takes new memory",
+            "The docstring of reset names the memory. Which of your lines makes a new tensor?",
+            "    def reset(self) -> None:\n"
+            '        """Forget all tokens: ready for another text, in the same memory."""\n'
+            "        ### BEGIN SOLUTION\n"
+            "        self.length = 0\n",
+            "    def reset(self) -> None:\n"
+            '        """Forget all tokens: ready for another text, in the same memory."""\n'
+            "        ### BEGIN SOLUTION\n"
+            "        self.length = 0\n        self.keys, self.values = torch.zeros_like(self.keys), torch.zeros_like(self.values)\n",
         ),
         Mistake(
             "everything in the cache is copied at every append",
@@ -425,6 +492,12 @@ CACHE = Exercise(
             "return self.keys[:, :, :end], self.values[:, :, :end]",
             "return self.keys[:, :, :end].clone(), self.values[:, :, :end]",
         ),
+        Mistake(
+            "the values are given back as a copy",
+            "The docstring asks for views, of keys and of values. Which of your operations makes a new tensor?",
+            "return self.keys[:, :, :end], self.values[:, :, :end]",
+            "return self.keys[:, :, :end], self.values[:, :, :end].clone()",
+        ),
     ],
 )
 
@@ -446,12 +519,15 @@ def attend_in_chunks(module: Any, x: Tensor, chunks: list[int], look: str = "res
         def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             wanted = [len(x), module.num_heads, size, module.head_dim]
             for name, given in (("keys", k), ("values", v)):
-                if list(given.shape) != wanted:
+                tokens = (
+                    given.shape[2] if given.ndim == 4 and given.shape[2] < size else size
+                )  # not all need come at once
+                if list(given.shape) != [*wanted[:2], tokens, wanted[3]]:
                     raise ValueError(f"append was given {name} of shape {list(given.shape)}; {wanted} belongs there")
             self.keys = torch.cat([self.keys, k], dim=2) if self.length else k
             self.values = torch.cat([self.values, v], dim=2) if self.length else v
             self.length = self.keys.shape[2]
-            self.appended += size
+            self.appended += k.shape[2]
             return self.keys, self.values
 
     if not chunks:
@@ -521,6 +597,12 @@ ATTENTION = Exercise(
             "With one new token nobody can see the future. With two?",
             'scores.masked_fill(future, float("-inf"))',
             "scores",
+        ),
+        Mistake(
+            "the mask is the wrong way round",
+            "Which of the two does your mask mark: the keys that may be seen, or those that may not? Which does the function want?",
+            'scores.masked_fill(future, float("-inf")).softmax(dim=-1)',
+            'scores.masked_fill(~future, float("-inf")).softmax(dim=-1).nan_to_num()',
         ),
         Mistake(
             "no token sees itself",
@@ -646,27 +728,38 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "lo
     def run(ids: Tensor, cache: Any, chunks: list[int]) -> Tensor:
         return torch.cat([module(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
+    def new_cache(batch: int, capacity: int) -> Any:
+        made = module.new_cache(batch, capacity)
+        if made is None:
+            raise TypeError("new_cache returned None; does it end with `return`?")
+        if not hasattr(made, "__len__") or len(made) != len(module.h):
+            what = f"{len(made)} of them" if hasattr(made, "__len__") else f"a {type(made).__name__}"
+            raise TypeError(
+                f"new_cache returned {what}; a list of {len(module.h)} caches, one for each layer, belongs there"
+            )
+        return made
+
     if not chunks:
         return module(ids)
     if look == "logits":  # with caches of the check's own
         return run(ids, [Memory() for _ in module.h], chunks)
     if look == "own cache":
-        return run(ids, module.new_cache(len(ids), 40), chunks)
+        return run(ids, new_cache(len(ids), 40), chunks)
     if look == "rows":  # how many rows the blocks compute in all
         rows: list[int] = []
         hooks = [b.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for b in module.h]
-        run(ids, module.new_cache(len(ids), 40), chunks)
+        run(ids, new_cache(len(ids), 40), chunks)
         for hook in hooks:
             hook.remove()
         return torch.tensor(sum(rows))
     if look == "two texts":  # in turns, each with its own cache
-        caches, seen = [module.new_cache(1, 40) for _ in ids], [[] for _ in ids]
+        caches, seen = [new_cache(1, 40) for _ in ids], [[] for _ in ids]
         for pieces in zip(*(text[None].split(chunks, dim=1) for text in ids), strict=True):
             for cache, piece, logits in zip(caches, pieces, seen, strict=True):
                 logits.append(module(piece, cache))
         return torch.cat([torch.cat(logits, dim=1) for logits in seen])
     if look == "after a reset":
-        cache = module.new_cache(len(ids), 40)
+        cache = new_cache(len(ids), 40)
         run(ids.flip(1), cache, chunks)
         for layer in cache:
             layer.reset()
@@ -674,11 +767,13 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "lo
     capacity, refused = ids.shape[1], []
     for asked in (module.config.n_positions, module.config.n_positions + 1):
         try:
-            module.new_cache(1, asked)
+            new_cache(1, asked)
             refused.append(0)
-        except ValueError:
-            refused.append(1)
-    cache = module.new_cache(len(ids), capacity)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            refused.append(1 if isinstance(error, ValueError) else 2)
+    cache = new_cache(len(ids), capacity)
     for pieces, sizes in ((ids, chunks), (ids[:, :1], [1])):
         try:
             run(pieces, cache, sizes)
@@ -712,6 +807,7 @@ MODEL = Exercise(
     reference=lambda config: GPT2LMHeadModel(reference_config(config)),
     call=call_model,
     drive=read_in_chunks,
+    uses=["kv_cache.attention", "kv_cache.cache"],
     points=6,
     axes="B T vocab_size",
     sizes=head_sizes,
@@ -726,7 +822,7 @@ MODEL = Exercise(
         model_case("another text after a reset", SMALL, 2, [4, 1], "after a reset"),
         model_case("how many rows all blocks compute together", SMALL, 2, [5, 1, 1, 2], "rows"),
         model_case(
-            "room for n_positions, for one more; 6 tokens in 6 places, one more (1: refused)",
+            "room for n_positions, for one more; 6 tokens in 6 places, one more (1: ValueError)",
             OTHER,
             2,
             [4, 2],
@@ -840,6 +936,12 @@ MODEL = Exercise(
             "if False:",
         ),
         Mistake(
+            "too large a capacity is refused with another error than the docstring says",
+            "Which exception does the docstring promise to whoever wants to catch it?",
+            "raise ValueError(",
+            "raise RuntimeError(",
+        ),
+        Mistake(
             "a text of n_positions tokens is refused",
             "A model with 48 positions reads 48 tokens.",
             "if capacity > config.n_positions:",
@@ -850,6 +952,12 @@ MODEL = Exercise(
             "Which of the model's parts does your forward never call?",
             "self.ln_f(x)",
             "x",
+        ),
+        Mistake(
+            "only the last token's logits are given",
+            "The docstring asks for the logits of all new tokens: how many rows come in, and how many go out?",
+            "self.ln_f(x)",
+            "self.ln_f(x[:, -1:])",
         ),
         Mistake(
             "the positions are not added",
@@ -871,7 +979,7 @@ def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, 
         def __init__(self) -> None:
             super().__init__()
             self.toy, self.config = toy, toy.config
-            self.rows, self.without_room = 0, 0
+            self.rows, self.without_room, self.room = 0, 0, 0
 
         def new_cache(self, batch: int, capacity: int) -> Any:
             class Memory:
@@ -889,9 +997,12 @@ def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, 
                 raise ValueError(f"new_cache was asked for room for {batch} texts, and there is {len(ids)}")
             if capacity > self.config.n_positions:
                 raise ValueError(f"{capacity} tokens, but this model has only {self.config.n_positions} positions")
+            self.room += capacity
             return [Memory()]
 
         def forward(self, new: Tensor, cache: Any = None) -> Tensor:
+            if new.ndim != 2:
+                raise ValueError(f"the model was given ids of shape {list(new.shape)}; [1, T] belongs there")
             self.rows += new.shape[1]
             if cache is None:
                 return self.toy(new[:, -self.config.n_positions :])
@@ -902,14 +1013,18 @@ def count_rows(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, 
             return logits[:, -new.shape[1] :]
 
     model = CachedToy().eval()
-    written = [int(token) for token in generate(model, ids, new_tokens, end)]
-    return {"tokens": written, "rows": model.rows, "no room": model.without_room}[look]
+    given = generate(model, ids, new_tokens, end)
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    written = [int(token) for token in given]
+    return {"tokens": written, "rows": model.rows, "no room": model.without_room, "room": model.room}[look]
 
 
 def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, look: str) -> Any:
     """transformers' generate on the toy model, without a cache; each token but the last is read once."""
     written = reference_generate(toy, ids, new_tokens, end)
-    return {"tokens": written, "rows": ids.shape[1] + len(written) - 1, "no room": 0}[look]
+    room = ids.shape[1] + new_tokens - 1
+    return {"tokens": written, "rows": ids.shape[1] + len(written) - 1, "no room": 0, "room": room}[look]
 
 
 def generation_case(
@@ -942,6 +1057,7 @@ GENERATE = Exercise(
         generation_case("how many rows the model computes in all", 6, 7, "rows"),
         generation_case("the same where an end token comes", 7, 8, "rows", stops=True),
         generation_case("how many rows find no room in the cache", 6, 7, "no room"),
+        generation_case("for how many tokens room is asked", 5, 7, "room"),
         generation_case("up to the model's last position", 5, 8, "tokens", n_positions=12),
     ],
     mistakes=[
@@ -1017,6 +1133,12 @@ GENERATE = Exercise(
             "model.new_cache(1, max_new_tokens)",
         ),
         Mistake(
+            "the cache has room for all that the model can read",
+            "Whoever writes 7 tokens after 5 needs how many places? Each of them is paid for.",
+            "model.new_cache(1, ids.shape[1] + max_new_tokens - 1)",
+            "model.new_cache(1, model.config.n_positions)",
+        ),
+        Mistake(
             "only the prompt's last token is read",
             "What does the model know of the rest of the prompt?",
             "model(ids, cache)",
@@ -1051,6 +1173,12 @@ GENERATE = Exercise(
             "Count the tokens for max_new_tokens = 1.",
             "in range(max_new_tokens)",
             "in range(max_new_tokens - 1)",
+        ),
+        Mistake(
+            "one token too many is generated",
+            "Count the tokens for max_new_tokens = 1.",
+            "in range(max_new_tokens)",
+            "in range(max_new_tokens + 1)",
         ),
     ],
 )
@@ -1112,6 +1240,12 @@ BYTES = Exercise(
             "Which heads have keys and values? In grouped-query attention there are fewer of them.",
             'config.get("num_key_value_heads") or config.num_attention_heads',
             "config.num_attention_heads",
+        ),
+        Mistake(
+            "a config without key-value heads is taken for one with a single one",
+            "What holds where num_key_value_heads is missing? The text above the exercise says it.",
+            'config.get("num_key_value_heads") or config.num_attention_heads',
+            'config.get("num_key_value_heads") or 1',
         ),
         Mistake(
             "head_dim is worked out although the config gives it",
@@ -1194,7 +1328,14 @@ def group_in_chunks(function: Any, q: Tensor, kv: Tensor, chunks: list[int], loo
     memory, start, seen = Memory(), 0, []
     for size in chunks:
         part = slice(start, start + size)
-        seen.append(function(q[:, :, part], *kv[:, :, :, part], memory))
+        given = function(q[:, :, part], *kv[:, :, :, part], memory)
+        if not isinstance(given, Tensor):
+            hint = "; does it end with `return`?" if given is None else ""
+            raise TypeError(f"it returned a {type(given).__name__}, where a tensor belongs{hint}")
+        if given.shape != q[:, :, part].shape:
+            wanted = f"{list(q[:, :, part].shape)}, as the queries have it, belongs there"
+            raise ValueError(f"it gave a tensor of shape {list(given.shape)}; {wanted}")
+        seen.append(given)
         start += size
     return memory.stored if look == "stored" else torch.cat(seen, dim=2)
 
@@ -1256,6 +1397,12 @@ GROUPED = Exercise(
             "t.repeat(1, group, 1, 1)",
         ),
         Mistake(
+            "the values are spread over the query heads otherwise than the keys",
+            "Query head 1 must mix the values of the head whose keys it met. Are k and v repeated in the same way?",
+            "k, v = (t.repeat_interleave(group, dim=1) for t in (k, v))",
+            "k, v = k.repeat_interleave(group, dim=1), v.repeat(1, group, 1, 1)",
+        ),
+        Mistake(
             "all query heads use the first key and value head",
             "That would be MQA. How many key-value heads came in?",
             "t.repeat_interleave(group, dim=1)",
@@ -1266,6 +1413,18 @@ GROUPED = Exercise(
             "append gives something back. What happens to it in your code?",
             "k, v = cache.append(k, v)",
             "cache.append(k, v)",
+        ),
+        Mistake(
+            "the cache is not used at all",
+            "Does a token of the second chunk know anything of the first?",
+            "k, v = cache.append(k, v)",
+            "k, v = k, v",
+        ),
+        Mistake(
+            "keys and values are appended twice",
+            "Count the calls of append in one call of yours.",
+            "    k, v = cache.append(k, v)  # 2",
+            "    cache.append(k, v)\n    k, v = cache.append(k, v)  # 2",
         ),
         Mistake(
             "keys and values come out of the cache in the wrong order",
@@ -1284,6 +1443,12 @@ GROUPED = Exercise(
             "A prompt has a future. Who may see it?",
             "attn_mask=seen",
             "attn_mask=None",
+        ),
+        Mistake(
+            "the mask is the wrong way round",
+            "Which keys does attn_mask mark with True: those that may be seen, or the others?",
+            "attn_mask=seen",
+            "attn_mask=~seen",
         ),
         Mistake(
             "every token sees the one after it",

@@ -12,7 +12,7 @@
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
 # - name the mistakes that a cache invites, and how each would show. Several of them show in no text.
 #
-# 80 to 100 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
+# 100 to 120 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
 # This is generation, step by step. Each step needs one new token from the model, and for that the model computes a row for every token that is drawn in colour. (The code of the drawing is folded.)
 
@@ -51,9 +51,12 @@ def draw_steps(axis, prompt: int, cached: bool) -> int:
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 2.9), layout="constrained")
 for axis, cached in zip(axes, (False, True), strict=True):
     rows = draw_steps(axis, 3, cached)
-    axis.set_title(f"with{'' if cached else 'out'} a cache: {rows} rows computed for 4 tokens", fontsize=11, color="black")
-figure.supxlabel("blue: computed for the first time   red: computed again   white: kept in the cache   green: the result",
-                 fontsize=9, color="black")
+    title = f"with{'' if cached else 'out'} a cache: {rows} rows computed for 4 tokens"
+    axis.set_title(title, fontsize=11, color="black")
+figure.supxlabel(
+    "blue: computed for the first time   red: computed again   white: kept in the cache"
+    "   green: the result", fontsize=9, color="black",
+)
 plt.show()
 
 # %% tags=["setup"]
@@ -217,7 +220,7 @@ def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: i
 # %% [markdown]
 # ## What is computed again?
 #
-# `generate` hands the model the whole text for every new token, and uses one row of what comes back: the last. Take a trained model, give it 8 tokens, then the same 8 and one more. **Predict:** of the keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
+# `generate` hands the model the whole text for every new token, and uses one row of what comes back: the last. Take a trained model, give it 8 tokens, then the same 8 and one more. **Predict:** of the queries, keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
 
 # %%
 austen = load_checkpoint("austen-gpt2")
@@ -234,7 +237,8 @@ def encode(text: str) -> Tensor:
 def queries_keys_values(ids: Tensor, layer: int) -> Tensor:
     """What a layer's c_attn gives: q, k and v of every token, side by side [T, 3 D]."""
     seen = []
-    hook = uncached.h[layer].attn.c_attn.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+    c_attn = uncached.h[layer].attn.c_attn
+    hook = c_attn.register_forward_hook(lambda module, args, output: seen.append(output[0]))
     uncached(ids)
     hook.remove()
     return seen[0]
@@ -330,7 +334,7 @@ axes[0].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The factor is the number of tokens, nearly. The work for the next token stays almost what it was: a thousand tokens more add 10% to it, because there are more keys to meet. Note the word *almost*; it is where the later lessons begin.
+# For a single token the factor is the number of tokens, nearly: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average. The work for the next token stays almost what it was: a thousand tokens more add 10% to it, because there are more keys to meet. Note the word *almost*; it is where the later lessons begin.
 #
 # ## The cache
 #
@@ -736,7 +740,7 @@ for dtype in (torch.float32, torch.bfloat16):
 #
 # The same loop as in lesson 01, and less of it: nothing is put together, because the cache holds the text. The model reads the prompt in the first step, and one token in every other.
 #
-# Each token is read once. The very last one need not be read at all, since nothing comes after it: T + `max_new_tokens` − 1 rows in all, and a cache with room for so many.
+# Each token is read once. The very last one need not be read at all, since nothing comes after it: T + `max_new_tokens` − 1 rows in all, and a cache with room for so many and no more.
 #
 # There is one thing that this loop can't do any more. Lesson 01 dropped the oldest tokens when the text grew beyond `n_positions`. Now every key and value in the cache was computed with its position added in; move the window by one, and all of them are wrong. So `new_cache` refuses, and that is right.
 #
@@ -802,7 +806,8 @@ if importlib.util.find_spec("transformers"):
     theirs.generation_config.eos_token_id = None  # to the end of the positions, whatever is written
     ids = encode("Anne could not immediately fall into a quotation again.")
     tokens = austen.config.n_positions - ids.shape[1]
-    done = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    settings = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
+    done = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)
     ours = list(generate_cached(model, ids, tokens))
     same = sum(a == b for a, b in zip(done[0, ids.shape[1] :].tolist(), ours, strict=True))
     print(f"{same} of {tokens} tokens are those that transformers writes with its DynamicCache")
@@ -861,12 +866,16 @@ ids = encode(opening)
 right = list(generate_cached(model, ids, 64))
 print(f"     right: {austen.tokenizer.decode(right[:40])!r}\n")
 with torch.no_grad():
-    for name, change in (("upper left", {"cache": UpperLeft}), ("never read", {"cache": NeverRead}), ("from 0", {"table": FromZero})):
+    for name, change in (
+        ("upper left", {"cache": UpperLeft}), ("never read", {"cache": NeverRead}), ("from 0", {"table": FromZero})
+    ):
         wrong = WrongGPT2(austen.config, **change).eval()
         austen.load_into(wrong)
         tokens = list(generate_cached(wrong, ids, 64))
         first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
-        losses = [F.cross_entropy(in_chunks(wrong, novel, chunks)[0, :-1], novel[0, 1:]) for chunks in ([T], [1] * T)]
+        losses = [
+            F.cross_entropy(in_chunks(wrong, novel, chunks)[0, :-1], novel[0, 1:]) for chunks in ([T], [1] * T)
+        ]
         print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
         print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
               f" one by one {losses[1]:.2f}\n")
@@ -896,36 +905,43 @@ if gpt2 is not None:
 # **Predict** the picture before you run the cell: which of the three curves lie on each other? And take out your guess from the start of the lesson.
 
 # %% tags=["nbval-ignore-output"]
-clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384, "n_head": 6, "n_layer": 6,
-                  "layer_norm_epsilon": 1e-5})
+clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
+                  "n_head": 6, "n_layer": 6, "layer_norm_epsilon": 1e-5})
 torch.manual_seed(0)
 timed = CachedGPT2(clocked).eval()
 
 
 @torch.no_grad()
-def milliseconds(new: int, past: int = 0, repeat: int = 5) -> float:
-    """The shortest of a few times that it takes to read `new` tokens after `past` cached ones."""
-    cache = timed.new_cache(1, past + new) if past else None
-    if past:
-        timed(torch.zeros(1, past, dtype=torch.int64), cache)
-    ids, times = torch.zeros(1, new, dtype=torch.int64), []
+def milliseconds(*readings: tuple[int, int], repeat: int) -> list[float]:
+    """For each (new, past): the shortest of a few times that reading `new` tokens after `past` cached ones takes.
+
+    They take turns, so that whatever else the machine does slows all of them down.
+    """
+    caches = [timed.new_cache(1, past + new) if past else None for new, past in readings]
+    for (_, past), cache in zip(readings, caches, strict=True):
+        if cache:
+            timed(torch.zeros(1, past, dtype=torch.int64), cache)
+    times = [[] for _ in readings]
     for _ in range(repeat):
-        began = time.perf_counter()
-        timed(ids, cache)
-        times.append(1000 * (time.perf_counter() - began))
-        for layer in cache or []:
-            layer.length = past  # back to where it was
-    return min(times)
+        for (new, past), cache, own in zip(readings, caches, times, strict=True):
+            ids = torch.zeros(1, new, dtype=torch.int64)
+            began = time.perf_counter()
+            timed(ids, cache)
+            own.append(1000 * (time.perf_counter() - began))
+            for layer in cache or []:
+                layer.length = past  # back to where it was
+    return [min(own) for own in times]
 
 
-milliseconds(64)  # the first call is slower
+milliseconds((64, 0), repeat=1)  # the first call is slower
 lengths = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1023]
-reading = [milliseconds(n, repeat=3 if n > 200 else 12) for n in lengths]
-without = [milliseconds(n + 1, repeat=3 if n > 200 else 12) for n in lengths]
-cached = [milliseconds(1, past=n, repeat=40) for n in lengths]
-print("     n   ms: reading n   next, without   next, with     multiply-adds, in millions: reading  without   with")
+whole_texts = [milliseconds((n, 0), (n + 1, 0), repeat=5 if n > 200 else 12) for n in lengths]
+reading, without = zip(*whole_texts, strict=True)
+cached = [milliseconds((1, n), repeat=40)[0] for n in lengths]
+print("     n   ms: reading n   next, without   next, with    "
+      " multiply-adds, in millions: reading  without   with")
 for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
-    counts = [multiply_adds(clocked, n) / 1e6, multiply_adds(clocked, n + 1) / 1e6, multiply_adds(clocked, 1, n) / 1e6]
+    counts = [multiply_adds(clocked, *what) / 1e6 for what in ((n,), (n + 1,), (1, n))]
     print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:41,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
 
 # %% tags=["nbval-ignore-output"]
@@ -939,9 +955,11 @@ axes[0].legend(frameon=False)
 per_ms = multiply_adds(clocked, 512) / reading[lengths.index(512)]
 ns = list(range(1, 1024))
 axes[1].plot(lengths, without, "s", color="#c62828", ms=4, label="without: measured")
-axes[1].plot(ns, [multiply_adds(clocked, n + 1) / per_ms for n in ns], color="#c62828", lw=1, label="without: counted")
+counted = [multiply_adds(clocked, n + 1) / per_ms for n in ns]
+axes[1].plot(ns, counted, color="#c62828", lw=1, label="without: counted")
 axes[1].plot(lengths, cached, "o", color="#1f77b4", ms=4, label="with: measured")
-axes[1].plot(ns, [multiply_adds(clocked, 1, n) / per_ms for n in ns], color="#1f77b4", lw=1, label="with: counted")
+counted = [multiply_adds(clocked, 1, n) / per_ms for n in ns]
+axes[1].plot(ns, counted, color="#1f77b4", lw=1, label="with: counted")
 axes[1].set(xlabel="tokens so far, n", ylabel="ms for the next token", yscale="log")
 axes[1].legend(frameon=False, ncols=2, fontsize=8, loc="center right")
 for axis in axes:
@@ -983,7 +1001,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown]
-# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a few perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
+# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a handful perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
 
 # %% [markdown]
 # ## Memory
@@ -1036,8 +1054,10 @@ def occupied(cache: list[KVCache]) -> int:
     return sum(t.untyped_storage().nbytes() for layer in cache for t in (layer.keys, layer.values))
 
 
-for name, gpt, batch, tokens in (("austen-gpt2, float32", model, 1, 256), ("austen-gpt2, bfloat16", copy.deepcopy(model).bfloat16(), 3, 100),
-                                 ("the timed model", timed, 2, 1024)):
+for name, gpt, batch, tokens in (
+    ("austen-gpt2, float32", model, 1, 256), ("austen-gpt2, bfloat16", copy.deepcopy(model).bfloat16(), 3, 100),
+    ("the timed model", timed, 2, 1024),
+):
     element = gpt.wte.weight.element_size()
     measured, formula = occupied(gpt.new_cache(batch, tokens)), cache_bytes(gpt.config, tokens, batch, element)
     print(f"{name:>22}, batch {batch}, {tokens:5,} tokens: measured {measured:11,}  formula {formula:11,}")
@@ -1047,7 +1067,8 @@ for name, gpt, batch, tokens in (("austen-gpt2, float32", model, 1, 256), ("aust
 # To the byte. So the formula may speak for models that don't fit on this machine. In the next table "at 128k" means 131,072 tokens, a book, or an afternoon of an agent's work. GPT-2 XL could not read so much; it is there to show what its kind of attention would cost.
 
 # %%
-models = {"GPT-2": "gpt2", "GPT-2 XL": "gpt2-xl", "Qwen3 0.6B": "qwen3-0.6b", "Qwen3 4B": "qwen3-4b", "Qwen3 8B": "qwen3-8b"}
+models = {"GPT-2": "gpt2", "GPT-2 XL": "gpt2-xl",
+          "Qwen3 0.6B": "qwen3-0.6b", "Qwen3 4B": "qwen3-4b", "Qwen3 8B": "qwen3-8b"}
 configs = {name: Config.read(f"configs/{file}.json") for name, file in models.items()}
 print(f"{'bfloat16':>12} {'a token':>12} {'1,024 tokens':>14} {'at 128k':>11} {'8 texts of 128k':>17}")
 for name, config in configs.items():
@@ -1055,7 +1076,7 @@ for name, config in configs.items():
     print(f"{name:>12} {token / 1024:8.0f} KiB {short / 1e6:11.0f} MB {long / 1e9:8.2f} GB {many / 1e9:14.1f} GB")
 
 # %% [markdown]
-# 300 KiB for every token of GPT-2 XL. At 128k its cache is 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token, and here is why.
+# 300 KiB for every token of GPT-2 XL, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache is 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token, and here is why.
 #
 # ## Method 1: share keys and values
 #
@@ -1107,7 +1128,7 @@ for shared in (1, 2, 4, 8, 32):
     print(f"{name:>34}: {size / 1e9:6.2f} GB")
 
 # %% [markdown]
-# 17.18 to 4.29 GB with four to a group. The talk's chart is for another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. (2,048 is not divisible by 24; whoever drew it must have taken the width as a whole, and so does this cell.)
+# 17.18 to 4.29 GB with four to a group. A chart in the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026) is for another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. (2,048 is not divisible by 24; whoever drew it must have taken the width as a whole, and so does this cell.)
 
 # %% tags=["nbval-ignore-output"]
 contexts = [16_384 * n for n in range(9)]
@@ -1153,7 +1174,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, not within any length that the model can read, unless the prompt is a handful of tokens: by count or by the clock.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After one of 2 it would take ten times as many positions as GPT-2 XL has. By the clock: only after a prompt of a handful of tokens.
 # </details>
 #
 # <details><summary>Why are keys and values kept, and no queries?</summary>
@@ -1195,6 +1216,6 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # ## If you want more
 #
-# In prefill the head is applied to every row, and `generate_cached` uses the last. For GPT-2 that is 38.6 million multiply-adds for each row that nobody reads. Give `forward` an argument that says for how many of the last rows logits are wanted, and count with `multiply_adds` what a prompt of 1,000 tokens costs with and without. You are right when `generate_cached` writes the same tokens and the products of a prefill, counted with `torch.utils.flop_counter.FlopCounterMode`, equal your number.
+# In prefill the head is applied to every row, and `generate_cached` uses the last. For GPT-2 that is 38.6 million multiply-adds for each row that nobody reads. Give `forward` an argument that says for how many of the last rows logits are wanted, and count with `multiply_adds` what a prompt of 1,000 tokens costs with and without. You are right when `generate_cached` writes the same tokens and the products of a prefill, counted with `torch.utils.flop_counter.FlopCounterMode`, are twice your number: it counts an addition and a multiplication as two.
 #
 # Then the harder one: two prompts of different lengths in one batch. Which rows of the cache does the shorter one fill with padding, what must the mask say about them, and at which positions do its tokens stand?

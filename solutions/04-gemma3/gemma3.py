@@ -722,17 +722,21 @@ class RotaryEmbedding(nn.Module):
 check("gemma3.rope", RotaryEmbedding)
 
 # %% [markdown]
-# **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. In a window of 512 tokens, how many pairs don't go round once, with the one θ and with the other?
+# **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. In a window of 512 tokens, and in the whole context of 32,768, how many pairs don't go round once, with the one θ and with the other?
 
 # %%
 print("kind               tokens  pairs that go round less than once")
-for kind, tokens in (("sliding_attention", 512), ("full_attention", 512), ("full_attention", 32_768)):
+for kind, tokens in (
+    ("sliding_attention", 512), ("full_attention", 512), ("sliding_attention", 32_768), ("full_attention", 32_768)
+):
     table = RotaryEmbedding(gemma_config)(torch.tensor([1]), kind)
     sines = table[1, 0, :128]  # at position 1, of each pair
     turns = tokens * sines.asin() / (2 * torch.pi)
     print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
 
 # %% [markdown]
+# Fast pairs tell near from nearer, slow ones near from far. Over 32,768 tokens the small θ would leave 9 slow pairs, the large one has 48. Within a window the large one would spend 87 of 128 pairs on hardly turning at all.
+#
 # ### Exercise 5 · Who sees whom
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -788,7 +792,7 @@ check("gemma3.mask", visible)
 #
 # - `q_norm` and `k_norm` are always there;
 # - the mask is handed in, because it depends on the kind of layer: [T, T], True where a key may be seen;
-# - scores are scaled by `query_pre_attn_scalar`$^{-1/2}$. That is head_dim in the models up to 12B, so you would not notice; in 27B it is D / heads instead, and head_dim is not;
+# - scores are divided by the root of `query_pre_attn_scalar`. That is head_dim in the models up to 12B, so you would not notice; in 27B it is D / heads instead, and head_dim is not;
 # - there may be one key and value head for all queries, as in 270M.
 #
 # Rotations come as before, `table` [2, T, head_dim], `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.

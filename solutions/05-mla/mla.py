@@ -1,0 +1,1422 @@
+# %% [markdown]
+# # 05 · Multi-head latent attention: cache a sketch, rebuild the rest
+#
+# **DeepSeek-V3 has 128 heads, with keys of 192 channels and values of 128. For every token and layer it keeps 576 numbers. How?**
+#
+# Those heads' keys and values together are 40,960 numbers. Write down how you would get by with 576, before you read on.
+#
+# After this lesson you can
+#
+# - say, from a `config.json`, what a model with latent attention keeps of a token, and how many bytes that is;
+# - write latent attention in both of its forms, each checked against Hugging Face transformers: the one that rebuilds keys and values, and the one that never does;
+# - say which of the two is cheaper when, from a count of multiplications, and show it with a clock;
+# - explain why a few channels of the key had to be left out of the trick.
+#
+# 100 to 120 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
+#
+# On the left what is computed for a token. What is kept is green, what is made for each head is blue. On the right how many numbers that is, for a token and a layer. (The code of the drawing is folded.)
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+import logging
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
+import matplotlib.pyplot as plt
+
+plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
+
+GREY, BLUE, GREEN, WHITE = "#eceff1", "#cfe3f7", "#bfe3c0", "white"
+
+
+def box(axis, x, y, text, colour):
+    """A rounded box with a text in its middle."""
+    axis.text(x, y, text, ha="center", va="center", fontsize=9, color="black",
+              bbox={"boxstyle": "round,pad=0.42", "facecolor": colour, "edgecolor": "#78909c"})
+
+
+def arrow(axis, start, end):
+    """An arrow between two boxes."""
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "black"})
+
+
+figure, axes = plt.subplots(1, 2, figsize=(10.5, 5.2), width_ratios=(1.75, 1), layout="constrained")
+left, right = axes
+for x, y, text, colour in (
+    (2.2, 0, "x: 7168", WHITE), (-0.2, 1.2, "q_a_proj: 1536", GREY),
+    (-0.2, 2.4, "q_b_proj: 128 heads\nof 128 + 64 (turned)", BLUE),
+    (2.7, 1.2, "latent: 512", GREEN),
+    (2.7, 2.4, "kv_b_proj: 128 heads of\n128 (keys) + 128 (values)", BLUE),
+    (5.4, 1.2, "64 channels", GREY), (5.4, 2.4, "one turned key\nfor all heads: 64", GREEN),
+    (2.2, 3.7, "softmax(q kᵀ · scale) v", GREY), (2.2, 4.7, "o_proj: 7168", GREY),
+):
+    box(left, x, y, text, colour)
+for start, end in (
+    ((2.0, 0.25), (0.1, 0.93)), ((2.3, 0.25), (2.6, 0.93)), ((2.6, 0.25), (5.1, 0.93)),
+    ((-0.2, 1.47), (-0.2, 2.02)), ((2.7, 1.47), (2.7, 2.02)), ((5.4, 1.47), (5.4, 2.02)),
+    ((0.1, 2.8), (1.7, 3.43)), ((2.6, 2.8), (2.3, 3.43)), ((5.1, 2.8), (2.9, 3.43)),
+    ((2.2, 3.97), (2.2, 4.43)),
+):
+    arrow(left, start, end)
+left.set_title("a layer of DeepSeek-V3", fontsize=11, color="black")
+left.set(xlim=(-1.9, 6.6), ylim=(-0.4, 5.1))
+left.axis("off")
+bars = {"every head its own": 40_960, "8 key and value heads": 2560, "latent and one key": 576}
+right.barh(list(bars), list(bars.values()), color=["#90a4ae", "#90a4ae", "#4caf50"])
+for i, count in enumerate(bars.values()):
+    right.text(count + 700, i, f"{count:,}", va="center", fontsize=9)
+right.invert_yaxis()
+right.set(xlim=(0, 52_000), xlabel="numbers kept, for a token and a layer")
+right.set_title("128 + 64 channels a key, 128 a value", fontsize=11, color="black")
+right.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% tags=["setup"]
+import math
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grader import CheckFailed, Config, check, check_generation, compare_layers, load_checkpoint
+
+
+def rope_settings(config: Config) -> dict[str, Any]:
+    """What a config says of RoPE: one dict in files of transformers 5, two fields in older ones."""
+    settings = config.get("rope_parameters")
+    if not settings:
+        settings = {"rope_theta": config.rope_theta, **(config.get("rope_scaling") or {})}
+    return {"rope_type": settings.get("type", "default"), **settings}
+
+
+def causal_softmax(scores: Tensor) -> Tensor:
+    """Scores to attention weights: no token sees a later one; the softmax in float32.
+
+    scores: [B, H, T, S], of the last T of S tokens -> [B, H, T, S], in their dtype.
+    """
+    T, S = scores.shape[-2:]
+    future = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(diagonal=S - T + 1)
+    return scores.masked_fill(future, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
+
+# %% [markdown]
+# The second function is what you wrote in the lessons before: mask, then softmax. It stands here so that the exercises are about what is new. With a cache there are fewer queries than keys; then T queries belong to the last T of S tokens.
+#
+# Two parts that lesson 03 built are given:
+
+# %% given="03-qwen3 qwen3.rms_norm"
+class RMSNorm(nn.Module):
+    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
+
+    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
+    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
+        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
+        return self.weight * normed.to(x.dtype)
+
+
+# %% given="03-qwen3 qwen3.mlp"
+class MLP(nn.Module):
+    """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
+
+    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
+    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
+    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
+        return self.down_proj(hidden)
+
+
+# %% [markdown]
+# ## Steps 1 to 5 · Read the config, compare
+#
+# DeepSeek-V3 (December 2024) took its attention over from DeepSeek-V2 (May 2024), whose report introduced it. Kimi K2, GLM-5 and Sarvam 105B have it too. These are the fields that decide about attention:
+
+# %%
+from pathlib import Path
+
+v3 = Config.read("configs/deepseek-v3.json")
+for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+              "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+              "rope_theta", "rope_scaling"):
+    print(f"{field:>20}: {v3[field]}")
+
+# %% [markdown]
+# | field | what it decides |
+# |---|---|
+# | `kv_lora_rank` 512 | how long the *latent* is: the one vector from which the keys and values of all heads are made |
+# | `qk_rope_head_dim` 64 | channels of a key that RoPE turns. They are made from x directly, once for all heads |
+# | `qk_nope_head_dim` 128 | channels of a key that nothing turns ("no position embedding"), made from the latent, for each head |
+# | `v_head_dim` 128 | channels of a value, made from the latent, for each head. Its own number: o_proj reads 128 · 128 |
+# | `q_lora_rank` 1536 | queries go through a narrow vector too. That saves parameters, not cache. `null` in smaller models |
+# | `num_key_value_heads` 128 | equal to `num_attention_heads`: no head shares its keys with another, as heads do in GQA |
+# | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
+# | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
+#
+# The name says how it works: *lora rank* is the rank of a matrix that is written as a product of a thin and a flat one. Grouped-query attention saves by sharing: fewer keys, each used by several heads. Latent attention saves by compressing: every head has its own keys and values, but all are linear maps of one short vector, and that is what is kept.
+
+# %%
+def kept_by_heads(config: Config) -> int:
+    """The numbers of one token's keys and values in one layer, all key and value heads together."""
+    if "kv_lora_rank" in config:
+        key = config.qk_nope_head_dim + config.qk_rope_head_dim
+        return config.num_attention_heads * (key + config.v_head_dim)
+    heads = config.get("num_key_value_heads") or config.n_head
+    return 2 * heads * (config.get("head_dim") or config.n_embd // config.n_head)
+
+
+for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
+    config = Config.read(f"configs/{name}.json")
+    print(f"{name:>12}: {kept_by_heads(config):6,} numbers are a token's keys and values in a layer")
+
+# %% [markdown]
+# V3 could not afford to keep what its heads use.
+#
+# ## First without training: how much of K and V is needed?
+#
+# A key is $W_K x$, a value $W_V x$. Put the two matrices side by side: $W_{KV}$, with D rows and as many columns as all keys and values of a token have numbers. Write it as a product, D → r → all columns. The r numbers in the middle are a latent: keep them, and the second factor rebuilds keys and values from them.
+#
+# Which product is closest to the original, for a given r? The singular value decomposition tells (Eckart and Young, 1936): keep the r directions that carry most. So take a trained model with ordinary attention, austen-gpt2 of lesson 01: D = 192, and 6 heads, so 384 numbers for keys and values. Here is GPT-2 as one function of its weights:
+
+# %%
+gpt2 = load_checkpoint("austen-gpt2")
+D, LAYERS, HEADS = gpt2.config.n_embd, gpt2.config.n_layer, gpt2.config.n_head
+
+
+def gpt2_logits(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
+    """Lesson 01's model: ids [B, T] -> logits [B, T, vocab_size]."""
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (D,), weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    x = weights["wte.weight"][ids] + weights["wpe.weight"][: ids.shape[1]]
+    for i in range(LAYERS):
+        qkv = conv(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn")  # [B, T, 3 D]
+        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in qkv.split(D, dim=-1))
+        mixed = causal_softmax(q @ k.mT * q.shape[-1] ** -0.5) @ v
+        x = x + conv(mixed.transpose(1, 2).flatten(2), f"h.{i}.attn.c_proj")
+        hidden = F.gelu(conv(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"), approximate="tanh")
+        x = x + conv(hidden, f"h.{i}.mlp.c_proj")
+    return norm(x, "ln_f") @ weights["wte.weight"].T
+
+
+def windows(tokenizer, name: str) -> Tensor:
+    """A text cut into rows of 256 tokens: [N, 256]."""
+    ids = torch.tensor(tokenizer.encode(Path(f"texts/{name}.txt").read_text(encoding="utf-8")).ids)
+    return ids[: len(ids) // 256 * 256].view(-1, 256)
+
+
+@torch.no_grad()
+def loss(logits, ids: Tensor) -> float:
+    """The mean surprise at the next token, in nats; logits is a function of ids."""
+    return F.cross_entropy(logits(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
+
+
+held_out = windows(gpt2.tokenizer, "persuasion")  # the novel that no austen model was trained on
+weights = gpt2.state_dict()
+whole = loss(partial(gpt2_logits, weights), held_out)
+print(f"{held_out.numel():,} tokens of Persuasion: {whole:.3f} nats a token")
+
+# %% [markdown]
+# **Predict** three things. At which rank does the loss begin to rise: 150, 100, 50? Which are easier to compress, keys or values? And what is the highest rank that can matter at all: 384, 192, 64?
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def through_a_latent(rank: int, columns: slice = slice(D, 3 * D)) -> tuple[dict[str, Tensor], Tensor]:
+    """The weights with some columns of c_attn (D: 2 D keys, 2 D: 3 D values) made from `rank` numbers.
+
+    Also the singular values of every layer's columns: [LAYERS, D].
+    """
+    changed, values = dict(weights), []
+    for i in range(LAYERS):
+        W = weights[f"h.{i}.attn.c_attn.weight"].clone()  # [D, 3 D]
+        U, S, V = torch.linalg.svd(W[:, columns], full_matrices=False)
+        down, up = U[:, :rank] * S[:rank], V[:rank]  # [D, rank], [rank, columns]
+        W[:, columns] = down @ up  # x @ down is what would be kept
+        changed[f"h.{i}.attn.c_attn.weight"] = W
+        values.append(S)
+    return changed, torch.stack(values)
+
+
+ids = held_out[:2]
+with torch.no_grad():
+    for rank in (D, D - 16):
+        changed, _ = through_a_latent(rank)
+        difference = (gpt2_logits(changed, ids) - gpt2_logits(weights, ids)).abs().max().item()
+        print(f"rank {rank}: logits off by up to {difference:.0e}")
+
+# %% [markdown]
+# With D numbers nothing is lost, up to rounding. It can't be otherwise: 384 numbers made from 192 by a matrix lie in a space of 192 dimensions. So ordinary attention, with as many key and value heads as query heads, keeps *twice* what there is to know: the normed x itself would do, and everything could be rebuilt from it. (With biases, too: they are added after the product.)
+#
+# Now fewer:
+
+# %% tags=["nbval-ignore-output"]
+ranks = (8, 16, 32, 48, 64, 96, 128, 192)
+curves = {
+    "keys and values": slice(D, 3 * D), "keys alone": slice(D, 2 * D), "values alone": slice(2 * D, 3 * D)
+}
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+latent_losses = {}
+for (label, columns), colour in zip(curves.items(), ("#1f77b4", "#ef9a3c", "#4caf50"), strict=True):
+    changed = [through_a_latent(rank, columns)[0] for rank in ranks]
+    losses = [loss(partial(gpt2_logits, cut), held_out[:8]) for cut in changed]
+    latent_losses[label] = dict(zip(ranks, losses, strict=True))
+    left.plot(ranks, losses, "o-", ms=3, color=colour, label=label)
+    rises = (f"{r} {value - losses[-1]:+.3f}" for r, value in latent_losses[label].items() if r < D)
+    print(f"{label:>15}: " + ", ".join(rises))
+left.axhline(losses[-1], color="#78909c", ls="--", lw=1)
+left.set(xlabel="rank of the latent", ylabel="held-out loss, nats", xscale="log")
+left.set_xticks(ranks, ranks)
+left.minorticks_off()
+left.legend(frameon=False)
+for i, values in enumerate(through_a_latent(D)[1]):
+    right.plot(range(1, D + 1), values, color=plt.get_cmap("viridis")(i / LAYERS), label=f"h.{i}")
+right.set(xlabel="direction", ylabel="singular value of W_KV", ylim=(0, None))
+right.legend(frameon=False)
+for axis in (left, right):
+    axis.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# A quarter of the 384 numbers (rank 96) costs nothing that this text could show, a sixth (64) a little, and from there it goes up fast. Keys are easier than values: with 16 numbers for all six heads' keys the loss is a little worse, with 16 for their values much. (One reading: a score has to be about right for its softmax, but a value is what is handed on.)
+#
+# Look at the right-hand picture too: the singular values fall slowly. Nobody told this model to be compressible, and its matrices are not of low rank; the text just does not need most of what the small directions carry.
+#
+# Two questions stay open. What would a model do that was *trained* through the narrow place, and can put into it what counts? You will see one at the end. And what is won if keys and values must be rebuilt for every token at every step? Memory; the time gets worse. Unless they are never rebuilt, which is exercise 7.
+#
+# (GPT-2 made this easy: its positions come in at the bottom, so a key is a linear map of x. Remember that when RoPE comes.)
+#
+# ## Step 6 · Code it up
+#
+# ### Exercise 1 · Compress
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# One matrix reads x and gives both things that are kept: the latent and, behind it, the key for RoPE. The checkpoint calls it `kv_a_proj_with_mqa`: "mqa" because that key is shared by all heads, as in multi-query attention. The latent goes through an RMSNorm of its own, the key does not.
+#
+# The norm's eps is 10⁻⁶, whatever the config's `rms_norm_eps` says: transformers' code, and DeepSeek's own, make it with the class's default.
+#
+# `Attention` will inherit from this class, so that the names stay the checkpoint's: `self_attn.kv_a_proj_with_mqa`.
+#
+# <details><summary>Hint 1</summary>
+#
+# `split([a, b], dim=-1)` cuts the last axis into pieces of lengths a and b.
+#
+# <details><summary>Hint 2</summary>
+#
+# Look at what `RMSNorm` takes when it is made, and which of these it has a default for.
+# </details>
+# </details>
+
+# %% exercise="mla.compress"
+class Compressor(nn.Module):
+    """What a layer makes of a token to keep it: a normed latent, and a key for RoPE (DeepSeek-V2, 2.1).
+
+    Parts: kv_a_proj_with_mqa (hidden_size -> kv_lora_rank + qk_rope_head_dim, without bias),
+    kv_a_layernorm (RMSNorm over the latent, eps 1e-6).
+    transformers: models/deepseek_v3/modeling_deepseek_v3.py, DeepseekV3Attention.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config, self.heads, self.rank = config, config.num_attention_heads, config.kv_lora_rank
+        self.nope, self.rope, self.v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+        ### BEGIN SOLUTION
+        kept = config.kv_lora_rank + config.qk_rope_head_dim
+        self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, kept, bias=False)
+        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank)
+        ### END SOLUTION
+
+    def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The normed latent, and the key, not turned: [B, T, D] -> [B, T, rank], [B, T, rope]."""
+        ### BEGIN SOLUTION
+        both = self.kv_a_proj_with_mqa(x)  # [B, T, D] -> [B, T, rank + rope]
+        latent, key = both.split([self.rank, self.rope], dim=-1)
+        return self.kv_a_layernorm(latent), key
+        ### END SOLUTION
+
+# %% check="mla.compress" tags=["nbval-ignore-output"]
+check("mla.compress", Compressor)
+
+# %% [markdown]
+# ### Exercise 2 · Turn, in pairs of neighbours
+# difficulty ●●●○○ · importance ●●●●○ · 10 minutes
+#
+# RoPE turns pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3. And transformers writes the result in the other order: first the first halves of all pairs, then the second halves.
+#
+# $$(x_{2i}, x_{2i+1}) \;\to\; \text{channels } i \text{ and } i + d/2: \quad x_{2i}\cos\varphi_i - x_{2i+1}\sin\varphi_i, \quad x_{2i+1}\cos\varphi_i + x_{2i}\sin\varphi_i$$
+#
+# The table of angles is given, one column a pair, and with YaRN in it. YaRN (Peng et al., 2023) stretches RoPE over longer texts than it was trained on: slow pairs, which never went round in training, turn `factor` times slower still, so that they meet no angle they have not seen. Fast pairs stay as they are, and between the two is a ramp.
+
+# %% tags=["setup"]
+def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
+    """RoPE's frequencies 1 / bases [d / 2] stretched, and a factor for cosines and sines.
+
+    Peng et al. (2023), section 3.2. transformers: _compute_yarn_parameters.
+    """
+    pairs, factor = len(bases), settings["factor"]
+
+    def pair_that_goes_round(times: float) -> float:
+        radians = settings["original_max_position_embeddings"] / (times * 2 * math.pi)
+        return pairs * math.log(radians) / math.log(settings["rope_theta"])
+
+    low = max(math.floor(pair_that_goes_round(settings.get("beta_fast") or 32)), 0)
+    high = min(math.ceil(pair_that_goes_round(settings.get("beta_slow") or 1)), 2 * pairs - 1)
+    ramp = ((torch.arange(pairs, dtype=torch.float32) - low) / max(high - low, 0.001)).clamp(0, 1)
+    keep = 1 - ramp  # 1: as it was, 0: slower by the factor
+    frequencies = 1.0 / (factor * bases) * (1 - keep) + 1.0 / bases * keep
+    on_turned, on_all = settings.get("mscale"), settings.get("mscale_all_dim")
+    if not (on_turned and on_all):
+        return frequencies, 0.1 * math.log(factor) + 1
+    log = 0.1 * math.log(factor)
+    return frequencies, (on_turned * log + 1) / (on_all * log + 1)  # V3: 1
+
+
+def rope_table(positions: Tensor, config: Config) -> Tensor:
+    """Cosine and sine of every pair's angle: positions [T] int64 -> [2, T, rope / 2] float32."""
+    settings, width = rope_settings(config), config.qk_rope_head_dim
+    bases = settings["rope_theta"] ** (torch.arange(0, width, 2).float() / width)  # [width / 2]
+    frequencies, size = yarn(bases, settings) if settings["rope_type"] == "yarn" else (1.0 / bases, 1.0)
+    angles = positions.float()[:, None] * frequencies.to(positions.device)  # [T, width / 2]
+    return torch.stack([angles.cos() * size, angles.sin() * size])
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `x[..., 0::2]` takes every second channel.
+#
+# <details><summary>Hint 2</summary>
+#
+# Two halves come out, each made of both halves that went in; `torch.cat` puts one behind the other. The table is float32, x may be bfloat16.
+# </details>
+# </details>
+
+# %% exercise="mla.rope"
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    """Turn each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
+
+    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
+    x: [B, H, T, d], table: [2, T, d / 2] -> [B, H, T, d]. transformers: apply_rotary_pos_emb_interleave.
+    """
+    ### BEGIN SOLUTION
+    cos, sin = table.to(x.dtype)  # 2 x [T, d / 2]
+    a, b = x[..., 0::2], x[..., 1::2]  # 2 x [B, H, T, d / 2]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    ### END SOLUTION
+
+# %% check="mla.rope" tags=["nbval-ignore-output"]
+check("mla.rope", apply_rope)
+
+# %% [markdown]
+# Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. But the turned key is what gets *kept*: a program that keeps it in one order and reads it in another is wrong. The pairing matters always. **Predict** which of these three products are equal.
+
+# %%
+torch.manual_seed(0)
+q, k = torch.randn(2, 1, 1, 1, 64)
+at_9, at_4 = (rope_table(torch.tensor([position]), v3) for position in (9, 4))
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """The halves of the last axis, woven together again."""
+    return torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)
+
+
+def turned_in_halves(x: Tensor, table: Tensor) -> Tensor:
+    """Qwen3's pairs: i and i + d / 2."""
+    return apply_rope(interleaved(x), table)
+
+
+def turned_and_woven(x: Tensor, table: Tensor) -> Tensor:
+    """Neighbours as pairs, each number written back to where it came from."""
+    return interleaved(apply_rope(x, table))
+
+
+ways = {
+    "neighbours, halves written apart": apply_rope,
+    "neighbours, woven together again": turned_and_woven,
+    "halves as pairs, as Qwen3 does": turned_in_halves,
+}
+for what, way in ways.items():
+    print(f"{what:>32}: {(way(q, at_9) * way(k, at_4)).sum():.4f}")
+
+# %% [markdown]
+# ### Exercise 3 · The scale of the scores
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Scores are divided by the root of a key's length. Here a key has two parts, and both count. On top of that, YaRN wants sharper attention over stretched texts: it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim` ("all dim": the channels that RoPE does not turn are scaled too):
+#
+# $$\mathrm{scale} = \frac{m^2}{\sqrt{d_\mathrm{nope} + d_\mathrm{rope}}}$$
+#
+# **Predict** for V3 (factor 40, `mscale_all_dim` 1): is attention 1.1, 1.4 or 1.9 times sharper than without YaRN?
+#
+# <details><summary>Hint 1</summary>
+#
+# `rope_settings(config)` from the setup cell gives one dict whatever the file looks like. Its `rope_type` says whether YaRN is used at all.
+#
+# <details><summary>Hint 2</summary>
+#
+# `math.log` is the natural logarithm. A config without `mscale_all_dim`, or with 0, keeps the plain scale.
+# </details>
+# </details>
+
+# %% exercise="mla.scale"
+def softmax_scale(config: Config) -> float:
+    """What the scores of q and k are multiplied by before the softmax.
+
+    1 / sqrt(qk_nope_head_dim + qk_rope_head_dim); with YaRN (rope_type "yarn", mscale_all_dim given and
+    not 0) times m^2, m = 0.1 * mscale_all_dim * ln(factor) + 1. transformers: yarn_apply_mscale.
+    """
+    ### BEGIN SOLUTION
+    settings = rope_settings(config)
+    scale = (config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5
+    if settings["rope_type"] == "yarn" and settings.get("mscale_all_dim"):
+        m = 0.1 * settings["mscale_all_dim"] * math.log(settings["factor"]) + 1
+        scale = scale * m * m
+    return scale
+    ### END SOLUTION
+
+# %% check="mla.scale" tags=["nbval-ignore-output"]
+check("mla.scale", softmax_scale)
+
+# %%
+plain = softmax_scale(v3.replace(rope_scaling=None))
+sharper = softmax_scale(v3) / plain
+print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} times sharper")
+
+# %% [markdown]
+# ### Exercise 4 · The cache
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# What is kept of a token is now one row: the normed latent, and behind it the *turned* key. No heads, no keys apart from values. (Turned before it is kept, so that no old row has to be touched again.)
+#
+# The rows are made once, for as many tokens as there will be: growing by `torch.cat` would copy everything at every step.
+#
+# <details><summary>Hint 1</summary>
+#
+# `self.rows[:, a:b] = new` writes into rows that exist. Which rows are next?
+#
+# <details><summary>Hint 2</summary>
+#
+# Where the new rows do not fit, `raise ValueError(...)` before anything is written. `torch.zeros` takes a `dtype`.
+# </details>
+# </details>
+
+# %% exercise="mla.cache"
+class LatentCache:
+    """The rows that one layer keeps: for every token its latent and its turned key, one behind the other.
+
+    capacity: for how many tokens there is room from the start. length: how many there are.
+    transformers: DynamicCache keeps the same numbers, in two tensors.
+    """
+
+    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32):
+        self.length = 0
+        ### BEGIN SOLUTION
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        self.rows = torch.zeros(batch, capacity, width, dtype=dtype)
+        ### END SOLUTION
+
+    def append(self, new: Tensor) -> Tensor:
+        """Keep new [B, T, width] behind what there is; all rows so far come back: [B, length, width].
+
+        Raises ValueError, and keeps nothing of it, where there is no room for all of `new`.
+        """
+        ### BEGIN SOLUTION
+        end = self.length + new.shape[1]
+        if end > self.rows.shape[1]:
+            raise ValueError(f"{end} tokens do not fit into a cache for {self.rows.shape[1]}")
+        self.rows[:, self.length : end] = new
+        self.length = end
+        return self.rows[:, :end]
+        ### END SOLUTION
+
+# %% check="mla.cache" tags=["nbval-ignore-output"]
+check("mla.cache", LatentCache)
+
+# %% [markdown]
+# ### Exercise 5 · Its bytes
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Now as a formula, from the config alone, for models with a latent and for those with heads. **Predict:** DeepSeek-V3 has 671 billion parameters, Qwen3 8B has 8. Which needs more cache for a token?
+#
+# <details><summary>Hint 1</summary>
+#
+# With a latent: how many numbers has a row of your cache? With heads: keys *and* values, of `num_key_value_heads` heads.
+#
+# <details><summary>Hint 2</summary>
+#
+# `head_dim` is its own number where the config has one; otherwise the width is divided among the query heads. A config with a latent can have a `head_dim` as well: transformers writes the number of turned channels there.
+# </details>
+# </details>
+
+# %% exercise="mla.bytes"
+def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
+    """The bytes that a model keeps for `tokens` tokens in each of `batch` texts, all layers together.
+
+    A config with kv_lora_rank keeps a latent and a key of qk_rope_head_dim; another keeps keys and
+    values of num_key_value_heads heads of head_dim (where it does not say: hidden_size / query heads).
+    """
+    ### BEGIN SOLUTION
+    if config.get("kv_lora_rank"):
+        numbers = config.kv_lora_rank + config.qk_rope_head_dim
+    else:
+        head_dim = config.get("head_dim") or config.hidden_size // config.num_attention_heads
+        numbers = 2 * config.num_key_value_heads * head_dim
+    return batch * tokens * config.num_hidden_layers * numbers * element_bytes
+    ### END SOLUTION
+
+# %% check="mla.bytes" tags=["nbval-ignore-output"]
+check("mla.bytes", cache_bytes)
+
+# %%
+qwen3 = Config.read("configs/qwen3-8b.json")
+for name, config in (("Qwen3 8B", qwen3), ("DeepSeek-V3", v3)):
+    print(f"{name:>12}: {cache_bytes(config, 1) / 1024:6.1f} KiB a token")
+by_heads = v3.num_hidden_layers * kept_by_heads(v3) * 2
+more = by_heads / cache_bytes(v3, 1)
+print(f"V3, if it kept its heads' keys and values: {by_heads / 1024:,.0f} KiB, {more:.1f} times as much")
+
+
+def bytes_of(cache: LatentCache) -> int:
+    """The bytes of all tensors that a cache holds."""
+    return sum(tensor.nbytes for tensor in vars(cache).values() if isinstance(tensor, Tensor))
+
+
+measured = bytes_of(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
+print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
+
+# %% [markdown]
+# Eighty times the parameters, half the cache. (Qwen3 8B has 36 layers, V3 has 61.)
+#
+# To play with: another model, another latent, a window. (Where widgets don't run, the picture shows the first setting.)
+
+# %% tags=["nbval-ignore-output"]
+from grader.kv_panel import kv_panel
+
+kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
+
+# %% [markdown]
+# ### The talk's chart, and what it leaves out
+#
+# The talk's slide shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives these numbers, and tells what stands behind them. **Predict** what the last bar becomes if the key for RoPE is counted.
+
+# %%
+# All heads together have 2048 channels; how they are cut does not matter here.
+talk = Config({"num_hidden_layers": 48, "num_key_value_heads": 1, "head_dim": 2048})
+print(f"{'ordinary attention':>20}: {cache_bytes(talk, 131_072) / 1e9:6.2f} GB")
+print(f"{'':>20}  as on the slide   with a turned key of 64")
+for latent in (1024, 512, 256, 64):
+    bare, real = (talk.replace(kv_lora_rank=latent, qk_rope_head_dim=width) for width in (0, 64))
+    slide, whole = cache_bytes(bare, 131_072), cache_bytes(real, 131_072)
+    more = f"{whole / slide - 1:+.0%}"
+    print(f"{f'latent {latent}':>20}: {slide / 1e9:6.2f} GB {whole / 1e9:18.3f} GB, {more}")
+print(f"channels of one of 24 heads: {2048 / 24:.2f}")
+
+# %% [markdown]
+# Three things to know about the slide. The gigabytes are decimal (10⁹ bytes) and the tokens binary (128 · 1024). A width of 2048 can't be cut into 24 heads, which does not matter here: only their sum counts. And it leaves out the turned key, which is a small matter beside a latent of 1024 and doubles one of 64.
+#
+# ### Exercise 6 · Attention, rebuilt from the latent
+# difficulty ●●●●○ · importance ●●●●● · 25 minutes
+#
+# Now everything together, in the form in which the model is trained:
+#
+# 1. **Queries** go through a narrow vector of their own: `q_a_proj`, a norm (eps 10⁻⁶ again), `q_b_proj`. Where `q_lora_rank` is null there is one `q_proj` instead. Each head's query has nope + rope channels, and the rope channels, the *last* ones, are turned.
+# 2. **The rows** so far come from `self.rows_so_far`, which stands there already: your `compress`, your `apply_rope`, and the cache if there is one.
+# 3. **Keys and values** are rebuilt: `kv_b_proj` turns a latent into nope + v channels for every head. A head's key is its nope channels and, behind them, the turned key, the same for all heads.
+# 4. Scores, softmax, values, `o_proj`.
+#
+# T tokens come in; with a cache there are S ≥ T rows.
+#
+# <details><summary>Hint 1: the shapes</summary>
+#
+# q: [B, T, H · (nope + rope)] → [B, H, T, nope + rope]. Rows [B, S, latent + rope] → latents [B, S, latent] → kv_b_proj [B, S, H · (nope + v)] → [B, H, S, nope + v] → keys [B, H, S, nope], values [B, H, S, v]. The turned key [B, S, rope] → [B, H, S, rope]. Result [B, H, T, v] → [B, T, H · v].
+#
+# <details><summary>Hint 2: cutting heads</summary>
+#
+# `t.unflatten(-1, (H, -1)).transpose(1, 2)` makes [B, H, T, d] of [B, T, H · d]. Cut a head's channels with `split` after that, not before: each head has its own nope and its own v channels, side by side.
+#
+# <details><summary>Hint 3: one key for all heads</summary>
+#
+# `key[:, None].expand(-1, H, -1, -1)` gives H views of one tensor. Then `torch.cat` along the channels.
+#
+# <details><summary>Hint 4: the rest</summary>
+#
+# `causal_softmax` from the setup cell masks and normalises. `softmax_scale(config)` is your exercise 3.
+# </details>
+# </details>
+# </details>
+# </details>
+
+# %% exercise="mla.attention"
+class Attention(Compressor):
+    """Latent attention that rebuilds every head's keys and values (DeepSeek-V2, section 2.1).
+
+    Parts besides Compressor's, all without bias:
+    q_a_proj (D -> q_lora_rank), q_a_layernorm (RMSNorm, eps 1e-6), q_b_proj (-> H * (nope + rope)),
+    or q_proj alone (D -> H * (nope + rope)) where q_lora_rank is None;
+    kv_b_proj (kv_lora_rank -> H * (nope + v)); o_proj (H * v -> D).
+    A head's channels stand side by side: nope, then rope; nope, then v. transformers: DeepseekV3Attention.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        ### BEGIN SOLUTION
+        D, all_queries = config.hidden_size, self.heads * (self.nope + self.rope)
+        if config.q_lora_rank is None:
+            self.q_proj = nn.Linear(D, all_queries, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(D, config.q_lora_rank, bias=False)
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank)
+            self.q_b_proj = nn.Linear(config.q_lora_rank, all_queries, bias=False)
+        self.kv_b_proj = nn.Linear(self.rank, self.heads * (self.nope + self.v), bias=False)
+        self.o_proj = nn.Linear(self.heads * self.v, D, bias=False)
+        ### END SOLUTION
+
+    def rows_so_far(self, x: Tensor, table: Tensor, cache: "LatentCache | None") -> Tensor:
+        """The rows of x, behind those of the cache if there is one: [B, T, D] -> [B, S, rank + rope]."""
+        latent, key = self.compress(x)
+        new = torch.cat([latent, apply_rope(key[:, None], table)[:, 0]], dim=-1)
+        return new if cache is None else cache.append(new)
+
+    def queries(self, x: Tensor, table: Tensor) -> Tensor:
+        """x: [B, T, D], table: [2, T, rope / 2] -> [B, H, T, nope + rope], the rope channels turned."""
+        ### BEGIN SOLUTION
+        narrow = self.config.q_lora_rank is not None
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if narrow else self.q_proj(x)
+        q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T, nope + rope]
+        nope, rope = q.split([self.nope, self.rope], dim=-1)
+        return torch.cat([nope, apply_rope(rope, table)], dim=-1)
+        ### END SOLUTION
+
+    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
+        """x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]; x are the last T of S tokens."""
+        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
+        ### BEGIN SOLUTION
+        latents, key = rows.split([self.rank, self.rope], dim=-1)
+        kv = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, S, nope + v]
+        nope, v = kv.split([self.nope, self.v], dim=-1)
+        k = torch.cat([nope, key[:, None].expand(-1, self.heads, -1, -1)], dim=-1)  # [B, H, S, nope + rope]
+        weights = causal_softmax(q @ k.mT * softmax_scale(self.config))  # [B, H, T, S]
+        mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, T, H * v]
+        return self.o_proj(mixed)
+        ### END SOLUTION
+
+# %% check="mla.attention" tags=["nbval-ignore-output"]
+check("mla.attention", Attention)
+
+# %% [markdown]
+# It works, and keeps 576 numbers. The price stands in one line: `self.kv_b_proj(latents)`, for all S rows, to write *one* more token. Every step rebuilds what the step before had rebuilt already. For V3 at 32,768 tokens:
+
+# %%
+v3_rebuild = 32_768 * v3.kv_lora_rank * v3.num_attention_heads * (v3.qk_nope_head_dim + v3.v_head_dim)
+print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds for one token; "
+      f"its 37 billion active parameters need {37e9 / 1e12:.3f}")
+
+# %% [markdown]
+# ### Exercise 7 · Attention that never rebuilds
+# difficulty ●●●●● · importance ●●●●● · 20 minutes
+#
+# Look at one head, and at the channels that nothing turns. Its key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
+#
+# $$q^\top k_j = q^\top (W_{UK}\, c_j) = (W_{UK}^\top q)^\top c_j$$
+#
+# The brackets moved, and the key is gone: carry the *query* into the space of latents, once, and multiply it with the rows as they lie in the cache. The same for values. The result is $\sum_j p_j W_{UV} c_j = W_{UV} \sum_j p_j c_j$: mix the latents first, then rebuild one value instead of S. The matrix has been *absorbed* into the query and into the output.
+#
+# What remains is attention with one key head and one value head for all 128 query heads: its keys are the rows, latent and turned key, 576 channels; its values are the first 512 of the same.
+#
+# **Predict:** is the result the same to the last bit?
+#
+# <details><summary>Hint 1: the weight</summary>
+#
+# `self.kv_b_proj.weight` is [H · (nope + v), latent]. As [H, nope + v, latent] each head has its two matrices, one below the other.
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. Behind it the turned channels of the query, as they are. All heads meet the same rows, so their queries can stand below each other: [B, H · T, latent + rope] against rows [B, S, latent + rope].
+#
+# <details><summary>Hint 3: the way back</summary>
+#
+# Weights [B, H · T, S] times latents [B, S, latent] is [B, H · T, latent]. Each head's W_UV is [v, latent]; it must map latent to v.
+#
+# <details><summary>Hint 4: the scale</summary>
+#
+# The same as before. The score is the same number, however long the vectors are from which you compute it.
+# </details>
+# </details>
+# </details>
+# </details>
+
+# %% exercise="mla.absorbed"
+class AbsorbedAttention(Attention):
+    """Latent attention on the rows themselves, kv_b_proj absorbed into queries and outputs.
+
+    Same parts, same result as Attention. No head's keys or values are made: each head's part of
+    kv_b_proj's weight carries its query into the space of latents, and what it has mixed back out.
+    DeepSeek-V2, section 2.1.2, says that it can be done, in one sentence.
+    """
+
+    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
+        """x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]; x are the last T of S tokens."""
+        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
+        ### BEGIN SOLUTION
+        nope, rope = q.split([self.nope, self.rope], dim=-1)
+        per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # [H, nope + v, rank]
+        W_UK, W_UV = per_head.split([self.nope, self.v], dim=1)
+        q = torch.cat([nope @ W_UK, rope], dim=-1)  # [B, H, T, rank + rope]
+        scores = (q.flatten(1, 2) @ rows.mT).unflatten(1, (self.heads, -1))  # [B, H * T, S] -> [B, H, T, S]
+        weights = causal_softmax(scores * softmax_scale(self.config))
+        latents = weights.flatten(1, 2) @ rows[..., : self.rank]  # [B, H * T, rank]
+        mixed = latents.unflatten(1, (self.heads, -1)) @ W_UV.mT  # [B, H, T, v]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        ### END SOLUTION
+
+# %% check="mla.absorbed" tags=["nbval-ignore-output"]
+check("mla.absorbed", AbsorbedAttention)
+
+# %% [markdown]
+# Not to the last bit: the same sums, taken in another order. How far apart are the two, in a layer with the widths of DeepSeek-V2-Lite (16 heads, no `q_lora_rank`), and do they keep the same rows?
+
+# %% tags=["nbval-ignore-output"]
+lite = v3.replace(hidden_size=2048, num_attention_heads=16, q_lora_rank=None, rope_scaling=None)
+torch.manual_seed(0)
+expanded, absorbed = Attention(lite).eval(), AbsorbedAttention(lite).eval()
+print(absorbed.load_state_dict(expanded.state_dict()))
+x, table = torch.randn(2, 48, 2048), rope_table(torch.arange(48), lite)
+caches = [LatentCache(lite, batch=2, capacity=48) for _ in range(2)]
+with torch.no_grad():
+    whole = expanded(x, table)
+    for attention, cache in zip((expanded, absorbed), caches, strict=True):
+        parts = [attention(x[:, a:b], table[:, a:b], cache) for a, b in ((0, 40), (40, 41), (41, 48))]
+        difference = (torch.cat(parts, dim=1) - whole).abs().max() / whole.std()
+        print(f"{type(attention).__name__:>18}, in pieces of 40, 1 and 7 tokens: off by {difference:.0e}")
+nothing = torch.zeros(2, 0, 576)  # an append of no token gives all rows
+print("the same rows:", torch.equal(*(cache.append(nothing) for cache in caches)))
+
+# %% [markdown]
+# ### The catch: RoPE does not commute
+#
+# Why two kinds of channels? Suppose all were rebuilt from the latent, and RoPE turned the result, as in every model before. With $R_i$ for the rotation at position $i$, a score is
+#
+# $$(R_i q)^\top R_j W_{UK}\, c_j = (W_{UK}^\top R_j^\top R_i\, q)^\top c_j$$
+#
+# The rotation stands between $q$ and $W_{UK}$, and depends on the distance i − j: there is no one matrix to absorb, but one for every distance. Could the latent be turned instead, $R_j c_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer: **predict** whether a small distance does little harm.
+
+# %%
+W_UK = expanded.kv_b_proj.weight.unflatten(0, (16, -1))[0, :128].detach()  # [nope, kv_lora_rank]
+torch.manual_seed(1)
+q, c = torch.randn(2, 4000, 512)
+q = q[:, :128]
+wide = v3.replace(qk_rope_head_dim=128, rope_scaling=None)  # as if RoPE turned all 128 channels
+
+
+def turn(x: Tensor, position: int, config: Config) -> Tensor:
+    """Every row of x [N, d] as it would be at this position."""
+    return apply_rope(x[None, None], rope_table(torch.full((len(x),), position), config))[0, 0]
+
+
+absorbed_once = turn(q, 0, wide) @ W_UK  # what would be multiplied with c, made for distance 0
+for distance in (0, 1, 4, 16, 64, 256):
+    right_one = turn(q, distance, wide) @ W_UK
+    off = (right_one - absorbed_once).norm() / right_one.norm()
+    print(f"distance {distance:3}: the absorbed query for distance 0 is off by {off:4.0%}")
+latent_turned = turn(c, 5, v3.replace(qk_rope_head_dim=512, rope_scaling=None)) @ W_UK.T
+key_turned = turn(c @ W_UK.T, 5, wide)
+off = (latent_turned - key_turned).norm() / key_turned.norm()
+print(f"the latent turned in place of the key, at position 5: off by {off:.0%}")
+
+# %% [markdown]
+# One token away a quarter is wrong, four tokens away most of it, and a turned latent is no better than a random vector. So DeepSeek *decoupled* position from content: 128 channels of a key carry what a token says and are never turned; 64 more carry where it stands, come from x directly, and are small enough to keep, once for all heads.
+#
+# (GQA's rows can be kept unturned and turned when they are read. That works too, and rebuilds at every step. Absorbing is what does not survive a rotation in between.)
+#
+# ## Which form, when? First count
+#
+# T new tokens, S rows. Per head, counting multiply-adds, with r = kv_lora_rank and n, p, v for nope, rope and value channels; the projections that both forms share are left out:
+#
+# | | rebuild or absorb | scores and mixing |
+# |---|---|---|
+# | expanded | $S \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
+# | absorbed | $T \cdot r (n + v)$ | $T S \cdot (r + p + r)$ |
+# | every head's keys and values kept | $T \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
+#
+# Expanded pays for every *row*, absorbed for every *new token*, and then again for longer vectors: 1,088 in place of 320 for each pair of tokens. The last line does the least work. It keeps 71 times as much.
+#
+# Is the table true? A dispatch mode of PyTorch sees every product that is computed. Count, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def counted(attention: Attention, T: int, S: int) -> int:
+    """The multiply-adds in products of one call with T new tokens after S - T in the cache."""
+    cache = LatentCache(lite, batch=1, capacity=S)
+    cache.length = S - T  # rows of zeros cost as much as any others
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        attention(torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite), cache)
+    return counter.get_total_flops() // 2
+
+
+def by_formula(form: str, T: int, S: int, config: Config = lite) -> int:
+    """The same by the table, with the projections that all forms share."""
+    H, D, r = config.num_attention_heads, config.hidden_size, config.kv_lora_rank
+    n, p, v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+    shared = T * (D * H * (n + p) + D * (r + p) + H * v * D)
+    rebuilt = (S if form == "expanded" else T) * r * (n + v)
+    pairs = T * S * (2 * r + p if form == "absorbed" else n + p + v)
+    return shared + H * (rebuilt + pairs)
+
+
+print(f"{'':>30} {'expanded':>15} {'absorbed':>15}")
+for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 512),
+                   ("128 tokens, 1,024 rows", 128, 1024)):
+    counts = [counted(attention, T, S) for attention in (expanded, absorbed)]
+    assert counts == [by_formula(form, T, S) for form in ("expanded", "absorbed")]
+    print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {counts[0] / counts[1]:.2f}")
+
+# %% [markdown]
+# Count and formula agree to the last multiplication. One token: absorbed does less than a sixtieth of the work, and that counts the projections that no form is spared. A whole prompt: expanded is cheaper, because rebuilding is paid once for rows that 512 queries use.
+#
+# Between the two lies a number of new tokens at which they cost the same. With many rows (S much larger than T) it does not depend on S or on the number of heads:
+#
+# $$T^* = \frac{r (n + v)}{2 r - n - v}$$
+
+# %%
+r, n, p, v = lite.kv_lora_rank, lite.qk_nope_head_dim, lite.qk_rope_head_dim, lite.v_head_dim
+crossing = r * (n + v) / (2 * r - n - v)
+print(f"T* = {crossing:.0f} new tokens")
+
+# %% [markdown]
+# ## Then measure
+#
+# **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
+#
+# A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values.
+
+# %% tags=["nbval-ignore-output"]
+import time
+from collections.abc import Callable
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+def latent_kept(attention: Attention, T: int, S: int) -> tuple[Step, int]:
+    """One call with T new tokens after S - T in a latent cache, and the bytes of that cache."""
+    cache = LatentCache(lite, batch=1, capacity=S)
+
+    def step(x: Tensor, table: Tensor) -> Tensor:
+        cache.length = S - T
+        return attention(x, table, cache)
+
+    return step, bytes_of(cache)
+
+
+def heads_kept(T: int, S: int) -> tuple[Step, int]:
+    """The same over every head's keys and values. What those hold is random: a clock does not mind."""
+    k, v = torch.randn(1, 16, S, 192), torch.randn(1, 16, S, 128)
+
+    def step(x: Tensor, table: Tensor) -> Tensor:
+        expanded.kv_b_proj(expanded.compress(x)[0])  # the new tokens' own keys and values
+        weights = causal_softmax(expanded.queries(x, table) @ k.mT)
+        return expanded.o_proj((weights @ v).transpose(1, 2).flatten(2))
+
+    return step, k.nbytes + v.nbytes
+
+
+def milliseconds(form: Callable, T: int, S: int, tries: int = 5) -> float:
+    """The time of one call with T new tokens and S rows in all; the best of some tries."""
+    (step, _), times = form(T, S), []
+    x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
+    with torch.no_grad():
+        for _ in range(tries):
+            began = time.perf_counter()
+            step(x, table)
+            times.append(time.perf_counter() - began)
+    return 1000 * min(times)
+
+
+FORMS = {
+    "expanded": (partial(latent_kept, expanded), "#c62828"),
+    "absorbed": (partial(latent_kept, absorbed), "#1f77b4"),
+    "heads kept": (heads_kept, "#78909c"),
+}
+rows, news = (64, 128, 256, 512, 1024, 2048), (1, 16, 64, 128, 256, 512)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+for label, (form, colour) in FORMS.items():
+    decode = [milliseconds(form, 1, S) for S in rows]
+    left.loglog(rows, decode, "o-", ms=3, color=colour, label=label)
+    print(f"{label:>10}, one token, ms for {rows} rows: " + ", ".join(f"{t:.1f}" for t in decode))
+for label, (form, colour) in list(FORMS.items())[:2]:
+    chunk = [milliseconds(form, T, 1024, tries=3) for T in news]
+    right.loglog(news, chunk, "o-", ms=3, color=colour, label=label)
+    print(f"{label:>10}, 1,024 rows, ms for {news} new tokens: " + ", ".join(f"{t:.0f}" for t in chunk))
+right.axvline(crossing, color="#78909c", ls="--", lw=1)
+right.text(crossing * 0.93, right.get_ylim()[0] * 1.15, "T*", ha="right", color="#546e7a")
+left.set(xlabel="rows in the cache", ylabel="ms for one token", title="decode")
+right.set(xlabel="new tokens at once", ylabel="ms", title="1,024 rows in all")
+for axis in (left, right):
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
+#
+# Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
+
+# %%
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes while it is on; views make none."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not func.is_view:
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
+print(f"{'':>10}  {'the cache':>16}  {'largest tensor of a step':>26}")
+for label, (form, _) in FORMS.items():
+    step, kept = form(1, 2049)
+    with torch.no_grad(), Largest() as largest:
+        step(torch.randn(1, 1, 2048), rope_table(torch.tensor([2048]), lite))
+    print(f"{label:>10}  {kept:>10,} bytes  {largest.bytes:>20,} bytes")
+one_layer = lite.replace(num_hidden_layers=1)
+print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, element_bytes=4):,} bytes")
+
+# %% [markdown]
+# Expanded keeps little and then makes, for a moment and in every layer, the tensor that it did not keep. Absorbed never has it.
+#
+# ## The whole model
+#
+# DeepSeek-V3's layer is Qwen3's but for attention (and for the experts in its MLPs, which are another lesson; here every MLP is the dense one of V3's first three layers). What is new is that a cache passes through, one for each layer:
+
+# %% tags=["setup"]
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
+
+    x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]. transformers: DeepseekV3DecoderLayer.
+    """
+
+    def __init__(self, config: Config, attention: type[nn.Module]):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), table, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+# %% [markdown]
+# ### Exercise 8 · The model, with its caches
+# difficulty ●●●○○ · importance ●●●●○ · 10 minutes
+#
+# Embedding, layers, one last norm, as in Qwen3. The one thing to think about is positions: the first of the T tokens stands behind everything that the caches hold. Make one table for all layers, before any of them runs.
+#
+# <details><summary>Hint 1</summary>
+#
+# `caches[0].length` says how many tokens were read before. When does it change?
+#
+# <details><summary>Hint 2</summary>
+#
+# Without caches (`None`), the first position is 0, and every layer gets `None`.
+# </details>
+# </details>
+
+# %% exercise="mla.model"
+class Model(nn.Module):
+    """Token ids to the final vectors: everything but the head.
+
+    Parts: embed_tokens (nn.Embedding), layers (nn.ModuleList of DecoderLayer), norm (config.rms_norm_eps).
+    attention: the class that its layers use, this one or AbsorbedAttention. transformers: DeepseekV3Model.
+    """
+
+    def __init__(self, config: Config, attention: type[nn.Module] = Attention):
+        super().__init__()
+        self.config = config
+        ### BEGIN SOLUTION
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        layers = (DecoderLayer(config, attention) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        ### END SOLUTION
+
+    def forward(self, ids: Tensor, caches: "list[LatentCache] | None" = None) -> Tensor:
+        """ids: [B, T] int64, the tokens behind those in caches (one for each layer) -> [B, T, D]."""
+        ### BEGIN SOLUTION
+        x = self.embed_tokens(ids)  # [B, T, D]
+        start = caches[0].length if caches else 0
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # [T]
+        table = rope_table(positions, self.config)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, table, caches[i] if caches else None)
+        return self.norm(x)
+        ### END SOLUTION
+
+# %% check="mla.model" tags=["nbval-ignore-output"]
+check("mla.model", Model)
+
+# %% [markdown]
+# ## Steps 8 to 11 · Layer by layer
+#
+# Every module against transformers' own, on the same weights. First the expanded form, then the absorbed one.
+
+# %% tags=["nbval-ignore-output"]
+compare_layers(Model)
+
+# %% tags=["nbval-ignore-output"]
+class AbsorbedModel(Model):
+    """The model with attention that never rebuilds."""
+
+    def __init__(self, config: Config):
+        super().__init__(config, AbsorbedAttention)
+
+
+compare_layers(AbsorbedModel, open="none")
+
+# %% [markdown]
+# The last line says what absorbing means: `kv_b_proj` is there, its weight is used, and it is never called.
+#
+# And with a bug that no shape and no text gives away: the latent's norm takes the config's eps. In this config it is large, so that it shows. **Predict:** which row is the culprit?
+
+# %% tags=["nbval-ignore-output"]
+class ConfigsEps(Attention):
+    """The norm on the latent reads rms_norm_eps."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, config.rms_norm_eps)
+
+
+class WithABug(Model):
+    """The model with that attention."""
+
+    def __init__(self, config: Config):
+        super().__init__(config, ConfigsEps)
+
+
+try:
+    compare_layers(WithABug, open="none")
+except CheckFailed as failed:
+    print(failed)
+
+# %% [markdown]
+# **Step 9 · Read the reference's code.** `DeepseekV3Attention.forward` in `transformers/models/deepseek_v3/modeling_deepseek_v3.py`. Find the line where the cache is written: before or after `expand_kv`? Which of your two forms does that file have?
+#
+# ## Step 7 · Does it write?
+#
+# The head, and one cache for each layer:
+
+# %%
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token: [B, T] -> [B, T, vocab_size]."""
+
+    def __init__(self, config: Config, attention: type[nn.Module] = Attention):
+        super().__init__()
+        self.config = config
+        self.model = Model(config, attention)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def caches(self, batch: int, capacity: int) -> list[LatentCache]:
+        """An empty cache for each layer."""
+        return [LatentCache(self.config, batch, capacity) for _ in self.model.layers]
+
+    def forward(self, ids: Tensor, caches: list[LatentCache] | None = None) -> Tensor:
+        return self.lm_head(self.model(ids, caches))
+
+# %% [markdown]
+# ### Exercise 9 · generate, with a cache
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Read the prompt once; after that, give the model one token at a time. `model.caches(batch, capacity)` makes empty caches, `model(ids, caches)` reads ids behind what they hold.
+#
+# <details><summary>Hint 1</summary>
+#
+# In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room?
+# </details>
+
+# %% exercise="mla.generate"
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt. No token is read twice. Ends after max_new_tokens, or once one of
+    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
+    """
+    ### BEGIN SOLUTION
+    caches = model.caches(1, ids.shape[1] + max_new_tokens)
+    for _ in range(max_new_tokens):
+        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = ids.item()
+        yield token
+        if token in end_tokens:
+            return
+    ### END SOLUTION
+
+# %% check="mla.generate" tags=["nbval-ignore-output"]
+check("mla.generate", generate)
+
+# %% [markdown]
+# ## Step 12 · Trained weights, the same text
+#
+# `austen-mla` was trained for this course with transformers' DeepseekV3 classes: 4 layers, 6 heads, a latent of 64, a turned key of 16, YaRN's scale included. Its rows have 80 numbers; its heads' keys and values would have 480. Token for token, both forms, through the latent cache:
+
+# %% tags=["nbval-ignore-output"]
+austen = load_checkpoint("austen-mla")
+models = {}
+for attention in (Attention, AbsorbedAttention):
+    models[attention] = CausalLM(austen.config, attention).eval()
+    austen.load_into(models[attention])
+    print(f"--- {attention.__name__}")
+    check_generation(models[attention], austen, generate=generate)
+
+# %% [markdown]
+# If transformers is installed here, also live. It keeps the same rows, so its cache must have as many bytes as yours.
+
+# %% tags=["nbval-ignore-output"]
+import importlib.util
+
+
+def encode(text: str) -> Tensor:
+    """The text's token ids: [1, T]."""
+    return torch.tensor([austen.tokenizer.encode(text).ids])
+
+
+ids = encode("Anne had never been so much")
+if importlib.util.find_spec("transformers"):
+    from transformers import AutoModelForCausalLM, DynamicCache, logging
+
+    logging.disable_progress_bar()
+    theirs = AutoModelForCausalLM.from_pretrained(
+        austen.folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        wanted = theirs(ids, use_cache=False).logits
+        for attention, model in models.items():
+            print(f"{attention.__name__:>18}: logits off by {(model(ids) - wanted).abs().max():.0e}")
+        their_cache = DynamicCache(config=theirs.config)
+        own_caches = models[Attention].caches(1, ids.shape[1])
+        theirs(ids, cache=their_cache, use_cache=True)
+        models[Attention](ids, own_caches)
+    their_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in their_cache.layers)
+    own_bytes = sum(bytes_of(cache) for cache in own_caches)
+    print(f"{ids.shape[1]} tokens: {their_bytes:,} bytes in transformers' cache, {own_bytes:,} in yours,"
+          f" {cache_bytes(austen.config, ids.shape[1], element_bytes=4):,} by the formula")
+    done = theirs.generate(ids, max_new_tokens=48, do_sample=False, pad_token_id=0)
+    done = done[0, ids.shape[1] :].tolist()
+    for model in models.values():
+        assert list(generate(model, ids, len(done))) == done
+    print(repr(austen.tokenizer.decode(done)))
+
+# %% [markdown]
+# ## Which mistakes would the text have shown?
+#
+# Each line changes one thing in austen-mla and reads Persuasion. **Predict** which change hurts most, and which not at all.
+
+# %% tags=["nbval-ignore-output"]
+golden = list(generate(models[Attention], ids, 48))
+
+
+class NoPosition(Attention):
+    """Attention without the turned channels: positions are gone."""
+
+    def queries(self, x: Tensor, table: Tensor) -> Tensor:
+        q = super().queries(x, table)
+        q[..., self.nope :] = 0
+        return q
+
+
+class NoContent(Attention):
+    """Attention by the turned channels alone."""
+
+    def queries(self, x: Tensor, table: Tensor) -> Tensor:
+        q = super().queries(x, table)
+        q[..., : self.nope] = 0
+        return q
+
+
+class PairsAsHalves(Attention):
+    """Channels i and i + d / 2 as pairs, as in Qwen3."""
+
+    def queries(self, x: Tensor, table: Tensor) -> Tensor:
+        q = super().queries(x, table)
+        back = interleaved(apply_rope(q[..., self.nope :], table * torch.tensor([1, -1])[:, None, None]))
+        q[..., self.nope :] = apply_rope(interleaved(back), table)
+        return q
+
+
+class PlainScale(Attention):
+    """Scores without YaRN's factor: the queries are shorter by what the scale would have added."""
+
+    def queries(self, x: Tensor, table: Tensor) -> Tensor:
+        plain = (self.nope + self.rope) ** -0.5
+        return super().queries(x, table) * (plain / softmax_scale(self.config))
+
+
+settings = rope_settings(austen.config)
+changes = {
+    "as it is": (Attention, {}),
+    "the latents' eps 1e-5 in place of 1e-6": (ConfigsEps, {"rms_norm_eps": 1e-5}),
+    "no YaRN in the scale": (PlainScale, {}),
+    "no YaRN at all": (Attention, {"rope_parameters": settings | {"rope_type": "default"}}),
+    "halves as pairs, in the queries": (PairsAsHalves, {}),
+    "no turned channels": (NoPosition, {}),
+    "turned channels only": (NoContent, {}),
+}
+held_out = windows(austen.tokenizer, "persuasion")
+for what, (attention, change) in changes.items():
+    other = CausalLM(austen.config.replace(**change), attention).eval()
+    austen.load_into(other)
+    agree = sum(a == b for a, b in zip(generate(other, ids, 48), golden, strict=True))
+    print(f"{what:>40}: loss {loss(other, held_out[:8]):.3f}, {agree:2} of 48 tokens agree")
+
+# %% [markdown]
+# The wrong eps changes no token; only the layer comparison sees it. Without YaRN's factor in the scale the loss on this text is even a little *lower*, and hardly a token agrees: a wrong port need not be a worse model, so a loss does not tell whether it is right. RoPE's own mistakes, in the frequencies or the pairs, cost a nat. And the turned channels are indispensable, while with nothing but them the model does nearly as well: in a model this small, the 16 channels that come from x directly carry most of what attention needs.
+#
+# ## What compression costs
+#
+# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla had 80 from the start. The two differ in more than this (RoPE, SwiGLU, and how long they were trained), so their losses are not to be compared with each other: compare each with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go?
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def cut_latent(rank: int) -> float:
+    """The held-out loss of austen-mla when only `rank` directions of each latent reach keys and values."""
+    cut = CausalLM(austen.config).eval()
+    austen.load_into(cut)
+    for layer in cut.model.layers:
+        weight = layer.self_attn.kv_b_proj.weight  # [H * (nope + v), kv_lora_rank]
+        scale = layer.self_attn.kv_a_layernorm.weight  # what the norm multiplies a latent's channels by
+        U, S, V = torch.linalg.svd(weight * scale, full_matrices=False)
+        weight.copy_((U[:, :rank] * S[:rank]) @ V[:rank] / scale)
+    return loss(cut, held_out[:8])
+
+
+latent_ranks = (8, 16, 32, 48, 56, 64)
+cut_losses = [cut_latent(rank) for rank in latent_ranks]
+rises = {rank: value - cut_losses[-1] for rank, value in zip(latent_ranks, cut_losses, strict=True)}
+print("austen-mla: " + ", ".join(f"{rank} {rise:+.3f}" for rank, rise in rises.items()))
+figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+gpt2_rises = {rank: value - losses[-1] for rank, value in latent_losses["keys and values"].items()}
+for label, curve, colour in (("austen-gpt2, cut after training", gpt2_rises, "#1f77b4"),
+                             ("austen-mla, trained with 64", rises, "#c62828")):
+    axis.plot(list(curve), list(curve.values()), "o-", ms=3, color=colour, label=label)
+axis.axhline(0, color="#78909c", ls="--", lw=1)
+axis.set(xlabel="rank that is left", ylabel="rise of the loss, nats", xscale="log")
+axis.set_xticks(ranks, ranks)
+axis.minorticks_off()
+axis.legend(frameon=False)
+axis.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Training through a narrow place has put what counts into few directions. GPT-2 was never asked to; it can still give up three quarters of its numbers for nothing, and then each further cut costs more. So that is the price of a compression that was not trained in: not that it fails, but that it has to stop earlier.
+#
+# Is the comparison fair? Not quite: austen-mla's scores live mostly in the turned channels, as you saw, so its latent has mainly values to carry. But then compare it with GPT-2's values alone, in the first picture: with 32 numbers they cost 0.19 nats, and here 0.01.
+#
+# (One author and two million parameters. How far a large model can be cut is not to be read off here; DeepSeek chose 512 for 128 heads.)
+#
+# ## What it costs
+#
+# | | kept for a token and layer | work for one token after S | reads |
+# |---|---|---|---|
+# | ordinary attention, 128 heads as V3's | 40,960 numbers | the least | all 40,960, of every token |
+# | expanded from the latent | 576 | rebuilds S tokens | 576, then makes and reads 40,960 |
+# | absorbed | 576 | 3.4 times as much per pair as the first | 576, of every token |
+#
+# On a GPU the last column counts most. To write one token, every number in the cache must come from memory, and an accelerator multiplies far faster than it reads: with ordinary attention each number read is used once; here each row is used by all 128 heads. So absorbed MLA trades what is plentiful there for what is scarce: 3.4 times the arithmetic, and 71 times less to read.
+
+# %%
+print(f"{'':>14} {'KiB a token':>12} {'131,072 tokens':>15}")
+gpt2_xl = Config({"num_hidden_layers": 48, "num_key_value_heads": 25, "head_dim": 64})
+for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3", v3),
+                     ("austen-mla", austen.config)):
+    print(f"{name:>14} {cache_bytes(config, 1) / 1024:12.2f} {cache_bytes(config, 131_072) / 1e9:12.2f} GB")
+
+# %% [markdown]
+# (*GPT-2 XL can't read that many tokens; the column shows what it would cost.)
+#
+# ## What changed, and why
+#
+# | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
+# |---|---|---|---|---|
+# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all made from 512 numbers | a different restriction: rank in place of sharing | 576 numbers to keep in place of 2,048, and no head has to share |
+# | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer mixed | only what is not turned can be absorbed |
+# | queries | one matrix | through 1,536 numbers and a norm | a little less | parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
+# | QK-norm | on q and k | norms on the two latents | hardly | the same steadiness; a norm on k would be in absorption's way |
+# | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |
+# | value width | head_dim | its own number | a choice of size | values need no channels for positions |
+#
+# ## The questions again
+#
+# <details><summary>128 heads, and 576 numbers for a token and layer. How?</summary>
+#
+# All heads' keys and values are linear maps of one vector of 512 numbers; that is kept, and beside it one turned key of 64 that all heads share.
+# </details>
+#
+# <details><summary>Does the absorbed form keep less than the expanded one?</summary>
+#
+# No, they keep the same rows. It differs in what it makes of them: nothing of every head for every token.
+# </details>
+#
+# <details><summary>Why can't RoPE turn the channels that come from the latent?</summary>
+#
+# The rotation would stand between the query and the matrix that is to be absorbed, and it is another one for every distance.
+# </details>
+#
+# <details><summary>When is the expanded form cheaper?</summary>
+#
+# When many new tokens use the same rebuilt rows: with V3's widths from about 171 new tokens at once, so for prompts.
+# </details>
+#
+# <details><summary>By what are scores divided, and what does YaRN change?</summary>
+#
+# By the root of nope + rope channels, 192 in V3, whatever form computes them. YaRN multiplies by m², 1.87 for a factor of 40.
+# </details>
+#
+# <details><summary>Could you turn a trained model with ordinary attention into one with a latent?</summary>
+#
+# Exactly, with a latent as long as x and no RoPE on its keys. Shorter by SVD, at a price that grows quickly below some rank; training on for a while wins some of it back.
+# </details>
+#
+# ## Where to read on
+#
+# - DeepSeek-AI, *DeepSeek-V2* (2024), section 2.1 and appendix C: MLA, with all formulas. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), section 2.1.1.
+# - Peng et al., *YaRN: Efficient Context Window Extension of Large Language Models* (2023), sections 3.2 to 3.4.
+# - Meng et al., *TransMLA* (2025): trained GQA models turned into MLA, as you did with GPT-2, RoPE included.
+# - The reference: `transformers/models/deepseek_v3/modeling_deepseek_v3.py`, `DeepseekV3Attention` and `yarn_apply_mscale`. The absorbed form, in DeepSeek's own repository: `inference/model.py`, class `MLA`, `attn_impl = "absorb"`.
+#
+# ## If you want more
+#
+# Write `BothAttention`: expanded where many tokens come in, absorbed where few do, with T* from the config. You are right when it agrees with both, and when its time for a prompt of 512 and for a single token is the better of the two.
+#
+# Or absorb for good: $W_{UK}^\top W_{q}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters has it then, in V3? Why does nobody do it?

@@ -1,0 +1,650 @@
+"""Lesson 05: its solutions against transformers, other right programs against its checks, and trained weights."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from solved import Solved, written_by_transformers
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from grader import Config
+from grader.exercise import Case
+from grader.kv import bytes_at, bytes_per_token, known_model
+from grader.layers import layer_report
+from grader.recording import Recording
+
+SOLVED = Solved("05-mla")
+LESSON = SOLVED.lesson
+
+
+# Solutions are the reference's program
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    heads = draw(st.integers(2, 5))
+    config: dict[str, Any] = {
+        "model_type": "deepseek_v3",
+        "hidden_act": "silu",
+        "vocab_size": draw(st.integers(2, 70)),
+        "hidden_size": draw(st.integers(2, 40)),
+        "intermediate_size": draw(st.integers(1, 60)),
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "q_lora_rank": draw(st.none() | st.integers(1, 20)),
+        "kv_lora_rank": draw(st.integers(1, 24)),
+        "qk_nope_head_dim": draw(st.integers(1, 12)),
+        "qk_rope_head_dim": 2 * draw(st.integers(1, 6)),
+        "v_head_dim": draw(st.integers(1, 12)),
+        "max_position_embeddings": 256,
+        "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5, 1e-1])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    theta = draw(st.sampled_from([1e2, 1e4, 1e6]))
+    if draw(st.booleans()):
+        return config | {"rope_theta": theta, "rope_scaling": None}
+    yarn = {"factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
+    yarn |= draw(st.sampled_from([{"mscale": 1.0, "mscale_all_dim": 1.0}, {"mscale": 1.0, "mscale_all_dim": 0.7}, {}]))
+    if draw(st.booleans()):
+        return config | {"rope_theta": theta, "rope_scaling": {"type": "yarn", **yarn}}
+    return config | {"rope_parameters": {"rope_type": "yarn", "rope_theta": theta, **yarn}}
+
+
+def random_case(
+    name: str, config: dict[str, Any], batch: int, length: int, seed: int, scale: float, cuts: list[int]
+) -> Case:
+    """A case of one of the lesson's modules for this config."""
+    build = {"config": config}
+    if name == "mla.model":
+        layers = config["num_hidden_layers"]
+        return Case(str(seed), lambda d: [d.tokens(config["vocab_size"], batch, length), cuts, layers], build)
+    if name == "mla.compress":
+        return Case(str(seed), lambda d: [d.normal(batch, length, config["hidden_size"], scale=scale)], build)
+    start, counted = seed % 50, name == "mla.absorbed"
+    draw = SOLVED.reference.hidden_and_table(config, batch, length, start, cuts, scale, counted=counted)
+    return Case(str(seed), draw, build)
+
+
+random_inputs = given(
+    config=configs(),
+    batch=st.integers(1, 3),
+    length=st.integers(1, 15),
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([1e-3, 0.1, 1.0, 4.0]),
+    cuts=st.sets(st.integers(1, 14)).map(sorted),
+)
+
+
+class Packed(SOLVED.solutions["Attention"]):  # type: ignore[misc]
+    """The solution, with latents copied out of their rows: at some odd sizes a strided product rounds differently."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.kv_b_proj.register_forward_pre_hook(lambda module, args: (args[0].contiguous(),))
+
+
+class PackedModel(SOLVED.solutions["Model"]):  # type: ignore[misc]
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, Packed)
+
+
+PACKED = {"mla.compress": SOLVED.solutions["Compressor"], "mla.attention": Packed, "mla.model": PackedModel}
+
+
+@pytest.mark.parametrize("name", PACKED)
+@settings(max_examples=25)
+@random_inputs
+def test_a_solution_equals_transformers_in_every_bit_where_the_text_is_read_at_once(
+    name: str, config: dict[str, Any], batch: int, length: int, seed: int, scale: float, cuts: list[int]
+) -> None:
+    exercise = SOLVED.exercises[name]
+    case = random_case(name, config, batch, length, seed, scale, [])
+    verdict = SOLVED.verdict_on(PACKED[name], exercise, case)
+    assert verdict.exact, verdict
+
+
+@pytest.mark.parametrize("name", ["mla.attention", "mla.absorbed", "mla.model"])
+@settings(max_examples=25)
+@random_inputs
+def test_a_solution_is_right_however_the_text_is_cut_into_chunks(
+    name: str, config: dict[str, Any], batch: int, length: int, seed: int, scale: float, cuts: list[int]
+) -> None:
+    """Not in every bit: a product of fewer rows is summed in another order, and absorbing moves the brackets."""
+    exercise = SOLVED.exercises[name]
+    case = random_case(name, config, batch, length, seed, scale, [cut for cut in cuts if cut < length])
+    verdict = SOLVED.verdict_on(SOLVED.solutions[exercise.solution], exercise, case)
+    assert verdict.right, verdict
+
+
+@settings(max_examples=60)
+@given(config=configs(), positions=st.lists(st.integers(0, 40_000), min_size=1, max_size=9))
+def test_rotations_and_scale_equal_transformers_in_every_bit(config: dict[str, Any], positions: list[int]) -> None:
+    table = SOLVED.solutions["rope_table"](torch.tensor(positions), Config(config))
+    assert torch.equal(table, SOLVED.reference.rope_table(torch.tensor(positions), config))
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(2, 3, len(positions), config["qk_rope_head_dim"]).to(dtype)
+        assert torch.equal(SOLVED.solutions["apply_rope"](x, table), SOLVED.reference.apply_rope(x, table))
+    wanted = SOLVED.reference.build_attention(Config(config)).scaling
+    assert SOLVED.solutions["softmax_scale"](Config(config)) == wanted
+
+
+def test_the_scale_of_v3_is_the_known_one() -> None:
+    v3 = Config.read(LESSON.folder / "configs" / "deepseek-v3.json")
+    assert round(SOLVED.solutions["softmax_scale"](v3), 6) == 0.135234
+
+
+@pytest.mark.parametrize("form", ["Attention", "AbsorbedAttention"])
+@pytest.mark.parametrize("case", ["7 tokens", "no narrow query, no YaRN"])
+def test_the_models_weights_have_the_checkpoints_names(case: str, form: str) -> None:
+    exercise = SOLVED.exercises["mla.model"]
+    config = Config(next(c for c in exercise.cases if c.name == case).build["config"])  # type: ignore[index]
+    wanted = exercise.reference(config).state_dict()
+    own = SOLVED.solutions["Model"](config, SOLVED.solutions[form]).state_dict()
+    assert {name: tensor.shape for name, tensor in own.items()} == {name: t.shape for name, t in wanted.items()}
+
+
+def test_both_forms_keep_the_rows_that_transformers_keeps() -> None:
+    config = Config(SOLVED.reference.SMALL)
+    theirs = SOLVED.exercises["mla.model"].reference(config)
+    ids, cache = torch.randint(53, (2, 9)), DynamicCache(config=theirs.config)
+    with torch.no_grad():
+        theirs(input_ids=ids, cache=cache, use_cache=True)
+        for form in ("Attention", "AbsorbedAttention"):
+            own = SOLVED.solutions["Model"](config, SOLVED.solutions[form])
+            own.load_state_dict(theirs.state_dict())
+            caches = [SOLVED.solutions["LatentCache"](config, 2, 9) for _ in range(3)]
+            own(ids[:, :6], caches)
+            own(ids[:, 6:], caches)
+            for layer, kept in zip(cache.layers, caches, strict=True):
+                rows = torch.cat([layer.keys, layer.values], dim=-1)[:, 0]  # type: ignore[attr-defined]
+                assert torch.allclose(kept.rows, rows, atol=1e-6)
+                assert kept.rows.nbytes == rows.nbytes
+
+
+# Other right programs pass
+
+
+class Norm(nn.Module):
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).to(x.dtype) * self.weight
+
+
+class CompressorByHand(nn.Module):
+    """The matrix cut in two; the norm written out."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.kv_a_layernorm = nn.RMSNorm(config.kv_lora_rank, eps=1e-6)
+        self.rank = config.kv_lora_rank
+        self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, self.rank + config.qk_rope_head_dim, bias=False)
+
+    def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.kv_a_proj_with_mqa.weight
+        latent, key = x @ weight[: self.rank].T, x @ weight[self.rank :].T
+        length = torch.linalg.vector_norm(latent, dim=-1, keepdim=True, dtype=torch.float32)
+        scaled = latent.float() / (length**2 / self.rank + 1e-6).sqrt()
+        return self.kv_a_layernorm.weight * scaled.to(x.dtype), key
+
+
+class CompressorInTurn(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.sizes = (config.kv_lora_rank, config.qk_rope_head_dim)
+        self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, sum(self.sizes), bias=False)
+        self.kv_a_layernorm = Norm(config.kv_lora_rank)
+
+    def compress(self, x: Tensor) -> list[Tensor]:
+        rows = torch.einsum("btd,kd->btk", x, self.kv_a_proj_with_mqa.weight)
+        return [self.kv_a_layernorm(rows[..., : self.sizes[0]]), rows[..., self.sizes[0] :]]
+
+
+def rope_with_complex_numbers(x: Tensor, table: Tensor) -> Tensor:
+    turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous()) * torch.complex(table[0], table[1])
+    return torch.cat([turned.real, turned.imag], dim=-1).to(x.dtype)
+
+
+def rope_after_sorting(x: Tensor, table: Tensor) -> Tensor:
+    """The channels sorted first, then turned in halves."""
+    cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
+    x = x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    return x * cos + torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], dim=-1) * sin
+
+
+def rope_with_matrices(x: Tensor, table: Tensor) -> Tensor:
+    cos, sin = table.to(x.dtype)
+    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # [T, d / 2, 2, 2]
+    return (turn @ x.unflatten(-1, (-1, 2))[..., None])[..., 0].mT.flatten(-2)
+
+
+def scale_with_sqrt(config: Config) -> float:
+    import math
+
+    rope = config["rope_parameters"] if "rope_parameters" in config else config.get("rope_scaling") or {}
+    m = 1.0
+    if "yarn" in (rope.get("rope_type"), rope.get("type")) and rope.get("mscale_all_dim"):
+        m += math.log(rope["factor"]) * rope["mscale_all_dim"] / 10
+    return m**2 / math.sqrt(config["qk_nope_head_dim"] + config["qk_rope_head_dim"])
+
+
+def scale_in_a_tensor(config: Config) -> Tensor:
+    return torch.tensor(scale_with_sqrt(config), dtype=torch.float64)
+
+
+class TwoTensors:
+    """Latents and keys apart, as transformers keeps them."""
+
+    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
+        self.rank, self.capacity, self.length = config.kv_lora_rank, capacity, 0
+        self.latents = torch.empty(batch, capacity, config.kv_lora_rank, dtype=dtype)
+        self.keys = torch.empty(batch, capacity, config.qk_rope_head_dim, dtype=dtype)
+
+    def append(self, new: Tensor) -> Tensor:
+        start, stop = self.length, self.length + new.shape[1]
+        if stop > self.capacity:
+            raise ValueError("full")
+        self.latents[:, start:stop], self.keys[:, start:stop] = new[..., : self.rank], new[..., self.rank :]
+        self.length = stop
+        return torch.cat([self.latents[:, :stop], self.keys[:, :stop]], dim=-1)
+
+
+class RowsFirst:
+    """The axis of tokens in front; a copy given back."""
+
+    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
+        self.store = torch.full((capacity, batch, config.kv_lora_rank + config.qk_rope_head_dim), 7.0).to(dtype)
+        self.length = 0
+
+    def append(self, new: Tensor) -> Tensor:
+        room = len(self.store) - self.length
+        if new.shape[1] > room:
+            raise ValueError(f"room for {room}")
+        self.store.narrow(0, self.length, new.shape[1]).copy_(new.transpose(0, 1))
+        self.length += new.shape[1]
+        return self.store[: self.length].transpose(0, 1).contiguous()
+
+
+def bytes_layer_by_layer(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
+    total = 0
+    for _ in range(config.num_hidden_layers):
+        if "kv_lora_rank" in config:
+            total += config.kv_lora_rank + config.qk_rope_head_dim
+        else:
+            width = config["head_dim"] if "head_dim" in config else config.hidden_size // config.num_attention_heads
+            total += config.num_key_value_heads * width + config.num_key_value_heads * width
+    return total * element_bytes * tokens * batch
+
+
+def bytes_from_a_tensor(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
+    heads, width = config.num_key_value_heads, config.get("head_dim")
+    shape = (heads, 2, width or config.hidden_size // config.num_attention_heads)
+    if config.get("kv_lora_rank") is not None:
+        shape = (config.kv_lora_rank + config.qk_rope_head_dim, 1, 1)
+    dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[element_bytes]
+    return torch.empty(config.num_hidden_layers, batch, tokens, *shape, dtype=dtype, device="meta").nbytes
+
+
+class AttentionBase(CompressorInTurn):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        D, self.H = config.hidden_size, config.num_attention_heads
+        self.n, self.p, self.v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+        self.narrow = config.q_lora_rank is not None
+        if self.narrow:
+            self.q_b_proj = nn.Linear(config.q_lora_rank, self.H * (self.n + self.p), bias=False)
+            self.q_a_layernorm = Norm(config.q_lora_rank)
+            self.q_a_proj = nn.Linear(D, config.q_lora_rank, bias=False)
+        else:
+            self.q_proj = nn.Linear(D, self.H * (self.n + self.p), bias=False)
+        self.o_proj = nn.Linear(self.H * self.v, D, bias=False)
+        self.kv_b_proj = nn.Linear(config.kv_lora_rank, self.H * (self.n + self.v), bias=False)
+        self.scale = scale_with_sqrt(config)
+
+    def parts(self, x: Tensor, table: Tensor, cache: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries [B, T, H, nope] and [B, H, T, rope], latents [B, S, r], turned keys [B, S, rope]."""
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.narrow else self.q_proj(x)
+        q = q.view(*x.shape[:2], self.H, -1)
+        latent, key = self.compress(x)
+        rows = torch.cat([latent, rope_after_sorting(key[:, None], table)[:, 0]], dim=-1)
+        if cache is not None:
+            rows = cache.append(rows)
+        rank = latent.shape[-1]
+        turned = rope_with_complex_numbers(q[..., self.n :].transpose(1, 2), table)
+        return q[..., : self.n], turned, rows[..., :rank], rows[..., rank:]
+
+    def weights(self, scores: Tensor) -> Tensor:
+        T, S = scores.shape[-2:]
+        seen = torch.arange(S) <= torch.arange(S - T, S)[:, None]
+        return torch.where(seen, scores * self.scale, torch.finfo(scores.dtype).min).float().softmax(-1)
+
+
+class ExpandedWithSdpa(AttentionBase):
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        kv = self.kv_b_proj(latents).view(*latents.shape[:2], self.H, -1).movedim(2, 1)
+        k = torch.cat([kv[..., : self.n], keys[:, None].repeat(1, self.H, 1, 1)], dim=-1)
+        T, S = x.shape[1], k.shape[2]
+        q = torch.cat([q.transpose(1, 2), turned], dim=-1)
+        mask = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+        mixed = F.scaled_dot_product_attention(q, k, kv[..., self.n :], attn_mask=mask, scale=self.scale)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class ExpandedInTwoScores(AttentionBase):
+    """Scores of content and of position apart, then added, as the paper writes them."""
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        W = self.kv_b_proj.weight.view(self.H, self.n + self.v, -1)
+        k, v = torch.einsum("bsr,hnr->bhsn", latents, W).split([self.n, self.v], dim=-1)
+        scores = torch.einsum("bthn,bhsn->bhts", q, k) + torch.einsum("bhtp,bsp->bhts", turned, keys)
+        mixed = torch.einsum("bhts,bhsv->bthv", self.weights(scores).to(x.dtype), v)
+        return self.o_proj(mixed.flatten(2))
+
+
+class ExpandedHeadByHead(AttentionBase):
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        mixed = []
+        for h, W in enumerate(self.kv_b_proj.weight.chunk(self.H)):
+            scores = q[:, :, h] @ (latents @ W[: self.n].T).mT + turned[:, h] @ keys.mT
+            mixed.append(self.weights(scores).to(x.dtype) @ (latents @ W[self.n :].T))
+        return self.o_proj(torch.cat(mixed, dim=-1))
+
+
+class AbsorbedWithEinsum(AttentionBase):
+    """As DeepSeek's own inference code."""
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        W = self.kv_b_proj.weight.view(self.H, self.n + self.v, -1)
+        q = torch.einsum("bthn,hnr->bthr", q, W[:, : self.n])
+        scores = torch.einsum("bthr,bsr->bhts", q, latents) + torch.einsum("bhtp,bsp->bhts", turned, keys)
+        mixed = torch.einsum("bhts,bsr->bthr", self.weights(scores).to(x.dtype), latents)
+        return self.o_proj(torch.einsum("bthr,hvr->bthv", mixed, W[:, self.n :]).flatten(2))
+
+
+class AbsorbedHeadByHead(AttentionBase):
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        mixed = []
+        for h, W in enumerate(self.kv_b_proj.weight.chunk(self.H)):
+            scores = (q[:, :, h] @ W[: self.n]) @ latents.mT + turned[:, h] @ keys.mT
+            mixed.append((self.weights(scores).to(x.dtype) @ latents) @ W[self.n :].T)
+        return self.o_proj(torch.cat(mixed, dim=-1))
+
+
+class AbsorbedIntoTheOutput(AttentionBase):
+    """W_UV and o_proj multiplied out for each head; one key head through the fused kernel."""
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, turned, latents, keys = self.parts(x, table, cache)
+        W = self.kv_b_proj.weight.view(self.H, self.n + self.v, -1)
+        q = torch.cat([q.transpose(1, 2) @ W[:, : self.n], turned], dim=-1)
+        k, T = torch.cat([latents, keys], dim=-1)[:, None].expand(-1, self.H, -1, -1), x.shape[1]
+        mask = torch.ones(T, k.shape[2], dtype=torch.bool).tril(k.shape[2] - T)
+        mixed = F.scaled_dot_product_attention(
+            q, k, latents[:, None].expand(-1, self.H, -1, -1), attn_mask=mask, scale=self.scale
+        )
+        outputs = self.o_proj.weight.view(-1, self.H, self.v).transpose(0, 1)  # [H, D, v]
+        return torch.einsum("bhtr,hvr,hdv->btd", mixed, W[:, self.n :], outputs)
+
+
+class ModelByHand(nn.Module):
+    """One table for every length; layers written out."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        D, eps, layer = config.hidden_size, config.rms_norm_eps, SOLVED.solutions["DecoderLayer"]
+        self.norm = Norm(D, eps)
+        self.layers = nn.ModuleList([layer(config, self.form()) for _ in range(config.num_hidden_layers)])
+        self.embed_tokens = nn.Embedding(config.vocab_size, D)
+        table = SOLVED.reference.rope_table(torch.arange(config.max_position_embeddings), config)
+        self.register_buffer("table", table, persistent=False)
+
+    def form(self) -> type[nn.Module]:
+        return ExpandedWithSdpa
+
+    def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
+        x = F.embedding(ids, self.embed_tokens.weight)
+        past = 0 if caches is None else caches[-1].length
+        table = self.table[:, past : past + ids.shape[1]]
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+            x = x + layer.self_attn(layer.input_layernorm(x), table, cache)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return self.norm(x)
+
+
+class ModelCountingFromOne(ModelByHand):
+    """Only distances matter to RoPE, so the first token may have any position."""
+
+    def form(self) -> type[nn.Module]:
+        return AbsorbedWithEinsum
+
+    def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
+        x = self.embed_tokens(ids)
+        past = caches[0].length if caches else 0
+        positions = torch.arange(ids.shape[1]) + past + 1
+        for i, layer in enumerate(self.layers):
+            x = layer(x, SOLVED.reference.rope_table(positions, self.config), caches and caches[i])
+        return self.norm(x)
+
+
+def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
+    caches, written = model.caches(batch=1, capacity=ids.shape[1] + max_new_tokens - 1), []
+    with torch.inference_mode():
+        logits = model(ids, caches=caches)
+        while True:
+            written.append(int(logits[0, -1].argmax()))
+            if len(written) == max_new_tokens or written[-1] in set(end_tokens):
+                return written
+            logits = model(torch.tensor([written[-1:]]), caches=caches)
+
+
+def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[Tensor]:
+    """Reads the last token too, which nobody asks for."""
+    caches = model.caches(ids.shape[0], 500)
+    logits = model(ids, caches)
+    for _ in range(max_new_tokens):
+        best = logits[:, -1:].topk(1).indices[:, :, 0]
+        yield best[0, 0]
+        if any(best[0, 0] == end for end in end_tokens):
+            return
+        logits = model(best, caches)
+
+
+ALTERNATIVES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "mla.compress": (CompressorByHand, CompressorInTurn),
+    "mla.rope": (rope_with_complex_numbers, rope_after_sorting, rope_with_matrices),
+    "mla.scale": (scale_with_sqrt, scale_in_a_tensor),
+    "mla.cache": (TwoTensors, RowsFirst),
+    "mla.bytes": (bytes_layer_by_layer, bytes_from_a_tensor),
+    "mla.attention": (ExpandedWithSdpa, ExpandedInTwoScores, ExpandedHeadByHead, AbsorbedWithEinsum),
+    "mla.absorbed": (AbsorbedWithEinsum, AbsorbedHeadByHead, AbsorbedIntoTheOutput),
+    "mla.model": (ModelByHand, ModelCountingFromOne),
+    "mla.generate": (generate_into_a_list, generate_and_feed_the_last),
+}
+
+
+def test_there_are_alternatives_for_every_exercise() -> None:
+    assert set(ALTERNATIVES) == set(SOLVED.exercises)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [(name, other) for name, others in ALTERNATIVES.items() for other in others]
+)
+def test_another_right_program_passes(name: str, other: Any) -> None:
+    verdict = SOLVED.verdict_on(other, SOLVED.exercises[name])
+    assert verdict.right, verdict.first_wrong
+
+
+def test_the_lesson_knows_at_least_thirty_mistakes() -> None:
+    assert sum(len(exercise.mistakes) for exercise in SOLVED.exercises.values()) >= 30
+
+
+@pytest.mark.parametrize("name", ["mla.compress", "mla.rope", "mla.attention", "mla.absorbed", "mla.cache"])
+def test_every_part_has_a_bfloat16_case(name: str) -> None:
+    assert any("bfloat16" in case.name for case in SOLVED.exercises[name].cases)
+
+
+# Programs that are right only by chance do not pass
+
+
+class GrowingCache(TwoTensors):
+    """Makes no room in advance, and copies everything at every step."""
+
+    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(config, batch, 0, dtype)
+        self.wanted = capacity
+
+    def append(self, new: Tensor) -> Tensor:
+        if self.length + new.shape[1] > self.wanted:
+            raise ValueError("full")
+        self.latents = torch.cat([self.latents, new[..., : self.rank]], dim=1)
+        self.keys = torch.cat([self.keys, new[..., self.rank :]], dim=1)
+        self.length += new.shape[1]
+        return torch.cat([self.latents, self.keys], dim=-1)
+
+
+class AbsorbedOnlyInName(ExpandedInTwoScores):
+    """Right, and rebuilds every key and value."""
+
+
+class ModelThatCountsCalls(ModelByHand):
+    """Takes what was read before to be one token a call."""
+
+    def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
+        self.calls = getattr(self, "calls", -1) + 1 if caches and caches[0].length else 0
+        x = self.embed_tokens(ids)
+        positions = torch.arange(ids.shape[1]) + self.calls
+        for i, layer in enumerate(self.layers):
+            x = layer(x, SOLVED.reference.rope_table(positions, self.config), caches and caches[i])
+        return self.norm(x)
+
+
+class AttentionWithItsOwnEps(ExpandedWithSdpa):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.kv_a_layernorm.eps = 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("mla.cache", GrowingCache),
+        ("mla.absorbed", AbsorbedOnlyInName),
+        ("mla.absorbed", ExpandedHeadByHead),
+        ("mla.model", ModelThatCountsCalls),
+        ("mla.attention", AttentionWithItsOwnEps),
+    ],
+)
+def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
+    assert not SOLVED.verdict_on(wrong, SOLVED.exercises[name]).right
+
+
+def test_the_layer_comparison_finds_a_norm_with_the_configs_eps() -> None:
+    attention, model = SOLVED.solutions["Attention"], SOLVED.solutions["Model"]
+
+    class ConfigsEps(attention):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.kv_a_layernorm = SOLVED.solutions["RMSNorm"](config.kv_lora_rank, config.rms_norm_eps)
+
+    class WithABug(model):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.layers[1].self_attn = ConfigsEps(config)
+
+    trace = Recording.read(LESSON.recording).trace
+    assert trace is not None
+    report = layer_report(WithABug, trace)
+    assert report.culprit is not None and report.culprit.path == "layers.1.self_attn.kv_a_layernorm"
+    assert layer_report(model, trace).culprit is None
+
+
+# What the lesson says of cost
+
+
+@pytest.mark.parametrize(("T", "S"), [(1, 40), (7, 40), (12, 12)])
+@pytest.mark.parametrize("form", ["Attention", "AbsorbedAttention"])
+def test_the_lessons_formula_counts_every_multiplication(form: str, T: int, S: int) -> None:
+    source = next(cell.source for cell in LESSON.cells() if "def by_formula(" in cell.source)
+    body = source[source.index("def by_formula(") :].split("\n\n\n")[0].replace("= lite", "")
+    namespace: dict[str, Any] = {"Config": Config}
+    exec(body, namespace)
+    config = Config(SOLVED.reference.PLAIN)
+    cache = SOLVED.solutions["LatentCache"](config, 1, S)
+    cache.length = S - T
+    table = SOLVED.reference.rope_table(torch.arange(S - T, S), config)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        SOLVED.solutions[form](config)(torch.randn(1, T, config.hidden_size), table, cache)
+    name = "expanded" if form == "Attention" else "absorbed"
+    assert counter.get_total_flops() == 2 * namespace["by_formula"](name, T, S, config)
+
+
+def test_the_talks_chart_is_exact_at_131_072_tokens() -> None:
+    cache_bytes = SOLVED.solutions["cache_bytes"]
+    talk = Config({"num_hidden_layers": 48, "num_key_value_heads": 1, "head_dim": 2048})
+    bare = [cache_bytes(talk.replace(kv_lora_rank=r, qk_rope_head_dim=0), 131_072) for r in (1024, 512, 256, 64)]
+    assert [round(n / 1e9, 2) for n in (cache_bytes(talk, 131_072), *bare)] == [51.54, 12.88, 6.44, 3.22, 0.81]
+    assert round(cache_bytes(talk.replace(kv_lora_rank=512, qk_rope_head_dim=64), 131_072) / 1e9, 2) == 7.25
+
+
+def test_the_lessons_config_agrees_with_the_calculators() -> None:
+    config = Config.read(LESSON.folder / "configs" / "deepseek-v3.json")
+    known = known_model("DeepSeek V3")
+    assert {field: config[field] for field in known} == dict(known)
+    assert bytes_per_token(config) == SOLVED.solutions["cache_bytes"](config, 1) == 70_272
+
+
+# Trained weights
+
+
+@pytest.fixture(scope="module", params=["Attention", "AbsorbedAttention"])
+def austen(request: pytest.FixtureRequest) -> Any:
+    namespace = dict(SOLVED.solutions)
+    exec(next(cell.source for cell in LESSON.cells() if "class CausalLM(" in cell.source), namespace)
+    kind = namespace["CausalLM"]
+
+    class WithForm(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Config) -> None:
+            super().__init__(config, SOLVED.solutions[request.param])
+
+    SOLVED.solutions["CausalLM"] = WithForm
+    yield SOLVED.trained("CausalLM", "austen-mla")
+    del SOLVED.solutions["CausalLM"]
+
+
+def test_trained_weights_give_the_references_logits(austen: Any) -> None:
+    checkpoint, model, theirs = austen
+    ids = torch.randint(checkpoint.config.vocab_size, (2, 40))
+    with torch.no_grad():
+        difference = (model(ids) - theirs(input_ids=ids, use_cache=False).logits).abs().max()
+    assert difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", ["It is a truth universally acknowledged", "Anne", "Captain Wentworth"])
+def test_64_greedy_tokens_through_the_cache_are_those_of_transformers(austen: Any, prompt: str) -> None:
+    checkpoint, model, theirs = austen
+    ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
+    assert list(SOLVED.solutions["generate"](model, ids, 64)) == written_by_transformers(theirs, ids, 64)
+
+
+def test_the_trained_models_cache_has_the_formulas_bytes(austen: Any) -> None:
+    checkpoint, model, _ = austen
+    caches = model.caches(3, 50)
+    measured = sum(cache.rows.nbytes for cache in caches)
+    assert measured == bytes_at(checkpoint.config, 50, 3, 4)
+    assert measured == SOLVED.solutions["cache_bytes"](checkpoint.config, 50, 3, 4)
