@@ -571,7 +571,8 @@ plt.show()
 class RollingCache:
     """The keys and values of the last `window` tokens of one layer: a ring. Token p lies in place p mod window.
 
-    keys, values: [batch, heads, window, head_dim]. length: how many tokens there have been.
+    keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens there
+    have been.
     """
 
     def __init__(
@@ -750,7 +751,8 @@ class CachedModel(Model):
     def new_cache(self, batch: int, capacity: int) -> list[KVCache | RollingCache]:
         """A cache for each layer, for `batch` texts of up to `capacity` tokens.
 
-        In the weights' dtype, on their device. A RollingCache for a sliding layer whose window is smaller than capacity; a KVCache for every other layer.
+        In the weights' dtype, on their device. A RollingCache for a sliding layer whose window is smaller than
+        capacity; a KVCache for every other layer.
         """
         ### BEGIN SOLUTION
         config, weight, window = self.config, self.embed_tokens.weight, self.config.sliding_window
@@ -1133,7 +1135,8 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
     """How many bytes the keys and values of `batch` texts of `context` tokens take, in all layers.
 
     A "full_attention" layer keeps every token, a "sliding_attention" one config.sliding_window at most.
-    config: layer_types(config) says what each layer is; num_key_value_heads; head_dim.
+    config: layer_types(config) says what each layer is; num_key_value_heads; head_dim. sliding_window is null where
+    no layer slides.
     """
     ### BEGIN SOLUTION
     kept = {"full_attention": context}
