@@ -618,6 +618,15 @@ class NoReturn(SOLVED.solutions["Compressor"]):  # type: ignore[misc]
         super().compress(x)
 
 
+def twice(form: str) -> Any:
+    class AppendsTwice(SOLVED.solutions[form]):  # type: ignore[misc]
+        def rows_so_far(self, x: Tensor, table: Tensor, cache: Any) -> Tensor:
+            super().rows_so_far(x, table, cache)
+            return super().rows_so_far(x, table, cache)
+
+    return AppendsTwice
+
+
 class ModelThatReadsTheRows(SOLVED.solutions["Model"]):  # type: ignore[misc]
     def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
         return super().forward(ids, caches if caches is None or caches[0].rows is None else None)
@@ -630,6 +639,8 @@ class ModelThatReadsTheRows(SOLVED.solutions["Model"]):  # type: ignore[misc]
         ("mla.compress", KeyWithAHeadAxis, "compress returned a key of shape [2, 1, 7, 8]; one vector for each token"),
         ("mla.compress", NoReturn, "two tensors belong there, the latent and the key; does it end with `return`?"),
         ("mla.cache", RowsWithAHeadAxis, "append gave back a tensor of shape [1, 1, 5, 26]; [1, length, 26] belongs"),
+        ("mla.attention", twice("Attention"), "after 4 tokens there are 8 rows in the cache; each belongs there once"),
+        ("mla.absorbed", twice("AbsorbedAttention"), "after 7 tokens there are 14 rows in the cache; each belongs"),
         ("mla.model", ModelThatReadsTheRows, "this check's cache has `append` and `length`, and no `rows`"),
     ],
 )

@@ -181,22 +181,26 @@ def use_cache(made: Any, config: Any, batch: int, capacity: int, parts: list[Ten
         return [sum(tensor.numel() for tensor in room()), sum(tensor.nbytes for tensor in room())]
     contents, codes = [], []
     for part in parts:
-        before, refused = memory() if "refus" in look else [], 0
+        before, refused, given = memory() if "refus" in look else [], 0, None
         try:
-            contents.append(rows(cache.append(part.clone()), part.shape[2]))
+            given = cache.append(part.clone())
         except Exception as error:
             if "refus" not in look or isinstance(error, NotImplementedError):
                 raise
             after = memory()
             same = len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
             refused = 3 if not isinstance(error, ValueError) else 1 if same else 2
+        if not refused:
+            contents.append(rows(given, part.shape[2]))
         codes += [refused, int(cache.length)]
     if look == "refusals":
         return codes
-    if look == "after refusals":
-        return contents[-1]
     if look == "length":
         return codes[1::2]
+    if not contents:
+        raise ValueError("no append was accepted")
+    if look == "after refusals":
+        return contents[-1]
     other = made(config, batch, capacity, parts[0].dtype)
     return torch.cat([*contents, rows(other.append(parts[-1].clone()), parts[-1].shape[2])], dim=1)
 
@@ -238,8 +242,11 @@ def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Ten
 
     if not cuts:
         return module(x, table)
-    rows, ends = Rows(), [*cuts, x.shape[1]]
-    parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts], ends, strict=True)]
+    rows, parts = Rows(), []
+    for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
+        parts.append(module(x[:, start:end], table[:, start:end], rows))
+        if rows.length != end:
+            raise ValueError(f"after {end} tokens there are {rows.length} rows in the cache; each belongs there once")
     return torch.cat(parts, dim=1)
 
 
@@ -276,6 +283,9 @@ def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[in
     parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
     with count:
         parts.append(module(x[:, cuts[-1] :], table[:, cuts[-1] :], rows))
+    if rows.length != x.shape[1]:
+        wanted = "each belongs there once"
+        raise ValueError(f"after {x.shape[1]} tokens there are {rows.length} rows in the cache; {wanted}")
     output = torch.cat(parts, dim=1)
     return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))]) if most else output
 
@@ -776,8 +786,8 @@ CACHE = Exercise(
         cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], "room"),
         cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], "room", torch.bfloat16),
         cache_case(
-            "4 tokens, 4, 2, 1 and 1 into room for 7: what happens (0: kept, 1: ValueError, 2: ValueError but something"
-            " was written, 3: another error) and the length, each time",
+            "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
+            " 3: another error), and the length after each",
             PLAIN,
             2,
             7,
@@ -1180,12 +1190,6 @@ ATTENTION = Exercise(
             "In which order does rows_so_far put latent and key side by side?",
             "latents, key = rows.split([self.rank, self.rope], dim=-1)",
             "key, latents = rows.split([self.rope, self.rank], dim=-1)",
-        ),
-        Mistake(
-            "the rows are written into the cache twice",
-            "Count the calls of rows_so_far in one call of forward. Each of them appends.",
-            "latents, key = rows.split(",
-            "rows = self.rows_so_far(x, table, cache)\n        latents, key = rows.split(",
         ),
         Mistake(
             "there is no mask",
