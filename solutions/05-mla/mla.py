@@ -997,6 +997,8 @@ plt.show()
 # %% [markdown]
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
 #
+# On the right, the curves cross in the neighbourhood of the line, and not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
+#
 # The grey curve belongs to the form that computes the least, and over many rows it need not be the fastest. Of every row it has to read 16 · 320 numbers, where absorbed reads 576; "What it costs", at the end, comes back to that.
 #
 # Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
