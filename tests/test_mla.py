@@ -14,10 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
+from grader.checking import report
 from grader.exercise import Case
 from grader.kv import bytes_at, bytes_per_token, known_model
 from grader.layers import layer_report
 from grader.recording import Recording
+from grader.report import to_text
 
 SOLVED = Solved("05-mla")
 LESSON = SOLVED.lesson
@@ -403,12 +405,12 @@ class AbsorbedIntoTheOutput(AttentionBase):
 class ModelByHand(nn.Module):
     """One table for every length; layers written out."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, attention: type[nn.Module] | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, form = config, attention or self.form()
         D, eps, layer = config.hidden_size, config.rms_norm_eps, SOLVED.solutions["DecoderLayer"]
         self.norm = Norm(D, eps)
-        self.layers = nn.ModuleList([layer(config, self.form()) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([layer(config, form) for _ in range(config.num_hidden_layers)])
         self.embed_tokens = nn.Embedding(config.vocab_size, D)
         table = SOLVED.reference.rope_table(torch.arange(config.max_position_embeddings), config)
         self.register_buffer("table", table, persistent=False)
@@ -454,7 +456,7 @@ def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, end_token
 
 def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[Tensor]:
     """Reads the last token too, which nobody asks for."""
-    caches = model.caches(ids.shape[0], 500)
+    caches = model.caches(ids.shape[0], ids.shape[1] + max_new_tokens)
     logits = model(ids, caches)
     for _ in range(max_new_tokens):
         best = logits[:, -1:].topk(1).indices[:, :, 0]
@@ -539,10 +541,57 @@ class AttentionWithItsOwnEps(ExpandedWithSdpa):
         self.kv_a_layernorm.eps = 1e-5
 
 
+class RowsWithAHeadAxis(RowsFirst):
+    """Gives rows back as one key head: [B, 1, length, width]."""
+
+    def append(self, new: Tensor) -> Tensor:
+        return super().append(new)[:, None]
+
+
+class CacheThatWritesFirst(RowsFirst):
+    """Writes what fits, and refuses then."""
+
+    def append(self, new: Tensor) -> Tensor:
+        room = len(self.store) - self.length
+        self.store[self.length :][: new.shape[1]] = new[:, :room].transpose(0, 1)
+        return super().append(new)
+
+
+class ModelOfOneForm(ModelByHand):
+    def __init__(self, config: Config, attention: type[nn.Module] | None = None) -> None:
+        super().__init__(config)
+
+
+def generate_reading_one_by_one(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
+    caches, written = model.caches(1, ids.shape[1] + max_new_tokens), []
+    for i in range(ids.shape[1]):
+        logits = model(ids[:, i : i + 1], caches)
+    while True:
+        written.append(int(logits[0, -1].argmax()))
+        if len(written) == max_new_tokens or written[-1] in end_tokens:
+            return written
+        logits = model(torch.tensor([written[-1:]]), caches)
+
+
+def generate_with_room_for_anything(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
+    caches, written = model.caches(1, 100_000), []
+    for _ in range(max_new_tokens):
+        ids = model(ids, caches)[:, -1:].argmax(dim=-1)
+        written.append(int(ids))
+        if written[-1] in end_tokens:
+            break
+    return written
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
         ("mla.cache", GrowingCache),
+        ("mla.cache", RowsWithAHeadAxis),
+        ("mla.cache", CacheThatWritesFirst),
+        ("mla.model", ModelOfOneForm),
+        ("mla.generate", generate_reading_one_by_one),
+        ("mla.generate", generate_with_room_for_anything),
         ("mla.absorbed", AbsorbedOnlyInName),
         ("mla.absorbed", ExpandedHeadByHead),
         ("mla.model", ModelThatCountsCalls),
@@ -551,6 +600,53 @@ class AttentionWithItsOwnEps(ExpandedWithSdpa):
 )
 def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: Any) -> None:
     assert not SOLVED.verdict_on(wrong, SOLVED.exercises[name]).right
+
+
+class OneTensor(SOLVED.solutions["Compressor"]):  # type: ignore[misc]
+    def compress(self, x: Tensor) -> Tensor:
+        return torch.cat(super().compress(x), dim=-1)
+
+
+class KeyWithAHeadAxis(SOLVED.solutions["Compressor"]):  # type: ignore[misc]
+    def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        latent, key = super().compress(x)
+        return latent, key[:, None]
+
+
+class NoReturn(SOLVED.solutions["Compressor"]):  # type: ignore[misc]
+    def compress(self, x: Tensor) -> None:
+        super().compress(x)
+
+
+def twice(form: str) -> Any:
+    class AppendsTwice(SOLVED.solutions[form]):  # type: ignore[misc]
+        def rows_so_far(self, x: Tensor, table: Tensor, cache: Any) -> Tensor:
+            super().rows_so_far(x, table, cache)
+            return super().rows_so_far(x, table, cache)
+
+    return AppendsTwice
+
+
+class ModelThatReadsTheRows(SOLVED.solutions["Model"]):  # type: ignore[misc]
+    def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
+        return super().forward(ids, caches if caches is None or caches[0].rows is None else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "told"),
+    [
+        ("mla.compress", OneTensor, "compress returned a Tensor; two tensors belong there, the latent and the key"),
+        ("mla.compress", KeyWithAHeadAxis, "compress returned a key of shape [2, 1, 7, 8]; one vector for each token"),
+        ("mla.compress", NoReturn, "two tensors belong there, the latent and the key; does it end with `return`?"),
+        ("mla.cache", RowsWithAHeadAxis, "append gave back a tensor of shape [1, 1, 5, 26]; [1, length, 26] belongs"),
+        ("mla.attention", twice("Attention"), "after 4 tokens there are 8 rows in the cache; each belongs there once"),
+        ("mla.absorbed", twice("AbsorbedAttention"), "after 7 tokens there are 14 rows in the cache; each belongs"),
+        ("mla.model", ModelThatReadsTheRows, "this check's cache has `append` and `length`, and no `rows`"),
+    ],
+)
+def test_what_comes_back_in_the_wrong_form_is_told_in_plain_words(name: str, wrong: Any, told: str) -> None:
+    text = to_text(report(SOLVED.verdict_on(wrong, SOLVED.exercises[name])))
+    assert told in " ".join(text.split()), text
 
 
 def test_the_layer_comparison_finds_a_norm_with_the_configs_eps() -> None:
@@ -591,6 +687,20 @@ def test_the_lessons_formula_counts_every_multiplication(form: str, T: int, S: i
         SOLVED.solutions[form](config)(torch.randn(1, T, config.hidden_size), table, cache)
     name = "expanded" if form == "Attention" else "absorbed"
     assert counter.get_total_flops() == 2 * namespace["by_formula"](name, T, S, config)
+
+
+@pytest.mark.parametrize("S", [1, 16, 146, 1024, 32_768])
+def test_the_lessons_crossing_is_where_the_formula_says_that_both_forms_cost_the_same(S: int) -> None:
+    source = next(cell.source for cell in LESSON.cells() if "def by_formula(" in cell.source)
+    body = source[source.index("def by_formula(") :].split("\n\n\n")[0].replace("= lite", "")
+    crossing = next(cell.source for cell in LESSON.cells() if "def crossing(" in cell.source)
+    crossing = crossing[: crossing.index("print(")]
+    v3 = Config.read(LESSON.folder / "configs" / "deepseek-v3.json")
+    namespace: dict[str, Any] = {"Config": Config, "lite": v3}
+    exec(f"{body}\n{crossing}", namespace)
+    for T in {1, S // 2, S, *range(140, 175)} & set(range(1, S + 1)):
+        expanded, absorbed = (namespace["by_formula"](form, T, S, v3) for form in ("expanded", "absorbed"))
+        assert (expanded < absorbed) == (namespace["crossing"](S) < T)
 
 
 def test_the_talks_chart_is_exact_at_131_072_tokens() -> None:

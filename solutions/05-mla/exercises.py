@@ -137,49 +137,91 @@ def call_attention_with_work(module: Any, x: Tensor, table: Tensor, cuts: Sequen
     return torch.cat([output.flatten(), output.new_ones(1)]) if most else output
 
 
-def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
+def call_model(module: nn.Module, ids: Tensor, cuts: Any = (), layers: int = 0, config: Any = None) -> Tensor:
+    if config is not None:
+        return torch.tensor(config.num_hidden_layers)
     output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
     return output
 
 
 def use_compress(module: Any, x: Tensor) -> Tensor:
-    latent, key = module.compress(x)
-    return torch.cat([latent, key], dim=-1)
+    """Latent and key side by side, once it is sure that it is these two that came back."""
+    given = module.compress(x)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        what = f"{len(given)} values" if isinstance(given, tuple | list) else f"a {type(given).__name__}"
+        hint = "; does it end with `return`?" if given is None else ""
+        raise TypeError(f"compress returned {what}; two tensors belong there, the latent and the key{hint}")
+    for name, tensor in zip(("latent", "key"), given, strict=True):
+        if tensor.shape[:-1] != x.shape[:-1]:
+            wanted = f"one vector for each token, [{x.shape[0]}, {x.shape[1]}, ...], belongs there"
+            raise ValueError(f"compress returned a {name} of shape {list(tensor.shape)}; {wanted}")
+    return torch.cat(list(given), dim=-1)
 
 
-def use_cache(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], too_many: int) -> Tensor:
-    """What comes back at every step, then numbers: room made in advance, whether too much is refused, the length."""
+def use_cache(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], look: str) -> Any:
+    """What comes back at every step, and from a second cache; or what else `look` asks for."""
     cache = made(config, batch, capacity, parts[0].dtype)
-    room = [value for value in vars(cache).values() if isinstance(value, torch.Tensor)]
-    numbers = [float(sum(tensor.numel() for tensor in room)), float(sum(tensor.nbytes for tensor in room))]
-    returned = [cache.append(part).clone().flatten() for part in parts]
-    if too_many:
-        refused = 0.0
+
+    def room() -> list[Tensor]:
+        return [value for value in vars(cache).values() if isinstance(value, Tensor)]
+
+    def memory() -> list[Tensor]:
+        return [tensor.detach().clone().contiguous().view(torch.uint8) for tensor in room()]
+
+    def rows(given: Any, width: int) -> Tensor:
+        if not isinstance(given, Tensor):
+            hint = "; does it end with `return`?" if given is None else ""
+            raise TypeError(f"append gave back a {type(given).__name__}, where a tensor belongs{hint}")
+        if given.ndim != 3 or given.shape[0] != batch or given.shape[2] != width:
+            wanted = f"[{batch}, length, {width}] belongs there"
+            raise ValueError(f"append gave back a tensor of shape {list(given.shape)}; {wanted}")
+        return given.clone()
+
+    if look == "room":
+        return [sum(tensor.numel() for tensor in room()), sum(tensor.nbytes for tensor in room())]
+    contents, codes = [], []
+    for part in parts:
+        before, refused, given = memory() if "refus" in look else [], 0, None
         try:
-            cache.append(parts[0][:, :1].expand(-1, too_many, -1))
-        except ValueError:
-            refused = 1.0
-        numbers.append(refused)
-    numbers.append(float(cache.length))
-    rest = capacity - sum(part.shape[1] for part in parts)
-    if rest and cache.length + rest <= capacity:
-        returned.append(cache.append(parts[0][:, :1].expand(-1, rest, -1)).clone().flatten())
+            given = cache.append(part.clone())
+        except Exception as error:
+            if "refus" not in look or isinstance(error, NotImplementedError):
+                raise
+            after = memory()
+            same = len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+            refused = 3 if not isinstance(error, ValueError) else 1 if same else 2
+        if not refused:
+            contents.append(rows(given, part.shape[2]))
+        codes += [refused, int(cache.length)]
+    if look == "refusals":
+        return codes
+    if look == "length":
+        return codes[1::2]
+    if not contents:
+        raise ValueError("no append was accepted")
+    if look == "after refusals":
+        return contents[-1]
     other = made(config, batch, capacity, parts[0].dtype)
-    returned.append(other.append(parts[-1]).clone().flatten())
-    return torch.cat([*returned, torch.tensor(numbers, dtype=parts[0].dtype)])
+    return torch.cat([*contents, rows(other.append(parts[-1].clone()), parts[-1].shape[2])], dim=1)
 
 
-def reference_cache(config: Any, batch: int, capacity: int, parts: list[Tensor], too_many: int) -> Tensor:
+def reference_cache(config: Any, batch: int, capacity: int, parts: list[Tensor], look: str) -> Any:
     """What `use_cache` gives for a cache that keeps rows of a latent and a key."""
     width = config.kv_lora_rank + config.qk_rope_head_dim
-    count = batch * capacity * width
-    lengths = [sum(part.shape[1] for part in parts[: i + 1]) for i in range(len(parts))]
-    together = torch.cat(parts, dim=1)
-    returned = [together[:, :length].flatten() for length in lengths]
-    numbers = [count, count * together.element_size(), *([1] if too_many else []), lengths[-1]]
-    if rest := capacity - lengths[-1]:
-        returned.append(torch.cat([together, parts[0][:, :1].expand(-1, rest, -1)], dim=1).flatten())
-    return torch.cat([*returned, parts[-1].flatten(), torch.tensor(numbers, dtype=together.dtype)])
+    if look == "room":
+        return [batch * capacity * width, batch * capacity * width * parts[0].element_size()]
+    kept, contents, codes = parts[0][:, :0], [], []
+    for part in parts:
+        refused = kept.shape[1] + part.shape[1] > capacity
+        if not refused:
+            kept = torch.cat([kept, part], dim=1)
+            contents.append(kept)
+        codes += [int(refused), kept.shape[1]]
+    if look == "refusals":
+        return codes
+    if look == "after refusals":
+        return contents[-1]
+    return codes[1::2] if look == "length" else torch.cat([*contents, parts[-1]], dim=1)
 
 
 def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Tensor:
@@ -190,6 +232,9 @@ def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Ten
             self.kept: Any = None
             self.length = 0
 
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
+
         def append(self, new: Tensor) -> Tensor:
             self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
             self.length = self.kept.shape[1]
@@ -197,8 +242,11 @@ def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Ten
 
     if not cuts:
         return module(x, table)
-    rows, ends = Rows(), [*cuts, x.shape[1]]
-    parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts], ends, strict=True)]
+    rows, parts = Rows(), []
+    for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
+        parts.append(module(x[:, start:end], table[:, start:end], rows))
+        if rows.length != end:
+            raise ValueError(f"after {end} tokens there are {rows.length} rows in the cache; each belongs there once")
     return torch.cat(parts, dim=1)
 
 
@@ -209,6 +257,9 @@ def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[in
         def __init__(self) -> None:
             self.kept: Any = None
             self.length = 0
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
 
         def append(self, new: Tensor) -> Tensor:
             self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
@@ -232,62 +283,98 @@ def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[in
     parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
     with count:
         parts.append(module(x[:, cuts[-1] :], table[:, cuts[-1] :], rows))
+    if rows.length != x.shape[1]:
+        wanted = "each belongs there once"
+        raise ValueError(f"after {x.shape[1]} tokens there are {rows.length} rows in the cache; {wanted}")
     output = torch.cat(parts, dim=1)
     return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))]) if most else output
 
 
-def use_model(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -> Tensor:
-    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once."""
+def use_model(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0, config: Any = None) -> Tensor:
+    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once.
+
+    With a config: in how many layers of such a model another class of attention is used, if that is given.
+    """
 
     class Rows:
         def __init__(self) -> None:
             self.kept: Any = None
             self.length = 0
 
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
+
         def append(self, new: Tensor) -> Tensor:
             self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
             self.length = self.kept.shape[1]
             return self.kept
 
+    class Another(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+            return x
+
+    if config is not None:
+        return torch.tensor(sum(isinstance(part, Another) for part in type(module)(config, Another).modules()))
     if not cuts:
         return module(ids)
     caches = [Rows() for _ in range(layers)]
     return torch.cat([module(ids[:, a:b], caches) for a, b in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True)], 1)
 
 
-def use_generate(generate: Any, toy: Any, ids: Tensor, max_new_tokens: int, ends: list[int]) -> list[int]:
-    """The new tokens, and behind them whether no token was read twice."""
+def use_generate(generate: Any, toy: Any, ids: Tensor, max_new_tokens: int, ends: list[int], look: str) -> Any:
+    """The new tokens, or how the model was used for them: what it was given to read, and how much room there was."""
+    limit = toy.config.n_positions
 
     class Memory:
-        def __init__(self, batch: int, capacity: int) -> None:
-            self.ids = torch.zeros(batch, 0, dtype=torch.int64)
-            self.capacity = capacity
-            self.length = 0
+        def __init__(self, capacity: int) -> None:
+            self.ids, self.capacity = ids[:, :0], capacity
+
+        @property
+        def length(self) -> int:
+            return self.ids.shape[1]
 
     class Reader(nn.Module):
-        read = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.pieces: list[int] = []
+            self.room, self.without_room = 0, 0
 
         def caches(self, batch: int, capacity: int) -> list[Any]:
-            return [Memory(batch, capacity)]
+            if batch != len(ids):
+                raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(ids)}")
+            self.room += capacity
+            return [Memory(capacity)]
 
         def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
-            self.read += ids.shape[1]
+            if ids.ndim != 2:
+                raise ValueError(f"the model was given ids of shape {list(ids.shape)}; [1, T] belongs there")
+            self.pieces.append(ids.shape[1])
             if caches is None:
-                return toy(ids)
+                return toy(ids[:, -limit:])
             memory = caches[0]
             memory.ids = torch.cat([memory.ids, ids], dim=1)
-            memory.length = memory.ids.shape[1]
-            if memory.length > memory.capacity:
-                raise ValueError(f"{memory.length} tokens do not fit into a cache for {memory.capacity}")
-            return toy(memory.ids)[:, -ids.shape[1] :]
+            self.without_room += max(0, min(ids.shape[1], memory.length - memory.capacity))
+            return toy(memory.ids[:, -limit:])[:, -ids.shape[1] :]
 
-    reader = Reader()
-    written = [int(token) for token in generate(reader, ids, max_new_tokens, ends)]
-    return [*written, int(reader.read <= ids.shape[1] + len(written))]
+    reader = Reader().eval()
+    given = generate(reader, ids, max_new_tokens, ends)
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    written = [int(token) for token in given]
+    if look == "pieces":
+        return [reader.pieces[0], max(reader.pieces[1:], default=0)]
+    if look == "room":  # the last token need not be read, and may
+        return [reader.without_room, max(0, reader.room - ids.shape[1] - max_new_tokens)]
+    return written
 
 
-def reference_written(toy: ToyLM, ids: Tensor, max_new_tokens: int, ends: list[int]) -> list[int]:
-    return [*reference_generate(toy, ids, max_new_tokens, ends).tolist(), 1]
+def reference_written(toy: ToyLM, ids: Tensor, max_new_tokens: int, ends: list[int], look: str) -> Any:
+    if look == "tokens":
+        return reference_generate(toy, ids, max_new_tokens, ends)
+    return [ids.shape[1], 1] if look == "pieces" else [0, 0]
 
 
 def learners_name(name: str) -> str | None:
@@ -342,27 +429,28 @@ def absorbed_work(config: dict[str, Any], rows: int) -> int:
     return 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
 
 
-def cache_args(config: dict[str, Any], batch: int, capacity: int, lengths: Sequence[int], too_many: int = 0) -> Any:
-    """Draws parts [batch, T, latent + key] for the cache."""
+def cache_case(
+    name: str,
+    config: dict[str, Any],
+    batch: int,
+    capacity: int,
+    lengths: Sequence[int],
+    look: str = "contents",
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """A case of the cache: parts [batch, T, latent + key] for it."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         width = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-        return [Config(config), batch, capacity, [draw.normal(batch, n, width) for n in lengths], too_many]
+        parts = [draw.normal(batch, n, width).to(dtype) for n in lengths]
+        return [Config(config), batch, capacity, parts, look]
 
-    return draw_args
-
-
-def bfloat16_parts(args: Any) -> Any:
-    """The same with parts in bfloat16."""
-
-    def draw_args(draw: Draw) -> Sequence[Any]:
-        config, batch, capacity, parts, too_many = args(draw)
-        return [config, batch, capacity, [part.to(torch.bfloat16) for part in parts], too_many]
-
-    return draw_args
+    return Case(name, draw_args)
 
 
-def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
+def generation_args(
+    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, look: str = "tokens"
+) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
 
     last: whether it is the last of the two.
@@ -372,10 +460,10 @@ def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, la
         toy = random_toy_lm(61, 64, draw.generator)
         ids = draw.tokens(61, 1, draw.size("prompt", prompt, prompt + 1, prompt + 3))
         if stop_at is None:
-            return toy, ids, new_tokens, []
+            return toy, ids, new_tokens, [], look
         written = reference_generate(toy, ids, new_tokens).tolist()
         never = next(token for token in range(61) if token not in written)
-        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
+        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never], look
 
     return draw_args
 
@@ -422,7 +510,7 @@ COMPRESS = Exercise(
             "        return latent * torch.rsqrt(square + 1e-6) * self.kv_a_layernorm.weight, key",
         ),
         Mistake(
-            "the key is scaled to unit length as well",
+            "the key is normed as well",
             "Only one of the two is normed.",
             "return self.kv_a_layernorm(latent), key",
             "return self.kv_a_layernorm(latent), key * torch.rsqrt(key.pow(2).mean(-1, keepdim=True) + 1e-6)",
@@ -432,6 +520,12 @@ COMPRESS = Exercise(
             "In which order does the docstring name the two pieces of kv_a_proj_with_mqa's output?",
             "latent, key = both.split([self.rank, self.rope], dim=-1)",
             "key, latent = both.split([self.rope, self.rank], dim=-1)",
+        ),
+        Mistake(
+            "latent and key are returned in the wrong order",
+            "Look at the shapes in compress's docstring: which of the two comes first?",
+            "return self.kv_a_layernorm(latent), key",
+            "return key, self.kv_a_layernorm(latent)",
         ),
         Mistake(
             "the norm's weight is left out",
@@ -484,6 +578,14 @@ ROPE = Exercise(
             "The pairs are right. Where does the docstring want the two numbers of a pair to go?",
             "torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)",
             "torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)",
+        ),
+        Mistake(
+            "halves go in for pairs, and come out woven together",
+            "Which channels form a pair, and where do its two numbers go? You have it the other way round.",
+            "a, b = x[..., 0::2], x[..., 1::2]  # 2 x [B, H, T, d / 2]\n"
+            "    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)",
+            "a, b = x.chunk(2, dim=-1)\n"
+            "    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)",
         ),
         Mistake(
             "it turns the other way round",
@@ -622,6 +724,18 @@ SCALE = Exercise(
             '0.1 * settings["mscale"]',
         ),
         Mistake(
+            "the 1 of m is added to the logarithm",
+            "What is multiplied with the logarithm, and what is added afterwards?",
+            '0.1 * settings["mscale_all_dim"] * math.log(settings["factor"]) + 1',
+            '0.1 * settings["mscale_all_dim"] * (math.log(settings["factor"]) + 1)',
+        ),
+        Mistake(
+            "only the logarithm in m is squared",
+            "m is a sum. What is the square of it?",
+            'math.log(settings["factor"]) + 1\n        scale = scale * m * m',
+            'math.log(settings["factor"]) ** 2 + 1\n        scale = scale * m',
+        ),
+        Mistake(
             "the logarithm is to base 10",
             "Which logarithm is ln?",
             "math.log(",
@@ -648,6 +762,15 @@ SCALE = Exercise(
     ],
 )
 
+GROWING = """self.rows = torch.zeros(batch, 0, width, dtype=dtype)
+
+        def grow(new):
+            {check}
+            self.rows = torch.cat([self.rows, new], dim=1)
+            self.length = self.rows.shape[1]
+            return self.rows
+
+        self.append = grow"""
 CACHE = Exercise(
     name="mla.cache",
     solution="LatentCache",
@@ -656,11 +779,23 @@ CACHE = Exercise(
     drive=use_cache,
     points=5,
     cases=[
-        Case("5 tokens at once", cache_args(SMALL, 1, 5, [5])),
-        Case("3 tokens, then one, then 2; room for 9; two texts", cache_args(SMALL, 2, 9, [3, 1, 2])),
-        Case("other sizes, three texts", cache_args(PLAIN, 3, 6, [1, 1, 1])),
-        Case("too many tokens are refused", cache_args(PLAIN, 2, 7, [4, 2], too_many=3)),
-        Case("bfloat16", bfloat16_parts(cache_args(SMALL, 2, 6, [2, 3]))),
+        cache_case("5 tokens at once", SMALL, 1, 5, [5]),
+        cache_case("3 tokens, then one, then 2; room for 9; two texts", SMALL, 2, 9, [3, 1, 2]),
+        cache_case("other sizes, three texts", PLAIN, 3, 6, [1, 1, 1]),
+        cache_case("its length after 3 tokens, one and 2", SMALL, 2, 9, [3, 1, 2], "length"),
+        cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], "room"),
+        cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], "room", torch.bfloat16),
+        cache_case(
+            "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
+            " 3: another error), and the length after each",
+            PLAIN,
+            2,
+            7,
+            [4, 4, 2, 1, 1],
+            "refusals",
+        ),
+        cache_case("the contents after a refusal", PLAIN, 2, 8, [4, 5, 3], "after refusals"),
+        cache_case("bfloat16", SMALL, 2, 6, [2, 3], dtype=torch.bfloat16),
     ],
     mistakes=[
         Mistake(
@@ -713,6 +848,38 @@ CACHE = Exercise(
             "self.length = end\n            raise ValueError(",
         ),
         Mistake(
+            "what fits is written before it refuses",
+            "After a refusal the cache must be as it was, every row of it. When do you write?",
+            "            raise ValueError(",
+            "            room = self.rows.shape[1] - self.length\n"
+            "            self.rows[:, self.length :] = new[:, :room]\n"
+            "            raise ValueError(",
+        ),
+        Mistake(
+            "it refuses with another error than ValueError",
+            "Which exception does the docstring promise to whoever wants to catch it?",
+            "raise ValueError(",
+            "raise RuntimeError(",
+        ),
+        Mistake(
+            "nothing looks whether there is room",
+            "If torch refuses, then by chance, and with its own error. What does the docstring promise?",
+            "if end > self.rows.shape[1]:",
+            "if False:",
+        ),
+        Mistake(
+            "the rows are made anew by torch.cat at every step",
+            "How many rows are there before the first token comes? capacity says for how many there must be room.",
+            "self.rows = torch.zeros(batch, capacity, width, dtype=dtype)",
+            GROWING.format(check='if self.length + new.shape[1] > capacity: raise ValueError("full")'),
+        ),
+        Mistake(
+            "the rows are made anew by torch.cat at every step, and nothing is ever refused",
+            "How many rows are there before the first token comes? capacity says for how many there must be room.",
+            "self.rows = torch.zeros(batch, capacity, width, dtype=dtype)",
+            GROWING.format(check="pass"),
+        ),
+        Mistake(
             "rows are kept in float32 whatever was asked for",
             "The cache's dtype is given. Count the bytes.",
             "width, dtype=dtype)",
@@ -724,6 +891,13 @@ CACHE = Exercise(
             "width = config.kv_lora_rank + config.qk_rope_head_dim",
             "width = config.kv_lora_rank + config.qk_rope_head_dim\n"
             "        self.values = torch.zeros(batch, capacity, config.kv_lora_rank, dtype=dtype)",
+        ),
+        Mistake(
+            "there is room for two rows a token, as for keys and for values",
+            "What must be kept of a token, if its keys and values are made from the same latent?",
+            "width = config.kv_lora_rank + config.qk_rope_head_dim",
+            "width = config.kv_lora_rank + config.qk_rope_head_dim\n"
+            "        self.values = torch.zeros(batch, capacity, width, dtype=dtype)",
         ),
     ],
 )
@@ -786,6 +960,18 @@ BYTES = Exercise(
             "How many latents does a token have in a layer?",
             "numbers = config.kv_lora_rank + config.qk_rope_head_dim",
             "numbers = 2 * config.kv_lora_rank + config.qk_rope_head_dim",
+        ),
+        Mistake(
+            "a whole row is counted for keys and again for values",
+            "How many rows does your cache keep of a token, in a layer?",
+            "numbers = config.kv_lora_rank + config.qk_rope_head_dim",
+            "numbers = 2 * (config.kv_lora_rank + config.qk_rope_head_dim)",
+        ),
+        Mistake(
+            "a config with a latent and a head_dim is taken for one without a latent",
+            "Which field says that a model keeps a latent? Hint 2 tells why head_dim can stand there as well.",
+            'if config.get("kv_lora_rank"):',
+            'if config.get("kv_lora_rank") and not config.get("head_dim"):',
         ),
         Mistake(
             "every head has a turned key of its own",
@@ -901,6 +1087,26 @@ IN_QUERIES: list[Mistake] = [
         "return torch.cat([nope, rope.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)], dim=-1)",
     ),
     Mistake(
+        "no channel of the queries is turned",
+        "The keys in the rows are turned, and sorted by it. Whom must their partners in the queries match?",
+        "return torch.cat([nope, apply_rope(rope, table)], dim=-1)",
+        "return q",
+    ),
+    Mistake(
+        "the queries' first channels are turned, and stay in front",
+        "Which of a head's channels are for RoPE: the first ones or the last ones?",
+        "nope, rope = q.split([self.nope, self.rope], dim=-1)\n"
+        "        return torch.cat([nope, apply_rope(rope, table)], dim=-1)",
+        "rope, nope = q.split([self.rope, self.nope], dim=-1)\n"
+        "        return torch.cat([apply_rope(rope, table), nope], dim=-1)",
+    ),
+    Mistake(
+        "the queries' heads are made by a reshape that mixes them with tokens",
+        "A reshape keeps the order of the numbers. Which comes first in q: the tokens or the heads?",
+        "q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+        "q = q.reshape(x.shape[0], self.heads, x.shape[1], -1)",
+    ),
+    Mistake(
         "the queries' channels are cut by kind first and then by head",
         "Where do the turned channels of head 0 stand in q_b_proj's output: behind its own others, or behind all?",
         "q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)",
@@ -921,6 +1127,7 @@ ATTENTION = Exercise(
     reference=build_attention,
     call=call_attention,
     drive=use_attention,
+    uses=["mla.compress", "mla.rope", "mla.scale"],
     points=8,
     axes="B T D",
     sizes=sizes,
@@ -973,6 +1180,36 @@ ATTENTION = Exercise(
             "self.kv_b_proj(self.kv_a_layernorm(latents))",
         ),
         Mistake(
+            "keys and values get their heads by a reshape that mixes them with rows",
+            "A reshape keeps the order of the numbers. Which comes first in kv_b_proj's output: rows or heads?",
+            "kv = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+            "kv = self.kv_b_proj(latents).reshape(x.shape[0], self.heads, latents.shape[1], -1)",
+        ),
+        Mistake(
+            "the rows are cut with the key in front",
+            "In which order does rows_so_far put latent and key side by side?",
+            "latents, key = rows.split([self.rank, self.rope], dim=-1)",
+            "key, latents = rows.split([self.rope, self.rank], dim=-1)",
+        ),
+        Mistake(
+            "there is no mask",
+            "Who may see the tokens that come later? The setup cell has a softmax that knows.",
+            "causal_softmax(q @ k.mT * softmax_scale(self.config))",
+            "(q @ k.mT * softmax_scale(self.config)).softmax(dim=-1)",
+        ),
+        Mistake(
+            "the mask is lined up with the first row, and not with the last",
+            "With a cache there are fewer queries than rows. `is_causal` takes the first query for the first row's.",
+            "mixed = (weights @ v)",
+            "mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=softmax_scale(self.config))",
+        ),
+        Mistake(
+            "the scores are divided by the scale",
+            "Exercise 3 made the number by which scores are multiplied.",
+            "softmax_scale(self.config)",
+            "(1 / softmax_scale(self.config))",
+        ),
+        Mistake(
             "the scores are not scaled",
             "Exercise 3 made a number for this.",
             "softmax_scale(self.config)",
@@ -1018,6 +1255,7 @@ ABSORBED = Exercise(
     reference=build_attention,
     call=call_attention_with_work,
     drive=use_attention_and_count,
+    uses=["mla.compress", "mla.rope", "mla.scale", "mla.attention"],
     points=8,
     axes="B T D",
     sizes=sizes,
@@ -1070,6 +1308,42 @@ ABSORBED = Exercise(
             "The score is the same number as in the expanded form. Is the scale?",
             "softmax_scale(self.config)",
             "(softmax_scale(self.config) * ((nope.shape[-1] + rope.shape[-1]) / q.shape[-1]) ** 0.5)",
+        ),
+        Mistake(
+            "the mask takes the heads' queries for tokens",
+            "How many tokens does causal_softmax think there are? It reads that from the last two axes of the scores.",
+            "weights = causal_softmax(scores * softmax_scale(self.config))",
+            "weights = causal_softmax(scores.flatten(1, 2) * softmax_scale(self.config)).unflatten(1, (self.heads, -1))",
+        ),
+        Mistake(
+            "the scores' heads are cut out as if tokens came first",
+            "Before you stacked them, which axis stood in front: heads or tokens?",
+            "scores = (q.flatten(1, 2) @ rows.mT).unflatten(1, (self.heads, -1))",
+            "scores = (q.flatten(1, 2) @ rows.mT).unflatten(1, (-1, self.heads))",
+        ),
+        Mistake(
+            "the scale is made from the absorbed query's length, and leaves YaRN out",
+            "The score is the same number as in the expanded form. Is the scale?",
+            "softmax_scale(self.config)",
+            "q.shape[-1] ** -0.5",
+        ),
+        Mistake(
+            "the scale is made from the latent's length alone",
+            "The score is the same number as in the expanded form. Is the scale?",
+            "softmax_scale(self.config)",
+            "self.rank**-0.5",
+        ),
+        Mistake(
+            "the scale leaves YaRN out",
+            "Exercise 3 made a number for this.",
+            "softmax_scale(self.config)",
+            "(self.nope + self.rope) ** -0.5",
+        ),
+        Mistake(
+            "the heads are merged without a transpose",
+            "What are the axes of the heads' output, in order? Which must stand side by side before you merge them?",
+            "mixed.transpose(1, 2).flatten(2)",
+            "mixed.reshape(x.shape[0], x.shape[1], -1)",
         ),
         Mistake(
             "the scores are not scaled",
@@ -1148,8 +1422,19 @@ MODEL = Exercise(
             lambda draw: [draw.tokens(53, 1, 9), [4, 5, 6, 7], 2],
             {"config": PLAIN},
         ),
+        Case(
+            "how many of 3 layers use the class of attention that is given",
+            lambda draw: [draw.tokens(53, 1, 2), [], 3, Config(SMALL)],
+            {"config": SMALL},
+        ),
     ],
     mistakes=[
+        Mistake(
+            "the attention that is given is not used",
+            "Whoever asks for a model with AbsorbedAttention must get one. Where does your __init__ read its argument?",
+            "DecoderLayer(config, attention)",
+            "DecoderLayer(config, Attention)",
+        ),
         Mistake(
             "positions begin at 0 in every call",
             "Where does the first of these tokens stand, when 5 were read before?",
@@ -1223,10 +1508,18 @@ GENERATE = Exercise(
     drive=use_generate,
     points=4,
     cases=[
-        Case("8 new tokens, and none read twice", generation_args(prompt=4, new_tokens=8)),
+        Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("one new token", generation_args(prompt=3, new_tokens=1)),
         Case("stops at the first of two end tokens", generation_args(prompt=5, new_tokens=8, stop_at=3)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
+        Case(
+            "how many tokens the model reads at first, and how many at most later",
+            generation_args(prompt=5, new_tokens=7, look="pieces"),
+        ),
+        Case(
+            "how many tokens find no room in the caches, and how much of it nobody needs",
+            generation_args(prompt=6, new_tokens=7, look="room"),
+        ),
     ],
     mistakes=[
         Mistake(
@@ -1238,14 +1531,43 @@ GENERATE = Exercise(
         Mistake(
             "the whole text is put into the caches again at every step",
             "What is in the caches already? Give the model only what is not.",
-            "caches = model.caches(1, ids.shape[1] + max_new_tokens)\n"
-            "    for _ in range(max_new_tokens):\n"
-            "        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]\n"
+            "ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]\n"
             "        token = ids.item()",
-            "caches = model.caches(1, 1000)\n"
-            "    for _ in range(min(max_new_tokens, 4)):\n"
-            "        next_id = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)\n"
+            "next_id = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)\n"
             "        ids = torch.cat([ids, next_id], dim=1)\n        token = next_id.item()",
+        ),
+        Mistake(
+            "the prompt is read token by token",
+            "How many tokens can the model read in one call? The prompt is all there from the start.",
+            "    for _ in range(max_new_tokens):\n",
+            "    for i in range(ids.shape[1] - 1):\n"
+            "        model(ids[:, i : i + 1], caches)\n"
+            "    ids = ids[:, -1:]\n"
+            "    for _ in range(max_new_tokens):\n",
+        ),
+        Mistake(
+            "only the prompt's last token is read",
+            "What does the model know of the rest of the prompt?",
+            "    for _ in range(max_new_tokens):\n",
+            "    ids = ids[:, -1:]\n    for _ in range(max_new_tokens):\n",
+        ),
+        Mistake(
+            "there is room for the new tokens only",
+            "The prompt goes into the caches, too.",
+            "model.caches(1, ids.shape[1] + max_new_tokens)",
+            "model.caches(1, max_new_tokens)",
+        ),
+        Mistake(
+            "there is room for the prompt only",
+            "Every token that is written is also read, but the last. Do they all fit?",
+            "model.caches(1, ids.shape[1] + max_new_tokens)",
+            "model.caches(1, ids.shape[1])",
+        ),
+        Mistake(
+            "there is room for a text of any length",
+            "Whoever writes 7 tokens after 5 needs how many places? Each of them is paid for.",
+            "model.caches(1, ids.shape[1] + max_new_tokens)",
+            "model.caches(1, 100_000)",
         ),
         Mistake(
             "the cache is not used at all",

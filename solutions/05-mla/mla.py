@@ -147,6 +147,8 @@ class MLP(nn.Module):
 # %% [markdown]
 # ## Steps 1 to 5 · Read the config, compare
 #
+# The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026), in the order in which this lesson needs them.
+#
 # DeepSeek-V3 (December 2024) took its attention over from DeepSeek-V2 (May 2024), whose report introduced it. Kimi K2, GLM-5 and Sarvam 105B have it too. These are the fields that decide about attention:
 
 # %%
@@ -616,7 +618,7 @@ kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
 # %% [markdown]
 # ### The talk's chart, and what it leaves out
 #
-# The talk's slide shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives these numbers, and tells what stands behind them. **Predict** what the last bar becomes if the key for RoPE is counted.
+# A slide of the talk that this course follows shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives these numbers, and tells what stands behind them. **Predict** what the last bar becomes if the key for RoPE is counted.
 
 # %%
 # All heads together have 2048 channels; how they are cut does not matter here.
@@ -750,11 +752,11 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 #
 # <details><summary>Hint 2: the shapes</summary>
 #
-# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. Behind it the turned channels of the query, as they are. All heads meet the same rows, so their queries can stand below each other: [B, H · T, latent + rope] against rows [B, S, latent + rope].
+# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. Behind it the turned channels of the query, as they are. All heads meet the same rows, so their queries can stand below each other: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
 #
 # <details><summary>Hint 3: the way back</summary>
 #
-# Weights [B, H · T, S] times latents [B, S, latent] is [B, H · T, latent]. Each head's W_UV is [v, latent]; it must map latent to v.
+# After the softmax the heads can be stacked once more: weights [B, H · T, S] times latents [B, S, latent] is [B, H · T, latent]. Each head's W_UV is [v, latent]; it must map latent to v.
 #
 # <details><summary>Hint 4: the scale</summary>
 #
@@ -892,16 +894,30 @@ for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 
     print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {counts[0] / counts[1]:.2f}")
 
 # %% [markdown]
-# Count and formula agree to the last multiplication. One token: absorbed does less than a sixtieth of the work, and that counts the projections that no form is spared. A whole prompt: expanded is cheaper, because rebuilding is paid once for rows that 512 queries use.
+# Count and formula agree to the last multiplication. One token: absorbed does less than a sixtieth of the work, and that counts the projections that no form is spared. A whole prompt: expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That does not depend on how long the prompt is.
 #
-# Between the two lies a number of new tokens at which they cost the same. With many rows (S much larger than T) it does not depend on S or on the number of heads:
+# With rows in the cache it does depend. Set the two lines of the table equal and solve for T. The heads cancel, and what remains is
 #
-# $$T^* = \frac{r (n + v)}{2 r - n - v}$$
+# $$T = \frac{S\, T^*}{S + T^*}, \qquad T^* = \frac{r (n + v)}{2 r - n - v}$$
+#
+# With more new tokens than this, of S rows in all, expanded is cheaper. The number is always below S, as it must be for a prompt; and it is always below T*, which it comes close to when the rows are many. Count again, on both sides of it:
 
 # %%
 r, n, p, v = lite.kv_lora_rank, lite.qk_nope_head_dim, lite.qk_rope_head_dim, lite.v_head_dim
-crossing = r * (n + v) / (2 * r - n - v)
-print(f"T* = {crossing:.0f} new tokens")
+many_rows = r * (n + v) / (2 * r - n - v)  # T*
+
+
+def crossing(S: int) -> float:
+    """With how many new tokens, of S rows in all, both forms cost the same."""
+    return S * many_rows / (S + many_rows)
+
+
+print(f"T* = {many_rows:.1f}")
+for S in (16, 128, 1024, 32_768):
+    print(f"{S:6,} rows in all: the same with {crossing(S):5.1f} new tokens")
+for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
+    counts = [counted(attention, T, S) for attention in (expanded, absorbed)]
+    print(f"{T:3} new of {S:5,}: expanded does {counts[0] / counts[1]:.4f} times the work of absorbed")
 
 # %% [markdown]
 # ## Then measure
@@ -967,8 +983,10 @@ for label, (form, colour) in list(FORMS.items())[:2]:
     chunk = [milliseconds(form, T, 1024, tries=3) for T in news]
     right.loglog(news, chunk, "o-", ms=3, color=colour, label=label)
     print(f"{label:>10}, 1,024 rows, ms for {news} new tokens: " + ", ".join(f"{t:.0f}" for t in chunk))
-right.axvline(crossing, color="#78909c", ls="--", lw=1)
-right.text(crossing * 0.93, right.get_ylim()[0] * 1.15, "T*", ha="right", color="#546e7a")
+right.axvline(crossing(1024), color="#78909c", ls="--", lw=1)
+right.text(
+    crossing(1024) * 0.93, right.get_ylim()[0] * 1.15, f"{crossing(1024):.0f}", ha="right", color="#546e7a"
+)
 left.set(xlabel="rows in the cache", ylabel="ms for one token", title="decode")
 right.set(xlabel="new tokens at once", ylabel="ms", title="1,024 rows in all")
 for axis in (left, right):
@@ -978,6 +996,10 @@ plt.show()
 
 # %% [markdown]
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
+#
+# On the right, the curves cross in the neighbourhood of the line, and not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
+#
+# The grey curve belongs to the form that computes the least, and over many rows it need not be the fastest. Of every row it has to read 16 · 320 numbers, where absorbed reads 576; "What it costs", at the end, comes back to that.
 #
 # Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
 
@@ -1170,7 +1192,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. No token is read twice. Ends after max_new_tokens, or once one of
+    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
+    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
     end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
     """
     ### BEGIN SOLUTION
@@ -1301,7 +1324,7 @@ for what, (attention, change) in changes.items():
     print(f"{what:>40}: loss {loss(other, held_out[:8]):.3f}, {agree:2} of 48 tokens agree")
 
 # %% [markdown]
-# The wrong eps changes no token; only the layer comparison sees it. Without YaRN's factor in the scale the loss on this text is even a little *lower*, and hardly a token agrees: a wrong port need not be a worse model, so a loss does not tell whether it is right. RoPE's own mistakes, in the frequencies or the pairs, cost a nat. And the turned channels are indispensable, while with nothing but them the model does nearly as well: in a model this small, the 16 channels that come from x directly carry most of what attention needs.
+# The wrong eps changes no token: no text shows it. The layer comparison does, and so do exercise 1's tiny inputs. Without YaRN's factor in the scale the loss on this text is even a little *lower*, and hardly a token agrees: a wrong port need not be a worse model, so a loss does not tell whether it is right. RoPE's own mistakes, in the frequencies or the pairs, cost a nat. And the turned channels are indispensable, while with nothing but them the model does nearly as well: in a model this small, the 16 channels that come from x directly carry most of what attention needs.
 #
 # ## What compression costs
 #
@@ -1395,7 +1418,7 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # <details><summary>When is the expanded form cheaper?</summary>
 #
-# When many new tokens use the same rebuilt rows: with V3's widths from about 171 new tokens at once, so for prompts.
+# With more than S T\* / (S + T\*) new tokens of S rows in all, where T\* is 171 for V3's widths. So for a prompt in an empty cache always, however short; behind a long text from about 171 new tokens at once.
 # </details>
 #
 # <details><summary>By what are scores divided, and what does YaRN change?</summary>
@@ -1417,6 +1440,6 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # ## If you want more
 #
-# Write `BothAttention`: expanded where many tokens come in, absorbed where few do, with T* from the config. You are right when it agrees with both, and when its time for a prompt of 512 and for a single token is the better of the two.
+# Write `BothAttention`: expanded where many tokens come in, absorbed where few do, by the formula with S in it and T\* from the config. You are right when it agrees with both, when its count is the smaller of the two for a prompt of 16, for a prompt of 512 and for 146 and 147 new tokens of 1,024, and when a single token after 1,024 takes it as long as the absorbed form.
 #
 # Or absorb for good: $W_{UK}^\top W_{q}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters has it then, in V3? Why does nobody do it?
