@@ -198,6 +198,6 @@ class OpenNotebook:
 
     def shown(self, index: int) -> str:
         """The text of a cell's output area as the page shows it."""
-        self._evaluate("await panel.content.scrollToItem(argument, 'start')", index)
-        area = self.lab.page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}'] .jp-OutputArea")
-        return area.first.inner_text()
+        panel = self._evaluate("await panel.content.scrollToItem(argument, 'start'); return panel.id", index)
+        cell = f"[id='{panel}'] .jp-Cell[data-windowed-list-index='{index}']"  # other notebooks may be open beside it
+        return self.lab.page.locator(f"{cell} .jp-OutputArea").first.inner_text()
