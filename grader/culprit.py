@@ -86,7 +86,8 @@ class _Inquiry:
             findings += self._called_too_often(calls)
         findings += self._first_wrong_step(calls, error, certain=bool(findings))
         unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
-        lead = "all that it calls is right on the reference's input, so the error is in its own forward."
+        given = f", or in the {self._uncompared()} that it was given" if unsure else ""
+        lead = f"all that it calls is right on the reference's input, so the error is in its own forward{given}."
         return self._culprit(lead, *(finding.text for finding in findings), *unsure)
 
     def _culprit(self, *reasons: str) -> Culprit:
@@ -98,14 +99,17 @@ class _Inquiry:
 
     def _other_arguments(self) -> list[str]:
         """A reminder of what else the module is given, where the reference has nothing to compare it with."""
+        given = self._uncompared()
+        return [f"It is also given {given}, which can't be compared: make sure of that, too."] if given else []
+
+    def _uncompared(self) -> str:
+        """The names of the arguments that the reference has nothing to compare with."""
         node = self.node
         right = {other.call for other in self.comparison.nodes if other.seen.ok}
         checked = {i for i, (maker, _) in node.call.made_by.items() if maker in right}
         names = node.call.names()
         shown = dict.fromkeys(f"`{names[i]}`" for i in node.unequal_tensors() if i in names and i not in checked)
-        if not shown or node.parent is None:
-            return []
-        return [f"It is also given {' and '.join(shown)}, which can't be compared: make sure of that, too."]
+        return " and ".join(shown) if node.parent is not None else ""
 
     def _children(self, calls: Sequence[Watched]) -> list[tuple[Watched, Node]]:
         """The calls made directly in the repeated call of the module, each with what it is compared with."""
