@@ -396,6 +396,22 @@ def test_a_right_part_that_is_wrongly_used_is_the_composites_own_error(find: str
     assert "points are not lost" not in text
 
 
+def test_a_part_of_another_class_than_the_one_that_is_checked_is_the_composites_own_error() -> None:
+    """As in grading, where the class that the exercise names is judged; only where that is wrong too is it carried."""
+    source = Lesson(GPT2.parent).source_of("gpt2.block")
+    assert source.count("= Attention(config)") == 1
+    for also_wrong in (False, True):
+        space = Lesson(GPT2.parent).namespace()
+        exec(WRONG_ATTENTION.replace("Attention", "Other").replace("= Other", "= Attention"), space)
+        exec(source.replace("= Attention(config)", "= Other(config)"), space)
+        if also_wrong:
+            exec(WRONG_ATTENTION, space)
+        verdict = on_gpt2("gpt2.block", space["Block"])
+        text = to_text(report(verdict))
+        other = "its class is `Other`, and not the one that `gpt2.attention` checks" in text
+        assert (other, verdict.points > 0) == (not also_wrong, also_wrong), text
+
+
 def test_what_is_added_once_too_often_is_named() -> None:
     text = block_with(MLP_LINE, "m = self.mlp(self.ln_2(x))\n        return x + m + m")
     assert "The output contains the output of `mlp` once too often." in text
