@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.config import ALL_FIELDS
 from grader.errors import CheckFailed
 from grader.judge import CaseVerdict, Finding, Verdict, judge, with_others_wrong
 from grader.probe import feed_parts, part_of, part_types, probe, replace_parts, used_by
@@ -181,7 +182,8 @@ def _case_line(case: CaseVerdict, in_full: bool) -> Line:
     difference = case.difference
     if difference is None or not difference.wrong:
         told = "wrong" if difference is None else "the values are right, and yet"
-        return Line(f"{case.name}: {told if in_full else _first_sentence(case)}", "text", 1)
+        short = _first_sentence(case).partition(ALL_FIELDS)[0]
+        return Line(f"{case.name}: {told if in_full else short}", "text", 1)
     if difference.total == 1 and difference.values is None:
         return Line(f"{case.name}: {'wrong' if in_full else _first_sentence(case)}", "text", 1)
     what = f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"
