@@ -471,6 +471,19 @@ def test_cosines_and_sines_may_be_one_tensor(trace: Trace, theta: float) -> None
         assert "`h.0` needs another `turns`: it is right with the reference's `turns`." in report.culprit.reasons
 
 
+def test_an_argument_that_is_not_the_references_is_named_beside_an_error_of_the_modules_own(trace: Trace) -> None:
+    report = layer_report(
+        patched(
+            ("local, far = self.turns(x, 100.0), self.turns(x, 10000.0)", "local, far = [Turns(6)(x, 50.0)] * 2"),
+            ("/ q.shape[-1] ** 0.5", "/ q.shape[-1]"),
+        ),
+        trace,
+    )
+    assert report.culprit is not None and report.culprit.path == "h.0.attn", text(report)
+    assert report.culprit.reasons[0].endswith("in its own forward, or in the `turns` that it was given.")
+    assert "It is also given another `turns` than in the reference." in report.culprit.reasons
+
+
 def test_an_argument_that_the_reference_does_not_have_is_brought_to_mind(trace: Trace) -> None:
     bare = Trace(trace.build, trace.weights, trace.args, tuple(dataclasses.replace(c, others=()) for c in trace.calls),
                  trace.output, trace.dtype)  # fmt: skip

@@ -985,7 +985,7 @@ MODEL = Exercise(
             'tables["sliding_attention"], masks[kind]',
         ),
         Mistake(
-            "no layer has a window",
+            "no layer has a window, or one that is longer than the text",
             "Print both masks for 9 tokens: does a sliding layer see less than a full one? Which field says how much?",
             "tables[kind], masks[kind]",
             'tables[kind], masks["full_attention"]',
