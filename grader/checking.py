@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.config import ALL_FIELDS
 from grader.errors import CheckFailed
 from grader.judge import CaseVerdict, Finding, Verdict, judge, with_others_wrong
 from grader.probe import feed_parts, part_of, part_types, probe, replace_parts, used_by
@@ -47,21 +48,32 @@ def examine(recording: Recording, exercise: str, solution: Any) -> Verdict:
     if task.parts:
         fed = feed_parts(task, solution, part_inputs(answer))
         replaced = replace_parts(task, solution, part_outputs(answer))
-        verdict = judge(task, answer, observations, fed, replaced, _unfinished(recording, task, solution))
+        unfinished, others = _parts_classes(recording, task, solution)
+        verdict = judge(task, answer, observations, fed, replaced, unfinished, others)
     return with_others_wrong(verdict, _wrong_ones_used(recording, task, solution))
 
 
-def _unfinished(recording: Recording, task: Task, solution: Any) -> set[str]:
-    """The exercises among a composite's parts that are not right by themselves, as the composite's own classes have it.
+def _parts_classes(recording: Recording, task: Task, solution: Any) -> tuple[set[str], dict[str, str]]:
+    """The exercises among a composite's parts that are not right by themselves; and the parts that are of another
+    class than the one with the name of the exercise's solution, by path, with their own class's name.
 
-    A part that is no class of the learner's, such as nn.LayerNorm, is taken to be right by itself.
+    What is graded is the class of that name, where the composite's notebook has one. A part that is no class of the
+    learner's, such as nn.LayerNorm, is taken to be right by itself.
     """
     wrong: set[str] = set()
-    for kind, exercise in {(kind, part_of(task.parts, path)) for path, kind in part_types(task, solution).items()}:
-        own = exercise in recording.exercises and not kind.__module__.startswith("torch.")
-        if exercise and own and not examine(recording, exercise, kind).right:
+    others: dict[str, str] = {}
+    examined: set[tuple[str, Any]] = set()
+    for path, kind in part_types(task, solution).items():
+        exercise = part_of(task.parts, path)
+        if exercise not in recording.exercises or kind.__module__.startswith("torch."):
+            continue
+        graded = used_by(solution).get(recording.task(exercise).solution, kind)
+        if graded is not kind:
+            others[path] = kind.__name__
+        if (exercise, graded) not in examined and not examine(recording, exercise, graded).right:
             wrong.add(exercise)
-    return wrong
+        examined.add((exercise, graded))
+    return wrong, others
 
 
 def _wrong_ones_used(recording: Recording, task: Task, solution: Any) -> dict[str, str]:
@@ -170,7 +182,8 @@ def _case_line(case: CaseVerdict, in_full: bool) -> Line:
     difference = case.difference
     if difference is None or not difference.wrong:
         told = "wrong" if difference is None else "the values are right, and yet"
-        return Line(f"{case.name}: {told if in_full else _first_sentence(case)}", "text", 1)
+        short = _first_sentence(case).partition(ALL_FIELDS)[0]
+        return Line(f"{case.name}: {told if in_full else short}", "text", 1)
     if difference.total == 1 and difference.values is None:
         return Line(f"{case.name}: {'wrong' if in_full else _first_sentence(case)}", "text", 1)
     what = f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"

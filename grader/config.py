@@ -8,6 +8,8 @@ from typing import Any
 
 from grader.errors import GraderError
 
+ALL_FIELDS = "; it has: "  # what comes after it in a complaint is long
+
 
 class Config(Mapping[str, Any]):
     """A read-only ``config.json``: ``config.n_embd`` and ``config["n_embd"]`` are the same value.
@@ -33,8 +35,9 @@ class Config(Mapping[str, Any]):
 
     def _complaint(self, name: str) -> str:
         close = difflib.get_close_matches(name, self._fields, n=1, cutoff=0.8)
-        known = f"did you mean `{close[0]}`?" if close else f"it has: {', '.join(self._fields)}."
-        return f"this config has no field `{name}`; {known}"
+        if close:
+            return f"this config has no field `{name}`; did you mean `{close[0]}`?"
+        return f"this config has no field `{name}`{ALL_FIELDS}{', '.join(self._fields)}."
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

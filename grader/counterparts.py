@@ -1,10 +1,12 @@
 """Which of the reference's further arguments stand for a learner's: masks and tables, in whatever form they come.
 
 A mask may be boolean, true where one may look or where one may not, or a number that is added to the scores; its
-batch and head axes may be missing. A table may lack axes of size 1.
+batch and head axes may be missing. A table may lack axes of size 1; several that are handed over as one argument, as
+cosines and sines are, may be one tensor with an axis more in front.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,22 +25,39 @@ def counterparts(
     Returns, by position, the name and the tensor, in the form of the learner's; and the positions of all leaves
     that are not among the reference's.
     """
-    forms = {i: [(name, as_given(tensor, call.leaves[i])) for name, tensor in recorded] for i in positions}
+    forms = {i: list(_forms(recorded, call.leaves[i])) for i in positions}
     taken: set[int] = set()
     unequal = []
     for i in positions:
-        equal = {k for k, (_, form) in enumerate(forms[i]) if form is not None and agree(form, call.leaves[i])}
-        taken |= equal
+        equal = [own for own, _, form in forms[i] if agree(form, call.leaves[i])]
+        taken = taken.union(*equal)
         if not equal:
             unequal.append(i)
     found: dict[int, tuple[str, Tensor]] = {}
     for i in unequal:
-        for k, (name, form) in enumerate(forms[i]):
-            if form is not None and k not in taken:
-                taken.add(k)
+        for own, name, form in forms[i]:
+            if not own & taken:
+                taken |= own
                 found[i] = (name, form)
                 break
     return found, unequal
+
+
+def _forms(recorded: Sequence[tuple[str, Tensor]], like: Tensor) -> Iterator[tuple[set[int], str, Tensor]]:
+    """What of the reference can stand for `like`: which of the recorded tensors it is made of, its name, and itself."""
+    by_name: dict[str, set[int]] = defaultdict(set)
+    for k, (name, _) in enumerate(recorded):
+        by_name[name].add(k)
+    for name, own in by_name.items():  # before single ones, which could be repeated along the further axis
+        if like.ndim and len(own) == like.shape[0] > 1:
+            parts = [as_given(recorded[k][1], part) for k, part in zip(sorted(own), like, strict=True)]
+            stacked = [part for part in parts if part is not None]
+            if len(stacked) == len(parts):
+                yield own, name, torch.stack(stacked)
+    for k, (name, tensor) in enumerate(recorded):
+        form = as_given(tensor, like)
+        if form is not None:
+            yield {k}, name, form
 
 
 def as_given(tensor: Tensor, like: Tensor) -> Tensor | None:

@@ -86,7 +86,9 @@ class _Inquiry:
             findings += self._called_too_often(calls)
         findings += self._first_wrong_step(calls, error, certain=bool(findings))
         unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
-        lead = "all that it calls is right on the reference's input, so the error is in its own forward."
+        different, unknown = self._doubtful()
+        given = f", or in the {' and '.join([*different, *unknown])} that it was given" if unsure else ""
+        lead = f"all that it calls is right on the reference's input, so the error is in its own forward{given}."
         return self._culprit(lead, *(finding.text for finding in findings), *unsure)
 
     def _culprit(self, *reasons: str) -> Culprit:
@@ -97,15 +99,28 @@ class _Inquiry:
         return uncalled(self.comparison, self.prefix)
 
     def _other_arguments(self) -> list[str]:
-        """A reminder of what else the module is given, where the reference has nothing to compare it with."""
+        """A reminder of what else the module is given that is not known to be right."""
+        different, unknown = self._doubtful()
+        return [
+            *([f"It is also given another {' and '.join(different)} than in the reference."] if different else []),
+            *(
+                [f"It is also given {' and '.join(unknown)}, which can't be compared: make sure of that, too."]
+                if unknown
+                else []
+            ),
+        ]
+
+    def _doubtful(self) -> tuple[list[str], list[str]]:
+        """The names of the arguments that are not the reference's, and of those that it has nothing to compare with."""
         node = self.node
         right = {other.call for other in self.comparison.nodes if other.seen.ok}
         checked = {i for i, (maker, _) in node.call.made_by.items() if maker in right}
         names = node.call.names()
-        shown = dict.fromkeys(f"`{names[i]}`" for i in node.unequal_tensors() if i in names and i not in checked)
-        if not shown or node.parent is None:
-            return []
-        return [f"It is also given {' and '.join(shown)}, which can't be compared: make sure of that, too."]
+        shown = [i for i in node.unequal_tensors() if i in names and i not in checked and node.parent is not None]
+        right_others = node.right_others()
+        different = list(dict.fromkeys(f"`{names[i]}`" for i in shown if i in right_others))
+        unknown = dict.fromkeys(f"`{names[i]}`" for i in shown if i not in right_others)
+        return different, [name for name in unknown if name not in different]
 
     def _children(self, calls: Sequence[Watched]) -> list[tuple[Watched, Node]]:
         """The calls made directly in the repeated call of the module, each with what it is compared with."""

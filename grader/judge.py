@@ -86,6 +86,7 @@ class PartEvidence:
     """What was observed of a composite's parts in one case, beside what the reference's were given and gave back.
 
     exercises: which exercise built a part, by path or pattern. unfinished: those of them that are not right yet.
+    other_classes: the parts that are not of the class that their exercise checks, with the name of their own.
     """
 
     exercises: Mapping[str, str]
@@ -93,6 +94,7 @@ class PartEvidence:
     fed: Mapping[PartKey, Fed]
     replaced: Replaced
     unfinished: Container[str]
+    other_classes: Mapping[str, str]
 
 
 def judge(
@@ -102,11 +104,13 @@ def judge(
     fed: Sequence[Mapping[PartKey, Fed]] = (),
     replaced: Sequence[Replaced] = (),
     unfinished: Container[str] = (),
+    other_classes: Mapping[str, str] = {},
 ) -> Verdict:
     """The verdict on what a probe observed. An observation that is missing counts as wrong.
 
     fed, replaced: for a composite, what `feed_parts` and `replace_parts` observed, where they ran. unfinished:
-    the exercises that are not right by their own verdict: only their errors are carried forward.
+    the exercises that are not right by their own verdict: only their errors are carried forward. other_classes: the
+    paths of parts that are not of the class that their exercise checks, with the name of their own.
     """
     by_case = {observation.case: observation for observation in observations}
     mistakes = _by_cases_explained(task, answer, by_case)
@@ -121,7 +125,7 @@ def judge(
             continue
         context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
         parts = (
-            PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished)
+            PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes)
             if fed and replaced
             else None
         )
@@ -401,6 +405,14 @@ def _carried_forward(culprits: Sequence[Call], parts: PartEvidence) -> Finding:
 def _wrongly_used(call: Call, parts: PartEvidence) -> Finding:
     """A part that is right by itself, and wrong as this composite builds or calls it."""
     exercise = part_of(parts.exercises, call.path) or call.path
+    if call.path in parts.other_classes:
+        kind = parts.other_classes[call.path]
+        return Finding(
+            f"`{call.path}` does not do what the reference's does: its class is `{kind}`, and not the one that"
+            f" `{exercise}` checks",
+            f"Look at where `{call.path}` is built in this class.",
+            detail=_problems([call], parts),
+        )
     return Finding(
         f"`{call.path}` does not do here what the reference's does, though `{exercise}` is right by itself",
         f"Look at how `{call.path}` is built and called in this class: which class, and which arguments?",

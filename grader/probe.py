@@ -348,7 +348,9 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     for name in extra:
         like = [m for m in missing if m.count(".") == name.count(".")]
         close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
-        lines.append(f"`{name}` is not in the checkpoint" + (f"; did you mean `{close[0]}`?" if close else ""))
+        asked = "; what does that say of the head?" if name == "lm_head.weight" else ""
+        asked = f"; did you mean `{close[0]}`?" if close else asked
+        lines.append(f"`{name}` is not in the checkpoint{asked}")
         missing = [m for m in missing if not close or m != close[0]]
     lines.extend(f"`{name}` {list(wanted[name].shape)} is in the checkpoint, and missing here" for name in missing)
     for name, tensor in wanted.items():

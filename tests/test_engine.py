@@ -24,10 +24,11 @@ from grader.errors import CheckFailed, RecordingError
 from grader.exercise import Case, Exercise
 from grader.judge import Verdict
 from grader.lesson import Lesson
-from grader.probe import canonical
+from grader.probe import canonical, explain_names
 from grader.recorder import record, record_exercise
 from grader.recording import FORMAT, Builder, MistakeAnswer, Recording, part_inputs
 from grader.report import to_html, to_text
+from grader.tolerance import ROUNDED_ONCE, wrong_values
 
 ROOT = Path(__file__).parent.parent
 GPT2 = ROOT / "solutions" / "01-gpt2" / "reference.safetensors"
@@ -147,6 +148,51 @@ def test_a_wrong_output_is_described(forward: Callable[[LayerNorm, Tensor], Any]
     text = to_text(report(verdict))
     assert not verdict.right
     assert told.lower() in text.lower(), text
+
+
+def test_a_factor_near_1_is_told_with_its_digits() -> None:
+    want = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    assert "every value is 1.00022 times" in str(describe(want * 1.00022, want, Context()))
+
+
+def test_one_wrong_value_gathers_along_no_axis() -> None:
+    want = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    got = want.clone()
+    got[0, 3, 2] += 1
+    assert describe(got, want, Context(("B", "T", "D"))) is None
+    got[0, 3, 3] += 1
+    assert "wrong where B is 0" in str(describe(got, want, Context(("B", "T", "D"))))
+
+
+def test_where_too_many_values_are_rounded_otherwise_they_all_count() -> None:
+    """And not only the one among them that is further off than the others."""
+    want = torch.ones(100).bfloat16()
+    got = want.clone()
+    got[:50] += 2**-7
+    got[7] = 1.5
+    assert wrong_values(got, want, ROUNDED_ONCE).sum() == 50
+    got[8:50] = 1.0
+    got[:7] = 1.0
+    assert wrong_values(got, want, ROUNDED_ONCE).nonzero().tolist() == [[7]]
+
+
+def test_all_the_fields_of_a_config_are_listed_once() -> None:
+    class Lost(nn.Module):
+        def __init__(self, config: Any):
+            super().__init__()
+            self.linear = nn.Linear(config.width, config.breadth)
+
+    cases = [Case(str(n), lambda draw: [draw.normal(3, 4)], {"config": {"width": n, "height": 5}}) for n in (4, 6)]
+    cases[1] = dataclasses.replace(cases[1], build={"config": {"width": 4, "height": 5, "depth": 6}})
+    exercise = Exercise("toy.lost", "Lost", lambda config: nn.Linear(config.width, 5), cases)
+    text = to_text(report(examine(recorded(exercise), "toy.lost", Lost)))
+    assert text.count("this config has no field `breadth`") == 2
+    assert text.count("it has: ") == 1
+
+
+def test_a_head_that_no_checkpoint_has_is_asked_about() -> None:
+    lines = explain_names({"lm_head.weight": (5, 4)}, {}, ["lm_head.weight"])
+    assert lines == ["`lm_head.weight` is not in the checkpoint; what does that say of the head?"]
 
 
 def test_a_square_transposition_is_described() -> None:
@@ -394,6 +440,22 @@ def test_a_right_part_that_is_wrongly_used_is_the_composites_own_error(find: str
     text = block_with(find, replace)
     assert told in text, text
     assert "points are not lost" not in text
+
+
+def test_a_part_of_another_class_than_the_one_that_is_checked_is_the_composites_own_error() -> None:
+    """As in grading, where the class that the exercise names is judged; only where that is wrong too is it carried."""
+    source = Lesson(GPT2.parent).source_of("gpt2.block")
+    assert source.count("= Attention(config)") == 1
+    for also_wrong in (False, True):
+        space = Lesson(GPT2.parent).namespace()
+        exec(WRONG_ATTENTION.replace("Attention", "Other").replace("= Other", "= Attention"), space)
+        exec(source.replace("= Attention(config)", "= Other(config)"), space)
+        if also_wrong:
+            exec(WRONG_ATTENTION, space)
+        verdict = on_gpt2("gpt2.block", space["Block"])
+        text = to_text(report(verdict))
+        other = "its class is `Other`, and not the one that `gpt2.attention` checks" in text
+        assert (other, verdict.points > 0) == (not also_wrong, also_wrong), text
 
 
 def test_what_is_added_once_too_often_is_named() -> None:

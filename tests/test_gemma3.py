@@ -637,7 +637,7 @@ def test_the_layer_comparison_sees_every_wrong_program_of_the_lessons_table() ->
 @pytest.mark.parametrize(
     ("wrong", "part", "reason"),
     [
-        (ModelWithTheHubsThetas, "model.layers.0.self_attn", "It is also given `table`"),
+        (ModelWithTheHubsThetas, "model", "`model.layers.0` needs another `table`"),
         (ModelWithAWindowOf512, "model", "`model.layers.0` needs another `mask`"),
     ],
 )

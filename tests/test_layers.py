@@ -454,12 +454,43 @@ def test_a_mask_may_have_another_form_than_the_references(trace: Trace, form: st
         assert report.culprit is not None and report.culprit.path == "", text(report)
 
 
+@pytest.mark.parametrize("theta", [100.0, 50.0])
+def test_cosines_and_sines_may_be_one_tensor(trace: Trace, theta: float) -> None:
+    """As in the course, where attention is given a table [2, T, head_dim], and no module makes it."""
+    tables = f"local, far = Turns(6)(x, {theta}), Turns(6)(x, 10000.0)"
+    report = layer_report(
+        patched(
+            ("local, far = self.turns(x, 100.0), self.turns(x, 10000.0)", tables),
+            ("self.h[i](x, mask, turns)", "self.h[i](x, mask, torch.cat(turns))"),
+        ),
+        trace,
+    )
+    assert report.ok == (theta == 100.0), text(report)
+    if not report.ok:
+        assert report.culprit is not None and report.culprit.path == "", text(report)
+        assert "`h.0` needs another `turns`: it is right with the reference's `turns`." in report.culprit.reasons
+
+
+def test_an_argument_that_is_not_the_references_is_named_beside_an_error_of_the_modules_own(trace: Trace) -> None:
+    report = layer_report(
+        patched(
+            ("local, far = self.turns(x, 100.0), self.turns(x, 10000.0)", "local, far = [Turns(6)(x, 50.0)] * 2"),
+            ("/ q.shape[-1] ** 0.5", "/ q.shape[-1]"),
+        ),
+        trace,
+    )
+    assert report.culprit is not None and report.culprit.path == "h.0.attn", text(report)
+    assert report.culprit.reasons[0].endswith("in its own forward, or in the `turns` that it was given.")
+    assert "It is also given another `turns` than in the reference." in report.culprit.reasons
+
+
 def test_an_argument_that_the_reference_does_not_have_is_brought_to_mind(trace: Trace) -> None:
     bare = Trace(trace.build, trace.weights, trace.args, tuple(dataclasses.replace(c, others=()) for c in trace.calls),
                  trace.output, trace.dtype)  # fmt: skip
     report = layer_report(patched(("causal.triu(-3)", "causal.triu(-2)")), bare)
     assert report.culprit is not None
     assert report.culprit.path == "h.0.attn"
+    assert report.culprit.reasons[0].endswith("in its own forward, or in the `mask` that it was given.")
     assert "It is also given `mask`, which can't be compared: make sure of that, too." in report.culprit.reasons
 
 

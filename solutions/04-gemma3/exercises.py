@@ -211,6 +211,12 @@ EMBEDDING = Exercise(
             "int(self.embedding_dim**0.5)",
         ),
         Mistake(
+            "the factor is rounded to two decimals",
+            "Print your factor with all its digits. Who rounded it?",
+            "self.embedding_dim**0.5",
+            "round(self.embedding_dim**0.5, 2)",
+        ),
+        Mistake(
             "the rows are normalised",
             "A factor is the same for every token. Is what you multiply by?",
             "super().forward(ids) * scale",
@@ -260,6 +266,19 @@ RMS_NORM = Exercise(
             "x32 = x",
         ),
         Mistake(
+            "all of it is computed in x's own dtype",
+            "In bfloat16 a number keeps 8 bits at every step. The docstring says in which dtype the formula is computed.",
+            "return (normed * (1.0 + self.weight.float())).to(x.dtype)",
+            "mean_square = x.pow(2).mean(dim=-1, keepdim=True)\n"
+            "        return x * torch.rsqrt(mean_square + self.eps) * (1.0 + self.weight)",
+        ),
+        Mistake(
+            "the statistics are computed in float32, and the products in bfloat16",
+            "Half of the docstring is done. Which of your tensors are float32 when they are multiplied?",
+            "return (normed * (1.0 + self.weight.float())).to(x.dtype)",
+            "return x * torch.rsqrt(mean_square + self.eps).to(x.dtype) * (1.0 + self.weight)",
+        ),
+        Mistake(
             "the weight is missing",
             "One learned vector belongs to this layer. Does your forward use it?",
             "normed * (1.0 + self.weight.float())",
@@ -290,16 +309,22 @@ RMS_NORM = Exercise(
             "(1 / (torch.sqrt(mean_square) + self.eps))",
         ),
         Mistake(
-            "eps is missing",
-            "Which number in the formula keeps a vector of zeros from being divided by zero?",
-            "mean_square + self.eps",
-            "mean_square",
-        ),
-        Mistake(
             "eps is not the one that was given",
             "Find every place where you wrote a small number by hand.",
             "mean_square + self.eps",
             "mean_square + 1e-8",
+        ),
+        Mistake(
+            "eps is 1e-6, whatever was given",
+            "Find every place where you wrote a small number by hand. Who is told the right one?",
+            "mean_square + self.eps",
+            "mean_square + 1e-6",
+        ),
+        Mistake(
+            "eps is missing",
+            "Which number in the formula keeps a vector of zeros from being divided by zero?",
+            "mean_square + self.eps",
+            "mean_square",
         ),
         Mistake(
             "the mean is subtracted, as in LayerNorm",
@@ -314,10 +339,22 @@ RMS_NORM = Exercise(
             "x32.pow(2).sum(dim=-1, keepdim=True)",
         ),
         Mistake(
+            "it multiplies by the root mean square",
+            "If all of x is 10, what does your normalised x hold?",
+            "torch.rsqrt(mean_square + self.eps)",
+            "torch.sqrt(mean_square + self.eps)",
+        ),
+        Mistake(
             "it divides by the mean square",
             "The units tell: if x is in metres, in what is the mean of its squares?",
             "torch.rsqrt(mean_square + self.eps)",
             "(1 / (mean_square + self.eps))",
+        ),
+        Mistake(
+            "one mean is taken over everything",
+            "Each token is normalised by itself. How many root mean squares has a [B, T, D] tensor?",
+            "x32.pow(2).mean(dim=-1, keepdim=True)",
+            "x32.pow(2).mean()",
         ),
         Mistake(
             "the statistics are taken over the tokens",
@@ -386,6 +423,24 @@ MLP = Exercise(
             "self.gate_proj(x)",
         ),
         Mistake(
+            "up is missing",
+            "Three matrices belong to this module. Which of them does your forward never touch?",
+            'F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)',
+            'F.gelu(self.gate_proj(x), approximate="tanh")',
+        ),
+        Mistake(
+            "gate and up are added",
+            "A gate that is shut lets nothing through. What does yours let through when it gives 0?",
+            'F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)',
+            'F.gelu(self.gate_proj(x), approximate="tanh") + self.up_proj(x)',
+        ),
+        Mistake(
+            "gate and up are both bent",
+            "How many activations stand in the formula, and around what?",
+            'F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)',
+            'F.gelu(self.gate_proj(x), approximate="tanh") * F.gelu(self.up_proj(x), approximate="tanh")',
+        ),
+        Mistake(
             "the gate is missing",
             "Three matrices belong to this module. Which of them does your forward never touch?",
             'F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)',
@@ -436,6 +491,12 @@ ROPE = Exercise(
             "Who has to tell apart tokens that are 30,000 steps away: a sliding layer, or a full one?",
             "self.thetas[layer_type]",
             'self.thetas["full_attention" if layer_type == "sliding_attention" else "sliding_attention"]',
+        ),
+        Mistake(
+            "rope_theta and rope_local_base_freq have changed places",
+            "Where the config has no rope_parameters, two fields hold the two thetas. Which layers look at what is near?",
+            "full, sliding = config.rope_theta, config.rope_local_base_freq",
+            "sliding, full = config.rope_theta, config.rope_local_base_freq",
         ),
         Mistake(
             "theta is written down, and not the config's",
@@ -492,10 +553,22 @@ MASK = Exercise(
             "if False:",
         ),
         Mistake(
-            "with a window, later tokens are seen",
+            "with a window, as many later tokens are seen as earlier ones",
             "The window limits the past. What keeps the future out?",
             "seen & (distance < window)",
             "distance.abs() < window",
+        ),
+        Mistake(
+            "with a window, all later tokens are seen",
+            "Is the distance to a later token smaller than the window? What keeps the future out?",
+            "seen & (distance < window)",
+            "distance < window",
+        ),
+        Mistake(
+            "all later tokens are seen",
+            "What is the distance to a later token, and which of your lines says something of it?",
+            "seen = distance >= 0",
+            "seen = torch.ones(length, length, dtype=torch.bool)",
         ),
         Mistake(
             "the window's far side is kept, and the near side hidden",
@@ -568,8 +641,8 @@ ATTENTION = Exercise(
             "(config.hidden_size / config.num_attention_heads) ** -0.5",
         ),
         Mistake(
-            "the scores are divided by query_pre_attn_scalar, not by its root",
-            "Which power does the docstring name?",
+            "the scores are divided by query_pre_attn_scalar, not by its root (or by its root twice)",
+            "Which power does the docstring name? And in how many places do you scale q, k or their product?",
             "config.query_pre_attn_scalar**-0.5",
             "config.query_pre_attn_scalar**-1.0",
         ),
@@ -608,6 +681,19 @@ ATTENTION = Exercise(
             "Which of your lines decides who sees whom? It can't know in which kind of layer it is.",
             "masked_fill(~mask,",
             "masked_fill(torch.ones_like(mask).triu(diagonal=1),",
+        ),
+        Mistake(
+            "the mask is added to the scores as it is",
+            "The reference adds a mask of zeros and very low numbers. What does adding True do to a score?",
+            'scores = scores.masked_fill(~mask, float("-inf"))',
+            "scores = scores + mask",
+        ),
+        Mistake(
+            "the weights are masked after the softmax",
+            "Add up one row of your weights. Over which keys should they sum to 1?",
+            'scores = scores.masked_fill(~mask, float("-inf"))\n'
+            "        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)",
+            "weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype) * mask",
         ),
         Mistake(
             "hidden scores are set to 0 before the softmax",
@@ -668,6 +754,18 @@ ATTENTION = Exercise(
             " have: 0 0 1 1 or 0 1 0 1?",
             "t[:, :, None].expand(-1, -1, self.group, -1, -1).flatten(1, 2)",
             "t.repeat(1, self.group, 1, 1)",
+        ),
+        Mistake(
+            "the query heads are handed the wrong value heads",
+            "k and v are shared by the same query heads. Compare how you repeat the one and the other.",
+            "scores = (q @ k",
+            "v = v[:, :: self.group].repeat(1, self.group, 1, 1)\n        scores = (q @ k",
+        ),
+        Mistake(
+            "v is cut into heads without a transpose",
+            "`view` keeps the order of the numbers. Which axes must change places after it, in v as in q and k?",
+            "self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)",
+            "self.v_proj(x).view(B, -1, T, self.head_dim)",
         ),
         Mistake(
             "every query head uses the first key and value head",
@@ -815,10 +913,16 @@ DECODER_LAYER = Exercise(
             "return self.post_feedforward_layernorm",
         ),
         Mistake(
-            "the residual carries the normalised x",
+            "the residual around attention carries the normalised x",
             "What does the sublayer get, and what does the sum get? They are not the same tensor.",
             "x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, mask))",
             "x = (y := self.input_layernorm(x)) + self.post_attention_layernorm(self.self_attn(y, table, mask))",
+        ),
+        Mistake(
+            "the residual around the MLP carries the normalised x",
+            "What does the sublayer get, and what does the sum get? They are not the same tensor.",
+            "return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))",
+            "return (y := self.pre_feedforward_layernorm(x)) + self.post_feedforward_layernorm(self.mlp(y))",
         ),
         Mistake(
             "attention and MLP both read the layer's input",
@@ -881,8 +985,8 @@ MODEL = Exercise(
             'tables["sliding_attention"], masks[kind]',
         ),
         Mistake(
-            "no layer has a window",
-            "Two things depend on the kind of a layer. Which of them do you choose by it?",
+            "no layer has a window, or one that is longer than the text",
+            "Print both masks for 9 tokens: does a sliding layer see less than a full one? Which field says how much?",
             "tables[kind], masks[kind]",
             'tables[kind], masks["full_attention"]',
         ),
@@ -903,6 +1007,12 @@ MODEL = Exercise(
             "Layers are counted from 0. Which kind has the last one, and which one gets it in your loop?",
             "zip(self.layers, layer_types(self.config), strict=True)",
             "zip(self.layers, [layer_types(self.config)[-1], *layer_types(self.config)[:-1]], strict=True)",
+        ),
+        Mistake(
+            "only the last layer is a full one",
+            "Print layer_types(config) for a model of 7 layers. Where is its full one?",
+            "zip(self.layers, layer_types(self.config), strict=True)",
+            'zip(self.layers, ["sliding_attention"] * (len(self.layers) - 1) + ["full_attention"], strict=True)',
         ),
         Mistake(
             "the kinds are counted from the last layer",
