@@ -189,9 +189,9 @@ def _layer_types(config: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _layer_cache(config: Mapping[str, Any], kind: str) -> LayerCache | None:
-    if kind in ("full_attention", "sliding_attention", "chunked_attention"):
+    if kind in ("full_attention", "indexed_attention", "sliding_attention", "chunked_attention"):
         cache = _attention(config, kind)
-        if kind != "full_attention":
+        if kind in ("sliding_attention", "chunked_attention"):
             window = _need(config, "sliding_window", "attention_chunk_size")
             cache = replace(cache, kind=SLIDING if cache.kind == FULL else cache.kind, window=window)
         return cache
@@ -204,7 +204,8 @@ def _layer_cache(config: Mapping[str, Any], kind: str) -> LayerCache | None:
 
 def _attention(config: Mapping[str, Any], kind: str) -> LayerCache:
     if config.get("kv_lora_rank") is not None:
-        return LayerCache(LATENT, _need(config, "kv_lora_rank") + (config.get("qk_rope_head_dim") or 0))
+        indexer = config.get("index_head_dim") or 0  # DeepSeek-V3.2's sparse attention looks keys up in an index
+        return LayerCache(LATENT, _need(config, "kv_lora_rank") + (config.get("qk_rope_head_dim") or 0) + indexer)
     if kind == "full_attention" and config.get("global_head_dim") is not None:  # Gemma 4
         heads, head_dim = (
             config.get("num_global_key_value_heads") or _kv_heads(config),

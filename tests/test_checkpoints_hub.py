@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import torch
 from hub import REVISION, Hub, write_tiny_gpt2
 from huggingface_hub import constants, file_download
 from safetensors.torch import load_file
-from transformers import GPT2Model
+from solved import Solved
+from transformers import AutoModelForCausalLM, GPT2Model
 
 from grader import checkpoints
 from grader.checkpoints import hub as hub_client
 from grader.checkpoints import registry
 from grader.checkpoints.hub import sha256
 from grader.errors import GraderError
+from grader.recording import configured
 
 REPO, WEIGHTS = "tiny/gpt2", "model.safetensors"
 CHUNK = 1000  # bytes that the client takes at a time: 10 MB outside of tests
@@ -329,6 +332,32 @@ def test_a_sharded_checkpoint_loads_as_one(hub: Hub) -> None:
     whole, sharded = checkpoints.get("tiny").state_dict(), checkpoints.get("sharded").state_dict()
     assert whole.keys() == sharded.keys()
     assert all(torch.equal(whole[name], sharded[name]) for name in whole)
+
+
+@pytest.mark.parametrize(("lesson", "exercise"), [("03-qwen3", "qwen3.causal_lm"), ("04-gemma3", "gemma3.causal_lm")])
+def test_a_lessons_model_in_shards_comes_from_the_hub_and_computes_what_transformers_does(
+    lesson: str, exercise: str, hub: Hub
+) -> None:
+    """Qwen3 0.6B and Gemma 3 270M-it as the hub has them, in bfloat16, only smaller."""
+    solved = Solved(lesson)
+    small = solved.exercises[exercise]
+    reference = small.reference(**configured(dict(small.cases[0].build)))
+    for parameter in reference.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = hub.folder / f"tiny/{lesson}"
+    reference.to(torch.bfloat16).save_pretrained(folder, max_shard_size="8KB")
+    shutil.copy(hub.folder / REPO / "tokenizer.json", folder)
+    files = [path.name for path in folder.glob("model*")]
+    assert "model.safetensors.index.json" in files and len(files) > 3
+    lines = ENTRY.format(repo=f"tiny/{lesson}", revision=REVISION, gated="false")
+    (registry.REGISTRY / "small.toml").write_text(lines + "".join(f'[files."{name}"]\n' for name in files))
+    checkpoint = checkpoints.get("small")
+    own = solved.solutions["CausalLM"](checkpoint.config).eval()
+    checkpoint.load_into(own)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    ids = torch.randint(checkpoint.config.vocab_size, (2, 9))
+    with torch.no_grad():
+        assert torch.equal(own(ids), theirs(input_ids=ids, use_cache=False).logits)
 
 
 def test_from_the_environment_alone_in_a_fresh_process(hub: Hub, tmp_path: Path) -> None:

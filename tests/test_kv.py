@@ -34,6 +34,13 @@ SMALL = {
 }
 WINDOW = SMALL | {"sliding_window": 5, "head_dim": 8}
 MLA = {"kv_lora_rank": 12, "q_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 6, "v_head_dim": 8}
+INDEX = {
+    "index_head_dim": 8,
+    "index_n_heads": 2,
+    "index_topk": 4,
+    "first_k_dense_replace": 6,
+    "n_routed_experts": 8,
+} | {"num_key_value_heads": 4}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 50, "eos_token_id": 2},
     "llama": SMALL,
@@ -50,6 +57,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere2": WINDOW,
     "phi3": WINDOW,
     "deepseek_v3": SMALL | MLA | {"first_k_dense_replace": 6, "n_routed_experts": 8, "num_key_value_heads": 4},
+    "deepseek_v32": SMALL | MLA | INDEX,
+    "glm_moe_dsa": SMALL | MLA | INDEX,
     "qwen3_next": SMALL
     | {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16}
     | {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
@@ -62,7 +71,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 def tensors_of(layer: Any) -> list[torch.Tensor]:
     """All that a layer of transformers' cache holds."""
     found = []
-    for name in ("keys", "values", "conv_states", "recurrent_states"):
+    for name in ("keys", "values", "indexer_keys", "conv_states", "recurrent_states"):
         value = getattr(layer, name, None)
         values = value.values() if isinstance(value, dict) else [value]
         found += [v for v in values if isinstance(v, torch.Tensor)]
@@ -94,8 +103,10 @@ def test_a_file_without_layer_types_means_the_classs_own_pattern(kind: str) -> N
     [
         ("GPT-2 124M", 36), ("GPT-2 XL", 300), ("Llama 3 8B", 128), ("Qwen3 0.6B", 112), ("Qwen3 4B", 144),
         ("Qwen3 8B", 144), ("Qwen3 32B", 256), ("Qwen3 235B-A22B", 188), ("Gemma 3 270M", 18), ("Gemma 3 27B", 496),
-        ("OLMo 2 7B", 512), ("OLMo 3 7B", 512), ("SmolLM2 135M", 22.5), ("SmolLM2 360M", 40), ("SmolLM3 3B", 72),
-        ("gpt-oss 20B", 48), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625), ("GLM-5", 87.75), ("Sarvam 30B", 19),
+        ("OLMo 2 7B", 512), ("OLMo 3 7B", 512),
+        ("OLMo 3 32B", 256), ("SmolLM2 135M", 22.5), ("SmolLM2 360M", 40), ("SmolLM3 3B", 72),
+        ("gpt-oss 20B", 48),
+        ("gpt-oss 120B", 72), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625), ("DeepSeek V3.2", 83.875), ("GLM-5", 107.25), ("Sarvam 30B", 19),
         ("Sarvam 105B", 36), ("Qwen3.5 397B-A17B", 30),
     ],
 )  # fmt: skip
@@ -103,12 +114,27 @@ def test_kib_a_token_are_the_published_ones(name: str, kib: float) -> None:
     assert bytes_per_token(known_models()[name]) == kib * 1024
 
 
-def test_gemma_4_keeps_both_its_keys_and_its_values() -> None:
-    """The gallery's 840 counts its full layers' keys as their values too; they come out different and both are kept."""
-    gemma = known_models()["Gemma 4 31B"]
-    assert bytes_per_token(gemma) == 880 * 1024
+@pytest.mark.parametrize(("name", "gallery", "kept"), [("Gemma 4 31B", 840, 880), ("Gemma 4 26B-A4B", 210, 220)])
+def test_gemma_4_keeps_both_its_keys_and_its_values(name: str, gallery: int, kept: int) -> None:
+    """The gallery counts a full layer's keys as its values too; they come out different, and both are kept."""
+    gemma = known_models()[name]
+    assert bytes_per_token(gemma) == kept * 1024
     full = sum(layer.values_per_token for layer in layers(gemma) if layer.kind == "full")
-    assert bytes_per_token(gemma) - full == 840 * 1024
+    assert bytes_per_token(gemma) - full == gallery * 1024
+
+
+@pytest.mark.parametrize(("name", "gallery"), [("DeepSeek V3.2", 68.625), ("GLM-5", 87.75)])
+def test_sparse_attention_keeps_an_index_too(name: str, gallery: float) -> None:
+    model = known_models()[name]
+    without = {field: value for field, value in model.items() if field != "index_head_dim"}
+    assert bytes_per_token(without) == gallery * 1024 < bytes_per_token(model)
+
+
+def test_layers_that_mix_no_tokens_keep_nothing() -> None:
+    """Nemotron 3 Nano: 6 of 52 blocks are attention, with 2 key-value heads; its Mamba blocks are of fixed size."""
+    blocks = ["attention"] * 6 + ["moe"] * 46
+    shape = {"layers_block_type": blocks, "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128}
+    assert bytes_per_token(shape) == 6 * 1024
 
 
 def gigabytes(config: Config, context: int) -> float:
