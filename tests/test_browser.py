@@ -133,6 +133,19 @@ def test_the_gemma_lesson_opens_with_a_table_of_red_rows(lab: "Lab", test_output
     assert "bit-exact" in answer(notebook, "gemma3.embedding", without_markers(lesson.source_of("gemma3.embedding")))
 
 
+@pytest.mark.parametrize("name", ["00-orientation", "02-kv-cache", "03-qwen3", "05-mla", "06-sliding-window"])
+def test_a_lessons_first_exercise_is_told_unwritten_and_then_right(name: str, lab: "Lab", test_output: Path) -> None:
+    lesson = Lesson(PROJECT / "solutions" / name)
+    notebook = lab.open_notebook(f"{name}/{lesson.notebook.name}")
+    first, index = next(iter(notebook.cells("check").items()))
+    notebook.run_from_the_top(index)
+    assert "not written yet" in notebook.shown(index)
+    report = answer(notebook, first, without_markers(lesson.source_of(first)))
+    lab.page.screenshot(path=test_output / f"{name}.png")
+    assert "cases right" in report and "Traceback" not in report
+    assert verdict(notebook, index)
+
+
 def test_the_formgrader_shows_every_lesson(copied: Path, browser: "Browser", test_output: Path) -> None:
     with running_jupyterlab(copied, "--instructor") as address:
         lab = Lab.shown_in(browser, address)

@@ -106,7 +106,8 @@ def test_a_file_without_layer_types_means_the_classs_own_pattern(kind: str) -> N
         ("OLMo 2 7B", 512), ("OLMo 3 7B", 512),
         ("OLMo 3 32B", 256), ("SmolLM2 135M", 22.5), ("SmolLM2 360M", 40), ("SmolLM3 3B", 72),
         ("gpt-oss 20B", 48),
-        ("gpt-oss 120B", 72), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625), ("DeepSeek V3.2", 83.875), ("GLM-5", 107.25), ("Sarvam 30B", 19),
+        ("gpt-oss 120B", 72), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625),
+        ("DeepSeek V3.2", 83.875), ("GLM-5", 107.25), ("Sarvam 30B", 19),
         ("Sarvam 105B", 36), ("Qwen3.5 397B-A17B", 30),
     ],
 )  # fmt: skip
