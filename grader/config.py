@@ -55,6 +55,13 @@ class Config(Mapping[str, Any]):
             raise KeyError(self._complaint(name))
         return self._fields[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field's value, or `default`. (Mapping's own would word a complaint first, which is slow.)"""
+        return self._fields.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 

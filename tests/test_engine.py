@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from grader import check
 from grader.checking import examine, report, summary
+from grader.config import Config
 from grader.diagnose import Context, describe
 from grader.errors import CheckFailed, RecordingError
 from grader.exercise import Case, Exercise
@@ -188,6 +189,14 @@ def test_all_the_fields_of_a_config_are_listed_once() -> None:
     text = to_text(report(examine(recorded(exercise), "toy.lost", Lost)))
     assert text.count("this config has no field `breadth`") == 2
     assert text.count("it has: ") == 1
+
+
+def test_asking_whether_a_config_has_a_field_words_no_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sought among the fields for every one of a model's layers, a close match makes a calculator slow."""
+    monkeypatch.setattr(Config, "_complaint", lambda config, name: pytest.fail("worded"))
+    config = Config({"height": 5})
+    assert config.get("heigth") is None and config.get("heigth", 3) == 3 and "heigth" not in config
+    assert config.get("height") == 5 and "height" in config
 
 
 def test_a_head_that_no_checkpoint_has_is_asked_about() -> None:
