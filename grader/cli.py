@@ -6,11 +6,13 @@ What a command needs is imported when it runs, so that `grader --help` answers a
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -377,23 +379,17 @@ def kv(
 @weights_app.command("list")
 def weights_list() -> None:
     """Say which checkpoints there are, and which of them are on this machine."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from grader.checkpoints import list_checkpoints
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("name", "where", "parameters", "size", "licence", "what it is"):
-        justify: Literal["left", "right"] = "right" if heading in ("parameters", "size") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading == "name")
+    width = min(shutil.get_terminal_size().columns, 100)
     listed = list_checkpoints()
     for item in listed:
         parameters = "" if item.parameters is None else f"{item.parameters / 1e6:,.1f} M"
         size = "" if item.size is None else f"{item.size / 1e6:,.0f} MB"
         licence = f"{item.licence} (gated)" if item.gated else item.licence
-        table.add_row(item.name, item.place, parameters, size, licence, item.description)
-    Console().print(table)
+        print(f"{item.name:<22} {item.place:<9} {parameters:>11} {size:>9}")
+        print(textwrap.fill(f"{item.description}. {licence}", width, initial_indent="    ", subsequent_indent="    "))
+    print("\nThe columns: name, where it is, parameters, size. Shipped, packaged and cached ones are on this machine.")
     print("hub: `grader weights get NAME` downloads it. package: pip installs it; `grader weights get NAME` says how.")
     if any(item.place == "missing" for item in listed):
         print("missing: it should have come with the course; `grader weights get NAME` says what is wrong.")

@@ -300,6 +300,13 @@ def test_weights_list_names_what_ships(tmp_path: Path) -> None:
     assert "gpt2-large: verified by the checksums that the hub gives" in done.stdout
 
 
+def test_weights_list_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    done = grader("weights", "list", cwd=tmp_path, COLUMNS="80")
+    listed = done.stdout.split("\n\n")[0].splitlines()
+    assert max(map(len, listed)) <= 80
+    assert "    a small GPT-2 trained here on five of Austen's novels. Apache-2.0" in listed
+
+
 def test_an_unknown_checkpoint_is_bad_input(tmp_path: Path) -> None:
     assert "austen-gpt2" in complaint(grader("weights", "get", "austen-gpt", cwd=tmp_path))
 
