@@ -354,7 +354,16 @@ def kv(
 ) -> None:
     """Say how much memory a model's KV cache takes: for one more token, in total, and by kind of layer."""
     from grader.config import Config
-    from grader.kv import ELEMENT_BYTES, bytes_at, bytes_by_kind, bytes_per_token, known_model, readable
+    from grader.kv import (
+        ELEMENT_BYTES,
+        bytes_at,
+        bytes_by_kind,
+        bytes_per_token,
+        known_model,
+        readable,
+        readable_kib,
+        remark,
+    )
 
     if (config is None) == (model is None):
         raise GraderError("give either --config FILE or --model NAME.")
@@ -364,13 +373,15 @@ def kv(
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
     later = bytes_at(found, context + 1, 1, size) - bytes_at(found, context, 1, size)
     kinds = bytes_by_kind(found, context, batch, size)
+    if note := remark(found):
+        print(note, file=sys.stderr)
     if as_json:
         by_kind = {kind: {"count": count, "bytes": own} for kind, (count, own) in kinds.items()}
         numbers = {"bytes_per_token": one, "bytes_per_token_at_context": later, "total_bytes": total}
         print(json.dumps({"context": context, "batch": batch, "dtype": dtype, **numbers, "layers": by_kind}, indent=2))
         return
-    print(f"one token, at the start:     {readable(one)}")
-    print(f"one token, after {context:>9,}:  {readable(later)}")
+    print(f"one token, at the start:     {readable_kib(one)}")
+    print(f"one token, after {context:>9,}:  {readable_kib(later)}")
     print(f"{batch} x {context:,} tokens in {dtype}:  {readable(total)}")
     for kind, (count, own) in kinds.items():
         print(f"  {count} {kind} layers:  {readable(own)}")

@@ -56,7 +56,8 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         if not self._held:
             self.shown = self._show(**{name: control.value for name, control in self.controls.items()})
             picture = (
-                f'<img src="data:image/png;base64,{_png(self.shown.figure)}" alt="{html.escape(self.shown.text)}">'
+                f'<img style="max-width: 100%" src="data:image/png;base64,{_png(self.shown.figure)}"'
+                f' alt="{html.escape(self.shown.text)}">'
             )
             self._result.value = (self.shown.html or f"<pre>{html.escape(self.shown.text)}</pre>") + picture
 

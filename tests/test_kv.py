@@ -9,6 +9,9 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nbconvert import HTMLExporter
 from traitlets.config.loader import PyFileConfigLoader
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -17,7 +20,19 @@ from typer.testing import CliRunner
 from grader import Config, GraderError
 from grader.build import without_widget
 from grader.cli import app
-from grader.kv import LayerCache, bytes_at, bytes_by_kind, bytes_per_token, known_models, layers, methods
+from grader.kv import (
+    LayerCache,
+    bytes_at,
+    bytes_by_kind,
+    bytes_per_token,
+    families,
+    known_model,
+    known_models,
+    layers,
+    methods,
+    plain,
+    remark,
+)
 from grader.kv_panel import kv_panel
 
 SMALL = {
@@ -65,6 +80,33 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "nemotron_h": SMALL
     | {"hybrid_override_pattern": "M*M-M*", "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 16}
     | {"n_groups": 2, "head_dim": 8},
+    "qwen3_5_text": SMALL
+    | {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16}
+    | {"head_dim": 8},
+    "granitemoehybrid": SMALL
+    | {"layer_types": ["mamba", "mamba", "attention"] * 2, "mamba_n_heads": 8, "mamba_d_head": 8}
+    | {"mamba_d_state": 16, "mamba_n_groups": 2, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "lfm2": SMALL | {"layer_types": ["conv", "full_attention"] * 3},
+    "llama4_text": SMALL
+    | {"head_dim": 8, "attention_chunk_size": 5, "intermediate_size_mlp": 48, "num_local_experts": 2},
+    "deepseek_v2": SMALL
+    | MLA
+    | {"first_k_dense_replace": 6, "n_routed_experts": 8, "num_experts_per_tok": 2, "num_key_value_heads": 4},
+    "minicpm3": SMALL | MLA | {"num_key_value_heads": 4},
+    "gpt_bigcode": {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 50, "eos_token_id": 2},
+    "bloom": {"n_layer": 3, "n_head": 4, "hidden_size": 32, "vocab_size": 50},
+    "falcon": {name: value for name, value in SMALL.items() if name != "num_key_value_heads"},
+    "smollm3": SMALL,
+    # The last layers use what earlier ones keep.
+    "gemma3n_text": WINDOW
+    | {"num_kv_shared_layers": 3, "layer_types": ["sliding_attention", "full_attention"] * 3, "laurel_rank": 4}
+    | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 50, "activation_sparsity_pattern": [0.0] * 6}
+    | {"altup_num_inputs": 2, "intermediate_size": [48] * 6},
+    "gemma4_text that shares": WINDOW
+    | {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * 3}
+    | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": False}
+    | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 50},
+    "glm_moe_dsa that shares": SMALL | MLA | INDEX | {"indexer_types": ["full", "shared", "shared"] * 2},
 }
 
 
@@ -80,7 +122,7 @@ def tensors_of(layer: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_the_bytes_are_those_of_transformers_own_cache(kind: str) -> None:
-    config = AutoConfig.for_model(kind, **ARCHITECTURES[kind])
+    config = AutoConfig.for_model(kind.split()[0], **ARCHITECTURES[kind])
     model, cache = AutoModelForCausalLM.from_config(config).eval(), DynamicCache(config=config)
     batch, length = 2, 11
     with torch.no_grad():
@@ -89,6 +131,46 @@ def test_the_bytes_are_those_of_transformers_own_cache(kind: str) -> None:
     # Between two steps transformers holds one token less than the window: the next one is still to come.
     told = [LayerCache(**{**vars(c), "window": c.window - 1 if c.window else None}) for c in layers(config.to_dict())]
     assert measured == batch * sum(layer.bytes_at(length, 4) for layer in told) > 0
+
+
+HUB_FILES: list[dict[str, Any]] = [
+    {},
+    {"num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 4},
+    {"hidden_size": 3072, "num_attention_heads": 24},
+]
+STATES_IN = {"granitemoehybrid", "lfm2", "lfm2_moe", "nemotron_h"}
+
+
+@pytest.mark.parametrize("kind", sorted(families()))
+def test_a_file_that_leaves_fields_out_means_what_the_class_takes_it_to_mean(kind: str) -> None:
+    """Gemma 3 4B's names neither heads nor their width, 12B's no width; the class has them."""
+    compared = 0
+    for written in HUB_FILES:
+        names = type(AutoConfig.for_model(kind)).attribute_map
+        file = {names.get(name, name): value for name, value in written.items()}
+        try:
+            config = AutoConfig.for_model(kind, **file).to_dict()
+        except StrictDataclassClassValidationError:
+            continue  # not a shape that this class allows
+        if kind in STATES_IN:
+            with pytest.raises(GraderError, match="not counted"):
+                layers(file | {"model_type": kind})
+        else:
+            assert layers(file | {"model_type": kind}) == layers(config)
+        compared += 1
+    assert compared
+
+
+def test_falcons_file_counts_its_key_value_heads() -> None:
+    """Falcon 40B: 8 of 128, although it says `multi_query`. (transformers keeps them once for every query head.)"""
+    file = {"model_type": "falcon", "multi_query": True, "new_decoder_architecture": True, "num_kv_heads": 8}
+    falcon = file | {"hidden_size": 8192, "num_attention_heads": 128, "num_hidden_layers": 60}
+    assert bytes_per_token(falcon) == 60 * 8 * 2 * 64 * 2
+
+
+def test_a_pattern_in_letters_is_read() -> None:
+    exaone = {"model_type": "exaone4", "num_hidden_layers": 8, "sliding_window": 16, "sliding_window_pattern": "LLLG"}
+    assert [layer.kind[0] for layer in layers(exaone)] == list("sssfsssf")
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "gemma2", "olmo3", "gpt_oss", "cohere2", "mistral", "qwen2", "qwen3"])
@@ -108,7 +190,7 @@ def test_a_file_without_layer_types_means_the_classs_own_pattern(kind: str) -> N
         ("gpt-oss 20B", 48),
         ("gpt-oss 120B", 72), ("DeepSeek V3", 68.625), ("Kimi K2", 68.625),
         ("DeepSeek V3.2", 83.875), ("GLM-5", 107.25), ("Sarvam 30B", 19),
-        ("Sarvam 105B", 36), ("Qwen3.5 397B-A17B", 30),
+        ("Sarvam 105B", 36), ("Qwen3-Next 80B-A3B", 24), ("Qwen3.5 397B-A17B", 30), ("Nemotron 3 Nano 30B-A3B", 6),
     ],
 )  # fmt: skip
 def test_kib_a_token_are_the_published_ones(name: str, kib: float) -> None:
@@ -132,10 +214,29 @@ def test_sparse_attention_keeps_an_index_too(name: str, gallery: float) -> None:
 
 
 def test_layers_that_mix_no_tokens_keep_nothing() -> None:
-    """Nemotron 3 Nano: 6 of 52 blocks are attention, with 2 key-value heads; its Mamba blocks are of fixed size."""
+    """Nemotron 3 Nano: 6 of 52 blocks are attention, with 2 key-value heads; 23 are experts, 23 Mamba."""
     blocks = ["attention"] * 6 + ["moe"] * 46
     shape = {"layers_block_type": blocks, "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128}
     assert bytes_per_token(shape) == 6 * 1024
+    assert {kind: count for kind, (count, _) in bytes_by_kind(known_model("Nemotron 3 Nano 30B-A3B"), 1).items()} == {
+        "full": 6,
+        "state": 23,
+    }
+    assert plain(known_model("Nemotron 3 Nano 30B-A3B")).num_hidden_layers == 29
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "state", "inputs"),
+    [
+        ("Qwen3-Next 80B-A3B", 36, 32 * 128 * 128, (2 * 16 * 128 + 32 * 128) * 4),
+        ("Qwen3.5 397B-A17B", 45, 64 * 128 * 128, (2 * 16 * 128 + 64 * 128) * 4),
+        ("Nemotron 3 Nano 30B-A3B", 23, 64 * 64 * 128, (64 * 64 + 2 * 8 * 128) * 4),
+    ],
+)
+def test_a_state_is_of_one_size_whatever_the_length(name: str, count: int, state: int, inputs: int) -> None:
+    """DeltaNet and Mamba-2: a float32 matrix for each head, and what their convolution has yet to see."""
+    for context in (1, 1000, 131_072):
+        assert bytes_by_kind(known_model(name), context)["state"] == (count, count * (4 * state + 2 * inputs))
 
 
 def gigabytes(config: Config, context: int) -> float:
@@ -175,6 +276,8 @@ def test_a_window_is_never_longer_than_the_context() -> None:
     """Published charts that forget it have sliding windows cost more than none at short contexts."""
     both = methods(known_models()["Qwen3 8B"], 512, 64, 2048, 5)
     assert bytes_at(both["GQA + SWA"], 500) == bytes_at(both["GQA"], 500)
+    charted = sum(2 * layer.values_per_token * (layer.window or 500) for layer in layers(both["GQA + SWA"]))
+    assert charted == 30 * 4096 * 2048 + 6 * 4096 * 500 > 3 * bytes_at(both["GQA"], 500)
 
 
 def test_one_number_a_token_misleads_where_windows_fill() -> None:
@@ -203,11 +306,58 @@ def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
         ({"num_hidden_layers": "3"}, "`num_hidden_layers` is '3'"),
         ({"num_hidden_layers": 3, "num_attention_heads": 0}, "`num_attention_heads` is 0"),
         ({"layer_types": ["hyperbolic"]}, "'hyperbolic'"),
+        ({"layer_types": "full_attention"}, "should be a list"),
+        ({"layer_types": ["linear_attention"]}, "'linear_attention'"),
+        ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 3}, "more attention heads than channels"),
+        ({"model_type": "llama", "per_layer_config": {"first": {}}}, "not what a config.json has there"),
+        (AutoConfig.for_model("t5").to_dict(), "encoder-decoder"),
+        (AutoConfig.for_model("jamba").to_dict(), "`mamba_d_state`"),
+        (AutoConfig.for_model("falcon_h1").to_dict(), "`mamba_d_state`"),
+        (AutoConfig.for_model("recurrent_gemma").to_dict(), "`lru_width`"),
+        (AutoConfig.for_model("mllama").to_dict(), "`cross_attention_layers`"),
+        (AutoConfig.for_model("kimi_linear").to_dict(), "'linear_attention'"),
+        (AutoConfig.for_model("deepseek_v4").to_dict(), "not counted|not known"),
+        (AutoConfig.for_model("rwkv").to_dict(), "no `num_key_value_heads`"),
+        (AutoConfig.for_model("gpt_neo").to_dict(), "no `num_hidden_layers`"),
     ],
 )
 def test_a_config_that_does_not_say_enough_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(GraderError, match=words):
         layers(config)
+
+
+ANY_JSON = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 70),
+    st.floats(allow_nan=False),
+    st.text(max_size=3),
+    st.sampled_from([["full_attention"], [1], [], {}, {"1": 3}, {"0": {"head_dim": 4}}, "auto", "MM*"]),
+)
+READ = sorted({name for model in [*known_models().values(), *families().values()] for name in model})
+READ += ["layer_types", "per_layer_config", "indexer_types", "num_kv_shared_layers", "text_config", "model_type"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(model=st.sampled_from(list(known_models())), spoilt=st.dictionaries(st.sampled_from(READ), ANY_JSON, max_size=4))
+def test_whatever_a_file_holds_it_is_counted_or_refused(model: str, spoilt: dict[str, Any]) -> None:
+    config = {**known_model(model), **spoilt}
+    remark(config)
+    try:
+        assert all(layer.values_per_token >= 0 for layer in layers(config)) and bytes_at(config, 100) >= 0
+        plain(config)
+    except GraderError as error:
+        assert str(error)
+
+
+def test_a_family_that_is_not_known_is_said_to_be_so(tmp_path: Path) -> None:
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64}
+    assert remark(shape) == remark(shape | {"model_type": "llama"}) == ""
+    assert remark({"model_type": "gemma3", "text_config": {"num_hidden_layers": 2}}) == ""
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"model_type": "llama_of_mine"}))
+    result = run("--config", str(tmp_path / "config.json"), "--json")
+    assert "'llama_of_mine' is not known here" in result.stderr
+    assert json.loads(result.stdout)["bytes_per_token"] == 2 * 2 * 3 * 64 * 2
 
 
 # The command line
@@ -282,7 +432,13 @@ def test_a_model_brings_its_own_heads() -> None:
 
 @pytest.mark.parametrize(
     ("pasted", "words"),
-    [("{", "not JSON"), ("[1]", "is a list"), ("{}", "no `num_attention_heads`")],
+    [
+        ("{", "not JSON"),
+        ("[1]", "is a list"),
+        ("{}", "no `num_hidden_layers`"),
+        (json.dumps({"layer_types": ["hyperbolic"], "num_attention_heads": 4, "head_dim": 8}), "'hyperbolic'"),
+        (json.dumps({"model_type": "t5", "is_encoder_decoder": True}), "encoder-decoder"),
+    ],
 )
 def test_what_is_pasted_wrongly_is_explained_and_mended(pasted: str, words: str) -> None:
     panel = kv_panel("GPT-2 XL")
@@ -290,6 +446,30 @@ def test_what_is_pasted_wrongly_is_explained_and_mended(pasted: str, words: str)
     assert words in panel.shown.text
     panel.controls["pasted"].value = json.dumps({"num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64})
     assert re.search(r"^MHA +1\.5 KiB", panel.shown.text, re.MULTILINE)
+
+
+def test_bytes_for_one_token_are_all_in_one_unit() -> None:
+    """Twice as many heads, twice the number that stands there: 992 and 496, not 1.02 and 496."""
+    text = kv_panel("Gemma 3 27B").shown.text
+    assert re.search(r"^MHA +992 KiB", text, re.MULTILINE) and re.search(r"^GQA +496 KiB", text, re.MULTILINE)
+
+
+def test_a_model_may_have_more_heads_than_the_slider() -> None:
+    """Falcon 180B has 232."""
+    panel = kv_panel("GPT-2 XL")
+    falcon = {"model_type": "falcon", "new_decoder_architecture": True, "num_kv_heads": 8, "num_hidden_layers": 80}
+    pasted = json.dumps(falcon | {"hidden_size": 14_848, "num_attention_heads": 232})
+    panel.controls["pasted"].value = pasted
+    assert (panel.controls["heads"].value, panel.controls["kv_heads"].value) == (232, 8)
+    assert re.search(r"^what the pasted config says +160 KiB", panel.shown.text, re.MULTILINE)
+
+
+def test_a_pasted_config_of_an_unknown_family_is_counted_with_a_note() -> None:
+    panel = kv_panel("GPT-2 XL")
+    shape = {"model_type": "mine", "num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64}
+    panel.controls["pasted"].value = json.dumps(shape)
+    assert panel.shown.text.startswith("The model_type 'mine' is not known here")
+    assert "not known here" in panel.shown.html
 
 
 def test_feedback_shows_the_picture_and_not_an_empty_widget(project: Path) -> None:
