@@ -380,11 +380,15 @@ def kv(
         numbers = {"bytes_per_token": one, "bytes_per_token_at_context": later, "total_bytes": total}
         print(json.dumps({"context": context, "batch": batch, "dtype": dtype, **numbers, "layers": by_kind}, indent=2))
         return
-    print(f"one token, at the start:     {readable_kib(one)}")
-    print(f"one token, after {context:>9,}:  {readable_kib(later)}")
-    print(f"{batch} x {context:,} tokens in {dtype}:  {readable(total)}")
-    for kind, (count, own) in kinds.items():
-        print(f"  {count} {kind} layers:  {readable(own)}")
+    lines = {
+        "one token, at the start": readable_kib(one),
+        f"one token, after {context:,}": readable_kib(later),
+        f"{batch} x {context:,} tokens in {dtype}": readable(total),
+        **{f"  {count} {kind} layer{'s' * (count > 1)}": readable(own) for kind, (count, own) in kinds.items()},
+    }
+    width = max(map(len, lines)) + 2
+    for label, number in lines.items():
+        print(f"{label + ':':<{width}}{number}")
 
 
 @weights_app.command("list")
