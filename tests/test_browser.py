@@ -229,3 +229,13 @@ def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_foll
     lab.page.screenshot(path=test_output / "calculator.png")
     assert gqa.locator("td").all_inner_texts() == ["GQA", "126 KiB", "4.23 GB", "78.1%"]
     assert rows.filter(has_text="as its config says").get_by_text("144 KiB").count() == 1
+    pasted = lab.page.locator(".jp-OutputArea textarea")
+    pasted.fill('{"model_type": "t5", "is_encoder_decoder": true}')
+    pasted.press("Tab")
+    lab.page.locator(".jp-OutputArea").get_by_text("encoder-decoder").wait_for()
+    assert rows.count() == 0
+    pasted.fill(
+        '{"model_type": "gemma3_text", "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 8}'
+    )
+    pasted.press("Tab")
+    rows.filter(has_text="what the pasted config says").get_by_text("384 KiB").wait_for()  # 16 heads of 256
