@@ -205,9 +205,13 @@ def canonical(value: Any) -> Tensor:
             raise Stopped("type", f"the generator did not stop after {MAX_ITEMS:,} values")
     if isinstance(value, list | tuple):
         items = [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
+        kind = type(value).__name__
+        if items and all(isinstance(item, Tensor) for item in items):
+            shapes = "a tensor" if len(items) == 1 else f"{len(items)} tensors"
+            raise Stopped("type", f"it gave a {kind} of {shapes}, where one tensor or plain numbers belong")
         odd = next((item for item in items if not isinstance(item, int | float)), None)
         if odd is not None:
-            raise Stopped("type", f"it gave a list that holds {_describe(odd)}, where a number belongs")
+            raise Stopped("type", f"it gave a {kind} that holds {_describe(odd)}, where a number belongs")
         whole = all(isinstance(item, int) for item in items)
         return torch.tensor(items, dtype=torch.int64 if whole else torch.float64)
     if isinstance(value, bool | int):
