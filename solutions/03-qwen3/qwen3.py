@@ -223,7 +223,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
     print(f"{name:>12} {sum(counts.values()):>15,}   {shares}")
 
 # %% [markdown]
-# Two thirds. In GPT-2 the MLP had twice attention's parameters; here it is four times, because keys and values have become cheap.
+# Two thirds. In GPT-2 the MLP had twice attention's parameters; here it is nearly four times, because keys and values have become cheap.
 #
 # ## Step 6 · Code it up
 #
@@ -903,14 +903,15 @@ if smol is not None and importlib.util.find_spec("transformers"):
 
     logging.disable_progress_bar()
     theirs = AutoModelForCausalLM.from_pretrained(smol.folder, dtype=torch.float32, attn_implementation="eager")
-    ids = torch.tensor([smol.tokenizer.encode(chat_prompt("Name three fruits.", SMOL)).ids])
-    with torch.no_grad():
-        difference = (smol_model(ids) - theirs(ids).logits).abs().max().item()
-    done = theirs.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=2)[0, ids.shape[1] :].tolist()
-    ours = [int(token) for token in generate(smol_model, ids, 24, [2])]
-    print(f"largest difference of a logit: {difference}")
-    print(f"transformers: {smol.tokenizer.decode(done)!r}\nyou:          {smol.tokenizer.decode(ours)!r}")
-    assert ours == done
+    for prompt in ("The capital of France is", chat_prompt("Name three fruits.", SMOL), chat_prompt("What is rain?")):
+        ids = torch.tensor([smol.tokenizer.encode(prompt).ids])
+        with torch.no_grad():
+            difference = (smol_model(ids) - theirs(ids).logits).abs().max().item()
+        done = theirs.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=2)[0, ids.shape[1] :].tolist()
+        ours = [int(token) for token in generate(smol_model, ids, 24, [2])]
+        print(f"{prompt!r}\n    largest difference of a logit: {difference}")
+        print(f"    transformers: {smol.tokenizer.decode(done)!r}\n    you:          {smol.tokenizer.decode(ours)!r}")
+        assert ours == done
 
 # %% [markdown]
 # ### Qwen3 0.6B, thinking and not
