@@ -584,7 +584,9 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
     module = constructed(target, case.build)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
-    rest = {name: t for name, t in case.weights.items() if not any(name.startswith(f"{path}.") for path in parts)}
+    in_parts = tuple(f"{path}." for path in parts)
+    rest = {name: tensor for name, tensor in case.weights.items() if not name.startswith(in_parts)}
+    rest |= {name: t for name, t in _tied(module, case.weights).items() if not name.startswith(in_parts)}
     stand_ins = []
     for path, part in parts.items():
         with contextlib.suppress(RuntimeError, KeyError):
@@ -604,6 +606,13 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
     return Replaced(output, given, tuple(parts))
+
+
+def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of parameters that the checkpoint has under another name: a tied head has the embedding's."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    held = {id(parameters[name]): tensor for name, tensor in weights.items() if name in parameters}
+    return {name: held[id(p)] for name, p in parameters.items() if name not in weights and id(p) in held}
 
 
 def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:

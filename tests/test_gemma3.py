@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
+from grader.checking import examine
+from grader.checking import report as verdict_lines
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.exercise import Case
 from grader.layers import layer_report
 from grader.recording import Recording, Trace
+from grader.report import to_text
 
 SOLVED = Solved("04-gemma3")
 LESSON = SOLVED.lesson
@@ -651,6 +654,21 @@ def test_a_wrong_theta_or_window_is_found_where_it_does_harm(wrong: Any, part: s
     culprit = layer_report(WithAnotherBody, trace()).culprit
     assert culprit is not None and culprit.path == part
     assert reason in " ".join(culprit.reasons)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "find", "replacement"),
+    [
+        ("gemma3.mask", "distance < window", "distance <= window"),
+        ("gemma3.rope", "self.thetas[layer_type]", 'self.thetas["full_attention"]'),
+    ],
+)
+def test_what_the_model_uses_is_named_where_it_is_wrong_by_itself(wrong: str, find: str, replacement: str) -> None:
+    source = LESSON.source_of(wrong)
+    assert source.count(find) == 1
+    programs = LESSON.namespace((wrong, source.replace(find, replacement)))
+    text = to_text(verdict_lines(examine(Recording.read(LESSON.recording), "gemma3.model", programs["Model"])))
+    assert f"`{wrong}`" in text and "does not pass its own check" in text
 
 
 # The lesson's own cells run with other right programs

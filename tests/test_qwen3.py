@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
+from grader.checking import examine, report
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.exercise import Case
-from grader.judge import judge
+from grader.judge import Verdict, judge
 from grader.layers import layer_report
 from grader.probe import probe
 from grader.recorder import record_exercise
 from grader.recording import Recording, Trace
+from grader.report import to_text
 
 SOLVED = Solved("03-qwen3")
 LESSON = SOLVED.lesson
@@ -600,6 +602,36 @@ def test_the_table_stays_float32_in_bfloat16_cases_and_needs_no_gradient() -> No
             return super().forward(x, table.detach())
 
     assert judge(task, answer, probe(task, WithFixedTable)).right
+
+
+def verdict_with(exercise: str, wrong: str, find: str, replacement: str) -> Verdict:
+    """What is said of the solution of `exercise` on top of another one, `wrong`, in which `find` is replaced."""
+    source = LESSON.source_of(wrong)
+    assert source.count(find) == 1
+    recording = Recording.read(LESSON.recording)
+    programs = LESSON.namespace((wrong, source.replace(find, replacement)))
+    return examine(recording, exercise, programs[recording.task(exercise).solution])
+
+
+def test_a_tied_head_keeps_its_points_where_the_model_below_it_is_wrong() -> None:
+    verdict = verdict_with("qwen3.causal_lm", "qwen3.rope_table", "1.0 / theta", "0.5 / theta")
+    assert not verdict.right and verdict.points == verdict.max_points
+    assert "Your code here is right. It fails because `model` is not" in to_text(report(verdict))
+
+
+@pytest.mark.parametrize(
+    ("exercise", "wrong", "find", "replacement"),
+    [
+        ("qwen3.attention", "qwen3.rope", "[-b, a]", "[b, -a]"),
+        ("qwen3.attention", "qwen3.rope", "return x * cos + turned * sin", "raise NotImplementedError()"),
+        ("qwen3.model", "qwen3.rope_table", "1.0 / theta", "0.5 / theta"),
+    ],
+)
+def test_a_function_that_is_wrong_by_itself_is_named_where_it_is_used(
+    exercise: str, wrong: str, find: str, replacement: str
+) -> None:
+    text = to_text(report(verdict_with(exercise, wrong, find, replacement)))
+    assert f"Mend `{wrong}` first" in text or f"`{SOLVED.exercises[wrong].solution}` is not written yet" in text
 
 
 # Configs and real weights

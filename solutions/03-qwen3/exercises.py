@@ -578,6 +578,7 @@ ATTENTION = Exercise(
     sizes=sizes,
     renamed=learners_name,
     parts={"q_norm": "qwen3.rms_norm", "k_norm": "qwen3.rms_norm"},
+    uses=["qwen3.rope"],
     cases=[
         Case("4 heads of 10, 2 for k and v", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
         Case("6 heads of 8, 2 for k and v", hidden_and_table(OTHER, 2, 8, start=3), {"config": OTHER}),
@@ -959,6 +960,7 @@ MODEL = Exercise(
     sizes=sizes,
     renamed=learners_name,
     parts={"layers.*": "qwen3.decoder_layer", "norm": "qwen3.rms_norm"},
+    uses=["qwen3.rope_table"],
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
         Case("other sizes, another theta", lambda draw: [draw.tokens(53, 3, 8)], {"config": OTHER}),

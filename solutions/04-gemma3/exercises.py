@@ -986,6 +986,7 @@ MODEL = Exercise(
         "layers.*": "gemma3.decoder_layer",
         "norm": "gemma3.rms_norm",
     },
+    uses=["gemma3.rope", "gemma3.mask"],
     cases=[
         Case("sliding, sliding, full", tokens(2), {"config": SMALL}),
         Case("7 layers, and no list of their kinds", tokens(2), {"config": ONE_HEAD}),
