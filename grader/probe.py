@@ -205,9 +205,13 @@ def canonical(value: Any) -> Tensor:
             raise Stopped("type", f"the generator did not stop after {MAX_ITEMS:,} values")
     if isinstance(value, list | tuple):
         items = [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in value]
+        kind = type(value).__name__
+        if items and all(isinstance(item, Tensor) for item in items):
+            shapes = "a tensor" if len(items) == 1 else f"{len(items)} tensors"
+            raise Stopped("type", f"it gave a {kind} of {shapes}, where one tensor or plain numbers belong")
         odd = next((item for item in items if not isinstance(item, int | float)), None)
         if odd is not None:
-            raise Stopped("type", f"it gave a list that holds {_describe(odd)}, where a number belongs")
+            raise Stopped("type", f"it gave a {kind} that holds {_describe(odd)}, where a number belongs")
         whole = all(isinstance(item, int) for item in items)
         return torch.tensor(items, dtype=torch.int64 if whole else torch.float64)
     if isinstance(value, bool | int):
@@ -580,7 +584,9 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
     module = constructed(target, case.build)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
-    rest = {name: t for name, t in case.weights.items() if not any(name.startswith(f"{path}.") for path in parts)}
+    in_parts = tuple(f"{path}." for path in parts)
+    rest = {name: tensor for name, tensor in case.weights.items() if not name.startswith(in_parts)}
+    rest |= {name: t for name, t in _tied(module, case.weights).items() if not name.startswith(in_parts)}
     stand_ins = []
     for path, part in parts.items():
         with contextlib.suppress(RuntimeError, KeyError):
@@ -600,6 +606,13 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
     return Replaced(output, given, tuple(parts))
+
+
+def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of parameters that the checkpoint has under another name: a tied head has the embedding's."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    held = {id(parameters[name]): tensor for name, tensor in weights.items() if name in parameters}
+    return {name: held[id(p)] for name, p in parameters.items() if name not in weights and id(p) in held}
 
 
 def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:

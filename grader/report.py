@@ -28,7 +28,7 @@ def to_text(lines: Sequence[Line]) -> str:
 
 # Colours that keep a contrast of 4.5:1 on JupyterLab's light and dark backgrounds alike come from its own
 # variables; the values after the comma serve where those are not defined (feedback pages, other viewers).
-_CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre"
+_CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap"
 _STYLES: dict[Kind, str] = {
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
     "bad": "color:var(--jp-error-color1,#b71c1c);font-weight:600",

@@ -129,6 +129,10 @@ def test_the_gemma_lesson_opens_with_a_table_of_red_rows(lab: "Lab", test_output
     lab.page.screenshot(path=test_output / "gemma3-red.png")
     assert "[DIFF] model.embed_tokens" in report and "[OK]" not in report
     assert "Start here: model.embed_tokens" in report
+    wide = lab.page.locator(".grader-report").evaluate_all(
+        "all => all.filter(report => report.scrollWidth > report.clientWidth).map(report => report.innerText)"
+    )
+    assert not wide, "the table's last column is cut off"
     assert "Traceback" not in report
     assert "bit-exact" in answer(notebook, "gemma3.embedding", without_markers(lesson.source_of("gemma3.embedding")))
 

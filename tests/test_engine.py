@@ -323,6 +323,9 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
     assert "did not stop" in told(endless)
     assert "it returned None" in told(lambda: None).replace("It", "it")
     assert "it returned a str" in told(lambda: "7").replace("It", "it")
+    both = torch.ones(2), torch.ones(2)
+    assert "It gave a tuple of 2 tensors, where one tensor or plain numbers belong" in told(lambda: both)
+    assert "It gave a list that holds a str, where a number belongs" in told(lambda: [1, "2"])
     assert "needs a function" in told(LayerNorm)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
+from grader.checking import examine
+from grader.checking import report as verdict_lines
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.exercise import Case
 from grader.layers import layer_report
 from grader.recording import Recording, Trace
+from grader.report import to_text
 
 SOLVED = Solved("04-gemma3")
 LESSON = SOLVED.lesson
@@ -650,6 +654,59 @@ def test_a_wrong_theta_or_window_is_found_where_it_does_harm(wrong: Any, part: s
     culprit = layer_report(WithAnotherBody, trace()).culprit
     assert culprit is not None and culprit.path == part
     assert reason in " ".join(culprit.reasons)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "find", "replacement"),
+    [
+        ("gemma3.mask", "distance < window", "distance <= window"),
+        ("gemma3.rope", "self.thetas[layer_type]", 'self.thetas["full_attention"]'),
+    ],
+)
+def test_what_the_model_uses_is_named_where_it_is_wrong_by_itself(wrong: str, find: str, replacement: str) -> None:
+    source = LESSON.source_of(wrong)
+    assert source.count(find) == 1
+    programs = LESSON.namespace((wrong, source.replace(find, replacement)))
+    text = to_text(verdict_lines(examine(Recording.read(LESSON.recording), "gemma3.model", programs["Model"])))
+    assert f"`{wrong}`" in text and "does not pass its own check" in text
+
+
+# The lesson's own cells run with other right programs
+
+KERNELS = {
+    "gemma3.embedding": EmbeddingScaledFirst,
+    "gemma3.rms_norm": RMSNormWithKernel,
+    "gemma3.mlp": MLPFused,
+    "gemma3.rope": RotaryWithBuffers,
+    "gemma3.mask": mask_by_triangles,
+    "gemma3.attention": AttentionSdpa,
+    "gemma3.decoder_layer": LayerWithKernels,
+    "gemma3.model": ModelWithKernels,
+    "gemma3.causal_lm": HeadWithoutModule,
+}
+
+
+@pytest.mark.slow
+def test_the_lessons_own_cells_run_with_another_right_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell from the top, each exercise's with another class in its place; of the checkpoints, the shipped one."""
+    matplotlib.use("Agg")
+    monkeypatch.chdir(LESSON.folder)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    programs: dict[str, Any] = {"__name__": "gemma3"}
+    shipped = load_checkpoint("austen-gemma3")
+    for cell in LESSON.cells():
+        if cell.kind == "exercise":
+            programs[SOLVED.exercises[cell.name].solution] = KERNELS[cell.name]
+        elif cell.kind in ("setup", "given", "other"):
+            exec(compile(cell.source, cell.title, "exec"), programs)
+        if cell.kind == "setup":
+            programs["load_checkpoint"] = lambda name, optional=False: shipped if name == "austen-gemma3" else None
+    shown = capsys.readouterr().out
+    assert "3 of 3 texts are the reference's" in shown
+    assert "bit-exact" in shown or "rows match the reference" in shown
+    assert "the scale from 1 to 1.00" in shown
 
 
 # The lesson's story

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
+from grader.checking import examine, report
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.exercise import Case
-from grader.judge import judge
+from grader.judge import Verdict, judge
 from grader.layers import layer_report
 from grader.probe import probe
 from grader.recorder import record_exercise
-from grader.recording import Recording
+from grader.recording import Recording, Trace
+from grader.report import to_text
 
 SOLVED = Solved("03-qwen3")
 LESSON = SOLVED.lesson
@@ -453,15 +456,121 @@ def test_a_program_that_fits_only_some_inputs_does_not_pass(name: str, wrong: An
     assert not SOLVED.verdict_on(wrong, SOLVED.exercises[name]).right
 
 
+# The layer comparison finds the culprit
+
+
+def trace() -> Trace:
+    recorded = Recording.read(LESSON.recording).trace
+    assert recorded is not None
+    return recorded
+
+
+def test_every_row_of_the_solution_is_zero() -> None:
+    report = layer_report(SOLVED.solutions["CausalLM"], trace())
+    assert report.ok and all(row.outcome.max == 0 for row in report.rows)
+
+
+@pytest.mark.parametrize("other", ALTERNATIVES["qwen3.causal_lm"])
+def test_another_right_program_is_right_in_every_row(other: Any) -> None:
+    assert layer_report(other, trace()).ok
+
+
 def test_the_layer_comparison_shows_a_forgotten_eps() -> None:
     class WithItsOwnEps(SOLVED.solutions["CausalLM"]):  # type: ignore[misc]
         def __init__(self, config: Config) -> None:
             super().__init__(config.replace(rms_norm_eps=1e-6))
 
-    trace = Recording.read(LESSON.recording).trace
-    assert trace is not None
-    report = layer_report(WithItsOwnEps, trace)
+    report = layer_report(WithItsOwnEps, trace())
     assert report.culprit is not None and report.culprit.path == "model.layers.0.input_layernorm"
+
+
+def broken(part: str, forward: Callable[..., Tensor]) -> type[nn.Module]:
+    """The solution, in which the module at `part` has another forward."""
+
+    class Broken(SOLVED.solutions["CausalLM"]):  # type: ignore[misc]
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            module = self.get_submodule(part)
+            module.__class__ = type(type(module).__name__, (type(module),), {"forward": forward})
+
+    return Broken
+
+
+def centred(self: Any, x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], self.weight, None, self.eps)
+
+
+def swapped_gate(self: Any, x: Tensor) -> Tensor:
+    return self.down_proj(self.gate_proj(x) * F.silu(self.up_proj(x)))  # type: ignore[no-any-return]
+
+
+def heads_in_another_order(self: Any, x: Tensor, table: Tensor) -> Tensor:
+    q, k, v = (
+        p(x).unflatten(-1, (-1, table.shape[-1])).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+    )
+    q, k = rope_with_halves(self.q_norm(q), table), rope_with_halves(self.k_norm(k), table)
+    k, v = (t.repeat(1, q.shape[1] // k.shape[1], 1, 1) for t in (k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def without_the_second_sum(self: Any, x: Tensor, table: Tensor) -> Tensor:
+    x = x + self.self_attn(self.input_layernorm(x), table)
+    return self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("part", "forward"),
+    [
+        ("model.layers.0.input_layernorm", centred),
+        ("model.layers.1.self_attn.q_norm", centred),
+        ("model.layers.2.self_attn.k_norm", centred),
+        ("model.layers.2.post_attention_layernorm", centred),
+        ("model.norm", centred),
+        ("model.layers.0.mlp", swapped_gate),
+        ("model.layers.1.self_attn", heads_in_another_order),
+        ("model.layers.1", without_the_second_sum),
+    ],
+)
+def test_the_layer_comparison_finds_a_planted_bug(part: str, forward: Callable[..., Tensor]) -> None:
+    report = layer_report(broken(part, forward), trace())
+    assert report.culprit is not None and report.culprit.path == part
+
+
+# The lesson's own cells run with other right programs
+
+
+def as_ints_in_a_list(programs: dict[str, Any]) -> None:
+    programs["generate"] = generate_into_a_list
+
+
+def with_kernels(programs: dict[str, Any]) -> None:
+    """Parts that keep no `head_dim`, have no q_norm where a Llama has none, and a table as long as the config says."""
+    others = ModelWithKernels, AttentionSdpa, LayerWithKernels, RMSNormWithKernel, MLPFused, HeadWithoutModule
+    names = "Model", "Attention", "DecoderLayer", "RMSNorm", "MLP", "CausalLM"
+    programs |= dict(zip(names, others, strict=True))
+    programs |= {"rope_table": table_by_outer, "apply_rope": rope_with_halves, "generate": generate_tensors}
+
+
+@pytest.mark.parametrize("change", [as_ints_in_a_list, with_kernels])
+def test_the_lessons_own_cells_run_with_another_right_program(
+    change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell in between, with the shipped checkpoint in place of each."""
+    matplotlib.use("Agg")
+    monkeypatch.chdir(LESSON.folder)
+    programs = dict(SOLVED.lesson.namespace())
+    change(programs)
+    austen = load_checkpoint("austen-qwen3")
+    programs |= {"load_checkpoint": lambda name, optional: austen, "check_generation": lambda *_, **__: None}
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    for cell in LESSON.cells():
+        if cell.kind == "other" and "AutoModelForCausalLM" not in cell.source:  # token 2 ends SmolLM2's turns alone
+            exec(compile(cell.source, cell.title, "exec"), programs)
+    shown = capsys.readouterr().out
+    assert "tokens so far   ms for the next" in shown and "without QK-norm" in shown
+    refused = "your program says" in shown
+    assert refused == (change is with_kernels)  # a table of 10 rows is too short for the text
 
 
 # What the engine does for this lesson
@@ -493,6 +602,36 @@ def test_the_table_stays_float32_in_bfloat16_cases_and_needs_no_gradient() -> No
             return super().forward(x, table.detach())
 
     assert judge(task, answer, probe(task, WithFixedTable)).right
+
+
+def verdict_with(exercise: str, wrong: str, find: str, replacement: str) -> Verdict:
+    """What is said of the solution of `exercise` on top of another one, `wrong`, in which `find` is replaced."""
+    source = LESSON.source_of(wrong)
+    assert source.count(find) == 1
+    recording = Recording.read(LESSON.recording)
+    programs = LESSON.namespace((wrong, source.replace(find, replacement)))
+    return examine(recording, exercise, programs[recording.task(exercise).solution])
+
+
+def test_a_tied_head_keeps_its_points_where_the_model_below_it_is_wrong() -> None:
+    verdict = verdict_with("qwen3.causal_lm", "qwen3.rope_table", "1.0 / theta", "0.5 / theta")
+    assert not verdict.right and verdict.points == verdict.max_points
+    assert "Your code here is right. It fails because `model` is not" in to_text(report(verdict))
+
+
+@pytest.mark.parametrize(
+    ("exercise", "wrong", "find", "replacement"),
+    [
+        ("qwen3.attention", "qwen3.rope", "[-b, a]", "[b, -a]"),
+        ("qwen3.attention", "qwen3.rope", "return x * cos + turned * sin", "raise NotImplementedError()"),
+        ("qwen3.model", "qwen3.rope_table", "1.0 / theta", "0.5 / theta"),
+    ],
+)
+def test_a_function_that_is_wrong_by_itself_is_named_where_it_is_used(
+    exercise: str, wrong: str, find: str, replacement: str
+) -> None:
+    text = to_text(report(verdict_with(exercise, wrong, find, replacement)))
+    assert f"Mend `{wrong}` first" in text or f"`{SOLVED.exercises[wrong].solution}` is not written yet" in text
 
 
 # Configs and real weights
@@ -625,7 +764,9 @@ def test_trained_weights_give_the_references_logits(real: Any) -> None:
     [
         ("austen", "It is a truth universally acknowledged"),
         ("austen", "Anne"),
+        ("austen", "Captain Wentworth"),
         ("smollm2", "The capital of France is"),
+        ("smollm2", "def fibonacci(n):"),
         ("smollm2", "<|im_start|>user\nWhat is a language model?<|im_end|>\n<|im_start|>assistant\n"),
     ],
     indirect=["real"],

@@ -154,6 +154,7 @@ def far_from_zero(draw: Draw) -> Sequence[Any]:
 def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens and, for `stop_at`, two end tokens of which that one comes first.
 
+    The other one stands in the prompt, as in a chat the marks that ended earlier turns do.
     last: whether the one that comes is the last in the list.
     """
 
@@ -163,8 +164,8 @@ def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, la
         if stop_at is None:
             return toy, ids, new_tokens
         written = reference_generate(toy, ids, new_tokens).tolist()
-        never = next(token for token in range(61) if token not in written)
-        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
+        earlier = next(token for token in [*ids[0].tolist(), *range(61)] if token not in written)
+        return toy, ids, new_tokens, [earlier, written[stop_at]] if last else [written[stop_at], earlier]
 
     return draw_args
 
@@ -197,8 +198,20 @@ RMS_NORM = Exercise(
             "mean_square",
         ),
         Mistake(
-            "eps is not the one that was given",
-            "Find every place where you wrote a small number by hand.",
+            "eps is 1e-6, whatever was given",
+            "A module is built with an eps. Does your forward use that one?",
+            "mean_square + self.eps",
+            "mean_square + 1e-6",
+        ),
+        Mistake(
+            "eps is 1e-5, whatever was given",
+            "A module is built with an eps. Does your forward use that one?",
+            "mean_square + self.eps",
+            "mean_square + 1e-5",
+        ),
+        Mistake(
+            "eps is 1e-8, whatever was given",
+            "A module is built with an eps. Does your forward use that one?",
             "mean_square + self.eps",
             "mean_square + 1e-8",
         ),
@@ -215,10 +228,22 @@ RMS_NORM = Exercise(
             "x32.var(dim=-1, keepdim=True, correction=0)",
         ),
         Mistake(
+            "it divides by the standard deviation, the one with n - 1",
+            "Is anything subtracted before the squares are taken? And by what is their sum divided?",
+            "x32.pow(2).mean(dim=-1, keepdim=True)",
+            "x32.var(dim=-1, keepdim=True)",
+        ),
+        Mistake(
             "the squares are added up, not averaged",
             "What is the root mean square of a vector of ones? And what does yours divide it by?",
             "x32.pow(2).mean(dim=-1, keepdim=True)",
             "x32.pow(2).sum(dim=-1, keepdim=True)",
+        ),
+        Mistake(
+            "it multiplies by the root mean square",
+            "A vector twice as long should come out as long as before. Does it?",
+            "torch.rsqrt(mean_square + self.eps)",
+            "torch.sqrt(mean_square + self.eps)",
         ),
         Mistake(
             "it divides by the mean square",
@@ -237,6 +262,12 @@ RMS_NORM = Exercise(
             "Each token is normalised by itself. Which axis of [B, T, D] do its own values lie on?",
             "x32.pow(2).mean(dim=-1, keepdim=True)",
             "x32.pow(2).mean(dim=-2, keepdim=True)",
+        ),
+        Mistake(
+            "the statistics are taken over the whole tensor",
+            "Each token is normalised by itself. How many root mean squares do B texts of T tokens have?",
+            "x32.pow(2).mean(dim=-1, keepdim=True)",
+            "x32.pow(2).mean()",
         ),
         Mistake(
             "the weight is missing",
@@ -310,10 +341,16 @@ ROPE_TABLE = Exercise(
             "torch.linspace(0, 1, head_dim // 2, device=positions.device)",
         ),
         Mistake(
-            "theta is not the one that was given",
+            "theta is 10,000, whatever was given",
             "Find the place where you wrote a number by hand. Qwen3's theta is not GPT-NeoX's.",
             "1.0 / theta**exponents",
             "1.0 / 10000.0**exponents",
+        ),
+        Mistake(
+            "theta is a million, whatever was given",
+            "Find the place where you wrote a number by hand. The function is told which theta to use.",
+            "1.0 / theta**exponents",
+            "1.0 / 1000000.0**exponents",
         ),
         Mistake(
             "the positions are counted from 0",
@@ -383,6 +420,12 @@ ROPE = Exercise(
             "Channel i and channel i + head_dim / 2 turn together, not channels 0 and 1.",
             "a, b = x.chunk(2, dim=-1)",
             "return x * cos + torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2) * sin",
+        ),
+        Mistake(
+            "pairs are taken for neighbours, and put back as halves",
+            "Which two channels form pair i? Take them apart and put them together in the same way.",
+            "a, b = x.chunk(2, dim=-1)",
+            "a, b = x[..., ::2], x[..., 1::2]",
         ),
         Mistake(
             "it turns the other way round",
@@ -493,6 +536,12 @@ MLP = Exercise(
             "F.silu(self.up_proj(x))",
         ),
         Mistake(
+            "up_proj is not used",
+            "Three matrices belong to this module. Which of them does your forward never touch?",
+            "F.silu(self.gate_proj(x)) * self.up_proj(x)",
+            "F.silu(self.gate_proj(x))",
+        ),
+        Mistake(
             "the gate is a sigmoid",
             "That is the GLU of 2016. SiLU is x times its sigmoid; which of the two does `hidden_act` name?",
             "F.silu(self.gate_proj(x))",
@@ -500,9 +549,15 @@ MLP = Exercise(
         ),
         Mistake(
             "the gate is a GELU",
-            "That is GEGLU, which Gemma uses. Which activation does `hidden_act` name?",
+            "That is GEGLU. Which activation does `hidden_act` name?",
             "F.silu(self.gate_proj(x))",
             "F.gelu(self.gate_proj(x))",
+        ),
+        Mistake(
+            "the gate is a GELU in its tanh form",
+            "That is GEGLU, as Gemma has it. Which activation does `hidden_act` name?",
+            "F.silu(self.gate_proj(x))",
+            'F.gelu(self.gate_proj(x), approximate="tanh")',
         ),
         Mistake(
             "the gate is a ReLU",
@@ -523,6 +578,7 @@ ATTENTION = Exercise(
     sizes=sizes,
     renamed=learners_name,
     parts={"q_norm": "qwen3.rms_norm", "k_norm": "qwen3.rms_norm"},
+    uses=["qwen3.rope"],
     cases=[
         Case("4 heads of 10, 2 for k and v", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
         Case("6 heads of 8, 2 for k and v", hidden_and_table(OTHER, 2, 8, start=3), {"config": OTHER}),
@@ -568,6 +624,18 @@ ATTENTION = Exercise(
             "t.repeat(1, self.group, 1, 1)",
         ),
         Mistake(
+            "keys are repeated in another order than values",
+            "Query heads 0 and 1 share key head 0 and value head 0. Compare how you repeat the two.",
+            "k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))",
+            "k, v = k.repeat(1, self.group, 1, 1), v.repeat_interleave(self.group, dim=1)",
+        ),
+        Mistake(
+            "values are repeated in another order than keys",
+            "Query heads 0 and 1 share key head 0 and value head 0. Compare how you repeat the two.",
+            "k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))",
+            "k, v = k.repeat_interleave(self.group, dim=1), v.repeat(1, self.group, 1, 1)",
+        ),
+        Mistake(
             "every query head uses the first key and value head",
             "How many different key heads are there? Print your repeated k for one token.",
             "t.repeat_interleave(self.group, dim=1)",
@@ -604,8 +672,22 @@ ATTENTION = Exercise(
         Mistake(
             "q and k are normalised with each other's norm",
             "Which weight belongs to the queries?",
+            "q, k = apply_rope(q, table), apply_rope(k, table)",
+            "q = self.k_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)\n"
+            "        k = self.q_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)\n"
+            "        q, k = apply_rope(q, table), apply_rope(k, table)",
+        ),
+        Mistake(
+            "q goes through k_norm, as k does",
+            "Two norms belong to this module in Qwen3. Which of them does your forward never call?",
             "q = self.q_norm(self.q_proj(x)",
             "q = self.k_norm(self.q_proj(x)",
+        ),
+        Mistake(
+            "k goes through q_norm, as q does",
+            "Two norms belong to this module in Qwen3. Which of them does your forward never call?",
+            "k = self.k_norm(self.k_proj(x)",
+            "k = self.q_norm(self.k_proj(x)",
         ),
         Mistake(
             "v is normalised too",
@@ -650,6 +732,18 @@ ATTENTION = Exercise(
             "(x.shape[-1] / q.shape[1]) ** -0.5",
         ),
         Mistake(
+            "the scores are scaled with D",
+            "How long are the two vectors whose dot product a score is?",
+            "self.head_dim**-0.5",
+            "x.shape[-1] ** -0.5",
+        ),
+        Mistake(
+            "the scores are multiplied by the root of head_dim",
+            "Long vectors have large dot products. Does your scale make up for that?",
+            "self.head_dim**-0.5",
+            "self.head_dim**0.5",
+        ),
+        Mistake(
             "the scores are divided by head_dim",
             "If q and k have entries of variance 1, what is the standard deviation of their dot product?",
             "self.head_dim**-0.5",
@@ -684,6 +778,19 @@ ATTENTION = Exercise(
             "What is exp(0)? And what would have to stand there for the weight to become 0?",
             'float("-inf")',
             "0.0",
+        ),
+        Mistake(
+            "hidden weights are set to 0 after the softmax",
+            "Print one row of the weights. What do they sum to?",
+            'scores = scores.masked_fill(future, float("-inf"))\n'
+            "        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)",
+            "weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype).masked_fill(future, 0.0)",
+        ),
+        Mistake(
+            "queries and keys have changed places in the product",
+            "Rows of the scores are queries, columns are keys. Which of the two stands on the left?",
+            "q @ k.transpose(-2, -1)",
+            "k @ q.transpose(-2, -1)",
         ),
         Mistake(
             "the softmax runs over the queries",
@@ -810,6 +917,19 @@ DECODER_LAYER = Exercise(
             "x = (y := self.input_layernorm(x)) + self.self_attn(y, table)",
         ),
         Mistake(
+            "the second residual carries the normalised x",
+            "What does the MLP get, and what does the sum get? They are not the same tensor.",
+            "return x + self.mlp(self.post_attention_layernorm(x))",
+            "return (y := self.post_attention_layernorm(x)) + self.mlp(y)",
+        ),
+        Mistake(
+            "the MLP comes before attention",
+            "Which of the two sublayers reads the other's result?",
+            "x = x + self.self_attn(self.input_layernorm(x), table)",
+            "x = x + self.mlp(self.post_attention_layernorm(x))\n"
+            "        return x + self.self_attn(self.input_layernorm(x), table)",
+        ),
+        Mistake(
             "attention and MLP both read the layer's input",
             "Some models do run the two side by side. Here one sees what the other wrote.",
             "x = x + self.self_attn(self.input_layernorm(x), table)",
@@ -840,6 +960,7 @@ MODEL = Exercise(
     sizes=sizes,
     renamed=learners_name,
     parts={"layers.*": "qwen3.decoder_layer", "norm": "qwen3.rms_norm"},
+    uses=["qwen3.rope_table"],
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
         Case("other sizes, another theta", lambda draw: [draw.tokens(53, 3, 8)], {"config": OTHER}),
@@ -904,10 +1025,16 @@ MODEL = Exercise(
             "torch.arange(ids.shape[1], device=ids.device).flip(0)",
         ),
         Mistake(
-            "theta is not the config's",
+            "theta is 10,000, whatever the config says",
             "Which field of the config holds RoPE's base? The setup cell has a function that finds it.",
             "rope_theta(self.config))",
-            "123456.0)",
+            "10000.0)",
+        ),
+        Mistake(
+            "theta is a million, whatever the config says",
+            "Which field of the config holds RoPE's base? The setup cell has a function that finds it.",
+            "rope_theta(self.config))",
+            "1000000.0)",
         ),
         Mistake(
             "the embeddings are scaled by the root of D",
@@ -955,6 +1082,12 @@ CAUSAL_LM = Exercise(
             "The model returns logits: what the head gives, untouched.",
             "self.lm_head(self.model(ids))",
             "self.lm_head(self.model(ids)).softmax(dim=-1)",
+        ),
+        Mistake(
+            "it returns the logarithms of probabilities",
+            "The model returns logits: what the head gives, untouched.",
+            "self.lm_head(self.model(ids))",
+            "self.lm_head(self.model(ids)).log_softmax(dim=-1)",
         ),
         Mistake(
             "the final norm is applied twice",
@@ -1030,6 +1163,12 @@ GENERATE = Exercise(
             "What should happen once the new token is one of end_tokens?",
             "token in end_tokens",
             "False",
+        ),
+        Mistake(
+            "an end token in the prompt ends it",
+            "In a chat the prompt is full of marks that end a turn. Where do you look for them?",
+            "token in end_tokens",
+            "any(t in end_tokens for t in [*ids[0].tolist(), token])",
         ),
         Mistake(
             "the end token is not given out",

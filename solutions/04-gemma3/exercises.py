@@ -351,6 +351,12 @@ RMS_NORM = Exercise(
             "(1 / (mean_square + self.eps))",
         ),
         Mistake(
+            "it divides by the standard deviation",
+            "Is anything subtracted before the squares are taken? And by what is their sum divided?",
+            "x32.pow(2).mean(dim=-1, keepdim=True)",
+            "x32.var(dim=-1, keepdim=True)",
+        ),
+        Mistake(
             "one mean is taken over everything",
             "Each token is normalised by itself. How many root mean squares has a [B, T, D] tensor?",
             "x32.pow(2).mean(dim=-1, keepdim=True)",
@@ -714,6 +720,14 @@ ATTENTION = Exercise(
             "self.k_proj(x).view(B, T, -1, self.head_dim)",
         ),
         Mistake(
+            "q and k are normalised with each other's norm",
+            "Which weight belongs to the queries?",
+            "q, k = apply_rope(q, table), apply_rope(k, table)",
+            "q = self.k_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)\n"
+            "        k = self.q_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)\n"
+            "        q, k = apply_rope(q, table), apply_rope(k, table)",
+        ),
+        Mistake(
             "neither q nor k is normalised",
             "What do q_norm and k_norm do in your forward?",
             "q, k = apply_rope(q, table), apply_rope(k, table)",
@@ -760,6 +774,24 @@ ATTENTION = Exercise(
             "k and v are shared by the same query heads. Compare how you repeat the one and the other.",
             "scores = (q @ k",
             "v = v[:, :: self.group].repeat(1, self.group, 1, 1)\n        scores = (q @ k",
+        ),
+        Mistake(
+            "the query heads are handed the wrong key heads",
+            "k and v are shared by the same query heads. Compare how you repeat the one and the other.",
+            "scores = (q @ k",
+            "k = k[:, :: self.group].repeat(1, self.group, 1, 1)\n        scores = (q @ k",
+        ),
+        Mistake(
+            "queries and keys have changed places in the product",
+            "Rows of the scores are queries, columns are keys. Which of the two stands on the left?",
+            "scores = (q @ k",
+            "q, k = k, q\n        scores = (q @ k",
+        ),
+        Mistake(
+            "the scores are capped",
+            "That is Gemma 2. What does the config say of attn_logit_softcapping?",
+            "scores = scores.masked_fill(",
+            "scores = 50 * torch.tanh(scores / 50)\n        scores = scores.masked_fill(",
         ),
         Mistake(
             "v is cut into heads without a transpose",
@@ -954,6 +986,7 @@ MODEL = Exercise(
         "layers.*": "gemma3.decoder_layer",
         "norm": "gemma3.rms_norm",
     },
+    uses=["gemma3.rope", "gemma3.mask"],
     cases=[
         Case("sliding, sliding, full", tokens(2), {"config": SMALL}),
         Case("7 layers, and no list of their kinds", tokens(2), {"config": ONE_HEAD}),
@@ -995,6 +1028,18 @@ MODEL = Exercise(
             "Two things depend on the kind of a layer. Which of them do you choose by it?",
             "tables[kind], masks[kind]",
             'tables[kind], masks["sliding_attention"]',
+        ),
+        Mistake(
+            "sliding layers see one token too many",
+            "`visible` takes the length of the window, and the config gives it. What do you hand over?",
+            '"sliding_attention": self.config.sliding_window}',
+            '"sliding_attention": self.config.sliding_window + 1}',
+        ),
+        Mistake(
+            "sliding layers see one token too few",
+            "`visible` takes the length of the window, and the config gives it. What do you hand over?",
+            '"sliding_attention": self.config.sliding_window}',
+            '"sliding_attention": self.config.sliding_window - 1}',
         ),
         Mistake(
             "sliding and full layers have changed places",
@@ -1098,6 +1143,18 @@ CAUSAL_LM = Exercise(
             "Is there a scale between the last norm and the head?",
             "self.lm_head(self.model(ids))",
             "self.lm_head(self.model(ids)) * self.config.hidden_size**-0.5",
+        ),
+        Mistake(
+            "it returns probabilities",
+            "The model returns logits: what the head gives, untouched.",
+            "self.lm_head(self.model(ids))",
+            "self.lm_head(self.model(ids)).softmax(dim=-1)",
+        ),
+        Mistake(
+            "it returns the logarithms of probabilities",
+            "The model returns logits: what the head gives, untouched.",
+            "self.lm_head(self.model(ids))",
+            "self.lm_head(self.model(ids)).log_softmax(dim=-1)",
         ),
         Mistake(
             "the logits are capped",
