@@ -499,7 +499,7 @@ def test_a_cache_that_is_never_trimmed_is_rejected_by_its_memory_alone(wrong: An
     exercise = SOLVED.exercises["sliding_window.rolling_cache"]
     verdict = SOLVED.verdict_on(wrong, exercise)
     bad = [case.name for case in verdict.cases if not case.right]
-    assert "whether it holds memory for more than 4 tokens (1: yes)" in bad
+    assert "for how many tokens more than 4 it holds memory" in bad
     if wrong is not KeepsAView:  # a view of the check's own tensors, which it empties, is found out twice
         assert len(bad) == 1
         assert "everything is kept, and only the last W are given back" in told(exercise.name, wrong)
@@ -535,6 +535,73 @@ class RightForDecodeOnly(CatAndTrim):
 
 def test_a_ring_that_is_right_for_single_tokens_does_not_pass() -> None:
     assert not SOLVED.verdict_on(RightForDecodeOnly, SOLVED.exercises["sliding_window.rolling_cache"]).right
+
+
+class TwiceTheRoom(CatAndTrim):
+    """Right, and twice as large as it need be."""
+
+    def __init__(self, batch: int, heads: int, window: int, head_dim: int, dtype: Any = None, device: Any = None):
+        self.room = torch.zeros(2, batch, heads, window + 1, head_dim, dtype=dtype)
+        super().__init__(batch, heads, window, head_dim)
+
+
+def test_a_cache_that_is_too_large_is_not_said_to_keep_everything() -> None:
+    said = told("sliding_window.rolling_cache", TwiceTheRoom)
+    assert "8 of 9 cases right" in said and "everything is kept" not in said
+
+
+def with_a_change(exercise: str, find: str, replace: str) -> Any:
+    """The solutions, with a change in one of them."""
+    source = LESSON.source_of(exercise)
+    assert source.count(find) == 1
+    return LESSON.namespace((exercise, source.replace(find, replace)))
+
+
+def test_a_wrong_mask_is_found_behind_a_wrong_attention_and_a_wrong_model() -> None:
+    changed = with_a_change("sliding_window.mask", "distance < window", "distance <= window")
+    said = told("sliding_window.attention", changed["CachedAttention"])
+    assert "Besides, `sliding_window.mask` does not pass its own check" in said
+    said = told("sliding_window.model", changed["CachedModel"])
+    assert "Mend `sliding_window.mask` and `sliding_window.attention` first" in said
+
+
+def test_a_wrong_ring_is_found_behind_a_wrong_model() -> None:
+    find = "max(0, start - window + 1)"
+    changed = with_a_change("sliding_window.rolling_cache", find, "min(start, max(0, start - window + 2))")
+    said = told("sliding_window.model", changed["CachedModel"])
+    assert "Your `RollingCache` does not pass its own check" in said
+
+
+def test_attention_must_take_what_append_gives_back() -> None:
+    """What lies in a ring after a chunk is neither in order nor all that the chunk sees."""
+    taken = "k, v = cache.append(k, v)"
+    read = (
+        "cache.append(k, v); n = min(cache.length, cache.keys.shape[2]);"
+        " k, v = cache.keys[:, :, :n], cache.values[:, :, :n]"
+    )
+    changed = with_a_change("sliding_window.attention", taken, read)
+    exercise = SOLVED.exercises["sliding_window.attention"]
+    assert not SOLVED.verdict_on(changed["CachedAttention"], exercise).right
+
+
+@pytest.mark.parametrize(
+    ("find", "replace"),
+    [
+        ("argmax(dim=-1, keepdim=True)", "topk(2, dim=-1).indices[:, 1:]"),
+        ("model(next_id, cache)", "model(ids[:, -1:], cache)"),
+    ],
+)
+def test_another_wrong_text_is_not_called_a_known_mistake(find: str, replace: str) -> None:
+    changed = with_a_change("sliding_window.generate", find, replace)
+    said = told("sliding_window.generate", changed["generate_rolling"])
+    assert "cases right" in said and "comes out when" not in said
+
+
+def test_a_head_of_another_width_is_not_taken_for_keys_alone() -> None:
+    width = "(config.hidden_size // config.num_attention_heads)"
+    changed = with_a_change("sliding_window.bytes", "config.head_dim", width)
+    said = told("sliding_window.bytes", changed["cache_bytes"])
+    assert "the width is divided among the heads" in said and "only the keys" not in said
 
 
 def test_a_stub_is_called_not_written() -> None:
@@ -666,6 +733,20 @@ def test_gemma_270m_across_its_window_is_the_reference(gemma: Any) -> None:
     cache, everything = model.new_cache(1, 2048), checkpoint.config.replace(sliding_window=2048)
     assert held(cache) == SOLVED.solutions["cache_bytes"](checkpoint.config, 2048, 1, 4)
     assert held(cache) * 2.6 < SOLVED.solutions["cache_bytes"](everything, 2048, 1, 4)
+
+
+@pytest.mark.slow
+def test_a_continuation_of_gemma_270m_that_crosses_its_window_is_what_transformers_writes(gemma: Any) -> None:
+    checkpoint, model, theirs = gemma
+    ids = torch.tensor([list(entry("gemma-3-270m").goldens[-1].prompt_ids or ())[:500]])
+    written = list(SOLVED.solutions["generate_rolling"](model, ids, 40))
+    assert ids.shape[1] < checkpoint.config.sliding_window < ids.shape[1] + len(written)
+    assert written == written_by_transformers(theirs, ids, 40)
+    text = checkpoint.tokenizer.decode(written)  # the lesson shows it, in two pieces
+    (cell,) = (cell.source for cell in LESSON.cells() if "by_transformers = (" in cell.source)
+    namespace: dict[str, str] = {}
+    exec(cell[: cell.index("if gemma_model")], namespace)
+    assert namespace["by_transformers"] == text
 
 
 @pytest.mark.slow

@@ -313,6 +313,12 @@ CACHE = Exercise(
             "return self.keys[:, :, end - k.shape[2] : end], self.values[:, :, end - k.shape[2] : end]",
         ),
         Mistake(
+            "what was given is given back",
+            "A new query looks at every token so far. And to whom do the tensors belong that came in?",
+            "return self.keys[:, :, :end], self.values[:, :, :end]",
+            "return k, v",
+        ),
+        Mistake(
             "the new tokens are not among those given back",
             "A token sees itself. Is it in what comes back?",
             "return self.keys[:, :, :end], self.values[:, :, :end]",
@@ -353,6 +359,12 @@ CACHE = Exercise(
             "A prompt comes in one append. How long is the cache then?",
             "self.length = end",
             "self.length += 1",
+        ),
+        Mistake(
+            "the length counts the calls of append, and only so many tokens are given back",
+            "A prompt comes in one append. How long is the cache then?",
+            "        self.length = end\n        return self.keys[:, :, :end], self.values[:, :, :end]",
+            "        self.length += 1\n        return self.keys[:, :, : self.length], self.values[:, :, : self.length]",
         ),
         Mistake(
             "the length grows twice at every append",
@@ -476,6 +488,14 @@ CACHE = Exercise(
             "        self.values = torch.cat([self.values[:, :, : self.length], v, self.values[:, :, end:]], dim=2)",
         ),
         Mistake(
+            "the first tensors that come are kept themselves, not their numbers",
+            "Whoever gave them may write into them. The room was taken in __init__; what belongs there is a copy.",
+            "        self.keys[:, :, self.length : end] = k\n        self.values[:, :, self.length : end] = v\n        self.length = end\n",
+            "        self.given = (k, v) if not self.length else tuple(\n"
+            "            torch.cat([old[:, :, : self.length], new], dim=2) for old, new in zip(self.given, (k, v)))\n"
+            "        self.length = end\n        return self.given\n",
+        ),
+        Mistake(
             "the cache grows with every append, whatever its capacity is",
             "Appending with cat is right in its contents, copies all of them every time, and never refuses. The room"
             " was taken in __init__.",
@@ -524,11 +544,14 @@ def attend_in_chunks(module: Any, x: Tensor, chunks: list[int], look: str = "res
                 )  # not all need come at once
                 if list(given.shape) != [*wanted[:2], tokens, wanted[3]]:
                     raise ValueError(f"append was given {name} of shape {list(given.shape)}; {wanted} belongs there")
-            self.keys = torch.cat([self.keys, k], dim=2) if self.length else k
-            self.values = torch.cat([self.values, v], dim=2) if self.length else v
-            self.length = self.keys.shape[2]
             self.appended += k.shape[2]
-            return self.keys, self.values
+            both = torch.stack([k, v])
+            if self.length:
+                both = torch.cat([torch.stack([self.keys, self.values])[:, :, :, : self.length], both], dim=3)
+            self.length = both.shape[3]
+            # As in a KVCache there is room for more, and what is given back is less.
+            self.keys, self.values = torch.cat([both, torch.zeros_like(both)], dim=3)
+            return both[0], both[1]
 
     if not chunks:
         return module(x)
@@ -621,6 +644,12 @@ ATTENTION = Exercise(
             "append gives something back. What happens to it in your code?",
             "k, v = cache.append(k, v)",
             "cache.append(k, v)",
+        ),
+        Mistake(
+            "the cache's whole memory is attended to, filled or not",
+            "append gives back the tokens so far. What lies behind them in the memory?",
+            "k, v = cache.append(k, v)",
+            "cache.append(k, v); k, v = cache.keys, cache.values",
         ),
         Mistake(
             "the cache is not used at all",
@@ -724,6 +753,9 @@ def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "lo
             self.values = torch.cat([self.values, v], dim=2) if self.length else v
             self.length = self.keys.shape[2]
             return self.keys, self.values
+
+        def reset(self) -> None:
+            self.length = 0
 
     def run(ids: Tensor, cache: Any, chunks: list[int]) -> Tensor:
         return torch.cat([module(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
@@ -1319,11 +1351,14 @@ def group_in_chunks(function: Any, q: Tensor, kv: Tensor, chunks: list[int], loo
             self.length, self.stored = 0, 0
 
         def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            self.keys = torch.cat([self.keys, k], dim=2) if self.length else k
-            self.values = torch.cat([self.values, v], dim=2) if self.length else v
-            self.length = self.keys.shape[2]
             self.stored += k.numel() + v.numel()
-            return self.keys, self.values
+            both = torch.stack([k, v])
+            if self.length:
+                both = torch.cat([torch.stack([self.keys, self.values])[:, :, :, : self.length], both], dim=3)
+            self.length = both.shape[3]
+            # As in a KVCache there is room for more, and what is given back is less.
+            self.keys, self.values = torch.cat([both, torch.zeros_like(both)], dim=3)
+            return both[0], both[1]
 
     memory, start, seen = Memory(), 0, []
     for size in chunks:

@@ -497,6 +497,12 @@ COMPRESS = Exercise(
             "RMSNorm(config.kv_lora_rank, 1e-5)",
         ),
         Mistake(
+            "the latent's norm is torch's own, with torch's eps",
+            "nn.RMSNorm takes another eps where it is given none. Which class does the docstring name?",
+            "RMSNorm(config.kv_lora_rank)",
+            "nn.RMSNorm(config.kv_lora_rank)",
+        ),
+        Mistake(
             "the latent is not normed",
             "Two parts belong to this class. Which of them does your compress never call?",
             "return self.kv_a_layernorm(latent), key",
@@ -594,6 +600,12 @@ ROPE = Exercise(
             "[a * cos + b * sin, b * cos - a * sin]",
         ),
         Mistake(
+            "the two numbers of each pair have changed places",
+            "Which of the two neighbours is the first of a pair, the even channel or the odd one?",
+            "a, b = x[..., 0::2], x[..., 1::2]",
+            "a, b = x[..., 1::2], x[..., 0::2]",
+        ),
+        Mistake(
             "no sign changes",
             "A rotation keeps the length of a vector. Does yours? There is one minus in the formula.",
             "a * cos - b * sin",
@@ -636,7 +648,8 @@ ROPE = Exercise(
 
 def scale_case(name: str, **changes: Any) -> Case:
     """A case of the scale: a config of V3's widths with some fields changed; None takes a field out."""
-    config = {k: v for k, v in (SMALL | changes).items() if v is not None or k == "rope_scaling"}
+    # Nor may the width of a head in other models, hidden_size / heads, be any of the widths here.
+    config = {k: v for k, v in (SMALL | {"hidden_size": 33} | changes).items() if v is not None or k == "rope_scaling"}
     return Case(name, lambda draw: [Config(config)])
 
 
@@ -698,6 +711,18 @@ SCALE = Exercise(
             "The scale is the same in every form of attention. It was trained with the keys of the heads.",
             "(config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5",
             "(config.kv_lora_rank + config.qk_rope_head_dim) ** -0.5",
+        ),
+        Mistake(
+            "the width is divided among the heads",
+            "In most models that is a head's length. Here the config has fields for it.",
+            "(config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5",
+            "(config.hidden_size / config.num_attention_heads) ** -0.5",
+        ),
+        Mistake(
+            "no root is taken",
+            "By what are scores divided: by a key's length, or by its root?",
+            "(config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5",
+            "1 / (config.qk_nope_head_dim + config.qk_rope_head_dim)",
         ),
         Mistake(
             "YaRN's factor is missing",
@@ -1298,6 +1323,12 @@ ABSORBED = Exercise(
             "        per_head = torch.cat([w.unflatten(0, (self.heads, -1)) for w in self.kv_b_proj.weight.split(kinds)], dim=1)",
         ),
         Mistake(
+            "the weight is cut by channel first and then by head",
+            "kv_b_proj's rows are all of head 0's, then all of head 1's. Which of the two new axes must come first?",
+            "per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))",
+            "per_head = self.kv_b_proj.weight.unflatten(0, (-1, self.heads)).transpose(0, 1)",
+        ),
+        Mistake(
             "every head uses the matrices of head 0",
             "Each head carries its queries with its own rows of the weight.",
             "per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))",
@@ -1594,6 +1625,12 @@ GENERATE = Exercise(
             "What should happen once the new token is one of end_tokens?",
             "token in end_tokens",
             "False",
+        ),
+        Mistake(
+            "one token too few is generated",
+            "Count the tokens for max_new_tokens = 1.",
+            "in range(max_new_tokens)",
+            "in range(max_new_tokens - 1)",
         ),
         Mistake(
             "only the first end token ends it",

@@ -176,6 +176,18 @@ MASK = Exercise(
             "seen = distance >= -keys",
         ),
         Mistake(
+            "the window lets the future in",
+            "A window says how far back a token sees. What keeps it from seeing ahead, once there is a window?",
+            "seen = seen & (distance < window)",
+            "seen = distance < window",
+        ),
+        Mistake(
+            "it is enough if one of the two conditions holds",
+            "Not later, and not too far back: must both hold, or one of them?",
+            "seen = seen & (distance < window)",
+            "seen = seen | (distance < window)",
+        ),
+        Mistake(
             "no token sees itself",
             "A token's distance to itself is 0. May it see itself?",
             "seen = distance >= 0",
@@ -278,6 +290,18 @@ REACH = Exercise(
             "earlier = length",
         ),
         Mistake(
+            "a full layer's reach counts the token itself",
+            "How many tokens come *before* the last of a text?",
+            "        return earlier\n",
+            "        return length\n",
+        ),
+        Mistake(
+            "the token itself is taken off once, and not in every layer",
+            "Two layers with a window of 4: how many earlier tokens does the first see, and how many more the second?",
+            "len(layer_types(config)) * (config.sliding_window - 1)",
+            "len(layer_types(config)) * config.sliding_window - 1",
+        ),
+        Mistake(
             "the windows are multiplied, not added",
             "A second layer on top: does it reach twice as far, or W times as far?",
             "len(layer_types(config)) * (config.sliding_window - 1)",
@@ -331,7 +355,8 @@ def use_ring(made: Any, kv: Tensor, window: int, chunks: list[int], look: str) -
         start += size
         lengths.append(int(cache.length))
         bytes_held = sum(memory(cache, {}).values())
-        held.append(int(bytes_held - 64 * window - 1024 > window * a_token))  # a few numbers more are no token
+        too_many = bytes_held - window * a_token - 64 * window - 1024  # a few numbers more are no token
+        held.append(max(0, -(-too_many // a_token)))
     return {"contents": lambda: torch.cat(contents, dim=2), "lengths": lambda: lengths, "held": lambda: held}[look]()
 
 
@@ -383,14 +408,14 @@ ROLLING_CACHE = Exercise(
     differentiable=False,
     points=8,
     cases=[
-        ring_case("a prompt of 3, then 5 tokens, a window of 4", 4, [3, 1, 1, 1, 1, 1], "contents"),
-        ring_case("a prompt longer than the window, then 4 tokens", 4, [7, 1, 1, 1, 1], "contents"),
-        ring_case("chunks longer and shorter than the window", 5, [2, 8, 3, 1, 7, 2], "contents"),
+        ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1], "contents"),
+        ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1], "contents"),
+        ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1], "contents"),
         ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1], "contents"),
         ring_case("a window of 1", 1, [2, 1, 1, 3], "contents"),
         ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], "lengths"),
         ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3], "contents"),
-        ring_case("whether it holds memory for more than 4 tokens (1: yes)", 4, [19, 1, 1, 7], "held"),
+        ring_case("for how many tokens more than 4 it holds memory", 4, [11, 1, 1, 5], "held"),
         ring_case("bfloat16", 4, [3, 5, 1, 1], "contents", torch.bfloat16),
     ],
     mistakes=[
@@ -400,6 +425,20 @@ ROLLING_CACHE = Exercise(
             " than there are places?",
             "        return keys, values",
             "        return keys[:, :, -window:], values[:, :, -window:]",
+        ),
+        Mistake(
+            "the new tokens are written, and the ring is given back as it lies",
+            "Two things go missing: the order of the tokens once the ring has wrapped, and what a chunk has overwritten."
+            " Which old tokens does the first new one see, and where do they lie?",
+            BODY,
+            WRITE + "        keys, values = (t[:, :, : min(end, window)] for t in (self.keys, self.values))\n",
+        ),
+        Mistake(
+            "all places of the ring are given back before the new tokens",
+            "At the beginning some of them are empty, later one holds a token that nobody sees. Which do the new ones see?",
+            "        keys = torch.cat([self.keys[:, :, old], k], dim=2)  # [batch, heads, len(old) + T, head_dim]\n"
+            "        values = torch.cat([self.values[:, :, old], v], dim=2)\n",
+            "        keys = torch.cat([self.keys, k], dim=2)\n        values = torch.cat([self.values, v], dim=2)\n",
         ),
         Mistake(
             "a chunk of several tokens sees only itself",
@@ -483,6 +522,25 @@ ROLLING_CACHE = Exercise(
             "        self.keys[:, :, new] = k[:, :, :window]\n        self.values[:, :, new] = v[:, :, :window]",
         ),
         Mistake(
+            "of a chunk longer than the window the first tokens are written, and the others are not",
+            "Which of ten new tokens will the next one still see?",
+            WRITE,
+            "        new = torch.arange(start, min(end, start + window)) % window\n"
+            "        self.keys[:, :, new] = k[:, :, :window]\n        self.values[:, :, new] = v[:, :, :window]\n",
+        ),
+        Mistake(
+            "the new tokens are written one place too far",
+            "Token p lies in place p mod W. Into which place does the first of all tokens go?",
+            "torch.arange(max(start, end - window), end) % window",
+            "torch.arange(max(start, end - window) + 1, end + 1) % window",
+        ),
+        Mistake(
+            "the ring is read as if it had one place less",
+            "By which number do you divide where you write, and by which where you read?",
+            "torch.arange(max(0, start - window + 1), start) % window",
+            "torch.arange(max(0, start - window + 1), start) % max(1, window - 1)",
+        ),
+        Mistake(
             "once the ring is full nothing is written any more",
             "Which token has to make room for the new one?",
             WRITE,
@@ -526,7 +584,35 @@ ROLLING_CACHE = Exercise(
             BODY,
             "        both = torch.stack([k, v])\n"
             "        self.all = torch.cat([self.all, both], dim=3) if start else both\n"
-            "        keys, values = self.all[:, :, :, max(0, start - window + 1) :]\n",
+            "        keys, values = self.all[:, :, :, max(0, start - window + 1) :]\n"
+            "        self.keys = self.values = torch.zeros(1, 1, window, 1)\n",
+        ),
+        Mistake(
+            "there is room for twice the window",
+            "The result is right. How many old tokens are still seen when a new one comes, and how many are kept?",
+            "        self.keys = torch.zeros(batch, heads, window, head_dim, dtype=dtype, device=device)\n"
+            "        self.values = torch.zeros_like(self.keys)\n",
+            "        room = torch.zeros(2, batch, heads, 2 * window, head_dim, dtype=dtype, device=device)\n"
+            "        self.keys, self.values = room[:, :, :, :window]\n",
+        ),
+        Mistake(
+            "everything is kept and given back, and nothing is let go of",
+            "A mask can hide what lies behind the window. Who lets go of it? How much memory does the cache take after a"
+            " thousand tokens?",
+            BODY,
+            "        both = torch.stack([k, v])\n"
+            "        self.all = torch.cat([self.all, both], dim=3) if start else both\n"
+            "        keys, values = self.all\n"
+            "        self.keys = self.values = torch.zeros(1, 1, window, 1)\n",
+        ),
+        Mistake(
+            "with a window of 1 nothing is let go of",
+            "A slice that begins at `-(W - 1)`: what does it begin at for W = 1, and what does it give then?",
+            BODY,
+            "        both = torch.stack([k, v])\n"
+            "        keys, values = both = torch.cat([self.both, both], dim=3) if start else both\n"
+            "        self.both = both[:, :, :, -(window - 1) :].clone()\n"
+            "        self.keys = self.values = torch.zeros(1, 1, window, 1)\n",
         ),
         Mistake(
             "a view of the last W keeps the whole prompt alive",
@@ -570,6 +656,21 @@ ROLLING_CACHE = Exercise(
             RESET.replace("self.length = 0", "self.keys.zero_(), self.values.zero_()"),
         ),
         Mistake(
+            "a reset forgets nothing",
+            "How many tokens does the new text have at its start, and how many does your cache say?",
+            RESET,
+            RESET.replace("self.length = 0", "pass"),
+        ),
+        Mistake(
+            "a reset sets the length back, and not the place where the next token goes",
+            "This happened in LLMs-from-scratch (#925). Where does the first token of the second text go, and where do you"
+            " look for it afterwards?",
+            BODY + "        self.length = end\n",
+            "        self.place = place = getattr(self, 'place', 0)\n"
+            + BODY.replace("end) % window  #", "end) - start + place  #").replace("[:, :, new]", "[:, :, new % window]")
+            + "        self.place = place + k.shape[2]\n        self.length = end\n",
+        ),
+        Mistake(
             "a reset sets the pointer back to the first place, and the length stays",
             "A new text begins at position 0. Who knows that?",
             RESET,
@@ -593,19 +694,24 @@ def attend_in_chunks(
 
     class Memory:
         def __init__(self) -> None:
-            self.keys = self.values = torch.zeros(0)
+            self.keys = self.values = self.given = torch.zeros(0)
             self.length = self.stored = 0
 
         def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             old = self.length if kept is None else min(self.length, kept)
             self.stored += k.numel() + v.numel()
+            both = torch.stack([k, v])
             if self.length:
-                first = self.keys.shape[2] - old
-                k = torch.cat([self.keys[:, :, first:], k], dim=2)
-                v = torch.cat([self.values[:, :, first:], v], dim=2)
-            self.keys, self.values = k.clone(), v.clone()
+                both = torch.cat([self.given[:, :, :, self.given.shape[3] - old :], both], dim=3)
+            self.given = both.clone()
             self.length += size
-            return k, v
+            # What lies in the memory is laid out as in the caches that the lesson has: with room, or in a ring.
+            places = sum(chunks) if kept is None else kept + 1
+            laid = both.new_zeros(*both.shape[:3], places, both.shape[4])
+            for p in range(max(0, self.length - min(places, both.shape[3])), self.length):
+                laid[:, :, :, p % places] = both[:, :, :, p - self.length]
+            self.keys, self.values = laid
+            return both[0], both[1]
 
     if not chunks:
         return module(x, table, window)
@@ -637,7 +743,7 @@ def attention_case(
     window = config["sliding_window"] if kind == SLIDING else None
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        length = sum(chunks) or draw.size("T", 9, 8)
+        length = sum(chunks) or draw.size("T", 8, 9)
         first = draw.size("first position", 5, 11)
         positions = torch.arange(first, first + length)
         cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
@@ -655,6 +761,7 @@ ATTENTION = Exercise(
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=config["layer_types"].index(SLIDING)),
     call=call_attention,
     drive=attend_in_chunks,
+    uses=["sliding_window.mask"],
     differentiable=False,
     points=6,
     axes="B T D",
@@ -663,10 +770,10 @@ ATTENTION = Exercise(
     cases=[
         attention_case("a window, without a cache", SMALL, SLIDING, [], True),
         attention_case("no window, without a cache", SMALL, FULL, [], True),
-        attention_case("a ring: a prompt of 6, then one by one, a window of 4", SMALL, SLIDING, [6, 1, 1, 1], True),
-        attention_case("a ring: chunks of 2, 7, 3 and 4, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3, 4], True),
+        attention_case("a ring: a prompt of 5, then one by one, a window of 4", SMALL, SLIDING, [5, 1, 1, 1], True),
+        attention_case("a ring: chunks of 2, 7 and 3, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3], True),
         attention_case("a cache that keeps everything, and a window", ALL_SLIDING, SLIDING, [5, 1, 3, 1], False),
-        attention_case("a cache that keeps everything, and no window", SMALL, FULL, [3, 4, 1, 1], False),
+        attention_case("a cache that keeps everything, and no window", SMALL, FULL, [3, 3, 1], False),
         attention_case("how many numbers the cache was handed", SMALL, SLIDING, [5, 1, 2], True, "stored"),
         attention_case("bfloat16", SMALL, SLIDING, [6, 1, 3, 1], True, dtype=torch.bfloat16),
     ],
@@ -745,6 +852,12 @@ ATTENTION = Exercise(
             APPEND
             + "            old = k.shape[2] - T\n"
             + "            k = torch.cat([apply_rope(k[:, :, :old], table[:, -1:]), k[:, :, old:]], dim=2)\n",
+        ),
+        Mistake(
+            "keys that have been rotated are rotated again when they are stored",
+            "How often does a key meet `table` on its way through your forward?",
+            "k, v = cache.append(k, v)",
+            "k, v = cache.append(apply_rope(k, table), v)",
         ),
         Mistake(
             "keys are stored before they are rotated",
@@ -941,6 +1054,7 @@ MODEL = Exercise(
     reference=lambda config: Gemma3TextModel(reference_config(config)),
     call=call_model,
     drive=read_in_chunks,
+    uses=["sliding_window.mask", "sliding_window.rolling_cache", "sliding_window.attention"],
     differentiable=False,
     points=8,
     axes="B T D",
@@ -950,9 +1064,9 @@ MODEL = Exercise(
         Case("without a cache", lambda draw: [draw.tokens(47, 2, draw.size("T", 11, 9))], {"config": SMALL}),
         model_case("two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], "two texts"),
         model_case("a prompt of 7, then one by one", SMALL, 2, [7, 1, 1, 1]),
-        model_case("7 layers, chunks of 2, 5, 3 and 1", SEVEN_LAYERS, 3, [2, 5, 3, 1]),
+        model_case("7 layers, chunks of 2, 4, 3 and 1", SEVEN_LAYERS, 2, [2, 4, 3, 1]),
         model_case("a full layer first, one by one from the start", FULL_FIRST, 2, [1] * 9),
-        model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 4, 1], "more room"),
+        model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], "more room"),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
         model_case("another text after a reset", SMALL, 2, [6, 1, 2], "after a reset"),
         model_case(
@@ -991,10 +1105,22 @@ MODEL = Exercise(
             "start = cache[0].length + 1 if cache and cache[0].length else 0",
         ),
         Mistake(
+            "the positions are one too low once there is a cache",
+            "The first token stands at position 0. Where does the one stand that comes after 7?",
+            "start = cache[0].length if cache else 0",
+            "start = max(0, cache[0].length - 1) if cache else 0",
+        ),
+        Mistake(
             "the positions are read off after the first layer has appended",
             "A layer's cache grows while the layer runs. When do you have to ask for its length?",
             "start = cache[0].length if cache else 0",
             "start = cache[0].length + ids.shape[1] if cache and cache[0].length else 0",
+        ),
+        Mistake(
+            "each layer reads the positions off anew, after the first has appended",
+            "A layer's cache grows while the layer runs. When do you have to ask for its length, and how often?",
+            HANDED,
+            HANDED.replace("tables[kind]", "rotations(positions + (cache[0].length - start if cache else 0), kind)"),
         ),
         Mistake(
             "all tokens of a chunk get the same position",
@@ -1032,6 +1158,12 @@ MODEL = Exercise(
             "A full layer sees everything. What do you hand on to it?",
             HANDED,
             HANDED.replace("windows[kind]", "self.config.sliding_window"),
+        ),
+        Mistake(
+            "every sixth layer is full whatever the config says",
+            "A config may have a list of its layers' kinds.",
+            "enumerate(layer_types(self.config))",
+            "enumerate(layer_types(Config({'num_hidden_layers': len(self.layers)})))",
         ),
         Mistake(
             "windows are forgotten once there is a cache",
@@ -1091,6 +1223,12 @@ MODEL = Exercise(
             "(RollingCache, window - 1)",
         ),
         Mistake(
+            "the rings are one place too long",
+            "The window counts the token itself. When token W comes, may anybody still see token 0?",
+            "(RollingCache, window)",
+            "(RollingCache, window + 1)",
+        ),
+        Mistake(
             "the cache is kept in the model from the first text on",
             "Two texts may be written in turns. Is something kept in the model that belongs to one of them?",
             "        return caches\n",
@@ -1124,16 +1262,24 @@ MODEL = Exercise(
 def watch_generation(
     generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str
 ) -> list[int]:
-    """The tokens written with a toy model that has a cache; or the sizes of the pieces that it was given."""
+    """The tokens written with a toy model that has a cache; or what else `look` asks for.
+
+    "pieces": the sizes of the pieces that it was given; "room": for how many texts and tokens it made caches;
+    "after": how often it was called after the end token had come out.
+    """
 
     class Watched(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.toy, self.config, self.given, self.rooms = toy, toy.config, [], []
+            self.ended, self.after = False, 0
 
         def new_cache(self, batch: int, capacity: int) -> Any:
             class Text:
                 def __init__(self) -> None:
+                    self.reset()
+
+                def reset(self) -> None:
                     self.ids = ids[:, :0]
 
                 @property
@@ -1145,14 +1291,20 @@ def watch_generation(
 
         def forward(self, new: Tensor, cache: Any = None) -> Tensor:
             self.given.append(new.shape[1])
+            if self.ended:
+                self.after += 1
             if cache is None:
-                return self.toy(new)
-            cache[0].ids = torch.cat([cache[0].ids, new], dim=1)
-            return self.toy(cache[0].ids)[:, -new.shape[1] :]
+                logits = self.toy(new)
+            else:
+                cache[0].ids = torch.cat([cache[0].ids, new], dim=1)
+                logits = self.toy(cache[0].ids)[:, -new.shape[1] :]
+            reads_prompt = cache is not None and cache[0].length < ids.shape[1]
+            self.ended = self.ended or (not reads_prompt and int(logits[0, -1].argmax()) == end)
+            return logits
 
     model = Watched().eval()
     written = [int(token) for token in generate(model, ids, new_tokens, end, chunk)]
-    return {"tokens": written, "pieces": model.given, "room": model.rooms}[look]
+    return {"tokens": written, "pieces": model.given, "room": model.rooms, "after": [model.after]}[look]
 
 
 def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str) -> Any:
@@ -1162,6 +1314,8 @@ def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: in
     pieces = [*[chunk] * (length // chunk), *([length % chunk] if length % chunk else [])]
     if look == "room":
         return [1, length + new_tokens - 1]
+    if look == "after":
+        return [0]
     return written if look == "tokens" else pieces + [1] * (len(written) - 1)
 
 
@@ -1170,7 +1324,7 @@ def generation_case(name: str, prompt: int, new_tokens: int, chunk: int, look: s
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         while True:
-            toy = random_toy_lm(61, 64, draw.generator)
+            toy = random_toy_lm(61, 256, draw.generator)
             ids = draw.tokens(61, 1, prompt)
             written = reference_generate(toy, ids, new_tokens).tolist()
             end = written[new_tokens // 2]
@@ -1191,9 +1345,10 @@ GENERATE = Exercise(
         generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4, "tokens"),
         generation_case("stops at the end token", 6, 9, 4, "tokens", stops=True),
         generation_case("the pieces that the model is given", 11, 5, 4, "pieces"),
-        generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, "pieces", stops=True),
+        generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, "pieces"),
         generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, "pieces"),
         generation_case("for how many texts and tokens a cache is made", 7, 6, 3, "room"),
+        generation_case("how often the model is called after the end token", 8, 6, 4, "after", stops=True),
     ],
     mistakes=[
         Mistake(
@@ -1227,6 +1382,12 @@ GENERATE = Exercise(
             "        cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)\n        logits = model(piece, cache)\n",
         ),
         Mistake(
+            "the cache is reset before every chunk",
+            "A chunk has to see those before it. What is left of them after a reset?",
+            "        logits = model(piece, cache)  # [1, chunk or less, vocab_size]\n",
+            "        for layer in cache: layer.reset()\n        logits = model(piece, cache)\n",
+        ),
+        Mistake(
             "the prompt's last token is read twice",
             "After the prompt its last token's logits are there. Is it read again?",
             "    for step in range(max_new_tokens):\n",
@@ -1237,6 +1398,12 @@ GENERATE = Exercise(
             "The cache knows the text already. What is new to it?",
             "        logits = model(next_id, cache)  # [1, 1, vocab_size]\n",
             "        ids = torch.cat([ids, next_id], dim=1)\n        logits = model(ids)\n",
+        ),
+        Mistake(
+            "the whole text is read at every step, and added to the cache once more",
+            "The cache knows the text already. What is new to it?",
+            "        logits = model(next_id, cache)  # [1, 1, vocab_size]\n",
+            "        ids = torch.cat([ids, next_id], dim=1)\n        logits = model(ids, cache)\n",
         ),
         Mistake(
             "the last token is read as well, though nothing comes after it",
@@ -1275,6 +1442,14 @@ GENERATE = Exercise(
             "",
         ),
         Mistake(
+            "the model is called once more after the end token",
+            "The text has ended. Is there anything left to ask?",
+            "        if token == eos_token_id or step == max_new_tokens - 1:\n            return\n"
+            "        logits = model(next_id, cache)  # [1, 1, vocab_size]\n",
+            "        if step == max_new_tokens - 1: return\n        logits = model(next_id, cache)\n"
+            "        if token == eos_token_id: return\n",
+        ),
+        Mistake(
             "the end token is not given out",
             "In which order do you stop and yield?",
             "        yield token\n",
@@ -1299,6 +1474,7 @@ TALK: dict[str, Any] = {
     "num_attention_heads": 32,
     "num_key_value_heads": 32,
     "head_dim": 128,
+    "hidden_size": 4096,
     "sliding_window": 2048,
 }
 GEMMA_270M: dict[str, Any] = {
@@ -1329,8 +1505,15 @@ BYTES = Exercise(
         ),
         bytes_case("Gemma 3 270M, one token", GEMMA_270M, 1),
         bytes_case("Gemma 3 270M, 3 texts of 400 tokens in float32", GEMMA_270M, 400, 3, 4),
-        bytes_case("4 layers in an order of their own", SMALL | {"layer_types": [FULL, SLIDING, FULL, FULL]}, 9, 2),
-        bytes_case("no window at all", SMALL | {"layer_types": [FULL] * 3, "sliding_window": None}, 9),
+        bytes_case(
+            "4 layers in an order of their own",
+            SMALL | {"layer_types": [FULL, SLIDING, FULL, FULL], "hidden_size": 28},
+            9,
+            2,
+        ),
+        bytes_case(
+            "no window at all", SMALL | {"layer_types": [FULL] * 3, "sliding_window": None, "hidden_size": 28}, 9
+        ),
     ],
     mistakes=[
         Mistake(
@@ -1381,6 +1564,12 @@ BYTES = Exercise(
             "Which heads have keys and values?",
             "config.num_key_value_heads",
             "config.num_attention_heads",
+        ),
+        Mistake(
+            "the width is divided among the heads",
+            "How wide is a head? The config says so itself.",
+            "config.head_dim *",
+            "(config.hidden_size // config.num_attention_heads) *",
         ),
         Mistake(
             "one layer of each kind is counted",
