@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.counterparts import counterparts
+from grader.counterparts import counterparts, is_in_another_dtype
 from grader.diagnose import Context, describe_shape
 from grader.probe import layout_between
 from grader.recording import Trace
@@ -101,6 +101,16 @@ class Node:
     def unequal_tensors(self) -> list[int]:
         """The positions of its further tensor arguments that are not among the reference's."""
         return counterparts(self.call, self.other_tensors(), self.recorded.others)[1]
+
+    def other_dtypes(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """The further tensor arguments that are the reference's but for their dtype, each with the reference's."""
+        found = {}
+        for i in self.other_tensors():
+            like = self.call.leaves[i]
+            for _, tensor in self.recorded.others:
+                if is_in_another_dtype(tensor, like):
+                    found[i] = (like, tensor)
+        return found
 
     def right_others(self) -> dict[int, tuple[str, Tensor]]:
         """For each of those, where the reference has something that can stand for it: its name there, and itself."""

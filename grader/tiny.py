@@ -33,7 +33,7 @@ NAMES = {
     "layers": "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers"
     " num_encoder_layers num_blocks",
     "positions": "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length seq_length",
-    "vocab": "vocab_size vocab_size_per_layer_input unpadded_vocab_size",
+    "vocab": "vocab_size vocab_size_per_layer_input unpadded_vocab_size encoder_hash_byte_group_vocab",
     "experts": "num_experts n_routed_experts num_local_experts moe_num_experts",
     "chosen": "num_experts_per_tok num_experts_per_token moe_top_k moe_topk moe_k top_k_experts experts_per_token",
 }
@@ -110,7 +110,7 @@ def shrunk(
 
 class _Context:
     def __init__(self, whole: Mapping[str, Any], given: Mapping[str, Any], wanted: Ambition) -> None:
-        self.given, self.whole, self.filled = given, whole, wanted.filled
+        self.given, self.whole, self.wanted = given, whole, wanted
         hidden, heads = (first_of(role, whole) for role in ("hidden", "heads"))
         kv_heads, head_dim = (first_of(role, whole) for role in ("kv_heads", "head_dim"))
         even = hidden // heads if hidden and heads else None
@@ -130,6 +130,10 @@ class _Context:
                 return SIZES[name]
         if not head_dim or not heads:
             return None
+        parts = ("qk_nope_head_dim", "qk_rope_head_dim")
+        for layer in ({}, *(self.whole.get(PER_LAYER) or {}).values()):
+            if head_dim == sum(layer.get(name, self.whole.get(name)) or 0 for name in parts):
+                return sum(SIZES[name] for name in parts)
         times, rest = divmod(head_dim * heads, first_of("hidden", self.whole) or 1)
         tied = head_dim * heads == self.whole.get("attention_hidden_size") or times == self.whole.get("expand")
         return HIDDEN * times // HEADS if tied and not rest else None
@@ -145,15 +149,18 @@ class _Context:
             )
         if isinstance(value, list | tuple):
             return self._small_list(name, value)
-        if value is None and self.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
+        if value is None and self.wanted.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
             return self._small_number(name, LARGE)
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if name.endswith(("_token_id", "_token_index")):
             return SPECIAL_TOKENS.get(name, OTHER_TOKEN)
-        if within == PER_LAYER and value != self.whole.get(name) and name in IN_SOME_LAYERS:
+        if within == PER_LAYER and value != self.whole.get(name) and self._apart_in_some_layers(name):
             return IN_SOME_LAYERS[name]
         return self._small_number(name, value)
+
+    def _apart_in_some_layers(self, name: str) -> bool:
+        return name in IN_SOME_LAYERS and (self.wanted.kv_heads or ROLES.get(name) != "kv_heads")
 
     def _small_number(self, name: str, value: int) -> int:
         role = ROLES.get(name)
@@ -269,6 +276,15 @@ def enough_layers(found: Sequence[str]) -> int:
     if every <= MAX_LAYERS:
         return every
     return min(_first_with({kind: 2 for kind, count in counts.items() if count > 1}, found), MAX_LAYERS)
+
+
+def ends_alike(layers: int, types: Sequence[Any]) -> int:
+    """A number of layers near `layers` of which the last is of the type that the last of all is.
+
+    Some architectures need that; transformers makes another layer of the last one where it is not so.
+    """
+    enough = [n for n, kind in enumerate(types, start=1) if MIN_LAYERS <= n <= MAX_LAYERS and kind == types[-1]]
+    return min((n for n in enough if n >= layers), default=max(enough, default=layers))
 
 
 def _first_with(wanted: Mapping[str, int], found: Sequence[str]) -> int:

@@ -374,6 +374,49 @@ def test_of_a_model_that_also_sees_the_language_model_is_taken(tmp_path: Path) -
     assert small_reference(path).kind == "Gemma3ForCausalLM"
 
 
+def small_of(path: Path, config: dict[str, Any], **changes: Any) -> Reference:
+    path.write_text(json.dumps(config))
+    return small_reference(path, changes=changes)
+
+
+def test_the_language_model_may_be_known_by_the_whole_models_config_alone(tmp_path: Path) -> None:
+    assert small_of(tmp_path / "config.json", {"model_type": "emu3"}).kind == "Emu3ForCausalLM"
+
+
+def test_a_number_that_json_has_not_is_read_as_transformers_writes_it(tmp_path: Path) -> None:
+    infinite = {"model_type": "mamba2", "time_step_limit": [0.0, {"__float__": "Infinity"}]}
+    small = small_of(tmp_path / "config.json", infinite)
+    assert small.fields["time_step_limit"] == [0.0, float("inf")]
+    assert layer_report(small.model, small.trace()).ok
+
+
+def test_a_small_model_ends_in_a_layer_of_the_type_that_the_whole_one_ends_in(tmp_path: Path) -> None:
+    """Gemma 4 makes its last layer a full one, and the later layers use keys and values of earlier ones."""
+    shared = CONFIGS["Gemma 4"] | {"num_hidden_layers": 42, "num_kv_shared_layers": 18, "attention_k_eq_v": False}
+    shared |= {"hidden_size_per_layer_input": 256}
+    small = small_of(tmp_path / "config.json", shared)
+    assert small.fields["layer_types"] == (["sliding_attention"] * 5 + ["full_attention"]) * 2
+    assert small.fields["num_kv_shared_layers"] == 6
+    assert layer_report(small.model, small.trace()).ok
+
+
+def test_sizes_that_must_fit_one_another_do(tmp_path: Path) -> None:
+    """Its sliding layers have as many key and value heads as heads, and heads of two parts."""
+    assert small_of(tmp_path / "config.json", {"model_type": "dots3_note_text"}).fields["head_dim"] == 12
+
+
+def test_what_is_set_may_fit_the_smaller_number_of_layers_alone(tmp_path: Path) -> None:
+    counts = {"n_input_layers": 4, "n_recurrent_layers": 4, "n_output_layers": 4}
+    assert small_of(tmp_path / "config.json", {"model_type": "dory"}, num_hidden_layers=12, **counts).size < 500_000
+
+
+def test_a_config_that_lacks_a_field_is_told_from_one_that_can_not_be_made_small(tmp_path: Path) -> None:
+    with pytest.raises(GraderError, match=r"of this config as it is .* Does the file lack a field"):
+        small_of(tmp_path / "config.json", {"model_type": "dbrx"})
+    with pytest.raises(GraderError, match=r"can't run a small Qwen3ForCausalLM \(ValueError: it still has [\d,]+ para"):
+        small_of(tmp_path / "config.json", CONFIGS["Qwen3"], intermediate_size=10**6)
+
+
 # One's own program
 
 QWEN3 = """
