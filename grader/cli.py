@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -377,23 +377,17 @@ def kv(
 @weights_app.command("list")
 def weights_list() -> None:
     """Say which checkpoints there are, and which of them are on this machine."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from grader.checkpoints import list_checkpoints
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("name", "where", "parameters", "size", "licence", "what it is"):
-        justify: Literal["left", "right"] = "right" if heading in ("parameters", "size") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading == "name")
     listed = list_checkpoints()
-    for item in listed:
+    width = max(len(item.name) for item in listed)
+    print(f"{'name':{width}}  {'where':8}  {'parameters':>10}  {'size':>8}  licence")
+    for item in listed:  # not in a table, which in a narrow terminal would cut licences off
         parameters = "" if item.parameters is None else f"{item.parameters / 1e6:,.1f} M"
         size = "" if item.size is None else f"{item.size / 1e6:,.0f} MB"
         licence = f"{item.licence} (gated)" if item.gated else item.licence
-        table.add_row(item.name, item.place, parameters, size, licence, item.description)
-    Console().print(table)
+        print(f"{item.name:{width}}  {item.place:8}  {parameters:>10}  {size:>8}  {licence}")
+        print(f"    {item.description}")
     print("hub: `grader weights get NAME` downloads it. package: pip installs it; `grader weights get NAME` says how.")
     if any(item.place == "missing" for item in listed):
         print("missing: it should have come with the course; `grader weights get NAME` says what is wrong.")

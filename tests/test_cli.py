@@ -300,6 +300,12 @@ def test_weights_list_names_what_ships(tmp_path: Path) -> None:
     assert "gpt2-large: verified by the checksums that the hub gives" in done.stdout
 
 
+def test_weights_list_cuts_no_licence_off_in_a_narrow_terminal(tmp_path: Path) -> None:
+    lines = grader("weights", "list", cwd=tmp_path, COLUMNS="40").stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("gemma-3-270m-it ")]
+    assert line.endswith("Gemma terms of use, https://ai.google.dev/gemma/terms (gated)")
+
+
 def test_an_unknown_checkpoint_is_bad_input(tmp_path: Path) -> None:
     assert "austen-gpt2" in complaint(grader("weights", "get", "austen-gpt", cwd=tmp_path))
 
