@@ -58,6 +58,8 @@ SIZES = {
     **{"original_max_position_embeddings": TRAINED_POSITIONS, "floor_scale": 4, "log_scaling_n_floor": 4},
     **{"local_attention": 2 * WINDOW, "index_block_size": 4, "index_topk_blocks": 2},
 }
+LIMITS = {"swiglu_limit": 1.0, "clip_qkv": 1.0}  # at a model's own limits, values of a small one never arrive
+COUNTS_POSITIONS = "llama_4_scaling_beta"  # a scale that counts how often the trained positions were passed
 FIXED = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")  # 8 heads of these make up twice the hidden size
 LARGE_ENDINGS = ("_size", "_dim", "_rank", "_heads", "_width", "_dims", "_base", "_features")
 LARGE, OTHER_SIZE = 64, 16
@@ -144,13 +146,16 @@ class _Context:
     def small(self, name: str, value: Any, within: str = "") -> Any:
         """A small value for the field `name`, which may lie in another field, `within`."""
         if isinstance(value, Mapping):
-            return (
-                value if name in NOT_SHRUNK else {k: self.small(k, item, within or name) for k, item in value.items()}
-            )
+            kept = tuple(value) if name in NOT_SHRUNK else ()
+            if "yarn" in (value.get("rope_type"), value.get("type")) and COUNTS_POSITIONS not in value:
+                kept = ("original_max_position_embeddings",)  # with few, no turn is on the ramp from fast to slow
+            return {k: item if k in kept else self.small(k, item, within or name) for k, item in value.items()}
         if isinstance(value, list | tuple):
             return self._small_list(name, value)
         if value is None and self.wanted.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
             return self._small_number(name, LARGE)
+        if name in LIMITS and self._is_given(name) and isinstance(value, int | float):
+            return min(value, LIMITS[name])
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if name.endswith(("_token_id", "_token_index")):
@@ -158,6 +163,10 @@ class _Context:
         if within == PER_LAYER and value != self.whole.get(name) and self._apart_in_some_layers(name):
             return IN_SOME_LAYERS[name]
         return self._small_number(name, value)
+
+    def _is_given(self, name: str) -> bool:
+        """Whether the config.json spells a field out, itself or in one of its parts."""
+        return any(name in fields for fields in (self.given, *self.given.values()) if isinstance(fields, Mapping))
 
     def _apart_in_some_layers(self, name: str) -> bool:
         return name in IN_SOME_LAYERS and (self.wanted.kv_heads or ROLES.get(name) != "kv_heads")
