@@ -99,7 +99,7 @@ def _model_class(config: Any, text: Any, path: Path) -> Any:
             model_class: Any = found[0] if isinstance(found, tuple) else found
             if known is type(text) or model_class.config_class is type(text):
                 return model_class
-    raise GraderError(f"{path}: transformers has no causal language model of type `{text.model_type}`.")
+    raise GraderError(f"{path}: transformers has no causal language model of type `{config.model_type}`.")
 
 
 def _first_that_runs(
