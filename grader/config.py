@@ -24,7 +24,7 @@ class Config(Mapping[str, Any]):
     def read(cls, path: str | Path) -> "Config":
         """The config in the file at `path`. Raises GraderError where that is no JSON object."""
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            fields = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_infinite)
         except OSError as error:
             raise GraderError(f"{path} can't be read: {error.strerror}. Is the path right?") from None
         except ValueError as error:
@@ -77,3 +77,9 @@ class Config(Mapping[str, Any]):
     def replace(self, **changes: Any) -> "Config":
         """A copy with some fields changed."""
         return Config({**self._fields, **changes})
+
+
+def _infinite(found: dict[str, Any]) -> Any:
+    """The number that transformers writes as {"__float__": "Infinity"}; any other object as it is."""
+    number = found.get("__float__") if len(found) == 1 else None
+    return float(number) if number in ("Infinity", "-Infinity", "NaN") else found

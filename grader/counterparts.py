@@ -77,6 +77,15 @@ def as_given(tensor: Tensor, like: Tensor) -> Tensor | None:
     return torch.where(shaped, lowest, like.new_zeros(()))
 
 
+def is_in_another_dtype(tensor: Tensor, like: Tensor) -> bool:
+    """Whether `like` holds the numbers of the reference's `tensor` in another floating dtype. Masks are left out."""
+    if not (tensor.is_floating_point() and like.is_floating_point()) or tensor.dtype == like.dtype:
+        return False
+    cast = tensor.to(like.dtype)
+    form = as_given(cast, like) if blocked_by(cast) is None else None
+    return form is not None and agree(form, like)
+
+
 def blocked_by(tensor: Tensor) -> Tensor | None:
     """Where a mask keeps one from looking, as booleans; None if it is none. A boolean mask may mean the opposite."""
     if tensor.ndim < 2:

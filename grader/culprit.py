@@ -160,10 +160,25 @@ class _Inquiry:
                     return
                 almost = almost or child.name
             previous = child.name
+        if not certain:
+            yield from self._coarser_arguments()
         if almost and not certain and self.node.alone is not None and not self.node.alone.in_kind:
             yield _Clue(f"A small error before `{almost}` grows there: rounding that adds up, or an inexact step.")
         elif not certain:
             yield self._after(calls, error, previous)
+
+    def _coarser_arguments(self) -> Iterator[_Clue]:
+        """What the first module that is given such things is given in another dtype than in the reference."""
+        for child in self.comparison.nodes:
+            if child.parent is not self.node:
+                continue
+            names = child.call.names()
+            found = {names.get(i, "an argument"): tensors for i, tensors in child.other_dtypes().items()}
+            if found:
+                given, own = next(iter(found.values()))
+                dtypes = f"{given.dtype}, and in the reference in {own.dtype}".replace("torch.", "")
+                yield _Clue(f"`{child.name}` is given {' and '.join(f'`{name}`' for name in found)} in {dtypes}.")
+                return
 
     def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[Watched, int] | None) -> _Clue:
         """What a module was given instead of what the reference gives it."""

@@ -23,6 +23,7 @@ from grader.tracing import first_tensor
 HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",
                 "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder",
                 "architectures", "use_cache", "dtype", "auto_map", "torch_dtype", "quantization_config")  # fmt: skip
+MOST_PARAMETERS = 50_000_000  # of a model that is to be small; above it, a pass takes minutes
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ def small_reference(
         except Exception as error:  # transformers checks configs in many ways
             raise GraderError(f"{path} is no config that transformers accepts: {_first_line(error)}") from None
         text = config.get_text_config(decoder=True)
+        model_class = _model_class(config, text, path)
         if text is not config:  # a model that also sees or hears: its language model is what is compared
-            config, given = text, dict(given.get("text_config", {}))
-        return _first_that_runs(_model_class(config, path), type(config), config.to_dict(), given, dtype, changes or {})
+            given = dict(given.get("text_config", {}))
+        return _first_that_runs(model_class, type(text), text.to_dict(), given, dtype, changes or {})
 
 
 def _config_class(given: Mapping[str, Any], path: Path) -> Any:
@@ -87,13 +89,17 @@ def _config_class(given: Mapping[str, Any], path: Path) -> Any:
     raise GraderError(f"transformers {__version__} knows no architecture `{kind}`.{nearest}")
 
 
-def _model_class(config: Any, path: Path) -> Any:
+def _model_class(config: Any, text: Any, path: Path) -> Any:
+    """The causal language model of `text`, the config of the language model in `config`, which may be the same."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise GraderError(f"{path}: transformers has no causal language model of type `{config.model_type}`.")
-    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    for known in (type(text), type(config)):
+        if known in MODEL_FOR_CAUSAL_LM_MAPPING:
+            found = MODEL_FOR_CAUSAL_LM_MAPPING[known]
+            model_class: Any = found[0] if isinstance(found, tuple) else found
+            if known is type(text) or model_class.config_class is type(text):
+                return model_class
+    raise GraderError(f"{path}: transformers has no causal language model of type `{config.model_type}`.")
 
 
 def _first_that_runs(
@@ -111,6 +117,14 @@ def _first_that_runs(
         except Exception as error:  # transformers may reject a config, or fail in any way on it
             first = first or error
     assert first is not None
+    try:
+        with torch.device("meta"):
+            _build(model_class, config_class, whole)
+    except Exception as error:
+        raise GraderError(
+            f"transformers can't make a {model_class.__name__} of this config as it is"
+            f" ({type(error).__name__}: {_first_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
+        ) from None
     raise GraderError(
         f"transformers can't run a small {model_class.__name__} ({type(first).__name__}: {_first_line(first)})."
         " Name the sizes that it needs with --set FIELD=VALUE."
@@ -126,12 +140,25 @@ def _reference(
     changes: Mapping[str, Any],
     wanted: tiny.Ambition,
 ) -> Reference:
-    narrow = tiny.shrunk(whole, whole, given, wanted) | {k: v for k, v in changes.items() if k not in tiny.ROLES}
+    shrunk = tiny.shrunk(whole, whole, given, wanted)
+    narrow = shrunk | {name: value for name, value in changes.items() if name not in tiny.ROLES}
     depth = tiny.depth_of(whole)
     with torch.device("meta"):
-        all_layers = tiny.kinds(_build(model_class, config_class, narrow), narrow, depth)
-    layers = tiny.first_of("layers", changes) or tiny.enough_layers(all_layers)
+        try:
+            every = _build(model_class, config_class, narrow)
+        except Exception:  # what is changed may fit the smaller number of layers alone
+            if narrow == shrunk:
+                raise
+            every = _build(model_class, config_class, shrunk)
+    all_layers = tiny.kinds(every, narrow, depth)
+    layers = tiny.first_of("layers", changes) or tiny.ends_alike(
+        tiny.enough_layers(all_layers), narrow.get("layer_types") or []
+    )
     small = tiny.cut(narrow, depth, layers) | dict(changes)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in _build(model_class, config_class, small).parameters())
+    if size > MOST_PARAMETERS:
+        raise ValueError(f"it still has {size:,} parameters")
     model = _build(model_class, config_class, small)
     draw = Draw("trace", model_class.__name__)
     unequal = tiny.fill(model, draw)

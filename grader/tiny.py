@@ -33,7 +33,7 @@ NAMES = {
     "layers": "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers"
     " num_encoder_layers num_blocks",
     "positions": "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length seq_length",
-    "vocab": "vocab_size vocab_size_per_layer_input unpadded_vocab_size",
+    "vocab": "vocab_size vocab_size_per_layer_input unpadded_vocab_size encoder_hash_byte_group_vocab",
     "experts": "num_experts n_routed_experts num_local_experts moe_num_experts",
     "chosen": "num_experts_per_tok num_experts_per_token moe_top_k moe_topk moe_k top_k_experts experts_per_token",
 }
@@ -58,6 +58,8 @@ SIZES = {
     **{"original_max_position_embeddings": TRAINED_POSITIONS, "floor_scale": 4, "log_scaling_n_floor": 4},
     **{"local_attention": 2 * WINDOW, "index_block_size": 4, "index_topk_blocks": 2},
 }
+LIMITS = {"swiglu_limit": 1.0, "clip_qkv": 1.0}  # at a model's own limits, values of a small one never arrive
+COUNTS_POSITIONS = "llama_4_scaling_beta"  # a scale that counts how often the trained positions were passed
 FIXED = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")  # 8 heads of these make up twice the hidden size
 LARGE_ENDINGS = ("_size", "_dim", "_rank", "_heads", "_width", "_dims", "_base", "_features")
 LARGE, OTHER_SIZE = 64, 16
@@ -110,7 +112,7 @@ def shrunk(
 
 class _Context:
     def __init__(self, whole: Mapping[str, Any], given: Mapping[str, Any], wanted: Ambition) -> None:
-        self.given, self.whole, self.filled = given, whole, wanted.filled
+        self.given, self.whole, self.wanted = given, whole, wanted
         hidden, heads = (first_of(role, whole) for role in ("hidden", "heads"))
         kv_heads, head_dim = (first_of(role, whole) for role in ("kv_heads", "head_dim"))
         even = hidden // heads if hidden and heads else None
@@ -130,6 +132,10 @@ class _Context:
                 return SIZES[name]
         if not head_dim or not heads:
             return None
+        parts = ("qk_nope_head_dim", "qk_rope_head_dim")
+        for layer in ({}, *(self.whole.get(PER_LAYER) or {}).values()):
+            if head_dim == sum(layer.get(name, self.whole.get(name)) or 0 for name in parts):
+                return sum(SIZES[name] for name in parts)
         times, rest = divmod(head_dim * heads, first_of("hidden", self.whole) or 1)
         tied = head_dim * heads == self.whole.get("attention_hidden_size") or times == self.whole.get("expand")
         return HIDDEN * times // HEADS if tied and not rest else None
@@ -140,20 +146,30 @@ class _Context:
     def small(self, name: str, value: Any, within: str = "") -> Any:
         """A small value for the field `name`, which may lie in another field, `within`."""
         if isinstance(value, Mapping):
-            return (
-                value if name in NOT_SHRUNK else {k: self.small(k, item, within or name) for k, item in value.items()}
-            )
+            kept = tuple(value) if name in NOT_SHRUNK else ()
+            if "yarn" in (value.get("rope_type"), value.get("type")) and COUNTS_POSITIONS not in value:
+                kept = ("original_max_position_embeddings",)  # with few, no turn is on the ramp from fast to slow
+            return {k: item if k in kept else self.small(k, item, within or name) for k, item in value.items()}
         if isinstance(value, list | tuple):
             return self._small_list(name, value)
-        if value is None and self.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
+        if value is None and self.wanted.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
             return self._small_number(name, LARGE)
+        if name in LIMITS and self._is_given(name) and isinstance(value, int | float):
+            return min(value, LIMITS[name])
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if name.endswith(("_token_id", "_token_index")):
             return SPECIAL_TOKENS.get(name, OTHER_TOKEN)
-        if within == PER_LAYER and value != self.whole.get(name) and name in IN_SOME_LAYERS:
+        if within == PER_LAYER and value != self.whole.get(name) and self._apart_in_some_layers(name):
             return IN_SOME_LAYERS[name]
         return self._small_number(name, value)
+
+    def _is_given(self, name: str) -> bool:
+        """Whether the config.json spells a field out, itself or in one of its parts."""
+        return any(name in fields for fields in (self.given, *self.given.values()) if isinstance(fields, Mapping))
+
+    def _apart_in_some_layers(self, name: str) -> bool:
+        return name in IN_SOME_LAYERS and (self.wanted.kv_heads or ROLES.get(name) != "kv_heads")
 
     def _small_number(self, name: str, value: int) -> int:
         role = ROLES.get(name)
@@ -269,6 +285,15 @@ def enough_layers(found: Sequence[str]) -> int:
     if every <= MAX_LAYERS:
         return every
     return min(_first_with({kind: 2 for kind, count in counts.items() if count > 1}, found), MAX_LAYERS)
+
+
+def ends_alike(layers: int, types: Sequence[Any]) -> int:
+    """A number of layers near `layers` of which the last is of the type that the last of all is.
+
+    Some architectures need that; transformers makes another layer of the last one where it is not so.
+    """
+    enough = [n for n, kind in enumerate(types, start=1) if MIN_LAYERS <= n <= MAX_LAYERS and kind == types[-1]]
+    return min((n for n in enough if n >= layers), default=max(enough, default=layers))
 
 
 def _first_with(wanted: Mapping[str, int], found: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """Weights that Python packages carry as a GGUF file: found, verified, converted once, and loaded like any other."""
 
 import hashlib
+import resource
 import subprocess
 import sys
 import time
@@ -193,6 +194,18 @@ def test_a_cache_that_cannot_be_written(boxed: Callable[[int], Path], tmp_path: 
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(checkpoints.Unavailable, match="Set HF_HOME to a folder of your own"):
         checkpoints.load_checkpoint("boxed")
+
+
+def test_a_disk_that_is_full_is_a_line_and_leaves_nothing_behind(boxed: Callable[[int], Path], tmp_path: Path) -> None:
+    boxed(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(checkpoints.Unavailable, match=r"can't be converted to .*Set HF_HOME to a folder"):
+            checkpoints.load_checkpoint("boxed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "cache" / "from-scratch-to-scale").iterdir())
 
 
 @pytest.mark.parametrize(

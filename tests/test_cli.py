@@ -305,6 +305,7 @@ def test_weights_list_fits_a_narrow_terminal(tmp_path: Path) -> None:
     listed = done.stdout.split("\n\n")[0].splitlines()
     assert max(map(len, listed)) <= 80
     assert "    a small GPT-2 trained here on five of Austen's novels. Apache-2.0" in listed
+    assert "Gemma terms of use, https://ai.google.dev/gemma/terms (gated)" in " ".join(done.stdout.split())
 
 
 def test_an_unknown_checkpoint_is_bad_input(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from grader.checkpoints.registry import Entry, Packaged
 from grader.checkpoints.sources import Unavailable
@@ -90,9 +91,10 @@ def convert(entry: Entry, progress: bool) -> Path:
             _convert(entry, parts, Path(scratch), made, progress)
             shutil.rmtree(folder, ignore_errors=True)  # one that lacks a file
             os.replace(made, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full when weights are written
+        reason = getattr(error, "strerror", None) or str(error)
         raise Unavailable(
-            f"{entry.name} can't be converted to {folder.parent}: {error.strerror or error}."
+            f"{entry.name} can't be converted to {folder.parent}: {reason}."
             f" Set HF_HOME to a folder of your own with room, then: {_get(entry)}"
         ) from None
     return folder
