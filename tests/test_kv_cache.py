@@ -549,6 +549,13 @@ def test_the_layer_comparison_finds_a_scale_that_is_missing_in_one_layer() -> No
             "grouped",
             "as the queries have it, belongs there",
         ),
+        (
+            "attention",
+            "k, v = cache.append(k, v)",
+            "cache.append(k, v); k, v = cache.keys, cache.values",
+            "attention",
+            "the cache's whole memory is attended to",
+        ),
         ("work", "2 * D * (past + new)", "4 * D * (past + new) / 2", "work", "should be an int"),
     ],
 )

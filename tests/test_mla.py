@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
-from grader.checking import report
+from grader.checking import examine, report
 from grader.exercise import Case
 from grader.kv import bytes_at, bytes_per_token, known_model
 from grader.layers import layer_report
@@ -647,6 +647,17 @@ class ModelThatReadsTheRows(SOLVED.solutions["Model"]):  # type: ignore[misc]
 def test_what_comes_back_in_the_wrong_form_is_told_in_plain_words(name: str, wrong: Any, told: str) -> None:
     text = to_text(report(SOLVED.verdict_on(wrong, SOLVED.exercises[name])))
     assert told in " ".join(text.split()), text
+
+
+def test_a_width_divided_among_the_heads_is_not_taken_for_the_turned_channels() -> None:
+    source = LESSON.source_of("mla.scale")
+    widths = "(config.qk_nope_head_dim + config.qk_rope_head_dim)"
+    assert source.count(widths) == 1
+    divided = source.replace(widths, "(config.hidden_size / config.num_attention_heads)")
+    namespace = LESSON.namespace(("mla.scale", divided))
+    recording = Recording.read(LESSON.recording)
+    told = to_text(report(examine(recording, "mla.scale", namespace["softmax_scale"])))
+    assert "the width is divided among the heads" in told and "only the turned channels" not in told
 
 
 def test_the_layer_comparison_finds_a_norm_with_the_configs_eps() -> None:

@@ -566,8 +566,10 @@ def test_a_wrong_mask_is_found_behind_a_wrong_attention_and_a_wrong_model() -> N
 
 
 def test_a_wrong_ring_is_found_behind_a_wrong_model() -> None:
-    find = "max(0, start - window + 1)"
-    changed = with_a_change("sliding_window.rolling_cache", find, "min(start, max(0, start - window + 2))")
+    find = "        return keys, values"
+    changed = with_a_change(
+        "sliding_window.rolling_cache", find, "        return (k, v) if len(new) > 1 else (keys, values)"
+    )
     said = told("sliding_window.model", changed["CachedModel"])
     assert "Your `RollingCache` does not pass its own check" in said
 
