@@ -186,7 +186,6 @@ class Child:
     def __init__(self, jail: Jail, channel: socket.socket, pid: int) -> None:
         self.pid = pid
         self.ended: Ended | None = None
-        self.tainted = False  # whether submitted code has run in it
         self._jail = jail
         self._channel = channel
 
