@@ -32,7 +32,7 @@ from test_nbgrader import nbgrader
 from grader.grading.command import summary
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.kit import Kit, pack_kit
-from grader.grading.run import ExerciseResult
+from grader.grading.run import ExerciseResult, _Run
 from grader.grading.sandbox.limits import Limits
 from grader.grading.submission import MAX_NOTES, parse
 from grader.grading.worker import close_jails, grade_one
@@ -249,8 +249,12 @@ def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(le
     close_jails()
 
 
-def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(gpt2: Kit) -> None:
-    """A new child has its own time for the lesson's first cells, however late it comes."""
+def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(
+    gpt2: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that starts just before the submission's time is up has time of its own for the lesson's first cells."""
+    in_time, used_up = iter([""]), _Run._used_up
+    monkeypatch.setattr(_Run, "_used_up", lambda run: used_up(run) if next(in_time, None) is None else "")
     late = dataclasses.replace(gpt2, limits=Limits(submission_seconds=0.001))
     results = graded_alone(late, a_right_one(late))
     assert {result.points for result in results.values()} == {0.0}
