@@ -289,13 +289,12 @@ def _find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findi
     own = parts.replaced.output
     own_right = own is not None and agree(own, want, context.tolerance)
     present = [call for call in parts.calls if call.path in parts.replaced.present]
-    called = parts.replaced.given
     culprits = [call for call in present if not _part_right(call, parts.fed.get((call.path, call.index)))]
     miswired = next((call for call in present if _given_wrong(call, parts.replaced)), None)
     if own_right and miswired is None:
         # Errors that a part's own tolerance covers can add up to one that the composite's does not.
         culprits = culprits or [c for c in present if part_of(parts.exercises, c.path) in parts.unfinished]
-        if not culprits or not all((call.path, call.index) in called for call in present):
+        if not culprits or not all(_was_given(call, parts.replaced) for call in present):
             return None
         finished = [call for call in culprits if part_of(parts.exercises, call.path) not in parts.unfinished]
         return _wrongly_used(finished[0], parts) if finished else _carried_forward(culprits, parts)
@@ -331,7 +330,7 @@ def _wrong_call_count(present: Sequence[Call], parts: PartEvidence) -> str | Non
 
 def _lacking(own: Tensor, want: Tensor, parts: PartEvidence, context: Context) -> str | None:
     """Which known tensor has to be added to the output, or is in it and should not be."""
-    if own.shape != want.shape or not want.is_floating_point() or not own.isfinite().all():
+    if own.shape != want.shape or own.dtype != want.dtype or not want.is_floating_point() or not own.isfinite().all():
         return None
     known = _known_tensors(parts, context)
     missing, extra = known_as(want - own, known), known_as(own - want, known)
@@ -366,8 +365,14 @@ def _part_right(call: Call, fed: Fed | None) -> bool:
     )
 
 
+def _was_given(call: Call, replaced: Replaced) -> bool:
+    """Whether a part was called, and given a tensor where the reference's was: only then is its input known right."""
+    key = (call.path, call.index)
+    return key in replaced.given and (replaced.given[key] is not None or call.input is None)
+
+
 def _given_wrong(call: Call, replaced: Replaced) -> bool:
-    """Whether a part was given something else than the reference's; False where it was not called at all."""
+    """Whether a part was given something else than the reference's; False where it was given no tensor at all."""
     given = replaced.given.get((call.path, call.index))
     if given is None or call.input is None:
         return False

@@ -30,12 +30,14 @@ HONEST = {
 @dataclass(frozen=True)
 class Attack:
     """What an attack file says. tries: what it tries. earns: what an honest grader gives. earlier: whether the student
-    had handed in a right notebook before. cells: sources by exercise. file: a program that changes the submission."""
+    had handed in a right notebook before. carries: what must not come back to the student. cells: sources by exercise.
+    file: a program that changes the submission."""
 
     name: str
     tries: str
     earns: float
     earlier: bool
+    carries: str
     cells: dict[str, str]
     file: str
 
@@ -46,7 +48,8 @@ def read_attack(path: Path) -> Attack:
     about = dict(re.findall(r"^# (\w+): (.+)$", head, flags=re.MULTILINE))
     cells = dict(zip(pieces[::2], pieces[1::2], strict=True))
     program = cells.pop("file", "")
-    return Attack(path.stem, about["Tries"], float(about["Earns"]), about.get("Earlier") == "right", cells, program)
+    earlier, carries = about.get("Earlier") == "right", about.get("Carries", "")
+    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program)
 
 
 ATTACKS = [read_attack(path) for path in sorted((Path(__file__).parent / "attacks").glob("*.py"))]
@@ -121,9 +124,10 @@ def called(server: socket.socket) -> bool:
 
 
 def files_outside(root: Path) -> dict[str, tuple[int, int]]:
-    """The files of the course that no grading changes, with sizes and times."""
+    """The files of the course that no grading changes, and the host's devices, with sizes and times."""
     kept = ("course", "solutions", "hidden", "submitted", "secret.txt")
     paths = [p for name in kept for p in ((root / name).rglob("*") if (root / name).is_dir() else [root / name])]
+    paths += [Path("/dev", name) for name in ("null", "zero", "random", "urandom")]
     return {str(p): (os.lstat(p).st_size, os.lstat(p).st_mtime_ns) for p in paths if "__pycache__" not in p.parts}
 
 

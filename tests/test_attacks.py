@@ -1,10 +1,14 @@
 """Every attack known on notebook graders, one file each in attacks/, graded among honest students in one run."""
 
 import csv
+import dataclasses
+import io
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack_course import (
@@ -22,12 +26,19 @@ from attack_course import (
     make_course,
     submit,
 )
+from rich.console import Console
 from test_nbgrader import nbgrader
 
+from grader.grading.command import summary
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.kit import Kit, pack_kit
+from grader.grading.run import ExerciseResult, _Run
 from grader.grading.sandbox.limits import Limits
+from grader.grading.submission import MAX_NOTES, parse
+from grader.grading.worker import close_jails, grade_one
 from grader.recording import Recording
 
+PROJECT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(exercise_seconds=2, submission_seconds=8, cpu_seconds=8, memory_mb=1024)
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 
@@ -112,6 +123,24 @@ def test_no_secret_is_in_what_is_returned(run: Run) -> None:
         assert [s for s in secrets if s in autograded_text(run.root, attack.name)] == [], attack.name
 
 
+def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:
+    for attack in ATTACKS:
+        assert not attack.carries or attack.carries not in autograded_text(run.root, attack.name), attack.name
+
+
+def test_a_table_of_all_of_them_can_be_shown_and_sends_nothing_to_the_terminal(run: Run) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary(list(run.graded.values())))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in shown for name in run.graded)
+    assert "[/red]" in shown and not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_feedback_has_room_for_some_notes_only(run: Run) -> None:
+    result = run.graded["break_many_notes"].result
+    assert result is not None and len(result.notes) == MAX_NOTES and "more notes" in result.notes[-1]
+
+
 def test_every_result_says_why_it_is_not_full(run: Run) -> None:
     for attack in ATTACKS:
         result = run.graded[attack.name].result
@@ -133,3 +162,113 @@ def test_feedback_is_made_for_everyone_and_runs_no_script(run: Run) -> None:
     assert set(pages) == set(run.graded)
     assert "<script>alert(1)" not in pages["break_html"]
     assert "onerror=alert(1)>" not in pages["break_html"].replace("&lt;", "")
+
+
+# --- on the course's own lessons: composites, and cells of the lesson's between exercises ---
+
+
+def a_right_one(kit: Kit) -> dict[str, Any]:
+    """The lesson's own solution, as a submission: nbgrader's JSON."""
+    path = PROJECT / "solutions" / kit.plan.lesson / f"{kit.plan.name}.ipynb"
+    notebook: dict[str, Any] = json.loads(path.read_text())
+    return notebook
+
+
+def solution_cell(notebook: dict[str, Any], exercise: str) -> dict[str, Any]:
+    return next(cell for cell in notebook["cells"] if cell["metadata"].get("exercise") == exercise)
+
+
+def graded_alone(kit: Kit, notebook: dict[str, Any]) -> dict[str, ExerciseResult]:
+    result = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan))
+    return {exercise.exercise: exercise for exercise in result.exercises}
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Iterator[Kit]:
+    yield pack_kit(PROJECT / "course" / "01-gpt2", None)
+    close_jails()
+
+
+TAKEN_FROM_ITS_PART = """
+    def forward(self, x):
+        part = self.c_proj
+        if not hasattr(part, "outputs"):
+            raise ValueError("not yet")
+        self.c_attn(x)
+        part.given["c_proj", 0] = {given}
+        return part.outputs["c_proj", 0].output.clone()
+"""
+
+
+@pytest.mark.parametrize("given", ["None", "x"])
+def test_a_composite_earns_nothing_with_its_last_parts_output(gpt2: Kit, given: str) -> None:
+    """Whoever fails the part is given its right output, and has to show the right input for it."""
+    notebook = a_right_one(gpt2)
+    conv1d, attention = (solution_cell(notebook, f"gpt2.{name}") for name in ("conv1d", "attention"))
+    conv1d["source"] = "".join(conv1d["source"]).replace("self.weight.T, self.bias", "self.weight.T, 2 * self.bias")
+    honest = graded_alone(gpt2, notebook)["gpt2.attention"]
+    assert honest.points == honest.max_points and not honest.right
+    head = "".join(attention["source"]).partition("    def forward")[0]
+    attention["source"] = head + TAKEN_FROM_ITS_PART.format(given=given)
+    forged = graded_alone(gpt2, notebook)
+    assert forged["gpt2.attention"].points == 0
+    assert forged["gpt2.gelu"].right
+
+
+@pytest.mark.parametrize("entry", ['[["a"], 0, None]', '[{}, {}, None]', '["c_proj", 0.0, None]', '["c_proj", 0]', "7"])
+def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Kit, entry: str) -> None:
+    notebook = a_right_one(gpt2)
+    attention = solution_cell(notebook, "gpt2.attention")
+    attention["source"] = "".join(attention["source"]) + textwrap.dedent(
+        f"""
+        import json, os
+        def forward(self, x):
+            if hasattr(self.c_proj, "outputs"):
+                header = json.dumps({{"body": [[None, [{entry}]]] * 4, "tensors": {{}}}}).encode()
+                body = len(header).to_bytes(4, "big") + header
+                os.write(3, len(body).to_bytes(8, "big") + body)
+            return x
+        Attention.forward = forward
+        """
+    )
+    results = graded_alone(gpt2, notebook)
+    assert results["gpt2.attention"].points == 0
+    assert results["gpt2.mlp"].right
+
+
+@pytest.mark.parametrize("lesson", ["02-kv-cache", "05-mla", "06-sliding-window"])
+def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(lesson: str) -> None:
+    """These lessons have cells of their own after an exercise, which can't run without it."""
+    kit = pack_kit(PROJECT / "course" / lesson, None)
+    notebook = a_right_one(kit)
+    solutions = [cell for cell in notebook["cells"] if "exercise" in cell["metadata"]]
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell not in solutions[:-1]]
+    *missing, last = graded_alone(kit, notebook).values()
+    assert {result.points for result in missing} == {0.0}
+    assert last.summary
+    close_jails()
+
+
+def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(
+    gpt2: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that starts just before the submission's time is up has time of its own for the lesson's first cells."""
+    in_time, used_up = iter([""]), _Run._used_up
+    monkeypatch.setattr(_Run, "_used_up", lambda run: used_up(run) if next(in_time, None) is None else "")
+    late = dataclasses.replace(gpt2, limits=Limits(submission_seconds=0.001))
+    results = graded_alone(late, a_right_one(late))
+    assert {result.points for result in results.values()} == {0.0}
+    assert all("used up the time" in result.summary or "stopped after" in result.summary for result in results.values())
+    close_jails()
+
+
+def test_a_lessons_cell_that_is_lost_to_an_exercise_before_it_costs_that_exercise_alone() -> None:
+    kit = pack_kit(PROJECT / "course" / "02-kv-cache", None)
+    notebook = a_right_one(kit)
+    cell = solution_cell(notebook, "kv_cache.attention")
+    ends = "\nimport os\nBlock.__init_subclass__ = classmethod(lambda cls: os._exit(3))\n"
+    cell["source"] = "".join(cell["source"]) + ends
+    results = graded_alone(kit, notebook)
+    wrong = {name for name, result in results.items() if not result.right}
+    assert "kv_cache.bytes" not in wrong and "kv_cache.work" not in wrong and "kv_cache.cache" not in wrong
+    close_jails()

@@ -12,11 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from grader.errors import GraderError
 from grader.grading import engine
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.sandbox.limits import Limits
+from grader.grading.wire import clean
 
 MAX_CELL = 60
 
@@ -49,7 +51,7 @@ def autograde(root: Path, chosen: Chosen) -> bool:
         progress = engine.Progress(
             total=lambda count: bar.update(task, total=count),
             done=lambda _: bar.advance(task),
-            say=lambda text: bar.console.print(text),
+            say=lambda text: bar.console.print(text, markup=False),
         )
         with _settings(chosen) as settings:
             results = grade_class(root, chosen.lesson, settings, progress)
@@ -63,7 +65,7 @@ def summary(results: list[Graded], unsafe: bool = False) -> Table:
     for heading in ("student", "points", "of", "seconds", "what to know"):
         table.add_column(heading, justify="right" if heading in ("points", "of", "seconds") else "left")
     for graded in results:
-        table.add_row(*_row(graded))
+        table.add_row(*(Text(clean(cell)) for cell in _row(graded)))  # what a student chose is no markup
     fresh = sum(graded.fresh for graded in results)
     failed = sum(graded.result is None for graded in results)
     how = " without a jail" if unsafe else ""

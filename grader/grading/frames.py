@@ -105,7 +105,10 @@ def _dtype_and_shape(entry: Any) -> tuple[torch.dtype, tuple[int, ...]]:
 
 def _tensor(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     if not content:
-        return torch.empty(shape, dtype=dtype)
+        try:
+            return torch.empty(shape, dtype=dtype)
+        except RuntimeError:  # torch multiplies the sizes before it comes to the 0 among them
+            raise FrameError("a tensor of an impossible shape") from None
     if dtype == torch.bool:  # a byte other than 0 and 1 is no bool, and torch does not look
         return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape) != 0
     return torch.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
@@ -128,7 +131,7 @@ def receive(fd: int, max_bytes: int, deadline: float) -> bytes:
     """The content of one frame. Raises FrameError for more than `max_bytes`, FrameTimeout, FrameEnd."""
     size = int.from_bytes(_exactly(fd, 8, deadline))
     if size > max_bytes:
-        raise FrameError(f"an answer of {size:,} bytes; at most {max_bytes:,} are taken")
+        raise FrameError(f"it has more than {max_bytes:,} bytes")  # not how many: that is for the other side to choose
     return _exactly(fd, size, deadline)
 
 

@@ -8,6 +8,7 @@ With a hidden recording, that one scores, and nothing of it is shown: an exercis
 that has seen only the released recording, and that run's report is what the student gets.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from grader.errors import GraderError
 from grader.grading import wire
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, pack
 from grader.grading.kit import Kit
+from grader.grading.plan import Step
 from grader.grading.sandbox.jail import Child, Jail, JailError, ZygoteLost
 from grader.grading.submission import Part, Submission, program
 from grader.judge import Verdict, judge
@@ -78,10 +80,11 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
         present = {part.exercise for part in parts}
         lost = {e: "Its solution cell is not in the notebook." for e in kit.plan.exercises if e not in present}
     wanted = [e for e in kit.plan.exercises if e not in lost]
-    run = _Run(jail, parts, started + kit.limits.submission_seconds, lost)
+    hidden = kit.hidden_recording is not None
+    run = _Run(jail, parts, len(_before_any_solution(kit)), started + kit.limits.submission_seconds, lost, hidden)
     verdicts = run.examine(scoring, wanted)
     shown = verdicts
-    if kit.hidden_recording is not None:
+    if hidden:
         shown = run.again(kit.public_recording, [e for e in wanted if not verdicts[e].right])
     results = []
     for check in kit.plan.checks:
@@ -90,11 +93,14 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> Result:
             lines = (Line(f"{e}   no points", "bad"), Line(lost[e], "text", 1))
             results.append(ExerciseResult(e, 0.0, check.points, False, lost[e], lines))
         else:
-            hidden = kit.hidden_recording is not None
             results.append(_result(check.points, verdicts[e], shown.get(e), run.lost.get(e, ""), hidden))
     seconds = time.monotonic() - started
-    ran = tuple(sorted(run.ran))
-    return Result(tuple(results), submission.notes, submission.problem, seconds, run.children, ran)
+    return Result(tuple(results), submission.notes, submission.problem, seconds, run.children, run.own_cells or ())
+
+
+def _before_any_solution(kit: Kit) -> list[Step]:
+    """The lesson's own cells that run before anything of a student's."""
+    return list(itertools.takewhile(lambda step: not step.exercise, kit.plan.steps))
 
 
 def _result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
@@ -151,16 +157,29 @@ class _Lost(Exception):
 
 
 class _Run:
-    """The children of one submission. deadline: when the last of them is stopped."""
+    """The children of one submission.
 
-    def __init__(self, jail: Jail, parts: Sequence[Part], deadline: float, missing: Collection[str]) -> None:
+    lessons: how many of the parts, the first, run before anything of the student's. deadline: when the last child is
+    stopped. missing: exercises without a solution. hidden: whether the recording is a hidden one.
+    """
+
+    def __init__(
+        self,
+        jail: Jail,
+        parts: Sequence[Part],
+        lessons: int,
+        deadline: float,
+        missing: Collection[str],
+        hidden: bool,
+    ) -> None:
         self.children = 0
         self._jail = jail
         self._parts = parts
+        self._lessons = parts[:lessons]
         self._deadline = deadline
         self._unfinished = set(missing)  # exercises that are not right by themselves
-        self.ran: set[int] = set()  # the student's own cells that ran
-        self._free = {index for part in parts for index, _ in part.free}
+        self._hidden = hidden
+        self.own_cells: tuple[int, ...] | None = None  # which of the student's own cells run
         self._killed = 0
         self.lost: dict[str, str] = {}  # exercises at which a child was lost, and why
         self._deadly: set[str] = set()  # those of them whose cells ended it: they are not run again
@@ -182,6 +201,7 @@ class _Run:
     def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """As `examine`, in new children, with as much time again; without what was lost before."""
         self._deadline = time.monotonic() + self._jail.limits.submission_seconds
+        self._hidden = False
         return self.examine(recording, [e for e in exercises if e not in self.lost])
 
     def _probe(self, tasks: dict[str, Task]) -> dict[str, tuple[Observation, ...]]:
@@ -203,16 +223,20 @@ class _Run:
     def _probe_in(self, child: Child, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]) -> None:
         """Probe what has no result yet, until the child is lost at one of them."""
         last = next((e for e in reversed(tasks) if e not in results), "")
-        if not last:
+        if not last or not self._own_cells_known(child):
             return
+        ran_last = ""
         for part in self._parts:
             name = part.exercise
             deadline = self._exercise_deadline()
+            if name and name not in self._deadly:
+                ran_last = name
             try:
                 self._run_part(child, part, deadline)
             except _Lost as lost:
-                self._deadly.add(name)
-                self._lose(name, str(lost), tasks, results)
+                if ran_last:  # one of the lesson's own cells can be lost to what ran before it
+                    self._deadly.add(ran_last)
+                    self._lose(ran_last, str(lost), tasks, results)
                 return
             if name in tasks and name not in results:
                 try:
@@ -225,29 +249,51 @@ class _Run:
             if name == last:
                 return
 
+    def _own_cells_known(self, child: Child) -> bool:
+        """Ask the first child, in which nothing has run, which of the student's own cells will; whether it lived.
+
+        Only then can the answer be believed: one that has seen hidden values could carry them home in what it says
+        of 5,000 cells. Where it can't be told, all of them are shown.
+        """
+        if self.own_cells is not None:
+            return True
+        own = self.own_cells = tuple(index for part in self._parts for index, _ in part.free)
+        if own:
+            parts = [[part.source, part.free] for part in self._parts if part.exercise]
+            try:
+                answer = self._ask(child, pack({"do": "needed", "parts": parts}), self._exercise_deadline())
+                self.own_cells = _read(lambda: wire.read_needed(answer, own))
+            except _Lost:
+                return False
+        return True
+
     def _lose(self, name: str, why: str, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]) -> None:
         self.lost.setdefault(name, why)
         if name in tasks:
             results.setdefault(name, _problem(tasks[name], why))
 
     def _run_part(self, child: Child, part: Part, deadline: float) -> None:
-        """Run a part's cells. Raises _Lost where the child is, GraderError where the lesson's own cells fail."""
+        """Run a part's cells. Raises _Lost where the child is, GraderError where it is the lesson's fault.
+
+        That can only be where nothing of the student's has run, or is missing; and such a cell has time of its own.
+        """
+        lessons = part in self._lessons
+        if lessons:
+            deadline = time.monotonic() + self._jail.limits.exercise_seconds
         source = None if part.exercise in self._deadly else part.source
         body = {"do": "cell", "title": part.title, "source": source, "exercise": part.exercise, "free": part.free}
         try:
             answer = self._ask(child, pack(body), deadline)
-            problem, ran = _read(lambda: wire.read_ran(answer, self._free))
+            problem = _read(lambda: wire.read_ran(answer))
             if problem is not None and problem.kind == "memory":  # what it has taken is not there for the others
                 raise _Lost(f"it needed more than {self._jail.limits.memory_mb:,} MB of memory")
         except _Lost as lost:
-            if not part.exercise and not child.tainted:
+            if lessons:
                 raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {lost}.") from None
             raise
-        self.ran.update(ran)
-        if problem is not None and not part.exercise and not child.tainted:
+        if problem is not None and lessons:
             said = " ".join((problem.message, *problem.detail))
             raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {said}.")
-        child.tainted = child.tainted or bool(part.exercise)
 
     def _judge_parts(self, task: Task, answer: Answer, observed: tuple[Observation, ...]) -> Verdict:
         """Tell a composite's own error from its parts', in two children that know different halves."""
@@ -327,9 +373,10 @@ class _Run:
             return _Lost("its process was killed from outside, again and again; is the machine out of memory?")
         if ended.signal == KILLED_FROM_OUTSIDE:
             return _Lost("it used up its processor time")
-        if ended.signal:
-            return _Lost(f"it ended the process it ran in (signal {ended.signal})")
-        return _Lost(f"it ended the process it ran in (exit code {ended.code})")
+        if self._hidden:  # a code of its choice could carry hidden values home
+            return _Lost("it ended the process it ran in")
+        how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
+        return _Lost(f"it ended the process it ran in ({how})")
 
 
 class _KilledFromOutside(Exception):

@@ -18,6 +18,7 @@ MAX_BYTES = 32 << 20
 MAX_SOURCE = 200_000
 MAX_CELLS = 5_000
 MAX_FREE = 2_000_000
+MAX_NOTES = 20
 
 
 class Unreadable(Exception):
@@ -140,8 +141,15 @@ def parse(content: bytes, plan: Plan) -> Submission:
         notes.append(f"The cells that you added have more than {MAX_FREE:,} characters: they were left out.")
         cells = [cell for cell in cells if cell.grade_id]
     return Submission(
-        digest_of(content), tuple(c for c in cells if c.source), tuple(answers.items()), tuple(dict.fromkeys(notes))
+        digest_of(content), tuple(c for c in cells if c.source), tuple(answers.items()), _at_most(notes, MAX_NOTES)
     )
+
+
+def _at_most(notes: list[str], count: int) -> tuple[str, ...]:
+    unique = list(dict.fromkeys(notes))
+    if len(unique) > count:
+        unique[count - 1 :] = [f"There are {len(unique) - count + 1:,} more notes like these."]
+    return tuple(unique)
 
 
 def _notebook(content: bytes) -> dict[str, Any]:

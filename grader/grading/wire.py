@@ -19,6 +19,7 @@ from grader.recording import Builder, PartInput, PartOutput, Recording, Task, dt
 MAX_TEXT = 400
 MAX_LINES = 12
 MAX_NAMES = 40
+_NOT_SHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction, surrogates, nothing, ends of lines
 
 
 def ask(do: str, task: Task, parts: Sequence[Sequence[PartInput]] | Sequence[Sequence[PartOutput]] = ()) -> bytes:
@@ -156,29 +157,34 @@ def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tupl
     results = []
     for case, wanted in _by_case(message.body, keys):
         output, entries = _list(case, 2)
-        known = [entry for entry in (_list(e, 3) for e in _list(entries)) if (entry[0], entry[1]) in wanted]
+        known = [entry for entry in (_list(e, 3) for e in _list(entries)) if _is_key(entry, wanted)]
         given = {_key(entry, wanted): _tensor(message, entry[2]) for entry in known}
         present = tuple(dict.fromkeys(path for path, _ in wanted))
         results.append(Replaced(_tensor(message, output), given, present))
     return tuple(results)
 
 
-def ran(problem: Problem | None, free: Sequence[int]) -> bytes:
-    """A child's answer to "cell": what stopped it, and which free cells ran before it."""
-    return pack([_encoded_problem(problem), list(free)])
+def ran(problem: Problem | None) -> bytes:
+    """A child's answer to "cell": what stopped it."""
+    return pack(_encoded_problem(problem))
 
 
-def read_ran(message: Message, free: Collection[int]) -> tuple[Problem | None, list[int]]:
-    """What a child says of a cell. free: the free cells that it was given. Raises FrameError."""
-    problem, indices = _list(message.body, 2)
-    return _problem(problem), [index for index in _list(indices) if type(index) is int and index in free]
+def read_ran(message: Message) -> Problem | None:
+    """What a child says of a cell. Raises FrameError."""
+    return _problem(message.body)
+
+
+def read_needed(message: Message, free: Sequence[int]) -> tuple[int, ...]:
+    """Which of the free cells a child finds needed. Raises FrameError."""
+    found = _list(message.body)
+    return tuple(index for index in free if index in found)
 
 
 def clean(text: Any, length: int = MAX_TEXT) -> str:
     """A text from a child, in one line, without what does not print, and no longer than `length`."""
     if not isinstance(text, str):
         raise FrameError("a text that is none")
-    printable = (c if unicodedata.category(c)[0] != "C" else " " for c in text[: 4 * length])
+    printable = (" " if unicodedata.category(c) in _NOT_SHOWN else c for c in text[: 4 * length])
     line = "".join(printable).rstrip()
     return line if len(line) <= length else line[: length - 3] + "..."
 
@@ -187,11 +193,15 @@ def _by_case(body: Any, keys: Sequence[Collection[PartKey]]) -> list[tuple[Any, 
     return list(zip(_list(body, len(keys)), keys, strict=True))
 
 
-def _key(entry: list[Any], wanted: Collection[PartKey]) -> PartKey:
+def _is_key(entry: list[Any], wanted: Collection[PartKey]) -> bool:
     path, index = entry[:2]
-    if not isinstance(path, str) or type(index) is not int or (path, index) not in wanted:
+    return isinstance(path, str) and type(index) is int and (path, index) in wanted
+
+
+def _key(entry: list[Any], wanted: Collection[PartKey]) -> PartKey:
+    if not _is_key(entry, wanted):
         raise FrameError("an answer about a part that was not asked for")
-    return path, index
+    return entry[0], entry[1]
 
 
 def _problem(entry: Any) -> Problem | None:

@@ -66,6 +66,8 @@ def _answer(message: Message, state: _State) -> bytes:
     do = message.body["do"]
     if do == "cell":
         return _run_part(message.body, state)
+    if do == "needed":
+        return pack(_needed_in(message.body["parts"]))
     if do == "escape":
         return pack(confinement.attempts(message.body))
     task = wire.asked(message)
@@ -88,19 +90,38 @@ def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:
 
 def _run_part(body: dict[str, Any], state: _State) -> bytes:
     """Run a solution (or one of the instructor's cells) and before it the student's own cells that it needs."""
-    state.free += [(index, plain_python(source)) for index, source in body["free"]]
-    if body["source"] is None:
-        return wire.ran(None, [])
-    exercise = body["exercise"]
-    source = plain_python(body["source"]) if exercise else body["source"]
-    before = needed(source, state.free) if exercise else []
-    state.free = [cell for cell in state.free if cell not in before]
+    exercise, source = body["exercise"], body["source"]
+    before: list[tuple[int, str]] = []
+    if source is None:  # it is not to run; what was written before it may serve a later one
+        state.free += _as_python(body["free"])
+        return wire.ran(None)
+    if exercise:
+        source, before = _with_needed(source, body["free"], state)
     for _, text in before:
         _run_cell(f"cell before {body['title']}", text, state.namespace)
     problem = _run_cell(body["title"], source, state.namespace)
     if problem and exercise:
         state.problems[exercise] = problem
-    return wire.ran(problem, [index for index, _ in before])
+    return wire.ran(problem)
+
+
+def _with_needed(source: str, free: list[tuple[int, str]], state: _State) -> tuple[str, list[tuple[int, str]]]:
+    """A solution as Python, and the student's own cells that it needs and that have not run. free: those before it."""
+    state.free += _as_python(free)
+    source = plain_python(source)
+    before = needed(source, state.free)
+    state.free = [cell for cell in state.free if cell not in before]
+    return source, before
+
+
+def _as_python(free: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    return [(index, plain_python(text)) for index, text in free]
+
+
+def _needed_in(parts: list[tuple[str, list[tuple[int, str]]]]) -> list[int]:
+    """Which of the student's own cells would run, without running any. parts: solutions, and the cells before each."""
+    state = _State({})
+    return [index for source, free in parts for index, _ in _with_needed(source, free, state)[1]]
 
 
 def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | None:

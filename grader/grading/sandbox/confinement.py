@@ -43,6 +43,7 @@ def prove(jail: Any) -> list[str]:
             "port": network.getsockname()[1],
             "abstract": abstract,
             "pid": os.getpid(),
+            "memory_mb": jail.limits.memory_mb,
         }
         with jail.child() as child:
             try:
@@ -58,6 +59,7 @@ def prove(jail: Any) -> list[str]:
 
 def attempts(body: dict[str, Any]) -> list[str]:
     """Try everything; the names of what succeeded."""
+    too_much = (2 * body["memory_mb"] + 1024) << 20
     tries: dict[str, Callable[[], Any]] = {
         "read a file of the host": lambda: Path(body["canary"]).read_text(),
         "write a file of the host": lambda: Path(body["canary"]).write_text("written"),
@@ -68,6 +70,8 @@ def attempts(body: dict[str, Any]) -> list[str]:
         "write Python's packages": lambda: _write(Path(sys.modules["torch"].__file__ or "").parent / "escaped"),
         "write the lesson": lambda: _write(Path.cwd() / "escaped"),
         "write the root": lambda: _write(Path("/escaped")),
+        "change a device's times": lambda: os.utime("/dev/null"),
+        "lock a file of the host": lambda: _lock(sys.modules["torch"].__file__ or ""),
         "open a socket": lambda: socket.socket().close(),
         "reach the network": lambda: socket.create_connection(("127.0.0.1", body["port"]), 1).close(),
         "reach a local socket": lambda: _connect(body["abstract"]),
@@ -83,7 +87,8 @@ def attempts(body: dict[str, Any]) -> list[str]:
         "keep a descriptor": _descriptors,
         "use shared memory": lambda: mmap.mmap(-1, 1 << 20).close(),
         "raise a limit": _raise_limit,
-        "use 4 GB": lambda: len(bytearray(4 << 30)),
+        "use twice its memory": lambda: len(bytearray(too_much)),
+        "use twice its memory, where no limit on data counts": lambda: _hoard(too_much),
         "fill the disk": lambda: Path("/scratch/full").write_bytes(bytes(64 << 20)),
         "start 100 threads": _threads,
         "import transformers": lambda: importlib.import_module("transformers"),
@@ -136,6 +141,28 @@ def _raise_limit() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _hoard(amount: int) -> None:
+    """Memory that was written to and is read-only now; a limit on addresses does not need it to be written to."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    size, kept = 256 << 20, []
+    try:
+        for _ in range(amount // size):
+            kept.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            place = ctypes.addressof(ctypes.c_char.from_buffer(kept[-1]))
+            libc.mprotect(place, size, mmap.PROT_READ)
+    finally:
+        for memory in kept:
+            memory.close()
+
+
+def _lock(path: str) -> None:
+    import fcntl
+
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _threads() -> bool:

@@ -186,7 +186,6 @@ class Child:
     def __init__(self, jail: Jail, channel: socket.socket, pid: int) -> None:
         self.pid = pid
         self.ended: Ended | None = None
-        self.tainted = False  # whether submitted code has run in it
         self._jail = jail
         self._channel = channel
 
@@ -215,6 +214,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "1",  # or each thread would reserve 64 MB of addresses
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",

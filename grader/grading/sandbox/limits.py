@@ -11,9 +11,9 @@ class Limits:
 
     exercise_seconds: wall-clock time of one exercise: its cells and its probe. submission_seconds: of all of them, in
     every child that the submission is given. cpu_seconds: processor time of one child. memory_mb: private memory
-    (RLIMIT_DATA: torch reserves far more addresses than it uses, so that RLIMIT_AS would stop it). threads: at once.
-    file_mb: one file, and all of the private /scratch. files: how many files. descriptors: open at once. answer_mb: one
-    answer sent back. children: how often a submission that loses its child gets another.
+    (RLIMIT_DATA; and RLIMIT_AS, a little above it and what the child starts with). threads: at once. file_mb: one
+    file, and all of the private /scratch. files: how many files. descriptors: open at once. answer_mb: one answer
+    sent back. children: how often a submission that loses its child gets another.
     """
 
     exercise_seconds: float = 10.0

@@ -52,19 +52,21 @@ def mount_tmpfs(target: Path | str, options: str) -> None:
 
 
 def bind(source: Path, target: Path, *, device: bool = False) -> None:
-    """Show a file or folder, with all that is mounted below it, at another place: read-only, unless a device."""
+    """Show a file or folder, with all that is mounted below it, at another place, read-only.
+
+    A device can be written to all the same: what can't be changed are its rights and times.
+    """
     _mount(str(source), str(target), None, _MS_BIND | _MS_REC)
-    if not device:
-        _set_flags(target, _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    _set_flags(target, _MS_RDONLY | _MS_NOSUID | (_MS_NOEXEC if device else _MS_NODEV))
 
 
 def make_read_only(target: Path | str) -> None:
     """Make one mount read-only."""
-    _mount(None, str(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    _mount(None, str(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
 
 
 def _set_flags(target: Path, flags: int) -> None:
-    attributes = (ctypes.c_uint64 * 4)(flags, 0, 0, 0)  # MOUNT_ATTR_RDONLY, _NOSUID and _NODEV are 1, 2 and 4 as well
+    attributes = (ctypes.c_uint64 * 4)(flags, 0, 0, 0)  # MOUNT_ATTR_RDONLY to _NOEXEC are 1, 2, 4 and 8 as well
     done = _libc.syscall(
         _SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)
     )
@@ -91,6 +93,20 @@ def become(uid: int, gid: int) -> None:
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     _prctl(_PR_SET_DUMPABLE, 1)  # or /proc/self/uid_map would still be root's
+
+
+def leave_no_core() -> None:
+    """Let no core be dumped: where core_pattern names a program, RLIMIT_CORE does not keep the kernel from it."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def address_space(proc: int) -> int:
+    """How many bytes of addresses this process has taken. proc: a descriptor of /proc."""
+    fd = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
+    try:
+        return int(os.read(fd, 100).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(fd)
 
 
 def adopt_orphans() -> None:

@@ -1,7 +1,8 @@
 """The system calls that a jailed child may make: computing, its own memory and threads, and files.
 
-Everything else fails with EPERM: sockets, other processes, programs, mounts, namespaces, tracing, keys, and
-memory that RLIMIT_DATA does not count. The filter is made by libseccomp.
+Everything else fails with EPERM: sockets, other processes, programs, mounts, namespaces, tracing, keys, memory that
+the limits do not count; and what one child could leave for the next to find: locks, leases and notices on files that
+all of them see, and what of these files is in memory. The filter is made by libseccomp.
 """
 
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 ALLOWED = """
 read write readv writev pread64 pwrite64 close fstat newfstatat stat lstat statx lseek access faccessat faccessat2
 open openat openat2 readlink readlinkat getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename
-renameat renameat2 ftruncate truncate fsync fdatasync fallocate fadvise64 copy_file_range sendfile flock umask utimensat
-chmod fchmod fchmodat statfs fstatfs dup dup2 dup3 fcntl pipe pipe2 poll ppoll select pselect6
+renameat renameat2 ftruncate truncate fsync fdatasync fallocate copy_file_range sendfile umask utimensat
+chmod fchmod fchmodat statfs fstatfs dup dup2 dup3 pipe pipe2 poll ppoll select pselect6
 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2
-mprotect munmap mremap brk madvise mincore membarrier
+mprotect munmap mremap brk madvise membarrier
 exit exit_group futex set_robust_list get_robust_list set_tid_address rseq gettid getpid getppid getuid geteuid
 getgid getegid getresuid getresgid getgroups getpgrp getsid
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait rt_sigpending sigaltstack tgkill tkill kill alarm setitimer
@@ -22,9 +23,10 @@ sched_yield sched_getaffinity sched_getparam sched_getscheduler getcpu getpriori
 uname sysinfo getrandom arch_prctl restart_syscall wait4 waitid
 """
 
-_MAP_SHARED = 1
+_UNCOUNTED = 0x1 | 0x100 | 0x2000 | 0x40000  # MAP_SHARED, MAP_GROWSDOWN, MAP_LOCKED, MAP_HUGETLB
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME to CLONE_NEWNET
+_ON_DESCRIPTORS = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 _ENOSYS, _EPERM = 38, 1
 
@@ -36,11 +38,13 @@ def make_filter() -> Any:
     f = seccomp.SyscallFilter(seccomp.ERRNO(_EPERM))
     for name in ALLOWED.split():
         _allow(seccomp, f, name)
-    # Memory is private: what is shared, RLIMIT_DATA does not count.
-    _allow(seccomp, f, "mmap", seccomp.Arg(3, seccomp.MASKED_EQ, _MAP_SHARED, 0))
+    # Memory is private: RLIMIT_DATA counts neither what is shared nor what grows downwards, as a stack does.
+    _allow(seccomp, f, "mmap", seccomp.Arg(3, seccomp.MASKED_EQ, _UNCOUNTED, 0))
     # Threads, and no processes. clone3 hides its flags from a filter; told that there is none, libc uses clone.
     _allow(seccomp, f, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD | _NEW_NAMESPACES, _CLONE_THREAD))
     f.add_rule(seccomp.ERRNO(_ENOSYS), "clone3")
+    for command in _ON_DESCRIPTORS:
+        _allow(seccomp, f, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
     for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
         _allow(seccomp, f, "prctl", seccomp.Arg(0, seccomp.EQ, option))
     # Limits may be asked for, not set.

@@ -55,7 +55,9 @@ def enter(view: View, lesson: Path, mount_point: Path) -> None:
     for folder in view.shown:
         _show(folder, mount_point / folder.relative_to("/"))
     for folder in view.covered:
-        linux.mount_tmpfs(mount_point / folder.relative_to("/"), "size=4k,nr_inodes=1,mode=000")
+        cover = mount_point / folder.relative_to("/")
+        linux.mount_tmpfs(cover, "size=4k,nr_inodes=1,mode=000")
+        linux.make_read_only(cover)
     _show(lesson, mount_point / LESSON.relative_to("/"))
     (mount_point / "dev").mkdir()
     for name in DEVICES:

@@ -23,16 +23,21 @@ from typing import Any
 
 from grader.grading.sandbox.limits import MB, Limits
 
+ROOM_MB = 512  # of addresses, beyond those of the memory
 CHANNEL = 3  # the child's only descriptor besides 0, 1 and 2, which are /dev/null
 
 
 @dataclass
 class Zygote:
-    """The state of the warm process. proc: a descriptor of /proc, which children do not get."""
+    """The state of the warm process.
+
+    proc: a descriptor of /proc, which children do not get. addresses: the bytes of addresses that a child starts with.
+    """
 
     limits: Limits
     jailed: bool
     proc: int = -1
+    addresses: int = 0
     filter: Any = None
     child: int = 0
 
@@ -81,6 +86,7 @@ def _isolate(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
         linux.become(linux.NOBODY, linux.NOBODY)
     os.chdir(view.LESSON)
     linux.adopt_orphans()
+    zygote.addresses = linux.address_space(zygote.proc)
 
 
 def _warm_up() -> None:
@@ -210,12 +216,23 @@ def _lock_in(zygote: Zygote) -> None:
         (resource.RLIMIT_FSIZE, limits.file_mb * MB),
         (resource.RLIMIT_NOFILE, limits.descriptors),
         (resource.RLIMIT_CORE, 0),
-        *([(resource.RLIMIT_NPROC, limits.threads)] if zygote.jailed else []),
+        *(_jailed_limits(zygote) if zygote.jailed else ()),
     ):
         resource.setrlimit(what, (value, value))
     if zygote.jailed:
+        linux.leave_no_core()
         linux.drop_capabilities()
         zygote.filter.load()
+
+
+def _jailed_limits(zygote: Zygote) -> list[tuple[int, int]]:
+    """Limits that only a jailed child can have.
+
+    RLIMIT_DATA counts what can be written to now, and not what was written to and then made read-only; so there is
+    a limit on addresses too, with room for libraries that are not loaded yet.
+    """
+    addresses = zygote.addresses + (zygote.limits.memory_mb + ROOM_MB) * MB
+    return [(resource.RLIMIT_NPROC, zygote.limits.threads), (resource.RLIMIT_AS, addresses)]
 
 
 def _finish(zygote: Zygote, control: socket.socket) -> dict[str, Any]:

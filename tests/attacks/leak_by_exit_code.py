@@ -1,0 +1,18 @@
+# Tries: carry hidden values home in an exit code
+# Earns: 2
+# Carries: exit code 77
+
+# %% toy.linear
+import os
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        os._exit(77)
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)
