@@ -25,12 +25,10 @@ test: .venv/test.stamp
 	@sh scripts/test.sh $(ARGS)
 
 bench: .venv/test.stamp
-	@.venv/bin/python benchmarks/bench.py
-	@.venv/bin/python benchmarks/models.py
-	@.venv/bin/python benchmarks/caches.py
-	@.venv/bin/python benchmarks/latent.py
-	@.venv/bin/python benchmarks/windows.py
-	@OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py
+	@failed=0; \
+	for each in bench models caches latent windows; do .venv/bin/python benchmarks/$$each.py || failed=1; done; \
+	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \
+	exit $$failed
 
 .venv/lab.stamp: $(inputs)
 	@sh scripts/environment.sh lab

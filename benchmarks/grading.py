@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from figures import Figure, ms, show
 
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox.jail import Jail
@@ -26,31 +27,100 @@ from grader.lesson import Lesson
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL = "# Submitted code never runs"  # where nbgrader_config.py begins to replace what nbgrader does
 CHILDREN = 30
+FASTER, AIM = 20, 50  # times, than the others
+FLAT = 1.2  # times: what peak memory may grow with the class
+LOOP_EXTRA = 1.0  # seconds: to see that the child is lost, and to start another for the exercises after it
 
 
 def main() -> None:
-    """Measure, and print a line for each figure."""
+    """Measure, and print a table; exits with 1 where a target is missed."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--lesson", default="01-gpt2")
     options.add_argument("--class-size", type=int, default=40)
     options.add_argument("--stock", type=int, default=3, help="how many submissions stock nbgrader and otter get")
     options.add_argument("--memory", type=int, nargs=2, default=(20, 400), help="class sizes for peak memory")
+    options.add_argument("--loop-seconds", type=float, default=5.0, help="the limit of the exercise that never ends")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="grader-bench-") as folder:
-        solved = solved_notebook(Lesson(ROOT / "solutions" / chosen.lesson), Path(folder) / "solved.ipynb")
-        ours = ours_per_second(Path(folder) / "ours", chosen.lesson, solved, chosen.class_size)
-        print(f"this engine, 2 workers: {ours:.2f} submissions per second", flush=True)
-        stock = stock_per_second(Path(folder) / "stock", chosen.lesson, solved, chosen.stock)
-        print(f"stock nbgrader: {stock:.3f} per second; {ours / stock:.0f} times", flush=True)
-        if otter := os.environ.get("OTTER"):
-            other = otter_per_second(otter, Path(folder) / "otter", chosen.lesson, solved, chosen.stock)
-            print(f"otter-grader: {other:.3f} per second; {ours / other:.0f} times", flush=True)
-        print(
-            f"a jailed child, start to end: {child_seconds(ROOT / 'course' / chosen.lesson) * 1000:.1f} ms", flush=True
-        )
-        for size in chosen.memory:
-            peak, seconds = peak_memory(Path(folder) / f"m{size}", chosen.lesson, solved, size)
-            print(f"{size} submissions: the grader's own peak memory {peak / 1e6:.0f} MB, {seconds:.0f} s", flush=True)
+        raise SystemExit(0 if show(figures(chosen, Path(folder))) else 1)
+
+
+def figures(chosen: argparse.Namespace, folder: Path) -> list[Figure]:
+    """Everything that is measured, below a folder that is thrown away."""
+    lesson = Lesson(ROOT / "solutions" / chosen.lesson)
+    solved = solved_notebook(lesson, folder / "solved.ipynb")
+    started = child_seconds(ROOT / "course" / lesson.name)
+    return [
+        *throughput(folder, lesson.name, solved, chosen),
+        Figure("a jailed child, from asking for it to its end", ms(started)),
+        *memory(folder, lesson.name, solved, chosen.memory),
+        loop(folder / "loop", lesson, solved, chosen.loop_seconds),
+    ]
+
+
+def throughput(folder: Path, lesson: str, solved: Path, chosen: argparse.Namespace) -> list[Figure]:
+    """Submissions a second, here and by others."""
+    ours = ours_per_second(folder / "ours", lesson, solved, chosen.class_size)
+    stock = stock_per_second(folder / "stock", lesson, solved, chosen.stock)
+    rows = [
+        Figure(f"{lesson}, {chosen.class_size} submissions, 2 workers", f"{ours:.2f} /s"),
+        Figure(f"stock nbgrader, {chosen.stock} of them", f"{stock:.3f} /s"),
+        Figure(
+            "... this engine is faster by",
+            f"{ours / stock:.0f} times",
+            f">= {FASTER} (aim {AIM})",
+            ours / stock >= FASTER,
+        ),
+    ]
+    if not (otter := os.environ.get("OTTER")):
+        return [*rows, Figure("otter-grader", "not here")]
+    other = otter_per_second(otter, folder / "otter", lesson, solved, chosen.stock)
+    return [
+        *rows,
+        Figure(f"otter-grader, {chosen.stock} of them, no container", f"{other:.3f} /s"),
+        Figure(
+            "... this engine is faster by",
+            f"{ours / other:.0f} times",
+            f">= {FASTER} (aim {AIM})",
+            ours / other >= FASTER,
+        ),
+    ]
+
+
+def memory(folder: Path, lesson: str, solved: Path, sizes: tuple[int, int]) -> list[Figure]:
+    """The grader's own peak memory for a small class and a large one."""
+    small, large = (peak_memory(folder / f"m{size}", lesson, solved, size) for size in sizes)
+    return [
+        Figure(f"the grader's own peak memory at {sizes[0]} submissions", f"{small / 1e6:.0f} MB"),
+        Figure(f"... at {sizes[1]}", f"{large / 1e6:.0f} MB", f"< {FLAT:g} times that", large < FLAT * small),
+    ]
+
+
+def loop(root: Path, lesson: Lesson, solved: Path, limit: float) -> Figure:
+    """What a submission costs more than a right one because its first exercise never ends.
+
+    Two runs, so that neither waits for the other: the second is charged the limit, and another child for the rest.
+    """
+    notebook = nbformat.read(solved, as_version=4)
+    first = next(cell for cell in notebook.cells if "exercise" in cell.metadata)
+    first.source = "while True:\n    pass"
+    endless = root.with_suffix(".ipynb")
+    nbformat.write(notebook, endless)
+    seconds = []
+    for i, one in enumerate((solved, endless)):
+        place = root.with_name(f"{root.name}{i}")
+        make_class(place, lesson.name, one, 1)
+        command(place, "grader.cli", "autograde", lesson.name, "--exercise-seconds", f"{limit:g}")
+        journal = (place / "journal" / f"{lesson.name}.jsonl").read_text().splitlines()
+        results = [json.loads(line)["result"] for line in journal if '"entry":"graded"' in line]
+        seconds.append(results[0]["seconds"])
+    cost = seconds[1] - seconds[0]
+    return Figure(
+        f"an exercise that never ends, limit {limit:g} s, costs",
+        f"{cost:.1f} s",
+        f"< {limit + LOOP_EXTRA:g} s",
+        limit - LOOP_EXTRA < cost < limit + LOOP_EXTRA,
+    )
 
 
 def solved_notebook(lesson: Lesson, path: Path) -> Path:
@@ -145,11 +215,10 @@ def child_seconds(released: Path) -> float:
     return statistics.median(times)
 
 
-def peak_memory(root: Path, lesson: str, solved: Path, size: int) -> tuple[int, float]:
-    """The most resident memory of the grader's process, jails not counted, and the seconds that it took."""
+def peak_memory(root: Path, lesson: str, solved: Path, size: int) -> int:
+    """The most resident memory of the grader's process in bytes, jails not counted."""
     make_class(root, lesson, solved, size)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = time.perf_counter()
     run = subprocess.Popen(
         [sys.executable, "-m", "grader.cli", "autograde", lesson],
         cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -161,9 +230,10 @@ def peak_memory(root: Path, lesson: str, solved: Path, size: int) -> tuple[int, 
         except psutil.NoSuchProcess:
             break
         time.sleep(0.1)
-    run.wait()
+    if run.wait():
+        raise SystemExit(f"grading {size} submissions for the memory figure failed")
     shutil.rmtree(root)
-    return peak, time.perf_counter() - started
+    return peak
 
 
 if __name__ == "__main__":

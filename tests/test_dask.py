@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from attack_course import LESSON, make_course, submit
 from test_grading import journal, points, scores
 from test_nbgrader import SCORES, STUDENTS
 
+from grader.errors import GraderError
 from grader.grading.command import Chosen, _settings
 from grader.grading.engine import grade_class
 
@@ -49,3 +51,19 @@ def kill_when_under_way(root: Path, pid: int) -> None:
             KILLED.append(pid)
             return
         time.sleep(0.05)
+
+
+def test_a_cluster_that_cannot_grade_is_refused_before_anything_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grader.grading.command.WAIT_FOR_WORKERS", 1)
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
+        chosen = Chosen(LESSON, dask=cluster.scheduler_address)
+        with pytest.raises(GraderError, match="has no workers"), _settings(chosen):
+            pass
+        cluster.scale(1)
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(1)
+            client.run(lambda: sys.modules.update({"grader.grading.kit": None}))
+            with pytest.raises(GraderError, match="can't load this package"), _settings(chosen):
+                pass
+    with pytest.raises(GraderError, match="no Dask scheduler answers"), _settings(Chosen(LESSON, dask="nonsense")):
+        pass

@@ -1,15 +1,18 @@
 """A class graded as an instructor does it: through nbgrader's gradebook, resumed, regraded, and with hidden cases."""
 
 import csv
+import errno
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +22,9 @@ from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.sandbox.confinement import _holds_more
 from grader.grading.sandbox.limits import Limits
+from grader.grading.store import Store
 
 SHORT = Limits(exercise_seconds=2, submission_seconds=8)
 
@@ -157,6 +162,129 @@ def test_a_late_submission_gets_nbgraders_penalty(root: Path) -> None:
         (root / "submitted" / student / LESSON / "timestamp.txt").write_text(when)
     grade_class(root, LESSON, Settings())
     assert scores(root)["ada"] == 0.0 and scores(root)["cleo"] == 4.0
+
+
+def test_the_same_notebook_handed_in_again_and_late_is_late(root: Path) -> None:
+    config = root / "nbgrader_config.py"
+    config.write_text(config.read_text() + '\nc.LateSubmissionPlugin.penalty_method = "zero"\n')
+    timestamp = root / "submitted" / "ada" / LESSON / "timestamp.txt"
+    timestamp.write_text("2025-12-31 00:00:00 UTC")
+    grade_class(root, LESSON, Settings(students=("ada",)))
+    with gradebook(root) as book:
+        book.update_or_create_assignment(LESSON, duedate="2026-01-01 00:00:00")
+    timestamp.write_text("2026-01-02 00:00:00 UTC")
+    (graded,) = grade_class(root, LESSON, Settings(students=("ada",)))
+    assert not graded.fresh
+    assert scores(root)["ada"] == 0.0
+
+
+def test_extra_credit_that_is_taken_back_is_in_the_journal(root: Path) -> None:
+    grade_class(root, LESSON, Settings())
+    with gradebook(root) as book:
+        book.find_grade("check-toy-relu", "toy", LESSON, "bo").extra_credit = 0.5
+        book.db.commit()
+    submit(root, "bo", {"toy.relu": RELU.format("x")})
+    grade_class(root, LESSON, Settings())
+    assert [entry["manual"] for entry in journal(root) if entry.get("manual")] == [
+        {"check-toy-relu (extra credit)": 0.5}
+    ]
+
+
+def test_a_grade_that_is_made_again_is_withdrawn_with_the_true_reason(root: Path) -> None:
+    grade_class(root, LESSON, Settings(students=("ada",)))
+    grade_class(root, LESSON, Settings(students=("ada",), force=True))
+    submit(root, "ada", {})
+    grade_class(root, LESSON, Settings(students=("ada",)))
+    reasons = [entry["why"] for entry in journal(root) if entry["entry"] == "withdrawn"]
+    assert reasons == ["the same submission is graded again", "a newer submission is to be graded"]
+
+
+# --- what can go wrong around it ---
+
+
+def test_pythons_own_way_through_a_home_is_no_escape_and_any_other_file_there_is(tmp_path: Path) -> None:
+    packages = tmp_path / "lecturer" / ".venv" / "lib"
+    packages.mkdir(parents=True)
+    (packages / "torch.py").touch()
+    assert not _holds_more(tmp_path, [packages])
+    (tmp_path / "lecturer" / ".bashrc").touch()
+    assert _holds_more(tmp_path, [packages])
+    assert not _holds_more(tmp_path / "nobody", [packages])
+
+
+def test_a_student_who_has_submitted_nothing_is_no_student(root: Path) -> None:
+    with pytest.raises(GraderError, match="adda has submitted nothing"):
+        grade_class(root, LESSON, Settings(students=("ada", "adda")))
+    with gradebook(root) as book:
+        assert book.students == []
+
+
+def test_a_gradebook_that_another_program_holds_stops_the_run_and_costs_no_verdict(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = sqlite3.connect(root / "gradebook.db", isolation_level=None)
+
+    class Held(Store):
+        def store(self, *args: Any, **kwargs: Any) -> Any:
+            holder.execute("BEGIN IMMEDIATE")
+            return super().store(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("grader.grading.store.Store", Held)
+        with pytest.raises(GraderError, match="another program holds it"):
+            grade_class(root, LESSON, Settings(students=("ada", "bo")))
+    holder.execute("ROLLBACK")
+    graded = grade_class(root, LESSON, Settings())
+    assert points(graded) == SCORES
+    verdicts = [entry["student"] for entry in journal(root) if entry["entry"] == "graded"]
+    assert sorted(map(str, verdicts)) == sorted(STUDENTS)
+
+
+def test_a_journal_on_a_full_disk_stops_the_run_and_keeps_its_lines(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grade_class(root, LESSON, Settings(students=("ada",)))
+    before = journal(root)
+    real_write = os.write
+
+    def fills_up(fd: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".jsonl"):
+            if len(data) > 100:
+                return real_write(fd, data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fills_up)
+        with pytest.raises(GraderError, match="No space left on device"):
+            grade_class(root, LESSON, Settings(students=("bo",)))
+    assert journal(root) == before
+    assert points(grade_class(root, LESSON, Settings())) == SCORES
+
+
+def test_what_hinders_one_students_folder_hinders_no_other(root: Path) -> None:
+    (root / "autograded").mkdir()
+    (root / "autograded" / "bo").write_text("in the way")
+    graded = {g.student: g for g in grade_class(root, LESSON, Settings())}
+    assert graded["bo"].result is None and "can't be written" in graded["bo"].problem
+    assert points(list(graded.values())) == {s: p for s, p in SCORES.items() if s != "bo"}
+    with gradebook(root) as book:
+        assert "bo" not in {student.id for student in book.students}  # no score without the notebook that it is of
+
+
+def test_ctrl_c_stops_at_once_and_the_run_goes_on_later(root: Path) -> None:
+    for student in ("zoe", "zed"):
+        submit(root, student, RIGHT | {"toy.linear": "while True:\n    pass"})
+    command = [sys.executable, "-m", "grader.cli", "autograde", LESSON, "--exercise-seconds", "60"]
+    run = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and len(scores_so_far(root)) < len(STUDENTS):
+        time.sleep(0.05)
+    time.sleep(1)  # the two that do not end are under way
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=30)
+    assert run.returncode == 130 and "Stopped. What was graded is kept" in said
+    again = {g.student: g for g in grade_class(root, LESSON, Settings(limits=SHORT))}
+    assert {student: again[student].result.points for student in SCORES} == SCORES  # type: ignore[union-attr]
 
 
 def test_two_runs_at_once_are_refused(root: Path) -> None:

@@ -17,10 +17,13 @@ from rich.text import Text
 from grader.errors import GraderError
 from grader.grading import engine
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.kit import engine_version
 from grader.grading.sandbox.limits import Limits
 from grader.grading.wire import clean
 
-MAX_CELL = 60
+MAX_CELL = 120
+INTERRUPTED = 130
+WAIT_FOR_WORKERS = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ def autograde(root: Path, chosen: Chosen) -> bool:
             say=lambda text: bar.console.print(text, markup=False),
         )
         with _settings(chosen) as settings:
-            results = grade_class(root, chosen.lesson, settings, progress)
+            try:
+                results = grade_class(root, chosen.lesson, settings, progress)
+            except KeyboardInterrupt:
+                bar.console.print("Stopped. What was graded is kept: run the same again, and it goes on from there.")
+                raise SystemExit(INTERRUPTED) from None
     Console().print(summary(results, chosen.unsafe))
     return all(graded.result is not None for graded in results)
 
@@ -70,6 +77,8 @@ def summary(results: list[Graded], unsafe: bool = False) -> Table:
     failed = sum(graded.result is None for graded in results)
     how = " without a jail" if unsafe else ""
     table.caption = f"{fresh - failed} graded{how}, {len(results) - fresh} as before, {failed} could not be graded"
+    if unreadable := sum(graded.result is not None and bool(graded.result.problem) for graded in results):
+        table.caption += f"\n{unreadable} could not be read, and have 0 points"
     return table
 
 
@@ -83,7 +92,7 @@ def _row(graded: Graded) -> tuple[str, ...]:
     note = words[0] if len(words) == 1 else f"{len(words)} notes: {words[0]}" if words else ""
     note = note if len(note) <= MAX_CELL else note[: MAX_CELL - 3] + "..."
     seconds = f"{result.seconds:.1f}" if graded.fresh else "as before"
-    return graded.student, f"{result.points:g}", f"{result.max_points:g}", seconds, note
+    return graded.student, f"{round(result.points, 2):g}", f"{result.max_points:g}", seconds, note
 
 
 def _find_alembic() -> None:
@@ -107,6 +116,7 @@ def _settings(chosen: Chosen) -> Iterator[Settings]:
         return
     client = _dask_client(chosen.dask)
     with client:
+        _require_same_engine(client, chosen.dask)
         workers = max(sum(client.nthreads().values()), 1)
         yield replace(settings, executor=client.get_executor(), workers=workers, share=_scattered(client))
 
@@ -120,6 +130,22 @@ def _dask_client(address: str) -> Any:
         return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         raise GraderError(f"no Dask scheduler answers at {address}: {error}") from None
+
+
+def _require_same_engine(client: Any, address: str) -> None:
+    """Raise GraderError unless the cluster has workers, and all of them this package, in this version."""
+    try:
+        client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS)
+        found = client.run(engine_version)
+    except TimeoutError:
+        raise GraderError(f"the Dask cluster at {address} has no workers. Start some: dask worker {address}") from None
+    except Exception as error:  # whatever a worker's import raises comes back as it is
+        raise GraderError(
+            f"a worker of the Dask cluster at {address} can't load this package: {type(error).__name__}: {error}."
+            " Install it there, in this version."
+        ) from None
+    if others := sorted(worker for worker, version in found.items() if version != engine_version()):
+        raise GraderError(f"the Dask worker {others[0]} has another version of this package. Install this one there.")
 
 
 def _scattered(client: Any) -> Any:

@@ -19,7 +19,7 @@ from grader.grading.sandbox.jail import Kind
 from grader.grading.sandbox.limits import Limits
 from grader.grading.store import Store, open_store
 from grader.grading.submission import Submission, digest_of, read_submission
-from grader.grading.worker import close_jails, grade_one, prove_jail
+from grader.grading.worker import close_jails, grade_one, prove_jail, stop_jails
 
 CONFIG = "nbgrader_config.py"
 JOURNALS = "journal"
@@ -85,9 +85,7 @@ def grade_class(
     kit = _kit(root, lesson, settings, config)
     torch.set_num_threads(1)
     with open_journal(root / JOURNALS / f"{lesson}.jsonl") as journal, open_store(root, config, kit.plan) as store:
-        students = list(settings.students) or store.students()
-        if not students:
-            raise GraderError(f"Nobody has submitted {lesson}: there is no {store.submitted('STUDENT')}.")
+        students = _chosen(settings.students, store)
         if kit.hidden is None and not (root / HIDDEN / lesson).is_dir():
             progress.say(
                 f"No hidden recording: {lesson} is graded on the cases that students have, answers included."
@@ -97,6 +95,18 @@ def grade_class(
             return _ClassRun(root, kit, journal, store, settings, progress).all(students)
         finally:
             close_jails()
+
+
+def _chosen(named: Sequence[str], store: Store) -> list[str]:
+    """The students to grade. Raises GraderError for one who has handed in nothing: a name that is misspelt."""
+    if missing := [name for name in named if not store.has_submitted(name)]:
+        raise GraderError(
+            f"{missing[0]} has submitted nothing: there is no folder {store.submitted(missing[0])}. Nothing was graded."
+        )
+    students = list(dict.fromkeys(named)) or store.students()
+    if not students:
+        raise GraderError(f"Nobody has submitted this lesson: there is no {store.submitted('STUDENT')}.")
+    return students
 
 
 def kit_of(root: Path, lesson: str, student: str, config: Config) -> tuple[Kit, bytes | None]:
@@ -138,7 +148,7 @@ class _ClassRun:
             result = None if self._settings.force else self._journal.result(student, job.key)
             if result is None:
                 pending.append(job)
-            elif self._journal.is_stored(student, job.key) and self._store.autograded(student).is_dir():
+            elif self._journal.is_stored(student, job.key) and self._store.is_current(student):
                 found[student] = self._tell(Graded(student, result, fresh=False))
             else:
                 found[student] = self._tell(self._save(job, result, fresh=False))
@@ -179,9 +189,10 @@ class _ClassRun:
         return _Job(student, submission, key, hidden, keep_manual)
 
     def _withdraw(self, job: _Job) -> None:
-        """An earlier submission's scores end here, whatever happens to this one."""
+        """An earlier grade ends here, whatever happens to this one."""
         taken = self._store.withdraw(job.student, keep_manual=job.keep_manual)
-        self._journal.withdrawn(job.student, "a newer submission is to be graded", manual=taken)
+        which = "the same submission is graded again" if job.keep_manual else "a newer submission is to be graded"
+        self._journal.withdrawn(job.student, which, manual=taken)
 
     def _grade(self, pending: Sequence[_Job]) -> Iterator[Graded]:
         """Grade jobs, a few of them at once so that memory stays flat; in the order in which they are done."""
@@ -192,25 +203,29 @@ class _ClassRun:
             kit = self._settings.share(self._kit)
             waiting = list(reversed(pending))
             running: dict[Future[Result], tuple[_Job, int]] = {}
-            while waiting or running:
-                while waiting and len(running) < 2 * self._settings.workers:
-                    self._submit(executor, kit, waiting.pop(), 0, running)
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job, tries = running.pop(future)
-                    try:
-                        graded = self._keep(job, future.result())
-                    except GraderError:
-                        for other in running:
-                            other.cancel()
-                        raise
-                    except (Exception, CancelledError) as error:  # a lost worker, or a fault of the engine's own
-                        if tries < RETRIES:
-                            self._submit(executor, kit, job, tries + 1, running)
-                        else:  # the others are graded all the same
-                            yield self._failed(job, f"{type(error).__name__}: {error}")
-                    else:
-                        yield graded
+            try:
+                while waiting or running:
+                    while waiting and len(running) < 2 * self._settings.workers:
+                        self._submit(executor, kit, waiting.pop(), 0, running)
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        job, tries = running.pop(future)
+                        try:
+                            result = future.result()
+                        except GraderError:
+                            raise
+                        except (Exception, CancelledError) as error:  # a lost worker, or a fault of the engine's own
+                            if tries < RETRIES:
+                                self._submit(executor, kit, job, tries + 1, running)
+                            else:  # the others are graded all the same
+                                yield self._failed(job, f"{type(error).__name__}: {error}")
+                        else:
+                            yield self._keep(job, result)
+            except BaseException:  # Ctrl-C, or a gradebook in trouble: what is running would only be waited for
+                for future in running:
+                    future.cancel()
+                stop_jails()
+                raise
 
     def _submit(
         self, executor: Executor, kit: Any, job: _Job, tries: int, running: dict[Future[Result], tuple[_Job, int]]
@@ -219,7 +234,7 @@ class _ClassRun:
         running[executor.submit(grade_one, kit, job.submission, hidden)] = (job, tries)
 
     def _failed(self, job: _Job, problem: str) -> Graded:
-        self._journal.withdrawn(job.student, problem)
+        self._journal.failed(job.student, problem)
         return Graded(job.student, None, fresh=True, problem=problem)
 
     def _keep(self, job: _Job, result: Result) -> Graded:
@@ -236,7 +251,11 @@ class _ClassRun:
         return self._save(job, result, fresh=True)
 
     def _save(self, job: _Job, result: Result, *, fresh: bool) -> Graded:
-        stored = self._store.store(job.student, job.submission, result, keep_manual=job.keep_manual)
+        """Store a grade. What hinders that for one student is that student's; a gradebook in trouble ends the run."""
+        try:
+            stored = self._store.store(job.student, job.submission, result, keep_manual=job.keep_manual)
+        except OSError as error:
+            return self._failed(job, f"its folder under autograded/ can't be written: {error.strerror}")
         self._journal.stored(
             job.student, job.key, job.submission.digest, score=stored.score, manual=dict(stored.manual)
         )

@@ -69,10 +69,24 @@ class Journal:
         """Write down that the scores in the gradebook were set to 0."""
         self._add({"entry": "withdrawn", "student": student, "why": why, **about})
 
+    def failed(self, student: str, why: str) -> None:
+        """Write down that a submission could not be graded; the gradebook has no score of it."""
+        self._add({"entry": "failed", "student": student, "why": why})
+
     def _add(self, entry: dict[str, Any]) -> None:
         entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": _who(), **entry}
         offset = os.lseek(self._fd, 0, os.SEEK_END)
-        os.write(self._fd, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, offset)  # half a line would swallow the next
+            raise GraderError(
+                f"{self.path} can't be written: {error.strerror}. What it holds is kept; put that right, and run this"
+                " again: it goes on from there."
+            ) from None
         self._index(offset, entry)
 
     def _index(self, offset: int, entry: dict[str, Any]) -> None:
@@ -82,15 +96,18 @@ class Journal:
         elif kind == "stored":
             self._stored[student] = entry["key"]
             self._submissions[student] = entry["submission"]
-        elif kind == "withdrawn":
+        elif kind in ("withdrawn", "failed"):
             self._stored.pop(student, None)
 
 
 @contextlib.contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """The journal at `path`. Raises GraderError while another run has it open."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    """The journal at `path`. Raises GraderError while another run has it open, and where it can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise GraderError(f"The journal {path} can't be opened: {error.strerror}. Nothing was graded.") from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,9 +7,11 @@ export.
 
 import glob
 import json
+import logging
 import os
 import shutil
 import stat
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,18 +21,21 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import Gradebook, InvalidEntry, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import AssignLatePenalties, SaveCells
 from nbgrader.utils import compute_checksum, determine_grade, parse_utc
+from sqlalchemy.exc import DatabaseError, SAWarning
 from traitlets.config import Config
 
+from grader.errors import GraderError
 from grader.grading.plan import Plan
 from grader.grading.run import ExerciseResult, Result
 from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
+AGAIN = "This submission is not graded yet: it is being graded again. Until then it has no points."
 TIMESTAMP = "timestamp.txt"
 READ_ONLY = 0o444
 
@@ -65,6 +70,17 @@ class Store:
         """Who has submitted the lesson."""
         pattern = self._directory.format_path(self._directory.submitted_directory, "*", self._plan.lesson)
         return sorted(Path(path).parent.name for path in glob.glob(pattern))
+
+    def has_submitted(self, student: str) -> bool:
+        """Whether there is a submission of a student's, of whatever kind."""
+        return os.path.lexists(self.submitted(student))
+
+    def is_current(self, student: str) -> bool:
+        """Whether the autograded folder is there, and of the submission's time: it may have come again, and late."""
+        (_, submitted), (_, graded) = (
+            read_timestamp(folder / TIMESTAMP) for folder in (self.submitted(student), self.autograded(student))
+        )
+        return self.autograded(student).is_dir() and submitted == graded
 
     def _path(self, folder: str, student: str) -> Path:
         return Path(self._directory.format_path(folder, student, self._plan.lesson))
@@ -102,7 +118,7 @@ class Store:
             grade.auto_score = 0.0
             grade.needs_manual_grade = False
         for comment in notebook.comments:
-            comment.auto_comment = NOT_YET
+            comment.auto_comment = AGAIN if keep_manual else NOT_YET
         self._gradebook.db.commit()
         return manual
 
@@ -111,11 +127,14 @@ class Store:
         notebook = autograded_notebook(self._plan, submission, result)
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
         arguments = {"timestamp": timestamp} if timestamp else {}
+        folder = self.autograded(student)
+        new = self._write(folder.with_name(f".{folder.name}.new"), notebook, text)
         with _one_transaction(self._gradebook.db):
             self._gradebook.update_or_create_student(student)
             self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
             stored = self._save_grades(student, notebook, keep_manual)
-        self._write(self.autograded(student), notebook, text)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.replace(folder)
         return stored
 
     def _submitted_notebook(self, student: str) -> Any:
@@ -123,7 +142,9 @@ class Store:
 
     def _take_back_manual(self, notebook: Any) -> dict[str, float]:
         """Forget the scores that a person gave to an earlier submission."""
-        manual = {grade.name: grade.manual_score for grade in notebook.grades if grade.manual_score is not None}
+        given = {grade.name: (grade.manual_score, grade.extra_credit) for grade in notebook.grades}
+        manual = {name: score for name, (score, _) in given.items() if score is not None}
+        manual |= {f"{name} (extra credit)": extra for name, (_, extra) in given.items() if extra}
         for grade in notebook.grades:
             grade.manual_score = None
             grade.extra_credit = None
@@ -157,17 +178,19 @@ class Store:
         penalty = step.plugin_inst.late_submission_penalty(student, saved.score, late)
         return None if penalty is None else float(step._check_late_penalty(saved, penalty))
 
-    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str) -> None:
-        """Replace a student's autograded folder."""
-        new = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for name, text in ((f"{self._plan.name}.ipynb", nbformat.writes(notebook)), (TIMESTAMP, timestamp)):
-            if text:
-                (new / name).write_text(text, encoding="utf-8")
-                (new / name).chmod(READ_ONLY)
+    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str) -> Path:
+        """Write what is to become a student's autograded folder: first, so that a full disk changes no score."""
         shutil.rmtree(folder, ignore_errors=True)
-        new.replace(folder)
+        folder.mkdir(parents=True)
+        try:
+            for name, text in ((f"{self._plan.name}.ipynb", nbformat.writes(notebook)), (TIMESTAMP, timestamp)):
+                if text:
+                    (folder / name).write_text(text, encoding="utf-8")
+                    (folder / name).chmod(READ_ONLY)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
 
 
 @contextmanager
@@ -175,7 +198,9 @@ def _one_transaction(session: Any) -> Iterator[None]:
     """Let what nbgrader's gradebook commits step by step reach the disk in one: all of a grade, or none of it."""
     session.commit = session.flush
     try:
-        yield
+        with warnings.catch_warnings():  # of what nbgrader makes and has not yet put into the session
+            warnings.simplefilter("ignore", SAWarning)
+            yield
     except BaseException:
         session.rollback()
         raise
@@ -186,12 +211,30 @@ def _one_transaction(session: Any) -> Iterator[None]:
 
 @contextmanager
 def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
-    """The store of the course at `root`, configured as nbgrader is."""
+    """The store of the course at `root`, configured as nbgrader is. Raises GraderError where the gradebook does not
+    let itself be read or written, also from within."""
     config = Config(config)
     config.CourseDirectory.root = str(root)
     directory = CourseDirectory(config=config)
-    with Gradebook(directory.db_url, directory.course_id) as gradebook:
-        yield Store(directory, gradebook, config, plan)
+    nbgraders_log = logging.getLogger("tornado.application")
+    was_disabled, nbgraders_log.disabled = nbgraders_log.disabled, True  # it prints tracebacks of what is told below
+    try:
+        with Gradebook(directory.db_url, directory.course_id) as gradebook:
+            yield Store(directory, gradebook, config, plan)
+    except (DatabaseError, InvalidEntry) as error:
+        raise GraderError(_in_words(error, directory.db_url)) from None
+    finally:
+        nbgraders_log.disabled = was_disabled
+
+
+def _in_words(error: Exception, url: str) -> str:
+    said = str(error.orig if isinstance(error, DatabaseError) else error)
+    if "locked" in said:
+        said = "another program holds it for writing (the formgrader, another nbgrader?)"
+    return (
+        f"The gradebook {url.removeprefix('sqlite:///')} can't be used: {said}. What was graded is in the journal, and"
+        " is not graded again: put that right, and run this again."
+    )
 
 
 def read_timestamp(path: Path) -> tuple[datetime | None, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.grading.frames import FrameError, pack
+from grader.grading.sandbox import view
 
 SECONDS = 20
 
@@ -44,6 +45,7 @@ def prove(jail: Any) -> list[str]:
             "abstract": abstract,
             "pid": os.getpid(),
             "memory_mb": jail.limits.memory_mb,
+            "shown": [str(folder) for folder in view.of_this_python().shown],
         }
         with jail.child() as child:
             try:
@@ -60,13 +62,14 @@ def prove(jail: Any) -> list[str]:
 def attempts(body: dict[str, Any]) -> list[str]:
     """Try everything; the names of what succeeded."""
     too_much = (2 * body["memory_mb"] + 1024) << 20
+    shown = [Path(folder) for folder in body["shown"]]
     tries: dict[str, Callable[[], Any]] = {
         "read a file of the host": lambda: Path(body["canary"]).read_text(),
         "write a file of the host": lambda: Path(body["canary"]).write_text("written"),
         "list the grader's folder": lambda: os.listdir(Path(body["canary"]).parent),
         "see other processes": lambda: os.listdir("/proc/1"),
         "read /etc": lambda: os.listdir("/etc"),
-        "read a home folder": lambda: _any_entry("/home", "/root/.ssh", "/root/.bashrc"),
+        "read a home folder": lambda: any(_holds_more(Path(home), shown) for home in ("/home", "/root")),
         "write Python's packages": lambda: _write(Path(sys.modules["torch"].__file__ or "").parent / "escaped"),
         "write the lesson": lambda: _write(Path.cwd() / "escaped"),
         "write the root": lambda: _write(Path("/escaped")),
@@ -77,8 +80,8 @@ def attempts(body: dict[str, Any]) -> list[str]:
         "reach a local socket": lambda: _connect(body["abstract"]),
         "start a process": _fork,
         "execute a program": lambda: os.execv("/bin/sh", ["sh", "-c", "exit"]),
-        "signal the grader": lambda: os.kill(body["pid"], 0),
-        "signal the process that forked this one": lambda: os.kill(os.getppid() or body["pid"], signal.SIGUSR1),
+        "signal the grader": lambda: _signal(body["pid"], 0),
+        "signal the process that forked this one": lambda: _signal(os.getppid() or body["pid"], signal.SIGUSR1),
         "become root": lambda: os.setuid(0),
         "get a namespace": lambda: _system_call("unshare", 0x10000000),
         "mount": lambda: _system_call("mount", b"tmpfs", b"/scratch", b"tmpfs", 0, None),
@@ -105,8 +108,13 @@ def _succeeds(attempt: Callable[[], Any]) -> bool:
         return False
 
 
-def _any_entry(*folders: str) -> bool:
-    return any(os.path.exists(folder) for folder in folders)
+def _holds_more(folder: Path, shown: list[Path]) -> bool:
+    """Whether a folder holds anything but the way to what is shown: Python itself is often in somebody's home."""
+    if not folder.exists() or folder in shown:
+        return False
+    if not any(folder in path.parents for path in shown):
+        return True
+    return any(_holds_more(entry, shown) for entry in folder.iterdir())
 
 
 def _write(path: Path) -> None:
@@ -121,6 +129,14 @@ def _connect(address: str) -> None:
 def _fork() -> None:
     if os.fork() == 0:
         os._exit(0)
+
+
+def _signal(pid: int, number: int) -> bool:
+    """Whether another process takes a signal. In a container the grader can be number 1, as this one is here inside."""
+    if pid == os.getpid():
+        return False
+    os.kill(pid, number)
+    return True
 
 
 def _system_call(name: str, *arguments: Any) -> bool:

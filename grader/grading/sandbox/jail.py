@@ -63,11 +63,14 @@ class Jail:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._mount_point: Path | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Start the warm process. Raises JailError where there can't be one."""
         if self._process is not None:
             return
+        if self._stopped:
+            raise JailError("The run was stopped.")
         if not sys.platform.startswith("linux") and self.kind == "namespaces":
             raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,6 +101,13 @@ class Jail:
         if "error" in answer:
             self.close()
             raise JailError(f"The jail can't be had here: {answer['error']}. {HOW_TO}")
+
+    def stop(self) -> None:
+        """Kill the warm process and its child, from any thread; there will be no other."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the warm process and its child."""
