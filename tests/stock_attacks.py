@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 150
 EXHAUSTING = (
     "break_fork_bomb", "break_threads", "break_memory", "break_memory_torch", "break_memory_shared", "break_disk",
+    "break_memory_read_only", "break_memory_downwards",
     "break_inodes", "break_output", "break_huge_file", "break_kill", "break_long_message", "break_fifo",
 )  # fmt: skip
 UNTIL = "# Submitted code never runs"
