@@ -152,6 +152,7 @@ def make_class(root: Path, lesson: str, solved: Path, size: int) -> Path:
 
 def command(root: Path, *words: str) -> float:
     """Seconds that a command takes; it must succeed."""
+    print(f"{root.name}: {' '.join(words)} ...", file=sys.stderr, flush=True)  # all of it takes minutes
     started = time.perf_counter()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -223,6 +224,7 @@ def peak_memory(root: Path, lesson: str, solved: Path, size: int) -> int:
         [sys.executable, "-m", "grader.cli", "autograde", lesson],
         cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    print(f"{root.name}: memory at {size} submissions ...", file=sys.stderr, flush=True)
     peak, process = 0, psutil.Process(run.pid)
     while run.poll() is None:
         try:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
 from grader.grading.engine import Graded, Settings, grade_class
-from grader.grading.sandbox.confinement import _holds_more
+from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
 from grader.grading.store import Store
 
@@ -98,6 +99,8 @@ def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
     page = (root / "feedback" / "dan" / LESSON / "toy.html").read_text()
     assert "This is what comes out when the bias is left out." in page
     assert "0 of 2 hidden cases right" in page
+    top, _, below = page.partition("Exercise 1")
+    assert "toy.linear" in top and "when the bias is left out" in top and "when the bias is left out" in below
 
 
 # --- what is free, and what is not kept ---
@@ -210,6 +213,11 @@ def test_pythons_own_way_through_a_home_is_no_escape_and_any_other_file_there_is
     (tmp_path / "lecturer" / ".bashrc").touch()
     assert _holds_more(tmp_path, [packages])
     assert not _holds_more(tmp_path / "nobody", [packages])
+
+
+def test_a_signal_to_itself_is_no_escape() -> None:
+    assert not _signal(os.getpid(), 0)
+    assert _signal(os.getppid(), 0)
 
 
 def test_a_student_who_has_submitted_nothing_is_no_student(root: Path) -> None:
@@ -338,19 +346,35 @@ def start(root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
 
 
-def kill_one(run: subprocess.Popen[bytes], victim: str) -> None:
-    """Kill -9 the grader, one of its warm processes, or a child of one."""
+def warm(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The run's warm processes."""
+    try:
+        return list(psutil.Process(run.pid).children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def jailed(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Their children."""
+    try:
+        return [child for process in warm(run) for child in process.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_one(run: subprocess.Popen[bytes], victim: str) -> bool:
+    """Kill -9 the grader, one of its warm processes, or a child of one; whether there was one to kill."""
     if victim == "grader":
         run.kill()
         run.wait()
-        return
+        return True
+    chosen = warm(run) if victim == "zygote" else jailed(run)
     try:
-        zygotes = psutil.Process(run.pid).children()
-        chosen = zygotes if victim == "zygote" else [c for z in zygotes for c in z.children()]
         if chosen:
             os.kill(random.choice(chosen).pid, signal.SIGKILL)
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        pass
+    except ProcessLookupError:
+        return False
+    return bool(chosen)
 
 
 @pytest.mark.slow
@@ -361,6 +385,7 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
         submit(root, student, answer)
     expected = dict(zip(students, [list(SCORES.values())[i % 4] for i in range(24)], strict=True)) | SCORES
     kills = runs = 0
+    killed = Counter[str]()
     chance = random.Random(5)
     while kills < 50:
         if runs and all(s in scores_so_far(root) for s in expected):
@@ -369,10 +394,16 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
         run = start(root)
         runs += 1
         while run.poll() is None and kills < 50:
-            time.sleep(chance.uniform(0.1, 0.9))
-            kill_one(run, chance.choice(VICTIMS))
-            kills += 1
+            (victim,) = chance.choices(VICTIMS, weights=(1, 2, 3))
+            in_jail = victim == "child" or chance.random() < 0.7  # else the warm process may still be importing
+            while run.poll() is None and not (jailed(run) if in_jail else warm(run)):
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.0, 0.5))
+            if kill_one(run, victim):
+                killed[victim] += 1
+                kills += 1
         run.wait()
+    assert all(killed[victim] > 2 for victim in VICTIMS), killed
     assert start(root).wait() == 0
     assert scores(root) == expected
     graded = [(entry["student"], entry["key"]) for entry in journal(root) if entry["entry"] == "graded"]

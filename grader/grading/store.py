@@ -14,7 +14,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> N
     free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
     exercises = {step.grade_id: step.exercise for step in plan.steps}
     answers = dict(submission.answers)
-    cells = [_note(result)] if result.notes or result.problem else []
+    cells = [_note(result)] if result.notes or result.problem or result.points < result.max_points else []
     for cell in notebook.cells:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
         if grade_id in results:
@@ -288,7 +288,17 @@ def _note(result: Result) -> NotebookNode:
     if result.problem:
         lines.append(Line(result.problem, "bad", 1))
     lines += [Line(text, "text", 1) for text in result.notes]
+    if not result.problem:  # nbgrader's own list of scores above it calls every one of them "Test cell"
+        lines += [line for e in result.exercises if e.points < e.max_points for line in _lost_points(e)]
     return nbformat.v4.new_markdown_cell(to_html(lines), id="notes-on-this-submission")
+
+
+def _lost_points(result: ExerciseResult) -> list[Line]:
+    """An exercise that did not get all its points, with the first thing that its report found and the hint to it."""
+    points = f"{round(result.points, 2):g} of {result.max_points:g} points. {result.summary.rstrip('.')}."
+    hint = next((i for i, line in enumerate(result.lines) if line.kind == "hint"), 0)
+    found = [replace(line, indent=2) for line in result.lines[hint - 1 : hint + 1]] if hint else []
+    return [Line(f"`{result.exercise}`: {points}", "text", 1), *found]
 
 
 def _outputs(result: ExerciseResult) -> list[NotebookNode]:
