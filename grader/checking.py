@@ -156,7 +156,7 @@ def report(verdict: Verdict) -> list[Line]:
         lines.append(_case_line(case, in_full))
         if in_full and case.finding:
             lines += _finding(case.finding, 2)
-    if _carried(verdict):
+    if verdict.carried:
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     return lines + _remarks(verdict.cases)
 
@@ -169,10 +169,6 @@ def _same_problem_everywhere(verdict: Verdict) -> bool:
         and len(problems) == 1
         and not any(case.right or case.difference for case in verdict.cases)
     )
-
-
-def _carried(verdict: Verdict) -> bool:
-    return all(case.earned for case in verdict.cases)
 
 
 def _case_line(case: CaseVerdict, in_full: bool) -> Line:

@@ -75,6 +75,11 @@ class Verdict:
         return self.max_points * sum(case.earned for case in self.cases) / len(self.cases)
 
     @property
+    def carried(self) -> bool:
+        """Whether no points are lost, although it need not be right: what is wrong are its parts alone."""
+        return all(case.earned for case in self.cases)
+
+    @property
     def most_telling(self) -> CaseVerdict | None:
         """The wrong case to show in full, if any: the first that gave nothing to compare, else the first."""
         wrong = [case for case in self.cases if not case.right]

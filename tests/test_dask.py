@@ -14,7 +14,8 @@ from test_nbgrader import SCORES, STUDENTS
 
 from grader.errors import GraderError
 from grader.grading.command import Chosen, _settings
-from grader.grading.engine import grade_class
+from grader.grading.engine import Settings, grade_class
+from grader.grading.sandbox.jail import JailError
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[dask]')")
 
@@ -37,6 +38,28 @@ def test_a_worker_killed_mid_run_loses_and_repeats_no_grade(tmp_path: Path) -> N
     assert scores(tmp_path) == expected
     entries = [entry["student"] for entry in journal(tmp_path) if entry["entry"] == "graded"]
     assert sorted(map(str, entries)) == sorted(expected)
+
+
+def test_a_worker_without_a_jail_is_refused_before_any_score_changes(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    submit(tmp_path, "ada", STUDENTS["ada"])
+    grade_class(tmp_path, LESSON, Settings())
+    earned = scores(tmp_path)
+    assert earned["ada"] > 0
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            client.run(without_a_jail, workers=[cluster.workers[1].worker_address])
+        chosen = Chosen(LESSON, dask=cluster.scheduler_address, force=True)
+        with _settings(chosen) as settings, pytest.raises(JailError, match=r"On the Dask worker tcp://.*escape"):
+            grade_class(tmp_path, LESSON, settings)
+    assert scores(tmp_path) == earned
+
+
+def without_a_jail() -> None:
+    """In a worker: the trial at the start finds a way out."""
+    from grader.grading import worker
+
+    worker.prove = lambda jail: ["escape"]
 
 
 KILLED: list[int] = []

@@ -17,9 +17,11 @@ from rich.text import Text
 from grader.errors import GraderError
 from grader.grading import engine
 from grader.grading.engine import Graded, Settings, grade_class
-from grader.grading.kit import engine_version
+from grader.grading.kit import Kit, engine_version
+from grader.grading.sandbox.jail import JailError
 from grader.grading.sandbox.limits import Limits
 from grader.grading.wire import clean
+from grader.grading.worker import prove_jail
 
 MAX_CELL = 120
 INTERRUPTED = 130
@@ -118,7 +120,13 @@ def _settings(chosen: Chosen) -> Iterator[Settings]:
     with client:
         _require_same_engine(client, chosen.dask)
         workers = max(sum(client.nthreads().values()), 1)
-        yield replace(settings, executor=client.get_executor(), workers=workers, share=_scattered(client))
+        yield replace(
+            settings,
+            executor=client.get_executor(),
+            workers=workers,
+            share=_scattered(client),
+            prove=lambda kit: _prove_jails(client, kit),
+        )
 
 
 def _dask_client(address: str) -> Any:
@@ -146,6 +154,16 @@ def _require_same_engine(client: Any, address: str) -> None:
         ) from None
     if others := sorted(worker for worker, version in found.items() if version != engine_version()):
         raise GraderError(f"the Dask worker {others[0]} has another version of this package. Install this one there.")
+
+
+def _prove_jails(client: Any, kit: Kit) -> None:
+    """Try the jail of every worker that there is. Raises JailError with the name of one whose jail does not hold."""
+    tried = {worker: client.submit(prove_jail, kit, workers=[worker], pure=False) for worker in client.nthreads()}
+    for worker, trial in tried.items():
+        try:
+            trial.result()
+        except JailError as error:
+            raise JailError(f"On the Dask worker {worker}: {error}") from None
 
 
 def _scattered(client: Any) -> Any:

@@ -42,7 +42,8 @@ class Settings:
     """How a run goes. students: only these. force: grade again what is graded. jail: "none" for no jail.
 
     workers: how many at once. executor: where; threads of this process by default. share: makes of the kit what
-    the executor is to be given, where that is not the kit itself.
+    the executor is to be given, where that is not the kit itself. prove: tries the jails of that place, and raises
+    JailError where one can't be had or does not hold.
     """
 
     students: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     executor: Executor | None = None
     share: Callable[[Kit], Any] = lambda kit: kit
+    prove: Callable[[Kit], None] = prove_jail
 
 
 @dataclass
@@ -153,7 +155,7 @@ class _ClassRun:
             else:
                 found[student] = self._tell(self._save(job, result, fresh=False))
         if pending:
-            prove_jail(self._kit)  # before any score changes
+            self._settings.prove(self._kit)  # before any score changes
             known = self._store.known()
             for job in pending:
                 if job.student in known:

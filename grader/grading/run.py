@@ -125,7 +125,7 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
     if shown is None:
         reason = lost or "it was not run: the submission had used up its time"
         return [*lines, Line(reason[:1].upper() + reason[1:], "text", 1)]
-    if _carried(verdict):
+    if verdict.carried and (shown.right or not shown.carried):  # else the report on the shown cases says it
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     if not shown.right:
         return [*lines, Line("On the cases in your notebook:", "muted", 1), *(_deeper(line) for line in report(shown))]
@@ -142,10 +142,6 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
 def _hidden_headline(verdict: Verdict) -> str:
     right = sum(case.right for case in verdict.cases)
     return f"{right} of {len(verdict.cases)} hidden cases right"
-
-
-def _carried(verdict: Verdict) -> bool:
-    return all(case.earned for case in verdict.cases)
 
 
 def _deeper(line: Line) -> Line:
