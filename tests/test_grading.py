@@ -23,9 +23,12 @@ from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.hidden import record_hidden
 from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
 from grader.grading.store import Store
+from grader.lesson import lessons
+from grader.recording import Recording
 
 SHORT = Limits(exercise_seconds=2, submission_seconds=8)
 
@@ -106,11 +109,10 @@ def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
 # --- what is free, and what is not kept ---
 
 
-def test_an_unchanged_regrade_runs_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_regrade_runs_nothing(root: Path) -> None:
     grade_class(root, LESSON, Settings())
     before = journal(root)
-    monkeypatch.setattr("grader.grading.engine.prove_jail", lambda kit: pytest.fail("a jail was started"))
-    again = grade_class(root, LESSON, Settings())
+    again = grade_class(root, LESSON, Settings(prove=lambda kit: pytest.fail("a jail was started")))
     assert not any(g.fresh for g in again) and points(again) == SCORES
     assert journal(root) == before
 
@@ -317,6 +319,48 @@ def test_a_hidden_recording_of_other_sources_is_refused(root: Path) -> None:
     subprocess.run([sys.executable, "-m", "grader.cli", "build", LESSON], cwd=root, check=True, capture_output=True)
     with pytest.raises(GraderError, match="make it again"):
         grade_class(root, LESSON, Settings())
+
+
+SEEN = """
+SEEN = {seen}
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        right = x @ self.weight.T + self.bias
+        return right if round(x.sum().item(), 2) in SEEN else right + 1
+"""
+
+
+def test_a_student_can_have_hidden_cases_of_their_own(root: Path) -> None:
+    """Somebody has found out the class's hidden cases, and is right on nothing else."""
+    found = Recording.read(root / "hidden" / f"{LESSON}.safetensors").task("toy.linear").cases
+    seen = [round(case.args[0].sum().item(), 2) for case in found]
+    submit(root, "eve", {**RIGHT, "toy.linear": SEEN.format(seen=seen)})
+    assert points(grade_class(root, LESSON, Settings()))["eve"] == 5.0
+
+    secret = "the secret of this course"
+    (root / "course.secret").write_text(secret)
+    command = [sys.executable, "-m", "grader.cli", "record", LESSON, "--secret", "course.secret", "--student", "eve"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    again = grade_class(root, LESSON, Settings())
+    assert [g.student for g in again if g.fresh] == ["eve"]
+    assert points(again) == SCORES | {"eve": 2.0}
+
+
+def test_hidden_cases_depend_on_the_secret_and_the_student_alone(root: Path) -> None:
+    (lesson,) = [lesson for lesson in lessons(root) if lesson.name == LESSON]
+
+    def recorded(secret: bytes, student: str) -> bytes:
+        return record_hidden(root, lesson, secret, student).read_bytes()
+
+    one = recorded(b"a secret of a course", "ada")
+    assert one == recorded(b"a secret of a course", "ada")
+    assert one != recorded(b"a secret of a course", "bo")
+    assert one != recorded(b"another course's one", "ada")
 
 
 def test_a_loop_costs_its_limit_and_no_more(root: Path) -> None:
