@@ -212,8 +212,3 @@ def test_a_released_lesson_fails_cleanly_and_a_solved_one_passes_grader_check(le
         for name in exercises:
             assert re.search(rf"^{re.escape(name)} .*{word}", output, re.MULTILINE), output
     assert "Traceback" not in failing.stdout + failing.stderr
-
-
-@every_lesson
-def test_a_lesson_validates_only_when_solved(lesson: Lesson, tmp_path: Path) -> None:
-    validates_only_when_solved(lesson, released_folder(lesson), tmp_path)
