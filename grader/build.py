@@ -36,7 +36,7 @@ from grader import headless
 from grader.errors import GraderError, RecordingError
 from grader.exercise import Exercise
 from grader.lesson import RECORDING, Lesson, cell_from, read_twin, without_markers, write_twin
-from grader.recorder import differences, made_from, record_lesson
+from grader.recorder import differences, made_from, record, record_lesson
 from grader.recording import Recording
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -340,8 +340,7 @@ def _stale_recording(lesson: Lesson, staged: Lesson) -> list[Problem]:
     old = Recording.read(lesson.recording)
     if old.header["made_from"] != made_from(staged):
         return [(lesson.recording, "was recorded from other solutions or exercises")]
-    record_lesson(staged.folder)
-    if found := differences(old, Recording.read(staged.recording)):
+    if found := differences(old, record(staged, measured=False)):
         return [(lesson.recording, f"is not what the reference gives here: {found[0]}")]
     return []
 

@@ -62,6 +62,7 @@ class Case:
         reaches both as a `Config`. JSON values only. A function of the draw where they hold a size that varies.
     dtype: of the weights, and of the first floating-point argument; others, such as a table, stay as drawn.
     tolerance: where the one for the dtype does not fit (see tolerance.py).
+    draw: any word, for other random numbers; needed where those drawn without it make a model that amplifies rounding.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Case:
     build: Mapping[str, Any] | Callable[[Draw], Mapping[str, Any]] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     tolerance: Tolerance | None = None
+    draw: str = ""
 
     def built(self, draw: Draw) -> Mapping[str, Any]:
         """The build arguments with the draw's sizes."""

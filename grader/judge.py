@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grader.diagnose import Context, Difference, describe, difference, known_as
 from grader.probe import Fed, Observation, PartKey, Replaced, layout_between, part_of
-from grader.recording import Answer, MistakeAnswer, Task, TaskCase
+from grader.recording import Answer, Known, MistakeAnswer, Task, TaskCase
 from grader.tolerance import Tolerance, agree
 from grader.tracing import Call
 
@@ -118,7 +118,7 @@ def judge(
     paths of parts that are not of the class that their exercise checks, with the name of their own.
     """
     by_case = {observation.case: observation for observation in observations}
-    mistakes = _by_cases_explained(task, answer, by_case)
+    mistakes = [] if _all_agree(task, answer, by_case) else _by_cases_explained(task, answer, by_case)
     ruled_out = {mistake.name for mistake in mistakes if _ruled_out(mistake, task, answer, by_case)}
     mistakes.sort(key=lambda mistake: mistake.name in ruled_out)
     cases = []
@@ -138,7 +138,8 @@ def judge(
         possible = (
             mistakes if answer.outputs[i].is_floating_point() else [m for m in mistakes if m.name not in ruled_out]
         )
-        outputs = [(mistake, mistake.outputs[i]) for mistake in possible]
+        known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
+        outputs = [(mistake, output) for mistake, output in known if output is not None]
         cases.append(_judge_case(observation, answer.outputs[i], context, outputs, parts))
     return Verdict(task.exercise, tuple(cases), answer.points)
 
@@ -147,14 +148,24 @@ def _first_float(case: TaskCase) -> Tensor | None:
     return next((arg for arg in case.args if isinstance(arg, Tensor) and arg.is_floating_point()), None)
 
 
+def _all_agree(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:
+    """Whether every output is right, so that no mistake has to be looked for."""
+    for case, want, tolerance in zip(task.cases, answer.outputs, answer.tolerances, strict=True):
+        got = by_case[case.name].output if case.name in by_case else None
+        if got is None or not agree(got, want, tolerance):
+            return False
+    return True
+
+
 def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
     """The known mistakes; those that explain the most cases come first."""
 
     def explained(mistake: MistakeAnswer) -> int:
         count = 0
-        for case, output, tolerance in zip(task.cases, mistake.outputs, answer.tolerances, strict=True):
+        for i, case in enumerate(task.cases):
             got = by_case[case.name].output if case.name in by_case else None
-            count += got is not None and agree(got, output, tolerance)
+            known = mistake.in_case(i, answer.tolerances[i])
+            count += got is not None and known is not None and agree(got, known.output, known.tolerance)
         return count
 
     return sorted(answer.mistakes, key=explained, reverse=True)
@@ -162,11 +173,12 @@ def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observ
 
 def _ruled_out(mistake: MistakeAnswer, task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:
     """Whether a case in which the mistake would show is right."""
-    for case, output, want, tolerance in zip(
-        task.cases, mistake.outputs, answer.outputs, answer.tolerances, strict=True
-    ):
+    for i, (case, want, tolerance) in enumerate(zip(task.cases, answer.outputs, answer.tolerances, strict=True)):
         got = by_case[case.name].output if case.name in by_case else None
-        if got is not None and agree(got, want, tolerance) and not agree(output, want, tolerance):
+        known = mistake.in_case(i, tolerance)
+        if got is None or known is None:
+            continue
+        if agree(got, want, tolerance) and not agree(known.output, want, known.tolerance):
             return True
     return False
 
@@ -198,7 +210,7 @@ def _judge_case(
     observation: Observation,
     want: Tensor,
     context: Context,
-    mistakes: Sequence[tuple[MistakeAnswer, Tensor]],
+    mistakes: Sequence[tuple[MistakeAnswer, Known]],
     parts: PartEvidence | None,
 ) -> CaseVerdict:
     got, name = observation.output, observation.case
@@ -262,7 +274,7 @@ def _find(
     got: Tensor,
     want: Tensor,
     context: Context,
-    mistakes: Sequence[tuple[MistakeAnswer, Tensor]],
+    mistakes: Sequence[tuple[MistakeAnswer, Known]],
     parts: PartEvidence | None,
 ) -> Finding:
     """Why an output is wrong: a wrong part, a known mistake, wrong wiring, or what it looks like."""
@@ -270,8 +282,8 @@ def _find(
     in_parts = _find_in_parts(parts, want, context) if parts else None
     if in_parts is not None and in_parts.carried:
         return in_parts
-    for mistake, output in mistakes:
-        if agree(got, output, tolerance) and not agree(output, want, tolerance):
+    for mistake, known in mistakes:
+        if agree(got, known.output, known.tolerance) and not agree(known.output, want, tolerance):
             return Finding(f"This is what comes out when {mistake.name}.", mistake.hint, mistake=mistake.name)
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):

@@ -97,12 +97,15 @@ class Stopped(Exception):
         self.problem = Problem(kind, message, tuple(detail))
 
 
-def probe(task: Task, target: Any) -> tuple[Observation, ...]:
-    """Run every case of `task` on the learner's class or function; an error in one case stops only that one."""
+def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Observation, ...]:
+    """Run every case of `task` on the learner's class or function; an error in one case stops only that one.
+
+    outputs_only: run each case once, and observe nothing but its output.
+    """
     wrong_target = _wrong_target(task, target)
     if wrong_target:
         return tuple(Observation(case.name, problem=wrong_target) for case in task.cases)
-    run = _run_function if task.function else _run_module
+    run = _run_once if outputs_only else _run_function if task.function else _run_module
     return tuple(_observe(run, task, case, target) for case in task.cases)
 
 
@@ -179,6 +182,14 @@ def _describe(value: Any) -> str:
     if type(value).__module__ == "numpy":
         return f"a NumPy {kind.removeprefix('nd')}"
     return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+
+
+def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
+    if task.function:
+        return Observation(case.name, output=_canonical_output(_use(task, target, *_fresh_args(case))))
+    module, _ = build_module(target, case)
+    with torch.no_grad():
+        return Observation(case.name, output=_module_output(_use(task, module, *_fresh_args(case))))
 
 
 # Functions

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,18 @@ from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
 from grader.judge import judge
+from grader.instruments.rounding import another_processor
 from grader.lesson import RUN_BY_EVERY_EXERCISE, Lesson
 from grader.naming import checkpoint_layout, untied
+from grader.noise import (
+    SEEDS,
+    SEEDS_OF_MISTAKES,
+    distance_in_float64,
+    noise_of,
+    require_room,
+    rounded,
+    worth_keeping,
+)
 from grader.probe import Observation, canonical, one_thread, part_of, probe
 from grader.recording import (
     FORMAT,
@@ -32,7 +42,7 @@ from grader.recording import (
     configured,
 )
 from grader.report import to_text
-from grader.tolerance import agree, tolerance_for
+from grader.tolerance import Tolerance, agree, distance, tolerance_for
 from grader.tracing import Call, copied, first_tensor, record_calls
 
 MAX_BYTES = 2_000_000
@@ -57,10 +67,17 @@ def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercis
     return lesson.recording
 
 
-def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: None, secret: str = "") -> Recording:
+def record(
+    lesson: Lesson,
+    progress: Callable[[str], None] = lambda exercise: None,
+    secret: str = "",
+    *,
+    measured: bool = True,
+) -> Recording:
     """As `record_lesson`, without writing.
 
     secret: draws weights, inputs and sizes that nobody can foresee who does not know it; such a recording has no trace.
+    measured: whether to measure too how far rounding alone moves each output, which takes several times as long.
     """
     exercises, trace = lesson.exercises()
     builder = Builder()
@@ -68,7 +85,7 @@ def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: No
     solutions = lesson.namespace()
     for exercise in exercises:
         progress(exercise.name)
-        task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret)
+        task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret, measured)
         encoded[exercise.name] = builder.exercise(task, answer)
     traced = next((e for e in exercises if e.name == trace and not secret), None)
     header = {
@@ -78,23 +95,29 @@ def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: No
         "versions": versions(),
         "made_from": made_from(lesson),
         "exercises": encoded,
-        "trace": builder.trace(_trace_exercise(lesson.name, traced)) if traced else None,
+        "trace": builder.trace(_trace_exercise(lesson.name, traced, measured=measured)) if traced else None,
     }
     return Recording(header, builder.tensors)
 
 
-def _record_with_mistakes(lesson: Lesson, exercise: Exercise, solution: Any, secret: str) -> tuple[Task, Answer]:
+def _record_with_mistakes(
+    lesson: Lesson, exercise: Exercise, solution: Any, secret: str, measured: bool
+) -> tuple[Task, Answer]:
     """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
     for attempt in range(TRIES):
         try:
             with one_thread():
-                task, answer = record_exercise(lesson.name, exercise, f"{secret} {attempt}" if attempt else secret)
+                words = f"{secret} {attempt}" if attempt else secret
+                task, answer = record_exercise(lesson.name, exercise, words, measured=measured)
             if exercise.parts and not any(answer.part_calls):
                 raise RecordingError(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
                 )
             _require_right(task, answer, solution)
-            mistakes = tuple(_record_mistake(lesson, exercise, task, mistake) for mistake in exercise.mistakes)
+            mistakes = tuple(
+                _record_mistake(lesson, exercise, task, answer.tolerances if measured else (), mistake)
+                for mistake in exercise.mistakes
+            )
             _require_distinct(exercise, answer, mistakes)
         except RecordingError:
             if not secret or attempt == TRIES - 1:
@@ -130,22 +153,46 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[Task, Answer]:
-    """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included."""
+@dataclass(frozen=True)
+class _Recorded:
+    """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module."""
+
+    case: TaskCase
+    output: Tensor
+    calls: tuple[Call, ...]
+    again: Callable[[], Tensor]
+    in_float64: Callable[[], Tensor] | None = None
+
+    def noise(self) -> float:
+        """How far rounding alone moves the output (see noise.py)."""
+        with one_thread():
+            wide = distance_in_float64(self.in_float64, self.output) if self.in_float64 else 0.0
+            return max(noise_of(self.again, self.output), wide)
+
+
+def record_exercise(
+    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False
+) -> tuple[Task, Answer]:
+    """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included.
+
+    measured: whether to measure too how far rounding alone moves each output. Raises RecordingError where two cases
+    have one name, an output is not finite, or rounding takes up too much of its tolerance.
+    """
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
-    cases, outputs, part_calls = [], [], []
+    recorded, tolerances, noise = [], [], []
     for case in exercise.cases:
         run = _record_function if exercise.function else _record_module
-        draw = Draw(secret, lesson, exercise.name, case.name, varied=bool(secret))
-        task_case, output, calls = run(exercise, case, draw)
-        if output.is_floating_point() and not output.isfinite().all():
-            raise RecordingError(
-                f"{exercise.name}, case {case.name!r}: the reference gives values that are not finite."
-            )
-        cases.append(task_case)
-        outputs.append(output)
-        part_calls.append(calls)
+        one = run(exercise, case, _draw(lesson, exercise, case, secret))
+        where = f"{exercise.name}, case {case.name!r}"
+        if one.output.is_floating_point() and not one.output.isfinite().all():
+            raise RecordingError(f"{where}: the reference gives values that are not finite.")
+        recorded.append(one)
+        tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
+        if measured:
+            noise.append(one.noise())
+            require_room(noise[-1], tolerances[-1], where)
+    cases = [one.case for one in recorded]
     task = Task(
         exercise.name,
         exercise.solution,
@@ -161,13 +208,18 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         exercise.points,
         tuple(exercise.axes.split()),
         tuple(exercise.sizes(case.build) for case in cases),
-        tuple(outputs),
-        tuple(
-            case.tolerance or tolerance_for(output.dtype) for case, output in zip(exercise.cases, outputs, strict=True)
-        ),
-        part_calls=tuple(part_calls),
+        tuple(one.output for one in recorded),
+        tuple(tolerances),
+        part_calls=tuple(one.calls for one in recorded),
+        noise=tuple(noise),
     )
     return task, answer
+
+
+def _draw(lesson: str, exercise: Exercise, case: Case, secret: str = "") -> Draw:
+    """The random numbers of a case."""
+    words = (secret, lesson, exercise.name, case.name, *([case.draw] if case.draw else []))
+    return Draw(*words, varied=bool(secret))
 
 
 def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
@@ -178,14 +230,17 @@ def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def _record_function(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
+def _record_function(exercise: Exercise, case: Case, draw: Draw) -> _Recorded:
     build = case.built(draw)
     args = _arguments(case, draw)
-    output = canonical(exercise.reference(*copy.deepcopy(args)))
-    return TaskCase(case.name, build, args, case.dtype, {}), output, ()
+
+    def run() -> Tensor:
+        return canonical(exercise.reference(*copy.deepcopy(args)))
+
+    return _Recorded(TaskCase(case.name, build, args, case.dtype, {}), run(), (), run)
 
 
-def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
+def _record_module(exercise: Exercise, case: Case, draw: Draw) -> _Recorded:
     build = case.built(draw)
     module = reference_module(exercise, case, draw)
     args = _arguments(case, draw)
@@ -198,7 +253,24 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
     weights = _weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
     part_calls = tuple(replace(call, others=(), further=()) for call in calls)
-    return TaskCase(case.name, build, args, case.dtype, weights), output, part_calls
+
+    def run(module: nn.Module = module, args: tuple[Any, ...] = args) -> Tensor:
+        return _run_reference(module, exercise, args, [])[0]
+
+    def in_float64() -> Tensor:
+        return run(copy.deepcopy(module).double(), tuple(_in_float64(arg) for arg in args))
+
+    return _Recorded(
+        TaskCase(case.name, build, args, case.dtype, weights),
+        output,
+        part_calls,
+        run,
+        in_float64 if output.dtype == torch.float32 else None,
+    )
+
+
+def _in_float64(arg: Any) -> Any:
+    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
 
 
 def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
@@ -243,13 +315,27 @@ def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[st
     return found
 
 
-def _trace_exercise(lesson: str, exercise: Exercise) -> Trace:
+def _trace_exercise(lesson: str, exercise: Exercise, *, measured: bool = False) -> Trace:
+    """The trace of an exercise's first case. measured: as in `record_exercise`, for every module's output."""
     case = exercise.cases[0]
-    draw = Draw("", lesson, exercise.name, case.name)
+    draw = _draw(lesson, exercise, case)
     module = reference_module(exercise, case, draw)
     args = _arguments(case, draw)
     output, calls = _run_reference(module, exercise, args, None)
+    if measured:
+        _require_room_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
     return Trace(case.built(draw), _weights(module, exercise.renamed), args, calls, output, case.dtype)
+
+
+def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
+    for seed in SEEDS:
+        with one_thread(), another_processor(seed):
+            others = again()
+        for call, other in zip(calls, others, strict=True):
+            if call.output is not None and other.output is not None:
+                noise = distance(other.output, call.output)
+                where = f"the trace of {exercise}, module `{call.path}`"
+                require_room(noise, tolerance_for(call.output.dtype), where)
 
 
 def trace_of(
@@ -324,11 +410,21 @@ def patched_source(source: str, exercise: str, mistake: Mistake) -> str:
     return source.replace(mistake.find, mistake.replace)
 
 
-def _record_mistake(lesson: Lesson, exercise: Exercise, task: Task, mistake: Mistake) -> MistakeAnswer:
+def _record_mistake(
+    lesson: Lesson, exercise: Exercise, task: Task, tolerances: Sequence[Tolerance], mistake: Mistake
+) -> MistakeAnswer:
+    """What a mistake gives. tolerances: the cases', where it is to be measured how far rounding moves that."""
     source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
     target = _solution(exercise, lesson.namespace((exercise.name, source)))
     outputs = [_mistake_output(exercise, mistake, observation) for observation in probe(task, target)]
-    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs))
+    noise = [0.0] * len(tolerances)
+    for seed in SEEDS_OF_MISTAKES if tolerances else ():
+        with another_processor(seed):
+            observations = probe(task, target, outputs_only=True)
+        for i, (observation, output) in enumerate(zip(observations, outputs, strict=True)):
+            got = observation.output
+            noise[i] = max(noise[i], float("inf") if got is None else rounded(distance(got, output)))
+    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), worth_keeping(noise, tolerances))
 
 
 def _mistake_output(exercise: Exercise, mistake: Mistake, observation: Observation) -> Tensor:
@@ -358,7 +454,11 @@ def _require_distinct(exercise: Exercise, answer: Answer, mistakes: Sequence[Mis
 
 
 def differences(old: Recording, new: Recording) -> list[str]:
-    """How two recordings of a lesson differ, a line each; values are compared within tolerance, not bit by bit."""
+    """How two recordings of a lesson differ, a line each.
+
+    Values are compared within tolerance, not bit by bit, and a mistake that amplifies rounding with as much more room
+    as was measured for the old recording. What was measured is not compared.
+    """
     found = []
     for name in dict.fromkeys((*old.exercises, *new.exercises)):
         if name not in old.exercises or name not in new.exercises:
@@ -366,11 +466,25 @@ def differences(old: Recording, new: Recording) -> list[str]:
             continue
         if not _equal(old.task(name), new.task(name)):
             found.append(f"{name}: the cases, their inputs or their weights are different")
-        elif not _equal(old.answer(name), new.answer(name)):
-            found.append(f"{name}: the right outputs, the points or the mistakes are different")
+        elif what := _answers_differ(old.answer(name), new.answer(name)):
+            found.append(f"{name}: {what}")
     if not found and not _equal(old.trace, new.trace):
         found.append("the trace is different")
     return found
+
+
+def _answers_differ(old: Answer, new: Answer) -> str:
+    """What differs between two answers; empty where nothing does."""
+    if not _equal(replace(old, mistakes=(), noise=()), replace(new, mistakes=(), noise=())):
+        return "the right outputs or the points are different"
+    if [(m.name, m.hint) for m in old.mistakes] != [(m.name, m.hint) for m in new.mistakes]:
+        return "the mistakes' names or hints are different"
+    for mistake, other in zip(old.mistakes, new.mistakes, strict=True):
+        for i, output in enumerate(other.outputs):
+            known = mistake.in_case(i, old.tolerances[i])
+            if known is not None and not agree(output, known.output, known.tolerance):
+                return f"the mistake {mistake.name!r} gives something else in case {i + 1}"
+    return ""
 
 
 def _equal(a: Any, b: Any) -> bool:

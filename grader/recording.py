@@ -22,12 +22,13 @@ from torch import Tensor
 
 from grader.config import Config
 from grader.errors import RecordingError
-from grader.tolerance import Tolerance
+from grader.tolerance import Tolerance, widened
 from grader.toy import ToyLM
 from grader.tracing import Call
 
 FILE_NAME = "reference.safetensors"
 FORMAT = 1
+MAX_NOISE = 1e-2  # a mistake whose output rounding moves by more is not told by it; in units of a tolerance's `relative`
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,32 @@ class Task:
 
 @dataclass(frozen=True)
 class MistakeAnswer:
-    """What a named mistake gives for each case, in the cases' order."""
+    """What a named mistake gives for each case, in the cases' order.
+
+    noise: how far rounding alone moves these outputs, in units of a tolerance's `relative`; empty where it is far below
+    the tolerance.
+    """
 
     name: str
     hint: str
     outputs: tuple[Tensor, ...]
+    noise: tuple[float, ...] = ()
+
+    def in_case(self, index: int, tolerance: Tolerance) -> "Known | None":
+        """What it gives in a case, and how near that is told; None where rounding alone makes it another output.
+
+        tolerance: the case's.
+        """
+        noise = self.noise[index] if self.noise else 0.0
+        return Known(self.outputs[index], widened(tolerance, noise)) if noise <= MAX_NOISE else None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A mistake's output in one case, and the tolerance within which another output is the same."""
+
+    output: Tensor
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,7 @@ class Answer:
     """What is right for each of an exercise's cases, and what its known mistakes give.
 
     part_calls: for a composite, what the reference's parts were given and gave back, for each case.
+    noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where it was not measured.
     """
 
     exercise: str
@@ -102,6 +125,7 @@ class Answer:
     tolerances: tuple[Tolerance, ...]
     mistakes: tuple[MistakeAnswer, ...] = ()
     part_calls: tuple[tuple[Call, ...], ...] = ()
+    noise: tuple[float, ...] = ()
 
 
 def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:
@@ -301,7 +325,9 @@ class Recording:
         exercise = self._exercise(name)
         cases = exercise["cases"]
         mistakes = tuple(
-            MistakeAnswer(m["name"], m["hint"], tuple(self._tensors[key] for key in m["outputs"]))
+            MistakeAnswer(
+                m["name"], m["hint"], tuple(self._tensors[key] for key in m["outputs"]), tuple(m.get("noise", ()))
+            )
             for m in exercise["mistakes"]
         )
         return Answer(
@@ -313,6 +339,7 @@ class Recording:
             tuple(Tolerance(**case["tolerance"]) for case in cases),
             mistakes,
             tuple(self._calls(case["part_calls"]) for case in cases),
+            tuple(case.get("noise", 0.0) for case in cases),
         )
 
     @property
@@ -428,8 +455,15 @@ class Builder:
             case["output"] = self.tensor(output)
             case["tolerance"] = dataclasses.asdict(tolerance)
             case["part_calls"] = self.calls(calls)
+        for case, noise in zip(encoded["cases"], answer.noise, strict=False):
+            case["noise"] = noise
         mistakes = [
-            {"name": m.name, "hint": m.hint, "outputs": [self.tensor(output) for output in m.outputs]}
+            {
+                "name": m.name,
+                "hint": m.hint,
+                "outputs": [self.tensor(output) for output in m.outputs],
+                **({"noise": list(m.noise)} if any(m.noise) else {}),
+            }
             for m in answer.mistakes
         ]
         return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}
