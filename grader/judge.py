@@ -10,7 +10,7 @@ from torch import Tensor
 from grader.diagnose import Context, Difference, describe, difference, known_as
 from grader.probe import Fed, Observation, PartKey, Replaced, layout_between, part_of
 from grader.recording import Answer, Known, MistakeAnswer, Task, TaskCase
-from grader.tolerance import Tolerance, agree
+from grader.tolerance import Tolerance, agree, mean_distance
 from grader.tracing import Call
 
 
@@ -158,17 +158,19 @@ def _all_agree(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -
 
 
 def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
-    """The known mistakes; those that explain the most cases come first."""
+    """The known mistakes; those that explain the most cases come first, and of these the nearest."""
 
-    def explained(mistake: MistakeAnswer) -> int:
-        count = 0
+    def unlike(mistake: MistakeAnswer) -> tuple[int, float]:
+        explained, apart = 0, 0.0
         for i, case in enumerate(task.cases):
             got = by_case[case.name].output if case.name in by_case else None
             known = mistake.in_case(i, answer.tolerances[i])
-            count += got is not None and known is not None and agree(got, known.output, known.tolerance)
-        return count
+            if got is not None and known is not None and agree(got, known.output, known.tolerance):
+                explained += 1
+                apart += mean_distance(got, known.output)
+        return -explained, apart
 
-    return sorted(answer.mistakes, key=explained, reverse=True)
+    return sorted(answer.mistakes, key=unlike)
 
 
 def _ruled_out(mistake: MistakeAnswer, task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:

@@ -37,7 +37,7 @@ def distance_in_float64(run: Callable[[], Tensor], want: Tensor) -> float:
 
 def require_room(noise: float, tolerance: Tolerance, where: str) -> None:
     """Raise RecordingError where rounding alone takes up so much of a tolerance that a right answer could fail."""
-    if ROOM * noise <= tolerance.relative:
+    if not worth_keeping([noise], [tolerance]):
         return
     if noise == float("inf"):
         what = "rounding alone changes what is right: it hangs on a near-tie"
@@ -55,6 +55,12 @@ def rounded(noise: float) -> float:
 
 
 def worth_keeping(noise: Sequence[float], tolerances: Sequence[Tolerance]) -> tuple[float, ...]:
-    """A mistake's noise, with 0 for what its tolerance covers with room; empty where that is so of all."""
-    kept = tuple(n if ROOM * n > tolerance.relative else 0.0 for n, tolerance in zip(noise, tolerances, strict=True))
+    """The noise in each case, with 0 for what the tolerance covers with room; empty where that is so of all.
+
+    Where few values may differ at all, none should differ by rounding.
+    """
+    kept = tuple(
+        n if ROOM * n > (tolerance.relative if tolerance.share == 1 else 0.0) else 0.0
+        for n, tolerance in zip(noise, tolerances, strict=True)
+    )
     return kept if any(kept) else ()

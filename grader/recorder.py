@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
-from grader.judge import judge
 from grader.instruments.rounding import another_processor
+from grader.judge import judge
 from grader.lesson import RUN_BY_EVERY_EXERCISE, Lesson
 from grader.naming import checkpoint_layout, untied
 from grader.noise import (

@@ -28,7 +28,7 @@ from grader.tracing import Call
 
 FILE_NAME = "reference.safetensors"
 FORMAT = 1
-MAX_NOISE = 1e-2  # a mistake whose output rounding moves by more is not told by it; in units of a tolerance's `relative`
+MAX_NOISE = 1e-2  # a mistake is not known by an output that rounding moves by more, in units of `Tolerance.relative`
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Answer:
     """What is right for each of an exercise's cases, and what its known mistakes give.
 
     part_calls: for a composite, what the reference's parts were given and gave back, for each case.
-    noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where it was not measured.
+    noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
     """
 
     exercise: str

@@ -23,7 +23,7 @@ then a value may be off by one unit in the last place where it sat on a rounding
 few values, while a cast in the wrong place moves many.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,8 +49,14 @@ ROOM = 4  # a tolerance is at least this many times what rounding alone is seen 
 
 
 def widened(tolerance: Tolerance, noise: float) -> Tolerance:
-    """The tolerance for a value that rounding alone moves by up to `noise`, in units of `relative` (see `distance`)."""
-    return replace(tolerance, relative=max(tolerance.relative, ROOM * noise))
+    """The tolerance for a value that rounding alone moves by up to `noise`, in units of `relative` (see `distance`).
+
+    Where few values may differ at all, any may once there is noise, by two units in the last place instead of one.
+    """
+    if noise == 0:
+        return tolerance
+    room = ROOM if tolerance.share == 1 else 2
+    return Tolerance(max(tolerance.relative, room * noise))
 
 
 def distance(got: Tensor, want: Tensor) -> float:
@@ -71,6 +77,16 @@ def distance(got: Tensor, want: Tensor) -> float:
         return float("inf")
     size = want.abs() + _rms(want)
     return float(torch.where(equal, 0.0, (got - want).abs() / size).max())
+
+
+def mean_distance(got: Tensor, want: Tensor) -> float:
+    """As `distance`, the mean over all values that are finite in both."""
+    if not want.is_floating_point() or torch.equal(got, want):
+        return 0.0
+    got, want = got.detach().double(), want.detach().double()
+    apart = (got - want).abs() / (want.abs() + _rms(want))
+    finite = apart[apart.isfinite()]
+    return float(finite.mean()) if finite.numel() else 0.0
 
 
 def tolerance_for(dtype: torch.dtype) -> Tolerance:

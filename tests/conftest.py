@@ -13,8 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
-from grader.instruments.rounding import another_processor
 from hypothesis import settings
+
+from grader.instruments.rounding import another_processor
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -50,9 +50,9 @@ def another_processor(seed: int = 1) -> Iterator[None]:
         yield
 
 
-class _AnotherProcessor(TorchDispatchMode):
+class _AnotherProcessor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._factors = {dtype: _factors(seed, dtype) for dtype in (torch.float32, torch.float64)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
