@@ -63,15 +63,15 @@ class _AnotherProcessor(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func._schema.is_mutable:
             return tree_map(self._move_in_place, func(*args, **kwargs))
         if not any(isinstance(leaf, Tensor) and leaf.dtype in REDUCED for leaf in tree_leaves((args, kwargs))):
-            return tree_map(self._moved, func(*_reordered(name, args, kwargs), **kwargs))
-        return self._in_float32(func, name, args, kwargs)
+            return tree_map(self._moved, func(*_reordered(func, args, kwargs), **kwargs))
+        return self._in_float32(func, args, kwargs)
 
-    def _in_float32(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    def _in_float32(self, func: Any, args: Any, kwargs: Any) -> Any:
         """As the kernels of bfloat16 do: accumulated in float32, and rounded at the end."""
         rounded = func(*args, **kwargs)
         wide_args, wide_kwargs = tree_map(_widened, (args, kwargs))
         try:
-            wide = func(*_reordered(name, wide_args, wide_kwargs), **wide_kwargs)
+            wide = func(*_reordered(func, wide_args, wide_kwargs), **wide_kwargs)
         except RuntimeError:  # it was asked for a dtype that float32 can't give
             return rounded
         return tree_map(
@@ -114,23 +114,25 @@ def _is_square(name: str, args: Any) -> bool:
     return name == "pow" and not isinstance(args[1], Tensor) and args[1] == 2
 
 
-def _reordered(name: str, args: Any, kwargs: Any) -> Any:
+def _reordered(func: Any, args: Any, kwargs: Any) -> Any:
     """The arguments of a product or a sum such that its terms are added up in another order."""
+    name = func.overloadpacket.__name__
     if name in PRODUCTS:
         at = PRODUCTS[name]
         order = _order(args[at].shape[-1])
         factors = args[at].index_select(-1, order), args[at + 1].index_select(-2, order)
         return (*args[:at], *factors, *args[at + 2 :])
     if name in SUMS and args[0].ndim:
-        return (args[0].flip(_reduced_axes(args, kwargs)), *args[1:])
+        return (args[0].flip(_reduced_axes(func, args, kwargs)), *args[1:])
     return args
 
 
-def _reduced_axes(args: Any, kwargs: Any) -> tuple[int, ...]:
+def _reduced_axes(func: Any, args: Any, kwargs: Any) -> tuple[int, ...]:
     """The axes that a reduction sums over: those it names, or else all."""
-    named = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    axes = [named] if type(named) is int else named
-    return tuple(axes) if isinstance(axes, list | tuple) and axes else tuple(range(args[0].ndim))
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    named = given.get("dim")
+    axes = [named] if isinstance(named, int) else named
+    return tuple(axes) if axes else tuple(range(args[0].ndim))
 
 
 @lru_cache(maxsize=256)

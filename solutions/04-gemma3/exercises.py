@@ -1121,8 +1121,8 @@ CAUSAL_LM = Exercise(
     renamed=learners_name,
     parts={"model": "gemma3.model"},
     cases=[
-        Case("a config that says nothing of its head", tokens(2), {"config": SMALL}),
-        Case("a tied head", tokens(2), {"config": ONE_HEAD | {"tie_word_embeddings": True}}),
+        Case("a config that says nothing of its head", tokens(2), {"config": SMALL}, draw="3"),
+        Case("a tied head", tokens(2), {"config": ONE_HEAD | {"tie_word_embeddings": True}}, draw="2"),
         Case("a head of its own", tokens(3), {"config": NESTED}),
     ],
     mistakes=[
