@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from grader.checks.probe import Fed, Observation, PartKey, Problem, Replaced
 from grader.grading.frames import DTYPES, FrameError, Message, pack
-from grader.probe import Fed, Observation, PartKey, Problem, Replaced
-from grader.recording import Builder, PartInput, PartOutput, Recording, Task, dtype_name
+from grader.recordings.recording import Builder, PartInput, PartOutput, Recording, Task, dtype_name
 
 MAX_TEXT = 400
 MAX_LINES = 12
