@@ -17,7 +17,7 @@ from typing import Any
 from figures import Figure, median, ms, show
 
 from grader import check
-from grader.checks.checking import find_recording
+from grader.checks.check import find_recording
 from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).resolve().parent.parent

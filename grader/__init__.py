@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grader.authoring.recorder import trace_of
     from grader.checkpoints import load_checkpoint
-    from grader.checks.checking import check
+    from grader.checks.check import check
     from grader.checks.text import check_generation
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError

@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from grader import load_checkpoint
 from grader.authoring.recorder import record_exercise
-from grader.checks.judge import Verdict, judge
-from grader.checks.probe import one_thread, probe
+from grader.checks.judge import judge
+from grader.checks.probe import probe
+from grader.checks.running import one_thread
+from grader.checks.verdict import Verdict
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson
 

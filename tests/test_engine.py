@@ -19,15 +19,20 @@ from torch import Tensor, nn
 
 from grader import check
 from grader.authoring.recorder import record, record_exercise
-from grader.checks.checking import examine, report, summary
 from grader.checks.diagnose import Context, describe
-from grader.checks.judge import Verdict
-from grader.checks.probe import canonical, explain_names
+from grader.checks.examine import examine
+from grader.checks.values import canonical
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report, summary
 from grader.config import Config
 from grader.errors import CheckFailed, RecordingError
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson
-from grader.recordings.recording import FORMAT, Builder, MistakeAnswer, Recording, part_inputs
+from grader.names import explain_names
+from grader.recordings.answers import MistakeAnswer, part_inputs
+from grader.recordings.builder import Builder
+from grader.recordings.format import FORMAT
+from grader.recordings.recording import Recording
 from grader.report import to_html, to_text
 from grader.tolerance import ROUNDED_ONCE, wrong_values
 

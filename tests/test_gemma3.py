@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 from grader import Config, GraderError, load_checkpoint
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.checks.checking import examine
-from grader.checks.checking import report as verdict_lines
+from grader.checks.examine import examine
+from grader.checks.wording import report as verdict_lines
 from grader.layers.compare import layer_report
 from grader.lessons.exercise import Case
-from grader.recordings.recording import Recording, Trace
+from grader.recordings.recording import Recording
+from grader.recordings.traces import Trace
 from grader.report import to_text
 
 SOLVED = Solved("04-gemma3")

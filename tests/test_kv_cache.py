@@ -17,8 +17,9 @@ from transformers import DynamicCache, GPT2LMHeadModel
 from grader import Config
 from grader.authoring.recorder import record
 from grader.checkpoints import entry
-from grader.checks.checking import examine, report
-from grader.checks.probe import one_thread
+from grader.checks.examine import examine
+from grader.checks.running import one_thread
+from grader.checks.wording import report
 from grader.layers.compare import layer_report
 from grader.recordings.recording import Recording
 from grader.report import to_text

@@ -16,7 +16,7 @@ from grader.config import Config
 from grader.errors import CheckFailed, GraderError
 from grader.layers.compare import LayerReport, compare_layers, layer_report, report_lines
 from grader.lessons.exercise import Draw, random_weights
-from grader.recordings.recording import Trace
+from grader.recordings.traces import Trace
 from grader.report import to_html, to_text
 
 CONFIG = {"vocab_size": 50, "n_positions": 16, "n_embd": 24, "n_layer": 3, "n_head": 4}

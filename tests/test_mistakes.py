@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from grader.authoring.recorder import patched_source
-from grader.checks.checking import examine, report
+from grader.checks.examine import examine
+from grader.checks.wording import report
 from grader.lessons.lesson import Lesson
 from grader.recordings.recording import Recording
 from grader.report import to_text

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
-from grader.checks.checking import examine, report
+from grader.checks.examine import examine
+from grader.checks.wording import report
 from grader.kv import bytes_at, bytes_per_token, known_model
 from grader.layers.compare import layer_report
 from grader.lessons.exercise import Case

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.checks.checking import examine
+from grader.checks.examine import examine
 from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson
 from grader.recordings.recording import Recording

@@ -20,12 +20,15 @@ from grader import Config, GraderError, load_checkpoint
 from grader.authoring.recorder import record_exercise
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.checks.checking import examine, report
-from grader.checks.judge import Verdict, judge
+from grader.checks.examine import examine
+from grader.checks.judge import judge
 from grader.checks.probe import probe
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report
 from grader.layers.compare import layer_report
 from grader.lessons.exercise import Case
-from grader.recordings.recording import Recording, Trace
+from grader.recordings.recording import Recording
+from grader.recordings.traces import Trace
 from grader.report import to_text
 
 SOLVED = Solved("03-qwen3")

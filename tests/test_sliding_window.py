@@ -16,8 +16,9 @@ from transformers import DynamicCache, Gemma3TextModel
 from grader import Config
 from grader.authoring.recorder import record
 from grader.checkpoints import entry
-from grader.checks.checking import examine, report
-from grader.checks.probe import one_thread
+from grader.checks.examine import examine
+from grader.checks.running import one_thread
+from grader.checks.wording import report
 from grader.kv import bytes_at, known_model
 from grader.layers.compare import layer_report
 from grader.recordings.recording import Recording

@@ -14,24 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
-from grader.checks.checking import report
 from grader.checks.judge import judge
-from grader.checks.probe import Observation, canonical, one_thread, part_of, probe
+from grader.checks.observation import Observation
+from grader.checks.probe import probe
+from grader.checks.running import one_thread
+from grader.checks.values import canonical
+from grader.checks.wording import report
 from grader.errors import RecordingError
 from grader.lessons.exercise import Case, Draw, Exercise, Mistake, same_name
 from grader.lessons.lesson import RUN_BY_EVERY_EXERCISE, Lesson
+from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.builder import Builder
+from grader.recordings.format import FORMAT
 from grader.recordings.naming import checkpoint_layout, untied
-from grader.recordings.recording import (
-    FORMAT,
-    Answer,
-    Builder,
-    MistakeAnswer,
-    Recording,
-    Task,
-    TaskCase,
-    Trace,
-    configured,
-)
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task, TaskCase, configured, part_of
+from grader.recordings.traces import Trace
 from grader.report import to_text
 from grader.tolerance import agree, tolerance_for
 

@@ -28,41 +28,6 @@ class Context:
     tolerance: Tolerance | None = None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far a tensor is from the right one: counts, absolute differences, and the first wrong index.
-
-    nan: how many values are NaN where they should not be. mean: over all values. values: the value at the first
-    wrong index and the one that belongs there, for floating-point tensors.
-    """
-
-    wrong: int
-    total: int
-    nan: int
-    largest: float
-    mean: float
-    first: tuple[int, ...]
-    values: tuple[float, float] | None
-
-
-def difference(got: Tensor, want: Tensor, tolerance: Tolerance) -> Difference:
-    """Measure two tensors of one shape. NaN and infinite differences count as wrong and not in the numbers."""
-    wrong = wrong_values(got, want, tolerance)
-    distance = (got.detach().double() - want.detach().double()).abs()
-    finite = distance[distance.isfinite()]
-    first = tuple(int(i) for i in wrong.nonzero()[0]) if wrong.any() else ()
-    shown = bool(first) and want.is_floating_point()
-    return Difference(
-        int(wrong.sum()),
-        wrong.numel(),
-        int((got.isnan() & ~want.isnan()).sum()),
-        finite.max().item() if finite.numel() else 0.0,
-        finite.mean().item() if finite.numel() else 0.0,
-        first,
-        (got[first].item(), want[first].item()) if shown else None,
-    )
-
-
 def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     """What makes `got` wrong, in a sentence; None if nothing known fits. Shapes and dtypes come first."""
     if got.shape != want.shape:
@@ -134,9 +99,6 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
         digits = f"{share:+.2g}" if abs(share) < 99.5 else f"{share:+,.0f}"
         return f"it is {abs(off):,} too {'high' if off > 0 else 'low'} ({digits} %)"
     return _wrong_places(got, want, context)
-
-
-# Finders for floating-point tensors of the right shape and dtype
 
 
 def _same(got: Tensor, want: Tensor, context: Context) -> bool:

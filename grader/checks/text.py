@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from grader.checkpoints import Golden, load_checkpoint
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.checks.checking import autograding
-from grader.checks.probe import learner_traceback
+from grader.checks.check import autograding
+from grader.checks.running import learner_traceback
 from grader.errors import CheckFailed, GraderError
 from grader.report import Line, show
 from grader.tolerance import tolerance_for

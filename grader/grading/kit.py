@@ -14,7 +14,8 @@ from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import Kind, lesson_view
 from grader.grading.sandbox.limits import Limits
 from grader.package import package_folder
-from grader.recordings.recording import FILE_NAME, Recording
+from grader.recordings.format import RECORDING as FILE_NAME
+from grader.recordings.recording import Recording
 
 HIDDEN = "hidden"
 

@@ -8,13 +8,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from grader.checks.checking import autograding, find_recording
-from grader.checks.probe import Stopped, build_module, constructed, layers_as_one, learner_traceback, quietly
+from grader.checks.building import build_module, constructed
+from grader.checks.check import autograding, find_recording
+from grader.checks.running import Stopped, learner_traceback, quietly
 from grader.errors import CheckFailed, GraderError, RecordingError
 from grader.layers.comparison import Comparison, Node, Outcome, own_way
 from grader.layers.culprit import Culprit, find_culprit, uncalled
+from grader.names import layers_as_one
+from grader.recordings.format import RECORDING as FILE_NAME
 from grader.recordings.naming import in_names_of
-from grader.recordings.recording import FILE_NAME, TaskCase, Trace
+from grader.recordings.tasks import TaskCase
+from grader.recordings.traces import Trace
 from grader.report import Line, show
 
 Origin = Literal["", "own error", "error inside", "inherited"]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from grader.calls import Call, first_tensor, tensors_in
 from grader.checks.diagnose import Context, describe_shape
-from grader.checks.probe import layout_between
+from grader.checks.layout import layout_between
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.replay import Watched, arranged, watch
-from grader.recordings.recording import Trace
+from grader.recordings.traces import Trace
 from grader.tolerance import agree
 
 # A mean difference above this share of a tensor's typical size is a difference in kind: the module returns

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from grader.checks.probe import learner_traceback
+from grader.checks.running import learner_traceback
 from grader.errors import GraderError
 from grader.lessons.headless import read
 from grader.lessons.lesson import RUN_BY_EVERY_EXERCISE, cell_from, read_twin
-from grader.recordings.recording import configured
+from grader.recordings.tasks import configured
 
 MODULE_NAME = "learners_model"
 PERCENT_CELL = re.compile(r"^# %%", re.MULTILINE)  # a notebook as text

@@ -135,7 +135,8 @@ def unchecked(results: Iterable[Result], folder: Path) -> list[Result]:
 
     None where no recording in it can be read: what is checked can't be right then.
     """
-    from grader.recordings.recording import FILE_NAME, Recording  # imports torch
+    from grader.recordings.format import RECORDING as FILE_NAME  # imports torch
+    from grader.recordings.recording import Recording  # imports torch
 
     try:
         recorded = Recording.read(folder / FILE_NAME)

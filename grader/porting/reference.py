@@ -17,7 +17,7 @@ from grader.config import Config
 from grader.errors import GraderError
 from grader.lessons.exercise import Draw
 from grader.porting import tiny
-from grader.recordings.recording import Trace
+from grader.recordings.traces import Trace
 
 # What transformers adds to every config, and no model reads.
 HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",

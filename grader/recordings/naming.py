@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from grader.recordings.recording import Layout, Trace, tensor_key
+from grader.recordings.tensors import tensor_key
+from grader.recordings.traces import Layout, Trace
 
 
 def in_names_of(model: nn.Module, trace: Trace) -> Trace:

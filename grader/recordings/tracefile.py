@@ -5,7 +5,10 @@ from typing import Any
 
 from grader.authoring.recorder import versions
 from grader.errors import GraderError, RecordingError
-from grader.recordings.recording import FORMAT, Builder, Recording, Trace
+from grader.recordings.builder import Builder
+from grader.recordings.format import FORMAT
+from grader.recordings.recording import Recording
+from grader.recordings.traces import Trace
 
 KIND = "trace"
 

@@ -1,0 +1,56 @@
+"""What is right for an exercise, and what its known mistakes give: what only a judge needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from grader.calls import Call
+from grader.recordings.tasks import PartInput, PartOutput
+from grader.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class MistakeAnswer:
+    """What a named mistake gives for each case, in the cases' order."""
+
+    name: str
+    hint: str
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is right for each of an exercise's cases, and what its known mistakes give.
+
+    part_calls: for a composite, what the reference's parts were given and gave back, for each case.
+    """
+
+    exercise: str
+    points: int
+    axes: tuple[str, ...]
+    sizes: tuple[Mapping[str, int], ...]
+    outputs: tuple[Tensor, ...]
+    tolerances: tuple[Tolerance, ...]
+    mistakes: tuple[MistakeAnswer, ...] = ()
+    part_calls: tuple[tuple[Call, ...], ...] = ()
+
+
+def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:
+    """For each case, what the reference's parts were given."""
+    return tuple(
+        tuple(PartInput(call.path, call.index, call.input) for call in calls if call.input is not None)
+        for calls in answer.part_calls
+    )
+
+
+def part_outputs(answer: Answer) -> tuple[tuple[PartOutput, ...], ...]:
+    """For each case, what the reference's parts gave back."""
+    return tuple(
+        tuple(
+            PartOutput(call.path, call.index, tuple(call.input.shape), call.output)
+            for call in calls
+            if call.input is not None and call.output is not None
+        )
+        for calls in answer.part_calls
+    )
