@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from grader import Config
 from grader.kv import bytes_at
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 LESSON = Path(__file__).resolve().parent.parent / "solutions" / "05-mla"
 ROWS = 2048

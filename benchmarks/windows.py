@@ -13,7 +13,7 @@ from figures import Figure, ms, side_by_side
 
 from grader import Config
 from grader.kv import bytes_at
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 LESSON = Path(__file__).resolve().parent.parent / "solutions" / "06-sliding-window"
 LENGTH = 2048

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from grader import load_checkpoint
-from grader.exercise import Case, Exercise
-from grader.judge import Verdict, judge
-from grader.lesson import Lesson
-from grader.probe import one_thread, probe
-from grader.recorder import record_exercise
+from grader.authoring.recorder import record_exercise
+from grader.checks.judge import judge
+from grader.checks.probe import probe
+from grader.checks.running import one_thread
+from grader.checks.verdict import Verdict
+from grader.lessons.exercise import Case, Exercise
+from grader.lessons.lesson import Lesson
 
 
 class Solved:

@@ -36,7 +36,7 @@ from grader.grading.run import ExerciseResult, _Run
 from grader.grading.sandbox.limits import Limits
 from grader.grading.submission import MAX_NOTES, parse
 from grader.grading.worker import close_jails, grade_one
-from grader.recording import Recording
+from grader.recordings.recording import Recording
 
 PROJECT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(exercise_seconds=2, submission_seconds=8, cpu_seconds=8, memory_mb=1024)

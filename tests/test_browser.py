@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from conftest import PROJECT, chromium, why_no_browser
 
-from grader.exercise import Mistake
-from grader.lesson import Lesson, without_markers
+from grader.lessons.exercise import Mistake
+from grader.lessons.lesson import Lesson, without_markers
 from grader.report import VERDICT_MIME
 
 if TYPE_CHECKING or not why_no_browser():
@@ -219,7 +219,7 @@ def luminance(colour: str) -> float:
 def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_follow(
     lab: "Lab", copied: Path, test_output: Path
 ) -> None:
-    cells = [nbformat.v4.new_code_cell("from grader.kv_panel import kv_panel\n\nkv_panel('Qwen3 8B', context=32_768)")]
+    cells = [nbformat.v4.new_code_cell("from grader.kv import kv_panel\n\nkv_panel('Qwen3 8B', context=32_768)")]
     metadata = nbformat.read(PROJECT / "course" / NOTEBOOK, as_version=4).metadata  # names the kernel
     page = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(page, copied / "course" / "calculator.ipynb")

@@ -18,16 +18,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from grader import check
-from grader.checking import examine, report, summary
+from grader.authoring.recorder import record, record_exercise
+from grader.checks.diagnose import Context, describe
+from grader.checks.examine import examine
+from grader.checks.values import canonical
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report, summary
 from grader.config import Config
-from grader.diagnose import Context, describe
 from grader.errors import CheckFailed, RecordingError
-from grader.exercise import Case, Exercise
-from grader.judge import Verdict
-from grader.lesson import Lesson
-from grader.probe import canonical, explain_names
-from grader.recorder import record, record_exercise
-from grader.recording import FORMAT, Builder, MistakeAnswer, Recording, part_inputs
+from grader.lessons.exercise import Case, Exercise
+from grader.lessons.lesson import Lesson
+from grader.names import explain_names
+from grader.recordings.answers import MistakeAnswer, part_inputs
+from grader.recordings.builder import Builder
+from grader.recordings.format import FORMAT
+from grader.recordings.recording import Recording
 from grader.report import to_html, to_text
 from grader.tolerance import ROUNDED_ONCE, wrong_values
 
@@ -671,7 +676,7 @@ def test_the_random_state_of_the_notebook_is_left_alone() -> None:
 
 
 def test_what_notebooks_import_is_what_they_mean_whatever_was_imported_before() -> None:
-    for module in ("grader.checking", "grader.recorder"):
+    for module in ("grader.checks.checking", "grader.authoring.recorder"):
         program = f"import {module}, grader; assert all(callable(getattr(grader, name)) for name in grader.__all__)"
         subprocess.run([sys.executable, "-c", program], check=True)
 

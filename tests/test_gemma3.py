@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
-from grader.checking import examine
-from grader.checking import report as verdict_lines
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.exercise import Case
-from grader.layers import layer_report
-from grader.recording import Recording, Trace
+from grader.checks.examine import examine
+from grader.checks.wording import report as verdict_lines
+from grader.layers.compare import layer_report
+from grader.lessons.exercise import Case
+from grader.recordings.recording import Recording
+from grader.recordings.traces import Trace
 from grader.report import to_text
 
 SOLVED = Solved("04-gemma3")

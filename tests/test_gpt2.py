@@ -15,9 +15,9 @@ from transformers import GPT2Model
 
 from grader import Config
 from grader.checkpoints import entry
-from grader.exercise import Case
-from grader.layers import layer_report
-from grader.recording import Recording
+from grader.layers.compare import layer_report
+from grader.lessons.exercise import Case
+from grader.recordings.recording import Recording
 
 SOLVED = Solved("01-gpt2")
 LESSON = SOLVED.lesson

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from grader import Config
-from grader.checking import examine, report
+from grader.authoring.recorder import record
 from grader.checkpoints import entry
-from grader.layers import layer_report
-from grader.probe import one_thread
-from grader.recorder import record
-from grader.recording import Recording
+from grader.checks.examine import examine
+from grader.checks.running import one_thread
+from grader.checks.wording import report
+from grader.layers.compare import layer_report
+from grader.recordings.recording import Recording
 from grader.report import to_text
 from grader.tolerance import agree
 

@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
-from grader.checking import examine, report
-from grader.exercise import Case
+from grader.checks.examine import examine
+from grader.checks.wording import report
 from grader.kv import bytes_at, bytes_per_token, known_model
-from grader.layers import layer_report
-from grader.recording import Recording
+from grader.layers.compare import layer_report
+from grader.lessons.exercise import Case
+from grader.recordings.recording import Recording
 from grader.report import to_text
 
 SOLVED = Solved("05-mla")

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.checking import examine
+from grader.checks.examine import examine
 from grader.errors import RecordingError
-from grader.lesson import Lesson
-from grader.recording import Recording
+from grader.lessons.lesson import Lesson
+from grader.recordings.recording import Recording
 
 ROOT = Path(__file__).parent.parent
 EQUIVALENT: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "equivalent_mutants.toml").read_text())

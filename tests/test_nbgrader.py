@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from toy_course import PROJECT, write_course
 
-from grader.build import build
-from grader.lesson import BEGIN_SOLUTION, END_SOLUTION, Lesson, lessons
+from grader.authoring.build import build
+from grader.lessons.lesson import BEGIN_SOLUTION, END_SOLUTION, Lesson, lessons
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

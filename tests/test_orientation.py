@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from grader.checks.judge import judge
+from grader.checks.probe import probe
 from grader.config import Config
-from grader.judge import judge
-from grader.lesson import Lesson
-from grader.probe import probe
-from grader.recording import Recording
+from grader.lessons.lesson import Lesson
+from grader.recordings.recording import Recording
 
 LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "00-orientation")
 

@@ -17,15 +17,18 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
-from grader.checking import examine, report
+from grader.authoring.recorder import record_exercise
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.exercise import Case
-from grader.judge import Verdict, judge
-from grader.layers import layer_report
-from grader.probe import probe
-from grader.recorder import record_exercise
-from grader.recording import Recording, Trace
+from grader.checks.examine import examine
+from grader.checks.judge import judge
+from grader.checks.probe import probe
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report
+from grader.layers.compare import layer_report
+from grader.lessons.exercise import Case
+from grader.recordings.recording import Recording
+from grader.recordings.traces import Trace
 from grader.report import to_text
 
 SOLVED = Solved("03-qwen3")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from test_nbgrader import every_lesson, released_folder, validates_only_when_solved
 
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 
 @every_lesson

@@ -14,10 +14,10 @@ from traitlets.config.loader import PyFileConfigLoader
 from grader.errors import GraderError
 from grader.grading.journal import Journal, key_of, open_journal
 from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
+from grader.grading.nbgrader.gradebook import Store, open_store
 from grader.grading.run import Result
 from grader.grading.sandbox.jail import Kind
 from grader.grading.sandbox.limits import Limits
-from grader.grading.store import Store, open_store
 from grader.grading.submission import Submission, digest_of, read_submission
 from grader.grading.worker import close_jails, grade_one, prove_jail, stop_jails
 

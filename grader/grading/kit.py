@@ -13,10 +13,11 @@ from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import Kind, lesson_view
 from grader.grading.sandbox.limits import Limits
-from grader.recording import FILE_NAME, Recording
+from grader.package import package_folder
+from grader.recordings.format import RECORDING as FILE_NAME
+from grader.recordings.recording import Recording
 
 HIDDEN = "hidden"
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def _recording(content: bytes) -> Recording:
 def engine_version() -> str:
     """The engine's version, and a digest of its code: what is graded by other code is graded anew."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(package_folder().rglob("*.py")):
+        digest.update(path.relative_to(package_folder()).as_posix().encode() + b"\0" + path.read_bytes())
     try:
         number = version("from-scratch-to-scale")
     except PackageNotFoundError:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grader.build import released_hash
+from grader.authoring.build import released_hash
 from grader.errors import GraderError
-from grader.headless import read
-from grader.lesson import cell_from
+from grader.lessons.headless import read
+from grader.lessons.lesson import cell_from
 
 
 @dataclass(frozen=True)

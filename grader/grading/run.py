@@ -14,7 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grader.checking import report, summary
+from grader.checks.judge import judge
+from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report, summary
 from grader.errors import GraderError
 from grader.grading import wire
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, pack
@@ -22,9 +25,9 @@ from grader.grading.kit import Kit
 from grader.grading.plan import Step
 from grader.grading.sandbox.jail import Child, Jail, JailError, ZygoteLost
 from grader.grading.submission import Part, Submission, program
-from grader.judge import Verdict, judge
-from grader.probe import Fed, Observation, PartKey, Problem, Replaced
-from grader.recording import Answer, Recording, Task, part_inputs, part_outputs
+from grader.recordings.answers import Answer, part_inputs, part_outputs
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
 from grader.report import Line
 
 KILLED_FROM_OUTSIDE = 9  # a child can't send it to itself: in its own pid namespace it is process 1

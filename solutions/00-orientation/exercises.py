@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 
 CONFIGS = Path(__file__).parent / "configs"
 

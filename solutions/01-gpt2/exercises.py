@@ -14,10 +14,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
+from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
-from grader.toy import random_toy_lm
-from grader.toy_reference import reference_generate
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 
 TRACE = "gpt2.model"
 

@@ -13,11 +13,10 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
 from grader.kv import bytes_at
-from grader.toy import random_toy_lm
-from grader.toy_reference import reference_generate
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 
 TRACE = "kv_cache.model"
 

@@ -1150,7 +1150,7 @@ plt.show()
 # The same sums as in your `cache_bytes`, with everything to move: choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
 # %% tags=["nbval-ignore-output"]
-from grader.kv_panel import kv_panel
+from grader.kv import kv_panel
 
 kv_panel("Qwen3 4B", context=131_072)
 

@@ -23,11 +23,10 @@ from transformers.models.qwen3.modeling_qwen3 import (
     apply_rotary_pos_emb,
 )
 
+from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 from grader.tolerance import ROUNDED_ONCE
-from grader.toy import random_toy_lm
-from grader.toy_reference import reference_generate
 
 TRACE = "qwen3.causal_lm"
 

@@ -17,7 +17,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3TextScaledWordEmbedding,
 )
 
-from grader.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 from grader.tolerance import ROUNDED_ONCE
 
 TRACE = "gemma3.causal_lm"

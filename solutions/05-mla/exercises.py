@@ -14,11 +14,11 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     apply_rotary_pos_emb_interleave,
 )
 
+from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
 from grader.kv import bytes_at
-from grader.toy import ToyLM, random_toy_lm
-from grader.toy_reference import reference_generate
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
+from grader.recordings.toy_lm import ToyLM
 
 TRACE = "mla.model"
 

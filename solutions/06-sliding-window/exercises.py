@@ -9,11 +9,10 @@ from transformers import Gemma3TextConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
 
+from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
-from grader.exercise import Case, Draw, Exercise, Mistake
 from grader.kv import bytes_at
-from grader.toy import random_toy_lm
-from grader.toy_reference import reference_generate
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
 
 TRACE = "sliding_window.model"
 

@@ -1,0 +1,1 @@
+"""Where nbgrader and this engine meet: its gradebook, and its own commands."""

@@ -1,0 +1,85 @@
+"""nbgrader's own ways to grade, `nbgrader autograde` and the formgrader's button, on the same safe path.
+
+``nbgrader_config.py`` calls `install`. From then on nbgrader's Autograde hands the class to this engine; and the step
+in which nbgrader would run a notebook in a kernel is replaced by one that grades it in the jail, for whoever
+uses nbgrader's converter in another way.
+"""
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    NbGraderPreprocessor,
+    SaveAutoGrades,
+)
+from traitlets.config import Config
+
+from grader.errors import GraderError
+
+
+def install(config: Config) -> None:
+    """Make nbgrader grade with this engine. config: what ``get_config()`` gives in nbgrader_config.py."""
+    config.Autograde.autograde_preprocessors = [
+        f"{GradeInJail.__module__}.{GradeInJail.__name__}",
+        *(f"{step.__module__}.{step.__name__}" for step in (SaveAutoGrades, AssignLatePenalties, CheckCellMetadata)),
+    ]
+    Autograde.start = start
+
+
+def start(autograde: Autograde) -> None:
+    """What nbgrader's Autograde does instead of its own: raises NbGraderException where anything was not graded."""
+    from grader.grading.engine import Graded, Progress, Settings, grade_class
+
+    directory = autograde.coursedir
+
+    def done(graded: Graded) -> None:
+        if graded.result is None:
+            autograde.log.error("%s could not be graded: %s", graded.student, graded.problem)
+        else:
+            points = f"{graded.result.points:g} of {graded.result.max_points:g}"
+            autograde.log.info("%s: %s%s", graded.student, points, "" if graded.fresh else " (as before)")
+
+    progress = Progress(done=done, say=autograde.log.warning)
+    settings = Settings(students=_students(directory), force=autograde.force)
+    try:
+        results = grade_class(Path(directory.root), directory.assignment_id, settings, progress, autograde.config)
+    except GraderError as error:
+        autograde.log.error(str(error))
+        raise NbGraderException(str(error)) from None
+    if failed := [graded.student for graded in results if graded.result is None]:
+        raise NbGraderException(f"could not be graded: {', '.join(failed)}")
+
+
+def _students(directory: Any) -> tuple[str, ...]:
+    """The students that nbgrader's options name; empty for all."""
+    excluded = [name for name in directory.student_id_exclude.split(",") if name]
+    if directory.student_id == "*" and not excluded:
+        return ()
+    submitted = Path(directory.root) / directory.submitted_directory
+    names = sorted(path.parent.name for path in submitted.glob(f"*/{directory.assignment_id}"))
+    return tuple(name for name in names if fnmatch(name, directory.student_id) and name not in excluded)
+
+
+class GradeInJail(NbGraderPreprocessor):  # type: ignore[misc]
+    """In place of nbgrader's Execute: grade the submitted file in the jail, and put what it earned in its checks."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """The autograded notebook of the submission that nbgrader is at."""
+        from grader.grading.engine import kit_of
+        from grader.grading.nbgrader.gradebook import autograded_notebook
+        from grader.grading.submission import read_submission
+        from grader.grading.worker import grade_one
+
+        about = resources["nbgrader"]
+        directory = self.parent.coursedir if hasattr(self.parent, "coursedir") else self.parent.parent.coursedir
+        kit, hidden = kit_of(Path(directory.root), about["assignment"], about["student"], self.config)
+        folder = directory.format_path(directory.submitted_directory, about["student"], about["assignment"])
+        submission = read_submission(Path(folder) / f"{about['notebook']}.ipynb", kit.plan)
+        result = grade_one(kit, submission, hidden)
+        return autograded_notebook(kit.plan, submission, result), resources

@@ -1,0 +1,347 @@
+"""A learner's forward pass beside a recorded one: which modules differ, and which of them by their own fault.
+
+Where a module differs in the pass, it is called again on the reference's own input: what is wrong even then
+is wrong by itself, and what is right only passes on what went wrong before it.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.calls import Call, first_tensor, tensors_in
+from grader.checks.diagnose import Context, describe_shape
+from grader.checks.layout import layout_between
+from grader.layers.counterparts import counterparts, is_in_another_dtype
+from grader.layers.replay import Watched, arranged, watch
+from grader.recordings.traces import Trace
+from grader.tolerance import agree
+
+# A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
+# something else than the reference's does. If what contains it is right all the same, that is the learner's own
+# way. A smaller one may be an error that the tolerance hides in the larger whole, so it is never excused.
+IN_KIND = 0.05
+MAX_ALTERNATIVES = 12
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a module returned, against what it should have: right or not, absolute differences, and a remark.
+
+    in_kind: whether the difference is one in kind (see IN_KIND). raised: whether there is only an error.
+    """
+
+    ok: bool
+    max: float = 0.0
+    mean: float = 0.0
+    note: str = ""
+    in_kind: bool = False
+    raised: bool = False
+
+
+@dataclass(eq=False)
+class Node:
+    """A call of the learner's and the recorded call that it is compared with.
+
+    argument: the position of the leaf that corresponds to the recorded input. seen: the outcome in the pass.
+    alone: the outcome on the reference's input; None where that can't be told. misgiven: the names of arguments
+    with which it is wrong, while it is right with `better` in their place.
+    """
+
+    name: str
+    call: Watched
+    recorded: Call
+    parent: "Node | None"
+    argument: int | None
+    seen: Outcome
+    alone: Outcome | None = None
+    misgiven: tuple[str, ...] = ()
+    better: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.call.path
+
+    @property
+    def type(self) -> str:
+        return type(self.call.module).__name__
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is wrong even on the reference's input."""
+        return self.alone is not None and not self.alone.ok
+
+    @property
+    def given(self) -> Tensor | None:
+        """What it was given in the place of the recorded input."""
+        return None if self.argument is None else self.call.leaves[self.argument]
+
+    def ancestors(self) -> "Iterator[Node]":
+        """What it was called in, innermost first, the model last."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def right_input(self) -> dict[int, Tensor]:
+        """The recorded input in the place and the layout in which the learner's program gives it."""
+        given, right = self.given, self.recorded.input
+        if self.argument is None or given is None or right is None:
+            return {}
+        return {self.argument: arranged(right, given)}
+
+    def other_tensors(self) -> list[int]:
+        """The positions of its further tensor arguments."""
+        return [i for i in self.call.tensors() if i != self.argument]
+
+    def unequal_tensors(self) -> list[int]:
+        """The positions of its further tensor arguments that are not among the reference's."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[1]
+
+    def other_dtypes(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """The further tensor arguments that are the reference's but for their dtype, each with the reference's."""
+        found = {}
+        for i in self.other_tensors():
+            like = self.call.leaves[i]
+            for _, tensor in self.recorded.others:
+                if is_in_another_dtype(tensor, like):
+                    found[i] = (like, tensor)
+        return found
+
+    def right_others(self) -> dict[int, tuple[str, Tensor]]:
+        """For each of those, where the reference has something that can stand for it: its name there, and itself."""
+        return counterparts(self.call, self.other_tensors(), self.recorded.others)[0]
+
+
+class Comparison:
+    """The learner's pass beside the reference's.
+
+    nodes: calls in both, in the order in which the learner's began; the first is the model itself. faulty: those
+    that are wrong by themselves. holders: those that a faulty one lies in. error: what the pass raised.
+    """
+
+    def __init__(self, model: nn.Module, trace: Trace) -> None:
+        self.model = model
+        self.sizes = _sizes(trace.build)
+        whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output)
+        self.recorded = [whole, *(call for call in trace.calls if call.output is not None)]
+        self.paths = {call.path for call in self.recorded}
+        self.calls, self.error = watch(model, lambda: model(*copy.deepcopy(trace.args)), self.paths)
+        is_logits = trace.output.shape[-1:] == (self.sizes.get("vocab_size"),)
+        self.nodes = self._pair_up("logits" if is_logits else "output")
+        for node in self.nodes:
+            node.alone = self._alone(node)
+        self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
+        self.holders = {ancestor for node in self.faulty for ancestor in node.ancestors()}
+
+    def _pair_up(self, result_name: str) -> list[Node]:
+        raising = next((call for call in reversed(self.calls) if not call.finished), None)
+        recorded: dict[str, list[Call]] = defaultdict(list)
+        for call in self.recorded:
+            recorded[call.path].append(call)
+        partners = _partners(self.calls, recorded)
+        nodes: dict[Watched, Node] = {}
+        for watched in self.calls:
+            partner = partners.get(watched)
+            if partner is None or partner.output is None:
+                continue
+            name = watched.path or result_name
+            if len(recorded[watched.path]) > 1:
+                name += f"[{partner.index}]"
+            parent = watched.parent
+            while parent is not None and parent not in nodes:
+                parent = parent.parent
+            if watched.finished:
+                instead = f"returned {watched.returned}, no tensor"
+            else:
+                instead = f"raised {type(self.error).__name__}" if watched is raising else "not finished"
+            seen = outcome_of(watched.outputs, partner, self.sizes, instead)
+            argument = argument_for(watched, partner)
+            nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
+        return list(nodes.values())
+
+    def _alone(self, node: Node) -> Outcome | None:
+        """The outcome of a module on the reference's own input."""
+        right, given = node.recorded.input, node.given
+        if node.seen.ok or right is None:
+            return node.seen
+        if given is None or self._given_a_wrong_output(node):
+            return None
+        same = given.dtype == right.dtype and torch.equal(given, right)
+        alone = node.seen if same else self._again(node, {})
+        if alone.ok:
+            return alone
+        if alone.raised and given.numel() != right.numel():
+            return None  # it is called in a way of its own, and does not take the reference's input
+        for description, tensors in self._alternatives(node):
+            other = self._again(node, tensors)
+            if other.ok:
+                names = node.call.names()
+                node.misgiven = tuple(dict.fromkeys(names[i] for i in tensors if i in names))
+                node.better = description
+                return other
+        return alone
+
+    def _again(self, node: Node, others: Mapping[int, Tensor]) -> Outcome:
+        try:
+            outputs = tensors_in(node.call.again({**node.right_input(), **others}))
+        except Exception as error:  # learner's code may raise anything
+            return Outcome(False, note=f"raised {type(error).__name__}", in_kind=True, raised=True)
+        return outcome_of(outputs, node.recorded, self.sizes, "no tensor")
+
+    def _given_a_wrong_output(self, node: Node) -> bool:
+        """Whether one of its further arguments is the output of a module that is wrong already."""
+        makers = {maker for i, (maker, _) in node.call.made_by.items() if i != node.argument}
+        return any(other.call in makers and not other.seen.ok for other in self.nodes)
+
+    def _alternatives(self, node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
+        """Other tensors for its further arguments: what the same maker gives in other calls, what other modules
+        of its class are given, and what the reference's module is given. A model may mix up its layers' tables or
+        masks, or make them wrongly.
+        """
+        others = node.other_tensors()
+        options: list[tuple[str, dict[int, Tensor]]] = []
+        for maker in {maker for i, (maker, _) in node.call.made_by.items() if i in others}:
+            made = {i: k for i, (m, k) in node.call.made_by.items() if m is maker and i in others}
+            for call in self.calls:
+                if call.path == maker.path and call is not maker and len(call.outputs) == len(maker.outputs):
+                    outputs = {i: call.outputs[k] for i, k in made.items()}
+                    options.append((f"what `{call.path}[{call.index}]` gives", outputs))
+        names = node.call.names()
+        groups = [[i for i in others if names.get(i) == name] for name in dict.fromkeys(names.get(i) for i in others)]
+        for sibling in self.nodes:
+            if sibling is not node and sibling.type == node.type and sibling.call.spec == node.call.spec:
+                for group in [*groups, others]:
+                    tensors = {i: sibling.call.leaves[i] for i in group}
+                    options.append((f"what `{sibling.name}` is given", tensors))
+        options = [*options[:MAX_ALTERNATIVES], *_from_the_reference(node)]
+        tried: list[dict[int, Tensor]] = [{i: node.call.leaves[i] for i in others}]
+        for description, tensors in options:
+            tensors = {i: tensor for i, tensor in tensors.items() if _alike(tensor, node.call.leaves[i])}
+            whole = {**tried[0], **tensors}
+            if not any(all(torch.equal(tensor, old[i]) for i, tensor in whole.items()) for old in tried):
+                tried.append(whole)
+                yield description, tensors
+
+
+def _from_the_reference(node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
+    """The reference's own further tensors in the place of the learner's: argument by argument, then all."""
+    right, names = node.right_others(), node.call.names()
+    groups = [[i for i in right if names.get(i) == name] for name in dict.fromkeys(names.get(i) for i in right)]
+    for group in [*groups, list(right)] if len(groups) > 1 else groups:
+        own = " and ".join(dict.fromkeys(f"`{right[i][0]}`" for i in group))
+        yield f"the reference's {own}", {i: right[i][1] for i in group}
+
+
+def own_way(node: Node) -> Node | None:
+    """What contains `node` and is right, where `node` differs from the reference's in kind."""
+    if node.wrong:
+        assert node.alone is not None
+        right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
+        return next(right, None) if node.alone.in_kind else None
+    return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None
+
+
+def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """All tensors that a module gave against the reference's: the first outcome that is wrong, or else the first.
+
+    The first tensor is compared alone where the two modules do not give tensors of the same number and dtypes; but a
+    module that gives several of the reference's tensors, and not all of them, is right.
+    """
+    assert recorded.output is not None
+    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
+    if not first.ok and 1 < len(outputs) < len(recorded.outputs) and _are_among(outputs, recorded.outputs):
+        return Outcome(True, note=f"{len(outputs)} of the {len(recorded.outputs)} tensors that the reference gives")
+    if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
+        return first
+    for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
+        found = outcome(got, want, sizes)
+        if not found.ok:
+            note = f"output {number} of {len(outputs)}"
+            return replace(found, note=f"{note}: {found.note}" if found.note else note)
+    return first
+
+
+def _are_among(outputs: Sequence[Tensor], recorded: Sequence[Tensor]) -> bool:
+    """Whether the reference gives these tensors, in this order."""
+    left = iter(recorded)
+    return all(any(outcome(got, want, {}).ok for want in left) for got in outputs)
+
+
+def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """`got` against `want`. instead: what there is where there is no tensor."""
+    if got is None:
+        return Outcome(False, note=instead, in_kind=True)
+    if got.shape != want.shape:
+        if _same_values(got, want):
+            moved = got.squeeze().shape != want.squeeze().shape
+            return Outcome(True, note=f"other layout, {list(got.shape)} for {list(want.shape)}" if moved else "")
+        return Outcome(False, note=describe_shape(got, want, Context(sizes=sizes)), in_kind=True)
+    equal = (got == want) | (got.isnan() & want.isnan())
+    distance = (got.double() - want.double()).abs().masked_fill(equal, 0.0)
+    largest, mean = (distance.max().item(), distance.mean().item()) if distance.numel() else (0.0, 0.0)
+    if got.dtype != want.dtype:
+        names = f"{got.dtype} instead of {want.dtype}".replace("torch.", "")
+        return Outcome(False, largest, mean, names, in_kind=True)
+    bad = int((got.isnan() & ~want.isnan()).sum())
+    note = f"NaN in {bad} of {got.numel()} values" if bad else ""
+    size = want.double().square().mean().sqrt().item()
+    return Outcome(agree(got, want), largest, mean, note, in_kind=not mean <= IN_KIND * size)
+
+
+def argument_for(call: Watched, recorded: Call) -> int | None:
+    """The leaf that corresponds to the recorded input: the first tensor of its shape, else the first tensor."""
+    tensors = call.tensors()
+    shaped = [i for i in tensors if recorded.input is not None and call.leaves[i].shape == recorded.input.shape]
+    return next(iter([*shaped, *tensors]), None)
+
+
+def _same_values(got: Tensor, want: Tensor) -> bool:
+    """Whether tensors of different shapes hold the same values: axes in another order, merged, or of size 1."""
+    if got.numel() != want.numel() or got.dtype != want.dtype:
+        return False
+    return agree(got, want.reshape(got.shape)) or layout_between(got.squeeze(), want.squeeze()) is not None
+
+
+def _alike(new: Any, old: Tensor) -> bool:
+    return isinstance(new, Tensor) and new.shape == old.shape and new.dtype == old.dtype
+
+
+def _sizes(build: Mapping[str, Any]) -> dict[str, int]:
+    """The named whole numbers among the build arguments, those inside a config included."""
+    flat: dict[str, Any] = {}
+    for name, value in build.items():
+        flat.update(value if isinstance(value, Mapping) else {name: value})
+    return {name: value for name, value in flat.items() if type(value) is int and value > 1}
+
+
+def _partners(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]) -> dict[Watched, Call]:
+    """Which recorded call each of the learner's is compared with: the one of equal output, else of equal number.
+
+    A model may call one module in an order of its own, or more often.
+    """
+    by_path: dict[str, list[Watched]] = defaultdict(list)
+    for call in calls:
+        by_path[call.path].append(call)
+    partners: dict[Watched, Call] = {}
+    for path, own in by_path.items():
+        free = list(recorded[path])
+        if len(own) == len(free) == 1:
+            partners[own[0]] = free[0]
+            continue
+        for call in own:
+            equal = [r for r in free if _equal_output(call, r)]
+            if equal:
+                partners[call] = min(equal, key=lambda r: abs(r.index - call.index))
+                free.remove(partners[call])
+        left = [c for c in own if c not in partners and not any(_equal_output(c, r) for r in recorded[path])]
+        partners.update(zip(left, free, strict=False))
+    return partners
+
+
+def _equal_output(call: Watched, recorded: Call) -> bool:
+    return recorded.output is not None and outcome_of(call.outputs, recorded, {}).ok
