@@ -703,7 +703,7 @@ for rows in (1, 2, 10, 50):
     print(f"the first {rows:2} of 100 rows, computed alone: differ by at most {off:.1e}")
 
 # %% [markdown]
-# Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' agree to the last bit because they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
+# Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' can agree to the last bit, because on one machine they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
 #
 # Does it matter? Only where two tokens are nearly as likely as each other. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which keeps 8 bits of a number?
 
