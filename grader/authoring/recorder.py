@@ -1,18 +1,17 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
 import copy
-import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grader.authoring.sources import made_from
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.checks.judge import judge
 from grader.checks.observation import Observation
@@ -21,15 +20,15 @@ from grader.checks.running import one_thread
 from grader.checks.values import canonical
 from grader.checks.wording import report
 from grader.errors import RecordingError
-from grader.lessons.exercise import Case, Draw, Exercise, Mistake, same_name
-from grader.lessons.lesson import RUN_BY_EVERY_EXERCISE, Lesson
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.builder import Builder
-from grader.recordings.format import FORMAT
-from grader.recordings.naming import checkpoint_layout, untied
+from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task, TaskCase, configured, part_of
 from grader.recordings.traces import Trace
+from grader.recordings.tracing import checkpoint_weights, renamed_calls
 from grader.report import to_text
 from grader.tolerance import agree, tolerance_for
 
@@ -102,32 +101,6 @@ def _record_with_mistakes(lesson: Lesson, exercise: Exercise, solution: Any, sec
     return task, replace(answer, mistakes=mistakes)
 
 
-def versions() -> dict[str, str]:
-    """The versions of what computes the reference's values."""
-    found = {}
-    for package in ("torch", "transformers"):
-        try:
-            found[package] = version(package).split("+")[0]
-        except PackageNotFoundError:
-            raise RecordingError(
-                f"{package} is not installed, and recording needs it: pip install -e '.[reference]'"
-            ) from None
-    return found
-
-
-def made_from(lesson: Lesson) -> dict[str, str]:
-    """Hashes of the sources that a recording is made from: when one changes, the recording is stale."""
-    cells = [cell.source for cell in lesson.cells() if cell.kind in RUN_BY_EVERY_EXERCISE]
-    return {
-        "solutions": _hash("\0".join(cells)),
-        lesson.exercises_file.name: _hash(lesson.exercises_file.read_text(encoding="utf-8")),
-    }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[Task, Answer]:
     """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included."""
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
@@ -193,7 +166,7 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
     ]
     output, calls = _run_reference(module, exercise, args, paths)
-    weights = _weights(module, exercise.renamed)
+    weights = checkpoint_weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
     part_calls = tuple(replace(call, others=(), further=()) for call in calls)
     return TaskCase(case.name, build, args, case.dtype, weights), output, part_calls
@@ -221,24 +194,7 @@ def _run_reference(
     output = copied(first_tensor(returned))
     if output is None:
         raise RecordingError(f"{exercise.name}: the reference returned no tensor.")
-    return output, _renamed_calls(calls, exercise.renamed)
-
-
-def _renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
-    named = [(renamed(call.path), call) for call in calls]
-    return tuple(replace(call, path=name) for name, call in named if name)
-
-
-def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[str, Tensor]:
-    """What a checkpoint of the module holds: a parameter with two names, such as a tied head, under its first."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        own = renamed(name)
-        if own and id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[own] = tensor.detach()
-    return found
+    return output, renamed_calls(calls, exercise.renamed)
 
 
 def _trace_exercise(lesson: str, exercise: Exercise) -> Trace:
@@ -247,55 +203,7 @@ def _trace_exercise(lesson: str, exercise: Exercise) -> Trace:
     module = reference_module(exercise, case, draw)
     args = _arguments(case, draw)
     output, calls = _run_reference(module, exercise, args, None)
-    return Trace(case.built(draw), _weights(module, exercise.renamed), args, calls, output, case.dtype)
-
-
-def trace_of(
-    model: nn.Module,
-    *args: Any,
-    build: Mapping[str, Any] | None = None,
-    renamed: Callable[[str], str | None] = same_name,
-) -> Trace:
-    """Trace one forward pass of a reference model, to compare another model with it layer by layer.
-
-    model: any module; it is run in eval mode. args: what its forward is called with. build: the keyword
-    arguments with which the other model's class is built; of a transformers model, its config if None. renamed: the
-    other model's name for a parameter or submodule of this one, or None to leave it out; by default the other
-    model may have the names of the checkpoint's files, of the model in memory, or either without the prefix
-    of the model's inside. Raises RecordingError where the model returns no tensor.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            returned, calls = record_calls(model, lambda: model(*copy.deepcopy(args)))
-    finally:
-        model.train(was_training)
-    output = copied(first_tensor(returned))
-    if output is None:
-        raise RecordingError(f"{type(model).__name__} returned no tensor, so there is nothing to compare with.")
-    weights = {name: tensor.clone() for name, tensor in untied(_weights(model, renamed)).items()}
-    dtype = next((t.dtype for t in weights.values() if t.is_floating_point()), torch.float32)
-    held = checkpoint_layout(model, weights) if renamed is same_name else None
-    return Trace(
-        _config_of(model) if build is None else dict(build),
-        weights,
-        args,
-        _renamed_calls(calls, renamed),
-        output,
-        dtype,
-        (held,) if held else (),
-        getattr(model, "base_model_prefix", "") if renamed is same_name else "",
-    )
-
-
-def _config_of(model: nn.Module) -> dict[str, Any]:
-    """The build arguments that a model's own config makes up, if it has one."""
-    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
-    return {"config": to_dict()} if callable(to_dict) else {}
-
-
-# The solution and its mistakes
+    return Trace(case.built(draw), checkpoint_weights(module, exercise.renamed), args, calls, output, case.dtype)
 
 
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
