@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grader.authoring.recorder import trace_of
     from grader.checkpoints import load_checkpoint
     from grader.checks.check import check
     from grader.checks.text import check_generation
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from grader.errors import CheckFailed, GraderError
     from grader.layers.compare import compare_layers
     from grader.recordings.tracefile import read_trace
+    from grader.recordings.tracing import trace_of
 
 _HOMES = {
     "CheckFailed": "grader.errors",

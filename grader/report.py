@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
-Kind = Literal["ok", "bad", "text", "hint", "code", "row_ok", "row_bad", "muted"]
+LineKind = Literal["ok", "bad", "text", "hint", "code", "row_ok", "row_bad", "muted"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Line:
     """One line of a report: what it says, what part it plays, and how deep it is indented."""
 
     text: str
-    kind: Kind = "text"
+    kind: LineKind = "text"
     indent: int = 0
 
 
@@ -29,7 +29,7 @@ def to_text(lines: Sequence[Line]) -> str:
 # Colours that keep a contrast of 4.5:1 on JupyterLab's light and dark backgrounds alike come from its own
 # variables; the values after the comma serve where those are not defined (feedback pages, other viewers).
 _CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap"
-_STYLES: dict[Kind, str] = {
+_STYLES: dict[LineKind, str] = {
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
     "bad": "color:var(--jp-error-color1,#b71c1c);font-weight:600",
     "text": "",

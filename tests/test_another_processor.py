@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from conftest import PROJECT
 
 from grader import check_generation, load_checkpoint
-from grader.authoring.recorder import differences, record
+from grader.authoring.differences import differences
+from grader.authoring.recorder import record
 from grader.checks.examine import examine
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson, lessons

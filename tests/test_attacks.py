@@ -29,10 +29,11 @@ from attack_course import (
 from rich.console import Console
 from test_nbgrader import nbgrader
 
+from grader.grading.children import SubmissionRun as _Run
 from grader.grading.command import summary
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.kit import Kit, pack_kit
-from grader.grading.run import ExerciseResult, _Run
+from grader.grading.results import ExerciseResult
 from grader.grading.sandbox.limits import Limits
 from grader.grading.submission import MAX_NOTES, parse
 from grader.grading.worker import close_jails, grade_one

@@ -10,8 +10,9 @@ import nbformat
 import pytest
 from conftest import PROJECT, chromium, why_no_browser
 
+from grader.lessons.cells import without_markers
 from grader.lessons.exercise import Mistake
-from grader.lessons.lesson import Lesson, without_markers
+from grader.lessons.lesson import Lesson
 from grader.report import VERDICT_MIME
 
 if TYPE_CHECKING or not why_no_browser():

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from toy_course import write_course
 
-from grader.lessons.lesson import without_markers
+from grader.lessons.cells import without_markers
 
 Done = subprocess.CompletedProcess[str]
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from typer.testing import CliRunner
 
 from grader import Config, GraderError
-from grader.authoring.build import without_widget
+from grader.authoring.outputs import without_widget
 from grader.cli import app
 from grader.kv import (
     LayerCache,

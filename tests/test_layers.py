@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grader.authoring.recorder import trace_of
 from grader.calls import record_calls
 from grader.config import Config
 from grader.errors import CheckFailed, GraderError
 from grader.layers.compare import LayerReport, compare_layers, layer_report, report_lines
 from grader.lessons.exercise import Draw, random_weights
 from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
 from grader.report import to_html, to_text
 
 CONFIG = {"vocab_size": 50, "n_positions": 16, "n_embd": 24, "n_layer": 3, "n_head": 4}

@@ -15,7 +15,8 @@ import pytest
 from toy_course import PROJECT, write_course
 
 from grader.authoring.build import build
-from grader.lessons.lesson import BEGIN_SOLUTION, END_SOLUTION, Lesson, lessons
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION
+from grader.lessons.lesson import Lesson, lessons
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

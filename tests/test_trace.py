@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grader.authoring.recorder import trace_of
 from grader.cli import main
 from grader.errors import GraderError
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.porting.reference import Reference, small_reference
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
 from grader.report import to_text
 
 pytest.importorskip("transformers")

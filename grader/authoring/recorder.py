@@ -1,12 +1,10 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
 import copy
-import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from grader.authoring.noise import (
     rounded,
     worth_keeping,
 )
+from grader.authoring.sources import made_from
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.checks.judge import judge
 from grader.checks.observation import Observation
@@ -31,15 +30,15 @@ from grader.checks.values import canonical
 from grader.checks.wording import report
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
-from grader.lessons.exercise import Case, Draw, Exercise, Mistake, same_name
-from grader.lessons.lesson import RUN_BY_EVERY_EXERCISE, Lesson
+from grader.lessons.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.builder import Builder
-from grader.recordings.format import FORMAT
-from grader.recordings.naming import checkpoint_layout, untied
+from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task, TaskCase, configured, part_of
 from grader.recordings.traces import Trace
+from grader.recordings.tracing import checkpoint_weights, renamed_calls
 from grader.report import to_text
 from grader.tolerance import Tolerance, agree, distance, tolerance_for
 
@@ -123,32 +122,6 @@ def _record_with_mistakes(
         else:
             break
     return task, replace(answer, mistakes=mistakes)
-
-
-def versions() -> dict[str, str]:
-    """The versions of what computes the reference's values."""
-    found = {}
-    for package in ("torch", "transformers"):
-        try:
-            found[package] = version(package).split("+")[0]
-        except PackageNotFoundError:
-            raise RecordingError(
-                f"{package} is not installed, and recording needs it: pip install -e '.[reference]'"
-            ) from None
-    return found
-
-
-def made_from(lesson: Lesson) -> dict[str, str]:
-    """Hashes of the sources that a recording is made from: when one changes, the recording is stale."""
-    cells = [cell.source for cell in lesson.cells() if cell.kind in RUN_BY_EVERY_EXERCISE]
-    return {
-        "solutions": _hash("\0".join(cells)),
-        lesson.exercises_file.name: _hash(lesson.exercises_file.read_text(encoding="utf-8")),
-    }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -248,7 +221,7 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> _Recorded:
         if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
     ]
     output, calls = _run_reference(module, exercise, args, paths)
-    weights = _weights(module, exercise.renamed)
+    weights = checkpoint_weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
     part_calls = tuple(replace(call, others=(), further=()) for call in calls)
 
@@ -293,24 +266,7 @@ def _run_reference(
     output = copied(first_tensor(returned))
     if output is None:
         raise RecordingError(f"{exercise.name}: the reference returned no tensor.")
-    return output, _renamed_calls(calls, exercise.renamed)
-
-
-def _renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
-    named = [(renamed(call.path), call) for call in calls]
-    return tuple(replace(call, path=name) for name, call in named if name)
-
-
-def _weights(module: nn.Module, renamed: Callable[[str], str | None]) -> dict[str, Tensor]:
-    """What a checkpoint of the module holds: a parameter with two names, such as a tied head, under its first."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        own = renamed(name)
-        if own and id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[own] = tensor.detach()
-    return found
+    return output, renamed_calls(calls, exercise.renamed)
 
 
 def _trace_exercise(lesson: str, exercise: Exercise, *, measured: bool = False) -> Trace:
@@ -322,7 +278,7 @@ def _trace_exercise(lesson: str, exercise: Exercise, *, measured: bool = False) 
     output, calls = _run_reference(module, exercise, args, None)
     if measured:
         _require_room_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
-    return Trace(case.built(draw), _weights(module, exercise.renamed), args, calls, output, case.dtype)
+    return Trace(case.built(draw), checkpoint_weights(module, exercise.renamed), args, calls, output, case.dtype)
 
 
 def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
@@ -334,54 +290,6 @@ def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[C
                 noise = distance(other.output, call.output)
                 where = f"the trace of {exercise}, module `{call.path}`"
                 require_room(noise, tolerance_for(call.output.dtype), where)
-
-
-def trace_of(
-    model: nn.Module,
-    *args: Any,
-    build: Mapping[str, Any] | None = None,
-    renamed: Callable[[str], str | None] = same_name,
-) -> Trace:
-    """Trace one forward pass of a reference model, to compare another model with it layer by layer.
-
-    model: any module; it is run in eval mode. args: what its forward is called with. build: the keyword
-    arguments with which the other model's class is built; of a transformers model, its config if None. renamed: the
-    other model's name for a parameter or submodule of this one, or None to leave it out; by default the other
-    model may have the names of the checkpoint's files, of the model in memory, or either without the prefix
-    of the model's inside. Raises RecordingError where the model returns no tensor.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            returned, calls = record_calls(model, lambda: model(*copy.deepcopy(args)))
-    finally:
-        model.train(was_training)
-    output = copied(first_tensor(returned))
-    if output is None:
-        raise RecordingError(f"{type(model).__name__} returned no tensor, so there is nothing to compare with.")
-    weights = {name: tensor.clone() for name, tensor in untied(_weights(model, renamed)).items()}
-    dtype = next((t.dtype for t in weights.values() if t.is_floating_point()), torch.float32)
-    held = checkpoint_layout(model, weights) if renamed is same_name else None
-    return Trace(
-        _config_of(model) if build is None else dict(build),
-        weights,
-        args,
-        _renamed_calls(calls, renamed),
-        output,
-        dtype,
-        (held,) if held else (),
-        getattr(model, "base_model_prefix", "") if renamed is same_name else "",
-    )
-
-
-def _config_of(model: nn.Module) -> dict[str, Any]:
-    """The build arguments that a model's own config makes up, if it has one."""
-    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
-    return {"config": to_dict()} if callable(to_dict) else {}
-
-
-# The solution and its mistakes
 
 
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
@@ -449,51 +357,3 @@ def _require_distinct(exercise: Exercise, answer: Answer, mistakes: Sequence[Mis
                 raise RecordingError(
                     f"{exercise.name}: no case tells the mistake {mistake.name!r} from {other.name!r}."
                 )
-
-
-def differences(old: Recording, new: Recording) -> list[str]:
-    """How two recordings of a lesson differ, a line each.
-
-    Values are compared within tolerance, not bit by bit, and a mistake that amplifies rounding with as much more room
-    as was measured for the old recording. What was measured is not compared.
-    """
-    found = []
-    for name in dict.fromkeys((*old.exercises, *new.exercises)):
-        if name not in old.exercises or name not in new.exercises:
-            found.append(f"{name} is in one of them only")
-            continue
-        if not _equal(old.task(name), new.task(name)):
-            found.append(f"{name}: the cases, their inputs or their weights are different")
-        elif what := _answers_differ(old.answer(name), new.answer(name)):
-            found.append(f"{name}: {what}")
-    if not found and not _equal(old.trace, new.trace):
-        found.append("the trace is different")
-    return found
-
-
-def _answers_differ(old: Answer, new: Answer) -> str:
-    """What differs between two answers; empty where nothing does."""
-    if not _equal(replace(old, mistakes=(), noise=()), replace(new, mistakes=(), noise=())):
-        return "the right outputs or the points are different"
-    if [(m.name, m.hint) for m in old.mistakes] != [(m.name, m.hint) for m in new.mistakes]:
-        return "the mistakes' names or hints are different"
-    for mistake, other in zip(old.mistakes, new.mistakes, strict=True):
-        for i, output in enumerate(other.outputs):
-            known = mistake.in_case(i, old.tolerances[i])
-            if known is not None and not agree(output, known.output, known.tolerance):
-                return f"the mistake {mistake.name!r} gives something else in case {i + 1}"
-    return ""
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return agree(a, b)
-    if isinstance(a, nn.Module) and isinstance(b, nn.Module):
-        return _equal(dict(a.state_dict()), dict(b.state_dict()))
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, Call | TaskCase | MistakeAnswer | Task | Answer | Trace) and type(a) is type(b):
-        return _equal(a.__dict__, b.__dict__)
-    return bool(a == b)

@@ -8,7 +8,7 @@ from typing import Any
 from grader.checks.examine import examine
 from grader.checks.wording import report, summary
 from grader.errors import CheckFailed
-from grader.recordings.format import RECORDING as FILE_NAME
+from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 from grader.report import show
 
@@ -42,7 +42,7 @@ def find_recording(path: str | Path | None = None) -> Recording:
     """The recording at `path`, or the one beside the notebook. Raises RecordingError where there is none."""
     if path is None:
         path = next(
-            (p for p in (Path.cwd() / FILE_NAME, _STARTED_IN / FILE_NAME) if p.exists()), Path.cwd() / FILE_NAME
+            (p for p in (Path.cwd() / RECORDING, _STARTED_IN / RECORDING) if p.exists()), Path.cwd() / RECORDING
         )
     path = Path(path)
     try:

@@ -11,14 +11,15 @@ import torch
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
+from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.journal import Journal, key_of, open_journal
 from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
 from grader.grading.nbgrader.gradebook import Store, open_store
-from grader.grading.run import Result
-from grader.grading.sandbox.jail import Kind
+from grader.grading.results import SubmissionResult as Result
+from grader.grading.sandbox.jail import JailKind
 from grader.grading.sandbox.limits import Limits
-from grader.grading.submission import Submission, digest_of, read_submission
+from grader.grading.submission import Submission, read_submission
 from grader.grading.worker import close_jails, grade_one, prove_jail, stop_jails
 
 CONFIG = "nbgrader_config.py"
@@ -49,7 +50,7 @@ class Settings:
     students: tuple[str, ...] = ()
     workers: int = 2
     force: bool = False
-    jail: Kind = "namespaces"
+    jail: JailKind = "namespaces"
     limits: Limits = field(default_factory=Limits)
     executor: Executor | None = None
     share: Callable[[Kit], Any] = lambda kit: kit
@@ -175,7 +176,7 @@ class _ClassRun:
         recording = self._kit.recording_digest
         if hidden is not None and hidden.exists():
             require_current(hidden, self._kit.public_recording.header["made_from"])
-            recording = digest_of(self._kit.public + b"\0" + hidden.read_bytes())
+            recording = digest(self._kit.public + b"\0" + hidden.read_bytes())
         else:
             hidden = None
         key = key_of(

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import fcntl
 import getpass
-import hashlib
 import json
 import os
 import platform
@@ -17,15 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from grader.digest import digest
 from grader.errors import GraderError
-from grader.grading.run import ExerciseResult, Result
+from grader.grading.results import ExerciseResult
+from grader.grading.results import SubmissionResult as Result
 from grader.report import Line
 
 
 def key_of(**parts: str) -> str:
     """What a grade depends on, in one hash: the same key, the same grade."""
     text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(text)
 
 
 class Journal:

@@ -9,12 +9,13 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
-from grader.grading.sandbox.jail import Kind, lesson_view
+from grader.grading.sandbox.jail import JailKind, lesson_view
 from grader.grading.sandbox.limits import Limits
 from grader.package import package_folder
-from grader.recordings.format import RECORDING as FILE_NAME
+from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 
 HIDDEN = "hidden"
@@ -33,7 +34,7 @@ class Kit:
     hidden: bytes | None
     files: bytes
     limits: Limits = field(default_factory=Limits)
-    jail: Kind = "namespaces"
+    jail: JailKind = "namespaces"
 
     @cached_property
     def public_recording(self) -> Recording:
@@ -48,7 +49,7 @@ class Kit:
     @cached_property
     def recording_digest(self) -> str:
         """What scored."""
-        return hashlib.sha256(self.public + b"\0" + (self.hidden or b"")).hexdigest()
+        return digest(self.public + b"\0" + (self.hidden or b""))
 
     def unpack_files(self, into: Path) -> Path:
         """Write what submissions may read to a folder."""
@@ -59,10 +60,10 @@ class Kit:
         return into
 
 
-def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: Kind = "namespaces") -> Kit:
+def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: JailKind = "namespaces") -> Kit:
     """The kit of a released lesson. Raises GraderError where notebook or recording can't be used."""
     plan = read_plan(released)
-    public = released / FILE_NAME
+    public = released / RECORDING
     made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words
     if hidden is not None:
         require_current(hidden, made_from)
@@ -87,7 +88,7 @@ def require_current(hidden: Path, made_from: object) -> None:
 
 def _recording(content: bytes) -> Recording:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FILE_NAME
+        path = Path(folder) / RECORDING
         path.write_bytes(content)
         return Recording.read(path)
 

@@ -12,10 +12,12 @@ from grader.checks.building import build_module, constructed
 from grader.checks.check import autograding, find_recording
 from grader.checks.running import Stopped, learner_traceback, quietly
 from grader.errors import CheckFailed, GraderError, RecordingError
-from grader.layers.comparison import Comparison, Node, Outcome, own_way
-from grader.layers.culprit import Culprit, find_culprit, uncalled
+from grader.layers.comparison import Comparison, Node, own_way
+from grader.layers.culprit import Culprit, uncalled
+from grader.layers.outcome import Outcome
+from grader.layers.search import find_culprit
 from grader.names import layers_as_one
-from grader.recordings.format import RECORDING as FILE_NAME
+from grader.recordings.format import RECORDING
 from grader.recordings.naming import in_names_of
 from grader.recordings.tasks import TaskCase
 from grader.recordings.traces import Trace
@@ -81,7 +83,7 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
 def _lesson_trace() -> Trace:
     trace = find_recording().trace
     if trace is None:
-        raise RecordingError(f"{FILE_NAME} holds no trace of a whole model, so there are no layers to compare.")
+        raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
     return trace
 
 

@@ -6,41 +6,21 @@ is wrong by itself, and what is right only passes on what went wrong before it.
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, first_tensor, tensors_in
-from grader.checks.diagnose import Context, describe_shape
-from grader.checks.layout import layout_between
 from grader.layers.counterparts import counterparts, is_in_another_dtype
+from grader.layers.outcome import Outcome, outcome_of
+from grader.layers.pairing import argument_for, partners_of
 from grader.layers.replay import Watched, arranged, watch
 from grader.recordings.traces import Trace
-from grader.tolerance import agree
 
-# A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
-# something else than the reference's does. If what contains it is right all the same, that is the learner's own
-# way. A smaller one may be an error that the tolerance hides in the larger whole, so it is never excused.
-IN_KIND = 0.05
 MAX_ALTERNATIVES = 12
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a module returned, against what it should have: right or not, absolute differences, and a remark.
-
-    in_kind: whether the difference is one in kind (see IN_KIND). raised: whether there is only an error.
-    """
-
-    ok: bool
-    max: float = 0.0
-    mean: float = 0.0
-    note: str = ""
-    in_kind: bool = False
-    raised: bool = False
 
 
 @dataclass(eq=False)
@@ -143,7 +123,7 @@ class Comparison:
         recorded: dict[str, list[Call]] = defaultdict(list)
         for call in self.recorded:
             recorded[call.path].append(call)
-        partners = _partners(self.calls, recorded)
+        partners = partners_of(self.calls, recorded)
         nodes: dict[Watched, Node] = {}
         for watched in self.calls:
             partner = partners.get(watched)
@@ -246,67 +226,6 @@ def own_way(node: Node) -> Node | None:
     return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None
 
 
-def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, int], instead: str = "") -> Outcome:
-    """All tensors that a module gave against the reference's: the first outcome that is wrong, or else the first.
-
-    The first tensor is compared alone where the two modules do not give tensors of the same number and dtypes; but a
-    module that gives several of the reference's tensors, and not all of them, is right.
-    """
-    assert recorded.output is not None
-    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
-    if not first.ok and 1 < len(outputs) < len(recorded.outputs) and _are_among(outputs, recorded.outputs):
-        return Outcome(True, note=f"{len(outputs)} of the {len(recorded.outputs)} tensors that the reference gives")
-    if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
-        return first
-    for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
-        found = outcome(got, want, sizes)
-        if not found.ok:
-            note = f"output {number} of {len(outputs)}"
-            return replace(found, note=f"{note}: {found.note}" if found.note else note)
-    return first
-
-
-def _are_among(outputs: Sequence[Tensor], recorded: Sequence[Tensor]) -> bool:
-    """Whether the reference gives these tensors, in this order."""
-    left = iter(recorded)
-    return all(any(outcome(got, want, {}).ok for want in left) for got in outputs)
-
-
-def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
-    """`got` against `want`. instead: what there is where there is no tensor."""
-    if got is None:
-        return Outcome(False, note=instead, in_kind=True)
-    if got.shape != want.shape:
-        if _same_values(got, want):
-            moved = got.squeeze().shape != want.squeeze().shape
-            return Outcome(True, note=f"other layout, {list(got.shape)} for {list(want.shape)}" if moved else "")
-        return Outcome(False, note=describe_shape(got, want, Context(sizes=sizes)), in_kind=True)
-    equal = (got == want) | (got.isnan() & want.isnan())
-    distance = (got.double() - want.double()).abs().masked_fill(equal, 0.0)
-    largest, mean = (distance.max().item(), distance.mean().item()) if distance.numel() else (0.0, 0.0)
-    if got.dtype != want.dtype:
-        names = f"{got.dtype} instead of {want.dtype}".replace("torch.", "")
-        return Outcome(False, largest, mean, names, in_kind=True)
-    bad = int((got.isnan() & ~want.isnan()).sum())
-    note = f"NaN in {bad} of {got.numel()} values" if bad else ""
-    size = want.double().square().mean().sqrt().item()
-    return Outcome(agree(got, want), largest, mean, note, in_kind=not mean <= IN_KIND * size)
-
-
-def argument_for(call: Watched, recorded: Call) -> int | None:
-    """The leaf that corresponds to the recorded input: the first tensor of its shape, else the first tensor."""
-    tensors = call.tensors()
-    shaped = [i for i in tensors if recorded.input is not None and call.leaves[i].shape == recorded.input.shape]
-    return next(iter([*shaped, *tensors]), None)
-
-
-def _same_values(got: Tensor, want: Tensor) -> bool:
-    """Whether tensors of different shapes hold the same values: axes in another order, merged, or of size 1."""
-    if got.numel() != want.numel() or got.dtype != want.dtype:
-        return False
-    return agree(got, want.reshape(got.shape)) or layout_between(got.squeeze(), want.squeeze()) is not None
-
-
 def _alike(new: Any, old: Tensor) -> bool:
     return isinstance(new, Tensor) and new.shape == old.shape and new.dtype == old.dtype
 
@@ -317,31 +236,3 @@ def _sizes(build: Mapping[str, Any]) -> dict[str, int]:
     for name, value in build.items():
         flat.update(value if isinstance(value, Mapping) else {name: value})
     return {name: value for name, value in flat.items() if type(value) is int and value > 1}
-
-
-def _partners(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]) -> dict[Watched, Call]:
-    """Which recorded call each of the learner's is compared with: the one of equal output, else of equal number.
-
-    A model may call one module in an order of its own, or more often.
-    """
-    by_path: dict[str, list[Watched]] = defaultdict(list)
-    for call in calls:
-        by_path[call.path].append(call)
-    partners: dict[Watched, Call] = {}
-    for path, own in by_path.items():
-        free = list(recorded[path])
-        if len(own) == len(free) == 1:
-            partners[own[0]] = free[0]
-            continue
-        for call in own:
-            equal = [r for r in free if _equal_output(call, r)]
-            if equal:
-                partners[call] = min(equal, key=lambda r: abs(r.index - call.index))
-                free.remove(partners[call])
-        left = [c for c in own if c not in partners and not any(_equal_output(c, r) for r in recorded[path])]
-        partners.update(zip(left, free, strict=False))
-    return partners
-
-
-def _equal_output(call: Watched, recorded: Call) -> bool:
-    return recorded.output is not None and outcome_of(call.outputs, recorded, {}).ok

@@ -16,8 +16,9 @@ from torch import nn
 
 from grader.checks.running import learner_traceback
 from grader.errors import GraderError
-from grader.lessons.headless import read
-from grader.lessons.lesson import RUN_BY_EVERY_EXERCISE, cell_from, read_twin
+from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, cell_from
+from grader.lessons.notebooks import read_notebook as read
+from grader.lessons.twin import read_twin
 from grader.recordings.tasks import configured
 
 MODULE_NAME = "learners_model"

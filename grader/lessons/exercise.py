@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.recordings.naming import same_name
 from grader.tolerance import Tolerance
 
 
@@ -94,11 +95,6 @@ class Mistake:
 def call_module(module: Any, *args: Any) -> Any:
     """How the reference is run unless an exercise says otherwise."""
     return module(*args)
-
-
-def same_name(name: str) -> str | None:
-    """The learner's name for a name of the reference's, unless an exercise says otherwise."""
-    return name
 
 
 def random_weights(module: nn.Module, draw: Draw) -> None:

@@ -8,45 +8,23 @@ An author says in a cell's metadata what the cell is; in the text twin that is t
     # %% check="gpt2.layer_norm"               the cell that checks it
 """
 
-import ast
 import contextlib
 import linecache
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
-
-import nbformat
-from nbformat import NotebookNode
+from typing import Any
 
 from grader.errors import RecordingError
+from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, Cell, cell_from
 from grader.lessons.exercise import Exercise
+from grader.lessons.twin import parsed_twin, twin_text
+from grader.lessons.wellformed import defined_by, repeated_names, validate_cells
+from grader.recordings.format import RECORDING
 
-BEGIN_SOLUTION = "### BEGIN SOLUTION"
-END_SOLUTION = "### END SOLUTION"
 EXERCISES = "exercises.py"
-RECORDING = "reference.safetensors"
-TWIN_FORMAT = "py:percent"
-
-Kind = Literal["markdown", "setup", "given", "exercise", "check", "other"]
-RUN_BY_EVERY_EXERCISE: tuple[Kind, ...] = ("setup", "given", "exercise")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell. `name` is the exercise's name, for a given cell "lesson exercise", and otherwise empty."""
-
-    kind: Kind
-    source: str
-    name: str = ""
-
-    @property
-    def title(self) -> str:
-        """How an error names this cell."""
-        return f"{self.kind} cell" + (f" of `{self.name}`" if self.name else "")
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ class Lesson:
 
     def cells(self) -> tuple[Cell, ...]:
         """The twin's cells, in order."""
-        return _cells_of(_twin_text(self.twin))
+        return _cells_of(twin_text(self.twin))
 
     def exercises(self) -> tuple[list[Exercise], str | None]:
         """EXERCISES and TRACE of the lesson's exercises.py, which is run anew each time.
@@ -106,7 +84,7 @@ class Lesson:
         if not isinstance(exercises, list | tuple) or not all(isinstance(e, Exercise) for e in exercises):
             raise RecordingError(f"{path} must define EXERCISES, a list of grader.lessons.exercise.Exercise.")
         names = [exercise.name for exercise in exercises]
-        if repeated := _repeated(names):
+        if repeated := repeated_names(names):
             raise RecordingError(f"{path} has more than one exercise named `{repeated[0]}`.")
         if trace is not None and trace not in names:
             raise RecordingError(f"{path} has TRACE = {trace!r}, which none of its exercises is named.")
@@ -144,7 +122,7 @@ class Lesson:
     def validate(self) -> None:
         """Raise RecordingError unless the cells are well formed and name just the exercises of exercises.py."""
         cells = self.cells()
-        _validate_cells(cells, str(self.twin))
+        validate_cells(cells, str(self.twin))
         exercises, _ = self.exercises()
         recorded, written = [e.name for e in exercises], [c.name for c in cells if c.kind == "exercise"]
         for name in recorded:
@@ -156,7 +134,7 @@ class Lesson:
             if name not in recorded:
                 raise RecordingError(f"{self.twin} has a solution cell for `{name}`, which {EXERCISES} does not have.")
         for exercise in exercises:
-            if exercise.solution not in _defined_by(self.source_of(exercise.name), exercise.name):
+            if exercise.solution not in defined_by(self.source_of(exercise.name), exercise.name):
                 raise RecordingError(
                     f"{self.twin}: the solution cell of `{exercise.name}` does not define `{exercise.solution}`, "
                     f"which {EXERCISES} names as its solution."
@@ -172,60 +150,9 @@ def lessons(root: Path) -> list[Lesson]:
     return [Lesson(path.parent) for path in sorted((root / "solutions").glob(f"*/{EXERCISES}"))]
 
 
-def cell_from(cell_type: str, source: str, metadata: dict[str, Any]) -> Cell:
-    """A notebook's cell by the part its metadata gives it."""
-    if cell_type != "code":
-        return Cell("markdown" if cell_type == "markdown" else "other", source)
-    kinds: tuple[Kind, ...] = ("exercise", "check", "given")
-    for kind in kinds:
-        if kind in metadata:
-            return Cell(kind, source, str(metadata[kind]))
-    return Cell("setup" if "setup" in metadata.get("tags", []) else "other", source)
-
-
-def without_markers(source: str) -> str:
-    """A solution's source without the lines that mark where the solution begins and ends."""
-    lines = source.splitlines()
-    return "\n".join(line for line in lines if line.strip() not in (BEGIN_SOLUTION, END_SOLUTION))
-
-
-def read_twin(path: Path) -> NotebookNode:
-    """The notebook that the text at `path` stands for. Raises RecordingError where there is none."""
-    return _parsed_twin(_twin_text(path))
-
-
-def write_twin(path: Path, cells: list[NotebookNode]) -> None:
-    """Write notebook cells as text, with all of their metadata and without a header."""
-    keep = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"jupytext": keep})
-    path.write_text(_jupytext().writes(notebook, fmt=TWIN_FORMAT), encoding="utf-8")
-
-
-def _twin_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecordingError(
-            f"{path} is missing. `grader build {path.parent.name}` writes it from the notebook."
-        ) from None
-
-
-def _parsed_twin(text: str) -> NotebookNode:
-    return _jupytext().reads(text, fmt=TWIN_FORMAT)
-
-
 @lru_cache(maxsize=8)
 def _cells_of(twin: str) -> tuple[Cell, ...]:
-    return tuple(cell_from(cell.cell_type, cell.source, cell.metadata) for cell in _parsed_twin(twin).cells)
-
-
-@cache
-def _jupytext() -> Any:
-    try:
-        import jupytext
-    except ImportError:
-        raise RecordingError("Reading a lesson's source needs jupytext: pip install -e '.[reference]'") from None
-    return jupytext
+    return tuple(cell_from(cell.cell_type, cell.source, cell.metadata) for cell in parsed_twin(twin).cells)
 
 
 def _registered_module(name: str, file: str) -> ModuleType:
@@ -248,75 +175,3 @@ def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) 
 
 def _show_in_tracebacks(filename: str, source: str) -> None:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-
-
-def _validate_cells(cells: Iterable[Cell], where: str) -> None:
-    written = [cell.name for cell in cells if cell.kind == "exercise"]
-    checked = [cell.name for cell in cells if cell.kind == "check"]
-    if repeated := _repeated(written):
-        raise RecordingError(f"{where} has more than one solution cell for `{repeated[0]}`.")
-    if repeated := _repeated(checked):
-        raise RecordingError(f"{where} has more than one check cell for `{repeated[0]}`.")
-    for name in checked:
-        if name not in written:
-            raise RecordingError(f"{where} has a check cell for `{name}`, but no solution cell for it.")
-    for name in written:
-        if name not in checked:
-            raise RecordingError(
-                f'{where} has no check cell for `{name}`. Start one with the line: # %% check="{name}"'
-            )
-    for cell in cells:
-        if cell.kind == "exercise":
-            _validate_markers(cell, where)
-        elif BEGIN_SOLUTION in cell.source or END_SOLUTION in cell.source:
-            raise RecordingError(f"{where}: the {cell.title} has solution markers, which only solution cells may have.")
-        if cell.kind == "check" and (called := _name_checked(cell)) not in (None, cell.name):
-            raise RecordingError(f"{where}: the {cell.title} calls check on `{called}`.")
-
-
-def _validate_markers(cell: Cell, where: str) -> None:
-    """nbgrader cuts from each BEGIN to the next END; anything else would release an answer."""
-    is_open, regions = False, 0
-    for line in cell.source.splitlines():
-        if ("BEGIN SOLUTION" in line or "END SOLUTION" in line) and line.strip() not in (BEGIN_SOLUTION, END_SOLUTION):
-            raise RecordingError(
-                f"{where}: the {cell.title} has the line `{line.strip()}`; "
-                f"write {BEGIN_SOLUTION} or {END_SOLUTION} alone on its line."
-            )
-        if line.strip() == (BEGIN_SOLUTION if is_open else END_SOLUTION):
-            wanted, found = (END_SOLUTION, BEGIN_SOLUTION) if is_open else (BEGIN_SOLUTION, END_SOLUTION)
-            raise RecordingError(f"{where}: the {cell.title} has {found} where {wanted} should come first.")
-        if line.strip() in (BEGIN_SOLUTION, END_SOLUTION):
-            is_open = not is_open
-            regions += is_open
-    if is_open:
-        raise RecordingError(f"{where}: the {cell.title} has {BEGIN_SOLUTION} without {END_SOLUTION}.")
-    if not regions:
-        raise RecordingError(f"{where}: the {cell.title} has no {BEGIN_SOLUTION}, so learners would get the answer.")
-
-
-def _name_checked(cell: Cell) -> str | None:
-    """The exercise in a cell's call of ``check("...", ...)``, if it is spelt out there."""
-    for node in ast.walk(_parsed(cell.source, cell.name)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check" and node.args:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                return first.value
-    return None
-
-
-def _defined_by(source: str, exercise: str) -> set[str]:
-    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in _parsed(source, exercise).body if isinstance(node, definitions)}
-
-
-def _parsed(source: str, exercise: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise RecordingError(f"A cell of `{exercise}` is not valid Python: {error.msg}, in `{line}`.") from None
-
-
-def _repeated(names: list[str]) -> list[str]:
-    return [name for i, name in enumerate(names) if name in names[:i]]

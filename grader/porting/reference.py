@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.authoring.recorder import trace_of
 from grader.calls import first_tensor
 from grader.config import Config
 from grader.errors import GraderError
 from grader.lessons.exercise import Draw
-from grader.porting import tiny
+from grader.porting.depth import cut, depth_of, ends_alike, enough_layers, kinds
+from grader.porting.filling import fill, tokens
+from grader.porting.kept import Kept, what_is_kept
+from grader.porting.shrink import AMBITIONS, Ambition, shrunk
+from grader.porting.sizes import ROLES, VOCAB, first_of
 from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
 
 # What transformers adds to every config, and no model reads.
 HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",
@@ -34,7 +38,7 @@ class Reference:
     model: Any
     ids: Tensor
     fields: dict[str, Any]
-    kept: tuple[tiny.Kept, ...]
+    kept: tuple[Kept, ...]
 
     @property
     def size(self) -> int:
@@ -111,7 +115,7 @@ def _first_that_runs(
     changes: Mapping[str, Any],
 ) -> Reference:
     first: Exception | None = None
-    for wanted in tiny.AMBITIONS:
+    for wanted in AMBITIONS:
         try:
             return _reference(model_class, config_class, whole, given, dtype, changes, wanted)
         except Exception as error:  # transformers may reject a config, or fail in any way on it
@@ -138,41 +142,39 @@ def _reference(
     given: dict[str, Any],
     dtype: torch.dtype,
     changes: Mapping[str, Any],
-    wanted: tiny.Ambition,
+    wanted: Ambition,
 ) -> Reference:
-    shrunk = tiny.shrunk(whole, whole, given, wanted)
-    narrow = shrunk | {name: value for name, value in changes.items() if name not in tiny.ROLES}
-    depth = tiny.depth_of(whole)
+    narrowed = shrunk(whole, whole, given, wanted)
+    narrow = narrowed | {name: value for name, value in changes.items() if name not in ROLES}
+    depth = depth_of(whole)
     with torch.device("meta"):
         try:
             every = _build(model_class, config_class, narrow)
         except Exception:  # what is changed may fit the smaller number of layers alone
-            if narrow == shrunk:
+            if narrow == narrowed:
                 raise
-            every = _build(model_class, config_class, shrunk)
-    all_layers = tiny.kinds(every, narrow, depth)
-    layers = tiny.first_of("layers", changes) or tiny.ends_alike(
-        tiny.enough_layers(all_layers), narrow.get("layer_types") or []
-    )
-    small = tiny.cut(narrow, depth, layers) | dict(changes)
+            every = _build(model_class, config_class, narrowed)
+    all_layers = kinds(every, narrow, depth)
+    layers = first_of("layers", changes) or ends_alike(enough_layers(all_layers), narrow.get("layer_types") or [])
+    small = cut(narrow, depth, layers) | dict(changes)
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in _build(model_class, config_class, small).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"it still has {size:,} parameters")
     model = _build(model_class, config_class, small)
     draw = Draw("trace", model_class.__name__)
-    unequal = tiny.fill(model, draw)
+    unequal = fill(model, draw)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)  # buffers stay, as they do when a checkpoint is loaded
-    ids = tiny.tokens(tiny.first_of("vocab", small) or tiny.VOCAB, draw)
+    ids = tokens(first_of("vocab", small) or VOCAB, draw)
     with torch.no_grad():
         logits = first_tensor(model(ids))
     if logits is None or not logits.isfinite().all():
         raise ValueError("its output is not finite")
-    mine = tiny.cut(tiny.shrunk(given, whole, given, wanted), depth, layers) | dict(changes)
+    mine = cut(shrunk(given, whole, given, wanted), depth, layers) | dict(changes)
     fields = _without({**small, **mine}, HOUSEKEEPING)
-    kept = tiny.what_is_kept(small, tiny.kinds(model, small, layers), all_layers, unequal)
-    return Reference(model_class.__name__, model, ids, fields, tuple(kept))
+    has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal)
+    return Reference(model_class.__name__, model, ids, fields, tuple(has))
 
 
 def _build(model_class: Any, config_class: Any, fields: Mapping[str, Any]) -> Any:

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from grader.authoring.recorder import versions
 from grader.errors import GraderError, RecordingError
 from grader.recordings.builder import Builder
-from grader.recordings.format import FORMAT
+from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
 from grader.recordings.traces import Trace
 

@@ -30,7 +30,8 @@ from traitlets.config import Config
 
 from grader.errors import GraderError
 from grader.grading.plan import Plan
-from grader.grading.run import ExerciseResult, Result
+from grader.grading.results import ExerciseResult
+from grader.grading.results import SubmissionResult as Result
 from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 

@@ -20,7 +20,7 @@ from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, r
 from grader.grading.sandbox.limits import MB, Limits
 from grader.package import package_folder
 
-Kind = Literal["namespaces", "none"]
+JailKind = Literal["namespaces", "none"]
 
 START_SECONDS = 120
 FORK_SECONDS = 20
@@ -56,9 +56,9 @@ class Jail:
     lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone.
     """
 
-    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: Kind = "namespaces") -> None:
+    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: JailKind = "namespaces") -> None:
         self.limits = limits or Limits()
-        self.kind: Kind = kind
+        self.kind: JailKind = kind
         self._lesson_files = lesson_files
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
