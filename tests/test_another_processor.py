@@ -3,6 +3,7 @@
 `grader.instruments.rounding` simulates them. Tests that take the fixture `machine` run here and on each of those.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -125,11 +126,10 @@ SHIPPED: dict[str, str] = {  # a checkpoint that ships, and the class that reads
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("seed", "threads"), [(None, 2), (1, 1)])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_trained_weights_write_the_references_text(
-    name: str, seed: int, threads: int, capsys: pytest.CaptureFixture[str]
+    name: str, seed: int | None, threads: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A near-tie would be said, and cost nothing."""
     lesson = next(lesson for lesson in LESSONS if lesson.name == name)
@@ -138,10 +138,7 @@ def test_trained_weights_write_the_references_text(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        if seed:
-            with another_processor(seed):
-                check_generation(solutions[SHIPPED[name]], checkpoint, generate=solutions["generate"])
-        else:
+        with contextlib.nullcontext() if seed is None else another_processor(seed):
             check_generation(solutions[SHIPPED[name]], checkpoint, generate=solutions["generate"])
     finally:
         torch.set_num_threads(before)
