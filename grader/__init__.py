@@ -20,12 +20,12 @@ _HOMES = {
     "CheckFailed": "grader.errors",
     "Config": "grader.config",
     "GraderError": "grader.errors",
-    "check": "grader.checks.checking",
+    "check": "grader.checks.check",
     "check_generation": "grader.checks.text",
     "compare_layers": "grader.layers.compare",
     "load_checkpoint": "grader.checkpoints",
     "read_trace": "grader.recordings.tracefile",
-    "trace_of": "grader.authoring.recorder",
+    "trace_of": "grader.recordings.tracing",
 }
 
 __all__ = [

@@ -676,7 +676,7 @@ def test_the_random_state_of_the_notebook_is_left_alone() -> None:
 
 
 def test_what_notebooks_import_is_what_they_mean_whatever_was_imported_before() -> None:
-    for module in ("grader.checks.checking", "grader.authoring.recorder"):
+    for module in ("grader.checks.check", "grader.authoring.recorder"):
         program = f"import {module}, grader; assert all(callable(getattr(grader, name)) for name in grader.__all__)"
         subprocess.run([sys.executable, "-c", program], check=True)
 
