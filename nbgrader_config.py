@@ -32,6 +32,6 @@ c.DataTypeFilter.display_data_priority = [
 ]
 
 # Submitted code never runs in a kernel: `nbgrader autograde` and the formgrader grade as `grader autograde` does.
-from grader.grading.nbgrader.plugin import install  # noqa: E402
+from grader.grading.nbgrader_plugin import install  # noqa: E402
 
 install(c)

@@ -23,8 +23,8 @@ from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.gradebook import Store
 from grader.grading.hidden import record_hidden
-from grader.grading.nbgrader.gradebook import Store
 from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
 from grader.lessons.lesson import lessons
@@ -240,7 +240,7 @@ def test_a_gradebook_that_another_program_holds_stops_the_run_and_costs_no_verdi
             return super().store(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("grader.grading.nbgrader.gradebook.Store", Held)
+        patch.setattr("grader.grading.gradebook.Store", Held)
         with pytest.raises(GraderError, match="another program holds it"):
             grade_class(root, LESSON, Settings(students=("ada", "bo")))
     holder.execute("ROLLBACK")

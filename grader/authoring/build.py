@@ -56,9 +56,10 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
     released = course_folder(lesson) / lesson.notebook.name
     was_worked_in = released.exists() and not is_as_released(released)
     if was_worked_in and not force:
+        where = shown_path(released, lesson)
         raise GraderError(
-            f"{shown_path(released, lesson)} has been worked in since it was released, and building would overwrite that. "
-            f"Move it elsewhere, or let `grader build {lesson.name} --force` move it to a backup beside it."
+            f"{where} has been worked in since it was released, and building would overwrite that."
+            f" Move it elsewhere, or let `grader build {lesson.name} --force` move it to a backup beside it."
         )
     with console.status("") as status, staged_copy(lesson) as staged:
 

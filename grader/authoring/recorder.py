@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.authoring.made_from import made_from
 from grader.authoring.noise import (
     SEEDS,
     SEEDS_OF_MISTAKES,
@@ -20,7 +21,6 @@ from grader.authoring.noise import (
     rounded,
     worth_keeping,
 )
-from grader.authoring.sources import made_from
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.checks.judge import judge
 from grader.checks.observation import Observation

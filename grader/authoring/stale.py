@@ -7,9 +7,9 @@ from rich.console import Console
 
 from grader.authoring.assemble import assemble, sources_hash, without_outputs
 from grader.authoring.differences import differences
+from grader.authoring.made_from import made_from
 from grader.authoring.recorder import record
 from grader.authoring.release import release_staged
-from grader.authoring.sources import made_from
 from grader.authoring.staging import course_folder, files_below, root_of, shown_path, staged_copy
 from grader.authoring.sync import fill_given, read_if_there, sync_twin
 from grader.digest import digest

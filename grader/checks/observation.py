@@ -1,4 +1,4 @@
-"""What a probe says of a case: tensors, and what stopped it. It holds no answer, and nothing here runs learner's code."""
+"""What a probe says of a case: tensors, and what stopped it. Nothing here runs learner's code or knows an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from grader.calls import copied, first_tensor
+from grader.calls import copied, first_tensor, watch
 from grader.checks.building import build_module, constructed, load_weights, wrong_names
 from grader.checks.observation import Fed, PartKey, Problem, Replaced
 from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
@@ -101,24 +101,12 @@ def _arguments_of(
     task: Task, module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
 ) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
     """What each call of the parts gets in the learner's own pass."""
-    arguments: dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-
-    def keep(path: str) -> Callable[..., None]:
-        counter = itertools.count()
-
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            arguments[path, next(counter)] = (args, kwargs)
-
-        return hook
-
-    handles = [part.register_forward_pre_hook(keep(path), with_kwargs=True) for path, part in parts.items()]
-    try:
-        with contextlib.suppress(Stopped):
-            use(task, module, *fresh_args(case))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return arguments
+    calls, _ = watch(module, lambda: use(task, module, *fresh_args(case)), parts)
+    return {
+        (path, index): call.given
+        for path, part in parts.items()
+        for index, call in enumerate(call for call in calls if call.module is part)
+    }
 
 
 def with_first_tensor(

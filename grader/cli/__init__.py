@@ -11,7 +11,7 @@ import typer
 
 from grader.cli.authors import build
 from grader.cli.caches import kv
-from grader.cli.instructors import autograde, record
+from grader.cli.instructors import autograde, record_cases
 from grader.cli.learners import check, lab
 from grader.cli.porters import compare, trace
 from grader.cli.weights import weights_get, weights_list, weights_record
@@ -30,8 +30,13 @@ weights_app = typer.Typer(help="Real, trained weights: list them, or get them on
 app.add_typer(weights_app, name="weights")
 
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
-for command in (check, build, autograde, record, trace, compare, kv):
-    app.command()(command)
+app.command()(check)
+app.command()(build)
+app.command()(autograde)
+app.command("record")(record_cases)
+app.command()(trace)
+app.command()(compare)
+app.command()(kv)
 weights_app.command("list")(weights_list)
 weights_app.command("get")(weights_get)
 weights_app.command("record")(weights_record)

@@ -36,7 +36,7 @@ def autograde(
     raise typer.Exit(0 if command.autograde(find_project(Path.cwd()), chosen) else FAILED)
 
 
-def record(
+def record_cases(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder under solutions/.")],
     secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
     student: Annotated[

@@ -72,7 +72,7 @@ def compare(
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
     from grader.layers.compare import layer_report, report_lines
-    from grader.layers.learner import called_with_config, load_model
+    from grader.layers.own_model import called_with_config, load_model
     from grader.recordings.tracefile import read_trace
     from grader.report import to_text
 

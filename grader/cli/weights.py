@@ -38,6 +38,6 @@ def weights_get(name: Annotated[str, typer.Argument(help="A name that `grader we
 
 def weights_record(name: Annotated[str, typer.Argument(help="A checkpoint that is on this machine.")]) -> None:
     """For authors: have transformers generate the texts that learners' models must repeat."""
-    from grader.checkpoints import record
+    from grader.checkpoints import record_goldens
 
-    print(record(name))
+    print(record_goldens(name))

@@ -13,9 +13,10 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from grader.digest import digest
 from grader.errors import GraderError
+from grader.grading.engine_version import engine_version
+from grader.grading.gradebook import Store, open_store
 from grader.grading.journal import Journal, key_of, open_journal
-from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
-from grader.grading.nbgrader.gradebook import Store, open_store
+from grader.grading.kit import HIDDEN, Kit, pack_kit, require_current
 from grader.grading.results import SubmissionResult as Result
 from grader.grading.sandbox.jail import JailKind
 from grader.grading.sandbox.limits import Limits

@@ -1,12 +1,10 @@
 """All that is needed to grade submissions of one lesson, in a form that another process or machine can be sent."""
 
-import hashlib
 import io
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from grader.digest import digest
@@ -14,7 +12,6 @@ from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import JailKind, lesson_view
 from grader.grading.sandbox.limits import Limits
-from grader.package import package_folder
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 
@@ -91,15 +88,3 @@ def _recording(content: bytes) -> Recording:
         path = Path(folder) / RECORDING
         path.write_bytes(content)
         return Recording.read(path)
-
-
-def engine_version() -> str:
-    """The engine's version, and a digest of its code: what is graded by other code is graded anew."""
-    digest = hashlib.sha256()
-    for path in sorted(package_folder().rglob("*.py")):
-        digest.update(path.relative_to(package_folder()).as_posix().encode() + b"\0" + path.read_bytes())
-    try:
-        number = version("from-scratch-to-scale")
-    except PackageNotFoundError:
-        number = "0"
-    return f"{number}+{digest.hexdigest()[:12]}"

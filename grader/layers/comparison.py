@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.calls import Call, first_tensor, tensors_in
+from grader.calls import Call, Watched, first_tensor, tensors_in, watch
+from grader.layers.answers import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.outcome import Outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
-from grader.layers.replay import Watched, arranged, watch
 from grader.recordings.traces import Trace
 
 MAX_ALTERNATIVES = 12

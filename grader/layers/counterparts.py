@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from grader.layers.replay import Watched
+from grader.calls import Watched
 from grader.tolerance import agree
 
 LOWEST_SCORE = -1e4  # what an additive mask adds where one may not look is at most this

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from grader.calls import Call, first_tensor
+from grader.calls import Call, Watched, first_tensor, watch
 from grader.checks.diagnose import Context, describe, known_as
+from grader.layers.answers import arranged
 from grader.layers.comparison import Comparison, Node
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
-from grader.layers.replay import Watched, arranged, watch
 from grader.layers.small_error import SmallError
 from grader.tolerance import agree
 

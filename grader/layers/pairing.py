@@ -3,9 +3,8 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from grader.calls import Call
+from grader.calls import Call, Watched
 from grader.layers.outcome import outcome_of
-from grader.layers.replay import Watched
 
 
 def argument_for(call: Watched, recorded: Call) -> int | None:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from torch import nn
 
+from grader.calls import Watched, watch
+from grader.layers.answers import answering
 from grader.layers.comparison import Comparison, Node
 from grader.layers.culprit import Culprit
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
-from grader.layers.replay import Watched, answering, watch
 
 
 class SmallError:

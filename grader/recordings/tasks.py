@@ -1,4 +1,4 @@
-"""What a probe may see of an exercise: what to build, which weights to load, what to call it with. It holds no answer."""
+"""What a probe may see of an exercise: what to build, which weights to load, what to call it with. No answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

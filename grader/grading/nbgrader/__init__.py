@@ -1,1 +1,0 @@
-"""Where nbgrader and this engine meet: its gradebook, and its own commands."""
