@@ -11,7 +11,7 @@ from grader.errors import CheckFailed
 from grader.judge import CaseVerdict, Finding, Verdict, judge, with_others_wrong
 from grader.probe import feed_parts, part_of, part_types, probe, replace_parts, used_by
 from grader.recording import FILE_NAME, Recording, Task, part_inputs, part_outputs
-from grader.report import Line, show
+from grader.report import Line, shipped_line, show
 
 _STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
 
@@ -203,7 +203,7 @@ def _finding(finding: Finding, indent: int) -> list[Line]:
     lines += [Line(detail, "code", indent + 1) for detail in finding.detail]
     if finding.hint:
         lines.append(Line(finding.hint, "hint", indent))
-    return lines
+    return lines + [shipped_line(reference, indent) for reference in finding.shipped]
 
 
 def _remarks(cases: Sequence[CaseVerdict]) -> list[Line]:

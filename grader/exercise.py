@@ -80,13 +80,15 @@ class Mistake:
     """A known wrong version of a solution: the solution's source with `find` replaced by `replace`.
 
     name: completes "This is what comes out when ...". hint: where to look, never the answer.
-    `find` must occur exactly once in the solution's cell.
+    `find` must occur exactly once in the solution's cell. shipped: where the mistake was published, as in
+    "owner/repo#123" for an issue or a pull request and "owner/repo@1a2b3c4" for a commit.
     """
 
     name: str
     hint: str
     find: str
     replace: str
+    shipped: Sequence[str] = ()
 
 
 def call_module(module: Any, *args: Any) -> Any:

@@ -18,8 +18,8 @@ from grader.tracing import Call
 class Finding:
     """Why a case is not right: what is wrong in a sentence, what to look at, and lines of detail.
 
-    mistake: the name of the known mistake it is. waits_for: the exercises that a composite waits for, whose own
-    code is right.
+    mistake: the name of the known mistake it is. shipped: where that was published. waits_for: the exercises that a
+    composite waits for, whose own code is right.
     """
 
     what: str
@@ -27,6 +27,7 @@ class Finding:
     detail: tuple[str, ...] = ()
     mistake: str = ""
     waits_for: tuple[str, ...] = ()
+    shipped: tuple[str, ...] = ()
 
     @property
     def carried(self) -> bool:
@@ -272,7 +273,8 @@ def _find(
         return in_parts
     for mistake, output in mistakes:
         if agree(got, output, tolerance) and not agree(output, want, tolerance):
-            return Finding(f"This is what comes out when {mistake.name}.", mistake.hint, mistake=mistake.name)
+            what = f"This is what comes out when {mistake.name}."
+            return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
         return _not_deterministic()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.authoring.mistakes import files_read
 from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
@@ -68,6 +69,7 @@ def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: No
     solutions = lesson.namespace()
     for exercise in exercises:
         progress(exercise.name)
+        _require_own_names(exercise)
         task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret)
         encoded[exercise.name] = builder.exercise(task, answer)
     traced = next((e for e in exercises if e.name == trace and not secret), None)
@@ -120,10 +122,9 @@ def versions() -> dict[str, str]:
 def made_from(lesson: Lesson) -> dict[str, str]:
     """Hashes of the sources that a recording is made from: when one changes, the recording is stale."""
     cells = [cell.source for cell in lesson.cells() if cell.kind in RUN_BY_EVERY_EXERCISE]
-    return {
-        "solutions": _hash("\0".join(cells)),
-        lesson.exercises_file.name: _hash(lesson.exercises_file.read_text(encoding="utf-8")),
-    }
+    files = {path.name: path for path in (lesson.exercises_file, *files_read(lesson.folder))}
+    found = {name: _hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    return {"solutions": _hash("\0".join(cells)), **found}
 
 
 def _hash(text: str) -> str:
@@ -306,6 +307,15 @@ def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
     return namespace[exercise.solution]
 
 
+def _require_own_names(exercise: Exercise) -> None:
+    names = [mistake.name for mistake in exercise.mistakes]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise RecordingError(
+            f"{exercise.name} has more than one mistake named {repeated!r}. A report tells a mistake by its name: give"
+            " each a name of its own."
+        )
+
+
 def _require_right(task: Task, answer: Answer, solution: Any) -> None:
     verdict = judge(task, answer, probe(task, solution))
     if not verdict.right:
@@ -328,7 +338,7 @@ def _record_mistake(lesson: Lesson, exercise: Exercise, task: Task, mistake: Mis
     source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
     target = _solution(exercise, lesson.namespace((exercise.name, source)))
     outputs = [_mistake_output(exercise, mistake, observation) for observation in probe(task, target)]
-    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs))
+    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), tuple(mistake.shipped))
 
 
 def _mistake_output(exercise: Exercise, mistake: Mistake, observation: Observation) -> Tensor:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from grader.tracing import Call
 
 FILE_NAME = "reference.safetensors"
 FORMAT = 1
+# Where a mistake shipped: an issue or a pull request on GitHub, or a commit.
+SHIPPED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(#(?P<issue>\d+)|@(?P<commit>[0-9a-f]{7,40}))")
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,12 @@ class Task:
 
 @dataclass(frozen=True)
 class MistakeAnswer:
-    """What a named mistake gives for each case, in the cases' order."""
+    """What a named mistake gives for each case, in the cases' order; shipped: where it was published."""
 
     name: str
     hint: str
     outputs: tuple[Tensor, ...]
+    shipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,9 @@ class Recording:
         exercise = self._exercise(name)
         cases = exercise["cases"]
         mistakes = tuple(
-            MistakeAnswer(m["name"], m["hint"], tuple(self._tensors[key] for key in m["outputs"]))
+            MistakeAnswer(
+                m["name"], m["hint"], tuple(self._tensors[key] for key in m["outputs"]), tuple(m.get("shipped", ()))
+            )
             for m in exercise["mistakes"]
         )
         return Answer(
@@ -429,7 +435,12 @@ class Builder:
             case["tolerance"] = dataclasses.asdict(tolerance)
             case["part_calls"] = self.calls(calls)
         mistakes = [
-            {"name": m.name, "hint": m.hint, "outputs": [self.tensor(output) for output in m.outputs]}
+            {
+                "name": m.name,
+                "hint": m.hint,
+                "outputs": [self.tensor(output) for output in m.outputs],
+                **({"shipped": list(m.shipped)} if m.shipped else {}),
+            }
             for m in answer.mistakes
         ]
         return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}

@@ -25,7 +25,7 @@ from grader.grading.submission import Part, Submission, program
 from grader.judge import Verdict, judge
 from grader.probe import Fed, Observation, PartKey, Problem, Replaced
 from grader.recording import Answer, Recording, Task, part_inputs, part_outputs
-from grader.report import Line
+from grader.report import Line, shipped_line
 
 KILLED_FROM_OUTSIDE = 9  # a child can't send it to itself: in its own pid namespace it is process 1
 TRIES = 4
@@ -134,6 +134,7 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
     if finding is not None:
         lines.append(Line(finding.what, "text", 1))
         lines.append(Line(finding.hint, "hint", 1))
+        lines += [shipped_line(reference, 1) for reference in finding.shipped]
     else:
         lines.append(Line("Does your code rely on a size, or on numbers, that stand in one case only?", "hint", 1))
     return lines
