@@ -62,6 +62,9 @@ class Case:
         reaches both as a `Config`. JSON values only. A function of the draw where they hold a size that varies.
     dtype: of the weights, and of the first floating-point argument; others, such as a table, stay as drawn.
     tolerance: where the one for the dtype does not fit (see tolerance.py).
+    drive: how the solution is used in this case, where the exercise's `drive` looks at something else.
+    right: what is right in this case, where it is not what the exercise's `call` (for a function exercise, its
+        `reference`) gives; called with the same arguments.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Case:
     build: Mapping[str, Any] | Callable[[Draw], Mapping[str, Any]] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     tolerance: Tolerance | None = None
+    drive: Callable[..., Any] | None = None
+    right: Callable[..., Any] | None = None
 
     def built(self, draw: Draw) -> Mapping[str, Any]:
         """The build arguments with the draw's sizes."""
@@ -141,7 +146,8 @@ class Exercise:
     drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
         called with the built module (for a function exercise, the function or class itself) and the case's
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
-        so it is a plain ``def`` that uses nothing of its own file, only ``torch``, ``nn`` and ``Tensor``.
+        with that of every function and class of its own file and of `grader.authoring.drives` that it names. So these
+        are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
     """
 
     name: str

@@ -187,8 +187,8 @@ def _describe(value: Any) -> str:
 def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     args = _fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = _canonical_output(_use(task, target, *args))
-    again = _canonical_output(_use(task, target, *_fresh_args(case)))
+    output = _canonical_output(_use(task, case, target, *args))
+    again = _canonical_output(_use(task, case, target, *_fresh_args(case)))
     return Observation(case.name, output=output, again=again, changed_input=_changed(before, args))
 
 
@@ -238,7 +238,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     args = _fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with torch.no_grad():
-        output = _module_output(_use(task, module, *args))
+        output = _module_output(_use(task, case, module, *args))
     changed = _changed(before, args)
     torch.manual_seed(1)
     again: Tensor | None = None
@@ -251,7 +251,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         backward = stopped.problem
     first_nan = None
     if output.is_floating_point() and output.isnan().any():
-        first_nan = _find_first_nan(task, module, _fresh_args(case))
+        first_nan = _find_first_nan(task, case, module)
     return Observation(
         case.name,
         output=output,
@@ -384,7 +384,7 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     ]
     # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    output = _module_output(_use(task, module, *args))
+    output = _module_output(_use(task, case, module, *args))
     again = copied(output)
     if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
         return again, ()
@@ -530,7 +530,7 @@ def _arguments_of(
     handles = [part.register_forward_pre_hook(keep(path), with_kwargs=True) for path, part in parts.items()]
     try:
         with contextlib.suppress(Stopped):
-            _use(task, module, *_fresh_args(case))
+            _use(task, case, module, *_fresh_args(case))
     finally:
         for handle in handles:
             handle.remove()
@@ -601,7 +601,7 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
         raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
     _load(module, rest)
     try:
-        output = copied(_module_output(_use(task, module, *_fresh_args(case))))
+        output = copied(_module_output(_use(task, case, module, *_fresh_args(case))))
     except Stopped:
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
@@ -655,19 +655,20 @@ def _changed(before: Sequence[Any], after: Sequence[Any]) -> int | None:
     return None
 
 
-def _use(task: Task, target: Any, *args: Any) -> Any:
-    """What the learner's module or function gives for a case's arguments: called, or used as the task's drive does."""
-    drive = _drive(task.drive) if task.drive else None
+def _use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
+    """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
+    drive = _drive(task.drive, case.drive) if task.drive else None
     return _call_learner(drive, target, *args) if drive else _call_learner(target, *args)
 
 
 @cache
-def _drive(source: str) -> Callable[..., Any]:
-    """The function that `source`, of a recording, defines."""
+def _drive(source: str, name: str) -> Callable[..., Any]:
+    """The function of that name that `source`, of a recording, defines; its first function for no name."""
     namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
     # Types in its signature are the author's, and are not looked up.
     exec(compile(source, _DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
-    return next(value for name, value in namespace.items() if inspect.isfunction(value))
+    found: Callable[..., Any] = namespace[name] if name else next(filter(inspect.isfunction, namespace.values()))
+    return found
 
 
 _DRIVE_FILE = "<how the check uses it>"
@@ -784,8 +785,8 @@ def _has_nan(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(_has_nan(item) for item in value)
 
 
-def _find_first_nan(task: Task, module: nn.Module, args: Sequence[Any]) -> str | None:
+def _find_first_nan(task: Task, case: TaskCase, module: nn.Module) -> str | None:
     finder = _NanFinder()
     with torch.no_grad(), contextlib.suppress(Stopped), finder:
-        _use(task, module, *args)
+        _use(task, case, module, *_fresh_args(case))
     return finder.found

@@ -2,8 +2,6 @@
 
 import copy
 import hashlib
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.authoring.mistakes import files_read
+from grader.authoring.sources import source_of
 from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
@@ -138,6 +137,11 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
     cases, outputs, part_calls = [], [], []
     for case in exercise.cases:
         run = _record_function if exercise.function else _record_module
+        if case.drive and not exercise.drive:
+            raise RecordingError(
+                f"{exercise.name}, case {case.name!r} has a drive, and the exercise has none. Give the exercise one,"
+                " which its other cases use."
+            )
         draw = Draw(secret, lesson, exercise.name, case.name, varied=bool(secret))
         task_case, output, calls = run(exercise, case, draw)
         if output.is_floating_point() and not output.isfinite().all():
@@ -154,7 +158,7 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         exercise.differentiable,
         exercise.parts,
         tuple(cases),
-        textwrap.dedent(inspect.getsource(exercise.drive)) if exercise.drive else "",
+        source_of([drive for case in exercise.cases if (drive := case.drive or exercise.drive)]),
         tuple(exercise.uses),
     )
     answer = Answer(
@@ -182,8 +186,8 @@ def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
 def _record_function(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
     build = case.built(draw)
     args = _arguments(case, draw)
-    output = canonical(exercise.reference(*copy.deepcopy(args)))
-    return TaskCase(case.name, build, args, case.dtype, {}), output, ()
+    output = canonical((case.right or exercise.reference)(*copy.deepcopy(args)))
+    return TaskCase(case.name, build, args, case.dtype, {}, _drive_name(exercise, case)), output, ()
 
 
 def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase, Tensor, tuple[Call, ...]]:
@@ -195,11 +199,16 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
         for path, _ in module.named_modules()
         if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
     ]
-    output, calls = _run_reference(module, exercise, args, paths)
+    output, calls = _run_reference(module, replace(exercise, call=case.right or exercise.call), args, paths)
     weights = _weights(module, exercise.renamed)
     # A part is fed its first input alone, and its first output is judged.
     part_calls = tuple(replace(call, others=(), further=()) for call in calls)
-    return TaskCase(case.name, build, args, case.dtype, weights), output, part_calls
+    return TaskCase(case.name, build, args, case.dtype, weights, _drive_name(exercise, case)), output, part_calls
+
+
+def _drive_name(exercise: Exercise, case: Case) -> str:
+    drive = case.drive or exercise.drive
+    return drive.__name__ if drive else ""
 
 
 def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:

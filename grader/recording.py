@@ -35,13 +35,17 @@ SHIPPED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(#(?P<issue>\d+)|@(?P<comm
 
 @dataclass(frozen=True)
 class TaskCase:
-    """One case as a probe sees it: what to build, which weights to load, what to call it with."""
+    """One case as a probe sees it: what to build, which weights to load, what to call it with.
+
+    drive: the name of the function in the task's `drive` that uses the solution; its first function where empty.
+    """
 
     name: str
     build: Mapping[str, Any]
     args: tuple[Any, ...]
     dtype: torch.dtype
     weights: Mapping[str, Tensor]
+    drive: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class PartOutput:
 class Task:
     """What a probe needs to run an exercise's cases; it holds no answer to them.
 
-    drive: the source of the function that uses the solution, where it is not simply called (see `Exercise`).
+    drive: the source of the functions that use the solution, where it is not simply called (see `Exercise`).
     uses: the exercises whose solutions this one's calls by name.
     """
 
@@ -286,6 +290,7 @@ class Recording:
                 tuple(self._value(arg) for arg in case["args"]),
                 getattr(torch, case["dtype"]),
                 self._weights(case["weights"]),
+                case.get("drive", ""),
             )
             for case in exercise["cases"]
         )
@@ -411,6 +416,7 @@ class Builder:
             "args": [self.value(arg) for arg in case.args],
             "dtype": dtype_name(case.dtype),
             "weights": self.weights(case.weights),
+            **({"drive": case.drive} if case.drive else {}),
         }
 
     def task(self, task: Task) -> dict[str, Any]:

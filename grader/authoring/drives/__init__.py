@@ -1,0 +1,5 @@
+"""Pieces of drives: caches, models and measurements with which a drive uses a solution as a decoder would.
+
+A drive's source travels in the recording, with that of every piece from here that it names (see `..sources`), and
+runs beside the solution. So a piece uses nothing but other pieces, ``torch``, ``nn`` and ``Tensor``.
+"""

@@ -1,0 +1,96 @@
+"""A toy model with a cache, which notes how generation uses it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ToyCache:
+    """The ids that a `CachedToy` has read, and for how many of them there is room."""
+
+    def __init__(self, ids: Tensor, capacity: int) -> None:
+        self.ids, self.capacity = ids, capacity
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    def reset(self) -> None:
+        self.ids = self.ids[:, :0]
+
+
+class CachedToy(nn.Module):
+    """A `ToyLM` with a cache, which notes how it is used.
+
+    prompt: the ids [1, T] with which generation starts. pieces: how many ids each call gave; rooms: the batch and the
+    capacity of each cache that was asked for; without_room: how many ids came in all for which a cache had no room.
+    """
+
+    def __init__(self, toy: Any, prompt: Tensor) -> None:
+        super().__init__()
+        self.toy, self.config, self.prompt = toy, toy.config, prompt
+        self.pieces: list[int] = []
+        self.rooms: list[list[int]] = []
+        self.without_room = 0
+
+    def new_cache(self, batch: int, capacity: int) -> list[Any]:
+        self.rooms.append([batch, capacity])
+        return [ToyCache(self.prompt[:, :0], capacity)]
+
+    def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
+        if ids.ndim != 2:
+            raise ValueError(f"the model was given ids of shape {list(ids.shape)}; [1, T] belongs there")
+        self.pieces.append(ids.shape[1])
+        read = ids
+        if cache is not None:
+            memory = cache[0]
+            memory.ids = read = torch.cat([memory.ids, ids], dim=1)
+            self.without_room += max(0, min(ids.shape[1], memory.length - memory.capacity))
+        logits: Tensor = self.toy(read[:, -self.config.n_positions :])
+        return logits[:, -ids.shape[1] :]
+
+
+def tokens_written(given: Any) -> list[int]:
+    """The tokens that a generator gives."""
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    return [int(token) for token in given]
+
+
+class CachedToyOfOneText(CachedToy):
+    """Refuses caches for several texts, and for more tokens than it has positions."""
+
+    def new_cache(self, batch: int, capacity: int) -> list[Any]:
+        if batch != len(self.prompt):
+            raise ValueError(f"new_cache was asked for room for {batch} texts, and there is {len(self.prompt)}")
+        if capacity > self.config.n_positions:
+            raise ValueError(f"{capacity} tokens, but this model has only {self.config.n_positions} positions")
+        return super().new_cache(batch, capacity)
+
+
+def generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
+
+
+def model_after_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> CachedToyOfOneText:
+    """The model with which `generate` wrote its tokens."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    tokens_written(generate(model, ids, new_tokens, end))
+    return model
+
+
+def rows_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """How many ids the model was given in all."""
+    return sum(model_after_generation(generate, toy, ids, new_tokens, end).pieces)
+
+
+def rows_without_room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many ids the cache had no room."""
+    return model_after_generation(generate, toy, ids, new_tokens, end).without_room
+
+
+def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many tokens caches were made in all."""
+    return sum(capacity for _, capacity in model_after_generation(generate, toy, ids, new_tokens, end).rooms)
