@@ -1,12 +1,14 @@
 """What several lessons' exercises are checked against: greedy generation with a toy model, the contents of a cache."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from grader.authoring.drives.caches import Filled
+from grader.authoring.drives.rows import FilledRows
 from grader.exercise import Draw
 from grader.toy import ToyLM, random_toy_lm
 from grader.toy_reference import reference_generate
@@ -57,3 +59,36 @@ def right_contents(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
 def right_last(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
     """What the last append gives back that fits."""
     return right_fill(kv, capacity, chunks).last
+
+
+def right_ring(kv: Tensor, window: int, chunks: list[int]) -> Tensor:
+    """What comes back from a cache that is right: slices of the whole since the last reset."""
+    start, begin = 0, 0
+    contents: list[Tensor] = []
+    for size in chunks:
+        if size == 0:
+            begin = start
+            contents.clear()
+        else:
+            first = max(begin, start - window + 1)
+            contents.append(torch.cat([*kv[:, :, :, first : start + size]], dim=-1))
+            start += size
+    return torch.cat(contents, dim=2)
+
+
+def right_pieces(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """A prompt in pieces, then single tokens."""
+    length, tokens = ids.shape[1], len(reference_generate(toy, ids, new_tokens, end))
+    return [*[chunk] * (length // chunk), *([length % chunk] if length % chunk else []), *[1] * (tokens - 1)]
+
+
+def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
+    """What `fill_rows` finds in a cache with room for `capacity` rows."""
+    kept, filled = parts[0][:, :0], FilledRows()
+    for part in parts:
+        refused = kept.shape[1] + part.shape[1] > capacity
+        if not refused:
+            kept = torch.cat([kept, part], dim=1)
+            filled.contents.append(kept)
+        filled.codes += [int(refused), kept.shape[1]]
+    return filled

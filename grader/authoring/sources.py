@@ -37,13 +37,25 @@ def _collect(thing: Any, found: dict[Any, str]) -> None:
 
 
 def _own_source(thing: Any) -> str:
+    """A function's or class's source, without docstrings: they are for authors, and a recording is small."""
     try:
         source = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
         source = ""
     if not source.startswith(("def ", "class ")):
         raise RecordingError(f"A drive and its pieces must each be a plain def or class; {thing.__name__} is not.")
-    return source
+    return _without_docstrings(source)
+
+
+def _without_docstrings(source: str) -> str:
+    """The source, cut by lines: what `ast.unparse` makes of it differs between versions of Python."""
+    lines = source.rstrip().split("\n")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+            text = node.body[0]
+            end = text.end_lineno or text.lineno
+            lines[text.lineno - 1 : end] = [""] * (end - text.lineno + 1)
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _pieces(thing: Any, source: str) -> Iterator[Any]:

@@ -15,10 +15,21 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 )
 
 from grader.config import Config
+from grader.authoring.drives.generation import CachedToy, tokens_written
+from grader.authoring.drives.rows import (
+    Rows,
+    contents_of_two,
+    room_of_rows,
+    row_lengths,
+    row_refusals,
+    rows_after_refusals,
+)
+from grader.authoring.drives.use import MultiplyAdds, in_chunks
 from grader.authoring.mistakes import with_mistakes
+from grader.authoring.references import right_fill_of_rows
 from grader.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
-from grader.toy import ToyLM, random_toy_lm
+from grader.toy import random_toy_lm
 from grader.toy_reference import reference_generate
 
 TRACE = "mla.model"
@@ -132,15 +143,7 @@ def call_attention(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
     return output
 
 
-def call_attention_with_work(module: Any, x: Tensor, table: Tensor, cuts: Sequence[int], most: int) -> Tensor:
-    """As `call_attention`, with a 1 behind it: the work stays below the limit."""
-    output = call_attention(module, x, table)
-    return torch.cat([output.flatten(), output.new_ones(1)]) if most else output
-
-
-def call_model(module: nn.Module, ids: Tensor, cuts: Any = (), layers: int = 0, config: Any = None) -> Tensor:
-    if config is not None:
-        return torch.tensor(config.num_hidden_layers)
+def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
     output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
     return output
 
@@ -159,88 +162,8 @@ def use_compress(module: Any, x: Tensor) -> Tensor:
     return torch.cat(list(given), dim=-1)
 
 
-def use_cache(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], look: str) -> Any:
-    """What comes back at every step, and from a second cache; or what else `look` asks for."""
-    cache = made(config, batch, capacity, parts[0].dtype)
-
-    def room() -> list[Tensor]:
-        return [value for value in vars(cache).values() if isinstance(value, Tensor)]
-
-    def memory() -> list[Tensor]:
-        return [tensor.detach().clone().contiguous().view(torch.uint8) for tensor in room()]
-
-    def rows(given: Any, width: int) -> Tensor:
-        if not isinstance(given, Tensor):
-            hint = "; does it end with `return`?" if given is None else ""
-            raise TypeError(f"append gave back a {type(given).__name__}, where a tensor belongs{hint}")
-        if given.ndim != 3 or given.shape[0] != batch or given.shape[2] != width:
-            wanted = f"[{batch}, length, {width}] belongs there"
-            raise ValueError(f"append gave back a tensor of shape {list(given.shape)}; {wanted}")
-        return given.clone()
-
-    if look == "room":
-        return [sum(tensor.numel() for tensor in room()), sum(tensor.nbytes for tensor in room())]
-    contents, codes = [], []
-    for part in parts:
-        before, refused, given = memory() if "refus" in look else [], 0, None
-        try:
-            given = cache.append(part.clone())
-        except Exception as error:
-            if "refus" not in look or isinstance(error, NotImplementedError):
-                raise
-            after = memory()
-            same = len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-            refused = 3 if not isinstance(error, ValueError) else 1 if same else 2
-        if not refused:
-            contents.append(rows(given, part.shape[2]))
-        codes += [refused, int(cache.length)]
-    if look == "refusals":
-        return codes
-    if look == "length":
-        return codes[1::2]
-    if not contents:
-        raise ValueError("no append was accepted")
-    if look == "after refusals":
-        return contents[-1]
-    other = made(config, batch, capacity, parts[0].dtype)
-    return torch.cat([*contents, rows(other.append(parts[-1].clone()), parts[-1].shape[2])], dim=1)
-
-
-def reference_cache(config: Any, batch: int, capacity: int, parts: list[Tensor], look: str) -> Any:
-    """What `use_cache` gives for a cache that keeps rows of a latent and a key."""
-    width = config.kv_lora_rank + config.qk_rope_head_dim
-    if look == "room":
-        return [batch * capacity * width, batch * capacity * width * parts[0].element_size()]
-    kept, contents, codes = parts[0][:, :0], [], []
-    for part in parts:
-        refused = kept.shape[1] + part.shape[1] > capacity
-        if not refused:
-            kept = torch.cat([kept, part], dim=1)
-            contents.append(kept)
-        codes += [int(refused), kept.shape[1]]
-    if look == "refusals":
-        return codes
-    if look == "after refusals":
-        return contents[-1]
-    return codes[1::2] if look == "length" else torch.cat([*contents, parts[-1]], dim=1)
-
-
 def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Tensor:
     """The text in pieces that end at the cuts, through a cache; without cuts all at once and without one."""
-
-    class Rows:
-        def __init__(self) -> None:
-            self.kept: Any = None
-            self.length = 0
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
-
-        def append(self, new: Tensor) -> Tensor:
-            self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
-            self.length = self.kept.shape[1]
-            return self.kept
-
     if not cuts:
         return module(x, table)
     rows, parts = Rows(), []
@@ -252,35 +175,8 @@ def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Ten
 
 
 def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[int], most: int) -> Tensor:
-    """As `use_attention`; with `most`, behind it whether the last piece took fewer multiply-adds than that."""
-
-    class Rows:
-        def __init__(self) -> None:
-            self.kept: Any = None
-            self.length = 0
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
-
-        def append(self, new: Tensor) -> Tensor:
-            self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
-            self.length = self.kept.shape[1]
-            return self.kept
-
-    class Count(torch.utils._python_dispatch.TorchDispatchMode):
-        total = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            if func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
-                self.total += result.numel() * args[0].shape[-1]
-            elif func in (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default):
-                self.total += result.numel() * args[1].shape[-1]
-            return result
-
-    if not cuts:
-        return module(x, table)
-    rows, count = Rows(), Count()
+    """As `use_attention`; behind it whether the last piece took at most so many multiply-adds."""
+    rows, count = Rows(), MultiplyAdds()
     parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
     with count:
         parts.append(module(x[:, cuts[-1] :], table[:, cuts[-1] :], rows))
@@ -288,94 +184,67 @@ def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[in
         wanted = "each belongs there once"
         raise ValueError(f"after {x.shape[1]} tokens there are {rows.length} rows in the cache; {wanted}")
     output = torch.cat(parts, dim=1)
-    return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))]) if most else output
+    return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))])
 
 
-def use_model(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0, config: Any = None) -> Tensor:
-    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once.
+def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
+    """As `call_attention`, with a 1 behind it: the work stays below the limit."""
+    output = call_attention(module, x, table)
+    return torch.cat([output.flatten(), output.new_ones(1)])
 
-    With a config: in how many layers of such a model another class of attention is used, if that is given.
-    """
 
-    class Rows:
-        def __init__(self) -> None:
-            self.kept: Any = None
-            self.length = 0
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
-
-        def append(self, new: Tensor) -> Tensor:
-            self.kept = new if self.kept is None else torch.cat([self.kept, new], dim=1)
-            self.length = self.kept.shape[1]
-            return self.kept
-
-    class Another(nn.Module):
-        def __init__(self, config: Any) -> None:
-            super().__init__()
-
-        def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
-            return x
-
-    if config is not None:
-        return torch.tensor(sum(isinstance(part, Another) for part in type(module)(config, Another).modules()))
-    if not cuts:
-        return module(ids)
+def use_model(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -> Tensor:
+    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once."""
     caches = [Rows() for _ in range(layers)]
-    return torch.cat([module(ids[:, a:b], caches) for a, b in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True)], 1)
+    return in_chunks(module, ids, caches, sizes_between(cuts, ids.shape[1])) if cuts else module(ids)
 
 
-def use_generate(generate: Any, toy: Any, ids: Tensor, max_new_tokens: int, ends: list[int], look: str) -> Any:
-    """The new tokens, or how the model was used for them: what it was given to read, and how much room there was."""
-    limit = toy.config.n_positions
-
-    class Memory:
-        def __init__(self, capacity: int) -> None:
-            self.ids, self.capacity = ids[:, :0], capacity
-
-        @property
-        def length(self) -> int:
-            return self.ids.shape[1]
-
-    class Reader(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.pieces: list[int] = []
-            self.room, self.without_room = 0, 0
-
-        def caches(self, batch: int, capacity: int) -> list[Any]:
-            if batch != len(ids):
-                raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(ids)}")
-            self.room += capacity
-            return [Memory(capacity)]
-
-        def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
-            if ids.ndim != 2:
-                raise ValueError(f"the model was given ids of shape {list(ids.shape)}; [1, T] belongs there")
-            self.pieces.append(ids.shape[1])
-            if caches is None:
-                return toy(ids[:, -limit:])
-            memory = caches[0]
-            memory.ids = torch.cat([memory.ids, ids], dim=1)
-            self.without_room += max(0, min(ids.shape[1], memory.length - memory.capacity))
-            return toy(memory.ids[:, -limit:])[:, -ids.shape[1] :]
-
-    reader = Reader().eval()
-    given = generate(reader, ids, max_new_tokens, ends)
-    if given is None:
-        raise TypeError("it returned None; does it `yield` each token?")
-    written = [int(token) for token in given]
-    if look == "pieces":
-        return [reader.pieces[0], max(reader.pieces[1:], default=0)]
-    if look == "room":  # the last token need not be read, and may
-        return [reader.without_room, max(0, reader.room - ids.shape[1] - max_new_tokens)]
-    return written
+def sizes_between(cuts: list[int], length: int) -> list[int]:
+    return [end - start for start, end in zip([0, *cuts], [*cuts, length], strict=True)]
 
 
-def reference_written(toy: ToyLM, ids: Tensor, max_new_tokens: int, ends: list[int], look: str) -> Any:
-    if look == "tokens":
-        return reference_generate(toy, ids, max_new_tokens, ends)
-    return [ids.shape[1], 1] if look == "pieces" else [0, 0]
+class AnotherAttention(nn.Module):
+    """Another class that a model may be given for its attention."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        return x
+
+
+def layers_of_another_class(module: Any, ids: Tensor, config: Any) -> Tensor:
+    """In how many layers of such a model another class of attention is used, if that is given."""
+    model = type(module)(config, AnotherAttention)
+    return torch.tensor(sum(isinstance(part, AnotherAttention) for part in model.modules()))
+
+
+class Reader(CachedToy):
+    """A toy model with this lesson's way to ask for caches."""
+
+    def caches(self, batch: int, capacity: int) -> list[Any]:
+        if batch != len(self.prompt):
+            raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(self.prompt)}")
+        return self.new_cache(batch, capacity)
+
+
+def written(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
+
+
+def pieces(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens the model reads at first, and how many at most later."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    return [reader.pieces[0], max(reader.pieces[1:], default=0)]
+
+
+def room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens find no room, and for how many there is room that nobody needs. The last may be read."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    asked = sum(capacity for _, capacity in reader.rooms)
+    return [reader.without_room, max(0, asked - ids.shape[1] - new_tokens)]
 
 
 def learners_name(name: str) -> str | None:
@@ -405,16 +274,14 @@ def hidden_and_table(
     cuts: Sequence[int] = (),
     scale: float = 1.0,
     most: Callable[[dict[str, Any], int], int] | None = None,
-    counted: bool = False,
 ) -> Any:
     """Draws x [batch, length, D], the rotations of positions from `start` on, and where to cut."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         first = draw.size("start", start, start + 2, start + 9)
         table = rope_table(torch.arange(first, first + length), config)
-        limit = most(config, length) if most else 0
         x = draw.normal(batch, length, config["hidden_size"], scale=scale)
-        return [x, table, list(cuts), *([limit] if counted else [])]
+        return [x, table, list(cuts), *([most(config, length)] if most else [])]
 
     return draw_args
 
@@ -435,23 +302,36 @@ def cache_case(
     config: dict[str, Any],
     batch: int,
     capacity: int,
-    lengths: Sequence[int],
-    look: str = "contents",
+    part_lengths: Sequence[int],
     dtype: torch.dtype = torch.float32,
+    **more: Any,
 ) -> Case:
     """A case of the cache: parts [batch, T, latent + key] for it."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         width = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-        parts = [draw.normal(batch, n, width).to(dtype) for n in lengths]
-        return [Config(config), batch, capacity, parts, look]
+        parts = [draw.normal(batch, n, width).to(dtype) for n in part_lengths]
+        return [Config(config), batch, capacity, parts]
 
-    return Case(name, draw_args)
+    return Case(name, draw_args, **more)
 
 
-def generation_args(
-    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, look: str = "tokens"
-) -> Any:
+def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
+
+
+def right_room(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
+    numbers = batch * capacity * (config.kv_lora_rank + config.qk_rope_head_dim)
+    return [numbers, numbers * parts[0].element_size()]
+
+
+LENGTHS = {"drive": row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
+ROOM = {"drive": room_of_rows, "right": right_room}
+REFUSALS = {"drive": row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
+AFTER_REFUSALS = {"drive": rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
+
+
+def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
 
     last: whether it is the last of the two.
@@ -461,10 +341,10 @@ def generation_args(
         toy = random_toy_lm(61, 64, draw.generator)
         ids = draw.tokens(61, 1, draw.size("prompt", prompt, prompt + 1, prompt + 3))
         if stop_at is None:
-            return toy, ids, new_tokens, [], look
+            return toy, ids, new_tokens, []
         written = reference_generate(toy, ids, new_tokens).tolist()
         never = next(token for token in range(61) if token not in written)
-        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never], look
+        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
 
     return draw_args
 
@@ -559,17 +439,17 @@ SCALE = Exercise(
 CACHE = Exercise(
     name="mla.cache",
     solution="LatentCache",
-    reference=reference_cache,
+    reference=right_rows,
     function=True,
-    drive=use_cache,
+    drive=contents_of_two,
     points=5,
     cases=[
         cache_case("5 tokens at once", SMALL, 1, 5, [5]),
         cache_case("3 tokens, then one, then 2; room for 9; two texts", SMALL, 2, 9, [3, 1, 2]),
         cache_case("other sizes, three texts", PLAIN, 3, 6, [1, 1, 1]),
-        cache_case("its length after 3 tokens, one and 2", SMALL, 2, 9, [3, 1, 2], "length"),
-        cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], "room"),
-        cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], "room", torch.bfloat16),
+        cache_case("its length after 3 tokens, one and 2", SMALL, 2, 9, [3, 1, 2], **LENGTHS),
+        cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], **ROOM),
+        cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], torch.bfloat16, **ROOM),
         cache_case(
             "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
             " 3: another error), and the length after each",
@@ -577,9 +457,9 @@ CACHE = Exercise(
             2,
             7,
             [4, 4, 2, 1, 1],
-            "refusals",
+            **REFUSALS,
         ),
-        cache_case("the contents after a refusal", PLAIN, 2, 8, [4, 5, 3], "after refusals"),
+        cache_case("the contents after a refusal", PLAIN, 2, 8, [4, 5, 3], **AFTER_REFUSALS),
         cache_case("bfloat16", SMALL, 2, 6, [2, 3], dtype=torch.bfloat16),
     ],
 )
@@ -661,22 +541,24 @@ ABSORBED = Exercise(
     name="mla.absorbed",
     solution="AbsorbedAttention",
     reference=build_attention,
-    call=call_attention_with_work,
-    drive=use_attention_and_count,
+    call=call_attention,
+    drive=use_attention,
     uses=["mla.compress", "mla.rope", "mla.scale", "mla.attention"],
     points=8,
     axes="B T D",
     sizes=sizes,
     cases=[
-        Case("7 tokens", hidden_and_table(SMALL, 2, 7, start=5, counted=True), {"config": SMALL}),
-        Case("q_lora_rank is None, no YaRN", hidden_and_table(PLAIN, 3, 8, start=3, counted=True), {"config": PLAIN}),
-        Case("through a cache: 4, then 3", hidden_and_table(SMALL, 2, 7, 0, [4], counted=True), {"config": SMALL}),
+        Case("7 tokens", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
+        Case("q_lora_rank is None, no YaRN", hidden_and_table(PLAIN, 3, 8, start=3), {"config": PLAIN}),
+        Case("through a cache: 4, then 3", hidden_and_table(SMALL, 2, 7, 0, [4]), {"config": SMALL}),
         Case(
             "one token after 39, with little work",
-            hidden_and_table(SMALL, 1, 40, start=2, cuts=[39], most=absorbed_work, counted=True),
+            hidden_and_table(SMALL, 1, 40, start=2, cuts=[39], most=absorbed_work),
             {"config": SMALL},
+            drive=use_attention_and_count,
+            right=call_attention_with_work,
         ),
-        Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5, counted=True), {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -702,8 +584,10 @@ MODEL = Exercise(
         ),
         Case(
             "how many of 3 layers use the class of attention that is given",
-            lambda draw: [draw.tokens(53, 1, 2), [], 3, Config(SMALL)],
+            lambda draw: [draw.tokens(53, 1, 2), Config(SMALL)],
             {"config": SMALL},
+            drive=layers_of_another_class,
+            right=lambda module, ids, config: torch.tensor(config.num_hidden_layers),
         ),
     ],
 )
@@ -711,9 +595,9 @@ MODEL = Exercise(
 GENERATE = Exercise(
     name="mla.generate",
     solution="generate",
-    reference=reference_written,
+    reference=reference_generate,
     function=True,
-    drive=use_generate,
+    drive=written,
     points=4,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
@@ -722,11 +606,15 @@ GENERATE = Exercise(
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
         Case(
             "how many tokens the model reads at first, and how many at most later",
-            generation_args(prompt=5, new_tokens=7, look="pieces"),
+            generation_args(prompt=5, new_tokens=7),
+            drive=pieces,
+            right=lambda toy, ids, *_: [ids.shape[1], 1],
         ),
         Case(
             "how many tokens find no room in the caches, and how much of it nobody needs",
-            generation_args(prompt=6, new_tokens=7, look="room"),
+            generation_args(prompt=6, new_tokens=7),
+            drive=room,
+            right=lambda *_: [0, 0],
         ),
     ],
 )

@@ -4,16 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Gemma3TextConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
 
 from grader.config import Config
+from grader.authoring.drives.caches import LaidOut, lengths, ring_contents, tokens_held
+from grader.authoring.drives.generation import calls_after_end, pieces_read, rooms_asked, watched_generation
+from grader.authoring.drives.use import after_another_text, in_chunks, in_turns, memory_behind, rows_through
 from grader.authoring.mistakes import with_mistakes
+from grader.authoring.references import right_fill, right_pieces, right_ring, toy_that_ends
 from grader.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
-from grader.toy import random_toy_lm
 from grader.toy_reference import reference_generate
 
 TRACE = "sliding_window.model"
@@ -160,90 +163,36 @@ REACH = Exercise(
 # The ring
 
 
-def use_ring(made: Any, kv: Tensor, window: int, chunks: list[int], look: str) -> Any:
-    """Append kv [2, B, H, T, head_dim] in chunks (0: a reset); give what comes back, or what else `look` asks for."""
-
-    def memory(thing: Any, found: dict[int, int]) -> dict[int, int]:
-        """The bytes behind all tensors that hang on an object, each memory once."""
-        if isinstance(thing, torch.Tensor):
-            storage = thing.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(thing, dict):
-            for value in thing.values():
-                memory(value, found)
-        elif isinstance(thing, (list, tuple, set)) or type(thing).__name__ == "deque":
-            for value in thing:
-                memory(value, found)
-        elif hasattr(thing, "__dict__") and not isinstance(thing, type):
-            memory(vars(thing), found)
-        return found
-
-    cache = made(kv.shape[1], kv.shape[2], window, kv.shape[4], dtype=kv.dtype)
-    a_token = 2 * kv.shape[1] * kv.shape[2] * kv.shape[4] * kv.element_size()
-    start, contents, lengths, held = 0, [], [int(cache.length)], []
-    for size in chunks:
-        if size == 0:
-            cache.reset()
-            contents.clear()
-            lengths.append(int(cache.length))
-            continue
-        k, v = kv[:, :, :, start : start + size].clone()
-        keys, values = cache.append(k, v)
-        contents.append(torch.cat([keys, values], dim=-1).clone())
-        k.zero_(), v.zero_()  # a cache that only remembers the caller's tensors loses its contents
-        del k, v, keys, values
-        start += size
-        lengths.append(int(cache.length))
-        bytes_held = sum(memory(cache, {}).values())
-        too_many = bytes_held - window * a_token - 64 * window - 1024  # a few numbers more are no token
-        held.append(max(0, -(-too_many // a_token)))
-    return {"contents": lambda: torch.cat(contents, dim=2), "lengths": lambda: lengths, "held": lambda: held}[look]()
+LENGTHS = {"drive": lengths, "right": lambda kv, window, chunks: right_fill(kv, sum(chunks), chunks).lengths}
+HELD = {"drive": tokens_held, "right": lambda kv, window, chunks: [0] * sum(size > 0 for size in chunks)}
 
 
-def right_ring(kv: Tensor, window: int, chunks: list[int], look: str) -> Any:
-    """What `use_ring` gives for a cache that is right: slices of the whole, and counts."""
-    start, begin, contents, lengths = 0, 0, [], [0]
-    for size in chunks:
-        if size == 0:
-            begin = start
-            contents.clear()
-        else:
-            first = max(begin, start - window + 1)
-            contents.append(torch.cat([*kv[:, :, :, first : start + size]], dim=-1))
-            start += size
-        lengths.append(start - begin)
-    if look == "lengths":
-        return lengths
-    return [0] * sum(size > 0 for size in chunks) if look == "held" else torch.cat(contents, dim=2)
-
-
-def ring_case(name: str, window: int, chunks: list[int], look: str, dtype: torch.dtype = torch.float32) -> Case:
+def ring_case(name: str, window: int, chunks: list[int], head_dims: Sequence[int] = (4, 6, 10), **more: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
-        batch, heads = draw.size("B", 2, 3), draw.size("H", 3, 5)
-        head_dim = 32 if look == "held" else draw.size("head_dim", 4, 6, 10)
-        return draw.normal(2, batch, heads, sum(chunks), head_dim), window, chunks, look
+        batch, heads, head_dim = draw.size("B", 2, 3), draw.size("H", 3, 5), draw.size("head_dim", *head_dims)
+        return draw.normal(2, batch, heads, sum(chunks), head_dim), window, chunks
 
-    return Case(name, draw_args, dtype=dtype)
+    return Case(name, draw_args, **more)
 
 
 ROLLING_CACHE = Exercise(
     name="sliding_window.rolling_cache",
     solution="RollingCache",
     reference=right_ring,
-    drive=use_ring,
+    drive=ring_contents,
     function=True,
     differentiable=False,
     points=8,
     cases=[
-        ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1], "contents"),
-        ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1], "contents"),
-        ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1], "contents"),
-        ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1], "contents"),
-        ring_case("a window of 1", 1, [2, 1, 1, 3], "contents"),
-        ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], "lengths"),
-        ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3], "contents"),
-        ring_case("for how many tokens more than 4 it holds memory", 4, [11, 1, 1, 5], "held"),
-        ring_case("bfloat16", 4, [3, 5, 1, 1], "contents", torch.bfloat16),
+        ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1]),
+        ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1]),
+        ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1]),
+        ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1]),
+        ring_case("a window of 1", 1, [2, 1, 1, 3]),
+        ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], **LENGTHS),
+        ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3]),
+        ring_case("for how many tokens more than 4 it holds memory", 4, [11, 1, 1, 5], head_dims=[32], **HELD),
+        ring_case("bfloat16", 4, [3, 5, 1, 1], dtype=torch.bfloat16),
     ],
 )
 
@@ -251,62 +200,45 @@ ROLLING_CACHE = Exercise(
 # Attention
 
 
-def attend_in_chunks(
-    module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any, look: str = "result"
-) -> Any:
-    """Attention's results for x [B, T, D], given in chunks, with a cache of the check's own; without one for no chunks.
-
-    kept: how many old tokens that cache gives back at most; None: all. look: "stored" gives how many numbers it was
-    handed.
-    """
-
-    class Memory:
-        def __init__(self) -> None:
-            self.keys = self.values = self.given = torch.zeros(0)
-            self.length = self.stored = 0
-
-        def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            old = self.length if kept is None else min(self.length, kept)
-            self.stored += k.numel() + v.numel()
-            both = torch.stack([k, v])
-            if self.length:
-                both = torch.cat([self.given[:, :, :, self.given.shape[3] - old :], both], dim=3)
-            self.given = both.clone()
-            self.length += size
-            # What lies in the memory is laid out as in the caches that the lesson has: with room, or in a ring.
-            places = sum(chunks) if kept is None else kept + 1
-            laid = both.new_zeros(*both.shape[:3], places, both.shape[4])
-            for p in range(max(0, self.length - min(places, both.shape[3])), self.length):
-                laid[:, :, :, p % places] = both[:, :, :, p - self.length]
-            self.keys, self.values = laid
-            return both[0], both[1]
-
-    if not chunks:
-        return module(x, table, window)
-    memory, start, seen = Memory(), 0, []
+def attend(
+    module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any
+) -> tuple[list[Tensor], LaidOut]:
+    """Attention's results for x [B, T, D] that comes in chunks, and the cache of the check's own that it used."""
+    memory, start, seen = LaidOut(kept, sum(chunks) if kept is None else kept + 1), 0, []
     for size in chunks:
         part = slice(start, start + size)
+        memory.coming = size
         seen.append(module(x[:, part], table[:, part], window, memory))
         start += size
-    return torch.tensor([memory.stored]) if look == "stored" else torch.cat(seen, dim=1)
+    return seen, memory
 
 
-def call_attention(
-    module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any, look: str = "result"
-) -> Any:
+def attention_results(module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any) -> Tensor:
+    """With a cache; without one for no chunks."""
+    return torch.cat(attend(module, x, table, window, chunks, kept)[0], dim=1) if chunks else module(x, table, window)
+
+
+def numbers_stored(module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any) -> Tensor:
+    """How many numbers the cache was handed."""
+    return torch.tensor([attend(module, x, table, window, chunks, kept)[1].stored])
+
+
+def call_attention(module: Any, x: Tensor, table: Tensor, window: Any, *_: Any) -> Any:
     """transformers' attention on the whole text at once."""
-    if look == "stored":
-        config = module.config
-        return torch.tensor([2 * len(x) * x.shape[1] * config.num_key_value_heads * config.head_dim])
     cos, sin = table.to(x.dtype)
     seen = square_mask(x.shape[1], window)
     mask = torch.zeros(seen.shape, dtype=x.dtype).masked_fill(~seen, torch.finfo(x.dtype).min)
     return module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask[None, None])[0]
 
 
-def attention_case(
-    name: str, config: dict[str, Any], kind: str, chunks: list[int], rolls: bool, look: str = "result", **more: Any
-) -> Case:
+def right_numbers(module: Any, x: Tensor, *_: Any) -> Tensor:
+    return torch.tensor([2 * len(x) * x.shape[1] * module.config.num_key_value_heads * module.config.head_dim])
+
+
+STORED = {"drive": numbers_stored, "right": right_numbers}
+
+
+def attention_case(name: str, config: dict[str, Any], kind: str, chunks: list[int], rolls: bool, **more: Any) -> Case:
     """rolls: whether the check's cache gives back a window, or everything."""
     window = config["sliding_window"] if kind == SLIDING else None
 
@@ -316,7 +248,7 @@ def attention_case(
         positions = torch.arange(first, first + length)
         cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
         table, x = torch.stack([cos[0], sin[0]]), draw.normal(draw.size("B", 2, 3), length, config["hidden_size"])
-        return x, table, window, chunks, window - 1 if rolls and window else None, look
+        return x, table, window, chunks, window - 1 if rolls and window else None
 
     return Case(name, draw_args, {"config": config}, **more)
 
@@ -326,7 +258,7 @@ ATTENTION = Exercise(
     solution="CachedAttention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=config["layer_types"].index(SLIDING)),
     call=call_attention,
-    drive=attend_in_chunks,
+    drive=attention_results,
     uses=["sliding_window.mask"],
     differentiable=False,
     points=6,
@@ -340,7 +272,7 @@ ATTENTION = Exercise(
         attention_case("a ring: chunks of 2, 7 and 3, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3], True),
         attention_case("a cache that keeps everything, and a window", ALL_SLIDING, SLIDING, [5, 1, 3, 1], False),
         attention_case("a cache that keeps everything, and no window", SMALL, FULL, [3, 3, 1], False),
-        attention_case("how many numbers the cache was handed", SMALL, SLIDING, [5, 1, 2], True, "stored"),
+        attention_case("how many numbers the cache was handed", SMALL, SLIDING, [5, 1, 2], True, **STORED),
         attention_case("bfloat16", SMALL, SLIDING, [6, 1, 3, 1], True, dtype=torch.bfloat16),
     ],
 )
@@ -349,89 +281,74 @@ ATTENTION = Exercise(
 # The model
 
 
-def read_in_chunks(module: Any, ids: Tensor, chunks: Any = None, look: str = "vectors") -> Any:
-    """The final vectors of ids [B, T], given in chunks with the model's own cache, or what else `look` asks for.
+def vectors(model: Any, ids: Tensor, chunks: Any = None) -> Tensor:
+    """The final vectors of ids [B, T] that come in chunks, with the model's own cache; without one for no chunks."""
+    return in_chunks(model, ids, model.new_cache(*ids.shape), chunks) if chunks else model(ids)
 
-    No chunks: without a cache.
-    """
 
-    def run(ids: Tensor, cache: Any) -> Tensor:
-        return torch.cat([module(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
+def vectors_with_more_room(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    return in_chunks(model, ids, model.new_cache(len(ids), ids.shape[1] + 20), chunks)
 
-    def too_many(cache: Any, batch: int, capacity: int) -> list[int]:
-        """For how many tokens more than it needs each layer's cache holds memory."""
-        config, found = module.config, []
-        a_token = 2 * batch * config.num_key_value_heads * config.head_dim * module.embed_tokens.weight.element_size()
-        for layer, kind in zip(cache, kinds, strict=True):
-            need = capacity if kind == "full_attention" else min(config.sliding_window, capacity)
-            things = [part for t in vars(layer).values() for part in (t if isinstance(t, (tuple, list)) else [t])]
-            stores = {
-                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in things if torch.is_tensor(t)
-            }
-            found.append(-(-sum(stores.values()) // a_token) - need)
-        return found
 
-    every = module.config.get("sliding_window_pattern", 6)
-    kinds = module.config.get("layer_types") or [
-        "sliding_attention" if (i + 1) % every else "full_attention" for i in range(len(module.layers))
+def vectors_after_reset(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    return after_another_text(model, ids, model.new_cache(*ids.shape), chunks)
+
+
+def vectors_of_texts_in_turns(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    return in_turns(model, ids, [model.new_cache(1, ids.shape[1]) for _ in ids], chunks)
+
+
+def tokens_too_many(model: Any, cache: Any, batch: int, capacity: int) -> list[int]:
+    """For how many tokens more than it needs each layer's cache holds memory."""
+    config, every = model.config, model.config.get("sliding_window_pattern", 6)
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if (i + 1) % every else "full_attention" for i in range(len(model.layers))
     ]
-    if not chunks:
-        return module(ids)
-    batch, length = ids.shape
-    if look == "vectors":
-        return run(ids, module.new_cache(batch, length))
-    if look == "more room":
-        return run(ids, module.new_cache(batch, length + 20))
-    if look == "after a reset":
-        cache = module.new_cache(batch, length)
-        run(ids.flip(1), cache)
-        for layer in cache:
-            layer.reset()
-        return run(ids, cache)
-    if look == "two texts":  # in turns, each with its own cache
-        caches, seen = [module.new_cache(1, length) for _ in ids], [[] for _ in ids]
-        for pieces in zip(*(text[None].split(chunks, dim=1) for text in ids), strict=True):
-            for cache, piece, vectors in zip(caches, pieces, seen, strict=True):
-                vectors.append(module(piece, cache))
-        return torch.cat([torch.cat(vectors, dim=1) for vectors in seen])
-    if look == "memory":  # of a long text's caches, and of a short one's
-        found = []
-        for capacity in (length, module.config.sliding_window, module.config.sliding_window - 1):
-            cache = module.new_cache(batch, capacity)
-            found += [max(0, n) for n in too_many(cache, batch, capacity)]
-            if capacity == length:
-                run(ids, cache)
-                found += [max(0, n) for n in too_many(cache, batch, capacity)]
-        return torch.tensor(found)
-    rows: list[int] = []
-    hooks = [
-        layer.mlp.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[1])) for layer in module.layers
-    ]
-    cache, counts = module.new_cache(batch, length), []
+    a_token = 2 * batch * config.num_key_value_heads * config.head_dim * model.embed_tokens.weight.element_size()
+    needed = [capacity if kind == "full_attention" else min(config.sliding_window, capacity) for kind in kinds]
+    held = [-(-sum(memory_behind(layer).values()) // a_token) for layer in cache]
+    return [max(0, tokens - need) for tokens, need in zip(held, needed, strict=True)]
+
+
+def memory_of_caches(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    """What is too much in a long text's caches, before and after it was read, and in those of two short texts."""
+    found, (batch, length), window = [], ids.shape, model.config.sliding_window
+    for capacity in (length, window, window - 1):
+        cache = model.new_cache(batch, capacity)
+        found += tokens_too_many(model, cache, batch, capacity)
+        if capacity == length:
+            in_chunks(model, ids, cache, chunks)
+            found += tokens_too_many(model, cache, batch, capacity)
+    return torch.tensor(found)
+
+
+def rows_of_chunks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    """How many rows the layers compute for each chunk."""
+    cache, mlps, counts = model.new_cache(*ids.shape), [layer.mlp for layer in model.layers], []
     for piece in ids.split(chunks, dim=1):
-        rows.clear()
-        module(piece, cache)
-        counts.append(sum(rows))
-    for hook in hooks:
-        hook.remove()
+        counts.append(rows_through(mlps, lambda piece=piece: model(piece, cache)))
     return torch.tensor(counts)
 
 
-def call_model(module: Any, ids: Tensor, chunks: Any = None, look: str = "vectors") -> Any:
+def call_model(module: Any, ids: Tensor, *_: Any) -> Any:
     """transformers' model on the whole text at once, without a cache."""
-    layers = module.config.num_hidden_layers
-    if look == "rows":
-        return torch.tensor(chunks) * layers
-    if look == "memory":
-        return torch.zeros(4 * layers, dtype=torch.int64)
     return module(input_ids=ids, use_cache=False).last_hidden_state
 
 
-def model_case(
-    name: str, config: dict[str, Any], batch: int, chunks: list[int], look: str = "vectors", **more: Any
-) -> Case:
+def layers_of(module: Any) -> int:
+    return module.config.num_hidden_layers
+
+
+MEMORY = {
+    "drive": memory_of_caches,
+    "right": lambda module, *_: torch.zeros(4 * layers_of(module), dtype=torch.int64),
+}
+ROWS = {"drive": rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
+
+
+def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int], **more: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return draw.tokens(config["vocab_size"], batch, sum(chunks)), chunks, look
+        return draw.tokens(config["vocab_size"], batch, sum(chunks)), chunks
 
     return Case(name, draw_args, {"config": config}, **more)
 
@@ -441,7 +358,7 @@ MODEL = Exercise(
     solution="CachedModel",
     reference=lambda config: Gemma3TextModel(reference_config(config)),
     call=call_model,
-    drive=read_in_chunks,
+    drive=vectors,
     uses=["sliding_window.mask", "sliding_window.rolling_cache", "sliding_window.attention"],
     differentiable=False,
     points=8,
@@ -450,22 +367,26 @@ MODEL = Exercise(
     renamed=learners_name,
     cases=[
         Case("without a cache", lambda draw: [draw.tokens(47, 2, draw.size("T", 11, 9))], {"config": SMALL}),
-        model_case("two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], "two texts"),
+        model_case(
+            "two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], drive=vectors_of_texts_in_turns
+        ),
         model_case("a prompt of 7, then one by one", SMALL, 2, [7, 1, 1, 1]),
         model_case("7 layers, chunks of 2, 4, 3 and 1", SEVEN_LAYERS, 2, [2, 4, 3, 1]),
         model_case("a full layer first, one by one from the start", FULL_FIRST, 2, [1] * 9),
-        model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], "more room"),
+        model_case(
+            "only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], drive=vectors_with_more_room
+        ),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
-        model_case("another text after a reset", SMALL, 2, [6, 1, 2], "after a reset"),
+        model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=vectors_after_reset),
         model_case(
             "for how many tokens too many each layer holds memory, in bfloat16",
             SMALL,
             2,
             [9, 1, 4],
-            "memory",
             dtype=torch.bfloat16,
+            **MEMORY,
         ),
-        model_case("how many rows the layers compute for each chunk", SMALL, 2, [6, 1, 2], "rows"),
+        model_case("how many rows the layers compute for each chunk", SMALL, 2, [6, 1, 2], **ROWS),
     ],
 )
 
@@ -473,96 +394,40 @@ MODEL = Exercise(
 # Generation
 
 
-def watch_generation(
-    generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str
-) -> list[int]:
-    """The tokens written with a toy model that has a cache; or what else `look` asks for.
-
-    "pieces": the sizes of the pieces that it was given; "room": for how many texts and tokens it made caches;
-    "after": how often it was called after the end token had come out.
-    """
-
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.toy, self.config, self.given, self.rooms = toy, toy.config, [], []
-            self.ended, self.after = False, 0
-
-        def new_cache(self, batch: int, capacity: int) -> Any:
-            class Text:
-                def __init__(self) -> None:
-                    self.reset()
-
-                def reset(self) -> None:
-                    self.ids = ids[:, :0]
-
-                @property
-                def length(self) -> int:
-                    return self.ids.shape[1]
-
-            self.rooms += [batch, capacity]
-            return [Text()]
-
-        def forward(self, new: Tensor, cache: Any = None) -> Tensor:
-            self.given.append(new.shape[1])
-            if self.ended:
-                self.after += 1
-            if cache is None:
-                logits = self.toy(new)
-            else:
-                cache[0].ids = torch.cat([cache[0].ids, new], dim=1)
-                logits = self.toy(cache[0].ids)[:, -new.shape[1] :]
-            reads_prompt = cache is not None and cache[0].length < ids.shape[1]
-            self.ended = self.ended or (not reads_prompt and int(logits[0, -1].argmax()) == end)
-            return logits
-
-    model = Watched().eval()
-    written = [int(token) for token in generate(model, ids, new_tokens, end, chunk)]
-    return {"tokens": written, "pieces": model.given, "room": model.rooms, "after": [model.after]}[look]
+def right_written(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> Any:
+    return reference_generate(toy, ids, new_tokens, end)
 
 
-def right_generation(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int, look: str) -> Any:
-    """transformers' generate on the toy model, without a cache; a prompt in pieces, then single tokens."""
-    written = reference_generate(toy, ids, new_tokens, end)
-    length = ids.shape[1]
-    pieces = [*[chunk] * (length // chunk), *([length % chunk] if length % chunk else [])]
-    if look == "room":
-        return [1, length + new_tokens - 1]
-    if look == "after":
-        return [0]
-    return written if look == "tokens" else pieces + [1] * (len(written) - 1)
+PIECES = {"drive": pieces_read, "right": right_pieces}
+ROOM = {"drive": rooms_asked, "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1]}
+AFTER = {"drive": calls_after_end, "right": lambda *_: [0]}
 
 
-def generation_case(name: str, prompt: int, new_tokens: int, chunk: int, look: str, stops: bool = False) -> Case:
+def generation_case(name: str, prompt: int, new_tokens: int, chunk: int, stops: bool = False, **more: Any) -> Case:
     """stops: whether an end token comes, and not as the first, second or last."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        while True:
-            toy = random_toy_lm(61, 256, draw.generator)
-            ids = draw.tokens(61, 1, prompt)
-            written = reference_generate(toy, ids, new_tokens).tolist()
-            end = written[new_tokens // 2]
-            if written.index(end) == new_tokens // 2 and len(set(written)) > new_tokens // 2:  # else too repetitive
-                return toy, ids, new_tokens, end if stops else None, chunk, look
+        toy, ids, end = toy_that_ends(draw, 256, prompt, new_tokens)
+        return toy, ids, new_tokens, end if stops else None, chunk
 
-    return Case(name, draw_args)
+    return Case(name, draw_args, **more)
 
 
 GENERATE = Exercise(
     name="sliding_window.generate",
     solution="generate_rolling",
-    reference=right_generation,
-    drive=watch_generation,
+    reference=right_written,
+    drive=watched_generation,
     function=True,
     points=4,
     cases=[
-        generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4, "tokens"),
-        generation_case("stops at the end token", 6, 9, 4, "tokens", stops=True),
-        generation_case("the pieces that the model is given", 11, 5, 4, "pieces"),
-        generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, "pieces"),
-        generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, "pieces"),
-        generation_case("for how many texts and tokens a cache is made", 7, 6, 3, "room"),
-        generation_case("how often the model is called after the end token", 8, 6, 4, "after", stops=True),
+        generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4),
+        generation_case("stops at the end token", 6, 9, 4, stops=True),
+        generation_case("the pieces that the model is given", 11, 5, 4, **PIECES),
+        generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, **PIECES),
+        generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, **PIECES),
+        generation_case("for how many texts and tokens a cache is made", 7, 6, 3, **ROOM),
+        generation_case("how often the model is called after the end token", 8, 6, 4, stops=True, **AFTER),
     ],
 )
 

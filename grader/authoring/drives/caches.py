@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grader.authoring.drives.use import memory_behind
+
 
 class KeysAndValues:
     """Keys and values of all tokens so far, each [B, H, T, head_dim].
@@ -31,20 +33,30 @@ class KeysAndValues:
         self.length = 0
 
 
-class Rows:
-    """One row a token, [B, T, width], with the interface of a latent cache: `append` and `length`."""
+class LaidOut:
+    """A cache that gives back at most `kept` old tokens (None: all) and the new ones.
 
-    def __init__(self) -> None:
-        self.kept = torch.zeros(0)
-        self.length = 0
+    What lies in its memory is laid out as in the caches that the lesson has: in `places`, with room or as a ring.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"this check's cache has `append` and `length`, and no `{name}`")
+    def __init__(self, kept: Any, places: int) -> None:
+        self.kept, self.places = kept, places
+        self.keys = self.values = self.given = torch.zeros(0)
+        self.length = self.coming = self.stored = 0
 
-    def append(self, new: Tensor) -> Tensor:
-        self.kept = torch.cat([self.kept, new], dim=1) if self.length else new
-        self.length = self.kept.shape[1]
-        return self.kept
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        old = self.length if self.kept is None else min(self.length, self.kept)
+        self.stored += k.numel() + v.numel()
+        both = torch.stack([k, v])
+        if self.length:
+            both = torch.cat([self.given[:, :, :, self.given.shape[3] - old :], both], dim=3)
+        self.given = both.clone()
+        self.length += self.coming
+        laid = both.new_zeros(*both.shape[:3], self.places, both.shape[4])
+        for p in range(max(0, self.length - min(self.places, both.shape[3])), self.length):
+            laid[:, :, :, p % self.places] = both[:, :, :, p - self.length]
+        self.keys, self.values = laid
+        return both[0], both[1]
 
 
 # A cache of keys and values that is filled in chunks. Its class takes batch, heads, capacity, head_dim and dtype.
@@ -141,3 +153,27 @@ def copies(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> list[int]
     """For keys and values of every append but the first, whether they lie elsewhere in memory than the first's."""
     first, *others = fill(made, kv, capacity, chunks).given
     return [int(tensor.data_ptr() != first[i].data_ptr()) for pair in others for i, tensor in enumerate(pair)]
+
+
+# A ring, which keeps the last `window` tokens. Its class takes the window in place of the capacity.
+
+
+def append_and_copy(cache: Any, k: Tensor, v: Tensor, capacity: int) -> tuple[Any, int]:
+    keys, values = cache.append(k, v)
+    return (keys.clone(), values.clone()), 0
+
+
+def ring_contents(made: Any, kv: Tensor, window: int, chunks: list[int]) -> Tensor:
+    """What every append since the last reset gave back, one behind the other."""
+    return torch.cat(fill(made, kv, window, chunks, append_and_copy).contents, dim=2)
+
+
+def tokens_held(made: Any, kv: Tensor, window: int, chunks: list[int]) -> list[int]:
+    """For how many tokens more than the window the cache holds memory, after every append."""
+    a_token = 2 * kv.shape[1] * kv.shape[2] * kv.shape[4] * kv.element_size()
+    enough = window * a_token + 64 * window + 1024  # a few numbers more are no token
+
+    def too_many(cache: Any) -> int:
+        return max(0, -(-(sum(memory_behind(cache).values()) - enough) // a_token))
+
+    return fill(made, kv, window, chunks, measure=too_many).measured

@@ -94,3 +94,48 @@ def rows_without_room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end
 def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
     """For how many tokens caches were made in all."""
     return sum(capacity for _, capacity in model_after_generation(generate, toy, ids, new_tokens, end).rooms)
+
+
+# With a prompt that is read in chunks
+
+
+class Watched(CachedToy):
+    """Takes caches of every size, and counts how often it is called after the end token has come out."""
+
+    def __init__(self, toy: Any, prompt: Tensor, end: Any) -> None:
+        super().__init__(toy, prompt)
+        self.end, self.ended, self.after = end, False, 0
+
+    def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
+        self.after += self.ended
+        logits = super().forward(ids, cache)
+        reads_prompt = cache is not None and cache[0].length < self.prompt.shape[1]
+        self.ended = self.ended or (not reads_prompt and int(logits[0, -1].argmax()) == self.end)
+        return logits
+
+
+def watched_model(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> Watched:
+    """The model with which `generate` wrote its tokens."""
+    model = Watched(toy, ids, end).eval()
+    tokens_written(generate(model, ids, new_tokens, end, chunk))
+    return model
+
+
+def watched_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(Watched(toy, ids, end).eval(), ids, new_tokens, end, chunk))
+
+
+def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """The sizes of the pieces that the model was given."""
+    return watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
+
+
+def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """For how many texts and tokens caches were made."""
+    return [number for room in watched_model(generate, toy, ids, new_tokens, end, chunk).rooms for number in room]
+
+
+def calls_after_end(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """How often the model was called after the end token had come out."""
+    return [watched_model(generate, toy, ids, new_tokens, end, chunk).after]

@@ -53,6 +53,20 @@ def memory_behind(thing: Any) -> dict[int, int]:
     return {address: size for part in parts for address, size in memory_behind(part).items()}
 
 
+class MultiplyAdds(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiply-adds of matrix products."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            self.total += result.numel() * args[0].shape[-1]
+        elif func in (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default):
+            self.total += result.numel() * args[1].shape[-1]
+        return result
+
+
 def tensor_given(given: Any, who: str) -> Tensor:
     """What a method gave back, once it is sure that it is a tensor."""
     if not isinstance(given, Tensor):
