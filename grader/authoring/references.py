@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from grader.authoring.drives.caches import Filled
 from grader.authoring.drives.rows import FilledRows
+from grader.config import Config
 from grader.exercise import Draw
 from grader.toy import ToyLM, random_toy_lm
 from grader.toy_reference import reference_generate
@@ -27,7 +28,7 @@ def toy_that_ends(draw: Draw, n_positions: int, prompt: int, new_tokens: int) ->
             return toy, ids, written[middle]
 
 
-def right_rows(toy: ToyLM, ids: Tensor, new_tokens: int, end: int | None) -> int:
+def right_rows_read(toy: ToyLM, ids: Tensor, new_tokens: int, end: int | None) -> int:
     """How many ids a model with a cache is given: each token is read once, and the last need not be."""
     return ids.shape[1] + len(reference_generate(toy, ids, new_tokens, end)) - 1
 
@@ -92,3 +93,14 @@ def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
             filled.contents.append(kept)
         filled.codes += [int(refused), kept.shape[1]]
     return filled
+
+
+def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append gives back, and what the last part does in a second cache."""
+    return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
+
+
+def right_room_of_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
+    """How many numbers and how many bytes a cache of latents and keys keeps."""
+    numbers = batch * capacity * (config.kv_lora_rank + config.qk_rope_head_dim)
+    return [numbers, numbers * parts[0].element_size()]

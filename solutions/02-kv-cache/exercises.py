@@ -26,7 +26,7 @@ from grader.authoring.drives.caches import (
 from grader.authoring.drives.generation import generated, room_asked, rows_read, rows_without_room
 from grader.authoring.drives.use import after_another_text, in_chunks, in_turns, rows_through, tensor_given
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_contents, right_fill, right_last, right_rows, toy_that_ends
+from grader.authoring.references import right_contents, right_fill, right_last, right_rows_read, toy_that_ends
 from grader.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.toy_reference import reference_generate
@@ -345,7 +345,7 @@ MODEL = Exercise(
 # Generation
 
 
-ROWS_READ = {"drive": rows_read, "right": right_rows}
+ROWS_READ = {"drive": rows_read, "right": right_rows_read}
 WITHOUT_ROOM = {"drive": rows_without_room, "right": lambda *_: 0}
 ROOM = {"drive": room_asked, "right": lambda toy, ids, new_tokens, end: ids.shape[1] + new_tokens - 1}
 

@@ -1,6 +1,7 @@
 """What the exercises of 05-mla are checked against: transformers' DeepSeek-V3, eager attention, dense MLPs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,24 +16,17 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 )
 
 from grader.config import Config
-from grader.authoring.drives.generation import CachedToy, tokens_written
-from grader.authoring.drives.rows import (
-    Rows,
-    contents_of_two,
-    room_of_rows,
-    row_lengths,
-    row_refusals,
-    rows_after_refusals,
-)
-from grader.authoring.drives.use import MultiplyAdds, in_chunks
+from grader.authoring.drives import generation, rows
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_fill_of_rows
+from grader.authoring.references import right_fill_of_rows, right_room_of_rows, right_rows
 from grader.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.toy import random_toy_lm
 from grader.toy_reference import reference_generate
 
 TRACE = "mla.model"
+
+WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 # No two sizes are equal, so that none can stand in for another; rms_norm_eps is large, for the latents ignore it.
 SMALL: dict[str, Any] = {
@@ -79,15 +73,11 @@ PLAIN: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "rope_parameters
     "rope_theta": 500.0,
     "rope_scaling": None,
 }
-V3_SCALING: dict[str, Any] = {
-    "type": "yarn",
-    "factor": 40,
-    "original_max_position_embeddings": 4096,
-    "beta_fast": 32,
-    "beta_slow": 1,
-    "mscale": 1.0,
-    "mscale_all_dim": 1.0,
-}
+V3 = Config.read(Path(__file__).parent / "configs" / "deepseek-v3.json")
+
+
+def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: config[name] for name in names}
 
 
 def reference_config(config: Mapping[str, Any]) -> DeepseekV3Config:
@@ -108,14 +98,9 @@ def build_attention(config: Config) -> nn.Module:
 
 def build_compressor(config: Config) -> nn.Module:
     """The two parts of transformers' attention that make what is kept."""
-    attention = DeepseekV3Attention(reference_config(config), layer_idx=0)
-    made = nn.Module()
+    attention, made = build_attention(config), nn.Module()
     made.kv_a_proj_with_mqa, made.kv_a_layernorm = attention.kv_a_proj_with_mqa, attention.kv_a_layernorm
     return made
-
-
-def build_model(config: Config) -> nn.Module:
-    return DeepseekV3Model(reference_config(config)).eval()
 
 
 def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -139,13 +124,11 @@ def call_attention(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
     """The whole text at once, whatever the pieces in which the solution gets it."""
     mask = create_causal_mask(config=module.config, inputs_embeds=x, attention_mask=None, cache=None)
     cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
-    output: Tensor = module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask)[0]
-    return output
+    return module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask)[0]
 
 
 def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
-    output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
-    return output
+    return module(input_ids=ids, use_cache=False).last_hidden_state
 
 
 def use_compress(module: Any, x: Tensor) -> Tensor:
@@ -162,45 +145,10 @@ def use_compress(module: Any, x: Tensor) -> Tensor:
     return torch.cat(list(given), dim=-1)
 
 
-def use_attention(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Tensor:
-    """The text in pieces that end at the cuts, through a cache; without cuts all at once and without one."""
-    if not cuts:
-        return module(x, table)
-    rows, parts = Rows(), []
-    for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
-        parts.append(module(x[:, start:end], table[:, start:end], rows))
-        if rows.length != end:
-            raise ValueError(f"after {end} tokens there are {rows.length} rows in the cache; each belongs there once")
-    return torch.cat(parts, dim=1)
-
-
-def use_attention_and_count(module: Any, x: Tensor, table: Tensor, cuts: list[int], most: int) -> Tensor:
-    """As `use_attention`; behind it whether the last piece took at most so many multiply-adds."""
-    rows, count = Rows(), MultiplyAdds()
-    parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
-    with count:
-        parts.append(module(x[:, cuts[-1] :], table[:, cuts[-1] :], rows))
-    if rows.length != x.shape[1]:
-        wanted = "each belongs there once"
-        raise ValueError(f"after {x.shape[1]} tokens there are {rows.length} rows in the cache; {wanted}")
-    output = torch.cat(parts, dim=1)
-    return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))])
-
-
 def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
     """As `call_attention`, with a 1 behind it: the work stays below the limit."""
     output = call_attention(module, x, table)
     return torch.cat([output.flatten(), output.new_ones(1)])
-
-
-def use_model(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -> Tensor:
-    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once."""
-    caches = [Rows() for _ in range(layers)]
-    return in_chunks(module, ids, caches, sizes_between(cuts, ids.shape[1])) if cuts else module(ids)
-
-
-def sizes_between(cuts: list[int], length: int) -> list[int]:
-    return [end - start for start, end in zip([0, *cuts], [*cuts, length], strict=True)]
 
 
 class AnotherAttention(nn.Module):
@@ -219,42 +167,13 @@ def layers_of_another_class(module: Any, ids: Tensor, config: Any) -> Tensor:
     return torch.tensor(sum(isinstance(part, AnotherAttention) for part in model.modules()))
 
 
-class Reader(CachedToy):
-    """A toy model with this lesson's way to ask for caches."""
-
-    def caches(self, batch: int, capacity: int) -> list[Any]:
-        if batch != len(self.prompt):
-            raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(self.prompt)}")
-        return self.new_cache(batch, capacity)
-
-
-def written(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
-
-
-def pieces(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    """How many tokens the model reads at first, and how many at most later."""
-    reader = Reader(toy, ids).eval()
-    tokens_written(generate(reader, ids, new_tokens, ends))
-    return [reader.pieces[0], max(reader.pieces[1:], default=0)]
-
-
-def room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    """How many tokens find no room, and for how many there is room that nobody needs. The last may be read."""
-    reader = Reader(toy, ids).eval()
-    tokens_written(generate(reader, ids, new_tokens, ends))
-    asked = sum(capacity for _, capacity in reader.rooms)
-    return [reader.without_room, max(0, asked - ids.shape[1] - new_tokens)]
-
-
 def learners_name(name: str) -> str | None:
     """The course has neither a module for the activation nor one for the rotations."""
     return None if "act_fn" in name or "rotary_emb" in name else name
 
 
 def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    fields = ("hidden_size", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-    return {field: build["config"][field] for field in fields}
+    return fields_of(build["config"], "hidden_size", "kv_lora_rank", *WIDTHS)
 
 
 def hidden(config: dict[str, Any], batch: int, usual: int, *others: int, scale: float = 1.0) -> Any:
@@ -266,24 +185,18 @@ def hidden(config: dict[str, Any], batch: int, usual: int, *others: int, scale: 
     return draw_args
 
 
-def hidden_and_table(
-    config: dict[str, Any],
-    batch: int,
-    length: int,
-    start: int,
-    cuts: Sequence[int] = (),
-    scale: float = 1.0,
-    most: Callable[[dict[str, Any], int], int] | None = None,
-) -> Any:
-    """Draws x [batch, length, D], the rotations of positions from `start` on, and where to cut."""
+def attention_case(
+    name: str, config: dict[str, Any], batch: int, length: int, start: int, cuts: Sequence[int] = (), **more: Any
+) -> Case:
+    """A case of attention: x [batch, length, D], the rotations of positions from `start` on, and where to cut."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         first = draw.size("start", start, start + 2, start + 9)
         table = rope_table(torch.arange(first, first + length), config)
-        x = draw.normal(batch, length, config["hidden_size"], scale=scale)
-        return [x, table, list(cuts), *([most(config, length)] if most else [])]
+        return [draw.normal(batch, length, config["hidden_size"], scale=scale), table, list(cuts), *limit]
 
-    return draw_args
+    scale, limit = more.pop("scale", 1.0), more.pop("limit", [])
+    return Case(name, draw_args, {"config": config}, **more)
 
 
 def absorbed_work(config: dict[str, Any], rows: int) -> int:
@@ -292,7 +205,7 @@ def absorbed_work(config: dict[str, Any], rows: int) -> int:
     Half of what rebuilding the keys and values of 40 rows takes.
     """
     D, H, r = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
-    n, p, v, q = (config[f"{f}"] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank"))
+    n, p, v, q = (config[field] for field in (*WIDTHS, "q_lora_rank"))
     queries = D * q + q * H * (n + p) if q else D * H * (n + p)
     return 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
 
@@ -302,33 +215,24 @@ def cache_case(
     config: dict[str, Any],
     batch: int,
     capacity: int,
-    part_lengths: Sequence[int],
-    dtype: torch.dtype = torch.float32,
+    tokens: list[int],
+    dtype: Any = torch.float32,
     **more: Any,
 ) -> Case:
     """A case of the cache: parts [batch, T, latent + key] for it."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         width = config["kv_lora_rank"] + config["qk_rope_head_dim"]
-        parts = [draw.normal(batch, n, width).to(dtype) for n in part_lengths]
+        parts = [draw.normal(batch, n, width).to(dtype) for n in tokens]
         return [Config(config), batch, capacity, parts]
 
     return Case(name, draw_args, **more)
 
 
-def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
-
-
-def right_room(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
-    numbers = batch * capacity * (config.kv_lora_rank + config.qk_rope_head_dim)
-    return [numbers, numbers * parts[0].element_size()]
-
-
-LENGTHS = {"drive": row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
-ROOM = {"drive": room_of_rows, "right": right_room}
-REFUSALS = {"drive": row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
-AFTER_REFUSALS = {"drive": rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
+LENGTHS = {"drive": rows.row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
+ROOM = {"drive": rows.room_of_rows, "right": right_room_of_rows}
+REFUSALS = {"drive": rows.row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
+AFTER_REFUSALS = {"drive": rows.rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
 
 
 def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
@@ -371,8 +275,7 @@ def rope_args(batch: int, heads: int, positions: Sequence[int], config: dict[str
     """Draws x [batch, heads, T, rope] and the rotations of the positions."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        shift = draw.size("shift", 0, 1, 13)
-        table = rope_table(torch.tensor(positions) + shift, config)
+        table = rope_table(torch.tensor(positions) + draw.size("shift", 0, 1, 13), config)
         return draw.normal(batch, heads, len(positions), config["qk_rope_head_dim"]), table
 
     return draw_args
@@ -410,13 +313,8 @@ SCALE = Exercise(
         scale_case("as transformers 5 writes it"),
         scale_case(
             "DeepSeek-V3, as the hub has it",
-            qk_nope_head_dim=128,
-            qk_rope_head_dim=64,
-            v_head_dim=128,
-            max_position_embeddings=163840,
             rope_parameters=None,
-            rope_theta=10000.0,
-            rope_scaling=V3_SCALING,
+            **fields_of(V3, *WIDTHS, "max_position_embeddings", "rope_theta", "rope_scaling"),
         ),
         scale_case(
             "mscale and mscale_all_dim are not equal",
@@ -441,7 +339,7 @@ CACHE = Exercise(
     solution="LatentCache",
     reference=right_rows,
     function=True,
-    drive=contents_of_two,
+    drive=rows.contents_of_two,
     points=5,
     cases=[
         cache_case("5 tokens at once", SMALL, 1, 5, [5]),
@@ -470,17 +368,9 @@ def bytes_case(name: str, config: dict[str, Any], tokens: int, *others: int) -> 
     return Case(name, lambda draw: [Config(config), draw.size("tokens", tokens, tokens + 1, 3 * tokens), *others])
 
 
-DEEPSEEK_V3: dict[str, Any] = {
-    "hidden_size": 7168,
-    "num_hidden_layers": 61,
-    "num_attention_heads": 128,
-    "num_key_value_heads": 128,
-    "q_lora_rank": 1536,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-}
+LATENT = ("q_lora_rank", "kv_lora_rank", *WIDTHS)
+DEEPSEEK_V3 = fields_of(V3, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", *LATENT)
+GROUPED = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
 BYTES = Exercise(
     name="mla.bytes",
     solution="cache_bytes",
@@ -491,20 +381,11 @@ BYTES = Exercise(
         bytes_case("DeepSeek-V3, one token", DEEPSEEK_V3, 1),
         bytes_case("a latent, and a head_dim that transformers wrote", SMALL | {"head_dim": 8}, 100, 3, 4),
         bytes_case(
-            "grouped queries, head_dim its own number",
-            {
-                "hidden_size": 96,
-                "num_hidden_layers": 5,
-                "num_attention_heads": 6,
-                "num_key_value_heads": 2,
-                "head_dim": 20,
-            },
-            40,
-            2,
+            "grouped queries, head_dim its own number", GROUPED | {"num_hidden_layers": 5, "head_dim": 20}, 40, 2
         ),
         bytes_case(
             "grouped queries without head_dim, in float32",
-            {"hidden_size": 96, "num_hidden_layers": 7, "num_attention_heads": 6, "num_key_value_heads": 3},
+            GROUPED | {"num_hidden_layers": 7, "num_key_value_heads": 3},
             33,
             1,
             4,
@@ -512,62 +393,57 @@ BYTES = Exercise(
     ],
 )
 
-SPLITS: list[Case] = [
-    Case("7 tokens", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
-    Case("q_lora_rank is None, no YaRN", hidden_and_table(PLAIN, 3, 8, start=3), {"config": PLAIN}),
-    Case("tiny inputs", hidden_and_table(SMALL, 2, 5, start=4, scale=1e-3), {"config": SMALL}),
-    Case("through a cache: 4 tokens, then 3", hidden_and_table(SMALL, 2, 7, start=0, cuts=[4]), {"config": SMALL}),
-    Case(
-        "through a cache: 5 tokens, then one by one",
-        hidden_and_table(PLAIN, 1, 8, start=11, cuts=[5, 6, 7]),
-        {"config": PLAIN},
-    ),
-    Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
+ATTENTION_CASES = [
+    attention_case("7 tokens", SMALL, 2, 7, start=5),
+    attention_case("q_lora_rank is None, no YaRN", PLAIN, 3, 8, start=3),
+    attention_case("tiny inputs", SMALL, 2, 5, start=4, scale=1e-3),
+    attention_case("through a cache: 4 tokens, then 3", SMALL, 2, 7, start=0, cuts=[4]),
+    attention_case("through a cache: 5 tokens, then one by one", PLAIN, 1, 8, start=11, cuts=[5, 6, 7]),
+    attention_case("bfloat16", SMALL, 2, 7, start=5, dtype=torch.bfloat16),
 ]
 ATTENTION = Exercise(
     name="mla.attention",
     solution="Attention",
     reference=build_attention,
     call=call_attention,
-    drive=use_attention,
+    drive=rows.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale"],
     points=8,
     axes="B T D",
     sizes=sizes,
-    cases=SPLITS,
+    cases=ATTENTION_CASES,
 )
 
+LITTLE_WORK = {
+    "limit": [absorbed_work(SMALL, 40)],
+    "drive": rows.attention_and_its_work,
+    "right": call_attention_with_work,
+}
 ABSORBED = Exercise(
     name="mla.absorbed",
     solution="AbsorbedAttention",
     reference=build_attention,
     call=call_attention,
-    drive=use_attention,
+    drive=rows.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale", "mla.attention"],
     points=8,
     axes="B T D",
     sizes=sizes,
     cases=[
-        Case("7 tokens", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
-        Case("q_lora_rank is None, no YaRN", hidden_and_table(PLAIN, 3, 8, start=3), {"config": PLAIN}),
-        Case("through a cache: 4, then 3", hidden_and_table(SMALL, 2, 7, 0, [4]), {"config": SMALL}),
-        Case(
-            "one token after 39, with little work",
-            hidden_and_table(SMALL, 1, 40, start=2, cuts=[39], most=absorbed_work),
-            {"config": SMALL},
-            drive=use_attention_and_count,
-            right=call_attention_with_work,
-        ),
-        Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
+        attention_case("7 tokens", SMALL, 2, 7, start=5),
+        attention_case("q_lora_rank is None, no YaRN", PLAIN, 3, 8, start=3),
+        attention_case("through a cache: 4, then 3", SMALL, 2, 7, start=0, cuts=[4]),
+        attention_case("one token after 39, with little work", SMALL, 1, 40, start=2, cuts=[39], **LITTLE_WORK),
+        attention_case("bfloat16", SMALL, 2, 7, start=5, dtype=torch.bfloat16),
     ],
 )
 
 MODEL = Exercise(
     name="mla.model",
     solution="Model",
-    reference=build_model,
+    reference=lambda config: DeepseekV3Model(reference_config(config)).eval(),
     call=call_model,
-    drive=use_model,
+    drive=rows.model_in_pieces,
     points=5,
     axes="B T D",
     sizes=sizes,
@@ -597,7 +473,7 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
-    drive=written,
+    drive=generation.generated_with_caches,
     points=4,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
@@ -607,13 +483,13 @@ GENERATE = Exercise(
         Case(
             "how many tokens the model reads at first, and how many at most later",
             generation_args(prompt=5, new_tokens=7),
-            drive=pieces,
+            drive=generation.first_and_largest_piece,
             right=lambda toy, ids, *_: [ids.shape[1], 1],
         ),
         Case(
             "how many tokens find no room in the caches, and how much of it nobody needs",
             generation_args(prompt=6, new_tokens=7),
-            drive=room,
+            drive=generation.room_short_and_spare,
             right=lambda *_: [0, 0],
         ),
     ],

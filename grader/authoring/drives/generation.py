@@ -139,3 +139,35 @@ def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any,
 def calls_after_end(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """How often the model was called after the end token had come out."""
     return [watched_model(generate, toy, ids, new_tokens, end, chunk).after]
+
+
+# With a model whose method is called `caches`
+
+
+class Reader(CachedToy):
+    """A toy model whose caches come from `caches`."""
+
+    def caches(self, batch: int, capacity: int) -> list[Any]:
+        if batch != len(self.prompt):
+            raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(self.prompt)}")
+        return self.new_cache(batch, capacity)
+
+
+def generated_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
+
+
+def first_and_largest_piece(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens the model reads at first, and how many at most later."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    return [reader.pieces[0], max(reader.pieces[1:], default=0)]
+
+
+def room_short_and_spare(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens find no room, and for how many there is room that nobody needs. The last may be read."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    asked = sum(capacity for _, capacity in reader.rooms)
+    return [reader.without_room, max(0, asked - ids.shape[1] - new_tokens)]

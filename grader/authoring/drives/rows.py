@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.authoring.drives.use import tensor_given
+from grader.authoring.drives.use import MultiplyAdds, in_chunks, tensor_given
 
 
 class Rows:
@@ -112,3 +112,41 @@ def room_of_rows(made: Any, config: Any, batch: int, capacity: int, parts: list[
     """How many numbers and how many bytes a new cache keeps."""
     kept = tensors_of(made(config, batch, capacity, parts[0].dtype))
     return [sum(tensor.numel() for tensor in kept), sum(tensor.nbytes for tensor in kept)]
+
+
+# Attention and models that read a text in pieces. Each is called with x, the rotations, and a cache if there is one.
+
+
+def attention_in_pieces(module: Any, x: Tensor, table: Tensor, cuts: list[int]) -> Any:
+    """The text in pieces that end at the cuts, through a cache; without cuts all at once and without one."""
+    if not cuts:
+        return module(x, table)
+    rows, parts = Rows(), []
+    for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
+        parts.append(module(x[:, start:end], table[:, start:end], rows))
+        if rows.length != end:
+            raise ValueError(f"after {end} tokens there are {rows.length} rows in the cache; each belongs there once")
+    return torch.cat(parts, dim=1)
+
+
+def attention_and_its_work(module: Any, x: Tensor, table: Tensor, cuts: list[int], most: int) -> Tensor:
+    """As `attention_in_pieces`; behind it whether the last piece took at most so many multiply-adds."""
+    rows, count = Rows(), MultiplyAdds()  # type: ignore[no-untyped-call]
+    parts = [module(x[:, a:b], table[:, a:b], rows) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
+    with count:
+        parts.append(module(x[:, cuts[-1] :], table[:, cuts[-1] :], rows))
+    if rows.length != x.shape[1]:
+        wanted = "each belongs there once"
+        raise ValueError(f"after {x.shape[1]} tokens there are {rows.length} rows in the cache; {wanted}")
+    output = torch.cat(parts, dim=1)
+    return torch.cat([output.flatten(), output.new_full((1,), float(count.total <= most))])
+
+
+def model_in_pieces(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -> Any:
+    """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once."""
+    caches = [Rows() for _ in range(layers)]
+    return in_chunks(module, ids, caches, sizes_between(cuts, ids.shape[1])) if cuts else module(ids)
+
+
+def sizes_between(cuts: list[int], length: int) -> list[int]:
+    return [end - start for start, end in zip([0, *cuts], [*cuts, length], strict=True)]
