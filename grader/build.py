@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 from rich.console import Console
 
 from grader import headless
+from grader.authoring.allowed import leaked
 from grader.errors import GraderError, RecordingError
 from grader.exercise import Exercise
 from grader.lesson import RECORDING, Lesson, cell_from, read_twin, without_markers, write_twin
@@ -288,8 +289,11 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
         except Exception as error:  # nbgrader raises many kinds; what was wrong is in its log
             raise GraderError(f"nbgrader can't release {lesson.name}: {lines[-1] if lines else error}") from error
     release = stage / "course" / lesson.name
-    if leaked := [path.name for path in release.rglob("*.py")]:
-        raise GraderError(f"nbgrader_config.py must ignore *.py: it would release {leaked[0]} of {lesson.name}.")
+    if found := leaked(release, _files(release)):
+        raise GraderError(
+            f"nbgrader_config.py would release {found[0].relative_to(release)} of {lesson.name}. It must ignore what"
+            " grader.authoring.allowed.not_released says."
+        )
     return release
 
 

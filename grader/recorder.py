@@ -5,14 +5,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grader.authoring.drive_sources import source_of
 from grader.authoring.mistakes import files_read
-from grader.authoring.sources import source_of
 from grader.checking import report
 from grader.errors import RecordingError
 from grader.exercise import Case, Draw, Exercise, Mistake, same_name
@@ -37,6 +38,7 @@ from grader.tracing import Call, copied, first_tensor, record_calls
 
 MAX_BYTES = 2_000_000
 TRIES = 5
+REFERENCES = "grader.authoring.references"  # not imported here: it needs transformers
 
 
 def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercise: None) -> Path:
@@ -123,6 +125,13 @@ def made_from(lesson: Lesson) -> dict[str, str]:
     cells = [cell.source for cell in lesson.cells() if cell.kind in RUN_BY_EVERY_EXERCISE]
     files = {path.name: path for path in (lesson.exercises_file, *files_read(lesson.folder))}
     found = {name: _hash(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    exercises, _ = lesson.exercises()
+    if driven := [_drive_source(exercise) for exercise in exercises if exercise.drive]:
+        found["drives"] = _hash("\0".join(driven))
+    if REFERENCES in lesson.exercises_file.read_text(encoding="utf-8"):
+        spec = find_spec(REFERENCES)
+        assert spec and spec.origin
+        found["references.py"] = _hash(Path(spec.origin).read_text(encoding="utf-8"))
     return {"solutions": _hash("\0".join(cells)), **found}
 
 
@@ -158,7 +167,7 @@ def record_exercise(lesson: str, exercise: Exercise, secret: str = "") -> tuple[
         exercise.differentiable,
         exercise.parts,
         tuple(cases),
-        source_of([drive for case in exercise.cases if (drive := case.drive or exercise.drive)]),
+        _drive_source(exercise),
         tuple(exercise.uses),
     )
     answer = Answer(
@@ -204,6 +213,10 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> tuple[TaskCase
     # A part is fed its first input alone, and its first output is judged.
     part_calls = tuple(replace(call, others=(), further=()) for call in calls)
     return TaskCase(case.name, build, args, case.dtype, weights, _drive_name(exercise, case)), output, part_calls
+
+
+def _drive_source(exercise: Exercise) -> str:
+    return source_of([drive for case in exercise.cases if (drive := case.drive or exercise.drive)])
 
 
 def _drive_name(exercise: Exercise, case: Case) -> str:

@@ -220,7 +220,7 @@ class Recording:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         temporary = path.with_suffix(".tmp")
-        save_file(self._tensors, temporary, metadata={"recording": json.dumps(self.header)})
+        save_file(self._tensors, temporary, metadata={"recording": json.dumps(self.header, separators=(",", ":"))})
         temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
         temporary.replace(path)
 

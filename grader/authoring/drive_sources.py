@@ -1,21 +1,24 @@
 """The source that travels in a recording: drives, and the pieces that they are made of."""
 
 import ast
+import builtins
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from grader.authoring import drives
 from grader.errors import RecordingError
 
+GIVEN = {"torch", "nn", "Tensor", *dir(builtins)}  # what a drive finds where it runs
+
 
 def source_of(functions: Iterable[Callable[..., Any]]) -> str:
     """The source of drives, with that of the functions and classes that they name in front of it, each once.
 
-    What is named is looked for in the function's own file and in `grader.authoring.drives`. Raises RecordingError for
-    what has no name or no file of its own, such as a lambda.
+    What is named is looked for in the function's own file and below `grader.authoring.drives`. Raises RecordingError
+    for what has no name or no file of its own, such as a lambda, and for what names something else.
     """
     found: dict[Any, str] = {}
     for function in functions:
@@ -58,12 +61,38 @@ def _without_docstrings(source: str) -> str:
     return "\n".join(line for line in lines if line.strip())
 
 
-def _pieces(thing: Any, source: str) -> Iterator[Any]:
-    """The functions and classes that travel among those that a source names."""
+def _pieces(thing: Any, source: str) -> list[Any]:
+    """The functions and classes that a source names and that have to travel with it."""
     home = sys.modules[thing.__module__]
-    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)} - {thing.__name__}
-    for name in sorted(names):
-        value = getattr(home, name, None)
-        is_piece = inspect.isfunction(value) or inspect.isclass(value)
-        if is_piece and (value.__module__ == home.__name__ or value.__module__.startswith(f"{drives.__name__}.")):
-            yield value
+    tree = ast.parse(source)
+    of_types = {id(node) for annotation in _annotations(tree) for node in ast.walk(annotation)}
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in of_types]
+    pieces = []
+    for name in sorted({node.id for node in nodes} - {thing.__name__} - GIVEN):
+        value = vars(home).get(name)
+        is_plain = inspect.isfunction(value) or inspect.isclass(value)
+        if is_plain and (value.__module__ == home.__name__ or value.__module__.startswith(f"{drives.__name__}.")):
+            pieces.append(value)
+        elif name in vars(home) and name not in _own_names(nodes, tree):
+            raise RecordingError(
+                f"{thing.__name__} uses `{name}`, which does not travel in the recording. A drive may use torch, nn and"
+                " Tensor, and functions and classes of its own file and of grader.authoring.drives."
+            )
+    return pieces
+
+
+def _own_names(nodes: Iterable[ast.Name], tree: ast.AST) -> set[str]:
+    """The names that a source gives to values of its own."""
+    own = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+    return own | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+
+
+def _annotations(tree: ast.AST) -> list[ast.expr]:
+    """What a source says of types, which is not looked up where it runs."""
+    found: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            found.append(node.returns)
+        elif isinstance(node, ast.arg | ast.AnnAssign):
+            found.append(node.annotation)
+    return [annotation for annotation in found if annotation is not None]
