@@ -1,1 +1,1 @@
-"""For authors: record a lesson from the reference, build what is committed, and find what is stale."""
+"""What authors of lessons work with: known mistakes and their families, and drives."""

@@ -1,44 +1,30 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
-import copy
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from grader.authoring.drive_sources import drive_source
 from grader.authoring.made_from import made_from
-from grader.authoring.noise import (
-    SEEDS,
-    SEEDS_OF_MISTAKES,
-    distance_in_float64,
-    noise_of,
-    require_room,
-    rounded,
-    worth_keeping,
-)
-from grader.calls import Call, copied, first_tensor, record_calls
+from grader.authoring.noise import SEEDS_OF_MISTAKES, require_room, rounded, worth_keeping
+from grader.authoring.reference_run import draw_of, record_case, record_trace
 from grader.checks.judge import judge
 from grader.checks.observation import Observation
 from grader.checks.probe import probe
 from grader.checks.running import one_thread
-from grader.checks.values import canonical
 from grader.checks.wording import report
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
-from grader.lessons.exercise import Case, Draw, Exercise, Mistake
+from grader.lessons.exercise import Exercise, Mistake
 from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.builder import Builder
 from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
-from grader.recordings.tasks import Task, TaskCase, configured, part_of
-from grader.recordings.traces import Trace
-from grader.recordings.tracing import checkpoint_weights, renamed_calls
+from grader.recordings.tasks import Task
 from grader.report import to_text
 from grader.tolerance import Tolerance, agree, distance, tolerance_for
 
@@ -82,6 +68,7 @@ def record(
     solutions = lesson.namespace()
     for exercise in exercises:
         progress(exercise.name)
+        _require_own_names(exercise)
         task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret, measured)
         encoded[exercise.name] = builder.exercise(task, answer)
     traced = next((e for e in exercises if e.name == trace and not secret), None)
@@ -92,7 +79,7 @@ def record(
         "versions": versions(),
         "made_from": made_from(lesson),
         "exercises": encoded,
-        "trace": builder.trace(_trace_exercise(lesson.name, traced, measured=measured)) if traced else None,
+        "trace": builder.trace(record_trace(lesson.name, traced, measured=measured)) if traced else None,
     }
     return Recording(header, builder.tensors)
 
@@ -124,23 +111,6 @@ def _record_with_mistakes(
     return task, replace(answer, mistakes=mistakes)
 
 
-@dataclass(frozen=True)
-class _Recorded:
-    """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module."""
-
-    case: TaskCase
-    output: Tensor
-    calls: tuple[Call, ...]
-    again: Callable[[], Tensor]
-    in_float64: Callable[[], Tensor] | None = None
-
-    def noise(self) -> float:
-        """How far rounding alone moves the output (see noise.py)."""
-        with one_thread():
-            wide = distance_in_float64(self.in_float64, self.output) if self.in_float64 else 0.0
-            return max(noise_of(self.again, self.output), wide)
-
-
 def record_exercise(
     lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False
 ) -> tuple[Task, Answer]:
@@ -153,9 +123,12 @@ def record_exercise(
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
     recorded, tolerances, noise = [], [], []
     for case in exercise.cases:
-        run = _record_function if exercise.function else _record_module
-        one = run(exercise, case, _draw(lesson, exercise, case, secret))
         where = f"{exercise.name}, case {case.name!r}"
+        if case.drive and not exercise.drive:
+            raise RecordingError(
+                f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
+            )
+        one = record_case(exercise, case, draw_of(lesson, exercise, case, secret))
         if one.output.is_floating_point() and not one.output.isfinite().all():
             raise RecordingError(f"{where}: the reference gives values that are not finite.")
         recorded.append(one)
@@ -171,7 +144,7 @@ def record_exercise(
         exercise.differentiable,
         exercise.parts,
         tuple(cases),
-        textwrap.dedent(inspect.getsource(exercise.drive)) if exercise.drive else "",
+        drive_source(exercise),
         tuple(exercise.uses),
     )
     answer = Answer(
@@ -187,115 +160,19 @@ def record_exercise(
     return task, answer
 
 
-def _draw(lesson: str, exercise: Exercise, case: Case, secret: str = "") -> Draw:
-    """The random numbers of a case."""
-    words = (secret, lesson, exercise.name, case.name, *([case.draw] if case.draw else []))
-    return Draw(*words, varied=bool(secret))
-
-
-def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
-    args = list(case.args(draw))
-    first = next((i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point()), None)
-    if first is not None:
-        args[first] = args[first].to(case.dtype)
-    return tuple(args)
-
-
-def _record_function(exercise: Exercise, case: Case, draw: Draw) -> _Recorded:
-    build = case.built(draw)
-    args = _arguments(case, draw)
-
-    def run() -> Tensor:
-        return canonical(exercise.reference(*copy.deepcopy(args)))
-
-    return _Recorded(TaskCase(case.name, build, args, case.dtype, {}), run(), (), run)
-
-
-def _record_module(exercise: Exercise, case: Case, draw: Draw) -> _Recorded:
-    build = case.built(draw)
-    module = reference_module(exercise, case, draw)
-    args = _arguments(case, draw)
-    paths = [
-        path
-        for path, _ in module.named_modules()
-        if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
-    ]
-    output, calls = _run_reference(module, exercise, args, paths)
-    weights = checkpoint_weights(module, exercise.renamed)
-    # A part is fed its first input alone, and its first output is judged.
-    part_calls = tuple(replace(call, others=(), further=()) for call in calls)
-
-    def run(module: nn.Module = module, args: tuple[Any, ...] = args) -> Tensor:
-        return _run_reference(module, exercise, args, [])[0]
-
-    def in_float64() -> Tensor:
-        return run(copy.deepcopy(module).double(), tuple(_in_float64(arg) for arg in args))
-
-    return _Recorded(
-        TaskCase(case.name, build, args, case.dtype, weights),
-        output,
-        part_calls,
-        run,
-        in_float64 if output.dtype == torch.float32 else None,
-    )
-
-
-def _in_float64(arg: Any) -> Any:
-    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-
-
-def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
-    """The reference, with random weights in the case's dtype, in eval mode.
-
-    Parameters alone are cast: buffers such as RoPE's frequencies stay in float32, as they do when a checkpoint
-    is loaded in bfloat16.
-    """
-    module: nn.Module = exercise.reference(**configured(case.built(draw)))
-    exercise.weights(module, draw)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(case.dtype)
-    return module.eval()
-
-
-def _run_reference(
-    module: nn.Module, exercise: Exercise, args: tuple[Any, ...], paths: Sequence[str] | None
-) -> tuple[Tensor, tuple[Call, ...]]:
-    own_args = copy.deepcopy(args)
-    with torch.no_grad():
-        returned, calls = record_calls(module, lambda: exercise.call(module, *own_args), paths)
-    output = copied(first_tensor(returned))
-    if output is None:
-        raise RecordingError(f"{exercise.name}: the reference returned no tensor.")
-    return output, renamed_calls(calls, exercise.renamed)
-
-
-def _trace_exercise(lesson: str, exercise: Exercise, *, measured: bool = False) -> Trace:
-    """The trace of an exercise's first case. measured: as in `record_exercise`, for every module's output."""
-    case = exercise.cases[0]
-    draw = _draw(lesson, exercise, case)
-    module = reference_module(exercise, case, draw)
-    args = _arguments(case, draw)
-    output, calls = _run_reference(module, exercise, args, None)
-    if measured:
-        _require_room_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
-    return Trace(case.built(draw), checkpoint_weights(module, exercise.renamed), args, calls, output, case.dtype)
-
-
-def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
-    for seed in SEEDS:
-        with one_thread(), another_processor(seed):
-            others = again()
-        for call, other in zip(calls, others, strict=True):
-            if call.output is not None and other.output is not None:
-                noise = distance(other.output, call.output)
-                where = f"the trace of {exercise}, module `{call.path}`"
-                require_room(noise, tolerance_for(call.output.dtype), where)
-
-
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
     if exercise.solution not in namespace:
         raise RecordingError(f"{exercise.name}: no cell defines `{exercise.solution}`.")
     return namespace[exercise.solution]
+
+
+def _require_own_names(exercise: Exercise) -> None:
+    names = [mistake.name for mistake in exercise.mistakes]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise RecordingError(
+            f"{exercise.name} has more than one mistake named {repeated!r}. A report tells a mistake by its name: give"
+            " each a name of its own."
+        )
 
 
 def _require_right(task: Task, answer: Answer, solution: Any) -> None:
@@ -330,7 +207,8 @@ def _record_mistake(
         for i, (observation, output) in enumerate(zip(observations, outputs, strict=True)):
             got = observation.output
             noise[i] = max(noise[i], float("inf") if got is None else rounded(distance(got, output)))
-    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), worth_keeping(noise, tolerances))
+    kept = worth_keeping(noise, tolerances)
+    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), kept, tuple(mistake.shipped))
 
 
 def _mistake_output(exercise: Exercise, mistake: Mistake, observation: Observation) -> Tensor:

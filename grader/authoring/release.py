@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from grader.authoring.staging import root_of
+from grader.authoring.allowed import leaked
+from grader.authoring.staging import files_below, root_of
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
 from grader.lessons.notebooks import read_notebook, released_hash
@@ -52,8 +53,11 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
         except Exception as error:  # nbgrader raises many kinds; what was wrong is in its log
             raise GraderError(f"nbgrader can't release {lesson.name}: {lines[-1] if lines else error}") from error
     release = stage / "course" / lesson.name
-    if leaked := [path.name for path in release.rglob("*.py")]:
-        raise GraderError(f"nbgrader_config.py must ignore *.py: it would release {leaked[0]} of {lesson.name}.")
+    if found := leaked(release, files_below(release)):
+        raise GraderError(
+            f"nbgrader_config.py would release {found[0].relative_to(release)} of {lesson.name}. It must ignore what"
+            " grader.authoring.allowed.not_released says."
+        )
     return release
 
 

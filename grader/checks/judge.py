@@ -176,7 +176,8 @@ def _find(
         return in_parts
     for mistake, known in mistakes:
         if agree(got, known.output, known.tolerance) and not agree(known.output, want, tolerance):
-            return Finding(f"This is what comes out when {mistake.name}.", mistake.hint, mistake=mistake.name)
+            what = f"This is what comes out when {mistake.name}."
+            return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
         return _not_deterministic()

@@ -3,15 +3,14 @@
 import contextlib
 import linecache
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grader.checks.running import Stopped, is_learners, use
-from grader.recordings.tasks import Task
+from grader.checks.running import Stopped, fresh_args, is_learners, use
+from grader.recordings.tasks import Task, TaskCase
 
 
 class _NanFinder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -48,8 +47,8 @@ def _has_nan(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(_has_nan(item) for item in value)
 
 
-def find_first_nan(task: Task, module: nn.Module, args: Sequence[Any]) -> str | None:
+def find_first_nan(task: Task, case: TaskCase, module: nn.Module) -> str | None:
     finder = _NanFinder()
     with torch.no_grad(), contextlib.suppress(Stopped), finder:
-        use(task, module, *args)
+        use(task, case, module, *fresh_args(case))
     return finder.found

@@ -101,7 +101,7 @@ def _arguments_of(
     task: Task, module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
 ) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
     """What each call of the parts gets in the learner's own pass."""
-    calls, _ = watch(module, lambda: use(task, module, *fresh_args(case)), parts)
+    calls, _ = watch(module, lambda: use(task, case, module, *fresh_args(case)), parts)
     return {
         (path, index): call.given
         for path, part in parts.items()
@@ -173,7 +173,7 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
         raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
     load_weights(module, rest)
     try:
-        output = copied(module_output(use(task, module, *fresh_args(case))))
+        output = copied(module_output(use(task, case, module, *fresh_args(case))))
     except Stopped:
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}

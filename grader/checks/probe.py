@@ -72,17 +72,17 @@ def _wrong_target(task: Task, target: Any) -> Problem | None:
 
 def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
     if task.function:
-        return Observation(case.name, output=canonical_output(use(task, target, *fresh_args(case))))
+        return Observation(case.name, output=canonical_output(use(task, case, target, *fresh_args(case))))
     module, _ = build_module(target, case)
     with torch.no_grad():
-        return Observation(case.name, output=module_output(use(task, module, *fresh_args(case))))
+        return Observation(case.name, output=module_output(use(task, case, module, *fresh_args(case))))
 
 
 def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     args = fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = canonical_output(use(task, target, *args))
-    again = canonical_output(use(task, target, *fresh_args(case)))
+    output = canonical_output(use(task, case, target, *args))
+    again = canonical_output(use(task, case, target, *fresh_args(case)))
     return Observation(case.name, output=output, again=again, changed_input=changed_position(before, args))
 
 
@@ -91,7 +91,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     args = fresh_args(case)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with torch.no_grad():
-        output = module_output(use(task, module, *args))
+        output = module_output(use(task, case, module, *args))
     changed = changed_position(before, args)
     torch.manual_seed(1)
     again: Tensor | None = None
@@ -104,7 +104,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         backward = stopped.problem
     first_nan = None
     if output.is_floating_point() and output.isnan().any():
-        first_nan = find_first_nan(task, module, fresh_args(case))
+        first_nan = find_first_nan(task, case, module)
     return Observation(
         case.name,
         output=output,
@@ -125,7 +125,7 @@ def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[
     ]
     # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    output = module_output(use(task, module, *args))
+    output = module_output(use(task, case, module, *args))
     again = copied(output)
     if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
         return again, ()

@@ -68,19 +68,20 @@ def changed_position(before: Sequence[Any], after: Sequence[Any]) -> int | None:
     return None
 
 
-def use(task: Task, target: Any, *args: Any) -> Any:
-    """What the learner's module or function gives for a case's arguments: called, or used as the task's drive does."""
-    drive = _drive(task.drive) if task.drive else None
+def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
+    """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
+    drive = _drive(task.drive, case.drive) if task.drive else None
     return call_learner(drive, target, *args) if drive else call_learner(target, *args)
 
 
 @cache
-def _drive(source: str) -> Callable[..., Any]:
-    """The function that `source`, of a recording, defines."""
+def _drive(source: str, name: str) -> Callable[..., Any]:
+    """The function of that name that `source`, of a recording, defines; its first function for no name."""
     namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
     # Types in its signature are the author's, and are not looked up.
     exec(compile(source, DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
-    return next(value for name, value in namespace.items() if inspect.isfunction(value))
+    found: Callable[..., Any] = namespace[name] if name else next(filter(inspect.isfunction, namespace.values()))
+    return found
 
 
 DRIVE_FILE = "<how the check uses it>"

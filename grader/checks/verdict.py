@@ -9,8 +9,8 @@ from grader.checks.difference import Difference
 class Finding:
     """Why a case is not right: what is wrong in a sentence, what to look at, and lines of detail.
 
-    mistake: the name of the known mistake it is. waits_for: the exercises that a composite waits for, whose own
-    code is right.
+    mistake: the name of the known mistake it is. shipped: where that was published. waits_for: the exercises that a
+    composite waits for, whose own code is right.
     """
 
     what: str
@@ -18,6 +18,7 @@ class Finding:
     detail: tuple[str, ...] = ()
     mistake: str = ""
     waits_for: tuple[str, ...] = ()
+    shipped: tuple[str, ...] = ()
 
     @property
     def carried(self) -> bool:

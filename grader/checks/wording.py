@@ -5,7 +5,7 @@ from typing import Any
 
 from grader.checks.verdict import CaseVerdict, Finding, Verdict
 from grader.config import ALL_FIELDS
-from grader.report import Line
+from grader.report import Line, shipped_line
 
 
 def summary(verdict: Verdict) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _finding(finding: Finding, indent: int) -> list[Line]:
     lines += [Line(detail, "code", indent + 1) for detail in finding.detail]
     if finding.hint:
         lines.append(Line(finding.hint, "hint", indent))
-    return lines
+    return lines + [shipped_line(reference, indent) for reference in finding.shipped]
 
 
 def _remarks(cases: Sequence[CaseVerdict]) -> list[Line]:

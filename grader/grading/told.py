@@ -5,7 +5,7 @@ from dataclasses import replace
 from grader.checks.verdict import Verdict
 from grader.checks.wording import report, summary
 from grader.grading.results import ExerciseResult
-from grader.report import Line
+from grader.report import Line, shipped_line
 
 
 def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
@@ -39,6 +39,7 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
     if finding is not None:
         lines.append(Line(finding.what, "text", 1))
         lines.append(Line(finding.hint, "hint", 1))
+        lines += [shipped_line(reference, 1) for reference in finding.shipped]
     else:
         lines.append(Line("Does your code rely on a size, or on numbers, that stand in one case only?", "hint", 1))
     return lines

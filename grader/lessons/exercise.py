@@ -64,6 +64,9 @@ class Case:
     dtype: of the weights, and of the first floating-point argument; others, such as a table, stay as drawn.
     tolerance: where the one for the dtype does not fit (see tolerance.py).
     draw: any word, for other random numbers; needed where those drawn without it make a model that amplifies rounding.
+    drive: how the solution is used in this case, where the exercise's `drive` looks at something else.
+    right: what is right in this case, where it is not what the exercise's `call` (for a function exercise, its
+        `reference`) gives; called with the same arguments.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     tolerance: Tolerance | None = None
     draw: str = ""
+    drive: Callable[..., Any] | None = None
+    right: Callable[..., Any] | None = None
 
     def built(self, draw: Draw) -> Mapping[str, Any]:
         """The build arguments with the draw's sizes."""
@@ -83,13 +88,15 @@ class Mistake:
     """A known wrong version of a solution: the solution's source with `find` replaced by `replace`.
 
     name: completes "This is what comes out when ...". hint: where to look, never the answer.
-    `find` must occur exactly once in the solution's cell.
+    `find` must occur exactly once in the solution's cell. shipped: where the mistake was published, as in
+    "owner/repo#123" for an issue or a pull request and "owner/repo@1a2b3c4" for a commit.
     """
 
     name: str
     hint: str
     find: str
     replace: str
+    shipped: Sequence[str] = ()
 
 
 def call_module(module: Any, *args: Any) -> Any:
@@ -137,7 +144,8 @@ class Exercise:
     drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
         called with the built module (for a function exercise, the function or class itself) and the case's
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
-        so it is a plain ``def`` that uses nothing of its own file, only ``torch``, ``nn`` and ``Tensor``.
+        with that of every function and class of its own file and of `grader.authoring.drives` that it names. So these
+        are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
     """
 
     name: str

@@ -17,13 +17,14 @@ class MistakeAnswer:
     """What a named mistake gives for each case, in the cases' order.
 
     noise: how far rounding alone moves these outputs, in units of a tolerance's `relative`; empty where it is far below
-    the tolerance.
+    the tolerance. shipped: where the mistake was published.
     """
 
     name: str
     hint: str
     outputs: tuple[Tensor, ...]
     noise: tuple[float, ...] = ()
+    shipped: tuple[str, ...] = ()
 
     def in_case(self, index: int, tolerance: Tolerance) -> "Known | None":
         """What it gives in a case, and how near that is told; None where rounding alone makes it another output.

@@ -89,6 +89,7 @@ class Builder:
             "args": [self.value(arg) for arg in case.args],
             "dtype": dtype_name(case.dtype),
             "weights": self.weights(case.weights),
+            **({"drive": case.drive} if case.drive else {}),
         }
 
     def task(self, task: Task) -> dict[str, Any]:
@@ -120,6 +121,7 @@ class Builder:
                 "hint": m.hint,
                 "outputs": [self.tensor(output) for output in m.outputs],
                 **({"noise": list(m.noise)} if any(m.noise) else {}),
+                **({"shipped": list(m.shipped)} if m.shipped else {}),
             }
             for m in answer.mistakes
         ]

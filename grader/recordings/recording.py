@@ -69,7 +69,7 @@ class Recording:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         temporary = path.with_suffix(".tmp")
-        save_file(self._tensors, temporary, metadata={"recording": json.dumps(self.header)})
+        save_file(self._tensors, temporary, metadata={"recording": json.dumps(self.header, separators=(",", ":"))})
         temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
         temporary.replace(path)
 
@@ -139,6 +139,7 @@ class Recording:
                 tuple(self._value(arg) for arg in case["args"]),
                 getattr(torch, case["dtype"]),
                 self._weights(case["weights"]),
+                case.get("drive", ""),
             )
             for case in exercise["cases"]
         )
@@ -159,7 +160,11 @@ class Recording:
         cases = exercise["cases"]
         mistakes = tuple(
             MistakeAnswer(
-                m["name"], m["hint"], tuple(self._tensors[key] for key in m["outputs"]), tuple(m.get("noise", ()))
+                m["name"],
+                m["hint"],
+                tuple(self._tensors[key] for key in m["outputs"]),
+                tuple(m.get("noise", ())),
+                tuple(m.get("shipped", ())),
             )
             for m in exercise["mistakes"]
         )

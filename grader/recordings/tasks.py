@@ -13,13 +13,17 @@ from grader.config import Config
 
 @dataclass(frozen=True)
 class TaskCase:
-    """One case as a probe sees it: what to build, which weights to load, what to call it with."""
+    """One case as a probe sees it: what to build, which weights to load, what to call it with.
+
+    drive: the name of the function in the task's `drive` that uses the solution; its first function where empty.
+    """
 
     name: str
     build: Mapping[str, Any]
     args: tuple[Any, ...]
     dtype: torch.dtype
     weights: Mapping[str, Tensor]
+    drive: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class PartOutput:
 class Task:
     """What a probe needs to run an exercise's cases; it holds no answer to them.
 
-    drive: the source of the function that uses the solution, where it is not simply called (see `Exercise`).
+    drive: the source of the functions that use the solution, where it is not simply called (see `Exercise`).
     uses: the exercises whose solutions this one's calls by name.
     """
 
