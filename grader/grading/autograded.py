@@ -15,7 +15,7 @@ from grader.report import VERDICT_MIME, Line, to_html, to_text
 
 def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> NotebookNode:
     """The released notebook with a student's solutions, and a report under each."""
-    notebook = _notebook(plan)
+    notebook = released_notebook(plan)
     results = {check.grade_id: e for check, e in zip(plan.checks, result.exercises, strict=True)}
     free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
     exercises = {step.grade_id: step.exercise for step in plan.steps}
@@ -36,7 +36,7 @@ def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> N
     return notebook
 
 
-def _notebook(plan: Plan) -> NotebookNode:
+def released_notebook(plan: Plan) -> NotebookNode:
     return nbformat.from_dict(json.loads(plan.notebook))
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DatabaseError, SAWarning
 from traitlets.config import Config
 
 from grader.errors import GraderError
-from grader.grading.autograded import _notebook, autograded_notebook
+from grader.grading.autograded import autograded_notebook, released_notebook
 from grader.grading.plan import Plan
 from grader.grading.results import SubmissionResult as Result
 from grader.grading.submission import Submission
@@ -103,7 +103,7 @@ class Store:
                 "db_url": self._directory.db_url,
             }
         }
-        SaveCells(config=self._config).preprocess(_notebook(self._plan), resources)
+        SaveCells(config=self._config).preprocess(released_notebook(self._plan), resources)
         self._gradebook.db.expire_all()
 
     def withdraw(self, student: str, *, keep_manual: bool) -> dict[str, float]:
