@@ -1,4 +1,8 @@
-"""The autograded notebook: the released one with a student's solutions and this engine's reports in it."""
+"""The autograded notebook: the released one with a student's solutions and this engine's reports in it.
+
+Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
+export.
+"""
 
 import json
 from dataclasses import replace

@@ -1,9 +1,4 @@
-"""Put grades where nbgrader keeps them: the gradebook, and the autograded notebook.
-
-The autograded notebook is the released one with the student's solutions and this engine's reports in it.
-Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
-export.
-"""
+"""Put grades where nbgrader keeps them: the gradebook, and the folder of autograded notebooks."""
 
 import glob
 import logging
