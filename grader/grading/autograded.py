@@ -11,13 +11,12 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.grading.plan import Plan
-from grader.grading.results import ExerciseResult
-from grader.grading.results import SubmissionResult as Result
+from grader.grading.results import ExerciseResult, SubmissionResult
 from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 
 
-def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> NotebookNode:
+def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionResult) -> NotebookNode:
     """The released notebook with a student's solutions, and a report under each."""
     notebook = released_notebook(plan)
     results = {check.grade_id: e for check, e in zip(plan.checks, result.exercises, strict=True)}
@@ -44,7 +43,7 @@ def released_notebook(plan: Plan) -> NotebookNode:
     return nbformat.from_dict(json.loads(plan.notebook))
 
 
-def _note(result: Result) -> NotebookNode:
+def _note(result: SubmissionResult) -> NotebookNode:
     lines = [Line("Notes on this submission")]
     if result.problem:
         lines.append(Line(result.problem, "bad", 1))

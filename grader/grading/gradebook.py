@@ -25,7 +25,7 @@ from traitlets.config import Config
 from grader.errors import GraderError
 from grader.grading.autograded import autograded_notebook, released_notebook
 from grader.grading.plan import Plan
-from grader.grading.results import SubmissionResult as Result
+from grader.grading.results import SubmissionResult
 from grader.grading.submission import Submission
 
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
@@ -116,7 +116,7 @@ class Store:
         self._gradebook.db.commit()
         return manual
 
-    def store(self, student: str, submission: Submission, result: Result, *, keep_manual: bool) -> Stored:
+    def store(self, student: str, submission: Submission, result: SubmissionResult, *, keep_manual: bool) -> Stored:
         """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
         notebook = autograded_notebook(self._plan, submission, result)
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
