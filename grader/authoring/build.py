@@ -1,4 +1,4 @@
-"""Builds a lesson from what its author edits, and finds what was not built since.
+"""Builds a lesson from what its author edits.
 
     solutions/01-gpt2/gpt2.py, gpt2.ipynb, exercises.py
       -> sync the twin and the notebook, fill given cells, record the reference, execute, release

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from rich.console import Console
 
-    from grader.lessons.results import CheckResult as Result
+    from grader.lessons.results import CheckResult
 
 
 def lab(
@@ -98,7 +98,7 @@ def _execute(notebook: "NotebookNode", cwd: Path, timeout: int, console: "Consol
     return ""
 
 
-def _print_results(results: list["Result"], notes: list[str]) -> None:
+def _print_results(results: list["CheckResult"], notes: list[str]) -> None:
     width = max(len(result.exercise) for result in results)
     for result in results:
         points = f"{result.points:g}/{result.max_points:g}" if result.max_points else ""

@@ -1,4 +1,8 @@
-"""The autograded notebook: the released one with a student's solutions and this engine's reports in it."""
+"""The autograded notebook: the released one with a student's solutions and this engine's reports in it.
+
+Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
+export.
+"""
 
 import json
 from dataclasses import replace
@@ -7,15 +11,14 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.grading.plan import Plan
-from grader.grading.results import ExerciseResult
-from grader.grading.results import SubmissionResult as Result
+from grader.grading.results import ExerciseResult, SubmissionResult
 from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 
 
-def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> NotebookNode:
+def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionResult) -> NotebookNode:
     """The released notebook with a student's solutions, and a report under each."""
-    notebook = _notebook(plan)
+    notebook = released_notebook(plan)
     results = {check.grade_id: e for check, e in zip(plan.checks, result.exercises, strict=True)}
     free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
     exercises = {step.grade_id: step.exercise for step in plan.steps}
@@ -36,11 +39,11 @@ def autograded_notebook(plan: Plan, submission: Submission, result: Result) -> N
     return notebook
 
 
-def _notebook(plan: Plan) -> NotebookNode:
+def released_notebook(plan: Plan) -> NotebookNode:
     return nbformat.from_dict(json.loads(plan.notebook))
 
 
-def _note(result: Result) -> NotebookNode:
+def _note(result: SubmissionResult) -> NotebookNode:
     lines = [Line("Notes on this submission")]
     if result.problem:
         lines.append(Line(result.problem, "bad", 1))

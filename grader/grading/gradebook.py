@@ -1,9 +1,4 @@
-"""Put grades where nbgrader keeps them: the gradebook, and the autograded notebook.
-
-The autograded notebook is the released one with the student's solutions and this engine's reports in it.
-Nothing else of a submission gets there, so nothing in it can upset what nbgrader does next: feedback, formgrader,
-export.
-"""
+"""Put grades where nbgrader keeps them: the gradebook, and the folder of autograded notebooks."""
 
 import glob
 import logging
@@ -28,9 +23,9 @@ from sqlalchemy.exc import DatabaseError, SAWarning
 from traitlets.config import Config
 
 from grader.errors import GraderError
-from grader.grading.autograded import _notebook, autograded_notebook
+from grader.grading.autograded import autograded_notebook, released_notebook
 from grader.grading.plan import Plan
-from grader.grading.results import SubmissionResult as Result
+from grader.grading.results import SubmissionResult
 from grader.grading.submission import Submission
 
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
@@ -103,7 +98,7 @@ class Store:
                 "db_url": self._directory.db_url,
             }
         }
-        SaveCells(config=self._config).preprocess(_notebook(self._plan), resources)
+        SaveCells(config=self._config).preprocess(released_notebook(self._plan), resources)
         self._gradebook.db.expire_all()
 
     def withdraw(self, student: str, *, keep_manual: bool) -> dict[str, float]:
@@ -121,7 +116,7 @@ class Store:
         self._gradebook.db.commit()
         return manual
 
-    def store(self, student: str, submission: Submission, result: Result, *, keep_manual: bool) -> Stored:
+    def store(self, student: str, submission: Submission, result: SubmissionResult, *, keep_manual: bool) -> Stored:
         """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
         notebook = autograded_notebook(self._plan, submission, result)
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)

@@ -8,8 +8,7 @@ from typing import Any
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.lessons.cells import cell_from
-from grader.lessons.notebooks import read_notebook as read
-from grader.lessons.notebooks import released_hash
+from grader.lessons.notebooks import read_notebook, released_hash
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def read_plan(released: Path) -> Plan:
     notebooks = sorted(released.glob("*.ipynb"))
     if len(notebooks) != 1:
         raise GraderError(f"{released} must hold one notebook, and holds {len(notebooks)}. Run: grader build")
-    notebook = read(notebooks[0])
+    notebook = read_notebook(notebooks[0])
     hashed = notebook.metadata.get("grader", {}).get("released")
     if hashed is not None and hashed != released_hash(notebook):
         raise GraderError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.kit import Kit
-from grader.grading.results import SubmissionResult as Result
+from grader.grading.results import SubmissionResult
 from grader.grading.run import grade
 from grader.grading.sandbox.confinement import prove
 from grader.grading.sandbox.jail import Jail, JailError
@@ -35,7 +35,7 @@ _free: dict[str, list[_Workplace]] = {}
 _lock = threading.Lock()
 
 
-def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> Result:
+def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> SubmissionResult:
     """Grade a submission in a jail of this process. hidden: the recording that scores, where it is their own."""
     with _workplace(kit) as place:
         own = place.kit if hidden is None else replace(kit, hidden=hidden)

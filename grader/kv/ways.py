@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from grader.config import Config
-from grader.kv.caches import NOTHING, _complete, _kv_heads, _layer_types, _need, _shape
+from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, layer_types, needed
 
 
 def plain(config: Mapping[str, Any]) -> Config:
     """The model's shape alone: every layer that mixes tokens full, with keys and values kept as they are."""
-    config = _complete(config)
-    heads = _need(config, "num_attention_heads", "n_head")
-    _, key, value = _shape(config, heads)
-    mixing = [kind for kind in _layer_types(config) if kind not in NOTHING]
+    config = complete(config)
+    heads = needed(config, "num_attention_heads", "n_head")
+    _, key, value = head_sizes(config, heads)
+    mixing = [kind for kind in layer_types(config) if kind not in NOTHING]
     shape = {"num_hidden_layers": len(mixing), "num_attention_heads": heads}
-    return Config({**shape, "num_key_value_heads": _kv_heads(config), "head_dim": key, "v_head_dim": value})
+    return Config({**shape, "num_key_value_heads": kv_heads(config), "head_dim": key, "v_head_dim": value})
 
 
 def methods(config: Mapping[str, Any], latent: int, rope: int, window: int, ratio: int) -> dict[str, Config]:

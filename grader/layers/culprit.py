@@ -1,4 +1,4 @@
-"""Where in a model to start looking, and why: told from a comparison of its pass with the reference's."""
+"""Where to start looking, once it is found, and what a model never calls."""
 
 from dataclasses import dataclass
 

@@ -17,7 +17,7 @@ from torch import nn
 from grader.checks.running import learner_traceback
 from grader.errors import GraderError
 from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, cell_from
-from grader.lessons.notebooks import read_notebook as read
+from grader.lessons.notebooks import read_notebook
 from grader.lessons.twin import read_twin
 from grader.recordings.tasks import configured
 
@@ -117,7 +117,7 @@ def _cells(path: Path) -> list[str]:
 
     What only IPython understands is left out.
     """
-    notebook = read_twin(path) if path.suffix == ".py" else read(path)
+    notebook = read_twin(path) if path.suffix == ".py" else read_notebook(path)
     cells = [cell_from("code", cell.source, cell.metadata) for cell in notebook.cells if cell.cell_type == "code"]
     is_lesson = any(cell.kind == "exercise" for cell in cells)
     kept = [cell.source for cell in cells if not is_lesson or cell.kind in RUN_BY_EVERY_EXERCISE]

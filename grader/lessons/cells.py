@@ -1,4 +1,12 @@
-"""The cells of a lesson's notebook by the part they play."""
+"""The cells of a lesson's notebook by the part they play.
+
+An author says in a cell's metadata what the cell is; in the text twin that is the cell's first line::
+
+    # %% tags=["setup"]                        imports and helpers that every exercise may rely on
+    # %% given="01-gpt2 gpt2.layer_norm"       copied here by `grader build` from another lesson's solution
+    # %% exercise="gpt2.layer_norm"            a solution, with ### BEGIN SOLUTION and ### END SOLUTION
+    # %% check="gpt2.layer_norm"               the cell that checks it
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal

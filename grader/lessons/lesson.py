@@ -1,12 +1,4 @@
-"""A lesson's folder, and the cells of its notebook by the part they play.
-
-An author says in a cell's metadata what the cell is; in the text twin that is the cell's first line::
-
-    # %% tags=["setup"]                        imports and helpers that every exercise may rely on
-    # %% given="01-gpt2 gpt2.layer_norm"       copied here by `grader build` from another lesson's solution
-    # %% exercise="gpt2.layer_norm"            a solution, with ### BEGIN SOLUTION and ### END SOLUTION
-    # %% check="gpt2.layer_norm"               the cell that checks it
-"""
+"""A lesson's folder: its files, its cells, and what its exercises.py declares."""
 
 import contextlib
 import linecache

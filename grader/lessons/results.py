@@ -1,4 +1,4 @@
-"""Runs notebooks without a person: for ``grader check`` and ``grader build``."""
+"""What the checks of an executed notebook came to."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
