@@ -6,9 +6,11 @@ c.CourseDirectory.course_id = "from-scratch-to-scale"
 c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "course"
 
-# Whatever lies beside a notebook is released with it, but for these: text twins and exercises.py hold the answers.
+# Whatever lies beside a notebook is released with it, but for these: text twins, exercises.py and others.py hold the
+# answers, and so do tables of mistakes and mutants.
 c.CourseDirectory.ignore = [
     "*.py",
+    "*.toml",
     "*.pyc",
     "__pycache__",
     ".*",

@@ -28,6 +28,7 @@ from grader.exercise import Exercise
 BEGIN_SOLUTION = "### BEGIN SOLUTION"
 END_SOLUTION = "### END SOLUTION"
 EXERCISES = "exercises.py"
+BESIDE_THE_TWIN = (EXERCISES, "others.py", "benchmark.py")
 RECORDING = "reference.safetensors"
 TWIN_FORMAT = "py:percent"
 
@@ -70,9 +71,12 @@ class Lesson:
 
     @property
     def notebook(self) -> Path:
-        """The notebook's path, whether or not it has been built. Raises RecordingError unless there is exactly one."""
-        paths = [*self.folder.glob("*.ipynb"), *self.folder.glob("*.py")]
-        stems = {path.stem for path in paths if path.name != EXERCISES}
+        """The notebook's path, whether or not it has been built. Raises RecordingError unless there is exactly one.
+
+        Other Python files of the lesson may lie beside its text twin: exercises.py, others.py, benchmark.py, test_*.py.
+        """
+        paths = [*self.folder.glob("*.ipynb"), *(p for p in self.folder.glob("*.py") if not _is_beside(p.name))]
+        stems = {path.stem for path in paths}
         if len(stems) != 1:
             found = ", ".join(sorted(stems)) or "none"
             raise RecordingError(f"{self.folder} must hold one notebook and its text twin; found: {found}.")
@@ -165,6 +169,11 @@ class Lesson:
     @property
     def _module_name(self) -> str:
         return "lesson_" + "".join(c if c.isalnum() else "_" for c in self.name)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a Python file of this name belongs to a lesson and is not its text twin."""
+    return name in BESIDE_THE_TWIN or name.startswith("test_")
 
 
 def lessons(root: Path) -> list[Lesson]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from conftest import PROJECT, chromium, why_no_browser
 
+from conftest import PROJECT, chromium, why_no_browser
 from grader.exercise import Mistake
 from grader.lesson import Lesson, without_markers
 from grader.report import VERDICT_MIME

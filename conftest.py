@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import random
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 # Before huggingface_hub is imported: it reads this once. Tests of the hub set their own, in processes of their own.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,7 +15,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import pytest
 from hypothesis import settings
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent
 
 # The same examples every time, so that a failure in CI is one that anybody can repeat.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -32,6 +34,25 @@ def why_no_browser() -> str:
     if chromium() is None:
         return "chromium is not installed (sudo apt install chromium)"
     return ""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers share the tests by file; of those that are about one lesson, wherever they stand, one worker has all.
+
+    So a lesson's recordings are made and its trained weights are read once.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLesson(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            about = re.match(
+                r"tests/test_every_lesson\.py::[^\[]+\[([^\] ]+)|solutions/([^/]+)/test_[^/]+\.py::", nodeid
+            )
+            return f"solutions/{about[1] or about[2]}" if about else str(super()._split_scope(nodeid))
+
+    return ByLesson(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
