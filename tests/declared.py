@@ -75,10 +75,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue by `tokens` tokens. options: further arguments of the solution's generate."""
+    """A text to continue by `tokens` tokens, or to the model's last position if None.
+
+    options: further arguments of the solution's generate.
+    """
 
     text: str
-    tokens: int
+    tokens: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
