@@ -36,6 +36,14 @@ def why_no_browser() -> str:
     return ""
 
 
+def lesson_asked(nodeid: str) -> str:
+    """The lesson that a test is about by its name or its place, or an empty string."""
+    asked = re.match(r"tests/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
+    own = re.match(r"solutions/([^/]+)/test_\w+\.py::", nodeid)
+    found = asked or own
+    return found[1] if found else ""
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Workers share the tests by file; of those that are about one lesson, wherever they stand, one worker has all.
 
@@ -47,15 +55,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByLesson(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            about = re.match(
-                r"tests/test_every_lesson\.py::[^\[]+\[([^\] ]+)|solutions/([^/]+)/test_[^/]+\.py::", nodeid
-            )
-            return f"solutions/{about[1] or about[2]}" if about else str(super()._split_scope(nodeid))
+            lesson = lesson_asked(nodeid)
+            return f"solutions/{lesson}" if lesson else str(super()._split_scope(nodeid))
 
     return ByLesson(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
+    for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
+        items[i] = item  # side by side, lesson by lesson
     reason = why_no_browser()
     for item in items:
         if reason and item.get_closest_marker("browser"):

@@ -90,7 +90,8 @@ class Trained:
     """A checkpoint for the lesson's class `model`, and what is written with it by the function `generate`.
 
     model, generate: names in the solved notebook, or in others.py. tokens: how many are read at once when logits are
-    compared.
+    compared. written: how many tokens `generate` writes; for those that follow, one pass over the reference's whole
+    text must choose the same, which is faster where there is no cache. None: all.
     """
 
     checkpoint: str
@@ -98,6 +99,7 @@ class Trained:
     generate: str
     prompts: Sequence[Prompt]
     tokens: int = 40
+    written: int | None = None
 
     @property
     def title(self) -> str:

@@ -166,7 +166,7 @@ def _module_at(path: Path, name: str) -> ModuleType:
     return module
 
 
-@lru_cache(maxsize=1)  # the largest take a gigabyte each; tests that need the same one stand side by side
+@lru_cache(maxsize=2)  # the largest take two gigabytes; conftest.py has the tests of a lesson stand side by side
 def _trained(lesson: Solved, model: str, checkpoint: str) -> tuple[Any, nn.Module, Any]:
     loaded = load_checkpoint(checkpoint, optional=True)
     if loaded is None:

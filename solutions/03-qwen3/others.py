@@ -483,7 +483,7 @@ SMOLLM2 = (
 )
 TRAINED = [
     Trained("austen-qwen3", "CausalLM", "generate", [Prompt(text, 64) for text in AUSTEN]),
-    Trained("smollm2-135m-instruct", "CausalLM", "generate", [Prompt(text, 64) for text in SMOLLM2]),
+    Trained("smollm2-135m-instruct", "CausalLM", "generate", [Prompt(text, 64) for text in SMOLLM2], written=12),
 ]
 
 

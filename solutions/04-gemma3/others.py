@@ -569,7 +569,11 @@ TRAINED = [
         [Prompt("It is a truth universally acknowledged", 64), Prompt("Anne", 64)],
     ),
     Trained(
-        "gemma-3-270m", "CausalLM", "generate", [Prompt("The capital of France is", 64), Prompt("def add(a, b):", 16)]
+        "gemma-3-270m",
+        "CausalLM",
+        "generate",
+        [Prompt("The capital of France is", 64), Prompt("def add(a, b):", 16)],
+        written=12,
     ),
 ]
 

@@ -53,6 +53,13 @@ def test_the_layer_comparison_sees_every_wrong_program_of_the_lessons_table() ->
     assert layer_report(model, recorded).ok
 
 
+@pytest.mark.parametrize(
+    ("wrong", "part", "reason"),
+    [
+        (OTHERS.ModelWithTheHubsThetas, "model", "`model.layers.0` needs another `table`"),
+        (OTHERS.ModelWithAWindowOf512, "model", "`model.layers.0` needs another `mask`"),
+    ],
+)
 def test_a_wrong_theta_or_window_is_found_where_it_does_harm(wrong: Any, part: str, reason: str) -> None:
     class WithAnotherBody(OTHERS.HeadWithoutModule):
         def __init__(self, config: Config) -> None:
