@@ -44,6 +44,17 @@ def lesson_asked(nodeid: str) -> str:
     return found[1] if found else ""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lesson", help="run only what is about the lesson of this name, such as 04-gemma3")
+
+
+def is_about(item: pytest.Item, lesson: str) -> bool:
+    """Whether a test lies in a lesson's folder, or has that lesson or its folder for a parameter."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names = [getattr(value, "name", None) for value in parameters.values()]
+    return item.nodeid.startswith(f"solutions/{lesson}/") or lesson in names
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Workers share the tests by file; of those that are about one lesson, wherever they stand, one worker has all.
 
@@ -61,7 +72,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByLesson(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if only := config.getoption("--lesson"):
+        others = [item for item in items if not is_about(item, only)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_about(item, only)]
     places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
     for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
         items[i] = item  # side by side, lesson by lesson

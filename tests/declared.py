@@ -14,6 +14,7 @@ An ``others.py`` holds, each under the name by which tests/test_every_lesson.py 
 - ``CONFIG_SHA256``  name of a file in configs/ -> the checksum of the hub's file, where the registry doesn't know it
 - ``TRAINED``        `Trained`: checkpoints that the lesson's model must run as transformers does
 - ``RERUNS``         title -> `Rerun`: the lesson's own cells with other right programs
+- ``OPENING``        an `Opening`, if the lesson has one: what its first table shows in the browser
 - ``VARIES``         exercises whose inputs have other sizes in a hidden recording
 - ``MISTAKES``       how many named mistakes the lesson has at least
 - ``WITHOUT``        what is asked -> why this lesson is without it, or exercise -> why this exercise is
@@ -120,3 +121,15 @@ class Rerun:
     hides: Sequence[str] = ()
     instead: Mapping[str, Any] = field(default_factory=dict)
     skip: str = ""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the browser shows once the unsolved notebook has run from the top to the cell that ends with `cell`.
+
+    says, never: what the cell's report says, and what it doesn't.
+    """
+
+    cell: str
+    says: Sequence[str]
+    never: Sequence[str] = ()

@@ -17,7 +17,7 @@ NO_MODEL = "it has no model yet"
 WITHOUT = {
     "bfloat16": {"orientation.parameter_count": "it counts whole numbers"},
     "TOLD": "no exercise uses another, and every mistake is named",
-    "VARIES": "its sizes are few and stay as they are: weights and inputs are drawn anew",
+    "VARIES": "its sizes stay as they are: weights and inputs are drawn anew",
     "CONFIG_SHA256": "its configs hold no more than the fields that count",
     "SIZES": "counting a model's parameters is an exercise: test_orientation.py",
     **dict.fromkeys(("TRACE", "PLANTED", "HUB", "TRAINED"), NO_MODEL),

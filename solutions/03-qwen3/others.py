@@ -16,8 +16,8 @@ from grader.exercise import Case
 LESSON = lesson_of(__file__)
 
 MISTAKES = 35
-VARIES = ["qwen3.rms_norm", "qwen3.attention"]
 WITHOUT = {
+    "VARIES": "its sizes stay as they are: weights and inputs are drawn anew",
     "RANDOM": {"qwen3.generate": "a generation is random as it is: its cases draw the model that writes"},
     "bfloat16": {
         "qwen3.rope_table": "it is float32 in every model",

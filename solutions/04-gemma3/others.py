@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Rerun, Told, Trained
+from declared import Change, Numbers, Opening, Prompt, Rerun, Told, Trained
 from hypothesis import strategies as st
 from solved import lesson_of
 from torch import Tensor, nn
@@ -578,7 +578,10 @@ TRAINED = [
 ]
 
 
-# The lesson's own cells
+# The lesson's opening, and its own cells
+
+
+OPENING = Opening("compare(Start)", ["[DIFF] model.embed_tokens", "Start here: model.embed_tokens"], never=["[OK]"])
 
 
 def only_the_shipped(name: str, optional: bool = False) -> Any:
