@@ -15,7 +15,7 @@ from grader import Config
 from grader.kv import bytes_at
 from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent.parent / "solutions" / "02-kv-cache"
+LESSON = Path(__file__).resolve().parent
 LENGTHS = (64, 256, 1008)
 TOKENS = 16  # decoded with a cache for one measurement; without one, a single token
 RUNS = 3

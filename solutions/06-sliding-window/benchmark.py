@@ -15,7 +15,7 @@ from grader import Config
 from grader.kv import bytes_at
 from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent.parent / "solutions" / "06-sliding-window"
+LESSON = Path(__file__).resolve().parent
 LENGTH = 2048
 BEYOND = (512, 4096)  # the window's length, and much more
 TOKENS = 8  # decoded for one measurement

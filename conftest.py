@@ -4,9 +4,11 @@ import contextlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before huggingface_hub is imported: it reads this once. Tests of the hub set their own, in processes of their own.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,7 +19,7 @@ from hypothesis import settings
 
 from grader.instruments.rounding import another_processor
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent
 
 # The same examples every time, so that a failure in CI is one that anybody can repeat.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -38,7 +40,50 @@ def why_no_browser() -> str:
     return ""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def lesson_asked(nodeid: str) -> str:
+    """The lesson that a test is about by its name or its place, or an empty string."""
+    asked = re.match(r"tests/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
+    own = re.match(r"solutions/([^/]+)/test_\w+\.py::", nodeid)
+    found = asked or own
+    return found[1] if found else ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lesson", help="run only what is about the lesson of this name, such as 04-gemma3")
+
+
+def is_about(item: pytest.Item, lesson: str) -> bool:
+    """Whether a test lies in a lesson's folder, or has that lesson or its folder for a parameter."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names = [getattr(value, "name", None) for value in parameters.values()]
+    return item.nodeid.startswith(f"solutions/{lesson}/") or lesson in names
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers share the tests by file; of those that are about one lesson, wherever they stand, one worker has all.
+
+    So a lesson's recordings are made and its trained weights are read once.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLesson(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            lesson = lesson_asked(nodeid)
+            return f"solutions/{lesson}" if lesson else str(super()._split_scope(nodeid))
+
+    return ByLesson(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if only := config.getoption("--lesson"):
+        others = [item for item in items if not is_about(item, only)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_about(item, only)]
+    places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
+    for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
+        items[i] = item  # side by side, lesson by lesson
     reason = why_no_browser()
     for item in items:
         if reason and item.get_closest_marker("browser"):

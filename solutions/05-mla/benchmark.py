@@ -15,7 +15,7 @@ from grader import Config
 from grader.kv import bytes_at
 from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent.parent / "solutions" / "05-mla"
+LESSON = Path(__file__).resolve().parent
 ROWS = 2048
 RUNS = 5
 FORMS = {"expanded": "Attention", "absorbed": "AbsorbedAttention"}
