@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 from rich.console import Console
 
 from grader import headless
-from grader.authoring.allowed import leaked
+from grader.authoring.allowed import allowed, leaked
 from grader.errors import GraderError, RecordingError
 from grader.exercise import Exercise
 from grader.lesson import RECORDING, Lesson, cell_from, read_twin, without_markers, write_twin
@@ -293,6 +293,11 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
         raise GraderError(
             f"nbgrader_config.py would release {found[0].relative_to(release)} of {lesson.name}. It must ignore what"
             " grader.authoring.allowed.not_released says."
+        )
+    if missing := sorted(allowed(lesson.folder, _files(lesson.folder)) - allowed(release, _files(release))):
+        raise GraderError(
+            f"{missing[0]} of {lesson.name} would not be released, for something of that name lies beside the notebook,"
+            " and nbgrader ignores names. Rename one of the two."
         )
     return release
 
