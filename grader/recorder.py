@@ -65,6 +65,11 @@ def record(lesson: Lesson, progress: Callable[[str], None] = lambda exercise: No
     secret: draws weights, inputs and sizes that nobody can foresee who does not know it; such a recording has no trace.
     """
     exercises, trace = lesson.exercises()
+    if files_read(lesson.folder) and not any(exercise.mistakes for exercise in exercises):
+        raise RecordingError(
+            f"{lesson.exercises_file} does not read the mistakes.toml beside it. End it with:"
+            " EXERCISES = with_mistakes(__file__, [...])"
+        )
     builder = Builder()
     encoded: dict[str, Any] = {}
     solutions = lesson.namespace()
