@@ -251,6 +251,14 @@ def test_a_family_that_is_not_right_is_explained(folder: Path, family: Path, tex
     assert "wrong.toml" in str(raised.value)
 
 
+def test_a_file_that_nobody_reads_is_found(folder: Path) -> None:
+    lesson = lesson_with(folder, PRODUCT + '"it adds" = ["scale + x", "Plus?"]')
+    text = lesson.exercises_file.read_text()
+    lesson.exercises_file.write_text(text.replace("with_mistakes(__file__, ", "list("))
+    with pytest.raises(RecordingError, match=r"does not read the mistakes\.toml beside it\. End it with: EXERCISES ="):
+        record(lesson)
+
+
 def test_a_missing_file_is_explained(folder: Path) -> None:
     with pytest.raises(RecordingError, match=r"mistakes\.toml is missing\. It says which mistakes"):
         with_mistakes(folder / "exercises.py", EXERCISES)

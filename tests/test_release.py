@@ -66,6 +66,12 @@ def test_a_configuration_that_would_release_more_is_refused(lesson: Lesson) -> N
     assert released(lesson) == set()
 
 
+def test_a_name_that_would_hide_a_learners_file_is_refused(lesson: Lesson) -> None:
+    plant(lesson.folder, "toy.json")
+    with pytest.raises(GraderError, match=r"configs/toy\.json of 00-toy would not be released"):
+        build(lesson)
+
+
 def test_a_leak_is_found_by_its_place_and_by_its_name(tmp_path: Path) -> None:
     names = sorted({*WANTED, *PLANTED})
     plant(tmp_path, *names)

@@ -17,12 +17,17 @@ def not_released(root: Path) -> list[str]:
 
 def leaked(release: Path, files: Iterable[Path]) -> list[Path]:
     """Those of a released lesson's files, below `release`, that learners should not get."""
-    parts = ((path, path.relative_to(release).parts) for path in files)
-    return [
-        path
-        for path, (first, *deeper) in parts
-        if not _matches(first, FOLDERS if deeper else FILES) or any(_matches(name, NEVER) for name in (first, *deeper))
-    ]
+    return [path for path in files if not _may_go(path.relative_to(release))]
+
+
+def allowed(folder: Path, files: Iterable[Path]) -> set[Path]:
+    """Those of a lesson's files, below `folder`, that learners get, by their places in it."""
+    return {relative for path in files if _may_go(relative := path.relative_to(folder))}
+
+
+def _may_go(relative: Path) -> bool:
+    first, *deeper = relative.parts
+    return _matches(first, FOLDERS if deeper else FILES) and not any(_matches(part, NEVER) for part in relative.parts)
 
 
 def _is_allowed(path: Path) -> bool:

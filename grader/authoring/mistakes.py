@@ -29,11 +29,12 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from grader.authoring.edits import Edits, fitted, short
 from grader.errors import RecordingError
 from grader.lessons.exercise import Exercise, Mistake
 from grader.lessons.lesson import Lesson
@@ -76,19 +77,7 @@ def files_read(folder: Path) -> list[Path]:
     return [path, *(FAMILIES / f"{name}.toml" for name in families)]
 
 
-# One mistake, before it is fitted to the solution
-
-
-@dataclass(frozen=True)
-class _Edits:
-    """A mistake's places, what stands there instead, and where all that is written, for errors."""
-
-    where: str
-    name: str
-    hint: str
-    places: Sequence[str]
-    puts: Sequence[str]
-    shipped: Sequence[str] = field(default=())
+# The tables of an exercise
 
 
 def _mistakes_of(path: Path, exercise: str, lesson: Lesson, tables: Sequence[Mapping[str, Any]]) -> list[Mistake]:
@@ -102,16 +91,16 @@ def _mistakes_of(path: Path, exercise: str, lesson: Lesson, tables: Sequence[Map
                 raise RecordingError(
                     f"{edits.where} is there twice. Give each of the exercise's mistakes its own name."
                 )
-            mistakes.append(_fitted(edits, source))
+            mistakes.append(fitted(edits, source))
     return mistakes
 
 
-def _from_place(where: str, table: Mapping[str, Any]) -> Iterator[_Edits]:
+def _from_place(where: str, table: Mapping[str, Any]) -> Iterator[Edits]:
     """The mistakes of a table that is a place."""
     if "at" not in table:
         raise RecordingError(f"{where} has neither `at`, a place in the solution, nor `family`. Add one of them.")
     places = _texts(table["at"], f"{where}, `at`")
-    shown = f"{where} at {_short(places[0])}"
+    shown = f"{where} at {short(places[0])}"
     for name, value in table.items():
         if name == "at":
             continue
@@ -122,10 +111,10 @@ def _from_place(where: str, table: Mapping[str, Any]) -> Iterator[_Edits]:
         if not isinstance(more, dict) or list(more) != ["shipped"]:
             raise RecordingError(f'{key}: the third value must be {{ shipped = ["owner/repo#123"] }}.')
         puts = _texts(value[0], key)
-        yield _Edits(key, name, value[1], places, puts, _references(more["shipped"], key))
+        yield Edits(key, name, value[1], places, puts, _references(more["shipped"], key))
 
 
-def _from_family(where: str, table: Mapping[str, Any]) -> Iterator[_Edits]:
+def _from_family(where: str, table: Mapping[str, Any]) -> Iterator[Edits]:
     """The mistakes of a family of which the lesson's table gives every placeholder."""
     family = str(table["family"])
     where = f"{where}, family {family!r}"
@@ -156,7 +145,7 @@ def _from_family(where: str, table: Mapping[str, Any]) -> Iterator[_Edits]:
             hint = _own_hint(hints[name], hint, f"{where}, `hints`, {name!r}")
         places = [_filled(place, words) for place in _texts(mistake["at"], key)]
         puts = [_filled(put, words) for put in _texts(mistake["put"], key)]
-        yield _Edits(key, name, _filled(hint, words), places, puts, mistake.get("shipped", []))
+        yield Edits(key, name, _filled(hint, words), places, puts, mistake.get("shipped", []))
 
 
 def _own_hint(value: Any, familys: str, where: str) -> str:
@@ -248,58 +237,3 @@ def _placeholders(mistake: Mapping[str, Any]) -> set[str]:
 
 def _filled(text: str, words: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda found: words.get(found[1], found[0]), text)
-
-
-# In the solution
-
-
-def _fitted(edits: _Edits, source: str) -> Mistake:
-    """The mistake as one change of the solution's text: from its first place to the end of its last."""
-    if len(edits.places) != len(edits.puts):
-        raise RecordingError(
-            f"{edits.where} changes {len(edits.puts)} of {len(edits.places)} places. Give one text for each place."
-        )
-    found = sorted((*_find(edits, place, source), put) for place, put in zip(edits.places, edits.puts, strict=True))
-    begin, last = found[0][0], found[-1][1]
-    changed, at = "", begin
-    for start, end, put in found:
-        if start < at:
-            raise RecordingError(f"{edits.where} has places that overlap. Name each part of the solution once.")
-        changed += source[at:start] + _indented(put, _indentation(source, start))
-        at = end
-    return Mistake(edits.name, edits.hint, source[begin:last], changed, tuple(edits.shipped))
-
-
-def _find(edits: _Edits, place: str, source: str) -> tuple[int, int]:
-    """Where a place begins and ends in the solution."""
-    first = place.partition("\n")[0]
-    if not first:
-        raise RecordingError(f"{edits.where} has an empty place. Give a text of the solution's cell.")
-    starts = [match.start() for match in re.finditer(re.escape(first), source)]
-    found = []
-    for start in starts:
-        text = _indented(place, _indentation(source, start))
-        if source.startswith(text, start):
-            found.append((start, start + len(text)))
-    if len(found) != 1:
-        times = "not at all" if not found else f"{len(found)} times"
-        raise RecordingError(
-            f"{edits.where}: {_short(place)} occurs {times} in the solution's cell, and must occur once. Copy the text"
-            " from there, with enough around it."
-        )
-    return found[0]
-
-
-def _indentation(source: str, position: int) -> str:
-    line = source[source.rfind("\n", 0, position) + 1 :]
-    return line[: len(line) - len(line.lstrip())]
-
-
-def _indented(text: str, indentation: str) -> str:
-    """The text with all lines but its first indented."""
-    return "\n".join(f"{indentation}{line}" if i and line else line for i, line in enumerate(text.split("\n")))
-
-
-def _short(text: str) -> str:
-    first, _, rest = text.partition("\n")
-    return f"`{first}{' ...' if rest else ''}`"

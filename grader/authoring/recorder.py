@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grader.authoring.drive_sources import drive_source
 from grader.authoring.made_from import made_from
+from grader.authoring.mistakes import files_read
 from grader.authoring.noise import SEEDS_OF_MISTAKES, require_room, rounded, worth_keeping
 from grader.authoring.reference_run import draw_of, record_case, record_trace
 from grader.checks.judge import judge
@@ -63,6 +64,11 @@ def record(
     measured: whether to measure too how far rounding alone moves each output, which takes several times as long.
     """
     exercises, trace = lesson.exercises()
+    if files_read(lesson.folder) and not any(exercise.mistakes for exercise in exercises):
+        raise RecordingError(
+            f"{lesson.exercises_file} does not read the mistakes.toml beside it. End it with:"
+            " EXERCISES = with_mistakes(__file__, [...])"
+        )
     builder = Builder()
     encoded: dict[str, Any] = {}
     solutions = lesson.namespace()

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from grader.authoring.allowed import leaked
+from grader.authoring.allowed import allowed, leaked
 from grader.authoring.staging import files_below, root_of
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
@@ -53,6 +53,11 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
         except Exception as error:  # nbgrader raises many kinds; what was wrong is in its log
             raise GraderError(f"nbgrader can't release {lesson.name}: {lines[-1] if lines else error}") from error
     release = stage / "course" / lesson.name
+    if missing := sorted(allowed(lesson.folder, files_below(lesson.folder)) - allowed(release, files_below(release))):
+        raise GraderError(
+            f"{missing[0]} of {lesson.name} would not be released, for something of that name lies beside the notebook,"
+            " and nbgrader ignores names. Rename one of the two."
+        )
     if found := leaked(release, files_below(release)):
         raise GraderError(
             f"nbgrader_config.py would release {found[0].relative_to(release)} of {lesson.name}. It must ignore what"
