@@ -142,7 +142,7 @@ def quietly(remarks: list[str]) -> Iterator[None]:
         warnings.simplefilter("always")
         # Neither a notebook that switched gradients off nor its random state plays a part.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device's, and is slow
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
 
@@ -240,7 +240,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     with torch.no_grad():
         output = _module_output(_use(task, module, *args))
     changed = _changed(before, args)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     again: Tensor | None = None
     no_gradient: tuple[str, ...] = ()
     backward: Problem | None = None

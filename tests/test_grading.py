@@ -426,7 +426,7 @@ def start(root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
 
 
-def warm(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def warm(run: subprocess.Popen[Any]) -> list[psutil.Process]:
     """The run's warm processes."""
     try:
         return list(psutil.Process(run.pid).children())
@@ -434,7 +434,7 @@ def warm(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def jailed(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def jailed(run: subprocess.Popen[Any]) -> list[psutil.Process]:
     """Their children."""
     try:
         return [child for process in warm(run) for child in process.children()]
@@ -458,7 +458,7 @@ def kill_one(run: subprocess.Popen[bytes], victim: str) -> bool:
 
 
 KILLS = {"grader": 6, "zygote": 12, "child": 32}
-A_MOMENT = "\n\nimport time\ntime.sleep(0.3)\n"  # in which a child can be hit, and a run does not end
+A_MOMENT = "\n\nimport time\ntime.sleep(0.2)\n"  # in which a child can be hit, and a run does not end
 
 
 @pytest.mark.slow
@@ -481,16 +481,25 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
             victim = victims[-1]
             in_jail = victim == "child" or chance.random() < 0.7  # else the warm process may still be importing
             while run.poll() is None and not (jailed(run) if in_jail else warm(run)):
-                time.sleep(0.02)
+                time.sleep(0.05)
             time.sleep(chance.uniform(0.0, 0.2))
+            before = stored(root)
             if kill_one(run, victim):
                 killed[victims.pop()] += 1
+                while run.poll() is None and stored(root) < before + 3:  # whose child is killed four times loses it
+                    time.sleep(0.05)
         run.wait()
     assert killed == KILLS and killed.total() == 50
     assert start(root).wait() == 0
     assert scores(root) == expected
     graded = [(entry["student"], entry["key"]) for entry in journal(root) if entry["entry"] == "graded"]
     assert len(graded) == len(set(graded)) == len(expected)
+
+
+def stored(root: Path) -> int:
+    """How many grades the journal says were stored, in all runs."""
+    path = root / "journal" / f"{LESSON}.jsonl"
+    return path.read_bytes().count(b'"stored"') if path.exists() else 0
 
 
 def scores_so_far(root: Path) -> set[str]:
