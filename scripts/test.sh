@@ -12,15 +12,17 @@ mkdir -p test-output
 step() {
     name="$1"
     shift
-    printf '\n== %s\n' "$name"
+    printf '\n== %s (so far %d s)\n' "$name" $(($(date +%s) - started))
     "$@" || failed="$failed $name"
 }
 
 step ruff ruff check .
 step mypy mypy
 step build grader build --check
-# One run for the tests and, by nbval, for the lessons: each cell is run again and its output compared.
-step pytest python -m pytest tests solutions --numprocesses 2 --dist loadscope \
+# One run for the tests and, by nbval, for the lessons: each cell is run again and its output compared. A file is one
+# worker's; tests/conftest.py has the longest come first.
+step pytest python -m pytest tests solutions --numprocesses 2 --dist loadscope --no-loadscope-reorder \
+    --override-ini console_output_style=times --durations 15 \
     --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg "$@"
 
 seconds=$(($(date +%s) - started))

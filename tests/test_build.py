@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
