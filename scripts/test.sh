@@ -13,16 +13,18 @@ mkdir -p test-output
 step() {
     name="$1"
     shift
-    printf '\n== %s\n' "$name"
+    printf '\n== %s (so far %d s)\n' "$name" $(($(date +%s) - started))
     "$@" || failed="$failed $name"
 }
 
 tests() {
-    step pytest python -m pytest "$@" --numprocesses 2 --dist loadscope \
+    step pytest python -m pytest "$@" --numprocesses 2 --dist loadscope --no-loadscope-reorder \
+        --override-ini console_output_style=times --durations 15 \
         --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg
 }
 
-# By nbval each cell of a lesson is run again, in the same run as the tests, and its output compared.
+# By nbval each cell of a lesson is run again, in the same run as the tests, and its output compared. A file is one
+# worker's; conftest.py has the longest come first.
 if [ -n "${LESSON-}" ]; then
     step ruff ruff check "solutions/$LESSON"
     step build grader build --check "$LESSON"

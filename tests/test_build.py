@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -478,3 +479,18 @@ def test_a_patched_cell_takes_the_place_of_its_exercise(sources: Lesson) -> None
         sources.namespace(("toy.relu", "relu = missing"))
     with pytest.raises(RecordingError, match=r"no solution cell for `toy\.none`"):
         sources.namespace(("toy.none", ""))
+
+
+def test_changed_sources_of_an_exercise_share_what_stands_above_it_and_nothing_below(sources: Lesson) -> None:
+    changed = sources.changed("toy.linear")
+    one = dict(changed("import math\nclass Linear: pass\nrelu = 3\n"))
+    other = changed("class Linear: one = 1\n")
+    assert one["torch"] is other["torch"] and one["math"] and "math" not in other
+    assert callable(one["relu"]) and one["relu"] is not other["relu"]  # the cells below run after it, each time
+    assert other["Linear"].one == 1 and other["relu"].__globals__ is other
+    assert sys.modules[other["Linear"].__module__].__dict__ is other
+    with pytest.raises(RecordingError, match=r"cell 4 \(exercise cell of `toy.linear`\) fails: NameError"):
+        changed("Linear = missing")
+    assert changed("Linear = 2")["Linear"] == 2
+    with pytest.raises(RecordingError, match=r"no solution cell for `toy\.none`"):
+        sources.changed("toy.none")

@@ -34,7 +34,7 @@ from grader.recordings.builder import Builder
 from grader.recordings.format import FORMAT
 from grader.recordings.recording import Recording
 from grader.report import to_html, to_text
-from grader.tolerance import ROUNDED_ONCE, wrong_values
+from grader.tolerance import BY_DTYPE, ROUNDED_ONCE, agree, wrong_values
 
 ROOT = Path(__file__).parent.parent
 GPT2 = ROOT / "solutions" / "01-gpt2" / "reference.safetensors"
@@ -931,3 +931,24 @@ def test_how_long_a_text_is_gets_no_name_from_the_modules_sizes() -> None:
     assert said is not None and said.endswith("axis T has 3 entries instead of 7")
     said = describe(torch.zeros(2, 7, 8), torch.zeros(2, 7, 24), context)
     assert said is not None and said.endswith("axis D has 8 entries instead of 24 (that is head_dim)")
+
+
+@pytest.mark.parametrize("dtype", list(BY_DTYPE))
+@pytest.mark.parametrize("special", [None, math.nan, math.inf, -math.inf, 0.0])
+def test_two_tensors_agree_where_no_value_is_wrong(dtype: torch.dtype, special: float | None) -> None:
+    """Which takes a short cut where they are far apart."""
+    tolerance = BY_DTYPE[dtype]
+    seen = set()
+    for i in range(300):
+        scale = 10.0 ** (i % 9 - 6)
+        want = (scale * torch.randn(1 + i % 7, dtype=torch.float64)).to(dtype)
+        apart = tolerance.relative * (want.abs().double() + want.double().square().mean().sqrt())
+        got = (want.double() + apart * torch.randn(len(want)) * (0.3, 1.0, 2.0, 50.0)[i % 4]).to(dtype)
+        if special is not None:
+            want[0] = special
+            got[0] = special if i % 3 else 1.0
+        for each in (tolerance, ROUNDED_ONCE):
+            right = not bool(wrong_values(got, want, each).any())
+            assert agree(got, want, each) == right
+            seen.add(right)
+    assert seen == {True, False}

@@ -116,11 +116,15 @@ def test_a_crash_leaves_no_core_wherever_the_host_has_them_sent(child: Child) ->
 
 
 def test_children_leave_nothing_to_each_other(jail: Jail) -> None:
+    """/tmp leads to /scratch; where Python or the grader lie below it, it shows the way to them, and nothing else."""
+    look = "import os, torch; found = [os.listdir('/scratch'), sorted(os.listdir('/tmp')), hasattr(torch, 'note')]"
     with jail.child() as first:
+        before = run(first, f"{look}; raise SystemExit(str(found))")
         run(first, "open('/scratch/note', 'w').write('x'); import torch; torch.note = 1")
+        assert run(first, "raise SystemExit(str([os.listdir('/scratch'), torch.note]))") == "[['note'], 1]"
     with jail.child() as second:
-        said = run(second, "import os, torch; raise SystemExit(str([os.listdir('/tmp'), hasattr(torch, 'note')]))")
-    assert said == "[[], False]"
+        said = run(second, f"{look}; raise SystemExit(str(found))")
+    assert said == before and said.startswith("[[], ") and said.endswith(", False]")
 
 
 # --- tried from inside ---

@@ -1,6 +1,7 @@
 """Every named mistake is rejected, and the report names it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ def mistakes() -> Iterator[Any]:
                 yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
 
 
+@lru_cache(maxsize=1)
+def started(lesson: Lesson, exercise: str) -> tuple[Recording, Callable[[str], dict[str, Any]]]:
+    """What all mistakes of an exercise share: the recording, and the lesson run as far as the exercise."""
+    return Recording.read(lesson.recording), lesson.changed(exercise)
+
+
 @pytest.mark.parametrize(("lesson", "exercise", "mistake"), list(mistakes()))
 def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mistake: Any) -> None:
-    recorded = Recording.read(lesson.recording)
+    recorded, changed = started(lesson, exercise)
     task = recorded.task(exercise)
     source = patched_source(lesson.source_of(exercise), exercise, mistake)
-    target = lesson.namespace((exercise, source))[task.solution]
+    target = changed(source)[task.solution]
     verdict = examine(recorded, exercise, target)
     text = to_text(report(verdict))
     assert not verdict.right

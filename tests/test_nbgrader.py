@@ -1,5 +1,6 @@
 """Lessons in the real nbgrader and nbval: released, validated, graded and returned."""
 
+import contextlib
 import csv
 import os
 import re
@@ -9,14 +10,17 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
 from toy_course import PROJECT, write_course
 
 from grader.authoring.build import build
-from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION
+from grader.errors import CheckFailed
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, RUN_BY_EVERY_EXERCISE, cell_from
 from grader.lessons.lesson import Lesson, lessons
+from grader.lessons.results import check_results as results
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -139,10 +143,6 @@ def test_python_files_reach_neither_learners_nor_graded_folders(graded: Class) -
         assert not list((graded.root / folder).rglob("*.py"))
 
 
-def test_the_toy_lesson_validates_only_when_solved(course: Path, tmp_path: Path) -> None:
-    validates_only_when_solved(Lesson(course / "solutions" / "00-toy"), course / "course" / "00-toy", tmp_path)
-
-
 def test_a_stored_output_that_is_not_true_any_more_is_found_by_nbval(course: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(course / "solutions" / "00-toy", tmp_path / "00-toy"))
     nbval = ("pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", "toy.ipynb")
@@ -150,6 +150,29 @@ def test_a_stored_output_that_is_not_true_any_more_is_found_by_nbval(course: Pat
     notebook = folder / "toy.ipynb"
     notebook.write_text(notebook.read_text().replace("the sum is 2", "the sum is 3"))
     assert "1 failed" in run(*nbval, cwd=folder).stdout
+
+
+def run_checks(
+    lesson: Lesson, answers: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> tuple[dict[str, bool], dict[str, str]]:
+    """Which checks of the released notebook fail with these answers in it, and the report of each."""
+    module = ModuleType("released_lesson")
+    sys.modules[module.__name__] = module  # where dataclasses look their own module up
+    failed, reports = {}, {}
+    with contextlib.chdir(released_folder(lesson)):
+        for loaded in nbformat.read(lesson.notebook.name, as_version=4).cells:
+            cell = cell_from(loaded.cell_type, loaded.source, loaded.metadata)
+            if cell.kind not in (*RUN_BY_EVERY_EXERCISE, "check"):
+                continue
+            source = answers.get(cell.name, cell.source) if cell.kind == "exercise" else cell.source
+            capsys.readouterr()
+            try:
+                exec(compile(source, f"<{cell.title}>", "exec", dont_inherit=True), module.__dict__)
+            except CheckFailed:
+                failed[cell.name] = True
+            if cell.kind == "check":
+                reports[cell.name] = capsys.readouterr().out
+    return failed, reports
 
 
 def validates_only_when_solved(lesson: Lesson, released: Path, folder: Path) -> None:
@@ -201,15 +224,65 @@ def test_a_released_lesson_holds_no_solution(lesson: Lesson) -> None:
 
 
 @every_lesson
-def test_a_released_lesson_fails_cleanly_and_a_solved_one_passes_grader_check(lesson: Lesson, tmp_path: Path) -> None:
-    exercises = [cell.name for cell in lesson.cells() if cell.kind == "check"]
-    solved = solved_copy(lesson, released_folder(lesson), tmp_path / "solved")
+def test_a_released_lesson_is_the_solved_one_with_stubs(lesson: Lesson) -> None:
+    """So what nbval shows of every solved notebook holds for the released one once the right answers are in it."""
+    folder = released_folder(lesson)
+    solved = nbformat.read(lesson.notebook, as_version=4).cells
+    released = nbformat.read(folder / lesson.notebook.name, as_version=4).cells
+    assert [cell.cell_type for cell in released] == [cell.cell_type for cell in solved]
+    for stub, answer in zip(released, solved, strict=True):
+        assert (stub.source == answer.source) == ("exercise" not in answer.metadata)
+        assert stub.metadata.get("exercise") == answer.metadata.get("exercise")
+    for name, content in files(folder).items():
+        assert name == lesson.notebook.name or content == (lesson.folder / name).read_bytes(), name
+
+
+@every_lesson
+def test_the_stored_outputs_of_a_solved_lesson_pass_every_check(lesson: Lesson) -> None:
+    stored = results(nbformat.read(lesson.notebook, as_version=4))
+    assert [result.exercise for result in stored] == checks_of(lesson)
+    assert all(result.passed for result in stored)
+
+
+@every_lesson
+def test_every_check_of_a_released_lesson_fails_on_its_stub_and_passes_on_the_solution(
+    lesson: Lesson, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cells that exercises rely on, run in this process from the released notebook, in the released folder."""
+    solutions = {cell.name: cell.source for cell in lesson.cells() if cell.kind == "exercise"}
+    for answers, word in (({}, "not written yet"), (solutions, "cases right")):
+        failed, reports = run_checks(lesson, answers, capsys)
+        assert failed == ({} if answers else dict.fromkeys(checks_of(lesson), True))
+        for name, report in reports.items():
+            assert report.startswith(f"{name} ") and word in report and "Traceback" not in report, report
+
+
+def checks_of(lesson: Lesson) -> list[str]:
+    return [cell.name for cell in lesson.cells() if cell.kind == "check"]
+
+
+# --- one lesson, whole, in the real nbgrader, nbval and `grader check` ---
+
+
+@pytest.fixture(scope="module")
+def orientation() -> Lesson:
+    return next(lesson for lesson in BUILT if lesson.name == "00-orientation")
+
+
+def test_a_lesson_validates_only_when_solved(orientation: Lesson, tmp_path: Path) -> None:
+    validates_only_when_solved(orientation, released_folder(orientation), tmp_path)
+
+
+def test_a_released_lesson_fails_cleanly_and_a_solved_one_passes_grader_check(
+    orientation: Lesson, tmp_path: Path
+) -> None:
+    solved = solved_copy(orientation, released_folder(orientation), tmp_path / "solved")
     check = ("grader.cli", "check")
     passing = run(*check, solved, cwd=tmp_path)
     assert passing.returncode == 0, passing.stdout + passing.stderr
-    failing = run(*check, released_folder(lesson) / lesson.notebook.name, cwd=tmp_path)
+    failing = run(*check, released_folder(orientation) / orientation.notebook.name, cwd=tmp_path)
     assert failing.returncode == 1, failing.stdout + failing.stderr
     for output, word in ((passing.stdout, "passed"), (failing.stdout, "FAILED")):
-        for name in exercises:
+        for name in checks_of(orientation):
             assert re.search(rf"^{re.escape(name)} .*{word}", output, re.MULTILINE), output
     assert "Traceback" not in failing.stdout + failing.stderr

@@ -29,6 +29,7 @@ def check_build(lessons: Sequence[Lesson], *, console: Console | None = None) ->
     for lesson in (Lesson(lesson.folder.resolve()) for lesson in lessons):
         with console.status(f"{lesson.name}: checking ..."):
             found = _problems_of(lesson)
+        console.print(f"{lesson.name}: checked", highlight=False)
         problems += [
             f"{shown_path(path, lesson)}: {what}. Mend it with: grader build {lesson.name}" for path, what in found
         ]

@@ -93,7 +93,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     with torch.no_grad():
         output = module_output(use(task, case, module, *args))
     changed = changed_position(before, args)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     again: Tensor | None = None
     no_gradient: tuple[str, ...] = ()
     backward: Problem | None = None

@@ -50,7 +50,7 @@ def quietly(remarks: list[str]) -> Iterator[None]:
         warnings.simplefilter("always")
         # Neither a notebook that switched gradients off nor its random state plays a part.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device's, and is slow
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
 

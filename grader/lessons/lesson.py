@@ -3,6 +3,7 @@
 import contextlib
 import linecache
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,18 +103,44 @@ class Lesson:
         Raises RecordingError where a cell fails; what it raised is the error's cause.
         """
         if patch is not None:
-            self.source_of(patch[0])
+            return self.changed(patch[0])(patch[1])
         module = _registered_module(self._module_name, str(self.twin))
+        self._run(range(len(self.cells())), module.__dict__)
+        return module.__dict__
+
+    def changed(self, exercise: str) -> Callable[[str], dict[str, Any]]:
+        """What takes one changed source of the exercise after the other, and gives the namespace with it.
+
+        The cells above the exercise's run once, the exercise's and those below it each time, in one and the same
+        namespace: what an earlier source gave no longer holds. Both raise RecordingError as `namespace` does.
+        """
+        self.source_of(exercise)
+        at = next(i for i, cell in enumerate(self.cells()) if cell.kind == "exercise" and cell.name == exercise)
+        module = _registered_module(self._module_name, str(self.twin))
+        self._run(range(at), module.__dict__)
+        above = dict(module.__dict__)
+
+        def with_source(source: str) -> dict[str, Any]:
+            sys.modules[module.__name__] = module
+            module.__dict__.clear()
+            module.__dict__.update(above)
+            self._run(range(at, len(self.cells())), module.__dict__, (exercise, source))
+            return module.__dict__
+
+        return with_source
+
+    def _run(self, cells: range, namespace: dict[str, Any], patch: tuple[str, str] | None = None) -> None:
+        """Run those of the cells at these places that every exercise relies on."""
         with contextlib.chdir(self.folder):
-            for i, cell in enumerate(self.cells()):
+            for i in cells:
+                cell = self.cells()[i]
                 if cell.kind not in RUN_BY_EVERY_EXERCISE:
                     continue
                 source, filename = cell.source, f"<{self.name}, cell {i + 1}: {cell.title}>"
                 if patch is not None and cell.kind == "exercise" and cell.name == patch[0]:
                     source, filename = patch[1], f"<{self.name}, cell {i + 1}: {cell.title}, changed>"
                 _show_in_tracebacks(filename, source)
-                _execute(source, filename, module.__dict__, title=f"{self.twin}, cell {i + 1} ({cell.title})")
-        return module.__dict__
+                _execute(source, filename, namespace, title=f"{self.twin}, cell {i + 1} ({cell.title})")
 
     def validate(self) -> None:
         """Raise RecordingError unless the cells are well formed and name just the exercises of exercises.py."""
