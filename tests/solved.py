@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from grader import Config, load_checkpoint
 from grader.authoring.recorder import record_exercise
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.judge import judge
 from grader.checks.probe import probe
 from grader.checks.running import one_thread
@@ -127,7 +127,7 @@ class Solved:
         """What a learner is told of `program`, in one line. Of a `Change`: of the changed notebook's own program."""
         if isinstance(program, Change):
             program = self.changed(program)[self.exercises[exercise].solution]
-        return " ".join(to_text(report(examine(self.recording, exercise, program))).split())
+        return " ".join(to_text(report(examine_here(self.recording, exercise, program))).split())
 
     def with_forward(self, path: str, forward: Callable[..., Any]) -> type[nn.Module]:
         """The traced model, in which the module at `path` has another forward."""

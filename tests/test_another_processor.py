@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PROJECT
 
+from conftest import PROJECT
 from grader import check_generation, load_checkpoint
 from grader.authoring.differences import differences
 from grader.authoring.recorder import record
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
@@ -98,7 +98,7 @@ def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
     recorded, solutions = Recording.read(lesson.recording), lesson.namespace()
     for name in recorded.exercises:
         with another_processor(seed):
-            verdict = examine(recorded, name, solutions[recorded.task(name).solution])
+            verdict = examine_here(recorded, name, solutions[recorded.task(name).solution])
         assert verdict.right, (name, verdict)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from grader import check
 from grader.authoring.recorder import record, record_exercise
 from grader.checks.diagnose import Context, describe
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.values import canonical
 from grader.checks.verdict import Verdict
 from grader.checks.wording import report, summary
@@ -77,7 +77,7 @@ def recorded(exercise: Exercise) -> Recording:
 
 
 def verdict_on(target: Any) -> Verdict:
-    return examine(recorded(layer_norm_exercise()), "toy.layer_norm", target)
+    return examine_here(recorded(layer_norm_exercise()), "toy.layer_norm", target)
 
 
 def text_on(target: Any) -> str:
@@ -191,7 +191,7 @@ def test_all_the_fields_of_a_config_are_listed_once() -> None:
     cases = [Case(str(n), lambda draw: [draw.normal(3, 4)], {"config": {"width": n, "height": 5}}) for n in (4, 6)]
     cases[1] = dataclasses.replace(cases[1], build={"config": {"width": 4, "height": 5, "depth": 6}})
     exercise = Exercise("toy.lost", "Lost", lambda config: nn.Linear(config.width, 5), cases)
-    text = to_text(report(examine(recorded(exercise), "toy.lost", Lost)))
+    text = to_text(report(examine_here(recorded(exercise), "toy.lost", Lost)))
     assert text.count("this config has no field `breadth`") == 2
     assert text.count("it has: ") == 1
 
@@ -315,7 +315,7 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
     seven = recorded(Exercise("toy.f", "f", lambda: 7, [Case("no input", lambda draw: [])], function=True))
 
     def told(function: Any) -> str:
-        return to_text(report(examine(seven, "toy.f", function)))
+        return to_text(report(examine_here(seven, "toy.f", function)))
 
     def endless() -> Any:
         while True:
@@ -338,7 +338,7 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
 
 
 def on_gpt2(exercise: str, target: Any) -> Verdict:
-    return examine(Recording.read(GPT2), exercise, target)
+    return examine_here(Recording.read(GPT2), exercise, target)
 
 
 def solution_with(patches: dict[str, str], exercise: str) -> Any:
@@ -740,21 +740,21 @@ def memory_exercise() -> Recording:
 
 @pytest.mark.parametrize("target", [Memory, Growing])
 def test_a_class_that_keeps_a_state_is_checked_by_using_it(target: Any) -> None:
-    assert examine(memory_exercise(), "toy.memory", target).exact
+    assert examine_here(memory_exercise(), "toy.memory", target).exact
 
 
 def test_what_only_shows_in_use_is_noticed() -> None:
-    verdict = examine(memory_exercise(), "toy.memory", Forgetful)
+    verdict = examine_here(memory_exercise(), "toy.memory", Forgetful)
     assert "1 of 2 cases right" in to_text(report(verdict))
 
 
 def test_a_stub_that_is_driven_is_called_not_written() -> None:
-    text = to_text(report(examine(memory_exercise(), "toy.memory", UnwrittenMemory)))
+    text = to_text(report(examine_here(memory_exercise(), "toy.memory", UnwrittenMemory)))
     assert "`UnwrittenMemory.append` is not written yet" in text
 
 
 def test_an_object_in_place_of_the_class_is_refused() -> None:
-    text = to_text(report(examine(memory_exercise(), "toy.memory", Memory(3))))
+    text = to_text(report(examine_here(memory_exercise(), "toy.memory", Memory(3))))
     assert 'hand over the function or class: check("toy.memory", Memory)' in text
 
 
@@ -763,7 +763,7 @@ def test_the_drives_own_lines_are_not_shown_to_learners() -> None:
         def append(self, part: Tensor) -> Tensor:
             return super().append(part)[:, 0]
 
-    text = to_text(report(examine(memory_exercise(), "toy.memory", Short)))
+    text = to_text(report(examine_here(memory_exercise(), "toy.memory", Short)))
     assert "in append" in text
     assert "append_in_turn" not in text
 
@@ -808,8 +808,8 @@ def test_a_module_is_driven_with_its_weights_and_must_not_keep_what_a_run_left()
             self.count += 1
             return super().forward(x)
 
-    assert examine(recorded(exercise), "toy.adds_up", Fresh).right
-    assert not examine(recorded(exercise), "toy.adds_up", AddsUp).right
+    assert examine_here(recorded(exercise), "toy.adds_up", Fresh).right
+    assert not examine_here(recorded(exercise), "toy.adds_up", AddsUp).right
 
 
 def count_or_call(module: nn.Module, x: Tensor, look: str) -> Tensor:
@@ -838,8 +838,8 @@ def test_no_gradient_is_asked_of_a_count() -> None:
             Case(look, lambda draw, look=look: [draw.normal(3, 4), look], {"dim": 4}) for look in ("result", "count")
         ],
     )
-    assert examine(recorded(exercise), "toy.scale", Scale).right
-    verdict = examine(recorded(exercise), "toy.scale", WithoutGradient)
+    assert examine_here(recorded(exercise), "toy.scale", Scale).right
+    verdict = examine_here(recorded(exercise), "toy.scale", WithoutGradient)
     assert [case.right for case in verdict.cases] == [False, True]
 
 
@@ -900,7 +900,7 @@ def test_what_is_used_and_wrong_by_itself_is_named(find: str, replace: str, told
     assert find in WRITTEN
     written: dict[str, Any] = {}
     exec(WRITTEN.replace(find, replace) if find else WRITTEN, written)
-    assert told in to_text(report(examine(recording, "toy.twice", written["twice"])))
+    assert told in to_text(report(examine_here(recording, "toy.twice", written["twice"])))
 
 
 def test_a_mistake_that_a_right_case_rules_out_is_not_named_for_a_number_that_is_the_same_by_chance() -> None:
@@ -918,10 +918,10 @@ def test_a_mistake_that_a_right_case_rules_out_is_not_named_for_a_number_that_is
     header = {"format": FORMAT, "lesson": "toy", "exercises": {"toy.count": builder.exercise(task, answer)}}
     recording = Recording({**header, "trace": None}, builder.tensors)
     named = "This is what comes out when the numbers are multiplied"
-    assert named in to_text(report(examine(recording, "toy.count", lambda a, b: a * b)))
-    by_chance = to_text(report(examine(recording, "toy.count", lambda a, b: a + b + (a == 2))))
+    assert named in to_text(report(examine_here(recording, "toy.count", lambda a, b: a * b)))
+    by_chance = to_text(report(examine_here(recording, "toy.count", lambda a, b: a + b + (a == 2))))
     assert named not in by_chance and "1 too high" in by_chance
-    as_a_float = to_text(report(examine(recording, "toy.count", lambda a, b: (a + b) / 1)))
+    as_a_float = to_text(report(examine_here(recording, "toy.count", lambda a, b: (a + b) / 1)))
     assert "It is a float, and should be an int, and its value is right" in as_a_float
 
 

@@ -8,7 +8,7 @@ from grader.authoring import mistakes as reader
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import FAMILIES, files_read, with_mistakes
 from grader.authoring.recorder import patched_source, record
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.wording import report
 from grader.errors import RecordingError
 from grader.lessons.exercise import Case, Exercise, Mistake
@@ -283,7 +283,7 @@ def test_where_a_mistake_shipped_is_in_the_recording_and_in_the_report(folder: P
     (answer,) = recorded.answer("toy.double").mistakes
     assert answer.shipped == ("owner/repo#123",)
 
-    verdict = examine(recorded, "toy.double", lambda x: (2.0 + x).clamp(min=-1))
+    verdict = examine_here(recorded, "toy.double", lambda x: (2.0 + x).clamp(min=-1))
     lines = report(verdict)
     text = to_text(lines)
     assert "This is what comes out when it adds." in text

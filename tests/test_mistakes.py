@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grader.authoring.recorder import patched_source
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.wording import report
 from grader.lessons.lesson import Lesson
 from grader.recordings.recording import Recording
@@ -37,7 +37,7 @@ def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mi
     task = recorded.task(exercise)
     source = patched_source(lesson.source_of(exercise), exercise, mistake)
     target = changed(source)[task.solution]
-    verdict = examine(recorded, exercise, target)
+    verdict = examine_here(recorded, exercise, target)
     text = to_text(report(verdict))
     assert not verdict.right
     assert mistake.name in text

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson
 from grader.recordings.recording import Recording
@@ -74,7 +74,7 @@ def passes(recorded: Recording, exercise: str, changed: Callable[[str], dict[str
     try:
         with time_limit(), contextlib.redirect_stdout(io.StringIO()):
             target = changed(mutant.source)[task.solution]
-            return examine(recorded, exercise, target).right
+            return examine_here(recorded, exercise, target).right
     except (RecordingError, KeyError, TimeoutError):
         return False
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.wording import report, summary
 from grader.errors import CheckFailed
 from grader.recordings.format import RECORDING
@@ -24,7 +24,7 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
     Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
     """
-    verdict = examine(find_recording(recording), exercise, solution)
+    verdict = examine_here(find_recording(recording), exercise, solution)
     show(report(verdict), summary(verdict))
     if autograding():
         return verdict.points

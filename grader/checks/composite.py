@@ -1,7 +1,7 @@
 """Tell a composite's own error from its parts', and from those of the exercises that it uses."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -20,7 +20,8 @@ class PartEvidence:
     """What was observed of a composite's parts in one case, beside what the reference's were given and gave back.
 
     exercises: which exercise built a part, by path or pattern. unfinished: those of them that are not right yet.
-    other_classes: the parts that are not of the class that their exercise checks, with the name of their own.
+    other_classes: the parts that are not of the class that their exercise checks, with the name of their own. weights:
+    the names of the case's weights.
     """
 
     exercises: Mapping[str, str]
@@ -29,6 +30,7 @@ class PartEvidence:
     replaced: Replaced
     unfinished: Container[str]
     other_classes: Mapping[str, str]
+    weights: Collection[str]
 
 
 def with_others_wrong(verdict: Verdict, wrong: Mapping[str, str]) -> Verdict:
@@ -67,7 +69,10 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
         if not culprits or not all(_was_given(call, parts.replaced) for call in present):
             return None
         finished = [call for call in culprits if part_of(parts.exercises, call.path) not in parts.unfinished]
-        return _wrongly_used(finished[0], parts) if finished else _carried_forward(culprits, parts)
+        if finished:
+            return _wrongly_used(finished[0], parts)
+        found = _carried_forward(culprits, parts)
+        return found if _all_given_right(parts) else replace(found, waits_for=())
     if own is not None:
         count = _wrong_call_count(present, parts)
         if count:
@@ -84,6 +89,21 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
         what = describe(own, want, context) or "its own steps give something else"
         return Finding(f"Even with right parts, the result is wrong: {what}", detail=besides)
     return None
+
+
+def _all_given_right(parts: PartEvidence) -> bool:
+    """Whether every one of the reference's parts was given what it needs: only then are points for wiring kept.
+
+    A learner's module may do without a part that has no weights, with a function; whether it does is only its own word,
+    and what it hands to the other parts tells as much.
+    """
+
+    def optional(call: Call) -> bool:
+        weighted = any(name.startswith(f"{call.path}.") for name in parts.weights)
+        return call.path not in parts.replaced.present and not weighted
+
+    calls = [c for c in parts.calls if c.input is not None and c.output is not None and not optional(c)]
+    return all(_was_given(call, parts.replaced) and not _given_wrong(call, parts.replaced) for call in calls)
 
 
 def _wrong_call_count(present: Sequence[Call], parts: PartEvidence) -> str | None:

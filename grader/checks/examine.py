@@ -1,65 +1,120 @@
-"""Probe what a learner wrote, in this process, and judge it."""
+"""The one policy by which an exercise is examined, wherever a learner's code runs.
 
-from typing import Any
+A notebook's check runs it in the kernel (`InProcess`), grading in jailed children (`grading.children`); what is asked,
+in which order, and what is made of the answers is the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from grader.checks.composite import with_others_wrong
 from grader.checks.judge import judge
-from grader.checks.parts import feed_parts, part_types, replace_parts, used_by
+from grader.checks.observation import Fed, Observation, PartClass, PartKey, Replaced
+from grader.checks.parts import feed_parts, part_classes, part_types, replace_parts, used_by
 from grader.checks.probe import probe
 from grader.checks.verdict import Verdict
 from grader.recordings.answers import part_inputs, part_outputs
 from grader.recordings.recording import Recording
-from grader.recordings.tasks import Task, part_of
+from grader.recordings.tasks import PartInput, PartOutput, Task, part_of
+
+PartInputs = Sequence[Sequence[PartInput]]
+PartOutputs = Sequence[Sequence[PartOutput]]
 
 
-def examine(recording: Recording, exercise: str, solution: Any) -> Verdict:
-    """Probe a learner's class or function in this process, and judge it.
+class Prober(Protocol):
+    """Runs what a learner wrote, and says what happened. It knows no answers."""
 
-    A composite that is wrong is run twice more, to tell its own error from its parts'; its parts' classes are
-    examined then as well, and what else it uses. Raises RecordingError for an exercise that the recording has not.
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        """What the solution gives on the task's cases."""
+
+    def feed(self, task: Task, inputs: PartInputs) -> tuple[dict[PartKey, Fed], ...]:
+        """For each case, what the solution's parts give for the reference's inputs."""
+
+    def replace(self, task: Task, outputs: PartOutputs) -> tuple[Replaced, ...]:
+        """For each case, what the solution gives while its parts answer as the reference's did."""
+
+    def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass] | None:
+        """The classes of the solution's parts, by path; None where they are not known.
+
+        solutions: the parts' exercises, and the name that the solution of each has.
+        """
+
+    def right(self, exercise: str) -> bool | None:
+        """Whether the learner's solution of another exercise is right by itself; None where there is none."""
+
+
+def examine(recording: Recording, exercise: str, prober: Prober) -> Verdict:
+    """Probe an exercise's solution, and judge it.
+
+    A composite that is wrong is run twice more, to tell its own error from its parts'; then it counts too which of
+    its parts, and of what else it uses, are right by themselves. Raises RecordingError for an exercise that the
+    recording has not.
     """
     task, answer = recording.task(exercise), recording.answer(exercise)
-    observations = probe(task, solution)
+    observations = prober.observe(task)
     verdict = judge(task, answer, observations)
     if verdict.right:
         return verdict
     if task.parts:
-        fed = feed_parts(task, solution, part_inputs(answer))
-        replaced = replace_parts(task, solution, part_outputs(answer))
-        unfinished, others = _parts_classes(recording, task, solution)
+        fed = prober.feed(task, part_inputs(answer))
+        replaced = prober.replace(task, part_outputs(answer))
+        solutions = recording.solutions(set(task.parts.values()))
+        classes = prober.classes(task, solutions)
+        written = set(solutions) if classes is None else _exercises_of_own_classes(task, classes)
+        unfinished = {name for name in written & set(solutions) if not prober.right(name)}
+        others = {path: kind.name for path, kind in (classes or {}).items() if not kind.own and not kind.library}
         verdict = judge(task, answer, observations, fed, replaced, unfinished, others)
-    return with_others_wrong(verdict, _wrong_ones_used(recording, task, solution))
+    wrong = {name: solution for name, solution in recording.solutions(task.uses).items() if prober.right(name) is False}
+    return with_others_wrong(verdict, wrong)
 
 
-def _parts_classes(recording: Recording, task: Task, solution: Any) -> tuple[set[str], dict[str, str]]:
-    """The exercises among a composite's parts that are not right by themselves; and the parts that are of another
-    class than the one with the name of the exercise's solution, by path, with their own class's name.
-
-    What is graded is the class of that name, where the composite's notebook has one. A part that is no class of the
-    learner's, such as nn.LayerNorm, is taken to be right by itself.
-    """
-    wrong: set[str] = set()
-    others: dict[str, str] = {}
-    examined: set[tuple[str, Any]] = set()
-    for path, kind in part_types(task, solution).items():
-        exercise = part_of(task.parts, path)
-        if exercise not in recording.exercises or kind.__module__.startswith("torch."):
-            continue
-        graded = used_by(solution).get(recording.task(exercise).solution, kind)
-        if graded is not kind:
-            others[path] = kind.__name__
-        if (exercise, graded) not in examined and not examine(recording, exercise, graded).right:
-            wrong.add(exercise)
-        examined.add((exercise, graded))
-    return wrong, others
+def _exercises_of_own_classes(task: Task, classes: Mapping[str, PartClass]) -> set[str]:
+    """The exercises of those parts that are not of a library's class, such as nn.LayerNorm, which counts as right."""
+    return {name for path, kind in classes.items() if not kind.library and (name := part_of(task.parts, path))}
 
 
-def _wrong_ones_used(recording: Recording, task: Task, solution: Any) -> dict[str, str]:
-    """The exercises that this one uses and that are not right by their own checks, each with its solution's name."""
-    wrong: dict[str, str] = {}
-    for exercise in task.uses:
-        name = recording.task(exercise).solution
-        own = used_by(solution).get(name)
-        if own is not None and not examine(recording, exercise, own).right:
-            wrong[exercise] = name
-    return wrong
+def examine_here(recording: Recording, exercise: str, solution: Any) -> Verdict:
+    """Examine a learner's class or function, running it in this process."""
+    return examine(recording, exercise, InProcess(recording, solution))
+
+
+class InProcess:
+    """Runs a learner's class or function in this process, and what else their notebook defines."""
+
+    def __init__(self, recording: Recording, solution: Any) -> None:
+        self._recording = recording
+        self._solution = solution
+        self._right: dict[tuple[str, Any], bool] = {}  # by exercise and the class or function that was examined
+
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        """See `Prober`."""
+        return probe(task, self._solution)
+
+    def feed(self, task: Task, inputs: PartInputs) -> tuple[dict[PartKey, Fed], ...]:
+        """See `Prober`."""
+        return feed_parts(task, self._solution, inputs)
+
+    def replace(self, task: Task, outputs: PartOutputs) -> tuple[Replaced, ...]:
+        """See `Prober`."""
+        return replace_parts(task, self._solution, outputs)
+
+    def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass]:
+        """See `Prober`. A part whose exercise's solution has no name here is examined by its own class."""
+        names = used_by(self._solution)
+        for path, kind in part_types(task, self._solution).items():
+            name = part_of(task.parts, path)
+            if name and name in solutions and solutions[name] not in names and not kind.__module__.startswith("torch."):
+                self._examine(name, kind)
+        return part_classes(task, self._solution, solutions)
+
+    def right(self, exercise: str) -> bool | None:
+        """See `Prober`."""
+        own = used_by(self._solution).get(self._recording.solutions([exercise])[exercise])
+        if own is not None:
+            self._examine(exercise, own)
+        found = [right for (name, _), right in self._right.items() if name == exercise]
+        return all(found) if found else None
+
+    def _examine(self, exercise: str, solution: Any) -> None:
+        if (exercise, solution) not in self._right:
+            self._right[exercise, solution] = examine_here(self._recording, exercise, solution).right

@@ -43,7 +43,7 @@ def judge(
             continue
         context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
         parts = (
-            PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes)
+            PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes, case.weights)
             if fed and replaced
             else None
         )

@@ -40,6 +40,16 @@ class Replaced:
 
 
 @dataclass(frozen=True)
+class PartClass:
+    """The class of a composite's part. own: whether it is the one that the part's exercise checks. library: whether it
+    is no class of the learner's, but PyTorch's."""
+
+    name: str
+    own: bool
+    library: bool
+
+
+@dataclass(frozen=True)
 class Observation:
     """What happened when one case ran.
 

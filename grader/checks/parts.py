@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from grader.calls import copied, first_tensor, watch
 from grader.checks.building import build_module, constructed, load_weights, wrong_names
-from grader.checks.observation import Fed, PartKey, Problem, Replaced
+from grader.checks.observation import Fed, PartClass, PartKey, Problem, Replaced
 from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
 from grader.checks.values import module_output
 from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase, part_of
@@ -26,6 +26,22 @@ def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
         return {path: type(part) for path, part in module.named_modules() if part_of(task.parts, path)}
 
     found: dict[str, type[nn.Module]] = _quietly_or({}, built)
+    return found
+
+
+def part_classes(task: Task, target: Any, solutions: Mapping[str, str]) -> dict[str, PartClass]:
+    """What class each of the learner's parts has, by path, of the parts whose exercises are among `solutions`.
+
+    solutions: exercises, and the name that the solution of each has. What such an exercise checks is the class of
+    that name, where the composite's notebook has one.
+    """
+    names = used_by(target)
+    found = {}
+    for path, kind in part_types(task, target).items():
+        exercise = part_of(task.parts, path)
+        if exercise and exercise in solutions:
+            library = kind.__module__.startswith("torch.")
+            found[path] = PartClass(kind.__name__, names.get(solutions[exercise], kind) is kind, library)
     return found
 
 

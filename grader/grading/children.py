@@ -1,21 +1,22 @@
-"""The jailed children of one submission, and what is made of their answers."""
+"""The jailed children of one submission: where `examine` runs submitted code."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from grader.checks.examine import PartInputs, PartOutputs, examine
 from grader.checks.judge import judge
-from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced
 from grader.checks.verdict import Verdict
 from grader.errors import GraderError
 from grader.grading import wire
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, pack
 from grader.grading.sandbox.jail import Child, Jail, JailError, ZygoteLost
 from grader.grading.submission import Part
-from grader.recordings.answers import Answer, part_inputs, part_outputs
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
 
+Answer = TypeVar("Answer")
 KILLED_FROM_OUTSIDE = 9  # a child can't send it to itself: in its own pid namespace it is process 1
 TRIES = 4
 
@@ -28,7 +29,7 @@ class SubmissionRun:
     """The children of one submission.
 
     lessons: how many of the parts, the first, run before anything of the student's. deadline: when the last child is
-    stopped. missing: exercises without a solution. hidden: whether the recording is a hidden one.
+    stopped. solutions: the name of each exercise's solution. hidden: whether the recording is a hidden one.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class SubmissionRun:
         parts: Sequence[Part],
         lessons: int,
         deadline: float,
-        missing: Collection[str],
+        solutions: Mapping[str, str],
         hidden: bool,
     ) -> None:
         self.children = 0
@@ -45,7 +46,10 @@ class SubmissionRun:
         self._parts = parts
         self._lessons = parts[:lessons]
         self._deadline = deadline
-        self._unfinished = set(missing)  # exercises that are not right by themselves
+        self._solutions = solutions
+        self._observed: dict[str, tuple[Observation, ...]] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._classes: Mapping[str, PartClass] | None = None  # of the composite's parts that was asked last
         self._hidden = hidden
         self.own_cells: tuple[int, ...] | None = None  # which of the student's own cells run
         self._killed = 0
@@ -54,17 +58,55 @@ class SubmissionRun:
 
     def examine(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """Probe and judge exercises; every one of them gets a verdict."""
-        tasks = {e: recording.task(e) for e in exercises}
-        observed = self._probe(tasks)
-        verdicts = {}
-        for name, task in tasks.items():
-            answer = recording.answer(name)
-            verdicts[name] = judge(task, answer, observed[name])
-            if task.parts and not verdicts[name].right and name not in self.lost:
-                verdicts[name] = self._judge_parts(task, answer, observed[name])
-            if not verdicts[name].right:
-                self._unfinished.add(name)
-        return verdicts
+        self._observed = self._probe({e: recording.task(e) for e in exercises})
+        self._verdicts = {}
+        for name in exercises:
+            if name in self.lost:
+                self._verdicts[name] = judge(recording.task(name), recording.answer(name), self._observed[name])
+            else:
+                self._verdicts[name] = examine(recording, name, self)
+        return self._verdicts
+
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        """See `Prober`: what the child observed that probed all exercises."""
+        return self._observed[task.exercise]
+
+    def feed(self, task: Task, inputs: PartInputs) -> tuple[dict[PartKey, Fed], ...]:
+        """See `Prober`: in a child of its own, which knows the parts' inputs and not their outputs."""
+        keys = [{(p.path, p.index) for p in case} for case in inputs]
+        paths = {path for case in keys for path, _ in case}
+        solutions = {name: self._solutions[name] for name in set(task.parts.values()) if name in self._solutions}
+
+        def ask(child: Child, deadline: float) -> tuple[dict[PartKey, Fed], ...]:
+            self._classes = None
+            fed = self._ask(child, wire.ask("feed", task, inputs), deadline)
+            found = _read(lambda: wire.read_fed(fed, keys))
+            said = self._ask(child, wire.ask_classes(task, solutions), deadline)
+            self._classes = _read(lambda: wire.read_classes(said, paths))
+            return found
+
+        return self._aside(task, ask) or ({},) * len(task.cases)
+
+    def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass] | None:
+        """See `Prober`: what the child said that was asked last to feed the parts. It decides about words alone."""
+        return self._classes
+
+    def replace(self, task: Task, outputs: PartOutputs) -> tuple[Replaced, ...]:
+        """See `Prober`: in a child of its own, which knows the parts' outputs and not their inputs."""
+        keys = [{(p.path, p.index) for p in case} for case in outputs]
+
+        def ask(child: Child, deadline: float) -> tuple[Replaced, ...]:
+            answer = self._ask(child, wire.ask("replace", task, outputs), deadline)
+            return _read(lambda: wire.read_replaced(answer, keys))
+
+        return self._aside(task, ask) or (Replaced(None, {}),) * len(task.cases)
+
+    def right(self, exercise: str) -> bool | None:
+        """See `Prober`: the verdict that the exercise got before; None where the submission does not define it."""
+        verdict = self._verdicts.get(exercise)
+        if verdict is None or _is_undefined(self._observed[exercise]):
+            return None
+        return verdict.right
 
     def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """As `examine`, in new children, with as much time again; without what was lost before."""
@@ -163,28 +205,11 @@ class SubmissionRun:
             said = " ".join((problem.message, *problem.detail))
             raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {said}.")
 
-    def _judge_parts(self, task: Task, answer: Answer, observed: tuple[Observation, ...]) -> Verdict:
-        """Tell a composite's own error from its parts', in two children that know different halves."""
-        inputs, outputs = part_inputs(answer), part_outputs(answer)
-        fed = self._aside(
-            task,
-            wire.ask("feed", task, inputs),
-            lambda m: wire.read_fed(m, [{(p.path, p.index) for p in case} for case in inputs]),
-        )
-        replaced = self._aside(
-            task,
-            wire.ask("replace", task, outputs),
-            lambda m: wire.read_replaced(m, [{(p.path, p.index) for p in case} for case in outputs]),
-        )
-        no_fed: tuple[dict[PartKey, Fed], ...] = ({},) * len(task.cases)
-        no_replaced = (Replaced(None, {}),) * len(task.cases)
-        return judge(task, answer, observed, fed or no_fed, replaced or no_replaced, self._unfinished)
-
-    def _aside(self, task: Task, command: bytes, read: Callable[[Message], Any]) -> Any:
-        """The answer of a child of its own; None where it gives none."""
+    def _aside(self, task: Task, ask: Callable[[Child, float], Answer]) -> Answer | None:
+        """What `ask` gets from a child of its own, in which the cells up to the exercise's ran; None for nothing."""
         if self._used_up():
             return None
-        found: list[Any] = []
+        found: list[Answer] = []
 
         def in_child(child: Child) -> None:
             deadline = self._exercise_deadline()
@@ -193,7 +218,7 @@ class SubmissionRun:
                     self._run_part(child, part, deadline)
                     if part.exercise == task.exercise:
                         break
-                found.append(_read(lambda: read(self._ask(child, command, deadline))))
+                found.append(ask(child, deadline))
             except _Lost:
                 pass
 
@@ -251,11 +276,16 @@ class _KilledFromOutside(Exception):
     """A child was killed, and not by itself."""
 
 
-def _read(read: Callable[[], Any]) -> Any:
+def _read(read: Callable[[], Answer]) -> Answer:
     try:
         return read()
     except FrameError as error:
         raise _Lost(f"its answer could not be used: {error}") from None
+
+
+def _is_undefined(observations: Sequence[Observation]) -> bool:
+    """Whether the cell ran and did not define the solution, or was not there."""
+    return any(one.problem is not None and one.problem.kind in ("target", "syntax") for one in observations)
 
 
 def _problem(task: Task, reason: str) -> tuple[Observation, ...]:

@@ -34,9 +34,9 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> SubmissionResult:
         lost = {e: "Its solution cell is not in the notebook." for e in kit.plan.exercises if e not in present}
     wanted = [e for e in kit.plan.exercises if e not in lost]
     hidden = kit.hidden_recording is not None
-    run = SubmissionRun(
-        jail, parts, len(_before_any_solution(kit)), started + kit.limits.submission_seconds, lost, hidden
-    )
+    deadline = started + kit.limits.submission_seconds
+    solutions = scoring.solutions(kit.plan.exercises)
+    run = SubmissionRun(jail, parts, len(_before_any_solution(kit)), deadline, solutions, hidden)
     verdicts = run.examine(scoring, wanted)
     shown = verdicts
     if hidden:

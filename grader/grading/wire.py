@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced
 from grader.grading.frames import DTYPES, FrameError, Message, pack
 from grader.recordings.builder import Builder
 from grader.recordings.recording import Recording
@@ -22,6 +22,7 @@ from grader.recordings.tensors import dtype_name
 MAX_TEXT = 400
 MAX_LINES = 12
 MAX_NAMES = 40
+MAX_CLASS_NAME = 60
 _NOT_SHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction, surrogates, nothing, ends of lines
 
 
@@ -146,25 +147,47 @@ def replaced(results: Sequence[Replaced]) -> bytes:
     """A child's answer to "replace"."""
     tensors = _Tensors()
     body = [
-        [tensors.keep(one.output), [[*key, tensors.keep(tensor)] for key, tensor in one.given.items()]]
+        [tensors.keep(one.output), [[*key, tensors.keep(tensor)] for key, tensor in one.given.items()], one.present]
         for one in results
     ]
     return pack(body, tensors.kept)
 
 
 def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[Replaced, ...]:
-    """What a child says its composite gave and its parts were given. Raises FrameError.
+    """What a child says its composite gave, its parts were given, and which it has. Raises FrameError.
 
-    That it has all of the parts is not the child's to deny: points for wiring need every part's input to be right.
+    Which parts it has decides about words alone: points for wiring need every part's input to be right.
     """
     results = []
     for case, wanted in _by_case(message.body, keys):
-        output, entries = _list(case, 2)
+        output, entries, claimed = _list(case, 3)
         known = [entry for entry in (_list(e, 3) for e in _list(entries)) if _is_key(entry, wanted)]
         given = {_key(entry, wanted): _tensor(message, entry[2]) for entry in known}
-        present = tuple(dict.fromkeys(path for path, _ in wanted))
+        present = tuple(path for path in dict.fromkeys(path for path, _ in wanted) if path in _list(claimed))
         results.append(Replaced(_tensor(message, output), given, present))
     return tuple(results)
+
+
+def ask_classes(task: Task, solutions: Mapping[str, str]) -> bytes:
+    """The command to say which classes a composite's parts have. solutions: see `parts.part_classes`."""
+    builder = Builder()
+    body = {"do": "classes", "exercise": task.exercise, "task": builder.task(task), "solutions": dict(solutions)}
+    return pack(body, builder.tensors)
+
+
+def classes(found: Mapping[str, PartClass]) -> bytes:
+    """A child's answer to "classes"."""
+    return pack([[path, kind.name, kind.own, kind.library] for path, kind in found.items()])
+
+
+def read_classes(message: Message, paths: Collection[str]) -> dict[str, PartClass]:
+    """What a child says of its parts' classes. paths: the reference's parts. Raises FrameError."""
+    entries = (_list(entry, 4) for entry in _list(message.body))
+    return {
+        path: PartClass(clean(name, MAX_CLASS_NAME), own is True, library is True)
+        for path, name, own, library in entries
+        if isinstance(path, str) and path in paths
+    }
 
 
 def ran(problem: Problem | None) -> bytes:

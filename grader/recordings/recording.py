@@ -8,7 +8,7 @@ back are two further views, each of which alone gives no answer away.
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ class Recording:
     def lesson(self) -> str:
         """The lesson's name, as in ``01-gpt2``."""
         return str(self.header["lesson"])
+
+    def solutions(self, exercises: Iterable[str]) -> dict[str, str]:
+        """The names of the solutions of those of the exercises that it has."""
+        own = self.header["exercises"]
+        return {name: own[name]["solution"] for name in exercises if name in own}
 
     @property
     def exercises(self) -> list[str]:

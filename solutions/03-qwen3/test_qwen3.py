@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
-from grader.checks.examine import examine
+from grader.checks.examine import examine_here
 from grader.checks.wording import report
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ def test_the_table_stays_float32_in_bfloat16_cases_and_needs_no_gradient() -> No
 
 def test_a_tied_head_keeps_its_points_where_the_model_below_it_is_wrong() -> None:
     changed = LESSON.changed(Change("qwen3.rope_table", "1.0 / theta", "0.5 / theta"))
-    verdict = examine(LESSON.recording, "qwen3.causal_lm", changed["CausalLM"])
+    verdict = examine_here(LESSON.recording, "qwen3.causal_lm", changed["CausalLM"])
     assert not verdict.right and verdict.points == verdict.max_points
     assert "Your code here is right. It fails because `model` is not" in to_text(report(verdict))
 
