@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from grader.config import Config
 from grader.errors import GraderError
-from grader.instruments import Panel, Shown
+from grader.instruments.panel import Panel, Shown
 from grader.kv import (
     ELEMENT_BYTES,
     bytes_at,
