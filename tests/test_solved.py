@@ -1,4 +1,4 @@
-"""Generated text is the reference's, but for near-ties: where the reference is undecided, another choice is accepted."""
+"""Generated text is the reference's but for near-ties: where the reference is undecided, another choice is accepted."""
 
 from types import SimpleNamespace
 from typing import Any
