@@ -460,6 +460,13 @@ def test_a_folder_with_two_notebooks_is_refused(sources: Lesson) -> None:
         sources.cells()
 
 
+@pytest.mark.parametrize("name", ["exercises.py", "others.py", "benchmark.py", "test_toy.py"])
+def test_other_files_of_a_lesson_are_not_taken_for_its_twin(sources: Lesson, name: str) -> None:
+    (sources.folder / name).write_text("raise AssertionError('this is no notebook')")
+    assert (sources.twin.name, sources.notebook.name) == ("toy.py", "toy.ipynb")
+    assert sources.cells()
+
+
 # --- a lesson's namespace ---
 
 

@@ -113,6 +113,8 @@ def in_bfloat16(lesson: Solved, name: str) -> bool:
 @all_lessons
 def test_what_is_declared_is_known(lesson: Solved) -> None:
     """No exercise is misspelt, and no reason is given for something that nobody asks."""
+    if "RIGHT" not in lesson.others.WITHOUT:
+        assert list(lesson.others.RIGHT) == list(lesson.exercises)
     for name in ("RIGHT", "BY_CHANCE", "RANDOM", "HUB"):
         assert set(dict(asked(lesson, name))) <= set(lesson.exercises), name
     assert set(asked(lesson, "VARIES")) <= set(lesson.exercises)

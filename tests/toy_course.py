@@ -130,6 +130,8 @@ def write_course(root: Path) -> tuple[Lesson, Lesson]:
     second = _write_lesson(root / "solutions" / "01-next", "next.py", SECOND, SECOND_EXERCISES)
     (first.folder / "configs").mkdir()
     (first.folder / "configs" / "toy.json").write_text('{"n_embd": 3}\n')
+    for name in ("others.py", "benchmark.py", "test_toy.py", "equivalent_mutants.toml"):
+        (first.folder / name).write_text("# no learner gets this\n")
     return first, second
 
 

@@ -89,6 +89,22 @@ def test_the_cache_gives_back_what_went_in(chunks: list[int], spare: int, batch:
         assert cache.length == 0
 
 
+@settings(max_examples=20)
+@given(chunks=splits, kv_heads=st.integers(1, 4), group=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_grouped_attention_with_the_lessons_own_cache_is_transformers(
+    chunks: list[int], kv_heads: int, group: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    q, kv = torch.randn(2, kv_heads * group, sum(chunks), 6), torch.randn(2, 2, kv_heads, sum(chunks), 6)
+    cache = LESSON.solutions["KVCache"](2, kv_heads, sum(chunks), 6)
+    start, seen = 0, []
+    for size in chunks:
+        part = slice(start, start + size)
+        seen.append(LESSON.solutions["grouped_attention"](q[:, :, part], *kv[:, :, :, part], cache))
+        start += size
+    assert agree(torch.cat(seen, dim=2), LESSON.reference.right_groups(q, kv, chunks, "result"))
+
+
 @settings(max_examples=15)
 @given(config=OTHERS.CONFIGS, prompt=st.integers(1, 6), tokens=st.integers(1, 9), seed=st.integers(0, 10**6))
 def test_generation_reads_as_many_rows_as_transformers(

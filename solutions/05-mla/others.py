@@ -26,7 +26,7 @@ WITHOUT = {
         "mla.generate": "it handles whole numbers",
     },
     "SIZES": "its model has no experts, so no published config fits it",
-    "RERUNS": "its cells time and print the lesson's own two forms",
+    "RERUNS": "its cells call `queries` of the lesson's own attention, which other right forms need not have",
 }
 
 

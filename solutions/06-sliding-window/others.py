@@ -32,7 +32,7 @@ WITHOUT = {
         "sliding_window.generate": "it handles whole numbers",
         "sliding_window.bytes": "it counts whole numbers",
     },
-    "RERUNS": "its cells show what lies in the lesson's own ring",
+    "RERUNS": "its cells read `keys` and `values` of the lesson's own ring, which other right caches need not have",
 }
 
 
