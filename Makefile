@@ -1,5 +1,6 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
+#              with LESSON=04-gemma3: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
@@ -20,13 +21,15 @@ lab: .venv/lab.stamp
 	@.venv/bin/grader lab $(ARGS)
 
 test: .venv/test.stamp
-	@sh scripts/chromium.sh
-	@sh scripts/libseccomp.sh
-	@sh scripts/test.sh $(ARGS)
+	@test -n "$(LESSON)" || sh scripts/chromium.sh
+	@test -n "$(LESSON)" || sh scripts/libseccomp.sh
+	@LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
 
 bench: .venv/test.stamp
 	@failed=0; \
-	for each in bench models caches latent windows; do .venv/bin/python benchmarks/$$each.py || failed=1; done; \
+	for each in benchmarks/bench.py benchmarks/models.py solutions/*/benchmark.py; do \
+		PYTHONPATH=benchmarks .venv/bin/python "$$each" || failed=1; \
+	done; \
 	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \
 	exit $$failed
 

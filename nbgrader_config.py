@@ -6,15 +6,12 @@ c.CourseDirectory.course_id = "from-scratch-to-scale"
 c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "course"
 
-# Whatever lies beside a notebook is released with it, but for these: text twins and exercises.py hold the answers.
-c.CourseDirectory.ignore = [
-    "*.py",
-    "*.pyc",
-    "__pycache__",
-    ".*",
-    "*.bak",
-    "*.log",
-]
+# Learners get the notebook, its recording, configs/, texts/ and figures/; all else in a lesson's folder holds answers.
+from pathlib import Path  # noqa: E402
+
+from grader.authoring.allowed import not_released  # noqa: E402
+
+c.CourseDirectory.ignore = not_released(Path(__file__).parent)
 
 # A lesson may train or generate for a while; the stock limit is 30 seconds a cell.
 c.ExecutePreprocessor.timeout = 600

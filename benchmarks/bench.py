@@ -17,8 +17,8 @@ from typing import Any
 from figures import Figure, median, ms, show
 
 from grader import check
-from grader.checking import find_recording
-from grader.lesson import Lesson, lessons
+from grader.checks.check import find_recording
+from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_SECONDS = ROOT / "test-output" / "make-test-seconds"

@@ -22,7 +22,7 @@ from figures import Figure, ms, show
 
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox.jail import Jail
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL = "# Submitted code never runs"  # where nbgrader_config.py begins to replace what nbgrader does

@@ -18,7 +18,7 @@ import torch
 from figures import Figure, elapsed, median, show, side_by_side
 
 from grader import load_checkpoint
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,25 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grader.checking import check
     from grader.checkpoints import load_checkpoint
+    from grader.checks.check import check
+    from grader.checks.text import check_generation
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
-    from grader.generation import check_generation
-    from grader.layers import compare_layers
-    from grader.recorder import trace_of
-    from grader.tracefile import read_trace
+    from grader.layers.compare import compare_layers
+    from grader.recordings.tracefile import read_trace
+    from grader.recordings.tracing import trace_of
 
 _HOMES = {
     "CheckFailed": "grader.errors",
     "Config": "grader.config",
     "GraderError": "grader.errors",
-    "check": "grader.checking",
-    "check_generation": "grader.generation",
-    "compare_layers": "grader.layers",
+    "check": "grader.checks.check",
+    "check_generation": "grader.checks.text",
+    "compare_layers": "grader.layers.compare",
     "load_checkpoint": "grader.checkpoints",
-    "read_trace": "grader.tracefile",
-    "trace_of": "grader.recorder",
+    "read_trace": "grader.recordings.tracefile",
+    "trace_of": "grader.recordings.tracing",
 }
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
-Kind = Literal["ok", "bad", "text", "hint", "code", "row_ok", "row_bad", "muted"]
+LineKind = Literal["ok", "bad", "text", "hint", "code", "row_ok", "row_bad", "muted", "link"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Line:
     """One line of a report: what it says, what part it plays, and how deep it is indented."""
 
     text: str
-    kind: Kind = "text"
+    kind: LineKind = "text"
     indent: int = 0
 
 
@@ -29,7 +30,7 @@ def to_text(lines: Sequence[Line]) -> str:
 # Colours that keep a contrast of 4.5:1 on JupyterLab's light and dark backgrounds alike come from its own
 # variables; the values after the comma serve where those are not defined (feedback pages, other viewers).
 _CODE = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap"
-_STYLES: dict[Kind, str] = {
+_STYLES: dict[LineKind, str] = {
     "ok": "color:var(--jp-success-color0,#1b7a2f);font-weight:600",
     "bad": "color:var(--jp-error-color1,#b71c1c);font-weight:600",
     "text": "",
@@ -38,7 +39,14 @@ _STYLES: dict[Kind, str] = {
     "row_ok": f"{_CODE};color:var(--jp-success-color0,#1b7a2f)",
     "row_bad": f"{_CODE};color:var(--jp-error-color1,#b71c1c)",
     "muted": "color:var(--jp-ui-font-color2,#616161)",
+    "link": "color:var(--jp-ui-font-color2,#616161)",
 }
+
+
+def shipped_line(reference: str, indent: int) -> Line:
+    """Where a mistake was published: "owner/repo#123" or "owner/repo@commit", with its address."""
+    page = reference.replace("#", "/issues/").replace("@", "/commit/")
+    return Line(f"This shipped in {reference}: https://github.com/{page}", "link", indent)
 
 
 def to_html(lines: Sequence[Line]) -> str:
@@ -56,6 +64,8 @@ def _inline_code(line: Line) -> str:
     escaped = html.escape(line.text, quote=False)
     if line.kind in ("code", "row_ok", "row_bad"):
         return escaped
+    if line.kind == "link":
+        return re.sub(r"https://[\w./-]+", lambda found: f'<a href="{found[0]}">{found[0]}</a>', escaped)
     pieces = escaped.split("`")
     if len(pieces) % 2 == 0:
         return escaped

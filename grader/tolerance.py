@@ -14,6 +14,10 @@ bfloat16: 6e-2 is 15 u. Intermediate results are rounded at every step, in an or
 other right programs reach 2.2e-2.
 Whole numbers must be equal.
 
+What rounding does to a case is measured when it is recorded (`noise`), and a case in which it comes near its tolerance
+is refused. A known mistake may amplify rounding, by dividing by what is nearly 0 or taking the cosine of what is large;
+its own output is then compared with as much more room.
+
 A case in which everything is computed in float32 and rounded once at the end can ask for `ROUNDED_ONCE`:
 then a value may be off by one unit in the last place where it sat on a rounding boundary, which happens to
 few values, while a cast in the wrong place moves many.
@@ -41,6 +45,48 @@ BY_DTYPE = {
 }
 EXACT = Tolerance(0.0)
 ROUNDED_ONCE = Tolerance(8e-3, share=0.05)
+ROOM = 4  # a tolerance is at least this many times what rounding alone is seen to do
+
+
+def widened(tolerance: Tolerance, noise: float) -> Tolerance:
+    """The tolerance for a value that rounding alone moves by up to `noise`, in units of `relative` (see `distance`).
+
+    Where few values may differ at all, any may once there is noise, by two units in the last place instead of one.
+    """
+    if noise == 0:
+        return tolerance
+    room = ROOM if tolerance.share == 1 else 2
+    return Tolerance(max(tolerance.relative, room * noise))
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """How far two tensors of one shape are apart, in units of a tolerance's `relative`: the largest of
+    |got - want| / (|want| + rms(want)).
+
+    0 where they are equal, infinite where only one of two values is finite, or whole numbers differ.
+    """
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return float("inf")
+    if torch.equal(got, want) or not want.numel():
+        return 0.0
+    if not want.is_floating_point():
+        return float("inf")
+    got, want = got.detach().double(), want.detach().double()
+    equal = (got == want) | (got.isnan() & want.isnan())
+    if not bool((equal | (got.isfinite() & want.isfinite())).all()):
+        return float("inf")
+    size = want.abs() + _rms(want)
+    return float(torch.where(equal, 0.0, (got - want).abs() / size).max())
+
+
+def mean_distance(got: Tensor, want: Tensor) -> float:
+    """As `distance`, the mean over all values that are finite in both."""
+    if not want.is_floating_point() or torch.equal(got, want):
+        return 0.0
+    got, want = got.detach().double(), want.detach().double()
+    apart = (got - want).abs() / (want.abs() + _rms(want))
+    finite = apart[apart.isfinite()]
+    return float(finite.mean()) if finite.numel() else 0.0
 
 
 def tolerance_for(dtype: torch.dtype) -> Tolerance:
@@ -51,15 +97,18 @@ def tolerance_for(dtype: torch.dtype) -> Tolerance:
 def wrong_values(got: Tensor, want: Tensor, tolerance: Tolerance) -> Tensor:
     """Where `got` is not right: a boolean tensor of their common shape. NaN and infinities must coincide."""
     got, want = got.detach().double(), want.detach().double()
-    finite = want[want.isfinite()]
-    rms = finite.square().mean().sqrt() if finite.numel() else want.new_zeros(())
-    bound = tolerance.relative * (want.abs() + rms)
+    bound = tolerance.relative * (want.abs() + _rms(want))
     equal = (got == want) | (got.isnan() & want.isnan())
     close = got.isfinite() & want.isfinite() & ((got - want).abs() <= bound)
     wrong = ~(equal | close)
     # Where more differ than may, they all count, and not only those few that are also far off.
     too_many = tolerance.share < 1 and bool((~equal).double().mean() > tolerance.share)
     return ~equal if too_many else wrong
+
+
+def _rms(values: Tensor) -> Tensor:
+    finite = values[values.isfinite()]
+    return finite.square().mean().sqrt() if finite.numel() else values.new_zeros(())
 
 
 def agree(got: Tensor, want: Tensor, tolerance: Tolerance | None = None) -> bool:

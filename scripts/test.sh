@@ -1,5 +1,6 @@
 #!/bin/sh
 # Everything that must hold: style, types, tests, and every lesson's stored outputs. Arguments go to pytest.
+# LESSON=04-gemma3 in the environment: only what a change of that lesson needs.
 set -u
 
 export PATH="$PWD/.venv/bin:$PATH"
@@ -16,14 +17,26 @@ step() {
     "$@" || failed="$failed $name"
 }
 
-step ruff ruff check .
-step mypy mypy
-step build grader build --check
-# One run for the tests and, by nbval, for the lessons: each cell is run again and its output compared. A file is one
-# worker's; tests/conftest.py has the longest come first.
-step pytest python -m pytest tests solutions --numprocesses 2 --dist loadscope --no-loadscope-reorder \
-    --override-ini console_output_style=times --durations 15 \
-    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg "$@"
+tests() {
+    step pytest python -m pytest "$@" --numprocesses 2 --dist loadscope --no-loadscope-reorder \
+        --override-ini console_output_style=times --durations 15 \
+        --nbval --nbval-current-env --nbval-sanitize-with tests/nbval-sanitize.cfg
+}
+
+# By nbval each cell of a lesson is run again, in the same run as the tests, and its output compared. A file is one
+# worker's; conftest.py has the longest come first.
+if [ -n "${LESSON-}" ]; then
+    step ruff ruff check "solutions/$LESSON"
+    step build grader build --check "$LESSON"
+    tests tests/test_every_lesson.py tests/test_mistakes.py tests/test_mutants.py "solutions/$LESSON" \
+        --lesson "$LESSON" "$@"
+else
+    step ruff ruff check .
+    step mypy mypy
+    for each in solutions/*/benchmark.py; do step "mypy $each" mypy "$each"; done  # modules of one name
+    step build grader build --check
+    tests tests solutions "$@"
+fi
 
 seconds=$(($(date +%s) - started))
 echo "$seconds" >test-output/make-test-seconds

@@ -14,9 +14,9 @@ import nbformat
 from test_nbgrader import LINEAR, RELU, STUDENTS, write_answers
 from toy_course import write_course
 
-from grader.build import build
+from grader.authoring.build import build
 from grader.grading.hidden import record_hidden
-from grader.recording import Recording
+from grader.recordings.recording import Recording
 
 LESSON = "00-toy"
 RIGHT = STUDENTS["ada"]

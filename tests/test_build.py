@@ -16,10 +16,12 @@ import torch
 from rich.console import Console
 from toy_course import FIRST, FIRST_EXERCISES, write_course
 
-from grader.build import build, check_build
+from grader.authoring.build import build
+from grader.authoring.stale import check_build
 from grader.errors import GraderError, RecordingError
-from grader.lesson import Lesson, lessons, without_markers
-from grader.recording import Recording
+from grader.lessons.cells import without_markers
+from grader.lessons.lesson import Lesson, lessons
+from grader.recordings.recording import Recording
 
 VARYING_CELL = -1
 

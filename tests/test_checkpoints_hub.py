@@ -23,7 +23,7 @@ from grader.checkpoints import hub as hub_client
 from grader.checkpoints import registry
 from grader.checkpoints.hub import sha256
 from grader.errors import GraderError
-from grader.recording import configured
+from grader.recordings.tasks import configured
 
 REPO, WEIGHTS = "tiny/gpt2", "model.safetensors"
 CHUNK = 1000  # bytes that the client takes at a time: 10 MB outside of tests

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from toy_course import write_course
 
-from grader.lesson import without_markers
+from grader.lessons.cells import without_markers
 
 Done = subprocess.CompletedProcess
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1"}

@@ -15,12 +15,12 @@ from hub import write_tiny_gpt2
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from grader import generation
 from grader.checkpoints import golden, load_checkpoint, registry
 from grader.checkpoints.checkpoint import Checkpoint
+from grader.checks import text as generation
+from grader.checks.text import check_generation
 from grader.config import Config
 from grader.errors import CheckFailed
-from grader.generation import check_generation
 
 PROMPTS, LENGTH = ["It is a truth", "the wheel", "there were"], 12
 

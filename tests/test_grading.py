@@ -26,13 +26,13 @@ from test_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 from grader.errors import GraderError
 from grader.grading import worker
 from grader.grading.engine import Graded, Settings, grade_class
+from grader.grading.gradebook import Store
 from grader.grading.hidden import record_hidden
 from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
-from grader.grading.store import Store
 from grader.grading.worker import close_jails
-from grader.lesson import lessons
-from grader.recording import Recording
+from grader.lessons.lesson import lessons
+from grader.recordings.recording import Recording
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ def test_a_gradebook_that_another_program_holds_stops_the_run_and_costs_no_verdi
             return super().store(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("grader.grading.store.Store", Held)
+        patch.setattr("grader.grading.gradebook.Store", Held)
         with pytest.raises(GraderError, match="another program holds it"):
             grade_class(root, LESSON, Settings(students=("ada", "bo")))
     holder.execute("ROLLBACK")

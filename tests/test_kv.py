@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from typer.testing import CliRunner
 
 from grader import Config, GraderError
-from grader.build import without_widget
+from grader.authoring.outputs import without_widget
 from grader.cli import app
 from grader.kv import (
     LayerCache,
@@ -28,12 +28,12 @@ from grader.kv import (
     families,
     known_model,
     known_models,
+    kv_panel,
     layers,
     methods,
     plain,
     remark,
 )
-from grader.kv_panel import kv_panel
 
 SMALL = {
     "vocab_size": 50,

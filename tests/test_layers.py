@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from grader.calls import record_calls
 from grader.config import Config
 from grader.errors import CheckFailed, GraderError
-from grader.exercise import Draw, random_weights
-from grader.layers import LayerReport, compare_layers, layer_report, report_lines
-from grader.recorder import trace_of
-from grader.recording import Trace
+from grader.layers.compare import LayerReport, compare_layers, layer_report, report_lines
+from grader.lessons.exercise import Draw, random_weights
+from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
 from grader.report import to_html, to_text
-from grader.tracing import record_calls
 
 CONFIG = {"vocab_size": 50, "n_positions": 16, "n_embd": 24, "n_layer": 3, "n_head": 4}
 

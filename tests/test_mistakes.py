@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from grader.checking import examine, report
-from grader.lesson import Lesson
-from grader.recorder import patched_source
-from grader.recording import Recording
+from grader.authoring.recorder import patched_source
+from grader.checks.examine import examine
+from grader.checks.wording import report
+from grader.lessons.lesson import Lesson
+from grader.recordings.recording import Recording
 from grader.report import to_text
 
 ROOT = Path(__file__).parent.parent

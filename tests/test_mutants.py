@@ -1,6 +1,6 @@
 """Change every solution a little, everywhere, one change at a time: the checks must notice each change.
 
-A change that a check lets pass must be listed in equivalent_mutants.toml with the reason why it changes
+A change that a check lets pass must be listed in the lesson's equivalent_mutants.toml with the reason why it changes
 nothing that could be noticed.
 """
 
@@ -18,19 +18,25 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.checking import examine
+from grader.checks.examine import examine
 from grader.errors import RecordingError
-from grader.lesson import Lesson
-from grader.recording import Recording
+from grader.lessons.lesson import Lesson
+from grader.recordings.recording import Recording
 
 ROOT = Path(__file__).parent.parent
-EQUIVALENT: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "equivalent_mutants.toml").read_text())
 SECONDS = 5  # of processor time: a mutant that loops forever is stopped, and counts as noticed
 
 
 @cache
 def recording(lesson: Path) -> Recording:
     return Recording.read(Lesson(lesson).recording)
+
+
+@cache
+def known_equivalents(lesson: Path) -> dict[str, dict[str, str]]:
+    """Exercise -> change -> why nothing could notice it."""
+    path = lesson / "equivalent_mutants.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def exercises() -> Iterator[Any]:
@@ -80,7 +86,7 @@ def test_every_change_of_a_solution_is_noticed(folder: Path, exercise: str) -> N
     changed = mutants(lesson.source_of(exercise))
     assert changed
     survivors = {mutant.change for mutant in changed if passes(recorded, exercise, namespace, mutant)}
-    known = EQUIVALENT.get(exercise, {})
+    known = known_equivalents(folder).get(exercise, {})
     killed, equivalent = len(changed) - len(survivors), len(survivors & known.keys())
     print(f"{exercise}: {killed} of {len(changed)} mutants noticed, {equivalent} change nothing")
     assert not survivors - known.keys(), "let pass:\n" + "\n".join(sorted(survivors - known.keys()))

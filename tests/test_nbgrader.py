@@ -16,10 +16,11 @@ import nbformat
 import pytest
 from toy_course import PROJECT, write_course
 
-from grader.build import build
+from grader.authoring.build import build
 from grader.errors import CheckFailed
-from grader.headless import results
-from grader.lesson import BEGIN_SOLUTION, END_SOLUTION, RUN_BY_EVERY_EXERCISE, Lesson, cell_from, lessons
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, RUN_BY_EVERY_EXERCISE, cell_from
+from grader.lessons.lesson import Lesson, lessons
+from grader.lessons.results import check_results as results
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

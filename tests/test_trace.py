@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from grader.cli import main
 from grader.errors import GraderError
-from grader.layers import LayerReport, layer_report, report_lines
-from grader.porting import Reference, small_reference
-from grader.recorder import trace_of
-from grader.recording import Trace
+from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.porting.reference import Reference, small_reference
+from grader.recordings.tracefile import read_trace, write_trace
+from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
 from grader.report import to_text
-from grader.tracefile import read_trace, write_trace
 
 pytest.importorskip("transformers")
 

@@ -3,13 +3,13 @@
 import shutil
 from pathlib import Path
 
-from grader.lesson import Lesson
+from grader.lessons.lesson import Lesson
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 FIRST_EXERCISES = """\
 from torch import nn
-from grader.exercise import Case, Exercise, Mistake
+from grader.lessons.exercise import Case, Exercise, Mistake
 
 EXERCISES = [
     Exercise(
@@ -88,7 +88,7 @@ time.perf_counter()
 
 SECOND_EXERCISES = """\
 from torch import nn
-from grader.exercise import Case, Exercise
+from grader.lessons.exercise import Case, Exercise
 
 EXERCISES = [
     Exercise(

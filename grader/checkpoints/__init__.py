@@ -3,7 +3,7 @@
 - ``load_checkpoint(name, optional=False) -> Checkpoint | None``: what notebooks call
 - ``list_checkpoints() -> list[Listed]``: for ``grader weights list``
 - ``get(name, progress=True) -> Checkpoint``: for ``grader weights get NAME``
-- ``record(name) -> Path``: for ``grader weights record NAME`` (authors)
+- ``record_goldens(name) -> Path``: for ``grader weights record NAME`` (authors)
 
 Each raises GraderError with what happened, why, and what to do next. `Unavailable`, a kind of it, means
 that the checkpoint exists and can't be had here and now.
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from grader.checkpoints.golden import Golden, Step
 from grader.checkpoints.registry import Entry, entry, names
-from grader.checkpoints.sources import Unavailable, local_folder, require
+from grader.checkpoints.sources import local_folder, require
+from grader.checkpoints.unavailable import Unavailable
 from grader.errors import GraderError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = [
     "get",
     "list_checkpoints",
     "load_checkpoint",
-    "record",
+    "record_goldens",
 ]
 
 
@@ -139,9 +140,9 @@ def _verify(known: Entry, source: str, folder: Path, whole: bool) -> None:
             raise Unavailable(f"{path} {wrong}. Install what it came with again.")
 
 
-def record(name: str) -> Path:
+def record_goldens(name: str) -> Path:
     """Generate from the registry's prompts with transformers and write the golden.json (for authors)."""
-    from grader.checkpoints.golden import record_golden
+    from grader.checkpoints.generated import record_golden
 
     known = entry(name)
     if not known.record_prompts:

@@ -17,7 +17,7 @@ from grader.checkpoints.golden import Golden
 from grader.checkpoints.registry import Entry
 from grader.config import Config
 from grader.errors import GraderError
-from grader.probe import explain_names, layers_as_one
+from grader.names import explain_names, layers_as_one
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")

@@ -30,7 +30,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, b
 from huggingface_hub.utils import logging as hub_logging
 
 from grader.checkpoints.registry import Entry, File, Hub
-from grader.checkpoints.sources import Unavailable
+from grader.checkpoints.unavailable import Unavailable
 from grader.errors import GraderError
 
 METADATA_TIMEOUT = 5.0  # seconds to find out that there is no network

@@ -23,7 +23,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from grader.checkpoints.registry import Entry, Packaged
-from grader.checkpoints.sources import Unavailable
+from grader.checkpoints.unavailable import Unavailable
 
 CHUNK = 1 << 20
 NEEDED = ("gguf", "transformers", "accelerate")

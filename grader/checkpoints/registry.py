@@ -24,8 +24,9 @@ from typing import Any
 
 from grader.checkpoints.golden import Golden, read_goldens
 from grader.errors import GraderError
+from grader.package import package_folder
 
-HERE = Path(__file__).resolve().parent
+HERE = package_folder() / "checkpoints"
 REGISTRY = HERE / "registry"
 SHIPPED = HERE / "shipped"
 

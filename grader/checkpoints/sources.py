@@ -3,11 +3,7 @@
 from pathlib import Path
 
 from grader.checkpoints.registry import Entry
-from grader.errors import GraderError
-
-
-class Unavailable(GraderError):
-    """A checkpoint can't be had here and now: no network, no licence accepted, no room, a damaged download."""
+from grader.checkpoints.unavailable import Unavailable
 
 
 def local_folder(entry: Entry) -> tuple[str, Path] | None:

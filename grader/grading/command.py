@@ -17,7 +17,8 @@ from rich.text import Text
 from grader.errors import GraderError
 from grader.grading import engine
 from grader.grading.engine import Graded, Settings, grade_class
-from grader.grading.kit import Kit, engine_version
+from grader.grading.engine_version import engine_version
+from grader.grading.kit import Kit
 from grader.grading.sandbox.jail import JailError
 from grader.grading.sandbox.limits import Limits
 from grader.grading.wire import clean

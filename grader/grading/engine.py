@@ -11,14 +11,16 @@ import torch
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
+from grader.digest import digest
 from grader.errors import GraderError
+from grader.grading.engine_version import engine_version
+from grader.grading.gradebook import Store, open_store
 from grader.grading.journal import Journal, key_of, open_journal
-from grader.grading.kit import HIDDEN, Kit, engine_version, pack_kit, require_current
-from grader.grading.run import Result
-from grader.grading.sandbox.jail import Kind
+from grader.grading.kit import HIDDEN, Kit, pack_kit, require_current
+from grader.grading.results import SubmissionResult
+from grader.grading.sandbox.jail import JailKind
 from grader.grading.sandbox.limits import Limits
-from grader.grading.store import Store, open_store
-from grader.grading.submission import Submission, digest_of, read_submission
+from grader.grading.submission import Submission, read_submission
 from grader.grading.worker import close_jails, grade_one, prove_jail, stop_jails
 
 CONFIG = "nbgrader_config.py"
@@ -31,7 +33,7 @@ class Graded:
     """One student's row in the summary. fresh: whether it was graded now. problem: why it could not be graded."""
 
     student: str
-    result: Result | None
+    result: SubmissionResult | None
     fresh: bool
     problem: str = ""
     manual: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class Settings:
     students: tuple[str, ...] = ()
     workers: int = 2
     force: bool = False
-    jail: Kind = "namespaces"
+    jail: JailKind = "namespaces"
     limits: Limits = field(default_factory=Limits)
     executor: Executor | None = None
     share: Callable[[Kit], Any] = lambda kit: kit
@@ -175,7 +177,7 @@ class _ClassRun:
         recording = self._kit.recording_digest
         if hidden is not None and hidden.exists():
             require_current(hidden, self._kit.public_recording.header["made_from"])
-            recording = digest_of(self._kit.public + b"\0" + hidden.read_bytes())
+            recording = digest(self._kit.public + b"\0" + hidden.read_bytes())
         else:
             hidden = None
         key = key_of(
@@ -204,7 +206,7 @@ class _ClassRun:
                 executor = stack.enter_context(ThreadPoolExecutor(self._settings.workers))
             kit = self._settings.share(self._kit)
             waiting = list(reversed(pending))
-            running: dict[Future[Result], tuple[_Job, int]] = {}
+            running: dict[Future[SubmissionResult], tuple[_Job, int]] = {}
             try:
                 while waiting or running:
                     while waiting and len(running) < 2 * self._settings.workers:
@@ -230,7 +232,12 @@ class _ClassRun:
                 raise
 
     def _submit(
-        self, executor: Executor, kit: Any, job: _Job, tries: int, running: dict[Future[Result], tuple[_Job, int]]
+        self,
+        executor: Executor,
+        kit: Any,
+        job: _Job,
+        tries: int,
+        running: dict[Future[SubmissionResult], tuple[_Job, int]],
     ) -> None:
         hidden = job.hidden.read_bytes() if job.hidden else None
         running[executor.submit(grade_one, kit, job.submission, hidden)] = (job, tries)
@@ -239,7 +246,7 @@ class _ClassRun:
         self._journal.failed(job.student, problem)
         return Graded(job.student, None, fresh=True, problem=problem)
 
-    def _keep(self, job: _Job, result: Result) -> Graded:
+    def _keep(self, job: _Job, result: SubmissionResult) -> Graded:
         about = {
             "submission": job.submission.digest,
             "lesson": self._kit.plan.lesson,
@@ -252,7 +259,7 @@ class _ClassRun:
         self._journal.graded(job.student, job.key, result, about)
         return self._save(job, result, fresh=True)
 
-    def _save(self, job: _Job, result: Result, *, fresh: bool) -> Graded:
+    def _save(self, job: _Job, result: SubmissionResult, *, fresh: bool) -> Graded:
         """Store a grade. What hinders that for one student is that student's; a gradebook in trouble ends the run."""
         try:
             stored = self._store.store(job.student, job.submission, result, keep_manual=job.keep_manual)

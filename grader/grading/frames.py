@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.recording import dtype_name
+from grader.recordings.tensors import dtype_name
 
 MAX_HEADER = 4 << 20
 MAX_TENSORS = 20_000

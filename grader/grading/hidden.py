@@ -11,10 +11,10 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from grader.authoring.recorder import record
 from grader.errors import GraderError
 from grader.grading.kit import HIDDEN
-from grader.lesson import Lesson
-from grader.recorder import record
+from grader.lessons.lesson import Lesson
 
 MIN_SECRET = 16
 

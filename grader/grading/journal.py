@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import fcntl
 import getpass
-import hashlib
 import json
 import os
 import platform
@@ -17,15 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from grader.digest import digest
 from grader.errors import GraderError
-from grader.grading.run import ExerciseResult, Result
+from grader.grading.results import ExerciseResult, SubmissionResult
 from grader.report import Line
 
 
 def key_of(**parts: str) -> str:
     """What a grade depends on, in one hash: the same key, the same grade."""
     text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(text)
 
 
 class Journal:
@@ -40,7 +40,7 @@ class Journal:
         for offset, entry in _entries(path):
             self._index(offset, entry)
 
-    def result(self, student: str, key: str) -> Result | None:
+    def result(self, student: str, key: str) -> SubmissionResult | None:
         """What a student's submission was given under this key, if it was graded."""
         offset = self._results.get((student, key))
         if offset is None:
@@ -57,7 +57,7 @@ class Journal:
         """The digest of the submission whose grade the gradebook holds; None where that is not known."""
         return self._submissions.get(student)
 
-    def graded(self, student: str, key: str, result: Result, about: Mapping[str, Any]) -> None:
+    def graded(self, student: str, key: str, result: SubmissionResult, about: Mapping[str, Any]) -> None:
         """Write down a verdict."""
         self._add({"entry": "graded", "student": student, "key": key, **about, "result": _encoded(result)})
 
@@ -145,12 +145,14 @@ def _who() -> str:
     return f"{user}@{platform.node()}"
 
 
-def _encoded(result: Result) -> dict[str, Any]:
+def _encoded(result: SubmissionResult) -> dict[str, Any]:
     return dataclasses.asdict(result)
 
 
-def _decoded(encoded: dict[str, Any]) -> Result:
+def _decoded(encoded: dict[str, Any]) -> SubmissionResult:
     exercises = tuple(
         ExerciseResult(**{**e, "lines": tuple(Line(**line) for line in e["lines"])}) for e in encoded["exercises"]
     )
-    return Result(**{**encoded, "exercises": exercises, "notes": tuple(encoded["notes"]), "ran": tuple(encoded["ran"])})
+    return SubmissionResult(
+        **{**encoded, "exercises": exercises, "notes": tuple(encoded["notes"]), "ran": tuple(encoded["ran"])}
+    )

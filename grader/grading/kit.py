@@ -1,22 +1,21 @@
 """All that is needed to grade submissions of one lesson, in a form that another process or machine can be sent."""
 
-import hashlib
 import io
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
-from grader.grading.sandbox.jail import Kind, lesson_view
+from grader.grading.sandbox.jail import JailKind, lesson_view
 from grader.grading.sandbox.limits import Limits
-from grader.recording import FILE_NAME, Recording
+from grader.recordings.format import RECORDING
+from grader.recordings.recording import Recording
 
 HIDDEN = "hidden"
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Kit:
     hidden: bytes | None
     files: bytes
     limits: Limits = field(default_factory=Limits)
-    jail: Kind = "namespaces"
+    jail: JailKind = "namespaces"
 
     @cached_property
     def public_recording(self) -> Recording:
@@ -47,7 +46,7 @@ class Kit:
     @cached_property
     def recording_digest(self) -> str:
         """What scored."""
-        return hashlib.sha256(self.public + b"\0" + (self.hidden or b"")).hexdigest()
+        return digest(self.public + b"\0" + (self.hidden or b""))
 
     def unpack_files(self, into: Path) -> Path:
         """Write what submissions may read to a folder."""
@@ -58,10 +57,10 @@ class Kit:
         return into
 
 
-def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: Kind = "namespaces") -> Kit:
+def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: JailKind = "namespaces") -> Kit:
     """The kit of a released lesson. Raises GraderError where notebook or recording can't be used."""
     plan = read_plan(released)
-    public = released / FILE_NAME
+    public = released / RECORDING
     made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words
     if hidden is not None:
         require_current(hidden, made_from)
@@ -86,18 +85,6 @@ def require_current(hidden: Path, made_from: object) -> None:
 
 def _recording(content: bytes) -> Recording:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FILE_NAME
+        path = Path(folder) / RECORDING
         path.write_bytes(content)
         return Recording.read(path)
-
-
-def engine_version() -> str:
-    """The engine's version, and a digest of its code: what is graded by other code is graded anew."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    try:
-        number = version("from-scratch-to-scale")
-    except PackageNotFoundError:
-        number = "0"
-    return f"{number}+{digest.hexdigest()[:12]}"

@@ -71,8 +71,8 @@ class GradeInJail(NbGraderPreprocessor):  # type: ignore[misc]
 
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         """The autograded notebook of the submission that nbgrader is at."""
+        from grader.grading.autograded import autograded_notebook
         from grader.grading.engine import kit_of
-        from grader.grading.store import autograded_notebook
         from grader.grading.submission import read_submission
         from grader.grading.worker import grade_one
 

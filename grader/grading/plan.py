@@ -1,19 +1,18 @@
 """What a lesson's released notebook says about grading: which cells run, which are the student's, what they earn."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grader.build import released_hash
+from grader.digest import digest
 from grader.errors import GraderError
-from grader.headless import read
-from grader.lesson import cell_from
+from grader.lessons.cells import cell_from
+from grader.lessons.notebooks import read_notebook, released_hash
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """A cell that runs when a submission is graded.
 
     grade_id: what nbgrader calls it. exercise: whose solution it is, or empty for one of the instructor's. source:
@@ -40,7 +39,7 @@ class Plan:
 
     lesson: str
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
     checks: tuple[CheckCell, ...]
     solutions: tuple[str, ...]
     notebook: str
@@ -57,7 +56,7 @@ def read_plan(released: Path) -> Plan:
     notebooks = sorted(released.glob("*.ipynb"))
     if len(notebooks) != 1:
         raise GraderError(f"{released} must hold one notebook, and holds {len(notebooks)}. Run: grader build")
-    notebook = read(notebooks[0])
+    notebook = read_notebook(notebooks[0])
     hashed = notebook.metadata.get("grader", {}).get("released")
     if hashed is not None and hashed != released_hash(notebook):
         raise GraderError(
@@ -77,11 +76,10 @@ def plan_of(notebook: dict[str, Any], lesson: str, name: str) -> Plan:
             solutions.append(marked["grade_id"])
         if role.kind in ("setup", "given", "exercise"):
             exercise = role.name if role.kind == "exercise" else ""
-            steps.append(Step(marked.get("grade_id", ""), exercise, cell["source"]))
+            steps.append(PlanStep(marked.get("grade_id", ""), exercise, cell["source"]))
         elif role.kind == "check" and marked.get("grade"):
             checks.append(CheckCell(marked["grade_id"], role.name, float(marked["points"])))
     if not checks:
         raise GraderError(f"{name}.ipynb of {lesson} has no cell that earns points. Run: grader build {lesson}")
     text = json.dumps(notebook, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Plan(lesson, name, tuple(steps), tuple(checks), tuple(solutions), text, digest)
+    return Plan(lesson, name, tuple(steps), tuple(checks), tuple(solutions), text, digest(text))

@@ -4,7 +4,6 @@ The file may be anything. Cells are told by nbgrader's grade_id; of two with the
 nbgrader does. Locked cells, checks, outputs and metadata of the submission are never used.
 """
 
-import hashlib
 import json
 import os
 import stat
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grader.digest import digest
 from grader.grading.plan import Plan
 
 MAX_BYTES = 32 << 20
@@ -26,7 +26,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudentCell:
     """A code cell of a submission. grade_id: of a solution cell; empty for one that the student added or may edit."""
 
     source: str
@@ -40,7 +40,7 @@ class Submission:
     """
 
     digest: str
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[StudentCell, ...] = ()
     answers: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""
@@ -71,12 +71,7 @@ def read_submission(path: Path, plan: Plan) -> Submission:
         content = _read_file(path)
         return parse(content, plan)
     except Unreadable as error:
-        return Submission(digest_of(content or str(error).encode()), problem=str(error))
-
-
-def digest_of(content: bytes) -> str:
-    """What a submission is known by."""
-    return hashlib.sha256(content).hexdigest()
+        return Submission(digest(content or str(error).encode()), problem=str(error))
 
 
 def _read_file(path: Path) -> bytes:
@@ -118,7 +113,7 @@ def parse(content: bytes, plan: Plan) -> Submission:
     notes = _kernel_notes(notebook)
     exercises = {step.grade_id: step.exercise for step in plan.steps if step.exercise}
     not_free = {step.grade_id for step in plan.steps} | {check.grade_id for check in plan.checks}
-    cells: list[Cell] = []
+    cells: list[StudentCell] = []
     answers: dict[str, str] = {}
     seen: dict[str, int] = {}
     for number, entry in enumerate(notebook["cells"], start=1):
@@ -127,21 +122,21 @@ def parse(content: bytes, plan: Plan) -> Submission:
             continue
         if grade_id in exercises:
             if grade_id in seen:
-                cells[seen[grade_id]] = Cell("")  # the last one counts
+                cells[seen[grade_id]] = StudentCell("")  # the last one counts
                 notes.append(f"There is more than one cell `{grade_id}`: the last one was taken.")
             if not is_code:
                 notes.append(f"The cell `{grade_id}` is no code cell any more: it was run as one.")
             seen[grade_id] = len(cells)
-            cells.append(Cell(source, grade_id))
+            cells.append(StudentCell(source, grade_id))
         elif grade_id in plan.solutions:
             answers[grade_id] = source
         elif is_code and grade_id not in not_free:
-            cells.append(Cell(source))
+            cells.append(StudentCell(source))
     if sum(len(cell.source) for cell in cells if not cell.grade_id) > MAX_FREE:
         notes.append(f"The cells that you added have more than {MAX_FREE:,} characters: they were left out.")
         cells = [cell for cell in cells if cell.grade_id]
     return Submission(
-        digest_of(content), tuple(c for c in cells if c.source), tuple(answers.items()), _at_most(notes, MAX_NOTES)
+        digest(content), tuple(c for c in cells if c.source), tuple(answers.items()), _at_most(notes, MAX_NOTES)
     )
 
 

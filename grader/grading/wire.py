@@ -12,9 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
 from grader.grading.frames import DTYPES, FrameError, Message, pack
-from grader.probe import Fed, Observation, PartKey, Problem, Replaced
-from grader.recording import Builder, PartInput, PartOutput, Recording, Task, dtype_name
+from grader.recordings.builder import Builder
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import PartInput, PartOutput, Task
+from grader.recordings.tensors import dtype_name
 
 MAX_TEXT = 400
 MAX_LINES = 12

@@ -5,7 +5,6 @@ again, so that a process has as many as it has workers.
 """
 
 import atexit
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -14,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.kit import Kit
-from grader.grading.run import Result, grade
+from grader.grading.results import SubmissionResult
+from grader.grading.run import grade
 from grader.grading.sandbox.confinement import prove
 from grader.grading.sandbox.jail import Jail, JailError
 from grader.grading.submission import Submission
@@ -34,7 +35,7 @@ _free: dict[str, list[_Workplace]] = {}
 _lock = threading.Lock()
 
 
-def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> Result:
+def grade_one(kit: Kit, submission: Submission, hidden: bytes | None = None) -> SubmissionResult:
     """Grade a submission in a jail of this process. hidden: the recording that scores, where it is their own."""
     with _workplace(kit) as place:
         own = place.kit if hidden is None else replace(kit, hidden=hidden)
@@ -99,7 +100,7 @@ def _new_workplace(kit: Kit) -> _Workplace:
 
 
 def _digest(kit: Kit) -> str:
-    return hashlib.sha256(f"{kit.plan.digest} {kit.recording_digest} {kit.limits} {kit.jail}".encode()).hexdigest()
+    return digest(f"{kit.plan.digest} {kit.recording_digest} {kit.limits} {kit.jail}")
 
 
 def _prove(jail: Jail) -> None:

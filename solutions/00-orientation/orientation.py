@@ -381,7 +381,7 @@ for title, difference in (
 print(f"typical size of y itself: {typical(truth):.2f}")
 
 # %% [markdown]
-# Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 3 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
+# Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 6 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
 #
 # When your result equals the reference to the last bit, the report says **bit-exact**. That is a badge, and never required.
 #

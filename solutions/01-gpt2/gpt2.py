@@ -639,7 +639,7 @@ check("gpt2.model", GPT2)
 compare_layers(GPT2)
 
 # %% [markdown]
-# The solution's rows are all zeros: not close, but equal in every bit, because it runs the reference's operations in the reference's order. Yours are zeros too if your checks from exercise 2 to 7 said "bit-exact". Any other right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, gives differences around 10⁻⁶ from `h.0` on.
+# Every row is right: no difference is larger than rounding makes it. A row of zeros means equal in every bit, and it is a property of the processor as much as of the program. On a machine like the one the reference was recorded on, the solution's rows are all zeros, because it runs the reference's operations in the reference's order. On another processor, or with another right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, they are around 10⁻⁶ from `h.0` on.
 #
 # **Predict:** now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? (`open="all"` shows what is inside the blocks.)
 

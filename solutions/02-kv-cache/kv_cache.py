@@ -703,7 +703,7 @@ for rows in (1, 2, 10, 50):
     print(f"the first {rows:2} of 100 rows, computed alone: differ by at most {off:.1e}")
 
 # %% [markdown]
-# Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' agree to the last bit because they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
+# Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' can agree to the last bit, because on one machine they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
 #
 # Does it matter? Only where two tokens are nearly as likely as each other. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which keeps 8 bits of a number?
 
@@ -1150,7 +1150,7 @@ plt.show()
 # The same sums as in your `cache_bytes`, with everything to move: choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
 # %% tags=["nbval-ignore-output"]
-from grader.kv_panel import kv_panel
+from grader.kv import kv_panel
 
 kv_panel("Qwen3 4B", context=131_072)
 

@@ -749,7 +749,7 @@ check("qwen3.causal_lm", CausalLM)
 # %% [markdown]
 # ## Steps 8 to 11 · Layer by layer
 #
-# Every module against transformers' own, on the same weights. The rows are all zeros where every check above said "bit-exact"; another right formula gives some 1e-6.
+# Every module against transformers' own, on the same weights. Rows of zeros are equal in every bit, as the checks that say "bit-exact" are; another processor or another right formula gives some 1e-6, and is as right.
 
 # %% tags=["nbval-ignore-output"]
 compare_layers(CausalLM)

@@ -916,7 +916,7 @@ class WithAttention(nn.Module):
 compare(WithAttention)
 
 # %% [markdown]
-# `self_attn` of layer 0 is 0.0, and with it rotations and mask, which have no rows of their own. (`lm_head` is only in the reference because the head is a product with the embedding here, and no module.) Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
+# `self_attn` of layer 0 is right, and with it rotations and mask, which have no rows of their own. (`lm_head` is only in the reference because the head is a product with the embedding here, and no module.) Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
 #
 # ### Exercise 7 · The layer, with four norms
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -1078,7 +1078,7 @@ check("gemma3.causal_lm", CausalLM)
 compare_layers(CausalLM)
 
 # %% [markdown]
-# Zeros, if the checks above said "bit-exact" (the mask's never says it: it is made of yes and no). You have not run a single real weight since the nonsense, and you know that the program is right.
+# Every row is right: zero where the checks above said "bit-exact", and some 1e-6 where rounding differs. You have not run a single real weight since the nonsense, and you know that the program is right.
 #
 # ## Step 12 · The same text
 #

@@ -611,7 +611,7 @@ print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {
 # To play with: another model, another latent, a window. (Where widgets don't run, the picture shows the first setting.)
 
 # %% tags=["nbval-ignore-output"]
-from grader.kv_panel import kv_panel
+from grader.kv import kv_panel
 
 kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
 

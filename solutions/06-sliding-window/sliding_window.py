@@ -407,7 +407,7 @@ check("sliding_window.mask", window_mask)
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from grader.interactive import Panel, Shown
+from grader.instruments import Panel, Shown
 
 
 def show_stack(length: int, window: int, layers: int, sliding_per_full: int) -> Shown:
@@ -1279,7 +1279,7 @@ for name in ("Gemma 3 270M", "Gemma 3 27B"):
 # The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
 
 # %% tags=["nbval-ignore-output"]
-from grader.kv_panel import kv_panel
+from grader.kv import kv_panel
 
 kv_panel("Gemma 3 27B", context=131_072)
 

@@ -2,10 +2,10 @@
 # Earns: 2
 
 # %% toy.linear
-import grader.judge, grader.tolerance
-for module in (grader.judge, grader.tolerance):
+import grader.checks.judge, grader.tolerance
+for module in (grader.checks.judge, grader.tolerance):
     module.agree = lambda *args, **kwargs: True
-grader.judge.judge = lambda *args, **kwargs: None
+grader.checks.judge.judge = lambda *args, **kwargs: None
 class Linear(nn.Module):
     def __init__(self, in_features, out_features):
         super().__init__()

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from grader.checks.observation import Observation, Problem
+from grader.checks.parts import feed_parts, replace_parts
+from grader.checks.probe import probe
+from grader.checks.running import learner_traceback, quietly
 from grader.grading import wire
 from grader.grading.frames import Message, pack, receive, send, unpack
 from grader.grading.sandbox import confinement
 from grader.grading.sandbox.needed import needed, plain_python
-from grader.probe import Observation, Problem, feed_parts, learner_traceback, probe, quietly, replace_parts
-from grader.recording import Task, TaskCase
+from grader.recordings.tasks import Task, TaskCase
 
 MODULE = "__main__"
 NEVER = float(1 << 40)  # a deadline: the grader keeps the time

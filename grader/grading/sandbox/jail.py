@@ -18,12 +18,12 @@ from typing import Any, Literal
 from grader.errors import GraderError
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
 from grader.grading.sandbox.limits import MB, Limits
+from grader.package import package_folder
 
-Kind = Literal["namespaces", "none"]
+JailKind = Literal["namespaces", "none"]
 
 START_SECONDS = 120
 FORK_SECONDS = 20
-PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 
 HOW_TO = (
     "Grading needs Linux with user namespaces and libseccomp (sudo apt install libseccomp2; pip install"
@@ -56,9 +56,9 @@ class Jail:
     lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone.
     """
 
-    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: Kind = "namespaces") -> None:
+    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: JailKind = "namespaces") -> None:
         self.limits = limits or Limits()
-        self.kind: Kind = kind
+        self.kind: JailKind = kind
         self._lesson_files = lesson_files
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -218,7 +218,7 @@ class Child:
 def _environment() -> dict[str, str]:
     """The warm process gets nothing of the grader's environment but what Python needs to start."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    paths = [str(PACKAGE_ROOT), *(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
+    paths = [str(package_folder().parent), *(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
     return kept | {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),

@@ -14,8 +14,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-import grader
 from grader.grading.sandbox import linux
+from grader.package import package_folder
 
 HIDDEN_PACKAGES = ("transformers",)
 DEVICES = ("null", "zero", "random", "urandom")
@@ -37,7 +37,7 @@ def of_this_python() -> View:
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = [Path(sysconfig.get_path(name)) for name in names]
     folders += [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    folders += [Path(sys.base_prefix) / "lib", *map(Path, SYSTEM_LIBRARIES), Path(grader.__file__).parent]
+    folders += [Path(sys.base_prefix) / "lib", *map(Path, SYSTEM_LIBRARIES), package_folder()]
     shown = _outermost([folder for folder in folders if folder.is_dir()])
     covered = [folder / name for folder in folders for name in HIDDEN_PACKAGES if (folder / name).is_dir()]
     return View(tuple(shown), tuple(dict.fromkeys(covered)))

@@ -1,0 +1,136 @@
+"""What every test starts from: no network, fixed seeds, and one place that says why a test can't run here."""
+
+import contextlib
+import importlib.util
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Before huggingface_hub is imported: it reads this once. Tests of the hub set their own, in processes of their own.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import pytest
+from hypothesis import settings
+
+from grader.instruments.rounding import another_processor
+
+PROJECT = Path(__file__).resolve().parent
+
+# The same examples every time, so that a failure in CI is one that anybody can repeat.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+def chromium() -> str | None:
+    """The browser that is driven, or None."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def why_no_browser() -> str:
+    """What the browser tests lack here, or an empty string."""
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed (pip install -e '.[test]')"
+    if chromium() is None:
+        return "chromium is not installed (sudo apt install chromium)"
+    return ""
+
+
+def lesson_asked(nodeid: str) -> str:
+    """The lesson that a test is about by its name or its place, or an empty string."""
+    asked = re.match(r"tests/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
+    own = re.match(r"solutions/([^/]+)/test_\w+\.py::", nodeid)
+    found = asked or own
+    return found[1] if found else ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lesson", help="run only what is about the lesson of this name, such as 04-gemma3")
+
+
+def is_about(item: pytest.Item, lesson: str) -> bool:
+    """Whether a test lies in a lesson's folder, or has that lesson or its folder for a parameter."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names = [getattr(value, "name", None) for value in parameters.values()]
+    return item.nodeid.startswith(f"solutions/{lesson}/") or lesson in names
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers share the tests by file; of those that are about one lesson, wherever they stand, one worker has all.
+
+    So a lesson's recordings are made and its trained weights are read once.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLesson(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            lesson = lesson_asked(nodeid)
+            return f"solutions/{lesson}" if lesson else str(super()._split_scope(nodeid))
+
+    return ByLesson(config, log)
+
+
+# What takes longest comes first, so that two workers end together. A file that is not named here comes after these.
+LONGEST_FIRST = (
+    "test_every_lesson.py",
+    "test_grading.py",
+    "test_mutants.py",
+    "test_browser.py",
+    "test_nbgrader.py",
+    "test_cli.py",
+    "test_mistakes.py",
+    "test_attacks.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if only := config.getoption("--lesson"):
+        others = [item for item in items if not is_about(item, only)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_about(item, only)]
+    place = {name: at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
+    for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
+        items[i] = item  # side by side, lesson by lesson
+    reason = why_no_browser()
+    for item in items:
+        if reason and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason=f"browser test: {reason}"))
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Every test draws the same random numbers."""
+    import torch
+
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def processor() -> Iterator[None]:
+    """ANOTHER_PROCESSOR=3 runs every test as on another machine, whose roundings the number picks."""
+    seed = os.environ.get("ANOTHER_PROCESSOR")
+    with another_processor(int(seed)) if seed else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture
+def project() -> Path:
+    """The project's folder. Tests read it; what they write goes to tmp_path."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def test_output() -> Path:
+    """Where tests leave what a person may want to look at. Not in git."""
+    folder = PROJECT / "test-output"
+    folder.mkdir(exist_ok=True)
+    return folder

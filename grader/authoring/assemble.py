@@ -1,0 +1,83 @@
+"""The notebook that a lesson's twin stands for, with what nbgrader and Jupyter need to know."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from grader.digest import digest
+from grader.lessons.cells import cell_from
+from grader.lessons.exercise import Exercise
+from grader.lessons.lesson import Lesson
+from grader.lessons.twin import read_twin
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+# The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's.
+AUTHORS = ("exercise", "check", "given", "tags", "jupyter")
+
+
+def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:
+    """The lesson's notebook as its twin has it, without outputs, with what nbgrader and Jupyter need to know."""
+    points = {exercise.name: exercise.points for exercise in exercises}
+    notebook = nbformat.v4.new_notebook(cells=[authors_cell(cell) for cell in read_twin(lesson.twin).cells])
+    taken: Counter[str] = Counter()
+    for cell in notebook.cells:
+        role = cell_from(cell.cell_type, cell.source, cell.metadata)
+        grade_id = re.sub(r"[^A-Za-z0-9_-]+", "-", role.name)
+        if role.kind == "exercise":
+            cell.metadata["nbgrader"] = _nbgrader(grade_id, solution=True)
+        elif role.kind == "check":
+            cell.metadata["nbgrader"] = _nbgrader(f"check-{grade_id}", grade=True, points=points[role.name])
+        elif role.kind in ("setup", "given"):
+            cell.metadata["nbgrader"] = _nbgrader(_unused(f"{role.kind}-{grade_id}".rstrip("-"), taken))
+        # An id that stays when other cells change: the grade_id, or a hash of the source.
+        own = cell.metadata.get("nbgrader", {}).get("grade_id") or digest(cell.source)[:8]
+        cell.id = own if "nbgrader" in cell.metadata else _unused(own, taken)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
+    return notebook
+
+
+def sources_hash(notebook: NotebookNode) -> str:
+    """A hash of the notebook's cells as the author writes them: type, source, and the author's metadata."""
+    return digest(json.dumps(authored(notebook), sort_keys=True))[:32]
+
+
+def authored(notebook: NotebookNode) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(cell.cell_type, cell.source, _authors(cell.metadata)) for cell in notebook.cells]
+
+
+def _authors(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: metadata[key] for key in AUTHORS if metadata.get(key)}
+
+
+def authors_cell(cell: NotebookNode) -> NotebookNode:
+    """The cell without what programs wrote into it."""
+    return nbformat.from_dict({**cell, "metadata": _authors(cell.metadata)})
+
+
+def without_outputs(notebook: NotebookNode) -> list[dict[str, Any]]:
+    return [{k: v for k, v in cell.items() if k not in ("outputs", "execution_count")} for cell in notebook.cells]
+
+
+def _nbgrader(grade_id: str, *, grade: bool = False, solution: bool = False, points: int = 0) -> dict[str, Any]:
+    """A cell's metadata for nbgrader; every cell but a solution is locked."""
+    metadata = {
+        "grade": grade,
+        "grade_id": grade_id,
+        "locked": not solution,
+        "schema_version": 3,
+        "solution": solution,
+        "task": False,
+    }
+    return metadata | ({"points": points} if grade else {})
+
+
+def _unused(name: str, taken: Counter[str]) -> str:
+    """`name`, numbered where it was taken before."""
+    taken[name] += 1
+    return name if taken[name] == 1 else f"{name}-{taken[name]}"

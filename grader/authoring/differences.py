@@ -1,0 +1,62 @@
+"""How two recordings of a lesson differ: whether the one that is stored is what would be recorded now."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from grader.calls import Call
+from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.traces import Trace
+from grader.tolerance import agree
+
+
+def differences(old: Recording, new: Recording) -> list[str]:
+    """How two recordings of a lesson differ, a line each.
+
+    Values are compared within tolerance, not bit by bit, and a mistake that amplifies rounding with as much more room
+    as was measured for the old recording. What was measured is not compared.
+    """
+    found = []
+    for name in dict.fromkeys((*old.exercises, *new.exercises)):
+        if name not in old.exercises or name not in new.exercises:
+            found.append(f"{name} is in one of them only")
+            continue
+        if not _equal(old.task(name), new.task(name)):
+            found.append(f"{name}: the cases, their inputs or their weights are different")
+        elif what := _answers_differ(old.answer(name), new.answer(name)):
+            found.append(f"{name}: {what}")
+    if not found and not _equal(old.trace, new.trace):
+        found.append("the trace is different")
+    return found
+
+
+def _answers_differ(old: Answer, new: Answer) -> str:
+    """What differs between two answers; empty where nothing does."""
+    if not _equal(replace(old, mistakes=(), noise=()), replace(new, mistakes=(), noise=())):
+        return "the right outputs or the points are different"
+    if [(m.name, m.hint) for m in old.mistakes] != [(m.name, m.hint) for m in new.mistakes]:
+        return "the mistakes' names or hints are different"
+    for mistake, other in zip(old.mistakes, new.mistakes, strict=True):
+        for i, output in enumerate(other.outputs):
+            known = mistake.in_case(i, old.tolerances[i])
+            if known is not None and not agree(output, known.output, known.tolerance):
+                return f"the mistake {mistake.name!r} gives something else in case {i + 1}"
+    return ""
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return agree(a, b)
+    if isinstance(a, nn.Module) and isinstance(b, nn.Module):
+        return _equal(dict(a.state_dict()), dict(b.state_dict()))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, Call | TaskCase | MistakeAnswer | Task | Answer | Trace) and type(a) is type(b):
+        return _equal(a.__dict__, b.__dict__)
+    return bool(a == b)

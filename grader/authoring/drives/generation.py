@@ -1,0 +1,173 @@
+"""A toy model with a cache, which notes how generation uses it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ToyCache:
+    """The ids that a `CachedToy` has read, and for how many of them there is room."""
+
+    def __init__(self, ids: Tensor, capacity: int) -> None:
+        self.ids, self.capacity = ids, capacity
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    def reset(self) -> None:
+        self.ids = self.ids[:, :0]
+
+
+class CachedToy(nn.Module):
+    """A `ToyLM` with a cache, which notes how it is used.
+
+    prompt: the ids [1, T] with which generation starts. pieces: how many ids each call gave; rooms: the batch and the
+    capacity of each cache that was asked for; without_room: how many ids came in all for which a cache had no room.
+    """
+
+    def __init__(self, toy: Any, prompt: Tensor) -> None:
+        super().__init__()
+        self.toy, self.config, self.prompt = toy, toy.config, prompt
+        self.pieces: list[int] = []
+        self.rooms: list[list[int]] = []
+        self.without_room = 0
+
+    def new_cache(self, batch: int, capacity: int) -> list[Any]:
+        self.rooms.append([batch, capacity])
+        return [ToyCache(self.prompt[:, :0], capacity)]
+
+    def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
+        if ids.ndim != 2:
+            raise ValueError(f"the model was given ids of shape {list(ids.shape)}; [1, T] belongs there")
+        self.pieces.append(ids.shape[1])
+        read = ids
+        if cache is not None:
+            memory = cache[0]
+            memory.ids = read = torch.cat([memory.ids, ids], dim=1)
+            self.without_room += max(0, min(ids.shape[1], memory.length - memory.capacity))
+        logits: Tensor = self.toy(read[:, -self.config.n_positions :])
+        return logits[:, -ids.shape[1] :]
+
+
+def tokens_written(given: Any) -> list[int]:
+    """The tokens that a generator gives."""
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    return [int(token) for token in given]
+
+
+class CachedToyOfOneText(CachedToy):
+    """Refuses caches for several texts, and for more tokens than it has positions."""
+
+    def new_cache(self, batch: int, capacity: int) -> list[Any]:
+        if batch != len(self.prompt):
+            raise ValueError(f"new_cache was asked for room for {batch} texts, and there is {len(self.prompt)}")
+        if capacity > self.config.n_positions:
+            raise ValueError(f"{capacity} tokens, but this model has only {self.config.n_positions} positions")
+        return super().new_cache(batch, capacity)
+
+
+def generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
+
+
+def model_after_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> CachedToyOfOneText:
+    """The model with which `generate` wrote its tokens."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    tokens_written(generate(model, ids, new_tokens, end))
+    return model
+
+
+def rows_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """How many ids the model was given in all."""
+    return sum(model_after_generation(generate, toy, ids, new_tokens, end).pieces)
+
+
+def rows_without_room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many ids the cache had no room."""
+    return model_after_generation(generate, toy, ids, new_tokens, end).without_room
+
+
+def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many tokens caches were made in all."""
+    return sum(capacity for _, capacity in model_after_generation(generate, toy, ids, new_tokens, end).rooms)
+
+
+# With a prompt that is read in chunks
+
+
+class Watched(CachedToy):
+    """Takes caches of every size, and counts how often it is called after the end token has come out."""
+
+    def __init__(self, toy: Any, prompt: Tensor, end: Any) -> None:
+        super().__init__(toy, prompt)
+        self.end, self.ended, self.after = end, False, 0
+
+    def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
+        self.after += self.ended
+        logits = super().forward(ids, cache)
+        reads_prompt = cache is not None and cache[0].length < self.prompt.shape[1]
+        self.ended = self.ended or (not reads_prompt and int(logits[0, -1].argmax()) == self.end)
+        return logits
+
+
+def watched_model(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> Watched:
+    """The model with which `generate` wrote its tokens."""
+    model = Watched(toy, ids, end).eval()
+    tokens_written(generate(model, ids, new_tokens, end, chunk))
+    return model
+
+
+def watched_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(Watched(toy, ids, end).eval(), ids, new_tokens, end, chunk))
+
+
+def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """The sizes of the pieces that the model was given."""
+    return watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
+
+
+def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """For how many texts and tokens caches were made."""
+    return [number for room in watched_model(generate, toy, ids, new_tokens, end, chunk).rooms for number in room]
+
+
+def calls_after_end(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """How often the model was called after the end token had come out."""
+    return [watched_model(generate, toy, ids, new_tokens, end, chunk).after]
+
+
+# With a model whose method is called `caches`
+
+
+class Reader(CachedToy):
+    """A toy model whose caches come from `caches`."""
+
+    def caches(self, batch: int, capacity: int) -> list[Any]:
+        if batch != len(self.prompt):
+            raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(self.prompt)}")
+        return self.new_cache(batch, capacity)
+
+
+def generated_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
+
+
+def first_and_largest_piece(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens the model reads at first, and how many at most later."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    return [reader.pieces[0], max(reader.pieces[1:], default=0)]
+
+
+def room_short_and_spare(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens find no room, and for how many there is room that nobody needs. The last may be read."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids, new_tokens, ends))
+    asked = sum(capacity for _, capacity in reader.rooms)
+    return [reader.without_room, max(0, asked - ids.shape[1] - new_tokens)]

@@ -1,0 +1,243 @@
+"""Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from grader.authoring.drive_sources import drive_source
+from grader.authoring.made_from import made_from
+from grader.authoring.mistakes import files_read
+from grader.authoring.noise import SEEDS_OF_MISTAKES, require_room, rounded, worth_keeping
+from grader.authoring.reference_run import draw_of, record_case, record_trace
+from grader.checks.judge import judge
+from grader.checks.observation import Observation
+from grader.checks.probe import probe
+from grader.checks.running import one_thread
+from grader.checks.wording import report
+from grader.errors import RecordingError
+from grader.instruments.rounding import another_processor
+from grader.lessons.exercise import Exercise, Mistake
+from grader.lessons.lesson import Lesson
+from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.builder import Builder
+from grader.recordings.format import FORMAT, versions
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
+from grader.report import to_text
+from grader.tolerance import Tolerance, agree, distance, tolerance_for
+
+MAX_BYTES = 2_000_000
+TRIES = 5
+
+
+def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercise: None) -> Path:
+    """Record a lesson and return the path of its recording.
+
+    progress: called with each exercise's name before it is recorded. Raises RecordingError, naming the
+    exercise, where a patch no longer applies, a mistake fails or can't be told from the right answer or from
+    another mistake, the solution is not right, or the file grows beyond 2 MB.
+    """
+    lesson = Lesson(folder)
+    recording = record(lesson, progress)
+    recording.write(lesson.recording)
+    size = lesson.recording.stat().st_size
+    if size > MAX_BYTES:
+        raise RecordingError(
+            f"{lesson.recording.name} of {lesson.name} has {size:,} bytes, more than {MAX_BYTES:,}: use smaller cases."
+        )
+    return lesson.recording
+
+
+def record(
+    lesson: Lesson,
+    progress: Callable[[str], None] = lambda exercise: None,
+    secret: str = "",
+    *,
+    measured: bool = True,
+) -> Recording:
+    """As `record_lesson`, without writing.
+
+    secret: draws weights, inputs and sizes that nobody can foresee who does not know it; such a recording has no trace.
+    measured: whether to measure too how far rounding alone moves each output, which takes several times as long.
+    """
+    exercises, trace = lesson.exercises()
+    if files_read(lesson.folder) and not any(exercise.mistakes for exercise in exercises):
+        raise RecordingError(
+            f"{lesson.exercises_file} does not read the mistakes.toml beside it. End it with:"
+            " EXERCISES = with_mistakes(__file__, [...])"
+        )
+    builder = Builder()
+    encoded: dict[str, Any] = {}
+    solutions = lesson.namespace()
+    for exercise in exercises:
+        progress(exercise.name)
+        _require_own_names(exercise)
+        task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret, measured)
+        encoded[exercise.name] = builder.exercise(task, answer)
+    traced = next((e for e in exercises if e.name == trace and not secret), None)
+    header = {
+        "format": FORMAT,
+        "lesson": lesson.name,
+        "seed": f"sha256 of {'a secret, ' if secret else ''}the lesson, the exercise and the case",
+        "versions": versions(),
+        "made_from": made_from(lesson),
+        "exercises": encoded,
+        "trace": builder.trace(record_trace(lesson.name, traced, measured=measured)) if traced else None,
+    }
+    return Recording(header, builder.tensors)
+
+
+def _record_with_mistakes(
+    lesson: Lesson, exercise: Exercise, solution: Any, secret: str, measured: bool
+) -> tuple[Task, Answer]:
+    """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
+    for attempt in range(TRIES):
+        try:
+            with one_thread():
+                words = f"{secret} {attempt}" if attempt else secret
+                task, answer = record_exercise(lesson.name, exercise, words, measured=measured)
+            if exercise.parts and not any(answer.part_calls):
+                raise RecordingError(
+                    f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
+                )
+            _require_right(task, answer, solution)
+            mistakes = tuple(
+                _record_mistake(lesson, exercise, task, answer.tolerances if measured else (), mistake)
+                for mistake in exercise.mistakes
+            )
+            _require_distinct(exercise, answer, mistakes)
+        except RecordingError:
+            if not secret or attempt == TRIES - 1:
+                raise
+        else:
+            break
+    return task, replace(answer, mistakes=mistakes)
+
+
+def record_exercise(
+    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False
+) -> tuple[Task, Answer]:
+    """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included.
+
+    measured: whether to measure too how far rounding alone moves each output. Raises RecordingError where two cases
+    have one name, an output is not finite, or rounding takes up too much of its tolerance.
+    """
+    if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
+        raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
+    recorded, tolerances, noise = [], [], []
+    for case in exercise.cases:
+        where = f"{exercise.name}, case {case.name!r}"
+        if case.drive and not exercise.drive:
+            raise RecordingError(
+                f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
+            )
+        one = record_case(exercise, case, draw_of(lesson, exercise, case, secret))
+        if one.output.is_floating_point() and not one.output.isfinite().all():
+            raise RecordingError(f"{where}: the reference gives values that are not finite.")
+        recorded.append(one)
+        tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
+        if measured:
+            noise.append(one.noise())
+            require_room(noise[-1], tolerances[-1], where)
+    cases = [one.case for one in recorded]
+    task = Task(
+        exercise.name,
+        exercise.solution,
+        exercise.function,
+        exercise.differentiable,
+        exercise.parts,
+        tuple(cases),
+        drive_source(exercise),
+        tuple(exercise.uses),
+    )
+    answer = Answer(
+        exercise.name,
+        exercise.points,
+        tuple(exercise.axes.split()),
+        tuple(exercise.sizes(case.build) for case in cases),
+        tuple(one.output for one in recorded),
+        tuple(tolerances),
+        part_calls=tuple(one.calls for one in recorded),
+        noise=tuple(noise),
+    )
+    return task, answer
+
+
+def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:
+    if exercise.solution not in namespace:
+        raise RecordingError(f"{exercise.name}: no cell defines `{exercise.solution}`.")
+    return namespace[exercise.solution]
+
+
+def _require_own_names(exercise: Exercise) -> None:
+    names = [mistake.name for mistake in exercise.mistakes]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise RecordingError(
+            f"{exercise.name} has more than one mistake named {repeated!r}. A report tells a mistake by its name: give"
+            " each a name of its own."
+        )
+
+
+def _require_right(task: Task, answer: Answer, solution: Any) -> None:
+    verdict = judge(task, answer, probe(task, solution))
+    if not verdict.right:
+        raise RecordingError(f"The solution of {task.exercise} is not right:\n{to_text(report(verdict))}")
+
+
+def patched_source(source: str, exercise: str, mistake: Mistake) -> str:
+    """A solution cell's source with a mistake in it. Raises RecordingError where the patch doesn't apply."""
+    count = source.count(mistake.find)
+    if count != 1:
+        times = "not at all" if count == 0 else f"{count} times"
+        raise RecordingError(
+            f"{exercise}, mistake {mistake.name!r}: its `find` {mistake.find!r} occurs {times} in the solution's cell,"
+            " and must occur once."
+        )
+    return source.replace(mistake.find, mistake.replace)
+
+
+def _record_mistake(
+    lesson: Lesson, exercise: Exercise, task: Task, tolerances: Sequence[Tolerance], mistake: Mistake
+) -> MistakeAnswer:
+    """What a mistake gives. tolerances: the cases', where it is to be measured how far rounding moves that."""
+    source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
+    target = _solution(exercise, lesson.namespace((exercise.name, source)))
+    outputs = [_mistake_output(exercise, mistake, observation) for observation in probe(task, target)]
+    noise = [0.0] * len(tolerances)
+    for seed in SEEDS_OF_MISTAKES if tolerances else ():
+        with another_processor(seed):
+            observations = probe(task, target, outputs_only=True)
+        for i, (observation, output) in enumerate(zip(observations, outputs, strict=True)):
+            got = observation.output
+            noise[i] = max(noise[i], float("inf") if got is None else rounded(distance(got, output)))
+    kept = worth_keeping(noise, tolerances)
+    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), kept, tuple(mistake.shipped))
+
+
+def _mistake_output(exercise: Exercise, mistake: Mistake, observation: Observation) -> Tensor:
+    if observation.output is None:
+        problem = observation.problem
+        why = " ".join((problem.message, *problem.detail)) if problem else "it gave no output"
+        raise RecordingError(f"{exercise.name}, mistake {mistake.name!r}, case {observation.case!r}: {why}")
+    return observation.output
+
+
+def _require_distinct(exercise: Exercise, answer: Answer, mistakes: Sequence[MistakeAnswer]) -> None:
+    """Every mistake must differ from the right answer, and from every other mistake, in at least one case."""
+
+    def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+        return all(agree(x, y, tolerance) for x, y, tolerance in zip(a, b, answer.tolerances, strict=True))
+
+    for i, mistake in enumerate(mistakes):
+        if same(mistake.outputs, answer.outputs):
+            raise RecordingError(
+                f"{exercise.name}, mistake {mistake.name!r}: no case tells it from the right answer. Add one that does."
+            )
+        for other in mistakes[:i]:
+            if same(mistake.outputs, other.outputs):
+                raise RecordingError(
+                    f"{exercise.name}: no case tells the mistake {mistake.name!r} from {other.name!r}."
+                )

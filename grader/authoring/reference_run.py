@@ -1,0 +1,150 @@
+"""Run the reference on one case of an exercise: what is right, what its parts did, and how far rounding moves that."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.authoring.drive_sources import drive_name
+from grader.authoring.noise import SEEDS, distance_in_float64, noise_of, require_room
+from grader.calls import Call, copied, first_tensor, record_calls
+from grader.checks.running import one_thread
+from grader.checks.values import canonical
+from grader.errors import RecordingError
+from grader.instruments.rounding import another_processor
+from grader.lessons.exercise import Case, Draw, Exercise
+from grader.recordings.tasks import TaskCase, configured, part_of
+from grader.recordings.traces import Trace
+from grader.recordings.tracing import checkpoint_weights, renamed_calls
+from grader.tolerance import distance, tolerance_for
+
+
+@dataclass(frozen=True)
+class RecordedCase:
+    """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module."""
+
+    case: TaskCase
+    output: Tensor
+    calls: tuple[Call, ...]
+    again: Callable[[], Tensor]
+    in_float64: Callable[[], Tensor] | None = None
+
+    def noise(self) -> float:
+        """How far rounding alone moves the output (see noise.py)."""
+        with one_thread():
+            wide = distance_in_float64(self.in_float64, self.output) if self.in_float64 else 0.0
+            return max(noise_of(self.again, self.output), wide)
+
+
+def record_case(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
+    """Draw a case's weights and arguments, and run the reference on them."""
+    return (_record_function if exercise.function else _record_module)(exercise, case, draw)
+
+
+def draw_of(lesson: str, exercise: Exercise, case: Case, secret: str = "") -> Draw:
+    """The random numbers of a case."""
+    words = (secret, lesson, exercise.name, case.name, *([case.draw] if case.draw else []))
+    return Draw(*words, varied=bool(secret))
+
+
+def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
+    args = list(case.args(draw))
+    first = next((i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point()), None)
+    if first is not None:
+        args[first] = args[first].to(case.dtype)
+    return tuple(args)
+
+
+def _record_function(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
+    build = case.built(draw)
+    args = _arguments(case, draw)
+
+    def run() -> Tensor:
+        return canonical((case.right or exercise.reference)(*copy.deepcopy(args)))
+
+    return RecordedCase(TaskCase(case.name, build, args, case.dtype, {}, drive_name(exercise, case)), run(), (), run)
+
+
+def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
+    build = case.built(draw)
+    module = reference_module(exercise, case, draw)
+    args = _arguments(case, draw)
+    paths = [
+        path
+        for path, _ in module.named_modules()
+        if path and (own := exercise.renamed(path)) and part_of(exercise.parts, own)
+    ]
+    exercise = replace(exercise, call=case.right or exercise.call)
+    output, calls = _run_reference(module, exercise, args, paths)
+    weights = checkpoint_weights(module, exercise.renamed)
+    # A part is fed its first input alone, and its first output is judged.
+    part_calls = tuple(replace(call, others=(), further=()) for call in calls)
+
+    def run(module: nn.Module = module, args: tuple[Any, ...] = args) -> Tensor:
+        return _run_reference(module, exercise, args, [])[0]
+
+    def in_float64() -> Tensor:
+        return run(copy.deepcopy(module).double(), tuple(_in_float64(arg) for arg in args))
+
+    return RecordedCase(
+        TaskCase(case.name, build, args, case.dtype, weights, drive_name(exercise, case)),
+        output,
+        part_calls,
+        run,
+        in_float64 if output.dtype == torch.float32 else None,
+    )
+
+
+def _in_float64(arg: Any) -> Any:
+    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+
+
+def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
+    """The reference, with random weights in the case's dtype, in eval mode.
+
+    Parameters alone are cast: buffers such as RoPE's frequencies stay in float32, as they do when a checkpoint
+    is loaded in bfloat16.
+    """
+    module: nn.Module = exercise.reference(**configured(case.built(draw)))
+    exercise.weights(module, draw)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(case.dtype)
+    return module.eval()
+
+
+def _run_reference(
+    module: nn.Module, exercise: Exercise, args: tuple[Any, ...], paths: Sequence[str] | None
+) -> tuple[Tensor, tuple[Call, ...]]:
+    own_args = copy.deepcopy(args)
+    with torch.no_grad():
+        returned, calls = record_calls(module, lambda: exercise.call(module, *own_args), paths)
+    output = copied(first_tensor(returned))
+    if output is None:
+        raise RecordingError(f"{exercise.name}: the reference returned no tensor.")
+    return output, renamed_calls(calls, exercise.renamed)
+
+
+def record_trace(lesson: str, exercise: Exercise, *, measured: bool = False) -> Trace:
+    """The trace of an exercise's first case. measured: as in `record_exercise`, for every module's output."""
+    case = exercise.cases[0]
+    draw = draw_of(lesson, exercise, case)
+    module = reference_module(exercise, case, draw)
+    args = _arguments(case, draw)
+    output, calls = _run_reference(module, exercise, args, None)
+    if measured:
+        _require_room_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
+    return Trace(case.built(draw), checkpoint_weights(module, exercise.renamed), args, calls, output, case.dtype)
+
+
+def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
+    for seed in SEEDS:
+        with one_thread(), another_processor(seed):
+            others = again()
+        for call, other in zip(calls, others, strict=True):
+            if call.output is not None and other.output is not None:
+                noise = distance(other.output, call.output)
+                where = f"the trace of {exercise}, module `{call.path}`"
+                require_room(noise, tolerance_for(call.output.dtype), where)

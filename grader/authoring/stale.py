@@ -1,0 +1,103 @@
+"""What was not built since its sources changed: files that are not as a build would leave them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from grader.authoring.assemble import assemble, sources_hash, without_outputs
+from grader.authoring.differences import differences
+from grader.authoring.made_from import made_from
+from grader.authoring.recorder import record
+from grader.authoring.release import release_staged
+from grader.authoring.staging import course_folder, files_below, root_of, shown_path, staged_copy
+from grader.authoring.sync import fill_given, read_if_there, sync_twin
+from grader.digest import digest
+from grader.errors import GraderError
+from grader.lessons.lesson import Lesson
+from grader.recordings.format import RECORDING
+from grader.recordings.recording import Recording
+
+
+def check_build(lessons: Sequence[Lesson], *, console: Console | None = None) -> list[str]:
+    """What `build` would bring up to date, a line for each; empty where everything is.
+
+    Values are compared within tolerance and outputs not at all, so the answer is the same on every machine.
+    """
+    console = console or Console(quiet=True)
+    problems = []
+    for lesson in (Lesson(lesson.folder.resolve()) for lesson in lessons):
+        with console.status(f"{lesson.name}: checking ..."):
+            found = _problems_of(lesson)
+        console.print(f"{lesson.name}: checked", highlight=False)
+        problems += [
+            f"{shown_path(path, lesson)}: {what}. Mend it with: grader build {lesson.name}" for path, what in found
+        ]
+    return problems
+
+
+Stale = tuple[Path, str]
+
+
+def _problems_of(lesson: Lesson) -> list[Stale]:
+    found: list[Stale] = []
+    try:
+        with staged_copy(lesson) as staged:
+            found += _stale_sources(lesson, staged)
+            found += _stale_release(lesson, staged)
+            found += _stale_recording(lesson, staged)
+    except GraderError as error:
+        found.append((lesson.folder, " ".join(str(error).split()).rstrip(".")))
+    return found
+
+
+def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
+    notebook = read_if_there(lesson.notebook)
+    if notebook is None:
+        return [(lesson.notebook, "is missing")]
+    taken = sync_twin(staged)
+    if not lesson.twin.exists():
+        return [(lesson.twin, "is missing")]
+    if taken is not None:
+        stale = lesson.notebook if taken.suffix == ".py" else lesson.twin
+        return [(stale, f"differs from {taken.name}, which was edited since the last build")]
+    if fill_given(staged, root_of(lesson)):
+        return [(lesson.twin, "has given cells that are not what the lesson they come from says")]
+    staged.validate()
+    executed = notebook.metadata.get("grader", {})
+    if executed.get("sources") != sources_hash(notebook):
+        return [(lesson.notebook, "was not executed since its cells were edited")]
+    exercises, _ = staged.exercises()
+    if without_outputs(notebook) != without_outputs(assemble(staged, exercises)):
+        return [(lesson.notebook, "has other points, cell ids or locks than a build gives it")]
+    if lesson.recording.exists() and executed.get("recording") != digest(lesson.recording.read_bytes())[:32]:
+        return [(lesson.notebook, f"was not executed since {RECORDING} was recorded")]
+    return []
+
+
+def _stale_recording(lesson: Lesson, staged: Lesson) -> list[Stale]:
+    if not lesson.recording.exists():
+        return [(lesson.recording, "is missing")]
+    old = Recording.read(lesson.recording)
+    if old.header["made_from"] != made_from(staged):
+        return [(lesson.recording, "was recorded from other solutions or exercises")]
+    if found := differences(old, record(staged, measured=False)):
+        return [(lesson.recording, f"is not what the reference gives here: {found[0]}")]
+    return []
+
+
+def _stale_release(lesson: Lesson, staged: Lesson) -> list[Stale]:
+    course = course_folder(lesson)
+    if not lesson.notebook.exists():
+        return []
+    release = release_staged(staged, root_of(lesson))
+    wanted = {path.relative_to(release): path.read_bytes() for path in files_below(release)}
+    there = {path.relative_to(course): path.read_bytes() for path in files_below(course)}
+    found = [(course / path, "is missing") for path in wanted if path not in there]
+    found += [
+        (course / path, "is not what the lesson releases")
+        for path, content in wanted.items()
+        if there.get(path, content) != content
+    ]
+    found += [(course / path, "is not part of the release; move it elsewhere") for path in there if path not in wanted]
+    return found

@@ -1,0 +1,237 @@
+"""What every module of a model was given and gave back in one forward pass: the one recorder of it.
+
+A `Call` holds tensors alone, and is what recordings keep. A `Watched` call also knows how it was made, so that it can
+be made again on another input.
+"""
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one module: its path, how often it had been called before, and its tensors.
+
+    `input` is the first tensor the module was given, `output` the first it gave back; either is None
+    where there was none. `others` are the further tensors that it was given, each with the name of the argument
+    that it is or lies in; `further` are the further tensors that it gave. All are copies, taken before anything
+    later could change them in place.
+    """
+
+    path: str
+    index: int
+    type: str
+    input: Tensor | None
+    output: Tensor | None
+    others: tuple[tuple[str, Tensor], ...] = ()
+    further: tuple[Tensor, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All tensors that it gave."""
+        return () if self.output is None else (self.output, *self.further)
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first tensor in a value, looking into tuples, lists, dicts and transformers' outputs."""
+    return next(iter(tensors_in(value)), None)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a value."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def copied(tensor: Tensor | None) -> Tensor | None:
+    """A detached copy in row-major order, or None."""
+    return None if tensor is None else tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def argument_names(module: nn.Module, spec: TreeSpec) -> dict[int, str]:
+    """The name of the argument that each leaf of a call's (args, kwargs) is or lies in, as forward calls it.
+
+    spec: how the leaves make up (args, kwargs). Empty where the call does not fit forward's signature.
+    """
+    args, kwargs = tree_unflatten(range(spec.num_leaves), spec)
+    try:
+        signature = inspect.signature(module.forward)
+        arguments = signature.bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {}
+    names = {position: name for name, value in arguments.items() for position in tree_leaves(value)}
+    gathered = next((n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    for name, value in arguments.get(gathered, {}).items() if gathered else ():
+        names.update(dict.fromkeys(tree_leaves(value), name))
+    return names
+
+
+@dataclass(eq=False)
+class Watched:
+    """One call of one module.
+
+    leaves, spec: its arguments as a flat list, copied before the call, and how to put them together again.
+    parent: the watched call that it was made in. finished: False where it raised. returned: the type of what
+    it gave. outputs: copies of the tensors in it. changed: the leaves that it modified in place. made_by: for
+    a leaf that is an output of an earlier call (or a view of one), that call and which of its outputs. given: the
+    arguments themselves, as later code may have changed them.
+    """
+
+    path: str
+    index: int
+    module: nn.Module
+    leaves: list[Any]
+    spec: TreeSpec
+    parent: "Watched | None"
+    outputs: list[Tensor] = field(default_factory=list)
+    returned: str = ""
+    finished: bool = False
+    changed: set[int] = field(default_factory=set)
+    made_by: dict[int, "tuple[Watched, int]"] = field(default_factory=dict)
+    given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    @property
+    def output(self) -> Tensor | None:
+        """The first tensor that it gave."""
+        return next(iter(self.outputs), None)
+
+    def ancestors(self) -> "Iterator[Watched]":
+        """The calls that it was made in, innermost first."""
+        call = self.parent
+        while call is not None:
+            yield call
+            call = call.parent
+
+    def tensors(self) -> list[int]:
+        """The positions of the leaves that are tensors."""
+        return [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, Tensor)]
+
+    def names(self) -> dict[int, str]:
+        """Each leaf's position and the name of the argument that it is or lies in, as forward calls it."""
+        return argument_names(self.module, self.spec)
+
+    def recorded(self) -> Call:
+        """The same as a `Call`, which knows tensors alone."""
+        given, names = self.tensors(), self.names()
+        return Call(
+            self.path,
+            self.index,
+            type(self.module).__name__,
+            self.leaves[given[0]] if given else None,
+            self.output,
+            tuple((names.get(i, ""), self.leaves[i]) for i in given[1:]),
+            tuple(self.outputs[1:]),
+        )
+
+    def again(self, instead: Mapping[int, Tensor]) -> Any:
+        """Call the module once more, with other tensors in the place of some leaves."""
+        leaves = [copied(instead[i]) if i in instead else _copy(leaf) for i, leaf in enumerate(self.leaves)]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return self.module(*args, **kwargs)
+
+
+def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> tuple[list[Watched], Exception | None]:
+    """Run `run()` and return every call of `model` (path "") and of its submodules at `paths`, in the order in
+    which they began, and what `run()` raised.
+
+    A module that stands at several paths is taken for the one inside the call that is under way.
+    """
+    places: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if not path or path in paths:
+            places.setdefault(module, []).append(path)
+    return _watched(places, run)
+
+
+def record_calls(
+    module: nn.Module, run: Callable[[], Any], paths: Iterable[str] | None = None
+) -> tuple[Any, list[Call]]:
+    """Run `run()` and record every call of `module`'s submodules, in the order in which they began.
+
+    paths: the submodules to record; all of them when None. Returns what `run()` returned, and the calls that came to
+    their end. Raises what `run()` raises, and KeyError where a path names no submodule.
+    """
+    modules = dict(module.named_modules())
+    names = [name for name in modules if name] if paths is None else list(paths)
+    returned: list[Any] = []
+    watched, error = _watched({modules[name]: [name] for name in names}, lambda: returned.append(run()))
+    if error is not None:
+        raise error
+    return returned[0], [call.recorded() for call in watched if call.finished]
+
+
+def _watched(places: Mapping[nn.Module, list[str]], run: Callable[[], Any]) -> tuple[list[Watched], Exception | None]:
+    """Run `run()` and note every call of the modules in `places`, each with the paths at which it stands."""
+    watched: list[Watched] = []
+    under_way: list[Watched] = []
+    seen: Counter[str] = Counter()
+    makers: dict[int, tuple[Watched, int]] = {}
+    alive: list[Any] = []  # keeps storages from being freed, and their addresses from being used again
+    originals: dict[Watched, list[Any]] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        parent = under_way[-1] if under_way else None
+        leaves, spec = tree_flatten((args, kwargs))
+        path = _place(places[module], parent)
+        call = Watched(path, seen[path], module, [_copy(leaf) for leaf in leaves], spec, parent, given=(args, kwargs))
+        call.made_by = {i: makers[a] for i, leaf in enumerate(leaves) if (a := _address(leaf)) in makers}
+        seen[path] += 1
+        originals[call] = leaves
+        watched.append(call)
+        under_way.append(call)
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = under_way.pop()
+        while call.module is not module:  # the learner caught what these raised
+            call = under_way.pop()
+        call.finished = True
+        call.returned = type(output).__name__
+        tensors = tensors_in(output)
+        call.outputs = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
+        call.changed = {i for i in call.tensors() if not _unchanged(call.leaves[i], originals[call][i])}
+        alive.append(output)
+        makers.update({a: (call, i) for i, tensor in enumerate(tensors) if (a := _address(tensor))})
+
+    handles = []
+    for module in places:
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_hook(after, with_kwargs=True))
+    error = None
+    try:
+        run()
+    except Exception as raised:  # learner's code may raise anything
+        error = raised
+    finally:
+        for handle in handles:
+            handle.remove()
+    return watched, error
+
+
+def _place(paths: list[str], parent: Watched | None) -> str:
+    prefix = f"{parent.path}." if parent and parent.path else ""
+    return next((path for path in paths if path.startswith(prefix)), paths[0])
+
+
+def _copy(leaf: Any) -> Any:
+    try:
+        return copied(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf)
+    except Exception:  # what can't be copied is handed on as it is
+        return leaf
+
+
+def _address(leaf: Any) -> int | None:
+    """Where a tensor's values lie; None for anything else."""
+    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+        return None
+    return leaf.untyped_storage().data_ptr() or None
+
+
+def _unchanged(old: Tensor, new: Tensor) -> bool:
+    return old.shape == new.shape and bool(((old == new) | ((old != old) & (new != new))).all())

@@ -1,0 +1,60 @@
+"""What a probe says of a case: tensors, and what stopped it. Nothing here runs learner's code or knows an answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a case gave no tensor: one sentence, then lines of detail (a traceback, names) if there are any."""
+
+    kind: str
+    message: str
+    detail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a learner's part gave for the reference's input, or why it gave nothing, and whether it changed it."""
+
+    output: Tensor | None
+    problem: Problem | None = None
+    changed_input: bool = False
+
+
+PartKey = tuple[str, int]  # a part's path, and how often it was called before
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A composite's output while each part answers with the reference's output, and what the parts were given.
+
+    present: the paths of the parts that the learner's module has. It may do without one, with a function.
+    """
+
+    output: Tensor | None
+    given: Mapping[PartKey, Tensor | None]
+    present: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What happened when one case ran.
+
+    output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
+    changed_input: the position of an argument that was modified in place. no_gradient: parameters
+    and arguments (``input``) that no gradient reached. backward: why gradients could not be computed.
+    first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing.
+    """
+
+    case: str
+    output: Tensor | None = None
+    problem: Problem | None = None
+    again: Tensor | None = None
+    changed_input: int | None = None
+    no_gradient: tuple[str, ...] = ()
+    backward: Problem | None = None
+    first_nan: str | None = None
+    remarks: tuple[str, ...] = ()

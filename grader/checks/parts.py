@@ -1,0 +1,201 @@
+"""A composite's parts apart from itself: its parts on the reference's inputs, and itself with the reference's parts."""
+
+import contextlib
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from grader.calls import copied, first_tensor, watch
+from grader.checks.building import build_module, constructed, load_weights, wrong_names
+from grader.checks.observation import Fed, PartKey, Problem, Replaced
+from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
+from grader.checks.values import module_output
+from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase, part_of
+
+
+def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
+    """The classes of the learner's parts, by path; empty where the module can't be built."""
+
+    def built() -> dict[str, type[nn.Module]]:
+        module = constructed(target, task.cases[0].build)
+        return {path: type(part) for path, part in module.named_modules() if part_of(task.parts, path)}
+
+    found: dict[str, type[nn.Module]] = _quietly_or({}, built)
+    return found
+
+
+def used_by(target: Any) -> Mapping[str, Any]:
+    """The names that the learner's class or function can call: those of the notebook in which it was written."""
+    if isinstance(target, type):
+        functions = (value for value in vars(target).values() if inspect.isfunction(value))
+        target = next(functions, target)
+    names: Mapping[str, Any] = getattr(inspect.unwrap(target), "__globals__", {})
+    return names
+
+
+def feed_parts(task: Task, target: Any, inputs: Sequence[Sequence[PartInput]]) -> tuple[dict[PartKey, Fed], ...]:
+    """For each case, what the learner's parts give when fed what the reference's were given.
+
+    What else a part is called with is what the learner's own pass gives it. Empty for a case that doesn't run.
+    """
+    return tuple(_quietly_or({}, _feed, task, case, target, fed) for case, fed in zip(task.cases, inputs, strict=True))
+
+
+def replace_parts(task: Task, target: Any, outputs: Sequence[Sequence[PartOutput]]) -> tuple[Replaced, ...]:
+    """For each case, what the composite's own code gives while its parts answer as the reference's did."""
+    nothing = Replaced(None, {})
+    return tuple(
+        _quietly_or(nothing, _replace, task, case, target, out) for case, out in zip(task.cases, outputs, strict=True)
+    )
+
+
+def _quietly_or(otherwise: Any, run: Callable[..., Any], *args: Any) -> Any:
+    with quietly([]), torch.no_grad():
+        try:
+            return run(*args)
+        except Stopped:
+            return otherwise
+
+
+def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """The submodules at those of the paths that the learner's module has."""
+    own = dict(module.named_modules())
+    return {path: own[path] for path in dict.fromkeys(paths) if path in own}
+
+
+def _feed(task: Task, case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
+    module = constructed(target, case.build)
+    parts = _named(module, (given.path for given in inputs))
+    wrong = {path for path, part in parts.items() if wrong_names(part, _below(case.weights, path))}
+    if wrong:
+        problem = Problem("parameters", "its parameters are not the checkpoint's, so weights can't be loaded")
+        return {(given.path, given.index): Fed(None, problem) for given in inputs if given.path in wrong}
+    module, _ = build_module(target, case)
+    parts = _named(module, parts)
+    arguments = _arguments_of(task, module, parts, case)
+    return {
+        (given.path, given.index): _fed(parts[given.path], given, arguments) for given in inputs if given.path in parts
+    }
+
+
+def _below(weights: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{path}."): t for name, t in weights.items() if name.startswith(f"{path}.")}
+
+
+def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]) -> Fed:
+    tensor = given.input.clone()
+    args, kwargs = with_first_tensor(*arguments.get((given.path, given.index), ((), {})), tensor)
+    try:
+        output = copied(first_tensor(call_learner(part, *args, **kwargs)))
+    except Stopped as stopped:
+        return Fed(None, stopped.problem)
+    return Fed(output, changed_input=not torch.equal(tensor.nan_to_num(), given.input.nan_to_num()))
+
+
+def _arguments_of(
+    task: Task, module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
+) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What each call of the parts gets in the learner's own pass."""
+    calls, _ = watch(module, lambda: use(task, case, module, *fresh_args(case)), parts)
+    return {
+        (path, index): call.given
+        for path, part in parts.items()
+        for index, call in enumerate(call for call in calls if call.module is part)
+    }
+
+
+def with_first_tensor(
+    args: tuple[Any, ...], kwargs: dict[str, Any], new: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with their first tensor replaced; `new` alone where there is none."""
+    leaves, structure = tree_flatten((args, kwargs))
+    place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
+    if place is None:
+        return (new,), kwargs
+    leaves[place] = new
+    changed: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(leaves, structure)
+    return changed
+
+
+class _StandIn(nn.Module):
+    """Takes a part's place and answers with what the reference's part gave back.
+
+    Where it is called otherwise than the reference's part was, the learner's part answers; its attributes are
+    the learner's part's too.
+    """
+
+    def __init__(self, part: nn.Module, path: str, outputs: Mapping[PartKey, PartOutput]) -> None:
+        super().__init__()
+        # Kept out of the module's own tables: a part whose parameters don't fit must not be looked into.
+        object.__setattr__(self, "part", part)
+        self.path, self.outputs, self.calls = path, outputs, 0
+        self.given: dict[PartKey, Tensor | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "part"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        key = (self.path, self.calls)
+        self.calls += 1
+        tensor = first_tensor((args, kwargs))
+        self.given[key] = copied(tensor)
+        recorded = self.outputs.get(key)
+        answer = None if recorded is None or tensor is None else _in_layout_of(tensor, recorded)
+        return self.part(*args, **kwargs) if answer is None else answer
+
+
+def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
+    module = constructed(target, case.build)
+    recorded = {(output.path, output.index): output for output in outputs}
+    parts = _named(module, (output.path for output in outputs))
+    in_parts = tuple(f"{path}." for path in parts)
+    rest = {name: tensor for name, tensor in case.weights.items() if not name.startswith(in_parts)}
+    rest |= {name: t for name, t in _tied(module, case.weights).items() if not name.startswith(in_parts)}
+    stand_ins = []
+    for path, part in parts.items():
+        with contextlib.suppress(RuntimeError, KeyError):
+            below = _below(case.weights, path)
+            if not wrong_names(part, below):
+                load_weights(part, below)
+        stand_in = _StandIn(part, path, recorded).eval()
+        parent, _, name = path.rpartition(".")
+        module.get_submodule(parent)._modules[name] = stand_in
+        stand_ins.append(stand_in)
+    if detail := wrong_names(module, rest):
+        raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
+    load_weights(module, rest)
+    try:
+        output = copied(module_output(use(task, case, module, *fresh_args(case))))
+    except Stopped:
+        output = None
+    given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
+    return Replaced(output, given, tuple(parts))
+
+
+def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of parameters that the checkpoint has under another name: a tied head has the embedding's."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    held = {id(parameters[name]): tensor for name, tensor in weights.items() if name in parameters}
+    return {name: held[id(p)] for name, p in parameters.items() if name not in weights and id(p) in held}
+
+
+def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor | None:
+    """The recorded output with its axes in the order in which the learner's program keeps them, told by the sizes.
+
+    None where the sizes are not the recorded input's in any order, or in more than one.
+    """
+    if tuple(given.shape) == recorded.input_shape:
+        return recorded.output.clone()
+    axes = range(len(recorded.input_shape))
+    orders = [o for o in itertools.permutations(axes) if tuple(recorded.input_shape[i] for i in o) == given.shape]
+    if len(orders) != 1 or recorded.output.ndim != given.ndim:
+        return None
+    return recorded.output.permute(orders[0]).clone()

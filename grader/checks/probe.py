@@ -1,0 +1,143 @@
+"""Build a learner's module, load the recorded weights, run the cases, and say what happened.
+
+A probe runs learner's code and knows no answers: it returns tensors, and what stopped it where it was
+stopped. Whether they are right is for the judge, which runs elsewhere or later.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.calls import copied
+from grader.checks.building import build_module
+from grader.checks.nan import find_first_nan
+from grader.checks.observation import Observation, Problem
+from grader.checks.running import Stopped, changed_position, fresh_args, learner_errors, quietly, use
+from grader.checks.values import canonical_output, kind_of, module_output
+from grader.recordings.tasks import Task, TaskCase
+
+
+def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Observation, ...]:
+    """Run every case of `task` on the learner's class or function; an error in one case stops only that one.
+
+    outputs_only: run each case once, and observe nothing but its output.
+    """
+    wrong_target = _wrong_target(task, target)
+    if wrong_target:
+        return tuple(Observation(case.name, problem=wrong_target) for case in task.cases)
+    run = _run_once if outputs_only else _run_function if task.function else _run_module
+    return tuple(_observe(run, task, case, target) for case in task.cases)
+
+
+def _observe(run: Callable[..., Observation], task: Task, case: TaskCase, target: Any) -> Observation:
+    remarks: list[str] = []
+    try:
+        with quietly(remarks):
+            observation = run(task, case, target)
+    except Stopped as stopped:
+        observation = Observation(case.name, problem=stopped.problem)
+    return _with_remarks(observation, remarks)
+
+
+def _with_remarks(observation: Observation, remarks: list[str]) -> Observation:
+    unique = tuple(dict.fromkeys((*observation.remarks, *remarks)))
+    return Observation(**{**observation.__dict__, "remarks": unique})
+
+
+def _wrong_target(task: Task, target: Any) -> Problem | None:
+    """What is wrong with the object that was handed to check, before anything is run."""
+    kind = ("function or class" if task.drive else "function") if task.function else "class"
+    wanted = f'hand over the {kind}: check("{task.exercise}", {task.solution})'
+    if task.function:
+        if callable(target) and (task.drive or not isinstance(target, type)):
+            return None
+        return Problem("target", f"check was given {kind_of(target)}, but needs a {kind}; {wanted}")
+    if isinstance(target, nn.Module):
+        return Problem(
+            "target", f"check was given a {type(target).__name__} that is already built; {wanted}, without calling it"
+        )
+    if not isinstance(target, type):
+        return Problem("target", f"check was given {kind_of(target)}, but needs a class; {wanted}")
+    if not issubclass(target, nn.Module):
+        return Problem(
+            "target", f"the class {target.__name__} is no nn.Module; write `class {target.__name__}(nn.Module)`"
+        )
+    return None
+
+
+def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
+    if task.function:
+        return Observation(case.name, output=canonical_output(use(task, case, target, *fresh_args(case))))
+    module, _ = build_module(target, case)
+    with torch.no_grad():
+        return Observation(case.name, output=module_output(use(task, case, module, *fresh_args(case))))
+
+
+def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
+    args = fresh_args(case)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    output = canonical_output(use(task, case, target, *args))
+    again = canonical_output(use(task, case, target, *fresh_args(case)))
+    return Observation(case.name, output=output, again=again, changed_input=changed_position(before, args))
+
+
+def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
+    module, remarks = build_module(target, case)
+    args = fresh_args(case)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    with torch.no_grad():
+        output = module_output(use(task, case, module, *args))
+    changed = changed_position(before, args)
+    torch.default_generator.manual_seed(1)
+    again: Tensor | None = None
+    no_gradient: tuple[str, ...] = ()
+    backward: Problem | None = None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what forward prints was printed by the first run
+            again, no_gradient = _run_with_gradients(task, case, module)
+    except Stopped as stopped:
+        backward = stopped.problem
+    first_nan = None
+    if output.is_floating_point() and output.isnan().any():
+        first_nan = find_first_nan(task, case, module)
+    return Observation(
+        case.name,
+        output=output,
+        again=again,
+        changed_input=changed,
+        no_gradient=no_gradient,
+        backward=backward,
+        first_nan=first_nan,
+        remarks=remarks,
+    )
+
+
+def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
+    """A second run, and the names that no gradient reached ("input" for the first floating-point argument)."""
+    leaves = [
+        arg.clone().requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+        for arg in fresh_args(case)
+    ]
+    # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
+    args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
+    output = module_output(use(task, case, module, *args))
+    again = copied(output)
+    if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
+        return again, ()
+    own = dict(module.named_parameters())
+    frozen = tuple(name for name in case.weights if name not in own or not own[name].requires_grad)
+    aliases = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
+    frozen = tuple(name for name in frozen if name not in aliases)
+    wanted: dict[str, Tensor] = {name: own[name] for name in case.weights if name in own and own[name].requires_grad}
+    floating = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
+    wanted.update(("input", leaf) for leaf in itertools.islice(floating, 1))  # a table of cosines needs none
+    if not output.requires_grad:
+        return again, (*frozen, *wanted)
+    with learner_errors():
+        gradients = torch.autograd.grad(output.sum(), list(wanted.values()), allow_unused=True)
+    return again, (*frozen, *(name for name, g in zip(wanted, gradients, strict=True) if g is None))

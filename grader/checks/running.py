@@ -1,0 +1,164 @@
+"""Run learner's code: quietly, and with its errors told by the learner's own lines."""
+
+import __future__
+
+import contextlib
+import inspect
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from grader.checks.observation import Problem
+from grader.package import package_folder
+from grader.recordings.tasks import Task, TaskCase
+
+
+class Stopped(Exception):
+    """Ends a case with a problem."""
+
+    def __init__(self, kind: str, message: str, detail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, message, tuple(detail))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: cases are so small that on a busy machine waiting for a second one takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def quietly(remarks: list[str]) -> Iterator[None]:
+    """Run learner's code on one thread, and keep its warnings as remarks.
+
+    Its stderr goes to stdout: nbgrader takes anything on stderr for a failure.
+    """
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(sys.stdout):
+        warnings.simplefilter("always")
+        # Neither a notebook that switched gradients off nor its random state plays a part.
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), one_thread():
+            torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device's, and is slow
+            yield
+    remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
+
+
+def fresh_args(case: TaskCase) -> list[Any]:
+    fresh: list[Any] = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, list(case.args))
+    return fresh
+
+
+def changed_position(before: Sequence[Any], after: Sequence[Any]) -> int | None:
+    """The position of the first tensor that is no longer what it was."""
+    for position, (old, new) in enumerate(zip(before, after, strict=True)):
+        if isinstance(old, Tensor) and not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
+            return position
+    return None
+
+
+def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
+    """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
+    drive = _drive(task.drive, case.drive) if task.drive else None
+    return call_learner(drive, target, *args) if drive else call_learner(target, *args)
+
+
+@cache
+def _drive(source: str, name: str) -> Callable[..., Any]:
+    """The function of that name that `source`, of a recording, defines; its first function for no name."""
+    namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
+    # Types in its signature are the author's, and are not looked up.
+    exec(compile(source, DRIVE_FILE, "exec", flags=__future__.annotations.compiler_flag), namespace)
+    found: Callable[..., Any] = namespace[name] if name else next(filter(inspect.isfunction, namespace.values()))
+    return found
+
+
+DRIVE_FILE = "<how the check uses it>"
+
+
+def call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with learner_errors():
+        return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def learner_errors() -> Iterator[None]:
+    """Turn what the learner's code raises into a problem that shows their lines only."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as error:  # learner's code may raise anything
+        if isinstance(error, NotImplementedError) and (name := _stub(error)):
+            raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
+        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
+
+
+def message_of(error: BaseException) -> str:
+    """The error's message, whatever its class makes of it."""
+    try:
+        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error).strip()
+    except Exception:
+        return ""
+
+
+def _headline(error: BaseException) -> str:
+    lines = message_of(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _stub(error: NotImplementedError) -> str:
+    """The function that is still a stub, as in `Block.forward`; empty where the error says more or is another's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if is_learners(frame.f_code.co_filename)]
+    if message_of(error) or (own and own[-1] is not frames[-1]):
+        return ""
+    return f"`{own[-1].f_code.co_qualname}`" if own else "it"
+
+
+def _learner_frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
+    """The frames that are neither this engine's nor a library's."""
+    return [frame for frame in traceback.extract_tb(tb) if is_learners(frame.filename)]
+
+
+def is_learners(filename: str) -> bool:
+    """Whether code in this file is the learner's: neither this engine's, nor a library's, nor Python's."""
+    if filename == DRIVE_FILE or filename.startswith("<frozen"):
+        return False
+    return not any(filename.startswith(folder) for folder in _LIBRARY_FOLDERS)
+
+
+_LIBRARY_FOLDERS = tuple(
+    {
+        f"{package_folder()}/",
+        torch.__file__.rsplit("torch", 1)[0],
+        inspect.__file__.rsplit("inspect.py", 1)[0],
+    }
+)
+
+
+def learner_traceback(error: BaseException) -> tuple[str, ...]:
+    """The learner's own lines in an error's traceback, outermost first, and the error's message.
+
+    Lines read ``line 7, in forward:  x = self.c_atn(x)``; line numbers count from the cell's first line. Of a
+    long traceback the middle is left out.
+    """
+    lines = [
+        f"line {frame.lineno}, in {frame.name}:  {(frame.line or '').strip()}"
+        for frame in _learner_frames(error.__traceback__)
+    ]
+    if len(lines) > 6:
+        lines[3:-3] = [f"... {len(lines) - 6} lines more ..."]
+    message = " ".join(message_of(error).splitlines()[:4])
+    return (*lines, f"{type(error).__name__}: {message}" if message else type(error).__name__)

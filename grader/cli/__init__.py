@@ -1,0 +1,68 @@
+"""The `grader` command.
+
+Exit codes: 0 for success, 1 where a check did not pass or a build is stale, 2 for input that can't be used.
+What a command needs is imported when it runs, so that `grader --help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from grader.cli.authors import build
+from grader.cli.caches import kv
+from grader.cli.instructors import autograde, record_cases
+from grader.cli.learners import check, lab
+from grader.cli.porters import compare, trace
+from grader.cli.weights import weights_get, weights_list, weights_record
+from grader.errors import GraderError
+
+BAD_INPUT = 2
+app = typer.Typer(
+    name="grader",
+    help="Check, build and open the lessons of this course.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+weights_app = typer.Typer(help="Real, trained weights: list them, or get them onto this machine.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+app.command()(check)
+app.command()(build)
+app.command()(autograde)
+app.command("record")(record_cases)
+app.command()(trace)
+app.command()(compare)
+app.command()(kv)
+weights_app.command("list")(weights_list)
+weights_app.command("get")(weights_get)
+weights_app.command("record")(weights_record)
+
+
+def main() -> None:
+    """Run the command; what a person can put right is said in a line or two, without a traceback."""
+    try:
+        app()
+    except GraderError as error:
+        print(f"grader: {error}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("from-scratch-to-scale"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass

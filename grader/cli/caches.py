@@ -1,0 +1,57 @@
+"""How much memory a KV cache takes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grader.errors import GraderError
+
+
+def kv(
+    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="In place of a file: a model by name.")] = None,
+    context: Annotated[int, typer.Option(help="How many tokens a sequence has.", min=1)] = 8192,
+    batch: Annotated[int, typer.Option(help="How many sequences.", min=1)] = 1,
+    dtype: Annotated[str, typer.Option(help="Of what is kept: float32, bfloat16, float8, int4, ...")] = "bfloat16",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Say how much memory a model's KV cache takes: for one more token, in total, and by kind of layer."""
+    from grader.config import Config
+    from grader.kv import (
+        ELEMENT_BYTES,
+        bytes_at,
+        bytes_by_kind,
+        bytes_per_token,
+        known_model,
+        readable,
+        readable_kib,
+        remark,
+    )
+
+    if (config is None) == (model is None):
+        raise GraderError("give either --config FILE or --model NAME.")
+    if dtype not in ELEMENT_BYTES:
+        raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
+    found, size = Config.read(config) if config else known_model(str(model)), ELEMENT_BYTES[dtype]
+    one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
+    later = bytes_at(found, context + 1, 1, size) - bytes_at(found, context, 1, size)
+    kinds = bytes_by_kind(found, context, batch, size)
+    if note := remark(found):
+        print(note, file=sys.stderr)
+    if as_json:
+        by_kind = {kind: {"count": count, "bytes": own} for kind, (count, own) in kinds.items()}
+        numbers = {"bytes_per_token": one, "bytes_per_token_at_context": later, "total_bytes": total}
+        print(json.dumps({"context": context, "batch": batch, "dtype": dtype, **numbers, "layers": by_kind}, indent=2))
+        return
+    lines = {
+        "one token, at the start": readable_kib(one),
+        f"one token, after {context:,}": readable_kib(later),
+        f"{batch} x {context:,} tokens in {dtype}": readable(total),
+        **{f"  {count} {kind} layer{'s' * (count > 1)}": readable(own) for kind, (count, own) in kinds.items()},
+    }
+    width = max(map(len, lines)) + 2
+    for label, number in lines.items():
+        print(f"{label + ':':<{width}}{number}")

@@ -1,0 +1,117 @@
+"""For learners: open the course, check a notebook."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grader.cli.course import FAILED, find_project
+from grader.errors import GraderError
+from grader.package import package_folder
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+    from rich.console import Console
+
+    from grader.lessons.results import CheckResult
+
+
+def lab(
+    context: typer.Context,
+    instructor: Annotated[
+        bool, typer.Option("--instructor", help="Open the whole project, with nbgrader's formgrader.")
+    ] = False,
+) -> None:
+    """Open the course in JupyterLab, at the syllabus. Other options go to JupyterLab: --no-browser, --port."""
+    root = find_project(Path.cwd())
+    if instructor:
+        folder, page = root, "/lab"
+    else:
+        folder, page = root / "course", "/lab/tree/README.md"
+        if not folder.is_dir():
+            raise GraderError(f"{folder} is missing. `grader build` makes it from {root / 'solutions'}.")
+    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={page}", *context.args]
+    if os.name == "posix" and os.geteuid() == 0:
+        command.append("--allow-root")  # JupyterLab refuses root otherwise, which in a container is the only user
+    os.chdir(folder)
+    _prepend_to_path("JUPYTER_CONFIG_PATH", package_folder() / "cli" / "jupyter")
+    _prepend_to_path("PATH", Path(sys.executable).parent)  # nbgrader runs `alembic`, and people run `!pip`
+    os.execv(sys.executable, command)
+
+
+def _prepend_to_path(variable: str, folder: Path) -> None:
+    os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
+
+
+def check(
+    notebook: Annotated[Path, typer.Argument(help="A notebook with checks in it.")],
+    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.", min=1)] = 600,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run a notebook from the top and say which exercises pass. The notebook's file is left as it is.
+
+    Exits with 0 if every graded check passes, with 1 if one does not, with 2 if the notebook can't be run.
+    """
+    from rich.console import Console
+
+    from grader.lessons.notebooks import read_notebook
+    from grader.lessons.results import check_results, unchecked, unexpected_errors
+
+    loaded = read_notebook(notebook)
+    stopped = _execute(loaded, notebook.resolve().parent, timeout, Console(stderr=True))
+    results = check_results(loaded)
+    if not results:
+        raise GraderError(stopped or f"{notebook} has no checks in it.")
+    results += unchecked(results, notebook.resolve().parent)
+    notes = [stopped] if stopped else unexpected_errors(loaded)
+    all_passed = not stopped and all(result.passed for result in results)
+    if as_json:
+        report = {
+            "notebook": str(notebook),
+            "passed": all_passed,
+            "exercises": [asdict(result) | {"waits": result.waits} for result in results],
+            "notes": notes,
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        _print_results(results, notes)
+    raise typer.Exit(0 if all_passed else FAILED)
+
+
+def _execute(notebook: "NotebookNode", cwd: Path, timeout: int, console: "Console") -> str:
+    """Run the notebook with its progress shown to a terminal; why it stopped early, or an empty string."""
+    from grader.lessons.execution import ExecutionStopped, execute_notebook
+
+    with console.status("starting a kernel") as status:
+
+        def on_cell(index: int, _: "NotebookNode") -> None:
+            status.update(f"running cell {index + 1} of {len(notebook.cells)}")
+
+        try:
+            execute_notebook(notebook, cwd, on_cell, allow_errors=True, timeout=timeout)
+        except ExecutionStopped as stopped:
+            return str(stopped)
+    return ""
+
+
+def _print_results(results: list["CheckResult"], notes: list[str]) -> None:
+    width = max(len(result.exercise) for result in results)
+    for result in results:
+        points = f"{result.points:g}/{result.max_points:g}" if result.max_points else ""
+        state = "passed" if result.passed else "waits" if result.waits else "FAILED"
+        reason = f"for {' and '.join(result.waits_for)}" if result.waits and result.waits_for else result.reason
+        print(f"{result.exercise:{width}}  {state:6}  {points:>5}  {reason}".rstrip())
+    if notes:
+        count = "1 more cell" if len(notes) == 2 else f"{len(notes) - 1} more cells"
+        more = f" ({count} raised an error, which may follow from this)" if notes[1:] else ""
+        print(f"note: {notes[0]}{more}")
+    if any(result.waits for result in results):
+        print("waits: right by itself, with all its points; it passes once the parts that it is made of do")
+    passed = sum(result.passed for result in results)
+    earned = sum(result.points for result in results)
+    possible = sum(result.max_points for result in results)
+    print(f"{passed} of {len(results)} exercises pass, {earned:g} of {possible:g} points")

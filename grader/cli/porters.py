@@ -1,0 +1,82 @@
+"""For people who port a model: a trace of a small reference, and a comparison with it."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grader.cli.course import FAILED
+from grader.errors import GraderError
+
+
+class Rows(StrEnum):
+    """Which blocks of a comparison are shown from inside."""
+
+    first = "first"
+    all = "all"
+    none = "none"
+
+
+def trace(
+    config: Annotated[Path, typer.Option("--config", help="A model's config.json, as the hub has it.")],
+    output: Annotated[Path, typer.Option("--output", help="Where to write the trace.")] = Path("trace.safetensors"),
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of the weights.")] = "float32",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the small config; may be given several times."),
+    ] = None,
+) -> None:
+    """Run a small random model of any architecture that transformers knows, and keep what every module does.
+
+    The model has the architecture in the config.json, but is narrow and cut to its first layers. `grader compare`
+    then tells whether a model of yours does the same.
+    """
+    import torch
+
+    from grader.porting.reference import small_reference
+    from grader.recordings.tracefile import write_trace
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in dtypes:
+        raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(dtypes)}.")
+    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])))
+    write_trace(reference.trace(), output, reference.kind)
+    print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
+    for item in reference.kept:
+        print(f"{'yes' if item.kept else 'no ':3} {item.name}: {item.detail}")
+
+
+def _change(text: str) -> tuple[str, object]:
+    """A field and its value, which is read as JSON if it is any."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise GraderError(f"--set {text} is not FIELD=VALUE.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def compare(
+    model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
+    reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote, or a recording.")],
+    name: Annotated[
+        str | None, typer.Option("--class", help="The model's class, a function of the config, or a model.")
+    ] = None,
+    rows: Annotated[Rows, typer.Option("--open", help="Which blocks to show from inside.")] = Rows.first,
+) -> None:
+    """Compare your model with a trace, module by module, and say where to start looking.
+
+    Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
+    """
+    from grader.layers.compare import layer_report, report_lines
+    from grader.layers.own_model import called_with_config, load_model
+    from grader.recordings.tracefile import read_trace
+    from grader.report import to_text
+
+    recorded = read_trace(reference)
+    report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded)
+    print(to_text(report_lines(report, rows.value)))
+    raise typer.Exit(0 if report.ok else FAILED)

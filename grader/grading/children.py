@@ -1,0 +1,262 @@
+"""The jailed children of one submission, and what is made of their answers."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from grader.checks.judge import judge
+from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.verdict import Verdict
+from grader.errors import GraderError
+from grader.grading import wire
+from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, pack
+from grader.grading.sandbox.jail import Child, Jail, JailError, ZygoteLost
+from grader.grading.submission import Part
+from grader.recordings.answers import Answer, part_inputs, part_outputs
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
+
+KILLED_FROM_OUTSIDE = 9  # a child can't send it to itself: in its own pid namespace it is process 1
+TRIES = 4
+
+
+class _Lost(Exception):
+    """A child was lost at an exercise: why."""
+
+
+class SubmissionRun:
+    """The children of one submission.
+
+    lessons: how many of the parts, the first, run before anything of the student's. deadline: when the last child is
+    stopped. missing: exercises without a solution. hidden: whether the recording is a hidden one.
+    """
+
+    def __init__(
+        self,
+        jail: Jail,
+        parts: Sequence[Part],
+        lessons: int,
+        deadline: float,
+        missing: Collection[str],
+        hidden: bool,
+    ) -> None:
+        self.children = 0
+        self._jail = jail
+        self._parts = parts
+        self._lessons = parts[:lessons]
+        self._deadline = deadline
+        self._unfinished = set(missing)  # exercises that are not right by themselves
+        self._hidden = hidden
+        self.own_cells: tuple[int, ...] | None = None  # which of the student's own cells run
+        self._killed = 0
+        self.lost: dict[str, str] = {}  # exercises at which a child was lost, and why
+        self._deadly: set[str] = set()  # those of them whose cells ended it: they are not run again
+
+    def examine(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
+        """Probe and judge exercises; every one of them gets a verdict."""
+        tasks = {e: recording.task(e) for e in exercises}
+        observed = self._probe(tasks)
+        verdicts = {}
+        for name, task in tasks.items():
+            answer = recording.answer(name)
+            verdicts[name] = judge(task, answer, observed[name])
+            if task.parts and not verdicts[name].right and name not in self.lost:
+                verdicts[name] = self._judge_parts(task, answer, observed[name])
+            if not verdicts[name].right:
+                self._unfinished.add(name)
+        return verdicts
+
+    def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
+        """As `examine`, in new children, with as much time again; without what was lost before."""
+        self._deadline = time.monotonic() + self._jail.limits.submission_seconds
+        self._hidden = False
+        return self.examine(recording, [e for e in exercises if e not in self.lost])
+
+    def _probe(self, tasks: dict[str, Task]) -> dict[str, tuple[Observation, ...]]:
+        results: dict[str, tuple[Observation, ...]] = {}
+        while pending := [e for e in tasks if e not in results]:
+            if reason := self._used_up():
+                results.update({e: _problem(tasks[e], reason) for e in pending})
+                break
+            self._with_child(lambda child: self._probe_in(child, tasks, results))
+        return results
+
+    def _used_up(self) -> str:
+        if time.monotonic() >= self._deadline:
+            return "it was not run: the exercises before it had used up the time of the whole submission"
+        if self.children >= self._jail.limits.children:
+            return "it was not run: too many exercises had ended their process"
+        return ""
+
+    def _probe_in(self, child: Child, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]) -> None:
+        """Probe what has no result yet, until the child is lost at one of them."""
+        last = next((e for e in reversed(tasks) if e not in results), "")
+        if not last or not self._own_cells_known(child):
+            return
+        ran_last = ""
+        for part in self._parts:
+            name = part.exercise
+            deadline = self._exercise_deadline()
+            if name and name not in self._deadly:
+                ran_last = name
+            try:
+                self._run_part(child, part, deadline)
+            except _Lost as lost:
+                if ran_last:  # one of the lesson's own cells can be lost to what ran before it
+                    self._deadly.add(ran_last)
+                    self._lose(ran_last, str(lost), tasks, results)
+                return
+            if name in tasks and name not in results:
+                try:
+                    task = tasks[name]
+                    answer = self._ask(child, wire.ask("probe", task), deadline)
+                    results[name] = _read(lambda: wire.read_observations(answer, task))  # noqa: B023
+                except _Lost as lost:
+                    self._lose(name, str(lost), tasks, results)
+                    return
+            if name == last:
+                return
+
+    def _own_cells_known(self, child: Child) -> bool:
+        """Ask the first child, in which nothing has run, which of the student's own cells will; whether it lived.
+
+        Only then can the answer be believed: one that has seen hidden values could carry them home in what it says
+        of 5,000 cells. Where it can't be told, all of them are shown.
+        """
+        if self.own_cells is not None:
+            return True
+        own = self.own_cells = tuple(index for part in self._parts for index, _ in part.free)
+        if own:
+            parts = [[part.source, part.free] for part in self._parts if part.exercise]
+            try:
+                answer = self._ask(child, pack({"do": "needed", "parts": parts}), self._exercise_deadline())
+                self.own_cells = _read(lambda: wire.read_needed(answer, own))
+            except _Lost:
+                return False
+        return True
+
+    def _lose(self, name: str, why: str, tasks: dict[str, Task], results: dict[str, tuple[Observation, ...]]) -> None:
+        self.lost.setdefault(name, why)
+        if name in tasks:
+            results.setdefault(name, _problem(tasks[name], why))
+
+    def _run_part(self, child: Child, part: Part, deadline: float) -> None:
+        """Run a part's cells. Raises _Lost where the child is, GraderError where it is the lesson's fault.
+
+        That can only be where nothing of the student's has run, or is missing; and such a cell has time of its own.
+        """
+        lessons = part in self._lessons
+        if lessons:
+            deadline = time.monotonic() + self._jail.limits.exercise_seconds
+        source = None if part.exercise in self._deadly else part.source
+        body = {"do": "cell", "title": part.title, "source": source, "exercise": part.exercise, "free": part.free}
+        try:
+            answer = self._ask(child, pack(body), deadline)
+            problem = _read(lambda: wire.read_ran(answer))
+            if problem is not None and problem.kind == "memory":  # what it has taken is not there for the others
+                raise _Lost(f"it needed more than {self._jail.limits.memory_mb:,} MB of memory")
+        except _Lost as lost:
+            if lessons:
+                raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {lost}.") from None
+            raise
+        if problem is not None and lessons:
+            said = " ".join((problem.message, *problem.detail))
+            raise GraderError(f"The lesson's own cell `{part.title}` does not run in the jail: {said}.")
+
+    def _judge_parts(self, task: Task, answer: Answer, observed: tuple[Observation, ...]) -> Verdict:
+        """Tell a composite's own error from its parts', in two children that know different halves."""
+        inputs, outputs = part_inputs(answer), part_outputs(answer)
+        fed = self._aside(
+            task,
+            wire.ask("feed", task, inputs),
+            lambda m: wire.read_fed(m, [{(p.path, p.index) for p in case} for case in inputs]),
+        )
+        replaced = self._aside(
+            task,
+            wire.ask("replace", task, outputs),
+            lambda m: wire.read_replaced(m, [{(p.path, p.index) for p in case} for case in outputs]),
+        )
+        no_fed: tuple[dict[PartKey, Fed], ...] = ({},) * len(task.cases)
+        no_replaced = (Replaced(None, {}),) * len(task.cases)
+        return judge(task, answer, observed, fed or no_fed, replaced or no_replaced, self._unfinished)
+
+    def _aside(self, task: Task, command: bytes, read: Callable[[Message], Any]) -> Any:
+        """The answer of a child of its own; None where it gives none."""
+        if self._used_up():
+            return None
+        found: list[Any] = []
+
+        def in_child(child: Child) -> None:
+            deadline = self._exercise_deadline()
+            try:
+                for part in self._parts:
+                    self._run_part(child, part, deadline)
+                    if part.exercise == task.exercise:
+                        break
+                found.append(_read(lambda: read(self._ask(child, command, deadline))))
+            except _Lost:
+                pass
+
+        self._with_child(in_child)
+        return found[0] if found else None
+
+    def _exercise_deadline(self) -> float:
+        return min(self._deadline, time.monotonic() + self._jail.limits.exercise_seconds)
+
+    def _with_child(self, use: Callable[[Child], None]) -> None:
+        """Use a new child; once more where it, or the warm process, was killed from outside."""
+        lost = 0
+        while True:
+            self.children += 1
+            try:
+                with self._jail.child() as child:
+                    use(child)
+                return
+            except _KilledFromOutside:
+                continue
+            except ZygoteLost:
+                self._jail.close()
+                lost += 1
+                if lost == TRIES:
+                    raise JailError("The jail's process was killed again and again.") from None
+
+    def _ask(self, child: Child, command: bytes, deadline: float) -> Message:
+        """A child's answer. Raises _Lost with the reason where there is none."""
+        try:
+            return child.ask(command, deadline)
+        except FrameTimeout:
+            limit = self._jail.limits.exercise_seconds
+            raise _Lost(f"it was stopped after {limit:g} seconds; is there a loop that does not end?") from None
+        except FrameEnd:
+            raise self._death(child) from None
+        except FrameError as error:
+            raise _Lost(f"its answer could not be used: {error}") from None
+
+    def _death(self, child: Child) -> Exception:
+        ended = child.finish()
+        if ended.signal == KILLED_FROM_OUTSIDE and ended.cpu < self._jail.limits.cpu_seconds - 1:
+            self._killed += 1
+            if self._killed < TRIES:
+                return _KilledFromOutside()
+            return _Lost("its process was killed from outside, again and again; is the machine out of memory?")
+        if ended.signal == KILLED_FROM_OUTSIDE:
+            return _Lost("it used up its processor time")
+        if self._hidden:  # a code of its choice could carry hidden values home
+            return _Lost("it ended the process it ran in")
+        how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
+        return _Lost(f"it ended the process it ran in ({how})")
+
+
+class _KilledFromOutside(Exception):
+    """A child was killed, and not by itself."""
+
+
+def _read(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except FrameError as error:
+        raise _Lost(f"its answer could not be used: {error}") from None
+
+
+def _problem(task: Task, reason: str) -> tuple[Observation, ...]:
+    return tuple(Observation(case.name, problem=Problem("lost", reason)) for case in task.cases)

@@ -1,0 +1,77 @@
+"""The engine's version: what was graded by other code is graded anew.
+
+It covers the modules that can change what a submission earns or what the student is told, and no other: a word in the
+panel of cache sizes regrades no class.
+"""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from grader.digest import digest
+from grader.package import package_folder
+
+# What grading/run.py and the jailed child import (tests/test_rooms.py compares): it decides about every verdict.
+MODULES = (
+    "calls",
+    "config",
+    "digest",
+    "errors",
+    "names",
+    "package",
+    "report",
+    "tolerance",
+    "recordings/answers",
+    "recordings/builder",
+    "recordings/format",
+    "recordings/recording",
+    "recordings/tasks",
+    "recordings/tensors",
+    "recordings/toy_lm",
+    "recordings/traces",
+    "lessons/cells",
+    "lessons/notebooks",
+    "checks/building",
+    "checks/composite",
+    "checks/diagnose",
+    "checks/difference",
+    "checks/judge",
+    "checks/layout",
+    "checks/nan",
+    "checks/observation",
+    "checks/parts",
+    "checks/probe",
+    "checks/running",
+    "checks/values",
+    "checks/verdict",
+    "checks/wording",
+    "grading/children",
+    "grading/frames",
+    "grading/kit",
+    "grading/plan",
+    "grading/results",
+    "grading/run",
+    "grading/submission",
+    "grading/told",
+    "grading/wire",
+    "grading/sandbox/child",
+    "grading/sandbox/confinement",
+    "grading/sandbox/jail",
+    "grading/sandbox/limits",
+    "grading/sandbox/linux",
+    "grading/sandbox/needed",
+    "grading/sandbox/seccomp",
+    "grading/sandbox/view",
+    "grading/sandbox/zygote",
+)
+
+
+@cache
+def engine_version() -> str:
+    """The package's version, and a digest of the code that decides about verdicts."""
+    files = [f"{module}.py" for module in sorted(MODULES)]
+    found = digest(b"".join(file.encode() + b"\0" + (package_folder() / file).read_bytes() for file in files))
+    try:
+        number = version("from-scratch-to-scale")
+    except PackageNotFoundError:
+        number = "0"
+    return f"{number}+{found[:12]}"

@@ -1,0 +1,247 @@
+"""Put grades where nbgrader keeps them: the gradebook, and the folder of autograded notebooks."""
+
+import glob
+import logging
+import os
+import shutil
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, InvalidEntry, MissingEntry
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import AssignLatePenalties, SaveCells
+from nbgrader.utils import compute_checksum, determine_grade, parse_utc
+from sqlalchemy.exc import DatabaseError, SAWarning
+from traitlets.config import Config
+
+from grader.errors import GraderError
+from grader.grading.autograded import autograded_notebook, released_notebook
+from grader.grading.plan import Plan
+from grader.grading.results import SubmissionResult
+from grader.grading.submission import Submission
+
+NOT_YET = "A newer submission is not graded yet. Until then it has no points."
+AGAIN = "This submission is not graded yet: it is being graded again. Until then it has no points."
+TIMESTAMP = "timestamp.txt"
+READ_ONLY = 0o444
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What happened when a grade was stored. manual: the manual scores, of an earlier submission, that it replaced."""
+
+    score: float
+    max_score: float
+    manual: Mapping[str, float]
+
+
+class Store:
+    """The gradebook and the folders of a course. Use `open_store`."""
+
+    def __init__(self, directory: CourseDirectory, gradebook: Gradebook, config: Config, plan: Plan) -> None:
+        self._directory = directory
+        self._gradebook = gradebook
+        self._config = config
+        self._plan = plan
+
+    def submitted(self, student: str) -> Path:
+        """The folder of a student's submission."""
+        return self._path(self._directory.submitted_directory, student)
+
+    def autograded(self, student: str) -> Path:
+        """The folder of what is made of it."""
+        return self._path(self._directory.autograded_directory, student)
+
+    def students(self) -> list[str]:
+        """Who has submitted the lesson."""
+        pattern = self._directory.format_path(self._directory.submitted_directory, "*", self._plan.lesson)
+        return sorted(Path(path).parent.name for path in glob.glob(pattern))
+
+    def has_submitted(self, student: str) -> bool:
+        """Whether there is a submission of a student's, of whatever kind."""
+        return os.path.lexists(self.submitted(student))
+
+    def is_current(self, student: str) -> bool:
+        """Whether the autograded folder is there, and of the submission's time: it may have come again, and late."""
+        (_, submitted), (_, graded) = (
+            read_timestamp(folder / TIMESTAMP) for folder in (self.submitted(student), self.autograded(student))
+        )
+        return self.autograded(student).is_dir() and submitted == graded
+
+    def _path(self, folder: str, student: str) -> Path:
+        return Path(self._directory.format_path(folder, student, self._plan.lesson))
+
+    def known(self) -> set[str]:
+        """The students for whose submissions the gradebook has scores."""
+        try:
+            assignment = self._gradebook.find_assignment(self._plan.lesson)
+        except MissingEntry:
+            return set()
+        return {submission.student_id for submission in assignment.submissions}
+
+    def prepare(self) -> None:
+        """Make sure that the gradebook knows the lesson's cells, as `nbgrader generate_assignment` does."""
+        self._gradebook.update_or_create_assignment(self._plan.lesson)
+        resources = {
+            "nbgrader": {
+                "notebook": self._plan.name,
+                "assignment": self._plan.lesson,
+                "student": "",
+                "db_url": self._directory.db_url,
+            }
+        }
+        SaveCells(config=self._config).preprocess(released_notebook(self._plan), resources)
+        self._gradebook.db.expire_all()
+
+    def withdraw(self, student: str, *, keep_manual: bool) -> dict[str, float]:
+        """Set a student's scores to 0, with the reason as a comment, until the newer submission is graded.
+
+        Returns the manual scores that were taken back.
+        """
+        notebook = self._submitted_notebook(student)
+        manual = {} if keep_manual else self._take_back_manual(notebook)
+        for grade in notebook.grades:
+            grade.auto_score = 0.0
+            grade.needs_manual_grade = False
+        for comment in notebook.comments:
+            comment.auto_comment = AGAIN if keep_manual else NOT_YET
+        self._gradebook.db.commit()
+        return manual
+
+    def store(self, student: str, submission: Submission, result: SubmissionResult, *, keep_manual: bool) -> Stored:
+        """Write the autograded notebook and the scores. keep_manual: whether manual ones are this submission's."""
+        notebook = autograded_notebook(self._plan, submission, result)
+        timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
+        arguments = {"timestamp": timestamp} if timestamp else {}
+        folder = self.autograded(student)
+        new = self._write(folder.with_name(f".{folder.name}.new"), notebook, text)
+        with _one_transaction(self._gradebook.db):
+            self._gradebook.update_or_create_student(student)
+            self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
+            stored = self._save_grades(student, notebook, keep_manual)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.replace(folder)
+        return stored
+
+    def _submitted_notebook(self, student: str) -> Any:
+        return self._gradebook.find_submission_notebook(self._plan.name, self._plan.lesson, student)
+
+    def _take_back_manual(self, notebook: Any) -> dict[str, float]:
+        """Forget the scores that a person gave to an earlier submission."""
+        given = {grade.name: (grade.manual_score, grade.extra_credit) for grade in notebook.grades}
+        manual = {name: score for name, (score, _) in given.items() if score is not None}
+        manual |= {f"{name} (extra credit)": extra for name, (_, extra) in given.items() if extra}
+        for grade in notebook.grades:
+            grade.manual_score = None
+            grade.extra_credit = None
+        return manual
+
+    def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> Stored:
+        """What nbgrader's SaveAutoGrades and AssignLatePenalties do."""
+        cells = {cell.metadata.nbgrader["grade_id"]: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
+        saved = self._submitted_notebook(student)
+        manual = {} if keep_manual else self._take_back_manual(saved)
+        for grade in saved.grades:
+            score = determine_grade(cells[grade.name])[0] if grade.name in cells else 0.0
+            grade.auto_score = score
+            grade.needs_manual_grade = grade.manual_score is not None or score is None
+        for comment in saved.comments:
+            cell = cells.get(comment.name)
+            untouched = cell is not None and cell.metadata.nbgrader.get("checksum") == compute_checksum(cell)
+            comment.auto_comment = "No response." if untouched else None
+        self._gradebook.db.flush()
+        self._gradebook.db.refresh(saved)
+        saved.late_submission_penalty = self._late_penalty(student, saved)
+        self._gradebook.db.flush()
+        return Stored(saved.score, saved.max_score, manual)
+
+    def _late_penalty(self, student: str, saved: Any) -> float | None:
+        late = saved.assignment.total_seconds_late
+        if late <= 0:
+            return None
+        step = AssignLatePenalties(config=self._config)
+        step.init_plugin()
+        penalty = step.plugin_inst.late_submission_penalty(student, saved.score, late)
+        return None if penalty is None else float(step._check_late_penalty(saved, penalty))
+
+    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str) -> Path:
+        """Write what is to become a student's autograded folder: first, so that a full disk changes no score."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            for name, text in ((f"{self._plan.name}.ipynb", nbformat.writes(notebook)), (TIMESTAMP, timestamp)):
+                if text:
+                    (folder / name).write_text(text, encoding="utf-8")
+                    (folder / name).chmod(READ_ONLY)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+
+@contextmanager
+def _one_transaction(session: Any) -> Iterator[None]:
+    """Let what nbgrader's gradebook commits step by step reach the disk in one: all of a grade, or none of it."""
+    session.commit = session.flush
+    try:
+        with warnings.catch_warnings():  # of what nbgrader makes and has not yet put into the session
+            warnings.simplefilter("ignore", SAWarning)
+            yield
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        del session.commit
+    session.commit()
+
+
+@contextmanager
+def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
+    """The store of the course at `root`, configured as nbgrader is. Raises GraderError where the gradebook does not
+    let itself be read or written, also from within."""
+    config = Config(config)
+    config.CourseDirectory.root = str(root)
+    directory = CourseDirectory(config=config)
+    nbgraders_log = logging.getLogger("tornado.application")
+    was_disabled, nbgraders_log.disabled = nbgraders_log.disabled, True  # it prints tracebacks of what is told below
+    try:
+        with Gradebook(directory.db_url, directory.course_id) as gradebook:
+            yield Store(directory, gradebook, config, plan)
+    except (DatabaseError, InvalidEntry) as error:
+        raise GraderError(_in_words(error, directory.db_url)) from None
+    finally:
+        nbgraders_log.disabled = was_disabled
+
+
+def _in_words(error: Exception, url: str) -> str:
+    said = str(error.orig if isinstance(error, DatabaseError) else error)
+    if "locked" in said:
+        said = "another program holds it for writing (the formgrader, another nbgrader?)"
+    return (
+        f"The gradebook {url.removeprefix('sqlite:///')} can't be used: {said}. What was graded is in the journal, and"
+        " is not graded again: put that right, and run this again."
+    )
+
+
+def read_timestamp(path: Path) -> tuple[datetime | None, str]:
+    """When a submission was handed in, as nbgrader's exchange noted it; nothing where the file is no timestamp."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None, ""
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None, ""
+        text = file.read(200).decode(errors="replace").strip()
+    try:
+        return parse_utc(text), text
+    except (ValueError, OverflowError):
+        return None, ""

@@ -1,0 +1,123 @@
+"""What each layer of a model keeps, told from its config.json."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from grader.errors import GraderError
+from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, layer_types, needed, number, of_layer, text_part
+from grader.kv.models import families
+
+FULL, SLIDING, LATENT, STATE = "full", "sliding", "latent", "state"
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one layer keeps.
+
+    kind: ``full`` and ``sliding`` keep keys and values, ``latent`` a compressed form of both (MLA), ``state`` one
+    of fixed size. values_per_token: how many numbers for each token that it keeps. window: how many tokens at most,
+    the newest one among them. state_values: how many numbers whatever the length is. float32_values: the same, of
+    those that are float32 whatever the rest of the cache is in.
+    """
+
+    kind: str
+    values_per_token: int
+    window: int | None = None
+    state_values: int = 0
+    float32_values: int = 0
+
+    def tokens(self, context: int) -> int:
+        """How many of `context` tokens this layer keeps."""
+        return context if self.window is None else min(context, self.window)
+
+    def bytes_at(self, context: int, element_bytes: float = 2) -> int:
+        """Bytes that this layer keeps of one sequence of `context` tokens."""
+        values = self.values_per_token * self.tokens(context) + self.state_values
+        return math.ceil(element_bytes * values) + 4 * self.float32_values
+
+
+def layers(config: Mapping[str, Any]) -> list[LayerCache]:
+    """What each layer of the model with this config.json keeps; layers that keep nothing are left out.
+
+    config: of a causal language model, as it stands on the hub or as transformers writes it. Raises GraderError
+    where it does not say enough, or speaks of things that are not counted here.
+    """
+    config = complete(config)
+    try:
+        kinds = layer_types(config)
+        kept = len(kinds) - number(config, "num_kv_shared_layers")  # the last layers may use what earlier ones keep
+        found = [_layer_cache(of_layer(config, index), kind) for index, kind in enumerate(kinds[: max(kept, 0)])]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise GraderError(f"a field of this config is not what a config.json has there: {error}.") from None
+    return [cache for cache in found if cache]
+
+
+def remark(config: Mapping[str, Any]) -> str:
+    """What to know about the numbers for this config: empty, or that its family is not one that was compared."""
+    kind = text_part(config).get("model_type")
+    if kind is None or str(kind) in families():
+        return ""
+    return f"The model_type {kind!r} is not known here: its fields are read as if they meant what they mean in Llama."
+
+
+def _layer_cache(config: Mapping[str, Any], kind: str) -> LayerCache | None:
+    if kind in ("full_attention", "indexed_attention"):
+        return _attention(config, kind)
+    if kind in ("sliding_attention", "chunked_attention"):
+        field = "sliding_window" if kind == "sliding_attention" else "attention_chunk_size"
+        cache = _attention(config, kind)
+        return replace(cache, kind=SLIDING if cache.kind == FULL else cache.kind, window=needed(config, field))
+    if kind in NOTHING:
+        return None
+    for field, state in STATES.items():
+        if kind == ("conv" if field == "conv_L_cache" else "linear_attention") and config.get(field) is not None:
+            return state(config)
+    raise GraderError(f"this config has layers of type {kind!r}, and what those keep is not known here.")
+
+
+def _attention(config: Mapping[str, Any], kind: str) -> LayerCache:
+    if config.get("kv_lora_rank") is not None:
+        index = number(config, "index_head_dim")  # DeepSeek-V3.2's sparse attention looks keys up in an index
+        return LayerCache(LATENT, needed(config, "kv_lora_rank") + number(config, "qk_rope_head_dim") + index)
+    heads, key, value = head_sizes(config, kv_heads(config))
+    if kind == "full_attention" and config.get("global_head_dim") and not config.get("per_layer_config"):  # Gemma 4
+        key = value = needed(config, "global_head_dim")
+        if config.get("attention_k_eq_v", True):
+            heads = number(config, "num_global_key_value_heads") or heads
+    return LayerCache(FULL, heads * (key + value))
+
+
+def _gated_delta_net(config: Mapping[str, Any]) -> LayerCache:
+    """Qwen3-Next's linear attention: a matrix for each head in float32, and the last inputs of a convolution."""
+    key_heads, value_heads = needed(config, "linear_num_key_heads"), needed(config, "linear_num_value_heads")
+    key, value = needed(config, "linear_key_head_dim"), needed(config, "linear_value_head_dim")
+    convolution = (2 * key_heads * key + value_heads * value) * needed(config, "linear_conv_kernel_dim")
+    return LayerCache(STATE, 0, state_values=convolution, float32_values=value_heads * key * value)
+
+
+def _mamba(config: Mapping[str, Any]) -> LayerCache:
+    """Mamba-2, of Nemotron-H and Granite 4: a matrix for each head in float32, the last inputs of a convolution."""
+    heads = needed(config, "mamba_num_heads", "mamba_n_heads")
+    if config.get("mamba_d_head") == "auto":
+        width = needed(config, "mamba_expand") * needed(config, "hidden_size")
+    else:
+        width = heads * needed(config, "mamba_head_dim", "mamba_d_head")
+    state, groups = needed(config, "ssm_state_size", "mamba_d_state"), needed(config, "n_groups", "mamba_n_groups")
+    convolution = (width + 2 * groups * state) * needed(config, "conv_kernel", "mamba_d_conv")
+    return LayerCache(STATE, 0, state_values=convolution, float32_values=width * state)
+
+
+def _short_convolution(config: Mapping[str, Any]) -> LayerCache:
+    """LFM2's: the last inputs of a convolution."""
+    return LayerCache(STATE, 0, state_values=needed(config, "hidden_size") * needed(config, "conv_L_cache"))
+
+
+# What keeps a state of fixed size, by a field that only such models have.
+STATES: dict[str, Callable[[Mapping[str, Any]], LayerCache]] = {
+    "mamba_num_heads": _mamba,
+    "mamba_n_heads": _mamba,
+    "linear_num_key_heads": _gated_delta_net,
+    "conv_L_cache": _short_convolution,
+}

@@ -1,0 +1,139 @@
+"""What a config.json says, in whatever words its family has for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grader.config import Config
+from grader.errors import GraderError
+from grader.kv.models import families
+
+# Where a config for images and text has the part that is read here.
+TEXT_PARTS = ("text_config", "llm_config", "language_config")
+
+# Kinds of layers that keep nothing, and transformers 4's words for others.
+NOTHING = ("moe", "mlp")
+OLDER_WORDS = {
+    "mamba": "linear_attention",
+    "attention": "full_attention",
+    "deepseek_sparse_attention": "indexed_attention",
+}
+
+# Fields of models that keep more, or less, than what is counted here; those of the second row, unless `layer_types`
+# says of every layer what it is.
+UNCOUNTED = ("cross_attention_layers", "kv_source_layers", "compress_ratios", "compress_rates", "index_topk_pattern")
+UNCOUNTED_STATES = (
+    *("mamba_d_state", "mamba_d_ssm", "mamba_num_heads", "ssm_state_size", "lru_width", "linear_attn_config"),
+    *("attn_layer_period", "attn_layer_indices", "attn_type_list", "block_types", "full_attn_idxs", "layer_group_size"),
+    *("hybrid_layer_pattern", "rwkv_version", "conv_L_cache"),
+)
+
+
+def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language model's own part of a config that holds one for images too."""
+    inner = next((config[name] for name in TEXT_PARTS if isinstance(config.get(name), Mapping)), None)
+    if inner is None:
+        return {**config}
+    outer = config.get("model_type")
+    return {"model_type": f"{outer}_text" if f"{outer}_text" in families() else outer, **inner}
+
+
+def complete(config: Mapping[str, Any]) -> Config:
+    """The language model's part, with what its file leaves out. Raises GraderError for what is not counted here."""
+    config = text_part(config)
+    config = Config({**families().get(str(config.get("model_type")), {}), **config})
+    if config.get("is_encoder_decoder"):
+        raise GraderError("this config is an encoder-decoder's, and what its decoder keeps is not counted here.")
+    told = config.get("layer_types") or config.get("layers_block_type") or config.get("hybrid_override_pattern")
+    for name in UNCOUNTED + (() if told else UNCOUNTED_STATES):
+        if config.get(name):
+            raise GraderError(f"this config has `{name}`, and what such a model keeps is not counted here.")
+    return config
+
+
+def of_layer(config: Config, index: int) -> Config:
+    """The config with what it says of one layer alone. transformers 5 writes that, with keys such as "05"."""
+    overrides = config.get("per_layer_config") or {}
+    own: Mapping[str, Any] = next((fields for key, fields in overrides.items() if int(key) == index), {})
+    if dict(enumerate(config.get("indexer_types") or [])).get(index) == "shared":  # GLM-5.2: an earlier layer's index
+        own = {**own, "index_head_dim": None}
+    return Config({**config, **own}) if own else config
+
+
+def number(config: Mapping[str, Any], name: str) -> int:
+    """A field that may be absent or null, which is 0. Raises GraderError where it is no whole number."""
+    value = config.get(name) or 0
+    if type(value) is not int or value < 0:
+        raise GraderError(f"`{name}` is {value!r} in this config, and should be a whole number.")
+    return value
+
+
+def needed(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that the config has, a positive whole number. Raises GraderError."""
+    for name in names:
+        value = config.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise GraderError(f"`{name}` is {value!r} in this config, and should be a positive whole number.")
+        return value
+    raise GraderError(
+        f"this config has no `{names[0]}`, so the size of its cache can't be told."
+        " Is it the config.json of a causal language model?"
+    )
+
+
+def kv_heads(config: Mapping[str, Any]) -> int:
+    if config.get("new_decoder_architecture"):  # Falcon 40B and 180B, whose files say `multi_query` too
+        return needed(config, "num_kv_heads", "num_attention_heads")
+    if config.get("multi_query"):  # how GPT-BigCode and the first Falcons say it
+        return 1
+    return needed(config, "num_key_value_heads", "num_attention_heads", "n_head")
+
+
+def head_sizes(config: Mapping[str, Any], heads: int) -> tuple[int, int, int]:
+    """The number of heads, and the width of a head's key and of its value."""
+    if config.get("qk_nope_head_dim") is not None:
+        key = needed(config, "qk_nope_head_dim") + number(config, "qk_rope_head_dim")
+        return heads, key, needed(config, "v_head_dim")
+    if config.get("head_dim") is not None:
+        key = needed(config, "head_dim")
+    else:
+        key = needed(config, "hidden_size", "n_embd") // needed(config, "num_attention_heads", "n_head")
+        if not key:
+            raise GraderError("this config has more attention heads than channels; is `hidden_size` right?")
+    return heads, key, number(config, "v_head_dim") or key
+
+
+def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
+    """What each layer is, in transformers' words."""
+    for name in ("layer_types", "layers_block_type"):
+        if config.get(name) is not None:
+            if not isinstance(config[name], list):
+                raise GraderError(f"`{name}` is {config[name]!r} in this config, and should be a list.")
+            return [OLDER_WORDS.get(str(kind), str(kind)) for kind in config[name]]
+    if config.get("hybrid_override_pattern") is not None:  # Nemotron-H: M a Mamba, * attention, the rest keep nothing
+        words = {"M": "linear_attention", "*": "full_attention"}
+        return [words.get(c, "mlp") for c in str(config["hybrid_override_pattern"])]
+    count = needed(config, "num_hidden_layers", "n_layer")
+    if config.get("full_attention_interval") is not None:  # Qwen3-Next and Qwen3.5
+        return _every(needed(config, "full_attention_interval"), count, "linear_attention")
+    if config.get("attention_chunk_size") is not None and config.get("no_rope_layer_interval") is not None:  # Llama 4
+        rotated = config.get("no_rope_layers")
+        if not rotated:
+            return _every(needed(config, "no_rope_layer_interval"), count, "chunked_attention")
+        return ["chunked_attention" if rotates else "full_attention" for rotates in rotated]
+    if not config.get("sliding_window") or config.get("use_sliding_window") is False:
+        return ["full_attention"] * count
+    if config.get("use_sliding_window"):  # Qwen2, Qwen2.5, Qwen3: the lower layers see everything
+        first = number(config, "max_window_layers")
+        return ["full_attention" if i < first else "sliding_attention" for i in range(count)]
+    pattern = config.get("sliding_window_pattern")
+    if isinstance(pattern, str) and pattern:  # EXAONE 4: "LLLG", and the last layer sees everything
+        types = ["full_attention" if pattern[i % len(pattern)] == "G" else "sliding_attention" for i in range(count)]
+        return [*types[:-1], "full_attention"]
+    return _every(number(config, "sliding_window_pattern"), count, "sliding_attention")
+
+
+def _every(interval: int, count: int, other: str) -> list[str]:
+    """Every interval-th layer full, the rest of another kind; 0: all of that."""
+    return ["full_attention" if interval and (i + 1) % interval == 0 else other for i in range(count)]

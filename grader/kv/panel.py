@@ -1,0 +1,179 @@
+"""A panel to play with: what each way to keep less does to the size of a KV cache."""
+
+import html
+import json
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from grader.config import Config
+from grader.errors import GraderError
+from grader.instruments import Panel, Shown
+from grader.kv import (
+    ELEMENT_BYTES,
+    bytes_at,
+    bytes_per_token,
+    known_model,
+    known_models,
+    layers,
+    methods,
+    plain,
+    readable,
+    readable_kib,
+    remark,
+)
+
+CONTEXTS = [2**i for i in range(9, 21)]
+COLOURS = {"MHA": "#c62828", "GQA": "#1f77b4", "MLA": "#2e7d32"}  # dotted with windows
+MOST_HEADS = 128  # unless a model has more
+POINTS = 65  # of each curve
+
+
+def kv_panel(model: str = "Qwen3 8B", context: int = 32_768, **settings: Any) -> Panel:
+    """The panel, as the last line of a cell. Everything in it can be reached and moved with the keyboard.
+
+    model: a name that `grader.kv.known_models` has. context: tokens, one of 512, 1,024, ... 1,048,576.
+    settings: first values of the other controls: kv_heads, latent, window, ratio, batch, dtype. Raises GraderError
+    for a model that is not known.
+    """
+    controls = _controls(model, context)
+    panel = Panel(controls, _shown)
+
+    def take_over(_: Any) -> None:
+        """A new model, or pasted config, brings its own heads."""
+        try:
+            heads = _heads(_config(controls["model"].value, controls["pasted"].value))
+            for name, value in heads.items():
+                controls[name].max = max(MOST_HEADS, value)
+            panel.set(**heads)
+        except GraderError:
+            panel.refresh()
+
+    for name in ("model", "pasted"):
+        controls[name].observe(take_over, names="value")
+    if settings:
+        panel.set(**settings)
+    return panel
+
+
+def _controls(model: str, context: int) -> dict[str, Any]:
+    style = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em", max_width="100%")}
+    slider = {**style, "continuous_update": False}
+    first = _heads(known_model(model))
+    return {
+        "model": widgets.Dropdown(description="model", options=list(known_models()), value=model, **style),
+        "pasted": widgets.Textarea(
+            description="or a config.json",
+            placeholder="paste one here: it takes the model's place",
+            continuous_update=False,
+            **style,
+        ),
+        "heads": widgets.IntSlider(description="query heads", min=1, max=MOST_HEADS, value=first["heads"], **slider),
+        "kv_heads": widgets.IntSlider(
+            description="KV heads (GQA)", min=1, max=MOST_HEADS, value=first["kv_heads"], **slider
+        ),
+        "latent": widgets.IntSlider(description="latent + 64 (MLA)", min=64, max=2048, step=64, value=512, **slider),
+        "window": widgets.SelectionSlider(
+            description="window (SWA)", options=[(f"{n:,}", n) for n in CONTEXTS[:7]], value=1024, **slider
+        ),
+        "ratio": widgets.IntSlider(description="sliding per full layer", min=1, max=15, value=5, **slider),
+        "dtype": widgets.Dropdown(description="dtype", options=list(ELEMENT_BYTES), value="bfloat16", **style),
+        "batch": widgets.IntSlider(description="sequences", min=1, max=64, value=1, **slider),
+        "context": widgets.SelectionSlider(
+            description="tokens", options=[(f"{n:,}", n) for n in CONTEXTS], value=context, **slider
+        ),
+    }
+
+
+def _config(model: str, pasted: str) -> Config:
+    """The pasted config, or the model's. Raises GraderError for a text that is none."""
+    if not pasted.strip():
+        return known_model(model)
+    try:
+        fields = json.loads(pasted)
+    except ValueError as error:
+        raise GraderError(f"what you pasted is not JSON ({error}). A config.json starts with {{.") from None
+    if not isinstance(fields, dict):
+        raise GraderError(f"what you pasted is a {type(fields).__name__}; a config.json is one object.")
+    for read in (layers, plain):  # both refuse what does not say enough
+        read(fields)
+    return Config(fields)
+
+
+def _heads(config: Config) -> dict[str, int]:
+    shape = plain(config)
+    return {"heads": shape.num_attention_heads, "kv_heads": shape.num_key_value_heads}
+
+
+def _shown(
+    model: str,
+    pasted: str,
+    heads: int,
+    kv_heads: int,
+    latent: int,
+    window: int,
+    ratio: int,
+    dtype: str,
+    batch: int,
+    context: int,
+) -> Shown:
+    try:
+        own = _config(model, pasted)
+    except GraderError as error:
+        return Shown(Figure(figsize=(0.1, 0.1)), str(error), f"<b>{html.escape(str(error))}</b>")
+    size = ELEMENT_BYTES[dtype]
+    base = plain(own).replace(num_attention_heads=heads, num_key_value_heads=kv_heads)
+    name = "what the pasted config says" if pasted.strip() else f"{model}, as its config says"
+    configs = {name: own, **methods(base, latent, 64, window, ratio)}
+    whole = bytes_at(configs["MHA"], context, batch, size)
+    rows: list[tuple[str, ...]] = []
+    for method, config in configs.items():
+        total = bytes_at(config, context, batch, size)
+        saved = f"{1 - total / whole:.1%}" if method != "MHA" else ""
+        rows.append((method, readable_kib(bytes_per_token(config, size)), readable(total), saved))
+    note = remark(own)
+    text, table = _text(rows), _table(rows)
+    if note:
+        text, table = f"{note}\n{text}", f"<p>{html.escape(note)}</p>{table}"
+    labels = {row[0]: f"{row[0]}: {row[2]}" + (f" ({row[3]} saved)" if row[3] else "") for row in rows}
+    figure = _curves(configs, labels, batch, size, context)
+    figure.suptitle(f"{batch} × {context:,} tokens in {dtype}", x=0.01, ha="left", fontsize=9)
+    return Shown(figure, text, table)
+
+
+HEADINGS = ("", "for one token, at the start", "in total", "saved against MHA")
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    def line(cells: tuple[str, ...], tag: str) -> str:
+        first, *rest = cells
+        style = "text-align: right; padding: 0 1em" + ("; white-space: nowrap" if tag == "td" else "")
+        values = "".join(f'<{tag} style="{style}">{html.escape(c)}</{tag}>' for c in rest)
+        return f'<tr><{tag} style="text-align: left">{html.escape(first)}</{tag}>{values}</tr>'
+
+    return f"<table>{line(HEADINGS, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _text(rows: list[tuple[str, ...]]) -> str:
+    table = [HEADINGS, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEADINGS))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _curves(configs: dict[str, Config], labels: dict[str, str], batch: int, size: float, context: int) -> Figure:
+    figure = Figure(figsize=(8.5, 3.4), dpi=90, layout="constrained")
+    axis = figure.subplots()
+    lengths = [max(1, round(context * i / (POINTS - 1))) for i in range(POINTS)]
+    for name, config in configs.items():
+        kept = layers(config)
+        values = [batch * sum(layer.bytes_at(length, size) for layer in kept) / 1e9 for length in lengths]
+        colour = COLOURS.get(name.removesuffix(" + SWA"), "black")
+        style = ":" if name.endswith(" + SWA") else "-" if name in COLOURS else "--"
+        axis.plot(lengths, values, label=labels[name], color=colour, linestyle=style, zorder=3 if style == "--" else 2)
+    axis.set(xlabel="tokens", ylabel="GB", ylim=(0, None), xlim=(0, context))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure

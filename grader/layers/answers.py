@@ -1,0 +1,53 @@
+"""Have a model's modules answer as the reference's did."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from grader.calls import copied
+
+
+@contextlib.contextmanager
+def answering(answers: Mapping[tuple[nn.Module, int], Sequence[Tensor]]) -> Iterator[None]:
+    """Have calls of modules, each named by how often its module was called before, give these tensors instead.
+
+    Only the first is replaced where the two are not of the same number and dtypes. A tensor of another number of
+    values is left out.
+    """
+    count: Counter[nn.Module] = Counter()
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        answer = answers.get((module, count[module]), ())
+        count[module] += 1
+        leaves, spec = tree_flatten(output)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        if [leaves[i].dtype for i in places] != [tensor.dtype for tensor in answer]:
+            places = places[:1]
+        pairs = [(i, t) for i, t in zip(places, answer, strict=False) if leaves[i].numel() == t.numel()]
+        for i, tensor in pairs:
+            leaves[i] = copied(arranged(tensor, leaves[i]))
+        return tree_unflatten(leaves, spec) if pairs else output
+
+    handles = [module.register_forward_hook(after) for module in {module for module, _ in answers}]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def arranged(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` with its axes as `like` has them: in the order that comes nearest to it, or merged."""
+    if tensor.shape == like.shape or tensor.numel() != like.numel():
+        return tensor
+    options = [tensor.reshape(like.shape)]
+    if tensor.ndim == like.ndim <= 5:
+        options += [p for order in permutations(range(tensor.ndim)) if (p := tensor.permute(order)).shape == like.shape]
+    distances = [(option.double() - like.double()).abs().nan_to_num(torch.inf).mean().item() for option in options]
+    return options[distances.index(min(distances))]

@@ -1,0 +1,259 @@
+"""The layer debugger: every module of a learner's model against the same module of the reference."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from grader.checks.building import build_module, constructed
+from grader.checks.check import autograding, find_recording
+from grader.checks.running import Stopped, learner_traceback, quietly
+from grader.errors import CheckFailed, GraderError, RecordingError
+from grader.layers.comparison import Comparison, Node, own_way
+from grader.layers.culprit import Culprit, uncalled
+from grader.layers.outcome import Outcome
+from grader.layers.search import find_culprit
+from grader.names import layers_as_one
+from grader.recordings.format import RECORDING
+from grader.recordings.naming import in_names_of
+from grader.recordings.tasks import TaskCase
+from grader.recordings.traces import Trace
+from grader.report import Line, show
+
+Origin = Literal["", "own error", "error inside", "inherited"]
+Open = Literal["first", "all", "none"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call of one module. name: its path, with ``[1]`` for its second call if there are several.
+
+    block: the name of the row that stands for it while blocks are closed; its own, if it is such a row.
+    depth: how many compared modules it lies in. origin: where its error comes from, if it has one.
+    """
+
+    name: str
+    type: str
+    outcome: Outcome
+    origin: Origin
+    block: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What a comparison found: rows in the order in which the modules began, the model's output last.
+
+    culprit: where to start, if a row differs. own_errors: paths of further modules that are wrong by themselves.
+    one_sided: modules that only one of the two models has, or calls. traceback: the learner's own lines, if the
+    pass raised an error.
+    """
+
+    rows: tuple[Row, ...]
+    culprit: Culprit | None
+    own_errors: tuple[str, ...]
+    one_sided: tuple[str, ...]
+    traceback: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is right."""
+        return all(row.outcome.ok for row in self.rows)
+
+
+def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first") -> None:
+    """Compare a model with the reference, module by module, and show where to start looking.
+
+    model: the class, or an instance, which is left as it is: a copy gets the reference's weights.
+    trace: the reference's pass; that of the notebook's lesson if None.
+    open: whether to show what is inside the first block with an error, inside all blocks, or inside none.
+    Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
+    compared at all.
+    """
+    report = layer_report(model, _lesson_trace() if trace is None else trace)
+    culprit = report.culprit.path if report.culprit else None
+    show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
+    if not report.ok and not autograding():
+        raise CheckFailed("The model differs from the reference: see the report above.")
+
+
+def _lesson_trace() -> Trace:
+    trace = find_recording().trace
+    if trace is None:
+        raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
+    return trace
+
+
+def layer_report(model: Any, trace: Trace) -> LayerReport:
+    """Compare a model's class or instance with a trace.
+
+    Raises GraderError where it can't be built, or its parameters are not the reference's.
+    """
+    with quietly([]), torch.no_grad():
+        comparison = Comparison(*_built(model, trace))
+        rows = _rows(comparison)
+        culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
+    further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
+    return LayerReport(
+        rows=tuple(rows),
+        culprit=culprit,
+        own_errors=tuple(_summarised(path for path in further if culprit and path != culprit.path)),
+        one_sided=tuple(_one_sided(comparison)),
+        traceback=learner_traceback(comparison.error) if comparison.error else (),
+    )
+
+
+def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """The learner's model with the recorded weights, and the trace under the model's own names."""
+    built_from: type = model if isinstance(model, type) else type(model)
+    name = built_from.__name__
+    try:
+        return _loaded(model, trace)
+    except Stopped as stopped:
+        if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, trace):
+            raise GraderError(
+                f"This {name} was built with another config than the recorded one, and so has other sizes."
+                f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
+            ) from None
+        lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
+        raise GraderError("\n  ".join(lines)) from None
+
+
+def _fits(model: type, trace: Trace) -> bool:
+    """Whether the class, built as the reference was, has the reference's parameters."""
+    try:
+        _loaded(model, trace)
+    except Stopped:
+        return False
+    return True
+
+
+def _loaded(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
+    """As `_built`. Raises Stopped where it can't be built, or its parameters are not the reference's."""
+    made = _made(model, trace)
+    trace = in_names_of(made, trace)
+    case = TaskCase("trace", {}, trace.args, trace.dtype, trace.weights)
+    return build_module(lambda: made, case)[0], trace
+
+
+def _made(model: Any, trace: Trace) -> nn.Module:
+    """A copy of an instance, or a class's module."""
+    if isinstance(model, nn.Module):
+        try:
+            return copy.deepcopy(model).cpu()
+        except Exception as error:  # whatever the learner keeps in the model
+            raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return constructed(model, trace.build)
+    kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
+
+
+def _rows(comparison: Comparison) -> list[Row]:
+    blocks = _blocks(comparison)
+    rows = []
+    for node in [*comparison.nodes[1:], *comparison.nodes[:1]]:
+        outcome, origin = _judged(comparison, node)
+        depth = sum(ancestor.parent is not None for ancestor in node.ancestors())
+        rows.append(Row(node.name, node.type, outcome, origin, blocks[node].name, depth))
+    return rows
+
+
+def _judged(comparison: Comparison, node: Node) -> tuple[Outcome, Origin]:
+    if node.seen.ok:
+        return node.seen, ""
+    right = own_way(node)
+    if right is not None:
+        where = right.path or right.name
+        return replace(node.seen, ok=True, note=f"another way, and `{where}` is right"), ""
+    if node in comparison.faulty:
+        return node.seen, "error inside" if node in comparison.holders else "own error"
+    return node.seen, "inherited"
+
+
+def _blocks(comparison: Comparison) -> dict[Node, Node]:
+    """For each node, the one that is shown for it while blocks are closed.
+
+    Members of the outermost module lists are blocks; a module that contains such blocks is not one itself.
+    """
+    lists = {p for p, m in comparison.model.named_modules() if p and isinstance(m, nn.ModuleList | nn.Sequential)}
+    members = {path for path in comparison.paths if path.rpartition(".")[0] in lists}
+    outermost = {path for path in members if not any(path.startswith(f"{other}.") for other in members)}
+    blocks: dict[Node, Node] = {}
+    for node in comparison.nodes:
+        around = [a for a in node.ancestors() if a.parent is not None]
+        closed = [a for a in around if not any(path.startswith(f"{a.path}.") for path in outermost)]
+        blocks[node] = closed[-1] if closed else node
+    return blocks
+
+
+def _one_sided(comparison: Comparison) -> list[str]:
+    containers = nn.ModuleList | nn.ModuleDict
+    own = {path for path, module in comparison.model.named_modules() if not isinstance(module, containers)}
+    lines = []
+    for title, paths in (
+        ("Only in the reference", sorted(comparison.paths - own)),
+        ("Only in your model", sorted(own - comparison.paths)),
+        ("Never called by your model", [] if comparison.error else uncalled(comparison)),
+    ):
+        if paths:
+            lines.append(f"{title}: {', '.join(_summarised(paths))}")
+    return lines
+
+
+def _summarised(paths: Iterable[str]) -> list[str]:
+    """Paths in which only the number of a layer differs as one: ``h.*.attn``."""
+    return [path.removesuffix(".") for path in layers_as_one(f"{path}." for path in dict.fromkeys(paths))]
+
+
+# How a person sees it
+
+
+def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
+    """The table of rows, where to start, and what could not be compared."""
+    opened = _opened(report, open)
+    lines = [_row_line(row) for row in report.rows if row.block == row.name or row.block in opened]
+    lines.append(Line(""))
+    if report.ok:
+        exact = all(row.outcome.max == 0 for row in report.rows)
+        count = "The only row matches" if len(report.rows) == 1 else f"All {len(report.rows)} rows match"
+        lines.append(Line(f"{count} the reference{', bit-exact' if exact else ''}.", "ok"))
+    elif report.culprit is None:
+        lines.append(Line("No module is wrong by itself: small errors add up, as rounding does.", "hint"))
+    if report.culprit:
+        culprit = report.culprit
+        name = f"`{culprit.name}` ({culprit.type})" if culprit.path else f"`{culprit.type}` itself"
+        lines.append(Line(f"Start here: {name}: {culprit.reasons[0]}", "hint"))
+        lines.extend(Line(reason, "hint", 1) for reason in culprit.reasons[1:])
+    lines.extend(Line(text, "code", 1) for text in report.traceback)
+    if report.own_errors:
+        lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))
+    lines.extend(Line(text, "muted") for text in report.one_sided)
+    return lines
+
+
+def _opened(report: LayerReport, open: Open) -> set[str]:
+    """The names of the blocks whose inside is shown."""
+    closed = [row for row in report.rows if row.block != row.name]
+    if open == "all":
+        return {row.block for row in closed}
+    if open == "none":
+        return set()
+    wrong = {row.name for row in report.rows if row.origin in ("own error", "error inside")}
+    wrong = wrong or {row.block for row in report.rows if not row.outcome.ok}
+    return set(next(([row.block] for row in closed if row.block in wrong), []))
+
+
+def _row_line(row: Row) -> Line:
+    outcome = row.outcome
+    numbers = f"max={outcome.max:.2e}, mean={outcome.mean:.2e}"
+    measured = outcome.ok or outcome.max != 0 or not outcome.note
+    text = ", ".join(part for part in (numbers if measured else "", outcome.note) if part)
+    origin = f"   {row.origin}" if row.origin else ""
+    indent = 0 if row.block == row.name else row.depth
+    return Line(
+        f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "row_ok" if outcome.ok else "row_bad", indent
+    )

@@ -1,0 +1,277 @@
+"""Why one module is wrong, told from its own calls on the reference's input."""
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from grader.calls import Call, Watched, first_tensor, watch
+from grader.checks.diagnose import Context, describe, known_as
+from grader.layers.answers import arranged
+from grader.layers.comparison import Comparison, Node
+from grader.layers.culprit import Culprit, uncalled
+from grader.layers.outcome import Outcome, outcome, outcome_of
+from grader.layers.pairing import argument_for
+from grader.layers.small_error import SmallError
+from grader.tolerance import agree
+
+SMALLEST_NAMED = 9  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
+
+
+@dataclass(frozen=True)
+class _Clue:
+    """A sentence about wiring, and whether it explains the error or only says where to look."""
+
+    text: str
+    explains: bool = False
+
+
+class Inquiry:
+    """Why one module is wrong: its calls are made once more, with the reference's input for the module itself."""
+
+    def __init__(self, comparison: Comparison, node: Node) -> None:
+        self.comparison = comparison
+        self.node = node
+        self.prefix = f"{node.path}." if node.path else ""
+        self.large_sizes = {name: size for name, size in comparison.sizes.items() if size >= SMALLEST_NAMED}
+
+    def explain(self) -> Culprit:
+        node = self.node
+        if not any(other.parent is node for other in self.comparison.nodes) and not self._uncalled():
+            does = "it is wrong" if node.call.finished else "it raises an error"
+            return self._culprit(f"{does} even on the reference's own input.", *self._other_arguments())
+        run = lambda: node.call.again(node.right_input())  # noqa: E731
+        calls, error = watch(self.comparison.model, run, self.comparison.paths)
+        spoiler = self._spoiler(calls)
+        if spoiler is not None:
+            holder = f"`{node.path or node.type}`"
+            reason = f"it changes its input in place, and {holder} still needs that input afterwards."
+            return Culprit(spoiler.path, spoiler.path, type(spoiler.module).__name__, (reason,))
+        if error is None and (small := SmallError(self.comparison, node, node).culprit()):
+            return small
+        findings = []
+        if error is None:
+            findings += [_Clue(f"`{path}` is never called.", True) for path in self._uncalled()]
+            findings += self._called_too_often(calls)
+        findings += self._first_wrong_step(calls, error, certain=bool(findings))
+        unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
+        different, unknown = self._doubtful()
+        given = f", or in the {' and '.join([*different, *unknown])} that it was given" if unsure else ""
+        lead = f"all that it calls is right on the reference's input, so the error is in its own forward{given}."
+        return self._culprit(lead, *(finding.text for finding in findings), *unsure)
+
+    def _culprit(self, *reasons: str) -> Culprit:
+        node = self.node
+        return Culprit(node.path, node.name if node.path else node.type, node.type, reasons)
+
+    def _uncalled(self) -> list[str]:
+        return uncalled(self.comparison, self.prefix)
+
+    def _other_arguments(self) -> list[str]:
+        """A reminder of what else the module is given that is not known to be right."""
+        different, unknown = self._doubtful()
+        return [
+            *([f"It is also given another {' and '.join(different)} than in the reference."] if different else []),
+            *(
+                [f"It is also given {' and '.join(unknown)}, which can't be compared: make sure of that, too."]
+                if unknown
+                else []
+            ),
+        ]
+
+    def _doubtful(self) -> tuple[list[str], list[str]]:
+        """The names of the arguments that are not the reference's, and of those that it has nothing to compare with."""
+        node = self.node
+        right = {other.call for other in self.comparison.nodes if other.seen.ok}
+        checked = {i for i, (maker, _) in node.call.made_by.items() if maker in right}
+        names = node.call.names()
+        shown = [i for i in node.unequal_tensors() if i in names and i not in checked and node.parent is not None]
+        right_others = node.right_others()
+        different = list(dict.fromkeys(f"`{names[i]}`" for i in shown if i in right_others))
+        unknown = dict.fromkeys(f"`{names[i]}`" for i in shown if i not in right_others)
+        return different, [name for name in unknown if name not in different]
+
+    def _children(self, calls: Sequence[Watched]) -> list[tuple[Watched, Node]]:
+        """The calls made directly in the repeated call of the module, each with what it is compared with."""
+        waiting: dict[str, list[Node]] = defaultdict(list)
+        for other in self.comparison.nodes:
+            if other.parent is self.node:
+                waiting[other.path].append(other)
+        return [(call, waiting[call.path].pop(0)) for call in calls if waiting[call.path]]
+
+    def _called_too_often(self, calls: Sequence[Watched]) -> Iterator[_Clue]:
+        wanted = Counter(call.path for call in self.comparison.recorded)
+        own = Counter(call.path for call in calls if call.parent is calls[0])
+        for path, count in own.items():
+            right = [c.output for c in self.comparison.recorded if c.path == path and c.output is not None]
+            outputs = [call.output for call in calls if call.path == path]
+            if count > wanted[path] and not all(any(outcome(o, r, {}).ok for r in right) for o in outputs):
+                times = "once" if wanted[path] == 1 else f"{wanted[path]} times"
+                yield _Clue(f"`{path}` is called {count} times, and in the reference {times}.", True)
+
+    def _first_wrong_step(self, calls: Sequence[Watched], error: Exception | None, certain: bool) -> Iterator[_Clue]:
+        """The first module that is given something wrong, or else what is wrong after the last one."""
+        previous, almost = "", ""
+        for call, child in self._children(calls):
+            want = child.recorded.input
+            argument = argument_for(call, child.recorded)
+            got = None if argument is None else call.leaves[argument]
+            if not outcome_of(call.outputs, child.recorded, {}).ok:
+                given = outcome(got, want, {}) if got is not None and want is not None else Outcome(True)
+                if not given.ok and (given.in_kind or not almost):
+                    assert got is not None and want is not None and argument is not None
+                    found = self._given(child, got, want, call.made_by.get(argument))
+                    yield _Clue(f"{found.text} Look at what happens {_between(previous, child.name)}.", found.explains)
+                    return
+                if child.better:
+                    names = " and ".join(f"`{name}`" for name in child.misgiven) or "argument"
+                    yield _Clue(f"`{child.name}` needs another {names}: it is right with {child.better}.", True)
+                    return
+                almost = almost or child.name
+            previous = child.name
+        if not certain:
+            yield from self._coarser_arguments()
+        if almost and not certain and self.node.alone is not None and not self.node.alone.in_kind:
+            yield _Clue(f"A small error before `{almost}` grows there: rounding that adds up, or an inexact step.")
+        elif not certain:
+            yield self._after(calls, error, previous)
+
+    def _coarser_arguments(self) -> Iterator[_Clue]:
+        """What the first module that is given such things is given in another dtype than in the reference."""
+        for child in self.comparison.nodes:
+            if child.parent is not self.node:
+                continue
+            names = child.call.names()
+            found = {names.get(i, "an argument"): tensors for i, tensors in child.other_dtypes().items()}
+            if found:
+                given, own = next(iter(found.values()))
+                dtypes = f"{given.dtype}, and in the reference in {own.dtype}".replace("torch.", "")
+                yield _Clue(f"`{child.name}` is given {' and '.join(f'`{name}`' for name in found)} in {dtypes}.")
+                return
+
+    def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[Watched, int] | None) -> _Clue:
+        """What a module was given instead of what the reference gives it."""
+        text = f"`{child.name}` was given something else than in the reference"
+        want = arranged(want, got)
+        if not got.is_floating_point() and got.shape == want.shape:
+            return _Clue(f"{text}: {_start(got)} for {_start(want)}.", True)
+        known = self._known(child.recorded.type)
+        due = known_as(want, {name: tensor for name, tensor in known.items() if name.startswith("the output")})
+        should = f", and should equal {due}" if due else ""
+        name = known_as(got, known)
+        if name:
+            return _Clue(f"{text}: it equals {name}{should}.", True)
+        if maker is not None and maker[0].path != child.path and due != _output_of(maker[0].path):
+            return _Clue(f"{text}: it comes from `{maker[0].path}`{should}.", True)
+        in_a_sum = self._in_a_sum(got, want, known)
+        looks = in_a_sum or self._looks(got, want)
+        return _Clue(f"{text}{f': {looks}' if looks else ''}.", in_a_sum is not None)
+
+    def _after(self, calls: Sequence[Watched], error: Exception | None, previous: str) -> _Clue:
+        """What is wrong in a module whose parts are all given the right thing."""
+        after = f"after `{previous}`" if previous else "in it"
+        if error is not None:
+            return _Clue(f"It raises an error {after}.", True)
+        got, want = _first_different(calls[0].outputs, self.node.recorded)
+        look = f"Look at what happens {after}"
+        if got is None:
+            return _Clue(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
+        known, want = self._known(), arranged(want, got)
+        name = known_as(got, known)
+        looks = f"it returns {name}" if name else self._in_a_sum(got, want, known)
+        explains = looks is not None
+        looks = looks or self._looks(got, want)
+        layouts = [child for _, child in self._children(calls) if child.seen.ok and child.seen.note]
+        other = f" (`{layouts[0].name}` returns an{layouts[0].seen.note} in the reference.)" if layouts else ""
+        return _Clue(f"{look}{f': {looks}' if looks else ''}.{other}", explains)
+
+    def _looks(self, got: Tensor, want: Tensor) -> str | None:
+        given = self.node.recorded.input
+        sizes = self.large_sizes if got.shape == want.shape else self.comparison.sizes
+        whole = given is None or not given.is_floating_point()
+        return describe(got, want, Context(sizes=sizes, input=None if whole else given))
+
+    def _in_a_sum(self, got: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | None:
+        """Which of the reference's tensors is missing from a sum, or taken too often or in the wrong size."""
+        if got.shape != want.shape or got.dtype != want.dtype or not got.isfinite().all():
+            return None
+        rest = (got - want).double()
+        for name, tensor in known.items():
+            if tensor.shape != got.shape or tensor.dtype != got.dtype or not tensor.is_floating_point():
+                continue
+            part = tensor.double()
+            factor = ((rest * part).sum() / part.square().sum().clamp_min(1e-30)).item()
+            if abs(factor) < 1e-3 or not agree((factor * part).to(got.dtype), rest.to(got.dtype)):
+                continue
+            if abs(factor + 1) < 1e-3:
+                return f"{name} is missing from a sum"
+            if abs(factor - 1) < 1e-3:
+                return f"{name} is once too often in a sum"
+            return f"in a sum, {name} is taken {1 + factor:.4g} times"
+        return None
+
+    def _known(self, kind: str = "") -> dict[str, Tensor]:
+        """The reference's tensors by name: those of the modules that are called directly first, and of these
+        the ones of the class `kind`, then the nearest."""
+        direct = {other.path for other in self.comparison.nodes if other.parent is self.node}
+
+        def distance(call: Call) -> tuple[bool, bool, bool, int]:
+            inside = call.path.startswith(self.prefix)
+            return call.path not in direct, call.type != kind, not inside, call.path.count(".")
+
+        known: dict[str, Tensor] = {}
+        for call in sorted(self.comparison.recorded[1:], key=distance):
+            if call.output is not None:
+                known.setdefault(_output_of(call.path), call.output)
+            if call.input is not None:
+                known.setdefault(f"the input of `{call.path}`", call.input)
+        return known
+
+    def _spoiler(self, calls: Sequence[Watched]) -> Watched | None:
+        """The innermost module that modifies its input in place, if nearly all of the error is gone without that."""
+        suspects = [call for call in calls[1:] if call.changed]
+        before, want = self.node.alone, self.node.recorded.output
+        if not suspects or before is None or want is None:
+            return None
+
+        def protect(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return copy.deepcopy(args), copy.deepcopy(kwargs)
+
+        modules = {call.module for call in suspects}
+        handles = [module.register_forward_pre_hook(protect, with_kwargs=True) for module in modules]
+        try:
+            output = first_tensor(self.node.call.again(self.node.right_input()))
+        except Exception:  # learner's code may raise anything
+            return None
+        finally:
+            for handle in handles:
+                handle.remove()
+        after = outcome(output, want, {})
+        if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
+            return None
+        return next(call for call in suspects if not any(other.parent is call for other in suspects))
+
+
+def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor | None, Tensor]:
+    """The first of a module's outputs that is wrong, and what it should be; the first one if none is."""
+    assert recorded.output is not None
+    pairs = list(zip(outputs, recorded.outputs, strict=False))
+    first = pairs[0] if pairs else (None, recorded.output)
+    return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
+
+
+def _output_of(path: str) -> str:
+    return f"the output of `{path}`"
+
+
+def _between(previous: str, name: str) -> str:
+    return f"between `{previous}` and `{name}`" if previous else f"before `{name}`"
+
+
+def _start(tensor: Tensor) -> str:
+    """The first whole numbers of a tensor."""
+    numbers = tensor.flatten()[:4].tolist()
+    return f"{', '.join(map(str, numbers))}{', …' if tensor.numel() > len(numbers) else ''}"

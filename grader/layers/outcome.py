@@ -1,0 +1,85 @@
+"""What a module returned, against what it should have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from grader.calls import Call
+from grader.checks.diagnose import Context, describe_shape
+from grader.checks.layout import layout_between
+from grader.tolerance import agree
+
+# A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
+# something else than the reference's does. If what contains it is right all the same, that is the learner's own
+# way. A smaller one may be an error that the tolerance hides in the larger whole, so it is never excused.
+IN_KIND = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a module returned, against what it should have: right or not, absolute differences, and a remark.
+
+    in_kind: whether the difference is one in kind (see IN_KIND). raised: whether there is only an error.
+    """
+
+    ok: bool
+    max: float = 0.0
+    mean: float = 0.0
+    note: str = ""
+    in_kind: bool = False
+    raised: bool = False
+
+
+def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """All tensors that a module gave against the reference's: the first outcome that is wrong, or else the first.
+
+    The first tensor is compared alone where the two modules do not give tensors of the same number and dtypes; but a
+    module that gives several of the reference's tensors, and not all of them, is right.
+    """
+    assert recorded.output is not None
+    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
+    if not first.ok and 1 < len(outputs) < len(recorded.outputs) and _are_among(outputs, recorded.outputs):
+        return Outcome(True, note=f"{len(outputs)} of the {len(recorded.outputs)} tensors that the reference gives")
+    if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
+        return first
+    for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
+        found = outcome(got, want, sizes)
+        if not found.ok:
+            note = f"output {number} of {len(outputs)}"
+            return replace(found, note=f"{note}: {found.note}" if found.note else note)
+    return first
+
+
+def _are_among(outputs: Sequence[Tensor], recorded: Sequence[Tensor]) -> bool:
+    """Whether the reference gives these tensors, in this order."""
+    left = iter(recorded)
+    return all(any(outcome(got, want, {}).ok for want in left) for got in outputs)
+
+
+def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
+    """`got` against `want`. instead: what there is where there is no tensor."""
+    if got is None:
+        return Outcome(False, note=instead, in_kind=True)
+    if got.shape != want.shape:
+        if _same_values(got, want):
+            moved = got.squeeze().shape != want.squeeze().shape
+            return Outcome(True, note=f"other layout, {list(got.shape)} for {list(want.shape)}" if moved else "")
+        return Outcome(False, note=describe_shape(got, want, Context(sizes=sizes)), in_kind=True)
+    equal = (got == want) | (got.isnan() & want.isnan())
+    distance = (got.double() - want.double()).abs().masked_fill(equal, 0.0)
+    largest, mean = (distance.max().item(), distance.mean().item()) if distance.numel() else (0.0, 0.0)
+    if got.dtype != want.dtype:
+        names = f"{got.dtype} instead of {want.dtype}".replace("torch.", "")
+        return Outcome(False, largest, mean, names, in_kind=True)
+    bad = int((got.isnan() & ~want.isnan()).sum())
+    note = f"NaN in {bad} of {got.numel()} values" if bad else ""
+    size = want.double().square().mean().sqrt().item()
+    return Outcome(agree(got, want), largest, mean, note, in_kind=not mean <= IN_KIND * size)
+
+
+def _same_values(got: Tensor, want: Tensor) -> bool:
+    """Whether tensors of different shapes hold the same values: axes in another order, merged, or of size 1."""
+    if got.numel() != want.numel() or got.dtype != want.dtype:
+        return False
+    return agree(got, want.reshape(got.shape)) or layout_between(got.squeeze(), want.squeeze()) is not None

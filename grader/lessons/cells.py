@@ -1,0 +1,48 @@
+"""The cells of a lesson's notebook by the part they play.
+
+An author says in a cell's metadata what the cell is; in the text twin that is the cell's first line::
+
+    # %% tags=["setup"]                        imports and helpers that every exercise may rely on
+    # %% given="01-gpt2 gpt2.layer_norm"       copied here by `grader build` from another lesson's solution
+    # %% exercise="gpt2.layer_norm"            a solution, with ### BEGIN SOLUTION and ### END SOLUTION
+    # %% check="gpt2.layer_norm"               the cell that checks it
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+BEGIN_SOLUTION = "### BEGIN SOLUTION"
+END_SOLUTION = "### END SOLUTION"
+CellKind = Literal["markdown", "setup", "given", "exercise", "check", "other"]
+RUN_BY_EVERY_EXERCISE: tuple[CellKind, ...] = ("setup", "given", "exercise")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `name` is the exercise's name, for a given cell "lesson exercise", and otherwise empty."""
+
+    kind: CellKind
+    source: str
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """How an error names this cell."""
+        return f"{self.kind} cell" + (f" of `{self.name}`" if self.name else "")
+
+
+def cell_from(cell_type: str, source: str, metadata: dict[str, Any]) -> Cell:
+    """A notebook's cell by the part its metadata gives it."""
+    if cell_type != "code":
+        return Cell("markdown" if cell_type == "markdown" else "other", source)
+    kinds: tuple[CellKind, ...] = ("exercise", "check", "given")
+    for kind in kinds:
+        if kind in metadata:
+            return Cell(kind, source, str(metadata[kind]))
+    return Cell("setup" if "setup" in metadata.get("tags", []) else "other", source)
+
+
+def without_markers(source: str) -> str:
+    """A solution's source without the lines that mark where the solution begins and ends."""
+    lines = source.splitlines()
+    return "\n".join(line for line in lines if line.strip() not in (BEGIN_SOLUTION, END_SOLUTION))

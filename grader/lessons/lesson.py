@@ -1,0 +1,205 @@
+"""A lesson's folder: its files, its cells, and what its exercises.py declares."""
+
+import contextlib
+import linecache
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from grader.errors import RecordingError
+from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, Cell, cell_from
+from grader.lessons.exercise import Exercise
+from grader.lessons.twin import parsed_twin, twin_text
+from grader.lessons.wellformed import defined_by, repeated_names, validate_cells
+from grader.recordings.format import RECORDING
+
+EXERCISES = "exercises.py"
+BESIDE_THE_TWIN = (EXERCISES, "others.py", "benchmark.py")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The lesson in `folder`; nothing is read until it is asked for."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.resolve())  # cells run in the folder itself
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is nbgrader's name of the assignment: ``01-gpt2``."""
+        return self.folder.name
+
+    @property
+    def twin(self) -> Path:
+        """The notebook as text, in jupytext's percent format."""
+        return self.notebook.with_suffix(".py")
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook's path, whether or not it has been built. Raises RecordingError unless there is exactly one.
+
+        Other Python files of the lesson may lie beside its text twin: exercises.py, others.py, benchmark.py, test_*.py.
+        """
+        paths = [*self.folder.glob("*.ipynb"), *(p for p in self.folder.glob("*.py") if not _is_beside(p.name))]
+        stems = {path.stem for path in paths}
+        if len(stems) != 1:
+            found = ", ".join(sorted(stems)) or "none"
+            raise RecordingError(f"{self.folder} must hold one notebook and its text twin; found: {found}.")
+        return self.folder / f"{stems.pop()}.ipynb"
+
+    @property
+    def exercises_file(self) -> Path:
+        """The file that says what each exercise is checked against."""
+        return self.folder / EXERCISES
+
+    @property
+    def recording(self) -> Path:
+        """The recording beside the notebook."""
+        return self.folder / RECORDING
+
+    def cells(self) -> tuple[Cell, ...]:
+        """The twin's cells, in order."""
+        return _cells_of(twin_text(self.twin))
+
+    def exercises(self) -> tuple[list[Exercise], str | None]:
+        """EXERCISES and TRACE of the lesson's exercises.py, which is run anew each time.
+
+        Raises RecordingError where it is missing, fails, repeats a name, or holds something else.
+        """
+        path = self.exercises_file
+        if not path.exists():
+            raise RecordingError(f"{path} is missing. It says what the exercises of {self.name} are checked against.")
+        module = _registered_module(f"{self._module_name}_exercises", str(path))
+        _execute(path.read_text(encoding="utf-8"), str(path), module.__dict__, title=str(path))
+        exercises, trace = getattr(module, "EXERCISES", None), getattr(module, "TRACE", None)
+        if not isinstance(exercises, list | tuple) or not all(isinstance(e, Exercise) for e in exercises):
+            raise RecordingError(f"{path} must define EXERCISES, a list of grader.lessons.exercise.Exercise.")
+        names = [exercise.name for exercise in exercises]
+        if repeated := repeated_names(names):
+            raise RecordingError(f"{path} has more than one exercise named `{repeated[0]}`.")
+        if trace is not None and trace not in names:
+            raise RecordingError(f"{path} has TRACE = {trace!r}, which none of its exercises is named.")
+        return list(exercises), trace
+
+    def source_of(self, exercise: str) -> str:
+        """The source of an exercise's solution cell. Raises RecordingError where the notebook has none."""
+        for cell in self.cells():
+            if cell.kind == "exercise" and cell.name == exercise:
+                return cell.source
+        raise RecordingError(
+            f'{self.twin} has no solution cell for `{exercise}`. Start one with the line: # %% exercise="{exercise}"'
+        )
+
+    def namespace(self, patch: tuple[str, str] | None = None) -> dict[str, Any]:
+        """What the setup, given and exercise cells define when they alone are run, in order, in the lesson's folder.
+
+        patch: (exercise, source) runs that source in place of the exercise's cell.
+        Raises RecordingError where a cell fails; what it raised is the error's cause.
+        """
+        if patch is not None:
+            return self.changed(patch[0])(patch[1])
+        module = _registered_module(self._module_name, str(self.twin))
+        self._run(range(len(self.cells())), module.__dict__)
+        return module.__dict__
+
+    def changed(self, exercise: str) -> Callable[[str], dict[str, Any]]:
+        """What takes one changed source of the exercise after the other, and gives the namespace with it.
+
+        The cells above the exercise's run once, the exercise's and those below it each time, in one and the same
+        namespace: what an earlier source gave no longer holds. Both raise RecordingError as `namespace` does.
+        """
+        self.source_of(exercise)
+        at = next(i for i, cell in enumerate(self.cells()) if cell.kind == "exercise" and cell.name == exercise)
+        module = _registered_module(self._module_name, str(self.twin))
+        self._run(range(at), module.__dict__)
+        above = dict(module.__dict__)
+
+        def with_source(source: str) -> dict[str, Any]:
+            sys.modules[module.__name__] = module
+            module.__dict__.clear()
+            module.__dict__.update(above)
+            self._run(range(at, len(self.cells())), module.__dict__, (exercise, source))
+            return module.__dict__
+
+        return with_source
+
+    def _run(self, cells: range, namespace: dict[str, Any], patch: tuple[str, str] | None = None) -> None:
+        """Run those of the cells at these places that every exercise relies on."""
+        with contextlib.chdir(self.folder):
+            for i in cells:
+                cell = self.cells()[i]
+                if cell.kind not in RUN_BY_EVERY_EXERCISE:
+                    continue
+                source, filename = cell.source, f"<{self.name}, cell {i + 1}: {cell.title}>"
+                if patch is not None and cell.kind == "exercise" and cell.name == patch[0]:
+                    source, filename = patch[1], f"<{self.name}, cell {i + 1}: {cell.title}, changed>"
+                _show_in_tracebacks(filename, source)
+                _execute(source, filename, namespace, title=f"{self.twin}, cell {i + 1} ({cell.title})")
+
+    def validate(self) -> None:
+        """Raise RecordingError unless the cells are well formed and name just the exercises of exercises.py."""
+        cells = self.cells()
+        validate_cells(cells, str(self.twin))
+        exercises, _ = self.exercises()
+        recorded, written = [e.name for e in exercises], [c.name for c in cells if c.kind == "exercise"]
+        for name in recorded:
+            if name not in written:
+                raise RecordingError(
+                    f"{self.exercises_file} has `{name}`, but {self.twin} has no solution cell for it."
+                )
+        for name in written:
+            if name not in recorded:
+                raise RecordingError(f"{self.twin} has a solution cell for `{name}`, which {EXERCISES} does not have.")
+        for exercise in exercises:
+            if exercise.solution not in defined_by(self.source_of(exercise.name), exercise.name):
+                raise RecordingError(
+                    f"{self.twin}: the solution cell of `{exercise.name}` does not define `{exercise.solution}`, "
+                    f"which {EXERCISES} names as its solution."
+                )
+
+    @property
+    def _module_name(self) -> str:
+        return "lesson_" + "".join(c if c.isalnum() else "_" for c in self.name)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a Python file of this name belongs to a lesson and is not its text twin."""
+    return name in BESIDE_THE_TWIN or name.startswith("test_")
+
+
+def lessons(root: Path) -> list[Lesson]:
+    """The lessons below ``root/solutions``, in the order of their names: folders that hold an exercises.py."""
+    return [Lesson(path.parent) for path in sorted((root / "solutions").glob(f"*/{EXERCISES}"))]
+
+
+@lru_cache(maxsize=8)
+def _cells_of(twin: str) -> tuple[Cell, ...]:
+    return tuple(cell_from(cell.cell_type, cell.source, cell.metadata) for cell in parsed_twin(twin).cells)
+
+
+def _registered_module(name: str, file: str) -> ModuleType:
+    """A fresh module that classes defined in it can find by their ``__module__``, as dataclasses do."""
+    module = ModuleType(name)
+    module.__file__ = file
+    sys.modules[name] = module
+    return module
+
+
+def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) -> None:
+    try:
+        exec(compile(source, filename, "exec", dont_inherit=True), namespace)
+    except RecordingError:
+        raise
+    except Exception as error:
+        needs = " Authors need: pip install -e '.[reference]'" if isinstance(error, ModuleNotFoundError) else ""
+        raise RecordingError(f"{title} fails: {type(error).__name__}: {error}.{needs}") from error
+
+
+def _show_in_tracebacks(filename: str, source: str) -> None:
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)

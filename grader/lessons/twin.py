@@ -1,0 +1,46 @@
+"""A notebook as text, in jupytext's percent format."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from grader.errors import RecordingError
+
+TWIN_FORMAT = "py:percent"
+
+
+def read_twin(path: Path) -> NotebookNode:
+    """The notebook that the text at `path` stands for. Raises RecordingError where there is none."""
+    return parsed_twin(twin_text(path))
+
+
+def write_twin(path: Path, cells: list[NotebookNode]) -> None:
+    """Write notebook cells as text, with all of their metadata and without a header."""
+    keep = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"jupytext": keep})
+    path.write_text(_jupytext().writes(notebook, fmt=TWIN_FORMAT), encoding="utf-8")
+
+
+def twin_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecordingError(
+            f"{path} is missing. `grader build {path.parent.name}` writes it from the notebook."
+        ) from None
+
+
+def parsed_twin(text: str) -> NotebookNode:
+    return _jupytext().reads(text, fmt=TWIN_FORMAT)
+
+
+@cache
+def _jupytext() -> Any:
+    try:
+        import jupytext
+    except ImportError:
+        raise RecordingError("Reading a lesson's source needs jupytext: pip install -e '.[reference]'") from None
+    return jupytext

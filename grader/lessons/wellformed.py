@@ -1,0 +1,79 @@
+"""What must hold of a lesson's cells before anything is built from them."""
+
+import ast
+from collections.abc import Iterable
+
+from grader.errors import RecordingError
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, Cell
+
+
+def validate_cells(cells: Iterable[Cell], where: str) -> None:
+    written = [cell.name for cell in cells if cell.kind == "exercise"]
+    checked = [cell.name for cell in cells if cell.kind == "check"]
+    if repeated := repeated_names(written):
+        raise RecordingError(f"{where} has more than one solution cell for `{repeated[0]}`.")
+    if repeated := repeated_names(checked):
+        raise RecordingError(f"{where} has more than one check cell for `{repeated[0]}`.")
+    for name in checked:
+        if name not in written:
+            raise RecordingError(f"{where} has a check cell for `{name}`, but no solution cell for it.")
+    for name in written:
+        if name not in checked:
+            raise RecordingError(
+                f'{where} has no check cell for `{name}`. Start one with the line: # %% check="{name}"'
+            )
+    for cell in cells:
+        if cell.kind == "exercise":
+            _validate_markers(cell, where)
+        elif BEGIN_SOLUTION in cell.source or END_SOLUTION in cell.source:
+            raise RecordingError(f"{where}: the {cell.title} has solution markers, which only solution cells may have.")
+        if cell.kind == "check" and (called := _name_checked(cell)) not in (None, cell.name):
+            raise RecordingError(f"{where}: the {cell.title} calls check on `{called}`.")
+
+
+def _validate_markers(cell: Cell, where: str) -> None:
+    """nbgrader cuts from each BEGIN to the next END; anything else would release an answer."""
+    is_open, regions = False, 0
+    for line in cell.source.splitlines():
+        if ("BEGIN SOLUTION" in line or "END SOLUTION" in line) and line.strip() not in (BEGIN_SOLUTION, END_SOLUTION):
+            raise RecordingError(
+                f"{where}: the {cell.title} has the line `{line.strip()}`; "
+                f"write {BEGIN_SOLUTION} or {END_SOLUTION} alone on its line."
+            )
+        if line.strip() == (BEGIN_SOLUTION if is_open else END_SOLUTION):
+            wanted, found = (END_SOLUTION, BEGIN_SOLUTION) if is_open else (BEGIN_SOLUTION, END_SOLUTION)
+            raise RecordingError(f"{where}: the {cell.title} has {found} where {wanted} should come first.")
+        if line.strip() in (BEGIN_SOLUTION, END_SOLUTION):
+            is_open = not is_open
+            regions += is_open
+    if is_open:
+        raise RecordingError(f"{where}: the {cell.title} has {BEGIN_SOLUTION} without {END_SOLUTION}.")
+    if not regions:
+        raise RecordingError(f"{where}: the {cell.title} has no {BEGIN_SOLUTION}, so learners would get the answer.")
+
+
+def _name_checked(cell: Cell) -> str | None:
+    """The exercise in a cell's call of ``check("...", ...)``, if it is spelt out there."""
+    for node in ast.walk(_parsed(cell.source, cell.name)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check" and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                return first.value
+    return None
+
+
+def defined_by(source: str, exercise: str) -> set[str]:
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in _parsed(source, exercise).body if isinstance(node, definitions)}
+
+
+def _parsed(source: str, exercise: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise RecordingError(f"A cell of `{exercise}` is not valid Python: {error.msg}, in `{line}`.") from None
+
+
+def repeated_names(names: list[str]) -> list[str]:
+    return [name for i, name in enumerate(names) if name in names[:i]]

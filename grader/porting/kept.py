@@ -1,0 +1,53 @@
+"""What a small model has kept of what tells programs apart."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grader.porting.filling import SMALL, SMALL_ROWS
+from grader.porting.sizes import NAMES, TOKENS, first_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing that tells programs apart: whether the small model has it, and in what form or why not."""
+
+    name: str
+    kept: bool
+    detail: str
+
+
+def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequence[str], unequal: bool) -> list[Kept]:
+    """What the small model has of what tells programs apart.
+
+    found, original: the kinds of its layers, and of all. unequal: whether its embeddings are.
+    """
+    counts, missing = Counter(found), len(set(original) - set(found))
+    absent = f"; {missing} {'kinds are' if missing > 1 else 'kind is'} missing" if missing else ""
+    numbers = " + ".join(str(count) for count in counts.values())
+    several = not missing and all(count >= min(2, original.count(kind)) for kind, count in counts.items())
+    windows = {n: config[n] for n in NAMES["window"].split() if type(config.get(n)) is int and config[n] > 0}
+    heads, kv_heads = first_of("heads", config), first_of("kv_heads", config)
+    hidden, head_dim = first_of("hidden", config), first_of("head_dim", config)
+    even = hidden // heads if hidden and heads else None
+    experts, chosen = first_of("experts", config), first_of("chosen", config)
+    kinds_of = f"{len(counts)} kinds of layers" if len(counts) > 1 else "one kind of layer"
+    kept = [
+        Kept("every kind of layer, twice where the model has two", several,
+             f"{len(found)} layers: {numbers} of {kinds_of}{absent}"),
+        Kept("more tokens than the window", any(w < TOKENS for w in windows.values()),
+             ", ".join(f"{n} {w}, {TOKENS} tokens" for n, w in windows.items()) or "the config has no window"),
+        Kept("fewer key and value heads than heads", bool(kv_heads and heads and kv_heads != heads),
+             f"{heads} heads, {kv_heads or heads} for keys and values" if heads else "the config has no heads"),
+        Kept("head_dim that is not hidden size / heads", bool(head_dim and head_dim != even),
+             f"{head_dim or even}, and {hidden} / {heads} = {even}" if even else "the config has no heads"),
+    ]  # fmt: skip
+    kept += [
+        Kept("random weights", True, "norms, biases and buffers of a checkpoint included"),
+        Kept("token embeddings of unequal size", unequal, f"every {SMALL_ROWS}th is {SMALL:g} times as large" if unequal
+             else "the model has no table of embeddings"),
+    ]  # fmt: skip
+    if experts:
+        kept.append(Kept("more experts than are chosen", experts > (chosen or 0), f"{chosen} of {experts}"))
+    return kept

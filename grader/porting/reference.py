@@ -1,0 +1,208 @@
+"""A reference for a model that is being ported: from its config.json alone, a small random model of transformers."""
+
+import contextlib
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.calls import first_tensor
+from grader.config import Config
+from grader.errors import GraderError
+from grader.lessons.exercise import Draw
+from grader.porting.depth import cut, depth_of, ends_alike, enough_layers, kinds
+from grader.porting.filling import fill, tokens
+from grader.porting.kept import Kept, what_is_kept
+from grader.porting.shrink import AMBITIONS, Ambition, shrunk
+from grader.porting.sizes import ROLES, VOCAB, first_of
+from grader.recordings.traces import Trace
+from grader.recordings.tracing import trace_of
+
+# What transformers adds to every config, and no model reads.
+HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",
+                "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder",
+                "architectures", "use_cache", "dtype", "auto_map", "torch_dtype", "quantization_config")  # fmt: skip
+MOST_PARAMETERS = 50_000_000  # of a model that is to be small; above it, a pass takes minutes
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A small random model of transformers'. kind: its class. fields: its config as the ported model reads it."""
+
+    kind: str
+    model: Any
+    ids: Tensor
+    fields: dict[str, Any]
+    kept: tuple[Kept, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of its parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def trace(self) -> Trace:
+        """One pass of it."""
+        return trace_of(self.model, self.ids, build={"config": self.fields})
+
+
+def small_reference(
+    path: Path, dtype: torch.dtype = torch.float32, changes: Mapping[str, Any] | None = None
+) -> Reference:
+    """A small random model of the architecture in a config.json, which transformers can run.
+
+    changes: values that fields of the small config must have. Raises GraderError for what is no config.json of a
+    causal language model that this transformers knows, and where a small one can't be made or run.
+    """
+    given = dict(Config.read(path))
+    with _hushed():
+        config_class = _config_class(given, path)
+        try:
+            config = config_class(**_without(given, HOUSEKEEPING))
+        except Exception as error:  # transformers checks configs in many ways
+            raise GraderError(f"{path} is no config that transformers accepts: {_first_line(error)}") from None
+        text = config.get_text_config(decoder=True)
+        model_class = _model_class(config, text, path)
+        if text is not config:  # a model that also sees or hears: its language model is what is compared
+            given = dict(given.get("text_config", {}))
+        return _first_that_runs(model_class, type(text), text.to_dict(), given, dtype, changes or {})
+
+
+def _config_class(given: Mapping[str, Any], path: Path) -> Any:
+    try:
+        from transformers import CONFIG_MAPPING, __version__
+    except ImportError:
+        raise GraderError("This needs transformers, which is not installed: pip install -e '.[reference]'") from None
+    kind = given.get("model_type")
+    if not isinstance(kind, str):
+        raise GraderError(f"{path} has no `model_type`, which says what architecture it is of. Is it a config.json?")
+    if kind in CONFIG_MAPPING:
+        return CONFIG_MAPPING[kind]
+    if isinstance(given.get("auto_map"), Mapping):
+        code = str(next(iter(given["auto_map"].values()), "")).rpartition("--")[2].partition(".")[0]
+        raise GraderError(
+            f"`{kind}` comes with Python code of its own ({code}.py), which is not run here."
+            " If you trust it, load the model in Python and use trace_of(model, ids)."
+        )
+    close = difflib.get_close_matches(kind, CONFIG_MAPPING, n=3, cutoff=0.5)
+    nearest = f" The nearest names are: {', '.join(close)}." if close else ""
+    raise GraderError(f"transformers {__version__} knows no architecture `{kind}`.{nearest}")
+
+
+def _model_class(config: Any, text: Any, path: Path) -> Any:
+    """The causal language model of `text`, the config of the language model in `config`, which may be the same."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    for known in (type(text), type(config)):
+        if known in MODEL_FOR_CAUSAL_LM_MAPPING:
+            found = MODEL_FOR_CAUSAL_LM_MAPPING[known]
+            model_class: Any = found[0] if isinstance(found, tuple) else found
+            if known is type(text) or model_class.config_class is type(text):
+                return model_class
+    raise GraderError(f"{path}: transformers has no causal language model of type `{config.model_type}`.")
+
+
+def _first_that_runs(
+    model_class: Any,
+    config_class: Any,
+    whole: dict[str, Any],
+    given: dict[str, Any],
+    dtype: torch.dtype,
+    changes: Mapping[str, Any],
+) -> Reference:
+    first: Exception | None = None
+    for wanted in AMBITIONS:
+        try:
+            return _reference(model_class, config_class, whole, given, dtype, changes, wanted)
+        except Exception as error:  # transformers may reject a config, or fail in any way on it
+            first = first or error
+    assert first is not None
+    try:
+        with torch.device("meta"):
+            _build(model_class, config_class, whole)
+    except Exception as error:
+        raise GraderError(
+            f"transformers can't make a {model_class.__name__} of this config as it is"
+            f" ({type(error).__name__}: {_first_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
+        ) from None
+    raise GraderError(
+        f"transformers can't run a small {model_class.__name__} ({type(first).__name__}: {_first_line(first)})."
+        " Name the sizes that it needs with --set FIELD=VALUE."
+    )
+
+
+def _reference(
+    model_class: Any,
+    config_class: Any,
+    whole: dict[str, Any],
+    given: dict[str, Any],
+    dtype: torch.dtype,
+    changes: Mapping[str, Any],
+    wanted: Ambition,
+) -> Reference:
+    narrowed = shrunk(whole, whole, given, wanted)
+    narrow = narrowed | {name: value for name, value in changes.items() if name not in ROLES}
+    depth = depth_of(whole)
+    with torch.device("meta"):
+        try:
+            every = _build(model_class, config_class, narrow)
+        except Exception:  # what is changed may fit the smaller number of layers alone
+            if narrow == narrowed:
+                raise
+            every = _build(model_class, config_class, narrowed)
+    all_layers = kinds(every, narrow, depth)
+    layers = first_of("layers", changes) or ends_alike(enough_layers(all_layers), narrow.get("layer_types") or [])
+    small = cut(narrow, depth, layers) | dict(changes)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in _build(model_class, config_class, small).parameters())
+    if size > MOST_PARAMETERS:
+        raise ValueError(f"it still has {size:,} parameters")
+    model = _build(model_class, config_class, small)
+    draw = Draw("trace", model_class.__name__)
+    unequal = fill(model, draw)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)  # buffers stay, as they do when a checkpoint is loaded
+    ids = tokens(first_of("vocab", small) or VOCAB, draw)
+    with torch.no_grad():
+        logits = first_tensor(model(ids))
+    if logits is None or not logits.isfinite().all():
+        raise ValueError("its output is not finite")
+    mine = cut(shrunk(given, whole, given, wanted), depth, layers) | dict(changes)
+    fields = _without({**small, **mine}, HOUSEKEEPING)
+    has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal)
+    return Reference(model_class.__name__, model, ids, fields, tuple(has))
+
+
+def _build(model_class: Any, config_class: Any, fields: Mapping[str, Any]) -> Any:
+    config = config_class(**_without(fields, HOUSEKEEPING), use_cache=False)
+    options = {"attn_implementation": "eager", "experts_implementation": "eager", "dtype": torch.float32}
+    model: nn.Module = model_class._from_config(config, **options)
+    return model.eval()
+
+
+def _without(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what transformers says about configs that are as small as these."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(50)  # nothing
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)

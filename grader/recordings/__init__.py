@@ -1,0 +1,1 @@
+"""What the reference did, in a file: tasks, answers and traces."""

@@ -1,0 +1,82 @@
+"""What is right for an exercise, and what its known mistakes give: what only a judge needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from grader.calls import Call
+from grader.recordings.tasks import PartInput, PartOutput
+from grader.tolerance import Tolerance, widened
+
+MAX_NOISE = 1e-2  # a mistake is not known by an output that rounding moves by more, in units of `Tolerance.relative`
+
+
+@dataclass(frozen=True)
+class MistakeAnswer:
+    """What a named mistake gives for each case, in the cases' order.
+
+    noise: how far rounding alone moves these outputs, in units of a tolerance's `relative`; empty where it is far below
+    the tolerance. shipped: where the mistake was published.
+    """
+
+    name: str
+    hint: str
+    outputs: tuple[Tensor, ...]
+    noise: tuple[float, ...] = ()
+    shipped: tuple[str, ...] = ()
+
+    def in_case(self, index: int, tolerance: Tolerance) -> "Known | None":
+        """What it gives in a case, and how near that is told; None where rounding alone makes it another output.
+
+        tolerance: the case's.
+        """
+        noise = self.noise[index] if self.noise else 0.0
+        return Known(self.outputs[index], widened(tolerance, noise)) if noise <= MAX_NOISE else None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A mistake's output in one case, and the tolerance within which another output is the same."""
+
+    output: Tensor
+    tolerance: Tolerance
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is right for each of an exercise's cases, and what its known mistakes give.
+
+    part_calls: for a composite, what the reference's parts were given and gave back, for each case.
+    noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
+    """
+
+    exercise: str
+    points: int
+    axes: tuple[str, ...]
+    sizes: tuple[Mapping[str, int], ...]
+    outputs: tuple[Tensor, ...]
+    tolerances: tuple[Tolerance, ...]
+    mistakes: tuple[MistakeAnswer, ...] = ()
+    part_calls: tuple[tuple[Call, ...], ...] = ()
+    noise: tuple[float, ...] = ()
+
+
+def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:
+    """For each case, what the reference's parts were given."""
+    return tuple(
+        tuple(PartInput(call.path, call.index, call.input) for call in calls if call.input is not None)
+        for calls in answer.part_calls
+    )
+
+
+def part_outputs(answer: Answer) -> tuple[tuple[PartOutput, ...], ...]:
+    """For each case, what the reference's parts gave back."""
+    return tuple(
+        tuple(
+            PartOutput(call.path, call.index, tuple(call.input.shape), call.output)
+            for call in calls
+            if call.input is not None and call.output is not None
+        )
+        for calls in answer.part_calls
+    )

@@ -1,0 +1,32 @@
+"""A causal language model in a few lines, on which decoding code is checked apart from any real model."""
+
+import torch
+from torch import Tensor, nn
+
+from grader.config import Config
+
+
+class ToyLM(nn.Module):
+    """Next-token logits from a fading memory of every token so far and of where it stood.
+
+    vocab_size, n_positions, dim: sizes. ids: [B, T] int64 -> logits [B, T, vocab_size] float32, where
+    logits[:, t] depends on ids[:, :t + 1]. ``config.n_positions`` is the longest T it can read; a longer
+    one raises IndexError, as a learned position embedding does.
+    """
+
+    def __init__(self, vocab_size: int, n_positions: int, dim: int = 8) -> None:
+        super().__init__()
+        self.config = Config({"vocab_size": vocab_size, "n_positions": n_positions, "dim": dim})
+        self.token = nn.Parameter(torch.zeros(vocab_size, dim))
+        self.position = nn.Parameter(torch.zeros(n_positions, dim))
+        self.head = nn.Parameter(torch.zeros(vocab_size, dim))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        length = ids.shape[-1]
+        if length > self.config.n_positions:
+            raise IndexError(f"{length} tokens given, but this model reads at most {self.config.n_positions}")
+        steps = torch.arange(length)
+        age = (steps[:, None] - steps[None, :]).clamp(min=0)
+        memory = torch.tril(0.7**age)  # [T, T]
+        state = memory @ torch.tanh(self.token[ids] + self.position[:length])  # [B, T, dim]
+        return state @ self.head.T

@@ -1,0 +1,370 @@
+"""What tests/test_every_lesson.py asks of GPT-2: other right programs and wrong ones, random configs, checkpoints."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from declared import Numbers, Prompt, Trained
+from hypothesis import strategies as st
+from solved import lesson_of
+from torch import Tensor, nn
+from transformers import GPT2Model
+
+from grader import Config
+from grader.checkpoints import entry
+from grader.lessons.exercise import Case
+
+LESSON = lesson_of(__file__)
+
+MISTAKES = 30
+VARIES = ["gpt2.layer_norm", "gpt2.attention"]
+WITHOUT = {
+    "RANDOM": {"gpt2.generate": "a generation is random as it is: its cases draw the model that writes"},
+    "bfloat16": {
+        "gpt2.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
+        "gpt2.generate": "it handles whole numbers",
+    },
+    "TOLD": "its mistakes are named one by one, and it uses nothing of another exercise by name",
+    "RERUNS": "RERUNS_REASON",
+}
+
+
+# Random configs
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    heads = draw(st.integers(1, 5))
+    config: dict[str, Any] = {
+        # With head_dim 1 the merged heads are a view in another memory order, and the product rounds differently.
+        "n_embd": heads * draw(st.integers(2, 20)),
+        "n_head": heads,
+        "n_layer": draw(st.integers(1, 3)),
+        "n_positions": draw(st.integers(1, 20)),
+        "vocab_size": draw(st.integers(2, 70)),
+        "layer_norm_epsilon": draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+    }
+    if draw(st.booleans()):
+        config["n_inner"] = draw(st.none() | st.integers(1, 90))
+    return config
+
+
+# exercise -> a random case of it; as many tokens as there are positions
+
+
+def of_model(config: dict[str, Any], n: Numbers) -> Case:
+    shape = config["vocab_size"], n.batch, config["n_positions"]
+    return Case(str(n.seed), lambda draw: [draw.tokens(*shape)], {"config": config})
+
+
+def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
+    shape = n.batch, config["n_positions"], config["n_embd"]
+    return Case(str(n.seed), lambda draw: [draw.normal(*shape, scale=n.scale)], build or {"config": config})
+
+
+def of_gelu(config: dict[str, Any], n: Numbers) -> Case:
+    return replace(of_vectors(config, n), build={})
+
+
+def of_conv1d(config: dict[str, Any], n: Numbers) -> Case:
+    return of_vectors(config, n, nf=config["vocab_size"], nx=config["n_embd"])
+
+
+def of_layer_norm(config: dict[str, Any], n: Numbers) -> Case:
+    return of_vectors(config, n, dim=config["n_embd"], eps=config["layer_norm_epsilon"])
+
+
+CONFIGS = configs()
+RANDOM = {
+    "gpt2.layer_norm": of_layer_norm,
+    "gpt2.gelu": of_gelu,
+    "gpt2.conv1d": of_conv1d,
+    "gpt2.attention": of_vectors,
+    "gpt2.mlp": of_vectors,
+    "gpt2.block": of_vectors,
+    "gpt2.model": of_model,
+}
+
+
+# Other right programs
+
+
+class WithParameters(nn.Module):
+    """A weight of the given shape, and a bias as long as its last axis."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(*shape))
+        self.bias = nn.Parameter(torch.zeros(shape[-1]))
+
+
+class LayerNormBase(WithParameters):
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__(dim)
+        self.eps = eps
+
+
+class LayerNormKernel(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class LayerNormInFloat32(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x.float(), dim=-1, correction=0, keepdim=True)
+        normed = (x.float() - mean) * torch.rsqrt(variance + self.eps)
+        return (normed * self.weight + self.bias).to(x.dtype)
+
+
+class LayerNormFromMoments(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.sum(-1, keepdim=True) / x.shape[-1]
+        centred = x - mean
+        return centred / (centred.pow(2).mean(-1, keepdim=True) + self.eps) ** 0.5 * self.weight + self.bias
+
+
+class GeluKernel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+class GeluWithProducts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+class GeluWithSigmoid(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))
+
+
+class Conv1DWithMatmul(WithParameters):
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__(nx, nf)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Conv1DWithEinsum(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("...i,ij->...j", x, self.weight) + self.bias
+
+
+class Conv1DWithAddmm(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class AttentionBase(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D = config.n_embd
+        self.H, self.hd = config.n_head, D // config.n_head
+        self.c_attn, self.c_proj = Conv1DWithMatmul(3 * D, D), Conv1DWithMatmul(D, D)
+
+    def heads(self, t: Tensor) -> Tensor:
+        return t.unflatten(-1, (self.H, self.hd)).movedim(-2, 1)
+
+
+class AttentionSdpa(AttentionBase):
+    """Fused q, k, v and the fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = map(self.heads, self.c_attn(x).chunk(3, dim=-1))
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+class AttentionSplit(AttentionBase):
+    """Three products for q, k and v; eager, with an additive mask that is a buffer of the model's full length."""
+
+    mask: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        mask = torch.full((config.n_positions, config.n_positions), -1e30).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, biases = self.c_attn.weight.chunk(3, dim=1), self.c_attn.bias.chunk(3)
+        q, k, v = (self.heads(F.linear(x, w.T, b)) for w, b in zip(weights, biases, strict=True))
+        scores = (q * self.hd**-0.5) @ k.transpose(2, 3) + self.mask[: x.shape[1], : x.shape[1]].to(x.dtype)
+        return self.c_proj((scores.float().softmax(-1).to(x.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+class AttentionHeadByHead(AttentionBase):
+    """A loop over heads, and einsum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.c_attn(x).chunk(3, dim=-1)
+        seen = torch.tril(torch.ones(x.shape[1], x.shape[1], dtype=torch.bool))
+        results = []
+        for h in range(self.H):
+            own = slice(h * self.hd, (h + 1) * self.hd)
+            scores = torch.einsum("bid,bjd->bij", q[..., own], k[..., own]) / self.hd**0.5
+            weights = torch.where(seen, scores, torch.finfo(x.dtype).min).softmax(-1)
+            results.append(torch.einsum("bij,bjd->bid", weights, v[..., own]))
+        return self.c_proj(torch.cat(results, dim=-1))
+
+
+class MLPWithKernels(nn.Module):
+    conv: type[nn.Module] = Conv1DWithMatmul
+    gelu: type[nn.Module] = GeluKernel
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D = config.n_embd
+        inner = config["n_inner"] if "n_inner" in config and config["n_inner"] is not None else 4 * D
+        self.c_fc, self.act, self.c_proj = self.conv(inner, D), self.gelu(), self.conv(D, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.act(self.c_fc(x)))
+
+
+class MLPWithProducts(MLPWithKernels):
+    conv, gelu = Conv1DWithEinsum, GeluWithProducts
+
+
+class BlockWithKernels(nn.Module):
+    norm: type[nn.Module] = LayerNormKernel
+    attention: type[nn.Module] = AttentionSdpa
+    feed_forward: type[nn.Module] = MLPWithKernels
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, eps = config.n_embd, config.layer_norm_epsilon
+        self.mlp, self.attn = self.feed_forward(config), self.attention(config)
+        self.ln_2, self.ln_1 = self.norm(D, eps), self.norm(D, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x
+        x = self.attn(self.ln_1(x)) + residual
+        residual = x
+        return self.mlp(self.ln_2(x)) + residual
+
+
+class BlockByHand(BlockWithKernels):
+    norm, attention, feed_forward = LayerNormFromMoments, AttentionHeadByHead, MLPWithProducts
+
+
+class BlockInFloat32(BlockWithKernels):
+    norm, attention = LayerNormInFloat32, AttentionSplit
+
+
+class ModelWithKernels(nn.Module):
+    """The head is an nn.Linear that shares its weight."""
+
+    block: type[nn.Module] = BlockWithKernels
+    norm: type[nn.Module] = nn.LayerNorm
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList([self.block(config) for _ in range(config.n_layer)])
+        self.ln_f = self.norm(config.n_embd, config.layer_norm_epsilon)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.wte.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
+        for block in self.h:
+            x = block(x)
+        return self.logits(self.ln_f(x))
+
+
+class ModelByHand(ModelWithKernels):
+    """A matrix product for the head, and a table lookup with indexing."""
+
+    block, norm = BlockByHand, LayerNormFromMoments
+
+    def logits(self, x: Tensor) -> Tensor:
+        return x @ self.wte.weight.T
+
+
+def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Any:
+    text, prompt = ids[0].tolist(), ids.shape[1]
+    with torch.inference_mode():
+        while len(text) < prompt + max_new_tokens:
+            text.append(int(model(torch.tensor([text])[:, -model.config.n_positions :])[0, -1].argmax()))
+            if text[-1] == eos_token_id:
+                break
+    return text[prompt:]
+
+
+def generate_tensors(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None
+) -> Iterator[Tensor]:
+    for _ in range(max_new_tokens):
+        best = model(ids[:, max(0, ids.shape[1] - model.config.n_positions) :]).softmax(-1)[:, -1:].topk(1)
+        ids = torch.cat([ids, best.indices[:, :, 0]], dim=1)
+        yield ids[0, -1]
+        if ids[0, -1] == eos_token_id:
+            break
+
+
+RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
+    "gpt2.layer_norm": (LayerNormKernel, LayerNormInFloat32, LayerNormFromMoments),
+    "gpt2.gelu": (GeluKernel, GeluWithProducts, GeluWithSigmoid),
+    "gpt2.conv1d": (Conv1DWithMatmul, Conv1DWithEinsum, Conv1DWithAddmm),
+    "gpt2.attention": (AttentionSdpa, AttentionSplit, AttentionHeadByHead),
+    "gpt2.mlp": (MLPWithKernels, MLPWithProducts),
+    "gpt2.block": (BlockWithKernels, BlockByHand, BlockInFloat32),
+    "gpt2.model": (ModelWithKernels, ModelByHand),
+    "gpt2.generate": (generate_into_a_list, generate_tensors),
+}
+
+
+# Programs that are right only by chance
+
+
+class LayerNormOfThreeAxes(LayerNormBase):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=2, correction=0, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Conv1DOfThreeAxes(Conv1DWithMatmul):
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, D = x.shape
+        return (x.reshape(B * T, D) @ self.weight + self.bias).view(B, T, -1)
+
+
+class ModelOfThreeBlocks(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(n_layer=3))
+
+
+class ModelWithItsOwnEps(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(layer_norm_epsilon=1e-5))
+
+
+BY_CHANCE = {
+    "gpt2.layer_norm": [LayerNormOfThreeAxes],
+    "gpt2.conv1d": [Conv1DOfThreeAxes],
+    "gpt2.model": [ModelOfThreeBlocks, ModelWithItsOwnEps],
+}
+
+
+# The layer comparison, names, sizes and trained weights
+
+
+PLANTED = [("h.0.ln_1", ModelWithItsOwnEps)]
+
+
+def hubs(config: Config) -> nn.Module:
+    """The hub's files hold the model without a head."""
+    return GPT2Model(LESSON.reference.reference_config(config))
+
+
+HUB = {"gpt2.model": hubs}
+SIZES = {
+    name: (LESSON.config(name), entry(name).parameters) for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+}
+TEXTS = "It is a truth universally acknowledged", "Anne", "They walked to the sea and"
+TRAINED = [Trained("austen-gpt2", "GPT2", "generate", [Prompt(text, 64) for text in TEXTS], tokens=256)]

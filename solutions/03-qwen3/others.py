@@ -1,0 +1,524 @@
+"""What tests/test_every_lesson.py asks of Qwen3: other right programs and wrong ones, random configs, checkpoints."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from declared import Change, Numbers, Prompt, Rerun, Told, Trained
+from hypothesis import strategies as st
+from solved import lesson_of
+from torch import Tensor, nn
+
+from grader import Config, load_checkpoint
+from grader.lessons.exercise import Case
+
+LESSON = lesson_of(__file__)
+
+MISTAKES = 35
+WITHOUT = {
+    "VARIES": "its sizes stay as they are: weights and inputs are drawn anew",
+    "RANDOM": {"qwen3.generate": "a generation is random as it is: its cases draw the model that writes"},
+    "bfloat16": {
+        "qwen3.rope_table": "it is float32 in every model",
+        "qwen3.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
+        "qwen3.causal_lm": "as the model",
+        "qwen3.generate": "it handles whole numbers",
+    },
+}
+
+
+# Random configs
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    # With one key and value head, or one for each query head, the reference repeats without a copy: the numbers lie
+    # in memory in another order, and the product rounds differently.
+    kv_heads, head_dim = draw(st.integers(2, 4)), 2 * draw(st.integers(1, 9))
+    heads = kv_heads * draw(st.integers(2, 3))
+    config: dict[str, Any] = {
+        "model_type": "qwen3",
+        "hidden_size": draw(st.integers(2, 40)),
+        "intermediate_size": draw(st.integers(1, 60)),
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "max_position_embeddings": 64,
+        "vocab_size": draw(st.integers(2, 70)),
+        "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+        "rope_theta": draw(st.sampled_from([1e2, 1e4, 1e6])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    if draw(st.booleans()):
+        del config["head_dim"]
+        config |= {"model_type": "llama", "hidden_size": heads * head_dim}
+    return config
+
+
+# exercise -> a random case of it
+
+
+def of_tokens(config: dict[str, Any], n: Numbers) -> Case:
+    return Case(str(n.seed), lambda draw: [draw.tokens(config["vocab_size"], n.batch, n.length)], {"config": config})
+
+
+def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
+    args = (n.batch, n.length, config["hidden_size"])
+    return Case(str(n.seed), lambda draw: [draw.normal(*args, scale=n.scale)], build or {"config": config})
+
+
+def of_norm(config: dict[str, Any], n: Numbers) -> Case:
+    return of_vectors(config, n, dim=config["hidden_size"], eps=config["rms_norm_eps"])
+
+
+def of_layer(config: dict[str, Any], n: Numbers) -> Case:
+    inputs = LESSON.reference.hidden_and_table(config, n.batch, n.length, n.seed % 50, n.scale)
+    return Case(str(n.seed), inputs, {"config": config})
+
+
+def positions(n: Numbers) -> list[int]:
+    """Anywhere in a text of 40,000 tokens, and in no order."""
+    return [(n.seed * (i + 1)) % 40_000 for i in range(n.length)]
+
+
+def of_table(config: dict[str, Any], n: Numbers) -> Case:
+    width = 2 * (n.seed % 70 + 1)
+    return Case(str(n.seed), lambda draw: [torch.tensor(positions(n)), width, config["rope_theta"]])
+
+
+def of_rotation(config: dict[str, Any], n: Numbers) -> Case:
+    """In bfloat16 for every other seed."""
+    args = LESSON.reference.rope_args(n.batch, 3, positions(n), 2 * (n.seed % 70 + 1), config["rope_theta"])
+    return Case(str(n.seed), args, dtype=torch.bfloat16 if n.seed % 2 else torch.float32)
+
+
+CONFIGS = configs()
+RANDOM = {
+    "qwen3.rms_norm": of_norm,
+    "qwen3.rope_table": of_table,
+    "qwen3.rope": of_rotation,
+    "qwen3.mlp": of_vectors,
+    "qwen3.attention": of_layer,
+    "qwen3.decoder_layer": of_layer,
+    "qwen3.model": of_tokens,
+    "qwen3.causal_lm": of_tokens,
+}
+
+
+# Other right programs
+
+
+class RMSNormWithKernel(nn.Module):
+    """The fused kernel, in float32, then the cast."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).to(x.dtype) * self.weight
+
+
+class RMSNormWithNorm(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return (x / torch.sqrt(length**2 / x.shape[-1] + self.eps)).to(x.dtype) * self.weight
+
+
+class RMSNormWithEinsum(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.to(torch.float32)
+        square = torch.einsum("...d,...d->...", x32, x32) / x.shape[-1]
+        return ((x32.movedim(-1, 0) * (square + self.eps) ** -0.5).movedim(0, -1)).to(x.dtype).mul(self.weight)
+
+
+def table_by_outer(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    inverse = theta ** -(torch.arange(head_dim // 2) * 2 / head_dim)
+    angles = torch.outer(positions.float(), inverse).repeat(1, 2)
+    return torch.stack([torch.cos(angles), torch.sin(angles)])
+
+
+def table_in_float64(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    channels = torch.arange(head_dim, dtype=torch.float64) % (head_dim // 2)
+    angles = positions[:, None] * torch.exp(-2 * channels / head_dim * torch.tensor(theta).double().log())
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def rope_with_halves(x: Tensor, table: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    cos, sin = table[..., :half].to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def rope_with_complex_numbers(x: Tensor, table: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    turn = torch.complex(table[0, :, :half], table[1, :, :half])
+    turned = torch.complex(x[..., :half].float(), x[..., half:].float()) * turn
+    return torch.cat([turned.real, turned.imag], dim=-1).to(x.dtype)
+
+
+def rope_with_roll(x: Tensor, table: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    sign = torch.cat([-torch.ones(half), torch.ones(half)]).to(x.dtype)
+    return x * table[0].to(x.dtype) + x.roll(half, dims=-1) * sign * table[1].to(x.dtype)
+
+
+class MLPFused(nn.Module):
+    """Gate and up in one product."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, inner = config.hidden_size, config.intermediate_size
+        self.down_proj = nn.Linear(inner, D, bias=False)
+        self.up_proj, self.gate_proj = nn.Linear(D, inner, bias=False), nn.Linear(D, inner, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
+        gate, up = both.chunk(2, dim=-1)
+        return self.down_proj(gate * torch.sigmoid(gate) * up)
+
+
+class MLPWithEinsum(MLPFused):
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (torch.einsum("btd,fd->btf", x, p.weight) for p in (self.gate_proj, self.up_proj))
+        return (up * nn.SiLU()(gate)) @ self.down_proj.weight.T
+
+
+class AttentionBase(nn.Module):
+    norm: type[nn.Module] = RMSNormWithKernel
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, self.H, self.KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.hd = config["head_dim"] if "head_dim" in config else D // self.H
+        self.has_norms = config.model_type == "qwen3"
+        if self.has_norms:
+            self.q_norm, self.k_norm = (self.norm(self.hd, config.rms_norm_eps) for _ in "qk")
+        self.q_proj, self.o_proj = nn.Linear(D, self.H * self.hd, False), nn.Linear(self.H * self.hd, D, False)
+        self.k_proj, self.v_proj = (nn.Linear(D, self.KV * self.hd, False) for _ in "kv")
+
+    def heads(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (p(x).unflatten(-1, (-1, self.hd)).movedim(2, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
+        if self.has_norms:  # after the transpose: the axis of head_dim is still the last
+            q, k = self.q_norm(q), self.k_norm(k)
+        return rope_with_halves(q, table), rope_with_halves(k, table), v
+
+
+class AttentionSdpa(AttentionBase):
+    """The fused kernel, which shares the key and value heads itself."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class AttentionWithGroups(AttentionBase):
+    """Five axes, so that nothing is repeated; an additive mask; the scale before the product."""
+
+    norm = RMSNormWithEinsum
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        T = x.shape[1]
+        q = q.unflatten(1, (self.KV, -1)) / self.hd**0.5  # [B, KV, group, T, head_dim]
+        scores = torch.einsum("bkgid,bkjd->bkgij", q, k).float()
+        scores = scores + torch.full((T, T), -1e30).triu(1)
+        mixed = torch.einsum("bkgij,bkjd->bikgd", scores.softmax(-1).to(x.dtype), v)
+        return self.o_proj(mixed.flatten(2))
+
+
+class AttentionHeadByHead(AttentionBase):
+    """A loop over heads."""
+
+    norm = RMSNormWithNorm
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+        results = []
+        for h in range(self.H):
+            own = h // (self.H // self.KV)
+            scores = q[:, h] @ k[:, own].mT * self.hd**-0.5
+            weights = torch.where(seen, scores, torch.finfo(x.dtype).min).softmax(-1)
+            results.append(weights @ v[:, own])
+        return self.o_proj(torch.cat(results, dim=-1))
+
+
+class LayerWithKernels(nn.Module):
+    norm: type[nn.Module] = RMSNormWithKernel
+    attention: type[nn.Module] = AttentionSdpa
+    feed_forward: type[nn.Module] = MLPFused
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, eps = config.hidden_size, config.rms_norm_eps
+        self.mlp, self.self_attn = self.feed_forward(config), self.attention(config)
+        self.post_attention_layernorm, self.input_layernorm = self.norm(D, eps), self.norm(D, eps)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        residual = x
+        x = self.self_attn(self.input_layernorm(x), table) + residual
+        residual = x
+        return self.mlp(self.post_attention_layernorm(x)) + residual
+
+
+class LayerByHand(LayerWithKernels):
+    norm, attention, feed_forward = RMSNormWithNorm, AttentionHeadByHead, MLPWithEinsum
+
+
+class LayerWithGroups(LayerWithKernels):
+    norm, attention = RMSNormWithEinsum, AttentionWithGroups
+
+
+class ModelWithKernels(nn.Module):
+    """The table is a buffer of the model's full length."""
+
+    layer: type[nn.Module] = LayerWithKernels
+    norm_class: type[nn.Module] = RMSNormWithKernel
+    table: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([self.layer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = self.norm_class(config.hidden_size, config.rms_norm_eps)
+        theta = config["rope_parameters"]["rope_theta"] if "rope_parameters" in config else config.rope_theta
+        width = config.get("head_dim") or config.hidden_size // config.num_attention_heads
+        table = table_by_outer(torch.arange(config.max_position_embeddings), width, theta)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = F.embedding(ids, self.embed_tokens.weight)
+        for layer in self.layers:
+            x = layer(x, self.table[:, : ids.shape[1]])
+        return self.norm(x)
+
+
+class ModelCountingFromOne(ModelWithKernels):
+    """Only distances matter to RoPE, so the first token may have any position."""
+
+    layer, norm_class = LayerByHand, RMSNormWithNorm
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed_tokens.weight[ids]
+        for layer in self.layers:
+            x = layer(x, self.table[:, 1 : ids.shape[1] + 1])
+        return self.norm(x)
+
+
+class HeadWithoutModule(nn.Module):
+    """A tied head as a product with the embedding's weight; lm_head exists where the head is its own only."""
+
+    body: type[nn.Module] = ModelWithKernels
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.model = self.body(config)
+        self.tied = config.get("tie_word_embeddings", False)
+        if not self.tied:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        weight = self.model.embed_tokens.weight if self.tied else self.lm_head.weight
+        return self.model(ids) @ weight.T
+
+
+class EmbeddingTiedToHead(nn.Module):
+    """Tied the other way round: the embedding takes the head's weight."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model = ModelCountingFromOne(config)
+        if "tie_word_embeddings" in config and config.tie_word_embeddings:
+            self.model.embed_tokens.weight = self.lm_head.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))
+
+
+def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
+    text, prompt = ids[0].tolist(), ids.shape[1]
+    with torch.inference_mode():
+        while len(text) < prompt + max_new_tokens:
+            text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
+            if text[-1] in set(end_tokens):
+                break
+    return text[prompt:]
+
+
+def generate_tensors(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[Tensor]:
+    for _ in range(max_new_tokens):
+        best = model(ids).softmax(-1)[:, -1:].topk(1)
+        ids = torch.cat([ids, best.indices[:, :, 0]], dim=1)
+        yield ids[0, -1]
+        if any(ids[0, -1] == end for end in end_tokens):
+            break
+
+
+RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
+    "qwen3.rms_norm": (RMSNormWithKernel, RMSNormWithNorm, RMSNormWithEinsum),
+    "qwen3.rope_table": (table_by_outer, table_in_float64),
+    "qwen3.rope": (rope_with_halves, rope_with_complex_numbers, rope_with_roll),
+    "qwen3.mlp": (MLPFused, MLPWithEinsum),
+    "qwen3.attention": (AttentionSdpa, AttentionWithGroups, AttentionHeadByHead),
+    "qwen3.decoder_layer": (LayerWithKernels, LayerByHand, LayerWithGroups),
+    "qwen3.model": (ModelWithKernels, ModelCountingFromOne),
+    "qwen3.causal_lm": (HeadWithoutModule, EmbeddingTiedToHead),
+    "qwen3.generate": (generate_into_a_list, generate_tensors),
+}
+
+
+# Programs that are right only by chance
+
+
+class RMSNormOfThreeAxes(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        square = x.float().pow(2).mean(dim=2, keepdim=True)
+        return (x.float() * torch.rsqrt(square + self.eps)).to(x.dtype) * self.weight
+
+
+class ModelOfThreeLayers(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(num_hidden_layers=3))
+
+
+class ModelWithItsOwnEps(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(rms_norm_eps=1e-6))
+
+
+class AttentionOfEqualHeads(AttentionWithGroups):
+    """Groups are as large as there are groups."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        k, v = (t.repeat_interleave(self.KV, dim=1) for t in (k, v))
+        return self.o_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+BY_CHANCE = {
+    "qwen3.rms_norm": [RMSNormOfThreeAxes],
+    "qwen3.model": [ModelOfThreeLayers, ModelWithItsOwnEps],
+    "qwen3.attention": [AttentionOfEqualHeads],
+}
+
+
+# Bugs that the layer comparison finds
+
+
+class WithItsOwnEps(LESSON.solutions["CausalLM"]):  # type: ignore[misc]
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(rms_norm_eps=1e-6))
+
+
+def centred(self: Any, x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], self.weight, None, self.eps)
+
+
+def swapped_gate(self: Any, x: Tensor) -> Tensor:
+    return self.down_proj(self.gate_proj(x) * F.silu(self.up_proj(x)))  # type: ignore[no-any-return]
+
+
+def heads_in_another_order(self: Any, x: Tensor, table: Tensor) -> Tensor:
+    q, k, v = (
+        p(x).unflatten(-1, (-1, table.shape[-1])).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+    )
+    q, k = rope_with_halves(self.q_norm(q), table), rope_with_halves(self.k_norm(k), table)
+    k, v = (t.repeat(1, q.shape[1] // k.shape[1], 1, 1) for t in (k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def without_the_second_sum(self: Any, x: Tensor, table: Tensor) -> Tensor:
+    x = x + self.self_attn(self.input_layernorm(x), table)
+    return self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+PLANTED = [
+    ("model.layers.0.input_layernorm", WithItsOwnEps),
+    ("model.layers.0.input_layernorm", centred),
+    ("model.layers.1.self_attn.q_norm", centred),
+    ("model.layers.2.self_attn.k_norm", centred),
+    ("model.layers.2.post_attention_layernorm", centred),
+    ("model.norm", centred),
+    ("model.layers.0.mlp", swapped_gate),
+    ("model.layers.1.self_attn", heads_in_another_order),
+    ("model.layers.1", without_the_second_sum),
+]
+
+# A function that is wrong by itself is named where it is used
+TOLD = [
+    Told("qwen3.attention", Change("qwen3.rope", "[-b, a]", "[b, -a]"), ["Mend `qwen3.rope` first"]),
+    Told(
+        "qwen3.attention",
+        Change("qwen3.rope", "return x * cos + turned * sin", "raise NotImplementedError()"),
+        ["`apply_rope` is not written yet"],
+    ),
+    Told("qwen3.model", Change("qwen3.rope_table", "1.0 / theta", "0.5 / theta"), ["Mend `qwen3.rope_table` first"]),
+]
+
+
+# Names, sizes and trained weights
+
+
+HUB = {"qwen3.causal_lm": LESSON.reference.build_causal_lm}
+CONFIG_SHA256 = {
+    "qwen3-0.6b": "660db3b73d788119c04535e48cf9be5f55bc3100841a718637ae695b442f27dd",
+    "qwen3-8b": "f7c4eadfbbf522470667b797a3c89be2524832d2d599797248dc304fff447c30",
+}
+SIZES = {
+    "qwen3-0.6b": (LESSON.config("qwen3-0.6b"), 596_049_920),
+    "qwen3-8b": (LESSON.config("qwen3-8b"), 8_190_735_360),
+}
+AUSTEN = "It is a truth universally acknowledged", "Anne", "Captain Wentworth"
+SMOLLM2 = (
+    "The capital of France is",
+    "def fibonacci(n):",
+    "<|im_start|>user\nWhat is a language model?<|im_end|>\n<|im_start|>assistant\n",
+)
+TRAINED = [
+    Trained("austen-qwen3", "CausalLM", "generate", [Prompt(text, 64) for text in AUSTEN]),
+    Trained("smollm2-135m-instruct", "CausalLM", "generate", [Prompt(text, 64) for text in SMOLLM2], written=12),
+]
+
+
+# The lesson's own cells, with the shipped checkpoint in place of each
+
+
+INSTEAD = {
+    "load_checkpoint": lambda name, optional=False: load_checkpoint("austen-qwen3"),
+    "check_generation": lambda *_, **__: None,
+}
+SHOWN = "tokens so far   ms for the next", "without QK-norm"
+REFUSED = "your program says"  # a table of 10 rows is too short for the text
+RERUNS = {
+    "ints in a list": Rerun(
+        {"qwen3.generate": generate_into_a_list},
+        shows=SHOWN,
+        hides=[REFUSED],
+        instead=INSTEAD,
+        skip="AutoModelForCausalLM",  # token 2 ends SmolLM2's turns alone
+    ),
+    # Parts that keep no `head_dim`, have no q_norm where a Llama has none, and a table as long as the config says.
+    "with kernels": Rerun(
+        {
+            "qwen3.rms_norm": RMSNormWithKernel,
+            "qwen3.rope_table": table_by_outer,
+            "qwen3.rope": rope_with_halves,
+            "qwen3.mlp": MLPFused,
+            "qwen3.attention": AttentionSdpa,
+            "qwen3.decoder_layer": LayerWithKernels,
+            "qwen3.model": ModelWithKernels,
+            "qwen3.causal_lm": HeadWithoutModule,
+            "qwen3.generate": generate_tensors,
+        },
+        shows=[*SHOWN, REFUSED],
+        instead=INSTEAD,
+        skip="AutoModelForCausalLM",
+    ),
+}

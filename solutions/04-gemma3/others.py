@@ -1,0 +1,607 @@
+"""What tests/test_every_lesson.py asks of Gemma 3: other right programs and wrong ones, random configs, checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from declared import Change, Numbers, Opening, Prompt, Rerun, Told, Trained
+from hypothesis import strategies as st
+from solved import lesson_of
+from torch import Tensor, nn
+
+from grader import Config, load_checkpoint
+from grader.lessons.exercise import Case
+
+LESSON = lesson_of(__file__)
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+MISTAKES = 35
+VARIES = ["gemma3.embedding", "gemma3.mask"]
+WITHOUT = {
+    "bfloat16": {
+        "gemma3.rope": "its tables are float32 in every model",
+        "gemma3.mask": "a mask has no dtype",
+        "gemma3.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
+        "gemma3.causal_lm": "as the model; test_gemma3.py compares one in bfloat16",
+    },
+}
+
+
+# Random configs
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    heads = draw(st.integers(1, 3)) * (kv_heads := draw(st.integers(1, 3)))
+    layers = draw(st.integers(1, 4))
+    config: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": heads * draw(st.integers(1, 8)),
+        "intermediate_size": draw(st.integers(1, 60)),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 2 * draw(st.integers(1, 9)),
+        "query_pre_attn_scalar": draw(st.integers(1, 300)),
+        "sliding_window": draw(st.integers(1, 9)),
+        "layer_types": draw(st.lists(st.sampled_from([SLIDING, FULL]), min_size=layers, max_size=layers)),
+        "max_position_embeddings": 64,
+        "vocab_size": draw(st.integers(2, 70)),
+        "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5, 1e-3])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    thetas = draw(st.sampled_from([1e2, 1e4, 1e6])), draw(st.sampled_from([1e2, 1e4]))
+    if draw(st.booleans()):
+        return config | {"rope_theta": thetas[0], "rope_local_base_freq": thetas[1]}
+    kinds = {kind: {"rope_type": "default", "rope_theta": t} for kind, t in zip((FULL, SLIDING), thetas, strict=True)}
+    return config | {"rope_parameters": kinds}
+
+
+# exercise -> a random case of it
+
+
+def ids(config: dict[str, Any], n: Numbers) -> Callable[..., Any]:
+    return lambda draw: [draw.tokens(config["vocab_size"], n.batch, n.length)]
+
+
+def of_tokens(config: dict[str, Any], n: Numbers) -> Case:
+    return Case(str(n.seed), ids(config, n), {"config": config})
+
+
+def of_embedding(config: dict[str, Any], n: Numbers) -> Case:
+    build = {"num_embeddings": config["vocab_size"], "embedding_dim": config["hidden_size"]}
+    return Case(str(n.seed), ids(config, n), build)
+
+
+def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
+    args = (n.batch, n.length, config["hidden_size"])
+    return Case(str(n.seed), lambda draw: [draw.normal(*args, scale=n.scale)], build or {"config": config})
+
+
+def of_norm(config: dict[str, Any], n: Numbers) -> Case:
+    return of_vectors(config, n, dim=config["hidden_size"], eps=config["rms_norm_eps"])
+
+
+def kind_of(config: dict[str, Any], n: Numbers) -> str:
+    kinds: list[str] = config["layer_types"]
+    return kinds[n.seed % len(kinds)]
+
+
+def of_layer(config: dict[str, Any], n: Numbers) -> Case:
+    inputs = LESSON.reference.layer_inputs(config, n.batch, kind_of(config, n), n.seed % 50, n.scale)
+    return Case(str(n.seed), inputs, {"config": config})
+
+
+def of_rotations(config: dict[str, Any], n: Numbers) -> Case:
+    positions = torch.arange(n.seed % 50, n.seed % 50 + n.length)
+    return Case(str(n.seed), lambda draw: [positions, kind_of(config, n)], {"config": config})
+
+
+def of_mask(config: dict[str, Any], n: Numbers) -> Case:
+    window = None if kind_of(config, n) == FULL else n.seed % 25 + 1
+    return Case(str(n.seed), lambda draw: [n.length, window])
+
+
+CONFIGS = configs()
+RANDOM = {
+    "gemma3.embedding": of_embedding,
+    "gemma3.rms_norm": of_norm,
+    "gemma3.mlp": of_vectors,
+    "gemma3.rope": of_rotations,
+    "gemma3.mask": of_mask,
+    "gemma3.attention": of_layer,
+    "gemma3.decoder_layer": of_layer,
+    "gemma3.model": of_tokens,
+    "gemma3.causal_lm": of_tokens,
+}
+
+
+# Other right programs
+
+
+class EmbeddingByHand(nn.Module):
+    """Not an nn.Embedding; the factor is a buffer, cast at each call."""
+
+    scale: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
+        self.register_buffer("scale", torch.tensor(embedding_dim).sqrt(), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weight[ids] * self.scale.to(self.weight.dtype)
+
+
+class EmbeddingScaledFirst(nn.Embedding):
+    """The whole matrix is scaled, then looked up in."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight * self.weight.new_tensor(self.embedding_dim).sqrt())
+
+
+class EmbeddingRoundedByHand(nn.Embedding):
+    def forward(self, ids: Tensor) -> Tensor:
+        factor = torch.full((self.embedding_dim,), self.embedding_dim).float().pow(0.5).type_as(self.weight)
+        return F.embedding(ids, self.weight).mul(factor)
+
+
+class RMSNormWithKernel(nn.Module):
+    """The fused kernel, with the weight in it, in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], 1 + self.weight.float(), self.eps).to(x.dtype)
+
+
+class RMSNormWithNorm(RMSNormWithKernel):
+    """x plus x times w."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        normed = x.float() / torch.sqrt(length**2 / x.shape[-1] + self.eps)
+        return torch.addcmul(normed, normed, self.weight.float()).type_as(x)
+
+
+class RMSNormWithEinsum(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.to(torch.float32)
+        square = torch.einsum("...d,...d->...", x32, x32) / x.shape[-1]
+        scale = (square + self.eps)[..., None] ** -0.5 * (self.weight.to(torch.float32) + 1)
+        return (x32 * scale).to(x.dtype)
+
+
+class MLPFused(nn.Module):
+    """Gate and up in one product; GELU's tanh form written out."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, inner = config.hidden_size, config.intermediate_size
+        self.down_proj = nn.Linear(inner, D, bias=False)
+        self.up_proj, self.gate_proj = nn.Linear(D, inner, bias=False), nn.Linear(D, inner, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
+        gate, up = both.chunk(2, dim=-1)
+        opened = 0.5 * gate * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)))
+        return self.down_proj(opened * up)
+
+
+class MLPWithEinsum(MLPFused):
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (torch.einsum("btd,fd->btf", x, p.weight) for p in (self.gate_proj, self.up_proj))
+        return (up * nn.GELU("tanh")(gate)) @ self.down_proj.weight.T
+
+
+def table_of(theta: float, width: int, positions: Tensor) -> Tensor:
+    channels = torch.arange(width, dtype=torch.float64) % (width // 2)
+    angles = positions[:, None] * theta ** (-2 * channels / width)
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def theta_of(config: Config, layer_type: str) -> float:
+    if "rope_parameters" in config:
+        theta: float = config["rope_parameters"][layer_type]["rope_theta"]
+        return theta
+    return config["rope_local_base_freq" if layer_type == SLIDING else "rope_theta"]  # type: ignore[no-any-return]
+
+
+class RotaryInFloat64(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, positions: Tensor, layer_type: str) -> Tensor:
+        return table_of(theta_of(self.config, layer_type), self.config.head_dim, positions)
+
+
+class RotaryWithBuffers(nn.Module):
+    """Both tables are made once, for all positions there can be."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        positions = torch.arange(config.max_position_embeddings)
+        for kind in (SLIDING, FULL):
+            table = table_of(theta_of(config, kind), config.head_dim, positions)
+            self.register_buffer(kind, table, persistent=False)
+
+    def forward(self, positions: Tensor, layer_type: str) -> Tensor:
+        return getattr(self, layer_type)[:, positions]  # type: ignore[no-any-return]
+
+
+def mask_by_triangles(length: int, window: int | None = None) -> Tensor:
+    ones = torch.ones(length, length, dtype=torch.bool)
+    return ones.tril() if window is None else ones.tril() & ones.triu(1 - window)
+
+
+def mask_by_loops(length: int, window: int | None = None) -> Tensor:
+    first = [0 if window is None else max(0, i - window + 1) for i in range(length)]
+    return torch.tensor([[first[i] <= j <= i for j in range(length)] for i in range(length)])
+
+
+class AttentionBase(nn.Module):
+    norm: type[nn.Module] = RMSNormWithKernel
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        D, self.H, self.KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.hd, self.scalar = config["head_dim"], config["query_pre_attn_scalar"]
+        self.q_norm, self.k_norm = (self.norm(self.hd, config.rms_norm_eps) for _ in "qk")
+        self.q_proj, self.o_proj = nn.Linear(D, self.H * self.hd, False), nn.Linear(self.H * self.hd, D, False)
+        self.k_proj, self.v_proj = (nn.Linear(D, self.KV * self.hd, False) for _ in "kv")
+
+    def heads(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (p(x).unflatten(-1, (-1, self.hd)).movedim(2, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
+        cos, sin = table[..., : self.hd // 2].to(x.dtype)
+        turned = []
+        for t in (self.q_norm(q), self.k_norm(k)):  # after the transpose, as in the reference
+            a, b = t.chunk(2, dim=-1)
+            turned.append(torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1))
+        return turned[0], turned[1], v
+
+
+class AttentionSdpa(AttentionBase):
+    """The fused kernel, which shares the key and value heads itself."""
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        scale = self.scalar**-0.5
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class AttentionWithGroups(AttentionBase):
+    """Five axes, so that nothing is repeated; an additive mask; the scale before the product."""
+
+    norm = RMSNormWithEinsum
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        q = q.unflatten(1, (self.KV, -1)) / self.scalar**0.5  # [B, KV, group, T, head_dim]
+        scores = torch.einsum("bkgid,bkjd->bkgij", q, k).float()
+        scores = scores + torch.zeros(mask.shape).masked_fill(mask.logical_not(), -1e30)
+        mixed = torch.einsum("bkgij,bkjd->bikgd", scores.softmax(-1).to(x.dtype), v)
+        return self.o_proj(mixed.flatten(2))  # type: ignore[no-any-return]
+
+
+class AttentionHeadByHead(AttentionBase):
+    """A loop over heads."""
+
+    norm = RMSNormWithNorm
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        results = []
+        for h in range(self.H):
+            own = h // (self.H // self.KV)
+            scores = q[:, h] @ k[:, own].mT * self.scalar**-0.5
+            weights = torch.where(mask, scores, torch.finfo(x.dtype).min).softmax(-1)
+            results.append(weights @ v[:, own])
+        return self.o_proj(torch.cat(results, dim=-1))  # type: ignore[no-any-return]
+
+
+class AttentionWithRepeat(AttentionBase):
+    """repeat_interleave, which copies where the reference does not."""
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        k, v = (t.repeat_interleave(self.H // self.KV, dim=1) for t in (k, v))
+        scores = (q @ k.mT * self.scalar**-0.5).masked_fill(~mask, torch.finfo(x.dtype).min)
+        mixed = scores.float().softmax(-1).type_as(x) @ v
+        return self.o_proj(mixed.movedim(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class LayerWithKernels(nn.Module):
+    norm: type[nn.Module] = RMSNormWithKernel
+    attention: type[nn.Module] = AttentionSdpa
+    feed_forward: type[nn.Module] = MLPFused
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.mlp, self.self_attn = self.feed_forward(config), self.attention(config)
+        for name in ("post_feedforward", "pre_feedforward", "post_attention", "input"):
+            self.add_module(f"{name}_layernorm", self.norm(config.hidden_size, config.rms_norm_eps))
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        residual = x
+        x = self.self_attn(self.input_layernorm(x), table, mask)
+        x = self.post_attention_layernorm(x) + residual
+        residual = x
+        x = self.mlp(self.pre_feedforward_layernorm(x))
+        return self.post_feedforward_layernorm(x) + residual  # type: ignore[no-any-return]
+
+
+class LayerByHand(LayerWithKernels):
+    norm, attention, feed_forward = RMSNormWithNorm, AttentionHeadByHead, MLPWithEinsum
+
+
+class LayerWithGroups(LayerWithKernels):
+    norm, attention = RMSNormWithEinsum, AttentionWithGroups
+
+
+class ModelWithKernels(nn.Module):
+    """A layer is asked for its kind as it is reached."""
+
+    layer: type[nn.Module] = LayerWithKernels
+    norm_class: type[nn.Module] = RMSNormWithKernel
+    embedding: type[nn.Module] = EmbeddingByHand
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = self.embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([self.layer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = self.norm_class(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed_tokens(ids)
+        kinds = self.config.get("layer_types")
+        for i, layer in enumerate(self.layers):
+            full = kinds[i] == FULL if kinds else i % 6 == 5
+            kind, window = (FULL, None) if full else (SLIDING, self.config.sliding_window)
+            table = table_of(theta_of(self.config, kind), self.config.head_dim, torch.arange(ids.shape[1]))
+            x = layer(x, table, mask_by_triangles(ids.shape[1], window))
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class ModelWithPlainEmbedding(ModelWithKernels):
+    """An nn.Embedding, scaled outside of it; a module that makes the tables."""
+
+    layer, norm_class = LayerByHand, RMSNormWithNorm
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.rotary_emb = RotaryWithBuffers(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed_tokens.weight[ids] * self.config.hidden_size**0.5
+        positions = torch.arange(ids.shape[1])
+        for kind, layer in zip(LESSON.solutions["layer_types"](self.config), self.layers, strict=True):
+            window = self.config.sliding_window if "sliding" in kind else ids.shape[1]
+            x = layer(x, self.rotary_emb(positions, kind), mask_by_loops(ids.shape[1], window))
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class HeadWithoutModule(nn.Module):
+    """A tied head as a product with the embedding's weight; lm_head exists where the head is its own only."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.model = ModelWithKernels(config)
+        self.tied = config.get("tie_word_embeddings") is not False
+        if not self.tied:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        weight = self.model.embed_tokens.weight if self.tied else self.lm_head.weight
+        return self.model(ids) @ weight.T  # type: ignore[no-any-return]
+
+
+class EmbeddingTiedToHead(nn.Module):
+    """Tied the other way round: the embedding takes the head's weight."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model = ModelWithKernels(config)
+        if config.get("tie_word_embeddings", True):
+            self.model.embed_tokens.weight = self.lm_head.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))  # type: ignore[no-any-return]
+
+
+RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
+    "gemma3.embedding": (EmbeddingByHand, EmbeddingScaledFirst, EmbeddingRoundedByHand),
+    "gemma3.rms_norm": (RMSNormWithKernel, RMSNormWithNorm, RMSNormWithEinsum),
+    "gemma3.mlp": (MLPFused, MLPWithEinsum),
+    "gemma3.rope": (RotaryInFloat64, RotaryWithBuffers),
+    "gemma3.mask": (mask_by_triangles, mask_by_loops),
+    "gemma3.attention": (AttentionSdpa, AttentionWithGroups, AttentionHeadByHead, AttentionWithRepeat),
+    "gemma3.decoder_layer": (LayerWithKernels, LayerByHand, LayerWithGroups),
+    "gemma3.model": (ModelWithKernels, ModelWithPlainEmbedding),
+    "gemma3.causal_lm": (HeadWithoutModule, EmbeddingTiedToHead),
+}
+
+
+# Programs that are right only by chance
+
+
+class ModelWithTheUsualPattern(ModelWithKernels):
+    """Every sixth layer is full, whatever the config's list says."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(Config({k: v for k, v in config.items() if k != "layer_types"}))
+
+
+class ModelWithAWindowOf512(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(sliding_window=512))
+
+
+class ModelWithItsOwnEps(ModelWithKernels):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(rms_norm_eps=1e-6))
+
+
+class ModelWithTheHubsThetas(ModelWithKernels):
+    """270M's numbers, written down."""
+
+    def __init__(self, config: Config) -> None:
+        kinds = {FULL: {"rope_theta": 1e6}, SLIDING: {"rope_theta": 1e4}}
+        super().__init__(config.replace(rope_parameters=kinds))
+
+
+class AttentionScaledAsIn270M(AttentionWithGroups):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.replace(query_pre_attn_scalar=config.head_dim))
+
+
+class AttentionOfOneHead(AttentionSdpa):
+    """Right for 270M, whose query heads share one key and value head."""
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.heads(x, table)
+        mixed = F.scaled_dot_product_attention(
+            q, k[:, :1].expand_as(q), v[:, :1].expand_as(q), attn_mask=mask, scale=self.scalar**-0.5
+        )
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class RMSNormOfThreeAxes(RMSNormWithKernel):
+    def forward(self, x: Tensor) -> Tensor:
+        square = x.float().pow(2).mean(dim=2, keepdim=True)
+        return (x.float() * torch.rsqrt(square + self.eps) * (1 + self.weight.float())).to(x.dtype)
+
+
+BY_CHANCE = {
+    "gemma3.rms_norm": [RMSNormOfThreeAxes],
+    "gemma3.attention": [AttentionScaledAsIn270M, AttentionOfOneHead],
+    "gemma3.model": [ModelWithTheUsualPattern, ModelWithAWindowOf512, ModelWithItsOwnEps, ModelWithTheHubsThetas],
+}
+
+
+# Bugs that the layer comparison finds
+
+
+def scale_alone(self: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+def with_silu(self: Any, x: Tensor) -> Tensor:
+    return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+def without_scale(self: Any, ids: Tensor) -> Tensor:
+    return F.embedding(ids, self.weight)
+
+
+def window_one_too_long(self: Any, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+    longer = mask | mask_by_triangles(len(mask), int(mask.sum(-1).max()) + 1)
+    return LESSON.solutions["Attention"].forward(self, x, table, longer)  # type: ignore[no-any-return]
+
+
+def without_the_norm_after_attention(self: Any, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
+    x = x + self.self_attn(self.input_layernorm(x), table, mask)
+    return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
+
+
+PLANTED = [
+    ("model.embed_tokens", without_scale),
+    ("model.layers.0.input_layernorm", scale_alone),
+    ("model.layers.1.post_feedforward_layernorm", scale_alone),
+    ("model.layers.2.self_attn.q_norm", scale_alone),
+    ("model.norm", scale_alone),
+    ("model.layers.1.mlp", with_silu),
+    ("model.layers.1.self_attn", window_one_too_long),
+    ("model.layers.2", without_the_norm_after_attention),
+]
+
+# What the model uses is named where it is wrong by itself
+BESIDES = "does not pass its own check"
+TOLD = [
+    Told("gemma3.model", Change("gemma3.mask", "distance < window", "distance <= window"), ["`gemma3.mask`", BESIDES]),
+    Told(
+        "gemma3.model",
+        Change("gemma3.rope", "self.thetas[layer_type]", 'self.thetas["full_attention"]'),
+        ["`gemma3.rope`", BESIDES],
+    ),
+]
+
+
+# Names, sizes and trained weights
+
+
+HUB = {"gemma3.causal_lm": LESSON.exercises["gemma3.causal_lm"].reference}
+
+FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+)
+
+
+def of_size(*values: int) -> Config:
+    return Config(LESSON.reference.SMALL | dict(zip(FIELDS, values, strict=True)))
+
+
+SIZES = {
+    "270m": (of_size(640, 18, 4, 1, 256, 2048, 262_144), 268_098_176),
+    "1b": (of_size(1152, 26, 4, 1, 256, 6912, 262_144), 999_885_952),
+    "4b": (of_size(2560, 34, 8, 4, 256, 10240, 262_208), 3_880_263_168),
+    "27b": (of_size(5376, 62, 32, 16, 128, 21504, 262_208), 27_009_346_304),
+}
+TRAINED = [
+    Trained(
+        "austen-gemma3",
+        "CausalLM",
+        "generate",
+        [Prompt("It is a truth universally acknowledged", 64), Prompt("Anne", 64)],
+    ),
+    Trained(
+        "gemma-3-270m",
+        "CausalLM",
+        "generate",
+        [Prompt("The capital of France is", 64), Prompt("def add(a, b):", 16)],
+        written=12,
+    ),
+]
+
+
+# The lesson's opening, and its own cells
+
+
+OPENING = Opening("compare(Start)", ["[DIFF] model.embed_tokens", "Start here: model.embed_tokens"], never=["[OK]"])
+
+
+def only_the_shipped(name: str, optional: bool = False) -> Any:
+    return load_checkpoint(name) if name == "austen-gemma3" else None
+
+
+RERUNS = {
+    "with kernels": Rerun(
+        {
+            "gemma3.embedding": EmbeddingScaledFirst,
+            "gemma3.rms_norm": RMSNormWithKernel,
+            "gemma3.mlp": MLPFused,
+            "gemma3.rope": RotaryWithBuffers,
+            "gemma3.mask": mask_by_triangles,
+            "gemma3.attention": AttentionSdpa,
+            "gemma3.decoder_layer": LayerWithKernels,
+            "gemma3.model": ModelWithKernels,
+            "gemma3.causal_lm": HeadWithoutModule,
+        },
+        shows=["3 of 3 texts are the reference's", "rows match the reference", "the scale from 1 to 1.00"],
+        instead={"load_checkpoint": only_the_shipped},
+    ),
+}

@@ -1,0 +1,145 @@
+"""What is right here is right on any processor: lessons, recordings and texts, with the roundings of other machines.
+
+`grader.instruments.rounding` simulates them. Tests that take the fixture `machine` run here and on each of those.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import PROJECT
+
+from grader import check_generation, load_checkpoint
+from grader.authoring.differences import differences
+from grader.authoring.recorder import record
+from grader.checks.examine import examine
+from grader.instruments.rounding import another_processor
+from grader.lessons.lesson import Lesson, lessons
+from grader.recordings.recording import Recording
+from grader.tolerance import distance
+
+LESSONS = lessons(PROJECT)
+every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+X = torch.randn(4, 6, 32, generator=torch.Generator().manual_seed(3))
+W = torch.randn(32, 32, generator=torch.Generator().manual_seed(4))
+
+
+# The simulation itself
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda: X @ W,
+        lambda: F.linear(X, W, W[0]),
+        lambda: torch.einsum("bti,bsi->bts", X, X),
+        lambda: X.softmax(-1),
+        lambda: X.mean(-1),
+        lambda: X.sum((0, 2)),
+        lambda: X.var(1),
+        lambda: F.normalize(X, dim=-1),
+        lambda: X.logsumexp(-1),
+        lambda: F.layer_norm(X, (32,)),
+        lambda: F.rms_norm(X, (32,)),
+        lambda: F.scaled_dot_product_attention(X, X, X),
+        lambda: F.gelu(X),
+        lambda: X.cos(),
+        lambda: X.exp(),
+        lambda: 10_000.0 ** -X.sigmoid(),
+    ],
+)
+def test_another_processor_moves_a_result_by_a_few_roundings(compute: Callable[[], torch.Tensor]) -> None:
+    here = compute()
+    moved = []
+    for seed in (1, 2, 3):
+        with another_processor(seed):
+            there, again = compute(), compute()
+        assert there.shape == here.shape and there.dtype == here.dtype
+        assert distance(there, again) == 0, "the same call gives the same"
+        moved.append(distance(there, here))
+    assert max(moved) > 0
+    assert max(moved) < 1e-5
+
+
+def test_what_every_processor_agrees_on_stays() -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    with another_processor(1):
+        assert torch.equal(whole @ whole.T, whole.double().mul(1).matmul(whole.T.double()).float())
+        assert torch.equal(torch.zeros(3).exp(), torch.ones(3))
+        assert torch.equal(X * X + X, X.mul(X).add(X))
+        assert torch.equal(X[0] / 3, X.div(3)[0])
+
+
+def test_two_machines_differ_and_gradients_are_rounded_too() -> None:
+    def gradient() -> torch.Tensor:
+        x = X.clone().requires_grad_()
+        (x @ W).softmax(-1).square().sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    here = gradient()
+    there = []
+    for seed in (1, 2):
+        with another_processor(seed):
+            there.append(gradient())
+    assert 0 < distance(there[0], here) < 1e-4
+    assert distance(there[0], there[1]) > 0
+
+
+# Lessons
+
+
+@every_lesson
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
+    recorded, solutions = Recording.read(lesson.recording), lesson.namespace()
+    for name in recorded.exercises:
+        with another_processor(seed):
+            verdict = examine(recorded, name, solutions[recorded.task(name).solution])
+        assert verdict.right, (name, verdict)
+
+
+@every_lesson
+def test_a_recording_is_what_it_would_be_there(lesson: Lesson) -> None:
+    with another_processor(1):
+        there = record(lesson, measured=False)
+    assert differences(Recording.read(lesson.recording), there) == []
+
+
+@every_lesson
+def test_every_case_has_a_measured_noise_floor_far_below_its_tolerance(lesson: Lesson) -> None:
+    recorded = Recording.read(lesson.recording)
+    for name in recorded.exercises:
+        answer = recorded.answer(name)
+        for noise, tolerance in zip(answer.noise, answer.tolerances, strict=True):
+            assert 4 * noise <= tolerance.relative, name
+        assert any(answer.noise) or not any(output.is_floating_point() for output in answer.outputs), name
+
+
+SHIPPED: dict[str, str] = {  # a checkpoint that ships, and the class that reads it
+    "01-gpt2": "GPT2",
+    "03-qwen3": "CausalLM",
+    "04-gemma3": "CausalLM",
+}
+
+
+@pytest.mark.parametrize(("seed", "threads"), [(None, 2), (1, 1)])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_trained_weights_write_the_references_text(
+    name: str, seed: int | None, threads: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A near-tie would be said, and cost nothing."""
+    lesson = next(lesson for lesson in LESSONS if lesson.name == name)
+    solutions: dict[str, Any] = lesson.namespace()
+    checkpoint = load_checkpoint(f"austen-{name.partition('-')[2]}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with contextlib.nullcontext() if seed is None else another_processor(seed):
+            check_generation(solutions[SHIPPED[name]], checkpoint, generate=solutions["generate"])
+    finally:
+        torch.set_num_threads(before)
+    assert "3 of 3 texts are the reference's" in capsys.readouterr().out
