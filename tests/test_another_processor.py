@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PROJECT
 
+from conftest import PROJECT
 from grader import check_generation, load_checkpoint
 from grader.authoring.differences import differences
 from grader.authoring.recorder import record
