@@ -40,7 +40,7 @@ from grader.grading.worker import close_jails, grade_one
 from grader.recordings.recording import Recording
 
 PROJECT = Path(__file__).resolve().parent.parent
-LIMITS = Limits(exercise_seconds=2, submission_seconds=8, cpu_seconds=8, memory_mb=1024)
+LIMITS = Limits(exercise_seconds=4, submission_seconds=16, cpu_seconds=8, memory_mb=1024)
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 
 

@@ -68,7 +68,7 @@ KILLED: list[int] = []
 def kill_when_under_way(root: Path, pid: int) -> None:
     """Kill a worker once a few grades are in the journal."""
     path = root / "journal" / f"{LESSON}.jsonl"
-    for _ in range(1200):
+    for _ in range(6000):
         if path.exists() and path.read_text().count('"graded"') >= 5:
             os.kill(pid, signal.SIGKILL)
             KILLED.append(pid)
