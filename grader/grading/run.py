@@ -36,7 +36,7 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> SubmissionResult:
     hidden = kit.hidden_recording is not None
     deadline = started + kit.limits.submission_seconds
     solutions = scoring.solutions(kit.plan.exercises)
-    run = SubmissionRun(jail, parts, len(_before_any_solution(kit)), deadline, solutions, hidden)
+    run = SubmissionRun(jail, parts, len(before_any_solution(kit)), deadline, solutions, hidden)
     verdicts = run.examine(scoring, wanted)
     shown = verdicts
     if hidden:
@@ -55,6 +55,6 @@ def grade(kit: Kit, submission: Submission, jail: Jail) -> SubmissionResult:
     )
 
 
-def _before_any_solution(kit: Kit) -> list[PlanStep]:
+def before_any_solution(kit: Kit) -> list[PlanStep]:
     """The lesson's own cells that run before anything of a student's."""
     return list(itertools.takewhile(lambda step: not step.exercise, kit.plan.steps))

@@ -1,0 +1,135 @@
+"""A notebook's check and the class's grading give one verdict for one program: the same points, and the same words.
+
+Each program is a lesson's solution with one cell changed: a known mistake, a mutant, or a composite whose part is wrong.
+It is examined in this process, as `check` does, and in a real jail, as grading does.
+"""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutants import mutants
+
+from conftest import PROJECT
+from grader.authoring.recorder import patched_source
+from grader.checks.examine import examine_here
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report
+from grader.errors import RecordingError
+from grader.grading.children import SubmissionRun
+from grader.grading.kit import Kit, pack_kit
+from grader.grading.run import before_any_solution
+from grader.grading.sandbox.jail import Jail
+from grader.grading.submission import parse, program
+from grader.lessons.lesson import Lesson, lessons
+from grader.recordings.recording import Recording
+from grader.report import to_text
+
+MISTAKES, MUTANTS, COMPOSITES = 22, 15, 8  # of every lesson; with seven lessons, over 300 programs
+FEW = {"00-orientation"}  # has fewer mistakes than that, and no composite
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lesson's solutions with one exercise's cell changed, and the exercise whose verdict is compared."""
+
+    lesson: Lesson
+    changed: str
+    source: str
+    exercise: str
+
+
+def mistakes_of(lesson: Lesson) -> list[tuple[str, str]]:
+    """Each mistake as the exercise and the source of its cell."""
+    return [
+        (exercise.name, patched_source(lesson.source_of(exercise.name), exercise.name, mistake))
+        for exercise in lesson.exercises()[0]
+        for mistake in exercise.mistakes
+    ]
+
+
+def programs(lesson: Lesson) -> list[Program]:
+    draw = random.Random(lesson.name)
+    recorded = Recording.read(lesson.recording)
+    mistakes = mistakes_of(lesson)
+    changes = [(name, mutant.source) for name in recorded.exercises for mutant in mutants(lesson.source_of(name))]
+    within = [
+        (part, source, name)
+        for part, source in mistakes
+        for name in recorded.exercises
+        if part in recorded.task(name).parts.values() or part in recorded.task(name).uses
+    ]
+    found = [Program(lesson, name, source, name) for name, source in draw.sample(mistakes, min(len(mistakes), MISTAKES))]
+    found += [Program(lesson, name, source, name) for name, source in draw.sample(changes, min(len(changes), MUTANTS))]
+    found += [Program(lesson, *one) for one in draw.sample(within, min(len(within), COMPOSITES))]
+    return found
+
+
+def needed_by(recorded: Recording, exercise: str) -> list[str]:
+    """An exercise after those whose verdicts count for its own, in the lesson's order."""
+    task = recorded.task(exercise)
+    direct = {*task.parts.values(), *task.uses} & set(recorded.exercises)
+    found = {exercise, *(name for other in direct for name in needed_by(recorded, other))}
+    return [name for name in recorded.exercises if name in found]
+
+
+def in_process(one: Program, recorded: Recording) -> Verdict | None:
+    """As a notebook's check; None where the cell itself does not run."""
+    try:
+        namespace = one.lesson.namespace((one.changed, one.source))
+    except RecordingError:
+        return None
+    return examine_here(recorded, one.exercise, namespace[recorded.task(one.exercise).solution])
+
+
+def in_jail(one: Program, kit: Kit, jail: Jail) -> Verdict:
+    """As grading, with the released recording."""
+    notebook: dict[str, Any] = json.loads(kit.plan.notebook)
+    for cell in notebook["cells"]:
+        name = cell["metadata"].get("exercise")
+        if name:
+            cell["source"] = one.source if name == one.changed else one.lesson.source_of(name)
+    parts = program(parse(json.dumps(notebook).encode(), kit.plan), kit.plan)
+    recorded = kit.public_recording
+    solutions = recorded.solutions(recorded.exercises)
+    run = SubmissionRun(jail, parts, len(before_any_solution(kit)), time.monotonic() + 60, solutions, hidden=False)
+    return run.examine(recorded, needed_by(recorded, one.exercise))[one.exercise]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("jails")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def kit_and_jail(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Kit, Jail]]:
+    lesson: Lesson = request.getfixturevalue("lesson")
+    kit = pack_kit(PROJECT / "course" / lesson.name, None)
+    jail = Jail(kit.unpack_files(folder / lesson.name), kit.limits)
+    yield kit, jail
+    jail.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
+def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and_jail: tuple[Kit, Jail]) -> None:
+    kit, jail = kit_and_jail
+    recorded = kit.public_recording
+    tried, compared = programs(lesson), 0
+    assert len(tried) == MISTAKES + MUTANTS + COMPOSITES or lesson.name in FEW
+    for one in tried:
+        here = in_process(one, recorded)
+        if here is None:
+            continue
+        there = in_jail(one, kit, jail)
+        assert there.points == here.points, (one.exercise, one.source)
+        assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
+        compared += 1
+    assert compared >= 0.9 * len(tried)
