@@ -133,6 +133,7 @@ def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any
     go, let_go = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(let_go)  # or a child whose zygote is killed now would wait for ever
         _in_child(zygote, channel, tell, go)
     os.close(tell)
     os.close(go)
