@@ -22,6 +22,7 @@ from rich.console import Console
 
 from grader.authoring.assemble import KERNEL, LANGUAGE, assemble, sources_hash
 from grader.authoring.differences import differences
+from grader.authoring.ids import give_ids
 from grader.authoring.outputs import keep_varying_outputs, make_portable
 from grader.authoring.recorder import record_lesson
 from grader.authoring.release import is_as_released, release_staged, write_notebook
@@ -75,6 +76,8 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
             done(f"took the cells of {taken.name}")
         if filled := fill_given(staged, root_of(lesson)):
             done(f"given cells filled: {filled}")
+        if new := give_ids(staged):
+            done(f"cells that got an id: {new}")
         staged.validate()
         kept = _record(staged, step)
         done(f"{RECORDING} {'is up to date' if kept else 'recorded'}")

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from grader.authoring.assemble import assemble, sources_hash, without_outputs
 from grader.authoring.differences import differences
+from grader.authoring.ids import give_ids
 from grader.authoring.made_from import made_from
 from grader.authoring.recorder import record
 from grader.authoring.release import release_staged
@@ -63,6 +64,8 @@ def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
         return [(stale, f"differs from {taken.name}, which was edited since the last build")]
     if fill_given(staged, root_of(lesson)):
         return [(lesson.twin, "has given cells that are not what the lesson they come from says")]
+    if give_ids(staged):
+        return [(lesson.twin, "has cells without an id")]
     staged.validate()
     executed = notebook.metadata.get("grader", {})
     if executed.get("sources") != sources_hash(notebook):
