@@ -40,3 +40,19 @@ def build(
     for lesson in chosen:
         for path in build_lesson(lesson, force=force, console=console):
             print(path)
+
+
+def new_lesson(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The lesson's folder, as in 07-mixture-of-experts.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="The course's folder; the one you are in if none is named."),
+    ] = None,
+) -> None:
+    """For authors: make a new lesson in solutions/, with one exercise that is green at once."""
+    from grader.authoring.new_lesson import new_lesson as make_lesson
+
+    root = find_project(Path.cwd()) if folder is None else folder
+    for path in make_lesson(root, name):
+        print(path)
+    print(f"Next: grader build {name}; then docs/authoring.md says how it becomes the lesson that you want.")
