@@ -4,6 +4,7 @@ import __future__
 
 import contextlib
 import inspect
+import os
 import sys
 import traceback
 import warnings
@@ -141,7 +142,7 @@ def is_learners(filename: str) -> bool:
 
 _LIBRARY_FOLDERS = tuple(
     {
-        f"{package_folder()}/",
+        os.path.join(package_folder(), ""),  # with the system's own separator at its end
         torch.__file__.rsplit("torch", 1)[0],
         inspect.__file__.rsplit("inspect.py", 1)[0],
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,8 @@ def lab(
     os.chdir(folder)
     _prepend_to_path("JUPYTER_CONFIG_PATH", package_folder() / "cli" / "jupyter")
     _prepend_to_path("PATH", Path(sys.executable).parent)  # nbgrader runs `alembic`, and people run `!pip`
+    if sys.platform == "win32":  # there exec gives the terminal back while JupyterLab runs on
+        raise SystemExit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 
