@@ -54,6 +54,9 @@ def check(
     notebook: Annotated[Path, typer.Argument(help="A notebook with checks in it.")],
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.", min=1)] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results in JUnit's format too, for CI.")
+    ] = None,
 ) -> None:
     """Run a notebook from the top and say which exercises pass. The notebook's file is left as it is.
 
@@ -72,6 +75,10 @@ def check(
     results += unchecked(results, notebook.resolve().parent)
     notes = [stopped] if stopped else unexpected_errors(loaded)
     all_passed = not stopped and all(result.passed for result in results)
+    if junit:
+        from grader.lessons.junit import write_junit
+
+        write_junit(junit, notebook, results, notes, stopped)
     if as_json:
         report = {
             "notebook": str(notebook),

@@ -14,6 +14,7 @@ from grader.package import package_folder
 MODULES = (
     "calls",
     "config",
+    "devices",
     "digest",
     "errors",
     "names",
@@ -34,6 +35,7 @@ MODULES = (
     "checks/composite",
     "checks/diagnose",
     "checks/difference",
+    "checks/examine",
     "checks/judge",
     "checks/layout",
     "checks/nan",
