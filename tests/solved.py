@@ -73,7 +73,10 @@ class Solved:
     @cached_property
     def others(self) -> ModuleType:
         """The lesson's others.py (see declared.py)."""
-        return _module_at(self.folder / "others.py", f"others_of_{self.name.replace('-', '_')}")
+        path = self.folder / "others.py"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: it declares what tests/declared.py lists, or why it does not.")
+        return _module_at(path, f"others_of_{self.name.replace('-', '_')}")
 
     @cached_property
     def recording(self) -> Recording:

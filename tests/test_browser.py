@@ -22,8 +22,8 @@ if TYPE_CHECKING or not why_no_browser():
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-NOTEBOOK = "01-gpt2/gpt2.ipynb"
-FIRST_EXERCISE = "gpt2.layer_norm"
+NOTEBOOK = "00-orientation/orientation.ipynb"  # the smallest lesson; nbval runs every lesson whole
+FIRST_EXERCISE = "orientation.linear"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,14 @@ def browser() -> "Iterator[Browser]":
 def lab(copied: Path, browser: "Browser") -> "Iterator[Lab]":
     with running_jupyterlab(copied) as address:
         yield Lab.shown_in(browser, address)
+
+
+@pytest.fixture(scope="module")
+def instructors_lab(copied: Path, browser: "Browser") -> "Iterator[Lab]":
+    with running_jupyterlab(copied, "--instructor") as address:
+        lab = Lab.shown_in(browser, address)
+        lab.open()  # logs in
+        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -159,35 +167,29 @@ def test_a_lessons_first_exercise_is_told_unwritten_and_then_right(name: str, la
     assert verdict(notebook, index)
 
 
-def test_the_formgrader_shows_every_lesson(copied: Path, browser: "Browser", test_output: Path) -> None:
-    with running_jupyterlab(copied, "--instructor") as address:
-        lab = Lab.shown_in(browser, address)
-        lab.open()
-        lab.run_command("nbgrader:open-formgrader-local")
-        frame = lab.page.frame_locator("iframe")
-        for folder in sorted((PROJECT / "course").glob("*/")):
-            frame.get_by_text(folder.name, exact=True).first.wait_for()
-        lab.page.screenshot(path=test_output / "formgrader.png")
+def test_the_formgrader_shows_every_lesson(instructors_lab: "Lab", test_output: Path) -> None:
+    instructors_lab.run_command("nbgrader:open-formgrader-local")
+    page = instructors_lab.page
+    for folder in sorted((PROJECT / "course").glob("*/")):
+        page.frame_locator("iframe").get_by_text(folder.name, exact=True).first.wait_for()
+    page.screenshot(path=test_output / "formgrader.png")
 
 
-def test_the_formgraders_button_grades_in_the_jail(copied: Path, browser: "Browser", test_output: Path) -> None:
+def test_the_formgraders_button_grades_in_the_jail(instructors_lab: "Lab", copied: Path, test_output: Path) -> None:
     lesson = "00-orientation"
     shutil.copytree(copied / "course" / lesson, copied / "submitted" / "ada" / lesson)
-    with running_jupyterlab(copied, "--instructor") as address:
-        lab = Lab.shown_in(browser, address)
-        lab.open()  # logs in
-        page = lab.page
-        page.goto(f"{address}/formgrader/manage_submissions/{lesson}")
-        page.locator("tr", has_text="ada").locator(".autograde a").click()
-        page.get_by_text("Successfully autograded").wait_for()
-        page.screenshot(path=test_output / "formgrader-autograded.png")
+    page = instructors_lab.page
+    page.goto(f"{instructors_lab.address}/formgrader/manage_submissions/{lesson}")
+    page.locator("tr", has_text="ada").locator(".autograde a").click()
+    page.get_by_text("Successfully autograded").wait_for()
+    page.screenshot(path=test_output / "formgrader-autograded.png")
     graded = (copied / "journal" / f"{lesson}.jsonl").read_text().splitlines()
     assert [json.loads(line)["entry"] for line in graded] == ["graded", "stored"]
 
 
 def first_mistake() -> Mistake:
     """The first mistake that the first exercise knows by name."""
-    exercises, _ = Lesson(PROJECT / "solutions" / "01-gpt2").exercises()
+    exercises, _ = Lesson((PROJECT / "solutions" / NOTEBOOK).parent).exercises()
     return next(exercise for exercise in exercises if exercise.name == FIRST_EXERCISE).mistakes[0]
 
 

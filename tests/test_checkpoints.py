@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from grader import checkpoints
-from grader.checkpoints import golden, registry
+from grader.checkpoints import generated, golden, registry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.errors import GraderError
 from grader.tolerance import tolerance_for
@@ -252,7 +252,7 @@ def test_an_index_that_is_none_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def recorded(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     monkeypatch.setattr(registry.Entry, "golden_file", tmp_path / "golden.json")
-    golden.record_golden(checkpoint, ["It is a truth", "the wheel"], 16)
+    generated.record_golden(checkpoint, ["It is a truth", "the wheel"], 16)
     return checkpoint
 
 
@@ -272,12 +272,12 @@ def test_a_recording_is_transformers_own_greedy_text(recorded: Checkpoint) -> No
 
 def test_recording_twice_gives_the_same_bytes(recorded: Checkpoint) -> None:
     first = recorded.entry.golden_file.read_bytes()
-    golden.record_golden(recorded, ["It is a truth", "the wheel"], 16)
+    generated.record_golden(recorded, ["It is a truth", "the wheel"], 16)
     assert recorded.entry.golden_file.read_bytes() == first
 
 
 def test_each_prompt_can_have_a_length_of_its_own(recorded: Checkpoint) -> None:
-    golden.record_golden(recorded, ["It is a truth", "the wheel"], [16, 3])
+    generated.record_golden(recorded, ["It is a truth", "the wheel"], [16, 3])
     assert [found.n_tokens for found in recorded.goldens] == [16, 3]
     known = registry._parse("x", {"description": "", "licence": "", "files": {}, "record": {"prompts": ["a", "b"]}})
     assert known.record_tokens == (64, 64)
@@ -289,7 +289,7 @@ def test_a_prompt_at_which_the_reference_is_undecided_is_refused(
     monkeypatch.setattr(registry.Entry, "golden_file", tmp_path / "golden.json")
     monkeypatch.setattr(golden.Step, "near_tie", lambda self, relative: True)
     with pytest.raises(GraderError, match="Choose another prompt"):
-        golden.record_golden(checkpoint, ["It is"], 4)
+        generated.record_golden(checkpoint, ["It is"], 4)
     assert not (tmp_path / "golden.json").exists()
 
 

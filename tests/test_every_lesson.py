@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot
 import pytest
 import torch
 from declared import Numbers, Prompt, Rerun, Told, Trained
@@ -310,6 +310,7 @@ def test_the_lessons_own_cells_run_with_another_right_program(
             exec(compile(cell.source, cell.title, "exec"), own)
         if cell.kind == "setup":
             own |= rerun.instead
+    matplotlib.pyplot.close("all")
     shown = capsys.readouterr().out
     for words in rerun.shows:
         assert words in shown

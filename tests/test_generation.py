@@ -15,7 +15,7 @@ from hub import write_tiny_gpt2
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from grader.checkpoints import golden, load_checkpoint, registry
+from grader.checkpoints import generated, golden, load_checkpoint, registry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks import text as generation
 from grader.checks.text import check_generation
@@ -58,7 +58,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_gpt2(folder / "austen-gpt2", "shipped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "SHIPPED", folder)
-        golden.record_golden(load_checkpoint("austen-gpt2"), PROMPTS, LENGTH)
+        generated.record_golden(load_checkpoint("austen-gpt2"), PROMPTS, LENGTH)
     return folder
 
 

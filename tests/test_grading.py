@@ -1,5 +1,6 @@
 """A class graded as an instructor does it: through nbgrader's gradebook, resumed, regraded, and with hidden cases."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -472,11 +473,13 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
     victims = [victim for victim, times in KILLS.items() for _ in range(times)]
     chance.shuffle(victims)
     killed = Counter[str]()
+    runs = []
     while victims:
         if all(student in scores_so_far(root) for student in expected):
             shutil.rmtree(root / "journal")
             shutil.rmtree(root / "autograded")
         run = start(root)
+        runs.append(run.pid)
         while run.poll() is None and victims:
             victim = victims[-1]
             in_jail = victim == "child" or chance.random() < 0.7  # else the warm process may still be importing
@@ -490,10 +493,24 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
                     time.sleep(0.05)
         run.wait()
     assert killed == KILLS and killed.total() == 50
+    deadline = time.monotonic() + 120
+    while (left := in_sessions(runs)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, "whoever is killed takes with it what it has started"
     assert start(root).wait() == 0
     assert scores(root) == expected
     graded = [(entry["student"], entry["key"]) for entry in journal(root) if entry["entry"] == "graded"]
     assert len(graded) == len(set(graded)) == len(expected)
+
+
+def in_sessions(leaders: list[int]) -> list[int]:
+    """The processes whose session one of these has started."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) in leaders:
+                found.append(pid)
+    return found
 
 
 def stored(root: Path) -> int:

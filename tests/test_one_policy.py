@@ -1,7 +1,7 @@
 """A notebook's check and the class's grading give one verdict for one program: the same points, and the same words.
 
-Each program is a lesson's solution with one cell changed: a known mistake, a mutant, or a composite whose part is wrong.
-It is examined in this process, as `check` does, and in a real jail, as grading does.
+Each program is a lesson's solutions with one cell changed: a known mistake, a mutant, or a composite whose part is
+wrong. It is examined in this process, as `check` does, and in a real jail, as grading does.
 """
 
 import json
@@ -53,6 +53,10 @@ def mistakes_of(lesson: Lesson) -> list[tuple[str, str]]:
     ]
 
 
+def few(draw: random.Random, of: list[Any], count: int) -> list[Any]:
+    return draw.sample(of, min(len(of), count))
+
+
 def programs(lesson: Lesson) -> list[Program]:
     draw = random.Random(lesson.name)
     recorded = Recording.read(lesson.recording)
@@ -64,10 +68,11 @@ def programs(lesson: Lesson) -> list[Program]:
         for name in recorded.exercises
         if part in recorded.task(name).parts.values() or part in recorded.task(name).uses
     ]
-    found = [Program(lesson, name, source, name) for name, source in draw.sample(mistakes, min(len(mistakes), MISTAKES))]
-    found += [Program(lesson, name, source, name) for name, source in draw.sample(changes, min(len(changes), MUTANTS))]
-    found += [Program(lesson, *one) for one in draw.sample(within, min(len(within), COMPOSITES))]
-    return found
+    alone = [*few(draw, mistakes, MISTAKES), *few(draw, changes, MUTANTS)]
+    return [
+        *(Program(lesson, name, source, name) for name, source in alone),
+        *(Program(lesson, *one) for one in few(draw, within, COMPOSITES)),
+    ]
 
 
 def needed_by(recorded: Recording, exercise: str) -> list[str]:

@@ -11,7 +11,7 @@ from grader.authoring.drive_sources import drive_source
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import files_read
 from grader.authoring.noise import SEEDS_OF_MISTAKES, require_room, rounded, worth_keeping
-from grader.authoring.reference_run import draw_of, record_case, record_trace
+from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
 from grader.checks.judge import judge
 from grader.checks.observation import Observation
 from grader.checks.probe import probe
@@ -19,7 +19,7 @@ from grader.checks.running import one_thread
 from grader.checks.wording import report
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
-from grader.lessons.exercise import Exercise, Mistake
+from grader.lessons.exercise import Case, Exercise, Mistake
 from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.builder import Builder
@@ -31,6 +31,7 @@ from grader.tolerance import Tolerance, agree, distance, tolerance_for
 
 MAX_BYTES = 2_000_000
 TRIES = 5
+DRAWS = 20  # of a secret case's numbers, until rounding takes up little of the tolerance
 
 
 def record_lesson(folder: Path, progress: Callable[[str], None] = lambda exercise: None) -> Path:
@@ -134,14 +135,11 @@ def record_exercise(
             raise RecordingError(
                 f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
             )
-        one = record_case(exercise, case, draw_of(lesson, exercise, case, secret))
-        if one.output.is_floating_point() and not one.output.isfinite().all():
-            raise RecordingError(f"{where}: the reference gives values that are not finite.")
+        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured)
         recorded.append(one)
         tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
         if measured:
-            noise.append(one.noise())
-            require_room(noise[-1], tolerances[-1], where)
+            noise.append(moved)
     cases = [one.case for one in recorded]
     task = Task(
         exercise.name,
@@ -164,6 +162,29 @@ def record_exercise(
         noise=tuple(noise),
     )
     return task, answer
+
+
+def _recorded_with_room(
+    lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool
+) -> tuple[RecordedCase, float]:
+    """A case, and how far rounding alone moves its output, if that is to be measured.
+
+    Where that takes up too much of the tolerance, one drawn from a secret is drawn again; an author chooses another.
+    """
+    where = f"{exercise.name}, case {case.name!r}"
+    for attempt in range(DRAWS if secret else 1):
+        drawn = replace(case, draw=f"{case.draw} {attempt}") if attempt else case
+        one = record_case(exercise, case, draw_of(lesson, exercise, drawn, secret))
+        if one.output.is_floating_point() and not one.output.isfinite().all():
+            raise RecordingError(f"{where}: the reference gives values that are not finite.")
+        noise = one.noise() if measured else 0.0
+        try:
+            require_room(noise, case.tolerance or tolerance_for(one.output.dtype), where)
+        except RecordingError as error:
+            refused = error
+        else:
+            return one, noise
+    raise refused
 
 
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """What several lessons' exercises are checked against: greedy generation with a toy model, the contents of a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,3 +104,15 @@ def right_room_of_rows(config: Config, batch: int, capacity: int, parts: list[Te
     """How many numbers and how many bytes a cache of latents and keys keeps."""
     numbers = batch * capacity * (config.kv_lora_rank + config.qk_rope_head_dim)
     return [numbers, numbers * parts[0].element_size()]
+
+
+def absorbed_work(config: Mapping[str, Any], rows: int) -> int:
+    """Twice the multiply-adds of absorbed latent attention for one token: more than any order of it takes.
+
+    Half of what rebuilding the keys and values of 40 rows takes.
+    """
+    D, H, r = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
+    n, p, v, q = (config[f] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank"))
+    queries: int = D * q + q * H * (n + p) if q else D * H * (n + p)
+    total: int = 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
+    return total

@@ -25,15 +25,21 @@ def autograde(
 
     Exits with 1 if anything could not be graded. A run that was stopped goes on where it was.
     """
-    from grader.grading.only_linux import refuse_elsewhere
+from grader.grading.only_linux import refuse_elsewhere
 
     refuse_elsewhere(on_a_cluster=bool(dask))
-    from grader.grading import command
+    from grader.grading.sandbox.launch import launch_early
     from grader.grading.sandbox.limits import Limits
 
     limits = Limits(exercise_seconds=exercise_seconds, submission_seconds=submission_seconds, memory_mb=memory)
-    chosen = command.Chosen(Path(lesson).name, tuple(student or ()), workers, force, dask, unsafe, limits)
-    raise typer.Exit(0 if command.autograde(find_project(Path.cwd()), chosen) else FAILED)
+    root, name = find_project(Path.cwd()), Path(lesson).name
+    if not dask and not unsafe:
+        launch_early(root, name, limits, workers, force=force)
+
+    from grader.grading import command  # imports torch, while the jails do
+
+    chosen = command.Chosen(name, tuple(student or ()), workers, force, dask, unsafe, limits)
+    raise typer.Exit(0 if command.autograde(root, chosen) else FAILED)
 
 
 def record_cases(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from grader.checks.examine import PartInputs, PartOutputs, examine
 from grader.checks.judge import judge
@@ -47,6 +48,7 @@ class SubmissionRun:
         self._lessons = parts[:lessons]
         self._deadline = deadline
         self._solutions = solutions
+        self._commands: Mapping[str, bytes] = {}
         self._observed: dict[str, tuple[Observation, ...]] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._classes: Mapping[str, PartClass] | None = None  # of the composite's parts that was asked last
@@ -58,6 +60,7 @@ class SubmissionRun:
 
     def examine(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """Probe and judge exercises; every one of them gets a verdict."""
+        self._commands = _probe_commands(recording)
         self._observed = self._probe({e: recording.task(e) for e in exercises})
         self._verdicts = {}
         for name in exercises:
@@ -151,7 +154,7 @@ class SubmissionRun:
             if name in tasks and name not in results:
                 try:
                     task = tasks[name]
-                    answer = self._ask(child, wire.ask("probe", task), deadline)
+                    answer = self._ask(child, self._commands[name], deadline)
                     results[name] = _read(lambda: wire.read_observations(answer, task))  # noqa: B023
                 except _Lost as lost:
                     self._lose(name, str(lost), tasks, results)
@@ -270,6 +273,16 @@ class SubmissionRun:
             return _Lost("it ended the process it ran in")
         how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
         return _Lost(f"it ended the process it ran in ({how})")
+
+
+_encoded: WeakKeyDictionary[Recording, dict[str, bytes]] = WeakKeyDictionary()
+
+
+def _probe_commands(recording: Recording) -> Mapping[str, bytes]:
+    """The command to probe each of a recording's exercises, which is the same for a whole class."""
+    if recording not in _encoded:
+        _encoded[recording] = {name: wire.ask("probe", recording.task(name)) for name in recording.exercises}
+    return _encoded[recording]
 
 
 class _KilledFromOutside(Exception):

@@ -58,6 +58,7 @@ MODULES = (
     "grading/sandbox/child",
     "grading/sandbox/confinement",
     "grading/sandbox/jail",
+    "grading/sandbox/launch",
     "grading/sandbox/limits",
     "grading/sandbox/linux",
     "grading/sandbox/needed",

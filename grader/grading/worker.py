@@ -20,6 +20,7 @@ from grader.grading.results import SubmissionResult
 from grader.grading.run import grade
 from grader.grading.sandbox.confinement import prove
 from grader.grading.sandbox.jail import Jail, JailError
+from grader.grading.sandbox.launch import end_early, take_early
 from grader.grading.submission import Submission
 
 
@@ -63,6 +64,7 @@ def close_jails() -> None:
             shutil.rmtree(place.folder, ignore_errors=True)
         _all.clear()
         _free.clear()
+    end_early()
 
 
 atexit.register(close_jails)
@@ -86,7 +88,12 @@ def _workplace(kit: Kit) -> Iterator[_Workplace]:
 def _new_workplace(kit: Kit) -> _Workplace:
     folder = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
     folder.chmod(0o755)
-    jail = Jail(kit.unpack_files(folder / "lesson"), kit.limits, kit.jail)
+    lesson, cells = kit.unpack_files(folder / "lesson"), kit.plan.own_cells
+    early = take_early(lesson, cells, kit.limits) if kit.jail == "namespaces" else None
+    if early is not None and early.place is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder = early.place
+    jail = Jail(folder / "lesson", kit.limits, kit.jail, cells, early)
     try:
         _prove(jail)
     except GraderError:

@@ -18,7 +18,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 from grader.config import Config
 from grader.authoring.drives import generation, rows
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_fill_of_rows, right_room_of_rows, right_rows
+from grader.authoring.references import absorbed_work, right_fill_of_rows, right_room_of_rows, right_rows
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.authoring.toy import random_toy_lm
@@ -103,6 +103,10 @@ def build_compressor(config: Config) -> nn.Module:
     return made
 
 
+def build_model(config: Config) -> nn.Module:
+    return DeepseekV3Model(reference_config(config)).eval()
+
+
 def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
     """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
     cos, sin = DeepseekV3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
@@ -185,29 +189,24 @@ def hidden(config: dict[str, Any], batch: int, usual: int, *others: int, scale: 
     return draw_args
 
 
-def attention_case(
-    name: str, config: dict[str, Any], batch: int, length: int, start: int, cuts: Sequence[int] = (), **more: Any
-) -> Case:
-    """A case of attention: x [batch, length, D], the rotations of positions from `start` on, and where to cut."""
+def hidden_and_table(
+    config: dict[str, Any], batch: int, length: int, start: int, cuts: Any = (), scale: float = 1.0, limit: Any = ()
+) -> Any:
+    """Draws x [batch, length, D], the rotations of positions from `start` on, and where to cut."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         first = draw.size("start", start, start + 2, start + 9)
         table = rope_table(torch.arange(first, first + length), config)
         return [draw.normal(batch, length, config["hidden_size"], scale=scale), table, list(cuts), *limit]
 
-    scale, limit = more.pop("scale", 1.0), more.pop("limit", [])
-    return Case(name, draw_args, {"config": config}, **more)
+    return draw_args
 
 
-def absorbed_work(config: dict[str, Any], rows: int) -> int:
-    """Twice the multiply-adds of the absorbed form for one token: more than any order of it takes.
-
-    Half of what rebuilding the keys and values of 40 rows takes.
-    """
-    D, H, r = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
-    n, p, v, q = (config[field] for field in (*WIDTHS, "q_lora_rank"))
-    queries = D * q + q * H * (n + p) if q else D * H * (n + p)
-    return 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
+def attention_case(
+    name: str, config: dict[str, Any], batch: int, length: int, start: int, cuts: Any = (), **more: Any
+) -> Case:
+    scale, limit = more.pop("scale", 1.0), more.pop("limit", ())
+    return Case(name, hidden_and_table(config, batch, length, start, cuts, scale, limit), {"config": config}, **more)
 
 
 def cache_case(
@@ -441,7 +440,7 @@ ABSORBED = Exercise(
 MODEL = Exercise(
     name="mla.model",
     solution="Model",
-    reference=lambda config: DeepseekV3Model(reference_config(config)).eval(),
+    reference=build_model,
     call=call_model,
     drive=rows.model_in_pieces,
     points=5,

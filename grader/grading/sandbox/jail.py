@@ -1,14 +1,10 @@
 """The grader's side of the jail: start the warm process, open a child, talk to it, and see it end."""
 
 import contextlib
-import dataclasses
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +13,8 @@ from typing import Any, Literal
 
 from grader.errors import GraderError
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
+from grader.grading.sandbox.launch import WarmProcess, launch, lesson_view
 from grader.grading.sandbox.limits import MB, Limits
-from grader.package import package_folder
 
 JailKind = Literal["namespaces", "none"]
 
@@ -53,13 +49,23 @@ class Ended:
 class Jail:
     """A warm process, and one child at a time.
 
-    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone.
+    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone. cells: the
+    lesson's own code cells. early: a warm process that was started for just this.
     """
 
-    def __init__(self, lesson_files: Path, limits: Limits | None = None, kind: JailKind = "namespaces") -> None:
+    def __init__(
+        self,
+        lesson_files: Path,
+        limits: Limits | None = None,
+        kind: JailKind = "namespaces",
+        cells: list[str] | None = None,
+        early: WarmProcess | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.kind: JailKind = kind
         self._lesson_files = lesson_files
+        self._cells = cells or []
+        self._early = early
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._mount_point: Path | None = None
@@ -73,25 +79,10 @@ class Jail:
             raise JailError("The run was stopped.")
         if not sys.platform.startswith("linux") and self.kind == "namespaces":
             raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._mount_point = Path(tempfile.mkdtemp(prefix="grader-jail-"))
-        settings = {
-            "limits": dataclasses.asdict(self.limits),
-            "jailed": self.kind == "namespaces",
-            "lesson": str(self._lesson_files.resolve()),
-            "mount_point": str(self._mount_point.resolve()),
-        }
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "grader.grading.sandbox.zygote", str(theirs.fileno()), json.dumps(settings)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env=_environment(),
-            )
-        self._control = ours
+        jailed = self.kind == "namespaces"
+        warm = self._early or launch(self._lesson_files, self._cells, self.limits, jailed)
+        self._early = None
+        self._process, self._control, self._mount_point = warm.process, warm.control, warm.mount_point
         try:
             answer = self._hear(START_SECONDS)
         except ZygoteLost:
@@ -213,29 +204,6 @@ class Child:
         if self.ended is None:
             self.ended = self._jail.finish()
         return self.ended
-
-
-def _environment() -> dict[str, str]:
-    """The warm process gets nothing of the grader's environment but what Python needs to start."""
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    paths = [str(package_folder().parent), *(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
-    return kept | {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "LANG": "C.UTF-8",
-        "MALLOC_ARENA_MAX": "1",  # or each thread would reserve 64 MB of addresses
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-
-
-def lesson_view(lesson_folder: Path, into: Path, left_out: tuple[str, ...] = ("*.ipynb", "*.safetensors")) -> Path:
-    """A copy of the files that a lesson's cells may read: everything released but notebooks and recordings."""
-    shutil.copytree(lesson_folder, into, ignore=shutil.ignore_patterns(*left_out, ".*", "*.py", "__pycache__"))
-    into.chmod(0o755)
-    return into
 
 
 __all__ = ["Child", "Ended", "FrameEnd", "FrameTimeout", "Jail", "JailError", "ZygoteLost", "lesson_view"]

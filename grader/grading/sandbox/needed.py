@@ -1,17 +1,19 @@
 """Which of a student's own cells a solution needs. It parses submitted code, and so runs in the child.
 
 A free cell is needed where it comes before the solution in the notebook and defines a name that the solution
-uses, or that another needed cell uses.
+uses, or that another needed cell uses. What a text defines and uses is told once in a process: a cell that stands
+before several solutions is asked for each of them, and the lesson's own for every submission (`warm_up`).
 """
 
 import ast
 import symtable
 from collections.abc import Sequence
+from functools import cache
 
 
 def needed(source: str, free: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
     """The free cells that define what the source uses, directly or through another, in their order."""
-    wanted = used_names(source)
+    wanted = set(used_names(source))
     taken: set[int] = set()
     for i, text in reversed(free):
         bound = bound_names(text)
@@ -21,12 +23,13 @@ def needed(source: str, free: Sequence[tuple[int, str]]) -> list[tuple[int, str]
     return [(i, text) for i, text in free if i in taken]
 
 
-def used_names(source: str) -> set[str]:
+@cache
+def used_names(source: str) -> frozenset[str]:
     """The names that a cell takes from what ran before it; none for a cell that is no Python."""
     try:
         table = symtable.symtable(source, "cell", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return frozenset()
     names: set[str] = set()
     open_tables = [table]
     while open_tables:
@@ -34,22 +37,30 @@ def used_names(source: str) -> set[str]:
         open_tables += scope.get_children()
         top = scope is table
         names |= {s.get_name() for s in scope.get_symbols() if s.is_referenced() and (top or s.is_global())}
-    return names
+    return frozenset(names)
 
 
-def bound_names(source: str) -> set[str]:
+@cache
+def bound_names(source: str) -> frozenset[str]:
     """The names that a cell defines at its top level, ``*`` for those of a star import; none for no Python."""
     try:
         tree = ast.parse(source)
         table = symtable.symtable(source, "cell", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return frozenset()
     names = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
         names.add("*")
     # `Linear.forward = ...` and `sys.path[0] = ...` change what is there, without defining a name.
     targets = (t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets)
-    return names | {root for target in targets if (root := _root_name(target))}
+    return frozenset(names) | {root for target in targets if (root := _root_name(target))}
+
+
+def warm_up(cells: Sequence[str]) -> None:
+    """Read the lesson's own cells, so that no child has to."""
+    for text in map(plain_python, cells):
+        used_names(text)
+        bound_names(text)
 
 
 def _root_name(node: ast.expr) -> str:
@@ -58,6 +69,7 @@ def _root_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@cache
 def plain_python(source: str) -> str:
     """A cell without the lines that only IPython understands: ``%matplotlib inline``, ``!pip install``."""
     if source.lstrip().startswith("%%"):

@@ -48,7 +48,7 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     zygote = Zygote(Limits(**settings["limits"]), settings["jailed"])
     try:
-        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]))
+        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]), _cells())
     except Exception as error:
         _say(control, error=f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
@@ -56,17 +56,27 @@ def main() -> None:
     _serve(zygote, control)
 
 
-def _prepare(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
+def _cells() -> list[str]:
+    """The lesson's own code cells, which come as JSON on standard input; from then on that is /dev/null."""
+    text = sys.stdin.read()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    found: list[str] = json.loads(text) if text else []
+    return found
+
+
+def _prepare(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) -> None:
     if zygote.jailed:
-        _isolate(zygote, lesson, mount_point)
+        _isolate(zygote, lesson, mount_point, cells)
     else:
-        _warm_up()
+        _warm_up(cells)
         os.chdir(lesson)
     gc.collect()
     gc.freeze()
 
 
-def _isolate(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
+def _isolate(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) -> None:
     """Leave the host: other namespaces, another root, nobody's rights. What needs the host is done before."""
     from grader.grading.sandbox import linux, seccomp, view
 
@@ -77,7 +87,7 @@ def _isolate(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
     if uid != 0:  # before torch is imported: a process with threads can't do it
         linux.unshare(flags | linux.CLONE_NEWUSER)
         linux.map_nobody(zygote.proc, uid, gid)
-    _warm_up()
+    _warm_up(cells)
     zygote.filter = seccomp.make_filter()
     if uid == 0:
         linux.unshare(flags)
@@ -89,15 +99,16 @@ def _isolate(zygote: Zygote, lesson: Path, mount_point: Path) -> None:
     zygote.addresses = linux.address_space(zygote.proc)
 
 
-def _warm_up() -> None:
+def _warm_up(cells: list[str]) -> None:
     """Import what a child needs, and use it once, on one thread: threads do not survive a fork."""
     import torch
 
     import grader
-    from grader.grading.sandbox import child
+    from grader.grading.sandbox import child, needed
 
     torch.set_num_threads(1)
     child.warm_up()
+    needed.warm_up(cells)
     for name in ("check", "check_generation", "compare_layers"):  # a learner's own calls of these judge nothing here
         setattr(grader, name, _nothing)
 
@@ -133,6 +144,7 @@ def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any
     go, let_go = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(let_go)  # or a child whose zygote is killed now would wait for ever
         _in_child(zygote, channel, tell, go)
     os.close(tell)
     os.close(go)

@@ -1,0 +1,97 @@
+"""Warm processes that are started before anything else is imported, for what a run will probably need."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import PROJECT
+from grader.grading.kit import pack_kit
+from grader.grading.sandbox import launch
+from grader.grading.sandbox.jail import Jail
+from grader.grading.sandbox.launch import end_early, launch_early, own_cells, take_early
+from grader.grading.sandbox.limits import Limits
+
+LESSON = "00-orientation"
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Iterator[Path]:
+    """A course with one submission."""
+    shutil.copytree(PROJECT / "course" / LESSON, tmp_path / "course" / LESSON)
+    shutil.copytree(PROJECT / "course" / LESSON, tmp_path / "submitted" / "s1" / LESSON)
+    tmp_path.chmod(0o755)
+    yield tmp_path
+    end_early()
+
+
+def released_cells(course: Path) -> list[str]:
+    (notebook,) = (course / "course" / LESSON).glob("*.ipynb")
+    return own_cells(json.loads(notebook.read_text(encoding="utf-8")))
+
+
+def test_what_was_started_early_is_the_jail_of_the_kit_that_needs_it(course: Path, tmp_path: Path) -> None:
+    launch_early(course, LESSON, Limits(), workers=2)
+    assert len(launch._started) == 2
+    kit = pack_kit(course / "course" / LESSON, None)
+    lesson = kit.unpack_files(tmp_path / "unpacked")
+    warm = take_early(lesson, kit.plan.own_cells, kit.limits)
+    assert warm is not None and warm.place is not None and len(launch._started) == 1
+    jail = Jail(warm.place / "lesson", kit.limits, cells=kit.plan.own_cells, early=warm)
+    with jail.child() as child:
+        assert child.pid
+    assert jail.pid == warm.process.pid
+    jail.close()
+    shutil.rmtree(warm.place)
+
+
+def test_other_limits_files_or_cells_are_not_given_it(course: Path) -> None:
+    launch_early(course, LESSON, Limits(), workers=1)
+    lesson, cells = course / "course" / LESSON, released_cells(course)
+    assert take_early(lesson, cells, Limits()) is None, "notebook and recording are not what submissions may read"
+    view = launch.lesson_view(lesson, course / "view")
+    assert take_early(view, cells, Limits(memory_mb=1024)) is None
+    assert take_early(view, [*cells, "x = 1"], Limits()) is None
+    (view / "extra.json").write_text("{}")
+    assert take_early(view, cells, Limits()) is None
+    (view / "extra.json").unlink()
+    warm = take_early(view, cells, Limits())
+    assert warm is not None
+    warm.end()
+
+
+def test_where_nothing_is_new_nothing_is_started(course: Path) -> None:
+    journal = course / "journal" / f"{LESSON}.jsonl"
+    journal.parent.mkdir()
+    journal.touch()
+    (notebook,) = (course / "submitted" / "s1" / LESSON).glob("*.ipynb")
+    os.utime(notebook, (1, 1))
+    launch_early(course, LESSON, Limits(), workers=2)
+    assert launch._started == []
+    launch_early(course, LESSON, Limits(), workers=1, force=True)
+    assert len(launch._started) == 1
+
+
+def test_what_is_not_taken_is_ended_and_leaves_nothing(course: Path) -> None:
+    launch_early(course, LESSON, Limits(), workers=1)
+    ((_, warm),) = launch._started
+    end_early()
+    assert warm.process.poll() is not None
+    assert warm.place is not None and not warm.place.exists() and not warm.mount_point.exists()
+
+
+@pytest.mark.parametrize("broken", ["no lesson", "no notebook", "not JSON"])
+def test_what_is_wrong_is_left_to_what_needs_it(course: Path, broken: str) -> None:
+    released = course / "course" / LESSON
+    (notebook,) = released.glob("*.ipynb")
+    if broken == "no lesson":
+        shutil.rmtree(released)
+    elif broken == "no notebook":
+        notebook.unlink()
+    else:
+        notebook.write_text("{")
+    launch_early(course, LESSON, Limits(), workers=2)
+    assert launch._started == []
