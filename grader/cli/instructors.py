@@ -25,7 +25,7 @@ def autograde(
 
     Exits with 1 if anything could not be graded. A run that was stopped goes on where it was.
     """
-from grader.grading.only_linux import refuse_elsewhere
+    from grader.grading.only_linux import refuse_elsewhere
 
     refuse_elsewhere(on_a_cluster=bool(dask))
     from grader.grading.sandbox.launch import launch_early
