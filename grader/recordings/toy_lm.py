@@ -25,7 +25,7 @@ class ToyLM(nn.Module):
         length = ids.shape[-1]
         if length > self.config.n_positions:
             raise IndexError(f"{length} tokens given, but this model reads at most {self.config.n_positions}")
-        steps = torch.arange(length, device=ids.device)
+        steps = torch.arange(length)
         age = (steps[:, None] - steps[None, :]).clamp(min=0)
         memory = torch.tril(0.7**age)  # [T, T]
         state = memory @ torch.tanh(self.token[ids] + self.position[:length])  # [B, T, dim]
