@@ -216,7 +216,7 @@ def test_a_composite_earns_nothing_with_its_last_parts_output(gpt2: Kit, given: 
     assert forged["gpt2.gelu"].right
 
 
-@pytest.mark.parametrize("entry", ['[["a"], 0, None]', '[{}, {}, None]', '["c_proj", 0.0, None]', '["c_proj", 0]', "7"])
+@pytest.mark.parametrize("entry", ['[["a"], 0, None]', "[{}, {}, None]", '["c_proj", 0.0, None]', '["c_proj", 0]', "7"])
 def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Kit, entry: str) -> None:
     notebook = a_right_one(gpt2)
     attention = solution_cell(notebook, "gpt2.attention")
