@@ -27,11 +27,13 @@ tests() {
 # worker's; conftest.py has the longest come first.
 if [ -n "${LESSON-}" ]; then
     step ruff ruff check "solutions/$LESSON"
+    step format sh scripts/format.sh --check
     step build grader build --check "$LESSON"
     tests tests/test_every_lesson.py tests/test_mistakes.py tests/test_mutants.py "solutions/$LESSON" \
         --lesson "$LESSON" "$@"
 else
     step ruff ruff check .
+    step format sh scripts/format.sh --check
     step mypy mypy
     for each in solutions/*/benchmark.py; do step "mypy $each" mypy "$each"; done  # modules of one name
     step build grader build --check

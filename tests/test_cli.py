@@ -7,19 +7,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import nbformat
 import pytest
-from toy_course import write_course
+from toy_course import FIRST, write_course
 
+from grader.errors import GraderError
 from grader.lessons.cells import without_markers
+from grader.lessons.junit import write_junit
+from grader.lessons.results import CheckResult
 
 Done = subprocess.CompletedProcess
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1"}
 TIMEOUT = 900  # for what would never end; on a busy machine a command may take a minute
 WARM = multiprocessing.get_context("forkserver")
-WARM.set_forkserver_preload(["torch", "transformers", "grader.cli", "grader.headless", "grader.build"])
+WARM.set_forkserver_preload(
+    ["torch", "transformers", "grader.cli", "grader.lessons.execution", "grader.authoring.build"]
+)
 
 
 def shell(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
@@ -93,6 +99,12 @@ def solve(released: Path, exercise: str, source: str) -> None:
         if cell.metadata.get("exercise") == exercise:
             cell.source = source
     nbformat.write(notebook, released)
+
+
+def notebook_source(exercise: str) -> str:
+    """The solution of an exercise of the small course, as its author wrote it."""
+    cells = FIRST.split("# %%")
+    return without_markers(next(c for c in cells if f'exercise="{exercise}"' in c).partition("\n")[2])
 
 
 def notebook_of(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
@@ -169,6 +181,49 @@ def test_results_as_json_are_for_programs(course: Path) -> None:
         ("toy.linear", False, 3),
         ("toy.relu", False, 2),
     ]
+
+
+def test_results_in_junits_format_are_for_ci(course: Path) -> None:
+    notebook = course / "course" / "00-toy" / "toy.ipynb"
+    solve(notebook, "toy.linear", notebook_source("toy.linear").replace(" + self.bias", ""))
+    solve(notebook, "toy.relu", notebook_source("toy.relu"))
+    done = grader("check", "--junit", "out/results.xml", "course/00-toy/toy.ipynb", cwd=course)
+    assert done.returncode == 1
+    assert "1 of 2 exercises pass" in done.stdout
+    (suite,) = ElementTree.parse(course / "out" / "results.xml").getroot()
+    assert suite.tag == "testsuite"
+    assert {key: suite.get(key) for key in ("name", "tests", "failures", "errors")} == {
+        "name": "toy",
+        "tests": "2",
+        "failures": "1",
+        "errors": "0",
+    }
+    linear, relu = suite.findall("testcase")
+    assert (linear.get("classname"), linear.get("name")) == ("toy", "toy.linear")
+    assert (relu.get("name"), list(relu)) == ("toy.relu", [])
+    failure = linear.find("failure")
+    assert failure is not None and failure.text
+    assert (failure.get("message") or "").startswith("0 of 3 points: 0 of 2 cases right")
+    assert "the bias is left out" in failure.text
+    assert "What does a line need besides a slope?" in failure.text
+
+
+def test_a_notebook_that_does_not_end_is_an_error_for_ci(tmp_path: Path) -> None:
+    results = [CheckResult("a.b", passed=False, max_points=2, reason="it raised \x00 <Error> & more")]
+    write_junit(tmp_path / "r.xml", Path("n.ipynb"), results, ["cell 3 raised it"], "cell 3 took the kernel down.")
+    (suite,) = ElementTree.parse(tmp_path / "r.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "1")
+    failure, error = suite.find("testcase/failure"), suite.find("testcase/error")
+    assert (
+        failure is not None
+        and failure.get("message") == "0 of 2 points: it raised \N{REPLACEMENT CHARACTER} <Error> & more"
+    )
+    assert error is not None and error.text == "cell 3 took the kernel down."
+
+
+def test_a_results_file_that_cant_be_written_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(GraderError, match="can't be written"):
+        write_junit(tmp_path, Path("n.ipynb"), [])
 
 
 def test_the_notebooks_file_is_left_as_it_is(course: Path) -> None:

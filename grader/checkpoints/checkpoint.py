@@ -119,6 +119,7 @@ class Checkpoint:
     def load_into(self, model: nn.Module) -> Any:
         """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
 
+        The model may be on any device that has memory, and stays there.
         Raises GraderError that names what does not match; `model` is then as it was before.
         """
         if not isinstance(model, nn.Module):
@@ -126,6 +127,11 @@ class Checkpoint:
             raise GraderError(f"load_into was given {what}, and needs a model: build it first, as in GPT2(config).")
         state = self.state_dict()
         mine = model.state_dict(keep_vars=True)
+        if any(tensor.is_meta for tensor in mine.values()):
+            raise GraderError(
+                "This model is on `meta`, where tensors have no values."
+                ' Give it memory first: model.to_empty(device="cpu")'
+            )
         for name, tied in _tied_names(mine, state).items():
             state[name] = state[tied]
         complaint = mismatch(mine, state, {name for name, _ in model.named_buffers()})

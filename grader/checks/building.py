@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from grader.checks.running import Stopped, learner_errors
 from grader.checks.values import kind_of
+from grader.devices import chosen_device
 from grader.names import explain_names
 from grader.recordings.tasks import TaskCase, configured
 
@@ -38,7 +39,8 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
 def constructed(target: Any, build: Mapping[str, Any]) -> nn.Module:
     """The learner's module as its class makes it, in eval mode. Raises Stopped where it does not."""
     with learner_errors():
-        module = target(*configured(build).values())
+        with chosen_device():
+            module = target(*configured(build).values())
         if not isinstance(module, nn.Module):
             raise Stopped("build", f"{target.__name__}(...) gave {kind_of(module)}, and no nn.Module")
         nn.Module.train(module, False)
@@ -83,4 +85,4 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         elif parameters[name].dtype == tensor.dtype:
             parameters[name].copy_(tensor)
         else:
-            parameters[name].data = tensor.clone()
+            parameters[name].data = tensor.to(parameters[name].device, copy=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from grader.checks.examine import examine_here
 from grader.checks.wording import report, summary
+from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
@@ -19,13 +20,16 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     """Check a learner's class or function against the recorded reference, and show a report.
 
     exercise: its name, as in "gpt2.layer_norm". solution: the class or function itself, not an instance.
-    recording: a ``reference.safetensors``; by default the one beside the notebook.
+    recording: a ``reference.safetensors``; by default the one beside the notebook. A class that puts its parameters on
+    another device gets its inputs there, and so does everything under `torch.set_default_device`; values are
+    compared on the CPU.
 
     Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
     Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
     """
-    verdict = examine_here(find_recording(recording), exercise, solution)
-    show(report(verdict), summary(verdict))
+    with comparing_on_cpu():
+        verdict = examine_here(find_recording(recording), exercise, solution)
+        show(report(verdict), summary(verdict))
     if autograding():
         return verdict.points
     if not verdict.right:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grader.checks.running import Stopped, fresh_args, is_learners, use
+from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
 
 
@@ -50,5 +51,5 @@ def _has_nan(value: Any) -> bool:
 def find_first_nan(task: Task, case: TaskCase, module: nn.Module) -> str | None:
     finder = _NanFinder()
     with torch.no_grad(), contextlib.suppress(Stopped), finder:
-        use(task, case, module, *fresh_args(case))
+        use(task, case, module, *fresh_args(case, device_of(module)))
     return finder.found

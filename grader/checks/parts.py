@@ -15,6 +15,7 @@ from grader.checks.building import build_module, constructed, load_weights, wron
 from grader.checks.observation import Fed, PartClass, PartKey, Problem, Replaced
 from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
 from grader.checks.values import module_output
+from grader.devices import device_of
 from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase, part_of
 
 
@@ -104,20 +105,20 @@ def _below(weights: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 
 
 def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]) -> Fed:
-    tensor = given.input.clone()
+    tensor = given.input.to(device_of(part), copy=True)
     args, kwargs = with_first_tensor(*arguments.get((given.path, given.index), ((), {})), tensor)
     try:
-        output = copied(first_tensor(call_learner(part, *args, **kwargs)))
+        output = _on_cpu(copied(first_tensor(call_learner(part, *args, **kwargs))))
     except Stopped as stopped:
         return Fed(None, stopped.problem)
-    return Fed(output, changed_input=not torch.equal(tensor.nan_to_num(), given.input.nan_to_num()))
+    return Fed(output, changed_input=not torch.equal(tensor.cpu().nan_to_num(), given.input.nan_to_num()))
 
 
 def _arguments_of(
     task: Task, module: nn.Module, parts: Mapping[str, nn.Module], case: TaskCase
 ) -> dict[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]:
     """What each call of the parts gets in the learner's own pass."""
-    calls, _ = watch(module, lambda: use(task, case, module, *fresh_args(case)), parts)
+    calls, _ = watch(module, lambda: use(task, case, module, *fresh_args(case, device_of(module))), parts)
     return {
         (path, index): call.given
         for path, part in parts.items()
@@ -162,14 +163,15 @@ class _StandIn(nn.Module):
         key = (self.path, self.calls)
         self.calls += 1
         tensor = first_tensor((args, kwargs))
-        self.given[key] = copied(tensor)
+        self.given[key] = _on_cpu(copied(tensor))
         recorded = self.outputs.get(key)
         answer = None if recorded is None or tensor is None else _in_layout_of(tensor, recorded)
-        return self.part(*args, **kwargs) if answer is None else answer
+        return self.part(*args, **kwargs) if answer is None or tensor is None else answer.to(tensor.device)
 
 
 def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
     module = constructed(target, case.build)
+    device = device_of(module)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))
     in_parts = tuple(f"{path}." for path in parts)
@@ -189,7 +191,7 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
         raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
     load_weights(module, rest)
     try:
-        output = copied(module_output(use(task, case, module, *fresh_args(case))))
+        output = copied(module_output(use(task, case, module, *fresh_args(case, device)), device))
     except Stopped:
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
@@ -201,6 +203,10 @@ def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     parameters = dict(module.named_parameters(remove_duplicate=False))
     held = {id(parameters[name]): tensor for name, tensor in weights.items() if name in parameters}
     return {name: held[id(p)] for name, p in parameters.items() if name not in weights and id(p) in held}
+
+
+def _on_cpu(tensor: Tensor | None) -> Tensor | None:
+    return tensor if tensor is None or tensor.is_meta else tensor.cpu()
 
 
 def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor | None:

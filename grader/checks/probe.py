@@ -19,6 +19,7 @@ from grader.checks.nan import find_first_nan
 from grader.checks.observation import Observation, Problem
 from grader.checks.running import Stopped, changed_position, fresh_args, learner_errors, quietly, use
 from grader.checks.values import canonical_output, kind_of, module_output
+from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
 
 
@@ -72,26 +73,31 @@ def _wrong_target(task: Task, target: Any) -> Problem | None:
 
 def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
     if task.function:
-        return Observation(case.name, output=canonical_output(use(task, case, target, *fresh_args(case))))
+        device = device_of(target)
+        given = use(task, case, target, *fresh_args(case, device))
+        return Observation(case.name, output=canonical_output(given, device))
     module, _ = build_module(target, case)
     with torch.no_grad():
-        return Observation(case.name, output=module_output(use(task, case, module, *fresh_args(case))))
+        device = device_of(module)
+        return Observation(case.name, output=module_output(use(task, case, module, *fresh_args(case, device)), device))
 
 
 def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
-    args = fresh_args(case)
+    device = device_of(target)
+    args = fresh_args(case, device)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = canonical_output(use(task, case, target, *args))
-    again = canonical_output(use(task, case, target, *fresh_args(case)))
+    output = canonical_output(use(task, case, target, *args), device)
+    again = canonical_output(use(task, case, target, *fresh_args(case, device)), device)
     return Observation(case.name, output=output, again=again, changed_input=changed_position(before, args))
 
 
 def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     module, remarks = build_module(target, case)
-    args = fresh_args(case)
+    device = device_of(module)
+    args = fresh_args(case, device)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with torch.no_grad():
-        output = module_output(use(task, case, module, *args))
+        output = module_output(use(task, case, module, *args), device)
     changed = changed_position(before, args)
     torch.default_generator.manual_seed(1)
     again: Tensor | None = None
@@ -119,13 +125,14 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
 
 def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
     """A second run, and the names that no gradient reached ("input" for the first floating-point argument)."""
+    device = device_of(module)
     leaves = [
         arg.clone().requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-        for arg in fresh_args(case)
+        for arg in fresh_args(case, device)
     ]
     # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
     args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    output = module_output(use(task, case, module, *args))
+    output = module_output(use(task, case, module, *args), device)
     again = copied(output)
     if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
         return again, ()

@@ -4,6 +4,7 @@ import __future__
 
 import contextlib
 import inspect
+import os
 import sys
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Problem
+from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
 
@@ -55,9 +57,10 @@ def quietly(remarks: list[str]) -> Iterator[None]:
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
 
 
-def fresh_args(case: TaskCase) -> list[Any]:
+def fresh_args(case: TaskCase, device: torch.device = CPU) -> list[Any]:
+    """Copies of a case's arguments, on the device of what they are for."""
     fresh: list[Any] = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, list(case.args))
-    return fresh
+    return fresh if device == CPU else moved(fresh, device)
 
 
 def changed_position(before: Sequence[Any], after: Sequence[Any]) -> int | None:
@@ -71,7 +74,11 @@ def changed_position(before: Sequence[Any], after: Sequence[Any]) -> int | None:
 def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
     """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
     drive = _drive(task.drive, case.drive) if task.drive else None
-    return call_learner(drive, target, *args) if drive else call_learner(target, *args)
+    if drive is None:
+        return call_learner(target, *args)
+    device = device_of(target)
+    with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
+        return call_learner(drive, target, *args)
 
 
 @cache
@@ -88,7 +95,7 @@ DRIVE_FILE = "<how the check uses it>"
 
 
 def call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with learner_errors():
+    with learner_errors(), chosen_device():
         return function(*args, **kwargs)
 
 
@@ -141,7 +148,7 @@ def is_learners(filename: str) -> bool:
 
 _LIBRARY_FOLDERS = tuple(
     {
-        f"{package_folder()}/",
+        os.path.join(package_folder(), ""),  # with the system's own separator at its end
         torch.__file__.rsplit("torch", 1)[0],
         inspect.__file__.rsplit("inspect.py", 1)[0],
     }

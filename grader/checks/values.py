@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.running import Stopped, learner_errors
+from grader.devices import CPU
 
 MAX_ITEMS = 2_000  # a generator that never ends is stopped here
 
@@ -59,24 +60,28 @@ def canonical(value: Any) -> Tensor:
     raise Stopped("type", f"it returned {kind_of(value)}, where a number, a list or a tensor belongs")
 
 
-def canonical_output(value: Any) -> Tensor:
+def canonical_output(value: Any, given_on: torch.device = CPU) -> Tensor:
     with learner_errors():
-        return on_cpu(canonical(value))
+        return on_cpu(canonical(value), given_on)
 
 
-def module_output(value: Any) -> Tensor:
+def module_output(value: Any, given_on: torch.device = CPU) -> Tensor:
     if isinstance(value, Tensor):
-        return on_cpu(value)
+        return on_cpu(value, given_on)
     hint = "does forward end with `return`?" if value is None else "return the tensor alone"
     raise Stopped("type", f"forward returned {kind_of(value)}, where a tensor belongs; {hint}")
 
 
-def on_cpu(tensor: Tensor) -> Tensor:
+def on_cpu(tensor: Tensor, given_on: torch.device = CPU) -> Tensor:
+    """An output on the CPU, where it is compared. given_on: where the input was. Raises Stopped for another device."""
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_complex():
         raise Stopped("type", "the output is a sparse, nested, quantized or complex tensor, where a plain one belongs")
+    if tensor.device == given_on and tensor.device.type != "cpu":
+        return tensor.cpu()
     if tensor.device.type != "cpu":
+        place = "the cpu" if given_on.type == "cpu" else given_on
         raise Stopped(
             "device",
-            f"the input is on the cpu, and the output on {tensor.device}; create new tensors with `device=x.device`",
+            f"the input is on {place}, and the output on {tensor.device}; create new tensors with `device=x.device`",
         )
     return tensor

@@ -4,6 +4,7 @@ Exit codes: 0 for success, 1 where a check did not pass or a build is stale, 2 f
 What a command needs is imported when it runs, so that `grader --help` answers at once.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -45,6 +46,9 @@ weights_app.command("record")(weights_record)
 
 def main() -> None:
     """Run the command; what a person can put right is said in a line or two, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file or a pipe on Windows has no arrows and no circles
+            stream.reconfigure(errors="replace")
     try:
         app()
     except GraderError as error:

@@ -1,14 +1,11 @@
 """For authors: build lessons."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grader.cli.course import FAILED, choose_lessons, find_project
-
-if TYPE_CHECKING:
-    pass
 
 
 def build(

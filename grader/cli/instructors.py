@@ -1,14 +1,11 @@
 """For instructors: grade a class, record hidden cases."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grader.cli.course import FAILED, choose_lessons, find_project
-
-if TYPE_CHECKING:
-    pass
 
 
 def autograde(
@@ -28,6 +25,9 @@ def autograde(
 
     Exits with 1 if anything could not be graded. A run that was stopped goes on where it was.
     """
+    from grader.grading.only_linux import refuse_elsewhere
+
+    refuse_elsewhere(on_a_cluster=bool(dask))
     from grader.grading.sandbox.launch import launch_early
     from grader.grading.sandbox.limits import Limits
 

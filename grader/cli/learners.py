@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,8 @@ def lab(
     os.chdir(folder)
     _prepend_to_path("JUPYTER_CONFIG_PATH", package_folder() / "cli" / "jupyter")
     _prepend_to_path("PATH", Path(sys.executable).parent)  # nbgrader runs `alembic`, and people run `!pip`
+    if sys.platform == "win32":  # there exec gives the terminal back while JupyterLab runs on
+        raise SystemExit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 
@@ -51,6 +54,9 @@ def check(
     notebook: Annotated[Path, typer.Argument(help="A notebook with checks in it.")],
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.", min=1)] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results in JUnit's format too, for CI.")
+    ] = None,
 ) -> None:
     """Run a notebook from the top and say which exercises pass. The notebook's file is left as it is.
 
@@ -69,6 +75,10 @@ def check(
     results += unchecked(results, notebook.resolve().parent)
     notes = [stopped] if stopped else unexpected_errors(loaded)
     all_passed = not stopped and all(result.passed for result in results)
+    if junit:
+        from grader.lessons.junit import write_junit
+
+        write_junit(junit, notebook, results, notes, stopped)
     if as_json:
         report = {
             "notebook": str(notebook),

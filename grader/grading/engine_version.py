@@ -14,6 +14,7 @@ from grader.package import package_folder
 MODULES = (
     "calls",
     "config",
+    "devices",
     "digest",
     "errors",
     "names",

@@ -34,6 +34,13 @@ def install(config: Config) -> None:
 
 def start(autograde: Autograde) -> None:
     """What nbgrader's Autograde does instead of its own: raises NbGraderException where anything was not graded."""
+    from grader.grading.only_linux import refuse_elsewhere
+
+    try:
+        refuse_elsewhere()
+    except GraderError as error:
+        autograde.log.error(str(error))
+        raise NbGraderException(str(error)) from None
     from grader.grading.engine import Graded, Progress, Settings, grade_class
 
     directory = autograde.coursedir

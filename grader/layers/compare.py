@@ -11,6 +11,7 @@ from torch import nn
 from grader.checks.building import build_module, constructed
 from grader.checks.check import autograding, find_recording
 from grader.checks.running import Stopped, learner_traceback, quietly
+from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed, GraderError, RecordingError
 from grader.layers.comparison import Comparison, Node, own_way
 from grader.layers.culprit import Culprit, uncalled
@@ -67,13 +68,15 @@ class LayerReport:
 def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first") -> None:
     """Compare a model with the reference, module by module, and show where to start looking.
 
-    model: the class, or an instance, which is left as it is: a copy gets the reference's weights.
+    model: the class, or an instance, which is left as it is: a copy gets the reference's weights. Both are run on
+    the CPU, whatever device they are on.
     trace: the reference's pass; that of the notebook's lesson if None.
     open: whether to show what is inside the first block with an error, inside all blocks, or inside none.
     Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
     compared at all.
     """
-    report = layer_report(model, _lesson_trace() if trace is None else trace)
+    with comparing_on_cpu():
+        report = layer_report(model, _lesson_trace() if trace is None else trace)
     culprit = report.culprit.path if report.culprit else None
     show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
@@ -147,7 +150,7 @@ def _made(model: Any, trace: Trace) -> nn.Module:
         except Exception as error:  # whatever the learner keeps in the model
             raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
     if isinstance(model, type) and issubclass(model, nn.Module):
-        return constructed(model, trace.build)
+        return constructed(model, trace.build).cpu()
     kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -57,6 +58,7 @@ def execute_notebook(
     client.log.disabled = True  # what it logs is in the errors below
     # Without this variable the kernel warns on our stderr about Python's frozen modules.
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", **(env or {})}
+    ensure_event_loop(prefer_selector_loop=True)  # as Jupyter does: Windows' usual loop can't wait for a socket of zmq
     try:
         client.execute(cwd=str(cwd), env=environment)
     except CellExecutionError as error:

@@ -17,7 +17,7 @@ class CheckResult:
     """What one graded check of a notebook came to.
 
     reason: what is wrong where it did not pass. waits_for: the exercises that have to be mended for it to pass,
-    where it is right by itself and only a part of it is wrong.
+    where it is right by itself and only a part of it is wrong. report: what the check showed, or why it showed nothing.
     """
 
     exercise: str
@@ -26,6 +26,7 @@ class CheckResult:
     max_points: float = 0.0
     reason: str = ""
     waits_for: tuple[str, ...] = ()
+    report: str = ""
 
     @property
     def waits(self) -> bool:
@@ -87,8 +88,9 @@ def _results_of(cell: NotebookNode) -> list[CheckResult]:
             max_points=float(verdict.get("max_points", 0)),
             reason="" if verdict["passed"] else str(verdict.get("summary", "")),
             waits_for=tuple(str(name) for name in verdict.get("waits_for", ())),
+            report=report,
         )
-        for verdict in _verdicts(cell)
+        for verdict, report in zip(_verdicts(cell), _reports(cell), strict=True)
     ]
     if found and error and all(result.passed for result in found):
         return [*found, _without_verdict(cell, error)]
@@ -108,12 +110,21 @@ def _is_graded(cell: NotebookNode) -> bool:
 
 def _verdicts(cell: NotebookNode) -> list[dict[str, Any]]:
     """What the checks in a cell displayed; a comparison of layers, which is about no exercise, is left out."""
+    return [dict(shown[VERDICT_MIME]) for shown in _checks_shown(cell)]
+
+
+def _reports(cell: NotebookNode) -> list[str]:
+    """The reports that stand with those verdicts, as plain text."""
+    return [str(shown.get("text/plain", "")) for shown in _checks_shown(cell)]
+
+
+def _checks_shown(cell: NotebookNode) -> list[dict[str, Any]]:
     shown = [
-        dict(output.data[VERDICT_MIME])
+        output.data
         for output in cell.get("outputs", [])
         if output.output_type in ("display_data", "execute_result") and VERDICT_MIME in output.data
     ]
-    return [verdict for verdict in shown if "exercise" in verdict]
+    return [data for data in shown if "exercise" in data[VERDICT_MIME]]
 
 
 def _error(cell: NotebookNode) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
+from grader.devices import CPU, moved
 from grader.errors import RecordingError
 from grader.recordings.naming import checkpoint_layout, same_name, untied
 from grader.recordings.traces import Trace
@@ -39,11 +40,11 @@ def trace_of(
 ) -> Trace:
     """Trace one forward pass of a reference model, to compare another model with it layer by layer.
 
-    model: any module; it is run in eval mode. args: what its forward is called with. build: the keyword
-    arguments with which the other model's class is built; of a transformers model, its config if None. renamed: the
-    other model's name for a parameter or submodule of this one, or None to leave it out; by default the other
-    model may have the names of the checkpoint's files, of the model in memory, or either without the prefix
-    of the model's inside. Raises RecordingError where the model returns no tensor.
+    model: any module; it is run in eval mode, on its own device, and the trace is on the CPU. args: what its forward
+    is called with. build: the keyword arguments with which the other model's class is built; of a transformers
+    model, its config if None. renamed: the other model's name for a parameter or submodule of this one, or None to
+    leave it out; by default the other model may have the names of the checkpoint's files, of the model in memory, or
+    either without the prefix of the model's inside. Raises RecordingError where the model returns no tensor.
     """
     was_training = model.training
     model.eval()
@@ -58,15 +59,26 @@ def trace_of(
     weights = {name: tensor.clone() for name, tensor in untied(checkpoint_weights(model, renamed)).items()}
     dtype = next((t.dtype for t in weights.values() if t.is_floating_point()), torch.float32)
     held = checkpoint_layout(model, weights) if renamed is same_name else None
+    on_cpu = [_on_cpu(call) for call in renamed_calls(calls, renamed)]
     return Trace(
         _config_of(model) if build is None else dict(build),
-        weights,
-        args,
-        renamed_calls(calls, renamed),
-        output,
+        {name: tensor.cpu() for name, tensor in weights.items()},
+        moved(args, CPU),
+        tuple(on_cpu),
+        output.cpu(),
         dtype,
         (held,) if held else (),
         getattr(model, "base_model_prefix", "") if renamed is same_name else "",
+    )
+
+
+def _on_cpu(call: Call) -> Call:
+    return replace(
+        call,
+        input=None if call.input is None else call.input.cpu(),
+        output=None if call.output is None else call.output.cpu(),
+        others=tuple((name, tensor.cpu()) for name, tensor in call.others),
+        further=tuple(tensor.cpu() for tensor in call.further),
     )
 
 
