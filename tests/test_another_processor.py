@@ -6,6 +6,7 @@ ANOTHER_PROCESSOR=2 in the environment any test runs on such a machine.
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
