@@ -205,7 +205,7 @@ def test_what_a_lesson_takes_is_shown_in_hours_and_dots() -> None:
         more: dict[str, Any] = dict.fromkeys(("title", "prerequisites", "you_build", "you_know", "you_can"), "x")
         return FrontMatter(minutes=minutes, difficulty=4, **more)  # type: ignore[arg-type]
 
-    assert [front(1, most).hours for most in (10, 30, 45, 60, 90, 120, 170)] == [
+    assert [front(1, most).hours for most in (10, 30, 40, 60, 90, 120, 170)] == [
         *("0.5 h", "0.5 h", "1 h", "1 h", "1.5 h", "2 h", "3 h")
     ]
     assert front(1, 2).dots == "●●●●○"

@@ -13,6 +13,7 @@ The opening of the notebook says the first four too, and they must agree (`requi
 
 import tomllib
 from dataclasses import dataclass, fields
+from math import ceil
 from typing import Any
 
 from grader.errors import RecordingError
@@ -45,8 +46,8 @@ class FrontMatter:
 
     @property
     def hours(self) -> str:
-        """How long it takes at most, to half an hour: "1.5 h"."""
-        return f"{max(1, round(self.minutes[1] / 30)) / 2:g} h"
+        """How long it takes at most, in half hours: "1.5 h"."""
+        return f"{ceil(self.minutes[1] / 30) / 2:g} h"
 
     @property
     def line(self) -> str:
