@@ -1,6 +1,6 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
-#              with LESSON=04-gemma3: only what a change of that lesson needs
+#              with LESSON=NN-name: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
@@ -27,7 +27,7 @@ test: .venv/test.stamp
 
 bench: .venv/test.stamp
 	@failed=0; \
-	for each in benchmarks/bench.py benchmarks/models.py solutions/*/benchmark.py; do \
+	for each in benchmarks/bench.py solutions/*/benchmark.py; do \
 		PYTHONPATH=benchmarks .venv/bin/python "$$each" || failed=1; \
 	done; \
 	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \

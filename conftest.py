@@ -49,7 +49,7 @@ def lesson_asked(nodeid: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--lesson", help="run only what is about the lesson of this name, such as 04-gemma3")
+    parser.addoption("--lesson", help="run only what is about the lesson of this name")
 
 
 def is_about(item: pytest.Item, lesson: str) -> bool:

@@ -22,12 +22,12 @@ from figures import Figure, ms, show
 
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox.jail import Jail
-from grader.lessons.lesson import Lesson
+from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 UNTIL = "# Submitted code never runs"  # where nbgrader_config.py begins to replace what nbgrader does
 CHILDREN = 30
-FASTER, AIM = 20, 50  # times, than the others
+FASTER = 50  # times, than nbgrader and than otter-grader
 FLAT = 1.2  # times: what peak memory may grow with the class
 LOOP_EXTRA = 1.0  # seconds: to see that the child is lost, and to start another for the exercises after it
 
@@ -38,6 +38,7 @@ def main() -> None:
     options.add_argument("--lesson", default="01-gpt2")
     options.add_argument("--class-size", type=int, default=40)
     options.add_argument("--stock", type=int, default=3, help="how many submissions stock nbgrader and otter get")
+    options.add_argument("--others", type=int, nargs=2, default=(20, 2), help="class size and stock, of other lessons")
     options.add_argument("--memory", type=int, nargs=2, default=(20, 400), help="class sizes for peak memory")
     options.add_argument("--loop-seconds", type=float, default=5.0, help="the limit of the exercise that never ends")
     chosen = options.parse_args()
@@ -52,6 +53,7 @@ def figures(chosen: argparse.Namespace, folder: Path) -> list[Figure]:
     started = child_seconds(ROOT / "course" / lesson.name)
     return [
         *throughput(folder, lesson.name, solved, chosen),
+        *other_lessons(folder, lesson.name, *chosen.others),
         Figure("a jailed child, from asking for it to its end", ms(started)),
         *memory(folder, lesson.name, solved, chosen.memory),
         loop(folder / "loop", lesson, solved, chosen.loop_seconds),
@@ -68,7 +70,7 @@ def throughput(folder: Path, lesson: str, solved: Path, chosen: argparse.Namespa
         Figure(
             "... this engine is faster by",
             f"{ours / stock:.0f} times",
-            f">= {FASTER} (aim {AIM})",
+            f">= {FASTER}",
             ours / stock >= FASTER,
         ),
     ]
@@ -81,10 +83,26 @@ def throughput(folder: Path, lesson: str, solved: Path, chosen: argparse.Namespa
         Figure(
             "... this engine is faster by",
             f"{ours / other:.0f} times",
-            f">= {FASTER} (aim {AIM})",
+            f">= {FASTER}",
             ours / other >= FASTER,
         ),
     ]
+
+
+def other_lessons(folder: Path, measured: str, size: int, stock: int) -> list[Figure]:
+    """What every other lesson's grading takes, beside stock nbgrader: shown, and held to nothing."""
+    rows = []
+    for lesson in lessons(ROOT):
+        if lesson.name == measured or not size:
+            continue
+        place = folder / lesson.name
+        place.mkdir()
+        solved = solved_notebook(lesson, place / "solved.ipynb")
+        ours = ours_per_second(place / "ours", lesson.name, solved, size)
+        theirs = stock_per_second(place / "stock", lesson.name, solved, stock)
+        rows.append(Figure(f"{lesson.name}, {size} submissions", f"{ours:.2f} /s"))
+        rows.append(Figure(f"... and faster than stock nbgrader ({stock} of them) by", f"{ours / theirs:.0f} times"))
+    return rows
 
 
 def memory(folder: Path, lesson: str, solved: Path, sizes: tuple[int, int]) -> list[Figure]:

@@ -1,5 +1,6 @@
-"""The lessons' models on trained weights against transformers on the same: speed, loading, memory (`make bench`).
+"""A lesson's models on trained weights against transformers on the same: speed, loading, memory (`make bench`).
 
+A lesson's benchmark.py says which it has, and calls `main`.
 Each model runs in a process of its own, on one thread: two that wait for each other measure how busy the machine is.
 """
 
@@ -7,7 +8,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,42 +21,38 @@ from figures import Figure, elapsed, median, show, side_by_side
 from grader import load_checkpoint
 from grader.lessons.lesson import Lesson
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @dataclass(frozen=True)
 class Measured:
-    """A checkpoint, and the lesson whose class it is loaded into."""
+    """A checkpoint, and the class of the lesson at `folder` that it is loaded into."""
 
+    folder: Path
     checkpoint: str
-    lesson: str
     model: str
     prompt: str
     new_tokens: int
     runs: int
 
 
-MODELS = [
-    Measured("austen-gpt2", "01-gpt2", "GPT2", "It is a truth universally acknowledged", 64, 5),
-    Measured("smollm2-135m-instruct", "03-qwen3", "CausalLM", "Every effort moves you", 24, 3),
-    Measured("gemma-3-270m", "04-gemma3", "CausalLM", "Every effort moves you", 24, 3),
-]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LOAD_TARGET = 3.0  # seconds, from the cache
 
 
-def main() -> None:
-    """Measure every model that is on this machine in a process of its own, and print a table."""
+def main(models: Sequence[Measured]) -> None:
+    """Measure every model that is on this machine in a process of its own, and print a table.
+
+    That process runs the same program again, with the checkpoint and the dtype for arguments.
+    """
     if len(sys.argv) == 3:
-        measured = next(m for m in MODELS if m.checkpoint == sys.argv[1])
+        measured = next(m for m in models if m.checkpoint == sys.argv[1])
         print(json.dumps([vars(figure) for figure in figures(measured, DTYPES[sys.argv[2]])]))
         return
     found = []
-    for measured in MODELS:
+    for measured in models:
         if load_checkpoint(measured.checkpoint, optional=True) is None:
             continue
         for dtype in DTYPES:
-            command = [sys.executable, __file__, measured.checkpoint, dtype]
+            command = [sys.executable, sys.argv[0], measured.checkpoint, dtype]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(done.stderr)
@@ -66,7 +63,7 @@ def main() -> None:
 def figures(measured: Measured, dtype: torch.dtype) -> list[Figure]:
     """What one model costs in one dtype. Raises SystemExit where the solution writes another text in float32."""
     torch.set_num_threads(1)
-    solution = Lesson(ROOT / "solutions" / measured.lesson).namespace()
+    solution = Lesson(measured.folder).namespace()
     checkpoint = load_checkpoint(measured.checkpoint)
     name = f"{measured.checkpoint}, {str(dtype).removeprefix('torch.')}"
     before = psutil.Process().memory_info().rss
@@ -136,7 +133,3 @@ def speed(
         Figure(f"{name}: its time over transformers' without a cache", f"{seconds['ours'] / seconds['uncached']:.2f}"),
         Figure(f"{name}: its time over transformers' with its cache", f"{seconds['ours'] / seconds['cached']:.2f}"),
     ]
-
-
-if __name__ == "__main__":
-    main()

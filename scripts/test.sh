@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that must hold: style, types, tests, and every lesson's stored outputs. Arguments go to pytest.
-# LESSON=04-gemma3 in the environment: only what a change of that lesson needs.
+# LESSON=NN-name in the environment: only what a change of that lesson needs.
 set -u
 
 export PATH="$PWD/.venv/bin:$PATH"

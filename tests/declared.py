@@ -17,7 +17,9 @@ An ``others.py`` holds, each under the name by which tests/test_every_lesson.py 
 - ``OPENING``        an `Opening`, if the lesson has one: what its first table shows in the browser
 - ``VARIES``         exercises whose inputs have other sizes in a hidden recording
 - ``MISTAKES``       how many named mistakes the lesson has at least
-- ``WITHOUT``        what is asked -> why this lesson is without it, or exercise -> why this exercise is
+- ``WITHOUT``        what is asked -> why this lesson is without it, or exercise -> why this exercise is. Besides the
+                     names above, "bfloat16", "rows of other programs" (a trace of which other right programs have no
+                     equal rows), and "one policy" (fewer wrong programs than test_one_policy.py takes of a lesson)
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """What is right here is right on any processor: lessons, recordings and texts, with the roundings of other machines.
 
-`grader.instruments.rounding` simulates them. Tests that take the fixture `machine` run here and on each of those.
+`grader.instruments.rounding` simulates them. test_mistakes.py asks the same of every known mistake; with
+ANOTHER_PROCESSOR=2 in the environment any test runs on such a machine.
 """
 
 import contextlib
@@ -10,13 +11,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from declared import Trained
+from solved import Solved, solved
+from test_every_lesson import each, planted, programs
 
 from conftest import PROJECT
 from grader import check_generation, load_checkpoint
 from grader.authoring.differences import differences
 from grader.authoring.recorder import record
+from grader.checkpoints import entry
 from grader.checks.examine import examine_here
 from grader.instruments.rounding import another_processor
+from grader.layers.compare import layer_report
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 from grader.tolerance import distance
@@ -102,6 +108,22 @@ def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
         assert verdict.right, (name, verdict)
 
 
+@each("RIGHT", programs)
+def test_another_right_program_is_right(lesson: Solved, item: Any) -> None:
+    name, other = item
+    with another_processor(1):
+        verdict = examine_here(lesson.recording, name, other)
+    assert verdict.right, verdict.most_telling
+
+
+@each("PLANTED", planted)
+def test_the_culprit_of_a_planted_bug_is_the_same(lesson: Solved, item: Any) -> None:
+    path, bug = item
+    with another_processor(1):
+        report = layer_report(bug if isinstance(bug, type) else lesson.with_forward(path, bug), lesson.trace)
+    assert report.culprit is not None and report.culprit.path == path
+
+
 @every_lesson
 def test_a_recording_is_what_it_would_be_there(lesson: Lesson) -> None:
     with another_processor(1):
@@ -112,34 +134,36 @@ def test_a_recording_is_what_it_would_be_there(lesson: Lesson) -> None:
 @every_lesson
 def test_every_case_has_a_measured_noise_floor_far_below_its_tolerance(lesson: Lesson) -> None:
     recorded = Recording.read(lesson.recording)
-    for name in recorded.exercises:
-        answer = recorded.answer(name)
+    answers = [recorded.answer(name) for name in recorded.exercises]
+    for answer in answers:
         for noise, tolerance in zip(answer.noise, answer.tolerances, strict=True):
-            assert 4 * noise <= tolerance.relative, name
-        assert any(answer.noise) or not any(output.is_floating_point() for output in answer.outputs), name
+            assert 4 * noise <= tolerance.relative, answer.exercise
+    assert any(noise for answer in answers for noise in answer.noise), "nothing was measured"
 
 
-SHIPPED: dict[str, str] = {  # a checkpoint that ships, and the class that reads it
-    "01-gpt2": "GPT2",
-    "03-qwen3": "CausalLM",
-    "04-gemma3": "CausalLM",
-}
+SHIPPED = [  # a checkpoint that ships, and the notebook's own model and generate for it
+    pytest.param(lesson, trained, id=f"{lesson.name} {trained.title}")
+    for lesson in (solved(lesson.name) for lesson in LESSONS)
+    for trained in getattr(lesson.others, "TRAINED", ())
+    if entry(trained.checkpoint).shipped_folder.is_dir()
+    and not hasattr(lesson.others, trained.model)
+    and not hasattr(lesson.others, trained.generate)
+]
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(None, 2), (1, 1)])
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(("solved_lesson", "trained"), SHIPPED)
 def test_trained_weights_write_the_references_text(
-    name: str, seed: int | None, threads: int, capsys: pytest.CaptureFixture[str]
+    solved_lesson: Solved, trained: Trained, seed: int | None, threads: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A near-tie would be said, and cost nothing."""
-    lesson = next(lesson for lesson in LESSONS if lesson.name == name)
-    solutions: dict[str, Any] = lesson.namespace()
-    checkpoint = load_checkpoint(f"austen-{name.partition('-')[2]}")
+    solutions = solved_lesson.solutions
+    checkpoint = load_checkpoint(trained.checkpoint)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with contextlib.nullcontext() if seed is None else another_processor(seed):
-            check_generation(solutions[SHIPPED[name]], checkpoint, generate=solutions["generate"])
+            check_generation(solutions[trained.model], checkpoint, generate=solutions[trained.generate])
     finally:
         torch.set_num_threads(before)
     assert "3 of 3 texts are the reference's" in capsys.readouterr().out

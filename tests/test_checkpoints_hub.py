@@ -15,7 +15,7 @@ import torch
 from hub import REVISION, Hub, write_tiny_gpt2
 from huggingface_hub import constants, file_download
 from safetensors.torch import load_file
-from solved import Solved
+from solved import Solved, every_lesson
 from transformers import AutoModelForCausalLM, GPT2Model
 
 from grader import checkpoints
@@ -23,6 +23,7 @@ from grader.checkpoints import hub as hub_client
 from grader.checkpoints import registry
 from grader.checkpoints.hub import sha256
 from grader.errors import GraderError
+from grader.lessons.exercise import Exercise
 from grader.recordings.tasks import configured
 from grader.tolerance import agree
 
@@ -335,13 +336,20 @@ def test_a_sharded_checkpoint_loads_as_one(hub: Hub) -> None:
     assert all(torch.equal(whole[name], sharded[name]) for name in whole)
 
 
-@pytest.mark.parametrize(("lesson", "exercise"), [("03-qwen3", "qwen3.causal_lm"), ("04-gemma3", "gemma3.causal_lm")])
+WHOLE_MODELS = [  # of every lesson that builds one as the hub has it
+    pytest.param(lesson, exercise, id=exercise.name)
+    for lesson in every_lesson()
+    for exercise in lesson.exercises.values()
+    if exercise.solution == "CausalLM"
+]
+
+
+@pytest.mark.parametrize(("solved", "small"), WHOLE_MODELS)
 def test_a_lessons_model_in_shards_comes_from_the_hub_and_computes_what_transformers_does(
-    lesson: str, exercise: str, hub: Hub
+    solved: Solved, small: Exercise, hub: Hub
 ) -> None:
     """Qwen3 0.6B and Gemma 3 270M-it as the hub has them, in bfloat16, only smaller."""
-    solved = Solved(lesson)
-    small = solved.exercises[exercise]
+    lesson = solved.name
     reference = small.reference(**configured(dict(small.cases[0].build)))  # type: ignore[arg-type]
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

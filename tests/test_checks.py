@@ -614,6 +614,15 @@ def test_a_task_holds_no_answer() -> None:
             assert not any(t.shape == output.shape and torch.equal(t.to(output.dtype), output) for t in seen), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_a_slice_of_another_tensor_is_recorded_as_a_tensor_of_its_own_would_be(dtype: torch.dtype) -> None:
+    """Also one of a single value, which counts as contiguous whatever its stride is."""
+    builder = Builder()
+    for rows in (1, 3):
+        whole = torch.arange(2 * rows).reshape(rows, 2).to(dtype)
+        assert builder.tensor(whole[:, 1]) == builder.tensor(whole[:, 1].clone())
+
+
 def test_recording_twice_gives_the_same_bytes_and_the_header_says_from_what(tmp_path: Path) -> None:
     lesson = Lesson(ROOT / "solutions" / "00-orientation")
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"

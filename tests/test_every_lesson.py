@@ -32,7 +32,7 @@ from grader.tolerance import agree
 
 LESSONS = every_lesson()
 OF_A_LESSON = ("BY_CHANCE", "PLANTED", "TOLD", "HUB", "SIZES", "TRAINED", "RERUNS", "VARIES", "MISTAKES")
-OPTIONAL = ("TRACE", "CONFIG_SHA256", "rows of other programs")
+OPTIONAL = ("TRACE", "CONFIG_SHA256", "rows of other programs", "one policy")
 OF_AN_EXERCISE = ("RIGHT", "RANDOM", "bfloat16")
 
 

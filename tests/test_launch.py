@@ -12,8 +12,9 @@ from conftest import PROJECT
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox import launch
 from grader.grading.sandbox.jail import Jail
-from grader.grading.sandbox.launch import end_early, launch_early, own_cells, take_early
+from grader.grading.sandbox.launch import Lesson, end_early, launch_early, lesson_of, take_early
 from grader.grading.sandbox.limits import Limits
+from grader.recordings.format import RECORDING
 
 LESSON = "00-orientation"
 
@@ -28,19 +29,19 @@ def course(tmp_path: Path) -> Iterator[Path]:
     end_early()
 
 
-def released_cells(course: Path) -> list[str]:
-    (notebook,) = (course / "course" / LESSON).glob("*.ipynb")
-    return own_cells(json.loads(notebook.read_text(encoding="utf-8")))
+def released(course: Path) -> Lesson:
+    folder = course / "course" / LESSON
+    (notebook,) = folder.glob("*.ipynb")
+    return lesson_of(json.loads(notebook.read_text(encoding="utf-8")), (folder / RECORDING).read_bytes())
 
 
 def test_what_was_started_early_is_the_jail_of_the_kit_that_needs_it(course: Path, tmp_path: Path) -> None:
     launch_early(course, LESSON, Limits(), workers=2)
     assert len(launch._started) == 2
     kit = pack_kit(course / "course" / LESSON, None)
-    lesson = kit.unpack_files(tmp_path / "unpacked")
-    warm = take_early(lesson, kit.plan.own_cells, kit.limits)
+    warm = take_early(kit.unpack_files(tmp_path / "unpacked"), kit.lesson, kit.limits)
     assert warm is not None and warm.place is not None and len(launch._started) == 1
-    jail = Jail(warm.place / "lesson", kit.limits, cells=kit.plan.own_cells, early=warm)
+    jail = Jail(warm.place / "lesson", kit.limits, lesson=kit.lesson, early=warm)
     with jail.child() as child:
         assert child.pid
     assert jail.pid == warm.process.pid
@@ -50,15 +51,15 @@ def test_what_was_started_early_is_the_jail_of_the_kit_that_needs_it(course: Pat
 
 def test_other_limits_files_or_cells_are_not_given_it(course: Path) -> None:
     launch_early(course, LESSON, Limits(), workers=1)
-    lesson, cells = course / "course" / LESSON, released_cells(course)
-    assert take_early(lesson, cells, Limits()) is None, "notebook and recording are not what submissions may read"
-    view = launch.lesson_view(lesson, course / "view")
-    assert take_early(view, cells, Limits(memory_mb=1024)) is None
-    assert take_early(view, [*cells, "x = 1"], Limits()) is None
+    files, lesson = course / "course" / LESSON, released(course)
+    assert take_early(files, lesson, Limits()) is None, "notebook and recording are not what submissions may read"
+    view = launch.lesson_view(files, course / "view")
+    assert take_early(view, lesson, Limits(memory_mb=1024)) is None
+    assert take_early(view, Lesson((*lesson.cells, "x = 1")), Limits()) is None
     (view / "extra.json").write_text("{}")
-    assert take_early(view, cells, Limits()) is None
+    assert take_early(view, lesson, Limits()) is None
     (view / "extra.json").unlink()
-    warm = take_early(view, cells, Limits())
+    warm = take_early(view, lesson, Limits())
     assert warm is not None
     warm.end()
 

@@ -1,8 +1,6 @@
 """The notebook that a lesson's twin stands for, with what nbgrader and Jupyter need to know."""
 
 import json
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,22 +20,20 @@ AUTHORS = ("exercise", "check", "given", "tags", "jupyter")
 
 
 def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:
-    """The lesson's notebook as its twin has it, without outputs, with what nbgrader and Jupyter need to know."""
+    """The lesson's notebook as its twin has it, without outputs, with what nbgrader and Jupyter need to know.
+
+    Every cell of the twin has its id by now (`ids.give_ids`), and what nbgrader calls a cell is the cell's id.
+    """
     points = {exercise.name: exercise.points for exercise in exercises}
     notebook = nbformat.v4.new_notebook(cells=[authors_cell(cell) for cell in read_twin(lesson.twin).cells])
-    taken: Counter[str] = Counter()
     for cell in notebook.cells:
         role = cell_from(cell.cell_type, cell.source, cell.metadata)
-        grade_id = re.sub(r"[^A-Za-z0-9_-]+", "-", role.name)
         if role.kind == "exercise":
-            cell.metadata["nbgrader"] = _nbgrader(grade_id, solution=True)
+            cell.metadata["nbgrader"] = _nbgrader(cell.id, solution=True)
         elif role.kind == "check":
-            cell.metadata["nbgrader"] = _nbgrader(f"check-{grade_id}", grade=True, points=points[role.name])
+            cell.metadata["nbgrader"] = _nbgrader(cell.id, grade=True, points=points[role.name])
         elif role.kind in ("setup", "given"):
-            cell.metadata["nbgrader"] = _nbgrader(_unused(f"{role.kind}-{grade_id}".rstrip("-"), taken))
-        # An id that stays when other cells change: the grade_id, or a hash of the source.
-        own = cell.metadata.get("nbgrader", {}).get("grade_id") or digest(cell.source)[:8]
-        cell.id = own if "nbgrader" in cell.metadata else _unused(own, taken)
+            cell.metadata["nbgrader"] = _nbgrader(cell.id)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
     return notebook
 
@@ -75,9 +71,3 @@ def _nbgrader(grade_id: str, *, grade: bool = False, solution: bool = False, poi
         "task": False,
     }
     return metadata | ({"points": points} if grade else {})
-
-
-def _unused(name: str, taken: Counter[str]) -> str:
-    """`name`, numbered where it was taken before."""
-    taken[name] += 1
-    return name if taken[name] == 1 else f"{name}-{taken[name]}"

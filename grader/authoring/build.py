@@ -5,6 +5,7 @@
       -> solutions/01-gpt2/{gpt2.py, gpt2.ipynb, reference.safetensors}, course/01-gpt2/
 
 Everything happens in a copy of the lesson, which replaces the lesson only when all of it went well.
+The lists of lessons in README.md and course/README.md are written too, from every lesson's lesson.toml.
 The notebook's metadata says what it was built from::
 
     "grader": {"sources": ..., "recording": ..., "released": ...}
@@ -22,6 +23,8 @@ from rich.console import Console
 
 from grader.authoring.assemble import KERNEL, LANGUAGE, assemble, sources_hash
 from grader.authoring.differences import differences
+from grader.authoring.ids import give_ids
+from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.outputs import keep_varying_outputs, make_portable
 from grader.authoring.recorder import record_lesson
 from grader.authoring.release import is_as_released, release_staged, write_notebook
@@ -38,6 +41,8 @@ from grader.authoring.sync import fill_given, read_if_there, sync_twin
 from grader.digest import digest
 from grader.errors import GraderError, RecordingError
 from grader.lessons.execution import ExecutionStopped, execute_notebook
+from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
+from grader.lessons.front_matter import read_front_matter, require_opening
 from grader.lessons.lesson import Lesson
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
@@ -75,7 +80,12 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
             done(f"took the cells of {taken.name}")
         if filled := fill_given(staged, root_of(lesson)):
             done(f"given cells filled: {filled}")
+        if new := give_ids(staged):
+            done(f"cells that got an id: {new}")
         staged.validate()
+        if (lesson.folder / FRONT_MATTER).exists():
+            require_opening(staged, read_front_matter(staged))
+        stale_lists(root_of(lesson))  # what stops them stops the build, before anything is executed
         kept = _record(staged, step)
         done(f"{RECORDING} {'is up to date' if kept else 'recorded'}")
         _execute(staged, read_if_there(lesson.notebook), step)
@@ -87,6 +97,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
             done(f"moved the notebook that was worked in to {shown_path(backup, lesson)}")
         changed = install_files([staged.twin, staged.notebook, staged.recording], staged.folder, lesson.folder)
         changed += install_files(files_below(release), release, course_folder(lesson))
+        changed += write_lists(root_of(lesson))
         done(f"released to {shown_path(course_folder(lesson), lesson)}")
     return changed
 

@@ -7,6 +7,8 @@ from rich.console import Console
 
 from grader.authoring.assemble import assemble, sources_hash, without_outputs
 from grader.authoring.differences import differences
+from grader.authoring.ids import give_ids
+from grader.authoring.lists import stale_lists
 from grader.authoring.made_from import made_from
 from grader.authoring.recorder import record
 from grader.authoring.release import release_staged
@@ -14,6 +16,8 @@ from grader.authoring.staging import course_folder, files_below, root_of, shown_
 from grader.authoring.sync import fill_given, read_if_there, sync_twin
 from grader.digest import digest
 from grader.errors import GraderError
+from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
+from grader.lessons.front_matter import read_front_matter, require_opening
 from grader.lessons.lesson import Lesson
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
@@ -33,6 +37,8 @@ def check_build(lessons: Sequence[Lesson], *, console: Console | None = None) ->
         problems += [
             f"{shown_path(path, lesson)}: {what}. Mend it with: grader build {lesson.name}" for path, what in found
         ]
+    for root in {root_of(lesson): None for lesson in lessons}:
+        problems += _stale_lists(root)
     return problems
 
 
@@ -63,7 +69,11 @@ def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
         return [(stale, f"differs from {taken.name}, which was edited since the last build")]
     if fill_given(staged, root_of(lesson)):
         return [(lesson.twin, "has given cells that are not what the lesson they come from says")]
+    if give_ids(staged):
+        return [(lesson.twin, "has cells without an id")]
     staged.validate()
+    if (lesson.folder / FRONT_MATTER).exists():
+        require_opening(staged, read_front_matter(staged))
     executed = notebook.metadata.get("grader", {})
     if executed.get("sources") != sources_hash(notebook):
         return [(lesson.notebook, "was not executed since its cells were edited")]
@@ -73,6 +83,17 @@ def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
     if lesson.recording.exists() and executed.get("recording") != digest(lesson.recording.read_bytes())[:32]:
         return [(lesson.notebook, f"was not executed since {RECORDING} was recorded")]
     return []
+
+
+def _stale_lists(root: Path) -> list[str]:
+    try:
+        found = stale_lists(root)
+    except GraderError as error:
+        return [str(error).replace(f"{root}/", "")]
+    mend = "Mend it with: grader build --lists"
+    return [
+        f"{path.relative_to(root)}: its list of lessons is not what their lesson.toml say. {mend}" for path in found
+    ]
 
 
 def _stale_recording(lesson: Lesson, staged: Lesson) -> list[Stale]:

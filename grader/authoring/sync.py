@@ -40,8 +40,36 @@ def sync_twin(lesson: Lesson) -> Path | None:
             f"{lesson.notebook} has a pasted picture, which its text twin can't hold. "
             "Save it as a file in the lesson's folder and link to that."
         )
+    if twin is not None:
+        _keep_ids(notebook.cells, twin.cells)
     write_twin(lesson.twin, [authors_cell(cell) for cell in notebook.cells])
     return lesson.notebook
+
+
+def _keep_ids(cells: list[NotebookNode], before: list[NotebookNode]) -> None:
+    """Take away the ids that an editor gave to new cells: they are long, and a build gives short ones.
+
+    An editor that knows no ids gives every cell another; a cell that was there before gets its own back.
+    """
+    known = {cell.id for cell in before}
+    for cell in cells:
+        cell.id = cell.id if cell.id in known else ""
+    matched_ids(cells, before)
+
+
+def matched_ids(cells: list[NotebookNode], others: list[NotebookNode]) -> None:
+    """Give cells without an id the one that the same cell has among the others: of that role and name, or that text."""
+    taken = {cell.id for cell in cells}
+    free = [other for other in others if other.id and other.id not in taken]
+    for cell in (cell for cell in cells if not cell.id):
+        if (same := next((other for other in free if _told_by(other) == _told_by(cell)), None)) is not None:
+            cell.id = same.id
+            free.remove(same)
+
+
+def _told_by(cell: NotebookNode) -> tuple[str, str]:
+    role = cell_from(cell.cell_type, cell.source, cell.metadata)
+    return (role.kind, role.name or cell.source)
 
 
 def fill_given(lesson: Lesson, root: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from grader.cli.authors import build
+from grader.cli.authors import build, new_lesson
 from grader.cli.caches import kv
 from grader.cli.instructors import autograde, record_cases
 from grader.cli.learners import check, lab
@@ -33,6 +33,7 @@ app.add_typer(weights_app, name="weights")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.command()(check)
 app.command()(build)
+app.command("new-lesson")(new_lesson)
 app.command()(autograde)
 app.command("record")(record_cases)
 app.command()(trace)

@@ -15,6 +15,10 @@ def build(
     check_only: Annotated[
         bool, typer.Option("--check", help="Change nothing; say what is stale, and exit with 1 if anything is.")
     ] = False,
+    lists_only: Annotated[
+        bool,
+        typer.Option("--lists", help="Write the lists of lessons in README.md and course/README.md, nothing else."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a released notebook that was worked in; a backup is kept.")
     ] = False,
@@ -23,9 +27,15 @@ def build(
     from rich.console import Console
 
     from grader.authoring.build import build as build_lesson
+    from grader.authoring.lists import write_lists
     from grader.authoring.stale import check_build
 
-    chosen = choose_lessons(find_project(Path.cwd()), lessons or [])
+    root = find_project(Path.cwd())
+    if lists_only:
+        for path in write_lists(root):
+            print(path)
+        return
+    chosen = choose_lessons(root, lessons or [])
     console = Console(stderr=True)
     if check_only:
         problems = check_build(chosen, console=console)
@@ -37,3 +47,19 @@ def build(
     for lesson in chosen:
         for path in build_lesson(lesson, force=force, console=console):
             print(path)
+
+
+def new_lesson(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The lesson's folder, as in 07-mixture-of-experts.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="The course's folder; the one you are in if none is named."),
+    ] = None,
+) -> None:
+    """For authors: make a new lesson in solutions/, with one exercise that is green at once."""
+    from grader.authoring.new_lesson import new_lesson as make_lesson
+
+    root = find_project(Path.cwd()) if folder is None else folder
+    for path in make_lesson(root, name):
+        print(path)
+    print(f"Next: grader build {name}; then docs/authoring.md says how it becomes the lesson that you want.")

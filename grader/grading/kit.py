@@ -1,6 +1,7 @@
 """All that is needed to grade submissions of one lesson, in a form that another process or machine can be sent."""
 
 import io
+import json
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import JailKind, lesson_view
+from grader.grading.sandbox.launch import Lesson, lesson_of
 from grader.grading.sandbox.limits import Limits
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
@@ -42,6 +44,11 @@ class Kit:
     def hidden_recording(self) -> Recording | None:
         """The recording that scores, where it is not the released one."""
         return None if self.hidden is None else _recording(self.hidden)
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        """What a jail's warm process is told of the lesson."""
+        return lesson_of(json.loads(self.plan.notebook), self.public)
 
     @cached_property
     def recording_digest(self) -> str:

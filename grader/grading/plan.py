@@ -7,7 +7,6 @@ from typing import Any
 
 from grader.digest import digest
 from grader.errors import GraderError
-from grader.grading.sandbox.launch import own_cells
 from grader.lessons.cells import cell_from
 from grader.lessons.notebooks import read_notebook, released_hash
 
@@ -45,11 +44,6 @@ class Plan:
     solutions: tuple[str, ...]
     notebook: str
     digest: str
-
-    @property
-    def own_cells(self) -> list[str]:
-        """The code cells of the released notebook that are not graded and that no exercise needs by its mark."""
-        return own_cells(json.loads(self.notebook))
 
     @property
     def exercises(self) -> tuple[str, ...]:

@@ -88,12 +88,12 @@ def _workplace(kit: Kit) -> Iterator[_Workplace]:
 def _new_workplace(kit: Kit) -> _Workplace:
     folder = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
     folder.chmod(0o755)
-    lesson, cells = kit.unpack_files(folder / "lesson"), kit.plan.own_cells
-    early = take_early(lesson, cells, kit.limits) if kit.jail == "namespaces" else None
+    files, lesson = kit.unpack_files(folder / "lesson"), kit.lesson
+    early = take_early(files, lesson, kit.limits) if kit.jail == "namespaces" else None
     if early is not None and early.place is not None:
         shutil.rmtree(folder, ignore_errors=True)
         folder = early.place
-    jail = Jail(folder / "lesson", kit.limits, kit.jail, cells, early)
+    jail = Jail(folder / "lesson", kit.limits, kit.jail, lesson, early)
     try:
         _prove(jail)
     except GraderError:

@@ -6,6 +6,8 @@ An author says in a cell's metadata what the cell is; in the text twin that is t
     # %% given="01-gpt2 gpt2.layer_norm"       copied here by `grader build` from another lesson's solution
     # %% exercise="gpt2.layer_norm"            a solution, with ### BEGIN SOLUTION and ### END SOLUTION
     # %% check="gpt2.layer_norm"               the cell that checks it
+
+and at the end of that line the cell's id, which `grader build` gives it once: ``id="check-gpt2-layer_norm"``.
 """
 
 from dataclasses import dataclass

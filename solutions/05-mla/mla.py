@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="84b81791"
 # # 05 · Multi-head latent attention: cache a sketch, rebuild the rest
 #
 # **DeepSeek-V3 has 128 heads, with keys of 192 channels and values of 128. For every token and layer it keeps 576 numbers. How?**
@@ -16,7 +16,7 @@
 #
 # On the left what is computed for a token. What is kept is green, what is made for each head is blue. On the right how many numbers that is, for a token and a layer. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="928df5b5"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -69,7 +69,7 @@ right.set_title("128 + 64 channels a key, 128 a value", fontsize=11, color="blac
 right.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 import math
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -99,12 +99,12 @@ def causal_softmax(scores: Tensor) -> Tensor:
     future = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(diagonal=S - T + 1)
     return scores.masked_fill(future, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
 
-# %% [markdown]
+# %% [markdown] id="7205fe31"
 # The second function is what you wrote in the lessons before: mask, then softmax. It stands here so that the exercises are about what is new. With a cache there are fewer queries than keys; then T queries belong to the last T of S tokens.
 #
 # Two parts that lesson 03 built are given:
 
-# %% given="03-qwen3 qwen3.rms_norm"
+# %% given="03-qwen3 qwen3.rms_norm" id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
 
@@ -124,7 +124,7 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-# %% given="03-qwen3 qwen3.mlp"
+# %% given="03-qwen3 qwen3.mlp" id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
 
@@ -144,14 +144,14 @@ class MLP(nn.Module):
         return self.down_proj(hidden)
 
 
-# %% [markdown]
+# %% [markdown] id="92664de4"
 # ## Steps 1 to 5 · Read the config, compare
 #
 # The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026), in the order in which this lesson needs them.
 #
 # DeepSeek-V3 (December 2024) took its attention over from DeepSeek-V2 (May 2024), whose report introduced it. Kimi K2, GLM-5 and Sarvam 105B have it too. These are the fields that decide about attention:
 
-# %%
+# %% id="84fe4a83"
 from pathlib import Path
 
 v3 = Config.read("configs/deepseek-v3.json")
@@ -160,7 +160,7 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
               "rope_theta", "rope_scaling"):
     print(f"{field:>20}: {v3[field]}")
 
-# %% [markdown]
+# %% [markdown] id="1763ed3a"
 # | field | what it decides |
 # |---|---|
 # | `kv_lora_rank` 512 | how long the *latent* is: the one vector from which the keys and values of all heads are made |
@@ -174,7 +174,7 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 #
 # The name says how it works: *lora rank* is the rank of a matrix that is written as a product of a thin and a flat one. Grouped-query attention saves by sharing: fewer keys, each used by several heads. Latent attention saves by compressing: every head has its own keys and values, but all are linear maps of one short vector, and that is what is kept.
 
-# %%
+# %% id="839ed9de"
 def kept_by_heads(config: Config) -> int:
     """The numbers of one token's keys and values in one layer, all key and value heads together."""
     if "kv_lora_rank" in config:
@@ -188,7 +188,7 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
     config = Config.read(f"configs/{name}.json")
     print(f"{name:>12}: {kept_by_heads(config):6,} numbers are a token's keys and values in a layer")
 
-# %% [markdown]
+# %% [markdown] id="f3d55978"
 # V3 could not afford to keep what its heads use.
 #
 # ## First without training: how much of K and V is needed?
@@ -197,7 +197,7 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
 #
 # Which product is closest to the original, for a given r? The singular value decomposition tells (Eckart and Young, 1936): keep the r directions that carry most. So take a trained model with ordinary attention, austen-gpt2 of lesson 01: D = 192, and 6 heads, so 384 numbers for keys and values. Here is GPT-2 as one function of its weights:
 
-# %%
+# %% id="31c90f53"
 gpt2 = load_checkpoint("austen-gpt2")
 D, LAYERS, HEADS = gpt2.config.n_embd, gpt2.config.n_layer, gpt2.config.n_head
 
@@ -238,10 +238,10 @@ weights = gpt2.state_dict()
 whole = loss(partial(gpt2_logits, weights), held_out)
 print(f"{held_out.numel():,} tokens of Persuasion: {whole:.3f} nats a token")
 
-# %% [markdown]
+# %% [markdown] id="69046b17"
 # **Predict** three things. At which rank does the loss begin to rise: 150, 100, 50? Which are easier to compress, keys or values? And what is the highest rank that can matter at all: 384, 192, 64?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="af5a75c7"
 @torch.no_grad()
 def through_a_latent(rank: int, columns: slice = slice(D, 3 * D)) -> tuple[dict[str, Tensor], Tensor]:
     """The weights with some columns of c_attn (D: 2 D keys, 2 D: 3 D values) made from `rank` numbers.
@@ -266,12 +266,12 @@ with torch.no_grad():
         difference = (gpt2_logits(changed, ids) - gpt2_logits(weights, ids)).abs().max().item()
         print(f"rank {rank}: logits off by up to {difference:.0e}")
 
-# %% [markdown]
+# %% [markdown] id="7453e378"
 # With D numbers nothing is lost, up to rounding. It can't be otherwise: 384 numbers made from 192 by a matrix lie in a space of 192 dimensions. So ordinary attention, with as many key and value heads as query heads, keeps *twice* what there is to know: the normed x itself would do, and everything could be rebuilt from it. (With biases, too: they are added after the product.)
 #
 # Now fewer:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3e94124f"
 ranks = (8, 16, 32, 48, 64, 96, 128, 192)
 curves = {
     "keys and values": slice(D, 3 * D), "keys alone": slice(D, 2 * D), "values alone": slice(2 * D, 3 * D)
@@ -298,7 +298,7 @@ for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="4296654e"
 # A quarter of the 384 numbers (rank 96) costs nothing that this text could show, a sixth (64) a little, and from there it goes up fast. Keys are easier than values: with 16 numbers for all six heads' keys the loss is a little worse, with 16 for their values much. (One reading: a score has to be about right for its softmax, but a value is what is handed on.)
 #
 # Look at the right-hand picture too: the singular values fall slowly. Nobody told this model to be compressible, and its matrices are not of low rank; the text just does not need most of what the small directions carry.
@@ -328,7 +328,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="mla.compress"
+# %% exercise="mla.compress" id="mla-compress"
 class Compressor(nn.Module):
     """What a layer makes of a token to keep it: a normed latent, and a key for RoPE (DeepSeek-V2, 2.1).
 
@@ -355,10 +355,10 @@ class Compressor(nn.Module):
         return self.kv_a_layernorm(latent), key
         ### END SOLUTION
 
-# %% check="mla.compress" tags=["nbval-ignore-output"]
+# %% check="mla.compress" tags=["nbval-ignore-output"] id="check-mla-compress"
 check("mla.compress", Compressor)
 
-# %% [markdown]
+# %% [markdown] id="603d3af7"
 # ### Exercise 2 · Turn, in pairs of neighbours
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
@@ -368,7 +368,7 @@ check("mla.compress", Compressor)
 #
 # The table of angles is given, one column a pair, and with YaRN in it. YaRN (Peng et al., 2023) stretches RoPE over longer texts than it was trained on: slow pairs, which never went round in training, turn `factor` times slower still, so that they meet no angle they have not seen. Fast pairs stay as they are, and between the two is a ramp.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-2"
 def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
     """RoPE's frequencies 1 / bases [d / 2] stretched, and a factor for cosines and sines.
 
@@ -400,7 +400,7 @@ def rope_table(positions: Tensor, config: Config) -> Tensor:
     angles = positions.float()[:, None] * frequencies.to(positions.device)  # [T, width / 2]
     return torch.stack([angles.cos() * size, angles.sin() * size])
 
-# %% [markdown]
+# %% [markdown] id="db814ee2"
 # <details><summary>Hint 1</summary>
 #
 # `x[..., 0::2]` takes every second channel.
@@ -411,7 +411,7 @@ def rope_table(positions: Tensor, config: Config) -> Tensor:
 # </details>
 # </details>
 
-# %% exercise="mla.rope"
+# %% exercise="mla.rope" id="mla-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
 
@@ -424,13 +424,13 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
     ### END SOLUTION
 
-# %% check="mla.rope" tags=["nbval-ignore-output"]
+# %% check="mla.rope" tags=["nbval-ignore-output"] id="check-mla-rope"
 check("mla.rope", apply_rope)
 
-# %% [markdown]
+# %% [markdown] id="d5074ed1"
 # Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. But the turned key is what gets *kept*: a program that keeps it in one order and reads it in another is wrong. The pairing matters always. **Predict** which of these three products are equal.
 
-# %%
+# %% id="1e4c0207"
 torch.manual_seed(0)
 q, k = torch.randn(2, 1, 1, 1, 64)
 at_9, at_4 = (rope_table(torch.tensor([position]), v3) for position in (9, 4))
@@ -459,7 +459,7 @@ ways = {
 for what, way in ways.items():
     print(f"{what:>32}: {(way(q, at_9) * way(k, at_4)).sum():.4f}")
 
-# %% [markdown]
+# %% [markdown] id="462f5499"
 # ### Exercise 3 · The scale of the scores
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -479,7 +479,7 @@ for what, way in ways.items():
 # </details>
 # </details>
 
-# %% exercise="mla.scale"
+# %% exercise="mla.scale" id="mla-scale"
 def softmax_scale(config: Config) -> float:
     """What the scores of q and k are multiplied by before the softmax.
 
@@ -495,15 +495,15 @@ def softmax_scale(config: Config) -> float:
     return scale
     ### END SOLUTION
 
-# %% check="mla.scale" tags=["nbval-ignore-output"]
+# %% check="mla.scale" tags=["nbval-ignore-output"] id="check-mla-scale"
 check("mla.scale", softmax_scale)
 
-# %%
+# %% id="85ba7082"
 plain = softmax_scale(v3.replace(rope_scaling=None))
 sharper = softmax_scale(v3) / plain
 print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} times sharper")
 
-# %% [markdown]
+# %% [markdown] id="d8729eb8"
 # ### Exercise 4 · The cache
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -521,7 +521,7 @@ print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} tim
 # </details>
 # </details>
 
-# %% exercise="mla.cache"
+# %% exercise="mla.cache" id="mla-cache"
 class LatentCache:
     """The rows that one layer keeps: for every token its latent and its turned key, one behind the other.
 
@@ -550,10 +550,10 @@ class LatentCache:
         return self.rows[:, :end]
         ### END SOLUTION
 
-# %% check="mla.cache" tags=["nbval-ignore-output"]
+# %% check="mla.cache" tags=["nbval-ignore-output"] id="check-mla-cache"
 check("mla.cache", LatentCache)
 
-# %% [markdown]
+# %% [markdown] id="9367d3cb"
 # ### Exercise 5 · Its bytes
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -569,7 +569,7 @@ check("mla.cache", LatentCache)
 # </details>
 # </details>
 
-# %% exercise="mla.bytes"
+# %% exercise="mla.bytes" id="mla-bytes"
 def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
     """The bytes that a model keeps for `tokens` tokens in each of `batch` texts, all layers together.
 
@@ -585,10 +585,10 @@ def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int 
     return batch * tokens * config.num_hidden_layers * numbers * element_bytes
     ### END SOLUTION
 
-# %% check="mla.bytes" tags=["nbval-ignore-output"]
+# %% check="mla.bytes" tags=["nbval-ignore-output"] id="check-mla-bytes"
 check("mla.bytes", cache_bytes)
 
-# %%
+# %% id="a0e3964b"
 qwen3 = Config.read("configs/qwen3-8b.json")
 for name, config in (("Qwen3 8B", qwen3), ("DeepSeek-V3", v3)):
     print(f"{name:>12}: {cache_bytes(config, 1) / 1024:6.1f} KiB a token")
@@ -605,22 +605,22 @@ def bytes_of(cache: LatentCache) -> int:
 measured = bytes_of(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
 print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
 
-# %% [markdown]
+# %% [markdown] id="eb280f60"
 # Eighty times the parameters, half the cache. (Qwen3 8B has 36 layers, V3 has 61.)
 #
 # To play with: another model, another latent, a window. (Where widgets don't run, the picture shows the first setting.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3a858ed4"
 from grader.kv import kv_panel
 
 kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
 
-# %% [markdown]
+# %% [markdown] id="51766967"
 # ### The talk's chart, and what it leaves out
 #
 # A slide of the talk that this course follows shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives these numbers, and tells what stands behind them. **Predict** what the last bar becomes if the key for RoPE is counted.
 
-# %%
+# %% id="f6916c6f"
 # All heads together have 2048 channels; how they are cut does not matter here.
 talk = Config({"num_hidden_layers": 48, "num_key_value_heads": 1, "head_dim": 2048})
 print(f"{'ordinary attention':>20}: {cache_bytes(talk, 131_072) / 1e9:6.2f} GB")
@@ -632,7 +632,7 @@ for latent in (1024, 512, 256, 64):
     print(f"{f'latent {latent}':>20}: {slide / 1e9:6.2f} GB {whole / 1e9:18.3f} GB, {more}")
 print(f"channels of one of 24 heads: {2048 / 24:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="881f997e"
 # Three things to know about the slide. The gigabytes are decimal (10⁹ bytes) and the tokens binary (128 · 1024). A width of 2048 can't be cut into 24 heads, which does not matter here: only their sum counts. And it leaves out the turned key, which is a small matter beside a latent of 1024 and doubles one of 64.
 #
 # ### Exercise 6 · Attention, rebuilt from the latent
@@ -667,7 +667,7 @@ print(f"channels of one of 24 heads: {2048 / 24:.2f}")
 # </details>
 # </details>
 
-# %% exercise="mla.attention"
+# %% exercise="mla.attention" id="mla-attention"
 class Attention(Compressor):
     """Latent attention that rebuilds every head's keys and values (DeepSeek-V2, section 2.1).
 
@@ -721,18 +721,18 @@ class Attention(Compressor):
         return self.o_proj(mixed)
         ### END SOLUTION
 
-# %% check="mla.attention" tags=["nbval-ignore-output"]
+# %% check="mla.attention" tags=["nbval-ignore-output"] id="check-mla-attention"
 check("mla.attention", Attention)
 
-# %% [markdown]
+# %% [markdown] id="fcd9f08d"
 # It works, and keeps 576 numbers. The price stands in one line: `self.kv_b_proj(latents)`, for all S rows, to write *one* more token. Every step rebuilds what the step before had rebuilt already. For V3 at 32,768 tokens:
 
-# %%
+# %% id="d4cefe2f"
 v3_rebuild = 32_768 * v3.kv_lora_rank * v3.num_attention_heads * (v3.qk_nope_head_dim + v3.v_head_dim)
 print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds for one token; "
       f"its 37 billion active parameters need {37e9 / 1e12:.3f}")
 
-# %% [markdown]
+# %% [markdown] id="7c281270"
 # ### Exercise 7 · Attention that never rebuilds
 # difficulty ●●●●● · importance ●●●●● · 20 minutes
 #
@@ -766,7 +766,7 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 # </details>
 # </details>
 
-# %% exercise="mla.absorbed"
+# %% exercise="mla.absorbed" id="mla-absorbed"
 class AbsorbedAttention(Attention):
     """Latent attention on the rows themselves, kv_b_proj absorbed into queries and outputs.
 
@@ -790,13 +790,13 @@ class AbsorbedAttention(Attention):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
         ### END SOLUTION
 
-# %% check="mla.absorbed" tags=["nbval-ignore-output"]
+# %% check="mla.absorbed" tags=["nbval-ignore-output"] id="check-mla-absorbed"
 check("mla.absorbed", AbsorbedAttention)
 
-# %% [markdown]
+# %% [markdown] id="db786148"
 # Not to the last bit: the same sums, taken in another order. How far apart are the two, in a layer with the widths of DeepSeek-V2-Lite (16 heads, no `q_lora_rank`), and do they keep the same rows?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8dbc12e5"
 lite = v3.replace(hidden_size=2048, num_attention_heads=16, q_lora_rank=None, rope_scaling=None)
 torch.manual_seed(0)
 expanded, absorbed = Attention(lite).eval(), AbsorbedAttention(lite).eval()
@@ -812,7 +812,7 @@ with torch.no_grad():
 nothing = torch.zeros(2, 0, 576)  # an append of no token gives all rows
 print("the same rows:", torch.equal(*(cache.append(nothing) for cache in caches)))
 
-# %% [markdown]
+# %% [markdown] id="2c9b9fa9"
 # ### The catch: RoPE does not commute
 #
 # Why two kinds of channels? Suppose all were rebuilt from the latent, and RoPE turned the result, as in every model before. With $R_i$ for the rotation at position $i$, a score is
@@ -821,7 +821,7 @@ print("the same rows:", torch.equal(*(cache.append(nothing) for cache in caches)
 #
 # The rotation stands between $q$ and $W_{UK}$, and depends on the distance i − j: there is no one matrix to absorb, but one for every distance. Could the latent be turned instead, $R_j c_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer: **predict** whether a small distance does little harm.
 
-# %%
+# %% id="2e621a13"
 W_UK = expanded.kv_b_proj.weight.unflatten(0, (16, -1))[0, :128].detach()  # [nope, kv_lora_rank]
 torch.manual_seed(1)
 q, c = torch.randn(2, 4000, 512)
@@ -844,7 +844,7 @@ key_turned = turn(c @ W_UK.T, 5, wide)
 off = (latent_turned - key_turned).norm() / key_turned.norm()
 print(f"the latent turned in place of the key, at position 5: off by {off:.0%}")
 
-# %% [markdown]
+# %% [markdown] id="d04b5faf"
 # One token away a quarter is wrong, four tokens away most of it, and a turned latent is no better than a random vector. So DeepSeek *decoupled* position from content: 128 channels of a key carry what a token says and are never turned; 64 more carry where it stands, come from x directly, and are small enough to keep, once for all heads.
 #
 # (GQA's rows can be kept unturned and turned when they are read. That works too, and rebuilds at every step. Absorbing is what does not survive a rotation in between.)
@@ -863,7 +863,7 @@ print(f"the latent turned in place of the key, at position 5: off by {off:.0%}")
 #
 # Is the table true? A dispatch mode of PyTorch sees every product that is computed. Count, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
 
-# %%
+# %% id="972b1747"
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -893,7 +893,7 @@ for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 
     assert counts == [by_formula(form, T, S) for form in ("expanded", "absorbed")]
     print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {counts[0] / counts[1]:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="ea91b5a2"
 # Count and formula agree to the last multiplication. One token: absorbed does less than a sixtieth of the work, and that counts the projections that no form is spared. A whole prompt: expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That does not depend on how long the prompt is.
 #
 # With rows in the cache it does depend. Set the two lines of the table equal and solve for T. The heads cancel, and what remains is
@@ -902,7 +902,7 @@ for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 
 #
 # With more new tokens than this, of S rows in all, expanded is cheaper. The number is always below S, as it must be for a prompt; and it is always below T*, which it comes close to when the rows are many. Count again, on both sides of it:
 
-# %%
+# %% id="2603cb7b"
 r, n, p, v = lite.kv_lora_rank, lite.qk_nope_head_dim, lite.qk_rope_head_dim, lite.v_head_dim
 many_rows = r * (n + v) / (2 * r - n - v)  # T*
 
@@ -919,14 +919,14 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
     counts = [counted(attention, T, S) for attention in (expanded, absorbed)]
     print(f"{T:3} new of {S:5,}: expanded does {counts[0] / counts[1]:.4f} times the work of absorbed")
 
-# %% [markdown]
+# %% [markdown] id="e274c545"
 # ## Then measure
 #
 # **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
 #
 # A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="fdb7a4de"
 import time
 from collections.abc import Callable
 
@@ -994,7 +994,7 @@ for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="d688f10b"
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
 #
 # On the right, the curves cross in the neighbourhood of the line, and not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
@@ -1003,7 +1003,7 @@ plt.show()
 #
 # Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
 
-# %%
+# %% id="e0cb8ae6"
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -1030,14 +1030,14 @@ for label, (form, _) in FORMS.items():
 one_layer = lite.replace(num_hidden_layers=1)
 print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, element_bytes=4):,} bytes")
 
-# %% [markdown]
+# %% [markdown] id="b5f8f350"
 # Expanded keeps little and then makes, for a moment and in every layer, the tensor that it did not keep. Absorbed never has it.
 #
 # ## The whole model
 #
 # DeepSeek-V3's layer is Qwen3's but for attention (and for the experts in its MLPs, which are another lesson; here every MLP is the dense one of V3's first three layers). What is new is that a cache passes through, one for each layer:
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-3"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -1055,7 +1055,7 @@ class DecoderLayer(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), table, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
-# %% [markdown]
+# %% [markdown] id="2a216bf9"
 # ### Exercise 8 · The model, with its caches
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
@@ -1071,7 +1071,7 @@ class DecoderLayer(nn.Module):
 # </details>
 # </details>
 
-# %% exercise="mla.model"
+# %% exercise="mla.model" id="mla-model"
 class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
@@ -1101,18 +1101,18 @@ class Model(nn.Module):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="mla.model" tags=["nbval-ignore-output"]
+# %% check="mla.model" tags=["nbval-ignore-output"] id="check-mla-model"
 check("mla.model", Model)
 
-# %% [markdown]
+# %% [markdown] id="5f583ee9"
 # ## Steps 8 to 11 · Layer by layer
 #
 # Every module against transformers' own, on the same weights. First the expanded form, then the absorbed one.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7797cda2"
 class AbsorbedModel(Model):
     """The model with attention that never rebuilds."""
 
@@ -1122,12 +1122,12 @@ class AbsorbedModel(Model):
 
 compare_layers(AbsorbedModel, open="none")
 
-# %% [markdown]
+# %% [markdown] id="224aa095"
 # The last line says what absorbing means: `kv_b_proj` is there, its weight is used, and it is never called.
 #
 # And with a bug that no shape and no text gives away: the latent's norm takes the config's eps. In this config it is large, so that it shows. **Predict:** which row is the culprit?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0ec86a49"
 class ConfigsEps(Attention):
     """The norm on the latent reads rms_norm_eps."""
 
@@ -1148,14 +1148,14 @@ try:
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="b3a0f56f"
 # **Step 9 · Read the reference's code.** `DeepseekV3Attention.forward` in `transformers/models/deepseek_v3/modeling_deepseek_v3.py`. Find the line where the cache is written: before or after `expand_kv`? Which of your two forms does that file have?
 #
 # ## Step 7 · Does it write?
 #
 # The head, and one cache for each layer:
 
-# %%
+# %% id="5dd19383"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token: [B, T] -> [B, T, vocab_size]."""
 
@@ -1174,7 +1174,7 @@ class CausalLM(nn.Module):
     def forward(self, ids: Tensor, caches: list[LatentCache] | None = None) -> Tensor:
         return self.lm_head(self.model(ids, caches))
 
-# %% [markdown]
+# %% [markdown] id="7d8ba99b"
 # ### Exercise 9 · generate, with a cache
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -1185,7 +1185,7 @@ class CausalLM(nn.Module):
 # In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room?
 # </details>
 
-# %% exercise="mla.generate"
+# %% exercise="mla.generate" id="mla-generate"
 @torch.no_grad()
 def generate(
     model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
@@ -1206,15 +1206,15 @@ def generate(
             return
     ### END SOLUTION
 
-# %% check="mla.generate" tags=["nbval-ignore-output"]
+# %% check="mla.generate" tags=["nbval-ignore-output"] id="check-mla-generate"
 check("mla.generate", generate)
 
-# %% [markdown]
+# %% [markdown] id="8299dc08"
 # ## Step 12 · Trained weights, the same text
 #
 # `austen-mla` was trained for this course with transformers' DeepseekV3 classes: 4 layers, 6 heads, a latent of 64, a turned key of 16, YaRN's scale included. Its rows have 80 numbers; its heads' keys and values would have 480. Token for token, both forms, through the latent cache:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="f73bbd2c"
 austen = load_checkpoint("austen-mla")
 models = {}
 for attention in (Attention, AbsorbedAttention):
@@ -1223,10 +1223,10 @@ for attention in (Attention, AbsorbedAttention):
     print(f"--- {attention.__name__}")
     check_generation(models[attention], austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="6eb47666"
 # If transformers is installed here, also live. It keeps the same rows, so its cache must have as many bytes as yours.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7935f311"
 import importlib.util
 
 
@@ -1261,12 +1261,12 @@ if importlib.util.find_spec("transformers"):
         assert list(generate(model, ids, len(done))) == done
     print(repr(austen.tokenizer.decode(done)))
 
-# %% [markdown]
+# %% [markdown] id="6263f8a3"
 # ## Which mistakes would the text have shown?
 #
 # Each line changes one thing in austen-mla and reads Persuasion. **Predict** which change hurts most, and which not at all.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="aba266be"
 golden = list(generate(models[Attention], ids, 48))
 
 
@@ -1323,14 +1323,14 @@ for what, (attention, change) in changes.items():
     agree = sum(a == b for a, b in zip(generate(other, ids, 48), golden, strict=True))
     print(f"{what:>40}: loss {loss(other, held_out[:8]):.3f}, {agree:2} of 48 tokens agree")
 
-# %% [markdown]
+# %% [markdown] id="fe471b3b"
 # The wrong eps changes no token: no text shows it. The layer comparison does, and so do exercise 1's tiny inputs. Without YaRN's factor in the scale the loss on this text is even a little *lower*, and hardly a token agrees: a wrong port need not be a worse model, so a loss does not tell whether it is right. RoPE's own mistakes, in the frequencies or the pairs, cost a nat. And the turned channels are indispensable, while with nothing but them the model does nearly as well: in a model this small, the 16 channels that come from x directly carry most of what attention needs.
 #
 # ## What compression costs
 #
 # Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla had 80 from the start. The two differ in more than this (RoPE, SwiGLU, and how long they were trained), so their losses are not to be compared with each other: compare each with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="332ad43e"
 @torch.no_grad()
 def cut_latent(rank: int) -> float:
     """The held-out loss of austen-mla when only `rank` directions of each latent reach keys and values."""
@@ -1361,7 +1361,7 @@ axis.legend(frameon=False)
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="555fc230"
 # Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Training through a narrow place has put what counts into few directions. GPT-2 was never asked to; it can still give up three quarters of its numbers for nothing, and then each further cut costs more. So that is the price of a compression that was not trained in: not that it fails, but that it has to stop earlier.
 #
 # Is the comparison fair? Not quite: austen-mla's scores live mostly in the turned channels, as you saw, so its latent has mainly values to carry. But then compare it with GPT-2's values alone, in the first picture: with 32 numbers they cost 0.19 nats, and here 0.01.
@@ -1378,14 +1378,14 @@ plt.show()
 #
 # On a GPU the last column counts most. To write one token, every number in the cache must come from memory, and an accelerator multiplies far faster than it reads: with ordinary attention each number read is used once; here each row is used by all 128 heads. So absorbed MLA trades what is plentiful there for what is scarce: 3.4 times the arithmetic, and 71 times less to read.
 
-# %%
+# %% id="c02294d5"
 print(f"{'':>14} {'KiB a token':>12} {'131,072 tokens':>15}")
 gpt2_xl = Config({"num_hidden_layers": 48, "num_key_value_heads": 25, "head_dim": 64})
 for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3", v3),
                      ("austen-mla", austen.config)):
     print(f"{name:>14} {cache_bytes(config, 1) / 1024:12.2f} {cache_bytes(config, 131_072) / 1e9:12.2f} GB")
 
-# %% [markdown]
+# %% [markdown] id="3fccc0d7"
 # (*GPT-2 XL can't read that many tokens; the column shows what it would cost.)
 #
 # ## What changed, and why

@@ -560,7 +560,7 @@ TOLD = [
     Told(
         "mla.attention", twice("Attention"), ["after 4 tokens there are 8 rows in the cache; each belongs there once"]
     ),
-    Told("mla.absorbed", twice("AbsorbedAttention"), ["after 7 tokens there are 14 rows in the cache; each belongs"]),
+    Told("mla.absorbed", twice("AbsorbedAttention"), ["after 4 tokens there are 8 rows in the cache; each belongs"]),
     Told("mla.model", ModelThatReadsTheRows, ["this check's cache has `append` and `length`, and no `rows`"]),
     # A width divided among the heads is not taken for the rotated channels.
     Told(

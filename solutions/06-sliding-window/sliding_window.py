@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="867fa617"
 # # 06 · Sliding window: forget on purpose
 #
 # **A window of 1,024 and 62 layers: how far back can information come from?**
@@ -16,7 +16,7 @@
 #
 # Each row is a token that looks, each column one that can be seen. On the left the whole past; in the middle a window of three, as the talk draws it. On the right what a layer has to *keep* while the text grows. (The code of the drawing is folded.)
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="f8510d70"
 import logging
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
@@ -52,7 +52,7 @@ axes[2].spines[["top", "right"]].set_visible(False)
 axes[2].legend(frameon=False)
 plt.show()
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 from collections.abc import Iterator
 
 import torch
@@ -69,12 +69,12 @@ def layer_types(config: Config) -> list[str]:
     every = config.get("sliding_window_pattern", 6)
     return ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(config.num_hidden_layers)]
 
-# %% [markdown]
+# %% [markdown] id="ee653934"
 # ## What you start from
 #
 # Gemma 3 as you left it in lesson 04, and lesson 02's cache. Twelve cells; skim the names. Two of them you will need in detail: `Attention`, because you are going to change it, and `KVCache`, because yours has to answer to the same two words, `append` and `length`. The others are folded.
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
 
@@ -89,7 +89,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
 
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn every pair of channels (i, i + head_dim / 2) by its angle.
 
@@ -102,7 +102,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
-# %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-embedding"
 class ScaledEmbedding(nn.Embedding):
     """The embedding's rows, times the root of D; that factor is rounded to the weights' dtype first.
 
@@ -115,7 +115,7 @@ class ScaledEmbedding(nn.Embedding):
         return super().forward(ids) * scale  # [B, T] -> [B, T, D]
 
 
-# %% given="04-gemma3 gemma3.rms_norm" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.rms_norm" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then by one plus a learned number for each channel.
 
@@ -135,7 +135,7 @@ class RMSNorm(nn.Module):
         return (normed * (1.0 + self.weight.float())).to(x.dtype)
 
 
-# %% given="04-gemma3 gemma3.mlp" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.mlp" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
 
@@ -155,7 +155,7 @@ class MLP(nn.Module):
         return self.down_proj(hidden)
 
 
-# %% given="04-gemma3 gemma3.rope" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.rope" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-rope"
 class RotaryEmbedding(nn.Module):
     """RoPE's table for each kind of layer. It has no weights.
 
@@ -178,7 +178,7 @@ class RotaryEmbedding(nn.Module):
         return rope_table(positions, self.head_dim, self.thetas[layer_type])
 
 
-# %% given="04-gemma3 gemma3.mask" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.mask" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mask"
 def visible(length: int, window: int | None = None) -> Tensor:
     """Which keys each query may look at: itself and earlier tokens; with a window, `window` tokens in all.
 
@@ -193,7 +193,7 @@ def visible(length: int, window: int | None = None) -> Tensor:
     return seen
 
 
-# %% given="04-gemma3 gemma3.attention"
+# %% given="04-gemma3 gemma3.attention" id="given-04-gemma3-gemma3-attention"
 class Attention(nn.Module):
     """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
 
@@ -230,7 +230,7 @@ class Attention(nn.Module):
         return self.o_proj(mixed)
 
 
-# %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-decoder_layer"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
 
@@ -254,7 +254,7 @@ class DecoderLayer(nn.Module):
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
-# %% given="04-gemma3 gemma3.model" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.model" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-model"
 class Model(nn.Module):
     """Token ids to the final vectors: everything but the head.
 
@@ -282,7 +282,7 @@ class Model(nn.Module):
         return self.norm(x)
 
 
-# %% given="04-gemma3 gemma3.causal_lm" jupyter={"source_hidden": true}
+# %% given="04-gemma3 gemma3.causal_lm" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-causal_lm"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -303,7 +303,7 @@ class CausalLM(nn.Module):
         return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
 
 
-# %% given="02-kv-cache kv_cache.cache"
+# %% given="02-kv-cache kv_cache.cache" id="given-02-kv-cache-kv_cache-cache"
 class KVCache:
     """The keys and values of one layer for all tokens so far, in memory that is taken once.
 
@@ -342,7 +342,7 @@ class KVCache:
         self.length = 0
 
 
-# %% [markdown]
+# %% [markdown] id="9faa52d2"
 # ## The mask
 #
 # ### Exercise 1 · A window, for any piece of a text
@@ -352,7 +352,7 @@ class KVCache:
 #
 # The window counts the token itself: with a window of 3, a token sees itself and the two before it. Without one (`None`) it sees all that came before.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="491f6bc2"
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.3), layout="constrained", width_ratios=[6, 6, 4])
 pictures = ("the whole text", 6, 6), ("a chunk of 3", 3, 6), ("one token", 1, 4)
 for axis, (title, queries, keys) in zip(axes, pictures, strict=True):
@@ -363,7 +363,7 @@ for axis, (title, queries, keys) in zip(axes, pictures, strict=True):
     axis.tick_params(length=0, labelrotation=0)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="44835463"
 # <details><summary>Hint 1</summary>
 #
 # Number the keys from 0. Which number has the last query? And the first one?
@@ -379,7 +379,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="sliding_window.mask"
+# %% exercise="sliding_window.mask" id="sliding_window-mask"
 def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     """Which keys each query may look at: itself and earlier ones, with a window no more than `window` in all.
 
@@ -395,15 +395,15 @@ def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     return seen
     ### END SOLUTION
 
-# %% check="sliding_window.mask" tags=["nbval-ignore-output"]
+# %% check="sliding_window.mask" tags=["nbval-ignore-output"] id="check-sliding_window-mask"
 check("sliding_window.mask", window_mask)
 
-# %% [markdown]
+# %% [markdown] id="84713d86"
 # ### To play with
 #
 # A stack of layers: so many sliding ones, then a full one, and so on. On the left what one sliding layer may see; in the middle what a layer keeps; on the right what token i *can know of* token j after all layers, because a layer sees what the layer before it has brought along. **Predict** before you move anything: a window of 4 and 3 sliding layers. How many tokens back can the last layer know of? And what does a single full layer change?
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="6f2b21c3"
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
@@ -444,7 +444,7 @@ Panel({
         description="sliding per full layer", options=[*((str(n), n) for n in range(12)), ("all sliding", 12)], value=12, **style),
 }, show_stack)
 
-# %% [markdown]
+# %% [markdown] id="9d02205e"
 # ### Exercise 2 · How far back?
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -460,7 +460,7 @@ Panel({
 # </details>
 # </details>
 
-# %% exercise="sliding_window.reach"
+# %% exercise="sliding_window.reach" id="sliding_window-reach"
 def reach(config: Config, length: int) -> int:
     """How many earlier tokens can have an influence on what all layers together compute for the last of `length`.
 
@@ -474,13 +474,13 @@ def reach(config: Config, length: int) -> int:
     return min(earlier, len(layer_types(config)) * (config.sliding_window - 1))
     ### END SOLUTION
 
-# %% check="sliding_window.reach" tags=["nbval-ignore-output"]
+# %% check="sliding_window.reach" tags=["nbval-ignore-output"] id="check-sliding_window-reach"
 check("sliding_window.reach", reach)
 
-# %% [markdown]
+# %% [markdown] id="9bf23057"
 # Your guess, and the numbers:
 
-# %%
+# %% id="1a275d28"
 from grader.kv import known_model
 
 gemma_27b = known_model("Gemma 3 27B")
@@ -488,7 +488,7 @@ sliding_only = gemma_27b.replace(layer_types=["sliding_attention"] * gemma_27b.n
 for name, config in (("all 62 layers sliding", sliding_only), ("as it is, 52 and 10", gemma_27b)):
     print(f"{name:>22}: {reach(config, 131_072):,} tokens back, in a text of 131,072")
 
-# %% [markdown]
+# %% [markdown] id="8ac3dd33"
 # 62 · 1,023 = 63,426: a window of one thousand reaches sixty thousand tokens back, half of what the model may read, and no farther. With one full layer there is no limit. So are the ten full layers there for the other half? That would be a lot of memory for little. Whether something *can* arrive and how much of it does arrive are two questions. The second one needs numbers, so it waits until you have a model.
 #
 # ## The cache that makes it pay
@@ -497,7 +497,7 @@ for name, config in (("all 62 layers sliding", sliding_only), ("as it is, 52 and
 #
 # A window of W: when the next token comes, it sees itself and W − 1 old ones. So W places are enough, however long the text. Put token 0 into place 0, token 1 into place 1, and token W into place 0 again, where token 0 was, whom nobody will see any more. Token p lives in place **p mod W**. That is a ring.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9e837b64"
 TEXT = ["It", "is", "a", "truth", "universally", "acknowledged", "that", "a", "single", "man", "in"]
 
 
@@ -530,7 +530,7 @@ draw_ring(axis, [3, 1, 1, 5, 1], 4)
 axis.set_title("a ring of W = 4 places; blue: new, red: where the next token goes", fontsize=10, color="black")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="380514af"
 # Look at the fourth row. Five tokens come at once, more than there are places. The first of them (token 5) must still see 2, 3 and 4, so these have to be given back *before* they are written over. And tokens 5 to 9 must all be given back, because each of them sees some of the others. Only then does the ring keep the last four. A long prompt that comes in chunks is this case, and it is the one that real programs got wrong most.
 #
 # Does it matter in which order the keys lie? To attention, no: it adds up over keys. But the mask has to know who is who. Giving them back from the oldest to the newest settles that, as in lesson 02.
@@ -567,7 +567,7 @@ plt.show()
 # </details>
 # </details>
 
-# %% exercise="sliding_window.rolling_cache"
+# %% exercise="sliding_window.rolling_cache" id="sliding_window-rolling_cache"
 class RollingCache:
     """The keys and values of the last `window` tokens of one layer: a ring. Token p lies in place p mod window.
 
@@ -612,13 +612,13 @@ class RollingCache:
         self.length = 0
         ### END SOLUTION
 
-# %% check="sliding_window.rolling_cache" tags=["nbval-ignore-output"]
+# %% check="sliding_window.rolling_cache" tags=["nbval-ignore-output"] id="check-sliding_window-rolling_cache"
 check("sliding_window.rolling_cache", RollingCache)
 
-# %% [markdown]
+# %% [markdown] id="bda42b0e"
 # Does transformers keep the promise? Its `DynamicCache` cuts off what lies behind the window, after each step. **Predict:** a prompt of 300 tokens, a window of 32. For how many tokens does one of its sliding layers hold memory, after the prompt and after one token more?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="53ce6aaa"
 import importlib.util
 
 
@@ -638,7 +638,7 @@ if importlib.util.find_spec("transformers"):
         print(f"after {tokens:3} more: it keeps {layer.keys.shape[2]} in sight and holds memory for"
               f" {rows_held(layer.keys)}; the ring: {rows_held(ring.keys)}")
 
-# %% [markdown]
+# %% [markdown] id="af2753ad"
 # It keeps a view of the last 31, and behind a view lies all of what it was cut from. One step later the 300 are gone: then it makes a new tensor at every token, of 32, and keeps 31 of them in sight. Neither is a bug. But if you want to know how much memory something takes, ask the memory, not the shape.
 #
 # ## Attention with a window
@@ -665,7 +665,7 @@ if importlib.util.find_spec("transformers"):
 # </details>
 # </details>
 
-# %% exercise="sliding_window.attention"
+# %% exercise="sliding_window.attention" id="sliding_window-attention"
 class CachedAttention(Attention):
     """Lesson 04's attention for T new tokens that follow those in a cache. Parts and names are the same.
 
@@ -693,13 +693,13 @@ class CachedAttention(Attention):
         return self.o_proj(mixed)
         ### END SOLUTION
 
-# %% check="sliding_window.attention" tags=["nbval-ignore-output"]
+# %% check="sliding_window.attention" tags=["nbval-ignore-output"] id="check-sliding_window-attention"
 check("sliding_window.attention", CachedAttention)
 
-# %% [markdown]
+# %% [markdown] id="90d99a95"
 # The layer hands window and cache on, and does nothing else that is new:
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-2"
 class CachedLayer(DecoderLayer):
     """Lesson 04's layer; attention gets a window and the cache of its layer."""
 
@@ -711,7 +711,7 @@ class CachedLayer(DecoderLayer):
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, window, cache))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
-# %% [markdown]
+# %% [markdown] id="4ffcd151"
 # ### Exercise 5 · The model: a ring here, everything there
 # difficulty ●●●○○ · importance ●●●●● · 20 minutes
 #
@@ -736,7 +736,7 @@ class CachedLayer(DecoderLayer):
 # </details>
 # </details>
 
-# %% exercise="sliding_window.model"
+# %% exercise="sliding_window.model" id="sliding_window-model"
 class CachedModel(Model):
     """Lesson 04's Gemma 3 without its head, which may be given a text piece by piece. Parts and names are the same.
 
@@ -779,19 +779,19 @@ class CachedModel(Model):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="sliding_window.model" tags=["nbval-ignore-output"]
+# %% check="sliding_window.model" tags=["nbval-ignore-output"] id="check-sliding_window-model"
 check("sliding_window.model", CachedModel)
 
-# %% [markdown]
+# %% [markdown] id="5269d91e"
 # Without a cache it must still be Gemma 3, layer by layer:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="a0eeedde"
 compare_layers(CachedModel, open="none")
 
-# %% [markdown]
+# %% [markdown] id="0045567d"
 # Its head, as in lesson 04:
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-3"
 class CachedLM(CausalLM):
     """Lesson 04's Gemma 3 with its head, around your model."""
 
@@ -809,12 +809,12 @@ class CachedLM(CausalLM):
     def forward(self, ids: Tensor, cache: list[KVCache | RollingCache] | None = None) -> Tensor:
         return self.lm_head(self.model(ids, cache))  # [B, T, D] -> [B, T, vocab_size]
 
-# %% [markdown]
+# %% [markdown] id="e57f773d"
 # ## Every way of cutting a text
 #
 # `austen-gemma3` is the small Gemma 3 of lesson 04: five sliding layers with a window of 32, then a full one. The text has more tokens than that. **Predict:** all at once, in chunks shorter than the window, in chunks longer than it, one by one: will the results differ, and by how much?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="89ce8fd3"
 austen = load_checkpoint("austen-gemma3")
 model, whole_model = CachedLM(austen.config).eval(), CausalLM(austen.config).eval()
 austen.load_into(model)
@@ -861,7 +861,7 @@ for name, chunks in {
     same = (got.argmax(-1) == whole.argmax(-1)).sum().item()
     print(f"{name:>26}: differs by at most {(got - whole).abs().max():.1e}, {same} of {T} next tokens the same")
 
-# %% [markdown]
+# %% [markdown] id="504cb033"
 # As in lesson 02, the last bits differ because one row and many rows go through other kernels. Otherwise the ring, in which a token is overwritten 32 tokens after it came, gives what the whole text gives.
 #
 # ## Generate
@@ -881,7 +881,7 @@ for name, chunks in {
 # </details>
 # </details>
 
-# %% exercise="sliding_window.generate"
+# %% exercise="sliding_window.generate" id="sliding_window-generate"
 @torch.no_grad()
 def generate_rolling(
     model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None, chunk: int = 128
@@ -906,21 +906,21 @@ def generate_rolling(
         logits = model(next_id, cache)  # [1, 1, vocab_size]
     ### END SOLUTION
 
-# %% check="sliding_window.generate" tags=["nbval-ignore-output"]
+# %% check="sliding_window.generate" tags=["nbval-ignore-output"] id="check-sliding_window-generate"
 check("sliding_window.generate", generate_rolling)
 
-# %% [markdown]
+# %% [markdown] id="d3de7ac1"
 # ### The same text as the reference
 #
 # What transformers wrote with these weights, without a cache, against yours with a ring of 32. One of the prompts is longer than the window, and every continuation crosses it:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="052a26ff"
 check_generation(model, austen, generate=generate_rolling)
 
-# %% [markdown]
+# %% [markdown] id="06ad2658"
 # And Gemma 3 270M, where its weights are on this machine (lesson 04 says how to get them). Its window is 512 tokens; the longest of its prompts has 533. Here the prompt is read in chunks of 128:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e48bfec4"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
 gemma_model = None
 if gemma is not None:
@@ -928,10 +928,10 @@ if gemma is not None:
     gemma.load_into(gemma_model)
 check_generation(gemma_model, gemma, generate=generate_rolling)
 
-# %% [markdown]
+# %% [markdown] id="dffa88c3"
 # That prompt is across the edge before a token is written. Now the text goes across it: the first 500 tokens of the prompt, and 40 more. The new token at position 512 is the first one that cannot see the beginning.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="6eb14737"
 by_transformers = (
     ". of Kellynch Hall, in the county of Somerset, by Elizabeth, daughter of James Stevenson, Esq. of South Park, in"
     " the county of Gloucester, by whom he has issue, born"
@@ -941,14 +941,14 @@ if gemma_model is not None:
     written = gemma.tokenizer.decode(list(generate_rolling(gemma_model, opening, 40)))
     print(f"{written!r}\nwhat transformers writes: {written == by_transformers}")
 
-# %% [markdown]
+# %% [markdown] id="35c272ab"
 # ## What public programs got wrong
 #
 # Sliding windows with a cache are where published programs fail most often. Here are seven ways. The first three happened in LLMs-from-scratch (on GitHub: #1013, #925, #697), the fourth in nanochat (#452). Each loads every weight, raises no error, and is one change to what you wrote. `austen-gemma3` reads the passage above as a program would: a prompt of 100 tokens in chunks of 50, then one token at a time, and then a *second* text with the same cache after a reset.
 #
 # **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows up in neither? (The seven changes are in the folded cell.)
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="07938054"
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -1011,7 +1011,7 @@ WRONG = {
 }
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e88878d9"
 @torch.no_grad()
 def as_a_program_reads(model: CachedLM, ids: Tensor, cache: list) -> Tensor:
     """The logits of 100 tokens in two chunks, then one by one: [1, T, vocab_size]."""
@@ -1041,7 +1041,7 @@ for name, changes in WRONG.items():
         text = austen.tokenizer.decode(list(generate_rolling(model, novel[:, :100], 9, chunk=50)))
         print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
 
-# %% [markdown]
+# %% [markdown] id="4172b13e"
 # 1, 2 and 7 go on in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 move the loss by about a hundredth at most, much less than one passage differs from another. And 7 is right in every number that a model can give: only a look at what the cache *holds* shows it, which is why the check of exercise 3 looks there. What notices the others is a comparison, for every way of cutting a text into pieces, with the program that sees it whole.
 #
 # ## How much arrives?
@@ -1050,7 +1050,7 @@ for name, changes in WRONG.items():
 #
 # **Predict** the first picture: where is the edge of what moves at all?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3f3d28f3"
 import torch.autograd.forward_ad as forward_ad
 
 
@@ -1093,12 +1093,12 @@ axes[0].set_ylabel("layer")
 figure.colorbar(image, ax=axes, label="log10 of the movement")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="228a0221"
 # With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer, and each hop hands on one share among W. Most of what a token says stays near. One full layer, and it is everywhere at once, in one hop. That is why a few are kept.
 #
 # Does a *trained* model make use of it? `austen-gemma3` has one full layer among six. **Predict** the loss on the passage, beyond the first 32 tokens: as it was trained; with the full layer made to slide as well; and with all windows taken away, so that every layer sees everything.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e00842fc"
 def always_a_window(queries, keys, window=None):
     return right_mask(queries, keys, window or 32)
 
@@ -1121,7 +1121,7 @@ print("\nplace   movement after the last sliding layer, after the full one")
 for place in (8, 31, 62, 124, 155, 200, 255):
     print(f"{place:5} {moved[4, place]:33.1e} {moved[5, place]:20.1e}")
 
-# %% [markdown]
+# %% [markdown] id="a4a694a0"
 # (In the second line the layer gets the sliding layers' rotations as well; in the third only its view is taken.) For this model the full layer is worth two hundredths of a nat at most: it is small, it was trained on 256 tokens at a time, and a novel can mostly be continued from its last sentence. Windows taken *away* hurt far more: a layer that has never seen a token 40 places back does not know what to do with one.
 #
 # The second table is exact in one point. Five layers with a window of 32 reach 5 · 31 = 155 places, and beyond there is 0.0 and not nearly 0. At 155 itself less than a millionth of a millionth is left. Through the full layer the first token still moves the last one.
@@ -1143,7 +1143,7 @@ for place in (8, 31, 62, 124, 155, 200, 255):
 # </details>
 # </details>
 
-# %% exercise="sliding_window.bytes"
+# %% exercise="sliding_window.bytes" id="sliding_window-bytes"
 def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     """How many bytes the keys and values of `batch` texts of `context` tokens take, in all layers.
 
@@ -1159,13 +1159,13 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
     return 2 * tokens * config.num_key_value_heads * config.head_dim * element_bytes * batch
     ### END SOLUTION
 
-# %% check="sliding_window.bytes" tags=["nbval-ignore-output"]
+# %% check="sliding_window.bytes" tags=["nbval-ignore-output"] id="check-sliding_window-bytes"
 check("sliding_window.bytes", cache_bytes)
 
-# %% [markdown]
+# %% [markdown] id="3b7b033b"
 # A formula is a claim. The measurement: make the caches, and count the bytes behind their tensors. **Predict:** at which length does the ring begin to pay?
 
-# %%
+# %% id="941a269b"
 def occupied(cache: list) -> int:
     """The bytes of the memory behind a cache's tensors."""
     return sum(t.untyped_storage().nbytes() for layer in cache for t in (layer.keys, layer.values))
@@ -1183,12 +1183,12 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
         print(f"{tokens:30,} {measured:11,} {formula:11,} {full:11,}, {full / formula:.2f} times as much")
         assert measured == formula
 
-# %% [markdown]
+# %% [markdown] id="c5203679"
 # To the byte. Up to the window nothing is saved. Behind it each token costs 3 layers in place of 18, and the ratio creeps towards 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
 #
 # The same on the real weights, where they are here. Its longest prompt is read with either kind of cache; then the caches for a longer text are made and measured.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8783dda5"
 def cache_with_window(lm: CachedLM, window: int, tokens: int) -> list:
     """The caches that the model would make if its window were this one."""
     own, lm.model.config = lm.model.config, lm.model.config.replace(sliding_window=window)
@@ -1210,10 +1210,10 @@ if gemma_model is not None:
         sizes = [occupied(cache_with_window(gemma_model, window, tokens)) / 1e6 for window in (W, tokens)]
         print(f"{tokens:5,} tokens: {sizes[0]:6.2f} MB with rings, {sizes[1]:6.2f} MB without")
 
-# %% [markdown]
+# %% [markdown] id="0e3f875d"
 # Now the talk's chart. A model of 36 layers, 4,096 wide, five sliding layers for each full one, a window of 2,048. (The talk says 48 heads, which does not divide 4,096; only the width counts here, so 32 heads of 128.) **Predict** how many GB remain of 77 at 131,072 tokens.
 
-# %%
+# %% id="69a81740"
 talk = Config({"model_type": "gemma3_text", "num_hidden_layers": 36, "num_key_value_heads": 32, "head_dim": 128,
                "sliding_window": 2048})
 full_only = ["full_attention"] * 36
@@ -1222,10 +1222,10 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
     before, after = cache_bytes(config.replace(layer_types=full_only), 131_072), cache_bytes(config, 131_072)
     print(f"{name:>28}: {before / 1e9:6.2f} GB, with windows {after / 1e9:6.2f} GB: {before / after:.2f} times less")
 
-# %% [markdown]
+# %% [markdown] id="1326130c"
 # The talk has shown three ways to keep less, each with a chart for a model of its own: GQA (fewer heads), MLA (a sketch in place of keys and values), SWA (fewer tokens). The three on one axis: how much of the same model's MHA cache is left.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
 
 contexts = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
@@ -1261,34 +1261,34 @@ for axis in axes:
 axes[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="209cad94"
 # GQA and MLA lower every line by a factor that no length changes. A window does nothing for short texts, and more and more for long ones, down to the share of full layers. They concern different things (heads, the width of what is kept, the number of tokens), so they multiply: Gemma 3 and many others use GQA *and* windows. (The talk's MLA chart leaves out the rotated key that all heads share; lesson 05 counts it.)
 #
 # For real models two numbers are needed, not one: what a token costs before the window is full, and after.
 
-# %%
+# %% id="cb3f4a10"
 print(f"{'KiB a token, bfloat16':>24} {'before':>8} {'after':>8}   {'at 131,072 tokens':>18}")
 for name in ("Gemma 3 270M", "Gemma 3 27B"):
     config = known_model(name)
     first, later = cache_bytes(config, 1), cache_bytes(config, 10_001) - cache_bytes(config, 10_000)
     print(f"{name:>24} {first / 1024:8.0f} {later / 1024:8.0f}   {cache_bytes(config, 131_072) / 1e9:15.2f} GB")
 
-# %% [markdown]
+# %% [markdown] id="18043ec4"
 # ### To play with
 #
 # The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="70fe4b82"
 from grader.kv import kv_panel
 
 kv_panel("Gemma 3 27B", context=131_072)
 
-# %% [markdown]
+# %% [markdown] id="2da0ba5a"
 # ## Time
 #
 # In a full layer the next token meets every key, so it takes longer and longer. In a sliding one it meets W. **Predict** the three curves: a model whose layers are all full, one with 5:1, one whose layers all slide with a window of 256. Up to 4,096 tokens, one thread's worth of a small model with random weights.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="15247aca"
 import time
 
 clocked = austen.config.replace(
@@ -1329,7 +1329,7 @@ print(f"{'ms for the token after':>22} {''.join(f'{n:8,}' for n in lengths)}")
 for name, best in measured.items():
     print(f"{name:>22} {''.join(f'{ms:8.2f}' for ms in best)}")
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9ecf6011"
 figure, axis = plt.subplots(figsize=(7.5, 3), layout="constrained")
 for (name, times), colour in zip(measured.items(), (RED, AMBER, BLUE), strict=True):
     axis.plot(lengths, times, "o-", ms=4, color=colour, label=name)
@@ -1341,7 +1341,7 @@ axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] id="56f2a12b"
 # Flat behind the window: a sliding layer takes the same time for the token after 4,096 as for the one after 256. The ring itself costs something (it copies W keys and values a step, to hand them out in order), which is why it pays only when the text is a few windows long.
 #
 # ## What changed, and why

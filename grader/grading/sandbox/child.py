@@ -28,15 +28,16 @@ NEVER = float(1 << 40)  # a deadline: the grader keeps the time
 MAX_COMMAND = 1 << 30
 
 
-def warm_up() -> None:
-    """Use once what every child uses, so that no child has to be the first."""
+def warm_up(modes: bool) -> None:
+    """Use once what every child uses, so that no child has to be the first. modes: dispatch modes too."""
     weights = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
     build = {"in_features": 2, "out_features": 2}
     case = TaskCase("warm", build, (torch.ones(1, 2),), torch.float32, weights)
     task = Task("warm", "Linear", False, True, {}, (case,))
     wire.observed(probe(wire.asked(unpack(wire.ask("probe", task))), nn.Linear))
-    with FlopCounterMode(display=False):  # a first dispatch mode imports hundreds of modules
-        torch.ones(2, 2) @ torch.ones(2, 2)
+    if modes:
+        with FlopCounterMode(display=False):
+            torch.ones(2, 2) @ torch.ones(2, 2)
     linecache.checkcache()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from grader.errors import GraderError
 from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
-from grader.grading.sandbox.launch import WarmProcess, launch, lesson_view
+from grader.grading.sandbox.launch import Lesson, WarmProcess, launch, lesson_view
 from grader.grading.sandbox.limits import MB, Limits
 
 JailKind = Literal["namespaces", "none"]
@@ -49,8 +49,8 @@ class Ended:
 class Jail:
     """A warm process, and one child at a time.
 
-    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone. cells: the
-    lesson's own code cells. early: a warm process that was started for just this.
+    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone. lesson: what
+    the warm process is told of it. early: a warm process that was started for just this.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Jail:
         lesson_files: Path,
         limits: Limits | None = None,
         kind: JailKind = "namespaces",
-        cells: list[str] | None = None,
+        lesson: Lesson | None = None,
         early: WarmProcess | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.kind: JailKind = kind
         self._lesson_files = lesson_files
-        self._cells = cells or []
+        self._lesson = lesson or Lesson()
         self._early = early
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -80,7 +80,7 @@ class Jail:
         if not sys.platform.startswith("linux") and self.kind == "namespaces":
             raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
         jailed = self.kind == "namespaces"
-        warm = self._early or launch(self._lesson_files, self._cells, self.limits, jailed)
+        warm = self._early or launch(self._lesson_files, self._lesson, self.limits, jailed)
         self._early = None
         self._process, self._control, self._mount_point = warm.process, warm.control, warm.mount_point
         try:

@@ -14,10 +14,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grader.digest import digest
 from grader.grading.sandbox.limits import Limits
 from grader.package import package_folder
+from grader.recordings.format import RECORDING
 
 LEFT_OUT = ("*.ipynb", "*.safetensors", ".*", "*.py", "__pycache__")
 
@@ -49,18 +51,36 @@ class WarmProcess:
 _started: list[tuple[str, WarmProcess]] = []
 
 
-def launch(lesson: Path, cells: list[str], limits: Limits, jailed: bool) -> WarmProcess:
-    """Start a warm process. lesson: the folder that submissions may read. cells: the lesson's own code cells."""
+@dataclass(frozen=True)
+class Lesson:
+    """What a warm process is told of the lesson that it is for.
+
+    cells: its own code cells. modes: whether its checks use a dispatch mode; a first one imports hundreds of modules.
+    """
+
+    cells: tuple[str, ...] = ()
+    modes: bool = False
+
+
+def lesson_of(notebook: dict[str, Any], recording: bytes) -> Lesson:
+    """What a warm process is told of a released lesson: its own cells are those of which nbgrader knows no id."""
+    own = [c["source"] for c in notebook["cells"] if c["cell_type"] == "code" and not c["metadata"].get("nbgrader")]
+    cells = tuple(source if isinstance(source, str) else "".join(source) for source in own)
+    return Lesson(cells, modes=b"TorchDispatchMode" in recording)
+
+
+def launch(files: Path, lesson: Lesson, limits: Limits, jailed: bool) -> WarmProcess:
+    """Start a warm process. files: the folder that submissions may read."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mount_point = Path(tempfile.mkdtemp(prefix="grader-jail-"))
     settings = {
         "limits": dataclasses.asdict(limits),
         "jailed": jailed,
-        "lesson": str(lesson.resolve()),
+        "lesson": str(files.resolve()),
         "mount_point": str(mount_point.resolve()),
     }
     with theirs, tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        json.dump(cells, file)
+        json.dump(dataclasses.asdict(lesson), file)
         file.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "grader.grading.sandbox.zygote", str(theirs.fileno()), json.dumps(settings)],
@@ -82,20 +102,21 @@ def launch_early(root: Path, lesson: str, limits: Limits, workers: int, *, force
         return
     try:
         (notebook,) = released.glob("*.ipynb")
-        cells = own_cells(json.loads(notebook.read_text(encoding="utf-8")))
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+        about = lesson_of(content, (released / RECORDING).read_bytes())
         for _ in range(workers):
             place = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
             place.chmod(0o755)
-            warm = launch(lesson_view(released, place / "lesson"), cells, limits, jailed=True)
+            warm = launch(lesson_view(released, place / "lesson"), about, limits, jailed=True)
             warm.place = place
-            _started.append((_what(place / "lesson", cells, limits), warm))
+            _started.append((_what(place / "lesson", about, limits), warm))
     except (OSError, ValueError, LookupError):  # whatever is wrong is said by what needs it
         end_early()
 
 
-def take_early(lesson: Path, cells: list[str], limits: Limits) -> WarmProcess | None:
+def take_early(files: Path, lesson: Lesson, limits: Limits) -> WarmProcess | None:
     """A process that was started early for just this; None where there is none."""
-    wanted = _what(lesson, cells, limits)
+    wanted = _what(files, lesson, limits)
     for at, (what, _) in enumerate(_started):
         if what == wanted:
             return _started.pop(at)[1]
@@ -106,16 +127,6 @@ def end_early() -> None:
     """End what was started early and not taken."""
     while _started:
         _started.pop()[1].end()
-
-
-def own_cells(notebook: dict[str, object]) -> list[str]:
-    """The code cells of a released notebook that are neither given nor solutions nor checks: nbgrader knows no id."""
-    found = []
-    for cell in notebook["cells"]:  # type: ignore[attr-defined]
-        if cell["cell_type"] == "code" and not cell["metadata"].get("nbgrader"):
-            source = cell["source"]
-            found.append(source if isinstance(source, str) else "".join(source))
-    return found
 
 
 def lesson_view(lesson_folder: Path, into: Path, left_out: tuple[str, ...] = LEFT_OUT) -> Path:
@@ -132,11 +143,11 @@ def _is_something_new(root: Path, lesson: str) -> bool:
     return any(path.lstat().st_mtime > last for path in (root / "submitted").glob(f"*/{lesson}/*.ipynb"))
 
 
-def _what(lesson: Path, cells: list[str], limits: Limits) -> str:
+def _what(files: Path, lesson: Lesson, limits: Limits) -> str:
     """A hash of all that a warm process depends on."""
-    files = [path for path in sorted(lesson.rglob("*")) if path.is_file()]
-    named = [(path.relative_to(lesson).as_posix(), digest(path.read_bytes())) for path in files]
-    return digest(json.dumps([named, cells, dataclasses.asdict(limits)]))
+    paths = [path for path in sorted(files.rglob("*")) if path.is_file()]
+    named = [(path.relative_to(files).as_posix(), digest(path.read_bytes())) for path in paths]
+    return digest(json.dumps([named, dataclasses.asdict(lesson), dataclasses.asdict(limits)]))
 
 
 def _environment() -> dict[str, str]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grader.grading.sandbox.launch import Lesson
 from grader.grading.sandbox.limits import MB, Limits
 
 ROOM_MB = 512  # of addresses, beyond those of the memory
@@ -48,7 +49,7 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     zygote = Zygote(Limits(**settings["limits"]), settings["jailed"])
     try:
-        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]), _cells())
+        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]), _lesson())
     except Exception as error:
         _say(control, error=f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
@@ -56,27 +57,26 @@ def main() -> None:
     _serve(zygote, control)
 
 
-def _cells() -> list[str]:
-    """The lesson's own code cells, which come as JSON on standard input; from then on that is /dev/null."""
+def _lesson() -> Lesson:
+    """What there is to know of the lesson, which comes as JSON on standard input; from then on that is /dev/null."""
     text = sys.stdin.read()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    found: list[str] = json.loads(text) if text else []
-    return found
+    return Lesson(**json.loads(text)) if text else Lesson()
 
 
-def _prepare(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) -> None:
+def _prepare(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> None:
     if zygote.jailed:
-        _isolate(zygote, lesson, mount_point, cells)
+        _isolate(zygote, files, mount_point, lesson)
     else:
-        _warm_up(cells)
-        os.chdir(lesson)
+        _warm_up(lesson)
+        os.chdir(files)
     gc.collect()
     gc.freeze()
 
 
-def _isolate(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) -> None:
+def _isolate(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> None:
     """Leave the host: other namespaces, another root, nobody's rights. What needs the host is done before."""
     from grader.grading.sandbox import linux, seccomp, view
 
@@ -87,11 +87,11 @@ def _isolate(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) 
     if uid != 0:  # before torch is imported: a process with threads can't do it
         linux.unshare(flags | linux.CLONE_NEWUSER)
         linux.map_nobody(zygote.proc, uid, gid)
-    _warm_up(cells)
+    _warm_up(lesson)
     zygote.filter = seccomp.make_filter()
     if uid == 0:
         linux.unshare(flags)
-    view.enter(shown, lesson, mount_point)
+    view.enter(shown, files, mount_point)
     if uid == 0:
         linux.become(linux.NOBODY, linux.NOBODY)
     os.chdir(view.LESSON)
@@ -99,7 +99,7 @@ def _isolate(zygote: Zygote, lesson: Path, mount_point: Path, cells: list[str]) 
     zygote.addresses = linux.address_space(zygote.proc)
 
 
-def _warm_up(cells: list[str]) -> None:
+def _warm_up(lesson: Lesson) -> None:
     """Import what a child needs, and use it once, on one thread: threads do not survive a fork."""
     import torch
 
@@ -107,8 +107,8 @@ def _warm_up(cells: list[str]) -> None:
     from grader.grading.sandbox import child, needed
 
     torch.set_num_threads(1)
-    child.warm_up()
-    needed.warm_up(cells)
+    child.warm_up(lesson.modes)
+    needed.warm_up(lesson.cells)
     for name in ("check", "check_generation", "compare_layers"):  # a learner's own calls of these judge nothing here
         setattr(grader, name, _nothing)
 

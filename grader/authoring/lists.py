@@ -1,0 +1,100 @@
+"""The lists of lessons in README.md and course/README.md, made from the lessons' own front matter.
+
+A list stands between two comments, which no reader sees, and a build writes what is between them::
+
+    <!-- lessons: grader build writes this list -->
+    <!-- end of lessons -->
+
+``LISTS`` has the names that can stand there. A file without comments is left alone, and so is a course without either
+file.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from grader.authoring.staging import course_folder
+from grader.errors import RecordingError
+from grader.lessons.front_matter import FrontMatter, number, read_front_matter
+from grader.lessons.lesson import Lesson, lessons
+
+FILES = ("README.md", "course/README.md")
+LIST = re.compile(r"(<!-- ([a-z ]+): grader build writes this list -->\n)(.*?)(<!-- end of \2 -->)", re.DOTALL)
+
+Entry = tuple[Lesson, FrontMatter]
+
+
+def stale_lists(root: Path) -> dict[Path, str]:
+    """The files of which a list is not what the lessons say, with the text that they should have.
+
+    Raises RecordingError where a comment names no list, and where a lesson that belongs into one has no lesson.toml.
+    """
+    texts = {path: path.read_text(encoding="utf-8") for name in FILES if (path := root / name).is_file()}
+    if not any(LIST.search(text) for text in texts.values()):
+        return {}
+    entries = [(lesson, read_front_matter(lesson)) for lesson in lessons(root)]
+    written = {path: _with_lists(path, text, entries) for path, text in texts.items()}
+    return {path: text for path, text in written.items() if text != texts[path]}
+
+
+def write_lists(root: Path) -> list[Path]:
+    """Bring the lists up to date; returns the files that changed."""
+    stale = stale_lists(root)
+    for path, text in stale.items():
+        path.write_text(text, encoding="utf-8")
+    return list(stale)
+
+
+def _with_lists(path: Path, text: str, entries: Sequence[Entry]) -> str:
+    def written(found: re.Match[str]) -> str:
+        if found[2] not in LISTS:
+            raise RecordingError(f"{path} has a list named {found[2]!r}. There are: {', '.join(LISTS)}.")
+        return f"{found[1]}\n{LISTS[found[2]](entries, path.parent)}\n\n{found[4]}"
+
+    return LIST.sub(written, text)
+
+
+# What can stand between two comments. Links are relative to the folder of the file.
+
+
+def _lessons(entries: Sequence[Entry], folder: Path) -> str:
+    """A table of what is built, for those who look at the project: links go to the lessons' folders."""
+    links = [f"[{_title(entry)}]({course_folder(entry[0]).relative_to(folder)})" for entry in entries]
+    rows = [
+        f"| {link} | {front.you_build} | {front.you_know} |" for link, (_, front) in zip(links, entries, strict=True)
+    ]
+    return "\n".join(["| lesson | you build | and know afterwards |", "|---|---|---|", *rows])
+
+
+def _syllabus(entries: Sequence[Entry], folder: Path) -> str:
+    """A table for learners: links open the notebooks."""
+    rows = [
+        f"| {_link(entry, folder)} | {entry[1].hours} | {entry[1].dots} | {entry[1].you_can} |" for entry in entries
+    ]
+    return "\n".join(["| lesson | time | difficulty | afterwards you can |", "|---|---|---|---|", *rows])
+
+
+def _first_lesson(entries: Sequence[Entry], folder: Path) -> str:
+    return f"**Start here: {_link(entries[0], folder)}**"
+
+
+def _first_check(entries: Sequence[Entry], folder: Path) -> str:
+    lesson, _ = entries[0]
+    return f"```\nsource .venv/bin/activate\ngrader check course/{lesson.name}/{lesson.notebook.name}\n```"
+
+
+def _title(entry: Entry) -> str:
+    return f"{number(entry[0])} · {entry[1].title}"
+
+
+def _link(entry: Entry, folder: Path) -> str:
+    lesson, _ = entry
+    return f"[{_title(entry)}]({(course_folder(lesson) / lesson.notebook.name).relative_to(folder)})"
+
+
+LISTS: Mapping[str, Callable[[Sequence[Entry], Path], str]] = {
+    "lessons": _lessons,
+    "syllabus": _syllabus,
+    "first lesson": _first_lesson,
+    "first check": _first_check,
+}

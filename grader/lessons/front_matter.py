@@ -1,0 +1,106 @@
+"""What lists of lessons say of one, from its own ``lesson.toml``::
+
+    title = "GPT-2"
+    minutes = [90, 120]                  # exercises plus reading, measured
+    difficulty = 2                       # of 5
+    prerequisites = "you know PyTorch, and lesson 00"
+    you_build = "LayerNorm, GELU, attention, MLP, block, model, generation"
+    you_know = "the architecture that all others are a diff of"
+    you_can = "build GPT-2 from its config and have it write the reference's text"
+
+The opening of the notebook says the first four too, and they must agree (`require_opening`).
+"""
+
+import tomllib
+from dataclasses import dataclass, fields
+from math import ceil
+from typing import Any
+
+from grader.errors import RecordingError
+from grader.lessons.lesson import Lesson
+
+FILE_NAME = "lesson.toml"
+HARDEST = 5
+
+
+@dataclass(frozen=True)
+class FrontMatter:
+    """What a list says of a lesson.
+
+    title: without its number. minutes: from and to. difficulty: 1 to 5. you_build, you_know, you_can: they complete
+    "you build ...", "and know afterwards ...", "afterwards you can ...".
+    """
+
+    title: str
+    minutes: tuple[int, int]
+    difficulty: int
+    prerequisites: str
+    you_build: str
+    you_know: str
+    you_can: str
+
+    @property
+    def dots(self) -> str:
+        """The difficulty as it is shown: ●●○○○."""
+        return "●" * self.difficulty + "○" * (HARDEST - self.difficulty)
+
+    @property
+    def hours(self) -> str:
+        """How long it takes at most, in half hours: "1.5 h"."""
+        return f"{ceil(self.minutes[1] / 30) / 2:g} h"
+
+    @property
+    def line(self) -> str:
+        """The line in which the notebook's opening says what the lesson takes."""
+        return f"{self.minutes[0]} to {self.minutes[1]} minutes · difficulty {self.dots} · {self.prerequisites}"
+
+
+def read_front_matter(lesson: Lesson) -> FrontMatter:
+    """The lesson's front matter. Raises RecordingError where its lesson.toml is missing or says something else."""
+    path = lesson.folder / FILE_NAME
+    names = [field.name for field in fields(FrontMatter)]
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordingError(f"{path} is missing. It says what lists say of the lesson: {', '.join(names)}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path} is not valid TOML: {error}. Mend that place.") from None
+    if (missing := [name for name in names if name not in found]) or (more := [n for n in found if n not in names]):
+        what = f"lacks `{missing[0]}`" if missing else f"has `{more[0]}`, which no list shows"
+        raise RecordingError(f"{path} {what}. It must hold: {', '.join(names)}.")
+    for name, value in found.items():
+        if what := _wrong(name, value):
+            raise RecordingError(f"{path}: `{name}` must be {what}, and is {value!r}.")
+    return FrontMatter(**{**found, "minutes": tuple(found["minutes"])})
+
+
+def number(lesson: Lesson) -> str:
+    """The number that a lesson's name begins with: "01"."""
+    return lesson.name.partition("-")[0]
+
+
+def require_opening(lesson: Lesson, front: FrontMatter) -> None:
+    """Raise RecordingError unless the notebook's first cell has the title and the line of the front matter."""
+    lines = lesson.cells()[0].source.splitlines() or [""]
+    heading = f"# {number(lesson)} · {front.title}"
+    if lines[0] != heading and not lines[0].startswith(f"{heading}: "):
+        raise RecordingError(
+            f"{lesson.twin} begins with `{lines[0]}`, and {FILE_NAME} has another title. Begin with `{heading}`, or go"
+            " on after a colon; or change the title there."
+        )
+    if front.line not in lines:
+        raise RecordingError(
+            f"{lesson.twin}: the first cell does not say what {FILE_NAME} says. Give it the line `{front.line}`, or"
+            " change minutes, difficulty or prerequisites there."
+        )
+
+
+def _wrong(name: str, value: Any) -> str:
+    """What a value should be and is not; empty where it is."""
+    if name == "minutes":
+        whole = isinstance(value, list) and len(value) == 2 and all(type(minutes) is int for minutes in value)
+        return "" if whole and 0 < value[0] <= value[1] else "two whole numbers, from and to, as in [90, 120]"
+    if name == "difficulty":
+        return "" if type(value) is int and 1 <= value <= HARDEST else f"a whole number from 1 to {HARDEST}"
+    fits = isinstance(value, str) and value.strip() and "\n" not in value and "|" not in value
+    return "" if fits else "a text of one line without |, which would end a table's cell"

@@ -1,0 +1,10 @@
+"""Gemma 3 270M on trained weights: the solution against transformers (`make bench`)."""
+
+from pathlib import Path
+
+from models import Measured, main
+
+MODELS = [Measured(Path(__file__).resolve().parent, "gemma-3-270m", "CausalLM", "Every effort moves you", 24, 3)]
+
+if __name__ == "__main__":
+    main(MODELS)
