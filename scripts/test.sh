@@ -28,14 +28,14 @@ tests() {
 if [ -n "${LESSON-}" ]; then
     step ruff ruff check "solutions/$LESSON"
     step format sh scripts/format.sh --check
+    step mypy sh scripts/types.sh "$LESSON"
     step build grader build --check "$LESSON"
     tests tests/test_every_lesson.py tests/test_mistakes.py tests/test_mutants.py "solutions/$LESSON" \
         --lesson "$LESSON" "$@"
 else
     step ruff ruff check .
     step format sh scripts/format.sh --check
-    step mypy mypy
-    for each in solutions/*/benchmark.py; do step "mypy $each" mypy "$each"; done  # modules of one name
+    step mypy sh scripts/types.sh
     step build grader build --check
     tests tests solutions "$@"
 fi

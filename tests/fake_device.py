@@ -37,7 +37,7 @@ def install() -> None:
 
 def _with(numbers: Tensor) -> Tensor:
     """A tensor of the device that has these numbers."""
-    made: Tensor = torch._C._acc.create_empty_tensor(list(numbers.shape), numbers.dtype)
+    made: Tensor = torch._C._acc.create_empty_tensor(tuple(numbers.shape), numbers.dtype)
     own = numbers.clone(memory_format=torch.contiguous_format)
     _memory[made.untyped_storage()._cdata] = own.untyped_storage(), 0
     return made
@@ -55,8 +55,8 @@ def _held(value: Any) -> Any:
 def _view(tensor: Tensor, size: Any, stride: Any, offset: int | None = None) -> Tensor:
     """Another view of a tensor's memory. offset: counted from where its storage begins."""
     memory, start = _memory[tensor.untyped_storage()._cdata]
-    empty = torch._C._acc.create_empty_tensor([], tensor.dtype)
-    _memory[empty.untyped_storage()._cdata] = memory, start + (tensor.storage_offset() if offset is None else offset)
+    empty = torch._C._acc.create_empty_tensor((), tensor.dtype)
+    _memory[empty.untyped_storage()._cdata] = memory, start + int(tensor.storage_offset() if offset is None else offset)
     cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)  # its kernel only sets sizes and strides
     made: Tensor = torch.ops.aten._reshape_alias.default.redispatch(cpu, empty, list(size), list(stride))
     return made
@@ -79,7 +79,7 @@ def _run(operator: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if owner is None or owner.dtype != value.dtype:
             return _with(value)
         start = _memory[owner.untyped_storage()._cdata][1]
-        return _view(owner, value.size(), value.stride(), value.storage_offset() - start)
+        return _view(owner, value.size(), value.stride(), int(value.storage_offset()) - start)
 
     return tree_map(back, operator(*args, **kwargs))
 

@@ -2,7 +2,7 @@
 
 import ast
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 SWAPPED_OPERATORS: dict[type[ast.AST], list[type[ast.AST]]] = {
@@ -125,14 +125,14 @@ def _expression_changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
             yield _described(node, new), node, new
     if isinstance(node, ast.BoolOp):
         for operator in SWAPPED_OPERATORS[type(node.op)]:
-            new = copy.deepcopy(node)
-            new.op = operator()  # type: ignore[assignment]
-            yield _described(node, new), node, new
+            joined = copy.deepcopy(node)
+            joined.op = operator()  # type: ignore[assignment]
+            yield _described(node, joined), node, joined
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         for operator in SWAPPED_OPERATORS.get(type(node.ops[0]), []):
-            new = copy.deepcopy(node)
-            new.ops = [operator()]  # type: ignore[list-item]
-            yield _described(node, new), node, new
+            compared = copy.deepcopy(node)
+            compared.ops = [operator()]  # type: ignore[list-item]
+            yield _described(node, compared), node, compared
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
         yield _described(node, node.operand), node, node.operand
     if isinstance(node, ast.Constant):
@@ -146,12 +146,12 @@ def _expression_changes(node: ast.AST, names: list[str]) -> Iterator[Change]:
     if isinstance(node, ast.Slice):
         for bound in ("lower", "upper", "step"):
             if getattr(node, bound) is not None:
-                new = copy.deepcopy(node)
-                setattr(new, bound, None)
-                yield f"`{ast.unparse(node)}` without {bound}", node, new
+                shorter = copy.deepcopy(node)
+                setattr(shorter, bound, None)
+                yield f"`{ast.unparse(node)}` without {bound}", node, shorter
 
 
-def _other_constants(value: object) -> list[object]:
+def _other_constants(value: object) -> Sequence[bool | int | float | str]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):

@@ -350,7 +350,7 @@ def test_a_lessons_model_in_shards_comes_from_the_hub_and_computes_what_transfor
 ) -> None:
     """Qwen3 0.6B and Gemma 3 270M-it as the hub has them, in bfloat16, only smaller."""
     lesson = solved.name
-    reference = small.reference(**configured(dict(small.cases[0].build)))
+    reference = small.reference(**configured(dict(small.cases[0].build)))  # type: ignore[arg-type]
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     folder = hub.folder / f"tiny/{lesson}"

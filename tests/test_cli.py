@@ -130,9 +130,9 @@ def test_help_imports_neither_torch_nor_jupyter(tmp_path: Path) -> None:
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
-    from importlib.metadata import version
+    from grader.package import distribution
 
-    assert shell("--version", cwd=tmp_path).stdout.strip() == version("from-scratch-to-scale")
+    assert shell("--version", cwd=tmp_path).stdout.strip() == distribution().version
 
 
 def test_an_unknown_command_is_bad_input(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ class Sums(nn.Module):
 
 class Memory:
     def reset(self) -> None:
-        del self.total
+        del self.total  # type: ignore[attr-defined]
 
 
 def test_a_text_in_chunks_in_turns_and_after_another_gives_what_it_gives_at_once() -> None:
@@ -281,5 +281,5 @@ def test_products_and_memory_are_counted() -> None:
     assert count.total == 2 * 3 * 5 + 4 * 2 * 3 * 5
     holder = Memory()
     whole = torch.zeros(10)
-    holder.total = {"a": [whole[:2], whole[3:]], "b": (torch.zeros(4),)}  # type: ignore[assignment]
+    holder.total = {"a": [whole[:2], whole[3:]], "b": (torch.zeros(4),)}  # type: ignore[assignment, attr-defined]
     assert sorted(memory_behind(holder).values()) == [16, 40]

@@ -423,8 +423,8 @@ def test_without_a_jail_nothing_is_graded_unless_asked_for(root: Path, monkeypat
 
 def start(root: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "grader.cli", "autograde", LESSON]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=root, start_new_session=True, stdout=quiet, stderr=quiet)
 
 
 def warm(run: subprocess.Popen[Any]) -> list[psutil.Process]:
@@ -559,7 +559,7 @@ def honest_class(root: Path, count: int) -> dict[str, float]:
         path = submit(root, f"student{i:03}", answers)
         notebook = json.loads(path.read_text())
         if i % 3 == 0:
-            extra = {
+            extra: dict[str, Any] = {
                 "cell_type": "code",
                 "metadata": {},
                 "source": "print('mine')",

@@ -746,7 +746,7 @@ def test_compare_layers_shows_the_report_and_raises_without_a_traceback(
     trace: Trace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
-    assert compare_layers(patched(), trace) is None
+    assert compare_layers(patched(), trace) is None  # type: ignore[func-returns-value]
     assert capsys.readouterr().out.startswith("[OK] wte: max=0.00e+00, mean=0.00e+00\n")
     wrong = patched(("1e-5", "1e-1"))
     with pytest.raises(CheckFailed):
@@ -755,7 +755,7 @@ def test_compare_layers_shows_the_report_and_raises_without_a_traceback(
     assert "Start here: `h.0.ln_1` (Norm)" in shown.out
     assert shown.err == ""
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    assert compare_layers(wrong, trace) is None
+    assert compare_layers(wrong, trace) is None  # type: ignore[func-returns-value]
 
 
 def test_the_report_is_html_in_a_notebook(trace: Trace) -> None:

@@ -129,7 +129,8 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and
     recorded = kit.public_recording
     tried, compared = programs(lesson), 0
     fewer = solved(lesson.name).others.WITHOUT.get("one policy", "")
-    assert (len(tried) == MISTAKES + MUTANTS + COMPOSITES) != bool(fewer), len(tried)
+    why = f'{len(tried)} programs: with fewer than others have, others.py says why in WITHOUT["one policy"]'
+    assert (len(tried) == MISTAKES + MUTANTS + COMPOSITES) != bool(fewer), why
     for one in tried:
         here = in_process(one, recorded)
         if here is None:

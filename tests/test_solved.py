@@ -24,7 +24,7 @@ def undecided(margin: float) -> Any:
 
 
 def test_equal_tokens_are_the_same() -> None:
-    assert same_tokens_but_for_near_ties([torch.tensor(token) for token in REFERENCE], REFERENCE, None, IDS)
+    assert same_tokens_but_for_near_ties([torch.tensor(token) for token in REFERENCE], REFERENCE, None, IDS)  # type: ignore[misc]
 
 
 def test_the_second_best_is_accepted_at_a_near_tie_and_nothing_is_compared_after_it() -> None:

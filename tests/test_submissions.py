@@ -223,7 +223,7 @@ def damage(path: Path, seed: int) -> None:
     chance = random.Random(seed)
     content = path.read_bytes()
     notebook = json.loads(content)
-    odd = chance.choice([None, 7, -1.5, "text", [], {}, [[]], {"a": None}, "\ud800", 10**30, True])
+    odd: Any = chance.choice([None, 7, -1.5, "text", [], {}, [[]], {"a": None}, "\ud800", 10**30, True])
     ways = [
         lambda: path.write_bytes(content[: chance.randrange(len(content))]),
         lambda: path.write_bytes(bytes(chance.randrange(256) for _ in range(500))),

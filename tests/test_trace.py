@@ -628,12 +628,17 @@ def test_a_mistake_in_a_program_is_named(change: tuple[str, str]) -> None:
 def test_a_program_is_compared_with_a_live_transformers_model(dtype: torch.dtype, attention: str) -> None:
     import transformers
 
-    sizes = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 12}
-    config = transformers.Qwen3Config(
-        **sizes, num_attention_heads=4, num_key_value_heads=2, rope_theta=1e4, attn_implementation=attention
+    sizes: dict[str, Any] = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes["head_dim"] = 12
+    config = transformers.Qwen3Config(  # type: ignore[call-arg]
+        **sizes,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_theta=1e4,
+        attn_implementation=attention,  # type: ignore[arg-type]
     )
     config.tie_word_embeddings = True
-    live = transformers.Qwen3ForCausalLM(config).to(dtype)
+    live = transformers.Qwen3ForCausalLM(config).to(dtype)  # type: ignore[arg-type]
     ids = torch.arange(10)[None] * 7
     trace = trace_of(live, ids)
     mine = dict(trace.build["config"], rope_theta=1e4)

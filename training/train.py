@@ -52,7 +52,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
         return cls(name=path.stem, config=content["config"], **content["training"], **content["export"])
 
     @property

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from grader.checkpoints.registry import Entry, Packaged
 from grader.checkpoints.unavailable import Unavailable
+from grader.package import distribution
 
 CHUNK = 1 << 20
 NEEDED = ("gguf", "transformers", "accelerate")
@@ -32,7 +33,7 @@ NEEDED = ("gguf", "transformers", "accelerate")
 def converted_folder(entry: Entry) -> Path:
     """Where the converted checkpoint lies, or will: beside the hub's cache, and named after what it was made from."""
     assert entry.packaged is not None
-    return Path(constants.HF_HOME) / "from-scratch-to-scale" / f"{entry.name}-{entry.packaged.sha256[:12]}"
+    return Path(constants.HF_HOME) / distribution().name / f"{entry.name}-{entry.packaged.sha256[:12]}"
 
 
 def installed_parts(packaged: Packaged) -> list[Path] | None:

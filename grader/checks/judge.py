@@ -31,8 +31,9 @@ def judge(
     paths of parts that are not of the class that their exercise checks, with the name of their own.
     """
     by_case = {observation.case: observation for observation in observations}
-    mistakes = [] if _all_agree(task, answer, by_case) else _by_cases_explained(task, answer, by_case)
-    ruled_out = {mistake.name for mistake in mistakes if _ruled_out(mistake, task, answer, by_case)}
+    right = _right_cases(task, answer, by_case)
+    mistakes = [] if len(right) == len(task.cases) else _by_cases_explained(task, answer, by_case)
+    ruled_out = {mistake.name for mistake in mistakes if _ruled_out(mistake, answer, right)}
     mistakes.sort(key=lambda mistake: mistake.name in ruled_out)
     cases = []
     for i, case in enumerate(task.cases):
@@ -61,13 +62,14 @@ def _first_float(case: TaskCase) -> Tensor | None:
     return next((arg for arg in case.args if isinstance(arg, Tensor) and arg.is_floating_point()), None)
 
 
-def _all_agree(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:
-    """Whether every output is right, so that no mistake has to be looked for."""
-    for case, want, tolerance in zip(task.cases, answer.outputs, answer.tolerances, strict=True):
+def _right_cases(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[int]:
+    """The positions of the cases whose output is right."""
+    found = []
+    for i, (case, want, tolerance) in enumerate(zip(task.cases, answer.outputs, answer.tolerances, strict=True)):
         got = by_case[case.name].output if case.name in by_case else None
-        if got is None or not agree(got, want, tolerance):
-            return False
-    return True
+        if got is not None and agree(got, want, tolerance):
+            found.append(i)
+    return found
 
 
 def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
@@ -86,14 +88,11 @@ def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observ
     return sorted(answer.mistakes, key=unlike)
 
 
-def _ruled_out(mistake: MistakeAnswer, task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> bool:
-    """Whether a case in which the mistake would show is right."""
-    for i, (case, want, tolerance) in enumerate(zip(task.cases, answer.outputs, answer.tolerances, strict=True)):
-        got = by_case[case.name].output if case.name in by_case else None
-        known = mistake.in_case(i, tolerance)
-        if got is None or known is None:
-            continue
-        if agree(got, want, tolerance) and not agree(known.output, want, known.tolerance):
+def _ruled_out(mistake: MistakeAnswer, answer: Answer, right: Sequence[int]) -> bool:
+    """Whether a case in which the mistake would show is right. right: the positions of the right cases."""
+    for i in right:
+        known = mistake.in_case(i, answer.tolerances[i])
+        if known is not None and not agree(known.output, answer.outputs[i], known.tolerance):
             return True
     return False
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.running import Stopped, learner_errors
-from grader.devices import CPU
+from grader.devices import CPU, chosen_device
 
 MAX_ITEMS = 2_000  # a generator that never ends is stopped here
 
@@ -35,7 +35,8 @@ def canonical(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Generator | Iterator):
-        value = list(itertools.islice(value, MAX_ITEMS))
+        with chosen_device():  # a generator's code runs here
+            value = list(itertools.islice(value, MAX_ITEMS))
         if len(value) == MAX_ITEMS:
             raise Stopped("type", f"the generator did not stop after {MAX_ITEMS:,} values")
     if isinstance(value, list | tuple):

@@ -17,6 +17,7 @@ from grader.cli.learners import check, lab
 from grader.cli.porters import compare, trace
 from grader.cli.weights import weights_get, weights_list, weights_record
 from grader.errors import GraderError
+from grader.package import distribution
 
 BAD_INPUT = 2
 app = typer.Typer(
@@ -58,9 +59,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(version("from-scratch-to-scale"))
+        print(distribution().version)
         raise typer.Exit
 
 

@@ -23,6 +23,7 @@ from grader.grading.sandbox.jail import JailError
 from grader.grading.sandbox.limits import Limits
 from grader.grading.wire import clean
 from grader.grading.worker import prove_jail
+from grader.package import distribution
 
 MAX_CELL = 120
 INTERRUPTED = 130
@@ -134,7 +135,7 @@ def _dask_client(address: str) -> Any:
     try:
         from distributed import Client
     except ImportError:
-        raise GraderError("--dask needs Dask: pip install 'from-scratch-to-scale[dask]'") from None
+        raise GraderError(f"--dask needs Dask: pip install '{distribution().name}[dask]'") from None
     try:
         return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:

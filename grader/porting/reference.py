@@ -69,7 +69,7 @@ def small_reference(
         model_class = _model_class(config, text, path)
         if text is not config:  # a model that also sees or hears: its language model is what is compared
             given = dict(given.get("text_config", {}))
-        return _first_that_runs(model_class, type(text), text.to_dict(), given, dtype, changes or {})
+        return _first_that_runs(_Asked(model_class, type(text), text.to_dict(), given, dtype, changes or {}))
 
 
 def _config_class(given: Mapping[str, Any], path: Path) -> Any:
@@ -106,82 +106,80 @@ def _model_class(config: Any, text: Any, path: Path) -> Any:
     raise GraderError(f"{path}: transformers has no causal language model of type `{config.model_type}`.")
 
 
-def _first_that_runs(
-    model_class: Any,
-    config_class: Any,
-    whole: dict[str, Any],
-    given: dict[str, Any],
-    dtype: torch.dtype,
-    changes: Mapping[str, Any],
-) -> Reference:
+@dataclass(frozen=True)
+class _Asked:
+    """What a small model is made from: classes of transformers, all fields, those that the file gives, wishes."""
+
+    model_class: Any
+    config_class: Any
+    whole: dict[str, Any]
+    given: dict[str, Any]
+    dtype: torch.dtype
+    changes: Mapping[str, Any]
+
+    def build(self, fields: Mapping[str, Any]) -> Any:
+        """The model that a config of these fields makes."""
+        config = self.config_class(**_without(fields, HOUSEKEEPING), use_cache=False)
+        options = {"attn_implementation": "eager", "experts_implementation": "eager", "dtype": torch.float32}
+        model: nn.Module = self.model_class._from_config(config, **options)
+        return model.eval()
+
+
+def _first_that_runs(asked: _Asked) -> Reference:
     first: Exception | None = None
     for wanted in AMBITIONS:
         try:
-            return _reference(model_class, config_class, whole, given, dtype, changes, wanted)
+            return _reference(asked, wanted)
         except Exception as error:  # transformers may reject a config, or fail in any way on it
             first = first or error
     assert first is not None
     try:
         with torch.device("meta"):
-            _build(model_class, config_class, whole)
+            asked.build(asked.whole)
     except Exception as error:
         raise GraderError(
-            f"transformers can't make a {model_class.__name__} of this config as it is"
+            f"transformers can't make a {asked.model_class.__name__} of this config as it is"
             f" ({type(error).__name__}: {_first_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
         ) from None
     raise GraderError(
-        f"transformers can't run a small {model_class.__name__} ({type(first).__name__}: {_first_line(first)})."
+        f"transformers can't run a small {asked.model_class.__name__} ({type(first).__name__}: {_first_line(first)})."
         " Name the sizes that it needs with --set FIELD=VALUE."
     )
 
 
-def _reference(
-    model_class: Any,
-    config_class: Any,
-    whole: dict[str, Any],
-    given: dict[str, Any],
-    dtype: torch.dtype,
-    changes: Mapping[str, Any],
-    wanted: Ambition,
-) -> Reference:
-    narrowed = shrunk(whole, whole, given, wanted)
+def _reference(asked: _Asked, wanted: Ambition) -> Reference:
+    whole, changes = asked.whole, asked.changes
+    narrowed = shrunk(whole, whole, asked.given, wanted)
     narrow = narrowed | {name: value for name, value in changes.items() if name not in ROLES}
     depth = depth_of(whole)
     with torch.device("meta"):
         try:
-            every = _build(model_class, config_class, narrow)
+            every = asked.build(narrow)
         except Exception:  # what is changed may fit the smaller number of layers alone
             if narrow == narrowed:
                 raise
-            every = _build(model_class, config_class, narrowed)
+            every = asked.build(narrowed)
     all_layers = kinds(every, narrow, depth)
     layers = first_of("layers", changes) or ends_alike(enough_layers(all_layers), narrow.get("layer_types") or [])
     small = cut(narrow, depth, layers) | dict(changes)
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in _build(model_class, config_class, small).parameters())
+        size = sum(parameter.numel() for parameter in asked.build(small).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"it still has {size:,} parameters")
-    model = _build(model_class, config_class, small)
-    draw = Draw("trace", model_class.__name__)
+    model = asked.build(small)
+    draw = Draw("trace", asked.model_class.__name__)
     unequal = fill(model, draw)
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)  # buffers stay, as they do when a checkpoint is loaded
+        parameter.data = parameter.data.to(asked.dtype)  # buffers stay, as they do when a checkpoint is loaded
     ids = tokens(first_of("vocab", small) or VOCAB, draw)
     with torch.no_grad():
         logits = first_tensor(model(ids))
     if logits is None or not logits.isfinite().all():
         raise ValueError("its output is not finite")
-    mine = cut(shrunk(given, whole, given, wanted), depth, layers) | dict(changes)
+    mine = cut(shrunk(asked.given, whole, asked.given, wanted), depth, layers) | dict(changes)
     fields = _without({**small, **mine}, HOUSEKEEPING)
     has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal)
-    return Reference(model_class.__name__, model, ids, fields, tuple(has))
-
-
-def _build(model_class: Any, config_class: Any, fields: Mapping[str, Any]) -> Any:
-    config = config_class(**_without(fields, HOUSEKEEPING), use_cache=False)
-    options = {"attn_implementation": "eager", "experts_implementation": "eager", "dtype": torch.float32}
-    model: nn.Module = model_class._from_config(config, **options)
-    return model.eval()
+    return Reference(asked.model_class.__name__, model, ids, fields, tuple(has))
 
 
 def _without(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def gpt2_configs(draw: st.DrawFn) -> dict[str, Any]:
         "n_embd": heads * draw(st.integers(1, 9)),
         "n_head": heads,
         "n_layer": draw(st.integers(1, 3)),
-        **inner,
+        **inner,  # type: ignore[dict-item]
         **draw(ties),
     }
 

@@ -342,7 +342,7 @@ class CacheThatKeepsTheCallersTensors(StackedCache):
     """A list of what it was given, put together when asked."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self.parts = [*(self.parts if self.length else []), (k, v)]
+        self.parts = [*(self.parts if self.length else []), (k, v)]  # type: ignore[has-type]
         self.length += k.shape[2]
         if self.length > self.both.shape[3]:
             self.length -= k.shape[2]
@@ -439,15 +439,15 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class Unscaled(LESSON.solutions["CachedAttention"]):  # type: ignore[misc]
+class Unscaled(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
     def forward(self, x: Tensor, cache: Any = None) -> Tensor:
-        self.head_dim, head_dim = self.head_dim, self.head_dim
+        self.head_dim, head_dim = self.head_dim, self.head_dim  # type: ignore[has-type]
         x = super().forward(x * 1.1, cache)
         self.head_dim = head_dim
         return x
 
 
-class UnscaledInOneLayer(LESSON.solutions["CachedGPT2"]):  # type: ignore[misc]
+class UnscaledInOneLayer(LESSON.solutions["CachedGPT2"]):  # type: ignore[misc, name-defined]
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.h[1].attn = Unscaled(config)

@@ -64,8 +64,8 @@ def test_cached_equals_transformers_with_its_own_cache(
             want = theirs(input_ids=piece, cache=dynamic, use_cache=True).logits
             assert agree(own(piece, cache), want)
         for layer, their_layer in zip(cache, dynamic.layers, strict=True):
-            assert agree(layer.keys[:, :, : layer.length], their_layer.keys)
-            assert agree(layer.values[:, :, : layer.length], their_layer.values)
+            assert agree(layer.keys[:, :, : layer.length], their_layer.keys)  # type: ignore[arg-type]
+            assert agree(layer.values[:, :, : layer.length], their_layer.values)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60)

@@ -411,7 +411,7 @@ BY_CHANCE = {
 # Bugs that the layer comparison finds
 
 
-class WithItsOwnEps(LESSON.solutions["CausalLM"]):  # type: ignore[misc]
+class WithItsOwnEps(LESSON.solutions["CausalLM"]):  # type: ignore[misc, name-defined]
     def __init__(self, config: Config) -> None:
         super().__init__(config.replace(rms_norm_eps=1e-6))
 

@@ -29,7 +29,7 @@ def test_a_tied_head_is_recorded_once_and_must_be_tied() -> None:
     task, answer = LESSON.recorded("qwen3.causal_lm")
     assert ["lm_head.weight" in case.weights for case in task.cases] == [False, True, True]
 
-    class Untied(LESSON.solutions["CausalLM"]):  # type: ignore[misc]
+    class Untied(LESSON.solutions["CausalLM"]):  # type: ignore[misc, name-defined]
         def __init__(self, config: Config) -> None:
             super().__init__(config.replace(tie_word_embeddings=False))
 
@@ -44,7 +44,7 @@ def test_the_table_stays_float32_in_bfloat16_cases_and_needs_no_gradient() -> No
     x, table = task.cases[-1].args
     assert (x.dtype, table.dtype) == (torch.bfloat16, torch.float32)
 
-    class WithFixedTable(OTHERS.AttentionSdpa):
+    class WithFixedTable(OTHERS.AttentionSdpa):  # type: ignore[misc, name-defined]
         def forward(self, x: Tensor, table: Tensor) -> Tensor:
             return super().forward(x, table.detach())
 

@@ -61,7 +61,7 @@ def test_the_layer_comparison_sees_every_wrong_program_of_the_lessons_table() ->
     ],
 )
 def test_a_wrong_theta_or_window_is_found_where_it_does_harm(wrong: Any, part: str, reason: str) -> None:
-    class WithAnotherBody(OTHERS.HeadWithoutModule):
+    class WithAnotherBody(OTHERS.HeadWithoutModule):  # type: ignore[misc, name-defined]
         def __init__(self, config: Config) -> None:
             super().__init__(config)
             self.model = wrong(config)

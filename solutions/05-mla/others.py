@@ -520,24 +520,24 @@ BY_CHANCE = {
 # What comes back in the wrong form is told in plain words
 
 
-class OneTensor(LESSON.solutions["Compressor"]):  # type: ignore[misc]
+class OneTensor(LESSON.solutions["Compressor"]):  # type: ignore[misc, name-defined]
     def compress(self, x: Tensor) -> Tensor:
         return torch.cat(super().compress(x), dim=-1)
 
 
-class KeyWithAHeadAxis(LESSON.solutions["Compressor"]):  # type: ignore[misc]
+class KeyWithAHeadAxis(LESSON.solutions["Compressor"]):  # type: ignore[misc, name-defined]
     def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
         latent, key = super().compress(x)
         return latent, key[:, None]
 
 
-class NoReturn(LESSON.solutions["Compressor"]):  # type: ignore[misc]
+class NoReturn(LESSON.solutions["Compressor"]):  # type: ignore[misc, name-defined]
     def compress(self, x: Tensor) -> None:
         super().compress(x)
 
 
 def twice(form: str) -> Any:
-    class AppendsTwice(LESSON.solutions[form]):  # type: ignore[misc]
+    class AppendsTwice(LESSON.solutions[form]):  # type: ignore[misc, name-defined]
         def rows_so_far(self, x: Tensor, table: Tensor, cache: Any) -> Tensor:
             super().rows_so_far(x, table, cache)
             return super().rows_so_far(x, table, cache)
@@ -545,7 +545,7 @@ def twice(form: str) -> Any:
     return AppendsTwice
 
 
-class ModelThatReadsTheRows(LESSON.solutions["Model"]):  # type: ignore[misc]
+class ModelThatReadsTheRows(LESSON.solutions["Model"]):  # type: ignore[misc, name-defined]
     def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
         return super().forward(ids, caches if caches is None or caches[0].rows is None else None)
 
@@ -579,13 +579,13 @@ TOLD = [
 # The layer comparison, names and trained weights
 
 
-class ConfigsEps(LESSON.solutions["Attention"]):  # type: ignore[misc]
+class ConfigsEps(LESSON.solutions["Attention"]):  # type: ignore[misc, name-defined]
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.kv_a_layernorm = LESSON.solutions["RMSNorm"](config.kv_lora_rank, config.rms_norm_eps)
 
 
-class ConfigsEpsInOneLayer(LESSON.solutions["Model"]):  # type: ignore[misc]
+class ConfigsEpsInOneLayer(LESSON.solutions["Model"]):  # type: ignore[misc, name-defined]
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.layers[1].self_attn = ConfigsEps(config)

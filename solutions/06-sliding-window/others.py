@@ -349,7 +349,7 @@ class KeepsAList(CatAndTrim):
     """A list of all chunks."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self.chunks = [*(self.chunks if self.length else []), (k.clone(), v.clone())]
+        self.chunks = [*(self.chunks if self.length else []), (k.clone(), v.clone())]  # type: ignore[has-type]
         first = max(0, self.length - self.window + 1)
         self.length += k.shape[2]
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*self.chunks, strict=True))
@@ -448,12 +448,12 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class TooFar(LESSON.solutions["CachedAttention"]):  # type: ignore[misc]
+class TooFar(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
     def forward(self, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
         return super().forward(x, table, window and window + 1, cache)  # type: ignore[no-any-return]
 
 
-class TooFarInOneLayer(LESSON.solutions["CachedModel"]):  # type: ignore[misc]
+class TooFarInOneLayer(LESSON.solutions["CachedModel"]):  # type: ignore[misc, name-defined]
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.layers[2].self_attn = TooFar(config)
