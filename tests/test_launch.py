@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import PROJECT
+from grader.grading.gradebook import _newest_migration
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox import launch
 from grader.grading.sandbox.jail import Jail
@@ -96,3 +99,22 @@ def test_what_is_wrong_is_left_to_what_needs_it(course: Path, broken: str) -> No
         notebook.write_text("{")
     launch_early(course, LESSON, Limits(), workers=2)
     assert launch._started == []
+
+
+def test_jsonschema_is_imported_without_what_notebooks_have_no_use_for() -> None:
+    code = (
+        "import sys; from grader.grading.quick_start import without_unused_formats as spare; spare(); import nbformat;"
+        "assert not {'rfc3987_syntax', 'isoduration'} & {m for m in sys.modules if sys.modules[m]};"
+        "nbformat.validate(nbformat.v4.new_notebook()); spare();"
+        "import importlib.util as u; assert 'rfc3987_syntax' not in sys.modules; u.find_spec('rfc3987_syntax')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_a_new_gradebook_has_the_version_that_nbgrader_gives_it() -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    asked = subprocess.run(
+        [sys.executable, "-c", "import nbgrader.api; print(nbgrader.api.get_alembic_version())"],
+        check=True, capture_output=True, text=True, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert asked.stdout.split()[-1] == _newest_migration()

@@ -36,6 +36,9 @@ def autograde(
     if not dask and not unsafe:
         launch_early(root, name, limits, workers, force=force)
 
+    from grader.grading.quick_start import without_unused_formats
+
+    without_unused_formats()
     from grader.grading import command  # imports torch, while the jails do
 
     chosen = command.Chosen(name, tuple(student or ()), workers, force, dask, unsafe, limits)

@@ -1,8 +1,6 @@
 """What ``grader autograde`` shows: progress with the time that is left, and a table at the end."""
 
 import contextlib
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +46,6 @@ def autograde(root: Path, chosen: Chosen) -> bool:
     console = Console(stderr=True)
     if chosen.unsafe:
         console.print("--unsafe: submitted code runs with your rights, and can do all that you can.", style="bold red")
-    _find_alembic()
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=console,
@@ -97,13 +94,6 @@ def _row(graded: Graded) -> tuple[str, ...]:
     note = note if len(note) <= MAX_CELL else note[: MAX_CELL - 3] + "..."
     seconds = f"{result.seconds:.1f}" if graded.fresh else "as before"
     return graded.student, f"{round(result.points, 2):g}", f"{result.max_points:g}", seconds, note
-
-
-def _find_alembic() -> None:
-    """nbgrader runs `alembic` when it makes a gradebook, and looks for it on PATH."""
-    folder = str(Path(sys.executable).parent)
-    if folder not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PATH")]))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import nbgrader.api
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, InvalidEntry, MissingEntry
 from nbgrader.coursedir import CourseDirectory
@@ -212,6 +213,7 @@ def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
     directory = CourseDirectory(config=config)
     nbgraders_log = logging.getLogger("tornado.application")
     was_disabled, nbgraders_log.disabled = nbgraders_log.disabled, True  # it prints tracebacks of what is told below
+    asked, nbgrader.api.get_alembic_version = nbgrader.api.get_alembic_version, _newest_migration
     try:
         with Gradebook(directory.db_url, directory.course_id) as gradebook:
             yield Store(directory, gradebook, config, plan)
@@ -219,6 +221,18 @@ def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
         raise GraderError(_in_words(error, directory.db_url)) from None
     finally:
         nbgraders_log.disabled = was_disabled
+        nbgrader.api.get_alembic_version = asked
+
+
+def _newest_migration() -> str:
+    """What nbgrader asks the program `alembic` for when it makes a gradebook, told in this process, in a fifth of a
+    second instead of one and a half."""
+    from alembic.config import Config as AlembicConfig
+    from alembic.script import ScriptDirectory
+    from nbgrader.dbutil import _temp_alembic_ini
+
+    with _temp_alembic_ini("sqlite://") as ini:
+        return str(ScriptDirectory.from_config(AlembicConfig(ini)).get_current_head())
 
 
 def _in_words(error: Exception, url: str) -> str:
