@@ -85,7 +85,7 @@ def test_a_cluster_that_cannot_grade_is_refused_before_anything_is(monkeypatch: 
         cluster.scale(1)
         with distributed.Client(cluster) as client:
             client.wait_for_workers(1)
-            client.run(lambda: sys.modules.update({"grader.grading.kit": None}))  # type: ignore[dict-item]
+            client.run(lambda: sys.modules.update({"grader.grading.engine_version": None}))  # type: ignore[dict-item]
             with pytest.raises(GraderError, match="can't load this package"), _settings(chosen):
                 pass
     with pytest.raises(GraderError, match="no Dask scheduler answers"), _settings(Chosen(LESSON, dask="nonsense")):

@@ -1,5 +1,5 @@
 # Tries: break what reports a failure, so that none is reported
-# Earns: 0
+# Earns: 2
 
 # %% toy.linear
 import linecache, traceback
