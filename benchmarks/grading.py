@@ -38,7 +38,7 @@ def main() -> None:
     options.add_argument("--lesson", default="01-gpt2")
     options.add_argument("--class-size", type=int, default=40)
     options.add_argument("--stock", type=int, default=3, help="how many submissions stock nbgrader and otter get")
-    options.add_argument("--others", type=int, nargs=2, default=(20, 2), help="class size and stock, of other lessons")
+    options.add_argument("--others", type=int, nargs=2, default=(20, 1), help="class size and stock, of other lessons")
     options.add_argument("--memory", type=int, nargs=2, default=(20, 400), help="class sizes for peak memory")
     options.add_argument("--loop-seconds", type=float, default=5.0, help="the limit of the exercise that never ends")
     chosen = options.parse_args()
