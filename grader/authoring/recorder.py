@@ -95,6 +95,7 @@ def _record_with_mistakes(
     lesson: Lesson, exercise: Exercise, solution: Any, secret: str, measured: bool
 ) -> tuple[Task, Answer]:
     """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
+    changed = lesson.changed(exercise.name)  # the cells above it run once, for all its mistakes
     for attempt in range(TRIES):
         try:
             with one_thread():
@@ -105,17 +106,18 @@ def _record_with_mistakes(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
                 )
             _require_right(task, answer, solution)
-            mistakes = tuple(
-                _record_mistake(lesson, exercise, task, answer.tolerances if measured else (), mistake)
-                for mistake in exercise.mistakes
-            )
+            mistakes = []
+            for mistake in exercise.mistakes:
+                source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
+                target = _solution(exercise, changed(source))
+                mistakes.append(_record_mistake(exercise, task, answer.tolerances if measured else (), mistake, target))
             _require_distinct(exercise, answer, mistakes)
         except RecordingError:
             if not secret or attempt == TRIES - 1:
                 raise
         else:
             break
-    return task, replace(answer, mistakes=mistakes)
+    return task, replace(answer, mistakes=tuple(mistakes))
 
 
 def record_exercise(
@@ -221,11 +223,10 @@ def patched_source(source: str, exercise: str, mistake: Mistake) -> str:
 
 
 def _record_mistake(
-    lesson: Lesson, exercise: Exercise, task: Task, tolerances: Sequence[Tolerance], mistake: Mistake
+    exercise: Exercise, task: Task, tolerances: Sequence[Tolerance], mistake: Mistake, target: Any
 ) -> MistakeAnswer:
-    """What a mistake gives. tolerances: the cases', where it is to be measured how far rounding moves that."""
-    source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
-    target = _solution(exercise, lesson.namespace((exercise.name, source)))
+    """What a mistake gives. tolerances: the cases', where it is to be measured how far rounding moves that. target: the
+    class or function with the mistake."""
     outputs = [_mistake_output(exercise, mistake, observation) for observation in probe(task, target)]
     noise = [0.0] * len(tolerances)
     for seed in SEEDS_OF_MISTAKES if tolerances else ():
