@@ -1,0 +1,50 @@
+"""Clocks: how long a call takes, when other programs run on the machine too."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+
+
+def milliseconds(run: Callable[[], Any], repeats: int = 5) -> float:
+    """The median time of `run()`, in milliseconds, of `repeats` calls without gradients.
+
+    One call before them is not counted: the first one also allocates memory and loads kernels. The median leaves out
+    what a busy moment of the machine adds. Raises ValueError where repeats is below 1.
+    """
+    return in_turns({"": run}, repeats)[""]
+
+
+def in_turns(runs: Mapping[Any, Callable[[], Any]], repeats: int = 5) -> dict[Any, float]:
+    """The median time of each call, in milliseconds, by its key in `runs`.
+
+    The calls take turns, so that a busy moment of the machine falls on all of them and their ratios stay right.
+    Each is called once more at the start, without a clock. Raises ValueError where repeats is below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}: a median needs at least one call.")
+    times: dict[Any, list[float]] = {key: [] for key in runs}
+    with torch.no_grad():
+        for run in runs.values():
+            run()
+        for _ in range(repeats):
+            for key, run in runs.items():
+                times[key].append(_seconds(run))
+    return {key: 1000 * median(own) for key, own in times.items()}
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    _wait_for_devices()
+    return time.perf_counter() - began
+
+
+def _wait_for_devices() -> None:
+    """Calls on an accelerator return before their work is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()

@@ -1,0 +1,114 @@
+"""Counters: the work that a call does, the memory that it takes, the operators that it dispatches.
+
+They count what PyTorch is asked to do and use no clock, so they give the same number on every machine.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+COPIES = (torch.ops.aten.cat.default, torch.ops.aten.copy_.default)
+
+
+def multiply_adds(run: Callable[[], Any]) -> int:
+    """The multiply-adds in all products of `run()`, without gradients.
+
+    Matrix products, batched ones, scaled dot-product attention and convolutions count; sums, norms and
+    activations do not. A product of [m, k] and [k, n] has m · k · n. Source: PyTorch's FlopCounterMode, which
+    counts a multiply-add as two operations.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops()) // 2
+
+
+def bytes_copied(run: Callable[[], Any]) -> int:
+    """How many bytes `run()` writes by joining tensors (`torch.cat`) and by copying into them (`x[...] = y`)."""
+    counter = _Copies()
+    with torch.no_grad(), counter:
+        run()
+    return counter.bytes
+
+
+def largest_tensor(run: Callable[[], Any]) -> int:
+    """The size in bytes of the largest tensor that an operator makes in `run()`. Views make none."""
+    counter = _Largest()
+    with torch.no_grad(), counter:
+        run()
+    return counter.bytes
+
+
+def bytes_held(*holders: Any) -> int:
+    """The bytes of the memory behind all tensors in `holders`, shared memory counted once.
+
+    holders: tensors, or objects with tensors in their attributes, or lists and dicts of these. A tensor that is a
+    view counts with all of the memory that it keeps alive, not with what it shows.
+    """
+    storages = {}
+    for tensor in _tensors(holders):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr() or id(tensor)] = storage.nbytes()
+    return sum(storages.values())
+
+
+def operators(run: Callable[[], Any], depth: int = 9) -> str:
+    """The operators that PyTorch dispatches during `run()`, a line each, below the one that called it.
+
+    depth: how many levels are shown. Source: torch.profiler.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would announce itself in the cell's output
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        run()
+    lines = []
+    for event in recorded.events() or ():
+        level, caller = 0, event.cpu_parent
+        while caller is not None:
+            level, caller = level + 1, caller.cpu_parent
+        if level < depth:
+            lines.append("    " * level + event.name)
+    return "\n".join(lines)
+
+
+class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in COPIES:
+            self.bytes += result.nbytes
+        return result
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not func.is_view:
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
+def _tensors(holder: Any) -> Iterable[Tensor]:
+    """Every tensor in a value, looking into containers and into the attributes of objects."""
+    if isinstance(holder, Tensor):
+        yield holder
+    elif isinstance(holder, Mapping):
+        yield from _tensors(list(holder.values()))
+    elif isinstance(holder, list | tuple | set):
+        for item in holder:
+            yield from _tensors(item)
+    elif isinstance(holder, torch.nn.Module):
+        yield from holder.state_dict(keep_vars=True).values()
+    elif hasattr(holder, "__dict__"):
+        yield from (value for value in vars(holder).values() if isinstance(value, Tensor))
