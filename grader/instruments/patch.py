@@ -86,6 +86,12 @@ def attention_weights(joined: Tensor, num_heads: int) -> Tensor:
     joined: queries, keys and values of T tokens side by side, as GPT-2's c_attn gives them. Row i of a head's weights
     says how token i divides its attention among tokens 0 to i. Source: Vaswani et al. (2017), section 3.2.1.
     """
-    queries, keys, _ = (part.unflatten(-1, (num_heads, -1)).transpose(0, 1) for part in joined.chunk(3, dim=-1))
-    scores = queries @ keys.mT / queries.shape[-1] ** 0.5
-    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf")).softmax(dim=-1)
+    tokens, width = joined.shape[0], joined.shape[1] // 3
+    queries, keys = (
+        part.reshape(tokens, num_heads, -1).transpose(0, 1)
+        for part in (joined[:, :width], joined[:, width : 2 * width])
+    )
+    scores = queries @ keys.mT / (width // num_heads) ** 0.5
+    future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
+    return weights

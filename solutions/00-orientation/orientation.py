@@ -94,29 +94,10 @@ from grader import Config, check, compare_layers, load_checkpoint
 # The profiler writes down every operator that PyTorch dispatches. `aten::mul` is an operator; which kernel serves it depends on the device.
 
 # %% id="06a8f5c4"
-import os
-
-from torch.profiler import ProfilerActivity, profile
-
-os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler would announce itself in the cell's output
-
-
-def operators(run, depth: int = 9) -> str:
-    """The operators that PyTorch dispatches during `run()`, each below the one that called it, `depth` levels deep."""
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        run()
-    lines = []
-    for event in recorded.events():
-        level, caller = 0, event.cpu_parent
-        while caller is not None:
-            level, caller = level + 1, caller.cpu_parent
-        if level < depth:
-            lines.append("    " * level + event.name)
-    return "\n".join(lines)
-
+from grader.instruments import work
 
 x = torch.tensor([1, 2, 3])
-print(operators(lambda: x * 2))
+print(work.operators(lambda: x * 2))
 
 # %% [markdown] id="a5151d92"
 # Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. **Guess first:** how many operators will one call of `F.linear` show?
@@ -125,7 +106,7 @@ print(operators(lambda: x * 2))
 import torch.nn.functional as F
 
 x, weight, bias = torch.randn(5, 8), torch.randn(16, 8), torch.randn(16)
-dispatched = operators(lambda: F.linear(x, weight, bias))
+dispatched = work.operators(lambda: F.linear(x, weight, bias))
 print(dispatched)
 print(f"\n{len(dispatched.splitlines())} lines")
 
@@ -135,8 +116,6 @@ print(f"\n{len(dispatched.splitlines())} lines")
 # How much does it matter that Python only describes? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Guess the ratio** before you run it.
 
 # %% tags=["nbval-ignore-output"] id="3f90c3ac"
-from timeit import timeit
-
 n = 64
 a, b = torch.randn(n, n), torch.randn(n, n)
 rows, columns = a.tolist(), b.T.tolist()
@@ -147,8 +126,11 @@ def in_python() -> list[list[float]]:
 
 
 torch.testing.assert_close(torch.tensor(in_python()), a @ b, atol=1e-4, rtol=1e-4)
-python_ms = 1000 * min(timeit(in_python, number=1) for _ in range(3))
-aten_ms = 1000 * min(timeit(lambda: a @ b, number=100) / 100 for _ in range(3))
+
+# %% tags=["nbval-ignore-output"] id="360a8c59"
+from grader.instruments import clock
+
+python_ms, aten_ms = clock.milliseconds(in_python), clock.milliseconds(lambda: a @ b, repeats=100)
 print(f"three loops in Python   {python_ms:8.3f} ms")
 print(f"one aten::mm            {aten_ms:8.3f} ms    {python_ms / aten_ms:,.0f} times faster")
 
@@ -163,7 +145,7 @@ for name in filter(None, ["cpu", accelerator, "meta"]):
     device = torch.device(name)
     inputs = [tensor.to(device) for tensor in (x, weight, bias)]
     print(f"--- {device}: gives {list(F.linear(*inputs).shape)}")
-    print(operators(lambda inputs=inputs: F.linear(*inputs), depth=2))
+    print(work.operators(lambda inputs=inputs: F.linear(*inputs), depth=2))
 
 # %% [markdown] id="d38397ac"
 # The operators are the same; below them each device goes its own way. That is also why two devices, or two versions of a library, may differ in the last digits: the same sum, added in another order. Section 5 comes back to it.
@@ -262,11 +244,6 @@ print(f"{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values
 # `suppress` lets the notebook go on although the check fails; in a check cell of your own the failure stops "Run All Cells", which is what you want there.
 
 # %% id="29e7bfcf"
-from contextlib import suppress
-
-from grader import CheckFailed
-
-
 class BrokenLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
@@ -277,6 +254,10 @@ class BrokenLinear(nn.Module):
         in_first = self.weight.view(self.weight.shape[1], self.weight.shape[0])
         return x @ in_first + self.bias
 
+# %% id="b4a0f1cb"
+from contextlib import suppress
+
+from grader import CheckFailed
 
 with suppress(CheckFailed):
     check("orientation.linear", BrokenLinear)
@@ -354,19 +335,12 @@ with torch.no_grad():
     fused = F.linear(x, layer.weight, layer.bias)  # both in one kernel
     truth = F.linear(x.double(), layer.weight.double(), layer.bias.double())
 
-
-def typical(values: Tensor) -> Tensor:
-    """The root mean square."""
-    return values.square().mean().sqrt()
-
-
-for title, difference in (
-    ("yours - fused", yours - fused),
-    ("yours - truth", yours - truth),
-    ("fused - truth", fused - truth),
-):
-    print(f"{title:15} largest {difference.abs().max():.1e}   typical {typical(difference):.1e}")
-print(f"typical size of y itself: {typical(truth):.2f}")
+# %% tags=["nbval-ignore-output"] id="71b3c5dd"
+differences = {"yours - fused": yours - fused, "yours - truth": yours - truth, "fused - truth": fused - truth}
+for title, difference in differences.items():
+    typical = difference.square().mean().sqrt()  # the root mean square
+    print(f"{title:15} largest {difference.abs().max():.1e}   typical {typical:.1e}")
+print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 
 # %% [markdown] id="8067b632"
 # Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 6 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
@@ -386,9 +360,6 @@ print(f"typical size of y itself: {typical(truth):.2f}")
 # A small network with two layers is enough to see how. First the reference, built of PyTorch's own `nn.Linear`, and a *trace* of it: what every module was given and gave back in one pass.
 
 # %% id="0953a868"
-from grader import trace_of
-
-
 class TwoLayers(nn.Module):
     """Two linear layers in a residual branch. fc_1, fc_2: the classes that make them."""
 
@@ -402,6 +373,8 @@ class TwoLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.fc_2(self.act(self.fc_1(self.norm(x))))
 
+# %% id="4ebf667f"
+from grader import trace_of
 
 torch.manual_seed(0)
 trace = trace_of(TwoLayers(nn.Linear, nn.Linear), torch.randn(5, 8))

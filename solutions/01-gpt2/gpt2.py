@@ -149,24 +149,20 @@ def parameters(config: Config) -> dict[str, int]:
         "norms": (2 * L + 1) * 2 * D,
     }
 
-
+# %% id="6fb83751"
 for name, config in configs.items():
     counts = parameters(config)
     shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items())
     print(f"{name:>12} {sum(counts.values()):>13,}   {shares}")
 
 # %% tags=["nbval-ignore-output"] id="0b562a78"
-figure, axis = plt.subplots(figsize=(9, 2.6), layout="constrained")
-left = [0.0] * len(names)
-for part, colour in zip(parameters(configs["gpt2"]), ("#ef9a3c", "#f6cf8f", "#1f77b4", "#7fb2dc", "#4caf50"), strict=True):
-    shares = [100 * parameters(c)[part] / sum(parameters(c).values()) for c in configs.values()]
-    axis.barh(names, shares, left=left, color=colour, label=part)
-    left = [a + b for a, b in zip(left, shares, strict=True)]
-axis.invert_yaxis()
-axis.set(xlabel="share of the parameters, %", xlim=(0, 100))
-axis.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.45, 1.0), frameon=False, fontsize=9)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+from grader.instruments import plots
+
+shares = {}
+for name, config in configs.items():
+    counts = parameters(config)
+    shares[name] = {part: 100 * count / sum(counts.values()) for part, count in counts.items()}
+plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 
 # %% [markdown] id="0143bfe6"
 # A third of the small model is a dictionary; at XL it is a twentieth, because the table grows with D and a block with D². In every block the MLP holds twice what attention does: 8 D² against 4 D². That is what the factor 4 in `n_inner` buys, and where most of a large model is.
@@ -347,15 +343,7 @@ print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wr
 # %% tags=["nbval-ignore-output"] id="d9ad4da2"
 words = ["The", "model", "attends", "to", "past", "tokens"]
 allowed = [[key <= query for key in range(6)] for query in range(6)]
-figure, axis = plt.subplots(figsize=(4.4, 3.6), layout="constrained")
-axis.imshow(allowed, cmap="Greys", vmin=0, vmax=2.2)
-for i in range(6):
-    for j in range(6):
-        axis.text(j, i, "1" if allowed[i][j] else "0", ha="center", va="center", color="black")
-axis.set_xticks(range(6), words, rotation=30)
-axis.set_yticks(range(6), words)
-axis.set(xlabel="key: who is seen", ylabel="query: who looks")
-plt.show()
+plots.squares(allowed, words, words, "a query looks at itself and at what came before")
 
 # %% [markdown] id="329f097c"
 # How the numbers lie in memory:
@@ -551,17 +539,13 @@ def cosine_with_input(after_the_sum: bool, depth: int = 96, dim: int = 256) -> l
         cosines.append(F.cosine_similarity(stream, start).mean().item())
     return cosines
 
-
-figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-for after_the_sum, label, colour in ((False, "GPT-2: norm before the sublayer", "#1f77b4"),
-                                     (True, "2017: norm after the sum", "#c62828")):
+# %% tags=["nbval-ignore-output"] id="81e4db50"
+curves = {}
+for after_the_sum, label in ((False, "GPT-2: norm before the sublayer"), (True, "2017: norm after the sum")):
     cosines = cosine_with_input(after_the_sum)
-    axis.plot(range(1, 97), cosines, color=colour, label=label)
+    curves[label] = range(1, 97), cosines
     print(f"{label}: {cosines[11]:.2f} after 12 sublayers, {cosines[-1]:.2f} after 96")
-axis.set(xlabel="sublayers", ylabel="cosine with the input", ylim=(-0.05, 1))
-axis.legend(frameon=False)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05, 1)))
 
 # %% [markdown] id="697b7dbd"
 # With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. With additions only, each contribution stays at its size, and what came in at the bottom is still there at the top. Models of the first kind need a careful warm-up to train at all (Xiong et al., 2020, say why); most models since GPT-2 are of the second kind.
@@ -657,7 +641,7 @@ class TransposedConv1D(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.T + self.bias
 
-
+# %% tags=["nbval-ignore-output"] id="d44cd4f3"
 class GPT2WithABug(GPT2):
     """GPT-2 with one transposed weight."""
 
@@ -738,9 +722,10 @@ def encode(text: str) -> Tensor:
 
 
 # %% tags=["nbval-ignore-output"] id="2b07df50"
+from grader.instruments import writing
+
 prompt = "Every effort moves you"
-written = list(generate(model, encode(prompt), 80))
-print(prompt + austen.tokenizer.decode(written))
+written = writing.write(generate(model, encode(prompt), 80), austen.tokenizer, prompt)
 
 # %% [markdown] id="06b8ee59"
 # ## Step 12 · The same text as the reference
@@ -764,7 +749,7 @@ class GPT2WithExactGELU(GPT2):
         for block in self.h:
             block.mlp.act = nn.GELU()
 
-
+# %% tags=["nbval-ignore-output"] id="d7fe1130"
 other = GPT2WithExactGELU(austen.config).eval()
 austen.load_into(other)
 for start in ("It is a truth universally acknowledged, that", "Mrs. Bennet", "Captain Wentworth", "Anne"):
@@ -792,46 +777,20 @@ except CheckFailed as failed:
 # Your `Attention` keeps its weights to itself. It can be made to tell, without touching its code: give every token a *value* that says where it stands, 1 at its own position and 0 elsewhere. What a head gives out is then the sum of those, weighted: its attention weights. (There is room for 32 positions, because a head here has 32 channels.)
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
-class PositionsAsValues(nn.Module):
-    """Stands in for c_attn: the same q and k, but in each head the value of token t is 1 in channel t, else 0."""
-
-    def __init__(self, attention: Attention):
-        super().__init__()
-        self.c_attn, self.num_heads, self.head_dim = attention.c_attn, attention.num_heads, attention.head_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, D = x.shape
-        positions = torch.eye(T, self.head_dim).repeat(1, self.num_heads)  # [T, D]
-        return torch.cat([self.c_attn(x)[..., : 2 * D], positions.expand(B, T, D)], dim=-1)
+from grader.instruments import patch
 
 
-@torch.no_grad()
 def attention_weights(model: GPT2, ids: Tensor, layer: int) -> Tensor:
-    """The attention weights of a layer for one short text: [num_heads, T, T]."""
-    seen = []
-    attention = model.h[layer].attn
-    hook = attention.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(ids)
-    hook.remove()
-    teller = Attention(model.config)
-    teller.c_attn, teller.c_proj = PositionsAsValues(attention), nn.Identity()
-    told = teller(seen[0])  # [1, T, D]
-    T = ids.shape[1]
-    return told[0].unflatten(-1, (attention.num_heads, attention.head_dim))[..., :T].movedim(1, 0)
+    """The attention weights of a layer for one text: [num_heads, T, T]."""
+    joined = patch.calls_in(model, ids)[f"h.{layer}.attn.c_attn"].output[0]  # [T, 3 D]
+    return patch.attention_weights(joined, model.config.n_head)
 
-
+# %% tags=["nbval-ignore-output"] id="c7ec4f3a"
 text = "Elizabeth was surprised, but Elizabeth was not displeased."
 ids = encode(text)
 maps = torch.stack([attention_weights(model, ids, layer) for layer in range(austen.config.n_layer)])  # [L, H, T, T]
 assert torch.allclose(maps.sum(dim=-1), torch.ones(()))  # every row sums to 1
-
-figure, axes = plt.subplots(*maps.shape[:2], figsize=(9, 6.2), layout="constrained")
-for layer, row in enumerate(axes):
-    for head, axis in enumerate(row):
-        axis.imshow(maps[layer, head], cmap="Blues", vmin=0, vmax=1)
-        axis.set_title(f"h.{layer}, head {head}", fontsize=8, color="black")
-        axis.set(xticks=[], yticks=[])
-plt.show()
+plots.maps(maps, "h.{row}, head {column}")
 
 # %% [markdown] id="5ec588fb"
 # Rows are queries and columns keys, as in the mask above. Most heads of the first two layers spread their attention; later ones pick. But a picture says what a head looks at, not whether it matters.
@@ -850,42 +809,30 @@ held_out = encode(
     " patents; there any unwelcome sensations, arising from domestic affairs, changed naturally into pity and contempt."
 )
 
-
+# %% id="258cef9d"
 @torch.no_grad()
 def surprise(model: GPT2, ids: Tensor) -> Tensor:
     """The surprise at each next token, in nats: ids [1, T] -> [T - 1]."""
     return F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="none")
 
-
-@torch.no_grad()
+# %% id="30a5e04d"
 def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
     """The same on the held-out text, with one head silenced: [T - 1]."""
     attention = model.h[layer].attn
-    rows = attention.c_proj.weight[head * attention.head_dim : (head + 1) * attention.head_dim]
-    kept = rows.clone()
-    rows.zero_()
-    without = surprise(model, held_out)
-    rows.copy_(kept)
-    return without
+    channels = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+    with patch.silenced(attention.c_proj.weight, channels):
+        return surprise(model, held_out)
 
+# %% tags=["nbval-ignore-output"] id="3e5a6343"
+from grader.instruments import progress
 
 whole = surprise(model, held_out)  # [T - 1]
-layers, heads = range(austen.config.n_layer), range(austen.config.n_head)
-rises = torch.stack([surprise_without(model, layer, head) - whole for layer in layers for head in heads])
-rises = rises.unflatten(0, (len(layers), len(heads)))  # [L, H, T - 1]
+heads = [(layer, head) for layer in range(austen.config.n_layer) for head in range(austen.config.n_head)]
+rises = torch.stack([surprise_without(model, *head) - whole for head in progress.steps(heads, "heads")])
+rises = rises.unflatten(0, (austen.config.n_layer, austen.config.n_head))  # [L, H, T - 1]
 mean_rises = rises.mean(dim=-1)  # [L, H]
 print(f"all heads: {whole.mean():.2f} nats a token, a perplexity of {whole.mean().exp():.0f}")
-
-figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-limit = mean_rises.abs().max().item()
-image = axis.imshow(mean_rises, cmap="RdBu_r", vmin=-limit, vmax=limit)
-for layer, row in enumerate(mean_rises):
-    for head, rise in enumerate(row):
-        axis.text(head, layer, f"{rise:+.2f}", ha="center", va="center", fontsize=9,
-                  color="white" if rise.abs() > 0.6 * limit else "black")
-axis.set(xlabel="head", yticks=layers, yticklabels=[f"h.{layer}" for layer in layers])
-figure.colorbar(image, label="rise of the loss, nats")
-plt.show()
+plots.grid(mean_rises, plots.Axes("head", "layer", "one head silenced"), "rise of the loss, nats", "+.2f")
 
 # %% [markdown] id="2cb5fa20"
 # Most heads are hardly missed, and a few are: one in the first layer most, then one in the second and one in the last. No layer has them all.
@@ -894,28 +841,24 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"] id="16587951"
 layer, head = divmod(mean_rises.argmax().item(), austen.config.n_head)
-tokens = [austen.tokenizer.decode([i]) for i in ids[0].tolist()]
-figure, axis = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
-image = axis.imshow(maps[layer, head], cmap="Blues", vmin=0, vmax=1)
-axis.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-axis.set_yticks(range(len(tokens)), tokens, fontsize=8)
-axis.set_title(f"h.{layer}, head {head}", fontsize=10, color="black")
-figure.colorbar(image, label="attention weight", shrink=0.8)
-plt.show()
+tokens = {place: austen.tokenizer.decode([i]) for place, i in enumerate(ids[0].tolist())}
+around = plots.Axes("key", "query", f"h.{layer}, head {head}", xticks=tokens, yticks=tokens, size=(5.8, 4.8))
+plots.grid(maps[layer, head], around, "attention weight")
 
-windows = held_out[0, : held_out.shape[1] // 32 * 32].view(-1, 32)  # attention_weights reads at most 32 tokens
-to_previous = torch.cat([attention_weights(model, window[None], layer).diagonal(-1, 1, 2) for window in windows], dim=1)[head]
-
-
+# %% tags=["nbval-ignore-output"] id="a18ad25d"
 def continues_a_word(ids: Tensor) -> Tensor:
     """Which tokens begin with a letter and not with a space: [T] -> [T]."""
     return torch.tensor([austen.tokenizer.decode([i])[0].isalpha() for i in ids.tolist()])
 
 
-inside = continues_a_word(windows[:, 1:].flatten())
+windows = held_out[0, : held_out.shape[1] // 32 * 32].view(-1, 32)
+to_previous = [attention_weights(model, window[None], layer)[head].diagonal(-1) for window in windows]
+inside, to_previous = continues_a_word(windows[:, 1:].flatten()), torch.cat(to_previous)
 print("attention on the token just before, on average:")
 print(f"  from a token that continues a word {to_previous[inside].mean():.0%}")
 print(f"  from any other token               {to_previous[~inside].mean():.0%}")
+
+# %% tags=["nbval-ignore-output"] id="3d3e28db"
 inside = continues_a_word(held_out[0, :-1])
 print("rise of the loss without the head, in nats:")
 print(f"  after a token that continues a word {rises[layer, head, inside].mean():+.2f}")
@@ -968,7 +911,7 @@ def loss(model: GPT2) -> float:
     """The mean surprise on the held-out text."""
     return surprise(model, held_out).mean().item()
 
-
+# %% id="f23d0693"
 def outcome(**change) -> str:
     """Whether the weights load with a changed config, and with what loss."""
     try:
@@ -980,7 +923,7 @@ def outcome(**change) -> str:
     except (AssertionError, RuntimeError, ValueError):
         return "can't run"
 
-
+# %% id="6123b668"
 for change in (
     {},
     {"n_layer": 3}, {"n_embd": 96}, {"n_inner": 512}, {"n_positions": 512}, {"vocab_size": 2000},
@@ -1045,20 +988,15 @@ print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes that say
 # **Time.** To write one more token, the model reads the whole text again. **Predict:** the text gets eight times as long. How much longer does the next token take?
 
 # %% tags=["nbval-ignore-output"] id="a8321e0a"
-import time
+from grader.instruments import clock
 
 print("tokens so far   ms for the next")
-fastest = {}
+times = {}
 for length in (32, 64, 128, 256):
     ids = torch.randint(austen.config.vocab_size, (1, length))
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        next(iter(generate(model, ids, 1)))
-        times.append(time.perf_counter() - began)
-    fastest[length] = min(times)
-    print(f"{length:13} {1000 * fastest[length]:17.1f}")
-print(f"eight times the text, {fastest[256] / fastest[32]:.0f} times the time")
+    times[length] = clock.milliseconds(lambda ids=ids: next(iter(generate(model, ids, 1))), repeats=20)
+    print(f"{length:13} {times[length]:17.1f}")
+print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 
 # %% [markdown] id="255c4d29"
 # Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. What a call costs however short the text is (starting kernels, Python itself) makes the measured ratio smaller, most of all on a fast machine.

@@ -75,7 +75,7 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 #
 # The whole of lesson 01, in seven cells: skim the names, and read `Attention` again, because you are going to change it.
 
-# %% given="01-gpt2 gpt2.conv1d" id="given-01-gpt2-gpt2-conv1d"
+# %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):
     """A linear layer whose weight is stored as [inputs, outputs].
 
@@ -93,7 +93,7 @@ class Conv1D(nn.Module):
         return F.linear(x, self.weight.T, self.bias)
 
 
-# %% given="01-gpt2 gpt2.gelu" id="given-01-gpt2-gpt2-gelu"
+# %% given="01-gpt2 gpt2.gelu" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-gelu"
 class GELU(nn.Module):
     """The GELU in its tanh form, `gelu_new` in GPT-2's config.
 
@@ -106,7 +106,7 @@ class GELU(nn.Module):
         return 0.5 * x * (1.0 + torch.tanh(inner))
 
 
-# %% given="01-gpt2 gpt2.attention" id="given-01-gpt2-gpt2-attention"
+# %% given="01-gpt2 gpt2.attention" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-attention"
 class Attention(nn.Module):
     """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
 
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         return self.c_proj(mixed)
 
 
-# %% given="01-gpt2 gpt2.mlp" id="given-01-gpt2-gpt2-mlp"
+# %% given="01-gpt2 gpt2.mlp" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-mlp"
 class MLP(nn.Module):
     """Two linear maps with a GELU in between, for each token by itself.
 
@@ -154,7 +154,7 @@ class MLP(nn.Module):
         return self.c_proj(self.act(self.c_fc(x)))  # [B, T, D] -> [B, T, inner] -> [B, T, D]
 
 
-# %% given="01-gpt2 gpt2.block" id="given-01-gpt2-gpt2-block"
+# %% given="01-gpt2 gpt2.block" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-block"
 class Block(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -174,7 +174,7 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-# %% given="01-gpt2 gpt2.model" id="given-01-gpt2-gpt2-model"
+# %% given="01-gpt2 gpt2.model" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-model"
 class GPT2(nn.Module):
     """Token ids to the logits of the next token, at every position.
 
@@ -199,7 +199,7 @@ class GPT2(nn.Module):
         return F.linear(self.ln_f(x), self.wte.weight)  # [B, T, vocab_size]
 
 
-# %% given="01-gpt2 gpt2.generate" id="given-01-gpt2-gpt2-generate"
+# %% given="01-gpt2 gpt2.generate" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-generate"
 @torch.no_grad()
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
@@ -232,18 +232,15 @@ def encode(text: str) -> Tensor:
     """The text's token ids: [1, T]."""
     return torch.tensor([austen.tokenizer.encode(text).ids])
 
+# %% id="b14e2a4f"
+from grader.instruments import patch
 
-@torch.no_grad()
+
 def queries_keys_values(ids: Tensor, layer: int) -> Tensor:
     """What a layer's c_attn gives: q, k and v of every token, side by side [T, 3 D]."""
-    seen = []
-    c_attn = uncached.h[layer].attn.c_attn
-    hook = c_attn.register_forward_hook(lambda module, args, output: seen.append(output[0]))
-    uncached(ids)
-    hook.remove()
-    return seen[0]
+    return patch.calls_in(uncached, ids)[f"h.{layer}.attn.c_attn"].output[0]
 
-
+# %% id="b648648e"
 text = encode("Mr. Darcy was not so easily moved to speak")[:, :9]
 short, long = queries_keys_values(text[:, :8], 3), queries_keys_values(text, 3)  # [8, 3 D], [9, 3 D]
 changed = ((short - long[:8]).abs() > 1e-5).sum().item()
@@ -315,23 +312,16 @@ cached = multiply_adds(xl, 24) + sum(multiply_adds(xl, 1, past=length) for lengt
 print(f"the whole answer: {without:.2e} or {cached:.2e}, {without / cached:.0f} times less work")
 
 # %% tags=["nbval-ignore-output"] id="51a5087c"
-figure, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
-places = list(range(1, 1025))
-for axis, (title, one, other) in zip(axes, (
-    ("for the next token", [multiply_adds(xl, n) for n in places], [multiply_adds(xl, 1, n - 1) for n in places]),
-    ("for all tokens so far, one by one", None, None),
-), strict=True):
-    if one is None:
-        one = torch.tensor([multiply_adds(xl, n) for n in places], dtype=torch.float64).cumsum(0).tolist()
-        other = torch.tensor([multiply_adds(xl, 1, n - 1) for n in places], dtype=torch.float64).cumsum(0).tolist()
-    axis.plot(places, one, color="#c62828", label="without a cache")
-    axis.plot(places, other, color="#1f77b4", label="with")
-    axis.set(xlabel="tokens in the text", title=title, yscale="log")
-    axis.title.set_fontsize(10)
-    axis.spines[["top", "right"]].set_visible(False)
-axes[0].set_ylabel("multiply-adds, GPT-2 XL")
-axes[0].legend(frameon=False)
-plt.show()
+from grader.instruments import plots
+
+places = torch.arange(1, 1025)
+without = torch.tensor([multiply_adds(xl, n) for n in range(1, 1025)]).double()
+cached = torch.tensor([multiply_adds(xl, 1, n) for n in range(1024)]).double()
+charts = []
+for title, a, b in (("next token", without, cached), ("all so far, one by one", without.cumsum(0), cached.cumsum(0))):
+    around = plots.Axes("tokens in the text", "multiply-adds, GPT-2 XL", title, log="y", size=(5, 2.9))
+    charts.append(plots.lines({"without a cache": (places, a), "with": (places, b)}, around))
+plots.beside(*charts)
 
 # %% [markdown] id="14389cc8"
 # For a single token the factor is the number of tokens, nearly: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average. The work for the next token stays almost what it was: a thousand tokens more add 10% to it, because there are more keys to meet. Note the word *almost*; it is where the later lessons begin.
@@ -431,11 +421,6 @@ for name, start, tokens in (("two tokens into the last place", 3, 2), ("one toke
 # Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`. The result is right. **Predict:** 2,048 tokens come one by one. How many bytes does each kind of cache copy in all, compared with the bytes that end up in it?
 
 # %% tags=["nbval-ignore-output"] id="da401eb3"
-import time
-
-from torch.utils._python_dispatch import TorchDispatchMode
-
-
 class GrowingCache(KVCache):
     """A cache without a capacity: new, larger tensors at every step."""
 
@@ -445,39 +430,25 @@ class GrowingCache(KVCache):
         self.length = self.keys.shape[2]
         return self.keys, self.values
 
-
-class CountCopies(TorchDispatchMode):
-    """Adds up the bytes that cat and copy_ write."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function in (torch.ops.aten.cat.default, torch.ops.aten.copy_.default):
-            self.bytes += result.nbytes
-        return result
-
-
-def fill(cache: KVCache, tokens: int) -> None:
-    """Append `tokens` tokens, one by one."""
-    k = v = torch.ones(1, 12, 1, 64)
+# %% id="c0829d8e"
+def fill(kind: type[KVCache], tokens: int) -> None:
+    """Make a cache and append `tokens` tokens, one by one."""
+    cache, k = kind(1, 12, tokens, 64), torch.ones(1, 12, 1, 64)
     for _ in range(tokens):
-        cache.append(k, v)
+        cache.append(k, k)
 
+# %% tags=["nbval-ignore-output"] id="2400465a"
+from functools import partial
+
+from grader.instruments import clock, work
 
 print("tokens   kept        copied: growing      at once     ms a token: growing   at once")
 for tokens in (256, 512, 1024, 2048):
-    copied, spent = [], []
-    for kind in (GrowingCache, KVCache):
-        with CountCopies() as counted:
-            fill(kind(1, 12, tokens, 64), tokens)
-        copied.append(counted.bytes)
-        began = time.perf_counter()
-        fill(kind(1, 12, tokens, 64), tokens)
-        spent.append(1000 * (time.perf_counter() - began) / tokens)
-    kept = 2 * tokens * 12 * 64 * 4
-    print(f"{tokens:6} {kept / 1e6:6.1f} MB {copied[0] / 1e6:15,.0f} MB {copied[1] / 1e6:9.1f} MB"
-          f" {spent[0]:19.3f} {spent[1]:9.3f}")
+    runs = [partial(fill, kind, tokens) for kind in (GrowingCache, KVCache)]
+    copied = [work.bytes_copied(run) / 1e6 for run in runs]
+    spent = [clock.milliseconds(run, repeats=1) / tokens for run in runs]
+    kept = 2 * tokens * 12 * 64 * 4 / 1e6
+    print(f"{tokens:6} {kept:6.1f} MB {copied[0]:15,.0f} MB {copied[1]:9.1f} MB {spent[0]:19.3f} {spent[1]:9.3f}")
 
 # %% [markdown] id="34433f43"
 # Taken at once, every number is written once. Grown, the whole cache is copied for every token: twice the tokens, four times the bytes, and half as many copies as tokens on average for each number. These are keys and values of *one* layer. (transformers' `DynamicCache` grows, because it can't know how long a text will be; its `StaticCache` does not.)
@@ -493,20 +464,11 @@ for tokens in (256, 512, 1024, 2048):
 # Write `forward` anew. What changes: the keys and values are handed to the cache, and what comes back is attended to. Then the scores are no longer square, and the mask has to know who stands where. (Queries: the T new tokens. Keys: all of them, T_k. The last query and the last key are the same token.)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="83913655"
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 2.6), layout="constrained", width_ratios=[4, 7, 7])
-for axis, (title, old, new) in zip(axes, (
-    ("prefill: 4 new", 0, 4), ("a chunk of 3 after 4", 4, 3), ("decode: 1 new after 6", 6, 1)
-), strict=True):
+masks = []
+for title, old, new in (("prefill: 4 new", 0, 4), ("a chunk of 3 after 4", 4, 3), ("decode: 1 new after 6", 6, 1)):
     seen = [[key <= old + query for key in range(old + new)] for query in range(new)]
-    axis.imshow(seen, cmap="Blues", vmin=0, vmax=1.6, aspect="equal")
-    if old:
-        axis.axvline(old - 0.5, color="#c62828", lw=1.5)
-    axis.set_xticks(range(old + new), WORDS[: old + new], rotation=35, fontsize=8)
-    axis.set_yticks(range(new), WORDS[old : old + new], fontsize=8)
-    axis.set_title(title, fontsize=10, color="black")
-figure.supxlabel("key (left of the red line: from the cache)", fontsize=9, color="black")
-axes[0].set_ylabel("query", fontsize=9)
-plt.show()
+    masks.append(plots.squares(seen, WORDS[old : old + new], WORDS[: old + new], title, split=old))
+plots.beside(*masks)
 
 # %% [markdown] id="3b9e143d"
 # `cache=None` means that there is none: then it is the attention of lesson 01. The check brings a cache of its own, so this exercise does not depend on yours.
@@ -670,14 +632,14 @@ novel = encode(
     " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one."
 )
 
-
+# %% id="b80b1e82"
 @torch.no_grad()
 def in_chunks(model: CachedGPT2, ids: Tensor, chunks: list[int]) -> Tensor:
     """The logits of a text that comes in pieces: [1, T, vocab_size]."""
     cache = model.new_cache(1, ids.shape[1])
     return torch.cat([model(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
-
+# %% tags=["nbval-ignore-output"] id="f4cabb49"
 T = novel.shape[1]
 with torch.no_grad():
     whole = uncached(novel)  # [1, T, vocab_size]
@@ -711,23 +673,32 @@ for rows in (1, 2, 10, 50):
 import copy
 
 random_ids = torch.randint(austen.config.vocab_size, (20, 200), generator=torch.Generator().manual_seed(1))
-for dtype in (torch.float32, torch.bfloat16):
+
+
+@torch.no_grad()
+def both_ways(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The logits in a dtype without a cache, and with one, token by token: [20, 200, vocab_size] each."""
     rounded = copy.deepcopy(model).to(dtype)
-    with torch.no_grad():
-        without = rounded(random_ids).float()  # [20, 200, vocab_size]
-        cache = rounded.new_cache(20, 200)
-        cached = torch.cat([rounded(piece, cache) for piece in random_ids.split(1, dim=1)], dim=1).float()
+    cache = rounded.new_cache(20, 200)
+    cached = torch.cat([rounded(piece, cache) for piece in random_ids.split(1, dim=1)], dim=1)
+    return rounded(random_ids).float(), cached.float()
+
+# %% tags=["nbval-ignore-output"] id="665752c0"
+for dtype in (torch.float32, torch.bfloat16):
+    without, cached = both_ways(dtype)
     best = without.topk(2).values  # [20, 200, 2]
     margins = best[..., 0] - best[..., 1]
     flips = without.argmax(-1) != cached.argmax(-1)
     print(f"{dtype!s:>14}: logits differ by at most {(without - cached).abs().max():.1e};"
           f" smallest margin {margins.min():.1e}; {flips.sum()} of {flips.numel():,} tokens are others")
-    if flips.any():
-        place = tuple(flips.nonzero()[0].tolist())
-        two = [logits[place].argmax().item() for logits in (without, cached)]
-        for name, logits, chosen in zip(("without", "with"), (without, cached), two, strict=True):
-            shown = ", ".join(f"{austen.tokenizer.decode([i])!r} {logits[place][i]:.4f}" for i in two)
-            print(f"{'':16}for example, {name:>7} a cache: {shown}: {austen.tokenizer.decode([chosen])!r}")
+
+# %% tags=["nbval-ignore-output"] id="c15397b8"
+if flips.any():  # in bfloat16
+    place = tuple(flips.nonzero()[0].tolist())
+    two = [logits[place].argmax().item() for logits in (without, cached)]
+    for name, logits, chosen in zip(("without", "with"), (without, cached), two, strict=True):
+        shown = ", ".join(f"{austen.tokenizer.decode([i])!r} {logits[place][i]:.4f}" for i in two)
+        print(f"for example, {name:>7} a cache: {shown}: {austen.tokenizer.decode([chosen])!r}")
 
 # %% [markdown] id="cdeca997"
 # In float32 the differences are far smaller than nearly all margins, and a token changes only at a near-tie. In bfloat16 two logits are often *equal* or one rounding apart, and then the order of additions decides. Neither answer is wrong. So: compare tokens in float32, keep the margin, and call a difference a bug unless the margin explains it. `check_generation` does that.
@@ -780,8 +751,10 @@ def generate_cached(
 check("kv_cache.generate", generate_cached)
 
 # %% tags=["nbval-ignore-output"] id="d956d76e"
+from grader.instruments import writing
+
 prompt = "Every effort moves you"
-print(prompt + austen.tokenizer.decode(list(generate_cached(model, encode(prompt), 80))))
+written = writing.write(generate_cached(model, encode(prompt), 80), austen.tokenizer, prompt)
 
 # %% [markdown] id="b83d661e"
 # ### The same text as the reference
@@ -795,21 +768,14 @@ check_generation(model, austen, generate=generate_cached)
 # If transformers is installed here, also against its own cache, live, for as long a text as this model can read:
 
 # %% tags=["nbval-ignore-output"] id="38964541"
-import importlib.util
+from grader.instruments import reference
 
-if importlib.util.find_spec("transformers"):
-    from transformers import AutoModelForCausalLM
-    from transformers import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    theirs = AutoModelForCausalLM.from_pretrained(austen.folder, dtype=torch.float32, attn_implementation="eager")
-    theirs.generation_config.eos_token_id = None  # to the end of the positions, whatever is written
+theirs = reference.model(austen.folder, eos_token_id=None)  # to the end of the positions, whatever is written
+if theirs is not None:
     ids = encode("Anne could not immediately fall into a quotation again.")
     tokens = austen.config.n_positions - ids.shape[1]
-    settings = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
-    done = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-    ours = list(generate_cached(model, ids, tokens))
-    same = sum(a == b for a, b in zip(done[0, ids.shape[1] :].tolist(), ours, strict=True))
+    done, ours = reference.written(theirs, ids, tokens), list(generate_cached(model, ids, tokens))
+    same = sum(a == b for a, b in zip(done, ours, strict=True))
     print(f"{same} of {tokens} tokens are those that transformers writes with its DynamicCache")
 
 # %% [markdown] id="8fb3fb11"
@@ -824,62 +790,52 @@ if importlib.util.find_spec("transformers"):
 # **Predict:** which of them write nonsense, and which could pass for right?
 
 # %% tags=["nbval-ignore-output"] id="bdcb0084"
-class UpperLeft(KVCache):
+right_append = KVCache.append
+
+
+def upper_left(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Gives a single new token what such a mask would leave: the first key and value."""
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        seen = super().append(k, v)
-        return tuple(t[:, :, :1] for t in seen) if k.shape[2] == 1 else seen
+    seen = right_append(self, k, v)
+    return tuple(t[:, :, :1] for t in seen) if k.shape[2] == 1 else seen
 
 
-class NeverRead(KVCache):
+def never_read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Is filled, and gives back what it was given."""
+    right_append(self, k, v)
+    return k, v
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        super().append(k, v)
-        return k, v
-
-
-class FromZero(nn.Embedding):
+# %% id="ad0167ae"
+def from_zero(positions: Tensor) -> Tensor:
     """A table of positions that begin at 0 in every call."""
-
-    def forward(self, positions: Tensor) -> Tensor:
-        return super().forward(positions - positions[0])
+    return F.embedding(positions - positions[0], model.wpe.weight)
 
 
-class WrongGPT2(CachedGPT2):
-    """GPT-2 with another cache, or another table of positions."""
+WRONG = {
+    "upper left": patch.replaced(KVCache, append=upper_left),
+    "never read": patch.replaced(KVCache, append=never_read),
+    "from 0": patch.replaced(model.wpe, forward=from_zero),
+}
 
-    def __init__(self, config: Config, cache: type = KVCache, table: type = nn.Embedding):
-        super().__init__(config)
-        self.cache, self.wpe = cache, table(config.n_positions, config.n_embd)
-
-    def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
-        layers = super().new_cache(batch, capacity)
-        for layer in layers:
-            layer.__class__ = self.cache  # the same memory, another append
-        return layers
+# %% tags=["nbval-ignore-output"] id="80b72af8"
+def loss_in(chunks: list[int]) -> float:
+    """The mean surprise at the passage's next tokens, read in such chunks, in nats."""
+    return F.cross_entropy(in_chunks(model, novel, chunks)[0, :-1], novel[0, 1:]).item()
 
 
-opening = "It is a truth universally acknowledged, that"
-ids = encode(opening)
+ids = encode("It is a truth universally acknowledged, that")
 right = list(generate_cached(model, ids, 64))
-print(f"     right: {austen.tokenizer.decode(right[:40])!r}\n")
-with torch.no_grad():
-    for name, change in (
-        ("upper left", {"cache": UpperLeft}), ("never read", {"cache": NeverRead}), ("from 0", {"table": FromZero})
-    ):
-        wrong = WrongGPT2(austen.config, **change).eval()
-        austen.load_into(wrong)
-        tokens = list(generate_cached(wrong, ids, 64))
-        first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
-        losses = [
-            F.cross_entropy(in_chunks(wrong, novel, chunks)[0, :-1], novel[0, 1:]) for chunks in ([T], [1] * T)
-        ]
-        print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
-        print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
-              f" one by one {losses[1]:.2f}\n")
-    print(f"loss of the right model: {F.cross_entropy(whole[0, :-1], novel[0, 1:]):.2f}")
+print(f"     right: {austen.tokenizer.decode(right[:40])!r}")
+print(f"{'':>12}loss on Persuasion {loss_in([T]):.2f}\n")
+
+# %% tags=["nbval-ignore-output"] id="1d0ef004"
+for name, change in WRONG.items():
+    with change:
+        tokens = list(generate_cached(model, ids, 64))
+        losses = [loss_in(chunks) for chunks in ([T], [1] * T)]
+    first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
+    print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
+    print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
+          f" one by one {losses[1]:.2f}\n")
 
 # %% [markdown] id="470f32ff"
 # A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: words, in the right style, repetitive, as the right model is too. A comparison shows it, or the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss: then the cache gives back just what was put in.
@@ -910,34 +866,32 @@ clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024,
 torch.manual_seed(0)
 timed = CachedGPT2(clocked).eval()
 
-
+# %% id="09ed3712"
 @torch.no_grad()
-def milliseconds(*readings: tuple[int, int], repeat: int) -> list[float]:
-    """For each (new, past): the shortest of a few times that reading `new` tokens after `past` cached ones takes.
+def reads(new: int, past: int = 0):
+    """A function that reads `new` tokens after `past` cached ones."""
+    cache = timed.new_cache(1, past + new) if past else None
+    if cache:
+        timed(torch.zeros(1, past, dtype=torch.int64), cache)
 
-    They take turns, so that whatever else the machine does slows all of them down.
-    """
-    caches = [timed.new_cache(1, past + new) if past else None for new, past in readings]
-    for (_, past), cache in zip(readings, caches, strict=True):
-        if cache:
-            timed(torch.zeros(1, past, dtype=torch.int64), cache)
-    times = [[] for _ in readings]
-    for _ in range(repeat):
-        for (new, past), cache, own in zip(readings, caches, times, strict=True):
-            ids = torch.zeros(1, new, dtype=torch.int64)
-            began = time.perf_counter()
-            timed(ids, cache)
-            own.append(1000 * (time.perf_counter() - began))
-            for layer in cache or []:
-                layer.length = past  # back to where it was
-    return [min(own) for own in times]
+    def read() -> None:
+        for layer in cache or []:
+            layer.length = past  # back to where it was
+        timed(torch.zeros(1, new, dtype=torch.int64), cache)
 
+    return read
 
-milliseconds((64, 0), repeat=1)  # the first call is slower
+# %% tags=["nbval-ignore-output"] id="1eabae8c"
+from grader.instruments import progress
+
 lengths = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1023]
-whole_texts = [milliseconds((n, 0), (n + 1, 0), repeat=5 if n > 200 else 12) for n in lengths]
-reading, without = zip(*whole_texts, strict=True)
-cached = [milliseconds((1, n), repeat=40)[0] for n in lengths]
+times = []
+for n in progress.steps(lengths, "lengths"):
+    runs = {"reading n": reads(n), "next, without": reads(n + 1), "next, with": reads(1, n)}
+    times.append(clock.in_turns(runs, repeats=5 if n > 200 else 12))
+reading, without, cached = ([row[name] for row in times] for name in runs)
+
+# %% tags=["nbval-ignore-output"] id="35d8dd79"
 print("     n   ms: reading n   next, without   next, with    "
       " multiply-adds, in millions: reading  without   with")
 for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
@@ -945,27 +899,19 @@ for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
     print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:41,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
 
 # %% tags=["nbval-ignore-output"] id="85bd3885"
-figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.4), layout="constrained")
-for label, times, colour, style in (("reading n tokens", reading, "#ef9a3c", "o-"),
-                                    ("next token, without a cache", without, "#c62828", "s--"),
-                                    ("next token, with", cached, "#1f77b4", "o-")):
-    axes[0].plot(lengths, times, style, color=colour, label=label, ms=4)
-axes[0].set(xlabel="tokens so far, n", ylabel="ms", xscale="log", yscale="log")
-axes[0].legend(frameon=False)
+curves = {"reading n tokens": reading, "next token, without a cache": without, "next token, with": cached}
+around = plots.Axes("tokens so far, n", "ms", log="xy", size=(5.2, 3.4))
+by_clock = plots.lines({name: (lengths, ms) for name, ms in curves.items()}, around)
 per_ms = multiply_adds(clocked, 512) / reading[lengths.index(512)]
-ns = list(range(1, 1024))
-axes[1].plot(lengths, without, "s", color="#c62828", ms=4, label="without: measured")
-counted = [multiply_adds(clocked, n + 1) / per_ms for n in ns]
-axes[1].plot(ns, counted, color="#c62828", lw=1, label="without: counted")
-axes[1].plot(lengths, cached, "o", color="#1f77b4", ms=4, label="with: measured")
-counted = [multiply_adds(clocked, 1, n) / per_ms for n in ns]
-axes[1].plot(ns, counted, color="#1f77b4", lw=1, label="with: counted")
-axes[1].set(xlabel="tokens so far, n", ylabel="ms for the next token", yscale="log")
-axes[1].legend(frameon=False, ncols=2, fontsize=8, loc="center right")
-for axis in axes:
-    axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+counted = {
+    "without: measured": (lengths, without),
+    "with: measured": (lengths, cached),
+    "without: counted": (range(1, 1024), [multiply_adds(clocked, n + 1) / per_ms for n in range(1, 1024)]),
+    "with: counted": (range(1, 1024), [multiply_adds(clocked, 1, n) / per_ms for n in range(1, 1024)]),
+}
 print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
+next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", size=(5.2, 3.4))
+plots.beside(by_clock, plots.lines(counted, next_token))
 
 # %% [markdown] id="0ac047d4"
 # Without a cache the clock follows the count. With one it is nearly flat, and lies *above* its count: one row of work can't use the machine well. Every weight is fetched from memory for a single row, and a fixed price is paid for each of the calls that Python makes, where reading a prompt shares both among all its rows. That is why prefill and decode are measured apart everywhere (tokens per second of the one say nothing about the other), and why servers decode many conversations at once.
@@ -974,7 +920,7 @@ print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that rea
 #
 # *At which length does generating the next token cost more than reading the whole prompt did?*
 #
-# **Without a cache: at every length.** The prompt was n rows, and the next token takes n + 1. Except for the shortest texts, red lies on orange.
+# **Without a cache: at every length.** The prompt was n rows, and the next token takes n + 1. Except for the shortest texts, red lies on blue.
 #
 # **With a cache** the next token is one row that meets n keys. In the count, that is as much as the prompt only when the text has become enormous. For a prompt of P tokens, how long?
 
@@ -1049,17 +995,13 @@ check("kv_cache.bytes", cache_bytes)
 # A formula is a claim. Here is the measurement: make the caches, and count the bytes that their tensors occupy.
 
 # %% id="a517a7f7"
-def occupied(cache: list[KVCache]) -> int:
-    """The bytes of the memory behind a cache's tensors."""
-    return sum(t.untyped_storage().nbytes() for layer in cache for t in (layer.keys, layer.values))
-
-
 for name, gpt, batch, tokens in (
     ("austen-gpt2, float32", model, 1, 256), ("austen-gpt2, bfloat16", copy.deepcopy(model).bfloat16(), 3, 100),
     ("the timed model", timed, 2, 1024),
 ):
     element = gpt.wte.weight.element_size()
-    measured, formula = occupied(gpt.new_cache(batch, tokens)), cache_bytes(gpt.config, tokens, batch, element)
+    measured = work.bytes_held(gpt.new_cache(batch, tokens))
+    formula = cache_bytes(gpt.config, tokens, batch, element)
     print(f"{name:>22}, batch {batch}, {tokens:5,} tokens: measured {measured:11,}  formula {formula:11,}")
     assert measured == formula
 
@@ -1132,17 +1074,13 @@ for shared in (1, 2, 4, 8, 32):
 
 # %% tags=["nbval-ignore-output"] id="f0d3381e"
 contexts = [16_384 * n for n in range(9)]
-figure, axis = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
-for shared, colour in ((1, "#c62828"), (2, "#ef9a3c"), (4, "#4caf50"), (8, "#1f77b4"), (24, "#7e57c2")):
+curves = {}
+for shared in (1, 2, 4, 8, 24):
     sizes = [2 * 48 * 2048 // shared * 2 * context / 1e9 for context in contexts]
-    axis.plot(contexts, sizes, "o-", ms=3, color=colour,
-              label="MHA" if shared == 1 else f"{'MQA' if shared == 24 else 'GQA'}, {shared} share one")
+    curves["MHA" if shared == 1 else f"{'MQA' if shared == 24 else 'GQA'}, {shared} share one"] = contexts, sizes
     print(f"{shared:2} query heads a key-value head: {sizes[-1]:6.2f} GB at 131,072 tokens")
-axis.set(xlabel="context, tokens", ylabel="KV cache, GB (bfloat16, batch 1)")
-axis.set_xticks(contexts, [f"{c // 1024}k" for c in contexts])
-axis.legend(frameon=False)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+named = {context: f"{context // 1024}k" for context in contexts}
+plots.lines(curves, plots.Axes("context, tokens", "KV cache, GB (bfloat16, batch 1)", xticks=named))
 
 # %% [markdown] id="7fdb1f11"
 # ### To play with

@@ -502,7 +502,7 @@ RERUNS = {
         shows=SHOWN,
         hides=[REFUSED],
         instead=INSTEAD,
-        skip="AutoModelForCausalLM",  # token 2 ends SmolLM2's turns alone
+        skip="reference.model(",  # token 2 ends SmolLM2's turns alone
     ),
     # Parts that keep no `head_dim`, have no q_norm where a Llama has none, and a table as long as the config says.
     "with kernels": Rerun(
@@ -519,6 +519,6 @@ RERUNS = {
         },
         shows=[*SHOWN, REFUSED],
         instead=INSTEAD,
-        skip="AutoModelForCausalLM",
+        skip="reference.model(",
     ),
 }

@@ -74,7 +74,7 @@ from torch import Tensor, nn
 
 from grader import CheckFailed, Config, GraderError, check, check_generation, compare_layers, load_checkpoint
 
-
+# %% tags=["setup"] id="setup-2"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -139,10 +139,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 # Where a file leaves a field out, the class's default holds (marked `*`). With the names said once, a program can make the table.
 
 # %% id="e6dcea6e"
-configs = {name: Config.read(f"configs/{name}.json") for name in ("gpt2-xl", "qwen3-8b", "gemma-3-270m")}
-
-# What it is called in GPT-2's file and in the others', and last what holds where none of these stands in the file.
-FIELDS = {
+FIELDS = {  # a field's name in GPT-2's file and in the others', and last what holds where none of these is in the file
     "layers": ("n_layer", "num_hidden_layers", None),
     "width D": ("n_embd", "hidden_size", None),
     "query heads": ("n_head", "num_attention_heads", None),
@@ -155,35 +152,31 @@ FIELDS = {
     "RoPE's base": ("-", "rope_theta", lambda c: "-"),
     "eps": ("layer_norm_epsilon", "rms_norm_eps", None),
     "window": ("-", "sliding_window", lambda c: "-"),
-    "head is": ("-", "tie_word_embeddings", lambda c: "tied"),
+    "head is": ("-", "tie_word_embeddings", lambda c: True),
 }
 
-
-def shown(value) -> str:
-    if isinstance(value, bool):
-        return "tied" if value else "its own"
-    if isinstance(value, int) or (isinstance(value, float) and value >= 1):
-        return f"{value:,.0f}"
-    return "-" if value is None else str(value)
+# %% id="053aa501"
+from grader.instruments import tables
 
 
 def value(config: Config, *names: str, otherwise) -> str:
     """A field as it stands in the file; with a star what follows from other fields or from the class."""
+    words = {True: "tied", False: "its own"}
     for name in names:
         if name in config:
-            return shown(config[name])
-    return shown(otherwise(config)) + ("" if otherwise(config) == "-" else "*")
+            found = config[name]
+            return words[found] if isinstance(found, bool) else tables.shown(found)
+    found = otherwise(config)
+    return "-" if found == "-" else (words[found] if found is True else tables.shown(found)) + "*"
 
-
+# %% id="b6bf3390"
+configs = {name: Config.read(f"configs/{name}.json") for name in ("gpt2-xl", "qwen3-8b", "gemma-3-270m")}
 rows = {}
 for what, (*names, otherwise) in FIELDS.items():
     rows[what] = [value(config, *names, otherwise=otherwise) for config in configs.values()]
 rows["positions are"] = ["turned (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
 rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for config in configs.values()]
-print(f"{'':>22}", *(f"{name:>18}" for name in configs))
-for what, values in rows.items():
-    if len(set(values)) > 1:
-        print(f"{what:>22}", *(f"{v:>18}" for v in values))
+tables.table({what: values for what, values in rows.items() if len(set(values)) > 1}, head=list(configs), least=16)
 
 # %% [markdown] id="c9e123a8"
 # Four rows are the four changes: the norm, how positions come in, the key and value heads, and the MLP (its width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size). A fifth, QK-norm, shows in no row at all.
@@ -204,7 +197,7 @@ def parameters(config: Config) -> dict[str, int]:
         "norms": L * (2 * D + qk_norms) + D,
     }
 
-
+# %% id="59922f17"
 for name in ("qwen3-8b", "qwen3-0.6b"):
     counts = parameters(Config.read(f"configs/{name}.json"))
     shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items() if count)
@@ -327,13 +320,12 @@ check("qwen3.rope_table", rope_table)
 # Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs. **Predict:** with Qwen3's θ of a million and 64 pairs, how many pairs have not gone round once by the end of 40,960 tokens?
 
 # %% tags=["nbval-ignore-output"] id="fa222e67"
-figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
-cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
-image = axis.imshow(cosines.T, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
-axis.set(xlabel="position", ylabel="pair", yticks=range(0, 20, 4))
-figure.colorbar(image, label="cosine of its angle")
-plt.show()
+from grader.instruments import plots
 
+cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
+plots.grid(cosines.T, plots.Axes("position", "pair", size=(8, 3)), "cosine of its angle")
+
+# %% id="865faa04"
 print("     theta  head_dim  tokens  pairs that go round less than once")
 for theta, width, tokens in (
     (10_000.0, 128, 4096), (100_000.0, 64, 8192), (1_000_000.0, 128, 40_960), (10_000.0, 128, 40_960)
@@ -389,12 +381,7 @@ turned_q, turned_k = (apply_rope(t.expand(1, 1, 60, 64), table)[0, 0] for t in (
 scores = turned_q @ turned_k.T  # [60, 60]: one q and one k, at every pair of positions
 spread = max(scores.diagonal(d).max() - scores.diagonal(d).min() for d in range(-59, 60))
 print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a diagonal by {spread:.0e} at most")
-
-figure, axis = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
-image = axis.imshow(scores, cmap="viridis")
-axis.set(xlabel="position of the key, j", ylabel="position of the query, i")
-figure.colorbar(image, label="q · k")
-plt.show()
+plots.grid(scores, plots.Axes("position of the key, j", "position of the query, i", size=(4.4, 3.4)), "q · k")
 
 # %% [markdown] id="83a8386f"
 # Stripes: the product depends on i − j and on nothing else. Turning both arrows by the same angle does not change the angle between them. So a pattern learned at position 10 works at position 10,000, and no token has to know where the text begins. (One test of this course counts positions from 1, and the model's output is the same. Where you start is not a mistake that can be seen.)
@@ -595,30 +582,31 @@ def attention_scores(attention: Attention, x: Tensor, table: Tensor) -> Tensor:
     )
     return q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT * width**-0.5
 
-
-sizes = {
+# %% id="330e5270"
+SIZES = {
     "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "rms_norm_eps": 1e-6,
     "max_position_embeddings": 64,
 }
-growth = [2**n for n in range(7)]
-figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
-for kind, label, colour in (("llama", "without QK-norm", "#c62828"), ("qwen3", "with QK-norm", "#1f77b4")):
+
+
+@torch.no_grad()
+def largest_score(kind: str, factor: int) -> float:
+    """The largest score of an attention with random weights, those of its projections times `factor`."""
     torch.manual_seed(0)
-    attention, x = Attention(Config(sizes | {"model_type": kind})), torch.randn(1, 64, 256)
-    largest = []
-    with torch.no_grad():
-        for factor in growth:
-            grown = Attention(Config(sizes | {"model_type": kind}))
-            weights = attention.state_dict()
-            grown.load_state_dict({name: w * factor if "_proj" in name else w for name, w in weights.items()})
-            largest.append(attention_scores(grown, x, rope_table(torch.arange(64), 64, 1e6)).abs().max().item())
-    axis.loglog(growth, largest, "o-", color=colour, label=label)
+    attention, x = Attention(Config(SIZES | {"model_type": kind})), torch.randn(1, 64, 256)
+    weights = attention.state_dict()
+    attention.load_state_dict({name: w * factor if "_proj" in name else w for name, w in weights.items()})
+    return attention_scores(attention, x, rope_table(torch.arange(64), 64, 1e6)).abs().max().item()
+
+# %% tags=["nbval-ignore-output"] id="237b31a8"
+growth = [2**n for n in range(7)]
+curves = {}
+for kind, label in (("llama", "without QK-norm"), ("qwen3", "with QK-norm")):
+    largest = [largest_score(kind, factor) for factor in growth]
+    curves[label] = growth, largest
     print(f"{label:>16}: from {largest[0]:.1f} to {largest[-1]:,.1f}")
-axis.axhline(64**0.5, color="#78909c", ls="--", label="√head_dim")
-axis.set(xlabel="weights of q_proj and k_proj, times", ylabel="largest |score|")
-axis.legend(frameon=False)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+marks = {f"y{64**0.5}": "√head_dim"}
+plots.lines(curves, plots.Axes("weights of q_proj and k_proj, times", "largest |score|", log="xy", marks=marks))
 
 # %% [markdown] id="f9ae4a28"
 # A normalised vector has length √d, so a score is at most √d · √d / √d = √d (times what the norms' weights learn, which is theirs to decide and not an accident). How long q and k should be has become two learned vectors of a layer, and no longer depends on everything before them.
@@ -752,7 +740,7 @@ class SwappedMLP(MLP):
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.gate_proj(x) * F.silu(self.up_proj(x)))
 
-
+# %% tags=["nbval-ignore-output"] id="75cf6142"
 class WithABug(CausalLM):
     """The model with one swapped MLP."""
 
@@ -862,15 +850,19 @@ SMOL = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 print(chat_prompt("What is the capital of France?", SMOL))
 
 # %% tags=["nbval-ignore-output"] id="d1d838e6"
-def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collection[int]) -> str:
+from grader.instruments import progress, writing
+
+
+def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collection[int]) -> None:
+    """Show the answer to a prompt while it is written, and how long it may still take."""
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
-    new = [int(token) for token in generate(model, ids, tokens, ends)]
-    return checkpoint.tokenizer.decode(new, skip_special_tokens=False)
+    writing.write(progress.steps(generate(model, ids, tokens, ends), "tokens", tokens), checkpoint.tokenizer)
 
-
+# %% tags=["nbval-ignore-output"] id="5da451bf"
 if smol is not None:
     for question in ("What is the capital of France?", "Write one sentence about the sea."):
-        print(question, "->", answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2]), "\n")
+        print(question, end=" -> ")
+        answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
 
 # %% [markdown] id="80cbdbfe"
 # ### The same text as the reference
@@ -884,22 +876,19 @@ check_generation(smol_model, smol, generate=generate)
 # If transformers is installed here, also live: logits of the same weights, your model and theirs.
 
 # %% tags=["nbval-ignore-output"] id="1dd177b1"
-import importlib.util
+from grader.instruments import reference
 
-if smol is not None and importlib.util.find_spec("transformers"):
-    from transformers import AutoModelForCausalLM, logging
-
-    logging.disable_progress_bar()
-    theirs = AutoModelForCausalLM.from_pretrained(smol.folder, dtype=torch.float32, attn_implementation="eager")
-    for prompt in ("The capital of France is", chat_prompt("Name three fruits.", SMOL), chat_prompt("What is rain?")):
-        ids = torch.tensor([smol.tokenizer.encode(prompt).ids])
-        with torch.no_grad():
-            difference = (smol_model(ids) - theirs(ids).logits).abs().max().item()
-        done = theirs.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=2)[0, ids.shape[1] :].tolist()
-        ours = [int(token) for token in generate(smol_model, ids, 24, [2])]
-        print(f"{prompt!r}\n    largest difference of a logit: {difference}")
-        print(f"    transformers: {smol.tokenizer.decode(done)!r}\n    you:          {smol.tokenizer.decode(ours)!r}")
-        assert ours == done
+prompts = "The capital of France is", chat_prompt("Name three fruits.", SMOL), chat_prompt("What is rain?")
+theirs = None if smol is None else reference.model(smol.folder)
+for prompt in prompts if theirs is not None else ():
+    ids = torch.tensor([smol.tokenizer.encode(prompt).ids])
+    with torch.no_grad():
+        difference = (smol_model(ids) - theirs(ids).logits).abs().max().item()
+    done = reference.written(theirs, ids, 24, pad_token_id=2)
+    ours = [int(token) for token in generate(smol_model, ids, 24, [2])]
+    print(f"{prompt!r}\n    largest difference of a logit: {difference}")
+    print(f"    transformers: {smol.tokenizer.decode(done)!r}\n    you:          {smol.tokenizer.decode(ours)!r}")
+    assert ours == done
 
 # %% [markdown] id="5566d304"
 # ### Qwen3 0.6B, thinking and not
@@ -909,11 +898,10 @@ if smol is not None and importlib.util.find_spec("transformers"):
 # %% tags=["nbval-ignore-output"] id="a37e2259"
 qwen, qwen_model = load("qwen3-0.6b")
 check_generation(qwen_model, qwen, generate=generate)
-if qwen is not None:
-    for thinking in (True, False):
-        print(f"--- thinking {'on' if thinking else 'off'}")
-        prompt = chat_prompt("Give me a short introduction to large language models.", thinking=thinking)
-        print(answer(qwen_model, qwen, prompt, 64, [151645, 151643]))
+for thinking in (True, False) if qwen is not None else ():
+    print(f"--- thinking {'on' if thinking else 'off'}")
+    prompt = chat_prompt("Give me a short introduction to large language models.", thinking=thinking)
+    answer(qwen_model, qwen, prompt, 64, [151645, 151643])
 
 # %% [markdown] id="f6ebe539"
 # ## How large was the mean?
@@ -921,38 +909,28 @@ if qwen is not None:
 # Your prediction from exercise 1. Every norm of a trained model gets a text to read; which share of its inputs' squared length would LayerNorm's centring have removed? If the mean were nothing special, it would be one direction in D: a share of 1/D.
 
 # %% tags=["nbval-ignore-output"] id="75367eea"
+from grader.instruments import patch
+
+
 def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
     """What every norm of the residual stream is given, from the bottom up: [T, D] each."""
-    seen = []
-    norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
-    hooks = [n.register_forward_pre_hook(lambda m, args: seen.append(args[0][0])) for n in [*norms, model.model.norm]]
-    with torch.no_grad():
-        model(ids)
-    for hook in hooks:
-        hook.remove()
-    return seen
+    names = "input_layernorm", "post_attention_layernorm", "model.norm"
+    return [call.input[0] for path, call in patch.calls_in(model, ids).items() if path.endswith(names)]
 
-
+# %% tags=["nbval-ignore-output"] id="97dd976e"
 text = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a"
     " wife."
 )
-loaded = [(c, m) for c, m in ((smol, smol_model), (austen, austen_model)) if c is not None]
-figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-for (checkpoint, model), colour in zip(loaded, ("#1f77b4", "#ef9a3c"), strict=False):
-    ids = torch.tensor([checkpoint.tokenizer.encode(text).ids])
-    inputs = inputs_of_norms(model, ids)
+curves = {}
+for checkpoint, model in ((c, m) for c, m in ((smol, smol_model), (austen, austen_model)) if c is not None):
+    inputs = inputs_of_norms(model, torch.tensor([checkpoint.tokenizer.encode(text).ids]))
     D = checkpoint.config.hidden_size
     shares = [100 * (D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1)).median().item() for x in inputs]
-    depths = [i / (len(shares) - 1) for i in range(len(shares))]
-    axis.plot(depths, shares, "o-", ms=3, color=colour, label=checkpoint.name)
+    curves[checkpoint.name] = torch.linspace(0, 1, len(shares)), shares
     middle = sorted(shares)[len(shares) // 2]
     print(f"{checkpoint.name}: median {middle:.2f}%, at most {max(shares):.2f}%; 1/D is {100 / D:.2f}%")
-axis.set(xlabel="depth: first norm to last", ylabel="share of the mean, %", ylim=(0, None))
-if loaded:
-    axis.legend(frameon=False)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean, %", ylim=(0, None)))
 
 # %% [markdown] id="a96720c6"
 # Next to nothing: mostly below what one direction among D would get by chance. RMSNorm leaves it in, and there is nothing to leave. (These models were trained with RMSNorm, which would have let a mean grow. None did.)
@@ -969,7 +947,7 @@ opening = (
     " patents."
 )
 
-
+# %% id="ae3cdd69"
 @torch.no_grad()
 def outcome(checkpoint, **change) -> str:
     """Whether the weights load with a changed config, and with what loss."""
@@ -983,16 +961,18 @@ def outcome(checkpoint, **change) -> str:
     except Exception as error:  # a program may refuse what it does not know
         return f"your program says {type(error).__name__}"
 
+# %% id="e0f3cd74"
+CHANGES = (
+    {}, {"num_hidden_layers": 29}, {"num_key_value_heads": 9}, {"head_dim": 32}, {"model_type": "qwen3"},
+    {"tie_word_embeddings": False}, {"head_dim": 32, "num_attention_heads": 18, "num_key_value_heads": 6},
+    {"rope_parameters": {"rope_theta": 10_000.0}}, {"rope_parameters": {"rope_theta": 1_000_000.0}},
+    {"rms_norm_eps": 1e-6}, {"rms_norm_eps": 1e-3}, {"max_position_embeddings": 10}, {"hidden_act": "relu"},
+)
 
-if smol is not None:
-    for change in (
-        {}, {"num_hidden_layers": 29}, {"num_key_value_heads": 9}, {"head_dim": 32}, {"model_type": "qwen3"},
-        {"tie_word_embeddings": False}, {"head_dim": 32, "num_attention_heads": 18, "num_key_value_heads": 6},
-        {"rope_parameters": {"rope_theta": 10_000.0}}, {"rope_parameters": {"rope_theta": 1_000_000.0}},
-        {"rms_norm_eps": 1e-6}, {"rms_norm_eps": 1e-3}, {"max_position_embeddings": 10}, {"hidden_act": "relu"},
-    ):
-        name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
-        print(f"{name:>66}   {outcome(smol, **change)}")
+# %% tags=["nbval-ignore-output"] id="822d6d61"
+for change in progress.steps(CHANGES, "changes") if smol is not None else ():
+    name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
+    print(f"{name:>66}   {outcome(smol, **change)}")
 
 # %% [markdown] id="d54cbb07"
 # Counts and shapes refuse to load, `model_type` too: the norms on q and k have weights. `max_position_embeddings` and `hidden_act` no program of this lesson has to read. (It should refuse a `hidden_act` that it does not have. Which of your classes would say so?)
@@ -1015,18 +995,14 @@ for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
 # Then time. For every token a matrix of N weights costs 2 N operations, so a token costs about two operations for each parameter in a matrix; attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take with 256 tokens to read than with 32?
 
 # %% tags=["nbval-ignore-output"] id="dbe32521"
-import time
+from grader.instruments import clock
 
 if smol is not None:
     print("tokens so far   ms for the next")
     for length in (32, 64, 128, 256):
         ids = torch.randint(smol.config.vocab_size, (1, length))
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            list(generate(smol_model, ids, 1))
-            times.append(time.perf_counter() - began)
-        print(f"{length:13} {1000 * min(times):17.0f}")
+        spent = clock.milliseconds(lambda ids=ids: list(generate(smol_model, ids, 1)), repeats=3)
+        print(f"{length:13} {spent:17.0f}")
 
 # %% [markdown] id="77bfbbd4"
 # Nearly in proportion: everything is computed again for every token. `DecoderLayer` would need to see one row only, if keys and values were kept.
