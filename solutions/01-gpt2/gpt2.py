@@ -65,7 +65,7 @@ plt.show()
 
 # %% tags=["setup"] id="setup"
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -82,11 +82,11 @@ from grader import CheckFailed, Config, GraderError, check, check_generation, co
 #
 # | file | what it is |
 # |---|---|
-# | `config.json` | 665 bytes: which numbers to build the model with |
+# | `config.json` | 665 bytes: the numbers to build the model with |
 # | `model.safetensors` | 548 MB: the trained weights, each with a name and a shape |
 # | `tokenizer.json` | how text becomes token ids, and back |
 #
-# You build what is *not* there: the computation. The config gives its sizes and the weights give its names.
+# None of the three files contains the computation. That is what you write. The config gives you the sizes, and the weight file gives you the names.
 
 # %% [markdown] id="41fd061d"
 # ## Step 4 · Check config.json
@@ -102,21 +102,21 @@ print(Path("configs/gpt2.json").read_text())
 # | field | what it decides |
 # |---|---|
 # | `n_layer` 12 | how many blocks are stacked, `h.0` to `h.11` |
-# | `n_embd` 768 | D: how long the vector is that stands for one token, all the way up |
-# | `n_head` 12 | into how many heads attention cuts those 768 channels: 12 heads of 64 |
+# | `n_embd` 768 | D: the length of the vector that represents a token, the same in every layer |
+# | `n_head` 12 | the number of attention heads. The 768 channels are split between them: 12 heads of 64 |
 # | `n_positions` 1024 | how many rows `wpe` has: the longest text the model can read |
-# | `n_ctx` 1024 | an older name of `n_positions`. Nothing in transformers reads it any more |
+# | `n_ctx` 1024 | an older name of `n_positions`. transformers does not read it any more |
 # | `vocab_size` 50257 | how many rows `wte` has: 256 bytes + 50,000 merges + 1 end of text |
-# | `activation_function` `gelu_new` | the non-linear function in the MLP. The name matters: `gelu` is another one |
-# | `layer_norm_epsilon` 1e-05 | the small number in every LayerNorm |
-# | `bos_token_id`, `eos_token_id` 50256 | `<\|endoftext\|>`: it stands between two texts, so it begins and ends one |
-# | `attn_pdrop`, `embd_pdrop`, `resid_pdrop` 0.1 | dropout while training: of attention weights, of the embeddings, before each sum. Nothing in eval mode |
+# | `activation_function` `gelu_new` | the non-linear function in the MLP. The name matters: `gelu` is another function |
+# | `layer_norm_epsilon` 1e-05 | the small number added to the variance in every LayerNorm |
+# | `bos_token_id`, `eos_token_id` 50256 | `<\|endoftext\|>`: it separates two texts, so it begins one and ends the other |
+# | `attn_pdrop`, `embd_pdrop`, `resid_pdrop` 0.1 | dropout in training: of attention weights, of the embeddings, before each sum. It does nothing in eval mode |
 # | `initializer_range` 0.02 | the standard deviation of the weights before training. Trained weights overwrite it |
 # | `model_type`, `architectures` | which code is meant: `gpt2`, and in it the class `GPT2LMHeadModel` |
 # | `summary_type`, `summary_use_proj`, `summary_activation`, `summary_proj_to_labels`, `summary_first_dropout` | a classification head of another class, `GPT2DoubleHeadsModel`. A language model has none |
 # | `task_specific_params` | what a text generation service should assume: sample, stop at 50 tokens |
 #
-# Two fields are missing, and a program has to know what that means. There is no `n_inner`, the width of the MLP: then it is 4 · `n_embd`. There is no `tie_word_embeddings`: then the head shares its weight with `wte`.
+# Two fields are missing, and a program has to know what that means. Without `n_inner`, the width of the MLP is 4 · `n_embd`. Without `tie_word_embeddings`, the head shares its weight with `wte`.
 #
 # The four models are one program with different numbers. Which numbers?
 
@@ -131,7 +131,7 @@ for field in sorted(set().union(*configs.values())):
         print(f"{field:>24}", *(f"{value:>12}" for value in values))
 
 # %% [markdown] id="2f664440"
-# Three fields. (The other rows are left from the programs that once wrote these files.) And `n_head` follows from `n_embd`: a head has 64 channels in all four.
+# Only three fields differ. (The other rows are left from the programs that once wrote these files.) And `n_head` follows from `n_embd`: a head has 64 channels in all four models.
 #
 # ### Where are the parameters?
 #
@@ -165,25 +165,46 @@ for name, config in configs.items():
 plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 
 # %% [markdown] id="0143bfe6"
-# A third of the small model is a dictionary; at XL it is a twentieth, because the table grows with D and a block with D². In every block the MLP holds twice what attention does: 8 D² against 4 D². That is what the factor 4 in `n_inner` buys, and where most of a large model is.
+# A third of the small model's parameters are embeddings, but only a twentieth of XL's: the table grows with D, and a block with D². In every block the MLP holds twice as many weights as attention, 8 D² against 4 D². The 8 comes from the MLP's inner width of 4 D. That factor is a convention from 2017 that was kept; other factors work too, as later lessons show.
 #
 # The tied head matters most for small models: without it GPT-2 would have another 38.6M parameters, 31% more.
 #
-# **Step 5 · Compare with other architectures.** There is nothing to compare with yet: GPT-2 is what the later lessons compare with. What it changed itself stands in a table at the end.
+# **Step 5 · Compare with other architectures.** There is nothing to compare with yet: GPT-2 is what the later lessons compare with. A table at the end of this lesson shows what GPT-2 changed itself.
 
 # %% [markdown] id="932143db"
 # ## Step 6 · Code it up
 #
-# Eight exercises, in the order in which data flows. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: a name too many or too few is an error.
+# Eight exercises, in the order in which data flows. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: one name too many or too few is an error.
+#
+# ### Why normalise at all?
+#
+# Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum has twice the variance, and the next result is computed from that. **Predict:** vectors of size 1 pass through 48 random sublayers. How large are they at the top, without a norm and with one in front of every sublayer?
+
+# %%
+def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
+    """The standard deviation of random vectors after `depth` random sublayers, each added to its input."""
+    generator = torch.Generator().manual_seed(0)
+    stream = torch.randn(64, dim, generator=generator)
+    for _ in range(depth):
+        sublayer = torch.randn(dim, dim, generator=generator) * dim**-0.5
+        read = F.layer_norm(stream, (dim,)) if normalise else stream
+        stream = stream + read @ sublayer
+    return stream.std().item()
+
+
+print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(True):.1f}")
+
+# %% [markdown]
+# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep it stands.
 #
 # ### Exercise 1 · LayerNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Each token's vector is brought to mean 0 and variance 1 by itself, whatever its neighbours are. Then a learned weight and a learned bias, one number for each channel, scale and shift it:
+# Take one token's vector at a time. Subtract its mean and divide by its standard deviation. Other tokens play no part. Then scale and shift each channel by a learned weight and a learned bias:
 #
 # $$y = \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \varepsilon}} \odot w + b$$
 #
-# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. Two details are easily got wrong: by how many numbers the variance is divided, and where ε stands. Ordinary inputs show the first. The second shows only where the variance is as small as ε.
+# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. Two details are easy to get wrong: whether the variance divides by n or by n - 1, and where ε is added. Ordinary inputs show the first. The second shows only where the variance is as small as ε.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -226,16 +247,16 @@ class LayerNorm(nn.Module):
 check("gpt2.layer_norm", LayerNorm)
 
 # %% [markdown] id="9410c56b"
-# Written out, it is "right" but not "bit-exact": PyTorch has this formula as one fused kernel, `nn.LayerNorm`, and that adds the numbers up in another order. The difference is one rounding or two. You will see below how far it carries.
+# Your check says "right" but not "bit-exact" if you wrote the formula out. PyTorch has one fused kernel for it, `nn.LayerNorm`, which adds the numbers up in another order. The results differ by a rounding or two. You will see below how far that carries.
 #
 # ### Exercise 2 · GELU
 # difficulty ●○○○○ · importance ●●○○○ · 5 minutes
 #
-# A smooth ReLU. The exact GELU is $x \cdot \Phi(x)$ with the normal distribution's $\Phi$. The paper also gives an approximation, and OpenAI's code used that:
+# GELU is a smooth version of ReLU. The exact GELU is $x \cdot \Phi(x)$, where $\Phi$ is the cumulative distribution function of the normal distribution. The paper also gives an approximation, and OpenAI's code used that:
 #
 # $$y = \tfrac{x}{2}\left(1 + \tanh\left(\sqrt{2/\pi}\,(x + 0.044715\,x^3)\right)\right)$$
 #
-# In a config this one is called `gelu_new` (or `gelu_pytorch_tanh`), and the exact one `gelu`.
+# A config calls this one `gelu_new` (or `gelu_pytorch_tanh`), and the exact one `gelu`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -273,12 +294,12 @@ difference = (GELU()(x) - F.gelu(x)).abs()
 print(f"largest difference {difference.max():.1e}, near |x| = {x[difference.argmax()].abs():.1f}")
 
 # %% [markdown] id="6403cc2d"
-# Too little to see in a plot of the function, or in bfloat16, which keeps 8 bits of a number. The check's float32 cases see it.
+# The difference is too small to see in a plot of the function, or in bfloat16, which has 8 significant bits, two to three decimal digits. The check's float32 cases see it.
 #
 # ### Exercise 3 · Conv1D
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
-# A linear layer, nothing else. GPT-2's code calls it `Conv1D`, because a convolution of width 1 is one, and it stores the weight as **[inputs, outputs]**. `nn.Linear` stores [outputs, inputs].
+# `Conv1D` is a linear layer. GPT-2's code calls it that because a convolution of width 1 is the same thing as a linear layer. It stores the weight as **[inputs, outputs]**, where `nn.Linear` stores [outputs, inputs].
 #
 # $$y_j = \sum_i x_i\, W_{ij} + b_j$$
 #
@@ -329,16 +350,41 @@ for name, y in (("right", right), ("transposed", wrong)):
 print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1]:+.2f}")
 
 # %% [markdown] id="5ca8545d"
-# Nothing. The shapes agree, the statistics agree, no value is strange; they have only nothing to do with each other. Weights load strictly and the text is nonsense. Only a comparison with a reference sees this.
+# You notice nothing. The shapes agree, the statistics agree, and no value is strange, but the two outputs are unrelated: their correlation is 0. Such weights load strictly, and the text is nonsense. Only a comparison with a reference finds this bug.
 #
+# ### What attention does, with three words
+#
+# A token's vector starts out knowing only the token itself. To continue *Elizabeth smiled; she*, the vector of *she* needs to know who is meant. Attention is the one place where tokens exchange information:
+#
+# - *she* sends out a **query**, a vector that says what it is looking for: which woman?
+# - Every earlier token, and *she* itself, has a **key**, a vector that says what it offers. The key of *Elizabeth* points in the query's direction, so their dot product, the **score**, is large.
+# - Every token also has a **value**, the information to pass on. *she* receives the sum of all values, each weighted by the softmax of its score: mostly that of *Elizabeth*.
+#
+# In a model, three learned matrices make queries, keys and values. Here they are made up, with two numbers each, small enough to follow.
+#
+# ![Attention with three words. The query of "she" is (2, 0). The keys of Elizabeth, smiled and she are (2, 0), (0, 2) and (1, 0). Divided by the root of 2, the scores are 2.8, 0 and 1.4, and the softmax makes weights of 77, 5 and 19 percent of them. The weighted sum of the values is (0.81, 0.08).](figures/attention-of-three-words.svg)
+
+# %%
+words = ["Elizabeth", "smiled", "she"]
+query = torch.tensor([2.0, 0.0])  # of "she": [head_dim]
+keys = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0]])  # [T, head_dim]
+values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.2, 0.2]])  # [T, head_dim]
+
+scores = keys @ query / 2**0.5  # [T]
+weights = scores.softmax(dim=-1)  # [T]
+for word, score, weight in zip(words, scores, weights, strict=True):
+    print(f"{word:>9}: score {score:.2f}, weight {weight:.0%}")
+print("she receives", [round(number, 2) for number in (weights @ values).tolist()])
+
+# %% [markdown]
 # ### Exercise 4 · Attention
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# The one place where tokens see each other. Each token asks with a *query*, is found by its *key*, and hands over its *value*:
+# Now for all tokens at once, in several heads. Each head has queries, keys and values of its own, so one head can look for the subject while another looks at the word before:
 #
 # $$\mathrm{head}(x) = \mathrm{softmax}\left(\frac{q k^\top}{\sqrt{d}} + M\right) v$$
 #
-# with $d$ = `head_dim`, and $M$ the causal mask: no token may see a later one.
+# with $d$ = `head_dim`, and $M$ the causal mask: a token may not see later ones. The model learns to predict the next token at every position at once, and a position that could see the next token would have nothing to predict.
 
 # %% tags=["nbval-ignore-output"] id="d9ad4da2"
 words = ["The", "model", "attends", "to", "past", "tokens"]
@@ -430,12 +476,14 @@ for head_dim in (16, 64, 128, 256):
     print(f"{head_dim:8} {keys_attended(head_dim, 1.0):15.1f} {keys_attended(head_dim, head_dim**-0.5):18.1f}")
 
 # %% [markdown] id="15eb9a19"
-# With the scale a fresh head attends to nearly 160 of the 256 keys, whatever its size. Without it, a head of 64 attends to two or three, chosen at random before it has learned anything.
+# With the scale a head divides its attention between nearly 160 of the 256 keys, whatever its size. Without it, a head of 64 attends to two or three keys, chosen at random before it has learned anything.
+#
+# These queries and keys have variance 1, which is what the scale assumes. GPT-2's weights start smaller (0.02), so an untrained GPT-2 spreads its attention more evenly than this: the scale sets a limit that does not depend on `head_dim`.
 #
 # ### Exercise 5 · MLP
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
-# Widen, bend, narrow: `c_fc` from D to the inner width, the activation, `c_proj` back to D. Every token by itself.
+# Expand to 4 D with `c_fc`, apply GELU, project back to D with `c_proj`. Attention moves information between tokens; the MLP works on each token by itself. It is where a token's own vector passes through a nonlinear function. Without GELU, `c_fc` and `c_proj` would be one linear map in two pieces.
 #
 # From here on you write `__init__` too. The docstring gives the names of the parts. Look at how the inner width is decided: some configs leave `n_inner` out, some have it as `null` (which Python reads as `None`), some give a number. A `Config` has `.get`, as a dict has.
 #
@@ -479,17 +527,19 @@ check("gpt2.mlp", MLP)
 # ### Exercise 6 · Block
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Follow the red line in the picture at the top. The vectors that run up through the model are called the *residual stream*. A block changes them twice, each time by adding: attention reads a normalised copy and adds what it found, the MLP reads a normalised copy of the result and adds what it made of it.
+# Follow the thick line in the picture at the top. The vectors that run up through the model are called the *residual stream*. A block changes them twice, each time by adding: attention reads a normalised copy of the stream and adds its result, then the MLP reads a normalised copy of the new stream and adds its own.
+#
+# Why add, and not replace? The experiment after this exercise shows it: a layer that replaces its input loses it.
 #
 # For the two norms take `nn.LayerNorm` or your own `LayerNorm`, with the config's eps. Both are right. `nn.LayerNorm` is the reference's kernel, so only with it can the result be bit-exact.
 #
 # <details><summary>Hint 1</summary>
 #
-# Two lines. Each has the shape: x, plus a sublayer of a norm of x.
+# Two lines. Each has the form: x, plus a sublayer of a norm of x.
 #
 # <details><summary>Hint 2</summary>
 #
-# Does the second line start from the block's input, or from what the first line made?
+# Does the second line start from the block's input, or from the result of the first line?
 # </details>
 # </details>
 
@@ -520,37 +570,56 @@ class Block(nn.Module):
 check("gpt2.block", Block)
 
 # %% [markdown] id="76d45ab1"
-# ### Why the norm moved
+# ### Why add, and why the norm moved
 #
-# The Transformer of 2017 normalised the *sum*; GPT-2 normalises what a sublayer *reads*, and leaves the stream alone ("pre-LN"). Take 96 random sublayers, as many as GPT-2 XL has, and follow one vector up. **Predict:** how much of what entered at the bottom is still in the stream at the top, measured as the cosine between the two?
+# The Transformer of 2017 normalised the *sum*. GPT-2 normalises what a sublayer *reads*, and leaves the stream alone ("pre-LN"). Take 96 random sublayers, as many as GPT-2 XL has, and follow one vector up. **Predict** three curves: how much of what entered at the bottom is still in the stream at the top, measured as the cosine between the two, if every sublayer replaces its input, if the norm comes after the sum, and if it comes before the sublayer?
 
 # %% tags=["nbval-ignore-output"] id="3219259f"
-def cosine_with_input(after_the_sum: bool, depth: int = 96, dim: int = 256) -> list[float]:
+def cosine_with_input(form: str, depth: int = 96, dim: int = 256) -> list[float]:
     """The cosine between the stream and what entered it, after each of `depth` random sublayers."""
     generator = torch.Generator().manual_seed(0)
     start = stream = torch.randn(64, dim, generator=generator)
     cosines = []
     for _ in range(depth):
         sublayer = torch.randn(dim, dim, generator=generator) * dim**-0.5
-        if after_the_sum:
+        if form == "norm after the sum":
             stream = F.layer_norm(stream + stream @ sublayer, (dim,))
         else:
-            stream = stream + F.layer_norm(stream, (dim,)) @ sublayer
+            result = F.layer_norm(stream, (dim,)) @ sublayer
+            stream = result if form == "no sum" else stream + result
         cosines.append(F.cosine_similarity(stream, start).mean().item())
     return cosines
 
 # %% tags=["nbval-ignore-output"] id="81e4db50"
 curves = {}
-for after_the_sum, label in ((False, "GPT-2: norm before the sublayer"), (True, "2017: norm after the sum")):
-    cosines = cosine_with_input(after_the_sum)
-    curves[label] = range(1, 97), cosines
-    print(f"{label}: {cosines[11]:.2f} after 12 sublayers, {cosines[-1]:.2f} after 96")
+for form in ("norm before the sublayer", "norm after the sum", "no sum"):
+    cosines = cosine_with_input(form)
+    curves[form] = range(1, 97), cosines
+    print(f"{form:>24}: {cosines[0]:.2f} after 1 sublayer, {cosines[11]:.2f} after 12, {cosines[-1]:.2f} after 96")
 plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05, 1)))
 
 # %% [markdown] id="697b7dbd"
-# With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. With additions only, each contribution stays at its size, and what came in at the bottom is still there at the top. Models of the first kind need a careful warm-up to train at all (Xiong et al., 2020, say why); most models since GPT-2 are of the second kind.
+# A sublayer that replaces its input leaves nothing of it after one step. With a sum, the input survives. With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. With the norm before the sublayer, nothing shrinks the input; its share falls only because other results are added beside it.
 #
-# The stream does grow, by one sublayer's worth each time. That is what the one last norm, `ln_f`, is for.
+# That is about untrained weights. Xiong et al. (2020) show what it means for training: models with the norm after the sum need a careful warm-up of the learning rate. Most models since GPT-2 have the norm before the sublayer.
+#
+# The stream grows with every sum. The one last norm, `ln_f`, brings it back to a known size before the head.
+#
+# ### Why positions?
+#
+# Attention sums over keys, and a sum does not depend on order. **Predict:** reverse the order of all tokens but the last. By how much does attention's result for the last token change, without and with an embedding of its position added to each token?
+
+# %%
+torch.manual_seed(0)
+attention, tokens, positions = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
+order = [6, 5, 4, 3, 2, 1, 0, 7]  # the earlier tokens reversed, the last one in its place
+with torch.no_grad():
+    for name, rows in (("without positions", torch.zeros(8, 768)), ("with positions", positions)):
+        change = attention(tokens + rows) - attention(tokens[:, order] + rows)
+        print(f"{name:>17}: the last token's result changes by up to {change[:, -1].abs().max():.0e}")
+
+# %% [markdown]
+# Without positions only rounding changes: *the dog bit the man* and *the man bit the dog* would end in the same vector. So GPT-2 adds a learned vector for each position to the token's vector, before the first block. (The causal mask gives deeper layers some information on order, which is why some later models leave positions out of some layers.)
 #
 # ### Exercise 7 · The whole model
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
@@ -558,7 +627,7 @@ plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05
 # Ids to vectors, twelve blocks, the last norm, and vectors to logits.
 #
 # - Two tables: `wte` has a row for every token of the vocabulary, `wpe` a row for every position. A token enters as the sum of its two rows.
-# - The head has no weight of its own. A logit is the dot product of the final vector with a token's row in `wte`: the table is used twice, once to read and once to write.
+# - The head has no weight of its own. A logit is the dot product of the final vector with a token's row in `wte`: the table is used twice, at the input and at the output.
 # - The blocks are in an `nn.ModuleList` called `h`, so their names are `h.0`, `h.1`, and so on.
 #
 # <details><summary>Hint 1</summary>
@@ -605,7 +674,7 @@ check("gpt2.model", GPT2)
 # %% [markdown] id="3625e973"
 # ## Steps 8 and 11 · Layer by layer
 #
-# The check above compared logits. `compare_layers` compares what every module gives, from the embeddings to `ln_f`, with what transformers' module gave on the same weights and the same tokens.
+# The check above compared logits. `compare_layers` compares the output of every module, from the embeddings to `ln_f`, with the output of transformers' module on the same weights and the same tokens.
 
 # %% tags=["nbval-ignore-output"] id="ffdde0ed"
 compare_layers(GPT2)
@@ -630,9 +699,9 @@ class GPT2WithOwnNorms(GPT2):
 compare_layers(GPT2WithOwnNorms, open="all")
 
 # %% [markdown] id="f836f913"
-# `wte` and `wpe` come before the first norm, so nothing changes there. Then a difference enters in `h.0`, and its mean grows with every block. So does the stream itself, because each block adds to it; measured against the stream, the difference stays as small as it was. `ln_f` brings the stream back to a size near 1, and the difference with it: the logits are no further off than the first block's output.
+# `wte` and `wpe` come before the first norm, so nothing changes there. Then a difference enters in `h.0`, and its mean grows with every block, as the stream does, because each block adds to it. `ln_f` brings the stream back to a size near 1, and the difference with it: the logits are no further off than the first block's output.
 #
-# All rows are `[OK]`: differences of 10⁻⁶ are what another order of additions costs, and a check must not mind. A bug is larger. Here is the silent one from exercise 3, planted in one place: block 1's `c_proj`, which is square, is transposed.
+# All rows are `[OK]`: differences of 10⁻⁶ are what another order of additions costs, and a check must accept them. A bug is larger. Here is the silent one from exercise 3, planted in one place: block 1's `c_proj`, which is square, is transposed.
 
 # %% tags=["nbval-ignore-output"] id="e705924c"
 class TransposedConv1D(Conv1D):
@@ -658,7 +727,7 @@ except CheckFailed as failed:
 # %% [markdown] id="f7785dba"
 # Everything after the bug is off as well, but those modules are right whenever they are given the right input. The report tells the two apart.
 #
-# **Step 9 · Read the reference's code.** This is a good moment: `transformers/models/gpt2/modeling_gpt2.py`, the classes `GPT2Attention`, `GPT2MLP`, `GPT2Block`, `GPT2Model`. You will find your own lines among the options. **Step 10**, changing what is different, has nothing to do here: it is the work of the later lessons.
+# **Step 9 · Read the reference's code.** This is a good moment: `transformers/models/gpt2/modeling_gpt2.py`, the classes `GPT2Attention`, `GPT2MLP`, `GPT2Block`, `GPT2Model`. You will find your own lines there, among options that this config does not use. **Step 10**, changing what is different, has nothing to do here: it is the work of the later lessons.
 
 # %% [markdown] id="f03036a7"
 # ## Step 7 · Does it write?
@@ -666,9 +735,9 @@ except CheckFailed as failed:
 # ### Exercise 8 · generate
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Greedy decoding: ask for the logits, take the largest, append it, ask again. Write a generator (with `yield`), so that text can be shown while it is written.
+# The model gives a score (logit) for every token that could come next. Greedy decoding takes the largest, appends that token to the text, and asks again. Write a generator (with `yield`), so that text can be shown while it is written.
 #
-# Two details. The model reads at most `n_positions` tokens, so a longer text must lose some at one end. And a text is over when the end token comes; like transformers, give it out before you stop.
+# Two details. The model reads at most `n_positions` tokens, so from a longer text the oldest tokens are left out. And generation ends with the end token; like transformers, yield it before you stop.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -707,7 +776,7 @@ check("gpt2.generate", generate)
 #
 # `austen-gpt2` comes with the course: your architecture with 2.2M parameters, trained for about half an hour, on two cores, on five of Jane Austen's novels. Its config has the fields you know. `load_into` is strict: every name and every shape must match.
 #
-# `.eval()` is a habit worth having. Your class has no dropout, so here it changes nothing; transformers' GPT-2 has, and in training mode no two runs of it agree.
+# `.eval()` is a habit worth having. Your class has no dropout, so here it changes nothing. transformers' GPT-2 has dropout, and in training mode no two runs of it agree.
 
 # %% id="9c126a14"
 austen = load_checkpoint("austen-gpt2")
@@ -730,15 +799,15 @@ written = writing.write(generate(model, encode(prompt), 80), austen.tokenizer, p
 # %% [markdown] id="06b8ee59"
 # ## Step 12 · The same text as the reference
 #
-# Coherent is not the same as right: below, two wrong models write just as well. So the last check compares token for token: three prompts, 64 tokens each, with what transformers wrote with these weights.
+# Coherent text is not the same as the right text: below, two wrong models write just as well. So the last check compares token for token: three prompts, 64 tokens each, with what transformers wrote with these weights.
 
 # %% tags=["nbval-ignore-output"] id="024327a4"
 check_generation(model, "austen-gpt2", generate=generate)
 
 # %% [markdown] id="fd15b085"
-# That is GPT-2, and you wrote it.
+# If the report above is green, your program and transformers' GPT-2 write the same 192 tokens.
 #
-# It is the last check, not the sharpest: greedy decoding looks only at which logit is the largest, and forgives every error that leaves the largest in front. **Predict:** with the *exact* GELU in all four blocks, how many of these 192 tokens change? What does the layer comparison say?
+# This is the last check, but it is not the most sensitive one. Greedy decoding only asks which logit is largest, so it misses every error that does not change the winner. **Predict:** with the *exact* GELU in all four blocks, how many of these 192 tokens change? What does the layer comparison say?
 
 # %% tags=["nbval-ignore-output"] id="ca912061"
 class GPT2WithExactGELU(GPT2):
@@ -766,15 +835,150 @@ except CheckFailed as failed:
     print(failed)
 
 # %% [markdown] id="d13819e9"
-# None of the 192. It took a fourth text to show the bug, and that one says only that something is wrong. The layers show it on two texts of seven random tokens, and where it is.
+# None of the 192 tokens changes. A fourth text shows the bug, but only that something is wrong. The layer comparison shows it on two texts of seven random tokens, and says where it is.
 #
-# So use both: the layers for whether the model is right, the text for whether everything around it is right as well, weights, tokenizer and decoding.
+# So use both: the layers tell you whether the model is right; the text tells you whether everything around it is right as well, the weights, the tokenizer and the decoding.
+
+# %% [markdown]
+# ## What a loss is, and how good one is
 #
-# What follows looks inside the model.
+# A language model is trained to predict the next token. Its error at one token is the *surprise*, −ln p, where p is the probability that it gave to the token that came. The *loss* is the mean surprise over a text. Its unit is the nat: a loss of 1 nat means that the right token got a probability of 1/e, 37%, in the geometric mean.
+#
+# A loss needs something to compare it with. The text here is the beginning of *Persuasion*, the novel that `austen-gpt2` was *not* trained on. **Predict** the loss of two very simple models on it: one gives all 2,048 tokens of the vocabulary the same probability; the other knows how often each token occurs in *Pride and Prejudice*, and nothing else.
+
+# %% tags=["nbval-ignore-output"] id="f22aeee4"
+held_out = encode(
+    "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
+    " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
+    " his faculties were roused into admiration and respect, by contemplating the limited remnant of the earliest"
+    " patents; there any unwelcome sensations, arising from domestic affairs, changed naturally into pity and contempt."
+)  # [1, T]
+
+# %% id="258cef9d"
+@torch.no_grad()
+def surprise(model: GPT2, ids: Tensor) -> Tensor:
+    """The surprise at each next token, in nats: ids [1, T] -> [T - 1]."""
+    return F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="none")
+
+# %%
+novel = encode(Path("texts/pride-and-prejudice.txt").read_text())[0]  # [N]
+counts = torch.bincount(novel, minlength=austen.config.vocab_size) + 1.0  # no token counts as impossible
+levels = {
+    "equal odds": math.log(austen.config.vocab_size),
+    "how often each token occurs": -(counts / counts.sum()).log()[held_out[0, 1:]].mean().item(),
+    "austen-gpt2": surprise(model, held_out).mean().item(),
+}
+for name, nats in levels.items():
+    print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as {math.exp(nats):,.0f} equal choices")
+
+# %% [markdown]
+# `exp(loss)` is called the perplexity. Knowing the frequencies alone saves a nat; the model saves two and a half more by reading what came before.
+#
+# ## Train one yourself
+#
+# `austen-gpt2` was trained for half an hour. Two minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`).
+#
+# A step of training takes 16 random pieces of the novel, 64 tokens each, and computes the loss at all their positions at once; the causal mask is what makes each position a fair test. Autograd gives the gradient of the loss for every weight, and the optimizer AdamW changes each weight a little against its gradient.
+#
+# **Predict:** what is the loss before the first step?
+
+# %%
+torch.manual_seed(0)
+own = GPT2(austen.config.replace(n_layer=2, n_embd=128, n_head=4, n_positions=64))
+for weight in own.parameters():
+    if weight.dim() > 1:
+        nn.init.normal_(weight, std=austen.config.initializer_range)
+
+
+def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
+    """Random pieces of the novel, and the token that comes after each of their tokens: 2 x [count, length]."""
+    starts = torch.randint(len(novel) - length, (count, 1))  # [count, 1]
+    rows = novel[starts + torch.arange(length + 1)]  # [count, length + 1]
+    return rows[:, :-1], rows[:, 1:]
+
+
+print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
+
+# %% [markdown]
+# Small random weights make all logits nearly equal, so the model starts at equal odds, ln 2,048.
+#
+# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
+
+# %%
+def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
+    """Improve the model on one batch of random pieces; returns the loss before the change, in nats a token."""
+    inputs, targets = pieces()
+    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def curve_of(losses: list[float]) -> plots.Picture:
+    """The loss so far, each point the mean of 50 steps, and the levels to compare it with."""
+    means = torch.tensor(losses[: len(losses) // 50 * 50]).view(-1, 50).mean(dim=1)
+    curves = {name: ([0, steps], [nats, nats]) for name, nats in levels.items()}
+    if len(means):
+        curves["your model"] = (range(50, len(losses) + 1, 50), means)
+    return plots.lines(curves, plots.Axes("steps", "loss, nats a token"))
+
+# %% tags=["nbval-ignore-output"]
+from IPython.display import display
+
+from grader.instruments import progress
+
+steps, losses = 1200, []
+optimizer = torch.optim.AdamW(own.parameters())
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+curve = display(curve_of(losses), display_id=True)
+for step in progress.steps(range(1, steps + 1), "steps"):
+    losses.append(train_step(own, optimizer))
+    schedule.step()
+    if step % 50 == 0:
+        curve.update(curve_of(losses))
+    if step in (1, 100, 400, steps):
+        print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
+
+# %% [markdown]
+# The loss falls fast to what frequencies alone give, and then slowly, as the model learns which tokens follow which. The text shows the same stages: first one token again and again, then common words, then phrases of the novel.
+#
+# The curve is measured on the novel that the model is trained on, and it reads that novel more than once. **Predict:** is the loss on *Persuasion* lower, the same or higher?
+
+# %% tags=["nbval-ignore-output"]
+print(f"on the novel it was trained on: {sum(losses[-50:]) / 50:.2f} nats a token")
+print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():.2f}")
+
+# %% [markdown]
+# It is higher: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
+#
+# ## Greedy, or drawn at random
+#
+# Greedy text tends to repeat itself, as you just saw. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def drawn(model: GPT2, ids: Tensor, count: int, temperature: float) -> Tensor:
+    """Append `count` tokens, each drawn from softmax(logits / temperature): ids [1, T] -> [1, T + count]."""
+    for _ in range(count):
+        odds = (model(ids)[0, -1] / temperature).softmax(dim=-1)  # [vocab_size]
+        ids = torch.cat([ids, torch.multinomial(odds, 1)[None]], dim=1)
+    return ids
+
+
+torch.manual_seed(0)
+for temperature in (0.5, 1.0, 2.0):
+    text = austen.tokenizer.decode(drawn(model, encode(prompt), 30, temperature)[0].tolist())
+    print(f"temperature {temperature}: {text!r}")
+
+# %% [markdown]
+# At 0.5 the text stays close to the greedy one. At 1 it is more varied and makes more mistakes. At 2 unlikely tokens win so often that the words fall apart. This course compares greedy text, because only there two programs must choose the same token.
+#
+# What follows looks inside the trained model.
 #
 # ## What a head looks at
 #
-# Your `Attention` keeps its weights to itself. It can be made to tell, without touching its code: give every token a *value* that says where it stands, 1 at its own position and 0 elsewhere. What a head gives out is then the sum of those, weighted: its attention weights. (There is room for 32 positions, because a head here has 32 channels.)
+# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and keeps what went in and out of each of its parts.
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
 from grader.instruments import patch
@@ -793,27 +997,13 @@ assert torch.allclose(maps.sum(dim=-1), torch.ones(()))  # every row sums to 1
 plots.maps(maps, "h.{row}, head {column}")
 
 # %% [markdown] id="5ec588fb"
-# Rows are queries and columns keys, as in the mask above. Most heads of the first two layers spread their attention; later ones pick. But a picture says what a head looks at, not whether it matters.
+# Rows are queries and columns are keys, as in the mask above. Most heads of the first two layers spread their attention; those of later layers concentrate it. But a picture shows what a head looks at, not whether it matters.
 #
 # ## Without one head
 #
-# So switch heads off, one at a time. Head 2's results enter `c_proj` in rows 64 to 95 of its weight; with zeros there it is silent. The text is the beginning of *Persuasion*, the novel that the model was *not* trained on. The loss is the mean surprise per token, in nats.
+# So switch heads off, one at a time. Head 2's results enter `c_proj` in rows 64 to 95 of its weight; zeros there silence it. The text is the beginning of *Persuasion*, as before.
 #
 # **Predict:** there are 24 heads. By how much does the loss rise when one is missing: a little for each, or a lot for a few? In which layers are those?
-
-# %% tags=["nbval-ignore-output"] id="f22aeee4"
-held_out = encode(
-    "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
-    " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
-    " his faculties were roused into admiration and respect, by contemplating the limited remnant of the earliest"
-    " patents; there any unwelcome sensations, arising from domestic affairs, changed naturally into pity and contempt."
-)
-
-# %% id="258cef9d"
-@torch.no_grad()
-def surprise(model: GPT2, ids: Tensor) -> Tensor:
-    """The surprise at each next token, in nats: ids [1, T] -> [T - 1]."""
-    return F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="none")
 
 # %% id="30a5e04d"
 def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
@@ -824,8 +1014,6 @@ def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
         return surprise(model, held_out)
 
 # %% tags=["nbval-ignore-output"] id="3e5a6343"
-from grader.instruments import progress
-
 whole = surprise(model, held_out)  # [T - 1]
 heads = [(layer, head) for layer in range(austen.config.n_layer) for head in range(austen.config.n_head)]
 rises = torch.stack([surprise_without(model, *head) - whole for head in progress.steps(heads, "heads")])
@@ -835,9 +1023,9 @@ print(f"all heads: {whole.mean():.2f} nats a token, a perplexity of {whole.mean(
 plots.grid(mean_rises, plots.Axes("head", "layer", "one head silenced"), "rise of the loss, nats", "+.2f")
 
 # %% [markdown] id="2cb5fa20"
-# Most heads are hardly missed, and a few are: one in the first layer most, then one in the second and one in the last. No layer has them all.
+# The model hardly misses most heads, and it misses a few a lot: one in the first layer most, then one in the second and one in the last. No layer has them all.
 #
-# What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the piece before. In the row `ed` it mostly doesn't, and the full stop looks hardest at `Elizabeth`. So is it about words in pieces? One picture can't say. Two averages over the held-out text can say more: where the head looks, and what it costs to lose it. **Predict** both before you run the cell.
+# What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the token before. In the row `ed` it mostly does not, and the full stop attends most to `Elizabeth`. So is this head about words in pieces? One picture cannot say. Two averages over the held-out text say more: where the head looks, and what it costs to lose it. **Predict** both before you run the cell.
 
 # %% tags=["nbval-ignore-output"] id="16587951"
 layer, head = divmod(mean_rises.argmax().item(), austen.config.n_head)
@@ -865,12 +1053,43 @@ print(f"  after a token that continues a word {rises[layer, head, inside].mean()
 print(f"  after any other token               {rises[layer, head, ~inside].mean():+.2f}")
 
 # %% [markdown] id="60169f4a"
-# From a token inside a word it looks at the one before more than twice as much as from others, and without it the loss rises more than ten times as much there. The tokenizer cuts rare words to pieces, and a piece such as `ised` says little alone. So the head's work has much to do with words in pieces. It is not all that the head does: about two thirds of its attention go elsewhere even there.
+# From a token inside a word this head looks at the token before more than twice as much as from other tokens, and without the head the loss rises more than ten times as much there. The tokenizer cuts rare words into pieces, and a piece such as `ised` says little alone. So the head's work has much to do with words in pieces. That is not all it does: about two thirds of its attention goes elsewhere even there.
+#
+# ## Why several heads, and why an MLP?
+#
+# Two larger cuts. First, all heads of a layer get the same attention weights, the mean of the layer's heads, and keep their own values. Then all MLPs are silent, then all attention. **Predict** the order: which cut costs most?
+
+# %%
+def one_map(attention: Attention) -> Callable[[Tensor], Tensor]:
+    """A forward in which each head attends as the layer's heads do on average; the values stay as they are."""
+
+    def forward(x: Tensor) -> Tensor:
+        joined = attention.c_attn(x)  # [1, T, 3 D]
+        mean = patch.attention_weights(joined[0], attention.num_heads).mean(dim=0)  # [T, T]
+        return attention.c_proj(mean @ joined[..., 2 * x.shape[-1] :])  # [1, T, D]
+
+    return forward
+
+
+cuts = {
+    "as it is": [],
+    "one map for all heads": [patch.replaced(block.attn, forward=one_map(block.attn)) for block in model.h],
+    "without any attention": [patch.replaced(block.attn, forward=torch.zeros_like) for block in model.h],
+    "without any MLP": [patch.replaced(block.mlp, forward=torch.zeros_like) for block in model.h],
+}
+
+# %%
+for name, changes in cuts.items():
+    with patch.together(*changes):
+        print(f"{name:>22}: {surprise(model, held_out).mean():.2f} nats")
+
+# %% [markdown]
+# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than equal odds. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
 
 # %% [markdown] id="b4a1fdf9"
 # ## The logit lens
 #
-# Nothing but additions happens to the residual stream, so what is in it half-way up is already an answer, if a rough one. Cut the model off after n blocks and let `ln_f` and the head read what is there.
+# The residual stream only ever changes by addition, so half-way up it already holds a rough answer. Cut the model off after n blocks and let `ln_f` and the head read what is there.
 #
 # **Predict:** how does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
 
@@ -886,7 +1105,7 @@ for depth in range(len(blocks) + 1):
 model.h = blocks
 
 # %% [markdown] id="61adf7bd"
-# With no block at all the answer is the token itself: the head is the embedding table, and a vector is most like itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. Which span it will be, the last block decides: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows"; each shifts the odds.
+# With no block at all the answer is the token itself: the head is the embedding matrix, and a vector has its largest dot product with itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. The last block decides which span it is: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows"; each shifts the odds.
 #
 # ## One position too many
 #
@@ -900,7 +1119,7 @@ except IndexError as error:
     print("IndexError:", error)
 
 # %% [markdown] id="090e89bc"
-# There is no row to look up. Nothing degrades; it just ends. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
+# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions in place of looking them up.
 #
 # ## The question: what can you change and still load?
 #
@@ -937,10 +1156,10 @@ for change in (
 # Three kinds of fields:
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
-# - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never asks: a program that reads the field, as transformers does, would compute something else with the same weights.
-# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ in place of 10⁻⁵ moves the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: 5 heads would load as well, but 192 channels can't be cut into 5.
+# - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never reads the field: a program that does, as transformers does, would compute something else with the same weights.
+# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ in place of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
 #
-# `n_head` is the treacherous one. With 12 heads in place of 6 every score is wrong, and the loss rises by 0.11. Would you see it in the text?
+# `n_head` is the most dangerous one. With 12 heads in place of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
 
 # %% tags=["nbval-ignore-output"] id="963f895c"
 for heads in (6, 12):
@@ -949,7 +1168,7 @@ for heads in (6, 12):
     print(f"{heads:2} heads: {prompt}{austen.tokenizer.decode(list(generate(other, encode(prompt), 28)))}\n")
 
 # %% [markdown] id="0807ddd0"
-# Both sound alike. Which one is the model that was trained? A config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, tells the right one.
+# Both sound alike. Which one is the model that was trained? The text does not tell. A config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, tells which one is right.
 
 # %% [markdown] id="1f9e62cd"
 # ## GPT-2 itself
@@ -983,7 +1202,7 @@ names_and_shapes = 548_105_171 - 4 * sum(parameters(config).values()) - masks
 print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes that say what is where in the file")
 
 # %% [markdown] id="5a71a9c3"
-# Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; not a bias at all). A strict load has to leave those twelve out by name, and nothing else.
+# Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; it is not a bias). A strict load has to leave out those twelve names, and nothing else.
 #
 # **Time.** To write one more token, the model reads the whole text again. **Predict:** the text gets eight times as long. How much longer does the next token take?
 
@@ -999,38 +1218,43 @@ for length in (32, 64, 128, 256):
 print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 
 # %% [markdown] id="255c4d29"
-# Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. What a call costs however short the text is (starting kernels, Python itself) makes the measured ratio smaller, most of all on a fast machine.
+# Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. Each call also has a fixed cost (Python, starting kernels) that does not grow with the text. That makes the measured ratio smaller, most of all on a fast machine.
 #
-# All but the last row of logits was computed before, for the tokens before, and thrown away. Keeping what can be kept is the next lesson.
+# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson keeps what can be kept.
 #
 # ## What changed, and why
 #
 # | | Transformer decoder, 2017 | GPT, 2018 | GPT-2, 2019 | why |
 # |---|---|---|---|---|
-# | layers | self-attention, cross-attention, MLP | self-attention, MLP | the same | no encoder: everything is one text |
-# | norm | after the sum | after the sum | **before the sublayer**, and one at the end | the stream stays open; deep models train |
-# | activation | ReLU | GELU | GELU (tanh form) | smooth everywhere; lower error in its paper |
-# | positions | sines and cosines, fixed | learned, 512 | **learned, 1024** | simple; but there is a last one |
+# | layers | self-attention, cross-attention, MLP | self-attention, MLP | the same | there is no encoder: everything is one text |
+# | norm | after the sum | after the sum | **before the sublayer**, and one at the end | the input survives; deep models train |
+# | activation | ReLU | GELU (tanh form) | the same | smooth everywhere; lower error in its paper |
+# | positions | sines and cosines, fixed | learned, 512 | **learned, 1024** | simple, but there is a last one |
 # | input | embedding · √D | embedding | embedding | the positions are learned to match |
 # | head | tied | tied | tied | saves vocab · D parameters |
-# | vocabulary | about 37,000 pieces | 40,000 merges | **50,257, from bytes** | any text can be written, there is no unknown token |
+# | vocabulary | about 37,000 pieces | 40,000 merges | **50,257, from bytes** | any text can be written; there is no unknown token |
 # | before training | – | 0.02 | **c_proj also ÷ √(number of residual layers)** | many additions must not add up to too much |
 #
 # ## The questions again
 #
 # <details><summary>What in config.json can you change and still load the weights?</summary>
 #
-# Everything that decides no weight's shape: <code>n_head</code>, as long as it divides <code>n_embd</code>, and <code>layer_norm_epsilon</code>, which change the output without an error; the activation's name, which changes it in programs that read it; and what matters only in training or elsewhere: dropout, initialisation, summary head, task parameters.
+# Every field that decides no weight's shape: <code>n_head</code>, as long as it divides <code>n_embd</code>, and <code>layer_norm_epsilon</code>, which change the output without an error; the activation's name, which changes it in programs that read it; and what matters only in training or elsewhere: dropout, initialisation, summary head, task parameters.
 # </details>
 #
 # <details><summary>Where are GPT-2's parameters?</summary>
 #
-# 32% of the small model in embeddings, 5% of XL. The rest in blocks, two thirds of it in the MLPs.
+# 32% of the small model's are in embeddings, 5% of XL's. The rest are in blocks, two thirds of them in the MLPs.
+# </details>
+#
+# <details><summary>What are norms, residual sums and positions for?</summary>
+#
+# A norm gives each sublayer an input of known size, however deep it stands. A sum keeps the input, where a layer that replaces it loses it after one step. Without positions attention cannot tell two orders of the same words apart.
 # </details>
 #
 # <details><summary>Why is a score divided by √head_dim and not by head_dim or √D?</summary>
 #
-# It is a sum of head_dim products of variance 1, so its standard deviation is √head_dim. Without the scale a head of 64 starts by attending to two or three random keys.
+# It is a sum of head_dim products of variance 1, so its standard deviation is √head_dim. Without the scale a head of 64 attends to two or three random keys.
 # </details>
 #
 # <details><summary>Name three mistakes that raise no error.</summary>
@@ -1040,7 +1264,12 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # <details><summary>Why is the norm before the sublayer?</summary>
 #
-# So that nothing but additions happens to the residual stream. After the sum, every norm shrinks what came before by about √2.
+# So that the residual stream only changes by addition. With the norm after the sum, every norm shrinks what came before by about √2.
+# </details>
+#
+# <details><summary>How good is a loss of 4?</summary>
+#
+# It depends on what chance gives. For this vocabulary of 2,048 tokens equal odds give ln 2048 = 7.6 nats, and counting how often each token occurs gives about 6.5.
 # </details>
 #
 # <details><summary>What happens at position 1,025?</summary>
@@ -1058,4 +1287,4 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # ## If you want more
 #
-# *Remove* the least important head instead of silencing it. Write an `Attention` that may have fewer heads than D / head_dim, cut the right columns out of `c_attn` and the right rows out of `c_proj`, and load the rest. You are right when the loss on *Persuasion* equals that of the silenced head to six digits, and the model has fewer parameters. How many heads can go before the loss rises by 0.1?
+# *Remove* the least important head instead of silencing it. Write an `Attention` that may have fewer heads than D / head_dim, cut the right columns out of `c_attn` and the right rows out of `c_proj`, and load the rest. You are right when the loss on *Persuasion* equals that of the silenced head to six digits, and the model has fewer parameters. How many heads can you remove before the loss rises by 0.1?
