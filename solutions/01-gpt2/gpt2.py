@@ -774,7 +774,7 @@ except CheckFailed as failed:
 #
 # ## What a head looks at
 #
-# Your `Attention` keeps its weights to itself. It can be made to tell, without touching its code: give every token a *value* that says where it stands, 1 at its own position and 0 elsewhere. What a head gives out is then the sum of those, weighted: its attention weights. (There is room for 32 positions, because a head here has 32 channels.)
+# Your `Attention` keeps its weights to itself. `patch.calls_in` runs the model on a text and records what every part of it is given and gives. What `c_attn` gives are the queries and keys, and from these `patch.attention_weights` computes the weights once more: the softmax of the scaled and masked scores.
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
 from grader.instruments import patch
