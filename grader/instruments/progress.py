@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 PATIENCE = 0.2  # seconds between two updates
-SHORT = 1.0  # seconds: what takes no longer needs no bar
+SHORT = 1.0  # seconds: what takes no longer leaves nothing behind
 
 
 def steps(items: Iterable[Item], what: str = "", total: int | None = None) -> Iterator[Item]:
     """The items, one by one, with a bar below the cell: how many are done, and the time that is left.
 
-    what: what the items are, for the bar. total: how many there are, where `items` has no length. Outside a notebook,
-    and for the first second, nothing is shown. At the end the bar makes room for a line with the time that it took.
+    what: what the items are, for the bar. total: how many there are, where `items` has no length. Outside a notebook
+    nothing is shown. At the end the bar makes room for the time that it took, if that was a second or more.
     """
     count = total if total is not None else len(items) if isinstance(items, Sized) else None
     bar = _Bar(what, count)
@@ -50,17 +50,20 @@ class _Bar:
     def __init__(self, what: str, total: int | None) -> None:
         self._what, self._total = what, total
         self._began = self._shown = time.monotonic()
-        self._update: Callable[[dict[str, Any]], None] | None = None
+        self._update = _place_in_notebook()
+        self._draw(0)
 
     def show(self, done: int) -> None:
         now = time.monotonic()
-        if now - self._began >= SHORT and now - self._shown >= PATIENCE:
+        if now - self._shown >= PATIENCE:
             self._shown = now
-            self._update = self._update or _place_in_notebook()
             self._draw(done)
 
     def finish(self, done: int) -> None:
-        self._draw(done, ended=True)
+        if time.monotonic() - self._began >= SHORT:
+            self._draw(done, ended=True)
+        elif self._update is not None:
+            self._update({"text/plain": ""})
 
     def _draw(self, done: int, ended: bool = False) -> None:
         if self._update is None:

@@ -226,7 +226,7 @@ def windows(tokenizer, name: str) -> Tensor:
     ids = torch.tensor(tokenizer.encode(Path(f"texts/{name}.txt").read_text(encoding="utf-8")).ids)
     return ids[: len(ids) // 256 * 256].view(-1, 256)
 
-
+# %% id="6e4a163d"
 @torch.no_grad()
 def loss(logits, ids: Tensor) -> float:
     """The mean surprise at the next token, in nats; logits is a function of ids."""
@@ -1169,13 +1169,12 @@ for attention in (Attention, AbsorbedAttention):
 # If transformers is installed here, also live. It keeps the same rows, so its cache must have as many bytes as yours.
 
 # %% tags=["nbval-ignore-output"] id="7935f311"
-from grader.instruments import reference
-
-
 def encode(text: str) -> Tensor:
     """The text's token ids: [1, T]."""
     return torch.tensor([austen.tokenizer.encode(text).ids])
 
+# %% tags=["nbval-ignore-output"] id="5eda372e"
+from grader.instruments import reference
 
 ids = encode("Anne had never been so much")
 theirs = reference.model(austen.folder)
@@ -1187,10 +1186,12 @@ if theirs is not None:
 
 # %% tags=["nbval-ignore-output"] id="6e4a0319"
 if theirs is not None:
-    own_caches = models[Attention].caches(1, ids.shape[1])
+    from transformers import DynamicCache
+
+    their_cache, own_caches = DynamicCache(config=theirs.config), models[Attention].caches(1, ids.shape[1])
     with torch.no_grad():
+        theirs(ids, cache=their_cache, use_cache=True)
         models[Attention](ids, own_caches)
-        their_cache = theirs(ids, use_cache=True).past_key_values
     print(f"{ids.shape[1]} tokens: {work.bytes_held(their_cache.layers):,} bytes in transformers' cache,"
           f" {work.bytes_held(own_caches):,} in yours,"
           f" {cache_bytes(austen.config, ids.shape[1], element_bytes=4):,} by the formula")

@@ -822,7 +822,7 @@ model, whole_model = CachedLM(austen.config).eval(), CausalLM(austen.config).eva
 austen.load_into(model)
 austen.load_into(whole_model)
 
-
+# %% id="e18530aa"
 def encode(text: str) -> Tensor:
     """The text's token ids: [1, T]."""
     return torch.tensor([austen.tokenizer.encode(text).ids])
@@ -1019,7 +1019,7 @@ def as_a_program_reads(model: CachedLM, ids: Tensor, cache: list) -> Tensor:
     chunks = [50, 50, *[1] * (ids.shape[1] - 100)]
     return torch.cat([model(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
-
+# %% id="91742d03"
 def held_tokens(cache: list) -> int:
     """For how many tokens the caches of the sliding layers hold memory, on average."""
     rings = [layer for layer in cache if isinstance(layer, RollingCache)]
@@ -1086,6 +1086,8 @@ small = austen.config.replace(
     num_hidden_layers=12, hidden_size=64, intermediate_size=128, head_dim=16, num_attention_heads=4,
     num_key_value_heads=2, query_pre_attn_scalar=16, sliding_window=8, vocab_size=100,
 )
+
+# %% tags=["nbval-ignore-output"] id="20ba4e96"
 SOME, ALL = "sliding_attention", "full_attention"  # what a layer sees
 patterns = {"all sliding": [SOME] * 12, "every sixth full": ([SOME] * 5 + [ALL]) * 2, "all full": [ALL] * 12}
 ids = torch.randint(100, (1, 128), generator=torch.Generator().manual_seed(1))
@@ -1130,6 +1132,8 @@ for name, (config, mask) in variants.items():
         nats = F.cross_entropy(model(novel)[0, :-1], novel[0, 1:], reduction="none")
         print(f"{name:>46}: {nats[:32].mean():.3f} {nats[32:].mean():.3f}")
 moved = movement(model.model, novel)
+
+# %% tags=["nbval-ignore-output"] id="9dbd0166"
 print("\nplace   movement after the last sliding layer, after the full one")
 for place in (8, 31, 62, 124, 155, 200, 255):
     print(f"{place:5} {moved[4, place]:33.1e} {moved[5, place]:20.1e}")
@@ -1180,6 +1184,8 @@ check("sliding_window.bytes", cache_bytes)
 
 # %% id="941a269b"
 gemma_config = Config.read("configs/gemma-3-270m.json")
+
+# %% id="080e91e8"
 narrow = gemma_config.replace(vocab_size=1, hidden_size=4, intermediate_size=1)  # its caches are as large as Gemma's
 for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
     body = CachedModel(narrow).to(dtype)
@@ -1294,6 +1300,8 @@ clocked = austen.config.replace(
     num_hidden_layers=6, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=8,
     head_dim=64, query_pre_attn_scalar=64, sliding_window=256, vocab_size=100,
 )
+
+# %% id="75d58af6"
 timed_patterns = {"all full": [ALL] * 6, "5 sliding, 1 full": [SOME] * 5 + [ALL], "all sliding, W = 256": [SOME] * 6}
 lengths = [64, 128, 256, 512, 1024, 2048, 4096]
 REPEATS = 40
