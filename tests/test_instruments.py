@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from tokenizers.decoders import ByteLevel
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
+from grader.authoring.outputs import without_html_of_a_picture
 from grader.instruments import clock, patch, plots, progress, tables, work, writing
 from grader.instruments.picture import COLOURS, DARK_INK, DARK_PAPER, FAINT, INK
 
@@ -221,6 +223,16 @@ def test_a_pictures_paper_and_ink_follow_light_and_dark(chart: plots.Picture) ->
     assert "prefers-color-scheme: dark" in drawn and "var(--paper)" in drawn
     left = drawn.partition("</style>")[2]
     assert INK not in left and "#000000" not in left  # nothing is drawn in black that stays black
+
+
+def test_of_a_picture_the_png_is_stored_with_its_words() -> None:
+    data, metadata = CHARTS["lines"]._repr_mimebundle_()
+    output = nbformat.v4.new_output("execute_result", data=data, metadata=metadata)
+    without_html_of_a_picture(output)
+    assert set(output.data) == {"image/png", "text/plain"} and output.metadata["image/png"].alt == CHARTS["lines"].text
+    report = nbformat.v4.new_output("display_data", data={"text/html": "<p>", "text/plain": ""})
+    without_html_of_a_picture(report)
+    assert "text/html" in report.data
 
 
 def test_lines_say_where_they_begin_and_end() -> None:

@@ -15,7 +15,8 @@ from grader.lessons.twin import read_twin
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-# The metadata of a cell that its author writes (`long`: why it has more than 15 lines); the rest is nbgrader's, Jupyter's or jupytext's.
+# The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's. `long` says why a cell
+# has more than 15 lines.
 AUTHORS = ("exercise", "check", "given", "tags", "jupyter", "long")
 
 

@@ -82,7 +82,7 @@ def lines(curves: Mapping[str, Curve], around: Axes | None = None) -> Picture:
             axes.legend()
 
     said = [
-        f"{name}: from {_short(ys[0])} at {_short(xs[0])} to {_short(ys[-1])} at {_short(xs[-1])}"
+        f"{name.strip('_') or 'y'}: from {_short(ys[0])} at {_short(xs[0])} to {_short(ys[-1])} at {_short(xs[-1])}"
         for name, (xs, ys) in points.items()
     ]
     return _picture(draw, around, f"{around.y or 'values'} over {around.x or 'x'}. " + "; ".join(said), "Lines")
@@ -119,7 +119,7 @@ def bars(values: Mapping[str, float | Mapping[str, float]], around: Axes | None 
 
 
 def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str = "") -> Picture:
-    """A grid of numbers as colours: the darker the larger; where some are negative, blue below zero, red above.
+    """A grid of numbers as colours: the darker the larger; where they lie on both sides of zero, blue below it, red above.
 
     values: rows of numbers, or a tensor [rows, columns]. label: what the colours mean, at the bar beside them.
     numbers: a format such as "+.2f", where each number is to stand in its square.
@@ -128,14 +128,16 @@ def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str 
     rows = [_numbers(row) for row in values]
     flat = [value for row in rows for value in row]
     limit = max(map(abs, flat))
-    signed = min(flat) < 0
+    signed = min(flat) < 0 < max(flat)
 
     def draw(axes: matplotlib.axes.Axes) -> None:
         low, colours = (-limit, "RdBu_r") if signed else (min(flat), "Blues")
-        image = axes.imshow(rows, cmap=colours, vmin=low, vmax=max(limit, low + 1e-12), aspect="auto")
+        image = axes.imshow(
+            rows, cmap=colours, vmin=low, vmax=max(limit if signed else max(flat), low + 1e-12), aspect="auto"
+        )
         for i, row in enumerate(rows) if numbers else ():
             for j, value in enumerate(row):
-                ink = "white" if abs(value) > 0.6 * limit else "#101010"
+                ink = "white" if (abs(value) if signed else value) > 0.6 * limit else "#101010"
                 axes.text(j, i, format(value, numbers), ha="center", va="center", fontsize=9, color=ink)
         axes.spines[:].set_visible(False)
         for axis in (axes.xaxis, axes.yaxis):
