@@ -162,6 +162,13 @@ def test_an_item_of_a_dict_and_a_module_of_a_model_are_replaced_too() -> None:
     assert names == {"mask": 1} and "forward" not in vars(model.inner)
 
 
+def test_what_a_cell_writes_while_a_global_is_replaced_stays() -> None:
+    names: dict[str, Any] = {"mask": 1}
+    with patch.replaced(names, mask=2):
+        names["loss"] = names["mask"] + 1
+    assert names == {"mask": 1, "loss": 3}
+
+
 def test_a_part_that_is_not_there_is_refused() -> None:
     with pytest.raises(AttributeError):
         patch.replaced(Double, forwards=None)

@@ -119,7 +119,7 @@ def bars(values: Mapping[str, float | Mapping[str, float]], around: Axes | None 
 
 
 def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str = "") -> Picture:
-    """A grid of numbers as colours: the darker the larger; where they lie on both sides of zero, blue below it, red above.
+    """A grid of numbers as colours: the darker the larger; or, around zero, blue below it and red above.
 
     values: rows of numbers, or a tensor [rows, columns]. label: what the colours mean, at the bar beside them.
     numbers: a format such as "+.2f", where each number is to stand in its square.
@@ -131,10 +131,8 @@ def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str 
     signed = min(flat) < 0 < max(flat)
 
     def draw(axes: matplotlib.axes.Axes) -> None:
-        low, colours = (-limit, "RdBu_r") if signed else (min(flat), "Blues")
-        image = axes.imshow(
-            rows, cmap=colours, vmin=low, vmax=max(limit if signed else max(flat), low + 1e-12), aspect="auto"
-        )
+        low, high, colours = (-limit, limit, "RdBu_r") if signed else (min(flat), max(flat), "Blues")
+        image = axes.imshow(rows, cmap=colours, vmin=low, vmax=max(high, low + 1e-12), aspect="auto")
         for i, row in enumerate(rows) if numbers else ():
             for j, value in enumerate(row):
                 ink = "white" if (abs(value) if signed else value) > 0.6 * limit else "#101010"

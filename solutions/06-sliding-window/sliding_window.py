@@ -819,8 +819,8 @@ class CachedLM(CausalLM):
 # %% tags=["nbval-ignore-output"] id="89ce8fd3"
 austen = load_checkpoint("austen-gemma3")
 model, whole_model = CachedLM(austen.config).eval(), CausalLM(austen.config).eval()
-austen.load_into(model)
-austen.load_into(whole_model)
+for each in (model, whole_model):
+    austen.load_into(each)
 
 # %% id="e18530aa"
 def encode(text: str) -> Tensor:
