@@ -27,6 +27,7 @@ class Axes:
     "symlog" y is logarithmic on both sides of zero. xticks, yticks: the values that are
     named, or value -> name. ylim: lowest and highest y, None for what fits. marks: dashed lines with a name, at
     an x ("x" in front of a number, as in {"x512": "the window"}) or at a y ({"y0": ""}). size: inches.
+    colours: of a grid, the values of the first and the last colour, where several grids are compared.
     """
 
     x: str = ""
@@ -38,6 +39,7 @@ class Axes:
     ylim: tuple[float | None, float | None] | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
     size: tuple[float, float] = (6.4, 3.2)
+    colours: tuple[float, float] | None = None
 
     def _around(self, axes: matplotlib.axes.Axes) -> None:
         axes.set(xlabel=self.x, ylabel=self.y, title=self.title)
@@ -132,6 +134,7 @@ def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str 
 
     def draw(axes: matplotlib.axes.Axes) -> None:
         low, high, colours = (-limit, limit, "RdBu_r") if signed else (min(flat), max(flat), "Blues")
+        low, high = around.colours or (low, high)
         image = axes.imshow(rows, cmap=colours, vmin=low, vmax=max(high, low + 1e-12), aspect="auto")
         for i, row in enumerate(rows) if numbers else ():
             for j, value in enumerate(row):

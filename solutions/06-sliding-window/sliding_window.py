@@ -1104,7 +1104,7 @@ from grader.instruments import plots
 
 pictures = []
 for name, far in moved.items():
-    around = plots.Axes("place in the text", "layer", name, size=(3.6, 2.9))
+    around = plots.Axes("place in the text", "layer", name, size=(3.6, 2.9), colours=(0, 6))
     pictures.append(plots.grid(far.clamp(min=1e-6).log10() + 6, around, "orders of magnitude above 1e-6"))
 plots.beside(*pictures)
 
