@@ -15,8 +15,9 @@ from grader.lessons.twin import read_twin
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-# The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's.
-AUTHORS = ("exercise", "check", "given", "tags", "jupyter")
+# The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's. `long` says why a cell
+# has more than 15 lines.
+AUTHORS = ("exercise", "check", "given", "tags", "jupyter", "long")
 
 
 def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:

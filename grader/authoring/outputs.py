@@ -38,6 +38,7 @@ def make_portable(notebook: NotebookNode, lesson: Lesson) -> None:
         if cell.cell_type == "code":
             for output in cell.outputs:
                 without_widget(output)
+                without_html_of_a_picture(output)
             cell.outputs = [nbformat.from_dict(portable(output)) for output in _joined_streams(cell.outputs)]
 
 
@@ -46,6 +47,15 @@ def without_widget(output: NotebookNode) -> None:
     data = output.get("data", {})
     if WIDGET in data and "image/png" in data:
         del data[WIDGET]
+
+
+def without_html_of_a_picture(output: NotebookNode) -> None:
+    """Of a picture of `instruments.plots` the PNG is stored: GitHub takes an image out of HTML, and shows that one.
+
+    Its words stay beside it, as text and in the image's metadata.
+    """
+    if output.get("metadata", {}).get("image/png", {}).get("alt"):
+        output.data.pop("text/html", None)
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

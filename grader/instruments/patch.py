@@ -42,10 +42,21 @@ def replaced(owner: Any, **parts: Any) -> Change:
         missing = [name for name in parts if name not in owner]
         if missing:
             raise KeyError(missing[0])
-        return Change(lambda: mock.patch.dict(owner, parts))
+        return Change(lambda: _items(owner, parts))
     for name in parts:
         getattr(owner, name)
     return Change(lambda: mock.patch.multiple(owner, **parts))
+
+
+@contextmanager
+def _items(owner: MutableMapping[str, Any], parts: dict[str, Any]) -> Iterator[None]:
+    """As mock.patch.dict, which would also undo what else the `with` writes into the dict: a cell's own variables."""
+    before = {name: owner[name] for name in parts}
+    owner.update(parts)
+    try:
+        yield
+    finally:
+        owner.update(before)
 
 
 def together(*changes: Change) -> Change:

@@ -36,8 +36,10 @@ SETTINGS: dict[str, Any] = {
     "axes.titlesize": 10,
     "figure.dpi": 90,
     "figure.facecolor": PAPER,
+    "legend.edgecolor": "none",
+    "legend.facecolor": PAPER,
     "legend.fontsize": 9,
-    "legend.frameon": False,
+    "legend.framealpha": 0.85,  # a line below it must not cross its words
     "legend.labelcolor": INK,
     "savefig.dpi": 90,
     "savefig.facecolor": PAPER,

@@ -27,6 +27,7 @@ class Axes:
     "symlog" y is logarithmic on both sides of zero. xticks, yticks: the values that are
     named, or value -> name. ylim: lowest and highest y, None for what fits. marks: dashed lines with a name, at
     an x ("x" in front of a number, as in {"x512": "the window"}) or at a y ({"y0": ""}). size: inches.
+    colours: of a grid, the values of the first and the last colour, where several grids are compared.
     """
 
     x: str = ""
@@ -38,6 +39,7 @@ class Axes:
     ylim: tuple[float | None, float | None] | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
     size: tuple[float, float] = (6.4, 3.2)
+    colours: tuple[float, float] | None = None
 
     def _around(self, axes: matplotlib.axes.Axes) -> None:
         axes.set(xlabel=self.x, ylabel=self.y, title=self.title)
@@ -82,7 +84,7 @@ def lines(curves: Mapping[str, Curve], around: Axes | None = None) -> Picture:
             axes.legend()
 
     said = [
-        f"{name}: from {_short(ys[0])} at {_short(xs[0])} to {_short(ys[-1])} at {_short(xs[-1])}"
+        f"{name.strip('_') or 'y'}: from {_short(ys[0])} at {_short(xs[0])} to {_short(ys[-1])} at {_short(xs[-1])}"
         for name, (xs, ys) in points.items()
     ]
     return _picture(draw, around, f"{around.y or 'values'} over {around.x or 'x'}. " + "; ".join(said), "Lines")
@@ -119,7 +121,7 @@ def bars(values: Mapping[str, float | Mapping[str, float]], around: Axes | None 
 
 
 def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str = "") -> Picture:
-    """A grid of numbers as colours: the darker the larger; where some are negative, blue below zero, red above.
+    """A grid of numbers as colours: the darker the larger; or, around zero, blue below it and red above.
 
     values: rows of numbers, or a tensor [rows, columns]. label: what the colours mean, at the bar beside them.
     numbers: a format such as "+.2f", where each number is to stand in its square.
@@ -128,14 +130,15 @@ def grid(values: Any, around: Axes | None = None, label: str = "", numbers: str 
     rows = [_numbers(row) for row in values]
     flat = [value for row in rows for value in row]
     limit = max(map(abs, flat))
-    signed = min(flat) < 0
+    signed = min(flat) < 0 < max(flat)
 
     def draw(axes: matplotlib.axes.Axes) -> None:
-        low, colours = (-limit, "RdBu_r") if signed else (min(flat), "Blues")
-        image = axes.imshow(rows, cmap=colours, vmin=low, vmax=max(limit, low + 1e-12), aspect="auto")
+        low, high, colours = (-limit, limit, "RdBu_r") if signed else (min(flat), max(flat), "Blues")
+        low, high = around.colours or (low, high)
+        image = axes.imshow(rows, cmap=colours, vmin=low, vmax=max(high, low + 1e-12), aspect="auto")
         for i, row in enumerate(rows) if numbers else ():
             for j, value in enumerate(row):
-                ink = "white" if abs(value) > 0.6 * limit else "#101010"
+                ink = "white" if (abs(value) if signed else value) > 0.6 * limit else "#101010"
                 axes.text(j, i, format(value, numbers), ha="center", va="center", fontsize=9, color=ink)
         axes.spines[:].set_visible(False)
         for axis in (axes.xaxis, axes.yaxis):

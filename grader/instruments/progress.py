@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 PATIENCE = 0.2  # seconds between two updates
+SHORT = 1.0  # seconds: what takes no longer leaves nothing behind
 
 
 def steps(items: Iterable[Item], what: str = "", total: int | None = None) -> Iterator[Item]:
     """The items, one by one, with a bar below the cell: how many are done, and the time that is left.
 
     what: what the items are, for the bar. total: how many there are, where `items` has no length. Outside a notebook
-    nothing is shown. At the end the bar makes room for a line with the time that it took.
+    nothing is shown. At the end the bar makes room for the time that it took, if that was a second or more.
     """
     count = total if total is not None else len(items) if isinstance(items, Sized) else None
     bar = _Bar(what, count)
@@ -59,7 +60,10 @@ class _Bar:
             self._draw(done)
 
     def finish(self, done: int) -> None:
-        self._draw(done, ended=True)
+        if time.monotonic() - self._began >= SHORT:
+            self._draw(done, ended=True)
+        elif self._update is not None:
+            self._update({"text/plain": ""})
 
     def _draw(self, done: int, ended: bool = False) -> None:
         if self._update is None:

@@ -389,7 +389,7 @@ print("she receives", [round(number, 2) for number in (weights @ values).tolist(
 # %% tags=["nbval-ignore-output"] id="d9ad4da2"
 words = ["The", "model", "attends", "to", "past", "tokens"]
 allowed = [[key <= query for key in range(6)] for query in range(6)]
-plots.squares(allowed, words, words, "a query looks at itself and at what came before")
+plots.squares(allowed, words, words, "who may look at whom")
 
 # %% [markdown] id="329f097c"
 # How the numbers lie in memory:

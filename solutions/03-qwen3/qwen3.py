@@ -861,7 +861,7 @@ def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collect
 # %% tags=["nbval-ignore-output"] id="5da451bf"
 if smol is not None:
     for question in ("What is the capital of France?", "Write one sentence about the sea."):
-        print(question, end=" -> ")
+        print(question)
         answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
 
 # %% [markdown] id="80cbdbfe"

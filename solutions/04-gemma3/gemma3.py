@@ -87,7 +87,7 @@ from torch import Tensor, nn
 from grader import CheckFailed, Config, GraderError
 from grader import check, check_generation, compare_layers, load_checkpoint
 
-
+# %% tags=["setup"] id="setup-2"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -97,7 +97,7 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-
+# %% tags=["setup"] id="setup-3"
 def layer_types(config: Config) -> list[str]:
     """What kind of attention each layer has: the config's list, or without one, every sixth layer full."""
     if config.get("layer_types"):
@@ -311,7 +311,7 @@ def shown(config: Config, field: str) -> str:
     value = config.get(field, "-")
     return f"{len(value)} names" if isinstance(value, list) and len(value) > 2 else str(value)
 
-
+# %% id="7e898eef"
 bookkeeping = {"architectures", "transformers_version", "initializer_range", "torch_dtype", "bos_token_id"}
 for title, fields in (
     ("in both files, with other values", [f for f in gemma_config if f in qwen_config]),
@@ -355,7 +355,7 @@ def parameters(config: Config) -> dict[str, int]:
         "norms": L * (4 * D + 2 * config.head_dim) + D,
     }
 
-
+# %% id="8955fa69"
 counts = parameters(gemma_config)
 for part, count in counts.items():
     print(f"{part:>10} {count:>12,}   {count / sum(counts.values()):5.1%}")
@@ -399,7 +399,7 @@ class Start(CausalLM):
             layer.pre_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
             layer.post_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-
+# %% id="3ec470ee"
 def loaded(model: type[nn.Module], checkpoint) -> nn.Module:
     """The model with the checkpoint's weights, strictly loaded."""
     built = model(checkpoint.config).eval()
@@ -412,7 +412,7 @@ def continued(model: nn.Module, checkpoint, prompt: str, tokens: int) -> str:
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
     return checkpoint.tokenizer.decode(list(generate(model, ids, tokens)), skip_special_tokens=False)
 
-
+# %% tags=["nbval-ignore-output"] id="cf0ccad9"
 nonsense = loaded(Start, austen)
 for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain Wentworth"):
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
@@ -593,21 +593,23 @@ norms = (
 trained = gemma or austen
 layers = range(trained.config.num_hidden_layers)
 weights = trained.state_dict()
-figure, axis = plt.subplots(figsize=(7.5, 3), layout="constrained")
+scales = {norm: 1 + torch.stack([weights[f"model.layers.{i}.{norm}.weight"] for i in layers]) for norm in norms}
+
+# %% tags=["nbval-ignore-output"] id="2b3b5501"
 print(f"{trained.name}, all layers: 1 + w, the middle channel and the range that holds 9 of 10;")
 print("then how often w is negative, in all layers and in the layer where it is most often")
-for norm, colour in zip(norms, ("#1f77b4", "#c62828", "#4caf50", "#ef9a3c"), strict=True):
-    scales = 1 + torch.stack([weights[f"model.layers.{i}.{norm}.weight"] for i in layers])  # [layers, D]
-    low, middle, high = (scales.quantile(q).item() for q in (0.05, 0.5, 0.95))
-    negative = (scales < 1).float().mean(dim=1)  # a share for each layer
+for norm, scale in scales.items():  # [layers, D]
+    low, middle, high = (scale.quantile(q).item() for q in (0.05, 0.5, 0.95))
+    negative = (scale < 1).float().mean(dim=1)  # a share for each layer
     range_of_most = f"{low:6.2f} to {high:6.2f}"
     print(f"{norm:>28} {middle:6.2f}   {range_of_most}   {negative.mean():5.1%} {negative.max():4.0%}")
-    axis.plot(scales.median(dim=1).values, "o-", ms=3, color=colour, label=norm)
-axis.axhline(1, color="#78909c", ls="--")
-axis.set(xlabel="layer", ylabel="1 + w, middle channel", yscale="symlog", xticks=layers)
-axis.legend(frameon=False, fontsize=8)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+
+# %% tags=["nbval-ignore-output"] id="e948c8c3"
+from grader.instruments import plots
+
+medians = {norm: (layers, scale.median(dim=1).values) for norm, scale in scales.items()}
+around = plots.Axes("layer", "1 + w, middle channel", log="symlog", xticks=layers, marks={"y1": ""}, size=(7.5, 3))
+plots.lines(medians, around)
 
 # %% [markdown] id="2ae8384c"
 # With Gemma 3 270M's weights: far from 1, nearly all of them. Where the gradients want a large scale, decay does not keep them from it. (The two norms after the sublayers grow with depth: later layers speak louder.) And do not conclude that w and 1 + w are nearly the same if w is 13. Where w is negative, x / rms · w turns a number's sign. Every kind of norm has such channels, and in one layer they are nine in ten. You will see below what that does to the text.
@@ -663,19 +665,13 @@ compare(WithEmbedding)
 
 # %% tags=["nbval-ignore-output"] id="d0d417f9"
 x = torch.linspace(-5, 5, 401)
-figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
-for name, y, colour in (("SiLU", F.silu(x), "#1f77b4"), ("GELU", F.gelu(x), "#c62828")):
-    axes[0].plot(x, y, color=colour, label=name)
-axes[0].legend(frameon=False)
-axes[1].plot(x, 1000 * (F.gelu(x, approximate="tanh") - F.gelu(x)), color="#c62828")
-axes[1].set(ylabel="tanh form − exact, · 1000")
-for axis in axes:
-    axis.set(xlabel="gate_proj(x)")
-    axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+both = {"SiLU": (x, F.silu(x)), "GELU": (x, F.gelu(x))}
+apart = {"_": (x, 1000 * (F.gelu(x, approximate="tanh") - F.gelu(x)))}
 for name, other in (("SiLU", F.silu(x)), ("exact GELU", F.gelu(x))):
     difference = (F.gelu(x, approximate="tanh") - other).abs()
     print(f"{name:>10}: differs by {difference.max():.4f} at most, at x = {x[difference.argmax()]:.2f}")
+left, right = plots.Axes("gate_proj(x)", size=(4.5, 2.8)), plots.Axes("gate_proj(x)", "tanh form − exact, · 1000", size=(4.5, 2.8))
+plots.beside(plots.lines(both, left), plots.lines(apart, right))
 
 # %% [markdown] id="1d56861c"
 # ### Exercise 4 · Two kinds of rotations
@@ -750,16 +746,9 @@ for kind, tokens in (
 # Two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. (The commonest mistake with windows is one too many or one too few. No text shows it.)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eafacf94"
-figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.2), layout="constrained")
-for axis, window in zip(axes, (None, 3), strict=True):
-    for i in range(8):
-        for j in range(8):
-            seen = j <= i and (window is None or i - j < window)
-            axis.add_patch(plt.Rectangle((j, i), 0.9, 0.9, color="#1f77b4" if seen else GREY))
-    axis.set(xlim=(-0.1, 8), ylim=(8, -0.1), aspect="equal", xlabel="key", ylabel="query", xticks=[], yticks=[])
-    axis.set_title("full" if window is None else f"sliding, W = {window}", fontsize=10, color="black")
-    axis.spines[:].set_visible(False)
-plt.show()
+full = [[key <= query for key in range(8)] for query in range(8)]
+sliding = [[query - 3 < key <= query for key in range(8)] for query in range(8)]
+plots.beside(*(plots.squares(seen, range(8), range(8), title) for seen, title in ((full, "full"), (sliding, "sliding, W = 3"))))
 
 # %% [markdown] id="aa1c6123"
 # <details><summary>Hint 1</summary>
@@ -1099,21 +1088,15 @@ check_generation(gemma_model, gemma, generate=generate)
 # If transformers is installed here, also live: logits of the same weights, your model and theirs.
 
 # %% tags=["nbval-ignore-output"] id="149eccf8"
-if importlib.util.find_spec("transformers"):
-    from transformers import AutoModelForCausalLM
-    from transformers import logging as transformers_logging
+from grader.instruments import reference
 
-    transformers_logging.disable_progress_bar()
-    for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
-        if checkpoint is not None:
-            theirs = AutoModelForCausalLM.from_pretrained(
-                checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
-            )
-            ids = torch.tensor([checkpoint.tokenizer.encode("The carriage was at the door; but").ids])
-            with torch.no_grad():
-                difference = (model(ids) - theirs(ids).logits).abs().max().item()
-            print(f"{checkpoint.name}: largest difference of a logit: {difference}")
-            del theirs
+for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
+    theirs = None if checkpoint is None else reference.model(checkpoint.folder)
+    if theirs is not None:
+        ids = torch.tensor([checkpoint.tokenizer.encode("The carriage was at the door; but").ids])
+        with torch.no_grad():
+            difference = (model(ids) - theirs(ids).logits).abs().max().item()
+        print(f"{checkpoint.name}: largest difference of a logit: {difference}")
 
 # %% [markdown] id="e8620f16"
 # ## What each reason did
@@ -1121,9 +1104,6 @@ if importlib.util.find_spec("transformers"):
 # Now the other way round: the right program, and one thing wrong at a time. Loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
 
 # %% tags=["nbval-ignore-output"] id="afdbdad7"
-from contextlib import nullcontext
-from unittest.mock import patch
-
 opening = (
     "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up"
     " any book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed"
@@ -1131,7 +1111,7 @@ opening = (
     " the earliest patents."
 )
 
-
+# %% id="62052639"
 def scale_alone(self, x):
     return (F.rms_norm(x.float(), x.shape[-1:], None, self.eps) * self.weight.float()).to(x.dtype)
 
@@ -1143,7 +1123,7 @@ def with_silu(self, x):
 def with_exact_gelu(self, x):
     return self.down_proj(F.gelu(self.gate_proj(x)) * self.up_proj(x))
 
-
+# %% id="a4a19d1c"
 def only_before(self, x, table, mask):
     x = x + self.self_attn(self.input_layernorm(x), table, mask)
     return x + self.mlp(self.pre_feedforward_layernorm(x))
@@ -1157,44 +1137,50 @@ def as_in_qwen(self, x, table, mask):
 def rounded(self, ids):
     return nn.Embedding.forward(self, ids) * torch.tensor(self.embedding_dim**0.5).bfloat16().float()
 
+# %% id="bf810ddc"
+from grader.instruments import patch
 
 right_rotations, right_mask = RotaryEmbedding.forward, visible
 
 
 def one_theta(of_kind):
-    return patch.object(RotaryEmbedding, "forward", lambda self, at, kind: right_rotations(self, at, of_kind))
+    return patch.replaced(RotaryEmbedding, forward=lambda self, at, kind: right_rotations(self, at, of_kind))
 
 
 def other_mask(mask):
-    return patch.dict(globals(), visible=mask)
+    return patch.replaced(globals(), visible=mask)
 
-
+# %% id="674782f6"
 WRONG = {
-    "nothing": None,
-    "embedding: not scaled": patch.object(ScaledEmbedding, "forward", nn.Embedding.forward),
-    "embedding: factor rounded to bfloat16": patch.object(ScaledEmbedding, "forward", rounded),
-    "norm: x / rms · w": patch.object(RMSNorm, "forward", scale_alone),
-    "MLP: SiLU": patch.object(MLP, "forward", with_silu),
-    "MLP: exact GELU": patch.object(MLP, "forward", with_exact_gelu),
-    "layer: Qwen3's two norms": patch.object(DecoderLayer, "forward", as_in_qwen),
-    "layer: no norms after sublayers": patch.object(DecoderLayer, "forward", only_before),
+    "nothing": patch.together(),
+    "embedding: not scaled": patch.replaced(ScaledEmbedding, forward=nn.Embedding.forward),
+    "embedding: factor rounded to bfloat16": patch.replaced(ScaledEmbedding, forward=rounded),
+    "norm: x / rms · w": patch.replaced(RMSNorm, forward=scale_alone),
+    "MLP: SiLU": patch.replaced(MLP, forward=with_silu),
+    "MLP: exact GELU": patch.replaced(MLP, forward=with_exact_gelu),
+    "layer: Qwen3's two norms": patch.replaced(DecoderLayer, forward=as_in_qwen),
+    "layer: no norms after sublayers": patch.replaced(DecoderLayer, forward=only_before),
     "one θ, that of full layers": one_theta("full_attention"),
     "one θ, that of sliding layers": one_theta("sliding_attention"),
     "no window": other_mask(lambda length, window=None: right_mask(length)),
     "window one too short": other_mask(lambda length, window=None: right_mask(length, window and window - 1)),
 }
 
+# %% id="3d06982e"
+from grader.instruments import progress
 
+
+@torch.no_grad()
 def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> None:
     ids = torch.tensor([checkpoint.tokenizer.encode(opening).ids])
     window = checkpoint.config.sliding_window
     print(f"{checkpoint.name}: {ids.shape[1]} tokens, windows of {window}; {prompt!r}\n")
-    for name, change in WRONG.items():
-        with change or nullcontext(), torch.no_grad():
+    for name, change in progress.steps(WRONG.items(), "programs"):
+        with change:
             loss = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:]).item()
             print(f"{name:>38}  {loss:8.4f}  {continued(model, checkpoint, prompt, tokens)!r}")
 
-
+# %% tags=["nbval-ignore-output"] id="12cfa0a8"
 table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 6)
 
 # %% [markdown] id="82eff503"
@@ -1266,27 +1252,20 @@ for context in (1, 512, 1024, 8192, 32_768):
 # Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the dictionary?
 
 # %% tags=["nbval-ignore-output"] id="c06ec5c7"
-import time
-
-
-def milliseconds(function, *args) -> float:
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.no_grad():
-            function(*args)
-        times.append(time.perf_counter() - began)
-    return 1000 * min(times)
-
+from grader.instruments import clock
 
 if gemma_model is not None:
     print("tokens   all   head at every position   head at the last one alone")
+for length in (16, 64) if gemma_model is not None else ():
+    ids, hidden = torch.randint(gemma_config.vocab_size, (1, length)), torch.randn(1, length, gemma_config.hidden_size)
     head = gemma_model.model.embed_tokens.weight  # it is tied
-    for length in (16, 64):
-        ids = torch.randint(gemma_config.vocab_size, (1, length))
-        hidden = torch.randn(1, length, gemma_config.hidden_size)
-        last = milliseconds(F.linear, hidden[:, -1:], head)
-        print(f"{length:6} {milliseconds(gemma_model, ids):5.0f} {milliseconds(F.linear, hidden, head):24.0f} {last:28.0f}")
+    runs = {
+        "all": lambda ids=ids: gemma_model(ids),
+        "every": lambda hidden=hidden, head=head: F.linear(hidden, head),
+        "last": lambda hidden=hidden, head=head: F.linear(hidden[:, -1:], head),
+    }
+    spent = clock.in_turns(runs, repeats=3)
+    print(f"{length:6} {spent['all']:5.0f} {spent['every']:24.0f} {spent['last']:28.0f}")
 
 # %% [markdown] id="9041b647"
 # When this was written, more than half of the time went into the dictionary, and the 18 layers shared the rest. But to write one token only the last position's logits are needed; the others are thrown away. `generate` asks for them all, because your model gives them all. A program made for use computes the last row alone.

@@ -81,7 +81,7 @@ from torch import Tensor, nn
 
 from grader import CheckFailed, Config, check, check_generation, compare_layers, load_checkpoint
 
-
+# %% tags=["setup"] id="setup-4"
 def rope_settings(config: Config) -> dict[str, Any]:
     """What a config says of RoPE: one dict in files of transformers 5, two fields in older ones."""
     settings = config.get("rope_parameters")
@@ -89,7 +89,7 @@ def rope_settings(config: Config) -> dict[str, Any]:
         settings = {"rope_theta": config.rope_theta, **(config.get("rope_scaling") or {})}
     return {"rope_type": settings.get("type", "default"), **settings}
 
-
+# %% tags=["setup"] id="setup-5"
 def causal_softmax(scores: Tensor) -> Tensor:
     """Scores to attention weights: no token sees a later one; the softmax in float32.
 
@@ -104,7 +104,7 @@ def causal_softmax(scores: Tensor) -> Tensor:
 #
 # Two parts that lesson 03 built are given:
 
-# %% given="03-qwen3 qwen3.rms_norm" id="given-03-qwen3-qwen3-rms_norm"
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
     """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
 
@@ -124,7 +124,7 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-# %% given="03-qwen3 qwen3.mlp" id="given-03-qwen3-qwen3-mlp"
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
     """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
 
@@ -201,7 +201,7 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
 gpt2 = load_checkpoint("austen-gpt2")
 D, LAYERS, HEADS = gpt2.config.n_embd, gpt2.config.n_layer, gpt2.config.n_head
 
-
+# %% jupyter={"source_hidden": true} id="ce363c03"
 def gpt2_logits(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
     """Lesson 01's model: ids [B, T] -> logits [B, T, vocab_size]."""
     def norm(x: Tensor, name: str) -> Tensor:
@@ -220,19 +220,19 @@ def gpt2_logits(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
         x = x + conv(hidden, f"h.{i}.mlp.c_proj")
     return norm(x, "ln_f") @ weights["wte.weight"].T
 
-
+# %% id="98d4aa04"
 def windows(tokenizer, name: str) -> Tensor:
     """A text cut into rows of 256 tokens: [N, 256]."""
     ids = torch.tensor(tokenizer.encode(Path(f"texts/{name}.txt").read_text(encoding="utf-8")).ids)
     return ids[: len(ids) // 256 * 256].view(-1, 256)
 
-
+# %% id="6e4a163d"
 @torch.no_grad()
 def loss(logits, ids: Tensor) -> float:
     """The mean surprise at the next token, in nats; logits is a function of ids."""
     return F.cross_entropy(logits(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
 
-
+# %% id="a00747d4"
 held_out = windows(gpt2.tokenizer, "persuasion")  # the novel that no austen model was trained on
 weights = gpt2.state_dict()
 whole = loss(partial(gpt2_logits, weights), held_out)
@@ -249,16 +249,15 @@ def through_a_latent(rank: int, columns: slice = slice(D, 3 * D)) -> tuple[dict[
     Also the singular values of every layer's columns: [LAYERS, D].
     """
     changed, values = dict(weights), []
-    for i in range(LAYERS):
-        W = weights[f"h.{i}.attn.c_attn.weight"].clone()  # [D, 3 D]
+    for name in (f"h.{i}.attn.c_attn.weight" for i in range(LAYERS)):
+        W = changed[name] = weights[name].clone()  # [D, 3 D]
         U, S, V = torch.linalg.svd(W[:, columns], full_matrices=False)
         down, up = U[:, :rank] * S[:rank], V[:rank]  # [D, rank], [rank, columns]
         W[:, columns] = down @ up  # x @ down is what would be kept
-        changed[f"h.{i}.attn.c_attn.weight"] = W
         values.append(S)
     return changed, torch.stack(values)
 
-
+# %% tags=["nbval-ignore-output"] id="dd0641b4"
 ids = held_out[:2]
 with torch.no_grad():
     for rank in (D, D - 16):
@@ -272,31 +271,28 @@ with torch.no_grad():
 # Now fewer:
 
 # %% tags=["nbval-ignore-output"] id="3e94124f"
+from grader.instruments import progress
+
 ranks = (8, 16, 32, 48, 64, 96, 128, 192)
-curves = {
+parts = {
     "keys and values": slice(D, 3 * D), "keys alone": slice(D, 2 * D), "values alone": slice(2 * D, 3 * D)
 }
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 latent_losses = {}
-for (label, columns), colour in zip(curves.items(), ("#1f77b4", "#ef9a3c", "#4caf50"), strict=True):
+for label, columns in progress.steps(parts.items(), "parts"):
     changed = [through_a_latent(rank, columns)[0] for rank in ranks]
     losses = [loss(partial(gpt2_logits, cut), held_out[:8]) for cut in changed]
     latent_losses[label] = dict(zip(ranks, losses, strict=True))
-    left.plot(ranks, losses, "o-", ms=3, color=colour, label=label)
     rises = (f"{r} {value - losses[-1]:+.3f}" for r, value in latent_losses[label].items() if r < D)
     print(f"{label:>15}: " + ", ".join(rises))
-left.axhline(losses[-1], color="#78909c", ls="--", lw=1)
-left.set(xlabel="rank of the latent", ylabel="held-out loss, nats", xscale="log")
-left.set_xticks(ranks, ranks)
-left.minorticks_off()
-left.legend(frameon=False)
-for i, values in enumerate(through_a_latent(D)[1]):
-    right.plot(range(1, D + 1), values, color=plt.get_cmap("viridis")(i / LAYERS), label=f"h.{i}")
-right.set(xlabel="direction", ylabel="singular value of W_KV", ylim=(0, None))
-right.legend(frameon=False)
-for axis in (left, right):
-    axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+
+# %% tags=["nbval-ignore-output"] id="37c08c37"
+from grader.instruments import plots
+
+around = plots.Axes("rank of the latent", "held-out loss, nats", log="x", xticks=ranks, marks={f"y{losses[-1]}": ""}, size=(5.2, 3.4))
+cut = {label: (ranks, by_rank.values()) for label, by_rank in latent_losses.items()}
+directions = {f"h.{i}": (range(1, D + 1), values) for i, values in enumerate(through_a_latent(D)[1])}
+spectrum = plots.Axes("direction", "singular value of W_KV", ylim=(0, None), size=(5.2, 3.4))
+plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 
 # %% [markdown] id="4296654e"
 # A quarter of the 384 numbers (rank 96) costs nothing that this text could show, a sixth (64) a little, and from there it goes up fast. Keys are easier than values: with 16 numbers for all six heads' keys the loss is a little worse, with 16 for their values much. (One reading: a score has to be about right for its softmax, but a value is what is handed on.)
@@ -368,7 +364,7 @@ check("mla.compress", Compressor)
 #
 # The table of angles is given, one column a pair, and with YaRN in it. YaRN (Peng et al., 2023) stretches RoPE over longer texts than it was trained on: slow pairs, which never went round in training, turn `factor` times slower still, so that they meet no angle they have not seen. Fast pairs stay as they are, and between the two is a ramp.
 
-# %% tags=["setup"] id="setup-2"
+# %% tags=["setup"] long="YaRN's formula stands in one piece, as the config asks for it" id="setup-2"
 def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
     """RoPE's frequencies 1 / bases [d / 2] stretched, and a factor for cosines and sines.
 
@@ -391,7 +387,7 @@ def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
     log = 0.1 * math.log(factor)
     return frequencies, (on_turned * log + 1) / (on_all * log + 1)  # V3: 1
 
-
+# %% tags=["setup"] id="setup-6"
 def rope_table(positions: Tensor, config: Config) -> Tensor:
     """Cosine and sine of every pair's angle: positions [T] int64 -> [2, T, rope / 2] float32."""
     settings, width = rope_settings(config), config.qk_rope_head_dim
@@ -431,11 +427,6 @@ check("mla.rope", apply_rope)
 # Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. But the turned key is what gets *kept*: a program that keeps it in one order and reads it in another is wrong. The pairing matters always. **Predict** which of these three products are equal.
 
 # %% id="1e4c0207"
-torch.manual_seed(0)
-q, k = torch.randn(2, 1, 1, 1, 64)
-at_9, at_4 = (rope_table(torch.tensor([position]), v3) for position in (9, 4))
-
-
 def interleaved(x: Tensor) -> Tensor:
     """The halves of the last axis, woven together again."""
     return torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)
@@ -450,13 +441,15 @@ def turned_and_woven(x: Tensor, table: Tensor) -> Tensor:
     """Neighbours as pairs, each number written back to where it came from."""
     return interleaved(apply_rope(x, table))
 
-
-ways = {
+# %% id="eadaaaad"
+torch.manual_seed(0)
+q, k = torch.randn(2, 1, 1, 1, 64)
+at_9, at_4 = (rope_table(torch.tensor([position]), v3) for position in (9, 4))
+for what, way in {
     "neighbours, halves written apart": apply_rope,
     "neighbours, woven together again": turned_and_woven,
     "halves as pairs, as Qwen3 does": turned_in_halves,
-}
-for what, way in ways.items():
+}.items():
     print(f"{what:>32}: {(way(q, at_9) * way(k, at_4)).sum():.4f}")
 
 # %% [markdown] id="462f5499"
@@ -589,20 +582,15 @@ def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int 
 check("mla.bytes", cache_bytes)
 
 # %% id="a0e3964b"
+from grader.instruments import work
+
 qwen3 = Config.read("configs/qwen3-8b.json")
 for name, config in (("Qwen3 8B", qwen3), ("DeepSeek-V3", v3)):
     print(f"{name:>12}: {cache_bytes(config, 1) / 1024:6.1f} KiB a token")
 by_heads = v3.num_hidden_layers * kept_by_heads(v3) * 2
 more = by_heads / cache_bytes(v3, 1)
 print(f"V3, if it kept its heads' keys and values: {by_heads / 1024:,.0f} KiB, {more:.1f} times as much")
-
-
-def bytes_of(cache: LatentCache) -> int:
-    """The bytes of all tensors that a cache holds."""
-    return sum(tensor.nbytes for tensor in vars(cache).values() if isinstance(tensor, Tensor))
-
-
-measured = bytes_of(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
+measured = work.bytes_held(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
 print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
 
 # %% [markdown] id="eb280f60"
@@ -833,7 +821,7 @@ def turn(x: Tensor, position: int, config: Config) -> Tensor:
     """Every row of x [N, d] as it would be at this position."""
     return apply_rope(x[None, None], rope_table(torch.full((len(x),), position), config))[0, 0]
 
-
+# %% id="65b57a86"
 absorbed_once = turn(q, 0, wide) @ W_UK  # what would be multiplied with c, made for distance 0
 for distance in (0, 1, 4, 16, 64, 256):
     right_one = turn(q, distance, wide) @ W_UK
@@ -864,18 +852,14 @@ print(f"the latent turned in place of the key, at position 5: off by {off:.0%}")
 # Is the table true? A dispatch mode of PyTorch sees every product that is computed. Count, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
 
 # %% id="972b1747"
-from torch.utils.flop_counter import FlopCounterMode
-
-
 def counted(attention: Attention, T: int, S: int) -> int:
     """The multiply-adds in products of one call with T new tokens after S - T in the cache."""
     cache = LatentCache(lite, batch=1, capacity=S)
     cache.length = S - T  # rows of zeros cost as much as any others
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        attention(torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite), cache)
-    return counter.get_total_flops() // 2
+    x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
+    return work.multiply_adds(lambda: attention(x, table, cache))
 
-
+# %% id="321b4acb"
 def by_formula(form: str, T: int, S: int, config: Config = lite) -> int:
     """The same by the table, with the projections that all forms share."""
     H, D, r = config.num_attention_heads, config.hidden_size, config.kv_lora_rank
@@ -885,7 +869,7 @@ def by_formula(form: str, T: int, S: int, config: Config = lite) -> int:
     pairs = T * S * (2 * r + p if form == "absorbed" else n + p + v)
     return shared + H * (rebuilt + pairs)
 
-
+# %% id="824c312a"
 print(f"{'':>30} {'expanded':>15} {'absorbed':>15}")
 for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 512),
                    ("128 tokens, 1,024 rows", 128, 1024)):
@@ -927,106 +911,64 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
 # A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values.
 
 # %% tags=["nbval-ignore-output"] id="fdb7a4de"
-import time
-from collections.abc import Callable
-
-Step = Callable[[Tensor, Tensor], Tensor]
-
-
-def latent_kept(attention: Attention, T: int, S: int) -> tuple[Step, int]:
-    """One call with T new tokens after S - T in a latent cache, and the bytes of that cache."""
+def latent_kept(attention: Attention, T: int, S: int) -> tuple:
+    """A call with T new tokens after S - T in a latent cache, and the bytes of that cache."""
     cache = LatentCache(lite, batch=1, capacity=S)
+    x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
 
-    def step(x: Tensor, table: Tensor) -> Tensor:
+    def step() -> Tensor:
         cache.length = S - T
         return attention(x, table, cache)
 
-    return step, bytes_of(cache)
+    return step, work.bytes_held(cache)
 
-
-def heads_kept(T: int, S: int) -> tuple[Step, int]:
+# %% id="87f858ab"
+def heads_kept(T: int, S: int) -> tuple:
     """The same over every head's keys and values. What those hold is random: a clock does not mind."""
     k, v = torch.randn(1, 16, S, 192), torch.randn(1, 16, S, 128)
+    x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
 
-    def step(x: Tensor, table: Tensor) -> Tensor:
+    def step() -> Tensor:
         expanded.kv_b_proj(expanded.compress(x)[0])  # the new tokens' own keys and values
         weights = causal_softmax(expanded.queries(x, table) @ k.mT)
         return expanded.o_proj((weights @ v).transpose(1, 2).flatten(2))
 
     return step, k.nbytes + v.nbytes
 
+# %% tags=["nbval-ignore-output"] id="fc551bfe"
+from grader.instruments import clock
 
-def milliseconds(form: Callable, T: int, S: int, tries: int = 5) -> float:
-    """The time of one call with T new tokens and S rows in all; the best of some tries."""
-    (step, _), times = form(T, S), []
-    x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
-    with torch.no_grad():
-        for _ in range(tries):
-            began = time.perf_counter()
-            step(x, table)
-            times.append(time.perf_counter() - began)
-    return 1000 * min(times)
-
-
-FORMS = {
-    "expanded": (partial(latent_kept, expanded), "#c62828"),
-    "absorbed": (partial(latent_kept, absorbed), "#1f77b4"),
-    "heads kept": (heads_kept, "#78909c"),
-}
+FORMS = {"expanded": partial(latent_kept, expanded), "absorbed": partial(latent_kept, absorbed), "heads kept": heads_kept}
 rows, news = (64, 128, 256, 512, 1024, 2048), (1, 16, 64, 128, 256, 512)
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-for label, (form, colour) in FORMS.items():
-    decode = [milliseconds(form, 1, S) for S in rows]
-    left.loglog(rows, decode, "o-", ms=3, color=colour, label=label)
-    print(f"{label:>10}, one token, ms for {rows} rows: " + ", ".join(f"{t:.1f}" for t in decode))
-for label, (form, colour) in list(FORMS.items())[:2]:
-    chunk = [milliseconds(form, T, 1024, tries=3) for T in news]
-    right.loglog(news, chunk, "o-", ms=3, color=colour, label=label)
-    print(f"{label:>10}, 1,024 rows, ms for {news} new tokens: " + ", ".join(f"{t:.0f}" for t in chunk))
-right.axvline(crossing(1024), color="#78909c", ls="--", lw=1)
-right.text(
-    crossing(1024) * 0.93, right.get_ylim()[0] * 1.15, f"{crossing(1024):.0f}", ha="right", color="#546e7a"
-)
-left.set(xlabel="rows in the cache", ylabel="ms for one token", title="decode")
-right.set(xlabel="new tokens at once", ylabel="ms", title="1,024 rows in all")
-for axis in (left, right):
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+decode, chunk = {}, {}
+for label, form in progress.steps(FORMS.items(), "forms"):
+    decode[label] = rows, [clock.milliseconds(form(1, S)[0]) for S in rows]
+    print(f"{label:>10}, one token, ms for {rows} rows: " + ", ".join(f"{t:.1f}" for t in decode[label][1]))
+for label in progress.steps(("expanded", "absorbed"), "forms"):
+    chunk[label] = news, [clock.milliseconds(FORMS[label](T, 1024)[0], repeats=3) for T in news]
+    print(f"{label:>10}, 1,024 rows, ms for {news} new tokens: " + ", ".join(f"{t:.0f}" for t in chunk[label][1]))
+
+# %% tags=["nbval-ignore-output"] id="d42fd8d3"
+same = crossing(1024)
+one = plots.Axes("rows in the cache", "ms for one token", "decode", log="xy", size=(5.2, 3.4))
+marks = {f"x{same}": f"the same work, {same:.0f}"}
+many = plots.Axes("new tokens at once", "ms", "1,024 rows in all", log="xy", marks=marks, size=(5.2, 3.4))
+plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 
 # %% [markdown] id="d688f10b"
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
 #
 # On the right, the curves cross in the neighbourhood of the line, and not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
 #
-# The grey curve belongs to the form that computes the least, and over many rows it need not be the fastest. Of every row it has to read 16 · 320 numbers, where absorbed reads 576; "What it costs", at the end, comes back to that.
+# The green curve belongs to the form that computes the least, and over many rows it need not be the fastest. Of every row it has to read 16 · 320 numbers, where absorbed reads 576; "What it costs", at the end, comes back to that.
 #
 # Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
 
 # %% id="e0cb8ae6"
-from torch.utils._python_dispatch import TorchDispatchMode
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes while it is on; views make none."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not func.is_view:
-            self.bytes = max(self.bytes, result.nbytes)
-        return result
-
-
 print(f"{'':>10}  {'the cache':>16}  {'largest tensor of a step':>26}")
-for label, (form, _) in FORMS.items():
+for label, form in FORMS.items():
     step, kept = form(1, 2049)
-    with torch.no_grad(), Largest() as largest:
-        step(torch.randn(1, 1, 2048), rope_table(torch.tensor([2048]), lite))
-    print(f"{label:>10}  {kept:>10,} bytes  {largest.bytes:>20,} bytes")
+    print(f"{label:>10}  {kept:>10,} bytes  {work.largest_tensor(step):>20,} bytes")
 one_layer = lite.replace(num_hidden_layers=1)
 print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, element_bytes=4):,} bytes")
 
@@ -1037,7 +979,7 @@ print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, 
 #
 # DeepSeek-V3's layer is Qwen3's but for attention (and for the experts in its MLPs, which are another lesson; here every MLP is the dense one of V3's first three layers). What is new is that a cache passes through, one for each layer:
 
-# %% tags=["setup"] id="setup-3"
+# %% tags=["setup"] long="one class, with its shapes" id="setup-3"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
 
@@ -1135,7 +1077,7 @@ class ConfigsEps(Attention):
         super().__init__(config)
         self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, config.rms_norm_eps)
 
-
+# %% tags=["nbval-ignore-output"] id="c2900faf"
 class WithABug(Model):
     """The model with that attention."""
 
@@ -1155,7 +1097,7 @@ except CheckFailed as failed:
 #
 # The head, and one cache for each layer:
 
-# %% id="5dd19383"
+# %% long="one class, which every cell below uses" id="5dd19383"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token: [B, T] -> [B, T, vocab_size]."""
 
@@ -1227,36 +1169,36 @@ for attention in (Attention, AbsorbedAttention):
 # If transformers is installed here, also live. It keeps the same rows, so its cache must have as many bytes as yours.
 
 # %% tags=["nbval-ignore-output"] id="7935f311"
-import importlib.util
-
-
 def encode(text: str) -> Tensor:
     """The text's token ids: [1, T]."""
     return torch.tensor([austen.tokenizer.encode(text).ids])
 
+# %% tags=["nbval-ignore-output"] id="5eda372e"
+from grader.instruments import reference
 
 ids = encode("Anne had never been so much")
-if importlib.util.find_spec("transformers"):
-    from transformers import AutoModelForCausalLM, DynamicCache, logging
-
-    logging.disable_progress_bar()
-    theirs = AutoModelForCausalLM.from_pretrained(
-        austen.folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+theirs = reference.model(austen.folder)
+if theirs is not None:
     with torch.no_grad():
         wanted = theirs(ids, use_cache=False).logits
         for attention, model in models.items():
             print(f"{attention.__name__:>18}: logits off by {(model(ids) - wanted).abs().max():.0e}")
-        their_cache = DynamicCache(config=theirs.config)
-        own_caches = models[Attention].caches(1, ids.shape[1])
+
+# %% tags=["nbval-ignore-output"] id="6e4a0319"
+if theirs is not None:
+    from transformers import DynamicCache
+
+    their_cache, own_caches = DynamicCache(config=theirs.config), models[Attention].caches(1, ids.shape[1])
+    with torch.no_grad():
         theirs(ids, cache=their_cache, use_cache=True)
         models[Attention](ids, own_caches)
-    their_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in their_cache.layers)
-    own_bytes = sum(bytes_of(cache) for cache in own_caches)
-    print(f"{ids.shape[1]} tokens: {their_bytes:,} bytes in transformers' cache, {own_bytes:,} in yours,"
+    print(f"{ids.shape[1]} tokens: {work.bytes_held(their_cache.layers):,} bytes in transformers' cache,"
+          f" {work.bytes_held(own_caches):,} in yours,"
           f" {cache_bytes(austen.config, ids.shape[1], element_bytes=4):,} by the formula")
-    done = theirs.generate(ids, max_new_tokens=48, do_sample=False, pad_token_id=0)
-    done = done[0, ids.shape[1] :].tolist()
+
+# %% tags=["nbval-ignore-output"] id="586bdd11"
+if theirs is not None:
+    done = reference.written(theirs, ids, 48)
     for model in models.values():
         assert list(generate(model, ids, len(done))) == done
     print(repr(austen.tokenizer.decode(done)))
@@ -1267,9 +1209,6 @@ if importlib.util.find_spec("transformers"):
 # Each line changes one thing in austen-mla and reads Persuasion. **Predict** which change hurts most, and which not at all.
 
 # %% tags=["nbval-ignore-output"] id="aba266be"
-golden = list(generate(models[Attention], ids, 48))
-
-
 class NoPosition(Attention):
     """Attention without the turned channels: positions are gone."""
 
@@ -1278,7 +1217,7 @@ class NoPosition(Attention):
         q[..., self.nope :] = 0
         return q
 
-
+# %% id="73f737b7"
 class NoContent(Attention):
     """Attention by the turned channels alone."""
 
@@ -1287,7 +1226,7 @@ class NoContent(Attention):
         q[..., : self.nope] = 0
         return q
 
-
+# %% id="1d913197"
 class PairsAsHalves(Attention):
     """Channels i and i + d / 2 as pairs, as in Qwen3."""
 
@@ -1297,7 +1236,7 @@ class PairsAsHalves(Attention):
         q[..., self.nope :] = apply_rope(interleaved(back), table)
         return q
 
-
+# %% id="a2b60e93"
 class PlainScale(Attention):
     """Scores without YaRN's factor: the queries are shorter by what the scale would have added."""
 
@@ -1305,7 +1244,7 @@ class PlainScale(Attention):
         plain = (self.nope + self.rope) ** -0.5
         return super().queries(x, table) * (plain / softmax_scale(self.config))
 
-
+# %% id="2acc9077"
 settings = rope_settings(austen.config)
 changes = {
     "as it is": (Attention, {}),
@@ -1316,8 +1255,11 @@ changes = {
     "no turned channels": (NoPosition, {}),
     "turned channels only": (NoContent, {}),
 }
+
+# %% tags=["nbval-ignore-output"] id="ab7fbd10"
+golden = list(generate(models[Attention], ids, 48))
 held_out = windows(austen.tokenizer, "persuasion")
-for what, (attention, change) in changes.items():
+for what, (attention, change) in progress.steps(changes.items(), "programs"):
     other = CausalLM(austen.config.replace(**change), attention).eval()
     austen.load_into(other)
     agree = sum(a == b for a, b in zip(generate(other, ids, 48), golden, strict=True))
@@ -1343,23 +1285,17 @@ def cut_latent(rank: int) -> float:
         weight.copy_((U[:, :rank] * S[:rank]) @ V[:rank] / scale)
     return loss(cut, held_out[:8])
 
-
+# %% tags=["nbval-ignore-output"] id="78df37e1"
 latent_ranks = (8, 16, 32, 48, 56, 64)
-cut_losses = [cut_latent(rank) for rank in latent_ranks]
+cut_losses = [cut_latent(rank) for rank in progress.steps(latent_ranks, "ranks")]
 rises = {rank: value - cut_losses[-1] for rank, value in zip(latent_ranks, cut_losses, strict=True)}
 print("austen-mla: " + ", ".join(f"{rank} {rise:+.3f}" for rank, rise in rises.items()))
-figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 gpt2_rises = {rank: value - losses[-1] for rank, value in latent_losses["keys and values"].items()}
-for label, curve, colour in (("austen-gpt2, cut after training", gpt2_rises, "#1f77b4"),
-                             ("austen-mla, trained with 64", rises, "#c62828")):
-    axis.plot(list(curve), list(curve.values()), "o-", ms=3, color=colour, label=label)
-axis.axhline(0, color="#78909c", ls="--", lw=1)
-axis.set(xlabel="rank that is left", ylabel="rise of the loss, nats", xscale="log")
-axis.set_xticks(ranks, ranks)
-axis.minorticks_off()
-axis.legend(frameon=False)
-axis.spines[["top", "right"]].set_visible(False)
-plt.show()
+curves = {
+    "austen-gpt2, cut after training": (gpt2_rises.keys(), gpt2_rises.values()),
+    "austen-mla, trained with 64": (rises.keys(), rises.values()),
+}
+plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", log="x", xticks=ranks, marks={"y0": ""}))
 
 # %% [markdown] id="555fc230"
 # Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Training through a narrow place has put what counts into few directions. GPT-2 was never asked to; it can still give up three quarters of its numbers for nothing, and then each further cut costs more. So that is the price of a compression that was not trained in: not that it fails, but that it has to stop earlier.

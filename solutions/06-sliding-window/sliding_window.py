@@ -193,7 +193,7 @@ def visible(length: int, window: int | None = None) -> Tensor:
     return seen
 
 
-# %% given="04-gemma3 gemma3.attention" id="given-04-gemma3-gemma3-attention"
+# %% given="04-gemma3 gemma3.attention" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-attention"
 class Attention(nn.Module):
     """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
 
@@ -303,7 +303,7 @@ class CausalLM(nn.Module):
         return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
 
 
-# %% given="02-kv-cache kv_cache.cache" id="given-02-kv-cache-kv_cache-cache"
+# %% given="02-kv-cache kv_cache.cache" jupyter={"source_hidden": true} id="given-02-kv-cache-kv_cache-cache"
 class KVCache:
     """The keys and values of one layer for all tokens so far, in memory that is taken once.
 
@@ -619,13 +619,15 @@ check("sliding_window.rolling_cache", RollingCache)
 # Does transformers keep the promise? Its `DynamicCache` cuts off what lies behind the window, after each step. **Predict:** a prompt of 300 tokens, a window of 32. For how many tokens does one of its sliding layers hold memory, after the prompt and after one token more?
 
 # %% tags=["nbval-ignore-output"] id="53ce6aaa"
-import importlib.util
+from grader.instruments import work
 
 
 def rows_held(tensor: Tensor) -> int:
     """For how many tokens the memory behind a tensor [1, heads, T, head_dim] has room."""
-    return tensor.untyped_storage().nbytes() // (tensor[:, :, :1].numel() * tensor.element_size())
+    return work.bytes_held(tensor) // tensor[:, :, :1].nbytes
 
+# %% tags=["nbval-ignore-output"] id="64e33536"
+import importlib.util
 
 if importlib.util.find_spec("transformers"):
     from transformers.cache_utils import DynamicSlidingWindowLayer
@@ -791,7 +793,7 @@ compare_layers(CachedModel, open="none")
 # %% [markdown] id="0045567d"
 # Its head, as in lesson 04:
 
-# %% tags=["setup"] id="setup-3"
+# %% tags=["setup"] long="one class, with its signatures" id="setup-3"
 class CachedLM(CausalLM):
     """Lesson 04's Gemma 3 with its head, around your model."""
 
@@ -817,15 +819,15 @@ class CachedLM(CausalLM):
 # %% tags=["nbval-ignore-output"] id="89ce8fd3"
 austen = load_checkpoint("austen-gemma3")
 model, whole_model = CachedLM(austen.config).eval(), CausalLM(austen.config).eval()
-austen.load_into(model)
-austen.load_into(whole_model)
+for each in (model, whole_model):
+    austen.load_into(each)
 
-
+# %% id="e18530aa"
 def encode(text: str) -> Tensor:
     """The text's token ids: [1, T]."""
     return torch.tensor([austen.tokenizer.encode(text).ids])
 
-
+# %% jupyter={"source_hidden": true} id="d4d5b055"
 passage = (
     "Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a man who, for his own amusement, never took up any"
     " book but the Baronetage; there he found occupation for an idle hour, and consolation in a distressed one; there"
@@ -841,14 +843,14 @@ passage = (
 )
 novel = encode(passage)[:, :256]
 
-
+# %% id="469e0deb"
 @torch.no_grad()
 def in_chunks(model: CachedLM, ids: Tensor, chunks: list[int]) -> Tensor:
     """The logits of a text that comes in pieces: [1, T, vocab_size]."""
     cache = model.new_cache(1, ids.shape[1])
     return torch.cat([model(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
-
+# %% tags=["nbval-ignore-output"] id="eb50e229"
 T = novel.shape[1]
 with torch.no_grad():
     whole = whole_model(novel)  # [1, T, vocab_size]
@@ -949,8 +951,7 @@ if gemma_model is not None:
 # **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows up in neither? (The seven changes are in the folded cell.)
 
 # %% jupyter={"source_hidden": true} id="07938054"
-from contextlib import ExitStack
-from unittest.mock import patch
+from grader.instruments import patch
 
 right_append, right_reset, right_mask = RollingCache.append, RollingCache.reset, window_mask
 
@@ -1000,14 +1001,14 @@ def rotated_again(self, x, table, window=None, cache=None):
 right_attention = CachedAttention.forward
 WRONG = {
     "nothing": [],
-    "1 a chunk sees only itself": [patch.object(RollingCache, "append", forgets_before_a_chunk)],
-    "2 the pointer is not reset": [patch.object(RollingCache, "reset", not_reset)],
-    "3 the mask is in the wrong corner": [patch.dict(globals(), window_mask=upper_left)],
+    "1 a chunk sees only itself": [patch.replaced(RollingCache, append=forgets_before_a_chunk)],
+    "2 the pointer is not reset": [patch.replaced(RollingCache, reset=not_reset)],
+    "3 the mask is in the wrong corner": [patch.replaced(globals(), window_mask=upper_left)],
     "4 no window once it decodes": [
-        patch.object(RollingCache, "append", grown), patch.dict(globals(), window_mask=no_window_at_decode)],
-    "5 a window one too short": [patch.dict(globals(), window_mask=one_too_short)],
-    "6 keys are rotated again": [patch.object(CachedAttention, "forward", rotated_again)],
-    "7 masked, and never trimmed": [patch.object(RollingCache, "append", grown)],
+        patch.replaced(RollingCache, append=grown), patch.replaced(globals(), window_mask=no_window_at_decode)],
+    "5 a window one too short": [patch.replaced(globals(), window_mask=one_too_short)],
+    "6 keys are rotated again": [patch.replaced(CachedAttention, forward=rotated_again)],
+    "7 masked, and never trimmed": [patch.replaced(RollingCache, append=grown)],
 }
 
 
@@ -1018,28 +1019,34 @@ def as_a_program_reads(model: CachedLM, ids: Tensor, cache: list) -> Tensor:
     chunks = [50, 50, *[1] * (ids.shape[1] - 100)]
     return torch.cat([model(piece, cache) for piece in ids.split(chunks, dim=1)], dim=1)
 
-
+# %% id="91742d03"
 def held_tokens(cache: list) -> int:
     """For how many tokens the caches of the sliding layers hold memory, on average."""
     rings = [layer for layer in cache if isinstance(layer, RollingCache)]
     held = [rows_held(ring.all[0]) // 2 if hasattr(ring, "all") else rows_held(ring.keys) for ring in rings]
     return sum(held) // len(held)
 
+# %% tags=["nbval-ignore-output"] id="2378d3bd"
+def effects() -> tuple[list[float], int, str]:
+    """The losses on two texts, one after the other; for how many tokens memory is held; what the model writes."""
+    cache, losses = model.new_cache(1, T), []
+    for ids in (novel, second):
+        losses.append(F.cross_entropy(as_a_program_reads(model, ids, cache)[0, :-1], ids[0, 1:]).item())
+        held = held_tokens(cache)
+        for layer in cache:
+            layer.reset()
+    text = austen.tokenizer.decode(list(generate_rolling(model, novel[:, :100], 9, chunk=50)))
+    return losses, held, text
+
+# %% tags=["nbval-ignore-output"] id="aae36dab"
+from grader.instruments import progress
 
 second = encode("Captain Wentworth " + passage[400:])[:, :200]
 print(f"{'':33}   loss   second text   held   it goes on")
-for name, changes in WRONG.items():
-    with ExitStack() as stack:
-        for change in changes:
-            stack.enter_context(change)
-        cache, losses = model.new_cache(1, T), []
-        for ids in (novel, second):
-            losses.append(F.cross_entropy(as_a_program_reads(model, ids, cache)[0, :-1], ids[0, 1:]).item())
-            held = held_tokens(cache)
-            for layer in cache:
-                layer.reset()
-        text = austen.tokenizer.decode(list(generate_rolling(model, novel[:, :100], 9, chunk=50)))
-        print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
+for name, changes in progress.steps(WRONG.items(), "programs"):
+    with patch.together(*changes):
+        losses, held, text = effects()
+    print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
 
 # %% [markdown] id="4172b13e"
 # 1, 2 and 7 go on in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 move the loss by about a hundredth at most, much less than one passage differs from another. And 7 is right in every number that a model can give: only a look at what the cache *holds* shows it, which is why the check of exercise 3 looks there. What notices the others is a comparison, for every way of cutting a text into pieces, with the program that sees it whole.
@@ -1054,44 +1061,52 @@ for name, changes in WRONG.items():
 import torch.autograd.forward_ad as forward_ad
 
 
+def first_token_moves(x: Tensor) -> Tensor:
+    """A direction of length 1 for the first token, and 0 for all others: [1, T, D]."""
+    direction = torch.zeros_like(x)
+    direction[:, 0] = x.shape[-1] ** -0.5
+    return direction
+
+# %% id="84ef40e0"
+@torch.no_grad()
 def movement(body: CachedModel, ids: Tensor) -> Tensor:
     """How far the vector at each place moves when the first token's moves by 1, after each layer: [layers, T]."""
-    kinds, rotations = layer_types(body.config), RotaryEmbedding(body.config)
+    rotations, positions = RotaryEmbedding(body.config), torch.arange(ids.shape[1])
     windows = {"full_attention": None, "sliding_attention": body.config.sliding_window}
-    with torch.no_grad(), forward_ad.dual_level():
+    with forward_ad.dual_level():
         x = body.embed_tokens(ids)  # [1, T, D]
-        direction = torch.zeros_like(x)
-        direction[:, 0] = x.shape[-1] ** -0.5  # of length 1
-        x, moved = forward_ad.make_dual(x, direction), []
-        for layer, kind in zip(body.layers, kinds, strict=True):
-            x = layer(x, rotations(torch.arange(ids.shape[1]), kind), windows[kind])
+        x, moved = forward_ad.make_dual(x, first_token_moves(x)), []
+        for layer, kind in zip(body.layers, layer_types(body.config), strict=True):
+            x = layer(x, rotations(positions, kind), windows[kind])
             moved.append(forward_ad.unpack_dual(x).tangent[0].norm(dim=-1))
     return torch.stack(moved)
 
-
+# %% tags=["nbval-ignore-output"] id="e7b72553"
 small = austen.config.replace(
     num_hidden_layers=12, hidden_size=64, intermediate_size=128, head_dim=16, num_attention_heads=4,
     num_key_value_heads=2, query_pre_attn_scalar=16, sliding_window=8, vocab_size=100,
 )
+
+# %% tags=["nbval-ignore-output"] id="20ba4e96"
 SOME, ALL = "sliding_attention", "full_attention"  # what a layer sees
 patterns = {"all sliding": [SOME] * 12, "every sixth full": ([SOME] * 5 + [ALL]) * 2, "all full": [ALL] * 12}
 ids = torch.randint(100, (1, 128), generator=torch.Generator().manual_seed(1))
-figure, axes = plt.subplots(1, 3, figsize=(11, 2.9), layout="constrained", sharey=True)
-for axis, (name, kinds) in zip(axes, patterns.items(), strict=True):
+moved = {}
+for name, kinds in patterns.items():
     torch.manual_seed(0)
-    stack_of_layers = CachedModel(small.replace(layer_types=kinds)).eval()
-    moved = movement(stack_of_layers, ids)
-    print(f"{name:>17}: farthest place that moves after each layer:", *(int(row.nonzero().max()) for row in moved))
-    image = axis.imshow(moved.clamp(min=1e-9).log10(), aspect="auto", cmap="Blues", vmin=-6, vmax=0, origin="lower")
-    if ALL not in kinds:
-        edge = [reach(small.replace(layer_types=kinds[: n + 1]), 128) for n in range(12)]
-        axis.plot(edge, range(12), color=RED, lw=1.5, label="reach")
-        axis.legend(frameon=False, fontsize=8, loc="lower right")
-    axis.set_title(name, fontsize=10, color="black")
-    axis.set_xlabel("place in the text")
-axes[0].set_ylabel("layer")
-figure.colorbar(image, ax=axes, label="log10 of the movement")
-plt.show()
+    moved[name] = movement(CachedModel(small.replace(layer_types=kinds)).eval(), ids)
+    print(f"{name:>17}: farthest place that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
+print(f"{'reach':>17}: farthest place after each of 12 sliding layers:  ",
+      *(reach(small.replace(layer_types=[SOME] * n), 128) for n in range(1, 13)))
+
+# %% tags=["nbval-ignore-output"] id="11fcf1b8"
+from grader.instruments import plots
+
+pictures = []
+for name, far in moved.items():
+    around = plots.Axes("place in the text", "layer", name, size=(3.6, 2.9), colours=(0, 6))
+    pictures.append(plots.grid(far.clamp(min=1e-6).log10() + 6, around, "orders of magnitude above 1e-6"))
+plots.beside(*pictures)
 
 # %% [markdown] id="228a0221"
 # With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer, and each hop hands on one share among W. Most of what a token says stays near. One full layer, and it is everywhere at once, in one hop. That is why a few are kept.
@@ -1109,14 +1124,16 @@ variants = {
     "the full layer's rotations kept, but a window": (austen.config, always_a_window),
     "all windows taken away": (austen.config.replace(sliding_window=256), right_mask),
 }
+
+# %% tags=["nbval-ignore-output"] id="7a3ffedb"
 print("nats a token: the first 32, and after them")
 for name, (config, mask) in variants.items():
-    with patch.dict(globals(), window_mask=mask), torch.no_grad():
-        model.model.config = config
+    with patch.replaced(globals(), window_mask=mask), patch.replaced(model.model, config=config), torch.no_grad():
         nats = F.cross_entropy(model(novel)[0, :-1], novel[0, 1:], reduction="none")
         print(f"{name:>46}: {nats[:32].mean():.3f} {nats[32:].mean():.3f}")
-model.model.config = austen.config
 moved = movement(model.model, novel)
+
+# %% tags=["nbval-ignore-output"] id="9dbd0166"
 print("\nplace   movement after the last sliding layer, after the full one")
 for place in (8, 31, 62, 124, 155, 200, 255):
     print(f"{place:5} {moved[4, place]:33.1e} {moved[5, place]:20.1e}")
@@ -1166,18 +1183,15 @@ check("sliding_window.bytes", cache_bytes)
 # A formula is a claim. The measurement: make the caches, and count the bytes behind their tensors. **Predict:** at which length does the ring begin to pay?
 
 # %% id="941a269b"
-def occupied(cache: list) -> int:
-    """The bytes of the memory behind a cache's tensors."""
-    return sum(t.untyped_storage().nbytes() for layer in cache for t in (layer.keys, layer.values))
-
-
 gemma_config = Config.read("configs/gemma-3-270m.json")
+
+# %% id="080e91e8"
 narrow = gemma_config.replace(vocab_size=1, hidden_size=4, intermediate_size=1)  # its caches are as large as Gemma's
 for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
     body = CachedModel(narrow).to(dtype)
     print(f"{dtype}, batch {batch}:   tokens    measured     formula    without windows")
     for tokens in (64, 512, 513, 2048, 8192):
-        measured = occupied(body.new_cache(batch, tokens))
+        measured = work.bytes_held(body.new_cache(batch, tokens))
         formula = cache_bytes(gemma_config, tokens, batch, dtype.itemsize)
         full = cache_bytes(gemma_config.replace(layer_types=["full_attention"] * 18), tokens, batch, dtype.itemsize)
         print(f"{tokens:30,} {measured:11,} {formula:11,} {full:11,}, {full / formula:.2f} times as much")
@@ -1191,13 +1205,10 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
 # %% tags=["nbval-ignore-output"] id="8783dda5"
 def cache_with_window(lm: CachedLM, window: int, tokens: int) -> list:
     """The caches that the model would make if its window were this one."""
-    own, lm.model.config = lm.model.config, lm.model.config.replace(sliding_window=window)
-    try:
+    with patch.replaced(lm.model, config=lm.model.config.replace(sliding_window=window)):
         return lm.new_cache(1, tokens)
-    finally:
-        lm.model.config = own
 
-
+# %% tags=["nbval-ignore-output"] id="7e730c2d"
 if gemma_model is not None:
     prompt = torch.tensor([list(gemma.goldens[-1].prompt_ids)])
     T, W = prompt.shape[1], gemma.config.sliding_window
@@ -1207,7 +1218,7 @@ if gemma_model is not None:
             off = (gemma_model.model(piece, rolling) - gemma_model.model(piece, full)).abs().max().item()
     print(f"the vectors of the prompt's last chunk differ by at most {off:.1e}")
     for tokens in (T, 8192):
-        sizes = [occupied(cache_with_window(gemma_model, window, tokens)) / 1e6 for window in (W, tokens)]
+        sizes = [work.bytes_held(cache_with_window(gemma_model, window, tokens)) / 1e6 for window in (W, tokens)]
         print(f"{tokens:5,} tokens: {sizes[0]:6.2f} MB with rings, {sizes[1]:6.2f} MB without")
 
 # %% [markdown] id="0e3f875d"
@@ -1231,35 +1242,31 @@ from grader.kv import bytes_at
 contexts = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
 one_wide_head = Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048})
 mha = {"GQA": one_wide_head, "MLA": one_wide_head, "SWA": talk.replace(layer_types=full_only)}  # only the width counts
-curves = {
+methods = {
     "GQA": {f"{n} share one": mha["GQA"].replace(head_dim=2048 // n) for n in (2, 4, 8)},
     "MLA": {f"latent {n}": Config({"num_hidden_layers": 48, "kv_lora_rank": n}) for n in (1024, 512, 256, 64)},
     "SWA": {"MHA, window 2,048, 5:1": talk, "GQA, 4 share one, and the window": talk.replace(num_key_value_heads=8)},
 }
-colours = {"GQA": BLUE, "MLA": "#2e7d32", "SWA": RED}
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-for method, configs in curves.items():
+
+# %% tags=["nbval-ignore-output"] id="b19f14f3"
+left = {}
+for method, configs in methods.items():
     before = [bytes_at(mha[method], c) for c in contexts]
     print(f"{method}: MHA {before[-1] / 1e9:.2f} GB at 131,072 tokens")
-    axes[0].plot(contexts, [b / 1e9 for b in before], "--", color=colours[method], lw=1)
-    for number, (name, config) in enumerate(configs.items()):
+    for name, config in configs.items():
         sizes = [bytes_at(config, c) for c in contexts]
         print(f"     {name:>34}: {sizes[-1] / 1e9:6.2f} GB, {sizes[-1] / before[-1]:6.1%} of it")
-        style = {"color": colours[method], "alpha": 1 - 0.2 * number}
-        axes[0].plot(contexts, [s / 1e9 for s in sizes], **style)
-        left = [100 * s / b for s, b in zip(sizes, before, strict=True)]
-        axes[1].plot(contexts, left, label=f"{method}: {name}", **style)
-logarithmic = {"xscale": "log", "yscale": "log", "xlabel": "context, tokens"}
-axes[0].set(ylabel="KV cache, GB", title="dashed: MHA of the same model", **logarithmic)
-axes[1].set(ylabel="percent of MHA's", **logarithmic)
-axes[1].set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
-axes[0].title.set_fontsize(10)
-for axis in axes:
-    axis.set_xticks([1024, 4096, 16_384, 131_072], ["1k", "4k", "16k", "128k"])
-    axis.minorticks_off()
-    axis.spines[["top", "right"]].set_visible(False)
-axes[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-plt.show()
+        left[f"{method}: {name}"] = contexts, [100 * s / b for s, b in zip(sizes, before, strict=True)]
+
+# %% tags=["nbval-ignore-output"] id="e0b2dbad"
+named, percents = {1024: "1k", 4096: "4k", 16_384: "16k", 131_072: "128k"}, {n: str(n) for n in (2, 5, 10, 20, 50, 100)}
+looks = {"log": "xy", "xticks": named, "yticks": percents, "size": (4.6, 3.6)}
+pictures = []
+for method in methods:
+    curves = {name.split(": ", 1)[1]: curve for name, curve in left.items() if name.startswith(method)}
+    around = plots.Axes("context, tokens", "percent of MHA's", method, ylim=(1.5, 100), **looks)
+    pictures.append(plots.lines(curves, around))
+plots.beside(*pictures)
 
 # %% [markdown] id="209cad94"
 # GQA and MLA lower every line by a factor that no length changes. A window does nothing for short texts, and more and more for long ones, down to the share of full layers. They concern different things (heads, the width of what is kept, the number of tokens), so they multiply: Gemma 3 and many others use GQA *and* windows. (The talk's MLA chart leaves out the rotated key that all heads share; lesson 05 counts it.)
@@ -1289,57 +1296,44 @@ kv_panel("Gemma 3 27B", context=131_072)
 # In a full layer the next token meets every key, so it takes longer and longer. In a sliding one it meets W. **Predict** the three curves: a model whose layers are all full, one with 5:1, one whose layers all slide with a window of 256. Up to 4,096 tokens, one thread's worth of a small model with random weights.
 
 # %% tags=["nbval-ignore-output"] id="15247aca"
-import time
-
 clocked = austen.config.replace(
     num_hidden_layers=6, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=8,
     head_dim=64, query_pre_attn_scalar=64, sliding_window=256, vocab_size=100,
 )
+
+# %% id="75d58af6"
 timed_patterns = {"all full": [ALL] * 6, "5 sliding, 1 full": [SOME] * 5 + [ALL], "all sliding, W = 256": [SOME] * 6}
 lengths = [64, 128, 256, 512, 1024, 2048, 4096]
+REPEATS = 40
 
-
-ROUNDS = 40
+# %% id="67cf96b7"
+from functools import partial
 
 
 @torch.no_grad()
-def ready(kinds: list[str], length: int) -> tuple[CachedModel, list]:
-    """A model with random weights, and its cache after `length` tokens, with room for ROUNDS more."""
+def next_token(kinds: list[str], length: int):
+    """A call that reads one more token, of a model with random weights whose cache has read `length`."""
     torch.manual_seed(0)
     body = CachedModel(clocked.replace(layer_types=kinds)).eval()
-    cache = body.new_cache(1, length + ROUNDS)
+    cache = body.new_cache(1, length + REPEATS + 1)
     for start in range(0, length, 256):
         body(torch.zeros(1, min(256, length - start), dtype=torch.int64), cache)
-    return body, cache
+    return partial(body, torch.zeros(1, 1, dtype=torch.int64), cache)
 
+# %% tags=["nbval-ignore-output"] id="080f92bb"
+from grader.instruments import clock
 
-@torch.no_grad()
-def milliseconds(body: CachedModel, cache: list) -> float:
-    """The time that the next token takes."""
-    began = time.perf_counter()
-    body(torch.zeros(1, 1, dtype=torch.int64), cache)
-    return 1000 * (time.perf_counter() - began)
-
-
-prepared = {(name, n): ready(kinds, n) for name, kinds in timed_patterns.items() for n in lengths}
-# In turns, so that a busy moment of the machine hits all of them.
-rounds = [{key: milliseconds(*one) for key, one in prepared.items()} for _ in range(ROUNDS)]
-measured = {name: [min(times[name, n] for times in rounds) for n in lengths] for name in timed_patterns}
+prepared = {(name, n): next_token(kinds, n) for name, kinds in timed_patterns.items() for n in lengths}
+times = clock.in_turns(prepared, REPEATS)
+measured = {name: [times[name, n] for n in lengths] for name in timed_patterns}
 print(f"{'ms for the token after':>22} {''.join(f'{n:8,}' for n in lengths)}")
-for name, best in measured.items():
-    print(f"{name:>22} {''.join(f'{ms:8.2f}' for ms in best)}")
+for name, own in measured.items():
+    print(f"{name:>22} {''.join(f'{ms:8.2f}' for ms in own)}")
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9ecf6011"
-figure, axis = plt.subplots(figsize=(7.5, 3), layout="constrained")
-for (name, times), colour in zip(measured.items(), (RED, AMBER, BLUE), strict=True):
-    axis.plot(lengths, times, "o-", ms=4, color=colour, label=name)
-axis.axvline(256, color="#78909c", ls="--", lw=1)
-axis.set(xlabel="tokens so far", ylabel="ms for the next token", ylim=(0, None), xscale="log")
-axis.set_xticks(lengths, [f"{n:,}" for n in lengths])
-axis.minorticks_off()
-axis.spines[["top", "right"]].set_visible(False)
-axis.legend(frameon=False)
-plt.show()
+curves = {name: (lengths, times) for name, times in measured.items()}
+around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=lengths, ylim=(0, None), marks={"x256": "W"})
+plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
 # Flat behind the window: a sliding layer takes the same time for the token after 4,096 as for the one after 256. The ring itself costs something (it copies W keys and values a step, to hand them out in order), which is why it pays only when the text is a few windows long.

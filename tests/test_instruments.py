@@ -1,0 +1,369 @@
+"""What lessons measure and draw with, against answers worked out by hand."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import WordLevel
+from torch import Tensor, nn
+
+from grader.authoring.outputs import without_html_of_a_picture
+from grader.instruments import clock, patch, plots, progress, tables, work, writing
+from grader.instruments.picture import COLOURS, DARK_INK, DARK_PAPER, FAINT, INK
+
+# Clocks
+
+
+class Watch:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def takes(self, *seconds: float) -> Callable[[], None]:
+        left = iter(seconds)
+
+        def run() -> None:
+            self.now += next(left)
+
+        return run
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    made = Watch()
+    monkeypatch.setattr(clock.time, "perf_counter", made.perf_counter)
+    monkeypatch.setattr(clock, "_wait_for_devices", lambda: None)
+    return made
+
+
+def test_the_clock_reports_the_median_and_leaves_the_first_call_out(watch: Watch) -> None:
+    assert clock.milliseconds(watch.takes(9.0, 0.002, 0.5, 0.004, 0.003, 0.001), repeats=5) == pytest.approx(3.0)
+
+
+def test_calls_take_turns(watch: Watch) -> None:
+    order: list[str] = []
+    runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    assert set(clock.in_turns(runs, repeats=3)) == {"a", "b"}
+    assert "".join(order) == "abababab"
+
+
+def test_the_clock_runs_without_gradients() -> None:
+    seen: list[bool] = []
+    clock.milliseconds(lambda: seen.append(torch.is_grad_enabled()), repeats=1)
+    assert seen == [False, False] and torch.is_grad_enabled()
+
+
+def test_no_repeats_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one call"):
+        clock.milliseconds(lambda: None, repeats=0)
+
+
+# Counters
+
+
+@pytest.mark.parametrize(
+    ("run", "count"),
+    [
+        (lambda: torch.ones(3, 5) @ torch.ones(5, 7), 3 * 5 * 7),
+        (lambda: torch.bmm(torch.ones(2, 3, 5), torch.ones(2, 5, 7)), 2 * 3 * 5 * 7),
+        (lambda: nn.Linear(5, 7)(torch.ones(3, 5)), 3 * 5 * 7),
+        (lambda: F.conv1d(torch.ones(1, 3, 10), torch.ones(7, 3, 4)), 7 * 7 * 3 * 4),
+        (lambda: torch.ones(3, 5).softmax(-1) + 1, 0),
+    ],
+    ids=["mm", "bmm", "linear", "conv", "no product"],
+)
+def test_multiply_adds_are_those_of_a_hand_count(run: Callable[[], Any], count: int) -> None:
+    assert work.multiply_adds(run) == count
+
+
+def test_multiply_adds_of_attention_are_those_of_its_two_products() -> None:
+    batch, heads, queries, keys, width = 2, 3, 5, 8, 4
+    q, k, v = (torch.randn(batch, heads, length, width) for length in (queries, keys, keys))
+    by_hand = 2 * batch * heads * queries * keys * width  # q kᵀ, and the weights times v
+    assert work.multiply_adds(lambda: (q @ k.mT).softmax(-1) @ v) == by_hand
+    assert work.multiply_adds(lambda: F.scaled_dot_product_attention(q, k, v)) == by_hand
+
+
+def test_copies_are_counted_in_bytes() -> None:
+    room, new = torch.zeros(10), torch.ones(2)
+
+    def run() -> None:
+        room[:2] = new  # 8 bytes
+        torch.cat([new, new, new])  # 24 bytes
+
+    assert work.bytes_copied(run) == 32
+
+
+def test_the_largest_tensor_is_no_view_of_a_larger_one() -> None:
+    large = torch.zeros(1000)
+    assert work.largest_tensor(lambda: large.view(10, 100)[:3] + 1) == 300 * 4
+
+
+def test_bytes_held_are_those_behind_a_view_and_counted_once() -> None:
+    class Cache:
+        def __init__(self) -> None:
+            self.memory = torch.zeros(100)
+            self.keys, self.length = self.memory[:10], 3
+
+    assert work.bytes_held(Cache()) == 400
+    assert work.bytes_held([Cache(), Cache()], {"x": torch.zeros(5)}) == 820
+    assert work.bytes_held(nn.Linear(3, 2)) == (3 * 2 + 2) * 4
+
+
+def test_operators_stand_below_the_one_that_called_them() -> None:
+    shown = work.operators(lambda: F.linear(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4))).splitlines()
+    at = shown.index("aten::linear")
+    assert any(line.strip() == "aten::addmm" and line.startswith("    ") for line in shown[at + 1 :])
+    shallow = work.operators(lambda: F.linear(torch.ones(2, 3), torch.ones(4, 3)), depth=1)
+    assert "aten::linear" in shallow and "    " not in shallow
+
+
+# Changed parts
+
+
+class Double(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.inner(x)
+        return 2 * inner
+
+
+def test_a_part_is_replaced_within_the_with_and_back_after_it_even_after_an_error() -> None:
+    change = patch.replaced(Double, forward=lambda self, x: x)
+    own, x = Double.forward, torch.ones(1, 2)
+    for _ in range(2):  # it may be used again
+        with pytest.raises(RuntimeError), change:
+            assert Double()(x) is x
+            raise RuntimeError
+        assert Double.forward is own
+
+
+def test_an_item_of_a_dict_and_a_module_of_a_model_are_replaced_too() -> None:
+    names, model = {"mask": 1}, Double()
+    with patch.together(patch.replaced(names, mask=2), patch.replaced(model.inner, forward=lambda x: x)):
+        assert names["mask"] == 2 and torch.equal(model(torch.ones(1, 2)), 2 * torch.ones(1, 2))
+    assert names == {"mask": 1} and "forward" not in vars(model.inner)
+
+
+def test_what_a_cell_writes_while_a_global_is_replaced_stays() -> None:
+    names: dict[str, Any] = {"mask": 1}
+    with patch.replaced(names, mask=2):
+        names["loss"] = names["mask"] + 1
+    assert names == {"mask": 1, "loss": 3}
+
+
+def test_a_part_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AttributeError):
+        patch.replaced(Double, forwards=None)
+    with pytest.raises(KeyError):
+        patch.replaced({}, mask=None)
+
+
+def test_rows_are_silenced_and_have_their_values_again() -> None:
+    weight = nn.Parameter(torch.arange(6.0).view(3, 2))
+    before = weight.detach().clone()
+    with patch.silenced(weight, slice(1, 3)):
+        assert weight.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert torch.equal(weight, before)
+
+
+def test_what_a_part_is_given_and_gives_is_found_by_its_path() -> None:
+    model, x = Double(), torch.randn(3, 2)
+    call = patch.calls_in(model, x)["inner"]
+    assert call.input is not None and call.output is not None
+    assert torch.equal(call.input, x) and torch.allclose(2 * call.output, model(x))
+
+
+def test_attention_weights_are_those_that_mix_the_values() -> None:
+    torch.manual_seed(0)
+    heads, tokens, width = 3, 5, 4
+    joined = torch.randn(tokens, 3 * heads * width)
+    q, k, v = (part.view(tokens, heads, width).transpose(0, 1) for part in joined.chunk(3, dim=1))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(patch.attention_weights(joined, heads) @ v, mixed)
+
+
+# Pictures
+
+CHARTS = {
+    "lines": plots.lines({"one": ([1, 2, 4], [1, 3, 9]), "two": (range(3), [2, 2, 2])}, plots.Axes("tokens", "ms")),
+    "bars": plots.bars({"GPT-2": 3.0, "Qwen3": 40_960}),
+    "pieces": plots.bars({"GPT-2": {"MLP": 2, "norms": 1}, "Qwen3": {"MLP": 3}}, plots.Axes("share")),
+    "grid": plots.grid([[1, -2], [3, 0.5]], plots.Axes(title="a grid"), "loss", "+.1f"),
+    "maps": plots.maps(torch.eye(3).expand(2, 4, 3, 3), "layer {row}, head {column}"),
+    "squares": plots.squares(torch.ones(3, 3).tril(), "abc", "abc", "causal", split=1),
+}
+CHARTS["beside"] = plots.beside(CHARTS["lines"], CHARTS["squares"])
+every_chart = pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS)
+
+
+@every_chart
+def test_a_picture_has_its_words_wherever_it_is_shown(chart: plots.Picture) -> None:
+    data, metadata = chart._repr_mimebundle_()
+    assert len(chart.text) > 10 and data["text/plain"] == chart.text == metadata["image/png"]["alt"]
+    assert re.match(r'<img alt="[^"]{10,}"', data["text/html"])
+    svg = ElementTree.fromstring(chart.svg())
+    names = {child.tag.rpartition("}")[2]: child.text for child in svg}
+    assert svg.get("role") == "img" and names["title"] and names["desc"]
+
+
+@every_chart
+def test_a_pictures_paper_and_ink_follow_light_and_dark(chart: plots.Picture) -> None:
+    drawn = chart.svg()
+    assert "prefers-color-scheme: dark" in drawn and "var(--paper)" in drawn
+    left = drawn.partition("</style>")[2]
+    assert INK not in left and "#000000" not in left  # nothing is drawn in black that stays black
+
+
+def test_of_a_picture_the_png_is_stored_with_its_words() -> None:
+    data, metadata = CHARTS["lines"]._repr_mimebundle_()
+    output = nbformat.v4.new_output("execute_result", data=data, metadata=metadata)
+    without_html_of_a_picture(output)
+    assert set(output.data) == {"image/png", "text/plain"} and output.metadata["image/png"].alt == CHARTS["lines"].text
+    report = nbformat.v4.new_output("display_data", data={"text/html": "<p>", "text/plain": ""})
+    without_html_of_a_picture(report)
+    assert "text/html" in report.data
+
+
+def test_lines_say_where_they_begin_and_end() -> None:
+    assert "one: from 1 at 1 to 9 at 4; two: from 2 at 0 to 2 at 2" in CHARTS["lines"].text
+
+
+def test_squares_say_who_sees_whom() -> None:
+    assert "6 of 9 pairs. a sees a; b sees a, b; c sees a, b, c" in CHARTS["squares"].text
+
+
+def test_a_grid_says_where_its_largest_number_is() -> None:
+    assert "from -2 to 3; the largest in row 1, column 0" in CHARTS["grid"].text
+
+
+def test_a_curve_without_its_points_is_refused() -> None:
+    with pytest.raises(ValueError, match="'one' has 2 x values and 1 y values"):
+        plots.lines({"one": ([1, 2], [1])})
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("colour", [*COLOURS, FAINT])
+def test_every_colour_stands_out_from_light_and_dark_paper(colour: str) -> None:
+    assert contrast(colour, "#ffffff") >= 3 and contrast(colour, DARK_PAPER) >= 3
+
+
+def test_ink_can_be_read_on_either_paper() -> None:
+    assert contrast(INK, "#ffffff") >= 7 and contrast(DARK_INK, DARK_PAPER) >= 7
+
+
+# Progress, text, tables
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "words"),
+    [
+        (3, 12, 10.0, "3 of 12, about 30 s left"),
+        (1, 100, 2.0, "1 of 100, about 3 min 18 s left"),
+        (12, 12, 92.0, "12 of 12 in 1 min 32 s"),
+        (5, None, 3.0, "5 in 3 s"),
+        (0, 4, 0.0, "0 of 4"),
+    ],
+)
+def test_the_time_that_is_left(done: int, total: int | None, seconds: float, words: str) -> None:
+    assert progress.line(done, total, seconds) == words
+
+
+def test_a_bar_is_there_from_the_start_and_makes_room_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, shown = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_place_in_notebook", lambda: shown.append)
+
+    def slow() -> Iterator[int]:
+        for i in range(4):
+            now[0] += 0.6
+            yield i
+
+    assert list(progress.steps(slow(), "programs", total=4)) == [0, 1, 2, 3]
+    assert [contents["text/plain"] for contents in shown] == [
+        "programs: 0 of 4",
+        "programs: 1 of 4, about 2 s left",
+        "programs: 2 of 4, about 1 s left",
+        "programs: 3 of 4, about 1 s left",
+        "programs: 4 of 4 in 2 s",
+        "programs: 4 in 2 s",
+    ]
+    assert "<progress" in shown[0]["text/html"] and "<progress" not in shown[-1]["text/html"]
+
+
+def test_what_takes_less_than_a_second_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(progress, "_place_in_notebook", lambda: shown.append)
+    assert list(progress.steps("ab")) == ["a", "b"]
+    assert shown[0]["text/plain"] == "0 of 2" and shown[-1] == {"text/plain": ""}
+
+
+def test_outside_a_notebook_steps_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress.steps([1, 2])) == [1, 2]
+    assert capsys.readouterr().out == ""
+
+
+def test_text_is_shown_from_the_first_token_on(capsys: pytest.CaptureFixture[str]) -> None:
+    vocabulary = {"It": 0, "Ġis": 1, "Ã": 2, "©": 3}  # the last two are the bytes of é
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="It"))
+    tokenizer.decoder = ByteLevel()
+    shown: list[str] = []
+
+    def tokens() -> Iterator[Tensor]:
+        for i in (0, 1, 2, 3):
+            yield torch.tensor(i)
+            shown.append(capsys.readouterr().out)
+
+    assert writing.write(tokens(), tokenizer, prompt="> ") == [0, 1, 2, 3]
+    assert shown == ["> It", " is", "", "é"] and capsys.readouterr().out == "\n"
+
+
+def test_a_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.table({"layers": [12, 36], "eps": [1e-5, None]}, head=["GPT-2", "Qwen3"])
+    assert capsys.readouterr().out.splitlines() == [
+        "        GPT-2  Qwen3",
+        "layers     12     36",
+        "   eps  1e-05      -",
+    ]
+
+
+# The room
+
+
+def test_importing_the_room_imports_no_library() -> None:
+    code = "import sys, grader.instruments; print(sorted({'torch', 'matplotlib', 'ipywidgets'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_clock_waits_for_what_it_times() -> None:
+    assert clock.milliseconds(lambda: time.sleep(0.02), repeats=1) >= 20
