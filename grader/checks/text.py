@@ -18,6 +18,7 @@ from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks.check import autograding
 from grader.checks.running import learner_traceback
 from grader.errors import CheckFailed, GraderError
+from grader.instruments.progress import steps
 from grader.report import Line, show
 from grader.tolerance import tolerance_for
 
@@ -63,7 +64,8 @@ def check_generation(
         with contextlib.redirect_stderr(sys.stdout), torch.no_grad():  # nbgrader takes stderr for a failure
             ready = _ready(model, checkpoint)
             with _in_eval_mode(ready):
-                attempts = [_follow(ready, checkpoint.tokenizer, golden, generate) for golden in checkpoint.goldens]
+                goldens = steps(checkpoint.goldens, "texts")
+                attempts = [_follow(ready, checkpoint.tokenizer, golden, generate) for golden in goldens]
             if not all(attempt.passed for attempt in attempts):
                 foreign = _foreign_weights(ready, checkpoint)
     except GraderError as error:
