@@ -14,16 +14,21 @@ from grader.config import Config
 from grader.lessons.exercise import Draw
 from grader.recordings.toy_lm import ToyLM
 
-TOY_VOCABULARY = 61
 
+def toy_that_ends(
+    draw: Draw, n_positions: int, prompt: int, new_tokens: int, *, vocabulary: int = 61, in_prompt: bool = False
+) -> tuple[ToyLM, Tensor, int]:
+    """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before.
 
-def toy_that_ends(draw: Draw, n_positions: int, prompt: int, new_tokens: int) -> tuple[ToyLM, Tensor, int]:
-    """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before."""
+    in_prompt: whether the end token stands in the prompt as well.
+    """
     while True:
-        toy = random_toy_lm(TOY_VOCABULARY, n_positions, draw.generator)
-        ids = draw.tokens(TOY_VOCABULARY, 1, prompt)
+        toy = random_toy_lm(vocabulary, n_positions, draw.generator)
+        ids = draw.tokens(vocabulary, 1, prompt)
         written: Sequence[int] = reference_generate(toy, ids, new_tokens).tolist()
         middle = new_tokens // 2
+        if in_prompt and written[middle] not in ids[0, :-1].tolist():
+            continue
         if written.index(written[middle]) == middle and len(set(written)) > middle:  # else too repetitive
             return toy, ids, written[middle]
 
@@ -55,6 +60,16 @@ def right_fill(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Filled:
 def right_contents(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
     """What every append since the last reset gives back, one behind the other."""
     return torch.cat(right_fill(kv, capacity, chunks).contents, dim=2)
+
+
+def right_contents_in_turns(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
+    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    return torch.cat([right_contents(sign * kv, capacity, chunks) for sign in (1, -1)], dim=2)
+
+
+def right_ring_in_turns(kv: Tensor, window: int, chunks: list[int]) -> Tensor:
+    """The same for rings."""
+    return torch.cat([right_ring(sign * kv, window, chunks) for sign in (1, -1)], dim=2)
 
 
 def right_last(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
