@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.checks.measured import measures
 from grader.errors import RecordingError
 from grader.lessons.exercise import Exercise
 from grader.recordings.answers import Answer
-from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.tasks import TaskCase
 from grader.recordings.toy_lm import ToyLM
 
 
@@ -65,19 +64,16 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def require_secret(task: Task, answer: Answer, released: Answer | None) -> None:
+def require_secret(where: str, output: Tensor, released: Answer) -> None:
     """Raise RecordingError where a hidden case has an answer that is right for a released one.
 
-    Whoever stored the released answers would have it right. A case that measures counts only beside others.
+    Whoever stored the released answers would have it right. where: the exercise and the case, for the error.
     """
-    for i, output in enumerate(answer.outputs):
-        if released is None or measures(task, answer, i):
-            continue
-        if any(_equal(output, other) for other in released.outputs):
-            raise RecordingError(
-                f"{task.exercise}, case {task.cases[i].name!r}: the hidden answer is one that the released recording"
-                " has. Draw what the answer depends on: numbers with `draw.number`, sizes with `draw.size`."
-            )
+    if any(_equal(output, other) for other in released.outputs):
+        raise RecordingError(
+            f"{where}: the hidden answer is one that the released recording has. Draw what the answer depends on:"
+            " numbers with `draw.number`, sizes with `draw.size`."
+        )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

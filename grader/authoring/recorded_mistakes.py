@@ -54,9 +54,8 @@ def require_distinct(answer: Answer, mistakes: Sequence[MistakeAnswer]) -> None:
     """
     for i, mistake in enumerate(mistakes):
         if _same_outputs(answer, mistake.outputs, answer.outputs) and _same_gradients(mistake, answer.gradients):
-            raise RecordingError(
-                f"{answer.exercise}, mistake {mistake.name!r}: no case tells it from the right answer. Add one that does."
-            )
+            where = f"{answer.exercise}, mistake {mistake.name!r}"
+            raise RecordingError(f"{where}: no case tells it from the right answer. Add one that does.")
         for other in mistakes[:i]:
             if _same_outputs(answer, mistake.outputs, other.outputs) and _same_gradients(mistake, other.gradients):
                 raise RecordingError(

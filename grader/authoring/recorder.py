@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from grader.authoring.case_design import require_secret, require_varied
-from grader.authoring.drive_sources import drive_source
+from grader.authoring.drive_sources import drive_name, drive_source
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import files_read
 from grader.authoring.noise import require_room
 from grader.authoring.recorded_mistakes import record_mistake, require_distinct
 from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
 from grader.checks.judge import judge
+from grader.checks.measured import measures
 from grader.checks.probe import probe
 from grader.checks.running import one_thread
 from grader.checks.wording import report
@@ -100,7 +101,7 @@ def _record_with_mistakes(
         try:
             with one_thread():
                 words = f"{secret} {attempt}" if attempt else secret
-                task, answer = record_exercise(lesson.name, exercise, words, measured=measured)
+                task, answer = record_exercise(lesson.name, exercise, words, measured=measured, released=released)
             if exercise.parts and not any(answer.part_calls):
                 raise RecordingError(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
@@ -112,9 +113,7 @@ def _record_with_mistakes(
                 target = _solution(exercise, changed(source))
                 mistakes.append(record_mistake(task, answer, mistake, target, measured=measured))
             require_distinct(answer, mistakes)
-            if secret:
-                require_secret(task, answer, released)
-            else:
+            if not secret:
                 require_varied(exercise, task.cases)
         except RecordingError:
             if not secret or attempt == TRIES - 1:
@@ -125,12 +124,13 @@ def _record_with_mistakes(
 
 
 def record_exercise(
-    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False
+    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False, released: Answer | None = None
 ) -> tuple[Task, Answer]:
     """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included.
 
-    measured: whether to measure too how far rounding alone moves each output. Raises RecordingError where two cases
-    have one name, an output is not finite, or rounding takes up too much of its tolerance.
+    measured: whether to measure too how far rounding alone moves each output. released: answers that a hidden case may
+    not have. Raises RecordingError where two cases have one name, an output is not finite, a hidden answer is a
+    released one, or rounding takes up too much of the tolerance.
     """
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
@@ -141,7 +141,7 @@ def record_exercise(
             raise RecordingError(
                 f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
             )
-        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured)
+        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured, released)
         recorded.append(one)
         tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
         if measured:
@@ -174,11 +174,12 @@ def record_exercise(
 
 
 def _recorded_with_room(
-    lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool
+    lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool, released: Answer | None
 ) -> tuple[RecordedCase, float]:
     """A case, and how far rounding alone moves its output, if that is to be measured.
 
-    Where that takes up too much of the tolerance, one drawn from a secret is drawn again; an author chooses another.
+    Where that takes up too much of the tolerance, or the answer is a released one, a case drawn from a secret is drawn
+    again; an author chooses another.
     """
     where = f"{exercise.name}, case {case.name!r}"
     for attempt in range(DRAWS if secret else 1):
@@ -189,6 +190,8 @@ def _recorded_with_room(
         noise = one.noise() if measured else 0.0
         try:
             require_room(noise, case.tolerance or tolerance_for(one.output.dtype), where)
+            if released and not measures(one.case, drive_name(exercise, exercise.cases[0]), one.output):
+                require_secret(where, one.output, released)
         except RecordingError as error:
             refused = error
         else:

@@ -46,14 +46,16 @@ class RecordedCase:
     differentiate: Callable[[Task], Tensor | None] = lambda task: None
 
     def gradients(self, task: Task, where: str, *, measured: bool) -> Tensor | None:
-        """The gradients' fingerprint. Raises RecordingError where rounding alone moves it too far. where: for the error."""
+        """The gradients' fingerprint. Raises RecordingError where rounding alone moves it too far."""
         with one_thread():
             found = self.differentiate(task)
             for seed in SEEDS if measured and found is not None else ():
                 with another_processor(seed):
                     other = self.differentiate(task)
                 assert found is not None and other is not None
-                require_room(float(gradient_distance(other, found).max()), Tolerance(RELATIVE), f"{where}, its gradients")
+                require_room(
+                    float(gradient_distance(other, found).max()), Tolerance(RELATIVE), f"{where}, its gradients"
+                )
         return found
 
     def noise(self) -> float:

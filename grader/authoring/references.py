@@ -33,6 +33,33 @@ def toy_that_ends(
             return toy, ids, written[middle]
 
 
+def generation_args(
+    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, in_prompt: bool = False
+) -> Any:
+    """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
+
+    last: whether it is the last of the two. in_prompt: whether it stands in the prompt as well.
+    """
+    vocabulary = 47 if last else 61
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        length = draw.size("prompt", prompt, prompt + 1, prompt + 3)
+        while True:
+            toy = random_toy_lm(vocabulary, vocabulary + 3, draw.generator)
+            ids = draw.tokens(vocabulary, 1, length)
+            if stop_at is None:
+                return toy, ids, new_tokens, []
+            written = reference_generate(toy, ids, new_tokens).tolist()
+            if not in_prompt or (
+                written[stop_at] in ids[0, :-1].tolist() and written[stop_at] not in written[:stop_at]
+            ):
+                break
+        never = next(token for token in range(vocabulary) if token not in written)
+        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
+
+    return draw_args
+
+
 def right_rows_read(toy: ToyLM, ids: Tensor, new_tokens: int, end: int | None) -> int:
     """How many ids a model with a cache is given: each token is read once, and the last need not be."""
     return ids.shape[1] + len(reference_generate(toy, ids, new_tokens, end)) - 1
@@ -113,6 +140,12 @@ def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
 def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
     """What every append gives back, and what the last part does in a second cache."""
     return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
+
+
+def right_rows_in_turns(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    contents = right_fill_of_rows(capacity, parts).contents
+    return torch.cat([*contents, *(-rows for rows in contents)], dim=1)
 
 
 def right_room_of_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:

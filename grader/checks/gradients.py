@@ -17,7 +17,7 @@ from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.tasks import Task, TaskCase
 
 DIRECTIONS = 6
-RELATIVE = 1e-3  # of a gradient's root mean square; in float32 rounding alone moves it by less than a tenth of that
+RELATIVE = 5e-3  # of a gradient's root mean square; what is cut off moves it by far more, and rounding by far less
 LEAST = 1e-4  # of the largest gradient: what is smaller is taken for rounding
 
 
@@ -66,7 +66,7 @@ def _directions(size: int) -> Tensor:
 
 
 def gradient_distance(got: Tensor, want: Tensor) -> Tensor:
-    """How far each gradient is from the right one, in units of its size; 0 where the reference has none: [gradients]."""
+    """How far each is from the right one, in units of its size; 0 where the reference has none: [gradients]."""
     size = want[:, 0].nan_to_num()
     size = size.clamp(min=max(LEAST * float(size.max()), torch.finfo(torch.float32).tiny))
     apart = (got - want).abs().amax(dim=1) / size

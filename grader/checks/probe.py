@@ -16,7 +16,7 @@ from grader.calls import copied
 from grader.checks.building import build_module
 from grader.checks.nan import find_first_nan
 from grader.checks.observation import Observation, Problem
-from grader.checks.running import Stopped, changed_position, fresh_args, learner_errors, quietly, use
+from grader.checks.running import Stopped, changed_position, fresh_args, quietly, use
 from grader.checks.second_run import function_again, module_again
 from grader.checks.values import canonical_output, kind_of, module_output
 from grader.devices import device_of

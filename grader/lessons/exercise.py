@@ -130,6 +130,15 @@ def random_weights(module: nn.Module, draw: Draw) -> None:
             parameter.copy_(values)
 
 
+def weights_around_0(module: nn.Module, draw: Draw) -> None:
+    """As `random_weights`, for norms that multiply by 1 + weight: their weights are N(0, 0.4)."""
+    random_weights(module, draw)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 1 and not name.endswith("bias"):
+                parameter.copy_((parameter - 1) * (0.4 / 0.3))
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One stub that a learner fills, and what makes it right.
