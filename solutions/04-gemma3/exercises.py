@@ -280,7 +280,7 @@ ATTENTION = Exercise(
     parts={"q_norm": "gemma3.rms_norm", "k_norm": "gemma3.rms_norm"},
     cases=[
         Case("a sliding layer: 4 heads of 10, 2 for k and v", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}),
-        Case("a full layer: 6 heads of 6, 2 for k and v", layer_inputs(NESTED, 3, FULL, 3, 10), {"config": NESTED}),
+        Case("a full layer: 6 heads of 6, 2 for k and v", layer_inputs(NESTED, 1, FULL, 3, 10), {"config": NESTED}),
         Case(
             "a sliding layer: 3 heads of 8, 1 for k and v", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}
         ),
@@ -309,7 +309,7 @@ DECODER_LAYER = Exercise(
     },
     cases=[
         Case("a sliding layer", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}),
-        Case("a full layer, small inputs", layer_inputs(NESTED, 3, FULL, 3, 10, 0.1), {"config": NESTED}),
+        Case("a full layer, small inputs", layer_inputs(NESTED, 1, FULL, 3, 10, 0.1), {"config": NESTED}),
         Case("one key and value head", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}),
         Case("bfloat16", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
     ],

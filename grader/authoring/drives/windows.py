@@ -82,7 +82,7 @@ def rows_of_chunks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
 
 
 def refusal_of_one_more(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """Whether caches for a text as long as the window refuse a token more: 1 by a ValueError, 2 one before it, 0 not."""
+    """Whether caches for a text as long as the window refuse a token more: 1 by a ValueError, 2 earlier, 0 not."""
     cache = model.new_cache(*ids.shape)
     for code, piece, sizes in ((2, ids, chunks), (1, ids[:, :1], [1])):
         try:
