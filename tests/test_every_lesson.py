@@ -6,6 +6,7 @@ that equals the reference's in every bit here may not do so on another processor
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import matplotlib.pyplot
@@ -21,10 +22,13 @@ from solved import (
     same_tokens_but_for_near_ties,
     written_by_transformers,
 )
+from stored_answers import replay
 
 from grader import Config
 from grader.authoring.recorder import record
 from grader.checkpoints import entry, names
+from grader.checks.examine import examine_here
+from grader.checks.probe import probe
 from grader.layers.compare import layer_report
 from grader.lessons.exercise import Draw
 from grader.recordings.recording import Recording
@@ -383,3 +387,27 @@ def test_a_generation_that_is_recorded_leaves_the_window(lesson: Solved, trained
     window = checkpoint.config.get("sliding_window")
     if window and checkpoint.goldens:
         assert any(len(golden.prompt_ids or ()) > window for golden in checkpoint.goldens)
+
+
+# Stored answers earn nothing
+
+
+@lru_cache(maxsize=2)
+def hidden(lesson: Solved) -> Recording:
+    """A recording from a secret; how far rounding moves it plays no part here."""
+    return record(lesson.lesson, secret="a secret for stored answers", measured=False)
+
+
+@pytest.mark.slow
+@every_exercise
+@pytest.mark.parametrize("constant", [False, True], ids=["a table of the released answers", "one answer always"])
+def test_stored_answers_earn_nothing_on_hidden_cases(lesson: Solved, name: str, constant: bool) -> None:
+    released = lesson.recording.task(name)
+    program = replay(released, lesson.solution(name), constant)
+    if not constant:
+        answer = lesson.recording.answer(name)
+        given = [observation.output for observation in probe(released, program, outputs_only=True)]
+        known = zip(given, answer.outputs, answer.tolerances, strict=True)
+        assert any(own is not None and agree(own, want, tolerance) for own, want, tolerance in known), "no table"
+    verdict = examine_here(hidden(lesson), name, program)
+    assert verdict.points == 0, [case.name for case in verdict.cases if case.earned]

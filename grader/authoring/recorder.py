@@ -1,33 +1,32 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from grader.authoring.drive_sources import drive_source
+from grader.authoring.case_design import require_secret, require_varied
+from grader.authoring.drive_sources import drive_name, drive_source
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import files_read
-from grader.authoring.noise import SEEDS_OF_MISTAKES, require_room, rounded, worth_keeping
+from grader.authoring.noise import require_room
+from grader.authoring.recorded_mistakes import record_mistake, require_distinct
 from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
 from grader.checks.judge import judge
-from grader.checks.observation import Observation
+from grader.checks.measured import measures
 from grader.checks.probe import probe
 from grader.checks.running import one_thread
 from grader.checks.wording import report
 from grader.errors import RecordingError
-from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Case, Exercise, Mistake
 from grader.lessons.lesson import Lesson
-from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.answers import Answer
 from grader.recordings.builder import Builder
 from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
 from grader.report import to_text
-from grader.tolerance import Tolerance, agree, distance, tolerance_for
+from grader.tolerance import tolerance_for
 
 MAX_BYTES = 2_000_000
 TRIES = 5
@@ -96,11 +95,13 @@ def _record_with_mistakes(
 ) -> tuple[Task, Answer]:
     """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
     changed = lesson.changed(exercise.name)  # the cells above it run once, for all its mistakes
+    with one_thread():
+        released = record_exercise(lesson.name, exercise)[1] if secret else None
     for attempt in range(TRIES):
         try:
             with one_thread():
                 words = f"{secret} {attempt}" if attempt else secret
-                task, answer = record_exercise(lesson.name, exercise, words, measured=measured)
+                task, answer = record_exercise(lesson.name, exercise, words, measured=measured, released=released)
             if exercise.parts and not any(answer.part_calls):
                 raise RecordingError(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
@@ -110,8 +111,10 @@ def _record_with_mistakes(
             for mistake in exercise.mistakes:
                 source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
                 target = _solution(exercise, changed(source))
-                mistakes.append(_record_mistake(exercise, task, answer.tolerances if measured else (), mistake, target))
-            _require_distinct(exercise, answer, mistakes)
+                mistakes.append(record_mistake(task, answer, mistake, target, measured=measured))
+            require_distinct(answer, mistakes)
+            if not secret:
+                require_varied(exercise, task.cases)
         except RecordingError:
             if not secret or attempt == TRIES - 1:
                 raise
@@ -121,12 +124,13 @@ def _record_with_mistakes(
 
 
 def record_exercise(
-    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False
+    lesson: str, exercise: Exercise, secret: str = "", *, measured: bool = False, released: Answer | None = None
 ) -> tuple[Task, Answer]:
     """Run the reference on every case: what a probe may see, and what is right. Mistakes are not included.
 
-    measured: whether to measure too how far rounding alone moves each output. Raises RecordingError where two cases
-    have one name, an output is not finite, or rounding takes up too much of its tolerance.
+    measured: whether to measure too how far rounding alone moves each output. released: answers that a hidden case may
+    not have. Raises RecordingError where two cases have one name, an output is not finite, a hidden answer is a
+    released one, or rounding takes up too much of the tolerance.
     """
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
@@ -137,7 +141,7 @@ def record_exercise(
             raise RecordingError(
                 f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
             )
-        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured)
+        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured, released)
         recorded.append(one)
         tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
         if measured:
@@ -152,7 +156,9 @@ def record_exercise(
         tuple(cases),
         drive_source(exercise),
         tuple(exercise.uses),
+        tuple(exercise.gradients_of),
     )
+    gradients = [one.gradients(task, f"{exercise.name}, case {one.case.name!r}", measured=measured) for one in recorded]
     answer = Answer(
         exercise.name,
         exercise.points,
@@ -162,16 +168,18 @@ def record_exercise(
         tuple(tolerances),
         part_calls=tuple(one.calls for one in recorded),
         noise=tuple(noise),
+        gradients=tuple(gradients),
     )
     return task, answer
 
 
 def _recorded_with_room(
-    lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool
+    lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool, released: Answer | None
 ) -> tuple[RecordedCase, float]:
     """A case, and how far rounding alone moves its output, if that is to be measured.
 
-    Where that takes up too much of the tolerance, one drawn from a secret is drawn again; an author chooses another.
+    Where that takes up too much of the tolerance, or the answer is a released one, a case drawn from a secret is drawn
+    again; an author chooses another.
     """
     where = f"{exercise.name}, case {case.name!r}"
     for attempt in range(DRAWS if secret else 1):
@@ -182,6 +190,8 @@ def _recorded_with_room(
         noise = one.noise() if measured else 0.0
         try:
             require_room(noise, case.tolerance or tolerance_for(one.output.dtype), where)
+            if released and not measures(one.case, drive_name(exercise, exercise.cases[0]), one.output):
+                require_secret(where, one.output, released)
         except RecordingError as error:
             refused = error
         else:
@@ -220,46 +230,3 @@ def patched_source(source: str, exercise: str, mistake: Mistake) -> str:
             " and must occur once."
         )
     return source.replace(mistake.find, mistake.replace)
-
-
-def _record_mistake(
-    exercise: Exercise, task: Task, tolerances: Sequence[Tolerance], mistake: Mistake, target: Any
-) -> MistakeAnswer:
-    """What a mistake gives. tolerances: the cases', where it is to be measured how far rounding moves that. target: the
-    class or function with the mistake."""
-    outputs = [_mistake_output(exercise, mistake, observation) for observation in probe(task, target)]
-    noise = [0.0] * len(tolerances)
-    for seed in SEEDS_OF_MISTAKES if tolerances else ():
-        with another_processor(seed):
-            observations = probe(task, target, outputs_only=True)
-        for i, (observation, output) in enumerate(zip(observations, outputs, strict=True)):
-            got = observation.output
-            noise[i] = max(noise[i], float("inf") if got is None else rounded(distance(got, output)))
-    kept = worth_keeping(noise, tolerances)
-    return MistakeAnswer(mistake.name, mistake.hint, tuple(outputs), kept, tuple(mistake.shipped))
-
-
-def _mistake_output(exercise: Exercise, mistake: Mistake, observation: Observation) -> Tensor:
-    if observation.output is None:
-        problem = observation.problem
-        why = " ".join((problem.message, *problem.detail)) if problem else "it gave no output"
-        raise RecordingError(f"{exercise.name}, mistake {mistake.name!r}, case {observation.case!r}: {why}")
-    return observation.output
-
-
-def _require_distinct(exercise: Exercise, answer: Answer, mistakes: Sequence[MistakeAnswer]) -> None:
-    """Every mistake must differ from the right answer, and from every other mistake, in at least one case."""
-
-    def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-        return all(agree(x, y, tolerance) for x, y, tolerance in zip(a, b, answer.tolerances, strict=True))
-
-    for i, mistake in enumerate(mistakes):
-        if same(mistake.outputs, answer.outputs):
-            raise RecordingError(
-                f"{exercise.name}, mistake {mistake.name!r}: no case tells it from the right answer. Add one that does."
-            )
-        for other in mistakes[:i]:
-            if same(mistake.outputs, other.outputs):
-                raise RecordingError(
-                    f"{exercise.name}: no case tells the mistake {mistake.name!r} from {other.name!r}."
-                )

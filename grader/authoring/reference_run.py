@@ -11,26 +11,52 @@ from torch import Tensor, nn
 from grader.authoring.drive_sources import drive_name
 from grader.authoring.noise import SEEDS, distance_in_float64, noise_of, require_room
 from grader.calls import Call, copied, first_tensor, record_calls
+from grader.checks.gradients import (
+    RELATIVE,
+    are_compared,
+    fingerprint,
+    gradient_distance,
+    leaf_names,
+    leaf_positions,
+    weighted_sum,
+)
 from grader.checks.running import one_thread
 from grader.checks.values import canonical
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Case, Draw, Exercise
-from grader.recordings.tasks import TaskCase, configured, part_of
+from grader.recordings.tasks import Task, TaskCase, configured, part_of
 from grader.recordings.traces import Trace
 from grader.recordings.tracing import checkpoint_weights, renamed_calls
-from grader.tolerance import distance, tolerance_for
+from grader.tolerance import Tolerance, distance, tolerance_for
 
 
 @dataclass(frozen=True)
 class RecordedCase:
-    """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module."""
+    """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module.
+
+    gradients: their fingerprint (see checks.gradients), given what may be known of the exercise.
+    """
 
     case: TaskCase
     output: Tensor
     calls: tuple[Call, ...]
     again: Callable[[], Tensor]
     in_float64: Callable[[], Tensor] | None = None
+    differentiate: Callable[[Task], Tensor | None] = lambda task: None
+
+    def gradients(self, task: Task, where: str, *, measured: bool) -> Tensor | None:
+        """The gradients' fingerprint. Raises RecordingError where rounding alone moves it too far."""
+        with one_thread():
+            found = self.differentiate(task)
+            for seed in SEEDS if measured and found is not None else ():
+                with another_processor(seed):
+                    other = self.differentiate(task)
+                assert found is not None and other is not None
+                require_room(
+                    float(gradient_distance(other, found).max()), Tolerance(RELATIVE), f"{where}, its gradients"
+                )
+        return found
 
     def noise(self) -> float:
         """How far rounding alone moves the output (see noise.py)."""
@@ -65,7 +91,17 @@ def _record_function(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase
     def run() -> Tensor:
         return canonical((case.right or exercise.reference)(*copy.deepcopy(args)))
 
-    return RecordedCase(TaskCase(case.name, build, args, case.dtype, {}, drive_name(exercise, case)), run(), (), run)
+    task_case, output = TaskCase(case.name, build, args, case.dtype, {}, drive_name(exercise, case)), run()
+
+    def differentiate(task: Task) -> Tensor | None:
+        names = leaf_names(task, task_case)
+        if not names or not are_compared(task, task_case, output):
+            return None
+        own = _differentiable(task, args)
+        again = canonical((case.right or exercise.reference)(*own))
+        return _gradients(again, [own[i] for i in leaf_positions(task, args)])
+
+    return RecordedCase(task_case, output, (), run, differentiate=differentiate)
 
 
 def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
@@ -89,13 +125,39 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
     def in_float64() -> Tensor:
         return run(copy.deepcopy(module).double(), tuple(_in_float64(arg) for arg in args))
 
+    task_case = TaskCase(case.name, build, args, case.dtype, weights, drive_name(exercise, case))
+
+    def differentiate(task: Task) -> Tensor | None:
+        if not are_compared(task, task_case, output):
+            return None
+        parameters = {exercise.renamed(name): parameter for name, parameter in module.named_parameters()}
+        own = _differentiable(task, args)
+        again = first_tensor(exercise.call(module, *own))
+        assert again is not None
+        leaves = [own[i] for i in leaf_positions(task, args)]
+        return _gradients(again, [*(parameters.get(name) for name in weights), *leaves])
+
     return RecordedCase(
-        TaskCase(case.name, build, args, case.dtype, weights, drive_name(exercise, case)),
+        task_case,
         output,
         part_calls,
         run,
         in_float64 if output.dtype == torch.float32 else None,
+        differentiate,
     )
+
+
+def _differentiable(task: Task, args: tuple[Any, ...]) -> list[Any]:
+    """Copies of a case's arguments, of which those whose gradients count need one."""
+    own = copy.deepcopy(list(args))
+    return [arg.requires_grad_() if i in leaf_positions(task, args) else arg for i, arg in enumerate(own)]
+
+
+def _gradients(output: Tensor, leaves: Sequence[Tensor | None]) -> Tensor:
+    """The fingerprint of what an output gives for some leaves; None among them gives none."""
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    given = iter(torch.autograd.grad(weighted_sum(output), wanted, allow_unused=True))
+    return fingerprint([None if leaf is None else next(given) for leaf in leaves])
 
 
 def _in_float64(arg: Any) -> Any:

@@ -14,18 +14,50 @@ from grader.config import Config
 from grader.lessons.exercise import Draw
 from grader.recordings.toy_lm import ToyLM
 
-TOY_VOCABULARY = 61
 
+def toy_that_ends(
+    draw: Draw, n_positions: int, prompt: int, new_tokens: int, *, vocabulary: int = 61, in_prompt: bool = False
+) -> tuple[ToyLM, Tensor, int]:
+    """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before.
 
-def toy_that_ends(draw: Draw, n_positions: int, prompt: int, new_tokens: int) -> tuple[ToyLM, Tensor, int]:
-    """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before."""
+    in_prompt: whether the end token stands in the prompt as well.
+    """
     while True:
-        toy = random_toy_lm(TOY_VOCABULARY, n_positions, draw.generator)
-        ids = draw.tokens(TOY_VOCABULARY, 1, prompt)
+        toy = random_toy_lm(vocabulary, n_positions, draw.generator)
+        ids = draw.tokens(vocabulary, 1, prompt)
         written: Sequence[int] = reference_generate(toy, ids, new_tokens).tolist()
         middle = new_tokens // 2
+        if in_prompt and written[middle] not in ids[0, :-1].tolist():
+            continue
         if written.index(written[middle]) == middle and len(set(written)) > middle:  # else too repetitive
             return toy, ids, written[middle]
+
+
+def generation_args(
+    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, in_prompt: bool = False
+) -> Any:
+    """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
+
+    last: whether it is the last of the two. in_prompt: whether it stands in the prompt as well.
+    """
+    vocabulary = 47 if last else 61
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        length = draw.size("prompt", prompt, prompt + 1, prompt + 3)
+        while True:
+            toy = random_toy_lm(vocabulary, vocabulary + 3, draw.generator)
+            ids = draw.tokens(vocabulary, 1, length)
+            if stop_at is None:
+                return toy, ids, new_tokens, []
+            written = reference_generate(toy, ids, new_tokens).tolist()
+            if not in_prompt or (
+                written[stop_at] in ids[0, :-1].tolist() and written[stop_at] not in written[:stop_at]
+            ):
+                break
+        never = next(token for token in range(vocabulary) if token not in written)
+        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
+
+    return draw_args
 
 
 def right_rows_read(toy: ToyLM, ids: Tensor, new_tokens: int, end: int | None) -> int:
@@ -55,6 +87,16 @@ def right_fill(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Filled:
 def right_contents(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
     """What every append since the last reset gives back, one behind the other."""
     return torch.cat(right_fill(kv, capacity, chunks).contents, dim=2)
+
+
+def right_contents_in_turns(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
+    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    return torch.cat([right_contents(sign * kv, capacity, chunks) for sign in (1, -1)], dim=2)
+
+
+def right_ring_in_turns(kv: Tensor, window: int, chunks: list[int]) -> Tensor:
+    """The same for rings."""
+    return torch.cat([right_ring(sign * kv, window, chunks) for sign in (1, -1)], dim=2)
 
 
 def right_last(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
@@ -98,6 +140,12 @@ def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
 def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
     """What every append gives back, and what the last part does in a second cache."""
     return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
+
+
+def right_rows_in_turns(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    contents = right_fill_of_rows(capacity, parts).contents
+    return torch.cat([*contents, *(-rows for rows in contents)], dim=1)
 
 
 def right_room_of_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:

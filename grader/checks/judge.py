@@ -1,6 +1,7 @@
 """Compare what a probe observed with what is right, and give a verdict. Runs no learner's code."""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from grader.checks.composite import PartEvidence, find_in_parts
 from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
+from grader.checks.gradients import gradient_finding
+from grader.checks.measured import hold_back_measured
 from grader.checks.observation import Fed, Observation, PartKey, Replaced
 from grader.checks.verdict import CaseVerdict, Finding, Verdict
 from grader.recordings.answers import Answer, Known, MistakeAnswer
@@ -54,8 +57,11 @@ def judge(
         )
         known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
         outputs = [(mistake, output) for mistake, output in known if output is not None]
-        cases.append(_judge_case(observation, answer.outputs[i], context, outputs, parts))
-    return Verdict(task.exercise, tuple(cases), answer.points)
+        verdict = _judge_case(observation, answer.outputs[i], context, outputs, parts)
+        if verdict.right and (finding := gradient_finding(task, answer, i, observation)):
+            verdict = replace(verdict, right=False, finding=finding)
+        cases.append(verdict)
+    return Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
 
 
 def _first_float(case: TaskCase) -> Tensor | None:

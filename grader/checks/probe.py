@@ -6,7 +6,6 @@ stopped. Whether they are right is for the judge, which runs elsewhere or later.
 
 import contextlib
 import io
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ from grader.calls import copied
 from grader.checks.building import build_module
 from grader.checks.nan import find_first_nan
 from grader.checks.observation import Observation, Problem
-from grader.checks.running import Stopped, changed_position, fresh_args, learner_errors, quietly, use
+from grader.checks.running import Stopped, changed_position, fresh_args, quietly, use
+from grader.checks.second_run import function_again, module_again
 from grader.checks.values import canonical_output, kind_of, module_output
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
@@ -87,8 +87,8 @@ def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     args = fresh_args(case, device)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     output = canonical_output(use(task, case, target, *args), device)
-    again = canonical_output(use(task, case, target, *fresh_args(case, device)), device)
-    return Observation(case.name, output=output, again=again, changed_input=changed_position(before, args))
+    changed = changed_position(before, args)
+    return Observation(case.name, output=output, changed_input=changed, **function_again(task, case, target))
 
 
 def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
@@ -100,51 +100,16 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         output = module_output(use(task, case, module, *args), device)
     changed = changed_position(before, args)
     torch.default_generator.manual_seed(1)
-    again: Tensor | None = None
-    no_gradient: tuple[str, ...] = ()
-    backward: Problem | None = None
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # what forward prints was printed by the first run
-            again, no_gradient = _run_with_gradients(task, case, module)
-    except Stopped as stopped:
-        backward = stopped.problem
+    with contextlib.redirect_stdout(io.StringIO()):  # what forward prints was printed by the first run
+        second = module_again(task, case, target)
     first_nan = None
     if output.is_floating_point() and output.isnan().any():
         first_nan = find_first_nan(task, case, module)
     return Observation(
         case.name,
         output=output,
-        again=again,
         changed_input=changed,
-        no_gradient=no_gradient,
-        backward=backward,
         first_nan=first_nan,
         remarks=remarks,
+        **second,
     )
-
-
-def _run_with_gradients(task: Task, case: TaskCase, module: nn.Module) -> tuple[Tensor | None, tuple[str, ...]]:
-    """A second run, and the names that no gradient reached ("input" for the first floating-point argument)."""
-    device = device_of(module)
-    leaves = [
-        arg.clone().requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-        for arg in fresh_args(case, device)
-    ]
-    # A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run.
-    args = [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
-    output = module_output(use(task, case, module, *args), device)
-    again = copied(output)
-    if not task.differentiable or case.dtype != torch.float32 or not output.is_floating_point():
-        return again, ()
-    own = dict(module.named_parameters())
-    frozen = tuple(name for name in case.weights if name not in own or not own[name].requires_grad)
-    aliases = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
-    frozen = tuple(name for name in frozen if name not in aliases)
-    wanted: dict[str, Tensor] = {name: own[name] for name in case.weights if name in own and own[name].requires_grad}
-    floating = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad)
-    wanted.update(("input", leaf) for leaf in itertools.islice(floating, 1))  # a table of cosines needs none
-    if not output.requires_grad:
-        return again, (*frozen, *wanted)
-    with learner_errors():
-        gradients = torch.autograd.grad(output.sum(), list(wanted.values()), allow_unused=True)
-    return again, (*frozen, *(name for name, g in zip(wanted, gradients, strict=True) if g is None))

@@ -84,6 +84,7 @@ def observed(observations: Sequence[Observation]) -> bytes:
     for observation in observations:
         fields = {field.name: getattr(observation, field.name) for field in dataclasses.fields(observation)}
         fields["output"], fields["again"] = tensors.keep(observation.output), tensors.keep(observation.again)
+        fields["gradients"] = tensors.keep(observation.gradients)
         problem = observation.problem
         if problem is None and fields["output"] is None and observation.output is not None:
             kind = dtype_name(observation.output.dtype)
@@ -115,6 +116,7 @@ def read_observations(message: Message, task: Task) -> tuple[Observation, ...]:
                 _problem(entry.get("backward")),
                 clean(entry["first_nan"]) if entry.get("first_nan") is not None else None,
                 tuple(clean(remark) for remark in _list(entry.get("remarks", []))[:MAX_LINES]),
+                _tensor(message, entry.get("gradients")),
             ),
         )
     return tuple(found.values())

@@ -30,19 +30,27 @@ class Draw:
         self._sizes: dict[str, int] = {}
 
     def size(self, name: str, usual: int, *others: int) -> int:
-        """A size of this case: `usual`, or one of all those given where sizes vary; the same for the same name.
+        """A size of this case: `usual`, or one of the others where sizes vary; the same for the same name.
 
         Give only sizes with which the case still shows what it is there for: every mistake must differ
         in some case, whatever is drawn.
         """
         if name not in self._sizes:
-            choices = (usual, *others) if self.varied else (usual,)
+            choices = others if self.varied and others else (usual,)
             self._sizes[name] = choices[self._index(len(choices))]
         return self._sizes[name]
 
     def _index(self, count: int) -> int:
         """A number below `count`. Where there is no choice nothing is drawn, so that no other number changes."""
         return 0 if count == 1 else int(torch.randint(count, (1,), generator=self.generator))
+
+    def number(self, name: str, usual: int, low: int, high: int) -> int:
+        """As `size`: `usual`, or where sizes vary any other number from `low` to `high`."""
+        return self.size(name, usual, *(n for n in range(low, high + 1) if n != usual))
+
+    def changed(self, usual: Mapping[str, Any], **bounds: tuple[int, int]) -> dict[str, Any]:
+        """A config whose fields of these names are any other numbers within bounds where sizes vary."""
+        return {**usual, **{name: self.number(name, usual[name], *bound) for name, bound in bounds.items()}}
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Standard normal values times `scale`: `shape`, float32."""
@@ -122,6 +130,15 @@ def random_weights(module: nn.Module, draw: Draw) -> None:
             parameter.copy_(values)
 
 
+def weights_around_0(module: nn.Module, draw: Draw) -> None:
+    """As `random_weights`, for norms that multiply by 1 + weight: their weights are N(0, 0.4)."""
+    random_weights(module, draw)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 1 and not name.endswith("bias"):
+                parameter.copy_((parameter - 1) * (0.4 / 0.3))
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One stub that a learner fills, and what makes it right.
@@ -140,7 +157,10 @@ class Exercise:
     points: what nbgrader gives for it, split evenly between the cases.
     axes: names of the output's axes, for reports: "B T D".
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
-    differentiable: whether gradients must reach every parameter and the first floating-point argument.
+    differentiable: whether gradients must reach every parameter and the first floating-point argument, and are compared
+        with the reference's. gradients_of: the positions of the arguments whose gradients count, where it is not that
+        one alone.
+    fixed: numbers that are the same in all cases, as an error of recording names them, and why each may be.
     drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
         called with the built module (for a function exercise, the function or class itself) and the case's
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
@@ -163,4 +183,6 @@ class Exercise:
     uses: Sequence[str] = ()
     function: bool = False
     differentiable: bool = True
+    gradients_of: Sequence[int] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)
     drive: Callable[..., Any] | None = None

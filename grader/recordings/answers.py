@@ -17,7 +17,7 @@ class MistakeAnswer:
     """What a named mistake gives for each case, in the cases' order.
 
     noise: how far rounding alone moves these outputs, in units of a tolerance's `relative`; empty where it is far below
-    the tolerance. shipped: where the mistake was published.
+    the tolerance. shipped: where the mistake was published. gradients: for each case, where only they are wrong.
     """
 
     name: str
@@ -25,6 +25,7 @@ class MistakeAnswer:
     outputs: tuple[Tensor, ...]
     noise: tuple[float, ...] = ()
     shipped: tuple[str, ...] = ()
+    gradients: tuple[Tensor | None, ...] = ()
 
     def in_case(self, index: int, tolerance: Tolerance) -> "Known | None":
         """What it gives in a case, and how near that is told; None where rounding alone makes it another output.
@@ -49,6 +50,7 @@ class Answer:
 
     part_calls: for a composite, what the reference's parts were given and gave back, for each case.
     noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
+    gradients: for each case the fingerprint of its gradients (see checks.gradients), where they are compared.
     """
 
     exercise: str
@@ -60,6 +62,7 @@ class Answer:
     mistakes: tuple[MistakeAnswer, ...] = ()
     part_calls: tuple[tuple[Call, ...], ...] = ()
     noise: tuple[float, ...] = ()
+    gradients: tuple[Tensor | None, ...] = ()
 
 
 def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:

@@ -102,6 +102,7 @@ class Builder:
             "cases": [self.task_case(case) for case in task.cases],
             **({"drive": task.drive} if task.drive else {}),
             **({"uses": list(task.uses)} if task.uses else {}),
+            **({"gradients_of": list(task.gradients_of)} if task.gradients_of else {}),
         }
 
     def exercise(self, task: Task, answer: Answer) -> dict[str, Any]:
@@ -115,6 +116,9 @@ class Builder:
             case["part_calls"] = self.calls(calls)
         for case, noise in zip(encoded["cases"], answer.noise, strict=False):
             case["noise"] = noise
+        for case, gradients in zip(encoded["cases"], answer.gradients, strict=False):
+            if gradients is not None:
+                case["gradients"] = self.tensor(gradients)
         mistakes = [
             {
                 "name": m.name,
@@ -122,6 +126,7 @@ class Builder:
                 "outputs": [self.tensor(output) for output in m.outputs],
                 **({"noise": list(m.noise)} if any(m.noise) else {}),
                 **({"shipped": list(m.shipped)} if m.shipped else {}),
+                **({"gradients": [self.optional_tensor(g) for g in m.gradients]} if m.gradients else {}),
             }
             for m in answer.mistakes
         ]

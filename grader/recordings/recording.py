@@ -157,6 +157,7 @@ class Recording:
             cases,
             exercise.get("drive", ""),
             tuple(exercise.get("uses", ())),
+            tuple(exercise.get("gradients_of", ())),
         )
 
     def answer(self, name: str) -> Answer:
@@ -170,6 +171,7 @@ class Recording:
                 tuple(self._tensors[key] for key in m["outputs"]),
                 tuple(m.get("noise", ())),
                 tuple(m.get("shipped", ())),
+                tuple(self._optional_tensor(key) for key in m.get("gradients", ())),
             )
             for m in exercise["mistakes"]
         )
@@ -183,6 +185,7 @@ class Recording:
             mistakes,
             tuple(self._calls(case["part_calls"]) for case in cases),
             tuple(case.get("noise", 0.0) for case in cases),
+            tuple(self._optional_tensor(case.get("gradients")) for case in cases),
         )
 
     @property

@@ -51,6 +51,7 @@ class Task:
 
     drive: the source of the functions that use the solution, where it is not simply called (see `Exercise`).
     uses: the exercises whose solutions this one's calls by name.
+    gradients_of: the positions of the arguments whose gradients are compared; the first floating-point one where empty.
     """
 
     exercise: str
@@ -61,6 +62,7 @@ class Task:
     cases: tuple[TaskCase, ...]
     drive: str = ""
     uses: tuple[str, ...] = ()
+    gradients_of: tuple[int, ...] = ()
 
 
 def configured(build: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,9 +53,10 @@ def reference_count(config: Mapping[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def given(config: Mapping[str, Any], _: Draw) -> Sequence[Config]:
-    """The arguments of a case: the config."""
-    return [Config(config)]
+def given(config: Mapping[str, Any], draw: Draw) -> Sequence[Config]:
+    """The arguments of a case: the config; in a hidden recording with another vocabulary and other layers."""
+    layers = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    return [Config(draw.changed(config, vocab_size=(103, 997), **{layers: (2, 40)}))]
 
 
 def published(title: str, name: str) -> Case:
@@ -83,6 +84,7 @@ parameter_count = Exercise(
     reference=reference_count,
     function=True,
     points=11,
+    fixed={"argument 1.layer_norm_epsilon": "no parameter depends on it"},
     cases=[
         published("GPT-2 124M", "gpt2"),
         published("GPT-2 XL", "gpt2-xl"),

@@ -272,7 +272,7 @@ check("gpt2.layer_norm", LayerNorm)
 class GELU(nn.Module):
     """The GELU in its tanh form, `gelu_new` in GPT-2's config.
 
-    y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))), element by element.
+    y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))), element by element; neither constant is rounded.
     x: [...] -> [...]. Hendrycks and Gimpel (2016), section 2.
     """
 
@@ -428,6 +428,7 @@ class Attention(nn.Module):
     """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
 
     For each head: softmax(q k^T / sqrt(head_dim) + mask) v; then the heads side by side, through c_proj.
+    A score can be any number, also far below 0: where the mask hides, put -inf or the dtype's lowest number.
     x: [B, T, D] -> [B, T, D], with D = config.n_embd = num_heads * head_dim.
     transformers: models/gpt2/modeling_gpt2.py, GPT2Attention.
     """

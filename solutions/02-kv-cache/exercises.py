@@ -18,15 +18,34 @@ from grader.authoring.drives.caches import (
     KeysAndValues,
     all_contents,
     contents_after_refusals,
+    contents_in_turns,
     copies,
     last_contents,
     lengths,
     refusals,
 )
-from grader.authoring.drives.generation import generated, room_asked, rows_read, rows_without_room
-from grader.authoring.drives.use import after_another_text, in_chunks, in_turns, rows_through, tensor_given
+from grader.authoring.drives.chunks import (
+    attention_results,
+    logits,
+    logits_after_reset,
+    logits_of_texts_in_turns,
+    logits_with_new_cache,
+    models_refusals,
+    rows_computed,
+    rows_of_blocks,
+    tokens_appended,
+)
+from grader.authoring.drives.generation import generated, generated_again, room_asked, rows_read, rows_without_room
+from grader.authoring.drives.use import tensor_given
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_contents, right_fill, right_last, right_rows_read, toy_that_ends
+from grader.authoring.references import (
+    right_contents,
+    right_contents_in_turns,
+    right_fill,
+    right_last,
+    right_rows_read,
+    toy_that_ends,
+)
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.authoring.toy import reference_generate
@@ -44,7 +63,17 @@ SMALL: dict[str, Any] = {
     "n_layer": 3,
     "layer_norm_epsilon": 1e-5,
 }
-OTHER = SMALL | {"vocab_size": 37, "n_positions": 48, "n_embd": 30, "n_head": 5, "n_layer": 2, "n_inner": 44}
+OTHER = SMALL | {
+    "vocab_size": 37,
+    "n_positions": 48,
+    "n_embd": 30,
+    "n_head": 5,
+    "n_layer": 2,
+    "n_inner": 44,
+    "layer_norm_epsilon": 1e-2,
+}
+WIDER = OTHER | {"n_inner": 52}
+TINY = OTHER | {"vocab_size": 31, "n_embd": 15, "n_head": 3, "n_inner": 20}
 
 
 def reference_config(config: Mapping[str, Any]) -> GPT2Config:
@@ -82,6 +111,16 @@ def count_products(config: Config, new: int, past: int = 0) -> int:
     return operations // 2
 
 
+def work_case(name: str, config: dict[str, Any], *numbers: int) -> Case:
+    """A case of the work: a config, and how many tokens are new and old."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        varied = draw.changed(config, n_layer=(2, 5), vocab_size=(31, 67))
+        return [Config(varied), *(draw.number(f"tokens {i}", n, 1, 13) for i, n in enumerate(numbers))]
+
+    return Case(name, draw_args)
+
+
 WORK = Exercise(
     name="kv_cache.work",
     solution="multiply_adds",
@@ -89,10 +128,10 @@ WORK = Exercise(
     function=True,
     points=3,
     cases=[
-        Case("a prompt of 7 tokens", lambda draw: [Config(SMALL), draw.size("T", 7, 9, 11)]),
-        Case("one token after 10", lambda draw: [Config(SMALL), 1, draw.size("past", 10, 8, 13)]),
-        Case("3 tokens after 5, an MLP of its own width", lambda draw: [Config(OTHER), 3, draw.size("past", 5, 4, 9)]),
-        Case("n_inner is null", lambda draw: [Config(SMALL | {"n_inner": None}), 2, draw.size("past", 6, 7)]),
+        work_case("a prompt of 7 tokens", SMALL, 7),
+        work_case("one token after 10", SMALL, 1, 10),
+        work_case("3 tokens after 5, an MLP of its own width", OTHER, 3, 5),
+        work_case("n_inner is null", SMALL | {"n_inner": None}, 2, 6),
     ],
 )
 
@@ -107,12 +146,16 @@ LENGTHS = {"drive": lengths, "right": lambda *args: right_fill(*args).lengths}
 COPIES = {"drive": copies, "right": lambda kv, capacity, chunks: [0] * (2 * len([n for n in chunks if n]) - 2)}
 
 
-def cache_case(name: str, capacity: int, chunks: list[int], **more: Any) -> Case:
-    """A case of kv_cache.cache; a chunk of 0 is a reset."""
+IN_TURNS = {"drive": contents_in_turns, "right": right_contents_in_turns}
+
+
+def cache_case(name: str, capacity: int, chunks: list[int], sizes: Sequence[int] = (2, 3, 4), **more: Any) -> Case:
+    """A case of kv_cache.cache; a chunk of 0 is a reset. sizes: batch, heads and head_dim."""
+    B, H, head_dim = sizes
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        batch, heads = draw.size("B", 2, 3), draw.size("H", 3, 5)
-        return draw.normal(2, batch, heads, sum(chunks), draw.size("head_dim", 4, 6, 10)), capacity, chunks
+        batch, heads, width = draw.size("B", B, 1, 3), draw.size("H", H, 5), draw.size("head_dim", head_dim, 6, 10)
+        return draw.normal(2, batch, heads, sum(chunks), width), capacity, chunks
 
     return Case(name, draw_args, **more)
 
@@ -125,9 +168,11 @@ CACHE = Exercise(
     function=True,
     differentiable=False,
     points=6,
+    fixed={"argument 1, axis 0": "keys and values"},
     cases=[
         cache_case("a prompt and two tokens", 15, [5, 1, 1]),
-        cache_case("chunks of several sizes", 33, [1, 3, 2, 4, 1, 5]),
+        cache_case("chunks of several sizes", 33, [1, 3, 2, 4, 1, 5], (3, 2, 5)),
+        cache_case("two caches in turns", 12, [3, 1, 2], (1, 2, 3), **IN_TURNS),
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], **LENGTHS),
         cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], **AFTER_RESET),
         cache_case("which appends are refused (0: none), and the length after each", 26, [24, 3, 2, 1, 2], **REFUSALS),
@@ -142,46 +187,6 @@ CACHE = Exercise(
 # Attention
 
 
-class Expecting(KeysAndValues):
-    """Refuses keys and values of other shapes than those of the chunk that comes."""
-
-    def expect(self, *shape: int) -> None:
-        self.wanted = list(shape)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        for name, given in (("keys", k), ("values", v)):
-            wanted = list(self.wanted)
-            if given.ndim == 4:  # not all tokens need come at once
-                wanted[2] = min(wanted[2], given.shape[2])
-            if list(given.shape) != wanted:
-                raise ValueError(f"append was given {name} of shape {list(given.shape)}; {self.wanted} belongs there")
-        return super().append(k, v)
-
-
-def attend(module: Any, x: Tensor, chunks: list[int]) -> tuple[Tensor, Expecting]:
-    """Attention's results for x [B, T, D] that comes in chunks, and the cache of the check's own that it used."""
-    memory, seen = Expecting(), []
-    for piece in torch.split(x, chunks, dim=1):
-        memory.expect(len(x), module.num_heads, piece.shape[1], module.head_dim)
-        seen.append(tensor_given(module(piece, memory), "forward"))
-    return torch.cat(seen, dim=1), memory
-
-
-def attention_results(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
-    """With a cache; without one for no chunks."""
-    return attend(module, x, chunks)[0] if chunks else module(x)
-
-
-def tokens_appended(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
-    """How many tokens were appended to the cache in all."""
-    return torch.tensor(attend(module, x, chunks)[1].appended)
-
-
-def rows_computed(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
-    """How many rows went through c_attn in all; where it is never called, as many as there are tokens."""
-    return torch.tensor(rows_through([module.c_attn], lambda: attend(module, x, chunks)) or x.shape[1])
-
-
 def call_attention(module: nn.Module, x: Tensor, chunks: list[int]) -> Tensor:
     mask = create_causal_mask(config=module.config, inputs_embeds=x, attention_mask=None, cache=None)
     return module(x, attention_mask=mask)[0]
@@ -192,9 +197,9 @@ def all_tokens(module: nn.Module, x: Tensor, chunks: list[int]) -> Tensor:
     return torch.tensor(sum(chunks))
 
 
-def attention_case(name: str, config: dict[str, Any], chunks: list[int], **more: Any) -> Case:
+def attention_case(name: str, config: dict[str, Any], chunks: list[int], batch: int = 2, **more: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return draw.normal(draw.size("B", 2, 3), sum(chunks) or 7, config["n_embd"]), chunks
+        return draw.normal(draw.size("B", batch, 1, 3), sum(chunks) or 7, config["n_embd"]), chunks
 
     return Case(name, draw_args, {"config": config}, **more)
 
@@ -212,8 +217,8 @@ ATTENTION = Exercise(
     cases=[
         attention_case("without a cache", SMALL, []),
         attention_case("prefill of 5, then two tokens one by one", SMALL, [5, 1, 1]),
-        attention_case("a prompt in chunks of 2, 4 and 3", OTHER, [2, 4, 3]),
-        attention_case("one by one from the start", OTHER, [1] * 6),
+        attention_case("a prompt in chunks of 2, 4 and 3", OTHER, [2, 4, 3], batch=3),
+        attention_case("one by one from the start", WIDER, [1] * 6),
         attention_case(
             "how many tokens are appended to the cache in all",
             SMALL,
@@ -228,66 +233,6 @@ ATTENTION = Exercise(
 
 
 # The model
-
-
-def new_cache(model: Any, batch: int, capacity: int = 40) -> list[Any]:
-    """The caches that a model makes, once it is sure that there is one for each layer."""
-    made = model.new_cache(batch, capacity)
-    if made is None:
-        raise TypeError("new_cache returned None; does it end with `return`?")
-    if not hasattr(made, "__len__") or len(made) != len(model.h):
-        what = f"{len(made)} of them" if hasattr(made, "__len__") else f"a {type(made).__name__}"
-        raise TypeError(
-            f"new_cache returned {what}; a list of {len(model.h)} caches, one for each layer, belongs there"
-        )
-    return made
-
-
-def logits(model: Any, ids: Tensor, chunks: Any = None) -> Tensor:
-    """With caches of the check's own; without any for no chunks."""
-    return in_chunks(model, ids, [KeysAndValues() for _ in model.h], chunks) if chunks else model(ids)
-
-
-def logits_with_new_cache(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return in_chunks(model, ids, new_cache(model, len(ids)), chunks)
-
-
-def logits_of_texts_in_turns(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return in_turns(model, ids, [new_cache(model, 1) for _ in ids], chunks)
-
-
-def logits_after_reset(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return after_another_text(model, ids, new_cache(model, len(ids)), chunks)
-
-
-def rows_of_blocks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """How many rows the blocks compute in all."""
-    cache = new_cache(model, len(ids))
-    return torch.tensor(rows_through([block.mlp for block in model.h], lambda: in_chunks(model, ids, cache, chunks)))
-
-
-def models_refusals(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """Whether new_cache refuses n_positions tokens, and one more; whether a cache refuses its last token, and one more.
-
-    0: no, 1: by a ValueError, 2: by another error.
-    """
-    refused = []
-    for asked in (model.config.n_positions, model.config.n_positions + 1):
-        try:
-            new_cache(model, 1, asked)
-            refused.append(0)
-        except NotImplementedError:
-            raise
-        except Exception as error:
-            refused.append(1 if isinstance(error, ValueError) else 2)
-    cache = new_cache(model, len(ids), ids.shape[1])
-    for piece, sizes in ((ids, chunks), (ids[:, :1], [1])):
-        try:
-            in_chunks(model, piece, cache, sizes)
-            refused.append(0)
-        except ValueError:
-            refused.append(1)
-    return torch.tensor(refused)
 
 
 def call_model(module: Any, ids: Tensor, chunks: Any = None) -> Tensor:
@@ -325,14 +270,14 @@ MODEL = Exercise(
     cases=[
         Case("without a cache", lambda draw: [draw.tokens(53, 2, draw.size("T", 7, 9))], {"config": SMALL}),
         model_case("prefill of 5, then one by one", SMALL, 2, [5, 1, 1]),
-        model_case("a prompt in chunks of 3, 2 and 4", OTHER, 3, [3, 2, 4]),
-        model_case("two texts in turns, a new_cache for each", OTHER, 2, [3, 1, 2], drive=logits_of_texts_in_turns),
+        model_case("a prompt in chunks of 3, 2 and 4", WIDER, 3, [3, 2, 4]),
+        model_case("two texts in turns, a new_cache for each", TINY, 2, [3, 1, 2], drive=logits_of_texts_in_turns),
         model_case("prefill and decode, with new_cache", SMALL, 2, [4, 1, 2], **NEW_CACHE),
-        model_case("another text after a reset", SMALL, 2, [4, 1], drive=logits_after_reset),
-        model_case("how many rows all blocks compute together", SMALL, 2, [5, 1, 1, 2], **ROWS),
+        model_case("another text after a reset", TINY, 2, [4, 1], drive=logits_after_reset),
+        model_case("how many rows all blocks compute together", TINY, 2, [5, 1, 1, 2], **ROWS),
         model_case(
             "room for n_positions, for one more; 6 tokens in 6 places, one more (1: ValueError)",
-            OTHER,
+            TINY,
             2,
             [4, 2],
             **MODELS_REFUSALS,
@@ -351,12 +296,16 @@ ROOM = {"drive": room_asked, "right": lambda toy, ids, new_tokens, end: ids.shap
 
 
 def generation_case(
-    name: str, prompt: int, new_tokens: int, n_positions: int = 64, stops: bool = False, **more: Any
+    name: str, prompt: int, new_tokens: int, n_positions: int = 64, stops: bool | str = False, **more: Any
 ) -> Case:
-    """stops: whether an end token comes, and not as the first, second or last."""
+    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        toy, ids, end = toy_that_ends(draw, n_positions, prompt, new_tokens)
+        vocabulary = 47 if n_positions < 64 else 61
+        in_prompt = stops == "prompt"
+        toy, ids, end = toy_that_ends(
+            draw, n_positions, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt
+        )
         return toy, ids, new_tokens, end if stops else None
 
     return Case(name, draw_args, **more)
@@ -369,9 +318,15 @@ GENERATE = Exercise(
     drive=generated,
     function=True,
     points=5,
+    fixed={
+        "argument 1.dim": "the width of a toy model, which generation does not see",
+        "argument 2, axis 0": "one text, as the docstring says",
+    },
     cases=[
         generation_case("8 new tokens", 5, 8),
         generation_case("stops at the end token", 4, 9, stops=True),
+        generation_case("the end token is in the prompt too", 6, 8, stops="prompt"),
+        generation_case("after another prompt, with the same model", 5, 6, drive=generated_again),
         generation_case("how many rows the model computes in all", 6, 7, **ROWS_READ),
         generation_case("the same where an end token comes", 7, 8, stops=True, **ROWS_READ),
         generation_case("how many rows find no room in the cache", 6, 7, **WITHOUT_ROOM),
@@ -384,8 +339,14 @@ GENERATE = Exercise(
 # Bytes
 
 
-def config_case(name: str, config: Mapping[str, Any], *numbers: int) -> Case:
-    return Case(name, lambda draw: [Config(config), *numbers])
+def config_case(name: str, config: Mapping[str, Any], context: int, *others: int) -> Case:
+    """A case of the bytes: a config, a context, and what else is given."""
+    layers = "n_layer" if config["model_type"] == "gpt2" else "num_hidden_layers"
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return [Config(draw.changed(config, **{layers: (2, 90)})), draw.number("context", context, 1, 99), *others]
+
+    return Case(name, draw_args)
 
 
 def published(name: str, file: str, *numbers: int) -> Case:
@@ -407,11 +368,16 @@ BYTES = Exercise(
     reference=bytes_at,
     function=True,
     points=4,
+    fixed={
+        f"argument 1.{field}": "as published; no cache depends on it"
+        for field in ("initializer_range", "attention_dropout", "rms_norm_eps", "rope_theta")
+    },
     cases=[
         published("GPT-2 XL, one token", "gpt2-xl", 1),
         published("Qwen3 4B, one token", "qwen3-4b", 1),
         published("Qwen3 0.6B, 3 texts of 1,000 tokens in float32", "qwen3-0.6b", 1000, 3, 4),
         config_case("a config that says nothing of head_dim", LLAMA, 7),
+        config_case("a head_dim of its own", LLAMA | {"head_dim": 20}, 5, 1, 1),
         config_case(
             "a config that says nothing of key-value heads",
             {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {"head_dim": None},
@@ -458,9 +424,14 @@ def right_groups(q: Tensor, kv: Tensor, chunks: list[int]) -> Any:
     return eager_attention_forward(module, q, k, v, mask, scaling=head_dim**-0.5)[0].transpose(1, 2)
 
 
-def grouped_case(name: str, heads: int, kv_heads: int, chunks: list[int], **more: Any) -> Case:
+def grouped_case(
+    name: str, heads: int, kv_heads: int, chunks: list[int], sizes: Sequence[int] = (2, 8), **more: Any
+) -> Case:
+    """sizes: batch and head_dim."""
+    B, width = sizes
+
     def draw_args(draw: Draw) -> Sequence[Any]:
-        batch, length, head_dim = draw.size("B", 2, 3), sum(chunks), draw.size("head_dim", 8, 10)
+        batch, length, head_dim = draw.size("B", B, 1, 3), sum(chunks), draw.size("head_dim", width, 6, 12)
         return draw.normal(batch, heads, length, head_dim), draw.normal(2, batch, kv_heads, length, head_dim), chunks
 
     return Case(name, draw_args, **more)
@@ -474,9 +445,11 @@ GROUPED = Exercise(
     function=True,
     points=4,
     axes="B H T head_dim",
+    gradients_of=[0, 1],
+    fixed={"argument 2, axis 0": "keys and values"},
     cases=[
         grouped_case("6 heads on 2, prefill of 5, then one by one", 6, 2, [5, 1, 1]),
-        grouped_case("4 heads on 2, in chunks of 2, 3 and 4", 4, 2, [2, 3, 4]),
+        grouped_case("4 heads on 2, in chunks of 2, 3 and 4", 4, 2, [2, 3, 4], (3, 10)),
         grouped_case("9 heads on 3, one by one", 9, 3, [1, 1, 1, 1]),
         grouped_case(
             "how many numbers the cache was given",

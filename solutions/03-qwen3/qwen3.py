@@ -301,7 +301,8 @@ print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - c
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
 
-    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim). It is made of channels i and
+    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim), computed in float32: positions
+    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
     i + head_dim / 2, so the angles of all pairs stand in a row twice.
     positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
     """
@@ -776,7 +777,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
+    Ends after max_new_tokens, or once one of end_tokens has been yielded.
     """
     ### BEGIN SOLUTION
     for _ in range(max_new_tokens):

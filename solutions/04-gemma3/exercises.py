@@ -18,7 +18,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
 )
 
 from grader.authoring.mistakes import with_mistakes
-from grader.lessons.exercise import Case, Draw, Exercise
+from grader.lessons.exercise import Case, Draw, Exercise, weights_around_0
 from grader.tolerance import ROUNDED_ONCE
 
 TRACE = "gemma3.causal_lm"
@@ -42,15 +42,17 @@ SMALL: dict[str, Any] = {
     "layer_types": [SLIDING, SLIDING, FULL],
     "max_position_embeddings": 64,
     "rms_norm_eps": 1e-3,  # large, so that a forgotten one shows
-    "rope_theta": 10000.0,
+    "rope_theta": 7000.0,  # no published model's, so that a fixed one shows
     "rope_local_base_freq": 50.0,
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
 }
 # As 270M is: one key and value head; layer_types follow from the number of layers.
 ONE_HEAD: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "layer_types"} | {
+    "vocab_size": 47,
+    "max_position_embeddings": 48,
     "hidden_size": 18,
-    "intermediate_size": 44,
+    "intermediate_size": 28,
     "num_hidden_layers": 7,
     "num_attention_heads": 3,
     "num_key_value_heads": 1,
@@ -78,6 +80,17 @@ NESTED: dict[str, Any] = {k: v for k, v in SMALL.items() if k not in ("rope_thet
         SLIDING: {"rope_type": "default", "rope_theta": 30.0},
     },
     "tie_word_embeddings": False,
+}
+# Two more of the same with other thetas: for what reads nothing else.
+OTHER_THETAS = SMALL | {"head_dim": 14, "rope_theta": 900.0, "rope_local_base_freq": 20.0}
+OTHER_NESTED = NESTED | {
+    "vocab_size": 41,
+    "max_position_embeddings": 32,
+    "num_key_value_heads": 3,
+    "rope_parameters": {
+        FULL: {"rope_type": "default", "rope_theta": 800.0},
+        SLIDING: {"rope_type": "default", "rope_theta": 60.0},
+    },
 }
 
 
@@ -138,11 +151,14 @@ def sizes(build: Mapping[str, Any]) -> dict[str, int]:
     return {field: build["config"][field] for field in fields}
 
 
-def layer_inputs(config: dict[str, Any], batch: int, kind: str, start: int, scale: float = 1.0) -> Callable[..., Any]:
+def layer_inputs(
+    config: dict[str, Any], batch: int, kind: str, start: int, length: int = 9, scale: float = 1.0
+) -> Callable[..., Any]:
     """Draws x [batch, T, D], and the rotations of positions from `start` on and the mask of a kind of layer."""
+    usual = length
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        length = draw.size("T", 9, 7, 8)
+        length = draw.size("T", usual, 7, 8)
         table = rotations(config, torch.arange(start, start + length), kind)
         mask = visible(length, config["sliding_window"] if kind == SLIDING else None)
         return draw.normal(batch, length, config["hidden_size"], scale=scale), table, mask
@@ -150,9 +166,9 @@ def layer_inputs(config: dict[str, Any], batch: int, kind: str, start: int, scal
     return draw_args
 
 
-def tokens(batch: int) -> Callable[..., Any]:
+def tokens(batch: int, vocabulary: int = 53, usual: int = 9) -> Callable[..., Any]:
     """Draws ids [batch, T]."""
-    return lambda draw: [draw.tokens(53, batch, draw.size("T", 9, 7, 8))]
+    return lambda draw: [draw.tokens(vocabulary, batch, draw.size("T", usual, 7, 8))]
 
 
 EMBEDDING = Exercise(
@@ -165,7 +181,7 @@ EMBEDDING = Exercise(
     renamed=learners_name,
     cases=[
         Case("float32", tokens(2), {"num_embeddings": 53, "embedding_dim": 24}),
-        Case("float32, another D", tokens(3), {"num_embeddings": 53, "embedding_dim": 40}),
+        Case("float32, other sizes", tokens(3, 47, 8), {"num_embeddings": 47, "embedding_dim": 40}),
         Case("bfloat16", tokens(2), {"num_embeddings": 53, "embedding_dim": 40}, torch.bfloat16, ROUNDED_ONCE),
     ],
 )
@@ -174,6 +190,7 @@ RMS_NORM = Exercise(
     name="gemma3.rms_norm",
     solution="RMSNorm",
     reference=lambda dim, eps: Gemma3RMSNorm(dim, eps=eps),
+    weights=weights_around_0,
     points=5,
     axes="B T D",
     sizes=lambda build: {"D": build["dim"]},
@@ -196,10 +213,16 @@ MLP = Exercise(
     renamed=learners_name,
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, draw.size("T", 7, 5, 6), 24)], {"config": SMALL}),
-        Case("gates around 2", lambda draw: [draw.normal(2, 5, 30, scale=2.0)], {"config": NESTED}),
+        Case("gates around 2", lambda draw: [draw.normal(3, 5, 30, scale=2.0)], {"config": OTHER_NESTED}),
+        Case("one token", lambda draw: [draw.normal(2, 1, 18)], {"config": ONE_HEAD}),
         Case("bfloat16", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}, torch.bfloat16),
     ],
 )
+
+def at(positions: Sequence[int], kind: str) -> Callable[..., Any]:
+    """Draws positions, in a hidden recording shifted, and a kind of layer."""
+    return lambda draw: [torch.tensor(positions) + draw.number("shift", 0, 1, 40), kind]
+
 
 ROPE = Exercise(
     name="gemma3.rope",
@@ -212,17 +235,17 @@ ROPE = Exercise(
     differentiable=False,
     renamed=lambda name: None,
     cases=[
-        Case("a sliding layer", lambda draw: [torch.arange(5, 12), SLIDING], {"config": SMALL}),
-        Case("a full layer", lambda draw: [torch.arange(5, 12), FULL], {"config": SMALL}),
-        Case(
-            "a sliding layer, as transformers 5 writes its config",
-            lambda draw: [torch.tensor([3, 40, 17]), SLIDING],
-            {"config": NESTED},
+        Case("a sliding layer", at(range(5, 12), SLIDING), {"config": SMALL}),
+        Case("a full layer", at(range(5, 12), FULL), {"config": SMALL}),
+        Case("a sliding layer, another theta", at([6, 9], SLIDING), {"config": OTHER_THETAS}),
+        Case("a full layer, another theta", at([6, 9], FULL), {"config": OTHER_THETAS}),
+        *(
+            Case(f"a {name} layer, as transformers 5 writes its config", at([3, 40, 17], kind), {"config": NESTED})
+            for name, kind in (("sliding", SLIDING), ("full", FULL))
         ),
-        Case(
-            "a full layer, as transformers 5 writes its config",
-            lambda draw: [torch.tensor([3, 40, 17]), FULL],
-            {"config": NESTED},
+        *(
+            Case(f"a {name} layer, the same with other thetas", at([2, 7], kind), {"config": OTHER_NESTED})
+            for name, kind in (("sliding", SLIDING), ("full", FULL))
         ),
     ],
 )
@@ -239,7 +262,7 @@ MASK = Exercise(
         Case("full", lambda draw: [draw.size("T", 7, 6, 8)]),
         Case("a window of 3", lambda draw: [draw.size("T", 8, 7, 9), 3]),
         Case("a window of 1", lambda draw: [draw.size("T", 4, 5, 6), 1]),
-        Case("a window longer than the text", lambda draw: [5, draw.size("W", 9, 6, 12)]),
+        Case("a window longer than the text", lambda draw: [draw.size("T", 5, 10, 11), draw.size("W", 12, 13, 14)]),
     ],
 )
 
@@ -248,6 +271,8 @@ ATTENTION = Exercise(
     solution="Attention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=0),
     call=call_with_table_and_mask,
+    weights=weights_around_0,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     points=8,
     axes="B T D",
     sizes=sizes,
@@ -255,7 +280,7 @@ ATTENTION = Exercise(
     parts={"q_norm": "gemma3.rms_norm", "k_norm": "gemma3.rms_norm"},
     cases=[
         Case("a sliding layer: 4 heads of 10, 2 for k and v", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}),
-        Case("a full layer: 6 heads of 6, 2 for k and v", layer_inputs(NESTED, 2, FULL, 3), {"config": NESTED}),
+        Case("a full layer: 6 heads of 6, 2 for k and v", layer_inputs(NESTED, 1, FULL, 3, 10), {"config": NESTED}),
         Case(
             "a sliding layer: 3 heads of 8, 1 for k and v", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}
         ),
@@ -268,6 +293,8 @@ DECODER_LAYER = Exercise(
     solution="DecoderLayer",
     reference=lambda config: Gemma3DecoderLayer(reference_config(config), layer_idx=0),
     call=call_with_table_and_mask,
+    weights=weights_around_0,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     points=6,
     axes="B T D",
     sizes=sizes,
@@ -282,7 +309,7 @@ DECODER_LAYER = Exercise(
     },
     cases=[
         Case("a sliding layer", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}),
-        Case("a full layer, small inputs", layer_inputs(NESTED, 2, FULL, 3, scale=0.1), {"config": NESTED}),
+        Case("a full layer, small inputs", layer_inputs(NESTED, 1, FULL, 3, 10, 0.1), {"config": NESTED}),
         Case("one key and value head", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}),
         Case("bfloat16", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
     ],
@@ -293,6 +320,7 @@ MODEL = Exercise(
     solution="Model",
     reference=lambda config: Gemma3TextModel(reference_config(config)).eval(),
     call=call_model,
+    weights=weights_around_0,
     points=6,
     axes="B T D",
     sizes=sizes,
@@ -305,8 +333,13 @@ MODEL = Exercise(
     uses=["gemma3.rope", "gemma3.mask"],
     cases=[
         Case("sliding, sliding, full", tokens(2), {"config": SMALL}),
-        Case("7 layers, and no list of their kinds", tokens(2), {"config": ONE_HEAD}),
-        Case("full first, as transformers 5 writes its config", tokens(3), {"config": NESTED}),
+        Case("7 layers, and no list of their kinds", tokens(2, 47), {"config": ONE_HEAD}),
+        Case(
+            "every second of 4 layers is full",
+            tokens(1, 47, 6),
+            {"config": ONE_HEAD | {"num_hidden_layers": 4, "sliding_window_pattern": 2}},
+        ),
+        Case("full first, as transformers 5 writes its config", tokens(3, usual=10), {"config": NESTED}),
     ],
 )
 
@@ -315,15 +348,16 @@ CAUSAL_LM = Exercise(
     solution="CausalLM",
     reference=lambda config: Gemma3ForCausalLM(reference_config(config)).eval(),
     call=call_model,
+    weights=weights_around_0,
     points=2,
     axes="B T vocab_size",
     sizes=lambda build: sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
     renamed=learners_name,
     parts={"model": "gemma3.model"},
     cases=[
-        Case("a config that says nothing of its head", tokens(2), {"config": SMALL}, draw="3"),
-        Case("a tied head", tokens(2), {"config": ONE_HEAD | {"tie_word_embeddings": True}}, draw="2"),
-        Case("a head of its own", tokens(3), {"config": NESTED}),
+        Case("a config that says nothing of its head", tokens(2), {"config": SMALL}),
+        Case("a tied head", tokens(2, 47), {"config": ONE_HEAD | {"tie_word_embeddings": True}}),
+        Case("a head of its own", tokens(3, usual=10), {"config": NESTED}),
     ],
 )
 

@@ -18,10 +18,9 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 from grader.config import Config
 from grader.authoring.drives import generation, rows
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import absorbed_work, right_fill_of_rows, right_room_of_rows, right_rows
+from grader.authoring.references import generation_args, absorbed_work, right_fill_of_rows, right_room_of_rows, right_rows, right_rows_in_turns
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
-from grader.authoring.toy import random_toy_lm
 from grader.authoring.toy import reference_generate
 
 TRACE = "mla.model"
@@ -47,7 +46,7 @@ SMALL: dict[str, Any] = {
     "rms_norm_eps": 1e-2,
     "rope_parameters": {
         "rope_type": "yarn",
-        "rope_theta": 10000.0,
+        "rope_theta": 7000.0,  # no published model's, so that a fixed one shows
         "factor": 4.0,
         "original_max_position_embeddings": 64,
         "beta_fast": 32.0,
@@ -56,6 +55,32 @@ SMALL: dict[str, Any] = {
         "mscale_all_dim": 1.0,
     },
     "tie_word_embeddings": True,
+}
+# The same with other numbers everywhere.
+OTHER: dict[str, Any] = SMALL | {
+    "vocab_size": 37,
+    "hidden_size": 20,
+    "intermediate_size": 30,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 15,
+    "qk_nope_head_dim": 7,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 9,
+    "max_position_embeddings": 320,
+    "rms_norm_eps": 5e-2,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 800.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 40,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+        "mscale": 0.9,
+        "mscale_all_dim": 0.8,
+    },
 }
 # A model without a narrow query and without YaRN, whose config is written as the hub's older files are.
 PLAIN: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "rope_parameters"} | {
@@ -69,10 +94,12 @@ PLAIN: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "rope_parameters
     "qk_nope_head_dim": 10,
     "qk_rope_head_dim": 6,
     "v_head_dim": 5,
+    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-1,
     "rope_theta": 500.0,
     "rope_scaling": None,
 }
+PLAIN_2 = PLAIN | {"vocab_size": 41, "rope_theta": 300.0, "num_hidden_layers": 3}
 V3 = Config.read(Path(__file__).parent / "configs" / "deepseek-v3.json")
 
 
@@ -135,40 +162,10 @@ def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
     return module(input_ids=ids, use_cache=False).last_hidden_state
 
 
-def use_compress(module: Any, x: Tensor) -> Tensor:
-    """Latent and key side by side, once it is sure that it is these two that came back."""
-    given = module.compress(x)
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        what = f"{len(given)} values" if isinstance(given, tuple | list) else f"a {type(given).__name__}"
-        hint = "; does it end with `return`?" if given is None else ""
-        raise TypeError(f"compress returned {what}; two tensors belong there, the latent and the key{hint}")
-    for name, tensor in zip(("latent", "key"), given, strict=True):
-        if tensor.shape[:-1] != x.shape[:-1]:
-            wanted = f"one vector for each token, [{x.shape[0]}, {x.shape[1]}, ...], belongs there"
-            raise ValueError(f"compress returned a {name} of shape {list(tensor.shape)}; {wanted}")
-    return torch.cat(list(given), dim=-1)
-
-
 def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
     """As `call_attention`, with a 1 behind it: the work stays below the limit."""
     output = call_attention(module, x, table)
     return torch.cat([output.flatten(), output.new_ones(1)])
-
-
-class AnotherAttention(nn.Module):
-    """Another class that a model may be given for its attention."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
-        return x
-
-
-def layers_of_another_class(module: Any, ids: Tensor, config: Any) -> Tensor:
-    """In how many layers of such a model another class of attention is used, if that is given."""
-    model = type(module)(config, AnotherAttention)
-    return torch.tensor(sum(isinstance(part, AnotherAttention) for part in model.modules()))
 
 
 def learners_name(name: str) -> str | None:
@@ -228,28 +225,11 @@ def cache_case(
     return Case(name, draw_args, **more)
 
 
+IN_TURNS = {"drive": rows.rows_in_turns, "right": right_rows_in_turns}
 LENGTHS = {"drive": rows.row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
 ROOM = {"drive": rows.room_of_rows, "right": right_room_of_rows}
 REFUSALS = {"drive": rows.row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
 AFTER_REFUSALS = {"drive": rows.rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
-
-
-def generation_args(prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False) -> Any:
-    """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
-
-    last: whether it is the last of the two.
-    """
-
-    def draw_args(draw: Draw) -> Sequence[Any]:
-        toy = random_toy_lm(61, 64, draw.generator)
-        ids = draw.tokens(61, 1, draw.size("prompt", prompt, prompt + 1, prompt + 3))
-        if stop_at is None:
-            return toy, ids, new_tokens, []
-        written = reference_generate(toy, ids, new_tokens).tolist()
-        never = next(token for token in range(61) if token not in written)
-        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
-
-    return draw_args
 
 
 COMPRESS = Exercise(
@@ -257,14 +237,14 @@ COMPRESS = Exercise(
     solution="Compressor",
     reference=build_compressor,
     call=call_compressor,
-    drive=use_compress,
+    drive=rows.use_compress,
     points=5,
     axes="B T latent+key",
     sizes=sizes,
     cases=[
         Case("7 tokens", hidden(SMALL, 2, 7, 5, 9), {"config": SMALL}),
         Case("other sizes", hidden(PLAIN, 3, 5, 4, 8), {"config": PLAIN}),
-        Case("tiny inputs", hidden(SMALL, 2, 5, 7, scale=1e-3), {"config": SMALL}),
+        Case("tiny inputs", hidden(OTHER, 2, 5, 7, scale=1e-3), {"config": OTHER}),
         Case("bfloat16", hidden(SMALL, 2, 7, 5), {"config": SMALL}, torch.bfloat16),
     ],
 )
@@ -286,6 +266,7 @@ ROPE = Exercise(
     reference=apply_rope,
     function=True,
     points=4,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B H T rope",
     cases=[
         Case("positions 5 to 11", rope_args(2, 3, range(5, 12), SMALL)),
@@ -299,7 +280,7 @@ def scale_case(name: str, **changes: Any) -> Case:
     """A case of the scale: a config of V3's widths with some fields changed; None takes a field out."""
     # Nor may the width of a head in other models, hidden_size / heads, be any of the widths here.
     config = {k: v for k, v in (SMALL | {"hidden_size": 33} | changes).items() if v is not None or k == "rope_scaling"}
-    return Case(name, lambda draw: [Config(config)])
+    return Case(name, lambda draw: [Config(draw.changed(config, qk_nope_head_dim=(11, 90)))])
 
 
 SCALE = Exercise(
@@ -310,6 +291,7 @@ SCALE = Exercise(
     points=4,
     cases=[
         scale_case("as transformers 5 writes it"),
+        scale_case("the same with other numbers", **(OTHER | {"hidden_size": 44})),
         scale_case(
             "DeepSeek-V3, as the hub has it",
             rope_parameters=None,
@@ -344,13 +326,14 @@ CACHE = Exercise(
         cache_case("5 tokens at once", SMALL, 1, 5, [5]),
         cache_case("3 tokens, then one, then 2; room for 9; two texts", SMALL, 2, 9, [3, 1, 2]),
         cache_case("other sizes, three texts", PLAIN, 3, 6, [1, 1, 1]),
+        cache_case("two caches in turns", OTHER, 2, 7, [3, 1, 2], **IN_TURNS),
         cache_case("its length after 3 tokens, one and 2", SMALL, 2, 9, [3, 1, 2], **LENGTHS),
         cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], **ROOM),
         cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], torch.bfloat16, **ROOM),
         cache_case(
             "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
             " 3: another error), and the length after each",
-            PLAIN,
+            PLAIN_2,
             2,
             7,
             [4, 4, 2, 1, 1],
@@ -383,11 +366,11 @@ BYTES = Exercise(
             "grouped queries, head_dim its own number", GROUPED | {"num_hidden_layers": 5, "head_dim": 20}, 40, 2
         ),
         bytes_case(
-            "grouped queries without head_dim, in float32",
+            "grouped queries without head_dim, in float64",
             GROUPED | {"num_hidden_layers": 7, "num_key_value_heads": 3},
             33,
             1,
-            4,
+            8,
         ),
     ],
 )
@@ -395,9 +378,9 @@ BYTES = Exercise(
 ATTENTION_CASES = [
     attention_case("7 tokens", SMALL, 2, 7, start=5),
     attention_case("q_lora_rank is None, no YaRN", PLAIN, 3, 8, start=3),
-    attention_case("tiny inputs", SMALL, 2, 5, start=4, scale=1e-3),
+    attention_case("tiny inputs", OTHER, 2, 5, start=4, scale=1e-3),
     attention_case("through a cache: 4 tokens, then 3", SMALL, 2, 7, start=0, cuts=[4]),
-    attention_case("through a cache: 5 tokens, then one by one", PLAIN, 1, 8, start=11, cuts=[5, 6, 7]),
+    attention_case("through a cache: 5 tokens, then one by one", PLAIN_2, 1, 8, start=11, cuts=[5, 6, 7]),
     attention_case("bfloat16", SMALL, 2, 7, start=5, dtype=torch.bfloat16),
 ]
 ATTENTION = Exercise(
@@ -408,6 +391,7 @@ ATTENTION = Exercise(
     drive=rows.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale"],
     points=8,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B T D",
     sizes=sizes,
     cases=ATTENTION_CASES,
@@ -426,12 +410,13 @@ ABSORBED = Exercise(
     drive=rows.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale", "mla.attention"],
     points=8,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B T D",
     sizes=sizes,
     cases=[
         attention_case("7 tokens", SMALL, 2, 7, start=5),
         attention_case("q_lora_rank is None, no YaRN", PLAIN, 3, 8, start=3),
-        attention_case("through a cache: 4, then 3", SMALL, 2, 7, start=0, cuts=[4]),
+        attention_case("through a cache: 4, then 3", OTHER, 2, 7, start=0, cuts=[4]),
         attention_case("one token after 39, with little work", SMALL, 1, 40, start=2, cuts=[39], **LITTLE_WORK),
         attention_case("bfloat16", SMALL, 2, 7, start=5, dtype=torch.bfloat16),
     ],
@@ -451,17 +436,17 @@ MODEL = Exercise(
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, draw.size("T", 7, 6, 9))], {"config": SMALL}),
         Case("no narrow query, no YaRN", lambda draw: [draw.tokens(53, 3, 8)], {"config": PLAIN}),
-        Case("through caches: 5 tokens, then 4", lambda draw: [draw.tokens(53, 2, 9), [5], 3], {"config": SMALL}),
+        Case("through caches: 5 tokens, then 4", lambda draw: [draw.tokens(37, 2, 9), [5], 2], {"config": OTHER}),
         Case(
             "through caches: 4, then one by one, then 2",
-            lambda draw: [draw.tokens(53, 1, 9), [4, 5, 6, 7], 2],
-            {"config": PLAIN},
+            lambda draw: [draw.tokens(41, 1, 9), [4, 5, 6, 7], 3],
+            {"config": PLAIN_2},
         ),
         Case(
             "how many of 3 layers use the class of attention that is given",
             lambda draw: [draw.tokens(53, 1, 2), Config(SMALL)],
             {"config": SMALL},
-            drive=layers_of_another_class,
+            drive=rows.layers_of_another_class,
             right=lambda module, ids, config: torch.tensor(config.num_hidden_layers),
         ),
     ],
@@ -474,11 +459,21 @@ GENERATE = Exercise(
     function=True,
     drive=generation.generated_with_caches,
     points=4,
+    fixed={
+        "argument 1.dim": "the width of a toy model, which generation does not see",
+        "argument 2, axis 0": "one text, as the docstring says",
+    },
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("one new token", generation_args(prompt=3, new_tokens=1)),
         Case("stops at the first of two end tokens", generation_args(prompt=5, new_tokens=8, stop_at=3)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
+        Case("the end token is in the prompt too", generation_args(6, new_tokens=7, stop_at=3, in_prompt=True)),
+        Case(
+            "after another prompt, with the same model",
+            generation_args(prompt=5, new_tokens=6),
+            drive=generation.generated_again_with_caches,
+        ),
         Case(
             "how many tokens the model reads at first, and how many at most later",
             generation_args(prompt=5, new_tokens=7),

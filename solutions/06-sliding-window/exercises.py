@@ -10,12 +10,22 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
 
 from grader.config import Config
-from grader.authoring.drives.caches import LaidOut, lengths, ring_contents, tokens_held
-from grader.authoring.drives.generation import calls_after_end, pieces_read, rooms_asked, watched_generation
-from grader.authoring.drives.use import after_another_text, in_chunks, in_turns, memory_behind, rows_through
+from grader.authoring.drives.caches import contents_in_turns, lengths, ring_contents, tokens_held
+from grader.authoring.drives.generation import calls_after_end, pieces_read, rooms_asked, watched_again, watched_generation
+from grader.authoring.drives.windows import (
+    attention_results,
+    memory_of_caches,
+    numbers_stored,
+    refusal_of_one_more,
+    rows_of_chunks,
+    vectors,
+    vectors_after_reset,
+    vectors_of_texts_in_turns,
+    vectors_with_more_room,
+)
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_fill, right_pieces, right_ring, toy_that_ends
-from grader.lessons.exercise import Case, Draw, Exercise
+from grader.authoring.references import right_fill, right_pieces, right_ring, right_ring_in_turns, toy_that_ends
+from grader.lessons.exercise import Case, Draw, Exercise, weights_around_0
 from grader.kv import bytes_at
 from grader.authoring.toy import reference_generate
 
@@ -27,7 +37,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 SMALL: dict[str, Any] = {
     "model_type": "gemma3_text",
     "hidden_activation": "gelu_pytorch_tanh",
-    "vocab_size": 47,
+    "vocab_size": 31,
     "hidden_size": 20,
     "intermediate_size": 14,
     "num_hidden_layers": 3,
@@ -39,7 +49,7 @@ SMALL: dict[str, Any] = {
     "layer_types": [SLIDING, FULL, SLIDING],
     "max_position_embeddings": 64,
     "rms_norm_eps": 1e-3,
-    "rope_theta": 10000.0,
+    "rope_theta": 7000.0,  # no published model's, so that a fixed one shows
     "rope_local_base_freq": 30.0,
 }
 # One key and value head; which layers are full follows from their number; a longer window.
@@ -52,14 +62,29 @@ SEVEN_LAYERS: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "layer_ty
     "head_dim": 8,
     "query_pre_attn_scalar": 20,
     "sliding_window": 3,
+    "vocab_size": 29,
+    "max_position_embeddings": 48,
+    "rms_norm_eps": 1e-2,
+    "rope_theta": 900.0,
+    "rope_local_base_freq": 20.0,
 }
 FULL_FIRST = SMALL | {
     "layer_types": [FULL, SLIDING, FULL],
     "sliding_window": 5,
     "hidden_size": 18,
     "num_attention_heads": 6,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 12,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "vocab_size": 37,
+    "max_position_embeddings": 80,
+    "rms_norm_eps": 1e-2,
+    "rope_theta": 900.0,
+    "rope_local_base_freq": 60.0,
 }
-ALL_SLIDING = SMALL | {"layer_types": [SLIDING] * 3, "num_key_value_heads": 1}
+ALL_SLIDING = SMALL | {"layer_types": [SLIDING] * 2, "num_hidden_layers": 2, "num_key_value_heads": 1}
+THREE_SLIDING = ALL_SLIDING | {"layer_types": [SLIDING] * 3, "num_hidden_layers": 3}
 
 
 def reference_config(config: Mapping[str, Any]) -> Gemma3TextConfig:
@@ -99,7 +124,8 @@ def mask_case(name: str, queries: int, more_keys: int, window: int | None) -> Ca
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         old = draw.size("old", more_keys, more_keys + 2, more_keys + 3) if more_keys else 0
-        return queries, queries + old, window
+        new = queries if more_keys else draw.size("queries", queries, queries + 1, queries + 2)
+        return new, new + old, window
 
     return Case(name, draw_args)
 
@@ -134,9 +160,25 @@ def walk_back(config: Config, length: int) -> int:
 
 
 def reach_case(name: str, config: dict[str, Any], length: int, *others: int) -> Case:
-    return Case(name, lambda draw: [Config(config), draw.size("length", length, *others)])
+    """others: lengths for hidden recordings, where the window is another one as well."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        window = config["sliding_window"]
+        return [Config(draw.changed(config, sliding_window=(window, window + 2))), draw.size("length", length, *others)]
+
+    return Case(name, draw_args)
 
 
+# Fields that reach and the bytes do not depend on.
+UNREAD = {
+    "vocab_size": 41,
+    "intermediate_size": 22,
+    "query_pre_attn_scalar": 9,
+    "max_position_embeddings": 96,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500.0,
+    "rope_local_base_freq": 70.0,
+}
 REACH = Exercise(
     name="sliding_window.reach",
     solution="reach",
@@ -144,18 +186,18 @@ REACH = Exercise(
     function=True,
     points=3,
     cases=[
-        reach_case("3 sliding layers, a long text", ALL_SLIDING, 30, 24, 27),
-        reach_case("3 sliding layers, a text of 8", ALL_SLIDING, 8, 7, 9),
-        reach_case("the second of 3 is full", SMALL, 30, 26),
+        reach_case("3 sliding layers, a long text", THREE_SLIDING, 30, 24, 27),
+        reach_case("3 sliding layers, a text of 8", THREE_SLIDING, 8, 7, 9),
+        reach_case("the second of 3 is full", SMALL, 30, 33, 36),
         reach_case(
             "5 sliding layers with a window of 6",
-            {k: v for k, v in SMALL.items() if k != "layer_types"} | {"num_hidden_layers": 5, "sliding_window": 6},
+            {k: v for k, v in SMALL.items() if k != "layer_types"} | {"num_hidden_layers": 5, "sliding_window": 6} | UNREAD,
             60,
             50,
         ),
         reach_case("7 layers, and no list of their kinds", SEVEN_LAYERS, 40, 44),
         reach_case("the last of 3 is full", SMALL | {"layer_types": [SLIDING, SLIDING, FULL]}, 25, 22),
-        reach_case("a window of 1", ALL_SLIDING | {"sliding_window": 1}, 9, 12),
+        reach_case("a window of 2", THREE_SLIDING | {"sliding_window": 2}, 9, 12, 14),
     ],
 )
 
@@ -163,13 +205,19 @@ REACH = Exercise(
 # The ring
 
 
+IN_TURNS = {"drive": contents_in_turns, "right": right_ring_in_turns}
 LENGTHS = {"drive": lengths, "right": lambda kv, window, chunks: right_fill(kv, sum(chunks), chunks).lengths}
 HELD = {"drive": tokens_held, "right": lambda kv, window, chunks: [0] * sum(size > 0 for size in chunks)}
 
 
-def ring_case(name: str, window: int, chunks: list[int], head_dims: Sequence[int] = (4, 6, 10), **more: Any) -> Case:
+def ring_case(
+    name: str, window: int, chunks: list[int], sizes: Sequence[int] = (2, 3), head_dims: Any = (4, 6, 10), **more: Any
+) -> Case:
+    """sizes: batch and heads."""
+    B, H = sizes
+
     def draw_args(draw: Draw) -> Sequence[Any]:
-        batch, heads, head_dim = draw.size("B", 2, 3), draw.size("H", 3, 5), draw.size("head_dim", *head_dims)
+        batch, heads, head_dim = draw.size("B", B, 1, 3), draw.size("H", H, 5), draw.size("head_dim", *head_dims)
         return draw.normal(2, batch, heads, sum(chunks), head_dim), window, chunks
 
     return Case(name, draw_args, **more)
@@ -183,11 +231,14 @@ ROLLING_CACHE = Exercise(
     function=True,
     differentiable=False,
     points=8,
+    fixed={"argument 1, axis 0": "keys and values"},
     cases=[
         ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1]),
         ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1]),
         ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1]),
-        ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1]),
+        ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1], (3, 2)),
+        ring_case("chunks of 3 and 2 behind a ring that is full, a window of 5", 5, [6, 3, 1, 2, 1], (1, 2)),
+        ring_case("two caches in turns", 4, [3, 2, 1], (1, 2), **IN_TURNS),
         ring_case("a window of 1", 1, [2, 1, 1, 3]),
         ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], **LENGTHS),
         ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3]),
@@ -198,29 +249,6 @@ ROLLING_CACHE = Exercise(
 
 
 # Attention
-
-
-def attend(
-    module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any
-) -> tuple[list[Tensor], LaidOut]:
-    """Attention's results for x [B, T, D] that comes in chunks, and the cache of the check's own that it used."""
-    memory, start, seen = LaidOut(kept, sum(chunks) if kept is None else kept + 1), 0, []
-    for size in chunks:
-        part = slice(start, start + size)
-        memory.coming = size
-        seen.append(module(x[:, part], table[:, part], window, memory))
-        start += size
-    return seen, memory
-
-
-def attention_results(module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any) -> Tensor:
-    """With a cache; without one for no chunks."""
-    return torch.cat(attend(module, x, table, window, chunks, kept)[0], dim=1) if chunks else module(x, table, window)
-
-
-def numbers_stored(module: Any, x: Tensor, table: Tensor, window: Any, chunks: list[int], kept: Any) -> Tensor:
-    """How many numbers the cache was handed."""
-    return torch.tensor([attend(module, x, table, window, chunks, kept)[1].stored])
 
 
 def call_attention(module: Any, x: Tensor, table: Tensor, window: Any, *_: Any) -> Any:
@@ -238,7 +266,9 @@ def right_numbers(module: Any, x: Tensor, *_: Any) -> Tensor:
 STORED = {"drive": numbers_stored, "right": right_numbers}
 
 
-def attention_case(name: str, config: dict[str, Any], kind: str, chunks: list[int], rolls: bool, **more: Any) -> Case:
+def attention_case(
+    name: str, config: dict[str, Any], kind: str, chunks: list[int], rolls: bool, batch: int = 2, **more: Any
+) -> Case:
     """rolls: whether the check's cache gives back a window, or everything."""
     window = config["sliding_window"] if kind == SLIDING else None
 
@@ -247,7 +277,7 @@ def attention_case(name: str, config: dict[str, Any], kind: str, chunks: list[in
         first = draw.size("first position", 5, 11)
         positions = torch.arange(first, first + length)
         cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
-        table, x = torch.stack([cos[0], sin[0]]), draw.normal(draw.size("B", 2, 3), length, config["hidden_size"])
+        table, x = torch.stack([cos[0], sin[0]]), draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"])
         return x, table, window, chunks, window - 1 if rolls and window else None
 
     return Case(name, draw_args, {"config": config}, **more)
@@ -260,16 +290,17 @@ ATTENTION = Exercise(
     call=call_attention,
     drive=attention_results,
     uses=["sliding_window.mask"],
-    differentiable=False,
+    fixed={"argument 2, axis 0": "cosines and sines"},
     points=6,
     axes="B T D",
     sizes=sizes,
     renamed=learners_name,
+    weights=weights_around_0,
     cases=[
         attention_case("a window, without a cache", SMALL, SLIDING, [], True),
         attention_case("no window, without a cache", SMALL, FULL, [], True),
         attention_case("a ring: a prompt of 5, then one by one, a window of 4", SMALL, SLIDING, [5, 1, 1, 1], True),
-        attention_case("a ring: chunks of 2, 7 and 3, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3], True),
+        attention_case("a ring: chunks of 2, 7 and 3, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3], True, batch=1),
         attention_case("a cache that keeps everything, and a window", ALL_SLIDING, SLIDING, [5, 1, 3, 1], False),
         attention_case("a cache that keeps everything, and no window", SMALL, FULL, [3, 3, 1], False),
         attention_case("how many numbers the cache was handed", SMALL, SLIDING, [5, 1, 2], True, **STORED),
@@ -279,55 +310,6 @@ ATTENTION = Exercise(
 
 
 # The model
-
-
-def vectors(model: Any, ids: Tensor, chunks: Any = None) -> Tensor:
-    """The final vectors of ids [B, T] that come in chunks, with the model's own cache; without one for no chunks."""
-    return in_chunks(model, ids, model.new_cache(*ids.shape), chunks) if chunks else model(ids)
-
-
-def vectors_with_more_room(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return in_chunks(model, ids, model.new_cache(len(ids), ids.shape[1] + 20), chunks)
-
-
-def vectors_after_reset(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return after_another_text(model, ids, model.new_cache(*ids.shape), chunks)
-
-
-def vectors_of_texts_in_turns(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    return in_turns(model, ids, [model.new_cache(1, ids.shape[1]) for _ in ids], chunks)
-
-
-def tokens_too_many(model: Any, cache: Any, batch: int, capacity: int) -> list[int]:
-    """For how many tokens more than it needs each layer's cache holds memory."""
-    config, every = model.config, model.config.get("sliding_window_pattern", 6)
-    kinds = config.get("layer_types") or [
-        "sliding_attention" if (i + 1) % every else "full_attention" for i in range(len(model.layers))
-    ]
-    a_token = 2 * batch * config.num_key_value_heads * config.head_dim * model.embed_tokens.weight.element_size()
-    needed = [capacity if kind == "full_attention" else min(config.sliding_window, capacity) for kind in kinds]
-    held = [-(-sum(memory_behind(layer).values()) // a_token) for layer in cache]
-    return [max(0, tokens - need) for tokens, need in zip(held, needed, strict=True)]
-
-
-def memory_of_caches(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """What is too much in a long text's caches, before and after it was read, and in those of two short texts."""
-    found, (batch, length), window = [], ids.shape, model.config.sliding_window
-    for capacity in (length, window, window - 1):
-        cache = model.new_cache(batch, capacity)
-        found += tokens_too_many(model, cache, batch, capacity)
-        if capacity == length:
-            in_chunks(model, ids, cache, chunks)
-            found += tokens_too_many(model, cache, batch, capacity)
-    return torch.tensor(found)
-
-
-def rows_of_chunks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """How many rows the layers compute for each chunk."""
-    cache, mlps, counts = model.new_cache(*ids.shape), [layer.mlp for layer in model.layers], []
-    for piece in ids.split(chunks, dim=1):
-        counts.append(rows_through(mlps, lambda piece=piece: model(piece, cache)))
-    return torch.tensor(counts)
 
 
 def call_model(module: Any, ids: Tensor, *_: Any) -> Any:
@@ -343,6 +325,7 @@ MEMORY = {
     "drive": memory_of_caches,
     "right": lambda module, *_: torch.zeros(4 * layers_of(module), dtype=torch.int64),
 }
+FULL_CACHE = {"drive": refusal_of_one_more, "right": lambda *_: torch.tensor(1)}
 ROWS = {"drive": rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
 
 
@@ -365,14 +348,15 @@ MODEL = Exercise(
     axes="B T D",
     sizes=sizes,
     renamed=learners_name,
+    weights=weights_around_0,
     cases=[
-        Case("without a cache", lambda draw: [draw.tokens(47, 2, draw.size("T", 11, 9))], {"config": SMALL}, draw="12"),
+        Case("without a cache", lambda draw: [draw.tokens(31, 2, draw.size("T", 11, 9))], {"config": SMALL}),
         model_case(
             "two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], drive=vectors_of_texts_in_turns
         ),
         model_case("a prompt of 7, then one by one", SMALL, 2, [7, 1, 1, 1]),
-        model_case("7 layers, chunks of 2, 4, 3 and 1", SEVEN_LAYERS, 2, [2, 4, 3, 1], draw="4"),
-        model_case("a full layer first, one by one from the start", FULL_FIRST, 2, [1] * 9, draw="2"),
+        model_case("7 layers, chunks of 2, 4, 3 and 1", SEVEN_LAYERS, 2, [2, 4, 3, 1]),
+        model_case("a full layer first, one by one from the start", FULL_FIRST, 1, [1] * 9),
         model_case(
             "only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], drive=vectors_with_more_room
         ),
@@ -386,7 +370,8 @@ MODEL = Exercise(
             dtype=torch.bfloat16,
             **MEMORY,
         ),
-        model_case("how many rows the layers compute for each chunk", SMALL, 2, [6, 1, 2], **ROWS),
+        model_case("how many rows the layers compute for each chunk", ALL_SLIDING, 2, [6, 1, 2], **ROWS),
+        model_case("a text as long as the window: one token more is refused (1: ValueError)", ALL_SLIDING, 1, [3, 1], **FULL_CACHE),
     ],
 )
 
@@ -403,11 +388,16 @@ ROOM = {"drive": rooms_asked, "right": lambda toy, ids, new_tokens, end, chunk: 
 AFTER = {"drive": calls_after_end, "right": lambda *_: [0]}
 
 
-def generation_case(name: str, prompt: int, new_tokens: int, chunk: int, stops: bool = False, **more: Any) -> Case:
-    """stops: whether an end token comes, and not as the first, second or last."""
+def generation_case(
+    name: str, prompt: int, new_tokens: int, chunk: int, stops: bool | str = False, **more: Any
+) -> Case:
+    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        toy, ids, end = toy_that_ends(draw, 256, prompt, new_tokens)
+        vocabulary, in_prompt = 61 - prompt, stops == "prompt"
+        toy, ids, end = toy_that_ends(
+            draw, 128 + prompt, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt
+        )
         return toy, ids, new_tokens, end if stops else None, chunk
 
     return Case(name, draw_args, **more)
@@ -420,9 +410,15 @@ GENERATE = Exercise(
     drive=watched_generation,
     function=True,
     points=4,
+    fixed={
+        "argument 1.dim": "the width of a toy model, which generation does not see",
+        "argument 2, axis 0": "one text, as the docstring says",
+    },
     cases=[
         generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4),
         generation_case("stops at the end token", 6, 9, 4, stops=True),
+        generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
+        generation_case("after another prompt, with the same model", 5, 6, 4, drive=watched_again),
         generation_case("the pieces that the model is given", 11, 5, 4, **PIECES),
         generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, **PIECES),
         generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, **PIECES),
@@ -455,8 +451,13 @@ GEMMA_270M: dict[str, Any] = {
 }
 
 
-def bytes_case(name: str, config: dict[str, Any], *numbers: int) -> Case:
-    return Case(name, lambda draw: [Config(config), *numbers])
+def bytes_case(name: str, config: dict[str, Any], context: int, *others: int) -> Case:
+    """A case of the bytes: a config, a context, and what else is given; in a hidden recording another width."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return [Config(draw.changed(config, head_dim=(11, 99))), context, *others]
+
+    return Case(name, draw_args)
 
 
 BYTES = Exercise(
@@ -479,7 +480,7 @@ BYTES = Exercise(
             2,
         ),
         bytes_case(
-            "no window at all", SMALL | {"layer_types": [FULL] * 3, "sliding_window": None, "hidden_size": 28}, 9
+            "no window at all", SMALL | {"layer_types": [FULL] * 3, "sliding_window": None, "hidden_size": 28} | UNREAD, 9
         ),
     ],
 )

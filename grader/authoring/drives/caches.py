@@ -129,6 +129,18 @@ def all_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Ten
     return torch.cat(fill(made, kv, capacity, chunks).contents, dim=2)
 
 
+def contents_in_turns(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
+    """What every append gave back in two caches that are filled in turns, the second with the negatives."""
+    caches = [made(kv.shape[1], kv.shape[2], capacity, kv.shape[4], dtype=kv.dtype) for _ in range(2)]
+    seen: list[list[Tensor]] = [[], []]
+    for chunk in kv.split(chunks, dim=3):
+        for cache, sign, given in zip(caches, (1, -1), seen, strict=True):
+            k, v = sign * chunk
+            keys, values = cache.append(k, v)
+            given.append(torch.cat([keys, values], dim=-1).clone())
+    return torch.cat([*seen[0], *seen[1]], dim=2)
+
+
 def last_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
     """What the last append gave back."""
     return fill(made, kv, capacity, chunks).last

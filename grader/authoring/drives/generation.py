@@ -74,6 +74,13 @@ def generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -
     return tokens_written(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
 
 
+def generated_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    tokens_written(generate(model, ids.flip(1), new_tokens, None))
+    return tokens_written(generate(model, ids, new_tokens, end))
+
+
 def model_after_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> CachedToyOfOneText:
     """The model with which `generate` wrote its tokens."""
     model = CachedToyOfOneText(toy, ids).eval()
@@ -126,6 +133,13 @@ def watched_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, en
     return tokens_written(generate(Watched(toy, ids, end).eval(), ids, new_tokens, end, chunk))
 
 
+def watched_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
+    model = Watched(toy, ids, None).eval()
+    tokens_written(generate(model, ids.flip(1), new_tokens, None, chunk))
+    return tokens_written(generate(model, ids, new_tokens, end, chunk))
+
+
 def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """The sizes of the pieces that the model was given."""
     return watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
@@ -159,6 +173,13 @@ class Reader(CachedToy):
 def generated_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
     """The tokens that `generate` writes."""
     return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
+
+
+def generated_again_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
+    reader = Reader(toy, ids).eval()
+    tokens_written(generate(reader, ids.flip(1), new_tokens, []))
+    return tokens_written(generate(reader, ids, new_tokens, ends))
 
 
 def first_and_largest_piece(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:

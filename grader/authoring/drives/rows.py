@@ -6,7 +6,7 @@ A cache's class takes config, batch, capacity and dtype.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.authoring.drives.use import MultiplyAdds, in_chunks, tensor_given
 
@@ -93,6 +93,16 @@ def contents_of_two(made: Any, config: Any, batch: int, capacity: int, parts: li
     return torch.cat([*contents, *fill_rows(made(config, batch, capacity, parts[0].dtype), parts[-1:]).contents], dim=1)
 
 
+def rows_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append gave back in two caches that are filled in turns, the second with the negatives."""
+    caches = [made(config, batch, capacity, parts[0].dtype) for _ in range(2)]
+    seen: list[list[Tensor]] = [[], []]
+    for part in parts:
+        for cache, sign, given in zip(caches, (1, -1), seen, strict=True):
+            given.append(rows_given(cache.append(sign * part), part))
+    return torch.cat([*seen[0], *seen[1]], dim=1)
+
+
 def row_lengths(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
     """The length after every append."""
     return fill_rows(made(config, batch, capacity, parts[0].dtype), parts).codes[1::2]
@@ -150,3 +160,36 @@ def model_in_pieces(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -
 
 def sizes_between(cuts: list[int], length: int) -> list[int]:
     return [end - start for start, end in zip([0, *cuts], [*cuts, length], strict=True)]
+
+
+# A part of attention by itself, and which class a model uses.
+
+
+def use_compress(module: Any, x: Tensor) -> Tensor:
+    """Latent and key side by side, once it is sure that it is these two that came back."""
+    given = module.compress(x)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        what = f"{len(given)} values" if isinstance(given, tuple | list) else f"a {type(given).__name__}"
+        hint = "; does it end with `return`?" if given is None else ""
+        raise TypeError(f"compress returned {what}; two tensors belong there, the latent and the key{hint}")
+    for name, tensor in zip(("latent", "key"), given, strict=True):
+        if tensor.shape[:-1] != x.shape[:-1]:
+            wanted = f"one vector for each token, [{x.shape[0]}, {x.shape[1]}, ...], belongs there"
+            raise ValueError(f"compress returned a {name} of shape {list(tensor.shape)}; {wanted}")
+    return torch.cat(list(given), dim=-1)
+
+
+class AnotherAttention(nn.Module):
+    """Another class that a model may be given for its attention."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        return x
+
+
+def layers_of_another_class(module: Any, ids: Tensor, config: Any) -> Tensor:
+    """In how many layers of such a model another class of attention is used, if that is given."""
+    model = type(module)(config, AnotherAttention)
+    return torch.tensor(sum(isinstance(part, AnotherAttention) for part in model.modules()))

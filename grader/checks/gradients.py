@@ -1,0 +1,110 @@
+"""Gradients: what a probe observes of them, and whether they are the reference's.
+
+A recording does not hold whole gradients, which would be as large as all weights. It holds a few numbers for each: how
+large it is, and its products with fixed random directions, which no other gradient has.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from grader.checks.observation import Observation
+from grader.checks.verdict import Finding
+from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.tasks import Task, TaskCase
+
+DIRECTIONS = 6
+RELATIVE = 5e-3  # of a gradient's root mean square; what is cut off moves it by far more, and rounding by far less
+LEAST = 1e-4  # of the largest gradient: what is smaller is taken for rounding
+
+
+def are_compared(task: Task, case: TaskCase, output: Tensor) -> bool:
+    """Whether a case's gradients are looked at: in float32, where they are precise."""
+    return task.differentiable and case.dtype == torch.float32 and output.is_floating_point()
+
+
+def leaf_positions(task: Task, args: Sequence[object]) -> tuple[int, ...]:
+    """The positions of the arguments whose gradients are looked at: those that the exercise names, or else the first
+    that is a floating-point tensor. A table of cosines needs none."""
+    if task.gradients_of:
+        return task.gradients_of
+    floating = (i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point())
+    return tuple(i for i in [next(floating, None)] if i is not None)
+
+
+def leaf_names(task: Task, case: TaskCase) -> tuple[str, ...]:
+    """What has a gradient in a case, in order: every parameter, then the arguments."""
+    positions = leaf_positions(task, case.args)
+    return (*case.weights, *("input" if i == 0 else f"argument {i + 1}" for i in range(len(positions))))
+
+
+def weighted_sum(output: Tensor) -> Tensor:
+    """A number that depends on every value of an output, on each in its own way: what is differentiated."""
+    return (output * _directions(output.numel())[0].to(output.device, output.dtype).view(output.shape)).sum()
+
+
+def fingerprint(gradients: Sequence[Tensor | None]) -> Tensor:
+    """[gradients, 1 + DIRECTIONS] float32: the root mean square and the products; NaN where there is no gradient."""
+    return torch.stack([_fingerprint(gradient) for gradient in gradients])
+
+
+def _fingerprint(gradient: Tensor | None) -> Tensor:
+    if gradient is None or not gradient.numel():
+        return torch.full((1 + DIRECTIONS,), math.nan)
+    flat = gradient.detach().cpu().double().flatten()
+    products = _directions(flat.numel()).double() @ flat / math.sqrt(flat.numel())
+    return torch.cat([flat.square().mean().sqrt()[None], products]).float()
+
+
+@lru_cache(maxsize=64)
+def _directions(size: int) -> Tensor:
+    """Fixed standard normal numbers: [DIRECTIONS, size] float32."""
+    return torch.randn(DIRECTIONS, size, generator=torch.Generator().manual_seed(size))
+
+
+def gradient_distance(got: Tensor, want: Tensor) -> Tensor:
+    """How far each is from the right one, in units of its size; 0 where the reference has none: [gradients]."""
+    size = want[:, 0].nan_to_num()
+    size = size.clamp(min=max(LEAST * float(size.max()), torch.finfo(torch.float32).tiny))
+    apart = (got - want).abs().amax(dim=1) / size
+    return torch.where(want[:, 0].isnan(), 0.0, apart.nan_to_num(nan=math.inf))
+
+
+def wrong_gradients(got: Tensor | None, want: Tensor | None) -> list[int]:
+    """The positions of the gradients that are not the reference's; none where the reference's were not recorded."""
+    if want is None:
+        return []
+    if got is None or got.shape != want.shape or got.dtype != want.dtype:
+        return list(range(len(want)))
+    return (gradient_distance(got, want) > RELATIVE).nonzero().flatten().tolist()
+
+
+def gradient_finding(task: Task, answer: Answer, index: int, observation: Observation) -> Finding | None:
+    """What is wrong with the gradients of a case whose output is right. index: the case's."""
+    want = answer.gradients[index] if answer.gradients else None
+    wrong = wrong_gradients(observation.gradients, want)
+    if not wrong:
+        return None
+    mistake = mistake_of_gradients(observation.gradients, index, answer.mistakes)
+    if mistake is not None:
+        what = f"The output is right, and the gradients are those that come out when {mistake.name}."
+        return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
+    names = [leaf_names(task, task.cases[index])[i] for i in wrong]
+    shown = ", ".join(f"`{name}`" for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return Finding(
+        f"the output is right, but the gradient of {shown} is not the reference's",
+        "Training would go astray. Look for `.detach()`, `.data`, `.item()` or `no_grad` on the way from there to the"
+        " output.",
+    )
+
+
+def mistake_of_gradients(got: Tensor | None, index: int, mistakes: Sequence[MistakeAnswer]) -> MistakeAnswer | None:
+    """The known mistake of which only the gradients are wrong and that gives these in a case. index: the case's."""
+    for mistake in mistakes:
+        known = mistake.gradients[index] if mistake.gradients else None
+        if got is not None and known is not None and not wrong_gradients(got, known):
+            return mistake
+    return None
