@@ -38,6 +38,7 @@ MODULES = (
     "checks/examine",
     "checks/judge",
     "checks/layout",
+    "checks/naming",
     "checks/nan",
     "checks/observation",
     "checks/parts",
