@@ -16,20 +16,8 @@ from typing import Any, Literal
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
 LineKind = Literal[
-    "ok",
-    "bad",
-    "idle",
-    "text",
-    "hint",
-    "code",
-    "muted",
-    "link",
-    "head",
-    "right",
-    "wrong",
-    "row_ok",
-    "row_bad",
-    "row_dim",
+    "ok", "bad", "idle", "text", "named", "hint", "code", "muted", "link",
+    "head", "right", "wrong", "row_ok", "row_bad", "row_dim", "row_guilty",
 ]  # fmt: skip
 MARKS = {"✓": "right", "✗": "wrong"}
 _NUMBER = re.compile(r"(all )?[-+]?[\d.,]+(e[-+]?\d+)?( of [\d,]+)?( NaN)?|nan|-?inf|", re.IGNORECASE)
@@ -125,6 +113,7 @@ _RULES = """
 .G code{background:var(--g-code);color:var(--g-text);padding:0 .25em;border-radius:3px}
 .G .code{white-space:pre-wrap}
 .G .ok,.G .bad,.G .idle{font-weight:600;font-size:15px}
+.G .named{font-weight:600}
 .G .ok,.G .m-ok{color:var(--g-ok)}
 .G .bad,.G .m-bad{color:var(--g-bad)}
 .G .muted,.G .idle,.G .link{color:var(--g-dim)}
@@ -140,7 +129,8 @@ _RULES = """
 .G.G thead th{color:var(--g-dim);border-top:0;font-family:inherit;font-size:12px}
 .G.G .row_ok td:first-child{color:var(--g-ok)}
 .G.G .row_dim td,.G.G .row_dim th{color:var(--g-dim)}
-.G.G .row_bad td,.G.G .row_bad th{color:var(--g-bad);background:var(--g-tint);font-weight:600}
+.G.G .row_bad td,.G.G .row_bad th,.G.G .row_guilty td,.G.G .row_guilty th{color:var(--g-bad)}
+.G.G .row_guilty td,.G.G .row_guilty th{background:var(--g-tint);font-weight:600}
 """
 
 
@@ -270,12 +260,14 @@ _STYLES: dict[LineKind, str] = {
     "ok": "bold green",
     "bad": "bold red",
     "idle": "bold",
+    "named": "bold",
     "hint": "cyan",
     "muted": "dim",
     "link": "dim",
     "head": "dim",
     "row_ok": "green",
-    "row_bad": "bold red",
+    "row_bad": "red",
     "row_dim": "dim",
+    "row_guilty": "bold red",
 }
 _MARK_STYLES = {"✓": "green", "✗": "red"}

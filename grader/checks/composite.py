@@ -131,6 +131,19 @@ def _lacking(own: Tensor, want: Tensor, parts: PartEvidence, context: Context) -
         return f"the output lacks {missing}: it has to be added"
     if extra:
         return f"the output contains {extra} once too often"
+    return _taken_otherwise(own, want, known)
+
+
+def _taken_otherwise(own: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | None:
+    """Which known tensor is in the output with another factor than 1."""
+    rest = (own - want).double()
+    for name, tensor in known.items():
+        if tensor.shape != own.shape or not tensor.is_floating_point():
+            continue
+        part = tensor.double()
+        factor = float((rest * part).sum() / part.square().sum().clamp_min(1e-300))
+        if abs(factor) > 1e-3 and agree((factor * part).to(own.dtype), rest.to(own.dtype)):
+            return f"the output contains {name} {1 + factor:.4g} times, and should contain it once"
     return None
 
 

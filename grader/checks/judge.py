@@ -11,7 +11,7 @@ from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
 from grader.checks.naming import Suspects, suspects
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
+from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import Task, TaskCase
 from grader.tolerance import Tolerance, agree
@@ -86,11 +86,16 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
     if any(verdict.cases[i].difference is None for i in wrong):
         return ()
     notes = [note for note in (_only_in(task, wrong),) if note]
+    in_part: dict[str, list[str]] = {}
     for i in wrong:
         for mistake in found.in_part[i][:1]:
-            notes.append(f"In the case “{task.cases[i].name}” alone it is what comes out when {mistake.name}.")
+            in_part.setdefault(mistake.name, []).append(f"“{task.cases[i].name}”")
+    for name, cases in list(in_part.items())[:2]:
+        where = f"the case {cases[0]}" if len(cases) == 1 else f"the cases {', '.join(cases[:-1])} and {cases[-1]}"
+        but = "the other wrong cases it does not explain" if len(cases) < len(wrong) else "it would show in others too"
+        notes.append(f"In {where} it is what comes out when {name}; {but}.")
     if len(notes) < 2:
-        notes += [f"Could it be that {mistake.name}?" for mistake in found.near]
+        notes += [f"Could it be that {m.name}?" for m in found.near if m.name not in in_part]
     return tuple(notes[:3])
 
 
@@ -208,6 +213,4 @@ def _find(
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
     changed = "the input was modified in place" if observation.changed_input is not None else None
-    return Finding(
-        sentence or changed or "it matches no known mistake", detail=(changed,) if sentence and changed else ()
-    )
+    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else ())

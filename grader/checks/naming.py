@@ -13,6 +13,7 @@ NEAR = 0.2
 # Of two mistakes that fit, the nearer is named alone if it is this many times nearer.
 NEARER = 4.0
 MAX_QUESTIONS = 2
+FEWEST = 8  # values that an output must have to be called a mistake's in its case alone
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
     fitting = [m for m in fitting if apart[id(m)] <= NEARER * apart[id(fitting[0])]]
     in_part: list[tuple[MistakeAnswer, ...]] = [()] * len(outputs)
     for i in wrong if not fitting else ():
-        # A few whole numbers are soon the same by chance, and then say nothing of a mistake.
-        if answer.outputs[i].is_floating_point():
+        # A few numbers are soon the same by chance, and then say nothing of a mistake.
+        if answer.outputs[i].is_floating_point() and answer.outputs[i].numel() >= FEWEST:
             in_part[i] = tuple(m for m in answer.mistakes if i in explained[id(m)])
     near = [] if fitting else sorted(
         ((share, n) for n, m in enumerate(candidates) if (share := _nearness(m, answer, wrong, outputs)) <= NEAR)

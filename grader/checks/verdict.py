@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from grader.checks.difference import Difference
 
+UNKNOWN = "it matches no known mistake"
+
 
 @dataclass(frozen=True)
 class Finding:

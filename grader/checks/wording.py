@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grader.checks.difference import Difference
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
+from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.config import ALL_FIELDS
 from grader.report import Line, shipped_line
 
@@ -48,7 +48,7 @@ def report(verdict: Verdict) -> list[Line]:
     assert shown is not None
     head = f"{verdict.exercise} · {_headline(verdict)}"
     lines = [Line(f"○ {head}", "idle") if verdict.unwritten else Line(f"✗ {head}", "bad")]
-    if shown.finding:
+    if shown.finding and not (shown.finding.what == UNKNOWN and verdict.notes):
         alone = any(case.finding != shown.finding for case in verdict.cases if not case.right)
         lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
     lines += [Line(note, "text", 1) for note in verdict.notes]
@@ -65,7 +65,7 @@ def _is_puzzling(verdict: Verdict) -> bool:
     """Whether there are numbers to look at, and no name for what is wrong with them."""
     findings = [case.finding for case in verdict.cases if case.finding]
     numbers = any(case.difference is not None and case.difference.wrong for case in verdict.cases)
-    return numbers and not any(finding.mistake or finding.carried for finding in findings)
+    return numbers and not any(finding.mistake or finding.carried or finding.notes for finding in findings)
 
 
 def _same_problem_everywhere(verdict: Verdict) -> bool:
@@ -81,7 +81,9 @@ def _table(verdict: Verdict, shown: CaseVerdict) -> list[Line]:
     used = [i for i in range(len(titles)) if i < 2 or any(cells[i] for _, cells in rows)]
     head = Line("", "head", 1, tuple(titles[i] for i in used))
     body = [Line("", "right" if kind == "right" else "wrong", 1, tuple(cells[i] for i in used)) for kind, cells in rows]
-    return [head, *body] if len(used) > 2 else body
+    if len(used) == 2:  # marks alone, which say something only where cases differ
+        return body if any(case.right for case in verdict.cases) else []
+    return [head, *body]
 
 
 def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ def _finding(finding: Finding, where: str) -> list[Line]:
     what = finding.what if where else finding.what[:1].upper() + finding.what[1:]
     if not what.endswith((".", ":", "?")):
         what += "."
-    lines = [Line(where + what, "text", 1)]
+    lines = [Line(where + what, "named" if finding.mistake else "text", 1)]
     lines += [Line(detail, "code", 2) for detail in finding.detail]
     lines += [Line(note, "text", 1) for note in finding.notes]
     if finding.hint:

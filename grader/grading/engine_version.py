@@ -31,6 +31,7 @@ MODULES = (
     "recordings/traces",
     "lessons/cells",
     "lessons/notebooks",
+    "checks/axes",
     "checks/building",
     "checks/composite",
     "checks/diagnose",
