@@ -20,7 +20,9 @@ LineKind = Literal[
     "head", "right", "wrong", "row_ok", "row_bad", "row_dim", "row_guilty",
 ]  # fmt: skip
 MARKS = {"✓": "right", "✗": "wrong"}
-_NUMBER = re.compile(r"(all )?[-+]?[\d.,]+(e[-+]?\d+)?( of [\d,]+)?( NaN)?|nan|-?inf|", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(all )?[-+]?[\d.,]+(e[-+]?\d+)?( of [\d,]+)?(, [\d,]+ NaN)?|nan|-?inf|\[[\d, ]*\]|", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,19 @@ _RULES = """
 .G a{color:var(--g-link)}
 .G .hint{border-left:3px solid var(--g-link);padding-left:.6em;margin:.35em 0}
 .G .table{overflow-x:auto;margin:.4em 0}
-.G.G table{border-collapse:collapse;margin:0;font-size:13px;color:inherit;table-layout:auto}
-.G.G tr{background:none}
+.G.G table{border-collapse:collapse;margin:0;font-size:13px;color:inherit;table-layout:auto;overflow-wrap:normal}
+.G.G tr{background:none!important}
 .G.G th,.G.G td{text-align:left;font-weight:400;padding:.2em .9em .2em 0;border:0;
  border-top:1px solid var(--g-rule);vertical-align:top;max-width:none;color:inherit;white-space:normal}
+.G.G [role=rowheader]{min-width:7em}
+@media(max-width:520px){.G.G th,.G.G td{padding-right:.45em;font-size:12px}.G.G .place{display:none}}
 .G.G .num{text-align:right;white-space:nowrap}
 .G.G .path,.G.G .mark{white-space:nowrap}
 .G.G thead th{color:var(--g-dim);border-top:0;font-family:inherit;font-size:12px}
 .G.G .row_ok td:first-child{color:var(--g-ok)}
-.G.G .row_dim td,.G.G .row_dim th{color:var(--g-dim)}
-.G.G .row_bad td,.G.G .row_bad th,.G.G .row_guilty td,.G.G .row_guilty th{color:var(--g-bad)}
-.G.G .row_guilty td,.G.G .row_guilty th{background:var(--g-tint);font-weight:600}
+.G.G .row_dim td{color:var(--g-dim)}
+.G.G .row_bad td,.G.G .row_guilty td{color:var(--g-bad)}
+.G.G .row_guilty td{background:var(--g-tint);font-weight:600}
 """
 
 
@@ -158,8 +162,12 @@ def _line_html(line: Line) -> str:
 def _table_html(rows: Sequence[Line]) -> str:
     numbers = _numeric(rows)
     columns = len(numbers)
-    head = "".join(_row_html(line, numbers) for line in rows if line.kind == "head")
-    body = "".join(_row_html(line, numbers) for line in rows if line.kind != "head")
+    # Where a value stands in a tensor is the first thing that a phone has no room for.
+    places = {
+        i for line in rows for i, cell in enumerate(line.cells) if cell.startswith("[") and cell.endswith("]") and i
+    }
+    head = "".join(_row_html(line, numbers, places) for line in rows if line.kind == "head")
+    body = "".join(_row_html(line, numbers, places) for line in rows if line.kind != "head")
     indent = f' style="margin-left:{1.4 * rows[0].indent:.1f}em"' if rows[0].indent else ""
     name = "rows of modules" if rows[-1].kind.startswith("row_") else "cases"
     return (
@@ -168,19 +176,19 @@ def _table_html(rows: Sequence[Line]) -> str:
     )
 
 
-def _row_html(line: Line, numbers: Sequence[bool]) -> str:
+def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
     cells = []
     for i, cell in enumerate((*line.cells, *("",) * (len(numbers) - len(line.cells)))):
         path = line.kind.startswith("row_") and i == 1
-        kind = "num" if numbers[i] else "mark" if i == 0 else "path" if path else ""
-        tag = "th" if line.kind == "head" or i == 1 else "td"
-        scope = "" if tag == "td" else ' scope="col"' if line.kind == "head" else ' scope="row"'
+        kind = "num place" if i in places else "num" if numbers[i] else "mark" if i == 0 else "path" if path else ""
+        tag = "th" if line.kind == "head" else "td"
+        role = ' scope="col"' if tag == "th" else ' role="rowheader"' if i == 1 else ""
         text = cell.lstrip(" ")
         shown = "&nbsp;" * (len(cell) - len(text)) + _inline(text, "code" if path else "text")
         if text in MARKS:
             colour = "m-ok" if text == "✓" else "m-bad"
             shown = f'<span class="{colour}" role="img" aria-label="{MARKS[text]}">{text}</span>'
-        cells.append(f"<{tag}{scope}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{shown}</{tag}>")
+        cells.append(f"<{tag}{role}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{shown}</{tag}>")
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
 
 

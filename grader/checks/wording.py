@@ -102,20 +102,13 @@ def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
         wrong = f"all {difference.total:,}" if difference.total > 1 else ""
     if difference.nan:
         wrong += f", {difference.nan:,} NaN"
-    by = f"{difference.largest:,}" if difference.whole else f"{difference.largest:.2g}"
+    by = f"{difference.largest:,}".removesuffix(".0") if difference.whole else f"{difference.largest:.2g}"
+    # Of whole numbers in a list, such as tokens, the distance means nothing; nor beside values that are all NaN.
+    if difference.nan == difference.wrong or not difference.largest or (difference.whole and difference.total > 1):
+        by = ""
     at = str(list(difference.first)) if difference.first else ""
     own, right = _apart(difference) if difference.values else ("", "")
-    counted = difference.total == 1 or not difference.whole  # of whole numbers in a list the distance means nothing
-    return (
-        "✗",
-        case.name,
-        wrong,
-        by.removesuffix(".0") if counted and difference.largest else "",
-        at,
-        own,
-        right,
-        more,
-    )
+    return ("✗", case.name, wrong, by, at, own, right, more)
 
 
 def _apart(difference: Difference) -> tuple[str, str]:
