@@ -1,6 +1,6 @@
 """Check modules against recorded activations, compare models layer by layer, and match generated text.
 
-from grader import check, check_generation, compare_layers, load_checkpoint
+from grader import case, check, check_generation, compare_layers, load_checkpoint
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grader.checkpoints import load_checkpoint
     from grader.checks.check import check
+    from grader.checks.experiment import case
     from grader.checks.text import check_generation
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
@@ -20,6 +21,7 @@ _HOMES = {
     "CheckFailed": "grader.errors",
     "Config": "grader.config",
     "GraderError": "grader.errors",
+    "case": "grader.checks.experiment",
     "check": "grader.checks.check",
     "check_generation": "grader.checks.text",
     "compare_layers": "grader.layers.compare",
@@ -32,6 +34,7 @@ __all__ = [
     "CheckFailed",
     "Config",
     "GraderError",
+    "case",
     "check",
     "check_generation",
     "compare_layers",

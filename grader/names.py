@@ -15,9 +15,11 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     own: the module's names and shapes. wanted: the checkpoint's tensors. extra: names of the module's
     that the checkpoint would have to have and has not. What repeats from layer to layer is one line.
     """
-    missing = [name for name in wanted if name not in own]
-    lines = []
+    lines, layers = _other_number_of_layers(own, wanted)
+    missing = [name for name in wanted if name not in own and not name.startswith(layers)]
     for name in extra:
+        if name.startswith(layers):
+            continue
         like = [m for m in missing if m.count(".") == name.count(".")]
         close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
         asked = "; what does that say of the head?" if name == "lm_head.weight" else ""
@@ -34,6 +36,31 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
     if len(lines) > MAX_NAMES:
         lines[MAX_NAMES - 1 :] = [f"and {len(lines) - MAX_NAMES + 1} more like these"]
     return lines
+
+
+def _other_number_of_layers(own: Iterable[str], wanted: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """A line for each list of layers that is too long or too short, and the beginnings of those layers' names."""
+    counts = [_layers(names) for names in (own, wanted)]
+    lines, beginnings = [], []
+    for stem in counts[0].keys() & counts[1].keys():
+        here, there = counts[0][stem], counts[1][stem]
+        odd = [f"{stem}.{number}" for number in sorted(here ^ there)]
+        if not odd or not (here < there or there < here):
+            continue
+        named = f"`{odd[0]}` is" if len(odd) == 1 else f"`{odd[0]}` to `{odd[-1]}` are"
+        what = "too many" if there < here else "missing"
+        lines.append(f"{named} {what}: the checkpoint has {len(there)} in `{stem}`, and this has {len(here)}")
+        beginnings += [f"{name}." for name in odd]
+    return lines, tuple(beginnings)
+
+
+def _layers(names: Iterable[str]) -> dict[str, set[int]]:
+    """The lists of modules among the names of parameters, each with the numbers in it: {"h": {0, 1, 2}}."""
+    found: dict[str, set[int]] = {}
+    for name in names:
+        for match in re.finditer(r"\.(\d+)\.", name):
+            found.setdefault(name[: match.start()], set()).add(int(match[1]))
+    return found
 
 
 def layers_as_one(lines: Iterable[str]) -> list[str]:

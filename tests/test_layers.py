@@ -190,6 +190,11 @@ def text(report: LayerReport, **options: Any) -> str:
     return to_text(report_lines(report, **options))
 
 
+def rows_of(report: LayerReport, **options: Any) -> list[str]:
+    """The rows of the table, with single spaces."""
+    return [" ".join(" ".join(line.cells).split()) for line in report_lines(report, **options) if line.cells][1:]
+
+
 def row(report: LayerReport, name: str) -> Any:
     return next(row for row in report.rows if row.name == name)
 
@@ -201,18 +206,8 @@ def test_a_right_model_is_right_to_the_last_bit_in_every_row(trace: Trace) -> No
     report = layer_report(patched(), trace)
     assert report.ok and report.culprit is None
     assert all(row.outcome.max == 0 for row in report.rows)
-    assert text(report).splitlines() == [
-        "[OK] wte: max=0.00e+00, mean=0.00e+00",
-        "[OK] wpe: max=0.00e+00, mean=0.00e+00",
-        "[OK] turns[0]: max=0.00e+00, mean=0.00e+00",
-        "[OK] turns[1]: max=0.00e+00, mean=0.00e+00",
-        "[OK] h.0: max=0.00e+00, mean=0.00e+00",
-        "[OK] h.1: max=0.00e+00, mean=0.00e+00",
-        "[OK] h.2: max=0.00e+00, mean=0.00e+00",
-        "[OK] ln_f: max=0.00e+00, mean=0.00e+00",
-        "[OK] logits: max=0.00e+00, mean=0.00e+00",
-        "",
-        f"All {len(report.rows)} rows match the reference, bit-exact.",
+    assert rows_of(report) == [
+        *(f"[OK] {name} 0 0" for name in ("wte", "wpe", "turns[0]", "turns[1]", "h.0", "h.1", "h.2", "ln_f", "logits")),
     ]
 
 
@@ -564,7 +559,7 @@ def test_a_hidden_error_that_shows_only_in_a_later_part_is_named() -> None:
     report = layer_report(Planted, trace)
     assert row(report, "h.1.ln_1").outcome.ok and row(report, "logits").outcome.ok and not report.ok
     assert report.culprit is not None and report.culprit.path == "h.1.ln_1"
-    assert "[DIFF] h.1.attn" in text(report)
+    assert any(line.startswith("[DIFF] h.1.attn ") for line in rows_of(report))
 
 
 def test_a_hidden_error_in_the_second_of_a_modules_outputs_is_named(trace: Trace) -> None:
@@ -592,28 +587,48 @@ def test_own_errors_are_told_from_inherited_ones_and_only_the_failing_block_is_o
             self.h[1].mlp.act.forward = lambda x: x.relu()
 
     report = layer_report(Model, trace)
-    lines = [line.split(":")[0] + line[line.rfind("  ") :] for line in text(report).splitlines() if "DIFF" in line]
-    assert lines == [
-        "[DIFF] h.1  error inside",
-        "  [DIFF] h.1.mlp  error inside",
-        "    [DIFF] h.1.mlp.act  own error",
-        "    [DIFF] h.1.mlp.c_proj  inherited",
-        "[DIFF] h.2  inherited",
-        "[DIFF] ln_f  inherited",
-        "[DIFF] logits  error inside",
-    ]
+    rows = {
+        line.cells[1]: (line.kind, line.cells[-1]) for line in report_lines(report) if line.cells[0:1] == ("[DIFF]",)
+    }
+    assert rows == {
+        "h.1": ("row_dim", "error inside"),
+        "  h.1.mlp": ("row_dim", "error inside"),
+        "    h.1.mlp.act": ("row_guilty", "own error"),
+        "    h.1.mlp.c_proj": ("row_dim", "inherited"),
+        "h.2": ("row_dim", "inherited"),
+        "ln_f": ("row_dim", "inherited"),
+        "logits": ("row_dim", "error inside"),
+    }
     assert "Start here: `h.1.mlp.act` (Act): it is wrong even on the reference's own input." in text(report)
-    assert "  [OK] h.1.ln_1: max=0.00e+00, mean=0.00e+00" not in text(report, open="none")
+    assert "h.1.ln_1" in text(report) and "h.1.ln_1" not in text(report, open="none")
     assert "h.2.mlp.c_fc" in text(report, open="all") and "h.2.mlp.c_fc" not in text(report)
 
 
-def test_the_table_has_the_form_of_the_talks(trace: Trace) -> None:
-    report = layer_report(patched(("1e-5", "1e-1")), trace)
-    for line in text(report, open="all").split("\n\n")[0].splitlines():
+def test_the_diagnosis_comes_first_and_the_columns_align(trace: Trace) -> None:
+    shown = text(layer_report(patched(("1e-5", "1e-1")), trace), open="all").splitlines()
+    assert shown[0].startswith("✗ Start here: `h.0.ln_1` (Norm): ")
+    head = next(line for line in shown if "module" in line)
+    table = [line for line in shown[shown.index(head) + 1 :] if line.startswith("[")]
+    assert len(table) > 20
+    number = r"(0|\d\.\de[+-]\d\d)"
+    for line in table:
         assert re.fullmatch(
-            r" *\[(OK|DIFF)\] [\w.\[\]]+: max=\d\.\d\de[+-]\d\d, mean=\d\.\d\de[+-]\d\d(   (own error|error inside|inherited))?",
-            line,
+            rf"\[(OK|DIFF)\] +[\w.\[\]]+ +{number} +{number}(  (own error|error inside|inherited))?", line
         ), line
+        assert line[: head.index("max") + 3][-1].isdigit() and line[: head.index("mean") + 4][-1].isdigit(), line
+
+
+def test_one_row_alone_is_tinted_red_is_for_own_errors_and_grey_for_what_is_inherited(trace: Trace) -> None:
+    report = layer_report(patched(("1e-5", "1e-1")), trace)
+    lines = [line for line in report_lines(report, "all") if line.cells and line.kind != "head"]
+    origins = {row.name: row.origin for row in report.rows}
+    assert [line.cells[1].strip() for line in lines if line.kind == "row_guilty"] == ["h.0.ln_1"]
+    for line in lines:
+        if line.kind == "row_dim":
+            assert origins[line.cells[1].strip()] in ("inherited", "error inside")
+        if line.kind == "row_bad":
+            assert origins[line.cells[1].strip()] == "own error"
+    assert {line.kind for line in lines} >= {"row_ok", "row_dim", "row_bad", "row_guilty"}
 
 
 def test_nan_wrong_shapes_and_wrong_dtypes_are_said_in_the_row(trace: Trace) -> None:
@@ -747,7 +762,7 @@ def test_compare_layers_shows_the_report_and_raises_without_a_traceback(
 ) -> None:
     monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
     assert compare_layers(patched(), trace) is None  # type: ignore[func-returns-value]
-    assert capsys.readouterr().out.startswith("[OK] wte: max=0.00e+00, mean=0.00e+00\n")
+    assert capsys.readouterr().out.startswith("✓ All ")
     wrong = patched(("1e-5", "1e-1"))
     with pytest.raises(CheckFailed):
         compare_layers(wrong, trace)
@@ -814,7 +829,7 @@ def test_blocks_inside_a_wrapper_or_a_sequential_are_still_blocks() -> None:
     trace = trace_with(Whole(nn.Tanh(), nn.Tanh()), (Draw("net").normal(3, 4),), {})
     report = layer_report(Whole(nn.Tanh(), nn.ReLU()), trace)
     assert report.culprit is not None and report.culprit.path == "model.layers.1.parts.act"
-    shown = [line.split(":")[0].strip() for line in text(report, open="none").split("\n\n")[0].splitlines()]
+    shown = [" ".join(line.split()[:2]) for line in rows_of(report, open="none")]
     assert shown == ["[DIFF] model", "[OK] model.layers.0", "[DIFF] model.layers.1", "[DIFF] head", "[DIFF] output"]
     assert "model.layers.1.parts.up" in text(report) and "model.layers.0.parts.up" not in text(report)
 
@@ -850,8 +865,8 @@ def test_transformers_gpt2_is_right_and_names_without_a_counterpart_are_muted() 
     model, trace = gpt2()
     report = layer_report(model, trace)
     assert report.ok, text(report)
-    assert text(report, open="none").splitlines()[:7] == [
-        f"[OK] {name}: max=0.00e+00, mean=0.00e+00" for name in ("wte", "wpe", "h.0", "h.1", "h.2", "ln_f", "logits")
+    assert rows_of(report, open="none")[:7] == [
+        f"[OK] {name} 0 0" for name in ("wte", "wpe", "h.0", "h.1", "h.2", "ln_f", "logits")
     ]
     assert report.one_sided == (
         "Only in your model: drop, h.*.attn.attn_dropout, h.*.attn.resid_dropout, h.*.mlp.dropout",

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.examine import examine_here
+from grader.checks.stale import not_from_the_last_cell
 from grader.checks.wording import report, summary
 from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
-from grader.report import show
+from grader.report import Line, show
 
 _STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
 
@@ -29,7 +30,8 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     """
     with comparing_on_cpu():
         verdict = examine_here(find_recording(recording), exercise, solution)
-        show(report(verdict), summary(verdict))
+        older = not_from_the_last_cell(getattr(solution, "__name__", ""))
+        show([*([Line(older, "bad")] if older else []), *report(verdict)], summary(verdict))
     if autograding():
         return verdict.points
     if not verdict.right:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.checks.diagnose import Context, describe, known_as
-from grader.checks.layout import layout_between
+from grader.checks.layout import are_pieces, arranged, layout_between
 from grader.checks.observation import Fed, PartKey, Replaced
 from grader.checks.verdict import Finding, Verdict
 from grader.recordings.tasks import part_of
@@ -36,7 +36,7 @@ class PartEvidence:
 def with_others_wrong(verdict: Verdict, wrong: Mapping[str, str]) -> Verdict:
     """The verdict, whose wrong cases say which exercises that were used are wrong by themselves.
 
-    wrong: the exercises, each with the name of its solution. A case whose mistake is known keeps its finding.
+    wrong: the exercises, each with the name of its solution. A case that waits for a part keeps its finding.
     """
     if not wrong:
         return verdict
@@ -44,12 +44,13 @@ def with_others_wrong(verdict: Verdict, wrong: Mapping[str, str]) -> Verdict:
     verb, checks = ("do", "their own checks") if len(wrong) > 1 else ("does", "its own check")
 
     def said(finding: Finding | None) -> Finding:
-        if finding is not None and (finding.mistake or finding.carried):
-            return replace(finding, detail=(*finding.detail, f"Besides, {names} {verb} not pass {checks}."))
+        if finding is not None and finding.carried:
+            return replace(finding, notes=(*finding.notes, f"Besides, {names} {verb} not pass {checks}."))
         return Finding(
             f"Your {solutions} {verb} not pass {checks}, and this exercise uses what you wrote there",
             f"Mend {names} first, then run this check again: what is wrong here may come from there.",
-            detail=(f"Here: {finding.what}", *finding.detail) if finding else (),
+            detail=finding.detail if finding else (),
+            notes=(f"Here: {finding.what}",) if finding else (),
         )
 
     cases = (case if case.right else replace(case, finding=said(case.finding)) for case in verdict.cases)
@@ -62,7 +63,7 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
     own_right = own is not None and agree(own, want, context.tolerance)
     present = [call for call in parts.calls if call.path in parts.replaced.present]
     culprits = [call for call in present if not _part_right(call, parts.fed.get((call.path, call.index)))]
-    miswired = next((call for call in present if _given_wrong(call, parts.replaced)), None)
+    miswired = next((call for call in present if _given_wrong(call, parts)), None)
     if own_right and miswired is None:
         # Errors that a part's own tolerance covers can add up to one that the composite's does not.
         culprits = culprits or [c for c in present if part_of(parts.exercises, c.path) in parts.unfinished]
@@ -103,14 +104,16 @@ def _all_given_right(parts: PartEvidence) -> bool:
         return call.path not in parts.replaced.present and not weighted
 
     calls = [c for c in parts.calls if c.input is not None and c.output is not None and not optional(c)]
-    return all(_was_given(call, parts.replaced) and not _given_wrong(call, parts.replaced) for call in calls)
+    return all(_was_given(call, parts.replaced) and not _given_wrong(call, parts) for call in calls)
 
 
 def _wrong_call_count(present: Sequence[Call], parts: PartEvidence) -> str | None:
-    """Which part is called too often or not at all."""
+    """Which part is called too often or not at all. One that is used without a call, or piece by piece, is neither."""
     wanted = Counter(call.path for call in present)
     counted = Counter(path for path, _ in parts.replaced.given)
     for path, times in wanted.items():
+        if (counted[path] == 0 and path in parts.replaced.used) or _given_in_pieces(path, parts.calls, parts.replaced):
+            continue
         if counted[path] == 0:
             return f"`{path}` is never called"
         if counted[path] > times:
@@ -128,6 +131,19 @@ def _lacking(own: Tensor, want: Tensor, parts: PartEvidence, context: Context) -
         return f"the output lacks {missing}: it has to be added"
     if extra:
         return f"the output contains {extra} once too often"
+    return _taken_otherwise(own, want, known)
+
+
+def _taken_otherwise(own: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | None:
+    """Which known tensor is in the output with another factor than 1."""
+    rest = (own - want).double()
+    for name, tensor in known.items():
+        if tensor.shape != own.shape or not tensor.is_floating_point():
+            continue
+        part = tensor.double()
+        factor = float((rest * part).sum() / part.square().sum().clamp_min(1e-300))
+        if abs(factor) > 1e-3 and agree((factor * part).to(own.dtype), rest.to(own.dtype)):
+            return f"the output contains {name} {1 + factor:.4g} times, and should contain it once"
     return None
 
 
@@ -161,12 +177,21 @@ def _was_given(call: Call, replaced: Replaced) -> bool:
     return key in replaced.given and (replaced.given[key] is not None or call.input is None)
 
 
-def _given_wrong(call: Call, replaced: Replaced) -> bool:
+def _given_wrong(call: Call, parts: PartEvidence) -> bool:
     """Whether a part was given something else than the reference's; False where it was given no tensor at all."""
-    given = replaced.given.get((call.path, call.index))
-    if given is None or call.input is None:
+    given = parts.replaced.given.get((call.path, call.index))
+    if given is None or call.input is None or agree(given, call.input):
         return False
-    return not agree(given, call.input) and layout_between(given, call.input) is None
+    if _given_in_pieces(call.path, parts.calls, parts.replaced):
+        return False
+    return layout_between(given, call.input) is None
+
+
+def _given_in_pieces(path: str, calls: Sequence[Call], replaced: Replaced) -> bool:
+    """Whether a part was given what the reference's was, but piece by piece, in more calls."""
+    pieces = [tensor for (own, _), tensor in sorted(replaced.given.items(), key=lambda item: item[0]) if own == path]
+    wholes = [call.input for call in calls if call.path == path]
+    return are_pieces([p for p in pieces if p is not None], [w for w in wholes if w is not None])
 
 
 def _exercises(calls: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
@@ -208,8 +233,11 @@ def _wrongly_used(call: Call, parts: PartEvidence) -> Finding:
             f"Look at where `{call.path}` is built in this class.",
             detail=_problems([call], parts),
         )
+    fed = parts.fed.get((call.path, call.index))
+    others = " and ".join(f"`{name}`" for name in (fed.others if fed else ()))
     return Finding(
-        f"`{call.path}` does not do here what the reference's does, though `{exercise}` is right by itself",
+        f"`{call.path}` does not do here what the reference's does, though `{exercise}` is right by itself"
+        + (f": the {others} that you hand to it may be wrong" if others else ""),
         f"Look at how `{call.path}` is built and called in this class: which class, and which arguments?",
         detail=_problems([call], parts),
     )
@@ -224,7 +252,7 @@ def _miswired(call: Call, parts: PartEvidence, context: Context) -> Finding:
         what = f"`{call.path}` was given {name}, and that is not what it needs"
     else:
         axes = context.axes if given.ndim == len(context.axes) else ()
-        looks = describe(given, right, Context(axes, context.sizes, context.input))
+        looks = describe(given, arranged(right, given), Context(axes, context.sizes, context.input))
         what = f"`{call.path}` was given something else than it should be" + (f": {looks}" if looks else "")
     before = [c.path for c in parts.calls[: parts.calls.index(call)] if c.path in parts.replaced.present]
     start = f"`{before[-1]}`" if before else "the module's input"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from grader.checks.axes import moved, reordered, scaled
 from grader.tolerance import Tolerance, agree, tolerance_for, wrong_values
 
 
@@ -53,7 +54,8 @@ def describe_shape(got: Tensor, want: Tensor, context: Context) -> str:
     """Which axis is wrong, or in which order the axes came."""
     shapes = f"the shape is {list(got.shape)}, and should be {list(want.shape)}"
     if got.ndim == want.ndim == 1 and not context.axes:
-        return f"it gave {len(got)} values, and should give {len(want)}"
+        told = f": {_listed(got, want)}" if not want.is_floating_point() and not got.is_floating_point() else ""
+        return f"it gave {len(got)} values, and should give {len(want)}{told}"
     names = context.axes if len(context.axes) == want.ndim else tuple(str(i) for i in range(want.ndim))
     labelled = f" ({', '.join(names)})" if context.axes else ""
     if got.ndim != want.ndim:
@@ -97,8 +99,25 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
         off = int(got - want)
         share = 100 * off / max(1, abs(int(want)))
         digits = f"{share:+.2g}" if abs(share) < 99.5 else f"{share:+,.0f}"
-        return f"it is {abs(off):,} too {'high' if off > 0 else 'low'} ({digits} %)"
+        return f"it is {abs(off):,} too {'high' if off > 0 else 'low'} ({digits} %){_size_name(abs(off), context)}"
+    if got.ndim == 1:
+        return f"it gave {_listed(got, want)}"
     return _wrong_places(got, want, context)
+
+
+def _listed(got: Tensor, want: Tensor) -> str:
+    """Two lists of whole numbers, from a little before their first difference."""
+    own, right = got.tolist(), want.tolist()
+    first = next((i for i, (a, b) in enumerate(zip(own, right, strict=False)) if a != b), min(len(own), len(right)))
+    start = max(0, first - 3) if max(len(own), len(right)) > 10 else 0
+
+    def shown(numbers: list[int]) -> str:
+        dots = ["..."] if start else [], ["..."] if len(numbers) > start + 8 and len(numbers) > 10 else []
+        part = numbers[start : start + 8] if len(numbers) > 10 or start else numbers
+        return ", ".join([*dots[0], *map(str, part), *dots[1]]) or "nothing"
+
+    where = f" (they differ from place {first} on, counted from 0)" if first else ""
+    return f"{shown(own)}; {shown(right)} belongs there{where}"
 
 
 def _same(got: Tensor, want: Tensor, context: Context) -> bool:
@@ -173,7 +192,7 @@ def _constant_offset(got: Tensor, want: Tensor, context: Context) -> str | None:
 def _transposed(got: Tensor, want: Tensor, context: Context) -> str | None:
     for i, j in itertools.combinations(range(want.ndim), 2):
         if want.shape[i] == want.shape[j] and want.shape[i] > 1 and _same(got, want.transpose(i, j), context):
-            names = context.axes if len(context.axes) == want.ndim else tuple(f"axis {k}" for k in range(want.ndim))
+            names = _names(want, context)
             return f"the values are right, but {names[i]} and {names[j]} are swapped: the result is transposed"
     return None
 
@@ -219,15 +238,20 @@ def _swapped_halves(got: Tensor, want: Tensor, context: Context) -> str | None:
 
 
 def _shifted(got: Tensor, want: Tensor, context: Context) -> str | None:
-    for i, name in enumerate(context.axes):
-        if name != "T" or len(context.axes) != want.ndim or want.shape[i] < 3:
-            continue
-        n = want.shape[i] - 1
-        if _same(got.narrow(i, 1, n), want.narrow(i, 0, n), context):
-            return "every position holds what belongs one position earlier: shifted right by one"
-        if _same(got.narrow(i, 0, n), want.narrow(i, 1, n), context):
-            return "every position holds what belongs one position later: shifted left by one"
-    return None
+    return moved(got, want, _names(want, context))
+
+
+def _reordered(got: Tensor, want: Tensor, context: Context) -> str | None:
+    return reordered(got, want, _names(want, context))
+
+
+def _scaled(got: Tensor, want: Tensor, context: Context) -> str | None:
+    return scaled(got, want, _names(want, context))
+
+
+def _names(want: Tensor, context: Context) -> tuple[str, ...]:
+    """The names of the axes, or their numbers."""
+    return context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
 
 
 def _another_order(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -241,7 +265,7 @@ def _wrong_places(got: Tensor, want: Tensor, context: Context) -> str | None:
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     if want.is_floating_point() and wrong.sum() == 1:
         return None  # one value lies somewhere on every axis, and gathers nowhere
-    names = context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
+    names = _names(want, context)
     for i in range(want.ndim):
         size = want.shape[i]
         bad = sorted({int(k) for k in wrong.nonzero()[:, i]})
@@ -272,6 +296,8 @@ _FINDERS: tuple[Callable[[Tensor, Tensor, Context], str | None], ...] = (
     _permuted_heads,
     _swapped_halves,
     _shifted,
+    _reordered,
+    _scaled,
     _another_order,
     _wrong_places,
 )

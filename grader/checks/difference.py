@@ -12,7 +12,7 @@ class Difference:
     """How far a tensor is from the right one: counts, absolute differences, and the first wrong index.
 
     nan: how many values are NaN where they should not be. mean: over all values. values: the value at the first
-    wrong index and the one that belongs there, for floating-point tensors.
+    wrong index and the one that belongs there, if any value is wrong.
     """
 
     wrong: int
@@ -22,6 +22,7 @@ class Difference:
     mean: float
     first: tuple[int, ...]
     values: tuple[float, float] | None
+    whole: bool = False  # whether the values are whole numbers
 
 
 def difference(got: Tensor, want: Tensor, tolerance: Tolerance) -> Difference:
@@ -30,7 +31,6 @@ def difference(got: Tensor, want: Tensor, tolerance: Tolerance) -> Difference:
     distance = (got.detach().double() - want.detach().double()).abs()
     finite = distance[distance.isfinite()]
     first = tuple(int(i) for i in wrong.nonzero()[0]) if wrong.any() else ()
-    shown = bool(first) and want.is_floating_point()
     return Difference(
         int(wrong.sum()),
         wrong.numel(),
@@ -38,5 +38,6 @@ def difference(got: Tensor, want: Tensor, tolerance: Tolerance) -> Difference:
         finite.max().item() if finite.numel() else 0.0,
         finite.mean().item() if finite.numel() else 0.0,
         first,
-        (got[first].item(), want[first].item()) if shown else None,
+        (got[first].item(), want[first].item()) if wrong.any() else None,
+        not want.is_floating_point(),
     )

@@ -11,11 +11,12 @@ from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
 from grader.checks.gradients import gradient_finding
 from grader.checks.measured import hold_back_measured
-from grader.checks.observation import Fed, Observation, PartKey, Replaced
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
-from grader.recordings.answers import Answer, Known, MistakeAnswer
+from grader.checks.naming import Suspects, suspects
+from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
+from grader.recordings.answers import Answer
 from grader.recordings.tasks import Task, TaskCase
-from grader.tolerance import Tolerance, agree, mean_distance
+from grader.tolerance import Tolerance, agree
 
 
 def judge(
@@ -34,10 +35,8 @@ def judge(
     paths of parts that are not of the class that their exercise checks, with the name of their own.
     """
     by_case = {observation.case: observation for observation in observations}
-    right = _right_cases(task, answer, by_case)
-    mistakes = [] if len(right) == len(task.cases) else _by_cases_explained(task, answer, by_case)
-    ruled_out = {mistake.name for mistake in mistakes if _ruled_out(mistake, answer, right)}
-    mistakes.sort(key=lambda mistake: mistake.name in ruled_out)
+    outputs = [by_case[case.name].output if case.name in by_case else None for case in task.cases]
+    found = suspects(answer, outputs)
     cases = []
     for i, case in enumerate(task.cases):
         observation = by_case.get(case.name)
@@ -51,69 +50,92 @@ def judge(
             if fed and replaced
             else None
         )
-        # A few whole numbers are soon the same by chance: there a mistake is not named that shows where all is right.
-        possible = (
-            mistakes if answer.outputs[i].is_floating_point() else [m for m in mistakes if m.name not in ruled_out]
-        )
-        known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
-        outputs = [(mistake, output) for mistake, output in known if output is not None]
-        verdict = _judge_case(observation, answer.outputs[i], context, outputs, parts)
+        verdict = _judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts)
         if verdict.right and (finding := gradient_finding(task, answer, i, observation)):
             verdict = replace(verdict, right=False, finding=finding)
         cases.append(verdict)
-    return Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
+    judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
+    return replace(judged, notes=_notes(task, judged, found))
 
 
 def _first_float(case: TaskCase) -> Tensor | None:
     return next((arg for arg in case.args if isinstance(arg, Tensor) and arg.is_floating_point()), None)
 
 
-def _right_cases(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[int]:
-    """The positions of the cases whose output is right."""
-    found = []
-    for i, (case, want, tolerance) in enumerate(zip(task.cases, answer.outputs, answer.tolerances, strict=True)):
-        got = by_case[case.name].output if case.name in by_case else None
-        if got is not None and agree(got, want, tolerance):
-            found.append(i)
-    return found
+def _named(found: Suspects, answer: Answer, i: int, got: Tensor | None) -> Finding | None:
+    """The known mistakes that a case's output is, if they explain every other wrong case too."""
+    if got is None or not found.fitting:
+        return None
+    known = found.fitting[0].in_case(i, answer.tolerances[i])
+    if known is None or not agree(got, known.output, known.tolerance):
+        return None
+    names = ", or when ".join(mistake.name for mistake in found.fitting)
+    rest = "" if len(found.fitting) == 1 else " The cases do not tell which."
+    return Finding(
+        f"This is what comes out when {names}.{rest}",
+        " ".join(dict.fromkeys(mistake.hint for mistake in found.fitting)),
+        mistake=found.fitting[0].name,
+        shipped=tuple(dict.fromkeys(page for mistake in found.fitting for page in mistake.shipped)),
+    )
 
 
-def _by_cases_explained(task: Task, answer: Answer, by_case: Mapping[str, Observation]) -> list[MistakeAnswer]:
-    """The known mistakes; those that explain the most cases come first, and of these the nearest."""
-
-    def unlike(mistake: MistakeAnswer) -> tuple[int, float]:
-        explained, apart = 0, 0.0
-        for i, case in enumerate(task.cases):
-            got = by_case[case.name].output if case.name in by_case else None
-            known = mistake.in_case(i, answer.tolerances[i])
-            if got is not None and known is not None and agree(got, known.output, known.tolerance):
-                explained += 1
-                apart += mean_distance(got, known.output)
-        return -explained, apart
-
-    return sorted(answer.mistakes, key=unlike)
+TINY = 0.05  # inputs whose root mean square is below this are tiny, beside ordinary ones of about 1
 
 
-def _ruled_out(mistake: MistakeAnswer, answer: Answer, right: Sequence[int]) -> bool:
-    """Whether a case in which the mistake would show is right. right: the positions of the right cases."""
-    for i in right:
-        known = mistake.in_case(i, answer.tolerances[i])
-        if known is not None and not agree(known.output, answer.outputs[i], known.tolerance):
-            return True
-    return False
+def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
+    """What else may help where no known mistake explains everything: what the wrong cases share, what comes near."""
+    wrong = [i for i, case in enumerate(verdict.cases) if not case.right]
+    findings = [case.finding for case in verdict.cases if case.finding is not None]
+    if not wrong or any(finding.mistake or finding.carried for finding in findings):
+        return ()
+    if any(verdict.cases[i].difference is None for i in wrong):
+        return ()
+    notes = [note for note in (_only_in(task, wrong),) if note]
+    in_part: dict[str, list[str]] = {}
+    for i in wrong:
+        for mistake in found.in_part[i][:1]:
+            in_part.setdefault(mistake.name, []).append(f"“{task.cases[i].name}”")
+    for name, cases in list(in_part.items())[:2]:
+        where = f"the case {cases[0]}" if len(cases) == 1 else f"the cases {', '.join(cases[:-1])} and {cases[-1]}"
+        but = "the other wrong cases it does not explain" if len(cases) < len(wrong) else "it would show in others too"
+        notes.append(f"In {where} it is what comes out when {name}; {but}.")
+    if len(notes) < 2:
+        notes += [f"Could it be that {m.name}?" for m in found.near if m.name not in in_part]
+    return tuple(notes[:3])
+
+
+def _only_in(task: Task, wrong: Sequence[int]) -> str:
+    """In what the wrong cases differ from the right ones, or nothing."""
+    right = [i for i in range(len(task.cases)) if i not in wrong]
+    if not right:
+        return ""
+    dtypes = [{task.cases[i].dtype for i in group} for group in (wrong, right)]
+    if len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]:
+        name = str(next(iter(dtypes[0]))).removeprefix("torch.")
+        return f"Only what is in {name} is wrong: look at where values are cast, and in which order."
+    sizes = [[_rms(task.cases[i]) for i in group] for group in (wrong, right)]
+    if max(sizes[0]) < TINY <= min(sizes[1]):
+        return "Only tiny inputs are wrong: look at what is added to them, such as an epsilon."
+    return ""
+
+
+def _rms(case: TaskCase) -> float:
+    """The root mean square of a case's input; 1 where it has none."""
+    given = _first_float(case)
+    return 1.0 if given is None or not given.numel() else float(given.double().square().mean().sqrt())
 
 
 def _judge_case(
     observation: Observation,
     want: Tensor,
     context: Context,
-    mistakes: Sequence[tuple[MistakeAnswer, Known]],
+    named: Finding | None,
     parts: PartEvidence | None,
 ) -> CaseVerdict:
     got, name = observation.output, observation.case
     if got is None:
         problem = observation.problem
-        finding = Finding(problem.message, detail=problem.detail) if problem else Finding("it gave no output")
+        finding = _stopped(problem) if problem else Finding("it gave no output")
         carried = find_in_parts(parts, want, context) if parts else None
         if carried is not None and carried.carried:
             finding = carried
@@ -125,8 +147,12 @@ def _judge_case(
         misbehaviour = _misbehaviour(observation, tolerance)
         exact = want.is_floating_point() and torch.equal(got, want)
         return CaseVerdict(name, misbehaviour is None, exact, measured, misbehaviour, observation.remarks)
-    finding = _find(observation, got, want, context, mistakes, parts)
+    finding = _find(observation, got, want, context, named, parts)
     return CaseVerdict(name, right=False, difference=measured, finding=finding, remarks=observation.remarks)
+
+
+def _stopped(problem: Problem) -> Finding:
+    return Finding(problem.message, detail=problem.detail, unwritten=problem.kind == "not_written")
 
 
 def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | None:
@@ -171,7 +197,7 @@ def _find(
     got: Tensor,
     want: Tensor,
     context: Context,
-    mistakes: Sequence[tuple[MistakeAnswer, Known]],
+    named: Finding | None,
     parts: PartEvidence | None,
 ) -> Finding:
     """Why an output is wrong: a wrong part, a known mistake, wrong wiring, or what it looks like."""
@@ -179,10 +205,8 @@ def _find(
     in_parts = find_in_parts(parts, want, context) if parts else None
     if in_parts is not None and in_parts.carried:
         return in_parts
-    for mistake, known in mistakes:
-        if agree(got, known.output, known.tolerance) and not agree(known.output, want, tolerance):
-            what = f"This is what comes out when {mistake.name}."
-            return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
+    if named is not None:
+        return named
     again = observation.again
     if again is not None and again.shape == got.shape and not agree(again, got, tolerance):
         return _not_deterministic()
@@ -194,6 +218,4 @@ def _find(
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
     changed = "the input was modified in place" if observation.changed_input is not None else None
-    return Finding(
-        sentence or changed or "it matches no known mistake", detail=(changed,) if sentence and changed else ()
-    )
+    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else ())

@@ -1,7 +1,9 @@
-"""Tensors that are equal but for the order of their axes, which is a program's own choice."""
+"""Tensors that are equal but for their layout, which is a program's own choice: the order of axes, or pieces."""
 
 import itertools
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from grader.tolerance import agree
@@ -14,4 +16,50 @@ def layout_between(given: Tensor, recorded: Tensor) -> tuple[int, ...] | None:
     for order in itertools.permutations(range(recorded.ndim)):
         if agree(given, recorded.permute(order)):
             return order
+    return None
+
+
+def arranged(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` with its axes as `like` has them: in the order that comes nearest to it, or merged."""
+    if tensor.shape == like.shape or tensor.numel() != like.numel():
+        return tensor
+    options = [tensor.reshape(like.shape)]
+    if tensor.ndim == like.ndim <= 5:
+        orders = itertools.permutations(range(tensor.ndim))
+        options += [p for order in orders if (p := tensor.permute(order)).shape == like.shape]
+    distances = [(option.double() - like.double()).abs().nan_to_num(torch.inf).mean().item() for option in options]
+    return options[distances.index(min(distances))]
+
+
+def are_pieces(pieces: Sequence[Tensor], wholes: Sequence[Tensor]) -> bool:
+    """Whether the pieces, joined or stacked along one axis, are the wholes, joined along it."""
+    if not wholes or len(pieces) <= len(wholes) or len({whole.ndim for whole in wholes}) > 1:
+        return False
+    for axis in range(wholes[0].ndim):
+        stacked = [p.unsqueeze(axis) if p.ndim < wholes[0].ndim else p for p in pieces]
+        try:
+            if agree(torch.cat(stacked, axis), torch.cat(list(wholes), axis)):
+                return True
+        except (RuntimeError, IndexError):  # their other axes differ
+            continue
+    return False
+
+
+def piece_of(given: Tensor, whole: Sequence[int], output: Tensor, start: int) -> tuple[Tensor, int, bool] | None:
+    """What `output` has in the place of a piece that begins at `start` of an input of shape `whole`.
+
+    Returns it, where the next piece begins, and whether the input ends there; None where `given` can't be a piece. The
+    piece is shorter along one axis, or is without it.
+    """
+    shape, whole = tuple(given.shape), tuple(whole)
+    for axis, size in enumerate(whole):
+        if output.ndim != len(whole) or output.shape[axis] != size:
+            continue
+        if shape == whole[:axis] + whole[axis + 1 :] and start < size:
+            return output.select(axis, start).clone(), start + 1, start + 1 == size
+        if len(shape) != len(whole) or shape[:axis] + shape[axis + 1 :] != whole[:axis] + whole[axis + 1 :]:
+            continue
+        length = shape[axis]
+        if 0 < length < size and start + length <= size:
+            return output.narrow(axis, start, length).clone(), start + length, start + length == size
     return None

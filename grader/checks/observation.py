@@ -17,11 +17,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Fed:
-    """What a learner's part gave for the reference's input, or why it gave nothing, and whether it changed it."""
+    """What a learner's part gave for the reference's input, or why it gave nothing, and whether it changed it.
+
+    others: the names of the further arguments, tensors all, that the learner's own pass hands to it.
+    """
 
     output: Tensor | None
     problem: Problem | None = None
     changed_input: bool = False
+    others: tuple[str, ...] = ()
 
 
 PartKey = tuple[str, int]  # a part's path, and how often it was called before
@@ -31,12 +35,14 @@ PartKey = tuple[str, int]  # a part's path, and how often it was called before
 class Replaced:
     """A composite's output while each part answers with the reference's output, and what the parts were given.
 
-    present: the paths of the parts that the learner's module has. It may do without one, with a function.
+    present: the paths of the parts that the learner's module has. It may do without one, with a function. used: of
+    these, those whose parameters or parts it takes itself, as `F.linear(x, self.proj.weight)` does.
     """
 
     output: Tensor | None
     given: Mapping[PartKey, Tensor | None]
     present: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

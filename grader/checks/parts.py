@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from grader.calls import copied, first_tensor, watch
+from grader.calls import argument_names, copied, first_tensor, watch
 from grader.checks.building import build_module, constructed, load_weights, wrong_names
+from grader.checks.layout import piece_of
 from grader.checks.observation import Fed, PartClass, PartKey, Problem, Replaced
 from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
 from grader.checks.values import module_output
@@ -107,11 +108,15 @@ def _below(weights: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]) -> Fed:
     tensor = given.input.to(device_of(part), copy=True)
     args, kwargs = with_first_tensor(*arguments.get((given.path, given.index), ((), {})), tensor)
+    leaves, structure = tree_flatten((args, kwargs))
+    tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    names = argument_names(part, structure)
+    others = tuple(dict.fromkeys(names[i] for i in tensors[1:] if i in names))
     try:
         output = _on_cpu(copied(first_tensor(call_learner(part, *args, **kwargs))))
     except Stopped as stopped:
-        return Fed(None, stopped.problem)
-    return Fed(output, changed_input=not torch.equal(tensor.cpu().nan_to_num(), given.input.nan_to_num()))
+        return Fed(None, stopped.problem, others=others)
+    return Fed(output, None, not torch.equal(tensor.cpu().nan_to_num(), given.input.nan_to_num()), others)
 
 
 def _arguments_of(
@@ -151,22 +156,41 @@ class _StandIn(nn.Module):
         # Kept out of the module's own tables: a part whose parameters don't fit must not be looked into.
         object.__setattr__(self, "part", part)
         self.path, self.outputs, self.calls = path, outputs, 0
+        self.place, self.start = 0, 0  # the recorded call that answers next, and how much of it was asked for in pieces
+        self.used = False
         self.given: dict[PartKey, Tensor | None] = {}
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(object.__getattribute__(self, "part"), name)
+            part = object.__getattribute__(self, "part")
+            if name in part._parameters or name in part._modules:
+                self.used = True
+            return getattr(part, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         key = (self.path, self.calls)
         self.calls += 1
         tensor = first_tensor((args, kwargs))
         self.given[key] = _on_cpu(copied(tensor))
-        recorded = self.outputs.get(key)
-        answer = None if recorded is None or tensor is None else _in_layout_of(tensor, recorded)
+        answer = None if tensor is None else self._answer(tensor)
         return self.part(*args, **kwargs) if answer is None or tensor is None else answer.to(tensor.device)
+
+    def _answer(self, given: Tensor) -> Tensor | None:
+        """What the reference's part gave for this input, or for the part of it that a piece is."""
+        recorded = self.outputs.get((self.path, self.place))
+        answer = None if recorded is None or self.start else _in_layout_of(given, recorded)
+        piece = None
+        if recorded is not None and answer is None:
+            piece = piece_of(given, recorded.input_shape, recorded.output, self.start)
+        if piece is None:
+            self.place, self.start = self.place + 1, 0
+            return answer
+        answer, self.start, ends = piece
+        if ends:
+            self.place, self.start = self.place + 1, 0
+        return answer
 
 
 def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
@@ -195,7 +219,8 @@ def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutp
     except Stopped:
         output = None
     given = {key: tensor for stand_in in stand_ins for key, tensor in stand_in.given.items()}
-    return Replaced(output, given, tuple(parts))
+    used = tuple(stand_in.path for stand_in in stand_ins if stand_in.used)
+    return Replaced(output, given, tuple(parts), used)
 
 
 def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 from grader.checks.difference import Difference
 
+UNKNOWN = "it matches no known mistake"
+
 
 @dataclass(frozen=True)
 class Finding:
     """Why a case is not right: what is wrong in a sentence, what to look at, and lines of detail.
 
-    mistake: the name of the known mistake it is. shipped: where that was published. waits_for: the exercises that a
-    composite waits for, whose own code is right.
+    mistake: the name of the known mistake it is, which explains every wrong case. shipped: where that was published.
+    waits_for: the exercises that a composite waits for, whose own code is right. notes: what else may help, in
+    sentences. unwritten: whether the code is still a stub.
     """
 
     what: str
@@ -19,6 +22,8 @@ class Finding:
     mistake: str = ""
     waits_for: tuple[str, ...] = ()
     shipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unwritten: bool = False
 
     @property
     def carried(self) -> bool:
@@ -45,11 +50,12 @@ class CaseVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge found for an exercise."""
+    """What the judge found for an exercise. notes: what the wrong cases have in common, in sentences."""
 
     exercise: str
     cases: tuple[CaseVerdict, ...]
     max_points: int
+    notes: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -60,6 +66,11 @@ class Verdict:
     def exact(self) -> bool:
         """Whether every case equals the reference bit for bit."""
         return all(case.exact for case in self.cases)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether nothing is written yet: every case meets a stub."""
+        return all(case.finding is not None and case.finding.unwritten for case in self.cases)
 
     @property
     def points(self) -> float:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
+from grader.checks.difference import Difference
+from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.config import ALL_FIELDS
 from grader.report import Line, shipped_line
 
@@ -27,6 +28,8 @@ def _waits_for(case: CaseVerdict) -> tuple[str, ...]:
 
 
 def _headline(verdict: Verdict) -> str:
+    if verdict.unwritten:
+        return "not started"
     right = sum(case.right for case in verdict.cases)
     return f"{right} of {len(verdict.cases)} cases right"
 
@@ -36,70 +39,101 @@ def _first_sentence(case: CaseVerdict) -> str:
 
 
 def report(verdict: Verdict) -> list[Line]:
-    """The verdict for a person: every case in a line, the first wrong one in full."""
+    """The verdict for a person: what is wrong, why where that is known, and then all cases in a table."""
     if verdict.right:
         badge = ", bit-exact" if verdict.exact else ""
-        lines = [Line(f"{verdict.exercise}   {_headline(verdict)}{badge}", "ok")]
+        lines = [Line(f"✓ {verdict.exercise} · {_headline(verdict)}{badge}", "ok")]
         return lines + _remarks(verdict.cases)
-    lines = [Line(f"{verdict.exercise}   {_headline(verdict)}", "bad")]
-    if _same_problem_everywhere(verdict):
-        first = verdict.cases[0]
-        assert first.finding is not None
-        return lines + _finding(first.finding, 1) + _remarks(verdict.cases)
     shown = verdict.most_telling
-    for case in verdict.cases:
-        in_full = case is shown
-        lines.append(_case_line(case, in_full))
-        if in_full and case.finding:
-            lines += _finding(case.finding, 2)
+    assert shown is not None
+    head = f"{verdict.exercise} · {_headline(verdict)}"
+    lines = [Line(f"○ {head}", "idle") if verdict.unwritten else Line(f"✗ {head}", "bad")]
+    if shown.finding and not (shown.finding.what == UNKNOWN and verdict.notes):
+        alone = any(case.finding != shown.finding for case in verdict.cases if not case.right)
+        lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
+    lines += [Line(note, "text", 1) for note in verdict.notes]
+    if not _same_problem_everywhere(verdict):
+        lines += _table(verdict, shown)
     if verdict.carried:
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
+    if _is_puzzling(verdict):
+        lines.append(Line(f'To try it yourself: case("{verdict.exercise}", "{shown.name}")', "muted", 1))
     return lines + _remarks(verdict.cases)
 
 
+def _is_puzzling(verdict: Verdict) -> bool:
+    """Whether there are numbers to look at, and no name for what is wrong with them."""
+    findings = [case.finding for case in verdict.cases if case.finding]
+    numbers = any(case.difference is not None and case.difference.wrong for case in verdict.cases)
+    return numbers and not any(finding.mistake or finding.carried or finding.notes for finding in findings)
+
+
 def _same_problem_everywhere(verdict: Verdict) -> bool:
-    """Whether no case ran at all, for one and the same reason."""
-    problems = {(case.finding.what, case.difference is None) for case in verdict.cases if case.finding}
-    return (
-        len(verdict.cases) > 0
-        and len(problems) == 1
-        and not any(case.right or case.difference for case in verdict.cases)
-    )
+    """Whether no case gave anything to compare, for one and the same reason."""
+    problems = {case.finding.what for case in verdict.cases if case.finding}
+    return len(problems) == 1 and not any(case.right or case.difference for case in verdict.cases)
 
 
-def _case_line(case: CaseVerdict, in_full: bool) -> Line:
-    """A case in a line; `in_full` says that what was found stands below it."""
+def _table(verdict: Verdict, shown: CaseVerdict) -> list[Line]:
+    """A row for each case. Columns in which no case has anything to say are left out."""
+    titles = ("", "case", "wrong", "by up to", "first at", "yours", "reference", "")
+    rows = [("right" if case.right else "wrong", _cells(case, shown)) for case in verdict.cases]
+    used = [i for i in range(len(titles)) if i < 2 or any(cells[i] for _, cells in rows)]
+    head = Line("", "head", 1, tuple(titles[i] for i in used))
+    body = [Line("", "right" if kind == "right" else "wrong", 1, tuple(cells[i] for i in used)) for kind, cells in rows]
+    if len(used) == 2:  # marks alone, which say something only where cases differ
+        return body if any(case.right for case in verdict.cases) else []
+    return [head, *body]
+
+
+def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
+    """The case's row; what the finding of another case says already is not said again."""
     if case.right:
-        return Line(f"{case.name}: right{', bit-exact' if case.exact else ''}", "text", 1)
+        return ("✓", case.name, "", "", "", "", "", "")
+    said = case is shown or (case.finding and shown.finding and case.finding.what == shown.finding.what)
+    short = "" if said or not case.finding else _first_sentence(case).partition(ALL_FIELDS)[0]
     difference = case.difference
     if difference is None or not difference.wrong:
-        told = "wrong" if difference is None else "the values are right, and yet"
-        short = _first_sentence(case).partition(ALL_FIELDS)[0]
-        return Line(f"{case.name}: {told if in_full else short}", "text", 1)
-    if difference.total == 1 and difference.values is None:
-        return Line(f"{case.name}: {'wrong' if in_full else _first_sentence(case)}", "text", 1)
-    what = f"{difference.wrong:,} of {difference.total:,} values differ ({difference.wrong / difference.total:.0%})"
+        return ("✗", case.name, "", "", "", "", "", short)
+    # A name stands for numbers, and a description of them is for the case that is shown.
+    more = short if case.finding and (case.finding.mistake or case.finding.waits_for) else ""
+    wrong = f"{difference.wrong:,} of {difference.total:,}"
     if difference.wrong == difference.total:
-        what = f"all {difference.total:,} values differ"
-    if difference.values is not None and difference.largest:
-        what += f", by up to {difference.largest:.2g} (on average {difference.mean:.2g})"
+        wrong = f"all {difference.total:,}" if difference.total > 1 else ""
     if difference.nan:
-        what += f"; {difference.nan:,} {'is' if difference.nan == 1 else 'are'} NaN"
-    what += f"; first at {list(difference.first)}"
-    if difference.values is not None:
-        what += ": {:.4g} instead of {:.4g}".format(*difference.values)
-    return Line(f"{case.name}: {what}", "text", 1)
+        wrong += f", {difference.nan:,} NaN"
+    by = f"{difference.largest:,}".removesuffix(".0") if difference.whole else f"{difference.largest:.2g}"
+    # Of whole numbers in a list, such as tokens, the distance means nothing; nor beside values that are all NaN.
+    if difference.nan == difference.wrong or not difference.largest or (difference.whole and difference.total > 1):
+        by = ""
+    at = str(list(difference.first)) if difference.first else ""
+    own, right = _apart(difference) if difference.values else ("", "")
+    return ("✗", case.name, wrong, by, at, own, right, more)
 
 
-def _finding(finding: Finding, indent: int) -> list[Line]:
-    what = finding.what[:1].upper() + finding.what[1:]
+def _apart(difference: Difference) -> tuple[str, str]:
+    """The two values with as many digits as it takes to tell them apart."""
+    assert difference.values is not None
+    own, right = difference.values
+    if difference.whole:
+        return f"{own:,}", f"{right:,}"
+    for digits in range(4, 17):
+        texts = f"{own:.{digits}g}", f"{right:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def _finding(finding: Finding, where: str) -> list[Line]:
+    what = finding.what if where else finding.what[:1].upper() + finding.what[1:]
     if not what.endswith((".", ":", "?")):
         what += "."
-    lines = [Line(what, "text", indent)]
-    lines += [Line(detail, "code", indent + 1) for detail in finding.detail]
+    lines = [Line(where + what, "named" if finding.mistake else "text", 1)]
+    lines += [Line(detail, "code", 2) for detail in finding.detail]
+    lines += [Line(note, "text", 1) for note in finding.notes]
     if finding.hint:
-        lines.append(Line(finding.hint, "hint", indent))
-    return lines + [shipped_line(reference, indent) for reference in finding.shipped]
+        lines.append(Line(finding.hint, "hint", 1))
+    return lines + [shipped_line(reference, 1) for reference in finding.shipped]
 
 
 def _remarks(cases: Sequence[CaseVerdict]) -> list[Line]:

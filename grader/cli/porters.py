@@ -74,9 +74,9 @@ def compare(
     from grader.layers.compare import layer_report, report_lines
     from grader.layers.own_model import called_with_config, load_model
     from grader.recordings.tracefile import read_trace
-    from grader.report import to_text
+    from grader.report import print_report
 
     recorded = read_trace(reference)
     report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded)
-    print(to_text(report_lines(report, rows.value)))
+    print_report(report_lines(report, rows.value))
     raise typer.Exit(0 if report.ok else FAILED)

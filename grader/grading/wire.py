@@ -22,6 +22,7 @@ from grader.recordings.tensors import dtype_name
 MAX_TEXT = 400
 MAX_LINES = 12
 MAX_NAMES = 40
+MAX_CALLS = 64  # of one part in a pass
 MAX_CLASS_NAME = 60
 _NOT_SHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction, surrogates, nothing, ends of lines
 
@@ -127,7 +128,7 @@ def fed(results: Sequence[Mapping[PartKey, Fed]]) -> bytes:
     tensors = _Tensors()
     body = [
         [
-            [*key, tensors.keep(one.output), _encoded_problem(one.problem), one.changed_input]
+            [*key, tensors.keep(one.output), _encoded_problem(one.problem), one.changed_input, one.others]
             for key, one in case.items()
         ]
         for case in results
@@ -139,17 +140,26 @@ def read_fed(message: Message, keys: Sequence[Collection[PartKey]]) -> tuple[dic
     """What a child says its parts gave. keys: for each case, the parts that were fed. Raises FrameError."""
     results = []
     for case, wanted in _by_case(message.body, keys):
-        entries = (_list(entry, 5) for entry in _list(case))
-        given = {_key(e, wanted): Fed(_tensor(message, e[2]), _problem(e[3]), e[4] is True) for e in entries}
-        results.append(given)
+        entries = (_list(entry, 6) for entry in _list(case))
+        results.append({_key(e, wanted): _one_fed(message, e) for e in entries})
     return tuple(results)
+
+
+def _one_fed(message: Message, entry: list[Any]) -> Fed:
+    others = tuple(clean(name, MAX_CLASS_NAME) for name in _list(entry[5])[:MAX_NAMES])
+    return Fed(_tensor(message, entry[2]), _problem(entry[3]), entry[4] is True, others)
 
 
 def replaced(results: Sequence[Replaced]) -> bytes:
     """A child's answer to "replace"."""
     tensors = _Tensors()
     body = [
-        [tensors.keep(one.output), [[*key, tensors.keep(tensor)] for key, tensor in one.given.items()], one.present]
+        [
+            tensors.keep(one.output),
+            [[*key, tensors.keep(tensor)] for key, tensor in one.given.items() if key[1] < MAX_CALLS],
+            one.present,
+            one.used,
+        ]
         for one in results
     ]
     return pack(body, tensors.kept)
@@ -162,11 +172,13 @@ def read_replaced(message: Message, keys: Sequence[Collection[PartKey]]) -> tupl
     """
     results = []
     for case, wanted in _by_case(message.body, keys):
-        output, entries, claimed = _list(case, 3)
-        known = [entry for entry in (_list(e, 3) for e in _list(entries)) if _is_key(entry, wanted)]
-        given = {_key(entry, wanted): _tensor(message, entry[2]) for entry in known}
-        present = tuple(path for path in dict.fromkeys(path for path, _ in wanted) if path in _list(claimed))
-        results.append(Replaced(_tensor(message, output), given, present))
+        output, entries, claimed, taken = _list(case, 4)
+        paths = list(dict.fromkeys(path for path, _ in wanted))
+        calls = {(path, index) for path in paths for index in range(MAX_CALLS)}  # a part may be called more often
+        known = [entry for entry in (_list(e, 3) for e in _list(entries)) if _is_key(entry, calls)]
+        given = {_key(entry, calls): _tensor(message, entry[2]) for entry in known}
+        present, used = (tuple(path for path in paths if path in _list(said)) for said in (claimed, taken))
+        results.append(Replaced(_tensor(message, output), given, present, used))
     return tuple(results)
 
 

@@ -3,14 +3,13 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from grader.calls import copied
+from grader.checks.layout import arranged
 
 
 @contextlib.contextmanager
@@ -40,14 +39,3 @@ def answering(answers: Mapping[tuple[nn.Module, int], Sequence[Tensor]]) -> Iter
     finally:
         for handle in handles:
             handle.remove()
-
-
-def arranged(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor` with its axes as `like` has them: in the order that comes nearest to it, or merged."""
-    if tensor.shape == like.shape or tensor.numel() != like.numel():
-        return tensor
-    options = [tensor.reshape(like.shape)]
-    if tensor.ndim == like.ndim <= 5:
-        options += [p for order in permutations(range(tensor.ndim)) if (p := tensor.permute(order)).shape == like.shape]
-    distances = [(option.double() - like.double()).abs().nan_to_num(torch.inf).mean().item() for option in options]
-    return options[distances.index(min(distances))]

@@ -22,7 +22,7 @@ from grader.recordings.format import RECORDING
 from grader.recordings.naming import in_names_of
 from grader.recordings.tasks import TaskCase
 from grader.recordings.traces import Trace
-from grader.report import Line, show
+from grader.report import Line, LineKind, show
 
 Origin = Literal["", "own error", "error inside", "inherited"]
 Open = Literal["first", "all", "none"]
@@ -216,26 +216,28 @@ def _summarised(paths: Iterable[str]) -> list[str]:
 
 
 def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
-    """The table of rows, where to start, and what could not be compared."""
+    """Where to start, the table of rows, and what could not be compared."""
     opened = _opened(report, open)
-    lines = [_row_line(row) for row in report.rows if row.block == row.name or row.block in opened]
-    lines.append(Line(""))
-    if report.ok:
-        exact = all(row.outcome.max == 0 for row in report.rows)
-        count = "The only row matches" if len(report.rows) == 1 else f"All {len(report.rows)} rows match"
-        lines.append(Line(f"{count} the reference{', bit-exact' if exact else ''}.", "ok"))
-    elif report.culprit is None:
-        lines.append(Line("No module is wrong by itself: small errors add up, as rounding does.", "hint"))
-    if report.culprit:
-        culprit = report.culprit
-        name = f"`{culprit.name}` ({culprit.type})" if culprit.path else f"`{culprit.type}` itself"
-        lines.append(Line(f"Start here: {name}: {culprit.reasons[0]}", "hint"))
-        lines.extend(Line(reason, "hint", 1) for reason in culprit.reasons[1:])
-    lines.extend(Line(text, "code", 1) for text in report.traceback)
+    rows = [row for row in report.rows if row.block == row.name or row.block in opened]
+    lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
+    lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))
     lines.extend(Line(text, "muted") for text in report.one_sided)
     return lines
+
+
+def _diagnosis(report: LayerReport) -> list[Line]:
+    culprit = report.culprit
+    if report.ok:
+        exact = all(row.outcome.max == 0 for row in report.rows)
+        count = "The only row matches" if len(report.rows) == 1 else f"All {len(report.rows)} rows match"
+        return [Line(f"✓ {count} the reference{', bit-exact' if exact else ''}.", "ok")]
+    if culprit is None:
+        return [Line("✗ No module is wrong by itself: small errors add up, as rounding does.", "bad")]
+    name = f"`{culprit.name}` ({culprit.type})" if culprit.path else f"`{culprit.type}` itself"
+    first, *more = culprit.reasons
+    return [Line(f"✗ Start here: {name}: {first}", "bad"), *(Line(reason, "hint", 1) for reason in more)]
 
 
 def _opened(report: LayerReport, open: Open) -> set[str]:
@@ -250,13 +252,25 @@ def _opened(report: LayerReport, open: Open) -> set[str]:
     return set(next(([row.block] for row in closed if row.block in wrong), []))
 
 
-def _row_line(row: Row) -> Line:
+def _row_line(row: Row, report: LayerReport) -> Line:
     outcome = row.outcome
-    numbers = f"max={outcome.max:.2e}, mean={outcome.mean:.2e}"
     measured = outcome.ok or outcome.max != 0 or not outcome.note
-    text = ", ".join(part for part in (numbers if measured else "", outcome.note) if part)
-    origin = f"   {row.origin}" if row.origin else ""
-    indent = 0 if row.block == row.name else row.depth
-    return Line(
-        f"[{'OK' if outcome.ok else 'DIFF'}] {row.name}: {text}{origin}", "row_ok" if outcome.ok else "row_bad", indent
-    )
+    numbers = [_number(value) if measured else "" for value in (outcome.max, outcome.mean)]
+    said = "; ".join(part for part in (row.origin, outcome.note) if part)
+    indent = "" if row.block == row.name else "  " * row.depth
+    mark = "[OK]" if outcome.ok else "[DIFF]"
+    return Line("", _row_kind(row, report), 0, (mark, indent + row.name, *numbers, said))
+
+
+def _row_kind(row: Row, report: LayerReport) -> LineKind:
+    """Green for right, red for wrong by itself, grey for what only suffers; the one to start with is tinted, too."""
+    culprit = report.culprit
+    if culprit and row.name == (culprit.name if culprit.path else report.rows[-1].name):
+        return "row_guilty"
+    if row.outcome.ok:
+        return "row_ok"
+    return "row_bad" if row.origin == "own error" else "row_dim"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1e}" if value else "0"

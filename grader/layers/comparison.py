@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, Watched, first_tensor, tensors_in, watch
-from grader.layers.answers import arranged
+from grader.checks.layout import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.outcome import Outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from grader.calls import Call, Watched, first_tensor, watch
 from grader.checks.diagnose import Context, describe, known_as
-from grader.layers.answers import arranged
+from grader.checks.layout import arranged
 from grader.layers.comparison import Comparison, Node
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome, outcome, outcome_of
