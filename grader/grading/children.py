@@ -194,7 +194,14 @@ class SubmissionRun:
         if lessons:
             deadline = time.monotonic() + self._jail.limits.exercise_seconds
         source = None if part.exercise in self._deadly else part.source
-        body = {"do": "cell", "title": part.title, "source": source, "exercise": part.exercise, "free": part.free}
+        body = {
+            "do": "cell",
+            "title": part.title,
+            "source": source,
+            "exercise": part.exercise,
+            "solution": self._solutions.get(part.exercise, ""),
+            "free": part.free,
+        }
         try:
             answer = self._ask(child, pack(body), deadline)
             problem = _read(lambda: wire.read_ran(answer))

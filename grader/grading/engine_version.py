@@ -45,6 +45,7 @@ MODULES = (
     "checks/running",
     "checks/values",
     "checks/verdict",
+    "checks/whose",
     "checks/wording",
     "grading/children",
     "grading/frames",
