@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from grader.checks.blind import mark_blind
 from grader.checks.composite import PartEvidence, find_in_parts
 from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
@@ -55,7 +56,7 @@ def judge(
         known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
         outputs = [(mistake, output) for mistake, output in known if output is not None]
         cases.append(_judge_case(observation, answer.outputs[i], context, outputs, parts))
-    return Verdict(task.exercise, tuple(cases), answer.points)
+    return Verdict(task.exercise, mark_blind(cases, answer, by_case), answer.points)
 
 
 def _first_float(case: TaskCase) -> Tensor | None:

@@ -1,5 +1,6 @@
 """The jailed children of one submission: where `examine` runs submitted code."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -64,8 +65,11 @@ class SubmissionRun:
         self._observed = self._probe({e: recording.task(e) for e in exercises})
         self._verdicts = {}
         for name in exercises:
+            if reason := self._late():  # judging takes time too, and it is the submission that says how much
+                self._observed[name] = _problem(recording.task(name), reason)
+                self.lost.setdefault(name, reason)
             if name in self.lost:
-                self._verdicts[name] = judge(recording.task(name), recording.answer(name), self._observed[name])
+                self._verdicts[name] = self._judged(recording, name, self._observed[name])
             else:
                 self._verdicts[name] = examine(recording, name, self)
         return self._verdicts
@@ -112,10 +116,26 @@ class SubmissionRun:
         return verdict.right
 
     def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
-        """As `examine`, in new children, with as much time again; without what was lost before."""
-        self._deadline = time.monotonic() + self._jail.limits.submission_seconds
+        """As `examine`, in new children, in what is left of the time; without what was lost before."""
         self._hidden = False
         return self.examine(recording, [e for e in exercises if e not in self.lost])
+
+    def with_solutions(self, recording: Recording, exercises: Sequence[str], parts: Sequence[Part]) -> dict[str, Verdict]:
+        """The verdicts on exercises where the lesson's solutions stand in for wrong ones. They earn points, and not a
+        word of them is shown: these children know solutions.
+
+        parts: see `solutions.with_solutions`. In a child a solution comes after its exercise was probed there.
+        """
+        other = copy.copy(self)
+        other._parts, other.lost, other._deadly = parts, {}, set(self._deadly)
+        judged = [e for e in exercises if e not in self._deadly]
+        other._commands = _probe_commands(recording)
+        observed = other._probe({e: recording.task(e) for e in judged})
+        self.children = other.children
+        return {e: other._judged(recording, e, observed[e]) for e in judged}
+
+    def _judged(self, recording: Recording, name: str, observed: Sequence[Observation]) -> Verdict:
+        return judge(recording.task(name), recording.answer(name), observed)
 
     def _probe(self, tasks: dict[str, Task]) -> dict[str, tuple[Observation, ...]]:
         results: dict[str, tuple[Observation, ...]] = {}
@@ -125,6 +145,11 @@ class SubmissionRun:
                 break
             self._with_child(lambda child: self._probe_in(child, tasks, results))
         return results
+
+    def _late(self) -> str:
+        if time.monotonic() < self._deadline:
+            return ""
+        return "it was not judged: the submission had used up its time"
 
     def _used_up(self) -> str:
         if time.monotonic() >= self._deadline:
