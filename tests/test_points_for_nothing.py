@@ -61,6 +61,11 @@ def filled(kit: Kit, source_of: Callable[[str, str], str]) -> dict[str, Any]:
     return notebook
 
 
+def with_one(kit: Kit, only: str, empty: Callable[[str], str]) -> Callable[[str, str], str]:
+    """The lesson's solution for one exercise, and for the others an empty cell."""
+    return lambda exercise, stub: solution(kit, only) if exercise == only else empty(stub)
+
+
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_empty_lesson_earns_nothing(kit: Kit, empty: str) -> None:
     earned = points(kit, filled(kit, lambda _, stub: EMPTY[empty](stub)))
@@ -71,9 +76,7 @@ def test_an_empty_lesson_earns_nothing(kit: Kit, empty: str) -> None:
 def test_one_exercise_alone_earns_its_own_points_and_no_more(kit: Kit, empty: str) -> None:
     for check_cell in kit.plan.checks:
         only = check_cell.exercise
-        earned = points(
-            kit, filled(kit, lambda e, stub, only=only: solution(kit, e) if e == only else EMPTY[empty](stub))
-        )
+        earned = points(kit, filled(kit, with_one(kit, only, EMPTY[empty])))
         assert earned[only] == check_cell.points, only
         assert sum(earned.values()) == check_cell.points, (only, earned)
 

@@ -26,7 +26,8 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     compared on the CPU.
 
     Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
-    Raises CheckFailed where a case is wrong or the solution is this package's own, RecordingError where there is nothing to check against.
+    Raises CheckFailed where a case is wrong or the solution is this package's own, RecordingError where there is
+    nothing to check against.
     """
     if is_given(solution):
         name = getattr(solution, "__name__", exercise)

@@ -84,7 +84,9 @@ def pack_kit(
     jail: JailKind = "namespaces",
     solved: Path | None = None,
 ) -> Kit:
-    """The kit of a released lesson. solved: the folder of the lesson with its solutions, if there is one. Raises GraderError where notebook or recording can't be used."""
+    """The kit of a released lesson. solved: the folder of the lesson with its solutions, if there is one.
+
+    Raises GraderError where notebook or recording can't be used."""
     plan = read_plan(released)
     public = released / RECORDING
     made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words

@@ -45,7 +45,7 @@ def uses(part: Part, names: Mapping[str, str]) -> set[str]:
 
 
 def with_solutions(plan: Plan, parts: Sequence[Part], sources: Mapping[str, str]) -> tuple[Part, ...]:
-    """A submission's parts, in which a solution of the lesson's follows each of the student's that is to be replaced."""
+    """A submission's parts, in which a solution of the lesson's follows each of the student's that it replaces."""
     own = {part.exercise: part for part in parts if part.exercise}
     found = []
     for step in plan.steps:

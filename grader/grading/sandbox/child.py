@@ -116,7 +116,7 @@ def _answer(message: Message, state: _State) -> bytes:
         return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
     if do == "replace":
         return wire.replaced(replace_parts(task, target, wire.asked_outputs(message)))
-    return wire.observed(probe(task, target))
+    return wire.observed(probe(task, target), message.body["room"])
 
 
 def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:
@@ -131,7 +131,7 @@ def _run_part(body: dict[str, Any], state: _State) -> bytes:
     exercise, source = body["exercise"], body["source"]
     before: list[tuple[int, str]] = []
     if source is None:  # it is not to run; what was written before it may serve a later one
-        state.free += _as_python(body["free"])
+        state.free += body["free"]
         return wire.ran(None)
     if exercise:
         source, before = _with_needed(source, body["free"], state)
@@ -162,15 +162,12 @@ def _no_answer(name: str, earlier: object, state: _State) -> Problem | None:
 
 def _with_needed(source: str, free: list[tuple[int, str]], state: _State) -> tuple[str, list[tuple[int, str]]]:
     """A solution as Python, and the student's own cells that it needs and that have not run. free: those before it."""
-    state.free += _as_python(free)
+    state.free += free
     source = plain_python(source)
     before = needed(source, state.free)
-    state.free = [cell for cell in state.free if cell not in before]
+    taken = {index for index, _ in before}
+    state.free = [cell for cell in state.free if cell[0] not in taken]
     return source, before
-
-
-def _as_python(free: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    return [(index, plain_python(text)) for index, text in free]
 
 
 def _needed_in(parts: list[tuple[str, list[tuple[int, str]]]]) -> list[int]:
