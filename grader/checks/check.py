@@ -7,6 +7,7 @@ from typing import Any
 
 from grader.checks.examine import examine_here
 from grader.checks.stale import not_from_the_last_cell
+from grader.checks.whose import is_given
 from grader.checks.wording import report, summary
 from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
@@ -26,8 +27,12 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     compared on the CPU.
 
     Returns None. While nbgrader autogrades, it returns the points earned instead, and raises nothing.
-    Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
+    Raises CheckFailed where a case is wrong or the solution is this package's own, RecordingError where there is
+    nothing to check against.
     """
+    if is_given(solution):
+        name = getattr(solution, "__name__", exercise)
+        raise CheckFailed(f"{exercise} needs code of your own: `{name}` is the grader's, and is no answer to it.")
     with comparing_on_cpu():
         verdict = examine_here(find_recording(recording), exercise, solution)
         older = not_from_the_last_cell(getattr(solution, "__name__", ""))

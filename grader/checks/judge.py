@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from grader.checks.blind import mark_blind
 from grader.checks.composite import PartEvidence, find_in_parts
 from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
@@ -50,12 +51,21 @@ def judge(
             if fed and replaced
             else None
         )
-        verdict = _judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts)
-        if verdict.right and (finding := gradient_finding(task, answer, i, observation)):
-            verdict = replace(verdict, right=False, finding=finding)
-        cases.append(verdict)
-    judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
+        cases.append(_judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts))
+    seen = [
+        _with_gradients(task, answer, i, verdict, by_case) if verdict.right else verdict
+        for i, verdict in enumerate(mark_blind(cases, answer, by_case))
+    ]
+    judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
+
+
+def _with_gradients(
+    task: Task, answer: Answer, i: int, verdict: CaseVerdict, observed: Mapping[str, Observation]
+) -> CaseVerdict:
+    """The verdict on a case whose output is right, once its gradients are looked at too."""
+    finding = gradient_finding(task, answer, i, observed[verdict.name])
+    return verdict if finding is None else replace(verdict, right=False, finding=finding)
 
 
 def _first_float(case: TaskCase) -> Tensor | None:

@@ -15,6 +15,8 @@ from grader.grading.results import ExerciseResult, SubmissionResult
 from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 
+MAX_SHOWN = 40_000  # characters of all that a student wrote
+
 
 def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionResult) -> NotebookNode:
     """The released notebook with a student's solutions, and a report under each."""
@@ -23,20 +25,35 @@ def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionRe
     free = {part.exercise: [text for i, text in part.free if i in result.ran] for part in program(submission, plan)}
     exercises = {step.grade_id: step.exercise for step in plan.steps}
     answers = dict(submission.answers)
+    shown = _Shown()
     cells = [_note(result)] if result.notes or result.problem or result.points < result.max_points else []
     for cell in notebook.cells:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
         if grade_id in results:
             cell.outputs = _outputs(results[grade_id])
         elif exercises.get(grade_id):
-            cells += [nbformat.v4.new_code_cell(source) for source in free.get(exercises[grade_id], ())]
+            cells += [nbformat.v4.new_code_cell(shown.cut(source)) for source in free.get(exercises[grade_id], ())]
             source = submission.source_of(grade_id)
-            cell.source = "# This cell was not in the submission." if source is None else source
+            cell.source = "# This cell was not in the submission." if source is None else shown.cut(source)
         elif grade_id in answers:
-            cell.source = answers[grade_id]
+            cell.source = shown.cut(answers[grade_id])
         cells.append(cell)
     notebook.cells = cells
     return notebook
+
+
+class _Shown:
+    """Cuts what a student wrote to what a page can show: in colours, a page has thirty characters for one of code."""
+
+    def __init__(self) -> None:
+        self._left = MAX_SHOWN
+
+    def cut(self, source: str) -> str:
+        """The source, or its beginning with a line that says how much more there is."""
+        kept = source[: self._left]
+        self._left -= len(kept)
+        more = len(source) - len(kept)
+        return f"{kept}\n# ... {more:,} more characters are in the submission." if more else source
 
 
 def released_notebook(plan: Plan) -> NotebookNode:

@@ -1,5 +1,6 @@
 """The jailed children of one submission: where `examine` runs submitted code."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -49,6 +50,7 @@ class SubmissionRun:
         self._deadline = deadline
         self._solutions = solutions
         self._commands: Mapping[str, bytes] = {}
+        self._recording: Recording | None = None
         self._observed: dict[str, tuple[Observation, ...]] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._classes: Mapping[str, PartClass] | None = None  # of the composite's parts that was asked last
@@ -60,12 +62,15 @@ class SubmissionRun:
 
     def examine(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
         """Probe and judge exercises; every one of them gets a verdict."""
-        self._commands = _probe_commands(recording)
+        self._commands, self._recording = _probe_commands(recording), recording
         self._observed = self._probe({e: recording.task(e) for e in exercises})
         self._verdicts = {}
         for name in exercises:
+            if reason := self._late():  # judging takes time too, and it is the submission that says how much
+                self._observed[name] = _problem(recording.task(name), reason)
+                self.lost.setdefault(name, reason)
             if name in self.lost:
-                self._verdicts[name] = judge(recording.task(name), recording.answer(name), self._observed[name])
+                self._verdicts[name] = self._judged(recording, name, self._observed[name])
             else:
                 self._verdicts[name] = examine(recording, name, self)
         return self._verdicts
@@ -82,7 +87,7 @@ class SubmissionRun:
 
         def ask(child: Child, deadline: float) -> tuple[dict[PartKey, Fed], ...]:
             self._classes = None
-            fed = self._ask(child, wire.ask("feed", task, inputs), deadline)
+            fed = self._ask(child, wire.ask("feed", task, inputs), deadline, self._part_room(task))
             found = _read(lambda: wire.read_fed(fed, keys))
             said = self._ask(child, wire.ask_classes(task, solutions), deadline)
             self._classes = _read(lambda: wire.read_classes(said, paths))
@@ -99,7 +104,7 @@ class SubmissionRun:
         keys = [{(p.path, p.index) for p in case} for case in outputs]
 
         def ask(child: Child, deadline: float) -> tuple[Replaced, ...]:
-            answer = self._ask(child, wire.ask("replace", task, outputs), deadline)
+            answer = self._ask(child, wire.ask("replace", task, outputs), deadline, self._part_room(task))
             return _read(lambda: wire.read_replaced(answer, keys))
 
         return self._aside(task, ask) or (Replaced(None, {}),) * len(task.cases)
@@ -112,10 +117,28 @@ class SubmissionRun:
         return verdict.right
 
     def again(self, recording: Recording, exercises: Sequence[str]) -> dict[str, Verdict]:
-        """As `examine`, in new children, with as much time again; without what was lost before."""
-        self._deadline = time.monotonic() + self._jail.limits.submission_seconds
+        """As `examine`, in new children, in what is left of the time; without what was lost before."""
         self._hidden = False
         return self.examine(recording, [e for e in exercises if e not in self.lost])
+
+    def with_solutions(
+        self, recording: Recording, exercises: Sequence[str], parts: Sequence[Part]
+    ) -> dict[str, Verdict]:
+        """The verdicts on exercises where the lesson's solutions stand in for wrong ones. They earn points, and not a
+        word of them is shown: these children know solutions.
+
+        parts: see `solutions.with_solutions`. In a child a solution comes after its exercise was probed there.
+        """
+        other = copy.copy(self)
+        other._parts, other.lost, other._deadly = parts, {}, set(self._deadly)
+        judged = [e for e in exercises if e not in self._deadly]
+        other._commands, other._recording = _probe_commands(recording), recording
+        observed = other._probe({e: recording.task(e) for e in judged})
+        self.children = other.children
+        return {e: other._judged(recording, e, observed[e]) for e in judged}
+
+    def _judged(self, recording: Recording, name: str, observed: Sequence[Observation]) -> Verdict:
+        return judge(recording.task(name), recording.answer(name), observed)
 
     def _probe(self, tasks: dict[str, Task]) -> dict[str, tuple[Observation, ...]]:
         results: dict[str, tuple[Observation, ...]] = {}
@@ -125,6 +148,11 @@ class SubmissionRun:
                 break
             self._with_child(lambda child: self._probe_in(child, tasks, results))
         return results
+
+    def _late(self) -> str:
+        if time.monotonic() < self._deadline:
+            return ""
+        return "it was not judged: the submission had used up its time"
 
     def _used_up(self) -> str:
         if time.monotonic() >= self._deadline:
@@ -153,14 +181,22 @@ class SubmissionRun:
                 return
             if name in tasks and name not in results:
                 try:
-                    task = tasks[name]
-                    answer = self._ask(child, self._commands[name], deadline)
-                    results[name] = _read(lambda: wire.read_observations(answer, task))  # noqa: B023
+                    results[name] = self._observed_in(child, tasks[name], deadline)
                 except _Lost as lost:
                     self._lose(name, str(lost), tasks, results)
                     return
             if name == last:
                 return
+
+    def _observed_in(self, child: Child, task: Task, deadline: float) -> tuple[Observation, ...]:
+        assert self._recording is not None
+        rooms = wire.room_for(self._recording.answer(task.exercise))
+        answer = self._ask(child, self._commands[task.exercise], deadline, 2 * sum(rooms) + wire.ROOM_FOR_GRADIENTS * len(rooms))
+        return _read(lambda: wire.read_observations(answer, task, rooms))
+
+    def _part_room(self, task: Task) -> int:
+        assert self._recording is not None
+        return wire.room_for_parts(self._recording.answer(task.exercise))
 
     def _own_cells_known(self, child: Child) -> bool:
         """Ask the first child, in which nothing has run, which of the student's own cells will; whether it lived.
@@ -194,7 +230,14 @@ class SubmissionRun:
         if lessons:
             deadline = time.monotonic() + self._jail.limits.exercise_seconds
         source = None if part.exercise in self._deadly else part.source
-        body = {"do": "cell", "title": part.title, "source": source, "exercise": part.exercise, "free": part.free}
+        body = {
+            "do": "cell",
+            "title": part.title,
+            "source": source,
+            "exercise": part.exercise,
+            "solution": self._solutions.get(part.exercise, ""),
+            "free": part.free,
+        }
         try:
             answer = self._ask(child, pack(body), deadline)
             problem = _read(lambda: wire.read_ran(answer))
@@ -248,10 +291,10 @@ class SubmissionRun:
                 if lost == TRIES:
                     raise JailError("The jail's process was killed again and again.") from None
 
-    def _ask(self, child: Child, command: bytes, deadline: float) -> Message:
-        """A child's answer. Raises _Lost with the reason where there is none."""
+    def _ask(self, child: Child, command: bytes, deadline: float, room: int = 0) -> Message:
+        """A child's answer, whose tensors have `room` bytes at most. Raises _Lost with the reason for none."""
         try:
-            return child.ask(command, deadline)
+            return child.ask(command, deadline, room)
         except FrameTimeout:
             limit = self._jail.limits.exercise_seconds
             raise _Lost(f"it was stopped after {limit:g} seconds; is there a loop that does not end?") from None
@@ -281,7 +324,9 @@ _encoded: WeakKeyDictionary[Recording, dict[str, bytes]] = WeakKeyDictionary()
 def _probe_commands(recording: Recording) -> Mapping[str, bytes]:
     """The command to probe each of a recording's exercises, which is the same for a whole class."""
     if recording not in _encoded:
-        _encoded[recording] = {name: wire.ask("probe", recording.task(name)) for name in recording.exercises}
+        _encoded[recording] = {
+            name: wire.ask_probe(recording.task(name), recording.answer(name)) for name in recording.exercises
+        }
     return _encoded[recording]
 
 

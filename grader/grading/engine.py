@@ -11,7 +11,6 @@ import torch
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.engine_version import engine_version
 from grader.grading.gradebook import Store, open_store
@@ -130,7 +129,8 @@ def _kit(root: Path, lesson: str, settings: Settings, config: Config) -> Kit:
     if not released.is_dir():
         raise GraderError(f"there is no released lesson {released}. Is its name right, and was it built?")
     hidden = root / HIDDEN / f"{lesson}.safetensors"
-    return pack_kit(released, hidden if hidden.exists() else None, settings.limits, settings.jail)
+    solved = root / str(config.CourseDirectory.get("source_directory", "source")) / lesson
+    return pack_kit(released, hidden if hidden.exists() else None, settings.limits, settings.jail, solved)
 
 
 class _ClassRun:
@@ -177,7 +177,7 @@ class _ClassRun:
         recording = self._kit.recording_digest
         if hidden is not None and hidden.exists():
             require_current(hidden, self._kit.public_recording.header["made_from"])
-            recording = digest(self._kit.public + b"\0" + hidden.read_bytes())
+            recording = self._kit.digest_with(hidden.read_bytes())
         else:
             hidden = None
         key = key_of(

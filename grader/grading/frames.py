@@ -10,7 +10,7 @@ import math
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from grader.recordings.tensors import dtype_name
 
-MAX_HEADER = 4 << 20
+MAX_HEADER = 1 << 20
 MAX_TENSORS = 20_000
 MAX_AXES = 8
 MAX_POLL = 86_400_000
@@ -46,10 +46,38 @@ class FrameEnd(FrameError):
 
 @dataclass(frozen=True)
 class Message:
-    """The JSON of a frame and its tensors by name."""
+    """The JSON of a frame and its tensors by name, each of which is made when it is asked for."""
 
     body: Any
     tensors: Mapping[str, Tensor]
+
+    def size(self, name: str) -> int:
+        """The bytes of a tensor, which need not be made for it."""
+        return self.tensors.size(name) if isinstance(self.tensors, _Packed) else self.tensors[name].nbytes
+
+
+class _Packed(Mapping[str, Tensor]):
+    """The tensors in a frame's content. places: where each begins and ends, with dtype and shape."""
+
+    def __init__(self, content: bytes, places: Mapping[str, tuple[int, int, torch.dtype, tuple[int, ...]]]) -> None:
+        self._content, self._places = content, places
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            start, end, dtype, shape = self._places[name]
+            self._made[name] = _tensor(self._content[start:end], dtype, shape)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def size(self, name: str) -> int:
+        start, end, *_ = self._places[name]
+        return end - start
 
 
 def pack(body: Any, tensors: Mapping[str, Tensor] | None = None) -> bytes:
@@ -75,19 +103,21 @@ def unpack(content: bytes) -> Message:
         body, described = header["body"], header["tensors"]
         if not isinstance(described, dict) or len(described) > MAX_TENSORS:
             raise FrameError("too many tensors")
-        tensors, at = {}, 4 + size
+        places, at = {}, 4 + size
         for name, entry in described.items():
             dtype, shape = _dtype_and_shape(entry)
             end = at + math.prod(shape) * dtype.itemsize
             if end > len(content):
                 raise FrameError("a tensor is cut off")
-            tensors[name] = _tensor(content[at:end], dtype, shape)
+            if at == end:
+                _tensor(b"", dtype, shape)  # a shape that torch refuses is refused now
+            places[name] = (at, end, dtype, shape)
             at = end
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FrameError(f"no message: {type(error).__name__}") from None
     if at != len(content):
         raise FrameError("there are bytes that belong to nothing")
-    return Message(body, tensors)
+    return Message(body, _Packed(content, places))
 
 
 def _no_constant(name: str) -> None:

@@ -3,6 +3,8 @@
 import glob
 import logging
 import os
+import re
+import secrets
 import shutil
 import stat
 import warnings
@@ -32,6 +34,7 @@ from grader.grading.submission import Submission
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
 AGAIN = "This submission is not graded yet: it is being graded again. Until then it has no points."
 TIMESTAMP = "timestamp.txt"
+SECRET = "submission_secret.txt"  # nbgrader names released feedback by it, and the student's list finds it so
 READ_ONLY = 0o444
 
 
@@ -123,7 +126,9 @@ class Store:
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
         arguments = {"timestamp": timestamp} if timestamp else {}
         folder = self.autograded(student)
-        new = self._write(folder.with_name(f".{folder.name}.new"), notebook, text)
+        new = self._write(
+            folder.with_name(f".{folder.name}.new"), notebook, text, read_secret(self.submitted(student) / SECRET)
+        )
         with _one_transaction(self._gradebook.db):
             self._gradebook.update_or_create_student(student)
             self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
@@ -173,12 +178,13 @@ class Store:
         penalty = step.plugin_inst.late_submission_penalty(student, saved.score, late)
         return None if penalty is None else float(step._check_late_penalty(saved, penalty))
 
-    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str) -> Path:
+    def _write(self, folder: Path, notebook: NotebookNode, timestamp: str, secret: str) -> Path:
         """Write what is to become a student's autograded folder: first, so that a full disk changes no score."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            for name, text in ((f"{self._plan.name}.ipynb", nbformat.writes(notebook)), (TIMESTAMP, timestamp)):
+            files = {f"{self._plan.name}.ipynb": nbformat.writes(notebook), TIMESTAMP: timestamp, SECRET: secret}
+            for name, text in files.items():
                 if text:
                     (folder / name).write_text(text, encoding="utf-8")
                     (folder / name).chmod(READ_ONLY)
@@ -247,15 +253,29 @@ def _in_words(error: Exception, url: str) -> str:
 
 def read_timestamp(path: Path) -> tuple[datetime | None, str]:
     """When a submission was handed in, as nbgrader's exchange noted it; nothing where the file is no timestamp."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None, ""
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None, ""
-        text = file.read(200).decode(errors="replace").strip()
+    text = _read_short(path)
     try:
         return parse_utc(text), text
     except (ValueError, OverflowError):
         return None, ""
+
+
+def read_secret(path: Path) -> str:
+    """The secret by which nbgrader's exchange names a submission's feedback; a new one where it came another way."""
+    text = _read_short(path)
+    return text if re.fullmatch("[0-9a-f]{32,128}", text) else secrets.token_hex(64)
+
+
+def _read_short(path: Path) -> str:
+    """The text of a small file of a submission's; nothing where it is a folder, a pipe, a link, or can't be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.read(fd, 200).decode(errors="replace").strip() if is_file else ""
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)

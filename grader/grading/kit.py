@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.jail import JailKind, lesson_view
 from grader.grading.sandbox.launch import Lesson, lesson_of
 from grader.grading.sandbox.limits import Limits
+from grader.grading.solutions import builds_on, read_solutions
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 
@@ -25,7 +27,8 @@ class Kit:
     """A lesson to be graded.
 
     public: the released recording, whose answers students have. hidden: the one that scores, where there is one.
-    files: what submissions may read, as a tar archive. jail: "none" for no jail at all.
+    files: what submissions may read, as a tar archive. jail: "none" for no jail at all. solutions: the lesson's own, by
+    exercise; a child gets one in place of the student's where theirs is wrong, for the exercises that build on it.
     """
 
     plan: Plan
@@ -34,6 +37,12 @@ class Kit:
     files: bytes
     limits: Limits = field(default_factory=Limits)
     jail: JailKind = "namespaces"
+    solutions: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def builds_on(self) -> Mapping[str, frozenset[str]]:
+        """For each exercise, those whose solutions its own uses, directly or not."""
+        return builds_on(self.plan, self.solutions, self.hidden_recording or self.public_recording)
 
     @cached_property
     def public_recording(self) -> Recording:
@@ -53,7 +62,11 @@ class Kit:
     @cached_property
     def recording_digest(self) -> str:
         """What scored."""
-        return digest(self.public + b"\0" + (self.hidden or b""))
+        return self.digest_with(self.hidden or b"")
+
+    def digest_with(self, hidden: bytes) -> str:
+        """What scores with this hidden recording."""
+        return digest(b"\0".join((self.public, hidden, json.dumps(dict(self.solutions), sort_keys=True).encode())))
 
     def unpack_files(self, into: Path) -> Path:
         """Write what submissions may read to a folder."""
@@ -64,8 +77,16 @@ class Kit:
         return into
 
 
-def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, jail: JailKind = "namespaces") -> Kit:
-    """The kit of a released lesson. Raises GraderError where notebook or recording can't be used."""
+def pack_kit(
+    released: Path,
+    hidden: Path | None,
+    limits: Limits | None = None,
+    jail: JailKind = "namespaces",
+    solved: Path | None = None,
+) -> Kit:
+    """The kit of a released lesson. solved: the folder of the lesson with its solutions, if there is one.
+
+    Raises GraderError where notebook or recording can't be used."""
     plan = read_plan(released)
     public = released / RECORDING
     made_from = Recording.read(public).header["made_from"]  # an unreadable one is refused with its own words
@@ -77,7 +98,13 @@ def pack_kit(released: Path, hidden: Path | None, limits: Limits | None = None, 
         with tarfile.open(fileobj=files, mode="w") as archive:
             archive.add(view, ".")
     return Kit(
-        plan, public.read_bytes(), hidden.read_bytes() if hidden else None, files.getvalue(), limits or Limits(), jail
+        plan,
+        public.read_bytes(),
+        hidden.read_bytes() if hidden else None,
+        files.getvalue(),
+        limits or Limits(),
+        jail,
+        read_solutions(solved, plan) if solved else {},
     )
 
 

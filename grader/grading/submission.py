@@ -14,10 +14,11 @@ from typing import Any
 from grader.digest import digest
 from grader.grading.plan import Plan
 
-MAX_BYTES = 32 << 20
-MAX_SOURCE = 200_000
+MAX_BYTES = 8 << 20
+MAX_VALUES = 500_000  # of JSON, told by its brackets and commas before it is read: each takes memory
+MAX_SOURCE = 50_000
 MAX_CELLS = 5_000
-MAX_FREE = 2_000_000
+MAX_FREE = 200_000  # parsing a megabyte takes many seconds
 MAX_NOTES = 20
 
 
@@ -70,6 +71,9 @@ def read_submission(path: Path, plan: Plan) -> Submission:
     try:
         content = _read_file(path)
         return parse(content, plan)
+    except OSError as error:  # a folder that can't be entered, or vanished meanwhile
+        problem = f"{path.name} can't be read: {os.strerror(error.errno or 0)}."
+        return Submission(digest(problem.encode()), problem=problem)
     except Unreadable as error:
         return Submission(digest(content or str(error).encode()), problem=str(error))
 
@@ -148,6 +152,11 @@ def _at_most(notes: list[str], count: int) -> tuple[str, ...]:
 
 
 def _notebook(content: bytes) -> dict[str, Any]:
+    if (count := sum(map(content.count, (b"{", b"[", b",")))) > MAX_VALUES:
+        raise Unreadable(
+            f"The notebook has {count:,} brackets and commas, and at most {MAX_VALUES:,} are read. Clear the outputs,"
+            " and submit it again."
+        )
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:

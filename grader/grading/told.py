@@ -1,5 +1,6 @@
 """What a student is told of an exercise, and what never: anything of a hidden recording."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from grader.checks.verdict import Verdict
@@ -18,6 +19,23 @@ def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost
     else:
         lines, told = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
     return ExerciseResult(verdict.exercise, earned, points, verdict.right, told, tuple(lines))
+
+
+def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str]) -> ExerciseResult:
+    """The result where the exercise earns more with the lesson's solutions of others, and says so.
+
+    verdict: the one with these. replaced: those exercises. Of the verdict the student learns the points alone.
+    """
+    points = exercise_result(result.max_points, verdict, None, "", hidden=True).points
+    if points <= result.points:
+        return result
+    names = " and ".join(f"`{name}`" for name in replaced)
+    earned = f"{round(points, 2):g} of {result.max_points:g} points"
+    verb = "is" if len(replaced) == 1 else "are"
+    line = Line(f"{earned}: judged with the lesson's own {names}, since yours {verb} not right.", "text", 1)
+    summary = f"{result.summary.rstrip('.')}; with the lesson's own {names} it is right"
+    whole = points == result.max_points
+    return replace(result, points=points, lines=(*result.lines, line), summary=summary if whole else result.summary)
 
 
 def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Line]:

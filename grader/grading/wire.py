@@ -6,6 +6,7 @@ earn points, and only by being right.
 """
 
 import dataclasses
+import itertools
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -14,17 +15,41 @@ from torch import Tensor
 
 from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced
 from grader.grading.frames import DTYPES, FrameError, Message, pack
+from grader.recordings.answers import Answer
 from grader.recordings.builder import Builder
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import PartInput, PartOutput, Task
 from grader.recordings.tensors import dtype_name
 
+ROOM, LEAST_ROOM = 4, 4096  # how many times a right answer's bytes another may have, and how many in any case
+ROOM_FOR_GRADIENTS = 1 << 14  # bytes: a few numbers for each of a case's gradients
 MAX_TEXT = 400
 MAX_LINES = 12
 MAX_NAMES = 40
 MAX_CALLS = 64  # of one part in a pass
 MAX_CLASS_NAME = 60
 _NOT_SHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction, surrogates, nothing, ends of lines
+
+
+def room_for(answer: Answer) -> list[int]:
+    """The bytes that each case's output may have: a few times what the right one takes, or a known mistake's."""
+    return [
+        ROOM * max(want.nbytes, *(mistake.outputs[i].nbytes for mistake in answer.mistakes), 0) + LEAST_ROOM
+        for i, want in enumerate(answer.outputs)
+    ]
+
+
+def room_for_parts(answer: Answer) -> int:
+    """The bytes that a composite's output in every case, and all that its parts are given or give, may have."""
+    tensors = [t for calls in answer.part_calls for call in calls for t in (call.input, call.output) if t is not None]
+    return ROOM * sum(tensor.nbytes for tensor in tensors) + sum(room_for(answer))
+
+
+def ask_probe(task: Task, answer: Answer) -> bytes:
+    """The command to probe a task. Of the answer it tells how many bytes an output may have."""
+    builder = Builder()
+    body = {"do": "probe", "exercise": task.exercise, "task": builder.task(task), "room": room_for(answer)}
+    return pack(body, builder.tensors)
 
 
 def ask(do: str, task: Task, parts: Sequence[Sequence[PartInput]] | Sequence[Sequence[PartOutput]] = ()) -> bytes:
@@ -70,54 +95,65 @@ class _Tensors:
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
 
-    def keep(self, tensor: Tensor | None) -> str | None:
-        if tensor is None or dtype_name(tensor.dtype) not in DTYPES:
+    def keep(self, tensor: Tensor | None, room: int | None = None) -> str | None:
+        if tensor is None or dtype_name(tensor.dtype) not in DTYPES or (room is not None and tensor.nbytes > room):
             return None
         name = str(len(self.kept))
         self.kept[name] = tensor
         return name
 
 
-def observed(observations: Sequence[Observation]) -> bytes:
-    """A child's answer to "probe"."""
+def observed(observations: Sequence[Observation], rooms: Sequence[int | None] = ()) -> bytes:
+    """A child's answer to "probe". rooms: the bytes that each case's output may have."""
     tensors = _Tensors()
     body = []
-    for observation in observations:
+    for observation, room in itertools.zip_longest(observations, rooms[: len(observations)]):
         fields = {field.name: getattr(observation, field.name) for field in dataclasses.fields(observation)}
-        fields["output"], fields["again"] = tensors.keep(observation.output), tensors.keep(observation.again)
-        fields["gradients"] = tensors.keep(observation.gradients)
+        fields["output"] = tensors.keep(observation.output, room)
+        fields["again"] = tensors.keep(observation.again, room)
+        fields["gradients"] = tensors.keep(observation.gradients, ROOM_FOR_GRADIENTS)
         problem = observation.problem
         if problem is None and fields["output"] is None and observation.output is not None:
-            kind = dtype_name(observation.output.dtype)
-            problem = Problem("type", f"the output is a tensor of {kind}, which no exercise asks for")
+            problem = Problem("type", _not_sent(observation.output))
         fields["problem"] = _encoded_problem(problem)
         fields["backward"] = _encoded_problem(observation.backward)
         body.append(fields)
     return pack(body, tensors.kept)
 
 
-def read_observations(message: Message, task: Task) -> tuple[Observation, ...]:
-    """What a child says it observed, one for each of the task's cases at most. Raises FrameError."""
+def _not_sent(output: Tensor) -> str:
+    kind = dtype_name(output.dtype)
+    if kind not in DTYPES:
+        return f"the output is a tensor of {kind}, which no exercise asks for"
+    return f"the output has shape {list(output.shape)} and dtype {kind}, and is far larger than a right one"
+
+
+def read_observations(message: Message, task: Task, rooms: Sequence[int]) -> tuple[Observation, ...]:
+    """What a child says it observed, one for each of the task's cases at most. Raises FrameError.
+
+    rooms: the bytes that each case's output may have; a larger one is refused before it is made.
+    """
+    room_of = {case.name: room for case, room in zip(task.cases, rooms, strict=True)}
     found: dict[str, Observation] = {}
     for entry in _list(message.body)[: len(task.cases)]:
         entry = _dict(entry)
         case = entry.get("case")
-        if case not in [c.name for c in task.cases]:
+        if not isinstance(case, str) or case not in room_of:
             raise FrameError("an answer to a case that was not asked for")
         position = entry.get("changed_input")
         found.setdefault(
             case,
             Observation(
                 case,
-                _tensor(message, entry.get("output")),
+                _tensor(message, entry.get("output"), room_of[case]),
                 _problem(entry.get("problem")),
-                _tensor(message, entry.get("again")),
+                _tensor(message, entry.get("again"), room_of[case]),
                 position if type(position) is int and 0 <= position < MAX_NAMES else None,
                 tuple(clean(name) for name in _list(entry.get("no_gradient", []))[:MAX_NAMES]),
                 _problem(entry.get("backward")),
                 clean(entry["first_nan"]) if entry.get("first_nan") is not None else None,
                 tuple(clean(remark) for remark in _list(entry.get("remarks", []))[:MAX_LINES]),
-                _tensor(message, entry.get("gradients")),
+                _tensor(message, entry.get("gradients"), ROOM_FOR_GRADIENTS),
             ),
         )
     return tuple(found.values())
@@ -252,11 +288,13 @@ def _problem(entry: Any) -> Problem | None:
     return Problem(clean(entry.get("kind"), 20), clean(entry.get("message")), detail)
 
 
-def _tensor(message: Message, name: Any) -> Tensor | None:
+def _tensor(message: Message, name: Any, room: int | None = None) -> Tensor | None:
     if name is None:
         return None
     if not isinstance(name, str) or name not in message.tensors:
         raise FrameError("an answer that names a tensor which is not there")
+    if room is not None and message.size(name) > room:
+        raise FrameError("a tensor that is far larger than a right one")
     return message.tensors[name]
 
 

@@ -17,13 +17,18 @@ from grader.checks.observation import Observation, Problem
 from grader.checks.parts import feed_parts, part_classes, replace_parts
 from grader.checks.probe import probe
 from grader.checks.running import learner_traceback, quietly
+from grader.checks.whose import is_given
 from grader.grading import wire
 from grader.grading.frames import Message, pack, receive, send, unpack
 from grader.grading.sandbox import confinement
 from grader.grading.sandbox.needed import needed, plain_python
+from grader.grading.sandbox.view import REACHED
+from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
 
 MODULE = "__main__"
+PACKAGE = "grader"
+ROOMS = [path.stem for path in package_folder().iterdir() if path.suffix in ("", ".py") and path.stem not in REACHED]
 NEVER = float(1 << 40)  # a deadline: the grader keeps the time
 MAX_COMMAND = 1 << 30
 
@@ -41,6 +46,27 @@ def warm_up(modes: bool) -> None:
     linecache.checkcache()
 
 
+def put_out_of_reach() -> None:
+    """Take what submissions have no use for out of the table of modules; what runs here holds on to what it needs.
+
+    Of this package they can import what lessons do. Its other files are not there to be read (`view`).
+    """
+    sys.modules["transformers"] = None  # type: ignore[assignment]  # importing it fails at once
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE and not _in_reach(name)]:
+        del sys.modules[name]
+    for name in ROOMS:
+        sys.modules[f"{PACKAGE}.{name}"] = None  # type: ignore[assignment]
+    package = sys.modules[PACKAGE]
+    for name in [name for name, value in vars(package).items() if isinstance(value, ModuleType)]:
+        if not _in_reach(f"{PACKAGE}.{name}"):
+            delattr(package, name)
+
+
+def _in_reach(module: str) -> bool:
+    room = module.partition(".")[2].partition(".")[0]
+    return not room or room in REACHED
+
+
 def fail_to_start(fd: int, error: Exception) -> None:
     """Say why this is no jail. No submitted code has run."""
     send(fd, pack({"error": f"{type(error).__name__}: {error}"}), NEVER)
@@ -48,7 +74,7 @@ def fail_to_start(fd: int, error: Exception) -> None:
 
 def serve(fd: int) -> None:
     """Do what comes on the channel until it ends."""
-    sys.modules["transformers"] = None  # type: ignore[assignment]  # importing it fails at once
+    put_out_of_reach()
     torch.manual_seed(int.from_bytes(os.urandom(4)))
     module = ModuleType(MODULE)
     sys.modules[MODULE] = module
@@ -62,11 +88,13 @@ def serve(fd: int) -> None:
 
 @dataclass
 class _State:
-    """What a child knows. free: the student's own cells that have not run. problems: what stopped solution cells."""
+    """What a child knows. free: the student's own cells that have not run. problems: what stopped solution cells, or
+    why what they define is no answer. given: the names of the files of the lesson's own cells."""
 
     namespace: dict[str, Any]
     free: list[tuple[int, str]] = field(default_factory=list)
     problems: dict[str, Problem] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
 
 
 def _answer(message: Message, state: _State) -> bytes:
@@ -78,8 +106,9 @@ def _answer(message: Message, state: _State) -> bytes:
     if do == "escape":
         return pack(confinement.attempts(message.body))
     task = wire.asked(message)
-    if task.solution not in state.namespace:
-        return _undefined(do, task, state.problems.get(task.exercise))
+    problem = state.problems.get(task.exercise)
+    if task.solution not in state.namespace or (problem is not None and problem.kind == "target"):
+        return _undefined(do, task, problem)
     target = state.namespace[task.solution]
     if do == "classes":
         return wire.classes(part_classes(task, target, message.body["solutions"]))
@@ -87,7 +116,7 @@ def _answer(message: Message, state: _State) -> bytes:
         return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
     if do == "replace":
         return wire.replaced(replace_parts(task, target, wire.asked_outputs(message)))
-    return wire.observed(probe(task, target))
+    return wire.observed(probe(task, target), message.body["room"])
 
 
 def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:
@@ -102,29 +131,43 @@ def _run_part(body: dict[str, Any], state: _State) -> bytes:
     exercise, source = body["exercise"], body["source"]
     before: list[tuple[int, str]] = []
     if source is None:  # it is not to run; what was written before it may serve a later one
-        state.free += _as_python(body["free"])
+        state.free += body["free"]
         return wire.ran(None)
     if exercise:
         source, before = _with_needed(source, body["free"], state)
+    else:
+        state.given.add(_filename(body["title"]))
     for _, text in before:
         _run_cell(f"cell before {body['title']}", text, state.namespace)
+    earlier = state.namespace.get(body["solution"])
     problem = _run_cell(body["title"], source, state.namespace)
-    if problem and exercise:
-        state.problems[exercise] = problem
+    if exercise and (found := problem or _no_answer(body["solution"], earlier, state)):
+        state.problems[exercise] = found
     return wire.ran(problem)
+
+
+def _no_answer(name: str, earlier: object, state: _State) -> Problem | None:
+    """Why what a solution cell leaves under its solution's name is not the student's. earlier: what it was before.
+
+    A lesson's own cells define classes of earlier lessons by the same names: one of these would be right at much.
+    """
+    if not name or name not in state.namespace:
+        return None
+    if state.namespace[name] is earlier:
+        return Problem("target", f"the cell does not define `{name}`: what has that name was there before")
+    if is_given(state.namespace[name], state.given):
+        return Problem("target", f"`{name}` is no code of the submission: it is the lesson's or the grader's own")
+    return None
 
 
 def _with_needed(source: str, free: list[tuple[int, str]], state: _State) -> tuple[str, list[tuple[int, str]]]:
     """A solution as Python, and the student's own cells that it needs and that have not run. free: those before it."""
-    state.free += _as_python(free)
+    state.free += free
     source = plain_python(source)
     before = needed(source, state.free)
-    state.free = [cell for cell in state.free if cell not in before]
+    taken = {index for index, _ in before}
+    state.free = [cell for cell in state.free if cell[0] not in taken]
     return source, before
-
-
-def _as_python(free: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    return [(index, plain_python(text)) for index, text in free]
 
 
 def _needed_in(parts: list[tuple[str, list[tuple[int, str]]]]) -> list[int]:
@@ -135,7 +178,7 @@ def _needed_in(parts: list[tuple[str, list[tuple[int, str]]]]) -> list[int]:
 
 def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | None:
     """Run a cell as a notebook would; what it raises ends it, and is returned."""
-    filename = f"<{title}>"
+    filename = _filename(title)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     try:
         code = compile(source, filename, "exec", dont_inherit=True)
@@ -153,6 +196,10 @@ def _run_cell(title: str, source: str, namespace: dict[str, Any]) -> Problem | N
                 return Problem("exception", f"the cell raised {type(error).__name__}", learner_traceback(error))
             return Problem("exception", "the cell raised an error that can't be shown")
     return None
+
+
+def _filename(title: str) -> str:
+    return f"<{title}>"
 
 
 def _syntax(error: BaseException) -> str:

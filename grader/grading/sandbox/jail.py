@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grader.errors import GraderError
-from grader.grading.frames import FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
+from grader.grading.frames import MAX_HEADER, FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
 from grader.grading.sandbox.launch import Lesson, WarmProcess, launch, lesson_view
 from grader.grading.sandbox.limits import MB, Limits
 
@@ -190,14 +190,18 @@ class Child:
         self._jail = jail
         self._channel = channel
 
-    def ask(self, command: bytes, deadline: float) -> Message:
-        """Its answer to a command. Raises FrameTimeout, FrameEnd where it is gone, FrameError for nonsense."""
-        send(self._channel.fileno(), command, deadline)
-        return self.hear(deadline)
+    def ask(self, command: bytes, deadline: float, room: int = 0) -> Message:
+        """Its answer to a command. Raises FrameTimeout, FrameEnd where it is gone, FrameError for nonsense.
 
-    def hear(self, deadline: float) -> Message:
+        room: the bytes that its tensors may have.
+        """
+        send(self._channel.fileno(), command, deadline)
+        return self.hear(deadline, room)
+
+    def hear(self, deadline: float, room: int = 0) -> Message:
         """The next message from it."""
-        return unpack(receive(self._channel.fileno(), self._jail.limits.answer_mb * MB, deadline))
+        most = min(MAX_HEADER + 4 + room, self._jail.limits.answer_mb * MB)
+        return unpack(receive(self._channel.fileno(), most, deadline))
 
     def finish(self) -> Ended:
         """Kill it, with all that it started; how it ended, where it had ended by itself."""

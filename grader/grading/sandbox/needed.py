@@ -6,9 +6,13 @@ before several solutions is asked for each of them, and the lesson's own for eve
 """
 
 import ast
+import re
 import symtable
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from functools import cache
+
+NAME = re.compile(r"[^\W\d]\w*")
 
 
 def needed(source: str, free: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -16,18 +20,37 @@ def needed(source: str, free: Sequence[tuple[int, str]]) -> list[tuple[int, str]
     wanted = set(used_names(source))
     taken: set[int] = set()
     for i, text in reversed(free):
+        if not _may_define(text, wanted):
+            continue
+        text = plain_python(text)
         bound = bound_names(text)
         if "*" in bound or bound & wanted:
             taken.add(i)
             wanted |= used_names(text)
-    return [(i, text) for i, text in free if i in taken]
+    return [(i, plain_python(text)) for i, text in free if i in taken]
+
+
+def _may_define(text: str, wanted: Collection[str]) -> bool:
+    """Whether a cell has one of the names in it at all, or a star: only then is it worth parsing."""
+    text = text if text.isascii() else unicodedata.normalize("NFKC", text)  # as Python reads names
+    return "*" in text or any(found[0] in wanted for found in NAME.finditer(text))
+
+
+@cache
+def _table(source: str) -> symtable.SymbolTable:
+    return symtable.symtable(source, "cell", "exec")
+
+
+@cache
+def _tree(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 @cache
 def used_names(source: str) -> frozenset[str]:
     """The names that a cell takes from what ran before it; none for a cell that is no Python."""
     try:
-        table = symtable.symtable(source, "cell", "exec")
+        table = _table(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset()
     names: set[str] = set()
@@ -45,7 +68,7 @@ def bound_names(source: str) -> frozenset[str]:
     """The names that a cell defines at its top level, ``*`` for those of a star import; none for no Python."""
     try:
         tree = ast.parse(source)
-        table = symtable.symtable(source, "cell", "exec")
+        table = _table(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset()
     names = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
@@ -81,7 +104,7 @@ def plain_python(source: str) -> str:
 
 def _is_python(source: str) -> bool:
     try:
-        ast.parse(source)
+        _tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -1,0 +1,75 @@
+"""What a submission loses that leaves out one exercise, or breaks it: the table in docs/points-lost.md.
+
+python scripts/points_lost.py            # writes the table; a few minutes
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grader.grading.kit import Kit, pack_kit
+from grader.grading.submission import parse
+from grader.grading.worker import close_jails, grade_one
+from grader.lessons.lesson import Lesson, lessons
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGE = PROJECT / "docs" / "points-lost.md"
+HEAD = """# What one missing exercise costs
+
+Each row is a submission in which all exercises are right but one: its cell is as released, deleted, or holds a syntax
+error. The last three columns are the points that the submission loses. None is more than the exercise is worth.
+Written by `python scripts/points_lost.py`.
+
+| lesson | exercise | worth | as released | deleted | syntax error |
+|---|---|---|---|---|---|
+"""
+Change = Callable[[list[dict[str, Any]], int], None]
+
+
+def _deleted(cells: list[dict[str, Any]], at: int) -> None:
+    del cells[at]
+
+
+def _broken(cells: list[dict[str, Any]], at: int) -> None:
+    cells[at]["source"] += "\n)"
+
+
+WAYS: dict[str, Change] = {"as released": lambda cells, at: None, "deleted": _deleted, "syntax error": _broken}
+
+
+def kit_of(lesson: Lesson) -> Kit:
+    return pack_kit(PROJECT / "course" / lesson.name, None, solved=lesson.folder)
+
+
+def lost(kit: Kit, exercise: str, way: str) -> float:
+    """The points that a right submission loses with one exercise left out in that way."""
+    notebook = json.loads(kit.plan.notebook)
+    cells = notebook["cells"]
+    for cell in cells:
+        name = cell["metadata"].get("exercise")
+        if name and (name != exercise or way == "syntax error"):
+            cell["source"] = kit.solutions[name]
+    WAYS[way](cells, next(i for i, cell in enumerate(cells) if cell["metadata"].get("exercise") == exercise))
+    result = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan))
+    return round(result.max_points - result.points, 2)
+
+
+def rows(lesson: Lesson) -> list[str]:
+    """The table's rows of one lesson."""
+    kit = kit_of(lesson)
+    found = []
+    for check in kit.plan.checks:
+        each = " | ".join(f"{lost(kit, check.exercise, way):g}" for way in WAYS)
+        found.append(f"| {lesson.name} | {check.exercise} | {check.points:g} | {each} |")
+    close_jails()
+    return found
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(HEAD + "\n".join(row for lesson in lessons(PROJECT) for row in rows(lesson)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
