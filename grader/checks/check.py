@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.examine import examine_here
+from grader.checks.running import NOT_WRITTEN
+from grader.checks.verdict import Verdict
 from grader.checks.wording import report, summary
 from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
+from grader.progress import State, note
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
-from grader.report import show
+from grader.report import Line, show
 
+TRIES = 3  # from there on a report says how to see the solution
 _STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
 
 
@@ -28,8 +32,10 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
     Raises CheckFailed where a case is wrong, RecordingError where there is nothing to check against.
     """
     with comparing_on_cpu():
-        verdict = examine_here(find_recording(recording), exercise, solution)
-        show(report(verdict), summary(verdict))
+        recorded = find_recording(recording)
+        verdict = examine_here(recorded, exercise, solution)
+        own = recorded.solutions([exercise])[exercise] == getattr(solution, "__name__", "")
+        show(report(verdict) + (_kept_for_the_learner(verdict) if own else []), summary(verdict))
     if autograding():
         return verdict.points
     if not verdict.right:
@@ -40,6 +46,22 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
 def autograding() -> bool:
     """Whether nbgrader is grading this notebook, and takes the last value of a check's cell as its points."""
     return os.environ.get("NBGRADER_EXECUTION") == "autograde"
+
+
+def _kept_for_the_learner(verdict: Verdict) -> list[Line]:
+    """Keep what the check said, in a folder that `grader start` made; what to say of it in the report, if anything.
+
+    Only of the exercise's own class: a lesson also checks classes that it breaks on purpose, under other names.
+    """
+    if autograding():
+        return []
+    first = verdict.most_telling
+    unwritten = first is not None and first.finding is not None and NOT_WRITTEN in first.finding.what
+    state: State = "right" if verdict.right else "unwritten" if unwritten else "wrong"
+    kept = note(_STARTED_IN, verdict.exercise, state)
+    if kept is None or state != "wrong" or kept.tries < TRIES:
+        return []
+    return [Line(f"If you want to see how it can be done, run in a terminal: `grader solution {verdict.exercise}`", "muted")]
 
 
 def find_recording(path: str | Path | None = None) -> Recording:
