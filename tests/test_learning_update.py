@@ -1,8 +1,11 @@
 """`grader start` and `grader update`, on files: whatever happens to them, a learner's work is there afterwards."""
 
+import re
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
+import nbformat
 import pytest
 from learners_course import edit, lesson_cells, source, write_lesson, write_release
 
@@ -47,6 +50,16 @@ def test_a_learners_folder_has_every_released_file(release: Release, home: Home)
         assert (home.folder / name).is_file()
     assert read_notebook(notebook(home)) == release.notebook("00-toy/toy.ipynb")
     assert not needs_update(home, release)
+
+
+def test_a_learners_copy_begins_and_ends_with_links_to_what_is_there(home: Home) -> None:
+    (home.folder / "Where am I.md").write_text("")
+    for path in home.folder.glob("*/*.ipynb"):
+        above, *_, below = nbformat.read(path, as_version=4).cells
+        links = [re.findall(r"\]\((.+?)\)", cell.source) for cell in (above, below)]
+        assert [len(each) for each in links] == ([2, 3] if path.parent.name == "00-toy" else [3, 2])
+        for link in sum(links, []):
+            assert (path.parent / unquote(link)).is_file()
 
 
 def test_starting_again_changes_nothing(home: Home) -> None:
@@ -121,7 +134,7 @@ def test_a_lesson_and_a_notebook_with_new_names_are_followed(release: Release, h
     old.rename(release.folder / "02-toys")
     (release.folder / "02-toys/toy.ipynb").rename(release.folder / "02-toys/toys.ipynb")
     said = update(home, release, "2")
-    assert said == ["00-toy/toy.ipynb is called 02-toys/toys.ipynb now."]
+    assert said[0] == "00-toy/toy.ipynb is called 02-toys/toys.ipynb now."
     moved = home.folder / "02-toys"
     assert source(moved / "toys.ipynb", "toy-norm") == SOLVED
     assert (moved / "notes.txt").read_text() == "mine"
@@ -149,7 +162,9 @@ def test_a_renamed_exercise_keeps_its_solution_and_its_progress(release: Release
 def test_a_lesson_that_the_course_drops_stays_with_the_learner(release: Release, home: Home) -> None:
     for path in (release.folder / "01-next").iterdir():
         path.unlink()
-    assert update(home, release, "2") == ["01-next/next.ipynb is no longer in the course; your copy stays where it is."]
+    assert update(home, release, "2")[-1] == (
+        "01-next/next.ipynb is no longer in the course; your copy stays where it is."
+    )
     assert (home.folder / "01-next/next.ipynb").is_file()
     assert update(home, release, "2") == []
 

@@ -24,6 +24,7 @@ from grader.recordings.tasks import Task, TaskCase
 
 NOT_WRITTEN = "is not written yet"  # says a stub's problem, after its name
 
+
 class Stopped(Exception):
     """Ends a case with a problem."""
 

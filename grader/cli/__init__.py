@@ -12,8 +12,8 @@ import typer
 
 from grader.cli.authors import build, new_lesson
 from grader.cli.caches import kv
-from grader.cli.instructors import autograde, record_cases
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
+from grader.cli.instructors import autograde, record_cases
 from grader.cli.learners import check
 from grader.cli.porters import compare, trace
 from grader.cli.weights import weights_get, weights_list, weights_record

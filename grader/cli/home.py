@@ -24,7 +24,9 @@ def start(
         Path | None,
         typer.Argument(metavar="FOLDER", help="Where you want to work: a new or empty folder; by default this one."),
     ] = None,
-    copy_only: Annotated[bool, typer.Option("--copy-only", help="Copy the lessons, and don't open JupyterLab.")] = False,
+    copy_only: Annotated[
+        bool, typer.Option("--copy-only", help="Copy the lessons, and don't open JupyterLab.")
+    ] = False,
 ) -> None:
     """Copy the lessons into a folder of your own and open JupyterLab at the syllabus. Other options go to JupyterLab.
 
@@ -141,10 +143,14 @@ def solution(
         package = solutions_package()
         print(f"The worked solutions are a small package of their own, {package}, which is not installed here.")
         if not yes and typer.confirm("Install it now, with pip?"):
-            subprocess.run([sys.executable, "-m", "pip", "install", f"{package}=={distribution().version}"], check=False)
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", f"{package}=={distribution().version}"], check=False
+            )
             text = worked_solution(home, exercise)
         if text is None:
-            raise GraderError(f"no solution is on this machine. `pip install {package}` brings them, where it is given out.")
+            raise GraderError(
+                f"no solution is on this machine. `pip install {package}` brings them, where it is given out."
+            )
     solution_was_seen(home, exercise)
     print(text)
 

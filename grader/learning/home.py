@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from itertools import count
@@ -111,20 +110,20 @@ def start_home(folder: Path, version: str) -> Home:
     release = released_course(folder)
     if release.folder in (folder, *folder.parents):
         raise GraderError(f"{folder} is what is released. Name another folder to work in.")
-    if other := _other_things(folder, release):
+    begun = home.hidden.is_dir()  # and stopped: it goes on
+    if not begun and (other := _other_things(folder)):
         raise GraderError(
             f"{folder} is not empty: it has {other}. Name a new folder, as in `grader start course`, or go to one."
         )
+    home.hidden.mkdir(parents=True, exist_ok=True)
     for name in release.files():
-        pristine = release.notebook(name) if name.endswith(".ipynb") else None
-        target = folder / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if pristine is not None:
-                write_notebook(pristine, target)
-            else:
-                shutil.copyfile(release.folder / name, target)
-        home.install(name, pristine, release)
+        target, notebook = folder / name, release.notebook(name) if name.endswith(".ipynb") else None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if notebook is None:
+            shutil.copyfile(release.folder / name, target)
+        elif not target.exists():
+            write_notebook(notebook, target)
+        home.install(name, notebook, release)
     write_json(home.hidden / "home.json", {"format": FORMAT, "version": version, "taken": {}})
     return home
 
@@ -154,22 +153,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _other_things(folder: Path, release: Release) -> str:
-    """The name of something in the folder that is neither hidden, nor an environment, nor a copy that was begun."""
-    begun = {name.partition("/")[0]: name for name in release.files()}
-    return next((path.name for path in _shown(folder) if path.name not in begun or not _as_released(path, release)), "")
-
-
-def _as_released(path: Path, release: Release) -> bool:
-    """Whether all in a file or folder of that place is what the release has there."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    there = release.folder / path.name
-    return all(
-        (other := there / file.relative_to(path)).is_file() and other.stat().st_size == file.stat().st_size
-        for file in files
-    )
-
-
-def _shown(folder: Path) -> Iterable[Path]:
+def _other_things(folder: Path) -> str:
+    """The name of something in the folder that is neither hidden nor an environment of Python."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in paths if not path.name.startswith(".") and not (path / "pyvenv.cfg").is_file()]
+    shown = (path for path in paths if not path.name.startswith("."))
+    return next((path.name for path in shown if not (path / "pyvenv.cfg").is_file()), "")

@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import nbformat
@@ -9,12 +10,12 @@ from nbformat import NotebookNode
 
 from grader.authoring.release import is_as_released
 from grader.errors import GraderError
+from grader.learning.links import SYLLABUS, title_of, with_links
 from grader.lessons.notebooks import read_notebook, released_hash
 from grader.package import package_folder
 
 IN_A_CLONE = "course"
 OF_A_CLONE = "nbgrader_config.py"  # a clone's folder, and no other, has one
-PAGE = "README.md"
 HISTORY = 100  # changes of a released notebook that are looked through for the one that a copy was made from
 
 
@@ -29,7 +30,7 @@ class Release:
         paths = [path.relative_to(self.folder) for path in sorted(self.folder.rglob("*")) if path.is_file()]
         shown = [path for path in paths if not any(part.startswith((".", "__")) for part in path.parts)]
         names = [path.as_posix() for path in shown]
-        return [name for name in names if "/" in name] + [name for name in names if name == PAGE]
+        return [name for name in names if "/" in name] + [name for name in names if name == SYLLABUS]
 
     def notebooks(self) -> list[str]:
         """The lessons' notebooks, in order."""
@@ -40,11 +41,25 @@ class Release:
         return [name.partition("/")[0] for name in self.notebooks()]
 
     def notebook(self, name: str) -> NotebookNode | None:
+        """A notebook as learners get it: as it was released, between links; None where `pristine` is."""
+        released = self.pristine(name)
+        return None if released is None else with_links(released, name, self._titles)
+
+    def pristine(self, name: str) -> NotebookNode | None:
         """A notebook as it was released, though somebody worked in the file; None where that is not known."""
         path = self.folder / name
         if is_as_released(path):
             return read_notebook(path)
         return _committed("HEAD", path)
+
+    @cached_property
+    def _titles(self) -> dict[str, str]:
+        """The title of each lesson, by its notebook."""
+        found = {}
+        for name in self.notebooks():
+            released = self.pristine(name)
+            found[name] = (released is not None and title_of(released)) or name.partition("/")[0]
+        return found
 
     def worked_in(self) -> list[str]:
         """The notebooks that somebody changed where they were released, as in a clone before learners had copies."""
@@ -59,7 +74,7 @@ def released_course(start: Path) -> Release:
     installed = package_folder() / "learning" / IN_A_CLONE
     clones = [folder / IN_A_CLONE for folder in (start, *start.parents) if (folder / OF_A_CLONE).is_file()]
     for folder in (*clones[:1], installed, package_folder().parent / IN_A_CLONE):
-        if (folder / PAGE).is_file():
+        if (folder / SYLLABUS).is_file():
             return Release(folder)
     raise GraderError(
         "no released lessons were found here. In a clone, `grader build` makes them; otherwise install the course again."

@@ -9,9 +9,10 @@ from urllib.parse import quote
 from nbformat import NotebookNode
 
 from grader.learning.home import Home
+from grader.learning.links import SYLLABUS, WHERE_AM_I, title_of
 from grader.progress import HIDDEN, Progress, State, read_progress
 
-PAGE = "Where am I.md"
+PAGE = WHERE_AM_I
 BAR = 10
 _MINUTES = re.compile(r"^(?:(\d+) to )?(\d+) minutes · difficulty", re.MULTILINE)
 _EXERCISE_MINUTES = re.compile(r"^difficulty .* · (\d+) minutes", re.MULTILINE)
@@ -120,7 +121,7 @@ def page(lessons: Sequence[LessonStatus]) -> str:
             *rows,
             "",
             "This page is made anew whenever you open it, from what the checks in your notebooks reported. "
-            "That stays on this machine. [To the syllabus](README.md)",
+            f"That stays on this machine. [To the syllabus]({SYLLABUS})",
             "",
         ]
     )
@@ -152,12 +153,12 @@ def _lesson_status(home: Home, name: str) -> LessonStatus:
     base, lesson = home.base(name), name.partition("/")[0]
     assert base is not None
     progress = read_progress(home.folder, lesson)
-    opening = base.cells[0].source if base.cells else ""
-    heading, minutes = _HEADING.search(opening), _MINUTES.search(opening)
+    texts = (cell.source for cell in base.cells if cell.cell_type == "markdown")
+    minutes = next((found for text in texts if (found := _MINUTES.search(text))), None)
     kept = home.folder / HIDDEN / "progress" / f"{lesson}.json"
     return LessonStatus(
         notebook=name,
-        title=heading[1].partition(":")[0] if heading else lesson,
+        title=title_of(base) or lesson,
         minutes=int(minutes[2]) if minutes else 0,
         exercises=_exercises(base, progress),
         worked_at=kept.stat().st_mtime if progress and kept.is_file() else 0.0,

@@ -57,7 +57,7 @@ def take_over(home: Home, release: Release) -> list[str]:
         now = digest(path.read_bytes())
         if taken.get(name) == now:
             continue
-        pristine = release.notebook(name)
+        pristine = release.pristine(name)
         theirs, _ = (rescued(path, pristine)) if is_damaged(path) else (read_notebook(path), "")
         if theirs is None:
             continue
