@@ -69,7 +69,7 @@ def test_a_package_is_small_and_holds_every_released_file_and_no_solution(projec
     notebooks = [name for name in names if name.endswith(".ipynb")]
     assert len(notebooks) == len(Release(project / "course").notebooks())
     assert not [name for name in notebooks if "BEGIN SOLUTION" in archive.read(name).decode()]
-    assert not [name for name in names if Path(name).name in ("others.py", "mistakes.toml", "exercises.py")]
+    assert not [name for name in names if Path(name).name in ("others.py", "mistakes.toml", "benchmark.py")]
 
 
 def test_the_package_of_solutions_has_the_worked_notebooks_alone(project: Path, wheels: list[Path]) -> None:

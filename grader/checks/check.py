@@ -61,9 +61,7 @@ def _kept_for_the_learner(verdict: Verdict) -> list[Line]:
     kept = note(_STARTED_IN, verdict.exercise, state)
     if kept is None or state != "wrong" or kept.tries < TRIES:
         return []
-    return [
-        Line(f"If you want to see how it can be done, run in a terminal: `grader solution {verdict.exercise}`", "muted")
-    ]
+    return [Line(f"To see how it can be done, run in a terminal: `grader solution {verdict.exercise}`", "muted")]
 
 
 def find_recording(path: str | Path | None = None) -> Recording:

@@ -10,7 +10,7 @@ from grader.learning.home import Home
 from grader.learning.status import PAGE, write_page
 
 
-class LearnersContents(AsyncLargeFileManager):  # type: ignore[misc]
+class LearnersContents(AsyncLargeFileManager):
     """Jupyter's own contents, with a page that is never out of date."""
 
     async def get(self, path: str, *arguments: Any, **options: Any) -> Any:
@@ -18,4 +18,4 @@ class LearnersContents(AsyncLargeFileManager):  # type: ignore[misc]
         if path.strip("/") == PAGE:
             with contextlib.suppress(Exception):  # then the page is as it was; it must never keep a folder from opening
                 write_page(Home(Path(self.root_dir)))
-        return await super().get(path, *arguments, **options)
+        return await super().get(path, *arguments, **options)  # type: ignore[no-untyped-call]

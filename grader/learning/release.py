@@ -77,7 +77,7 @@ def released_course(start: Path) -> Release:
         if (folder / SYLLABUS).is_file():
             return Release(folder)
     raise GraderError(
-        "no released lessons were found here. In a clone, `grader build` makes them; otherwise install the course again."
+        "no released lessons are here. In a clone `grader build` makes them; otherwise install the course again."
     )
 
 
