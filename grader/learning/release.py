@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 
 from grader.authoring.release import is_as_released
 from grader.errors import GraderError
-from grader.learning.links import SYLLABUS, title_of, with_links
+from grader.learning.copies import SYLLABUS, learners_copy, title_of
 from grader.lessons.notebooks import read_notebook, released_hash
 from grader.package import package_folder
 
@@ -43,7 +43,7 @@ class Release:
     def notebook(self, name: str) -> NotebookNode | None:
         """A notebook as learners get it: as it was released, between links; None where `pristine` is."""
         released = self.pristine(name)
-        return None if released is None else with_links(released, name, self._titles)
+        return None if released is None else learners_copy(released, name, self._titles)
 
     def pristine(self, name: str) -> NotebookNode | None:
         """A notebook as it was released, though somebody worked in the file; None where that is not known."""

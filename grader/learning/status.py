@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from nbformat import NotebookNode
 
+from grader.learning.copies import SYLLABUS, WHERE_AM_I, title_of
 from grader.learning.home import Home
-from grader.learning.links import SYLLABUS, WHERE_AM_I, title_of
 from grader.progress import HIDDEN, Progress, State, read_progress
 
 PAGE = WHERE_AM_I
