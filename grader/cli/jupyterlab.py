@@ -25,8 +25,8 @@ def open_jupyterlab(folder: Path, page: str, options: list[str], *, instructor: 
         _prepend_to_path("JUPYTER_CONFIG_PATH", settings / "learner")
         command.append(f"--LabApp.extra_labextensions_path={settings / 'labextensions'}")
         if not any(option.startswith(("--debug", "--log-level", "--Application.log_level")) for option in options):
-            command.append("--log-level=WARN")
-            print("JupyterLab opens in your browser. Close it with Ctrl+C here.", flush=True)
+            command += ["--ServerApp.log_level=WARN", "--LabApp.log_level=WARN"]
+            print("JupyterLab opens in your browser, or at the address below. Ctrl+C here ends it.", flush=True)
     _prepend_to_path("PATH", Path(sys.executable).parent)  # nbgrader runs `alembic`, and people run `!pip`
     if sys.platform == "win32":  # there exec gives the terminal back while JupyterLab runs on
         raise SystemExit(subprocess.call(command))
