@@ -31,9 +31,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Lab]":
         yield lab
 
 
-def page_text(lab: "Lab") -> str:
+def show_page(lab: "Lab", says: str) -> None:
+    """Bring the page's tab to the front, and wait until it says that."""
     lab.run_command("docmanager:open", path=PAGE, factory="Markdown Preview")
-    return lab.page.locator(".jp-MarkdownViewer:visible").inner_text()
+    lab.page.locator(".jp-MarkdownViewer:visible", has_text=says).wait_for()
 
 
 def test_it_opens_at_the_syllabus_without_an_instructors_menus_and_panes(lab: "Lab", test_output: Path) -> None:
@@ -55,19 +56,15 @@ def test_the_theme_follows_the_system(lab: "Lab") -> None:
 def test_the_page_says_where_i_am_and_is_read_again_when_its_tab_comes_to_the_front(
     lab: "Lab", test_output: Path
 ) -> None:
-    lab.page.wait_for_function("window.jupyterapp !== undefined")
-    assert "0 of 2" in page_text(lab)
     notebook = lab.open_notebook(NOTEBOOK)
-    lab.run_command("docmanager:open", path=PAGE, factory="Markdown Preview")  # a tab beside the notebook's
-    lab.page.locator(".jp-MarkdownViewer:visible", has_text="0 of 2").wait_for()
+    show_page(lab, "0 of 2")
     lab.run_command("docmanager:open", path=NOTEBOOK)
     worked = nbformat.read(PROJECT / "solutions" / NOTEBOOK, as_version=4)
     solution = next(cell.source for cell in worked.cells if cell.metadata.get("exercise") == FIRST)
     check = notebook.cell("check", FIRST)
     notebook.write(notebook.cell("exercise", FIRST), without_markers(solution))
     notebook.run_from_the_top(check)
-    lab.run_command("docmanager:open", path=PAGE, factory="Markdown Preview")
-    lab.page.locator(".jp-MarkdownViewer:visible", has_text="1 of 2").wait_for()
+    show_page(lab, "1 of 2")
     lab.page.screenshot(path=test_output / "learner-where-am-i.png")
     lab.page.locator(".jp-MarkdownViewer:visible a", has_text="Exercise 2").click()
     lab.page.wait_for_function(

@@ -248,6 +248,15 @@ def test_work_done_on_an_older_release_is_taken_over_into_the_new_one(release: R
     assert source(notebook(home), "about-mlp") == "Read this first."
 
 
+def test_a_damaged_copy_is_no_reason_to_lose_work_done_in_released_lessons(release: Release, home: Home) -> None:
+    edit(release.folder / "00-toy/toy.ipynb", "toy-norm", SOLVED)
+    notebook(home).write_text("{ broken")
+    assert take_over(home, release) == []
+    update(home, release, "1")
+    take_over(home, release)
+    assert source(notebook(home), "toy-norm") == SOLVED
+
+
 def test_without_git_work_done_in_released_lessons_is_still_taken_over(release: Release) -> None:
     edit(release.folder / "00-toy/toy.ipynb", "toy-norm", SOLVED)
     home = start_home(release.folder.parent / "work", "1")

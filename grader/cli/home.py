@@ -168,6 +168,7 @@ def _print_next(lessons: "list[LessonStatus]") -> None:
 
 def _open(options: list[str], folder: Path) -> None:
     """Open JupyterLab in a learner's folder, and say what is to be said first."""
+    from grader.learning.damaged import is_damaged
     from grader.learning.home import Home
     from grader.learning.release import released_course
     from grader.learning.status import write_page
@@ -177,6 +178,9 @@ def _open(options: list[str], folder: Path) -> None:
     release = released_course(folder)
     for line in take_over(home, release):
         print(line)
+    for name in home.release.notebooks():
+        if is_damaged(home.folder / name):
+            print(f"{name} can't be opened as it is. `grader update` keeps it aside and saves what can be saved.")
     if needs_update(home, release):
         print("The course has a newer release: `grader update` brings it, and keeps what you wrote.")
     write_page(home)

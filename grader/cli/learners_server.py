@@ -1,4 +1,4 @@
-"""What Jupyter's server does for a learner: a page "Where am I" that is never out of date, and one line at the start."""
+"""What Jupyter's server does for a learner: the page "Where am I" is never out of date, and it starts with one line."""
 
 import contextlib
 import logging

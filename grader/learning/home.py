@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from grader.authoring.release import is_as_released
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.learning.release import Release, clone_around, released_course
@@ -28,7 +29,7 @@ class Home:
     """The learner's folder `folder`.
 
     `.grader/home.json` marks it, `.grader/release` holds the notebooks that it came from, `.grader/files.json` what
-    the other files were like, `.grader/progress` what checks reported.
+    the release's files were like, `.grader/progress` what checks reported.
     """
 
     folder: Path
@@ -44,7 +45,7 @@ class Home:
         return Release(self.hidden / "release")
 
     def digests(self) -> dict[str, str]:
-        """Of every file of that release but the notebooks, what it was like."""
+        """What every file of that release was like; of a notebook that somebody had worked in there, nothing."""
         return dict(_read_json(self.hidden / "files.json"))
 
     def about(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Home:
         """Remember of a file what the release `source` has, so that the next update knows it."""
         if notebook is not None:
             write_notebook(notebook, self.release.folder / name)
-        elif not name.endswith(".ipynb"):
+        if not name.endswith(".ipynb") or is_as_released(source.folder / name):
             digests = self.digests() | {name: digest((source.folder / name).read_bytes())}
             write_json(self.hidden / "files.json", digests)
 

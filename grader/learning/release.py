@@ -1,6 +1,7 @@
 """The course as it is released: the files that a learner's folder is made from and brought up to date with."""
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.authoring.release import is_as_released
+from grader.digest import digest
 from grader.errors import GraderError
 from grader.learning.copies import SYLLABUS, learners_copy, title_of
 from grader.lessons.notebooks import read_notebook, released_hash
@@ -61,9 +63,13 @@ class Release:
             found[name] = (released is not None and title_of(released)) or name.partition("/")[0]
         return found
 
-    def worked_in(self) -> list[str]:
-        """The notebooks that somebody changed where they were released, as in a clone before learners had copies."""
-        return [name for name in self.notebooks() if not is_as_released(self.folder / name)]
+    def worked_in(self, known: Mapping[str, str]) -> list[str]:
+        """The notebooks that somebody changed where they were released, as in a clone before learners had copies.
+
+        known: hashes of files that are as released, which need not be read again.
+        """
+        unknown = [name for name in self.notebooks() if known.get(name) != digest((self.folder / name).read_bytes())]
+        return [name for name in unknown if not is_as_released(self.folder / name)]
 
 
 def released_course(start: Path) -> Release:

@@ -37,12 +37,8 @@ def update(home: Home, release: Release, version: str) -> list[str]:
 def needs_update(home: Home, release: Release) -> bool:
     """Whether the release has another notebook or file than the one that the folder was last brought up to."""
     known = home.digests()
-    return any(
-        home.base(name) != release.notebook(name)
-        if name.endswith(".ipynb")
-        else known.get(name) != digest((release.folder / name).read_bytes())
-        for name in release.files()
-    )
+    changed = [name for name in release.files() if known.get(name) != digest((release.folder / name).read_bytes())]
+    return any(not name.endswith(".ipynb") or release.notebook(name) not in (None, home.base(name)) for name in changed)
 
 
 def take_over(home: Home, release: Release) -> list[str]:
@@ -52,8 +48,10 @@ def take_over(home: Home, release: Release) -> list[str]:
     """
     about, done = home.about(), []
     taken = dict(about.get("taken", {}))
-    for name in release.worked_in():
+    for name in release.worked_in(home.digests()):
         path = release.folder / name
+        if is_damaged(home.folder / name) or not (home.folder / name).is_file():
+            continue  # `grader update` mends it; then there is something to bring the work into
         now = digest(path.read_bytes())
         if taken.get(name) == now:
             continue
@@ -81,9 +79,10 @@ def take_over(home: Home, release: Release) -> list[str]:
 
 def _update_notebook(home: Home, release: Release, name: str) -> str:
     """Merge one notebook; what was done, or an empty string."""
-    path, new, base = home.folder / name, release.notebook(name), home.base(name)
+    path, base = home.folder / name, home.base(name)
+    new = release.notebook(name) or base  # without it somebody works in the release itself, and it is not known
     if new is None:
-        return ""  # somebody works in the release itself, and what was released is not known
+        return ""
     if not path.exists():
         write_notebook(new, path)
         home.install(name, new, release)
