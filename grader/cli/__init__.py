@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from grader.cli.authors import build, new_lesson
+from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.instructors import autograde, record_cases
@@ -43,6 +43,7 @@ app.command()(solution)
 app.command()(update)
 app.command()(build)
 app.command("new-lesson")(new_lesson)
+app.command()(site)
 app.command()(autograde)
 app.command("record")(record_cases)
 app.command()(trace)
