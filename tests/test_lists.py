@@ -83,8 +83,7 @@ MADE_SYLLABUS = """\
 <!-- first check: grader build writes this list -->
 
 ```
-source .venv/bin/activate
-grader check course/00-toy/toy.ipynb
+grader check 00-toy/toy.ipynb
 ```
 
 <!-- end of first check -->

@@ -80,7 +80,7 @@ def _first_lesson(entries: Sequence[Entry], folder: Path) -> str:
 
 def _first_check(entries: Sequence[Entry], folder: Path) -> str:
     lesson, _ = entries[0]
-    return f"```\nsource .venv/bin/activate\ngrader check course/{lesson.name}/{lesson.notebook.name}\n```"
+    return f"```\ngrader check {lesson.name}/{lesson.notebook.name}\n```"
 
 
 def _title(entry: Entry) -> str:

@@ -10,6 +10,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.authoring.allowed import allowed, leaked
+from grader.authoring.colab import repository, with_colab
 from grader.authoring.staging import files_below, root_of
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
@@ -25,6 +26,7 @@ def release_staged(lesson: Lesson, root: Path) -> Path:
     release = _generate_assignment(lesson, root)
     path = release / lesson.notebook.name
     solution, released = read_notebook(lesson.notebook), read_notebook(path)
+    released = with_colab(released, f"course/{lesson.name}/{path.name}", repository())
     for notebook, target in ((solution, lesson.notebook), (released, path)):
         built_from = solution.metadata.get("grader", {})
         notebook.metadata["grader"] = {**built_from, "released": released_hash(released)}

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.examine import examine_here
+from grader.checks.running import NOT_WRITTEN
 from grader.checks.stale import not_from_the_last_cell
+from grader.checks.verdict import Verdict
 from grader.checks.whose import is_given
 from grader.checks.wording import report, summary
 from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
+from grader.progress import State, note
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 from grader.report import Line, show
 
+TRIES = 3  # from there on a report says how to see the solution
 _STARTED_IN = Path.cwd()  # a notebook that changes folder still finds what lies beside it
 
 
@@ -34,9 +38,13 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
         name = getattr(solution, "__name__", exercise)
         raise CheckFailed(f"{exercise} needs code of your own: `{name}` is the grader's, and is no answer to it.")
     with comparing_on_cpu():
-        verdict = examine_here(find_recording(recording), exercise, solution)
-        older = not_from_the_last_cell(getattr(solution, "__name__", ""))
-        show([*([Line(older, "bad")] if older else []), *report(verdict)], summary(verdict))
+        recorded = find_recording(recording)
+        verdict = examine_here(recorded, exercise, solution)
+        name = getattr(solution, "__name__", "")
+        older = not_from_the_last_cell(name)
+        lines = [*([Line(older, "bad")] if older else []), *report(verdict)]
+        own = recorded.solutions([exercise])[exercise] == name
+        show(lines + (_kept_for_the_learner(verdict) if own else []), summary(verdict))
     if autograding():
         return verdict.points
     if not verdict.right:
@@ -47,6 +55,22 @@ def check(exercise: str, solution: Any, *, recording: str | Path | None = None) 
 def autograding() -> bool:
     """Whether nbgrader is grading this notebook, and takes the last value of a check's cell as its points."""
     return os.environ.get("NBGRADER_EXECUTION") == "autograde"
+
+
+def _kept_for_the_learner(verdict: Verdict) -> list[Line]:
+    """Keep what the check said, in a folder that `grader start` made; what to say of it in the report, if anything.
+
+    Only of the exercise's own class: a lesson also checks classes that it breaks on purpose, under other names.
+    """
+    if autograding():
+        return []
+    first = verdict.most_telling
+    unwritten = first is not None and first.finding is not None and NOT_WRITTEN in first.finding.what
+    state: State = "right" if verdict.right else "unwritten" if unwritten else "wrong"
+    kept = note(_STARTED_IN, verdict.exercise, state)
+    if kept is None or state != "wrong" or kept.tries < TRIES:
+        return []
+    return [Line(f"To see how it can be done, run in a terminal: `grader solution {verdict.exercise}`", "muted")]
 
 
 def find_recording(path: str | Path | None = None) -> Recording:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from grader.cli.authors import build, new_lesson
+from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
+from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.instructors import autograde, record_cases
-from grader.cli.learners import check, lab
+from grader.cli.learners import check
 from grader.cli.porters import compare, trace
 from grader.cli.weights import weights_get, weights_list, weights_record
 from grader.errors import GraderError
@@ -31,10 +32,18 @@ app = typer.Typer(
 weights_app = typer.Typer(help="Real, trained weights: list them, or get them onto this machine.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+to_jupyterlab = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=to_jupyterlab)(start)
+app.command(context_settings=to_jupyterlab)(lab)
 app.command()(check)
+app.command()(status)
+app.command("next")(next_exercise)
+app.command()(reset)
+app.command()(solution)
+app.command()(update)
 app.command()(build)
 app.command("new-lesson")(new_lesson)
+app.command()(site)
 app.command()(autograde)
 app.command("record")(record_cases)
 app.command()(trace)

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from grader.cli.course import FAILED, choose_lessons, find_project
+from grader.errors import GraderError
+from grader.package import distribution
 
 
 def build(
@@ -47,6 +49,27 @@ def build(
     for lesson in chosen:
         for path in build_lesson(lesson, force=force, console=console):
             print(path)
+
+
+def site(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to build it.")] = Path("build/site"),
+) -> None:
+    """For authors: build the web edition of the course, from the worked notebooks as they are stored."""
+    import subprocess
+    import sys
+    from importlib.util import find_spec
+
+    from grader.learning.site import write_site_sources
+
+    if find_spec("myst_nb") is None:
+        raise GraderError(f"the web edition needs Sphinx. Install it: pip install '{distribution().name}[site]'")
+    root = find_project(Path.cwd())
+    sources = target.with_name(f"{target.name}-sources")
+    write_site_sources(root, sources)
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(sources), str(target)], check=False)
+    if done.returncode:
+        raise typer.Exit(FAILED)
+    print(f"Open {(target / 'index.html').resolve()}")
 
 
 def new_lesson(

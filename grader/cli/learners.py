@@ -1,53 +1,20 @@
-"""For learners: open the course, check a notebook."""
+"""For learners: check a notebook."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from grader.cli.course import FAILED, find_project
+from grader.cli.course import FAILED
 from grader.errors import GraderError
-from grader.package import package_folder
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
     from rich.console import Console
 
     from grader.lessons.results import CheckResult
-
-
-def lab(
-    context: typer.Context,
-    instructor: Annotated[
-        bool, typer.Option("--instructor", help="Open the whole project, with nbgrader's formgrader.")
-    ] = False,
-) -> None:
-    """Open the course in JupyterLab, at the syllabus. Other options go to JupyterLab: --no-browser, --port."""
-    root = find_project(Path.cwd())
-    if instructor:
-        folder, page = root, "/lab"
-    else:
-        folder, page = root / "course", "/lab/tree/README.md"
-        if not folder.is_dir():
-            raise GraderError(f"{folder} is missing. `grader build` makes it from {root / 'solutions'}.")
-    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={page}", *context.args]
-    if os.name == "posix" and os.geteuid() == 0:
-        command.append("--allow-root")  # JupyterLab refuses root otherwise, which in a container is the only user
-    os.chdir(folder)
-    _prepend_to_path("JUPYTER_CONFIG_PATH", package_folder() / "cli" / "jupyter")
-    _prepend_to_path("PATH", Path(sys.executable).parent)  # nbgrader runs `alembic`, and people run `!pip`
-    if sys.platform == "win32":  # there exec gives the terminal back while JupyterLab runs on
-        raise SystemExit(subprocess.call(command))
-    os.execv(sys.executable, command)
-
-
-def _prepend_to_path(variable: str, folder: Path) -> None:
-    os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
 
 def check(

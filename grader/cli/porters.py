@@ -2,6 +2,7 @@
 
 import json
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from grader.cli.course import FAILED
 from grader.errors import GraderError
+from grader.package import distribution
 
 
 class Rows(StrEnum):
@@ -33,6 +35,11 @@ def trace(
     The model has the architecture in the config.json, but is narrow and cut to its first layers. `grader compare`
     then tells whether a model of yours does the same.
     """
+    if find_spec("transformers") is None:
+        raise GraderError(
+            "`grader trace` runs transformers' own class, and transformers is not installed here. "
+            f"Install it: pip install '{distribution().name}[reference]'"
+        )
     import torch
 
     from grader.porting.reference import small_reference

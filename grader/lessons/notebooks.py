@@ -1,6 +1,7 @@
 """Notebooks as files."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -26,9 +27,19 @@ def read_notebook(path: Path) -> NotebookNode:
         notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # nbformat raises many kinds, some not its own
+        if has_conflict_markers(text):
+            raise GraderError(
+                f"{path} has git's conflict markers in it, so Jupyter can't open it. In a folder that `grader start` "
+                "made, `grader update` mends it and keeps both sides."
+            ) from None
         first_line = str(error).strip().partition("\n")[0]
         raise GraderError(f"{path} is not a notebook that Jupyter can read: {first_line}") from None
     return notebook
+
+
+def has_conflict_markers(text: str) -> bool:
+    """Whether git has written the two sides of a conflict into a file of that text."""
+    return all(re.search(rf"^{marker}(?: |$)", text, re.MULTILINE) for marker in ("<{7}", "={7}", ">{7}"))
 
 
 def released_hash(notebook: NotebookNode) -> str:

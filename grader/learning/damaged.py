@@ -1,0 +1,68 @@
+"""A notebook's file that Jupyter can't open any more: git's conflict markers in it, or broken JSON, and the way out."""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from grader.errors import GraderError
+from grader.learning.merge import merge, unknown_base
+from grader.lessons.notebooks import has_conflict_markers, read_notebook
+
+_OURS, _OTHER, _THEIRS, _COMMON = "<<<<<<<", "=======", ">>>>>>>", "|||||||"
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether the file is there and can't be read as a notebook."""
+    if not path.is_file():
+        return False
+    try:
+        read_notebook(path)
+    except GraderError:
+        return True
+    return False
+
+
+def rescued(path: Path, base: NotebookNode | None) -> tuple[NotebookNode | None, str]:
+    """What can be saved of a damaged notebook, and a sentence that says how; None where nothing can.
+
+    base: the release that it was made from. Of a conflict both sides are taken; of broken JSON, JupyterLab's last
+    checkpoint. The file is not changed.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if has_conflict_markers(text):
+        ours, theirs = (_readable(side) for side in sides(text))
+        if ours is not None and theirs is not None:
+            both = merge(base if base is not None else unknown_base(ours, theirs), ours, theirs).notebook
+            return both, "git had written conflict markers into it; both sides' cells are in it now"
+        if ours is not None or theirs is not None:
+            return ours or theirs, "git had written conflict markers into it; one side could be read, and is in it now"
+    checkpoint = path.parent / ".ipynb_checkpoints" / f"{path.stem}-checkpoint.ipynb"
+    if checkpoint.is_file() and not is_damaged(checkpoint):
+        return read_notebook(checkpoint), "it could not be read; JupyterLab's last checkpoint of it is in its place"
+    return None, "it could not be read, and there is no checkpoint; the lesson as released is in its place"
+
+
+def sides(text: str) -> tuple[str, str]:
+    """The two texts that a text with conflict markers was made from."""
+    ours: list[str] = []
+    theirs: list[str] = []
+    into: tuple[list[str], ...] = (ours, theirs)
+    for line in text.splitlines(keepends=True):
+        marker = re.match(r"(<{7}|={7}|>{7}|\|{7})(?: |$)", line.rstrip("\n"))
+        if marker is None:
+            for side in into:
+                side.append(line)
+        else:
+            into = {_OURS: (ours,), _COMMON: (), _OTHER: (theirs,), _THEIRS: (ours, theirs)}[marker[1]]
+    return "".join(ours), "".join(theirs)
+
+
+def _readable(text: str) -> NotebookNode | None:
+    try:
+        notebook = nbformat.reads(text, as_version=4)
+        nbformat.validate(notebook)
+    except Exception:  # nbformat raises many kinds, some not its own
+        return None
+    return notebook

@@ -1,0 +1,65 @@
+"""The web edition: what Sphinx is given, and, where Sphinx is installed, what it makes of that."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+from grader.learning.site import FOLDED, write_site_sources
+from grader.lessons.lesson import lessons
+
+pytestmark = pytest.mark.slow
+NEEDED = ("myst_nb", "furo", "sphinx-mathjax-offline")
+
+
+@pytest.fixture(scope="module")
+def sources(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site") / "sources"
+    write_site_sources(request.config.rootpath, folder)
+    return folder
+
+
+def test_every_lesson_has_a_page_with_its_solutions_folded_and_its_outputs(project: Path, sources: Path) -> None:
+    for lesson in lessons(project):
+        page = nbformat.read(sources / lesson.name / lesson.notebook.name, as_version=4)
+        for cell in page.cells:
+            if "exercise" in cell.metadata:
+                assert FOLDED in cell.metadata["tags"]
+            assert "### BEGIN SOLUTION" not in cell.source
+        worked = nbformat.read(lesson.notebook, as_version=4)
+        assert [cell.get("outputs") for cell in page.cells] == [cell.get("outputs") for cell in worked.cells]
+        assert f"{lesson.name}/{lesson.notebook.stem}" in (sources / "index.md").read_text("utf-8")
+
+
+def test_every_known_mistake_stands_in_the_museum(project: Path, sources: Path) -> None:
+    text = (sources / "mistakes.md").read_text("utf-8")
+    for lesson in lessons(project):
+        for exercise in lesson.exercises()[0]:
+            for mistake in exercise.mistakes:
+                assert f"- **{mistake.name}.**" in text
+                assert all(f"[{each}](https://github.com/" in text for each in mistake.shipped)
+
+
+def links(page: Path) -> Iterator[str]:
+    text = page.read_text("utf-8")
+    yield from re.findall(r'(?:href|src)="([^"#?]+)', text)
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in NEEDED), reason="Sphinx is not installed (pip install '.[site]')"
+)
+def test_the_built_site_has_no_broken_link_and_asks_nothing_of_the_network(sources: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(sources), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for page in tmp_path.rglob("*.html"):
+        for link in links(page):
+            if not re.match(r"[a-z]+:", link):
+                assert (page.parent / unquote(link)).exists(), f"{page}: {link}"
+        assert not re.findall(r'<(?:script|img)[^>]+src="https?:', page.read_text("utf-8"))
