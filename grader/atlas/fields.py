@@ -57,15 +57,16 @@ class Fields:
         return [name, *([meant] if meant else []), *others]
 
     def fact(self, *names: str) -> Fact:
-        """The first of these fields that the file has, then the first that the class has a default for."""
+        """The first of these fields that the file has, or its class has a default for."""
         for name in names:
-            for spelling in self._spellings(name):
+            spellings = self._spellings(name)
+            for spelling in spellings:
                 if self.own.get(spelling) is not None:
                     return Fact(self.own[spelling], spelling)
-        for name in names:
-            for spelling in self._spellings(name):
-                said_null = spelling in self.own  # a file that says null means it
-                if not said_null and self._defaults.get(spelling) is not None:
+            if any(spelling in self.own for spelling in spellings):
+                continue  # a file that says null means it
+            for spelling in spellings:
+                if self._defaults.get(spelling) is not None:
                     return Fact(self._defaults[spelling], f"default of {self.class_name}: {spelling}")
         return Fact(None, names[0])
 

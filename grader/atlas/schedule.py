@@ -82,7 +82,9 @@ def _exaone(f: Fields, count: int) -> tuple[list[str], str]:
     if not f.get("sliding_window"):
         return ["full_attention"] * count, "sliding_window"
     if isinstance(fact.value, str):  # "LLLG", and the last layer sees everything
-        types = ["full_attention" if fact.value[i % len(fact.value)] == "G" else "sliding_attention" for i in range(count)]
+        types = [
+            "full_attention" if fact.value[i % len(fact.value)] == "G" else "sliding_attention" for i in range(count)
+        ]
         return [*types[:-1], "full_attention"], fact.source
     return _every(f.needed("sliding_window_pattern"), count, "sliding_attention"), fact.source
 
@@ -150,7 +152,7 @@ def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
         full = set(linear["full_attn_layers"])
         kinds = ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
         return kinds, "linear_attn_config.full_attn_layers"
-    return _every(4, count, "linear_attention"), f.code
+    return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(count)], f.code
 
 
 def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
@@ -199,7 +201,10 @@ OWN_RULES: dict[str, Rule] = {
     "lfm2": _lfm2,
     "gpt_neo": _gpt_neo,
     "dots1": lambda f, n: (
-        [SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else "full_attention" for i in range(n)],
+        [
+            SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else "full_attention"
+            for i in range(n)
+        ],
         "sliding_window, max_window_layers",
     ),
     "minimax_m2": _only("full_attention"),
@@ -208,7 +213,12 @@ OWN_RULES: dict[str, Rule] = {
         f.fact("use_sliding_window").source,
     ),
     "qwen2_moe": lambda f, n: (
-        [SLIDING if (i + 1) % 2 and i < f.number("max_window_layers") and f.get("use_sliding_window") else "full_attention" for i in range(n)],
+        [
+            SLIDING
+            if (i + 1) % 2 and i < f.number("max_window_layers") and f.get("use_sliding_window")
+            else "full_attention"
+            for i in range(n)
+        ],
         f.fact("use_sliding_window").source,
     ),
 }

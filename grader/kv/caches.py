@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grader.errors import GraderError
-from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, layer_types, needed, number, of_layer, sliding_heads
+from grader.kv.fields import (
+    NOTHING,
+    complete,
+    head_sizes,
+    kv_heads,
+    layer_types,
+    needed,
+    number,
+    of_layer,
+    sliding_heads,
+)
 
 FULL, SLIDING, LATENT, STATE = "full", "sliding", "latent", "state"
 
