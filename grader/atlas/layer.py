@@ -46,6 +46,7 @@ class Mixer:
     chunked: bool = False
     rotary: int = 0
     theta: float | None = None
+    unplaced: bool = False  # nothing tells it where a token stands, RoPE being left out
     qk_norm: str = ""
     v_norm: bool = False
     gate: str = ""

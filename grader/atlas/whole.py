@@ -107,10 +107,18 @@ def norms_stand(layers: Sequence[Layer]) -> str:
 
 def layer_mix(layers: Sequence[Layer]) -> str:
     """How many layers of each kind there are: ``15 sliding + 3 full``."""
-    counted = Counter(kind_name(layer) for layer in layers)
+    counted = Counter(kind_names(layers))
     if len(counted) == 1:
         return f"{len(layers)} {next(iter(counted))}"
     return " + ".join(f"{number} {name}" for name, number in counted.items())
+
+
+def kind_names(layers: Sequence[Layer]) -> list[str]:
+    """Each layer's kind; beside layers with a window, the others are called full."""
+    names = [kind_name(layer) for layer in layers]
+    if not {"sliding", "chunked"} & set(names):
+        return names
+    return ["full" if name in ("MHA", "MQA", "GQA") else name for name in names]
 
 
 def kind_name(layer: Layer) -> str:

@@ -28,8 +28,9 @@ class LayerCache:
     kind: ``full`` and ``sliding`` keep keys and values, ``latent`` a compressed form of both (MLA), ``state`` one
     of fixed size. values_per_token: how many numbers for each token that it keeps. window: how many tokens at most,
     the newest one among them: what a layer holds while it works on that token. (Between two steps transformers'
-    DynamicCache holds one less, since the next step adds one before anything is read.) state_values: how many numbers whatever the length is. float32_values: the same, of
-    those that are float32 whatever the rest of the cache is in.
+    DynamicCache holds one less, since the next step adds one before anything is read.)
+    state_values: how many numbers whatever the length is. float32_values: the same, of those that are float32
+    whatever the rest of the cache is in.
     """
 
     kind: str

@@ -1,19 +1,22 @@
 """The panel of what happens inside attention: from a token's vector up to the output."""
 
 from grader.atlas.drawing.model import WIDTH, draw_header
-from grader.atlas.drawing.svg import Box, Canvas
-from grader.atlas.drawing.words import mixer_lines
+from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
 
 PROJ_H, THIN_H, GAP = 42, 28, 18
 LEFT, RIGHT = 24, WIDTH - 24
 
 
-def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
-    """The panel of one kind of attention, and its height. width: of the residual stream. title: over the panel."""
+def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, float]:
+    """The panel of one kind of attention, and its height.
+
+    width: of the residual stream. title: over the panel. seen: which tokens the mask leaves, where not all.
+    """
     canvas = Canvas()
     draw_header(canvas, title, cached_line(mixer))
-    return canvas, _latent(canvas, mixer, width) if mixer.kind == "latent" else _heads(canvas, mixer, width)
+    y = _top(canvas, mixer, width, seen)
+    return canvas, _latent(canvas, mixer, width, y) if mixer.kind == "latent" else _heads(canvas, mixer, width, y)
 
 
 def cached_line(mixer: Mixer) -> str:
@@ -33,7 +36,7 @@ def cached_line(mixer: Mixer) -> str:
     return f"kept of a token: {mixer.kv_heads} × ({key} + {value}) = {mixer.kv_heads * (key + value):,} numbers"
 
 
-def _top(canvas: Canvas, mixer: Mixer, width: int) -> float:
+def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
     """Output projection, gate and softmax, from the top down. Returns the bottom of the softmax."""
     y = 92.0
     cx = WIDTH / 2
@@ -46,12 +49,12 @@ def _top(canvas: Canvas, mixer: Mixer, width: int) -> float:
         canvas.box(out, "mixer", ["o_proj", f"{inner:,} → {width:,}"])
     y = out.bottom
     if mixer.gate:
-        gate = Box(cx - 90, y + GAP, 180, THIN_H)
-        canvas.box(gate, "router", [f"× sigmoid, a gate for {mixer.gate}"])
+        gate = Box(cx - 120, y + GAP, 240, THIN_H)
+        canvas.box(gate, "router", [f"gate: × sigmoid, for {mixer.gate}"])
         canvas.line((cx, gate.y), (cx, y))
         y = gate.bottom
     scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + (16 if mixer.sinks else 0))
-    lines = [f"softmax( q · kᵀ × scale + mask ) · v"]
+    lines = ["softmax( q · kᵀ × scale + mask ) · v"]
     if mixer.sinks:
         lines.append("with a learned sink for each head")
     canvas.box(scores, "white", lines)
@@ -59,17 +62,28 @@ def _top(canvas: Canvas, mixer: Mixer, width: int) -> float:
     y = scores.bottom
     if mixer.index:
         index = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, PROJ_H)
-        what = "the layer before chose" if mixer.index.shared else f"{mixer.index.heads} index heads of {mixer.index.dim} choose"
+        what = (
+            "the layer before chose"
+            if mixer.index.shared
+            else f"{mixer.index.heads} index heads of {mixer.index.dim} choose"
+        )
         of = "entries" if mixer.rate else "tokens"
         canvas.box(index, "router", ["Index", f"{what} {mixer.index.topk:,} {of} to look at"])
         canvas.line((cx, index.y), (cx, y))
         y = index.bottom
-    elif mixer.window:
-        kind = "its chunk of" if mixer.chunked else "the last"
-        words = f"mask: {kind} {mixer.window:,} tokens" + (f", and entries of {mixer.rate} tokens" if mixer.rate else "")
-        canvas.text(cx, y + 15, words, "m", 11.5)
+    if seen:
+        words = f"mask: {seen}"
+        canvas.text(cx, y + 15, words, "m", fitted(words, 11.5, RIGHT - LEFT))
         y += 20
     return y
+
+
+def seen_by(mixer: Mixer) -> str:
+    """Which tokens a layer sees, where not all."""
+    if not mixer.window:
+        return ""
+    entries = f", and entries of {mixer.rate} tokens" if mixer.rate else ""
+    return f"{'its chunk of' if mixer.chunked else 'the last'} {mixer.window:,} tokens{entries}"
 
 
 def tile_frame(canvas: Canvas, mixer: Mixer, y: float) -> Box:
@@ -86,7 +100,10 @@ def tile_frame(canvas: Canvas, mixer: Mixer, y: float) -> Box:
         left = x + group * (wide + space)
         tile = min(wide / each, 22)
         start = left + (wide - tile * each) / 2
-        q += [Box(start + i * tile + 0.2, frame.y + 12, max(tile - (1.4 if tile > 4 else 0.5), 0.8), 15) for i in range(each)]
+        q += [
+            Box(start + i * tile + 0.2, frame.y + 12, max(tile - (1.4 if tile > 4 else 0.5), 0.8), 15)
+            for i in range(each)
+        ]
         body = min(wide, max(each * tile, 14))
         middle = left + (wide - body) / 2
         k.append(Box(middle, frame.y + 30, body, 13))
@@ -108,8 +125,7 @@ def _tile_words(mixer: Mixer) -> str:
     return f"{mixer.heads} query heads, {each} to each of {mixer.kv_heads} keys and values"
 
 
-def _heads(canvas: Canvas, mixer: Mixer, width: int) -> float:
-    y = _top(canvas, mixer, width)
+def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     cx = WIDTH / 2
     frame = tile_frame(canvas, mixer, y + GAP)
     canvas.line((cx, frame.y), (cx, y))
@@ -140,12 +156,16 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int) -> float:
         canvas.box(box, role, lines)
         canvas.line((box.cx, box.y), (box.cx, top))
     bottom = boxes[0].bottom
-    drawn = [box for box, used in zip(boxes, (True, not mixer.shared, not (mixer.shared or mixer.k_is_v)), strict=True) if used]
+    drawn = [
+        box
+        for box, used in zip(boxes, (True, not mixer.shared, not (mixer.shared or mixer.k_is_v)), strict=True)
+        if used
+    ]
     return _fork(canvas, drawn, width, bottom)
 
 
 def _projections(mixer: Mixer, width: int) -> list[list[str]]:
-    q = [f"q_proj", f"{width:,} → {mixer.heads} × {mixer.key_dim}"]
+    q = ["q_proj", f"{width:,} → {mixer.heads} × {mixer.key_dim}"]
     if mixer.gate == "each number":
         q[0] = "q_proj and gate"
     if mixer.kind == "compressed":
@@ -172,14 +192,13 @@ def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
     return line + 42
 
 
-def _latent(canvas: Canvas, mixer: Mixer, width: int) -> float:
-    y = _top(canvas, mixer, width)
+def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     cx = WIDTH / 2
     frame = tile_frame(canvas, mixer, y + GAP)
     canvas.line((cx, frame.y), (cx, y))
     y = frame.bottom
     nope = mixer.key_dim - mixer.rope_dim
-    left, middle, right = Box(LEFT, 0, 176, 0), Box(214, 0, 110, 0), Box(334, 0, 82, 0)
+    left, middle, right = Box(LEFT, 0, 156, 0), Box(192, 0, 138, 0), Box(340, 0, 76, 0)
     tops = {"q": y, "r": y}
     if mixer.rotary:
         for name, column, words in (("q", left, f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"), ("r", right, "RoPE")):
@@ -221,12 +240,5 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int) -> float:
         low = Box(left.x, row3, left.w, PROJ_H)
         canvas.box(low, "query", ["q_a_proj", f"{width:,} → {mixer.q_rank:,}"])
         canvas.line((q.cx, low.y), (q.cx, q_norm.bottom))
-    canvas.text(left.cx, latent.cx * 0 + row2 + 26, "kept in the cache →", "m", 11.5) if not mixer.q_rank else canvas.text(
-        (left.cx + middle.x) / 2 + 36, row2 + 24, "cached", "m", 11.5
-    )
+    canvas.text(middle.x - 12, row2 + 25, "cached", "m", 11.5, "end")
     return _fork(canvas, [low, down], width, down.bottom)
-
-
-def describe(mixer: Mixer) -> str:
-    """The panel in words, for screen readers."""
-    return f"{'; '.join(mixer_lines(mixer))}; {cached_line(mixer)}."

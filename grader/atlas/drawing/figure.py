@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing import attention, mlp, model, state
 from grader.atlas.drawing.svg import Canvas, document
-from grader.atlas.drawing.words import mixer_lines, mixers, mlp_lines, mlps, pattern_words
+from grader.atlas.drawing.words import Group, alike, group_lines, mixer_lines, mlp_lines, mlps, pattern_words
 
 PANEL = model.WIDTH
 
@@ -30,12 +30,17 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     """The panels of a figure, each 440 pixels wide. against: what is not as there has an orange ring."""
     canvas, height = model.draw(architecture, against)
     found = [Part("model", architecture.name, describe(architecture), canvas, height)]
-    for i, (mixer, _) in enumerate(_distinct(architecture)):
-        title = _mixer_title(architecture, i)
-        kind = state if mixer.has_state else attention
-        drawn, height = kind.draw(mixer, architecture.width, title)
+    groups = alike(architecture)
+    for i, group in enumerate(groups):
+        mixer, number = group[0][0], sum(count for _, count in group)
+        title = mixer.label if len(groups) == 1 else f"{mixer.label}, in {number} layer{'s' * (number > 1)}"
+        if mixer.has_state:
+            drawn, height = state.draw(mixer, architecture.width, title)
+        else:
+            drawn, height = attention.draw(mixer, architecture.width, title, _seen(group))
         name = "attention" if i == 0 else f"attention-{i + 1}"
-        found.append(Part(name, f"{architecture.name}: {title}", kind.describe(mixer), drawn, height))
+        words = "; ".join(mixer_lines(mixer))
+        found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
     for i, (part, _) in enumerate(mlps(architecture)):
         title = part.label if not part.experts else f"{part.experts} {part.label}"
         drawn, height = mlp.draw(part, architecture.width, title)
@@ -45,17 +50,13 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     return found
 
 
-def _distinct(architecture: Architecture) -> list[tuple[object, int]]:  # type: ignore[type-arg]
-    """Kinds of mixers whose panels differ: a window alone makes no other panel when heads are the same."""
-    return list(mixers(architecture))  # type: ignore[return-value]
-
-
-def _mixer_title(architecture: Architecture, index: int) -> str:
-    found = mixers(architecture)
-    mixer, number = found[index]
-    if len(found) == 1:
-        return mixer.label
-    return f"{mixer.label}, in {number} layers"
+def _seen(group: Group) -> str:
+    """Which tokens the layers of a panel see, where not all of them see all."""
+    if not any(mixer.window for mixer, _ in group):
+        return ""
+    if len(group) == 1:
+        return attention.seen_by(group[0][0])
+    return ", ".join(f"{attention.seen_by(mixer) or 'all'} in {number} layers" for mixer, number in group)
 
 
 def figure(architecture: Architecture, against: Architecture | None = None) -> str:
@@ -78,12 +79,12 @@ def figure(architecture: Architecture, against: Architecture | None = None) -> s
 
 def describe(architecture: Architecture) -> str:
     """The first panel in words."""
-    mixing = " or ".join(", ".join(mixer_lines(mixer)) for mixer, _ in mixers(architecture))
+    mixing = " or ".join(", ".join(group_lines(group)) for group in alike(architecture))
     working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
     pattern = pattern_words(architecture)
     return (
-        f"{architecture.name}: {model.subtitle(architecture)}. From the token embedding the residual stream runs through"
-        f" {len(architecture.layers)} layers{f' ({pattern})' if pattern else ''} to the output head. Each layer adds:"
+        f"{architecture.name}: {model.subtitle(architecture)}."
+        f" From the token embedding the residual stream runs through {len(architecture.layers)} layers{f' ({pattern})' if pattern else ''} to the output head. Each layer adds:"
         f" {mixing}; and: {working or 'no MLP'}. {architecture.facts['norm'].value}"
         f" {architecture.facts['norms stand'].value}."
     )

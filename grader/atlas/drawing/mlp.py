@@ -21,7 +21,9 @@ def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
     """The panel, and its height."""
     canvas = Canvas()
     if mlp.experts:
-        draw_header(canvas, title, f"{short(mlp.parameters)} parameters a layer, {short(mlp.active)} of them for a token")
+        draw_header(
+            canvas, title, f"{short(mlp.parameters)} parameters a layer, {short(mlp.active)} of them for a token"
+        )
         return canvas, _experts(canvas, mlp, width)
     draw_header(canvas, title, f"{short(count(mlp.shapes))} parameters a layer")
     return canvas, _dense(canvas, mlp, width, 92)
@@ -73,13 +75,22 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     frame = Box(LEFT, top + (40 if beside else GAP), frame_w, height)
     canvas.area(frame, "white", 8)
     tall = min(step, 16)
-    tiles = [Box(frame.x + 12 + i % columns * step, frame.y + 12 + i // columns * tall, step * 0.84, tall * 0.84) for i in range(mlp.experts)]
+    tiles = [
+        Box(frame.x + 12 + i % columns * step, frame.y + 12 + i // columns * tall, step * 0.84, tall * 0.84)
+        for i in range(mlp.experts)
+    ]
     chosen = {(i * mlp.experts // max(mlp.chosen, 1) + i * 7 % 5) % mlp.experts for i in range(mlp.chosen)}
     canvas.tiles([tile for i, tile in enumerate(tiles) if i not in chosen], "faint")
     canvas.tiles([tile for i, tile in enumerate(tiles) if i in chosen], "mlp")
     under = frame.y + 12 + rows * tall
     canvas.text(frame.cx, under + 16, f"{mlp.experts} experts, {mlp.chosen} for each token", "b", 12)
-    canvas.text(frame.cx, under + 32, f"each {'gated' if mlp.gated else 'plain'}, {width:,} → {mlp.expert_width:,} → {width:,}", "", 11.5)
+    canvas.text(
+        frame.cx,
+        under + 32,
+        f"each {'gated' if mlp.gated else 'plain'}, {width:,} → {mlp.expert_width:,} → {width:,}",
+        "",
+        11.5,
+    )
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     canvas.text(frame.cx, under + 47, f"activation: {activation}", "m", 11.5)
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
@@ -91,16 +102,12 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     if not beside:
         canvas.line((cx, frame.y), (cx, top))
         return _fork(canvas, [router], width, router.bottom)
-    canvas.line((frame.cx, frame.y), (frame.cx, 118), (cx - 10, 118)) if abs(frame.cx - cx) > 12 else canvas.line(
-        (cx, frame.y), (cx, top)
-    )
+    canvas.line((frame.cx, frame.y), (frame.cx, 118), (cx - 10, 118))
     always = Box(frame.right + 14, frame.y, RIGHT - frame.right - 14, frame.h)
     name = ["Dense MLP", f"of {mlp.dense_beside:,}"] if mlp.dense_beside else _shared_lines(mlp)
     canvas.box(always, "mlp", [*name, "for every", "token"])
     canvas.line((always.cx, always.y), (always.cx, 118), (cx + 10, 118))
-    return _fork(canvas, [router, Box(always.x, always.y, always.w, router.bottom - always.y)], width, router.bottom) if False else _two(
-        canvas, router, always, width
-    )
+    return _two(canvas, router, always, width)
 
 
 def _two(canvas: Canvas, router: Box, always: Box, width: int) -> float:

@@ -3,8 +3,18 @@
 from dataclasses import dataclass, field
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.drawing.svg import Box, Canvas, text_width
-from grader.atlas.drawing.words import first_dense, mixer_lines, mixers, mlp_lines, mlps, norm_word, pattern_words, short
+from grader.atlas.drawing.svg import Box, Canvas, fitted
+from grader.atlas.drawing.words import (
+    Group,
+    alike,
+    first_dense,
+    group_lines,
+    mlp_lines,
+    mlps,
+    norm_word,
+    pattern_words,
+    short,
+)
 from grader.atlas.layer import Layer
 
 WIDTH = 440
@@ -53,7 +63,7 @@ def plan(model: Architecture) -> Plan:
     layer = _typical(model)
     norm = norm_word(model)
     here = set(layer.norms)
-    mixing = Slot("mixer", tuple(_mixer_box(model, *found) for found in mixers(model)))
+    mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
     working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
     parallel = "before both" in here or model.traits.norms == "parallel with two norms"
     if model.traits.one_norm:
@@ -79,12 +89,9 @@ def _typical(model: Architecture) -> Layer:
     return next((layer for layer in reversed(model.layers) if layer.mixer), model.layers[0])
 
 
-def _mixer_box(model: Architecture, mixer: object, number: int) -> tuple[str, tuple[str, ...]]:
-    from grader.atlas.layer import Mixer
-
-    assert isinstance(mixer, Mixer)
-    lines = _counted(mixer_lines(mixer), number, model)
-    return ("state" if mixer.has_state else "mixer", tuple(lines))
+def _mixer_box(model: Architecture, group: Group) -> tuple[str, tuple[str, ...]]:
+    lines = _counted(group_lines(group), sum(number for _, number in group), model)
+    return ("state" if group[0][0].has_state else "mixer", tuple(lines))
 
 
 def _counted(lines: list[str], number: int, model: Architecture) -> list[str]:
@@ -214,8 +221,9 @@ class _Drawing:
         canvas.text(SPINE - 12, embedding.bottom + 20, "token ids", "m", anchor="end")
         self._branches(ys)
         for i, note in enumerate(self.mine.notes):
-            size = 11.5 if text_width(note, 11.5) < block.w - 20 else 10
-            canvas.text(block.cx, block_bottom - 8 - 17 * (len(self.mine.notes) - 1 - i), note, "m", size)
+            size = fitted(note, 11.5, SPINE - block.x - 24)
+            middle = (block.x + SPINE - 6) / 2
+            canvas.text(middle, block_bottom - 8 - 17 * (len(self.mine.notes) - 1 - i), note, "m", size)
         self._repeats(model, block)
         return embedding.bottom + 38
 
@@ -294,7 +302,7 @@ class _Drawing:
         colour = "r" if self.differs("repeated", number) else ""
         self.canvas.text(38, block.y + 16, f"{number} ×", f"b {colour}".strip(), 17 if len(number) < 3 else 14)
         top, room = block.y + 26, block.h - 28
-        step = min(room / len(model.layers), 22)
+        step = min(room / len(model.layers), 48)
         start = top + room - step * len(model.layers)
         roles: dict[str, list[Box]] = {}
         for i, layer in enumerate(model.layers):
@@ -325,8 +333,6 @@ def subtitle(model: Architecture) -> str:
 
 def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None) -> None:
     """A panel's name, and a line under it."""
-    from grader.atlas.drawing.svg import fitted
-
     canvas.text(20, 34, title, "b", fitted(title, 19, WIDTH - 40, True), "start")
     canvas.text(20, 56, line, "m", fitted(line, 13, WIDTH - 40), "start")
     if other:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from grader.atlas.cache import state_values
 from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, _fork
 from grader.atlas.drawing.model import WIDTH, draw_header
-from grader.atlas.drawing.svg import Box, Canvas
-from grader.atlas.drawing.words import mixer_lines
+from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
 
 
@@ -26,7 +25,10 @@ class Steps:
 KINDS = {
     "delta": Steps(("q, k, v", "a, b", "z"), "S ← decay · S + β · (v − S k) kᵀ", "S q", "RMSNorm, then × SiLU(z)"),
     "kda": Steps(
-        ("q, k, v", "f, b", "g"), "S ← S · decay of each channel + β · (v − S k) kᵀ", "S q", "RMSNorm, then × sigmoid(g)"
+        ("q, k, v", "f, b", "g"),
+        "S ← S · decay of each channel + β · (v − S k) kᵀ",
+        "S q",
+        "RMSNorm, then × sigmoid(g)",
     ),
     "lightning": Steps(("q, k, v", "gate"), "S ← decay · S + v kᵀ", "S q", "RMSNorm, then × sigmoid(gate)"),
     "mamba2": Steps(("x, B, C", "dt", "z"), "h ← decay · h + dt · x Bᵀ", "h C + D · x", "× SiLU(z), then RMSNorm"),
@@ -54,9 +56,9 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     canvas.area(frame, "white", 8)
     _tiles(canvas, mixer, frame)
     canvas.line((cx, frame.y), (cx, gate.bottom))
-    canvas.text(frame.cx, frame.y + 78, steps.update, "b", 12)
+    canvas.text(frame.cx, frame.y + 78, steps.update, "b", fitted(steps.update, 12, frame.w - 16, True))
     canvas.text(frame.cx, frame.y + 95, f"read: {steps.read}", "", 12)
-    canvas.text(frame.cx, frame.bottom - 7, _numbers(mixer), "m", 11)
+    canvas.text(frame.cx, frame.bottom - 7, _numbers(mixer), "m", fitted(_numbers(mixer), 11, frame.w - 12))
     y = frame.bottom
     main = Box(LEFT, y + GAP, 190, THIN_H)
     top = y
@@ -96,7 +98,10 @@ def _tiles(canvas: Canvas, mixer: Mixer, frame: Box) -> None:
     rows = -(-shown // per_row)
     start = frame.cx - (per_row * (size + space) - space) / 2
     top = frame.y + 12 + (0 if rows == 2 else 11)
-    boxes = [Box(start + (i % per_row) * (size + space), top + i // per_row * (size + space), size, size) for i in range(shown)]
+    boxes = [
+        Box(start + (i % per_row) * (size + space), top + i // per_row * (size + space), size, size)
+        for i in range(shown)
+    ]
     canvas.tiles(boxes, "state")
 
 
@@ -122,8 +127,3 @@ def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
     canvas.line((boxes[0].cx, row), (boxes[0].cx, first), (cx - 10, first))
     canvas.line((boxes[2].cx, row), (boxes[2].cx, second), (cx + 10, second))
     return _fork(canvas, boxes, width, boxes[0].bottom)
-
-
-def describe(mixer: Mixer) -> str:
-    """The panel in words."""
-    return f"{'; '.join(mixer_lines(mixer))}."

@@ -1,10 +1,11 @@
 """What boxes say."""
 
 from collections import Counter
+from dataclasses import replace
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Layer, Mixer, Mlp
-from grader.atlas.whole import kind_name
+from grader.atlas.whole import kind_name, kind_names
 
 
 def short(number: float) -> str:
@@ -22,22 +23,26 @@ def mixer_lines(mixer: Mixer) -> list[str]:
     if mixer.kind == "mamba":
         return [mixer.label, f"{mixer.heads:,} channels, a state of {mixer.key_dim} each"]
     if mixer.has_state:
-        return [mixer.label, _state_numbers(mixer), f"convolution over {mixer.conv}" if mixer.conv else "no convolution"]
+        return [
+            mixer.label,
+            _state_numbers(mixer),
+            f"convolution over {mixer.conv}" if mixer.conv else "no convolution",
+        ]
     lines = [mixer.label]
     if mixer.kind == "latent":
         lines += [f"{mixer.heads} heads, latent of {mixer.kv_rank} + {mixer.rope_dim}"]
     elif mixer.kv_heads == mixer.heads:
         lines += [f"{mixer.heads} heads of {mixer.key_dim}"]
     else:
-        plural = "s" if mixer.kv_heads > 1 else ""
-        lines += [f"{mixer.heads} query heads, {mixer.kv_heads} key/value head{plural} of {mixer.key_dim}"]
+        each = f"{mixer.kv_heads} keys and values" if mixer.kv_heads > 1 else "one key and value for all"
+        lines += [f"{mixer.heads} query heads of {mixer.key_dim}", each]
     if mixer.index:
         lines += [f"an index picks {mixer.index.topk:,} tokens"]
     if mixer.rate:
         lines += [f"{mixer.rate} tokens in one entry, and {mixer.window} in full"]
     elif mixer.window:
         lines += [f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,} tokens"]
-    lines += [", ".join(details(mixer))] if details(mixer) else []
+    lines += details(mixer)
     if mixer.beside:
         lines += [f"beside it {mixer.beside.label}, {_state_numbers(mixer.beside)}"]
     return lines
@@ -48,27 +53,32 @@ def _state_numbers(mixer: Mixer) -> str:
 
 
 def details(mixer: Mixer) -> list[str]:
-    """What else is particular about attention."""
-    found = []
+    """What else is particular about attention, in a line or two."""
+    found, place = [], ""
     if mixer.qk_norm:
         found.append("QK-norm")
     if mixer.rotary:
         whole = mixer.rope_dim or mixer.key_dim
         part = "" if mixer.rotary == whole else f" on {mixer.rotary} of {whole}"
-        found.append(f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}")
-    elif mixer.kind != "compressed":
-        found.append("no RoPE")
+        place = f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}"
+    elif mixer.unplaced:
+        place = "no RoPE"
     for told, word in ((mixer.gate, "gate"), (mixer.sinks, "sinks"), (mixer.bias, "bias"), (mixer.k_is_v, "k = v")):
         if told:
             found.append(word)
-    return found
+    if not found or (place and len(found) == 1 and len(place) < 24):
+        return [", ".join([*found, place])] if found or place else []
+    return [", ".join(found), place] if place else [", ".join(found)]
 
 
 def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     """The name of an MLP, and its numbers."""
     if not mlp.experts:
         return [mlp.label, f"{width:,} → {mlp.width:,} → {width:,}" + (", bias" if mlp.bias else "")]
-    lines = [f"{mlp.experts} {mlp.label}", f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else "")]
+    lines = [
+        f"{mlp.experts} {mlp.label}",
+        f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
+    ]
     lines.append(f"each {width:,} → {mlp.expert_width:,} → {width:,}")
     if mlp.shared:
         lines.append(f"and {mlp.shared_count} shared of {mlp.shared // mlp.shared_count:,}")
@@ -121,13 +131,15 @@ def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
 
 def pattern_words(model: Architecture) -> str:
     """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike."""
-    names = [kind_name(layer) for layer in model.layers]
+    names = kind_names(model.layers)
     if len(set(names)) == 1:
         return ""
     for period in range(2, 13):
         cycle = names[:period]
         if len(set(cycle)) > 1 and all(name == cycle[i % period] for i, name in enumerate(names)):
-            return ", then ".join(f"{number} {name}" for number, name in runs(cycle))
+            return ", then ".join(
+                f"{number} {name}" if number > 1 or len(name) < 8 else name for number, name in runs(cycle)
+            )
     return str(model.facts["layer mix"].value)
 
 
@@ -151,3 +163,31 @@ def first_dense(model: Architecture) -> str:
     if first and all(has[first:]):
         return f"the first {first} dense" if first > 1 else "the first dense"
     return f"{sum(has)} of {len(has)} with experts"
+
+
+Group = list[tuple[Mixer, int]]
+
+
+def alike(architecture: Architecture) -> list[Group]:
+    """Kinds of mixers in groups that differ at most in how far they see and in RoPE's base: a panel each."""
+    groups: dict[object, Group] = {}
+    for mixer, number in mixers(architecture):
+        plain = replace(mixer, window=None, chunked=False, theta=None, shapes={}, index=None, unplaced=False)
+        key = (repr(plain), mixer.index is None)
+        groups.setdefault(key, []).append((mixer, number))
+    return list(groups.values())
+
+
+def group_lines(group: Group) -> list[str]:
+    """What a box says of mixers that share a panel: what they have in common, and what each has of its own."""
+    if len(group) == 1:
+        return mixer_lines(group[0][0])
+    sets = [mixer_lines(mixer) for mixer, _ in group]
+    common = [line for line in sets[0] if all(line in lines for lines in sets)]
+    own = []
+    for (mixer, number), lines in zip(group, sets, strict=True):
+        rest = [line for line in lines if line not in common and not line.startswith("window of")]
+        seen = f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,}" if mixer.window else "all tokens"
+        rest = [line.removeprefix("RoPE, ") for line in rest]
+        own.append(f"{number} layers: {', '.join([seen, *(line for line in rest if 'chunks of' not in line)])}")
+    return [*common, *own]
