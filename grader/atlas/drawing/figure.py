@@ -82,9 +82,10 @@ def describe(architecture: Architecture) -> str:
     mixing = " or ".join(", ".join(group_lines(group)) for group in alike(architecture))
     working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
     pattern = pattern_words(architecture)
+    layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
     return (
         f"{architecture.name}: {model.subtitle(architecture)}."
-        f" From the token embedding the residual stream runs through {len(architecture.layers)} layers{f' ({pattern})' if pattern else ''} to the output head. Each layer adds:"
-        f" {mixing}; and: {working or 'no MLP'}. {architecture.facts['norm'].value}"
-        f" {architecture.facts['norms stand'].value}."
+        f" From the token embedding the residual stream runs through {layers} to the output head."
+        f" Each layer adds: {mixing}; and: {working or 'no MLP'}."
+        f" {architecture.facts['norm'].value} {architecture.facts['norms stand'].value}."
     )

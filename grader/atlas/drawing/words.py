@@ -54,21 +54,31 @@ def _state_numbers(mixer: Mixer) -> str:
 
 def details(mixer: Mixer) -> list[str]:
     """What else is particular about attention, in a line or two."""
-    found, place = [], ""
-    if mixer.qk_norm:
-        found.append("QK-norm")
-    if mixer.rotary:
-        whole = mixer.rope_dim or mixer.key_dim
-        part = "" if mixer.rotary == whole else f" on {mixer.rotary} of {whole}"
-        place = f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}"
-    elif mixer.unplaced:
-        place = "no RoPE"
-    for told, word in ((mixer.gate, "gate"), (mixer.sinks, "sinks"), (mixer.bias, "bias"), (mixer.k_is_v, "k = v")):
-        if told:
-            found.append(word)
+    found, place = features(mixer), placing(mixer)
     if not found or (place and len(found) == 1 and len(place) < 24):
         return [", ".join([*found, place])] if found or place else []
     return [", ".join(found), place] if place else [", ".join(found)]
+
+
+def features(mixer: Mixer) -> list[str]:
+    """What attention has that not all have."""
+    told = (
+        (mixer.qk_norm, "QK-norm"),
+        (mixer.gate, "gate"),
+        (mixer.sinks, "sinks"),
+        (mixer.bias, "bias"),
+        (mixer.k_is_v, "k = v"),
+    )
+    return [word for there, word in told if there]
+
+
+def placing(mixer: Mixer) -> str:
+    """How it knows where a token stands; empty where the embedding says it."""
+    if not mixer.rotary:
+        return "no RoPE" if mixer.unplaced else ""
+    whole = mixer.rope_dim or mixer.key_dim
+    part = "" if mixer.rotary == whole else f" on {mixer.rotary} of {whole}"
+    return f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}"
 
 
 def mlp_lines(mlp: Mlp, width: int) -> list[str]:
@@ -182,12 +192,18 @@ def group_lines(group: Group) -> list[str]:
     """What a box says of mixers that share a panel: what they have in common, and what each has of its own."""
     if len(group) == 1:
         return mixer_lines(group[0][0])
-    sets = [mixer_lines(mixer) for mixer, _ in group]
-    common = [line for line in sets[0] if all(line in lines for lines in sets)]
-    own = []
-    for (mixer, number), lines in zip(group, sets, strict=True):
-        rest = [line for line in lines if line not in common and not line.startswith("window of")]
+    members = [mixer for mixer, _ in group]
+    lines = mixer_lines(replace(members[0], window=None))[: 3 if members[0].kv_heads < members[0].heads else 2]
+    common = [word for word in features(members[0]) if all(word in features(mixer) for mixer in members)]
+    if common:
+        lines.append(", ".join(common))
+    place = placing(members[0])
+    alike_placed = all(placing(mixer) == place for mixer in members)
+    if alike_placed and place:
+        lines.append(place)
+    for mixer, number in group:
         seen = f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,}" if mixer.window else "all tokens"
-        rest = [line.removeprefix("RoPE, ") for line in rest]
-        own.append(f"{number} layers: {', '.join([seen, *(line for line in rest if 'chunks of' not in line)])}")
-    return [*common, *own]
+        own = [] if alike_placed else [placing(mixer).removeprefix("RoPE, ")]
+        own += [word for word in features(mixer) if word not in common]
+        lines.append(", ".join([f"{number} layers: {seen}", *own]))
+    return lines
