@@ -7,9 +7,10 @@ from typing import Any
 from grader.atlas.family import Family, family_of
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Layer, Shapes, count
-from grader.atlas.mixers import mixer_of, query_heads, says, width
+from grader.atlas.mixers import mixer_of
 from grader.atlas.mlps import mlp_of
 from grader.atlas.schedule import layer_kinds, sparse_layers
+from grader.atlas.shapes import query_heads, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 

@@ -12,6 +12,8 @@ from grader.kv import readable, readable_kib
 
 CONTEXTS = (8_192, 131_072)
 NOT_TOLD = "not told"
+# What most models have not: said only where there is one.
+MAY_LACK = ("soft cap of logits", "soft cap of scores", "multi-token prediction")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ def rows(model: Architecture) -> list[Row]:
         found.append(Row("MLP" if i == 0 else f"MLP, {i + 1}", words, words, _source(model)))
     if dense := first_dense(model):
         found.append(Row("experts stand", dense, dense, facts["layers with experts"].source))
-    found += [_row(name, fact) for name, fact in facts.items() if name not in ("layers", "layer mix")]
+    for name, fact in facts.items():
+        absent = fact.value is None and name in MAY_LACK
+        if name not in ("layers", "layer mix") and not absent:
+            found.append(_row(name, fact))
     return found + cache_rows(model)
 
 

@@ -139,7 +139,8 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
             found.setdefault("grouped_queries", ("attention", words))
         told: Mapping[str, object] = {
             "sparse_attention": mixer.index and f"an index picks {mixer.index.topk:,} tokens",
-            "qk_norm": mixer.qk_norm and f"over {'each head' if mixer.qk_norm.startswith('head') else 'the width'}",
+            "qk_norm": mixer.qk_norm
+            and f"QK-norm over {'each head' if mixer.qk_norm.startswith('head') else 'the width'}",
             "attention_gate": mixer.gate and f"a gate for {mixer.gate}",
             "sinks": mixer.sinks and "a learned sink for each head",
             "attention_bias": mixer.bias and f"bias of {mixer.bias}",
@@ -155,7 +156,10 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
 
 def with_lessons(found: Iterable[Step], teaching: Mapping[str, Sequence[str]]) -> list[tuple[Step, tuple[str, ...]]]:
     """Each step with the lessons that teach it. teaching: for each lesson's name the concepts of its lesson.toml."""
-    return [(step, tuple(name for name, taught in teaching.items() if step.concept in taught)) for step in found]
+    return [
+        (step, () if step.change.startswith("remove") else tuple(n for n, t in teaching.items() if step.concept in t))
+        for step in found
+    ]
 
 
 def differences(left: Architecture, right: Architecture) -> list[Row]:

@@ -2,8 +2,8 @@
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Index, Mixer
-from grader.atlas.mixers import Shape, linear, width
 from grader.atlas.rope import partial_factor, theta
+from grader.atlas.shapes import Shape, linear, width
 
 RATES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 

@@ -3,34 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+from grader.atlas.compressed import compressed
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Index, Mixer
 from grader.atlas.rope import partial_factor, theta
+from grader.atlas.shapes import Shape, linear, query_heads, says, width
+from grader.atlas.states import STATES, short_convolution
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
-
-Shape = tuple[int, ...]
-
-
-def says(f: Fields, rule: str) -> bool:
-    """What a line of families.toml says of a bias: yes, no, or the value of a field."""
-    return rule == "yes" or (rule != "no" and f.truth(rule))
-
-
-def linear(name: str, out: int, inner: int, bias: bool = False) -> dict[str, Shape]:
-    """The shapes of one nn.Linear."""
-    return {name: (out, inner), **({f"{name}.bias": (out,)} if bias else {})}
-
-
-def width(f: Fields) -> int:
-    """The width of the residual stream."""
-    return f.needed("hidden_size", "n_embd", "d_model")
-
-
-def query_heads(f: Fields, layer: int) -> int:
-    """How many query heads a layer has."""
-    own = f.get("num_attention_heads_per_layer")
-    return int(own[layer]) if own else f.needed("num_attention_heads", "n_head")
 
 
 def key_heads(f: Fields, layer_kind: str, layer: int) -> int:
@@ -74,23 +54,15 @@ def mixer_of(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer | None:
     if kind in ("moe", "mlp"):
         return None
     if kind == "conv":
-        from grader.atlas.states import short_convolution
-
         return short_convolution(f)
     if kind == "linear_attention":
-        from grader.atlas.states import STATES
-
         if traits.linear not in STATES:
             raise GraderError(f"`layer_types` has linear_attention, which a {f.kind} model does not have.")
         return STATES[traits.linear](f, traits)
     if traits.compressed:
-        from grader.atlas.compressed import compressed
-
         return compressed(f, kind)
     found = _latent(f, traits, kind, layer) if f.get("kv_lora_rank") else _attention(f, traits, kind, layer)
     if traits.side_by_side:
-        from grader.atlas.states import STATES
-
         return replace(found, beside=STATES[traits.linear](f, traits))
     return found
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mlp, Shapes
-from grader.atlas.mixers import linear, says, width
+from grader.atlas.shapes import linear, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 

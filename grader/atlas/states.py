@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mixer
-from grader.atlas.mixers import Shape, linear, query_heads, width
+from grader.atlas.shapes import Shape, linear, query_heads, width
 from grader.atlas.traits import Traits
 
 
