@@ -2,6 +2,7 @@
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              with LESSON=NN-name: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
+# make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
 SHELL := /bin/sh
@@ -13,7 +14,7 @@ ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
 $(shell rm -f .venv/lab.stamp .venv/test.stamp)
 endif
 
-.PHONY: help lab test bench
+.PHONY: help lab test bench gallery
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -32,6 +33,9 @@ bench: .venv/test.stamp
 	done; \
 	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \
 	exit $$failed
+
+gallery: .venv/lab.stamp
+	@.venv/bin/grader gallery $(ARGS)
 
 .venv/lab.stamp: $(inputs)
 	@sh scripts/environment.sh lab
