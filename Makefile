@@ -3,6 +3,7 @@
 #              with LESSON=NN-name: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
 # make site    build the web edition of the course, build/site/index.html
+# make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
 SHELL := /bin/sh
@@ -14,7 +15,7 @@ ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
 $(shell rm -f .venv/lab.stamp .venv/test.stamp)
 endif
 
-.PHONY: help lab test bench site
+.PHONY: help lab test bench site gallery
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -38,6 +39,9 @@ site: .venv/test.stamp
 	@.venv/bin/python -c 'import myst_nb, furo; __import__("sphinx-mathjax-offline")' 2>/dev/null || \
 		.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[site]'
 	@.venv/bin/grader site
+
+gallery: .venv/lab.stamp
+	@.venv/bin/grader gallery $(ARGS)
 
 .venv/lab.stamp: $(inputs)
 	@sh scripts/environment.sh lab

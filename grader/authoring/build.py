@@ -23,6 +23,7 @@ from rich.console import Console
 
 from grader.authoring.assemble import KERNEL, LANGUAGE, assemble, sources_hash
 from grader.authoring.differences import differences
+from grader.authoring.figures import write_figures
 from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.outputs import keep_varying_outputs, make_portable
@@ -59,6 +60,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
     console = console or Console(quiet=True)
     lesson = Lesson(lesson.folder.resolve())
     released = course_folder(lesson) / lesson.notebook.name
+    drawn = write_figures(lesson)
     was_worked_in = released.exists() and not is_as_released(released)
     if was_worked_in and not force:
         where = shown_path(released, lesson)
@@ -97,7 +99,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
             done(f"moved the notebook that was worked in to {shown_path(backup, lesson)}")
         changed = install_files([staged.twin, staged.notebook, staged.recording], staged.folder, lesson.folder)
         changed += install_files(files_below(release), release, course_folder(lesson))
-        changed += write_lists(root_of(lesson))
+        changed += [*drawn, *write_lists(root_of(lesson))]
         done(f"released to {shown_path(course_folder(lesson), lesson)}")
     return changed
 

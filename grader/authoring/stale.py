@@ -7,6 +7,7 @@ from rich.console import Console
 
 from grader.authoring.assemble import assemble, sources_hash, without_outputs
 from grader.authoring.differences import differences
+from grader.authoring.figures import stale_figures
 from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists
 from grader.authoring.made_from import made_from
@@ -48,6 +49,7 @@ Stale = tuple[Path, str]
 def _problems_of(lesson: Lesson) -> list[Stale]:
     found: list[Stale] = []
     try:
+        found += stale_figures(lesson)
         with staged_copy(lesson) as staged:
             found += _stale_sources(lesson, staged)
             found += _stale_release(lesson, staged)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from grader.cli.atlas import card, diff, gallery, models
 from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
@@ -49,6 +50,10 @@ app.command("record")(record_cases)
 app.command()(trace)
 app.command()(compare)
 app.command()(kv)
+app.command()(card)
+app.command()(diff)
+app.command()(models)
+app.command()(gallery)
 weights_app.command("list")(weights_list)
 weights_app.command("get")(weights_get)
 weights_app.command("record")(weights_record)

@@ -10,6 +10,9 @@ from grader.kv.models import families
 # Where a config for images and text has the part that is read here.
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 
+# A model_type of the hub that transformers has no class for, and the class that reads it.
+READ_AS = {"kimi_k2": "deepseek_v3"}
+
 # Kinds of layers that keep nothing, and transformers 4's words for others.
 NOTHING = ("moe", "mlp")
 OLDER_WORDS = {
@@ -40,14 +43,27 @@ def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
 def complete(config: Mapping[str, Any]) -> Config:
     """The language model's part, with what its file leaves out. Raises GraderError for what is not counted here."""
     config = text_part(config)
-    config = Config({**families().get(str(config.get("model_type")), {}), **config})
     if config.get("is_encoder_decoder"):
         raise GraderError("this config is an encoder-decoder's, and what its decoder keeps is not counted here.")
+    config = Config({**_defaults(config.get("model_type")), **config})
     told = config.get("layer_types") or config.get("layers_block_type") or config.get("hybrid_override_pattern")
     for name in UNCOUNTED + (() if told else UNCOUNTED_STATES):
         if config.get(name):
             raise GraderError(f"this config has `{name}`, and what such a model keeps is not counted here.")
     return config
+
+
+def _defaults(kind: Any) -> Mapping[str, Any]:
+    """What a family's files leave out. A config without a model_type is a shape, and means what it says."""
+    if kind is None:
+        return {}
+    known = families().get(READ_AS.get(str(kind), str(kind)))
+    if known is None:
+        raise GraderError(
+            f"the model_type {kind!r} is not known here, so what its layers keep can't be told."
+            " `grader card --config FILE` reads more families."
+        )
+    return known
 
 
 def of_layer(config: Config, index: int) -> Config:
@@ -78,7 +94,7 @@ def needed(config: Mapping[str, Any], *names: str) -> int:
         return value
     raise GraderError(
         f"this config has no `{names[0]}`, so the size of its cache can't be told."
-        " Is it the config.json of a causal language model?"
+        " A model without attention has no such cache; any other's config.json has the field."
     )
 
 
@@ -88,6 +104,16 @@ def kv_heads(config: Mapping[str, Any]) -> int:
     if config.get("multi_query"):  # how GPT-BigCode and the first Falcons say it
         return 1
     return needed(config, "num_key_value_heads", "num_attention_heads", "n_head")
+
+
+def sliding_heads(config: Mapping[str, Any], heads: int) -> int:
+    """The heads of keys and values in a sliding layer, where full ones have `heads`. MiMo-V2-Flash has twice as many.
+
+    Its files name them; transformers' class doubles instead, which is the same for the model that was published.
+    """
+    if config.get("model_type") != "mimo_v2_flash":
+        return heads
+    return number(config, "swa_num_key_value_heads") or 2 * heads
 
 
 def head_sizes(config: Mapping[str, Any], heads: int) -> tuple[int, int, int]:
@@ -115,6 +141,8 @@ def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
         words = {"M": "linear_attention", "*": "full_attention"}
         return [words.get(c, "mlp") for c in str(config["hybrid_override_pattern"])]
     count = needed(config, "num_hidden_layers", "n_layer")
+    if config.get("model_type") == "mimo_v2_flash":
+        return ["full_attention", *_every(6, count, "sliding_attention")[1:]]
     if config.get("full_attention_interval") is not None:  # Qwen3-Next and Qwen3.5
         return _every(needed(config, "full_attention_interval"), count, "linear_attention")
     if config.get("attention_chunk_size") is not None and config.get("no_rope_layer_interval") is not None:  # Llama 4

@@ -1,0 +1,244 @@
+"""The panel of what happens inside attention: from a token's vector up to the output."""
+
+from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.svg import Box, Canvas, fitted
+from grader.atlas.layer import Mixer
+
+PROJ_H, THIN_H, GAP = 42, 28, 18
+LEFT, RIGHT = 24, WIDTH - 24
+
+
+def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, float]:
+    """The panel of one kind of attention, and its height.
+
+    width: of the residual stream. title: over the panel. seen: which tokens the mask leaves, where not all.
+    """
+    canvas = Canvas()
+    draw_header(canvas, title, cached_line(mixer))
+    y = _top(canvas, mixer, width, seen)
+    return canvas, _latent(canvas, mixer, width, y) if mixer.kind == "latent" else _heads(canvas, mixer, width, y)
+
+
+def cached_line(mixer: Mixer) -> str:
+    """What a layer keeps of a token, worked out."""
+    if mixer.shared:
+        return "keeps nothing: an earlier layer's keys and values are used"
+    if mixer.kind == "latent":
+        index = f" + {mixer.index.dim}" if mixer.index and not mixer.index.shared else ""
+        total = mixer.kv_rank + mixer.rope_dim + (mixer.index.dim if index and mixer.index else 0)
+        return f"kept of a token: {mixer.kv_rank} + {mixer.rope_dim}{index} = {total:,} numbers"
+    if mixer.kind == "compressed":
+        entries = f"; one such entry for {mixer.rate} tokens" if mixer.rate else ""
+        return f"kept of a token in the window: {mixer.key_dim:,} numbers{entries}"
+    key, value = mixer.key_dim, mixer.value_dim
+    if key == value:
+        return f"kept of a token: 2 × {mixer.kv_heads} × {key} = {2 * mixer.kv_heads * key:,} numbers"
+    return f"kept of a token: {mixer.kv_heads} × ({key} + {value}) = {mixer.kv_heads * (key + value):,} numbers"
+
+
+def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
+    """Output projection, gate and softmax, from the top down. Returns the bottom of the softmax."""
+    y = 92.0
+    cx = WIDTH / 2
+    canvas.line((cx, y + 16), (cx, y))
+    out = Box(cx - 90, y + 16, 180, PROJ_H)
+    inner = mixer.heads * mixer.value_dim
+    if mixer.kind == "compressed":
+        canvas.box(out, "mixer", ["o_a_proj, o_b_proj", f"{inner:,} → {width:,} in groups"])
+    else:
+        canvas.box(out, "mixer", ["o_proj", f"{inner:,} → {width:,}"])
+    y = out.bottom
+    if mixer.gate:
+        gate = Box(cx - 120, y + GAP, 240, THIN_H)
+        canvas.box(gate, "router", [f"gate: × sigmoid, for {mixer.gate}"])
+        canvas.line((cx, gate.y), (cx, y))
+        y = gate.bottom
+    scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + (16 if mixer.sinks else 0))
+    lines = ["softmax( q · kᵀ × scale + mask ) · v"]
+    if mixer.sinks:
+        lines.append("with a learned sink for each head")
+    canvas.box(scores, "white", lines)
+    canvas.line((cx, scores.y), (cx, y))
+    y = scores.bottom
+    if mixer.index:
+        index = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, PROJ_H)
+        what = (
+            "the layer before chose"
+            if mixer.index.shared
+            else f"{mixer.index.heads} index heads of {mixer.index.dim} choose"
+        )
+        of = "entries" if mixer.rate else "tokens"
+        canvas.box(index, "router", ["Index", f"{what} {mixer.index.topk:,} {of} to look at"])
+        canvas.line((cx, index.y), (cx, y))
+        y = index.bottom
+    if seen:
+        words = f"mask: {seen}"
+        canvas.text(cx, y + 15, words, "m", fitted(words, 11.5, RIGHT - LEFT))
+        y += 20
+    return y
+
+
+def seen_by(mixer: Mixer) -> str:
+    """Which tokens a layer sees, where not all."""
+    if not mixer.window:
+        return ""
+    entries = f", and entries of {mixer.rate} tokens" if mixer.rate else ""
+    return f"{'its chunk of' if mixer.chunked else 'the last'} {mixer.window:,} tokens{entries}"
+
+
+def tile_frame(canvas: Canvas, mixer: Mixer, y: float) -> Box:
+    """Heads as tiles: each column is a key and a value, with the queries that use them above."""
+    frame = Box(LEFT, y, RIGHT - LEFT, 86)
+    canvas.area(frame, "white", 8)
+    heads, groups = mixer.heads, max(mixer.kv_heads, 1)
+    x, room = frame.x + 18, frame.w - 30
+    space = 1.5 if groups > 24 else 3 if groups > 12 else 8
+    wide = (room - space * (groups - 1)) / groups
+    each = heads // groups
+    q, k, v = [], [], []
+    for group in range(groups):
+        left = x + group * (wide + space)
+        tile = min(wide / each, 22)
+        start = left + (wide - tile * each) / 2
+        q += [
+            Box(start + i * tile + 0.2, frame.y + 12, max(tile - (1.4 if tile > 4 else 0.5), 0.8), 15)
+            for i in range(each)
+        ]
+        body = min(wide, max(each * tile, 14))
+        middle = left + (wide - body) / 2
+        k.append(Box(middle, frame.y + 30, body, 13))
+        v.append(Box(middle, frame.y + 45, body, 13))
+    for role, boxes in (("query", q), ("key", k), ("value", v)):
+        canvas.tiles(boxes, role)
+    for letter, at in (("q", 24), ("k", 41), ("v", 56)):
+        canvas.text(frame.x + 9, frame.y + at, letter, "m", 11)
+    canvas.text(frame.cx, frame.bottom - 9, _tile_words(mixer), "m", 11.5)
+    return frame
+
+
+def _tile_words(mixer: Mixer) -> str:
+    if mixer.kv_heads == mixer.heads:
+        return f"{mixer.heads} heads, each with a key and a value of its own"
+    if mixer.kv_heads == 1:
+        return f"all {mixer.heads} query heads share one key and one value"
+    each = mixer.heads // mixer.kv_heads
+    return f"{mixer.heads} query heads, {each} to each of {mixer.kv_heads} keys and values"
+
+
+def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
+    cx = WIDTH / 2
+    frame = tile_frame(canvas, mixer, y + GAP)
+    canvas.line((cx, frame.y), (cx, y))
+    columns = [Box(LEFT, 0, 168, 0), Box(206, 0, 98, 0), Box(318, 0, 98, 0)]
+    y = frame.bottom
+    above = [y, y, y]
+    if mixer.rotary:
+        whole = mixer.key_dim
+        part = "rotate by position" if mixer.rotary == whole else f"rotate {mixer.rotary} of {whole} numbers"
+        rope = Box(LEFT, y + GAP, 280, THIN_H)
+        canvas.box(rope, "white", [f"RoPE: {part}"])
+        for i in (0, 1):
+            canvas.line((columns[i].cx, rope.y), (columns[i].cx, y))
+            above[i] = rope.bottom
+        y = rope.bottom
+    if mixer.qk_norm or mixer.v_norm:
+        for i, name in enumerate(("q_norm", "k_norm", "v_norm")):
+            if (i < 2 and not mixer.qk_norm) or (i == 2 and not mixer.v_norm) or (i == 1 and mixer.shared):
+                continue
+            column = columns[i]
+            box = Box(column.x, y + GAP, column.w, THIN_H)
+            canvas.box(box, "norm", [name])
+            canvas.line((column.cx, box.y), (column.cx, above[i]))
+            above[i] = box.bottom
+        y += GAP + THIN_H
+    boxes = [Box(c.x, y + GAP, c.w, PROJ_H) for c in columns]
+    for box, role, lines, top in zip(boxes, ("query", "key", "value"), _projections(mixer, width), above, strict=True):
+        canvas.box(box, role, lines)
+        canvas.line((box.cx, box.y), (box.cx, top))
+    bottom = boxes[0].bottom
+    drawn = [
+        box
+        for box, used in zip(boxes, (True, not mixer.shared, not (mixer.shared or mixer.k_is_v)), strict=True)
+        if used
+    ]
+    return _fork(canvas, drawn, width, bottom)
+
+
+def _projections(mixer: Mixer, width: int) -> list[list[str]]:
+    q = ["q_proj", f"{width:,} → {mixer.heads} × {mixer.key_dim}"]
+    if mixer.gate == "each number":
+        q[0] = "q_proj and gate"
+    if mixer.kind == "compressed":
+        q = ["q_a_proj, q_b_proj", f"{width:,} → {mixer.q_rank:,} → {mixer.heads} × {mixer.key_dim}"]
+    if mixer.shared:
+        return [q, ["an earlier", "layer's keys"], ["an earlier", "layer's values"]]
+    k = ["kv_proj" if mixer.kind == "compressed" else "k_proj", f"→ {mixer.kv_heads} × {mixer.key_dim}"]
+    v = ["v_proj", f"→ {mixer.kv_heads} × {mixer.value_dim}"]
+    if mixer.k_is_v:
+        v = ["no v_proj", "v is k's output"]
+    return [q, k, v]
+
+
+def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
+    """The layer's input, forked to these boxes. Returns the height of the panel."""
+    line, cx = bottom + 22, WIDTH / 2
+    for box in boxes:
+        if abs(box.cx - cx) < 1:
+            canvas.line((cx, line), (cx, box.bottom))
+        else:
+            canvas.line((cx, line), (box.cx, line), (box.cx, box.bottom))
+    canvas.line((cx, line + 14), (cx, line), arrow=False)
+    canvas.text(cx, line + 28, f"x [T, {width:,}]", "", 12.5)
+    return line + 42
+
+
+def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
+    cx = WIDTH / 2
+    frame = tile_frame(canvas, mixer, y + GAP)
+    canvas.line((cx, frame.y), (cx, y))
+    y = frame.bottom
+    nope = mixer.key_dim - mixer.rope_dim
+    left, middle, right = Box(LEFT, 0, 156, 0), Box(192, 0, 138, 0), Box(340, 0, 76, 0)
+    tops = {"q": y, "r": y}
+    if mixer.rotary:
+        for name, column, words in (("q", left, f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"), ("r", right, "RoPE")):
+            box = Box(column.x, y + GAP, column.w, THIN_H)
+            canvas.box(box, "white", [words])
+            canvas.line((box.cx, box.y), (box.cx, y))
+            tops[name] = box.bottom
+    row = y + GAP + (THIN_H + GAP if mixer.rotary else 0)
+    kv = Box(middle.x, row, middle.w, PROJ_H)
+    canvas.box(kv, "key", ["kv_b_proj", f"→ {mixer.heads} × ({nope} + {mixer.value_dim})"])
+    canvas.line((kv.cx, kv.y), (kv.cx, y))
+    q = Box(left.x, row, left.w, PROJ_H)
+    name = "q_b_proj" if mixer.q_rank else "q_proj"
+    source = mixer.q_rank or width
+    canvas.box(q, "query", [name, f"{source:,} → {mixer.heads} × ({nope} + {mixer.rope_dim})"])
+    canvas.line((q.cx, q.y), (q.cx, tops["q"]))
+    row = q.bottom + GAP
+    norm = Box(middle.x, row, middle.w, THIN_H)
+    canvas.box(norm, "norm", ["RMSNorm"])
+    canvas.line((norm.cx, norm.y), (norm.cx, kv.bottom))
+    row2 = norm.bottom + GAP
+    latent = Box(middle.x, row2, middle.w, PROJ_H)
+    rope = Box(right.x, row2, right.w, PROJ_H)
+    canvas.area(Box(middle.x - 6, row2 - 7, right.right - middle.x + 12, PROJ_H + 14), "faint", 9, dashed=True)
+    canvas.box(latent, "value", ["latent", f"{mixer.kv_rank} numbers"])
+    canvas.box(rope, "value", ["rope key", f"{mixer.rope_dim}, shared"])
+    canvas.line((latent.cx, latent.y), (latent.cx, norm.bottom))
+    canvas.line((rope.cx, rope.y), (rope.cx, tops["r"]))
+    row3 = latent.bottom + GAP + 7
+    down = Box(middle.x, row3, right.right - middle.x, PROJ_H)
+    canvas.box(down, "key", ["kv_a_proj_with_mqa", f"{width:,} → {mixer.kv_rank} + {mixer.rope_dim}"])
+    for box in (latent, rope):
+        canvas.line((box.cx, down.y), (box.cx, box.bottom))
+    low = q
+    if mixer.q_rank:
+        q_norm = Box(left.x, row, left.w, THIN_H)
+        canvas.box(q_norm, "norm", ["RMSNorm"])
+        canvas.line((q.cx, q_norm.y), (q.cx, q.bottom))
+        low = Box(left.x, row3, left.w, PROJ_H)
+        canvas.box(low, "query", ["q_a_proj", f"{width:,} → {mixer.q_rank:,}"])
+        canvas.line((q.cx, low.y), (q.cx, q_norm.bottom))
+    canvas.text(middle.x - 12, row2 + 25, "cached", "m", 11.5, "end")
+    return _fork(canvas, [low, down], width, down.bottom)

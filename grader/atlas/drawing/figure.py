@@ -1,0 +1,91 @@
+"""Puts the panels of a figure together: the model, its kinds of attention, its kinds of MLP."""
+
+from dataclasses import dataclass
+
+from grader.atlas.architecture import Architecture
+from grader.atlas.drawing import attention, mlp, model, state
+from grader.atlas.drawing.svg import Canvas, document
+from grader.atlas.drawing.words import Group, alike, group_lines, mixer_lines, mlp_lines, mlps, pattern_words
+
+PANEL = model.WIDTH
+
+
+@dataclass(frozen=True)
+class Part:
+    """One panel. name: ``model``, ``attention``, ``mlp``, with a number from the second of a kind on."""
+
+    name: str
+    title: str
+    description: str
+    canvas: Canvas
+    height: float
+
+    @property
+    def svg(self) -> str:
+        """The panel as a file."""
+        return self.canvas.written(PANEL, self.height, self.title, self.description)
+
+
+def parts(architecture: Architecture, against: Architecture | None = None) -> list[Part]:
+    """The panels of a figure, each 440 pixels wide. against: what is not as there has an orange ring."""
+    canvas, height = model.draw(architecture, against)
+    found = [Part("model", architecture.name, describe(architecture), canvas, height)]
+    groups = alike(architecture)
+    for i, group in enumerate(groups):
+        mixer, number = group[0][0], sum(count for _, count in group)
+        title = mixer.label if len(groups) == 1 else f"{mixer.label}, in {number} layer{'s' * (number > 1)}"
+        if mixer.has_state:
+            drawn, height = state.draw(mixer, architecture.width, title)
+        else:
+            drawn, height = attention.draw(mixer, architecture.width, title, _seen(group))
+        name = "attention" if i == 0 else f"attention-{i + 1}"
+        words = "; ".join(mixer_lines(mixer))
+        found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
+    for i, (part, _) in enumerate(mlps(architecture)):
+        title = part.label if not part.experts else f"{part.experts} {part.label}"
+        drawn, height = mlp.draw(part, architecture.width, title)
+        name = "mlp" if i == 0 else f"mlp-{i + 1}"
+        words = mlp.describe(part, architecture.width)
+        found.append(Part(name, f"{architecture.name}: {title}", words, drawn, height))
+    return found
+
+
+def _seen(group: Group) -> str:
+    """Which tokens the layers of a panel see, where not all of them see all."""
+    if not any(mixer.window for mixer, _ in group):
+        return ""
+    if len(group) == 1:
+        return attention.seen_by(group[0][0])
+    return ", ".join(f"{attention.seen_by(mixer) or 'all'} in {number} layers" for mixer, number in group)
+
+
+def figure(architecture: Architecture, against: Architecture | None = None) -> str:
+    """All panels in one SVG file, side by side, at most three in a row."""
+    found = parts(architecture, against)
+    gap, shapes, x, y, row = 12.0, [], 0.0, 0.0, 0.0
+    columns = min(len(found), 3)
+    heights = []
+    for i, part in enumerate(found):
+        if i and i % columns == 0:
+            y, x, row = y + row + gap, 0.0, 0.0
+        card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{part.height - 1:.0f}" rx="10"/>'
+        shapes.append(f'<g transform="translate({x:.0f} {y:.0f})">\n{card}\n{part.canvas.shapes()}\n</g>')
+        x, row = x + PANEL + gap, max(row, part.height)
+        heights.append(y + part.height)
+    width = columns * PANEL + (columns - 1) * gap
+    words = " ".join(part.description for part in found)
+    return document("\n".join(shapes), (width, max(heights)), architecture.name, words)
+
+
+def describe(architecture: Architecture) -> str:
+    """The first panel in words."""
+    mixing = " or ".join(", ".join(group_lines(group)) for group in alike(architecture))
+    working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
+    pattern = pattern_words(architecture)
+    layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
+    return (
+        f"{architecture.name}: {model.subtitle(architecture)}."
+        f" From the token embedding the residual stream runs through {layers} to the output head."
+        f" Each layer adds: {mixing}; and: {working or 'no MLP'}."
+        f" {architecture.facts['norm'].value} {architecture.facts['norms stand'].value}."
+    )

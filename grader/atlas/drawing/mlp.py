@@ -1,0 +1,136 @@
+"""The panel of the MLP: its gate, or its experts and their router."""
+
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, _fork
+from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.svg import Box, Canvas
+from grader.atlas.drawing.words import mlp_lines, short
+from grader.atlas.layer import Mlp, count
+
+ACTIVATIONS = {
+    "silu": "SiLU",
+    "swish": "SiLU",
+    "gelu_new": "GELU (tanh)",
+    "gelu_pytorch_tanh": "GELU (tanh)",
+    "gelu": "GELU",
+    "relu": "ReLU",
+    "relu2": "ReLU, squared",
+}
+
+
+def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
+    """The panel, and its height."""
+    canvas = Canvas()
+    if mlp.experts:
+        draw_header(
+            canvas, title, f"{short(mlp.parameters)} parameters a layer, {short(mlp.active)} of them for a token"
+        )
+        return canvas, _experts(canvas, mlp, width)
+    draw_header(canvas, title, f"{short(count(mlp.shapes))} parameters a layer")
+    return canvas, _dense(canvas, mlp, width, 92)
+
+
+def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
+    cx, wide, bias = WIDTH / 2, mlp.width, ", bias" if mlp.bias else ""
+    down = Box(cx - 100, y + 16, 200, PROJ_H)
+    canvas.line((cx, down.y), (cx, y))
+    canvas.box(down, "mlp", ["down_proj", f"{wide:,} → {width:,}{bias}"])
+    activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
+    if not mlp.gated:
+        act = Box(cx - 100, down.bottom + GAP, 200, THIN_H)
+        canvas.box(act, "white", [activation])
+        canvas.line((cx, act.y), (cx, down.bottom))
+        up = Box(cx - 100, act.bottom + GAP, 200, PROJ_H)
+        canvas.box(up, "mlp", ["up_proj", f"{width:,} → {wide:,}{bias}"])
+        canvas.line((cx, up.y), (cx, act.bottom))
+        return _fork(canvas, [up], width, up.bottom)
+    times = down.bottom + 30
+    canvas.plus(cx, times, "×")
+    canvas.line((cx, times - 10), (cx, down.bottom))
+    gate, up = Box(LEFT + 12, times + 64, 170, PROJ_H), Box(RIGHT - 182, times + 64, 170, PROJ_H)
+    act = Box(gate.x + 15, times + 18, gate.w - 30, THIN_H)
+    canvas.box(act, "white", [activation])
+    canvas.box(gate, "router", ["gate_proj", f"{width:,} → {wide:,}{bias}"])
+    canvas.box(up, "mlp", ["up_proj", f"{width:,} → {wide:,}{bias}"])
+    canvas.line((gate.cx, gate.y), (gate.cx, act.bottom))
+    canvas.line((gate.cx, act.y), (gate.cx, times), (cx - 10, times))
+    canvas.line((up.cx, up.y), (up.cx, times), (cx + 10, times))
+    return _fork(canvas, [gate, up], width, gate.bottom)
+
+
+def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
+    cx = WIDTH / 2
+    canvas.line((cx, 108), (cx, 92))
+    beside = bool(mlp.shared or mlp.dense_beside)
+    if beside:
+        canvas.plus(cx, 118)
+        top = 128.0
+    else:
+        weighted = Box(cx - 100, 108, 200, THIN_H)
+        canvas.box(weighted, "white", ["weighted sum"])
+        top = weighted.bottom
+    frame_w = 268 if beside else RIGHT - LEFT
+    rows, columns = _grid(mlp.experts, frame_w - 24)
+    step = (frame_w - 24) / columns
+    height = rows * min(step, 16) + 68
+    frame = Box(LEFT, top + (40 if beside else GAP), frame_w, height)
+    canvas.area(frame, "white", 8)
+    tall = min(step, 16)
+    tiles = [
+        Box(frame.x + 12 + i % columns * step, frame.y + 12 + i // columns * tall, step * 0.84, tall * 0.84)
+        for i in range(mlp.experts)
+    ]
+    chosen = {(i * mlp.experts // max(mlp.chosen, 1) + i * 7 % 5) % mlp.experts for i in range(mlp.chosen)}
+    canvas.tiles([tile for i, tile in enumerate(tiles) if i not in chosen], "faint")
+    canvas.tiles([tile for i, tile in enumerate(tiles) if i in chosen], "mlp")
+    under = frame.y + 12 + rows * tall
+    canvas.text(frame.cx, under + 16, f"{mlp.experts} experts, {mlp.chosen} for each token", "b", 12)
+    canvas.text(
+        frame.cx,
+        under + 32,
+        f"each {'gated' if mlp.gated else 'plain'}, {width:,} → {mlp.expert_width:,} → {width:,}",
+        "",
+        11.5,
+    )
+    activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
+    canvas.text(frame.cx, under + 47, f"activation: {activation}", "m", 11.5)
+    router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
+    lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
+    if mlp.groups:
+        lines.append(f"first {mlp.chosen_groups} of {mlp.groups} groups")
+    canvas.box(router, "router", lines)
+    canvas.line((router.cx, router.y), (router.cx, frame.bottom))
+    if not beside:
+        canvas.line((cx, frame.y), (cx, top))
+        return _fork(canvas, [router], width, router.bottom)
+    canvas.line((frame.cx, frame.y), (frame.cx, 118), (cx - 10, 118))
+    always = Box(frame.right + 14, frame.y, RIGHT - frame.right - 14, frame.h)
+    name = ["Dense MLP", f"of {mlp.dense_beside:,}"] if mlp.dense_beside else _shared_lines(mlp)
+    canvas.box(always, "mlp", [*name, "for every", "token"])
+    canvas.line((always.cx, always.y), (always.cx, 118), (cx + 10, 118))
+    return _two(canvas, router, always, width)
+
+
+def _two(canvas: Canvas, router: Box, always: Box, width: int) -> float:
+    """The input, forked to the router and to what every token goes through."""
+    line, cx = router.bottom + 22, WIDTH / 2
+    canvas.line((cx, line), (router.cx, line), (router.cx, router.bottom))
+    canvas.line((cx, line), (always.cx, line), (always.cx, always.bottom))
+    canvas.line((cx, line + 14), (cx, line), arrow=False)
+    canvas.text(cx, line + 28, f"x [T, {width:,}]", "", 12.5)
+    return line + 42
+
+
+def _shared_lines(mlp: Mlp) -> list[str]:
+    each = mlp.shared // max(mlp.shared_count, 1)
+    return [f"{mlp.shared_count} shared", f"of {each:,}"]
+
+
+def _grid(number: int, room: float) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    columns = next((c for c in (8, 16, 32, 48, 64) if -(-number // c) <= 8), 64)
+    return -(-number // columns), columns
+
+
+def describe(mlp: Mlp, width: int) -> str:
+    """The panel in words."""
+    return f"{'; '.join(mlp_lines(mlp, width))}."

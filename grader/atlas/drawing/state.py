@@ -1,0 +1,129 @@
+"""The panel of a mixer that keeps a state of fixed size."""
+
+from dataclasses import dataclass
+
+from grader.atlas.cache import state_values
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, _fork
+from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.svg import Box, Canvas, fitted
+from grader.atlas.layer import Mixer
+
+
+@dataclass(frozen=True)
+class Steps:
+    """inputs: names of the projections at the bottom, left to right. update: how the state changes with each token.
+
+    read: what is read out of it. gate: what the output is multiplied by.
+    """
+
+    inputs: tuple[str, ...]
+    update: str
+    read: str
+    gate: str
+
+
+KINDS = {
+    "delta": Steps(("q, k, v", "a, b", "z"), "S ← decay · S + β · (v − S k) kᵀ", "S q", "RMSNorm, then × SiLU(z)"),
+    "kda": Steps(
+        ("q, k, v", "f, b", "g"),
+        "S ← S · decay of each channel + β · (v − S k) kᵀ",
+        "S q",
+        "RMSNorm, then × sigmoid(g)",
+    ),
+    "lightning": Steps(("q, k, v", "gate"), "S ← decay · S + v kᵀ", "S q", "RMSNorm, then × sigmoid(gate)"),
+    "mamba2": Steps(("x, B, C", "dt", "z"), "h ← decay · h + dt · x Bᵀ", "h C + D · x", "× SiLU(z), then RMSNorm"),
+    "mamba": Steps(("x → B, C, dt", "z"), "h ← decay · h + dt · B x", "h C + D · x", "× SiLU(z)"),
+}
+
+
+def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
+    """The panel, and its height."""
+    canvas = Canvas()
+    state, inputs = state_values(mixer)
+    kept = f"kept, however long the text is: {state + inputs:,} numbers"
+    draw_header(canvas, title, kept)
+    if mixer.kind == "conv":
+        return canvas, _convolution(canvas, mixer, width)
+    steps, cx = KINDS[mixer.kind], WIDTH / 2
+    out = Box(cx - 90, 108, 180, PROJ_H)
+    canvas.line((cx, out.y), (cx, 92))
+    inner = mixer.heads * mixer.value_dim
+    canvas.box(out, "state", ["out_proj", f"{inner:,} → {width:,}"])
+    gate = Box(LEFT + 70, out.bottom + GAP, RIGHT - LEFT - 70, THIN_H)
+    canvas.box(gate, "norm", [steps.gate])
+    canvas.line((cx, gate.y), (cx, out.bottom))
+    frame = Box(LEFT, gate.bottom + GAP, 330, 118)
+    canvas.area(frame, "white", 8)
+    _tiles(canvas, mixer, frame)
+    canvas.line((cx, frame.y), (cx, gate.bottom))
+    canvas.text(frame.cx, frame.y + 78, steps.update, "b", fitted(steps.update, 12, frame.w - 16, True))
+    canvas.text(frame.cx, frame.y + 95, f"read: {steps.read}", "", 12)
+    canvas.text(frame.cx, frame.bottom - 7, _numbers(mixer), "m", fitted(_numbers(mixer), 11, frame.w - 12))
+    y = frame.bottom
+    main = Box(LEFT, y + GAP, 190, THIN_H)
+    top = y
+    if mixer.conv:
+        canvas.box(main, "white", [f"convolution over {mixer.conv}, SiLU"])
+        canvas.line((main.cx, main.y), (main.cx, y))
+        top = main.bottom
+    row = top + GAP
+    first = Box(LEFT, row, 190, PROJ_H)
+    canvas.box(first, "state", [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"])
+    canvas.line((first.cx, first.y), (first.cx, top))
+    boxes = [first]
+    gate_box = Box(RIGHT - 66, row, 66, PROJ_H)
+    if len(steps.inputs) == 3:
+        small = Box(LEFT + 214, row, 84, PROJ_H)
+        canvas.box(small, "router", [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else "decay, β"])
+        canvas.line((small.cx, small.y), (small.cx, frame.bottom))
+        boxes.append(small)
+    canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
+    canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
+    return canvas, _fork(canvas, [*boxes, gate_box], width, first.bottom)
+
+
+def _numbers(mixer: Mixer) -> str:
+    if mixer.kind == "mamba":
+        return f"{mixer.heads:,} channels, each a state of {mixer.key_dim}"
+    shared = f", {mixer.kv_heads} keys" if mixer.kv_heads != mixer.heads and mixer.kind == "delta" else ""
+    groups = f", B and C in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
+    return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.key_dim} × {mixer.value_dim}"
+
+
+def _tiles(canvas: Canvas, mixer: Mixer, frame: Box) -> None:
+    """The states as small squares, at most 32."""
+    shown = min(mixer.heads, 32)
+    per_row = 16 if shown > 16 else shown
+    size, space = 16.0, 3.0
+    rows = -(-shown // per_row)
+    start = frame.cx - (per_row * (size + space) - space) / 2
+    top = frame.y + 12 + (0 if rows == 2 else 11)
+    boxes = [
+        Box(start + (i % per_row) * (size + space), top + i // per_row * (size + space), size, size)
+        for i in range(shown)
+    ]
+    canvas.tiles(boxes, "state")
+
+
+def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
+    cx = WIDTH / 2
+    out = Box(cx - 90, 108, 180, PROJ_H)
+    canvas.line((cx, out.y), (cx, 92))
+    canvas.box(out, "state", ["out_proj", f"{width:,} → {width:,}"])
+    canvas.line((cx, out.bottom + 20), (cx, out.bottom))
+    second = out.bottom + 30
+    canvas.plus(cx, second, "×")
+    conv = Box(cx - 110, second + 30, 220, THIN_H)
+    canvas.box(conv, "white", [f"convolution over {mixer.conv} tokens"])
+    canvas.line((cx, conv.y), (cx, second + 10))
+    first = conv.bottom + 30
+    canvas.plus(cx, first, "×")
+    canvas.line((cx, first - 10), (cx, conv.bottom))
+    row = first + 34
+    boxes = [Box(LEFT + i * 134, row, 124, PROJ_H) for i in range(3)]
+    for box, (name, role) in zip(boxes, (("B", "key"), ("x", "state"), ("C", "value")), strict=True):
+        canvas.box(box, role, [name, f"{width:,} → {width:,}"])
+    canvas.line((boxes[1].cx, row), (cx, first + 10))
+    canvas.line((boxes[0].cx, row), (boxes[0].cx, first), (cx - 10, first))
+    canvas.line((boxes[2].cx, row), (boxes[2].cx, second), (cx + 10, second))
+    return _fork(canvas, boxes, width, boxes[0].bottom)

@@ -1,0 +1,209 @@
+"""What boxes say."""
+
+from collections import Counter
+from dataclasses import replace
+
+from grader.atlas.architecture import Architecture
+from grader.atlas.layer import Layer, Mixer, Mlp
+from grader.atlas.whole import kind_name, kind_names
+
+
+def short(number: float) -> str:
+    """1,557,611,200 as 1.56 B."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}" if number < 1000 * size else f"{number / size:,.0f} {letter}"
+    return f"{number:,}"
+
+
+def mixer_lines(mixer: Mixer) -> list[str]:
+    """The name of what mixes tokens, and its numbers."""
+    if mixer.kind == "conv":
+        return [mixer.label, f"the last {mixer.conv} tokens, {mixer.value_dim:,} channels"]
+    if mixer.kind == "mamba":
+        return [mixer.label, f"{mixer.heads:,} channels, a state of {mixer.key_dim} each"]
+    if mixer.has_state:
+        return [
+            mixer.label,
+            _state_numbers(mixer),
+            f"convolution over {mixer.conv}" if mixer.conv else "no convolution",
+        ]
+    lines = [mixer.label]
+    if mixer.kind == "latent":
+        lines += [f"{mixer.heads} heads, latent of {mixer.kv_rank} + {mixer.rope_dim}"]
+    elif mixer.kv_heads == mixer.heads:
+        lines += [f"{mixer.heads} heads of {mixer.key_dim}"]
+    else:
+        each = f"{mixer.kv_heads} keys and values" if mixer.kv_heads > 1 else "one key and value for all"
+        lines += [f"{mixer.heads} query heads of {mixer.key_dim}", each]
+    if mixer.index:
+        lines += [f"an index picks {mixer.index.topk:,} tokens"]
+    if mixer.rate:
+        lines += [f"{mixer.rate} tokens in one entry, and {mixer.window} in full"]
+    elif mixer.window:
+        lines += [f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,} tokens"]
+    lines += details(mixer)
+    if mixer.beside:
+        lines += [f"beside it {mixer.beside.label}, {_state_numbers(mixer.beside)}"]
+    return lines
+
+
+def _state_numbers(mixer: Mixer) -> str:
+    return f"{mixer.heads} heads, a state of {mixer.key_dim} × {mixer.value_dim} each"
+
+
+def details(mixer: Mixer) -> list[str]:
+    """What else is particular about attention, in a line or two."""
+    found, place = features(mixer), placing(mixer)
+    if not found or (place and len(found) == 1 and len(place) < 24):
+        return [", ".join([*found, place])] if found or place else []
+    return [", ".join(found), place] if place else [", ".join(found)]
+
+
+def features(mixer: Mixer) -> list[str]:
+    """What attention has that not all have."""
+    told = (
+        (mixer.qk_norm, "QK-norm"),
+        (mixer.gate, "gate"),
+        (mixer.sinks, "sinks"),
+        (mixer.bias, "bias"),
+        (mixer.k_is_v, "k = v"),
+    )
+    return [word for there, word in told if there]
+
+
+def placing(mixer: Mixer) -> str:
+    """How it knows where a token stands; empty where the embedding says it."""
+    if not mixer.rotary:
+        return "no RoPE" if mixer.unplaced else ""
+    whole = mixer.rope_dim or mixer.key_dim
+    part = "" if mixer.rotary == whole else f" on {mixer.rotary} of {whole}"
+    return f"RoPE{part}, θ = {mixer.theta:,.0f}" if mixer.theta else f"RoPE{part}"
+
+
+def mlp_lines(mlp: Mlp, width: int) -> list[str]:
+    """The name of an MLP, and its numbers."""
+    if not mlp.experts:
+        return [mlp.label, f"{width:,} → {mlp.width:,} → {width:,}" + (", bias" if mlp.bias else "")]
+    lines = [
+        f"{mlp.experts} {mlp.label}",
+        f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
+    ]
+    lines.append(f"each {width:,} → {mlp.expert_width:,} → {width:,}")
+    if mlp.shared:
+        lines.append(f"and {mlp.shared_count} shared of {mlp.shared // mlp.shared_count:,}")
+    if mlp.dense_beside:
+        lines.append(f"beside a dense MLP of {mlp.dense_beside:,}")
+    return lines
+
+
+def norm_word(model: Architecture) -> str:
+    """The norm's name in a box."""
+    return model.traits.norm
+
+
+def mixers(model: Architecture) -> list[tuple[Mixer, int]]:
+    """The kinds of mixers with how many layers have each, the most frequent first."""
+    counted = Counter(_mixer_key(layer) for layer in model.layers if layer.mixer)
+    return [(first, number) for first, number in _firsts(model, counted)]
+
+
+def _mixer_key(layer: Layer) -> tuple[str, ...]:
+    mixer = layer.mixer
+    assert mixer
+    shared = mixer.index.shared if mixer.index else False
+    return (kind_name(layer), *mixer_lines(mixer), str(shared))
+
+
+def _firsts(model: Architecture, counted: Counter[tuple[str, ...]]) -> list[tuple[Mixer, int]]:
+    found = []
+    for key, number in counted.most_common():
+        mixer = next(layer.mixer for layer in model.layers if layer.mixer and _mixer_key(layer) == key)
+        found.append((mixer, number))
+    merged: dict[tuple[str, ...], tuple[Mixer, int]] = {}
+    for mixer, number in found:  # an index that is shared makes no other box
+        lines = tuple(mixer_lines(mixer))
+        first, before = merged.get(lines, (mixer, 0))
+        merged[lines] = (first, before + number)
+    return list(merged.values())
+
+
+def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
+    """The kinds of MLPs with how many layers have each, the most frequent first."""
+    counted: dict[tuple[str, ...], tuple[Mlp, int]] = {}
+    for layer in model.layers:
+        if layer.mlp:
+            key = tuple(mlp_lines(layer.mlp, model.width))
+            first, before = counted.get(key, (layer.mlp, 0))
+            counted[key] = (first, before + 1)
+    return sorted(counted.values(), key=lambda found: -found[1])
+
+
+def pattern_words(model: Architecture) -> str:
+    """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike."""
+    names = kind_names(model.layers)
+    if len(set(names)) == 1:
+        return ""
+    for period in range(2, 13):
+        cycle = names[:period]
+        if len(set(cycle)) > 1 and all(name == cycle[i % period] for i, name in enumerate(names)):
+            return ", then ".join(
+                f"{number} {name}" if number > 1 or len(name) < 8 else name for number, name in runs(cycle)
+            )
+    return str(model.facts["layer mix"].value)
+
+
+def runs(names: list[str]) -> list[tuple[int, str]]:
+    """Neighbours that are alike, counted."""
+    found: list[tuple[int, str]] = []
+    for name in names:
+        if found and found[-1][1] == name:
+            found[-1] = (found[-1][0] + 1, name)
+        else:
+            found.append((1, name))
+    return found
+
+
+def first_dense(model: Architecture) -> str:
+    """``the first 3 dense`` where the layers before the ones with experts have none; else empty."""
+    has = [bool(layer.mlp and layer.mlp.experts) for layer in model.layers if layer.mlp]
+    if not any(has) or all(has) or model.traits.one_norm:
+        return ""
+    first = has.index(True)
+    if first and all(has[first:]):
+        return f"the first {first} dense" if first > 1 else "the first dense"
+    return f"{sum(has)} of {len(has)} with experts"
+
+
+Group = list[tuple[Mixer, int]]
+
+
+def alike(architecture: Architecture) -> list[Group]:
+    """Kinds of mixers in groups that differ at most in how far they see and in RoPE's base: a panel each."""
+    groups: dict[object, Group] = {}
+    for mixer, number in mixers(architecture):
+        plain = replace(mixer, window=None, chunked=False, theta=None, shapes={}, index=None, unplaced=False)
+        key = (repr(plain), mixer.index is None)
+        groups.setdefault(key, []).append((mixer, number))
+    return list(groups.values())
+
+
+def group_lines(group: Group) -> list[str]:
+    """What a box says of mixers that share a panel: what they have in common, and what each has of its own."""
+    if len(group) == 1:
+        return mixer_lines(group[0][0])
+    members = [mixer for mixer, _ in group]
+    lines = mixer_lines(replace(members[0], window=None))[: 3 if members[0].kv_heads < members[0].heads else 2]
+    common = [word for word in features(members[0]) if all(word in features(mixer) for mixer in members)]
+    if common:
+        lines.append(", ".join(common))
+    place = placing(members[0])
+    alike_placed = all(placing(mixer) == place for mixer in members)
+    if alike_placed and place:
+        lines.append(place)
+    for mixer, number in group:
+        seen = f"{'chunks' if mixer.chunked else 'window'} of {mixer.window:,}" if mixer.window else "all tokens"
+        own = [] if alike_placed else [placing(mixer).removeprefix("RoPE, ")]
+        own += [word for word in features(mixer) if word not in common]
+        lines.append(", ".join([f"{number} layers: {seen}", *own]))
+    return lines

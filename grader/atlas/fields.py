@@ -1,0 +1,122 @@
+"""What a config.json says, or its class in transformers takes where the file says nothing; and which of the two."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from grader.errors import GraderError
+
+CLASSES = files("grader.atlas") / "classes.json"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something known of a model.
+
+    value: a number, a word, or None where it can't be told. source: the field of the config.json, ``default of
+    Qwen3Config`` where the file leaves the field out, ``code of Qwen3Config's model`` where no field says it,
+    or the fields that it was worked out from.
+    """
+
+    value: Any
+    source: str
+
+
+@cache
+def classes() -> dict[str, dict[str, Any]]:
+    """For each model_type: its class's name, the values of fields that a file leaves out, and other names of fields."""
+    found: dict[str, dict[str, Any]] = json.loads(CLASSES.read_text(encoding="utf-8"))
+    return found
+
+
+class Fields:
+    """The fields of one config.json, over the defaults of its class.
+
+    own: the file's fields. kind: the model_type whose class is asked for the rest.
+    """
+
+    def __init__(self, own: Mapping[str, Any], kind: str) -> None:
+        known = classes()[kind]
+        self.own, self.kind = dict(own), kind
+        self.class_name: str = known["class"]
+        self._defaults: dict[str, Any] = known["fields"]
+        self._names: dict[str, str] = known["names"]
+
+    @property
+    def code(self) -> str:
+        """The source of what only the class's code says."""
+        return f"code of {self.class_name.removesuffix('Config')} in transformers"
+
+    def _spellings(self, name: str) -> list[str]:
+        """The name, and what else transformers takes for it."""
+        others = [other for other, meant in self._names.items() if meant == name]
+        meant = self._names.get(name)
+        return [name, *([meant] if meant else []), *others]
+
+    def fact(self, *names: str) -> Fact:
+        """The first of these fields that the file has, or its class has a default for."""
+        for name in names:
+            spellings = self._spellings(name)
+            for spelling in spellings:
+                if self.own.get(spelling) is not None:
+                    return Fact(self.own[spelling], spelling)
+            if any(spelling in self.own for spelling in spellings):
+                continue  # a file that says null means it
+            for spelling in spellings:
+                if self._defaults.get(spelling) is not None:
+                    return Fact(self._defaults[spelling], f"default of {self.class_name}: {spelling}")
+        return Fact(None, names[0])
+
+    def get(self, *names: str) -> Any:
+        """The value alone; None where neither the file nor the class has one."""
+        return self.fact(*names).value
+
+    def has(self, name: str) -> bool:
+        """Whether the file itself has the field, or null in it."""
+        return any(spelling in self.own for spelling in self._spellings(name))
+
+    def number(self, *names: str, least: int = 0) -> int:
+        """A whole number, 0 where there is none. Raises GraderError for anything else, and below `least`."""
+        fact = self.fact(*names)
+        value = 0 if fact.value is None else fact.value
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not int or value < least:
+            if fact.value is None:
+                raise GraderError(
+                    f"this config has no `{names[0]}`, and a {self.kind} model can't be read without it."
+                    f" {self._close(names[0])}"
+                )
+            kind = "a positive whole number" if least else "a whole number"
+            raise GraderError(f"`{fact.source}` is {fact.value!r} in this config, and should be {kind}.")
+        return value
+
+    def needed(self, *names: str) -> int:
+        """A positive whole number. Raises GraderError where there is none."""
+        return self.number(*names, least=1)
+
+    def truth(self, name: str) -> bool:
+        """A field that is true or false. Raises GraderError for anything else."""
+        value = self.get(name)
+        if value not in (None, True, False, 0, 1):
+            raise GraderError(f"`{name}` is {value!r} in this config, and should be true or false.")
+        return bool(value)
+
+    def listed(self, name: str, count: int) -> list[Any] | None:
+        """A list with an entry for each layer, or None. Raises GraderError where it is none, or too short."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)):
+            raise GraderError(f"`{name}` is {value!r} in this config, and should be a list with an entry a layer.")
+        if len(value) < count:
+            raise GraderError(f"`{name}` has {len(value)} entries in this config, and the model has {count} layers.")
+        return list(value)
+
+    def _close(self, name: str) -> str:
+        if any(part in self.own for part in ("vision_config", "image_size", "patch_size")):
+            return "It looks like the config of a model for images; the language model's part is what is read here."
+        return f"Its fields are: {', '.join(list(self.own)[:12])}{', ...' if len(self.own) > 12 else '.'}"

@@ -1,0 +1,62 @@
+"""What a config says of positions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grader.atlas.fields import Fields
+
+# What transformers 5 writes in `rope_parameters`, by the kind of layer where there are several.
+NAMES = {
+    "sliding_attention": ("sliding_attention", "main"),
+    "full_attention": ("full_attention", "compress"),
+}
+
+
+def parameters(f: Fields, kind: str) -> Mapping[str, Any]:
+    """The RoPE parameters of a kind of layer: the file's own over the class's."""
+    found = f.get("rope_parameters")
+    found = found if isinstance(found, Mapping) else {}
+    for name in NAMES.get(kind, NAMES["full_attention"]):
+        if isinstance(found.get(name), Mapping):
+            return dict(found[name])
+    return {} if any(isinstance(value, Mapping) for value in found.values()) else found
+
+
+def theta(f: Fields, kind: str) -> float | None:
+    """The base of RoPE's angles in a kind of layer, if the config or its class says it."""
+    if kind == "sliding_attention":
+        local = f.own.get("rope_local_base_freq") or f.own.get("swa_rope_theta")
+        if local is not None:
+            return float(local)
+    own = f.own.get("rope_theta", f.own.get("rotary_emb_base"))
+    if own is not None:
+        return float(own)
+    value = parameters(f, kind).get("rope_theta", 10_000.0)
+    return float(value)
+
+
+def partial_factor(f: Fields, kind: str, head: int) -> float:
+    """Which share of a head's numbers RoPE turns."""
+    rotary_dim = f.number("rotary_dim")
+    if rotary_dim:
+        return rotary_dim / head
+    for name in ("partial_rotary_factor", "rotary_pct"):
+        if f.own.get(name) is not None:
+            return float(f.own[name])
+    value = parameters(f, kind).get("partial_rotary_factor")
+    return 1.0 if value is None else float(value)
+
+
+def scaling(f: Fields) -> str:
+    """How positions beyond those of the training are reached: ``YaRN, 40 x 4,096``; empty where they are not."""
+    found: Any = f.own.get("rope_scaling") or parameters(f, "full_attention")
+    if not isinstance(found, Mapping):
+        return ""
+    kind = str(found.get("rope_type", found.get("type", "default")))
+    if kind in ("default", "proportional"):
+        return ""
+    name = {"yarn": "YaRN", "llama3": "Llama 3's scaling", "longrope": "LongRoPE", "linear": "linear"}.get(kind, kind)
+    factor, base = found.get("factor"), found.get("original_max_position_embeddings")
+    if factor and base:
+        return f"{name}, {float(factor):g} × {base:,}"
+    return f"{name}, {float(factor):g} ×" if factor else name

@@ -1,0 +1,258 @@
+"""What each layer of a model is, from whatever field its family has for that."""
+
+from collections.abc import Callable, Sequence
+
+from grader.atlas.fields import Fact, Fields
+from grader.errors import GraderError
+
+OLDER = {
+    "mamba": "linear_attention",
+    "attention": "full_attention",
+    "deepseek_sparse_attention": "indexed_attention",
+    "hybrid": "full_attention",
+    "global": "full_attention",
+    "local": "sliding_attention",
+}
+NEMOTRON = {"M": "linear_attention", "*": "full_attention", "E": "moe", "-": "mlp"}
+RATIOS = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+KINDS = (
+    *("full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "linear_attention", "conv"),
+    *("moe", "mlp", "compressed_sparse_attention", "heavily_compressed_attention"),
+)
+
+
+def layer_kinds(f: Fields) -> tuple[list[str], str]:
+    """For each layer one of KINDS, and the field that says so. Raises GraderError where a list is too short."""
+    pattern = f.get("hybrid_override_pattern")
+    if pattern is not None and f.kind == "nemotron_h":
+        unknown = set(str(pattern)) - set(NEMOTRON)
+        if unknown:
+            raise GraderError(f"`hybrid_override_pattern` has {sorted(unknown)[0]!r}, which is none of M, *, E and -.")
+        return [NEMOTRON[letter] for letter in str(pattern)], "hybrid_override_pattern"
+    told = f.fact("layer_types", "layers_block_type")
+    own_length = f.kind == "nemotron_h" and isinstance(told.value, list)
+    if f.kind == "nemotron_h" and not own_length:
+        return OWN_RULES[f.kind](f, f.number("num_hidden_layers"))
+    count = len(told.value) if own_length else f.needed("num_hidden_layers", "num_layers")
+    listed = f.listed("layer_types", count) or f.listed("layers_block_type", count)
+    if listed is not None:
+        kinds = [OLDER.get(str(kind), str(kind)) for kind in listed[:count]]
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise GraderError(f"`{told.source}` has a layer of kind {unknown[0]!r}, which is not known here.")
+        return kinds, told.source
+    return _from_rule(f, count)
+
+
+def _from_rule(f: Fields, count: int) -> tuple[list[str], str]:
+    if f.kind in OWN_RULES:
+        return OWN_RULES[f.kind](f, count)
+    window = f.fact("sliding_window")
+    if f.has("use_sliding_window") or f.get("use_sliding_window") is not None:
+        if not f.get("use_sliding_window"):
+            return ["full_attention"] * count, f.fact("use_sliding_window").source
+        first = f.number("max_window_layers")
+        return ["full_attention" if i < first else "sliding_attention" for i in range(count)], "max_window_layers"
+    if not window.value:
+        return ["full_attention"] * count, f.code
+    return ["sliding_attention"] * count, window.source
+
+
+def _every(interval: int, count: int, other: str) -> list[str]:
+    """Every interval-th layer full; 0: none."""
+    return ["full_attention" if interval and (i + 1) % interval == 0 else other for i in range(count)]
+
+
+Rule = Callable[[Fields, int], tuple[list[str], str]]
+
+
+def _interval(names: Sequence[str], default: int, other: str) -> Rule:
+    """A rule: every n-th layer is full, n being one of these fields or the class's constant."""
+
+    def rule(f: Fields, count: int) -> tuple[list[str], str]:
+        fact: Fact = f.fact(*names) if names else Fact(None, "")
+        if fact.value is None:
+            return _every(default, count, other), f.code
+        return _every(f.needed(*names), count, other), fact.source
+
+    return rule
+
+
+def _exaone(f: Fields, count: int) -> tuple[list[str], str]:
+    fact = f.fact("sliding_window_pattern")
+    if not f.get("sliding_window"):
+        return ["full_attention"] * count, "sliding_window"
+    if isinstance(fact.value, str):  # "LLLG", and the last layer sees everything
+        types = [
+            "full_attention" if fact.value[i % len(fact.value)] == "G" else "sliding_attention" for i in range(count)
+        ]
+        return [*types[:-1], "full_attention"], fact.source
+    return _every(f.needed("sliding_window_pattern"), count, "sliding_attention"), fact.source
+
+
+def _llama4(f: Fields, count: int) -> tuple[list[str], str]:
+    rotated = f.listed("no_rope_layers", count) or None
+    interval = f.needed("no_rope_layer_interval")
+    chunked = f.get("attention_chunk_size") is not None
+    turns = [bool(x) for x in rotated] if rotated else [(i + 1) % interval != 0 for i in range(count)]
+    kinds = ["chunked_attention" if turn and chunked else "full_attention" for turn in turns[:count]]
+    return kinds, "no_rope_layers" if rotated else f.fact("no_rope_layer_interval").source
+
+
+def _only(kind: str) -> Rule:
+    return lambda f, count: ([kind] * count, f.code)
+
+
+def _gemma4(f: Fields, count: int) -> tuple[list[str], str]:
+    kinds = _every(6, count, "sliding_attention")
+    return [*kinds[:-1], "full_attention"], f.code
+
+
+def _lfm2(f: Fields, count: int) -> tuple[list[str], str]:
+    full = f.get("full_attn_idxs")
+    full = range(count) if full is None else full
+    return ["full_attention" if i in full else "conv" for i in range(count)], f.fact("full_attn_idxs").source
+
+
+def _jamba(f: Fields, count: int) -> tuple[list[str], str]:
+    period, offset = f.needed("attn_layer_period"), f.number("attn_layer_offset")
+    kinds = ["full_attention" if i % period == offset else "linear_attention" for i in range(count)]
+    return kinds, "attn_layer_period, attn_layer_offset"
+
+
+def _bamba(f: Fields, count: int) -> tuple[list[str], str]:
+    full = f.get("attn_layer_indices") or []
+    return ["full_attention" if i in full else "linear_attention" for i in range(count)], "attn_layer_indices"
+
+
+def _mimo(f: Fields, count: int) -> tuple[list[str], str]:
+    pattern = f.listed("hybrid_layer_pattern", count)
+    if pattern:
+        return ["sliding_attention" if flag else "full_attention" for flag in pattern[:count]], "hybrid_layer_pattern"
+    return ["full_attention" if i == 0 or (i + 1) % 6 == 0 else "sliding_attention" for i in range(count)], f.code
+
+
+def _minimax(f: Fields, count: int) -> tuple[list[str], str]:
+    types = f.listed("attn_type_list", count)
+    if types:
+        return ["full_attention" if kind else "linear_attention" for kind in types[:count]], "attn_type_list"
+    return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(count)], f.code
+
+
+def _deepseek_v4(f: Fields, count: int) -> tuple[list[str], str]:
+    ratios = f.get("compress_ratios")
+    if ratios:
+        return [RATIOS[ratio] for ratio in ratios[:count]], "compress_ratios"
+    heavily, sparse = "heavily_compressed_attention", "compressed_sparse_attention"
+    return [heavily if i < 2 or i % 2 == 0 else sparse for i in range(count)], f.code
+
+
+def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
+    linear = f.get("linear_attn_config")
+    if isinstance(linear, dict) and linear.get("full_attn_layers"):  # counted from 1
+        full = set(linear["full_attn_layers"])
+        kinds = ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
+        return kinds, "linear_attn_config.full_attn_layers"
+    return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(count)], f.code
+
+
+def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
+    types = f.get("attention_types") or [[["global", "local"], count // 2]]
+    expanded = [OLDER[kind] for kinds, times in types for _ in range(times) for kind in kinds]
+    if len(expanded) < count:
+        raise GraderError(f"`attention_types` speaks of {len(expanded)} layers, and the model has {count}.")
+    return expanded, "attention_types"
+
+
+SLIDING, LINEAR = "sliding_attention", "linear_attention"
+OWN_RULES: dict[str, Rule] = {
+    "gemma2": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
+    "vaultgemma": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
+    "gemma3_text": _interval(["sliding_window_pattern", "_sliding_window_pattern"], 6, SLIDING),
+    "gemma3n_text": _interval([], 5, SLIDING),
+    "gemma4_text": _gemma4,
+    "gpt_oss": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
+    "olmo3": _interval([], 4, SLIDING),
+    "cohere2": _interval(["sliding_window_pattern"], 4, SLIDING),
+    "cwm": lambda f, n: (["full_attention" if i % 4 == 0 else SLIDING for i in range(n)], f.code),
+    "afmoe": _interval(["global_attn_every_n_layers"], 4, SLIDING),
+    "exaone4": _exaone,
+    "exaone_moe": _exaone,
+    "llama4_text": _llama4,
+    "qwen3_next": _interval(["full_attention_interval"], 4, LINEAR),
+    "qwen3_5_text": _interval(["full_attention_interval"], 4, LINEAR),
+    "qwen3_5_moe_text": _interval(["full_attention_interval"], 4, LINEAR),
+    "olmo_hybrid": _interval([], 4, LINEAR),
+    "kimi_linear": _kimi_linear,
+    "minimax": _minimax,
+    "mimo_v2_flash": _mimo,
+    "laguna": _only("full_attention"),
+    "mellum": _only("full_attention"),
+    "deepseek_v32": _only("indexed_attention"),
+    "glm_moe_dsa": _only("indexed_attention"),
+    "deepseek_v4": _deepseek_v4,
+    "nemotron_h": lambda f, n: ([LINEAR, "moe", "full_attention", "mlp"], f.code),
+    "jamba": _jamba,
+    "bamba": _bamba,
+    "falcon_h1": _only("full_attention"),
+    "granitemoehybrid": _only(LINEAR),
+    "mamba": _only(LINEAR),
+    "mamba2": _only(LINEAR),
+    "falcon_mamba": _only(LINEAR),
+    "lfm2": _lfm2,
+    "gpt_neo": _gpt_neo,
+    "dots1": lambda f, n: (
+        [
+            SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else "full_attention"
+            for i in range(n)
+        ],
+        "sliding_window, max_window_layers",
+    ),
+    "minimax_m2": _only("full_attention"),
+    "qwen3_moe": lambda f, n: (
+        [SLIDING if f.get("use_sliding_window") and f.get("sliding_window") else "full_attention"] * n,
+        f.fact("use_sliding_window").source,
+    ),
+    "qwen2_moe": lambda f, n: (
+        [
+            SLIDING
+            if (i + 1) % 2 and i < f.number("max_window_layers") and f.get("use_sliding_window")
+            else "full_attention"
+            for i in range(n)
+        ],
+        f.fact("use_sliding_window").source,
+    ),
+}
+
+
+def sparse_layers(f: Fields, count: int) -> tuple[list[bool], str]:
+    """Of a family with experts: which layers have them, and the field that says so."""
+    types = f.fact("mlp_layer_types")
+    if types.value is not None:
+        listed = f.listed("mlp_layer_types", count) or []
+        return [kind != "dense" for kind in listed], types.source
+    if f.kind == "llama4_text":
+        moe, step = f.get("moe_layers"), f.needed("interleave_moe_layer_step")
+        chosen = moe if moe is not None else range(step - 1, count, step)
+        return [i in chosen for i in range(count)], "moe_layers" if moe else f.fact("interleave_moe_layer_step").source
+    if f.kind == "jamba":
+        period, offset = f.needed("expert_layer_period"), f.number("expert_layer_offset")
+        sparse = [i % period == offset and f.number("num_experts") > 1 for i in range(count)]
+        return sparse, "expert_layer_period, expert_layer_offset"
+    if f.kind == "ernie4_5_moe":
+        start, interval = f.number("moe_layer_start_index"), f.needed("moe_layer_interval")
+        end = count - 1 if f.get("moe_layer_end_index") in (-1, None) else f.number("moe_layer_end_index")
+        sparse = [(i + 1) % interval == 0 and start <= i <= end for i in range(count)]
+        return sparse, "moe_layer_start_index, moe_layer_end_index, moe_layer_interval"
+    freq = f.own.get("moe_layer_freq")
+    if isinstance(freq, list):
+        return [bool(flag) for flag in (f.listed("moe_layer_freq", count) or [])], "moe_layer_freq"
+    if f.get("decoder_sparse_step") is not None:
+        step, dense = f.needed("decoder_sparse_step"), f.get("mlp_only_layers") or []
+        return [i not in dense and (i + 1) % step == 0 for i in range(count)], "decoder_sparse_step, mlp_only_layers"
+    first = f.fact("first_k_dense_replace", "num_dense_layers")
+    if first.value is None and f.kind in ONE_DENSE:
+        return [i > 0 for i in range(count)], f.code
+    return [i >= (first.value or 0) for i in range(count)], first.source if first.value is not None else f.code
+
+
+ONE_DENSE = ("hy_v3", "laguna", "mimo_v2_flash", "axk1", "kimi_linear", "glm4_moe_lite")

@@ -1,0 +1,168 @@
+"""Writes the gallery: a static site that opens from its folder, offline."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from grader.atlas.architecture import Architecture
+from grader.atlas.cache import caches
+from grader.atlas.card import rows
+from grader.atlas.compare import concepts, summary
+from grader.atlas.drawing import parts
+from grader.atlas.gallery_models import GalleryModel, gallery_models
+from grader.atlas.timeline import KINDS, kinds_of, timeline
+from grader.errors import GraderError
+
+STATIC = files("grader.atlas") / "static"
+
+
+def write_site(to: Path, teaching: Mapping[str, Sequence[str]]) -> int:
+    """Write the site into the folder `to`. Returns how many models it shows.
+
+    teaching: for each lesson the concepts that it teaches; a model's page names the lessons that lead to it.
+    """
+    models = gallery_models()
+    for folder in ("models", "figures"):
+        (to / folder).mkdir(parents=True, exist_ok=True)
+    for name in ("style.css", "app.js"):
+        with as_file(STATIC / name) as path:
+            shutil.copyfile(path, to / name)
+    for model in models.values():
+        if model.architecture:
+            picture = parts(model.architecture)[0].svg
+            (to / "figures" / f"{model.slug}.svg").write_text(picture, encoding="utf-8")
+        (to / "models" / f"{model.slug}.html").write_text(page(model, teaching), encoding="utf-8")
+    data = [entry(model) for model in models.values()]
+    (to / "data.js").write_text(f"window.MODELS = {json.dumps(data, ensure_ascii=False)};\n", encoding="utf-8")
+    (to / "index.html").write_text(index(list(models.values())), encoding="utf-8")
+    return len(models)
+
+
+def entry(model: GalleryModel) -> dict[str, Any]:
+    """What the list needs of one model."""
+    told: dict[str, Any] = {
+        "slug": model.slug,
+        "name": model.name,
+        "developer": model.developer,
+        "date": model.date,
+        "licence": model.licence,
+        "verified": model.verified,
+        "mix": "",
+        "kinds": [],
+        "decoder": "",
+        "size": model.published,
+        "parameters": None,
+        "context": "",
+        "kib": "",
+        "cache": None,
+        "summary": {},
+        "description": "",
+    }
+    if model.architecture:
+        told |= _told(model.architecture)
+    words = [model.name, model.developer, model.date, model.licence, told["mix"], told["decoder"], *told["kinds"]]
+    return {**told, "text": " ".join([*words, *told["summary"].values()]).lower()}
+
+
+def _told(found: Architecture) -> dict[str, Any]:
+    lines = summary(found)
+    lines.pop("cache at 131,072 tokens")  # the slider's
+    return {
+        "mix": lines["layer mix"],
+        "kinds": kinds_of(found),
+        "decoder": lines["decoder"],
+        "size": lines["scale"].replace(" parameters", ""),
+        "parameters": found.parameters,
+        "context": lines["context"],
+        "kib": lines["cache for one token"],
+        "cache": cache_groups(found),
+        "summary": lines,
+        "description": parts(found)[0].description,
+    }
+
+
+def cache_groups(found: Architecture) -> list[list[int]] | None:
+    """Layers that keep the same: how many, numbers a token, window (0: none), bytes of a state. None: not counted."""
+    try:
+        kept = caches(found)
+    except GraderError:
+        return None
+    counted = Counter((one.values_per_token, one.window or 0, one.bytes_at(0)) for one in kept)
+    return [[number, *told] for told, number in counted.items()]
+
+
+def index(models: Sequence[GalleryModel]) -> str:
+    """The first page."""
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
+    readable = [model for model in models if model.architecture]
+    used = {kind for model in readable if model.architecture for kind in kinds_of(model.architecture)}
+    fill = {
+        "count": str(len(models)),
+        "verified": str(len(readable)),
+        "kinds": "".join(f"<option>{escape(kind)}</option>" for kind in KINDS if kind in used),
+        "options": "".join(f'<option value="{model.slug}">{escape(model.name)}</option>' for model in readable),
+        "links": "".join(f'<li><a href="models/{model.slug}.html">{escape(model.name)}</a></li>' for model in models),
+        "timeline": timeline(readable),
+    }
+    for name, value in fill.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
+    """One model's page."""
+    found = model.architecture
+    described = [model.developer, model.date, model.licence]
+    links = [f'<a href="{escape(model.hub)}/blob/main/config.json">config.json on the hub</a>']
+    if model.report:
+        links.append(f'<a href="{escape(model.report)}">report</a>')
+    seen = escape(model.source_words)
+    if model.source_link:
+        seen = f'<a href="{escape(model.source_link)}">{seen}</a>'
+    body = [
+        f"<h1>{escape(model.name)}</h1>",
+        f'<p class="muted">{escape(" · ".join(part for part in described if part))}</p>',
+        f"<p>{' · '.join(links)}</p>",
+        f"<p{'' if found else ' class=mark'}>Config: {seen} (seen {model.read}).</p>",
+    ]
+    if model.published:
+        body.append(f"<p>Published size: {escape(model.published)}.</p>")
+    if model.notes:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in model.notes)
+        body.append(f"<h2>Where published figures differ, and why</h2><ul>{notes}</ul>")
+    if found:
+        body += _read_off(found, teaching)
+    title = escape(model.name)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{title}</title>\n<link rel="stylesheet" href="../style.css">\n</head>\n<body>\n'
+        '<p><a href="../index.html">Atlas of language models</a></p>\n<main>\n'
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _read_off(found: Architecture, teaching: Mapping[str, Sequence[str]]) -> list[str]:
+    figures = "".join(f"<figure>{part.svg}</figure>" for part in parts(found))
+    lines = "".join(
+        f"<tr><td>{escape(row.label)}</td><td>{escape(row.shown)}</td><td class=muted>{escape(row.source)}</td></tr>"
+        for row in rows(found)
+    )
+    body = [f'<h2>Figure</h2><div class="panels">{figures}</div>']
+    if found.remark:
+        body.append(f'<p class="mark">{escape(found.remark)}</p>')
+    body.append(
+        '<h2>Facts</h2><div class="scroll"><table><thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+    own = concepts(found)
+    lessons = [f"<li>{escape(name)}</li>" for name, taught in teaching.items() if set(taught) & set(own)]
+    if lessons:
+        body.append(f"<h2>Lessons that lead to it</h2><ul>{''.join(lessons)}</ul>")
+    return body

@@ -1,0 +1,113 @@
+"use strict";
+// Filters, sorts and compares the models of data.js; every cache number follows the slider.
+const MODELS = window.MODELS, byId = (id) => document.getElementById(id);
+const controls = ["find", "attention", "decoder", "verified", "sort", "context"].map(byId);
+const chosen = new Set();
+
+function contextLength() { return 2 ** Number(byId("context").value); }
+
+function bytesAt(model, context) {  // bfloat16: [layers, numbers a token, window or 0, bytes of a state]
+  if (!model.cache) return null;
+  return model.cache.reduce((sum, [count, values, window, state]) =>
+    sum + count * (2 * values * (window ? Math.min(context, window) : context) + state), 0);
+}
+
+function readable(bytes) {
+  if (bytes === null) return "not counted";
+  for (const [size, unit] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]])
+    if (bytes >= size) return `${Number((bytes / size).toPrecision(3))} ${unit}`;
+  return `${bytes} bytes`;
+}
+
+function element(tag, fields, ...children) {
+  const made = Object.assign(document.createElement(tag), fields);
+  made.append(...children);
+  return made;
+}
+
+function shown() {
+  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const [attention, decoder] = [byId("attention").value, byId("decoder").value];
+  const found = MODELS.filter((m) =>
+    words.every((w) => m.text.includes(w)) && (!attention || m.kinds.includes(attention)) &&
+    (!decoder || m.decoder.includes(decoder)) && (!byId("verified").checked || m.verified));
+  const context = contextLength();
+  const keys = {
+    newest: (m) => -Number((m.date || "0000-00-00").replaceAll("-", "")), name: (m) => m.name.toLowerCase(),
+    smallest: (m) => m.parameters ?? Infinity, largest: (m) => -(m.parameters ?? 0),
+    cache: (m) => bytesAt(m, context) ?? Infinity,
+  };
+  const key = keys[byId("sort").value];
+  return found.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+}
+
+function card(model, most) {
+  const bytes = bytesAt(model, contextLength());
+  const numbers = element("dl", { className: "numbers" });
+  for (const [label, value] of [["parameters", model.size], ["context", model.context], ["cache for one token", model.kib],
+    [`cache at ${contextLength().toLocaleString("en")} tokens`, readable(bytes)]])
+    if (value) numbers.append(element("dt", { textContent: label }), element("dd", { textContent: value }));
+  if (bytes !== null) {
+    const fill = element("span", {});
+    fill.style.width = `${Math.max(1, 100 * bytes / most)}%`;
+    numbers.append(element("div", { className: "bar", ariaHidden: "true" }, fill));
+  }
+  const pick = element("input", { type: "checkbox", checked: chosen.has(model.slug), disabled: !model.verified });
+  pick.addEventListener("change", () => choose(model.slug, pick.checked));
+  const seen = model.verified ? "" : "config.json not seen: published, not verified";
+  return element("li", { className: "card" },
+    element("h3", {}, element("a", { href: `models/${model.slug}.html`, textContent: model.name })),
+    element("p", { className: "muted", textContent: [model.developer, model.date, model.licence].filter(Boolean).join(" · ") }),
+    element("p", { textContent: model.mix }), element("p", { className: "mark", textContent: seen }), numbers,
+    element("label", { className: "line" }, pick, " compare"));
+}
+
+function choose(slug, picked) {
+  if (picked) chosen.add(slug); else chosen.delete(slug);
+  while (chosen.size > 2) chosen.delete([...chosen][0]);
+  const [left, right] = [...chosen];
+  byId("left").value = left ?? ""; byId("right").value = right ?? "";
+  draw();
+}
+
+function compare() {
+  const found = [byId("left").value, byId("right").value].map((slug) => MODELS.find((m) => m.slug === slug));
+  const place = byId("compared");
+  place.replaceChildren();
+  if (!found[0] || !found[1]) return;
+  const context = contextLength(), table = element("table", {}), head = element("tr", {}, element("th", { textContent: "" }));
+  for (const m of found) head.append(element("th", { scope: "col", textContent: m.name }));
+  table.append(element("thead", {}, head));
+  const body = element("tbody", {});
+  const labels = [...new Set(found.flatMap((m) => Object.keys(m.summary)))];
+  const rows = labels.map((label) => [label, ...found.map((m) => m.summary[label] ?? "–")]);
+  rows.push([`cache at ${context.toLocaleString("en")} tokens`, ...found.map((m) => readable(bytesAt(m, context)))]);
+  for (const [label, left, right] of rows) {
+    const differs = left !== right;
+    body.append(element("tr", { className: differs ? "differs" : "" },
+      element("td", { textContent: `${differs ? "≠" : "="} ${label}` }), element("td", { textContent: left }),
+      element("td", { textContent: right })));
+  }
+  table.append(body);
+  const panels = element("div", { className: "panels" });
+  for (const m of found) panels.append(element("img", { src: `figures/${m.slug}.svg`, alt: m.description }));
+  place.append(element("div", { className: "scroll" }, table), panels);
+}
+
+function draw() {
+  const found = shown(), context = contextLength();
+  const most = Math.max(1, ...found.map((m) => bytesAt(m, context) ?? 0));
+  byId("tokens").textContent = `${context.toLocaleString("en")} tokens`;
+  byId("context").setAttribute("aria-valuetext", `${context.toLocaleString("en")} tokens`);
+  byId("count").textContent = `${found.length} of ${MODELS.length} models`;
+  byId("cards").replaceChildren(...found.map((m) => card(m, most)));
+  compare();
+}
+
+controls.forEach((control) => control.addEventListener("input", draw));
+["left", "right"].forEach((id) => byId(id).addEventListener("input", () => {
+  chosen.clear();
+  for (const slug of [byId("left").value, byId("right").value]) if (slug) chosen.add(slug);
+  draw();
+}));
+draw();

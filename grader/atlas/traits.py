@@ -1,0 +1,90 @@
+"""What a family's code does that its config.json does not say: the lines of families.toml."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+FAMILIES = files("grader.atlas") / "families.toml"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """The way of one family, as in Llama where families.toml says nothing.
+
+    norm: RMSNorm or LayerNorm; norm_bias, norm_weight: what it learns; norm_centred: it multiplies by 1 + weight.
+    norms: pre (before each part), post (after each part, before the sum), both, parallel (one norm before both parts,
+    which read the same input), or a family's own way. one_norm: a layer is one part alone, with a norm before it.
+    qk_norm: over each head, over the whole width, or the field that decides. positions: rope, learned, alibi, none, or
+    the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate: what the output of attention is
+    multiplied by. linear: what layers do that are no attention. mlp: dense, experts, none, or a family's own rule.
+    """
+
+    norm: str = "RMSNorm"
+    norm_bias: bool = True  # of a LayerNorm
+    norm_weight: bool = True
+    norm_centred: bool = False
+    norms: str = "pre"
+    one_norm: bool = False
+    sub_norms: bool = False
+    embedding_norm: bool = False
+    qk_norm: str = ""
+    v_norm: bool = False
+    qkv_bias: str = "no"
+    o_bias: str = "no"
+    mlp_bias: str = "no"
+    head_bias: str = "no"
+    positions: str = "rope"
+    position_offset: int = 0
+    interleaved: bool = False
+    gate: str = ""
+    sinks: str = ""
+    indexer: bool = False
+    compressed: bool = False
+    linear: str = ""
+    mamba_norms: bool = False
+    side_by_side: bool = False
+    double: bool = False
+    double_sliding_kv: bool = False
+    mlp: str = "dense"
+    gated: bool = True
+    activation: str = ""
+    activation_parameters: int = 0
+    dense_width: str = "intermediate_size"
+    expert_width: str = "moe_intermediate_size"
+    expert_bias: bool = False
+    shared_width: str = ""
+    shared_gate: bool = False
+    router: str = ""
+    router_bias: bool = False
+    router_bias_counts: bool = False
+    post_experts_norm: bool = False
+    embedding_scale: bool = False
+    per_layer_embeddings: bool = False
+    layer_scalar: bool = False
+    altup: bool = False
+    hyper_connections: bool = False
+    other: str = ""
+    hub_only: str = ""
+
+
+@cache
+def _written() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
+
+
+def family_names() -> tuple[str, ...]:
+    """The model_types that are known."""
+    return tuple(_written())
+
+
+@cache
+def traits_of(kind: str) -> Traits:
+    """A family's way. Raises KeyError for one that is not known."""
+    lines = _written()[kind]
+    if lines.get("hub_only"):
+        lines = {"like": lines["hub_only"], **lines}
+    like = lines.get("like")
+    inherited = {f.name: getattr(traits_of(like), f.name) for f in fields(Traits)} if like else {}
+    return Traits(**{**inherited, **{name: value for name, value in lines.items() if name != "like"}})

@@ -1,0 +1,138 @@
+"""Facts of a model as a whole, each with where it is from."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from grader.atlas.fields import Fact, Fields
+from grader.atlas.layer import Layer
+from grader.atlas.rope import scaling, theta
+from grader.atlas.traits import Traits
+
+# What multiplies something on its way, by the field's name.
+SCALES = {
+    "embedding_multiplier": "embedding",
+    "scale_emb": "embedding",
+    "residual_multiplier": "each part's output",
+    "scale_depth": "each part's output, over the root of the number of layers",
+    "attention_multiplier": "scores",
+    "query_pre_attn_scalar": "scores, by one over its root",
+    "logits_scaling": "logits, divided by it",
+    "logit_scale": "logits",
+    "routed_scaling_factor": "experts' output",
+    "router_scaling_factor": "experts' output",
+    "attention_value_scale": "values",
+    "lm_head_multiplier": "logits",
+}
+
+
+def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mapping[str, str]) -> dict[str, Fact]:
+    """Facts by name, in the order of a card."""
+    facts = {
+        "layers": Fact(len(layers), f.fact("num_hidden_layers", "num_layers").source),
+        "layer mix": Fact(layer_mix(layers), sources["layers"]),
+        "width": f.fact("hidden_size", "n_embd", "d_model"),
+        "vocabulary": f.fact("vocab_size"),
+        "context": f.fact("max_position_embeddings", "n_positions", "model_max_length", "max_seq_len"),
+        "positions": _positions(f, traits, layers),
+        "positions stretched": Fact(scaling(f) or "no", _rope_source(f)),
+        "norm": Fact(norm_name(traits), f.code),
+        "norms stand": Fact(norms_stand(layers), f.code),
+        "norm epsilon": f.fact("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon"),
+        "activation": f.fact("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation"),
+        "tied head": f.fact("tie_embedding", "tie_word_embeddings"),
+        "soft cap of logits": f.fact("final_logit_softcapping"),
+        "soft cap of scores": _score_cap(f),
+        "multi-token prediction": f.fact("num_nextn_predict_layers", "num_mtp_layers"),
+    }
+    if any(layer.mlp and layer.mlp.experts for layer in layers):
+        facts["layers with experts"] = Fact(sum(bool(x.mlp and x.mlp.experts) for x in layers), sources["experts"])
+        facts["weights of the chosen sum to 1"] = f.fact("norm_topk_prob")
+    if traits.embedding_scale:
+        facts["scale of embedding"] = Fact("√width", f.code)
+    for name, what in SCALES.items():
+        found = f.fact(name)
+        if found.value not in (None, 1, 1.0):
+            facts[f"scale of {what}"] = found
+    return facts
+
+
+def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
+    if traits.positions == "learned":
+        return Fact("learned, added to the embedding", f.code)
+    if traits.positions == "alibi" or (traits.positions == "falcon" and f.truth("alibi")):
+        return Fact("ALiBi: a penalty for distance on the scores", f.code)
+    mixing = [layer.mixer for layer in layers if layer.mixer and not layer.mixer.has_state]
+    turned = [mixer for mixer in mixing if mixer.rotary]
+    if not turned:
+        return Fact("none", f.code)
+    bases = sorted({mixer.theta for mixer in turned if mixer.theta})
+    words = f"RoPE, θ = {' and '.join(f'{base:,.0f}' for base in bases)}"
+    parts = {(mixer.rotary, mixer.rope_dim or mixer.key_dim) for mixer in turned}
+    if any(rotary != whole for rotary, whole in parts):
+        words += ", on " + " and ".join(f"{rotary} of {whole}" for rotary, whole in sorted(parts))
+    if len(turned) < len(mixing):
+        words += f", left out in {len(mixing) - len(turned)} of {len(mixing)} attention layers"
+    return Fact(words, _rope_source(f))
+
+
+def _rope_source(f: Fields) -> str:
+    for name in ("rope_parameters", "rope_theta", "rope_scaling"):
+        if f.own.get(name) is not None:
+            return name
+    return f"default of {f.class_name}: rope_parameters" if theta(f, "full_attention") else f.code
+
+
+def _score_cap(f: Fields) -> Fact:
+    fact = f.fact("attn_logit_softcapping")
+    if f.kind == "gemma3_text":  # kept in its files, and read by nothing
+        return Fact(None, f.code)
+    return fact
+
+
+def norm_name(traits: Traits) -> str:
+    """The norm, with what is particular about it."""
+    name = traits.norm
+    if not traits.norm_weight:
+        name += " without weight"
+    if traits.norm_centred:
+        name += " with 1 + weight"
+    return name
+
+
+def norms_stand(layers: Sequence[Layer]) -> str:
+    """Where the norms of a layer stand, for the most frequent kind of layer."""
+    places = Counter(tuple(name for name in layer.norms if ", bias" not in name) for layer in layers)
+    return ", ".join(places.most_common(1)[0][0])
+
+
+def layer_mix(layers: Sequence[Layer]) -> str:
+    """How many layers of each kind there are: ``15 sliding + 3 full``."""
+    counted = Counter(kind_names(layers))
+    if len(counted) == 1:
+        return f"{len(layers)} {next(iter(counted))}"
+    return " + ".join(f"{number} {name}" for name, number in counted.items())
+
+
+def kind_names(layers: Sequence[Layer]) -> list[str]:
+    """Each layer's kind; beside layers with a window, the others are called full."""
+    names = [kind_name(layer) for layer in layers]
+    if not {"sliding", "chunked"} & set(names):
+        return names
+    return ["full" if name in ("MHA", "MQA", "GQA") else name for name in names]
+
+
+def kind_name(layer: Layer) -> str:
+    """A layer's kind in a word or two."""
+    mixer = layer.mixer
+    if mixer is None:
+        return "experts" if layer.mlp and layer.mlp.experts else "MLP"
+    if mixer.has_state:
+        return mixer.label
+    if mixer.kind == "latent":
+        return "sparse MLA" if mixer.index else "MLA"
+    if mixer.kind == "compressed":
+        return {0: "sliding"}.get(mixer.rate, "compressed sparse" if mixer.index else "heavily compressed")
+    if mixer.window:
+        return "chunked" if mixer.chunked else "sliding"
+    short = {"Multi-head attention": "MHA", "Multi-query attention": "MQA"}.get(mixer.label, "GQA")
+    return f"{short} + {mixer.beside.label}" if mixer.beside else short

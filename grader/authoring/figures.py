@@ -1,0 +1,78 @@
+"""The figures of a lesson, drawn from configs that its lesson.toml names::
+
+    [[figures]]
+    config = "configs/gemma-3-270m.json"     # beside lesson.toml
+    name = "Gemma 3 270M"
+    against = "configs/qwen3-0.6b.json"      # optional: what is not as there gets an orange ring
+    against_name = "Qwen3 0.6B"
+
+Each panel becomes a file, ``figures/gemma-3-270m-model.svg``, 440 pixels wide, for a markdown cell to show.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grader.atlas import architecture_of
+from grader.atlas.drawing import parts
+from grader.errors import GraderError
+from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
+from grader.lessons.lesson import Lesson
+
+FOLDER = "figures"
+
+
+def drawn_figures(lesson: Lesson) -> dict[Path, str]:
+    """Each file below the lesson's folder, and what it should hold. Raises GraderError for an entry that can't be."""
+    path = lesson.folder / FRONT_MATTER
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("figures", []) if path.exists() else []
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise GraderError(f"{path}: `figures` should be a list of tables, each with `config` and `name`.")
+    found: dict[Path, str] = {}
+    for entry in entries:
+        found |= _drawn(lesson.folder, entry)
+    return found
+
+
+def _drawn(folder: Path, entry: Mapping[str, Any]) -> dict[Path, str]:
+    if not entry.get("config") or not entry.get("name"):
+        raise GraderError(f"{folder / FRONT_MATTER}: a figure needs `config` and `name`, and one has {dict(entry)}.")
+    model = architecture_of(folder / entry["config"], entry["name"])
+    other = None
+    if entry.get("against"):
+        other = architecture_of(folder / entry["against"], entry.get("against_name", ""))
+    stem = Path(entry["config"]).stem
+    return {Path(FOLDER) / f"{stem}-{part.name}.svg": part.svg for part in parts(model, other)}
+
+
+def write_figures(lesson: Lesson) -> list[Path]:
+    """Bring the lesson's figures up to date, and remove those that no entry names. Returns the files that changed."""
+    wanted, changed = drawn_figures(lesson), []
+    for path, text in wanted.items():
+        file = lesson.folder / path
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            changed.append(file)
+    for file in sorted((lesson.folder / FOLDER).glob("*.svg")):
+        if file.relative_to(lesson.folder) not in wanted:
+            file.unlink()
+            changed.append(file)
+    return changed
+
+
+def stale_figures(lesson: Lesson) -> list[tuple[Path, str]]:
+    """Figures that are not what their configs give, and what is wrong with each."""
+    wanted = drawn_figures(lesson)
+    found = []
+    for path, text in wanted.items():
+        file = lesson.folder / path
+        if not file.exists():
+            found.append((file, "is missing"))
+        elif file.read_text(encoding="utf-8") != text:
+            found.append((file, "is not what its config gives"))
+    there = sorted((lesson.folder / FOLDER).glob("*.svg"))
+    return found + [
+        (f, "is named by no entry of lesson.toml") for f in there if f.relative_to(lesson.folder) not in wanted
+    ]

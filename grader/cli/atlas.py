@@ -1,0 +1,127 @@
+"""Cards, comparisons and the gallery of architectures."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grader.errors import GraderError
+
+if TYPE_CHECKING:
+    from grader.atlas import Architecture
+
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Svg = Annotated[Path | None, typer.Option("--svg", help="Write the figure into this file.")]
+
+
+def card(
+    model: Annotated[str | None, typer.Argument(help="A gallery model (qwen3-8b), a path, or owner/name.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json.")] = None,
+    as_json: Json = False,
+    svg: Svg = None,
+) -> None:
+    """Say what a model is, read off its config.json: each fact with the field that it is from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from grader.atlas.card import rows
+    from grader.atlas.drawing import figure
+
+    if (model is None) == (config is None):
+        raise GraderError("name a model, or give --config FILE; `grader models` lists those that can be named.")
+    found = _open(str(config or model), config)
+    if svg:
+        svg.write_text(figure(found), encoding="utf-8")
+    if as_json:
+        lines = {row.label: {"value": row.value, "source": row.source} for row in rows(found)}
+        print(json.dumps({"name": found.name, "remark": found.remark, "facts": lines}, indent=2, ensure_ascii=False))
+        return
+    table = Table(title=found.name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(style="dim", overflow="fold")
+    for row in rows(found):
+        table.add_row(row.label, row.shown, row.source)
+    console = Console()
+    if found.remark:
+        console.print(found.remark, style="yellow", highlight=False)
+    console.print(table)
+    if svg:
+        console.print(f"figure: {svg}", highlight=False)
+
+
+def diff(
+    left: Annotated[str, typer.Argument(help="A gallery model, a config.json, or owner/name.")],
+    right: Annotated[str, typer.Argument(help="The other.")],
+    as_json: Json = False,
+    svg: Svg = None,
+) -> None:
+    """Set two models side by side: what they share, what not, and what a program has to change, in order."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from grader.atlas.compare import compare, steps, with_lessons
+    from grader.atlas.drawing.pair import pair
+
+    one, two = _open(left), _open(right)
+    lines = compare(one, two)
+    changes = with_lessons(steps(one, two), _teaching())
+    if svg:
+        svg.write_text(pair(one, two), encoding="utf-8")
+    if as_json:
+        table_ = [{"what": x.label, "left": x.left, "right": x.right, "differs": x.differs} for x in lines]
+        ported = [{"module": s.module, "change": s.change, "concept": s.concept, "lessons": t} for s, t in changes]
+        print(json.dumps({"left": one.name, "right": two.name, "lines": table_, "change": ported}, indent=2))
+        return
+    console = Console()
+    table = Table("", one.name, two.name, box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for line in lines:
+        style = "" if line.differs else "dim"
+        mark = "≠" if line.differs else "="
+        table.add_row(f"{mark} {line.label}", line.left, line.right, style=style)
+    console.print(table)
+    console.print(
+        f"\nWhat to change in your program of {one.name} to make it {two.name}:", style="bold", highlight=False
+    )
+    for number, (step, lessons) in enumerate(changes, 1):
+        taught = f"  (lesson {', '.join(lessons)})" if lessons else ""
+        console.print(f"{number:>3}. {step.module}: {step.change}{taught}", highlight=False, soft_wrap=True)
+    if svg:
+        console.print(f"figure: {svg}", highlight=False)
+
+
+def models() -> None:
+    """List the models of the gallery by the names that `card` and `diff` take."""
+    from grader.atlas import gallery_models
+
+    for slug, model in gallery_models().items():
+        seen = "" if model.verified else "  (config.json not seen)"
+        print(f"{slug:<26}{model.name}{seen}")
+
+
+def gallery(
+    to: Annotated[Path, typer.Option("--to", help="The folder to write.")] = Path("gallery"),
+) -> None:
+    """Write the gallery: a static site that opens from its folder, without a server."""
+    from grader.atlas.site import write_site
+
+    count = write_site(to, _teaching())
+    print(f"{count} models: open {to / 'index.html'}")
+
+
+def _open(name: str, path: Path | None = None) -> "Architecture":
+    from grader.atlas import architecture_of
+
+    return architecture_of(path or name)
+
+
+def _teaching() -> dict[str, list[str]]:
+    """For each lesson here, what its lesson.toml says that it teaches; nothing where no lessons are."""
+    found: dict[str, list[str]] = {}
+    for folder in ("solutions", "course"):
+        for file in sorted(Path(folder).glob("*/lesson.toml")):
+            fields = tomllib.loads(file.read_text(encoding="utf-8"))
+            found.setdefault(file.parent.name, list(fields.get("teaches", [])))
+    return {name: taught for name, taught in found.items() if taught}

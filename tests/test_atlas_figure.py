@@ -1,0 +1,127 @@
+"""The figure of an architecture: deterministic, small, told in words, no text over another (measured in Chromium)."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyterlab_driver import CHROMIUM_FLAGS
+from playwright.sync_api import Page, sync_playwright
+
+from conftest import chromium, why_no_browser
+from grader.atlas import Architecture, figure, gallery_models, read
+from grader.atlas.drawing import parts
+from grader.atlas.fields import classes
+
+ROOT = Path(__file__).parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
+NEEDED: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "nemotron": {"head_dim": 128},
+    "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "ministral": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 4, "num_hidden_layers": 12},
+}
+
+
+def drawn() -> dict[str, Architecture]:
+    """Every gallery model that is read, and every family at its class's defaults."""
+    found = {name: model.architecture for name, model in gallery_models().items() if model.architecture}
+    return found | {kind: read({"model_type": kind, **NEEDED.get(kind, {})}) for kind in classes()}
+
+
+DRAWN = drawn()
+
+
+def lesson_config(path: str, name: str) -> Architecture:
+    return read(json.loads((ROOT / "solutions" / path).read_text()), name)
+
+
+@pytest.mark.parametrize("name", sorted(DRAWN))
+def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) -> None:
+    text = figure(DRAWN[name])
+    assert text == figure(DRAWN[name])
+    assert len(text.encode()) < 60_000
+    root = ET.fromstring(text)
+    title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    assert root.get("role") == "img" and title is not None and description is not None
+    assert root.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+    assert title.text == DRAWN[name].name and len(description.text or "") > 80
+    assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
+
+
+def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() -> None:
+    gpt2, qwen3 = (
+        lesson_config("01-gpt2/configs/gpt2-xl.json", "GPT-2"),
+        lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3"),
+    )
+    assert 'class="ring"' not in parts(qwen3)[0].svg
+    left, right = parts(gpt2, qwen3)[0], parts(qwen3, gpt2)[0]
+    assert right.svg.count('class="ring"') >= 6 and "not as in GPT-2" in right.svg
+    assert left.height == right.height
+
+    def plus_signs(svg: str) -> list[str]:
+        return re.findall(r'<circle [^>]*cy="([\d.]+)"', svg)
+
+    assert plus_signs(left.svg) == plus_signs(right.svg)
+    assert parts(qwen3, qwen3)[0].svg.count('class="ring"') == 1  # the legend's own
+
+
+def test_the_picture_has_the_numbers_of_the_config() -> None:
+    model, attention, mlp = parts(lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3 8B"))
+    for words in ("32 query heads of 128", "8 keys and values", "θ = 1,000,000", "151,936 tokens", "36 ×", "40,960"):
+        assert words in model.svg
+    assert "2 × 8 × 128 = 2,048 numbers" in attention.svg and "4,096 → 12,288" in mlp.svg
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    if why := why_no_browser():
+        pytest.skip(why)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        yield browser.new_page(viewport={"width": 460, "height": 900})
+        browser.close()
+
+
+MEASURE = """() => [...document.querySelectorAll('svg')].flatMap((svg, which) => {
+  const card = svg.getBoundingClientRect();
+  const texts = [...svg.querySelectorAll('text')].map(t => ({what: t.textContent, box: t.getBoundingClientRect()}));
+  const found = [];
+  texts.forEach((a, i) => {
+    if (a.box.left < card.left + 2 || a.box.right > card.right - 2 || a.box.bottom > card.bottom - 1)
+      found.push(`${svg.querySelector('title').textContent}: "${a.what}" leaves the card`);
+    texts.slice(i + 1).forEach(b => {
+      const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
+      const tall = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
+      if (wide > 0.5 && tall > 3) found.push(`${svg.querySelector('title').textContent}: "${a.what}" over "${b.what}"`);
+    });
+    const rects = [...svg.querySelectorAll('rect:not(.card):not(.ring)')].map(r => r.getBoundingClientRect());
+    rects.forEach(r => {
+      const middle = (a.box.left + a.box.right) / 2, y = (a.box.top + a.box.bottom) / 2;
+      const inside = middle > r.left && middle < r.right && y > r.top && y < r.bottom;
+      if (inside && (a.box.left < r.left + 1 || a.box.right > r.right - 1))
+        found.push(`${svg.querySelector('title').textContent}: "${a.what}" is wider than its box`);
+    });
+  });
+  return found;
+})"""
+
+
+def test_no_text_lies_over_another_or_leaves_its_box(page: Page) -> None:
+    """All gallery models and families, at the width of a panel; text of a line is about 14 pixels tall."""
+    for start in range(0, len(DRAWN), 20):
+        names = sorted(DRAWN)[start : start + 20]
+        page.set_content("".join(part.svg for name in names for part in parts(DRAWN[name])))
+        assert page.evaluate(MEASURE) == []
+
+
+def test_the_measure_would_find_text_over_text(page: Page) -> None:
+    svg = parts(DRAWN["gpt2"])[0].svg
+    page.set_content(svg.replace("</svg>", '<text x="200" y="36">a second title over the first one</text></svg>'))
+    page.evaluate("document.querySelector('svg text').setAttribute('x', 180)")
+    assert page.evaluate(MEASURE)
