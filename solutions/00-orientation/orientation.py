@@ -3,53 +3,23 @@
 #
 # **You ported a model. It loads its weights, nothing raises, and it writes nonsense. Where do you look first?**
 #
-# This course rebuilds language models from scratch, and this lesson is about knowing whether a rebuilt part is right. After it you can
+# This course rebuilds language models from scratch. This first lesson is about one question: how do you know that a part you built is right? After it you can
 #
 # - say what Python, PyTorch and a device each do when a model runs, and see it happen;
 # - say what a checkpoint is, and what two programs must agree on to share one;
-# - read a red check and a layer comparison, and tell the culprit from its victims;
+# - read a red check and a layer comparison, and tell the module that is wrong from those that only received wrong input;
 # - predict a model's size from its `config.json`, for four families.
 #
 # 45 to 60 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
 #
-# The picture of this lesson: twelve blocks in a row, and in block 5 one weight is transposed. (Run the cell to see it. Its code is folded; it is ordinary PyTorch.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="1abda734"
-import copy
-
-import matplotlib.pyplot as plt
-import torch
-from torch import nn
-
-torch.manual_seed(0)
-blocks = [nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.GELU()) for _ in range(12)]
-ported = copy.deepcopy(blocks)
-with torch.no_grad():
-    ported[5][1].weight.copy_(blocks[5][1].weight.T)
-
-    right = wrong = torch.randn(16, 32)
-    inherited, own = [], []
-    for block, port in zip(blocks, ported, strict=True):
-        own.append((port(right) - block(right)).abs().max().item())  # given what the right model has here
-        right, wrong = right + block(right), wrong + port(wrong)
-        inherited.append((wrong - right).abs().max().item())  # given what the ported model has here
-
-figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), facecolor="white", sharey=True, layout="constrained")
-for axis, heights, colour, title in (
-    (axes[0], inherited, "#8a8a8a", "The whole model, run as it is"),
-    (axes[1], own, "#c62828", "Each block alone, given the right input"),
-):
-    axis.bar(range(12), heights, color=colour)
-    axis.set(title=title, xlabel="block", xticks=range(12))
-    axis.spines[["top", "right"]].set_visible(False)
-axes[0].set_ylabel("largest difference")
-plt.show()
+# Here is a model of twelve blocks, and a port of it. In the port's block 5 one weight is transposed.
+#
+# ![Two bar charts over blocks 0 to 11. Left, the whole model run as it is: no difference in blocks 0 to 4, and a difference between 2.1 and 2.8 in every block from 5 to 11. Right, each block given the right input: a difference of 2.2 in block 5 and none in any other.](figures/one-wrong-block.svg)
 
 # %% [markdown] id="2752aed5"
-# On the left is what you see when you compare the two models' activations block by block: no difference at all, and from block 5 on nothing is right any more.
-# Blocks 6 to 11 are innocent. They were given wrong input. On the right every block is given the *right* model's input, and only the guilty one is left.
+# The left chart compares the two models' outputs block by block. They agree up to block 4. From block 5 on, every block's output differs, although blocks 6 to 11 are right: they received wrong input. In the right chart every block gets the *right* model's input. Now only the block with the bug differs.
 #
-# So look first at the **first** place where the numbers differ, and not at the text. Everything in this lesson serves that one step.
+# So do not start with the text. Look for the **first** place where the numbers differ. The rest of the lesson builds the tools for finding that place, and section 6 runs this experiment.
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Mapping
@@ -80,18 +50,20 @@ from grader import Config, check, compare_layers, load_checkpoint
 # | 11 | compare again until everything matches | `compare_layers(...)`: every row `[OK]` |
 # | 12 | does it write the reference's text? | `check_generation(...)`: token for token |
 #
-# Papers have become short on detail. Code that runs can't be: it has to decide. That is why step 9 is there, and why every number you are checked against was recorded from running code, Hugging Face transformers.
+# Why step 9? A paper can leave a detail out, for example where exactly a small constant is added. Code that runs cannot. That is why every number in this course is checked against running code: Hugging Face transformers, called *the reference* from here on.
 
 # %% [markdown] id="49b9673f"
 # ## 2 · What runs when a line runs
 #
-# Start with one line. `x * 2` is Python, but Python does no arithmetic here.
+# Why begin below the model? Later a result will differ in its last digits, or a model will be too slow, and then you need to know who computed what. Start with one line, `x * 2`. It is Python, but Python does no arithmetic here.
+#
+# ![Three layers. Python describes: x * 2. PyTorch dispatches: the operator aten::mul, the dtype int64 and the device cpu select a kernel. ATen's kernels compute: one compiled routine for each device, CPU, CUDA, MPS; on meta only shapes are computed.](figures/python-pytorch-aten.svg)
 #
 # - **Python describes** what is wanted: this tensor, times 2.
-# - **PyTorch dispatches**: it looks at the operator, the dtype and the device, and picks a kernel.
-# - **ATen's kernels compute**: ATen is PyTorch's library of tensor operators, written in C++ (and CUDA, Metal, ... for other devices).
+# - **PyTorch dispatches**: it looks at the operator, the dtype and the device, and picks a kernel. A kernel is one compiled routine, for example "multiply two float32 tensors on a CPU".
+# - **ATen's kernels compute**: ATen is PyTorch's library of tensor operators, written in C++ (and in CUDA, Metal and others for other devices).
 #
-# The profiler writes down every operator that PyTorch dispatches. `aten::mul` is an operator; which kernel serves it depends on the device.
+# The profiler records every operator that PyTorch dispatches. `aten::mul` is an operator; which kernel runs for it depends on the device.
 
 # %% id="06a8f5c4"
 from grader.instruments import work
@@ -100,7 +72,7 @@ x = torch.tensor([1, 2, 3])
 print(work.operators(lambda: x * 2))
 
 # %% [markdown] id="a5151d92"
-# Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. **Guess first:** how many operators will one call of `F.linear` show?
+# Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. **Predict:** how many operators will one call of `F.linear` show?
 
 # %% tags=["nbval-ignore-output"] id="3b9e628f"
 import torch.nn.functional as F
@@ -111,9 +83,13 @@ print(dispatched)
 print(f"\n{len(dispatched.splitlines())} lines")
 
 # %% [markdown] id="8ac2e973"
-# One call, and about ten operators (how many exactly depends on PyTorch's version). `aten::t`, `transpose`, `as_strided`, `expand` move no numbers: they describe the same memory with other shape and strides. `resolve_conj` matters to complex numbers only. The work is in `aten::addmm`, which **add**s to a **m**atrix **m**ultiplication: `copy_` puts the bias into every row of the result, and the product is added to it.
+# One call, and about ten operators. The exact number depends on PyTorch's version.
 #
-# How much does it matter that Python only describes? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Guess the ratio** before you run it.
+# - `aten::t`, `transpose`, `as_strided` and `expand` copy nothing. They only record a new shape, and how far to step through memory along each axis (the *strides*).
+# - `resolve_conj` matters for complex numbers only.
+# - `aten::addmm` does the work. It multiplies two matrices and adds a third tensor, here the bias: `copy_` writes the bias into every row of the result, and the product is added to it.
+#
+# What would it cost if Python did the arithmetic itself? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Predict the ratio** before you run it.
 
 # %% tags=["nbval-ignore-output"] id="3f90c3ac"
 n = 64
@@ -135,9 +111,11 @@ print(f"three loops in Python   {python_ms:8.3f} ms")
 print(f"one aten::mm            {aten_ms:8.3f} ms    {python_ms / aten_ms:,.0f} times faster")
 
 # %% [markdown] id="b51a35bb"
+# In the loops, the interpreter handles every single number as a Python object. The kernel works on numbers that lie side by side in memory, several in one instruction. So a model's code describes operations on whole tensors, and never loops over their numbers.
+#
 # ### The same line on another device
 #
-# Because Python only describes, the line need not change when the device does. The next cell uses an accelerator if you have one (`cuda` for NVIDIA and AMD, `mps` for Apple), and in any case a second device that everyone has: **`meta`**. A tensor on `meta` has a shape and a dtype, and no numbers. Its kernels work out shapes and compute nothing.
+# Because Python only describes, the line need not change when the device does. The next cell uses an accelerator if you have one (`cuda` for NVIDIA and AMD, `mps` for Apple). It also uses a second device that everyone has: **`meta`**. A tensor on `meta` has a shape and a dtype, but no numbers. Its kernels work out shapes and compute nothing.
 
 # %% tags=["nbval-ignore-output"] id="090e1acf"
 accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
@@ -148,9 +126,11 @@ for name in filter(None, ["cpu", accelerator, "meta"]):
     print(work.operators(lambda inputs=inputs: F.linear(*inputs), depth=2))
 
 # %% [markdown] id="d38397ac"
-# The operators are the same; below them each device goes its own way. That is also why two devices, or two versions of a library, may differ in the last digits: the same sum, added in another order. Section 5 comes back to it.
+# Python makes the same call on each device, and each device runs its own kernels for it. On a CPU and on `meta`, `aten::linear` is broken down into the same smaller operators. A device may also have one kernel for the whole of `aten::linear`, as Apple's GPUs have; then no `addmm` appears in the list.
 #
-# `meta` is useful: it lets us build a model that would never fit in memory, to count it. This embedding table would take 2.1 GB:
+# That is also why two devices, or two versions of a library, may differ in the last digits: they add the same numbers in another order. Section 5 comes back to it.
+#
+# `meta` is useful: it builds a model that would never fit in memory, so that you can count its parameters. This embedding table would take 2.1 GB:
 
 # %% id="cb5b46ba"
 table = nn.Embedding(128_256, 4096, device="meta")
@@ -160,51 +140,19 @@ print(f"{table.weight.numel():,} numbers, {size:.1f} GB in {table.weight.dtype},
 # %% [markdown] id="3da7f817"
 # ## 3 · Where models live
 #
-# Few people train a language model; many run one. In between sits a file format. Training code writes **weights** to a **hub**, and **inference engines** read them: some serve many users at once on GPUs, some run on the laptop in front of you.
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="b6e0c03b"
-from matplotlib.patches import FancyBboxPatch
-
-
-figure, axis = plt.subplots(figsize=(10, 4.1), facecolor="white", layout="constrained")
-axis.set(xlim=(0, 10), ylim=(0, 4.1))
-axis.axis("off")
-centred = {"ha": "center", "va": "center"}
-
-
-def box(left: float, bottom: float, width: float, height: float, colour: str, edge: str = "#555555") -> None:
-    style = "round,pad=0.02,rounding_size=0.12"
-    axis.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle=style, fc=colour, ec=edge))
-
-
-for left, bottom, width, height, colour, title, lines in (
-    (0.1, 2.0, 2.3, 1.7, "#e3eefa", "Training", "Python\nPyTorch, JAX"),
-    (3.7, 1.6, 2.6, 2.1, "#fff4d6", "Weights on a hub", "config.json\nmodel.safetensors\ntokenizer.json"),
-    (7.6, 2.75, 2.3, 1.15, "#e4f3e5", "Server", "SGLang, vLLM"),
-    (7.6, 1.4, 2.3, 1.15, "#e4f3e5", "Local", "llama.cpp, MLX, Ollama"),
-):
-    box(left, bottom, width, height, colour)
-    axis.text(left + width / 2, bottom + height - 0.28, title, weight="bold", fontsize=11, **centred)
-    axis.text(left + width / 2, bottom + (height - 0.35) / 2, lines, fontsize=10, linespacing=1.5, **centred)
-arrow = {"arrowstyle": "-|>", "lw": 1.6, "color": "#555"}
-for start, end in (((2.45, 2.85), (3.65, 2.85)), ((6.35, 2.85), (7.55, 3.3)), ((6.35, 2.5), (7.55, 2.0))):
-    axis.annotate("", xy=end, xytext=start, arrowprops=arrow)
-axis.text(3.05, 3.02, "writes", ha="center", fontsize=9)
-axis.text(6.95, 3.3, "read", ha="center", fontsize=9)
-this_course = "This course: the forward pass. Names, shapes and arithmetic that both sides must agree on"
-box(0.1, 0.2, 9.8, 0.75, "#fbe3e3", edge="#c62828")
-axis.text(5, 0.575, this_course, fontsize=11, **centred)
-for centre, bottom in ((1.25, 1.95), (5.0, 1.55), (8.75, 1.35)):
-    axis.plot([centre, centre], [0.98, bottom], ls=":", color="#c62828")
-plt.show()
+# Who has to agree with whom? Training code writes a model's **weights** to a **hub**, a website that stores models. **Inference engines** read them from there: some serve many users at once from GPUs, some run on the laptop in front of you.
+#
+# ![Training code (Python; PyTorch, JAX) writes config.json, model.safetensors and tokenizer.json to a hub. Servers (SGLang, vLLM) and local engines (llama.cpp, MLX, Ollama) read them. Each of the three has its own version of the forward pass, which is what this course builds.](figures/hub.svg)
 
 # %% [markdown] id="0a74eef2"
-# The weights are only numbers with names. What to *do* with them, the forward pass, stands in none of these files: training code and every engine each have a version of their own, and they must agree to the last detail. This course builds that part, and builds it so that the hub's weights load by name.
+# None of these files says how to compute with the numbers. That computation is the *forward pass*. Training code and every engine has its own version of it, and all versions must agree to the last detail. This course builds that part, and builds it so that the hub's weights load by name.
 
 # %% [markdown] id="b660dff2"
 # ## 4 · What a checkpoint is
 #
-# A checkpoint is a folder with three things in it. The course ships one: `austen-gpt2`, a small GPT-2 trained on five of Jane Austen's novels, in the hub's own layout. First the **config**: the sizes and choices from which the model's shape follows.
+# A checkpoint is a folder with three things in it. The course ships one: `austen-gpt2`, a small GPT-2 trained on five of Jane Austen's novels, in the hub's own layout.
+#
+# First the **config**: the sizes and choices that decide the shape of every weight.
 
 # %% id="ce551b41"
 checkpoint = load_checkpoint("austen-gpt2")
@@ -212,7 +160,7 @@ for field in ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n
     print(f"{field:12} {checkpoint.config[field]}")
 
 # %% [markdown] id="b7279aaa"
-# Then the **tokenizer**: it cuts text into entries of a fixed vocabulary. The model sees the numbers. (`Ġ` is how a byte-level tokenizer writes a space.)
+# Then the **tokenizer**. It cuts text into *tokens*, entries of a fixed vocabulary, and the model sees their numbers, the *ids*. A byte-level tokenizer writes a space as `Ġ`.
 
 # %% id="4a8070c1"
 encoded = checkpoint.tokenizer.encode("It is a truth universally acknowledged")
@@ -221,7 +169,7 @@ print(encoded.ids)
 print(repr(checkpoint.tokenizer.decode(encoded.ids)))
 
 # %% [markdown] id="85221a95"
-# And the **weights**: tensors with names. Here are those outside the blocks, and those of block 0. The other blocks repeat block 0's names and shapes.
+# And the **weights**: tensors with names. A GPT is a stack of identical layers, called *blocks*: h.0, h.1, and so on. Below are the tensors outside the blocks, and those of block 0. The other blocks have the same names and shapes.
 
 # %% id="9cbd723f"
 tensors = checkpoint.state_dict()
@@ -233,15 +181,15 @@ print(f"{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values
 # %% [markdown] id="86d3ab63"
 # Two things to notice.
 #
-# - **The names are a contract.** `h.0.attn.c_attn.weight` is the path to one parameter in a module tree. If your modules have these names, `load_state_dict(strict=True)` fits the weights without a table of renamings. So in this course your names are the checkpoint's names.
-# - **There is no output head.** The vector that looks a token up at the input also scores it at the output: the head is *tied* to `wte`. Remember this when you count.
+# - **The names are a contract.** `h.0.attn.c_attn.weight` is the path to one parameter in a tree of modules. If your modules have these names, `load_state_dict(strict=True)` loads the weights with no renaming. So in this course your names are the checkpoint's names.
+# - **There is no output head.** Each token has one vector, its row in `wte`. At the input it stands for the token. At the output, its dot product with the model's final vector is the token's score. One table, used twice: the head is *tied* to `wte`. Remember this when you count.
 
 # %% [markdown] id="6e8e372a"
 # ## 5 · The first check, red on purpose
 #
-# `check(exercise, your_class)` builds your class, loads recorded weights, runs it on several inputs (*cases*) and compares the results with what the reference gave. Here is a linear layer with a mistake that raises no error: the weight is stored as `[out, in]`, and someone needed `[in, out]`.
+# `check(exercise, your_class)` builds your class, loads recorded weights, runs it on several inputs (*cases*) and compares the results with what the reference returned. Here is a linear layer with a mistake that raises no error: the weight is stored as `[out, in]`, and the code needs it as `[in, out]`.
 #
-# `suppress` lets the notebook go on although the check fails; in a check cell of your own the failure stops "Run All Cells", which is what you want there.
+# `suppress` lets the notebook go on although the check fails. In a check cell of your own the failure stops "Run All Cells", which is what you want there.
 
 # %% id="29e7bfcf"
 class BrokenLinear(nn.Module):
@@ -265,22 +213,22 @@ with suppress(CheckFailed):
 # %% [markdown] id="08d6a666"
 # Read the report from top to bottom.
 #
-# 1. **How many cases are right.** Every case is run. Here none is: the mistake doesn't depend on the sizes.
-# 2. **What differs in each wrong case**, how many values, by how much, and where first. (The number after "instead of" is the right one, so you see how large right values are.) Nearly all values wrong, by 1 to 2 on average, is the sign of a wrong formula. A few wrong values would point at a mask or an edge, tiny differences at an epsilon or a cast.
-# 3. **"This is what comes out when ..."** For each exercise we made the mistakes people make and recorded what comes out. If your numbers equal such a mistake's, it is named.
-# 4. **A hint** where to look. It never gives the answer away.
+# 1. **How many cases are right.** Every case is run. Here none is right: the mistake does not depend on the sizes.
+# 2. **What differs in each wrong case**: how many values, by how much, and where first. The number after "instead of" is the right one, so you can compare the error with it. If nearly all values are wrong, by about as much as the values themselves, the formula is wrong. A few wrong values suggest a mask or an edge. Very small differences suggest a missing epsilon or a conversion between float types.
+# 3. **"This is what comes out when ..."** For each exercise, common mistakes were made on purpose and their results recorded. If your numbers equal those of a mistake, the report names it.
+# 4. **A hint** where to look. It does not contain the answer.
 #
-# Note what the report could *not* rely on: the shape was right, and nothing raised. Only the numbers tell.
+# The shape was right, and nothing raised. Only the numbers show this mistake.
 
 # %% [markdown] id="fef6faf7"
 # ### Exercise 1 · Linear
 # difficulty ●○○○○ · importance ●●●●● · 10 minutes
 #
-# Now the right one. The parameters are called `weight`, of shape `[out_features, in_features]`, and `bias`, of shape `[out_features]`, as in `torch.nn.Linear`. `nn.Linear` and `F.linear` are right too, but you learn most if you leave them aside here: the point is the orientation of the weight.
+# Now the right one. The parameters are called `weight`, of shape `[out_features, in_features]`, and `bias`, of shape `[out_features]`, as in `torch.nn.Linear`. `nn.Linear` and `F.linear` are right too, but you learn most if you leave them aside here: the exercise is about which axis of the weight is which.
 #
 # $$ y_{\ldots j} = \sum_i x_{\ldots i}\, W_{ji} + b_j $$
 #
-# `__init__` is written already; `forward` is yours. The check loads weights of its own, so zeros will do to start with. What is checked is the names, the shapes, and what `forward` gives.
+# `__init__` is written already; `forward` is yours. The check loads weights of its own, so zeros will do to start with. It compares the names, the shapes, and what `forward` returns.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -292,7 +240,7 @@ with suppress(CheckFailed):
 #
 # <details><summary>Hint 3</summary>
 #
-# `.T` swaps the two axes of a matrix: entry `[i, j]` of `M.T` is entry `[j, i]` of `M`. `.view` and `.reshape` don't do that; they refill a new shape in the old order.
+# `.T` swaps the two axes of a matrix: entry `[i, j]` of `M.T` is entry `[j, i]` of `M`. `.view` and `.reshape` don't do that: they read the numbers in the same order and cut them into rows of another length.
 #
 # </details></details></details>
 
@@ -321,9 +269,21 @@ check("orientation.linear", Linear)
 # %% [markdown] id="e3ab7d89"
 # ### What a check compares, and how closely
 #
-# **Cases** are chosen to expose mistakes. For `Linear`: as many outputs as inputs (a transposed square weight raises nothing), more, fewer, a single vector, and bfloat16. The exercise's points are shared out among its cases.
+# **Cases** are chosen to expose mistakes. For `Linear` they are: as many outputs as inputs (a transposed square weight raises nothing), more outputs, fewer, a single vector, and bfloat16. The exercise's points are shared out among its cases.
 #
-# **Tolerance.** Two right programs may differ in the last digits, because floating-point addition depends on its order. Here are two right linear layers and the same sum in float64, which is closer to the truth. **Guess first:** which of the two float32 versions is nearer to it?
+# **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. **Predict:** a square weight is used transposed. By how much does the result change if the weight is all ones, all zeros, or random?
+
+# %%
+torch.manual_seed(0)
+x = torch.randn(5, 8)
+for name, weight in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), ("random", torch.randn(8, 8))):
+    error = (x @ weight - x @ weight.T).abs().max()
+    print(f"{name:>6}: a transposed weight changes the result by up to {error:.1f}")
+
+# %% [markdown]
+# A weight of equal numbers is its own transpose, so a test with it cannot fail. That holds for every mistake in this course: the test's weights and inputs must make the mistake visible. Where a layer starts with a bias of zeros or a scale of ones, the check loads random numbers there too.
+#
+# **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. **Predict:** which of the two float32 versions is closer to it?
 
 # %% tags=["nbval-ignore-output"] id="27501e15"
 torch.manual_seed(0)
@@ -343,11 +303,21 @@ for title, difference in differences.items():
 print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 
 # %% [markdown] id="8067b632"
-# Neither is nearer in any way that matters. So a check admits any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), with the typical size of the tensor that it stands in; in bfloat16 by 6 · 10⁻² · (|value| + typical size). A wrong formula is off by far more: in the report above, by 1 to 2 on average.
+# Neither is closer in any way that matters. So a check accepts any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), where "typical size" is the root mean square of the whole tensor. In bfloat16 the factor is 6 · 10⁻².
 #
-# When your result equals the reference to the last bit, the report says **bit-exact**. That is a badge, and never required.
+# Why not a comfortable 10⁻² for both? Some mistakes are small. **Predict:** GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are they apart at most?
+
+# %%
+x = torch.linspace(-5, 5, 10_001)
+apart = (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max()
+print(f"the two forms of GELU differ by at most {apart:.1e}")
+
+# %% [markdown]
+# 5 · 10⁻⁴: a tolerance of 10⁻² would accept the wrong one, and the check's tolerance does not. In lesson 01 you will see a model with the wrong form write the same text as the right one.
 #
-# **On the command line**, the same checks without opening a browser, a line for each exercise:
+# When your result equals the reference to the last bit, the report says **bit-exact**. That is a bonus, and never required.
+#
+# **On the command line** you can run the same checks without opening a browser. They print a line for each exercise:
 # ```
 # grader check course/00-orientation/orientation.ipynb
 # ```
@@ -355,9 +325,32 @@ print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 # %% [markdown] id="cd038387"
 # ## 6 · The layer debugger
 #
-# One module is easy to check. A model is modules inside modules, and each is fed by the last: the picture at the top. `compare_layers` makes that comparison for any model.
-#
-# A small network with two layers is enough to see how. First the reference, built of PyTorch's own `nn.Linear`, and a *trace* of it: what every module was given and gave back in one pass.
+# One module is easy to check. A model is modules inside modules, and each reads the output of the one before. So first the experiment from the top of the lesson: twelve random blocks, and a copy in which block 5's weight is transposed. Each block adds its result to the stream of vectors that it reads.
+
+# %%
+import copy
+
+torch.manual_seed(0)
+blocks = [nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.GELU()) for _ in range(12)]
+ported = copy.deepcopy(blocks)
+with torch.no_grad():
+    ported[5][1].weight.copy_(blocks[5][1].weight.T)
+
+# %%
+from grader.instruments import plots
+
+right = wrong = torch.randn(16, 32)
+whole, alone = [], []
+with torch.no_grad():
+    for block, port in zip(blocks, ported, strict=True):
+        alone.append((port(right) - block(right)).abs().max().item())  # both read the right model's stream
+        right, wrong = right + block(right), wrong + port(wrong)
+        whole.append((wrong - right).abs().max().item())  # each model reads its own stream
+curves = {"run as it is": (range(12), whole), "each block, given the right input": (range(12), alone)}
+plots.lines(curves, plots.Axes("block", "largest difference", xticks=range(12)))
+
+# %% [markdown]
+# `compare_layers` makes both comparisons for any model. A small network with two layers is enough to see how. First the reference, built of PyTorch's own `nn.Linear`, and a *trace* of it: the input and the output of every module in one pass.
 
 # %% id="0953a868"
 class TwoLayers(nn.Module):
@@ -382,26 +375,129 @@ for call in trace.calls:
     print(f"{call.path:6} {call.type:10} {list(call.input.shape)} -> {list(call.output.shape)}")
 
 # %% [markdown] id="3ba07614"
-# Now the port, with your `Linear` for `fc_2` and the broken one for `fc_1`. **Predict:** the modules run in the order norm, fc_1, act, fc_2. Which rows will say `[DIFF]`, and which one will be named as the culprit?
+# Now the port, with your `Linear` for `fc_2` and the broken one for `fc_1`. **Predict:** the modules run in the order norm, fc_1, act, fc_2. Which rows will say `[DIFF]`, and which module will be named as the first to mend?
 
 # %% id="620a6279"
 with suppress(CheckFailed):
     compare_layers(TwoLayers(BrokenLinear, Linear), trace)
 
 # %% [markdown] id="8d13b0b3"
-# `act` and `fc_2` differ too, but only because they were given wrong input: fed the reference's input, they are right. `norm` comes before the bug and is right. So the report says where to start, and in a model of several hundred modules it says it just as plainly.
+# `act` and `fc_2` differ too, but only because they received wrong input: given the reference's input, they are right. `norm` comes before the bug and is right. So the report says where to start, and it works the same way in a model of several hundred modules.
 #
-# The method, for any model: **find the first row that differs, fix only that, compare again.** A second bug further down shows only when the first is gone, or when every module is fed the right input, as here.
+# The method, for any model: **find the first row that differs, change only that, compare again.**
 
 # %% tags=["nbval-ignore-output"] id="0299bb2a"
 compare_layers(TwoLayers(Linear, Linear), trace)
 
+# %% [markdown]
+# ### A hunt
+#
+# Now without being told. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
+
+# %% jupyter={"source_hidden": true}
+class Original(nn.Module):
+    """A model of one block: ids [B, T] -> logits [B, T, 50]."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.mix = nn.Linear(16, 16)
+        self.norm = nn.LayerNorm(16)
+        self.fc_1 = nn.Linear(16, 64)
+        self.act = nn.GELU(approximate="tanh")
+        self.fc_2 = nn.Linear(64, 16)
+        self.head = nn.Linear(16, 50)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        x = x + self.mix(x)
+        x = x + self.fc_2(self.act(self.fc_1(self.norm(x))))
+        return self.head(x)
+
+
+class Mix(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Norm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return centred / torch.sqrt(x.var(dim=-1, keepdim=True) + self.eps) * self.weight + self.bias
+
+
+class Ported(nn.Module):
+    """The port of Original."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.mix = Mix(16, 16)
+        self.norm = Norm(16)
+        self.fc_1 = nn.Linear(16, 64)
+        self.act = nn.GELU()
+        self.fc_2 = nn.Linear(64, 16)
+        self.head = nn.Linear(16, 50)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        x = x + self.mix(x)
+        x = self.fc_2(self.act(self.fc_1(self.norm(x))))
+        return self.head(x)
+
+# %%
+torch.manual_seed(0)
+hunted = trace_of(Original(), torch.randint(50, (2, 7)))
+with suppress(CheckFailed):
+    compare_layers(Ported, hunted)
+
+# %% [markdown]
+# Read the table before you read any code. **Predict:**
+#
+# 1. Which modules are wrong themselves, and which only received wrong input?
+# 2. How large is each error compared with the values? What kind of mistake is that large, or that small?
+# 3. Is every fault in the table? A module can be right, and the line that calls it wrong.
+#
+# Now hunt. Unfold the cell with the code, find the fault in the first module that is wrong itself, and mend it in `Ported` or in the class that it uses. Run the cell and the table again. Go on until every row says `[OK]`. When you are done, or stuck, open the explanation.
+#
+# <details><summary>What was wrong, and what told you</summary>
+#
+# There are four faults.
+#
+# - `mix`: the square weight is used transposed. Its output is off by as much as the values themselves, which is the sign of a wrong formula.
+# - `norm`: the variance divides by n − 1. PyTorch's `var` does that unless you write `unbiased=False`. For 16 channels that makes each value about 3% too small.
+# - `act`: the exact GELU where the original has the approximation. The error is about 10⁻⁴, too small for a wrong formula and too large for rounding.
+# - The last sum is missing: `x = self.fc_2(...)` in place of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
+#
+# In the first table the larger errors hide the smaller ones. That is why you change one thing and compare again.
+#
+# </details>
+#
+# The next cell has the mended port, folded.
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+class Mended(Ported):
+    """The port without its four faults."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.norm, self.act = nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU(approximate="tanh")
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        x = x + self.mix(x)
+        x = x + self.fc_2(self.act(self.fc_1(self.norm(x))))
+        return self.head(x)
+
+
+compare_layers(Mended, hunted)
+
 # %% [markdown] id="e56d7018"
 # ## 7 · How many parameters does a config make?
 #
-# Step 4: read the config. It decides every shape, so the number of parameters can be worked out from it alone, before a single byte is downloaded.
+# Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models lie in `configs/`, cut down to the fields that describe the architecture. Here is GPT-2, the smallest of its family:
+# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family:
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
@@ -409,7 +505,7 @@ for field, value in gpt2.items():
     print(f"{field:20} {value}")
 
 # %% [markdown] id="d2513b79"
-# **Predict GPT-2's parameter count** from this and the list of tensors in section 4. Paper and a calculator will do; to within 10 % is a good first try. Then put your number here.
+# **Predict GPT-2's parameter count** from this and the list of tensors in section 4. Paper and a calculator will do; to within 10% is a good first try. Then put your number here.
 
 # %% id="cfd0b1ec"
 prediction = 50_000_000  # replace this number with yours
@@ -418,7 +514,7 @@ prediction = 50_000_000  # replace this number with yours
 # ### Exercise 2 · parameter_count
 # difficulty ●●○○○ · importance ●●●●○ · 20 minutes
 #
-# Write a function that gives the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. GPT-2's tensors you have seen in section 4: every projection has a bias, and so has every norm. The three newer families have **no biases**; their tensors are these, and each lesson to come explains some of them:
+# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection has a bias, and so has every norm. The three newer families have **no biases**. These are their tensors; the lessons to come explain what they do:
 #
 # | tensor | shape | Llama | Qwen3 | Gemma 3 |
 # |---|---|:-:|:-:|:-:|
@@ -436,7 +532,7 @@ prediction = 50_000_000  # replace this number with yours
 # | `norm.weight` | [hidden_size] | ● | ● | ● |
 # | `lm_head.weight` | [vocab_size, hidden_size] | unless tied | unless tied | unless tied |
 #
-# A config may leave a field out, and then the model's own default holds. Three of them matter here:
+# A config may leave a field out. Then the default of the model's class holds. Three defaults matter here:
 #
 # | field | when it is missing |
 # |---|---|
@@ -444,15 +540,15 @@ prediction = 50_000_000  # replace this number with yours
 # | `head_dim` | hidden_size // num_attention_heads |
 # | `tie_word_embeddings` | true for `gpt2` and `gemma3_text`, false for `llama` and `qwen3` |
 #
-# A tied head is the embedding's own tensor, so it counts once. The check knows the counts that transformers arrives at for seven published models, and for four small made-up ones in which no two sizes are equal.
+# A tied head is the embedding's own tensor, so it counts once. The check compares with the counts of transformers' models, for seven published configs and for four small made-up ones in which no two sizes are equal.
 #
 # <details><summary>Hint 1</summary>
 #
-# Treat GPT-2 apart from the other three. In both halves: embeddings, plus layers × (weights + norms), plus the last norm, plus a head if it is not tied.
+# Treat GPT-2 apart from the other three. Both halves have the same form: embeddings, plus layers × (weights + norms), plus the last norm, plus a head if it is not tied.
 #
 # <details><summary>Hint 2</summary>
 #
-# `config["n_embd"]` reads a field; `config.get("head_dim")` gives `None` where there is none, and `config.get("tie_word_embeddings", default)` a default of your choice.
+# `config["n_embd"]` reads a field; `config.get("head_dim")` returns `None` where there is none, and `config.get("tie_word_embeddings", default)` a default of your choice.
 #
 # <details><summary>Hint 3</summary>
 #
@@ -460,7 +556,7 @@ prediction = 50_000_000  # replace this number with yours
 #
 # <details><summary>Hint 4</summary>
 #
-# If only the made-up cases are red, you have used one field where another is meant that happens to have the same value in published models.
+# If only the made-up cases are red, you have used one field in place of another that happens to have the same value in published models.
 #
 # </details></details></details></details>
 
@@ -520,13 +616,13 @@ print(f"without any embedding           {count - head - positions:>12,}")
 
 # %% [markdown] id="3f118d9d"
 # - **124M** is 124,439,808: what the checkpoint holds, with the tied head counted once.
-# - **163M** is what you get when the head is counted as a matrix of its own. Code that builds an `nn.Linear` head and never ties it really has that many.
-# - **85M** is what is left without the embeddings; some papers on scaling count this way.
-# - **117M** is none of these. It stands in GPT-2's paper (Table 2); OpenAI's repository says that the paper's counts were wrong by an error. The name stuck to the smallest model all the same.
+# - **163M** is the count with the head as a matrix of its own. Code that builds an `nn.Linear` head and never ties it really has that many.
+# - **85M** is the count without the embeddings. Some papers on scaling count this way.
+# - **117M** is none of these. It is the number in Table 2 of the paper. OpenAI later wrote in its repository that the paper's counts were wrong. Many still call the smallest model by that number.
 #
-# So a parameter count needs its rule beside it: is the head counted twice, and are the embeddings counted at all?
+# So say how you counted: is the tied head counted once or twice, and are the embeddings included?
 #
-# Does your function fit the weights that we really have? And what do the others need in memory, at two bytes a parameter?
+# Is your function also right for the weights of this course? And how much memory do the other models need, at two bytes a parameter?
 
 # %% id="19986b71"
 assert parameter_count(checkpoint.config) == sum(tensor.numel() for tensor in tensors.values())
@@ -539,7 +635,7 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
     print(f"{name:14} {count:>14,} {2 * count / 1e9:>11.2f} {embedding / count:>10.0%}")
 
 # %% [markdown] id="5a5e51a4"
-# In Gemma 3 270M, the token embedding alone is almost two thirds of the model, with its 262,144 entries. In the 8-billion models the same kind of table is a few percent.
+# In Gemma 3 270M, the token embedding alone is almost two thirds of the model, because it has 262,144 rows. In the 8-billion models the same kind of table is a few percent.
 #
 # ## 8 · What you have, and what it is for
 #
@@ -554,19 +650,19 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 #
 # <details><summary>You ported a model and it writes nonsense. Where do you look first?</summary>
 #
-# At the first module, in the order of execution, whose output differs from the reference's on the same input and weights. Everything after it inherits the error. The text comes last: it says that something is wrong, and never where.
+# At the first module, in the order of execution, whose output differs from the reference's on the same input and weights. Everything after it inherits the error. The text comes last: it tells you that something is wrong, but not where.
 #
 # </details>
 #
 # <details><summary>What does Python do when a model runs, and what doesn't it do?</summary>
 #
-# It describes which operators are applied to which tensors. PyTorch dispatches each to a kernel for the device and dtype, and the kernels compute. So one model file runs on a CPU, a GPU, or on `meta`, which computes shapes only.
+# It describes which operators are applied to which tensors. PyTorch dispatches each to a kernel for the device and dtype, and the kernels compute. So one model file runs on a CPU, on a GPU, or on `meta`, which computes shapes only.
 #
 # </details>
 #
 # <details><summary>Training code and an inference engine share a checkpoint. What must they agree on that isn't in it?</summary>
 #
-# The forward pass: which tensor is used where, in which orientation, in which order, with which arithmetic. The file has names, shapes and numbers, and the config sizes and a few choices.
+# The forward pass: which tensor is used where, in which orientation, in which order, with which arithmetic. The weight file has names, shapes and numbers; the config has sizes and a few choices.
 #
 # </details>
 #
@@ -576,15 +672,27 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 #
 # </details>
 #
+# <details><summary>Why are a check's weights random, and its tolerance so small?</summary>
+#
+# With weights of ones or zeros a transposed weight changes nothing, so the test could not fail. And some mistakes are small: the wrong form of GELU is off by 5 · 10⁻⁴, which a tolerance of 10⁻² would accept.
+#
+# </details>
+#
+# <details><summary>Every module is right by itself, and the model's output is wrong. Where is the fault?</summary>
+#
+# In a line that connects modules, for example a sum that is missing. The first red row then belongs to a module that is right when it is given the right input.
+#
+# </details>
+#
 # <details><summary>Two right programs differ by 10⁻⁶. Is one of them wrong?</summary>
 #
-# Not for that reason. Floating-point sums depend on their order, and neither order is the true one. A wrong formula differs by much more.
+# Not for that reason. A floating-point sum depends on the order of its terms, and no order is the correct one. A wrong formula differs by much more.
 #
 # </details>
 #
 # <details><summary>GPT-2 has 124M parameters, or 163M, or 117M?</summary>
 #
-# 124,439,808 with the tied head counted once, 163,037,184 with it counted twice. 117M was an error in the paper.
+# 124,439,808 with the tied head counted once, 163,037,184 with it counted twice. 117M is a number in the paper that OpenAI later called wrong.
 #
 # </details>
 
@@ -594,9 +702,9 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 # - The talk that this course follows: Sebastian Raschka, *From Scratch to Scale: Turning LLM Code into Architecture Insights*, PyCon DE & PyData 2026.
 # - Dispatching: Edward Yang, *Let's talk about the PyTorch dispatcher* and *PyTorch internals* (blog.ezyang.com). In the code: `aten/src/ATen/native/native_functions.yaml` lists every operator that the profiler can show.
 # - GPT-2: Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), section 2.3 and Table 2.
-# - Why one number for "parameters" isn't enough: Kaplan et al., *Scaling Laws for Neural Language Models* (2020), section 2.1, counts without embeddings.
+# - Counting without embeddings, and why: Kaplan et al., *Scaling Laws for Neural Language Models* (2020), section 2.1.
 # - What these checks were recorded from: `transformers/models/gpt2/modeling_gpt2.py`, class `GPT2LMHeadModel`, and its neighbours `llama`, `qwen3` and `gemma3`.
 #
-# ## Stretch task
+# ## If you want more
 #
-# No stub this time. Write `bytes_per_token(config)`: how much memory the keys and values of one token take in bfloat16, over all layers. Every layer keeps a key and a value of `head_dim` numbers for each key/value head. Check yourself against three figures from the public architecture gallery: 36 KiB for GPT-2 124M, 300 KiB for GPT-2 XL, 144 KiB for Qwen3 8B. Suppose a context of 32,000 tokens (GPT-2 was trained for 1,024): for which of the seven configs would it need more memory than the weights? Lesson 02 is about that number.
+# No stub this time. Write `bytes_per_token(config)`: how much memory the keys and values of one token take in bfloat16, over all layers. In every layer each key-value head stores a key and a value of `head_dim` numbers. Compare your results with three figures from the talk's public architecture gallery: 36 KiB for GPT-2 124M, 300 KiB for GPT-2 XL, 144 KiB for Qwen3 8B. Suppose a context of 32,000 tokens (GPT-2 was trained for 1,024): for which of the seven configs would it need more memory than the weights? Lesson 02 is about that number.

@@ -8,60 +8,17 @@
 # After this lesson you can
 #
 # - read every line of GPT-2's `config.json`, and count its parameters without loading it;
+# - say what each part of GPT-2 is for, and show it with an experiment;
 # - write GPT-2 from an empty file: 8 small parts, each checked against Hugging Face transformers;
 # - load trained weights by their own names and write the reference's text, token for token;
+# - train a small GPT, and say how good its loss is;
 # - name the places where a wrong GPT-2 runs without an error, and say how you would notice.
 #
 # 90 to 120 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
-# This is what you will build. The names are those of the checkpoint: `h.3.attn.c_attn` is a place in this picture. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="ef51a832"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-GREY, BLUE, GREEN, AMBER = "#eceff1", "#cfe3f7", "#d5ecd6", "#fbe6c2"
-
-
-def chain(axis, x, steps, gap=0.55):
-    """Draw boxes from the bottom up with arrows between them; returns the height of each box."""
-    heights = {}
-    for i, (text, colour) in enumerate(steps):
-        y = i * (0.62 + gap)
-        heights[text] = y
-        axis.text(x, y, text, ha="center", va="center", fontsize=9, color="black",
-                  bbox={"boxstyle": "round,pad=0.42", "facecolor": colour, "edgecolor": "#78909c"})
-        if i:
-            axis.annotate("", (x, y - 0.33), (x, y - gap - 0.29), arrowprops={"arrowstyle": "->", "color": "black"})
-    return heights
-
-
-figure, axes = plt.subplots(1, 3, figsize=(11, 6.2), layout="constrained")
-whole = chain(axes[0], 0, [
-    ("token ids  [B, T]", "white"), ("wte + wpe", AMBER), ("h.0", GREY), ("h.1", GREY), ("...", "white"), ("h.11", GREY),
-    ("ln_f", GREEN), ("head: wte again", AMBER), ("logits  [B, T, 50257]", "white")])
-block = chain(axes[1], 0, [
-    ("x  [B, T, 768]", "white"), ("ln_1", GREEN), ("attn", BLUE), ("+", "white"), ("ln_2", GREEN), ("mlp", BLUE),
-    (" + ", "white"), ("x  [B, T, 768] ", "white")])
-parts = chain(axes[2], 0, [
-    ("ln_1(x)  [B, T, 768]", "white"), ("c_attn: 768 to 3 · 768", BLUE), ("q, k, v for each of 12 heads", GREY),
-    ("softmax(q kᵀ / √64 + mask)", GREY), ("weights · v", GREY), ("heads side by side", GREY), ("c_proj: 768 to 768", BLUE)])
-chain(axes[2], 2.6, [
-    ("ln_2(x)  [B, T, 768]", "white"), ("c_fc: 768 to 3072", BLUE), ("act: GELU", GREY), ("c_proj: 3072 to 768", BLUE)])
-for low, high in ((0.33, block["+"]), (block["+"] + 0.33, block[" + "])):
-    axes[1].plot([0, 0.9, 0.9, 0.17], [low + 0.12, low + 0.12, high, high], color="#c62828", lw=1.6)
-    axes[1].plot(0.2, high, marker="<", color="#c62828", ms=6)
-axes[1].text(0.98, 3.2, "residual\nstream", color="#c62828", fontsize=9, va="center")
-for axis, title, limits in zip(axes, ("GPT-2 (124M)", "one block, h.N", "attn (left) and mlp (right)"),
-                               ((-1.6, 1.6), (-1.5, 1.9), (-1.5, 3.9)), strict=True):
-    axis.set_title(title, fontsize=11, color="black")
-    axis.set(xlim=limits, ylim=(-0.6, 9.9))
-    axis.axis("off")
-plt.show()
+# This is what you will build: the model, and the inside of its attention and of its MLP. The figure names the parts in the same way for every model. GPT-2's checkpoint has names of its own: one matrix, `c_attn`, does the work of `q_proj`, `k_proj` and `v_proj`; `o_proj` is `attn.c_proj`; `up_proj` and `down_proj` are `mlp.c_fc` and `mlp.c_proj`. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
+#
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds twice to the residual stream: multi-head attention with 12 heads of 64, and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: three projections make queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% tags=["setup"] id="setup"
 import math

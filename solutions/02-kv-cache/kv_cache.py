@@ -3,61 +3,22 @@
 #
 # **At which length does generating the next token cost more than reading the whole prompt did?**
 #
-# A model has read your prompt and now writes its answer, token by token. Guess after how many tokens a single new one costs more than all of the reading: with what lesson 01 built, and with a cache. You will count it, and then measure it.
+# You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 128,000 tokens need 40 GB of memory beside the model's weights? Both have the same cause: the *KV cache*, which this lesson builds.
+#
+# First write down a guess: after how many tokens does one more token cost more than reading the whole prompt did? Guess once for lesson 01's program and once for a program with a cache. You will count it, and then measure it.
 #
 # After this lesson you can
 #
-# - say which numbers a GPT computes again for every token, and which of them are worth keeping;
+# - say which numbers a GPT computes again for every token, and which of them are worth storing;
 # - write a cache, and an attention that works with it whether a text comes at once, in pieces or token by token;
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
-# - name the mistakes that a cache invites, and how each would show. Several of them show in no text.
+# - name the usual mistakes with a cache, and how each would show. Several of them cannot be seen in the text the model writes.
 #
 # 100 to 120 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
-# This is generation, step by step. Each step needs one new token from the model, and for that the model computes a row for every token that is drawn in colour. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="4e4ca95c"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-WORDS = ["Mr.", "Darcy", "was", "not", "so", "easily", "moved"]
-RED, BLUE, WHITE = "#f3c1bd", "#9cc7ec", "white"
-
-
-def draw_steps(axis, prompt: int, cached: bool) -> int:
-    """One row of boxes for each step; returns how many rows the model computes in all."""
-    computed = 0
-    for step in range(len(WORDS) - prompt):
-        length = prompt + step
-        for place in range(length):
-            new = step == 0 or place == length - 1
-            colour = BLUE if new else (WHITE if cached else RED)
-            computed += new or not cached
-            axis.text(place, -step, WORDS[place], ha="center", va="center", fontsize=9,
-                      color="black" if colour != WHITE else "#90a4ae",
-                      bbox={"boxstyle": "round,pad=0.32", "facecolor": colour,
-                            "edgecolor": "#78909c" if colour != WHITE else "#cfd8dc"})
-        axis.annotate(WORDS[length], (length + 0.05, -step), (length - 0.48, -step), va="center", fontsize=9,
-                      color="#2e7d32", arrowprops=None)
-    axis.set(xlim=(-0.6, len(WORDS) + 0.1), ylim=(-3.6, 0.6))
-    axis.axis("off")
-    return computed
-
-
-figure, axes = plt.subplots(1, 2, figsize=(11.5, 2.9), layout="constrained")
-for axis, cached in zip(axes, (False, True), strict=True):
-    rows = draw_steps(axis, 3, cached)
-    title = f"with{'' if cached else 'out'} a cache: {rows} rows computed for 4 tokens"
-    axis.set_title(title, fontsize=11, color="black")
-figure.supxlabel(
-    "blue: computed for the first time   red: computed again   white: kept in the cache"
-    "   green: the result", fontsize=9, color="black",
-)
-plt.show()
+# This is generation, step by step. At each step the model adds one token to the text, and to do that it computes one row of vectors for every word in a coloured box.
+#
+# ![Four steps of generation after the prompt "Mr. Darcy was". Without a cache, every step computes the rows of all words again: 3 + 4 + 5 + 6 = 18 rows for 4 tokens. With a cache, the prompt's 3 rows are computed once and each later step computes only the newest word's row: 6 rows.](figures/rows-computed.svg)
 
 # %% tags=["setup"] id="setup"
 import math
@@ -73,7 +34,7 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 # %% [markdown] id="5511098e"
 # ## What you start from
 #
-# The whole of lesson 01, in seven cells: skim the names, and read `Attention` again, because you are going to change it.
+# The whole of lesson 01 follows, in seven folded cells. Look at the names, and read `Attention` again, because you are going to change it.
 
 # %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):
@@ -220,7 +181,9 @@ def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: i
 # %% [markdown] id="dfe156c0"
 # ## What is computed again?
 #
-# `generate` hands the model the whole text for every new token, and uses one row of what comes back: the last. Take a trained model, give it 8 tokens, then the same 8 and one more. **Predict:** of the queries, keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
+# For every new token, `generate` passes the whole text to the model and uses only the last row of the result. How much of the rest has been computed before?
+#
+# Take a trained model and give it 8 tokens, then the same 8 and one more. **Predict:** of the queries, keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
 
 # %% id="bcf7309c"
 austen = load_checkpoint("austen-gpt2")
@@ -247,28 +210,30 @@ changed = ((short - long[:8]).abs() > 1e-5).sum().item()
 print(f"{changed} of {short.numel():,} numbers change")
 
 # %% [markdown] id="712fa816"
-# None. The mask lets nobody see a later token, so nothing about a token can depend on what follows it, in any layer. Whoever computes it again gets what was there before.
+# None. The mask hides later tokens, so nothing about a token depends on what follows it, in any layer. Computing it again gives the same numbers.
 #
-# Which of those numbers does the *new* token need? Its query meets the keys of all tokens, and what it mixes are their values. It needs nobody's query but its own, and nothing at all of the other tokens' MLPs. So keep two things for each token and layer: **k and v**. Everything else about old tokens may be forgotten. That is the whole idea, and the reason why it is no "QKV cache".
+# Which of those numbers does the *new* token need? Its query is compared with the keys of all tokens, and its result is a weighted sum of their values. It uses only its own query, and nothing from the other tokens' MLPs. Old queries are never used again. So two things per token and layer are worth storing, **k and v**. That is why it is a KV cache and not a QKV cache.
+#
+# ![Attention with a cache. The new token's vector is projected to q, k and v. The new k and v are appended to the cache's rows. The query is compared with all keys in the cache, and the softmax of the scores weights all values. The sum goes through c_proj. The query is not stored.](figures/cache-in-attention.svg)
 #
 # ### Exercise 1 · How much work?
 # difficulty ●●○○○ · importance ●●●○○ · 10 minutes
 #
-# Count before you build. A product of an [n, a] matrix with an [a, b] matrix takes n · a · b multiply-adds. Add up the products of GPT-2 for `new` tokens that come after `past` tokens which need not be computed again:
+# Is a cache worth its memory? Count before you build. A product of an [n, a] matrix with an [a, b] matrix takes n · a · b multiply-adds. Add up the products of GPT-2 for `new` tokens that come after `past` tokens which need not be computed again:
 #
 # - in each layer, for each new token: `c_attn` (D to 3 D), attention's `c_proj` (D to D), and the MLP's two (D to `inner` and back);
-# - in each layer, every new query meets the key of every token, old and new, in D channels (all heads together), and then mixes as many values. The masked scores count too: they are computed, and thrown away;
+# - in each layer, every new query is compared with the key of every token, old and new, over D channels (all heads together), and sums as many values. The masked scores count too: they are computed, and then hidden;
 # - once, for each new token, the head: D to `vocab_size`.
 #
-# Norms, the softmax and GELU are no products; leave them out. What you get is compared with a count of the products that transformers' GPT-2 really makes, with its own cache.
+# Norms, the softmax and GELU are not products; leave them out. Your result is compared with a count of the products that transformers' GPT-2 really makes, with its own cache.
 #
 # <details><summary>Hint 1</summary>
 #
-# Two kinds of work: what each new token costs by itself, however long the text is, and what it costs to look at the others. Only one of them has `past` in it.
+# Two kinds of work: what each new token costs by itself, however long the text is, and what it costs to attend to the others. Only one of them has `past` in it.
 #
 # <details><summary>Hint 2</summary>
 #
-# How many keys does one query meet? It is the same number for all of the new queries, because the masked ones are not skipped.
+# With how many keys is one query compared? It is the same number for all of the new queries, because the masked ones are not skipped.
 #
 # <details><summary>Hint 3</summary>
 #
@@ -324,20 +289,22 @@ for title, a, b in (("next token", without, cached), ("all so far, one by one", 
 plots.beside(*charts)
 
 # %% [markdown] id="14389cc8"
-# For a single token the factor is the number of tokens, nearly: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average. The work for the next token stays almost what it was: a thousand tokens more add 10% to it, because there are more keys to meet. Note the word *almost*; it is where the later lessons begin.
+# For a single token the factor is nearly the number of tokens: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average.
+#
+# With a cache, the work for the next token hardly grows. A thousand tokens more add 10% to it, because the new query is compared with more keys. That growth is small here, but it has no end, and the later lessons are about it.
 #
 # ## The cache
 #
-# ### Exercise 2 · A place for keys and values
+# ### Exercise 2 · Memory for keys and values
 # difficulty ●●○○○ · importance ●●●●● · 15 minutes
 #
-# One `KVCache` belongs to one layer. It is told at the start for how many tokens it has to have room (its *capacity*), takes that memory once, and fills it from the left. `append` takes the keys and values of new tokens, one or many, and gives back those of all tokens so far, the new ones last. The room is allocated already; what is missing is what happens in it.
+# Where do the keys and values go? One `KVCache` belongs to one layer. At the start it is told for how many tokens it must have room, its *capacity*. It allocates that memory once, and fills its slots from the left. `append` takes the keys and values of new tokens, one or many, and returns those of all tokens so far, the new ones last. The memory is allocated already; you write `append` and `reset`.
 #
 # Three rules:
 #
-# - `length` is how many tokens are in the cache. Others will ask it, to know at which position the next token stands.
-# - What `append` gives back are *views* of the cache's own memory. Nothing that is in there is ever copied.
-# - More tokens than there is room for: a `ValueError` whose message has the capacity in it. The cache is then as it was before.
+# - `length` is how many tokens are in the cache. The model reads it to find the position of the next token.
+# - `append` returns *views* of the cache's own memory. Nothing that is in the cache is ever copied.
+# - If the tokens do not fit, raise a `ValueError` whose message has the capacity in it. The cache is then as it was before.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -349,7 +316,7 @@ plots.beside(*charts)
 #
 # <details><summary>Hint 3</summary>
 #
-# After a reset the old numbers may stay where they are. Why can nobody see them?
+# After a reset the old numbers may stay in memory. Why can no later call return them?
 # </details>
 # </details>
 # </details>
@@ -402,11 +369,11 @@ check("kv_cache.cache", KVCache)
 # %% [markdown] id="16b93a80"
 # ### Is the ValueError needed?
 #
-# PyTorch checks shapes; it would complain by itself, would it not? **Predict** what each of these two lines does, with room for four tokens.
+# PyTorch checks shapes. Will it not complain by itself? **Predict** what each of these two lines does, with room for four tokens.
 
 # %% id="a2b07e94"
 room = torch.zeros(1, 1, 4, 2)  # 4 tokens
-for name, start, tokens in (("two tokens into the last place", 3, 2), ("one token after the last place", 4, 1)):
+for name, start, tokens in (("two tokens from the last slot on", 3, 2), ("one token after the last slot", 4, 1)):
     try:
         room[:, :, start : start + tokens] = torch.ones(1, 1, tokens, 2)
         print(f"{name}: no error, and {int(room.sum())} numbers were written")
@@ -414,11 +381,11 @@ for name, start, tokens in (("two tokens into the last place", 3, 2), ("one toke
         print(f"{name}: RuntimeError: {str(error)[:72]}")
 
 # %% [markdown] id="57047089"
-# The second is the dangerous one, and it is what decoding does: one token a step. A slice past the end is empty, a single row broadcasts to any number of rows, none included, and so the token is dropped without a word. The model goes on and no longer knows what it wrote. Only a check of your own notices.
+# The second case raises nothing and writes nothing, and it is the case that occurs in decoding: one token a step. A slice past the end has no rows, and one row broadcasts to any number of rows, also to none. So the token is dropped silently, and the model goes on without it. Only your own check notices.
 #
-# ### Growing or taking all at once?
+# ### Preallocate, or grow?
 #
-# Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`. The result is right. **Predict:** 2,048 tokens come one by one. How many bytes does each kind of cache copy in all, compared with the bytes that end up in it?
+# Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`, and the result is right. Why then preallocate? **Predict:** 2,048 tokens come one by one. How many bytes does each kind of cache copy in all, compared with the bytes that are in it at the end?
 
 # %% tags=["nbval-ignore-output"] id="da401eb3"
 class GrowingCache(KVCache):
@@ -442,16 +409,18 @@ from functools import partial
 
 from grader.instruments import clock, work
 
-print("tokens   kept        copied: growing      at once     ms a token: growing   at once")
+print("tokens   in the cache   copied: growing   preallocated    ms a token: growing   preallocated")
 for tokens in (256, 512, 1024, 2048):
     runs = [partial(fill, kind, tokens) for kind in (GrowingCache, KVCache)]
     copied = [work.bytes_copied(run) / 1e6 for run in runs]
     spent = [clock.milliseconds(run, repeats=1) / tokens for run in runs]
-    kept = 2 * tokens * 12 * 64 * 4 / 1e6
-    print(f"{tokens:6} {kept:6.1f} MB {copied[0]:15,.0f} MB {copied[1]:9.1f} MB {spent[0]:19.3f} {spent[1]:9.3f}")
+    held = 2 * tokens * 12 * 64 * 4 / 1e6
+    print(f"{tokens:6} {held:11.1f} MB {copied[0]:14,.0f} MB {copied[1]:11.1f} MB {spent[0]:22.3f} {spent[1]:14.3f}")
 
 # %% [markdown] id="34433f43"
-# Taken at once, every number is written once. Grown, the whole cache is copied for every token: twice the tokens, four times the bytes, and half as many copies as tokens on average for each number. These are keys and values of *one* layer. (transformers' `DynamicCache` grows, because it can't know how long a text will be; its `StaticCache` does not.)
+# Preallocated, every number is written once. With `cat`, each step copies the whole cache: twice the tokens cost four times the copying. After 2,048 tokens each number has been copied about 1,000 times. And these are the keys and values of *one* layer.
+#
+# transformers' `DynamicCache` grows, because it cannot know how long a text will be. Its `StaticCache` is preallocated.
 
 # %% [markdown] id="22bf5c41"
 # ## Attention with a cache
@@ -459,27 +428,28 @@ for tokens in (256, 512, 1024, 2048):
 # ### Exercise 3 · Prefill, decode, and everything between
 # difficulty ●●●○○ · importance ●●●●● · 20 minutes
 #
-# Reading the prompt is called *prefill*: many new tokens, nothing in the cache. Writing is called *decode*: one new token, many in the cache. A program that handles T new tokens after any number of old ones does both, and the third case as well: a long prompt that comes in chunks.
+# Reading the prompt is called *prefill*: many new tokens, nothing in the cache. Writing is called *decode*: one new token, many in the cache. Why not write two functions? Because there is a third case, a long prompt that comes in chunks, and one program that handles T new tokens after any number of old ones covers all three.
 #
-# Write `forward` anew. What changes: the keys and values are handed to the cache, and what comes back is attended to. Then the scores are no longer square, and the mask has to know who stands where. (Queries: the T new tokens. Keys: all of them, T_k. The last query and the last key are the same token.)
+# Write `forward` anew. Two things change. The new keys and values are appended to the cache, and attention uses what `append` returns. And the scores are no longer square: there are T queries, those of the new tokens, and T_k keys, those of all tokens. So the mask has to take the position of each query and key into account. The last query and the last key belong to the same token.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="83913655"
+words = ["Mr.", "Darcy", "was", "not", "so", "easily", "moved"]
 masks = []
 for title, old, new in (("prefill: 4 new", 0, 4), ("a chunk of 3 after 4", 4, 3), ("decode: 1 new after 6", 6, 1)):
     seen = [[key <= old + query for key in range(old + new)] for query in range(new)]
-    masks.append(plots.squares(seen, WORDS[old : old + new], WORDS[: old + new], title, split=old))
+    masks.append(plots.squares(seen, words[old : old + new], words[: old + new], title, split=old))
 plots.beside(*masks)
 
 # %% [markdown] id="3b9e143d"
-# `cache=None` means that there is none: then it is the attention of lesson 01. The check brings a cache of its own, so this exercise does not depend on yours.
+# `cache=None` means that there is none: then it is the attention of lesson 01. The check passes a cache of its own, so this exercise does not depend on yours.
 #
 # <details><summary>Hint 1: the order</summary>
 #
-# The cache wants [B, H, T, head_dim], so the heads are cut out first. Do queries go into it?
+# The cache stores [B, H, T, head_dim], so split into heads first. Are queries stored?
 #
 # <details><summary>Hint 2: the shapes</summary>
 #
-# q [B, H, T, head_dim] with k [B, H, T_k, head_dim] gives scores [B, H, T, T_k]. Where do you read T_k off?
+# q [B, H, T, head_dim] with k [B, H, T_k, head_dim] gives scores [B, H, T, T_k]. From which tensor do you read T_k?
 #
 # <details><summary>Hint 3: the mask</summary>
 #
@@ -487,7 +457,7 @@ plots.beside(*masks)
 #
 # <details><summary>Hint 4: the fused kernel</summary>
 #
-# `F.scaled_dot_product_attention(..., is_causal=True)` lines its triangle up with the upper left corner, which is another mask as soon as T and T_k differ. It takes a mask of your own as `attn_mask`, True where a key may be seen.
+# `F.scaled_dot_product_attention(..., is_causal=True)` aligns its triangle with the upper left corner, which is another mask as soon as T and T_k differ. It accepts a mask of your own as `attn_mask`, True where a query may attend to a key.
 # </details>
 # </details>
 # </details>
@@ -522,7 +492,7 @@ class CachedAttention(Attention):
 check("kv_cache.attention", CachedAttention)
 
 # %% [markdown] id="5338aa60"
-# **Predict:** somebody leaves the mask as it was in lesson 01, `triu(diagonal=1)`. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
+# **Predict:** suppose the mask stays as it was in lesson 01, `triu(diagonal=1)`, aligned at the upper left. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
 
 # %% id="fbe70300"
 def largest_error(new: int, old: int) -> float:
@@ -539,9 +509,9 @@ for new, old in ((4, 0), (3, 4), (1, 6)):
     print(f"{new} new after {old}: {'wrong' if largest_error(new, old) > 1e-5 else 'the same'}")
 
 # %% [markdown] id="b79d60bc"
-# Prefill is right, so a test of the first token passes. In decode a new token sees the *first* token of the text and nothing else, not even itself. Further down you will see what a model writes that way.
+# Prefill is right, so a test of the first token passes. In decode a new token attends to the *first* token of the text and to nothing else, not even to itself. Further down you will see what a model writes that way.
 #
-# The block hands the cache on, and does nothing else that is new:
+# The block only passes the cache on to attention:
 
 # %% tags=["setup"] id="setup-2"
 class CachedBlock(Block):
@@ -556,18 +526,18 @@ class CachedBlock(Block):
         return x + self.mlp(self.ln_2(x))
 
 # %% [markdown] id="e41e0c25"
-# ### Exercise 4 · The model, and where it is
+# ### Exercise 4 · The model, and its positions
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Two methods.
 #
-# `new_cache` makes what a text needs: a `KVCache` for *each* layer, because each layer has keys and values of its own. GPT-2 has only `n_positions` rows of positions, so a capacity beyond that is refused at once, with a `ValueError`, and not after a thousand tokens.
+# `new_cache` makes what a text needs: a `KVCache` for *each* layer, because each layer has keys and values of its own. GPT-2 has only `n_positions` rows of positions, so a larger capacity is refused at once, with a `ValueError`, and not after a thousand tokens.
 #
-# `forward` gets the new tokens only. Their *positions* are not 0, 1, 2 any more. This is the one thing in the whole model that a new token can't know by itself.
+# `forward` gets the new tokens only. Their *positions* no longer begin at 0. A new token cannot work out its own position. The model has to tell it, from the length of the cache.
 #
 # <details><summary>Hint 1</summary>
 #
-# Who knows how many tokens came before? And when do you have to ask: before the blocks run, or after?
+# Which object knows how many tokens came before? And when do you have to ask it: before the blocks run, or after?
 #
 # <details><summary>Hint 2</summary>
 #
@@ -622,7 +592,7 @@ check("kv_cache.model", CachedGPT2)
 compare_layers(CachedGPT2, open="none")
 
 # %% [markdown] id="acd7292b"
-# And with one it must be GPT-2 for *every* way of cutting a text into pieces. Four of them, on trained weights, against lesson 01's model that sees everything at once. **Predict:** will the differences be 0?
+# With a cache it must be GPT-2 for *every* way of cutting a text into pieces. Here are four ways, on trained weights, compared with lesson 01's model, which reads the text in one piece. **Predict:** will the differences be 0?
 
 # %% tags=["nbval-ignore-output"] id="1de55486"
 model = CachedGPT2(austen.config).eval()
@@ -655,7 +625,7 @@ for name, chunks in {
 # %% [markdown] id="69f19e34"
 # ### Why not 0?
 #
-# Not because of the cache: what it gives back is what was put in. The reason is one row. A product of 100 rows with a matrix and a product of one row with the same matrix run through different kernels, and these add the same numbers up in another order.
+# The cache is not the reason: it returns exactly what was put in. The reason is the number of rows. A product of 100 rows with a matrix and a product of one row with the same matrix run through different kernels, and these add the same numbers in another order.
 
 # %% tags=["nbval-ignore-output"] id="3c36ead0"
 generator = torch.Generator().manual_seed(0)
@@ -665,9 +635,9 @@ for rows in (1, 2, 10, 50):
     print(f"the first {rows:2} of 100 rows, computed alone: differ by at most {off:.1e}")
 
 # %% [markdown] id="46751340"
-# Whether a given number of rows differs depends on the machine; that some do is normal everywhere. (Lesson 01's model and transformers' can agree to the last bit, because on one machine they ask the same kernels for the same shapes.) A cached model is held to a tolerance, not to equality.
+# For which numbers of rows the result differs depends on the machine, but you will see it on every machine for some row counts. Lesson 01's model and transformers' can agree to the last bit, because on one machine they call the same kernels with the same shapes. A cached model is compared within a tolerance.
 #
-# Does it matter? Only where two tokens are nearly as likely as each other. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which keeps 8 bits of a number?
+# Does it matter? Only where two tokens are nearly equally likely. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
 
 # %% tags=["nbval-ignore-output"] id="df7c3074"
 import copy
@@ -701,7 +671,7 @@ if flips.any():  # in bfloat16
         print(f"for example, {name:>7} a cache: {shown}: {austen.tokenizer.decode([chosen])!r}")
 
 # %% [markdown] id="cdeca997"
-# In float32 the differences are far smaller than nearly all margins, and a token changes only at a near-tie. In bfloat16 two logits are often *equal* or one rounding apart, and then the order of additions decides. Neither answer is wrong. So: compare tokens in float32, keep the margin, and call a difference a bug unless the margin explains it. `check_generation` does that.
+# In float32 the differences are far smaller than nearly all margins, and a token changes only at a near-tie. In bfloat16 two logits are often *equal*, or one rounding apart, and then the order of additions decides. Neither answer is wrong. So compare tokens in float32, record by how much the best token won, and call a difference a bug unless that margin explains it. `check_generation` does that.
 
 # %% [markdown] id="5f06f404"
 # ## Generate
@@ -709,19 +679,17 @@ if flips.any():  # in bfloat16
 # ### Exercise 5 · Read each token once
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# The same loop as in lesson 01, and less of it: nothing is put together, because the cache holds the text. The model reads the prompt in the first step, and one token in every other.
+# This is lesson 01's loop without the `cat`: the cache remembers the keys and values of everything read so far, so only the new token is passed in. The model reads the prompt in the first step, and one token in every later step.
 #
-# Each token is read once. The very last one need not be read at all, since nothing comes after it: T + `max_new_tokens` − 1 rows in all, and a cache with room for so many and no more.
-#
-# There is one thing that this loop can't do any more. Lesson 01 dropped the oldest tokens when the text grew beyond `n_positions`. Now every key and value in the cache was computed with its position added in; move the window by one, and all of them are wrong. So `new_cache` refuses, and that is right.
+# Each token is read once. The very last one need not be read at all, since nothing comes after it. That makes T + `max_new_tokens` − 1 rows in all, and a cache with exactly that capacity.
 #
 # <details><summary>Hint 1</summary>
 #
-# What the model is given in the next step is what it said in this one. Which shape must it have?
+# The model's input in the next step is the token it predicted in this one. Which shape must it have?
 #
 # <details><summary>Hint 2</summary>
 #
-# The check counts how many rows your model computes, and how many of them found room in the cache that you asked for. Where is the cache made: before the loop, or in it?
+# The check counts how many rows your model computes, and how large the cache is that you asked for. Where is the cache made: before the loop, or in it?
 # </details>
 # </details>
 
@@ -756,16 +724,30 @@ from grader.instruments import writing
 prompt = "Every effort moves you"
 written = writing.write(generate_cached(model, encode(prompt), 80), austen.tokenizer, prompt)
 
+# %% [markdown]
+# ### What this loop can no longer do
+#
+# When the text grew beyond `n_positions`, lesson 01 dropped the oldest tokens and read the rest again, from position 0. Why can a cache not simply drop its first slot? **Predict:** take the 9 tokens from the start of the lesson, once as they are and once without the first. What share of the other tokens' keys and values in the last layer stays the same?
+
+# %%
+whole, dropped = queries_keys_values(text, 3)[1:], queries_keys_values(text[:, 1:], 3)  # [8, 3 D] each
+D = austen.config.n_embd
+same = ((whole - dropped).abs() < 1e-3)[:, D:].float().mean()  # of the keys and values
+print(f"{same:.1%} of the keys and values are the same; typical difference {(whole - dropped)[:, D:].abs().mean():.2f}")
+
+# %% [markdown]
+# Almost none. Every other token has moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
+
 # %% [markdown] id="b83d661e"
 # ### The same text as the reference
 #
-# What transformers wrote with these weights, without a cache: three prompts, 64 tokens each. Yours, with one:
+# This is what transformers wrote with these weights, without a cache: three prompts, 64 tokens each. Compare yours, with a cache:
 
 # %% tags=["nbval-ignore-output"] id="87b49c8b"
 check_generation(model, austen, generate=generate_cached)
 
 # %% [markdown] id="649002bd"
-# If transformers is installed here, also against its own cache, live, for as long a text as this model can read:
+# If transformers is installed here, you can also compare with its own cache, live, for as long a text as this model can read:
 
 # %% tags=["nbval-ignore-output"] id="38964541"
 from grader.instruments import reference
@@ -781,10 +763,10 @@ if theirs is not None:
 # %% [markdown] id="8fb3fb11"
 # ### Three wrong caches
 #
-# Each of these programs raises no error, and gets the first new token right: the prompt is read at once, so nothing can go wrong yet. Then they differ.
+# Why so many checks for so little code? Each of these three programs raises no error, and predicts the first new token right: the prompt is read at once, so the cache is not used yet. Then they differ.
 #
-# - *upper left*: the mask is lined up with the upper left corner. For a single new token that leaves the first key alone.
-# - *never read*: the cache is filled, and attention goes on with the new keys only.
+# - *upper left*: the mask is aligned with the upper left corner. For a single new token only the first key remains.
+# - *never read*: the cache is filled, but attention uses the new keys only.
 # - *from 0*: the positions begin at 0 again in every call.
 #
 # **Predict:** which of them write nonsense, and which could pass for right?
@@ -794,13 +776,13 @@ right_append = KVCache.append
 
 
 def upper_left(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives a single new token what such a mask would leave: the first key and value."""
+    """Returns what such a mask leaves to a single new token: the first key and value."""
     seen = right_append(self, k, v)
     return tuple(t[:, :, :1] for t in seen) if k.shape[2] == 1 else seen
 
 
 def never_read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Is filled, and gives back what it was given."""
+    """Fills the cache, but returns the new keys and values only."""
     right_append(self, k, v)
     return k, v
 
@@ -838,9 +820,9 @@ for name, change in WRONG.items():
           f" one by one {losses[1]:.2f}\n")
 
 # %% [markdown] id="470f32ff"
-# A model that has lost its memory writes nonsense, and you would notice. One that has only lost its place writes on: words, in the right style, repetitive, as the right model is too. A comparison shows it, or the loss of a text that is read *piece by piece*. Read at once, as a loss is usually measured, all three have the right model's loss: then the cache gives back just what was put in.
+# A model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too. A comparison shows the error. So does the loss of a text that is read *piece by piece*. Read in one piece, as a loss usually is, all three score exactly like the right model, because a fresh cache returns what was just put in. So measure the loss token by token.
 #
-# GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
+# Now GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
 # %% tags=["nbval-ignore-output"] id="797cdf8e"
 gpt2 = load_checkpoint("gpt2", optional=True)
@@ -850,11 +832,17 @@ if gpt2 is not None:
     check_generation(gpt2_model, gpt2, generate=generate_cached)
 
 # %% [markdown] id="1661d846"
+# ## A place to stop for the day
+#
+# So far: the mask makes old keys and values final, so they can be stored. A cache needs a capacity, a mask aligned at the lower right, and positions that continue. Its results differ from those of the uncached model in the last digits.
+#
+# Still to come: what it saves in time, what it costs in memory, and the first way to make it smaller.
+#
 # ## Time
 #
-# Now the clock. The model is a GPT-2 with random weights, six layers of 384 and 1,024 positions: large enough that products take most of the time. For each length n, three times are taken:
+# Now measure what you counted. The model is a GPT-2 with random weights, six layers of 384 and 1,024 positions: large enough that products take most of the time. For each length n, three times are measured:
 #
-# - *reading*: a text of n tokens is read at once, as a prompt is;
+# - *reading n*: a text of n tokens is read at once, as a prompt is;
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
@@ -914,15 +902,39 @@ next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", si
 plots.beside(by_clock, plots.lines(counted, next_token))
 
 # %% [markdown] id="0ac047d4"
-# Without a cache the clock follows the count. With one it is nearly flat, and lies *above* its count: one row of work can't use the machine well. Every weight is fetched from memory for a single row, and a fixed price is paid for each of the calls that Python makes, where reading a prompt shares both among all its rows. That is why prefill and decode are measured apart everywhere (tokens per second of the one say nothing about the other), and why servers decode many conversations at once.
+# Without a cache the measured time follows the count. This is why the first token of an answer takes so much longer than each later one: it has to wait for the whole prompt to be read.
+#
+# With a cache the curve is nearly flat, and lies *above* its count. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. **Predict:** 256 rows are 256 times the work. How many times the time?
+
+# %% tags=["nbval-ignore-output"]
+matrices = [torch.randn(1024, 1024) / 32 for _ in range(24)]
+
+
+def through_all(rows: int) -> None:
+    """Multiply `rows` vectors by one matrix after the other."""
+    x = torch.ones(rows, 1024)
+    for matrix in matrices:
+        x = F.linear(x, matrix)
+
+# %% tags=["nbval-ignore-output"]
+spent = clock.in_turns({rows: partial(through_all, rows) for rows in (1, 4, 16, 64, 256)}, repeats=7)
+weight_bytes = sum(matrix.nbytes for matrix in matrices)
+print("rows       ms   ms a row   times as long as 1 row   weights fetched, GB/s")
+for rows, ms in spent.items():
+    print(f"{rows:4} {ms:8.2f} {ms / rows:10.3f} {ms / spent[1]:24.1f} {weight_bytes / ms / 1e6:23.1f}")
+
+# %% [markdown]
+# Far less than 256 times. With one row, the time is mostly that of fetching 100 MB of weights; the last column then tells how fast your memory is. With many rows the arithmetic takes over. So a row costs much less in company than alone.
+#
+# Two consequences. Prefill and decode are always measured apart, because tokens per second of the one say nothing about the other. And servers decode many conversations at once: their new tokens form the rows of one product and share each fetched weight.
 #
 # ## The question
 #
 # *At which length does generating the next token cost more than reading the whole prompt did?*
 #
-# **Without a cache: at every length.** The prompt was n rows, and the next token takes n + 1. Except for the shortest texts, red lies on blue.
+# **Without a cache: at every length.** The prompt was n rows, and the next token takes n + 1. Except for the shortest texts, the two curves lie on each other.
 #
-# **With a cache** the next token is one row that meets n keys. In the count, that is as much as the prompt only when the text has become enormous. For a prompt of P tokens, how long?
+# **With a cache** the next token is one row, whose query is compared with n keys. In the count, that is as much as the prompt only when the text has become very long. For a prompt of P tokens, how long?
 
 # %% id="d9d345e6"
 def crossing(config: Config, prompt: int) -> int:
@@ -947,23 +959,40 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown] id="e490fdc6"
-# For any prompt worth the name the answer is: at no length that the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing lies ten times as far. The clock agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, a handful perhaps on a busy machine, and not as long as a real one. But the crossing exists. After enough tokens attention is *all* of the cost, and it is the reading of keys and values that costs. Then a smaller cache is a faster model.
+# For any realistic prompt: never. The crossing lies far beyond the longest text the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. The measurement agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, perhaps a handful on a busy machine.
+#
+# But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. **Predict:** one new token of a layer with 16 query heads attends to 65,536 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
+
+# %% tags=["nbval-ignore-output"]
+def attend(kv_heads: int) -> partial:
+    """One new token's attention over a long cache: 16 query heads, 16 / kv_heads of them on each key-value head."""
+    q = torch.randn(kv_heads, 16 // kv_heads, 64)  # [KV, heads that share one, head_dim]
+    k, v = torch.randn(2, kv_heads, 65_536, 64)
+    return partial(lambda q, k, v: (q @ k.mT * 64**-0.5).softmax(dim=-1) @ v, q, k, v)
+
+
+spent = clock.in_turns({kv_heads: attend(kv_heads) for kv_heads in (16, 2)}, repeats=5)
+for kv_heads, ms in spent.items():
+    print(f"{kv_heads:2} key-value heads: {ms:6.1f} ms, a cache of {2 * kv_heads * 65_536 * 64 * 4 / 1e6:.0f} MB")
+
+# %% [markdown]
+# The multiply-adds are the same in both lines. The smaller cache is faster because there is less to fetch. So the size of the cache decides not only how many conversations fit into memory, but also how fast a long one continues.
 
 # %% [markdown] id="39168088"
 # ## Memory
 #
-# What does it cost? **Predict:** GPT-2 XL, whose weights take 3.1 GB in bfloat16, reads a full 1,024 tokens. How large is the cache?
+# What does a cache cost? **Predict:** GPT-2 XL, whose weights take 3.1 GB in bfloat16, reads a full 1,024 tokens. How large is the cache?
 #
 # ### Exercise 6 · Bytes from a config
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# For every token and layer: a key and a value, each `head_dim` numbers for every *key-value* head. Multiply it all up, for `context` tokens in each of `batch` texts.
+# For every token and layer: a key and a value, each `head_dim` numbers for every *key-value* head. Multiply it all, for `context` tokens in each of `batch` texts.
 #
-# Configs come in two dialects. A GPT-2 (`model_type` is `gpt2`) has `n_layer`, `n_embd` and `n_head`, and every head has keys and values of its own. The others have `num_hidden_layers`, `hidden_size`, `num_attention_heads`, and perhaps `num_key_value_heads` and `head_dim`; where one of these two is missing, it is as in GPT-2: as many key-value heads as heads, and the width divided among the heads.
+# Configs use two sets of names. A GPT-2 (`model_type` is `gpt2`) has `n_layer`, `n_embd` and `n_head`, and every head has keys and values of its own. The others have `num_hidden_layers`, `hidden_size`, `num_attention_heads`, and perhaps `num_key_value_heads` and `head_dim`. Where one of these two is missing, it is as in GPT-2: as many key-value heads as heads, and the width divided among the heads.
 #
 # <details><summary>Hint 1</summary>
 #
-# First find three numbers, layers, key-value heads and head_dim, in either dialect. Then there is one formula.
+# First find three numbers, layers, key-value heads and head_dim, under either set of names. Then there is one formula.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -992,7 +1021,7 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
 check("kv_cache.bytes", cache_bytes)
 
 # %% [markdown] id="cf73c494"
-# A formula is a claim. Here is the measurement: make the caches, and count the bytes that their tensors occupy.
+# A formula can be wrong. Make the caches, and count the bytes that their tensors occupy:
 
 # %% id="a517a7f7"
 for name, gpt, batch, tokens in (
@@ -1006,7 +1035,7 @@ for name, gpt, batch, tokens in (
     assert measured == formula
 
 # %% [markdown] id="a8cfc4ab"
-# To the byte. So the formula may speak for models that don't fit on this machine. In the next table "at 128k" means 131,072 tokens, a book, or an afternoon of an agent's work. GPT-2 XL could not read so much; it is there to show what its kind of attention would cost.
+# They agree to the byte. So the formula can be trusted for models that do not fit on this machine. In the next table "at 128k" means 131,072 tokens: a book, or an afternoon of an agent's work. GPT-2 XL could not read so much; its row shows what its kind of attention would cost.
 
 # %% id="7b534701"
 models = {"GPT-2": "gpt2", "GPT-2 XL": "gpt2-xl",
@@ -1018,20 +1047,24 @@ for name, config in configs.items():
     print(f"{name:>12} {token / 1024:8.0f} KiB {short / 1e6:11.0f} MB {long / 1e9:8.2f} GB {many / 1e9:14.1f} GB")
 
 # %% [markdown] id="20605244"
-# 300 KiB for every token of GPT-2 XL, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache is 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token, and here is why.
+# GPT-2 XL needs 300 KiB for every token, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache would be 40 GB, 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token. The next section shows why.
 #
 # ## Method 1: share keys and values
+#
+# Why should every query head have keys and values of its own? With grouped-query attention (GQA; Ainslie et al., 2023) several query heads share one key-value head. If all of them share one, it is called multi-query attention (MQA); if none share, multi-head attention (MHA).
+#
+# ![Eight query heads in three arrangements. MHA: each has a key-value head of its own, and 8 are cached. GQA with groups of four: heads 0 to 3 share key-value head 0, heads 4 to 7 share head 1, and 2 are cached. MQA: all eight share one.](figures/mha-gqa-mqa.svg)
 #
 # ### Exercise 7 · Grouped queries with a cache
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# With grouped-query attention (GQA; Ainslie et al., 2023) there are fewer key-value heads than query heads: with 8 and 2, query heads 0 to 3 use key-value head 0, and heads 4 to 7 use head 1. Lesson 03 builds the rest of such a model; what concerns the cache is small, and easily got wrong in one way that no output shows.
+# With 8 query heads and 2 key-value heads, query heads 0 to 3 use key-value head 0, and heads 4 to 7 use head 1. Lesson 03 builds the rest of such a model. What concerns the cache is small, but there is one common mistake here that changes no output, only the memory used.
 #
-# The heads are cut out already. Append, share, attend. The check looks at the result, and at what you put into the cache.
+# `q`, `k` and `v` are split into heads already. Append, share, attend. The check looks at the result, and at what you put into the cache.
 #
 # <details><summary>Hint 1</summary>
 #
-# Most programs repeat each key-value head for the queries that use it, and go on as before. There are two places where the repeating could stand. Which of them makes the cache as large as if nothing were shared?
+# Most programs repeat each key-value head for the queries that use it, and go on as before. You can repeat before or after `append`. Which of the two makes the cache as large as if nothing were shared?
 #
 # <details><summary>Hint 2</summary>
 #
@@ -1060,7 +1093,7 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor
 check("kv_cache.grouped", grouped_attention)
 
 # %% [markdown] id="6d9252f1"
-# What sharing saves is in the config. **Predict** both lines: a model of 32 layers, 4,096 wide, with 32 heads, at 32,768 tokens in bfloat16; once with 32 key-value heads, once with 8.
+# What sharing saves follows from the config. **Predict** both sizes: a model of 32 layers, 4,096 wide, with 32 heads, at 32,768 tokens in bfloat16; once with 32 key-value heads, once with 8.
 
 # %% id="eb8bf406"
 wide = Config({"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32})
@@ -1070,7 +1103,7 @@ for shared in (1, 2, 4, 8, 32):
     print(f"{name:>34}: {size / 1e9:6.2f} GB")
 
 # %% [markdown] id="b7509091"
-# 17.18 to 4.29 GB with four to a group. A chart in the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026) is for another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. (2,048 is not divisible by 24; whoever drew it must have taken the width as a whole, and so does this cell.)
+# With four query heads to a group, 17.18 GB become 4.29. A chart in the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026) shows another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. 2,048 cannot be divided by 24, so this cell does as the chart's figures imply: it takes all heads together as 2,048 wide.
 
 # %% tags=["nbval-ignore-output"] id="f0d3381e"
 contexts = [16_384 * n for n in range(9)]
@@ -1085,7 +1118,7 @@ plots.lines(curves, plots.Axes("context, tokens", "KV cache, GB (bfloat16, batch
 # %% [markdown] id="7fdb1f11"
 # ### To play with
 #
-# The same sums as in your `cache_bytes`, with everything to move: choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
+# The panel computes the same sums as your `cache_bytes`. Choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
 # %% tags=["nbval-ignore-output"] id="bdf9be90"
 from grader.kv import kv_panel
@@ -1093,41 +1126,70 @@ from grader.kv import kv_panel
 kv_panel("Qwen3 4B", context=131_072)
 
 # %% [markdown] id="6e0406a7"
-# With two: 4.83 GB. Sharing lowers the line and leaves it a line: every token still adds its bytes. The two other ideas of this course change that. Lesson 05 (MLA) keeps a sketch of the keys and values and rebuilds them. Lesson 06 (sliding windows) stops keeping tokens that are far away. Their caches answer to the same two words as yours, `append` and `length`.
+# With two: 4.83 GB.
+#
+# ### Five ways to a smaller cache
+#
+# Look at the formula again: 2 · layers · key-value heads · head_dim · bytes a number · tokens. Every factor can be attacked, and published models attack each of them.
+#
+# | what becomes smaller | how | where |
+# |---|---|---|
+# | key-value heads | share them: GQA, MQA | this lesson, and Qwen3 in lesson 03 |
+# | numbers for a key and a value | store one short vector from which both are computed: multi-head latent attention (MLA) | lesson 05 |
+# | tokens | store only the last ones: a sliding window (SWA) | lesson 06 |
+# | bytes a number | round keys and values to fewer bits: a quantised cache | lesson 09 |
+# | layers that have a cache | replace attention by a state of fixed size: linear attention | lesson 10 |
+#
+# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
 # ## What changed, and why
 #
 # | | without a cache | with a cache | what it costs |
 # |---|---|---|---|
 # | the model reads | the whole text, for every token | every token once | – |
-# | work for token n | n rows | 1 row, which meets n keys | one row at a time uses a machine badly |
+# | work for token n | n rows | 1 row, compared with n keys | every weight is fetched for a single row |
 # | memory beside the weights | none that lasts | 2 · layers · heads · head_dim numbers a token | GPT-2 XL: 300 KiB a token |
-# | positions | 0 to T − 1 | from `length` on | the model has to be told where it is |
-# | mask | square | T × T_k, lined up at the lower right | one more thing to get wrong |
-# | a text longer than `n_positions` | drop the oldest tokens | not possible: positions are inside the keys | RoPE and windows, later lessons |
-# | result | – | the same up to rounding | near-ties may fall otherwise |
-# | shared heads (GQA) | less work for k and v | the cache divided by the group | a little freedom |
+# | positions | 0 to T − 1 | from `length` on | the model must be told the position |
+# | mask | square | T × T_k, aligned at the lower right | one more thing to get wrong |
+# | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | RoPE and windows, later lessons |
+# | result | – | the same up to rounding | a near-tie may go the other way |
+# | shared heads (GQA) | less work for k and v | the cache divided by the group | fewer different keys and values |
 #
 # ## The questions again
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After one of 2 it would take ten times as many positions as GPT-2 XL has. By the clock: only after a prompt of a handful of tokens.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. Measured: only after a prompt of a handful of tokens.
 # </details>
 #
-# <details><summary>Why are keys and values kept, and no queries?</summary>
+# <details><summary>Why are keys and values stored, and no queries?</summary>
 #
-# A new token's query meets every key and mixes every value. Nobody ever asks an old query again.
+# A new token's query is compared with every key and its result is a weighted sum of every value. Old queries are never used again.
 # </details>
 #
-# <details><summary>Why may they be kept at all?</summary>
+# <details><summary>Why may they be stored at all?</summary>
 #
-# Causality: what a token's key and value are does not depend on any later token, in any layer. A model that looks both ways (BERT) has no such cache.
+# Causality: a token's key and value do not depend on any later token, in any layer. A model that attends in both directions (BERT) has no such cache.
+# </details>
+#
+# <details><summary>Why does the first token of an answer take longest?</summary>
+#
+# The whole prompt has to be read before it. Every later token is one row.
+# </details>
+#
+# <details><summary>Why do servers decode many conversations at once?</summary>
+#
+# With one row, fetching the weights takes most of the time. The new tokens of many conversations share each fetched weight.
+# </details>
+#
+# <details><summary>Why can a cache not drop its oldest token?</summary>
+#
+# All later tokens would move by one position, and GPT-2's positions are inside every key and value. The higher layers have also attended to the dropped token.
 # </details>
 #
 # <details><summary>Which mistake is right in prefill, raises no error in decode, and still writes sentences?</summary>
 #
-# The position that begins again at 0 in every call. The first token after the prompt is right, the others sound right. (The mask lined up at the upper left is right in prefill too, but what it writes is nonsense.)
+# Positions that begin at 0 again in every call. The first token after the prompt is right, the others sound right. A mask aligned at the upper left is right in prefill too, but what it writes is nonsense.
 # </details>
 #
 # <details><summary>Which mistake changes no output at all?</summary>
@@ -1137,7 +1199,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>Why is a cached model not equal to the last bit, and what follows?</summary>
 #
-# One row goes through another kernel than many rows, and sums are added up in another order. Compare with a tolerance in float32, and look at the margin where a token differs.
+# One row goes through another kernel than many rows, and sums are added in another order. Compare with a tolerance in float32, and look at the margin where a token differs.
 # </details>
 #
 # <details><summary>How many bytes does a token take?</summary>
@@ -1145,15 +1207,20 @@ kv_panel("Qwen3 4B", context=131_072)
 # 2 · layers · key-value heads · head_dim · bytes a number: 300 KiB in GPT-2 XL, 144 KiB in Qwen3 4B.
 # </details>
 #
+# <details><summary>Name five ways to a smaller cache.</summary>
+#
+# Fewer key-value heads (GQA, MQA), fewer numbers for each (MLA), fewer tokens (a sliding window), fewer bits (a quantised cache), fewer layers with a cache (linear attention).
+# </details>
+#
 # ## Where to read on
 #
-# - Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019): sections 2.3 and 3 count work and memory traffic of decoding, and share one key-value head among all.
+# - Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019): section 2.4 counts the work and the memory traffic of decoding, section 3 shares one key-value head among all.
 # - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2.
-# - Pope et al., *Efficiently Scaling Transformer Inference* (2022), section 3: prefill and decode as two different machines' work. Kwon et al., *Efficient Memory Management for Large Language Model Serving with PagedAttention* (2023): what to do when nobody knows the capacity beforehand.
+# - Pope et al., *Efficiently Scaling Transformer Inference* (2022), section 2: what limits prefill, and what limits decode. Kwon et al., *Efficient Memory Management for Large Language Model Serving with PagedAttention* (2023): what to do when the capacity is not known beforehand.
 # - The reference: `transformers/cache_utils.py`, `DynamicCache` and `StaticCache`; `models/gpt2/modeling_gpt2.py`, how `GPT2Model` finds its positions.
 #
 # ## If you want more
 #
-# In prefill the head is applied to every row, and `generate_cached` uses the last. For GPT-2 that is 38.6 million multiply-adds for each row that nobody reads. Give `forward` an argument that says for how many of the last rows logits are wanted, and count with `multiply_adds` what a prompt of 1,000 tokens costs with and without. You are right when `generate_cached` writes the same tokens and the products of a prefill, counted with `torch.utils.flop_counter.FlopCounterMode`, are twice your number: it counts an addition and a multiplication as two.
+# In prefill the head is applied to every row, and `generate_cached` uses only the last. For GPT-2 that is 38.6 million multiply-adds for each row whose logits are not used. Give `forward` an argument that says for how many of the last rows logits are wanted, and count with `multiply_adds` what a prompt of 1,000 tokens costs with and without. You are right when `generate_cached` writes the same tokens, and `work.multiply_adds(lambda: model(ids))` counts for a prefill what your formula says.
 #
-# Then the harder one: two prompts of different lengths in one batch. Which rows of the cache does the shorter one fill with padding, what must the mask say about them, and at which positions do its tokens stand?
+# Then the harder one: two prompts of different lengths in one batch. Which rows of the cache does the shorter one fill with padding, what must the mask say about them, and which positions do its tokens have?
