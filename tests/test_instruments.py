@@ -213,7 +213,8 @@ def test_the_time_that_is_left(done: int, total: int | None, seconds: float, wor
 
 
 def test_a_bar_is_there_from_the_start_and_makes_room_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, shown = [0.0], []
+    now = [0.0]
+    shown: list[dict[str, str]] = []
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(progress, "_place_in_notebook", lambda: shown.append)
 
