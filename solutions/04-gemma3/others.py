@@ -362,7 +362,8 @@ class ModelWithKernels(nn.Module):
         x = self.embed_tokens(ids)
         kinds = self.config.get("layer_types")
         for i, layer in enumerate(self.layers):
-            full = kinds[i] == FULL if kinds else i % 6 == 5
+            every = self.config.get("sliding_window_pattern", 6)
+            full = kinds[i] == FULL if kinds else (i + 1) % every == 0
             kind, window = (FULL, None) if full else (SLIDING, self.config.sliding_window)
             table = table_of(theta_of(self.config, kind), self.config.head_dim, torch.arange(ids.shape[1]))
             x = layer(x, table, mask_by_triangles(ids.shape[1], window))

@@ -366,11 +366,11 @@ BYTES = Exercise(
             "grouped queries, head_dim its own number", GROUPED | {"num_hidden_layers": 5, "head_dim": 20}, 40, 2
         ),
         bytes_case(
-            "grouped queries without head_dim, in float64",
+            "grouped queries without head_dim, in 8 bits",
             GROUPED | {"num_hidden_layers": 7, "num_key_value_heads": 3},
             33,
             1,
-            8,
+            1,
         ),
     ],
 )

@@ -235,7 +235,7 @@ ROLLING_CACHE = Exercise(
     cases=[
         ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1]),
         ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1]),
-        ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1]),
+        ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1], (1, 3)),
         ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1], (3, 2)),
         ring_case("chunks of 3 and 2 behind a ring that is full, a window of 5", 5, [6, 3, 1, 2, 1], (1, 2)),
         ring_case("two caches in turns", 4, [3, 2, 1], (1, 2), **IN_TURNS),
