@@ -23,6 +23,7 @@ EMPTY: dict[str, Callable[[str], str]] = {
     "as released": lambda stub: stub,
     "with pass in every cell": lambda stub: "pass",
     "with every cell empty": lambda stub: "",
+    "with a syntax error in every cell": lambda stub: ")",
 }
 
 

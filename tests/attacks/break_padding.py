@@ -11,5 +11,5 @@ def relu(x):
 # %% file
 for cell in cells:
     if cell['metadata'].get('exercise') == 'toy.relu':
-        cell['source'] = ''.join(cell['source']) + '\n' + '+-' * 20_000 + '1\n'
+        cell['source'] = ''.join(cell['source']) + '\n' + 'x=1;' * 10_000 + '\n'
 cells[0:0] = [{'cell_type': 'code', 'metadata': {}, 'source': f'a{i} = [' + '[1],' * 40_000 + ']'} for i in range(4)]

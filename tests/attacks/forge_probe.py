@@ -1,5 +1,5 @@
 # Tries: replace the probe by one that reports success
-# Earns: 0
+# Earns: 5
 
 # %% toy.linear
 import sys

@@ -89,12 +89,14 @@ def serve(fd: int) -> None:
 @dataclass
 class _State:
     """What a child knows. free: the student's own cells that have not run. problems: what stopped solution cells, or
-    why what they define is no answer. given: the names of the files of the lesson's own cells."""
+    why what they define is no answer. given: the names of the files of the lesson's own cells. refused: the
+    exercises whose cells do not define their solution."""
 
     namespace: dict[str, Any]
     free: list[tuple[int, str]] = field(default_factory=list)
     problems: dict[str, Problem] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
 
 
 def _answer(message: Message, state: _State) -> bytes:
@@ -106,9 +108,8 @@ def _answer(message: Message, state: _State) -> bytes:
     if do == "escape":
         return pack(confinement.attempts(message.body))
     task = wire.asked(message)
-    problem = state.problems.get(task.exercise)
-    if task.solution not in state.namespace or (problem is not None and problem.kind == "target"):
-        return _undefined(do, task, problem)
+    if task.solution not in state.namespace or task.exercise in state.refused:
+        return _undefined(do, task, state.problems.get(task.exercise))
     target = state.namespace[task.solution]
     if do == "classes":
         return wire.classes(part_classes(task, target, message.body["solutions"]))
@@ -141,7 +142,10 @@ def _run_part(body: dict[str, Any], state: _State) -> bytes:
         _run_cell(f"cell before {body['title']}", text, state.namespace)
     earlier = state.namespace.get(body["solution"])
     problem = _run_cell(body["title"], source, state.namespace)
-    if exercise and (found := problem or _no_answer(body["solution"], earlier, state)):
+    refused = _no_answer(body["solution"], earlier, state)
+    if exercise and refused:
+        state.refused.add(exercise)
+    if exercise and (found := problem or refused):
         state.problems[exercise] = found
     return wire.ran(problem)
 
