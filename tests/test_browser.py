@@ -116,7 +116,7 @@ def test_a_report_can_be_read_in_either_theme(
     theme: str, notebook: "OpenNotebook", solutions: dict[str, str], test_output: Path
 ) -> None:
     page = notebook.lab.page
-    notebook.lab.run_command("apputils:change-theme", theme=theme)
+    page.emulate_media(color_scheme="light" if "Light" in theme else "dark")  # the theme follows the system
     page.wait_for_function("light => document.body.dataset.jpThemeLight == light", arg=str("Light" in theme).lower())
     for name, source in {"wrong": with_first_mistake(solutions), "right": solutions[FIRST_EXERCISE]}.items():
         answer(notebook, FIRST_EXERCISE, source)
