@@ -23,8 +23,6 @@ MARKS = {"✓": "right", "✗": "wrong"}
 _NUMBER = re.compile(
     r"(all )?[-+]?[\d.,]+(e[-+]?\d+)?( of [\d,]+)?(, [\d,]+ NaN)?|nan|-?inf|\[[\d, ]*\]|", re.IGNORECASE
 )
-    r"(all )?[-+]?[\d.,]+(e[-+]?\d+)?( of [\d,]+)?(, [\d,]+ NaN)?|nan|-?inf|\[[\d, ]*\]|", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
