@@ -191,7 +191,8 @@ class SubmissionRun:
     def _observed_in(self, child: Child, task: Task, deadline: float) -> tuple[Observation, ...]:
         assert self._recording is not None
         rooms = wire.room_for(self._recording.answer(task.exercise))
-        answer = self._ask(child, self._commands[task.exercise], deadline, 2 * sum(rooms) + wire.ROOM_FOR_GRADIENTS * len(rooms))
+        room = 2 * sum(rooms) + wire.ROOM_FOR_GRADIENTS * len(rooms)
+        answer = self._ask(child, self._commands[task.exercise], deadline, room)
         return _read(lambda: wire.read_observations(answer, task, rooms))
 
     def _part_room(self, task: Task) -> int:
