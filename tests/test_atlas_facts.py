@@ -38,7 +38,7 @@ ODD = {
     "num_key_value_heads": 4,
 }
 LATENT = {"num_key_value_heads": 12}
-OWN_LISTS = {
+OWN_LISTS: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "conv", "full_attention", "conv", "conv"]},
     "gemma3n_text": {"num_kv_shared_layers": 2, "intermediate_size": [208] * 7},
     "nemotron_h": {"layers_block_type": ["mamba", "moe", "attention", "mlp", "mamba", "moe", "mamba"]},

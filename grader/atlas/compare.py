@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.card import Row, rows, shown
+from grader.atlas.card_rows import Row, rows, shown
 from grader.atlas.drawing.words import alike, group_lines, mlp_lines, mlps, short
 from grader.atlas.layer import Mixer
 
@@ -89,6 +89,13 @@ ORDER = (
 )
 
 
+STATE_CONCEPTS = {
+    **dict.fromkeys(("delta", "kda", "lightning"), "linear_attention"),
+    **dict.fromkeys(("mamba", "mamba2"), "state_space"),
+    "conv": "short_convolution",
+}
+
+
 def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     """What a program of this model is made of: for each concept the module that holds it, and how it is there."""
     traits, facts = model.traits, model.facts
@@ -113,10 +120,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         found["alibi"] = ("attention", str(facts["positions"].value))
     found |= _attention_concepts(attention)
     for mixer in mixers:
-        name = {"delta": "linear_attention", "kda": "linear_attention", "lightning": "linear_attention"}
-        name |= {"mamba": "state_space", "mamba2": "state_space", "conv": "short_convolution"}
-        if mixer.kind in name:
-            found[name[mixer.kind]] = ("mixer", mixer.label)
+        if mixer.kind in STATE_CONCEPTS:
+            found[STATE_CONCEPTS[mixer.kind]] = ("mixer", mixer.label)
     if cap := facts["soft cap of logits"].value:
         found["soft_cap"] = ("head", f"logits capped at ±{cap:g}")
     found["head"] = ("head", "the embedding's weights" if "head" not in model.head else "weights of its own")

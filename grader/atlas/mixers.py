@@ -134,8 +134,10 @@ def _qk_norm(f: Fields, traits: Traits, kind: str) -> str:
 
 
 def _norm_shapes(norm: str, heads: int, kv: int, dim: int, own_keys: bool) -> dict[str, Shape]:
+    found: dict[str, Shape] = {}
     if norm == "head":
-        return {"q_norm": (dim,)} | ({"k_norm": (dim,)} if own_keys else {})
+        found["q_norm"] = (dim,)
+        return {**found, "k_norm": (dim,)} if own_keys else found
     if norm == "width":
         return {"q_norm": (heads * dim,), "k_norm": (kv * dim,)}
     if norm == "heads":

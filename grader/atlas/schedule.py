@@ -25,9 +25,8 @@ def layer_kinds(f: Fields) -> tuple[list[str], str]:
     """For each layer one of KINDS, and the field that says so. Raises GraderError where a list is too short."""
     pattern = f.get("hybrid_override_pattern")
     if pattern is not None and f.kind == "nemotron_h":
-        unknown = set(str(pattern)) - set(NEMOTRON)
-        if unknown:
-            raise GraderError(f"`hybrid_override_pattern` has {sorted(unknown)[0]!r}, which is none of M, *, E and -.")
+        if strange := set(str(pattern)) - set(NEMOTRON):
+            raise GraderError(f"`hybrid_override_pattern` has {sorted(strange)[0]!r}, which is none of M, *, E and -.")
         return [NEMOTRON[letter] for letter in str(pattern)], "hybrid_override_pattern"
     told = f.fact("layer_types", "layers_block_type")
     own_length = f.kind == "nemotron_h" and isinstance(told.value, list)

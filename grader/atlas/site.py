@@ -11,7 +11,7 @@ from typing import Any
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
-from grader.atlas.card import rows
+from grader.atlas.card_rows import rows
 from grader.atlas.compare import concepts, summary
 from grader.atlas.drawing import parts
 from grader.atlas.gallery_models import GalleryModel, gallery_models
@@ -161,8 +161,8 @@ def _read_off(found: Architecture, teaching: Mapping[str, Sequence[str]]) -> lis
         '<h2>Facts</h2><div class="scroll"><table><thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
-    own = concepts(found)
-    lessons = [f"<li>{escape(name)}</li>" for name, taught in teaching.items() if set(taught) & set(own)]
+    own = set(concepts(found)) - {"embedding", "head", "norm_placement"}
+    lessons = [f"<li>{escape(name)}</li>" for name, taught in teaching.items() if set(taught) & own]
     if lessons:
         body.append(f"<h2>Lessons that lead to it</h2><ul>{''.join(lessons)}</ul>")
     return body

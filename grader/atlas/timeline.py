@@ -63,7 +63,7 @@ def timeline(models: Sequence[GalleryModel]) -> str:
         row = KINDS.index(kinds_of(model.architecture)[-1])
         x, lift = round(_x(day, first, span)), 0
         while any((x + dx, row * 100 + lift) in taken for dx in range(-9, 10)):
-            lift = -lift if lift > 0 else 1 - lift  # 0, 1, -1, 2, ...
+            x, lift = (x, (1, -1)[lift]) if lift >= 0 else (x + 3, 0)  # above, below, then to the right
         taken.add((x, row * 100 + lift))
         name = escape(f"{model.name}, {model.date}: {kinds_of(model.architecture)[-1]}")
         shapes.append(

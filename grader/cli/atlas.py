@@ -26,7 +26,7 @@ def card(
     from rich.console import Console
     from rich.table import Table
 
-    from grader.atlas.card import rows
+    from grader.atlas.card_rows import rows
     from grader.atlas.drawing import figure
 
     if (model is None) == (config is None):

@@ -1,0 +1,127 @@
+"""A card in a notebook: pick a model, paste a config or change a field, and figure and numbers follow."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from grader.atlas.architecture import Architecture, read
+from grader.atlas.card_rows import rows
+from grader.atlas.drawing import figure, parts
+from grader.atlas.gallery_models import gallery_model, gallery_models
+from grader.atlas.opening import architecture_of
+from grader.errors import GraderError
+
+
+class Card(widgets.VBox):  # type: ignore[misc]
+    """Controls over a model's figure and facts. In an output that is stored, the figure and the facts stand alone."""
+
+    def __init__(self, first: Architecture) -> None:
+        style = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="34em", max_width="100%")}
+        names = [(model.name, slug) for slug, model in gallery_models().items() if model.verified]
+        options = [(f"{first.name} (as given)", ""), *names]
+        self.controls: dict[str, Any] = {
+            "model": widgets.Dropdown(description="model", options=options, value="", **style),
+            "pasted": widgets.Textarea(
+                description="or a config.json",
+                placeholder="paste one here: it takes the model's place",
+                continuous_update=False,
+                **style,
+            ),
+            "changed": widgets.Text(
+                description="change fields",
+                placeholder="num_key_value_heads = 4, sliding_window = 512",
+                continuous_update=False,
+                **style,
+            ),
+        }
+        self._first = first
+        self._result = widgets.HTML()
+        box = widgets.Box(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__([box, self._result])
+        for control in self.controls.values():
+            control.observe(lambda _: self.refresh(), names="value")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what the controls say now."""
+        try:
+            self.architecture = self._asked_for()
+        except GraderError as error:
+            self.text = str(error)
+            self._result.value = f"<b>{html.escape(self.text)}</b>"
+            return
+        self.text = as_text(self.architecture)
+        self._result.value = as_html(self.architecture)
+
+    def _asked_for(self) -> Architecture:
+        pasted, slug = self.controls["pasted"].value.strip(), self.controls["model"].value
+        name, config = self._first.name, dict(self._first.config)
+        if pasted:
+            try:
+                config, name = json.loads(pasted), "the pasted config"
+            except ValueError as error:
+                raise GraderError(f"what you pasted is not JSON ({error}). A config.json starts with {{.") from None
+            if not isinstance(config, dict):
+                raise GraderError(f"what you pasted is a {type(config).__name__}; a config.json is one object.")
+        elif slug:
+            name, config = gallery_model(slug).name, dict(gallery_model(slug).config or {})
+        changes = changed_fields(self.controls["changed"].value)
+        if {"num_hidden_layers", "n_layer"} & set(changes):
+            config.pop("layer_types", None)  # else the list would have another length
+        return read({**config, **changes}, f"{name}, changed" if changes else name)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
+        return {**bundle, "text/plain": self.text, "image/svg+xml": figure(self.architecture)}
+
+
+def card(model: str | Path | Mapping[str, Any], name: str = "") -> Card:
+    """A model's card, as the last line of a cell. Everything in it can be reached with the keyboard.
+
+    model: a config (its fields), the path of a config.json, a gallery model's name, or a hub repository's.
+    name: what the card is headed with. Raises GraderError where the config can't be read.
+    """
+    return Card(architecture_of(model, name))
+
+
+def changed_fields(text: str) -> dict[str, Any]:
+    """``num_key_value_heads = 4, sliding_window = null`` as fields. Raises GraderError for anything else."""
+    found: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, sign, value = (word.strip() for word in part.partition("="))
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            raise GraderError(f"{part!r} is not a change like `num_key_value_heads = 4`; words go in quotes.") from None
+        if not sign or not name.isidentifier():
+            raise GraderError(f"{part!r} is not a change like `num_key_value_heads = 4`.")
+    return found
+
+
+def as_text(model: Architecture) -> str:
+    """The card as lines of text."""
+    lines = [model.name, *([model.remark] if model.remark else [])]
+    return "\n".join([*lines, *(f"{row.label}: {row.shown}  ({row.source})" for row in rows(model))])
+
+
+def as_html(model: Architecture) -> str:
+    """The figure's panels side by side, or below each other where there is no room, and the facts in a table."""
+    images = "".join(
+        f'<img style="max-width: 100%; width: 440px" alt="{html.escape(part.description)}"'
+        f' src="data:image/svg+xml;base64,{base64.b64encode(part.svg.encode()).decode()}">'
+        for part in parts(model)
+    )
+    left = "style='text-align: left; vertical-align: top; padding: 0 1em 0 0'"
+    table = "".join(
+        f"<tr><td {left}>{html.escape(row.label)}</td><td {left}><b>{html.escape(row.shown)}</b></td>"
+        f"<td {left}>{html.escape(row.source)}</td></tr>"
+        for row in rows(model)
+    )
+    remark = f"<p><b>{html.escape(model.remark)}</b></p>" if model.remark else ""
+    flex = "display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start"
+    return f'{remark}<div style="{flex}">{images}</div><table>{table}</table>'

@@ -1,0 +1,84 @@
+"""The gallery as people use it: from its folder, offline, in Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jupyterlab_driver import CHROMIUM_FLAGS
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from conftest import chromium, why_no_browser
+from grader.atlas import caches, gallery_models
+from grader.atlas.cache import at
+from grader.atlas.site import cache_groups, write_site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("gallery")
+    assert write_site(to, {"03-qwen3": ["rope", "qk_norm"]}) == len(gallery_models())
+    return to
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if why := why_no_browser():
+        pytest.skip(why)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Path) -> Iterator[Page]:
+    opened = browser.new_context(viewport={"width": 390, "height": 800}, offline=True).new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.goto(site.joinpath("index.html").as_uri())
+    yield opened
+    assert problems == []
+    opened.context.close()
+
+
+def test_filter_sort_and_the_slider_work(page: Page) -> None:
+    assert page.locator(".card").count() == len(gallery_models())
+    page.fill("#find", "deepseek")
+    assert 0 < page.locator(".card").count() < 12
+    page.select_option("#attention", "sparse")
+    assert page.locator(".card h3").all_inner_texts() == ["DeepSeek V3.2"]
+    before = page.locator(".numbers").inner_text()
+    page.locator("#context").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tokens").inner_text() == "262,144 tokens"
+    assert page.locator(".numbers").inner_text() != before
+
+
+def test_two_models_are_compared(page: Page) -> None:
+    page.select_option("#left", "gpt-2-xl")
+    page.select_option("#right", "qwen3-4b")
+    told = page.locator("#compared").inner_text()
+    assert "≠ attention" in told and "= decoder" in told and "300 KiB" in told
+    loaded = "[...document.querySelectorAll('#compared img')].every(i => i.complete && i.naturalWidth > 0)"
+    page.wait_for_function(loaded)
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
+    for path in ("index.html", "models/deepseek-v3.2.html", "models/intellect-3.html"):
+        page.goto(site.joinpath(path).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_model_that_was_not_seen_shows_nothing_computed(site: Path) -> None:
+    text = (site / "models" / "intellect-3.html").read_text()
+    assert "not verified" in text and "<svg" not in text and "parameters</td>" not in text
+    assert "Lessons that lead to it" in (site / "models" / "qwen3-8b.html").read_text()
+
+
+def test_the_slider_counts_as_the_cache_does() -> None:
+    for model in gallery_models().values():
+        if not model.architecture or (groups := cache_groups(model.architecture)) is None:
+            continue
+        for context in (512, 131_072):
+            told = sum(n * (2 * v * (min(context, w) if w else context) + s) for n, v, w, s in groups)
+            assert told == at(caches(model.architecture), context)
