@@ -125,13 +125,10 @@ def test_a_librarys_class_is_the_learners_choice() -> None:
 def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does() -> None:
     """One per cent is within what bfloat16 may differ by, and far outside what float32 may."""
     kit = kit_of("05-mla")
-    source = solution(kit, "mla.compress") + (
-        "\nforward = Compressor.forward"
-        "\ndef more(self, *args):"
-        "\n    out = forward(self, *args)"
-        "\n    return tuple(1.01 * part for part in out) if isinstance(out, tuple) else 1.01 * out"
-        "\nCompressor.forward = more\n"
-    )
+    right = "return self.kv_a_layernorm(latent), key"
+    source = solution(kit, "mla.compress")
+    assert right in source
+    source = source.replace(right, "return 1.01 * self.kv_a_layernorm(latent), 1.01 * key")
     earned = points(kit, filled(kit, lambda e, _: source if e == "mla.compress" else solution(kit, e)))
     assert earned.pop("mla.compress") == 0.0
     assert sum(earned.values()) == sum(c.points for c in kit.plan.checks if c.exercise != "mla.compress")
