@@ -13,6 +13,7 @@ from grader.checks.check import check
 from grader.errors import CheckFailed
 from grader.grading.kit import Kit, pack_kit
 from grader.grading.submission import parse
+from grader.grading.wire import room_for
 from grader.grading.worker import close_jails, grade_one
 from grader.kv import bytes_at
 from grader.lessons.lesson import lessons
@@ -119,3 +120,28 @@ def test_the_notebooks_check_refuses_the_packages_own_function_with_a_sentence()
 def test_a_librarys_class_is_the_learners_choice() -> None:
     recording = PROJECT / "course" / "00-orientation" / "reference.safetensors"
     check("orientation.linear", nn.Linear, recording=recording)
+
+
+def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does() -> None:
+    """One per cent is within what bfloat16 may differ by, and far outside what float32 may."""
+    kit = kit_of("05-mla")
+    right = "return self.kv_a_layernorm(latent), key"
+    source = solution(kit, "mla.compress")
+    assert right in source
+    source = source.replace(right, "return 1.01 * self.kv_a_layernorm(latent), 1.01 * key")
+    earned = points(kit, filled(kit, lambda e, _: source if e == "mla.compress" else solution(kit, e)))
+    assert earned.pop("mla.compress") == 0.0
+    assert sum(earned.values()) == sum(c.points for c in kit.plan.checks if c.exercise != "mla.compress")
+    close_jails()
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_bytes_taken_for_an_exercise_are_bounded_by_what_its_right_answers_take(lesson: str) -> None:
+    recording = kit_of(lesson).public_recording
+    for name in recording.exercises:
+        answer = recording.answer(name)
+        known = [
+            max(t.nbytes for t in (want, *(m.outputs[i] for m in answer.mistakes)))
+            for i, want in enumerate(answer.outputs)
+        ]
+        assert sum(room_for(answer)) <= 4 * sum(known) + 4096 * len(known) < 16 << 20, name

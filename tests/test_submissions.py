@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grader.grading.engine import Settings, grade_class
+from grader.grading.gradebook import read_secret, read_timestamp
 from grader.grading.plan import Plan, read_plan
 from grader.grading.sandbox.limits import Limits
 from grader.grading.sandbox.needed import bound_names, needed, plain_python, used_names
@@ -259,3 +261,23 @@ def test_a_class_of_damaged_notebooks_is_graded_with_a_reason_for_each(root: Pat
         taken = read_submission(path, read_plan(root / "course" / LESSON))
         if taken.source_of("toy-linear") is None:  # no cell, no credit
             assert graded.result.exercises[0].points == 0.0
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_file_beside_a_notebook_is_no_time_and_no_secret(tmp_path: Path, put: Any) -> None:
+    put(tmp_path / "one.txt")
+    assert read_timestamp(tmp_path / "one.txt") == (None, "")
+    assert len(read_secret(tmp_path / "one.txt")) == 128
+
+
+def test_a_submissions_secret_is_kept_so_that_its_feedback_can_be_released(root: Path) -> None:
+    path = submit(root, "exchanged", RIGHT).with_name("submission_secret.txt")
+    path.write_text("0123456789abcdef" * 8)
+    grade_class(root, LESSON, Settings(students=("exchanged",)))
+    kept = root / "autograded" / "exchanged" / LESSON / path.name
+    assert kept.read_text() == path.read_text()
+
+
+def test_a_notebook_of_too_many_objects_is_refused_before_it_is_read(plan: Plan) -> None:
+    with pytest.raises(Unreadable, match="brackets and commas"):
+        parse(b'{"nbformat": 4, "cells": [' + b"{}," * 400_000 + b"{}]}", plan)

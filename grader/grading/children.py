@@ -66,7 +66,9 @@ class SubmissionRun:
         self._observed = self._probe({e: recording.task(e) for e in exercises})
         self._verdicts = {}
         for name in exercises:
-            if reason := self._late():  # judging takes time too, and it is the submission that says how much
+            if name not in self.lost and (
+                reason := self._late()
+            ):  # judging takes time too, and it is the submission that says how much
                 self._observed[name] = _problem(recording.task(name), reason)
                 self.lost.setdefault(name, reason)
             if name in self.lost:
@@ -152,7 +154,7 @@ class SubmissionRun:
     def _late(self) -> str:
         if time.monotonic() < self._deadline:
             return ""
-        return "it was not judged: the submission had used up its time"
+        return "it was not judged: the exercises before it had used up the time of the whole submission"
 
     def _used_up(self) -> str:
         if time.monotonic() >= self._deadline:
