@@ -58,7 +58,8 @@ def judge(
         known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
         outputs = [(mistake, output) for mistake, output in known if output is not None]
         verdict = _judge_case(observation, answer.outputs[i], context, outputs, parts)
-        if verdict.right and (wrong := gradient_finding(task, answer, i, observation)):
+        wrong = gradient_finding(task, answer, i, observation) if i in right else None
+        if wrong is not None and (verdict.right or wrong.mistake):
             verdict = replace(verdict, right=False, finding=wrong)
         cases.append(verdict)
     return Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
