@@ -27,6 +27,7 @@ class TwoCaches(RuleBasedStateMachine):
     """
 
     rings = False
+    cache: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class TwoCaches(RuleBasedStateMachine):
         """Appends, and gives back what came back, keys and values alike."""
         keys, values = cache.append(new, -new)
         assert torch.equal(keys, -values)
-        return keys
+        return torch.as_tensor(keys)
 
     def new_rows(self, size: int) -> Tensor:
         """Rows that never came before: [B, H, size, width]."""
@@ -88,7 +89,7 @@ class Latent(TwoCaches):
 
     def append_to(self, cache: Any, new: Tensor) -> Tensor:
         rows: Tensor = cache.append(new.transpose(1, 2).flatten(2))
-        return rows.unflatten(2, (HEADS, WIDTH)).transpose(1, 2)
+        return rows.view(BATCH, -1, HEADS, WIDTH).transpose(1, 2)
 
 
 class Ring(TwoCaches):

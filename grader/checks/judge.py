@@ -53,7 +53,7 @@ def judge(
         )
         cases.append(_judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts))
     seen = [
-        _with_gradients(task, answer, i, verdict, by_case) if verdict.right else verdict
+        _with_gradients(task, answer, i, verdict, by_case.get(verdict.name))
         for i, verdict in enumerate(mark_blind(cases, answer, by_case))
     ]
     judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, seen)), answer.points)
@@ -61,11 +61,16 @@ def judge(
 
 
 def _with_gradients(
-    task: Task, answer: Answer, i: int, verdict: CaseVerdict, observed: Mapping[str, Observation]
+    task: Task, answer: Answer, i: int, verdict: CaseVerdict, observation: Observation | None
 ) -> CaseVerdict:
-    """The verdict on a case whose output is right, once its gradients are looked at too."""
-    finding = gradient_finding(task, answer, i, observed[verdict.name])
-    return verdict if finding is None else replace(verdict, right=False, finding=finding)
+    """The verdict on a case, once its gradients are looked at too. They count where the output is right."""
+    got = observation.output if observation is not None else None
+    if observation is None or got is None or not agree(got, answer.outputs[i], answer.tolerances[i]):
+        return verdict
+    wrong = gradient_finding(task, answer, i, observation)
+    if wrong is None or not (verdict.right or wrong.mistake):
+        return verdict
+    return replace(verdict, right=False, finding=wrong)
 
 
 def _first_float(case: TaskCase) -> Tensor | None:

@@ -16,7 +16,6 @@ from grader.authoring.drives.windows import (
     attention_results,
     memory_of_caches,
     numbers_stored,
-    refusal_of_one_more,
     rows_of_chunks,
     vectors,
     vectors_after_reset,
@@ -325,7 +324,6 @@ MEMORY = {
     "drive": memory_of_caches,
     "right": lambda module, *_: torch.zeros(4 * layers_of(module), dtype=torch.int64),
 }
-FULL_CACHE = {"drive": refusal_of_one_more, "right": lambda *_: torch.tensor(1)}
 ROWS = {"drive": rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
 
 
@@ -371,7 +369,6 @@ MODEL = Exercise(
             **MEMORY,
         ),
         model_case("how many rows the layers compute for each chunk", ALL_SLIDING, 2, [6, 1, 2], **ROWS),
-        model_case("a text as long as the window: one token more is refused (1: ValueError)", ALL_SLIDING, 1, [3, 1], **FULL_CACHE),
     ],
 )
 

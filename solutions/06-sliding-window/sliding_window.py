@@ -754,7 +754,7 @@ class CachedModel(Model):
         """A cache for each layer, for `batch` texts of up to `capacity` tokens.
 
         In the weights' dtype, on their device. A RollingCache for a sliding layer whose window is smaller than
-        capacity; a KVCache for every other layer.
+        capacity; a KVCache for every other layer. Where the window is as long as capacity, either will do.
         """
         ### BEGIN SOLUTION
         config, weight, window = self.config, self.embed_tokens.weight, self.config.sliding_window

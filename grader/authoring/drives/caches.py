@@ -133,7 +133,7 @@ def contents_in_turns(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -
     """What every append gave back in two caches that are filled in turns, the second with the negatives."""
     caches = [made(kv.shape[1], kv.shape[2], capacity, kv.shape[4], dtype=kv.dtype) for _ in range(2)]
     seen: list[list[Tensor]] = [[], []]
-    for chunk in kv.split(chunks, dim=3):
+    for chunk in torch.split(kv, chunks, dim=3):
         for cache, sign, given in zip(caches, (1, -1), seen, strict=True):
             k, v = sign * chunk
             keys, values = cache.append(k, v)

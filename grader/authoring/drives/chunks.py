@@ -49,7 +49,7 @@ def rows_computed(module: Any, x: Tensor, chunks: list[int]) -> Tensor:
     return torch.tensor(rows_through([module.c_attn], lambda: attend(module, x, chunks)) or x.shape[1])
 
 
-def new_cache(model: Any, batch: int, capacity: int = 40) -> list[Any]:
+def new_cache(model: Any, batch: int, capacity: int = 40) -> Any:
     """The caches that a model makes, once it is sure that there is one for each layer."""
     made = model.new_cache(batch, capacity)
     if made is None:

@@ -76,17 +76,10 @@ def memory_of_caches(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
 def rows_of_chunks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
     """How many rows the layers compute for each chunk."""
     cache, mlps, counts = model.new_cache(*ids.shape), [layer.mlp for layer in model.layers], []
-    for piece in ids.split(chunks, dim=1):
-        counts.append(rows_through(mlps, lambda piece=piece: model(piece, cache)))
+    for piece in torch.split(ids, chunks, dim=1):
+
+        def run(piece: Tensor = piece) -> Any:
+            return model(piece, cache)
+
+        counts.append(rows_through(mlps, run))
     return torch.tensor(counts)
-
-
-def refusal_of_one_more(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
-    """Whether caches for a text as long as the window refuse a token more: 1 by a ValueError, 2 earlier, 0 not."""
-    cache = model.new_cache(*ids.shape)
-    for code, piece, sizes in ((2, ids, chunks), (1, ids[:, :1], [1])):
-        try:
-            in_chunks(model, piece, cache, sizes)
-        except ValueError:
-            return torch.tensor(code)
-    return torch.tensor(0)
