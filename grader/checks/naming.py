@@ -42,9 +42,10 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
     fitting = [m for m in fitting if apart[id(m)] <= NEARER * apart[id(fitting[0])]]
     in_part: list[tuple[MistakeAnswer, ...]] = [()] * len(outputs)
     for i in wrong if not fitting else ():
-        # A few numbers are soon the same by chance, and then say nothing of a mistake.
-        if answer.outputs[i].is_floating_point() and answer.outputs[i].numel() >= FEWEST:
-            in_part[i] = tuple(m for m in answer.mistakes if i in explained[id(m)])
+        # A few numbers are soon the same by chance in one case, but hardly in two, with no right case against it.
+        few = not answer.outputs[i].is_floating_point() or answer.outputs[i].numel() < FEWEST
+        told = [m for m in candidates if len(explained[id(m)]) > 1] if few else answer.mistakes
+        in_part[i] = tuple(m for m in told if i in explained[id(m)])
     near = [] if fitting else sorted(
         ((share, n) for n, m in enumerate(candidates) if (share := _nearness(m, answer, wrong, outputs)) <= NEAR)
     )  # fmt: skip

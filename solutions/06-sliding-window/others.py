@@ -419,7 +419,7 @@ TOLD = [
     Told("sliding_window.rolling_cache", Stub, ["Stub.append` is not written yet"]),
     Told("sliding_window.model", ModelThatNeverTrims, ["no layer is given a ring: masked, and never trimmed"]),
     # What is wrong by itself is found behind what uses it.
-    Told("sliding_window.attention", ONE_TOO_FAR, ["Besides, `sliding_window.mask` does not pass its own check"]),
+    Told("sliding_window.attention", ONE_TOO_FAR, ["does not pass its own check", "Mend `sliding_window.mask` first"]),
     Told("sliding_window.model", ONE_TOO_FAR, ["Mend `sliding_window.mask` and `sliding_window.attention` first"]),
     Told("sliding_window.model", WITHOUT_ITS_OLD_TOKENS, ["Your `RollingCache` does not pass its own check"]),
     # Another wrong text is not called a known mistake.
