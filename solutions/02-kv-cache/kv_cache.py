@@ -730,10 +730,11 @@ written = writing.write(generate_cached(model, encode(prompt), 80), austen.token
 # When the text grew beyond `n_positions`, lesson 01 dropped the oldest tokens and read the rest again, from position 0. Why can a cache not simply drop its first slot? **Predict:** take the 9 tokens from the start of the lesson, once as they are and once without the first. What share of the other tokens' keys and values in the last layer stays the same?
 
 # %%
-whole, dropped = queries_keys_values(text, 3)[1:], queries_keys_values(text[:, 1:], 3)  # [8, 3 D] each
 D = austen.config.n_embd
-same = ((whole - dropped).abs() < 1e-3)[:, D:].float().mean()  # of the keys and values
-print(f"{same:.1%} of the keys and values are the same; typical difference {(whole - dropped)[:, D:].abs().mean():.2f}")
+nine = queries_keys_values(text, 3)[1:, D:]  # [8, 2 D]: keys and values of the last 8 of 9 tokens
+eight = queries_keys_values(text[:, 1:], 3)[:, D:]  # [8, 2 D]: of the same tokens without the first
+same = ((nine - eight).abs() < 1e-3).float().mean()
+print(f"{same:.1%} are the same; mean difference {(nine - eight).abs().mean():.2f}, mean size {nine.abs().mean():.2f}")
 
 # %% [markdown]
 # Almost none. Every other token has moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
@@ -959,21 +960,21 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown] id="e490fdc6"
-# For any realistic prompt: never. The crossing lies far beyond the longest text the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. The measurement agrees: one token at the end of a long text takes as long as a prompt of one or two tokens, perhaps a handful on a busy machine.
+# For any realistic prompt: never. The crossing lies far beyond the longest text the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. The measurement agrees: one token at the end of a long text takes as long as a prompt of a few tokens, and far less than a real one.
 #
-# But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. **Predict:** one new token of a layer with 16 query heads attends to 65,536 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
+# But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. **Predict:** one new token of a layer with 16 query heads attends to 32,768 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
 
 # %% tags=["nbval-ignore-output"]
 def attend(kv_heads: int) -> partial:
     """One new token's attention over a long cache: 16 query heads, 16 / kv_heads of them on each key-value head."""
     q = torch.randn(kv_heads, 16 // kv_heads, 64)  # [KV, heads that share one, head_dim]
-    k, v = torch.randn(2, kv_heads, 65_536, 64)
+    k, v = torch.randn(2, kv_heads, 32_768, 64)
     return partial(lambda q, k, v: (q @ k.mT * 64**-0.5).softmax(dim=-1) @ v, q, k, v)
 
 
 spent = clock.in_turns({kv_heads: attend(kv_heads) for kv_heads in (16, 2)}, repeats=5)
 for kv_heads, ms in spent.items():
-    print(f"{kv_heads:2} key-value heads: {ms:6.1f} ms, a cache of {2 * kv_heads * 65_536 * 64 * 4 / 1e6:.0f} MB")
+    print(f"{kv_heads:2} key-value heads: {ms:6.1f} ms, a cache of {2 * kv_heads * 32_768 * 64 * 4 / 1e6:.0f} MB")
 
 # %% [markdown]
 # The multiply-adds are the same in both lines. The smaller cache is faster because there is less to fetch. So the size of the cache decides not only how many conversations fit into memory, but also how fast a long one continues.
@@ -1137,8 +1138,8 @@ kv_panel("Qwen3 4B", context=131_072)
 # | key-value heads | share them: GQA, MQA | this lesson, and Qwen3 in lesson 03 |
 # | numbers for a key and a value | store one short vector from which both are computed: multi-head latent attention (MLA) | lesson 05 |
 # | tokens | store only the last ones: a sliding window (SWA) | lesson 06 |
-# | bytes a number | round keys and values to fewer bits: a quantised cache | lesson 09 |
-# | layers that have a cache | replace attention by a state of fixed size: linear attention | lesson 10 |
+# | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM offer it |
+# | layers that have a cache | replace attention by a state of fixed size: linear attention | Qwen3-Next, in 36 of 48 layers |
 #
 # GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
@@ -1147,7 +1148,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | | without a cache | with a cache | what it costs |
 # |---|---|---|---|
 # | the model reads | the whole text, for every token | every token once | – |
-# | work for token n | n rows | 1 row, compared with n keys | every weight is fetched for a single row |
+# | work for token n | n rows | 1 row, compared with n keys | every weight is fetched from memory for a single row |
 # | memory beside the weights | none that lasts | 2 · layers · heads · head_dim numbers a token | GPT-2 XL: 300 KiB a token |
 # | positions | 0 to T − 1 | from `length` on | the model must be told the position |
 # | mask | square | T × T_k, aligned at the lower right | one more thing to get wrong |
@@ -1159,7 +1160,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. Measured: only after a prompt of a handful of tokens.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. Measured: only after a prompt of a few tokens.
 # </details>
 #
 # <details><summary>Why are keys and values stored, and no queries?</summary>

@@ -14,9 +14,9 @@
 #
 # 100 to 120 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
-# Here are a block of GPT-2 and a layer of Qwen3, read from the bottom up. What is coloured is new: the norms and the sharing of heads in exercises 1 and 5, RoPE in 2 and 3, the gate of the MLP in 4.
+# This is what you will build: Qwen3's smallest model, and the inside of its attention and of its MLP. A red ring marks what differs from GPT-2 XL.
 #
-# ![A block of GPT-2 XL beside a layer of Qwen3 8B. Both add attention's result and the MLP's result to the stream. In Qwen3, RMSNorm replaces LayerNorm, 8 key and value heads serve 32 query heads, each q and k is normalised and then rotated by RoPE, and the MLP is 3 D wide with a gate.](figures/gpt2-and-qwen3-layer.svg)
+# ![Qwen3 0.6B from the bottom up: token ids, the token embedding of 151,936 tokens, 28 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: grouped-query attention with 16 query heads on 8 key and value heads, and a SwiGLU MLP of width 3,072, each behind an RMSNorm. All of these, the head aside, are marked as different from GPT-2 XL.](figures/qwen3-0.6b-model.svg) ![Inside the attention: q_proj, k_proj and v_proj, norms on q and k, RoPE rotates q and k by position, 2 query heads use each of 8 keys and values, a masked softmax of the products weighs the values, and o_proj brings 2,048 numbers back to 1,024.](figures/qwen3-0.6b-attention.svg) ![Inside the MLP: gate_proj and up_proj expand 1,024 to 3,072; the gate goes through SiLU and is multiplied with the other; down_proj projects back.](figures/qwen3-0.6b-mlp.svg)
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
@@ -132,11 +132,13 @@ rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for confi
 tables.table({what: values for what, values in rows.items() if len(set(values)) > 1}, head=list(configs), least=16)
 
 # %% [markdown] id="c9e123a8"
-# Four rows are the four changes: the norm, how positions enter, the key and value heads, and the MLP. The MLP's width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size. A fifth change, QK-norm, shows in no row at all.
+# Four rows are the four changes: the norm, how positions enter, the key and value heads, and the MLP. The MLP's width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size. A fifth change, QK-norm, shows in no row at all. Here are a block of GPT-2 and a layer of Qwen3, read from the bottom up. What is coloured is new.
+#
+# ![A block of GPT-2 XL beside a layer of Qwen3 8B. Both add attention's result and the MLP's result to the stream. In Qwen3, RMSNorm replaces LayerNorm, 8 key and value heads serve 32 query heads, each q and k is normalised and then rotated by RoPE, and the MLP is 3 D wide with a gate.](figures/gpt2-and-qwen3-layer.svg)
 #
 # ### Does each change help?
 #
-# A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained three times, from three random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and which does not?
+# A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained five times, from five random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and which does not?
 
 # %%
 import json
@@ -313,7 +315,7 @@ for theta, width, tokens in (
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
 
 # %% [markdown] id="4a14839f"
-# Fast pairs separate neighbouring positions, slow pairs distant ones. After a full turn a pair's angles repeat, so that pair alone cannot tell distance 5 from distance 5 plus one period. The slowest pairs barely rotate, so they carry content that is almost independent of position. Longer texts need a larger θ to leave some slow pairs. So the field grew from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
+# Fast pairs separate neighbouring positions, slow pairs distant ones. After a full turn a pair's angles repeat, so that pair alone cannot tell distance 5 from distance 5 plus one period. The slowest pairs barely rotate, so they carry content that is almost independent of position. Longer texts need a larger θ to leave some slow pairs. So `rope_theta` grew from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
 #
 # ### Exercise 3 · Rotate
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
@@ -458,7 +460,7 @@ for name, D, width, matrices in (
 #
 # **Grouped queries.** Keys and values have fewer heads than queries: with 32 and 8, query heads 0 to 3 use key and value head 0, heads 4 to 7 use head 1, and so on (Ainslie et al., 2023).
 #
-# **QK-norm.** Each query and each key, a vector of `head_dim` numbers, goes through an RMSNorm of its own, before RoPE. All heads share the norm's weight. Only Qwen3 has these norms (`model_type` is `qwen3`); a Llama has none. Make `q_norm` and `k_norm` an `nn.Identity()` there, so that `forward` needs no `if`.
+# **QK-norm.** Each query and each key, a vector of `head_dim` numbers, goes through an RMSNorm of its own, before RoPE. All heads share the norm's weight. Qwen3 has these norms (`model_type` is `qwen3`), a Llama has none. Make `q_norm` and `k_norm` an `nn.Identity()` there, so that `forward` needs no `if`.
 #
 # **RoPE.** Queries and keys are rotated, values are not: positions decide where a head looks, not what it copies.
 #
@@ -844,7 +846,7 @@ def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) 
     """RoPE's table with every position divided by 4."""
     return right(positions / 4, head_dim, theta)
 
-
+# %%
 @torch.no_grad()
 def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
     """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
@@ -869,7 +871,9 @@ around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xt
 plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 
 # %% [markdown]
-# LENGTH_TEXT
+# Up to 128 tokens before a piece, 256 with it, more context helps a little. Beyond, the loss rises: 0.3 nats worse at 1,024. A program with RoPE has no last position, but a model has only learned the distances that it saw in training.
+#
+# Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. Stretching works only together with further training. That is what `rope_scaling` in a config stands for.
 
 # %% [markdown] id="aa92973b"
 # ## Step 12 · Real weights: SmolLM2, a Llama
@@ -933,7 +937,7 @@ if smol is not None:
     answer(smol_model, smol, "What is the capital of France?", 50, [2])
 
 # %% [markdown]
-# It ends the turn at once. A bare question looks like a finished turn, and after a finished turn the training texts had `<|im_end|>`. So the template is as much a part of the model as its tokenizer is.
+# It ends the turn at once. In the texts that it was trained on `<|im_end|>` follows every complete message, and a bare question looks like one. So the template is as much a part of the model as its tokenizer is.
 
 # %% [markdown] id="80cbdbfe"
 # ### The same text as the reference
@@ -975,13 +979,13 @@ for thinking in (True, False) if qwen is not None else ():
     answer(qwen_model, qwen, prompt, 64, [151645, 151643])
 
 # %% [markdown] id="f6ebe539"
-# The other 0.3 GB are the head: 151,936 · 1024 numbers. The head is tied, but the file stores the same matrix under both names.
+# The other 0.3 GB are the head: 151,936 · 1024 numbers of two bytes. The head is tied, but the file stores the same matrix under both names.
 #
 # ## How large was the mean?
 #
 # Now your prediction from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove? If the mean were a direction like any other of the D, it would be a share of 1/D.
 #
-# SmolLM2 and `austen-qwen3` were trained with RMSNorm. To see what a model does that was trained *with* centring, the folded cell runs `austen-gpt2` of lesson 01, written as one function.
+# SmolLM2 and `austen-qwen3` were trained with RMSNorm. To see a model that was trained *with* centring, the folded cell below runs `austen-gpt2` of lesson 01, written as one function.
 
 # %% tags=["nbval-ignore-output"] id="75367eea"
 from grader.instruments import patch
@@ -1034,7 +1038,7 @@ for name, inputs in read.items():
     shares = torch.stack([100 * D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1) for x in inputs])  # [norms, T], %
     curves[name] = torch.linspace(0, 1, len(shares)), shares.median(dim=-1).values
     print(f"{name:>40}  {shares.median():6.2f}% {shares.max():20.2f}% {100 / D:8.2f}%")
-plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean (median), %", ylim=(0, None)))
+plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean (median), %", ylim=(0, 0.4)))
 
 # %% [markdown] id="a96720c6"
 # Next to nothing: for a typical token less than a direction among D would have by chance. In the model that was trained with LayerNorm, centring removes a few hundredths of a percent. So RMSNorm skips a step that would have removed almost nothing.
@@ -1138,7 +1142,7 @@ if smol is not None:
 # | | GPT-2 XL, 2019 | Qwen3 8B, 2025 | changes what it can represent? | why |
 # |---|---|---|---|---|
 # | norm | LayerNorm, bias | RMSNorm | hardly: the mean was next to nothing | one sum less, no bias |
-# | positions | learned rows, added once | RoPE, in every layer | **yes**: scores depend on distance, not on position | what is learned at one position holds at all; no table runs out, but texts beyond the trained length still suffer |
+# | positions | learned rows, added once | RoPE, in every layer | **yes**: scores depend on distance, not on position | what is learned at one position holds at all; no table runs out, but the loss rises beyond the trained length |
 # | keys and values | one for each query head | one for 4 query heads | a little less | a quarter of the cache |
 # | QK-norm | none | RMSNorm on q and k | hardly: lengths of q and k no longer count | scores stay bounded; stable training, says the report |
 # | MLP | 4 D, GELU | 3 D, SwiGLU | **yes**: products of two features | lower loss at the same size in the paper |
@@ -1171,7 +1175,7 @@ if smol is not None:
 #
 # <details><summary>Can a model with RoPE read a text of any length?</summary>
 #
-# It runs at any length. But at distances that did not occur in training its loss rises, and dividing all positions without training it again does not help.
+# It runs at any length. But at distances that did not occur in training its loss rises, and dividing all positions without further training makes it worse.
 # </details>
 #
 # <details><summary>Why is a bias on k useless?</summary>
@@ -1201,7 +1205,7 @@ if smol is not None:
 #
 # ## Where to read on
 #
-# - Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019), section 3. Shazeer, *GLU Variants Improve Transformer* (2020), five pages.
+# - Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019), section 3. Shazeer, *GLU Variants Improve Transformer* (2020).
 # - Su et al., *RoFormer: Enhanced Transformer with Rotary Position Embedding* (2021), section 3.2.
 # - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2. Henry et al., *Query-Key Normalization for Transformers* (2020). Dehghani et al., *Scaling Vision Transformers to 22 Billion Parameters* (2023), section 2.
 # - Chowdhery et al., *PaLM: Scaling Language Modeling with Pathways* (2022), section 2: no biases, and why.

