@@ -6,7 +6,8 @@
     against = "configs/qwen3-0.6b.json"      # optional: what is not as there gets an orange ring
     against_name = "Qwen3 0.6B"
 
-Each panel becomes a file, ``figures/gemma-3-270m-model.svg``, 440 pixels wide, for a markdown cell to show.
+Each panel becomes a file, ``figures/gemma-3-270m-model.svg``, 440 pixels wide, for a markdown cell to show. Other
+pictures in the folder are the author's own.
 """
 
 import tomllib
@@ -21,6 +22,7 @@ from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.lesson import Lesson
 
 FOLDER = "figures"
+DRAWN = 'class="atlas"'  # stands at the top of every figure that is drawn from a config
 
 
 def drawn_figures(lesson: Lesson) -> dict[Path, str]:
@@ -55,11 +57,17 @@ def write_figures(lesson: Lesson) -> list[Path]:
             file.parent.mkdir(exist_ok=True)
             file.write_text(text, encoding="utf-8")
             changed.append(file)
-    for file in sorted((lesson.folder / FOLDER).glob("*.svg")):
+    for file in _drawn_before(lesson):
         if file.relative_to(lesson.folder) not in wanted:
             file.unlink()
             changed.append(file)
     return changed
+
+
+def _drawn_before(lesson: Lesson) -> list[Path]:
+    """The files that were drawn here. An author's own pictures lie beside them, and are left alone."""
+    files = sorted((lesson.folder / FOLDER).glob("*.svg"))
+    return [file for file in files if DRAWN in file.read_text(encoding="utf-8")[:400]]
 
 
 def stale_figures(lesson: Lesson) -> list[tuple[Path, str]]:
@@ -72,7 +80,8 @@ def stale_figures(lesson: Lesson) -> list[tuple[Path, str]]:
             found.append((file, "is missing"))
         elif file.read_text(encoding="utf-8") != text:
             found.append((file, "is not what its config gives"))
-    there = sorted((lesson.folder / FOLDER).glob("*.svg"))
     return found + [
-        (f, "is named by no entry of lesson.toml") for f in there if f.relative_to(lesson.folder) not in wanted
+        (file, "is named by no entry of lesson.toml")
+        for file in _drawn_before(lesson)
+        if file.relative_to(lesson.folder) not in wanted
     ]

@@ -273,14 +273,14 @@ check("orientation.linear", Linear)
 #
 # **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. **Predict:** a square weight is used transposed. By how much does the result change if the weight is all ones, all zeros, or random?
 
-# %%
+# %% id="434b23a7"
 torch.manual_seed(0)
 x = torch.randn(5, 8)
 for name, weight in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), ("random", torch.randn(8, 8))):
     error = (x @ weight - x @ weight.T).abs().max()
     print(f"{name:>6}: a transposed weight changes the result by up to {error:.1f}")
 
-# %% [markdown]
+# %% [markdown] id="1ea41d4b"
 # A weight of equal numbers is its own transpose, so a test with it cannot fail. That holds for every mistake in this course: the test's weights and inputs must make the mistake visible. Where a layer starts with a bias of zeros or a scale of ones, the check loads random numbers there too.
 #
 # **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. **Predict:** which of the two float32 versions is closer to it?
@@ -307,12 +307,12 @@ print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 #
 # Why not a comfortable 10⁻² for both? Some mistakes are small. **Predict:** GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are they apart at most?
 
-# %%
+# %% id="f2837c39"
 x = torch.linspace(-5, 5, 10_001)
 apart = (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max()
 print(f"the two forms of GELU differ by at most {apart:.1e}")
 
-# %% [markdown]
+# %% [markdown] id="cb37e8bb"
 # 5 · 10⁻⁴: a tolerance of 10⁻² would accept the wrong one, and the check's tolerance does not. In lesson 01 you will see a model with the wrong form write the same text as the right one.
 #
 # When your result equals the reference to the last bit, the report says **bit-exact**. That is a bonus, and never required.
@@ -327,7 +327,7 @@ print(f"the two forms of GELU differ by at most {apart:.1e}")
 #
 # One module is easy to check. A model is modules inside modules, and each reads the output of the one before. So first the experiment from the top of the lesson: twelve random blocks, and a copy in which block 5's weight is transposed. Each block adds its result to the stream of vectors that it reads.
 
-# %%
+# %% id="eee95490"
 import copy
 
 torch.manual_seed(0)
@@ -336,7 +336,7 @@ ported = copy.deepcopy(blocks)
 with torch.no_grad():
     ported[5][1].weight.copy_(blocks[5][1].weight.T)
 
-# %%
+# %% id="f8de6fe5"
 from grader.instruments import plots
 
 right = wrong = torch.randn(16, 32)
@@ -349,7 +349,7 @@ with torch.no_grad():
 curves = {"run as it is": (range(12), whole), "each block, given the right input": (range(12), alone)}
 plots.lines(curves, plots.Axes("block", "largest difference", xticks=range(12)))
 
-# %% [markdown]
+# %% [markdown] id="0f813d8e"
 # `compare_layers` makes both comparisons for any model. A small network with two layers is enough to see how. First the reference, built of PyTorch's own `nn.Linear`, and a *trace* of it: the input and the output of every module in one pass.
 
 # %% id="0953a868"
@@ -389,12 +389,12 @@ with suppress(CheckFailed):
 # %% tags=["nbval-ignore-output"] id="0299bb2a"
 compare_layers(TwoLayers(Linear, Linear), trace)
 
-# %% [markdown]
+# %% [markdown] id="0d34ecce"
 # ### A hunt
 #
 # Now without being told. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="e4e3aa17"
 class Original(nn.Module):
     """A model of one block: ids [B, T] -> logits [B, T, 50]."""
 
@@ -445,13 +445,13 @@ class Ported(nn.Module):
         x = self.fc_2(self.act(self.fc_1(self.norm(x))))
         return self.head(x)
 
-# %%
+# %% id="ab920f5e"
 torch.manual_seed(0)
 hunted = trace_of(Original(), torch.randint(50, (2, 7)))
 with suppress(CheckFailed):
     compare_layers(Ported, hunted)
 
-# %% [markdown]
+# %% [markdown] id="24ed00d1"
 # Read the table before you read any code. **Predict:**
 #
 # 1. Which modules are wrong themselves, and which only received wrong input?
@@ -475,7 +475,7 @@ with suppress(CheckFailed):
 #
 # The next cell has the mended port, folded.
 
-# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="b4006a2e"
 class Mended(Ported):
     """The port without its four faults."""
 

@@ -137,7 +137,7 @@ plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 #
 # Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum has twice the variance, and the next result is computed from that. **Predict:** vectors of size 1 pass through 48 random sublayers. How large are they at the top, without a norm and with one in front of every sublayer?
 
-# %%
+# %% id="db0221cb"
 def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
     """The standard deviation of random vectors after `depth` random sublayers, each added to its input."""
     generator = torch.Generator().manual_seed(0)
@@ -151,7 +151,7 @@ def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
 
 print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(True):.1f}")
 
-# %% [markdown]
+# %% [markdown] id="19a93f23"
 # Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep it stands.
 #
 # ### Exercise 1 · LayerNorm
@@ -321,7 +321,7 @@ print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wr
 #
 # ![Attention with three words. The query of "she" is (2, 0). The keys of Elizabeth, smiled and she are (2, 0), (0, 2) and (1, 0). Divided by the root of 2, the scores are 2.8, 0 and 1.4, and the softmax makes weights of 77, 5 and 19 percent of them. The weighted sum of the values is (0.81, 0.08).](figures/attention-of-three-words.svg)
 
-# %%
+# %% id="bee16800"
 words = ["Elizabeth", "smiled", "she"]
 query = torch.tensor([2.0, 0.0])  # of "she": [head_dim]
 keys = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0]])  # [T, head_dim]
@@ -333,7 +333,7 @@ for word, score, weight in zip(words, scores, weights, strict=True):
     print(f"{word:>9}: score {score:.2f}, weight {weight:.0%}")
 print("she receives", [round(number, 2) for number in (weights @ values).tolist()])
 
-# %% [markdown]
+# %% [markdown] id="5f5231c5"
 # ### Exercise 4 · Attention
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
@@ -567,7 +567,7 @@ plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05
 #
 # Attention sums over keys, and a sum does not depend on order. **Predict:** reverse the order of all tokens but the last. By how much does attention's result for the last token change, without and with an embedding of its position added to each token?
 
-# %%
+# %% id="08607fae"
 torch.manual_seed(0)
 attention, tokens, positions = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
 order = [6, 5, 4, 3, 2, 1, 0, 7]  # the earlier tokens reversed, the last one in its place
@@ -576,7 +576,7 @@ with torch.no_grad():
         change = attention(tokens + rows) - attention(tokens[:, order] + rows)
         print(f"{name:>17}: the last token's result changes by up to {change[:, -1].abs().max():.0e}")
 
-# %% [markdown]
+# %% [markdown] id="f98df2c7"
 # Without positions only rounding changes: *the dog bit the man* and *the man bit the dog* would end in the same vector. So GPT-2 adds a learned vector for each position to the token's vector, before the first block. (The causal mask gives deeper layers some information on order, which is why some later models leave positions out of some layers.)
 #
 # ### Exercise 7 · The whole model
@@ -797,7 +797,7 @@ except CheckFailed as failed:
 #
 # So use both: the layers tell you whether the model is right; the text tells you whether everything around it is right as well, the weights, the tokenizer and the decoding.
 
-# %% [markdown]
+# %% [markdown] id="84435e56"
 # ## What a loss is, and how good one is
 #
 # A language model is trained to predict the next token. Its error at one token is the *surprise*, −ln p, where p is the probability that it gave to the token that came. The *loss* is the mean surprise over a text. Its unit is the nat: a loss of 1 nat means that the right token got a probability of 1/e, 37%, in the geometric mean.
@@ -818,7 +818,7 @@ def surprise(model: GPT2, ids: Tensor) -> Tensor:
     """The surprise at each next token, in nats: ids [1, T] -> [T - 1]."""
     return F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="none")
 
-# %%
+# %% id="de22100b"
 novel = encode(Path("texts/pride-and-prejudice.txt").read_text())[0]  # [N]
 counts = torch.bincount(novel, minlength=austen.config.vocab_size) + 1.0  # no token counts as impossible
 levels = {
@@ -829,7 +829,7 @@ levels = {
 for name, nats in levels.items():
     print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as {math.exp(nats):,.0f} equal choices")
 
-# %% [markdown]
+# %% [markdown] id="51595d73"
 # `exp(loss)` is called the perplexity. Knowing the frequencies alone saves a nat; the model saves two and a half more by reading what came before.
 #
 # ## Train one yourself
@@ -840,7 +840,7 @@ for name, nats in levels.items():
 #
 # **Predict:** what is the loss before the first step?
 
-# %%
+# %% id="da23baef"
 torch.manual_seed(0)
 own = GPT2(austen.config.replace(n_layer=2, n_embd=128, n_head=4, n_positions=64))
 for weight in own.parameters():
@@ -857,12 +857,12 @@ def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
 
 print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
 
-# %% [markdown]
+# %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so the model starts at equal odds, ln 2,048.
 #
 # Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
 
-# %%
+# %% id="59d052a5"
 def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
     """Improve the model on one batch of random pieces; returns the loss before the change, in nats a token."""
     inputs, targets = pieces()
@@ -881,7 +881,7 @@ def curve_of(losses: list[float]) -> plots.Picture:
         curves["your model"] = (range(50, len(losses) + 1, 50), means)
     return plots.lines(curves, plots.Axes("steps", "loss, nats a token"))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="60026454"
 from IPython.display import display
 
 from grader.instruments import progress
@@ -898,23 +898,23 @@ for step in progress.steps(range(1, steps + 1), "steps"):
     if step in (1, 100, 400, steps):
         print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
 
-# %% [markdown]
+# %% [markdown] id="ac0bcc11"
 # The loss falls fast to what frequencies alone give, and then slowly, as the model learns which tokens follow which. The text shows the same stages: first one token again and again, then common words, then phrases of the novel.
 #
 # The curve is measured on the novel that the model is trained on, and it reads that novel more than once. **Predict:** is the loss on *Persuasion* lower, the same or higher?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d8e87cb7"
 print(f"on the novel it was trained on: {sum(losses[-50:]) / 50:.2f} nats a token")
 print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():.2f}")
 
-# %% [markdown]
+# %% [markdown] id="f4c83315"
 # It is higher: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
 #
 # ## Greedy, or drawn at random
 #
 # Greedy text tends to repeat itself, as you just saw. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e30a693f"
 @torch.no_grad()
 def drawn(model: GPT2, ids: Tensor, count: int, temperature: float) -> Tensor:
     """Append `count` tokens, each drawn from softmax(logits / temperature): ids [1, T] -> [1, T + count]."""
@@ -929,7 +929,7 @@ for temperature in (0.5, 1.0, 2.0):
     text = austen.tokenizer.decode(drawn(model, encode(prompt), 30, temperature)[0].tolist())
     print(f"temperature {temperature}: {text!r}")
 
-# %% [markdown]
+# %% [markdown] id="0c80bf58"
 # At 0.5 the text stays close to the greedy one. At 1 it is more varied and makes more mistakes. At 2 unlikely tokens win so often that the words fall apart. This course compares greedy text, because only there two programs must choose the same token.
 #
 # What follows looks inside the trained model.
@@ -1017,7 +1017,7 @@ print(f"  after any other token               {rises[layer, head, ~inside].mean(
 #
 # Two larger cuts. First, all heads of a layer get the same attention weights, the mean of the layer's heads, and keep their own values. Then all MLPs are silent, then all attention. **Predict** the order: which cut costs most?
 
-# %%
+# %% id="c9ef25e0"
 def one_map(attention: Attention) -> Callable[[Tensor], Tensor]:
     """A forward in which each head attends as the layer's heads do on average; the values stay as they are."""
 
@@ -1036,12 +1036,12 @@ cuts = {
     "without any MLP": [patch.replaced(block.mlp, forward=torch.zeros_like) for block in model.h],
 }
 
-# %%
+# %% id="ec2fa7f2"
 for name, changes in cuts.items():
     with patch.together(*changes):
         print(f"{name:>22}: {surprise(model, held_out).mean():.2f} nats")
 
-# %% [markdown]
+# %% [markdown] id="364b6f14"
 # Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than equal odds. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
 
 # %% [markdown] id="b4a1fdf9"

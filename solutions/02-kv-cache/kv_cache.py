@@ -58,7 +58,7 @@ class Conv1D(nn.Module):
 class GELU(nn.Module):
     """The GELU in its tanh form, `gelu_new` in GPT-2's config.
 
-    y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))), element by element.
+    y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))), element by element; neither constant is rounded.
     x: [...] -> [...]. Hendrycks and Gimpel (2016), section 2.
     """
 
@@ -72,6 +72,7 @@ class Attention(nn.Module):
     """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
 
     For each head: softmax(q k^T / sqrt(head_dim) + mask) v; then the heads side by side, through c_proj.
+    A score can be any number, also far below 0: where the mask hides, put -inf or the dtype's lowest number.
     x: [B, T, D] -> [B, T, D], with D = config.n_embd = num_heads * head_dim.
     transformers: models/gpt2/modeling_gpt2.py, GPT2Attention.
     """
@@ -724,19 +725,19 @@ from grader.instruments import writing
 prompt = "Every effort moves you"
 written = writing.write(generate_cached(model, encode(prompt), 80), austen.tokenizer, prompt)
 
-# %% [markdown]
+# %% [markdown] id="4131bd44"
 # ### What this loop can no longer do
 #
 # When the text grew beyond `n_positions`, lesson 01 dropped the oldest tokens and read the rest again, from position 0. Why can a cache not simply drop its first slot? **Predict:** take the 9 tokens from the start of the lesson, once as they are and once without the first. What share of the other tokens' keys and values in the last layer stays the same?
 
-# %%
+# %% id="bdb11a15"
 D = austen.config.n_embd
 nine = queries_keys_values(text, 3)[1:, D:]  # [8, 2 D]: keys and values of the last 8 of 9 tokens
 eight = queries_keys_values(text[:, 1:], 3)[:, D:]  # [8, 2 D]: of the same tokens without the first
 same = ((nine - eight).abs() < 1e-3).float().mean()
 print(f"{same:.1%} are the same; mean difference {(nine - eight).abs().mean():.2f}, mean size {nine.abs().mean():.2f}")
 
-# %% [markdown]
+# %% [markdown] id="590464a6"
 # Almost none. Every other token has moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
 
 # %% [markdown] id="b83d661e"
@@ -907,7 +908,7 @@ plots.beside(by_clock, plots.lines(counted, next_token))
 #
 # With a cache the curve is nearly flat, and lies *above* its count. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. **Predict:** 256 rows are 256 times the work. How many times the time?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="08a03325"
 matrices = [torch.randn(1024, 1024) / 32 for _ in range(24)]
 
 
@@ -917,14 +918,14 @@ def through_all(rows: int) -> None:
     for matrix in matrices:
         x = F.linear(x, matrix)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="02294dbd"
 spent = clock.in_turns({rows: partial(through_all, rows) for rows in (1, 4, 16, 64, 256)}, repeats=7)
 weight_bytes = sum(matrix.nbytes for matrix in matrices)
 print("rows       ms   ms a row   times as long as 1 row   weights fetched, GB/s")
 for rows, ms in spent.items():
     print(f"{rows:4} {ms:8.2f} {ms / rows:10.3f} {ms / spent[1]:24.1f} {weight_bytes / ms / 1e6:23.1f}")
 
-# %% [markdown]
+# %% [markdown] id="86fbf153"
 # Far less than 256 times. With one row, the time is mostly that of fetching 100 MB of weights; the last column then tells how fast your memory is. With many rows the arithmetic takes over. So a row costs much less in company than alone.
 #
 # Two consequences. Prefill and decode are always measured apart, because tokens per second of the one say nothing about the other. And servers decode many conversations at once: their new tokens form the rows of one product and share each fetched weight.
@@ -964,7 +965,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
 #
 # But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. **Predict:** one new token of a layer with 16 query heads attends to 32,768 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="8b5e4e59"
 def attend(kv_heads: int) -> partial:
     """One new token's attention over a long cache: 16 query heads, 16 / kv_heads of them on each key-value head."""
     q = torch.randn(kv_heads, 16 // kv_heads, 64)  # [KV, heads that share one, head_dim]
@@ -976,7 +977,7 @@ spent = clock.in_turns({kv_heads: attend(kv_heads) for kv_heads in (16, 2)}, rep
 for kv_heads, ms in spent.items():
     print(f"{kv_heads:2} key-value heads: {ms:6.1f} ms, a cache of {2 * kv_heads * 32_768 * 64 * 4 / 1e6:.0f} MB")
 
-# %% [markdown]
+# %% [markdown] id="e69c6ec8"
 # The multiply-adds are the same in both lines. The smaller cache is faster because there is less to fetch. So the size of the cache decides not only how many conversations fit into memory, but also how fast a long one continues.
 
 # %% [markdown] id="39168088"
