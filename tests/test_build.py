@@ -143,7 +143,7 @@ def test_progress_is_shown_and_outputs_are_stored_without_time_or_path_of_this_m
     assert notebook.cells[-1].outputs[0].text.startswith(". <python>/bin/python")
     assert notebook.cells[-1].outputs[0].text.endswith(f" ~/models {Path.home()}less\n")
     check_output = notebook.cells[4].outputs[0]
-    assert "toy.linear   2 of 2 cases right" in check_output.data["text/plain"]
+    assert "toy.linear · 2 of 2 cases right" in check_output.data["text/plain"]
     assert notebook.metadata.language_info == {"name": "python", "pygments_lexer": "ipython3"}
 
 

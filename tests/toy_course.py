@@ -18,8 +18,8 @@ EXERCISES = [
         reference=nn.Linear,
         points=3,
         cases=[
-            Case("a batch of vectors", lambda draw: [draw.normal(4, 3)], {"in_features": 3, "out_features": 5}),
-            Case("one vector", lambda draw: [draw.normal(3)], {"in_features": 3, "out_features": 5}),
+            Case("a batch of vectors", lambda draw: [draw.normal(6, 3)], {"in_features": 3, "out_features": 5}),
+            Case("one vector", lambda draw: [draw.normal(4)], {"in_features": 4, "out_features": 2}),
         ],
         mistakes=[Mistake("the bias is left out", "What does a line need besides a slope?", " + self.bias", "")],
     ),
@@ -31,7 +31,7 @@ EXERCISES = [
         points=2,
         cases=[
             Case("positive inputs", lambda draw: [draw.normal(8).abs()]),
-            Case("inputs of either sign", lambda draw: [draw.normal(8)]),
+            Case("inputs of either sign", lambda draw: [draw.normal(9)]),
         ],
     ),
 ]

@@ -872,7 +872,7 @@ def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
     optimizer.step()
     return loss.item()
 
-
+# %%
 def curve_of(losses: list[float]) -> plots.Picture:
     """The loss so far, each point the mean of 50 steps, and the levels to compare it with."""
     means = torch.tensor(losses[: len(losses) // 50 * 50]).view(-1, 50).mean(dim=1)
