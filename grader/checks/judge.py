@@ -58,8 +58,8 @@ def judge(
         known = [(mistake, mistake.in_case(i, answer.tolerances[i])) for mistake in possible]
         outputs = [(mistake, output) for mistake, output in known if output is not None]
         verdict = _judge_case(observation, answer.outputs[i], context, outputs, parts)
-        wrong = gradient_finding(task, answer, i, observation) if i in right else None
-        if wrong is not None and (verdict.right or wrong.mistake):
+        wrong = gradient_finding(task, answer, i, observation, unfinished) if i in right else None
+        if wrong is not None and (verdict.right or wrong.mistake or wrong.carried):
             verdict = replace(verdict, right=False, finding=wrong)
         cases.append(verdict)
     return Verdict(task.exercise, tuple(hold_back_measured(task, answer, cases)), answer.points)
