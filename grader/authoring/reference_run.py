@@ -47,7 +47,7 @@ class RecordedCase:
 
     def gradients(self, task: Task, where: str, *, measured: bool) -> Tensor | None:
         """The gradients' fingerprint. Raises RecordingError where rounding alone moves it too far."""
-        with one_thread():
+        with one_thread(), torch.inference_mode(False), torch.enable_grad():
             found = self.differentiate(task)
             for seed in SEEDS if measured and found is not None else ():
                 with another_processor(seed):
@@ -67,7 +67,8 @@ class RecordedCase:
 
 def record_case(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
     """Draw a case's weights and arguments, and run the reference on them."""
-    return (_record_function if exercise.function else _record_module)(exercise, case, draw)
+    with torch.inference_mode(False), torch.enable_grad():
+        return (_record_function if exercise.function else _record_module)(exercise, case, draw)
 
 
 def draw_of(lesson: str, exercise: Exercise, case: Case, secret: str = "") -> Draw:

@@ -5,7 +5,7 @@ large it is, and its products with fixed random directions, which no other gradi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 
 import torch
@@ -82,8 +82,13 @@ def wrong_gradients(got: Tensor | None, want: Tensor | None) -> list[int]:
     return (gradient_distance(got, want) > RELATIVE).nonzero().flatten().tolist()
 
 
-def gradient_finding(task: Task, answer: Answer, index: int, observation: Observation) -> Finding | None:
-    """What is wrong with the gradients of a case whose output is right. index: the case's."""
+def gradient_finding(
+    task: Task, answer: Answer, index: int, observation: Observation, unfinished: Container[str] = ()
+) -> Finding | None:
+    """What is wrong with the gradients of a case whose output is right.
+
+    index: the case's. unfinished: the exercises that are not right by themselves: a part of theirs is to blame.
+    """
     want = answer.gradients[index] if answer.gradients else None
     wrong = wrong_gradients(observation.gradients, want)
     if not wrong:
@@ -92,12 +97,14 @@ def gradient_finding(task: Task, answer: Answer, index: int, observation: Observ
     if mistake is not None:
         what = f"The output is right, and the gradients are those that come out when {mistake.name}."
         return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
+    waits_for = tuple(sorted({name for name in task.parts.values() if name in unfinished}))
     names = [leaf_names(task, task.cases[index])[i] for i in wrong]
     shown = ", ".join(f"`{name}`" for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return Finding(
         f"the output is right, but the gradient of {shown} is not the reference's",
         "Training would go astray. Look for `.detach()`, `.data`, `.item()` or `no_grad` on the way from there to the"
         " output.",
+        waits_for=waits_for,
     )
 
 

@@ -52,23 +52,18 @@ def judge(
             else None
         )
         cases.append(_judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts))
-    seen = [
-        _with_gradients(task, answer, i, verdict, by_case.get(verdict.name))
-        for i, verdict in enumerate(mark_blind(cases, answer, by_case))
-    ]
+    seen = []
+    for i, verdict in enumerate(mark_blind(cases, answer, by_case)):
+        right = (got := outputs[i]) is not None and agree(got, answer.outputs[i], answer.tolerances[i])
+        wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right else None
+        seen.append(_with_gradients(verdict, wrong))
     judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
 
 
-def _with_gradients(
-    task: Task, answer: Answer, i: int, verdict: CaseVerdict, observation: Observation | None
-) -> CaseVerdict:
-    """The verdict on a case, once its gradients are looked at too. They count where the output is right."""
-    got = observation.output if observation is not None else None
-    if observation is None or got is None or not agree(got, answer.outputs[i], answer.tolerances[i]):
-        return verdict
-    wrong = gradient_finding(task, answer, i, observation)
-    if wrong is None or not (verdict.right or wrong.mistake):
+def _with_gradients(verdict: CaseVerdict, wrong: Finding | None) -> CaseVerdict:
+    """The verdict on a case, once its gradients are looked at too. wrong: what is wrong with them."""
+    if wrong is None or not (verdict.right or wrong.mistake or wrong.carried):
         return verdict
     return replace(verdict, right=False, finding=wrong)
 

@@ -279,7 +279,10 @@ MODEL = Exercise(
             {"config": SMALL | {"layer_norm_epsilon": 0.05}},
         ),
         Case(
-            "as many tokens as positions", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL | {"n_positions": 9}}
+            "as many tokens as positions",
+            lambda draw: [draw.tokens(37, 2, 9)],
+            {"config": OTHER | {"n_positions": 9, "n_inner": 40, "layer_norm_epsilon": 0.05}},
+            draw="2",
         ),
         Case(
             "other sizes, another eps",
