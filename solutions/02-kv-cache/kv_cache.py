@@ -901,7 +901,8 @@ counted = {
     "with: counted": (range(1, 1024), [multiply_adds(clocked, 1, n) / per_ms for n in range(1, 1024)]),
 }
 print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
-next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", size=(5.2, 3.4))
+headroom = (None, 100 * max(without))  # above the curves, for the legend
+next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", ylim=headroom, size=(5.2, 3.4))
 plots.beside(by_clock, plots.lines(counted, next_token))
 
 # %% [markdown] id="0ac047d4"
