@@ -497,7 +497,9 @@ compare_layers(Mended, hunted)
 #
 # Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family:
+# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family, as a picture and as a config:
+#
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head, which has the token embedding's weights. Each block has multi-head attention with 12 heads of 64 and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg)
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")

@@ -34,7 +34,9 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 # %% [markdown] id="5511098e"
 # ## What you start from
 #
-# The whole of lesson 01 follows, in seven folded cells. Look at the names, and read `Attention` again, because you are going to change it.
+# The whole of lesson 01 follows, in seven folded cells. Look at the names, and read `Attention` again, because you are going to change it. The cache will sit inside the attention, between the box of heads and the softmax.
+#
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: three projections make queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg)
 
 # %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):
@@ -324,7 +326,7 @@ plots.beside(*charts)
 
 # %% exercise="kv_cache.cache" id="kv_cache-cache"
 class KVCache:
-    """The keys and values of one layer for all tokens so far, in memory that is taken once.
+    """The keys and values of one layer for all tokens so far, in memory that is allocated once.
 
     keys, values: [batch, heads, capacity, head_dim]; of these the first `length` tokens are filled.
     """
@@ -343,7 +345,7 @@ class KVCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new tokens; give back those of all tokens so far, in order, as views.
+        """Add the keys and values of T new tokens; return those of all tokens so far, in order, as views.
 
         k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, length, head_dim], where length has grown by T.
         Raises ValueError, whose message has the capacity in it, where they don't fit; then nothing has changed.
@@ -553,7 +555,7 @@ class CachedBlock(Block):
 
 # %% exercise="kv_cache.model" id="kv_cache-model"
 class CachedGPT2(GPT2):
-    """Lesson 01's GPT-2, which may be given a text piece by piece. Parts and names are the same."""
+    """Lesson 01's GPT-2, which can read a text piece by piece. Parts and names are the same."""
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -900,7 +902,8 @@ counted = {
     "with: counted": (range(1, 1024), [multiply_adds(clocked, 1, n) / per_ms for n in range(1, 1024)]),
 }
 print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
-next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", size=(5.2, 3.4))
+headroom = (None, 100 * max(without))  # above the curves, for the legend
+next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", ylim=headroom, size=(5.2, 3.4))
 plots.beside(by_clock, plots.lines(counted, next_token))
 
 # %% [markdown] id="0ac047d4"
@@ -1078,7 +1081,7 @@ for name, config in configs.items():
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor:
     """Causal attention of T new tokens in which H / KV query heads share a key and value head.
 
-    Each key and value head is kept once in the cache, and used by H / KV query heads that follow each other.
+    Each key and value head is cached once, and used by H / KV consecutive query heads.
     softmax(q k^T / sqrt(head_dim) + mask) v for each head; the last query is the last key.
     q: [B, H, T, head_dim], k, v: [B, KV, T, head_dim], the new tokens' -> [B, H, T, head_dim].
     """
