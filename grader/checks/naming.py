@@ -33,6 +33,8 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
     """outputs: the program's, for each of the answer's cases; None where it gave none."""
     right = [i for i, got in enumerate(outputs) if got is not None and _is_right(answer, i, got)]
     wrong = [i for i in range(len(outputs)) if i not in right]
+    if not wrong:  # then there is nothing to name, and hundreds of comparisons to save
+        return Suspects((), ((),) * len(outputs), ())
     candidates = [mistake for mistake in answer.mistakes if not _shows_in(mistake, answer, right)]
     explained = {id(m): [i for i in wrong if _explains(m, answer, i, outputs[i])] for m in answer.mistakes}
     unknown = {id(m): [i for i in wrong if _known(m, answer, i) is None] for m in answer.mistakes}

@@ -73,8 +73,7 @@ class RMSNorm(nn.Module):
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
 
-    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim), computed in float32: positions
-    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
+    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim). It is made of channels i and
     i + head_dim / 2, so the angles of all pairs stand in a row twice.
     positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
     """
@@ -229,8 +228,7 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
-    Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    ids: [1, T] int64, the prompt. Ends after max_new_tokens, or once one of end_tokens has been yielded.
     """
     for _ in range(max_new_tokens):
         next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
@@ -322,7 +320,7 @@ austen = load_checkpoint("austen-gemma3")
 
 
 def as_qwen3(config: Config) -> Config:
-    """Gemma's config with the three answers that the Qwen3 program asks for."""
+    """Gemma's config with the three fields that the Qwen3 program reads."""
     theta = config.get("rope_theta") or config.rope_parameters["full_attention"]["rope_theta"]
     rope = {"rope_theta": theta}
     return config.replace(model_type="qwen3", tie_word_embeddings=True, rope_parameters=rope)
@@ -340,7 +338,7 @@ except GraderError as error:
 
 # %% tags=["nbval-ignore-output"] id="d5f375b1"
 class Start(CausalLM):
-    """The Qwen3 program as it is, with a place in each layer for two norms that it does not know."""
+    """The Qwen3 program as it is, with a slot in each layer for two norms that it never calls."""
 
     def __init__(self, config: Config):
         super().__init__(as_qwen3(config))
@@ -367,7 +365,7 @@ for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain 
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
 # %% [markdown] id="18fa58a9"
-# A � stands for bytes that form no character.
+# Neither: it repeats a token or two. A � stands for bytes that form no character.
 #
 # Now the real model, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, you must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept the terms before you can download.
 #
@@ -378,12 +376,12 @@ gemma = load_checkpoint("gemma-3-270m", optional=True)
 if gemma is not None:
     print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
 
-# %% [markdown] id="792ca6b5"
+# %% [markdown]
 # ### Why 262,144 tokens?
 #
 # The embedding matrix takes five eighths of this model, so there must be a reason for its size. A larger vocabulary has tokens for more words, also in languages other than English, so a text is cut into fewer tokens. Fewer tokens mean fewer steps to write it, a smaller cache, and more text in the same context. **Predict:** how many tokens does one sentence take in English, and how many in Hindi, with a vocabulary of 2,048, of 49,152 and of 262,144?
 
-# %% tags=["nbval-ignore-output"] id="5c0f3a79"
+# %% tags=["nbval-ignore-output"]
 english = "It is a truth universally acknowledged, that a single man in possession of a good fortune, must want a wife."
 hindi = "यह एक सार्वभौमिक सत्य है कि एक धनी कुंवारे आदमी को पत्नी की आवश्यकता होती है।"
 for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=True), gemma):
@@ -392,7 +390,7 @@ for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=Tru
         size = checkpoint.config.vocab_size
         print(f"{checkpoint.name:>22}, {size:7,} tokens: English {counts[0]:3}, Hindi {counts[1]:3}")
 
-# %% [markdown] id="003f9478"
+# %% [markdown]
 # In English the two larger vocabularies do equally well. In Hindi SmolLM2, a model for English, needs about one token for every character, and more than three times as many as Gemma. The report gives the same reason: its tokenizer is "more balanced for non-English languages". A small model pays for that with most of its parameters; in the 27B model the embedding matrix is 5%.
 
 # %% [markdown] id="c1bd4a62"
@@ -402,7 +400,7 @@ for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=Tru
 
 # %% tags=["nbval-ignore-output"] id="d2c3eee6"
 def compare(model: type[nn.Module]) -> None:
-    """The table of rows; that some are red is no reason to stop here."""
+    """Show the table of rows, and go on when some are red."""
     try:
         compare_layers(model)
     except CheckFailed as failed:
@@ -490,12 +488,12 @@ class ScaledEmbedding(nn.Embedding):
 # %% check="gemma3.embedding" tags=["nbval-ignore-output"] id="check-gemma3-embedding"
 check("gemma3.embedding", ScaledEmbedding)
 
-# %% [markdown] id="f2c4e652"
+# %% [markdown]
 # ### Why multiply by √D?
 #
 # The embedding matrix has two jobs, because the head is tied to it. As the head, its rows should have length about 1, so that the logits start near 0. As the input, each number of a row should be about 1, like the numbers that the sublayers add later; that is a row of length √D. **Predict:** take random rows of either length. How large is what enters the stream, and what is the loss before training?
 
-# %% id="88df7a93"
+# %%
 torch.manual_seed(0)
 V, D = 8192, 640
 final, targets = torch.randn(100, D), torch.randint(V, (100,))  # what leaves the last norm has numbers of size 1
@@ -505,7 +503,7 @@ for name, size in (("rows of length √D", 1.0), ("rows of length 1", D**-0.5)):
     print(f"{name:>17}: numbers of size {rows.std():.2f} enter the stream; the first loss is {loss:5.1f} nats")
 print(f"equal odds: {torch.tensor(V).log():.1f} nats")
 
-# %% [markdown] id="7e2f8081"
+# %% [markdown]
 # Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as equal odds. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
 
 # %% [markdown] id="5e0a194d"
@@ -567,7 +565,7 @@ class RMSNorm(nn.Module):
 # %% check="gemma3.rms_norm" tags=["nbval-ignore-output"] id="check-gemma3-rms_norm"
 check("gemma3.rms_norm", RMSNorm)
 
-# %% [markdown] id="aea6a1f8"
+# %% [markdown]
 # ### Why 1 + w, and why in float32?
 #
 # Lesson 03's norm learns a scale. Gemma's learns how far the scale is from 1 (the talk has a side note on it):
@@ -586,12 +584,12 @@ for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0
     end = weight[0].item()
     print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
 
-# %% [markdown] id="22ceb64a"
-# With w as the scale, a channel that the loss says nothing about fades out. With 1 + w it keeps its scale of 1.
+# %% [markdown]
+# With w as the scale, a channel that the loss says nothing about fades out: after 10,000 steps its scale is 0.37. With 1 + w the scale stays 1.
 #
 # The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. **Predict:** by how much is the mean error larger?
 
-# %% id="311168cb"
+# %%
 torch.manual_seed(0)
 x, scale = torch.randn(2000, 640).bfloat16(), (1 + 0.1 * torch.randn(640)).bfloat16()
 normed = F.rms_norm(x.double(), (640,))  # [2000, 640], nearly exact
@@ -706,7 +704,7 @@ left, right = plots.Axes("gate_proj(x)", size=(4.5, 2.8)), plots.Axes("gate_proj
 plots.beside(plots.lines(both, left), plots.lines(apart, right))
 
 # %% [markdown] id="1d56861c"
-# SiLU and GELU have the same shape and differ by up to 0.19; the two GELUs differ by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with.
+# SiLU and GELU have the same shape and differ most around −2, by 0.19. The two GELUs differ most at 2.7, by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with.
 #
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -764,7 +762,7 @@ check("gemma3.rope", RotaryEmbedding)
 # A pair of channels rotates by an angle that grows with the position. After a full turn its angles repeat, so that pair alone no longer separates two distances. **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. Over a window of 512 tokens, and over the whole context of 32,768: for each θ, how many of the 128 pairs make less than one full turn?
 
 # %% id="70de5e7c"
-print("kind               tokens  pairs that go round less than once")
+print("kind               tokens  pairs that make less than one full turn")
 for kind, tokens in (
     ("sliding_attention", 512), ("full_attention", 512), ("sliding_attention", 32_768), ("full_attention", 32_768)
 ):
@@ -779,7 +777,7 @@ for kind, tokens in (
 # ### Exercise 5 · Who sees whom
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# There are two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. A window that is one token too long or too short is an easy mistake here, and in the texts that follow it never shows.
+# There are two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. A window that is one token too long or too short is an easy mistake here, and no text of this lesson will show it.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eafacf94"
 full = [[key <= query for key in range(8)] for query in range(8)]
@@ -892,7 +890,7 @@ check("gemma3.attention", Attention)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="c2c7981c"
 class QwenLayer(nn.Module):
-    """Lesson 03's layer with the new parts. Two of its norms it does not call."""
+    """Lesson 03's layer with the new parts. It does not call two of its norms."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -906,7 +904,7 @@ class QwenLayer(nn.Module):
 
 
 class OneKind(Model):
-    """Lesson 03's model: what it hands to one layer it hands to all."""
+    """Lesson 03's model: every layer gets the same rotations and the same mask."""
 
     layer: type[nn.Module] = QwenLayer
 
@@ -995,7 +993,7 @@ check("gemma3.decoder_layer", DecoderLayer)
 #
 # A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. **Predict:** make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
 
-# %% id="a318df93"
+# %%
 x, positions = torch.randn(1, 8, 160, generator=torch.Generator().manual_seed(0)), torch.arange(8)
 given = RotaryEmbedding(austen.config)(positions, "full_attention"), visible(8)
 for kind in (QwenLayer, DecoderLayer):
@@ -1008,7 +1006,7 @@ for kind in (QwenLayer, DecoderLayer):
             sizes.append(((layer(x, *given) - x).norm() / x.norm()).item())
     print(f"{kind.__name__:>13}: an update of {sizes[0]:.2f} times the stream, then {sizes[1]:.2f}")
 
-# %% [markdown] id="3261e612"
+# %% [markdown]
 # In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides, so no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
 #
 # Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
@@ -1133,7 +1131,7 @@ compare_layers(CausalLM)
 #
 # For each port write down two things: which class holds the fault, and what the fault could be. The table and the class names are all you need.
 
-# %% jupyter={"source_hidden": true} id="a62d9222"
+# %% jupyter={"source_hidden": true}
 from grader.instruments import patch
 
 
@@ -1163,7 +1161,7 @@ PORTS = {
     "C": patch.replaced(globals(), layer_types=port_c),
 }
 
-# %% tags=["nbval-ignore-output"] id="f2e71ee8"
+# %% tags=["nbval-ignore-output"]
 from contextlib import suppress
 
 for name, change in PORTS.items():
@@ -1171,7 +1169,7 @@ for name, change in PORTS.items():
     with change, suppress(CheckFailed):
         compare_layers(CausalLM, open="first")
 
-# %% [markdown] id="5f025dbf"
+# %% [markdown]
 # When you have written down your answers, or are stuck, unfold the cell with the ports and open the explanation.
 #
 # <details><summary>What was wrong, and what told you</summary>
@@ -1218,7 +1216,7 @@ for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
 #
 # You saw that the weights of the norms after the sublayers grow with depth. Do later layers change the stream more? **Predict:** how large is attention's update compared with the stream it is added to, in the first layers and in the last?
 
-# %% tags=["nbval-ignore-output"] id="864cf888"
+# %% tags=["nbval-ignore-output"]
 ids = torch.tensor([trained.tokenizer.encode("It is a truth universally acknowledged, that a single man").ids])
 calls = patch.calls_in((gemma_model or austen_model), ids)
 stream, shares, sizes = calls["model.embed_tokens"].output, {"attention": [], "MLP": []}, []
@@ -1229,13 +1227,13 @@ for i in layers:
         shares[name].append((update.norm(dim=-1) / stream.norm(dim=-1)).median().item())
         stream = stream + update
 
-# %% tags=["nbval-ignore-output"] id="ead6dfd3"
+# %% tags=["nbval-ignore-output"]
 left = plots.Axes("layer", "length of a token's vector", "the stream", log="y", xticks=layers, size=(5, 3))
 right = plots.Axes("layer", "length of the update / stream", "the updates", log="y", xticks=layers, size=(5, 3))
 curves = {name: (layers, share) for name, share in shares.items()}
 plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves, right))
 
-# %% [markdown] id="1c7b948c"
+# %% [markdown]
 # No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
 #
 # ## What each reason did
@@ -1333,7 +1331,7 @@ table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 #
 # What does the layer comparison say? It reads nine tokens. **Predict:** how many of the eleven wrong programs does it catch?
 
-# %% tags=["nbval-ignore-output"] id="e5cb61ce"
+# %% tags=["nbval-ignore-output"]
 from IPython.utils.capture import capture_output
 
 for name, change in WRONG.items():
@@ -1345,7 +1343,7 @@ for name, change in WRONG.items():
             verdict = "red"
     print(f"{name:>38}: {verdict}")
 
-# %% [markdown] id="57692276"
+# %% [markdown]
 # All eleven. That is why the comparison comes first and the text last.
 #
 # ### The talk's prompt
@@ -1376,8 +1374,8 @@ def cache_bytes(config: Config, context: int, windows: bool = True) -> int:
     """Bytes of keys and values for `context` tokens, in bfloat16."""
     per_layer = 2 * config.num_key_value_heads * config.head_dim * 2
     narrow = min(context, config.sliding_window) if windows else context
-    kept = {"full_attention": context, "sliding_attention": narrow}  # tokens
-    return sum(per_layer * kept[kind] for kind in layer_types(config))
+    cached = {"full_attention": context, "sliding_attention": narrow}  # tokens
+    return sum(per_layer * cached[kind] for kind in layer_types(config))
 
 
 print("tokens   without windows   with windows   ratio")
@@ -1386,7 +1384,7 @@ for context in (1, 512, 1024, 8192, 32_768):
     print(f"{context:6,}   {wide / 2**20:11.3f} MiB   {narrow / 2**20:8.3f} MiB   {wide / narrow:5.2f}")
 
 # %% [markdown] id="b465d041"
-# 18 KiB a token until the window is full, 3 KiB a token after that. Lesson 06 builds this cache, and asks what is lost.
+# 5.6 times smaller. It grows by 18 KiB a token until the window is full, and by 3 KiB after that. Lesson 06 builds this cache, and asks what is lost.
 #
 # Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the head with its 262,144 rows?
 
@@ -1410,6 +1408,12 @@ for length in (16, 64) if gemma_model is not None else ():
 # The table shows it for your machine. The head multiplies by 168 million numbers at each position, and the 18 layers together by 100 million, so the head does more than half of the multiply-adds. To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for all of them, because your model returns all of them. A program made for use computes the last row alone.
 #
 # ## What changed, and why
+#
+# Here is the whole model. A red ring marks what differs from Qwen3 0.6B.
+#
+# ![Gemma 3 270M from the bottom up: token ids, the token embedding of 262,144 tokens times √640, 18 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: multi-query attention with 4 query heads, QK-norm and, in 15 of the 18 layers, a window of 512 tokens; and a GeGLU MLP of width 2,048. Each of the two has an RMSNorm before it and another after it.](figures/gemma-3-270m-model.svg)
+#
+# And one layer beside Qwen3's:
 #
 # ![A layer of Qwen3 beside a layer of Gemma 3, from the bottom up. Coloured boxes differ: the embedding is multiplied by √D, all norms scale by 1 + w, attention has a window or all tokens and two values of θ, the MLP's gate is GELU, and a second norm follows each sublayer before the sum.](figures/qwen3-and-gemma3.svg)
 #

@@ -14,6 +14,10 @@
 #
 # 90 to 120 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
 #
+# This is Gemma 3 270M, as you built it in lesson 04. Three of its 18 layers are full and 15 slide.
+#
+# ![Gemma 3 270M from the bottom up: token ids, the token embedding of 262,144 tokens times √640, 18 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: multi-query attention with 4 query heads, QK-norm and, in 15 of the 18 layers, a window of 512 tokens; and a GeGLU MLP of width 2,048. Each of the two has an RMSNorm before it and another after it.](figures/gemma-3-270m-model.svg)
+#
 # In the two masks below, each row is a query and each column a key. A full layer sees the whole past. A sliding layer sees a window, here of three tokens, as the talk draws it. On the right is what a layer has to cache while the text grows.
 #
 # ![Left: in a full layer each of six tokens sees itself and all before it. Middle: with a window of 3 each token sees itself and the two before it. Right: while the text grows to 12 tokens, a full layer caches all of them, a sliding layer never more than 3.](figures/mask-and-cache.svg)
@@ -488,7 +492,8 @@ for name, config in (("all 62 layers sliding", sliding_only), ("as it is, 52 and
 # Step through it, one token at a time:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9e837b64"
-TEXT = "It is a truth universally acknowledged that a single man in possession of a good fortune".split()
+TEXT = ["It", "is", "a", "truth", "universally", "acknowledged", "that", "a", "single", "man", "in", "possession", "of", "a"]
+TEXT += ["good", "fortune"]
 
 
 def show_ring(tokens: int, window: int) -> Shown:
@@ -645,7 +650,7 @@ if importlib.util.find_spec("transformers"):
         k = torch.randn(1, 2, tokens, 8)
         layer.update(k, k)
         ring.append(k, k)
-        print(f"after {tokens:3} more: it keeps {layer.keys.shape[2]} in sight and holds memory for"
+        print(f"after {tokens:3} more: it keeps {layer.keys.shape[2]} in view and holds memory for"
               f" {rows_held(layer.keys)}; the ring: {rows_held(ring.keys)}")
 
 # %% [markdown] id="af2753ad"
@@ -921,7 +926,28 @@ def generate_rolling(
 # %% check="sliding_window.generate" tags=["nbval-ignore-output"] id="check-sliding_window-generate"
 check("sliding_window.generate", generate_rolling)
 
+# %% [markdown]
+# What do the chunks save? **Predict:** a prompt of 2,048 tokens with random ids. How large is the largest tensor that the model creates while it reads them, all at once and in chunks of 512 or 128?
+
+# %% tags=["nbval-ignore-output"]
+from functools import partial
+
+long_prompt = torch.randint(austen.config.vocab_size, (1, 2048), generator=torch.Generator().manual_seed(0))
+
+
+def read_in(chunk: int) -> None:
+    """Read the long prompt in pieces, without the head."""
+    cache = model.new_cache(1, long_prompt.shape[1])
+    for piece in long_prompt.split(chunk, dim=1):
+        model.model(piece, cache)
+
+
+for chunk in (2048, 512, 128):
+    print(f"chunks of {chunk:5,}: {work.largest_tensor(partial(read_in, chunk)) / 1e6:5.1f} MB")
+
 # %% [markdown] id="d3de7ac1"
+# The largest tensor holds the full layer's scores, chunk × 2,048 in each head: chunks of 128 need a sixteenth of the memory.
+#
 # ### The same text as the reference
 #
 # Compare what transformers wrote with these weights, without a cache, with what yours writes through a ring of 32. One of the prompts is longer than the window, and every continuation crosses it:
@@ -978,7 +1004,7 @@ def not_reset(self):
 
 
 def grown(self, k, v):
-    """Everything is kept, and masked when it is used."""
+    """Everything is cached, and masked when it is used."""
     old = getattr(self, "all", None) if self.length else None
     self.all = torch.stack([k, v]) if old is None else torch.cat([old, torch.stack([k, v])], dim=3)
     self.length += k.shape[2]
@@ -999,15 +1025,15 @@ def one_too_short(queries, keys, window=None):
 
 
 def rotated_again(self, x, table, window=None, cache=None):
-    """A key is turned when it is stored, and again by the new token's angle whenever it is read."""
+    """A key is rotated when it is stored, and again by the new token's angle whenever it is read."""
 
-    class Turning:
+    class Rotating:
         def append(_, k, v):
             keys, values = cache.append(k, v)
             old = keys.shape[2] - k.shape[2]
             return torch.cat([apply_rope(keys[:, :, :old], table[:, -1:]), keys[:, :, old:]], dim=2), values
 
-    return right_attention(self, x, table, window, None if cache is None else Turning())
+    return right_attention(self, x, table, window, None if cache is None else Rotating())
 
 
 right_attention = CachedAttention.forward
@@ -1022,7 +1048,6 @@ WRONG = {
     "6 keys are rotated again": [patch.replaced(CachedAttention, forward=rotated_again)],
     "7 masked, and never trimmed": [patch.replaced(RollingCache, append=grown)],
 }
-
 
 # %% tags=["nbval-ignore-output"] id="e88878d9"
 @torch.no_grad()
@@ -1086,7 +1111,7 @@ def first_token_moves(x: Tensor) -> Tensor:
 # %% id="84ef40e0"
 @torch.no_grad()
 def movement(body: CachedModel, ids: Tensor) -> Tensor:
-    """How far the vector at each place moves when the first token's moves by 1, after each layer: [layers, T]."""
+    """How far the vector at each position moves when the first token's moves by 1, after each layer: [layers, T]."""
     rotations, positions = RotaryEmbedding(body.config), torch.arange(ids.shape[1])
     windows = {"full_attention": None, "sliding_attention": body.config.sliding_window}
     with forward_ad.dual_level():
@@ -1111,8 +1136,8 @@ moved = {}
 for name, kinds in patterns.items():
     torch.manual_seed(0)
     moved[name] = movement(CachedModel(small.replace(layer_types=kinds)).eval(), ids)
-    print(f"{name:>17}: farthest place that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
-print(f"{'reach':>17}: farthest place after each of 12 sliding layers:  ",
+    print(f"{name:>17}: farthest token that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
+print(f"{'reach':>17}: farthest token after each of 12 sliding layers:  ",
       *(reach(small.replace(layer_types=[SOME] * n), 128) for n in range(1, 13)))
 
 # %% tags=["nbval-ignore-output"] id="11fcf1b8"
@@ -1120,7 +1145,7 @@ from grader.instruments import plots
 
 pictures = []
 for name, far in moved.items():
-    around = plots.Axes("place in the text", "layer", name, size=(3.6, 2.9), colours=(0, 6))
+    around = plots.Axes("position in the text", "layer", name, size=(3.6, 2.9), colours=(0, 6))
     pictures.append(plots.grid(far.clamp(min=1e-6).log10() + 6, around, "orders of magnitude above 1e-6"))
 plots.beside(*pictures)
 
@@ -1137,8 +1162,8 @@ def always_a_window(queries, keys, window=None):
 variants = {
     "as trained, 5 sliding and 1 full": (austen.config, right_mask),
     "all sliding": (austen.config.replace(layer_types=[SOME] * 6), right_mask),
-    "the full layer's rotations kept, but a window": (austen.config, always_a_window),
-    "all windows taken away": (austen.config.replace(sliding_window=256), right_mask),
+    "the full layer's own rotations, but a window": (austen.config, always_a_window),
+    "all windows removed": (austen.config.replace(sliding_window=256), right_mask),
 }
 
 # %% tags=["nbval-ignore-output"] id="7a3ffedb"
@@ -1150,9 +1175,9 @@ for name, (config, mask) in variants.items():
 moved = movement(model.model, novel)
 
 # %% tags=["nbval-ignore-output"] id="9dbd0166"
-print("\nplace   movement after the last sliding layer, after the full one")
-for place in (8, 31, 62, 124, 155, 200, 255):
-    print(f"{place:5} {moved[4, place]:33.1e} {moved[5, place]:20.1e}")
+print("\ntoken   movement after the last sliding layer, after the full one")
+for token in (8, 31, 62, 124, 155, 200, 255):
+    print(f"{token:5} {moved[4, token]:33.1e} {moved[5, token]:20.1e}")
 
 # %% [markdown] id="a4a694a0"
 # In the second line the full layer also gets the sliding layers' rotations; in the third only its view is limited.
