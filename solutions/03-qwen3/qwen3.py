@@ -140,7 +140,7 @@ tables.table({what: values for what, values in rows.items() if len(set(values)) 
 #
 # A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained five times, from five random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and by more than the seeds differ?
 
-# %%
+# %% id="7904a4bb"
 import json
 
 from grader.instruments import plots
@@ -154,7 +154,7 @@ for name, runs in trained["held_out_nats"].items():
     print(f"{name:>13}: {mean[-1]:.2f} nats a token at the end, the mean of {seeds}")
 plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
 
-# %% [markdown]
+# %% [markdown] id="13ea1a82"
 # RoPE lowers the loss by 0.2 nats, in each of the five runs. RMSNorm changes nothing: the two curves lie on each other at the end. So it gives the same for less work. SwiGLU ends 0.05 nats lower on average, but runs of the *same* model end 0.1 to 0.2 nats apart, depending on the seed. Five small runs do not show whether it helps; the paper that introduced it trained larger models for longer. One run of each would have shown a winner in every comparison, and that would have been noise.
 #
 # Grouped queries and QK-norm are missing here. Their reasons are memory and stable training, and each has its own experiment below.
@@ -543,7 +543,7 @@ check("qwen3.attention", Attention)
 #
 # GPT-2's projections have biases, Qwen3's have none. What is lost? Take one head, and add a random bias to its queries, to its keys, or to its values. **Predict:** which of the three change what the head computes?
 
-# %%
+# %% id="b85b2910"
 torch.manual_seed(0)
 q, k, v, bias = torch.randn(6, 16), torch.randn(6, 16), torch.randn(6, 16), torch.randn(16)
 
@@ -558,7 +558,7 @@ print(f"a bias on k changes the result by {(head(q, k + bias, v) - plain).abs().
 print(f"a bias on v changes it by that bias, up to {(head(q, k, v + bias) - bias - plain).abs().max():.0e}")
 print(f"a bias on q changes it by {(head(q + bias, k, v) - plain).abs().max():.1f}")
 
-# %% [markdown]
+# %% [markdown] id="d7757a52"
 # A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. The PaLM report (Chowdhery et al., 2022, section 2) also found that large models train more stably without any.
 #
 # ### Why share keys and values?
@@ -834,12 +834,12 @@ def load(name: str):
 austen, austen_model = load("austen-qwen3")
 check_generation(austen_model, austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="a7855ef3"
 # ### How far does RoPE reach?
 #
 # No table runs out, so your model accepts a text of any length. Does it also understand it? `austen-qwen3` was trained on texts of 256 tokens. Take eight pieces of *Persuasion*, 128 tokens each, and measure the loss on them with more and more of the novel before them. Do it also with all positions divided by 4, so that 1,024 tokens have angles that were trained. **Predict:** does a longer context help, do nothing, or harm? And does stretching cure it?
 
-# %%
+# %% id="ff0bc1ec"
 opening_chapters = Path("texts/persuasion.txt").read_text()
 story = torch.tensor(austen.tokenizer.encode(opening_chapters).ids)  # [N]
 
@@ -848,7 +848,7 @@ def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) 
     """RoPE's table with every position divided by 4."""
     return right(positions / 4, head_dim, theta)
 
-# %%
+# %% id="658fae24"
 @torch.no_grad()
 def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
     """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
@@ -857,7 +857,7 @@ def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
     logits = torch.cat([austen_model(text[None])[:, before - 1 : -1] for text in texts])
     return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="156caaa1"
 from grader.instruments import patch, progress
 
 lengths, losses = [16, 64, 128, 256, 512, 1024], {"as it is": [], "positions / 4": []}
@@ -872,7 +872,7 @@ marks = {"x128": "256 with the piece: the trained length"}
 around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xticks=lengths, marks=marks)
 plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 
-# %% [markdown]
+# %% [markdown] id="3dd50c05"
 # Up to 128 tokens before a piece, 256 with it, more context helps a little. Beyond, the loss rises: 0.3 nats worse at 1,024. A program with RoPE has no last position, but a model has only learned the distances that it saw in training.
 #
 # Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. Stretching works only together with further training. That is what `rope_scaling` in a config stands for.
@@ -931,14 +931,14 @@ if smol is not None:
         print(question)
         answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
 
-# %% [markdown]
+# %% [markdown] id="f35218a0"
 # **Predict:** what does the model write if you ask without the template?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="50adfa71"
 if smol is not None:
     answer(smol_model, smol, "What is the capital of France?", 50, [2])
 
-# %% [markdown]
+# %% [markdown] id="3324cb0a"
 # It ends the turn at once. In the texts that it was trained on `<|im_end|>` follows every complete message, and a bare question looks like one. So the template is as much a part of the model as its tokenizer is.
 
 # %% [markdown] id="80cbdbfe"
@@ -998,7 +998,7 @@ def inputs_of_norms(model: CausalLM, ids: Tensor) -> list[Tensor]:
     names = "input_layernorm", "post_attention_layernorm", "model.norm"
     return [call.input[0] for path, call in patch.calls_in(model, ids).items() if path.endswith(names)]
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="6a3f4e9a"
 @torch.no_grad()
 def inputs_of_gpt2_norms(checkpoint, ids: Tensor) -> list[Tensor]:
     """What every norm of a GPT-2 reads, from the bottom up: ids [T] -> [T, D] each. Lesson 01's model as a function."""
@@ -1032,7 +1032,7 @@ read = {name: inputs_of_norms(austen_model if name == austen.name else smol_mode
 gpt2 = load_checkpoint("austen-gpt2")
 read[gpt2.name] = inputs_of_gpt2_norms(gpt2, torch.tensor(gpt2.tokenizer.encode(text).ids))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c51c8148"
 curves = {}
 print("share of the mean in the squared length:  typical  largest of any token  1/D")
 for name, inputs in read.items():
@@ -1093,7 +1093,7 @@ for change in progress.steps(CHANGES, "changes") if smol is not None else ():
 #
 # What would? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes are in SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. **Predict:** the right program agrees with transformers to about 10⁻⁴. How far off are the two wrong configs?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="662e0f4e"
 @torch.no_grad()
 def logits_with(**change) -> Tensor:
     """The logits of the opening from SmolLM2 with a changed config: [1, T, vocab_size]."""
@@ -1107,7 +1107,7 @@ if smol is not None:
     for change in ({"rope_parameters": {"rope_theta": 10_000.0}}, {"rms_norm_eps": 1e-3}):
         print(f"{change}: a logit is off by up to {(logits_with(**change) - right).abs().max():.1f}")
 
-# %% [markdown]
+# %% [markdown] id="86b41809"
 # A few units, ten thousand times more than rounding.
 #
 # ## What it costs

@@ -46,10 +46,11 @@ def layer_types(config: Config) -> list[str]:
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
-    """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
+    """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
 
-    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim). It is made of channels i and
-    i + head_dim / 2, so the angles of all pairs stand in a row twice.
+    Pair i of head_dim / 2 rotates by positions * theta^(-2 i / head_dim), computed in float32: positions
+    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
+    i + head_dim / 2, so a row has the angles of all pairs, then the same again.
     positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
@@ -61,7 +62,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 # %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Turn every pair of channels (i, i + head_dim / 2) by its angle.
+    """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
 
     (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
     x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
@@ -275,7 +276,7 @@ class CausalLM(nn.Module):
 
 # %% given="02-kv-cache kv_cache.cache" jupyter={"source_hidden": true} id="given-02-kv-cache-kv_cache-cache"
 class KVCache:
-    """The keys and values of one layer for all tokens so far, in memory that is taken once.
+    """The keys and values of one layer for all tokens so far, in memory that is allocated once.
 
     keys, values: [batch, heads, capacity, head_dim]; of these the first `length` tokens are filled.
     """
@@ -294,7 +295,7 @@ class KVCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new tokens; give back those of all tokens so far, in order, as views.
+        """Add the keys and values of T new tokens; return those of all tokens so far, in order, as views.
 
         k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, length, head_dim], where length has grown by T.
         Raises ValueError, whose message has the capacity in it, where they don't fit; then nothing has changed.
@@ -605,12 +606,12 @@ class RollingCache:
 # %% check="sliding_window.rolling_cache" tags=["nbval-ignore-output"] id="check-sliding_window-rolling_cache"
 check("sliding_window.rolling_cache", RollingCache)
 
-# %% [markdown]
+# %% [markdown] id="8d52d1f9"
 # ### Is the order of the slots really free?
 #
 # After 20 tokens a ring of 8 holds them in the order 16 17 18 19 12 13 14 15. **Predict:** shuffle the slots, keys and values alike. By how much does attention's result change? And if only the values are shuffled?
 
-# %%
+# %% id="b0bc9c18"
 torch.manual_seed(0)
 ring, query = RollingCache(1, 1, 8, 16), torch.randn(1, 1, 1, 16)
 for _ in range(20):
@@ -926,10 +927,10 @@ def generate_rolling(
 # %% check="sliding_window.generate" tags=["nbval-ignore-output"] id="check-sliding_window-generate"
 check("sliding_window.generate", generate_rolling)
 
-# %% [markdown]
+# %% [markdown] id="b2ce44b5"
 # What do the chunks save? **Predict:** a prompt of 2,048 tokens with random ids. How large is the largest tensor that the model creates while it reads them, all at once and in chunks of 512 or 128?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ca4b7bbd"
 from functools import partial
 
 long_prompt = torch.randint(austen.config.vocab_size, (1, 2048), generator=torch.Generator().manual_seed(0))
@@ -1190,7 +1191,7 @@ for token in (8, 31, 62, 124, 155, 200, 255):
 #
 # Two hundredths of a nat would not justify them. So ask for something that only a full layer can give: an exact memory of something far back. Gemma 3 270M reads a sentence that it cannot guess, then 532 tokens of *Persuasion*, then the same sentence again. Its window is 512, so in a sliding layer the second reading cannot see the first. **Predict** the loss on the second reading: as the model is, and with its three full layers given a window as well.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="139a32e2"
 @torch.no_grad()
 def nats_twice(lm: CachedLM, ids: Tensor, length: int) -> list[float]:
     """The loss on the first and on the last `length` tokens of ids [1, T], apart from ids[0, 0]."""
@@ -1200,7 +1201,7 @@ def nats_twice(lm: CachedLM, ids: Tensor, length: int) -> list[float]:
         F.cross_entropy(lm.lm_head(vectors[0, a - 1 : a - 1 + length]), ids[0, a : a + length]).item() for a in starts
     ]
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="b5687878"
 if gemma_model is not None:
     sentence = " The brass key of the blue cabinet lies under the seventh flowerpot, behind the marble heron."
     once = gemma.tokenizer.encode(sentence, add_special_tokens=False).ids
@@ -1211,7 +1212,7 @@ if gemma_model is not None:
         _, windowed = nats_twice(gemma_model, ids, len(once))
     print(f"first reading {first:.2f} nats, again {again:.2f}; again, with every layer windowed {windowed:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="076e3bcd"
 # On the first reading a token of the sentence costs 6.0 nats, on the second 1.1: the model looks the sentence up. With a window in every layer the second reading costs 5.9, as if the first had never been. Eighteen windows of 512 could pass information on over thousands of tokens, and the exact words still do not arrive. (Without the weights on your machine you have to take these numbers from here. austen-gemma3 is too small to repeat a sentence at all.)
 #
 # This shows what the full layers of a trained model are *used* for. A model trained with windows alone might find other ways, but none that reaches back exactly over more than a window in one hop.

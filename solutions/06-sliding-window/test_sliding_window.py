@@ -179,7 +179,7 @@ def test_the_panel_counts_what_its_masks_let_through() -> None:
         (5, 9, 2, 12, 4, 10),
     ):
         text = namespace["show_stack"](length, window, layers, ratio).text
-        assert f"knows of {back} earlier ones" in text and f"holds {held} tokens" in text
+        assert f"influenced by {back} earlier ones" in text and f"hold {held} tokens" in text
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def cached_line(mixer: Mixer) -> str:
     if mixer.kind == "latent":
         index = f" + {mixer.index.dim}" if mixer.index and not mixer.index.shared else ""
         total = mixer.kv_rank + mixer.rope_dim + (mixer.index.dim if index and mixer.index else 0)
-        return f"kept of a token: {mixer.kv_rank} + {mixer.rope_dim}{index} = {total:,} numbers"
+        return f"cached per token: {mixer.kv_rank} + {mixer.rope_dim}{index} = {total:,} numbers"
     if mixer.kind == "compressed":
         entries = f"; one such entry for {mixer.rate} tokens" if mixer.rate else ""
-        return f"kept of a token in the window: {mixer.key_dim:,} numbers{entries}"
+        return f"cached per token in the window: {mixer.key_dim:,} numbers{entries}"
     key, value = mixer.key_dim, mixer.value_dim
     if key == value:
-        return f"kept of a token: 2 × {mixer.kv_heads} × {key} = {2 * mixer.kv_heads * key:,} numbers"
-    return f"kept of a token: {mixer.kv_heads} × ({key} + {value}) = {mixer.kv_heads * (key + value):,} numbers"
+        return f"cached per token: 2 × {mixer.kv_heads} × {key} = {2 * mixer.kv_heads * key:,} numbers"
+    return f"cached per token: {mixer.kv_heads} × ({key} + {value}) = {mixer.kv_heads * (key + value):,} numbers"
 
 
 def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
@@ -199,13 +199,12 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     y = frame.bottom
     nope = mixer.key_dim - mixer.rope_dim
     left, middle, right = Box(LEFT, 0, 156, 0), Box(192, 0, 138, 0), Box(340, 0, 76, 0)
-    tops = {"q": y, "r": y}
+    tiles = q_top = y
     if mixer.rotary:
-        for name, column, words in (("q", left, f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"), ("r", right, "RoPE")):
-            box = Box(column.x, y + GAP, column.w, THIN_H)
-            canvas.box(box, "white", [words])
-            canvas.line((box.cx, box.y), (box.cx, y))
-            tops[name] = box.bottom
+        box = Box(left.x, y + GAP, left.w, THIN_H)
+        canvas.box(box, "white", [f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"])
+        canvas.line((box.cx, box.y), (box.cx, y))
+        q_top = box.bottom
     row = y + GAP + (THIN_H + GAP if mixer.rotary else 0)
     kv = Box(middle.x, row, middle.w, PROJ_H)
     canvas.box(kv, "key", ["kv_b_proj", f"→ {mixer.heads} × ({nope} + {mixer.value_dim})"])
@@ -214,24 +213,27 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     name = "q_b_proj" if mixer.q_rank else "q_proj"
     source = mixer.q_rank or width
     canvas.box(q, "query", [name, f"{source:,} → {mixer.heads} × ({nope} + {mixer.rope_dim})"])
-    canvas.line((q.cx, q.y), (q.cx, tops["q"]))
-    row = q.bottom + GAP
-    norm = Box(middle.x, row, middle.w, THIN_H)
-    canvas.box(norm, "norm", ["RMSNorm"])
-    canvas.line((norm.cx, norm.y), (norm.cx, kv.bottom))
-    row2 = norm.bottom + GAP
-    latent = Box(middle.x, row2, middle.w, PROJ_H)
-    rope = Box(right.x, row2, right.w, PROJ_H)
-    canvas.area(Box(middle.x - 6, row2 - 7, right.right - middle.x + 12, PROJ_H + 14), "faint", 9, dashed=True)
+    canvas.line((q.cx, q.y), (q.cx, q_top))
+    row = q.bottom + GAP + 7
+    latent, rope = Box(middle.x, row, middle.w, PROJ_H), Box(right.x, row, right.w, PROJ_H)
+    canvas.area(Box(middle.x - 6, row - 7, right.right - middle.x + 12, PROJ_H + 14), "faint", 9, dashed=True)
     canvas.box(latent, "value", ["latent", f"{mixer.kv_rank} numbers"])
     canvas.box(rope, "value", ["rope key", f"{mixer.rope_dim}, shared"])
-    canvas.line((latent.cx, latent.y), (latent.cx, norm.bottom))
-    canvas.line((rope.cx, rope.y), (rope.cx, tops["r"]))
-    row3 = latent.bottom + GAP + 7
+    canvas.line((latent.cx, latent.y), (latent.cx, kv.bottom))
+    canvas.line((rope.cx, rope.y), (rope.cx, tiles))
+    canvas.text(middle.x - 12, row + 25, "cached", "m", 11.5, "end")
+    row = latent.bottom + GAP + 7
+    norm, turn = Box(middle.x, row, middle.w, THIN_H), Box(right.x, row, right.w, THIN_H)
+    canvas.box(norm, "norm", ["RMSNorm"])
+    canvas.line((norm.cx, norm.y), (norm.cx, latent.bottom))
+    if mixer.rotary:
+        canvas.box(turn, "white", ["RoPE"])
+        canvas.line((turn.cx, turn.y), (turn.cx, rope.bottom))
+    row3 = norm.bottom + GAP
     down = Box(middle.x, row3, right.right - middle.x, PROJ_H)
     canvas.box(down, "key", ["kv_a_proj_with_mqa", f"{width:,} → {mixer.kv_rank} + {mixer.rope_dim}"])
-    for box in (latent, rope):
-        canvas.line((box.cx, down.y), (box.cx, box.bottom))
+    canvas.line((norm.cx, down.y), (norm.cx, norm.bottom))
+    canvas.line((turn.cx, down.y), (turn.cx, turn.bottom if mixer.rotary else rope.bottom))
     low = q
     if mixer.q_rank:
         q_norm = Box(left.x, row, left.w, THIN_H)
@@ -240,5 +242,4 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
         low = Box(left.x, row3, left.w, PROJ_H)
         canvas.box(low, "query", ["q_a_proj", f"{width:,} → {mixer.q_rank:,}"])
         canvas.line((q.cx, low.y), (q.cx, q_norm.bottom))
-    canvas.text(middle.x - 12, row2 + 25, "cached", "m", 11.5, "end")
     return _fork(canvas, [low, down], width, down.bottom)

@@ -40,7 +40,7 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     """The panel, and its height."""
     canvas = Canvas()
     state, inputs = state_values(mixer)
-    kept = f"kept, however long the text is: {state + inputs:,} numbers"
+    kept = f"the state, however long the text is: {state + inputs:,} numbers"
     draw_header(canvas, title, kept)
     if mixer.kind == "conv":
         return canvas, _convolution(canvas, mixer, width)
