@@ -872,7 +872,7 @@ def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
     optimizer.step()
     return loss.item()
 
-# %%
+# %% id="0bf9d7c3"
 def curve_of(losses: list[float]) -> plots.Picture:
     """The loss so far, each point the mean of 50 steps, and the levels to compare it with."""
     means = torch.tensor(losses[: len(losses) // 50 * 50]).view(-1, 50).mean(dim=1)
@@ -1028,7 +1028,7 @@ def one_map(attention: Attention) -> Callable[[Tensor], Tensor]:
 
     return forward
 
-
+# %% id="bb2775b5"
 cuts = {
     "as it is": [],
     "one map for all heads": [patch.replaced(block.attn, forward=one_map(block.attn)) for block in model.h],

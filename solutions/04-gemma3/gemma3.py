@@ -71,10 +71,11 @@ class RMSNorm(nn.Module):
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
-    """The cosine and the sine of every angle by which RoPE turns (Su et al., 2021, section 3.2.2).
+    """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
 
-    Pair i of head_dim / 2 turns by positions * theta^(-2 i / head_dim). It is made of channels i and
-    i + head_dim / 2, so the angles of all pairs stand in a row twice.
+    Pair i of head_dim / 2 rotates by positions * theta^(-2 i / head_dim), computed in float32: positions
+    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
+    i + head_dim / 2, so a row has the angles of all pairs, then the same again.
     positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
@@ -86,7 +87,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 # %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Turn every pair of channels (i, i + head_dim / 2) by its angle.
+    """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
 
     (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
     x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
@@ -99,7 +100,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
-    """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
+    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
 
     down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
     Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
@@ -123,7 +124,7 @@ class Attention(nn.Module):
 
     Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over head_dim with
     config.rms_norm_eps where config.model_type is "qwen3", else nn.Identity.
-    All H = num_attention_heads heads of q stand side by side in q_proj's output, head_dim(config) channels each.
+    q_proj's output has the H = num_attention_heads heads side by side, head_dim(config) channels each.
     x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3Attention; Ainslie et al. (2023).
     """
 
@@ -228,7 +229,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
+    Ends after max_new_tokens, or once one of end_tokens has been yielded.
     """
     for _ in range(max_new_tokens):
         next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
@@ -376,12 +378,12 @@ gemma = load_checkpoint("gemma-3-270m", optional=True)
 if gemma is not None:
     print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
 
-# %% [markdown]
+# %% [markdown] id="792ca6b5"
 # ### Why 262,144 tokens?
 #
 # The embedding matrix takes five eighths of this model, so there must be a reason for its size. A larger vocabulary has tokens for more words, also in languages other than English, so a text is cut into fewer tokens. Fewer tokens mean fewer steps to write it, a smaller cache, and more text in the same context. **Predict:** how many tokens does one sentence take in English, and how many in Hindi, with a vocabulary of 2,048, of 49,152 and of 262,144?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="5c0f3a79"
 english = "It is a truth universally acknowledged, that a single man in possession of a good fortune, must want a wife."
 hindi = "यह एक सार्वभौमिक सत्य है कि एक धनी कुंवारे आदमी को पत्नी की आवश्यकता होती है।"
 for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=True), gemma):
@@ -390,7 +392,7 @@ for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=Tru
         size = checkpoint.config.vocab_size
         print(f"{checkpoint.name:>22}, {size:7,} tokens: English {counts[0]:3}, Hindi {counts[1]:3}")
 
-# %% [markdown]
+# %% [markdown] id="003f9478"
 # In English the two larger vocabularies do equally well. In Hindi SmolLM2, a model for English, needs about one token for every character, and more than three times as many as Gemma. The report gives the same reason: its tokenizer is "more balanced for non-English languages". A small model pays for that with most of its parameters; in the 27B model the embedding matrix is 5%.
 
 # %% [markdown] id="c1bd4a62"
@@ -488,12 +490,12 @@ class ScaledEmbedding(nn.Embedding):
 # %% check="gemma3.embedding" tags=["nbval-ignore-output"] id="check-gemma3-embedding"
 check("gemma3.embedding", ScaledEmbedding)
 
-# %% [markdown]
+# %% [markdown] id="f2c4e652"
 # ### Why multiply by √D?
 #
 # The embedding matrix has two jobs, because the head is tied to it. As the head, its rows should have length about 1, so that the logits start near 0. As the input, each number of a row should be about 1, like the numbers that the sublayers add later; that is a row of length √D. **Predict:** take random rows of either length. How large is what enters the stream, and what is the loss before training?
 
-# %%
+# %% id="88df7a93"
 torch.manual_seed(0)
 V, D = 8192, 640
 final, targets = torch.randn(100, D), torch.randint(V, (100,))  # what leaves the last norm has numbers of size 1
@@ -503,7 +505,7 @@ for name, size in (("rows of length √D", 1.0), ("rows of length 1", D**-0.5)):
     print(f"{name:>17}: numbers of size {rows.std():.2f} enter the stream; the first loss is {loss:5.1f} nats")
 print(f"equal odds: {torch.tensor(V).log():.1f} nats")
 
-# %% [markdown]
+# %% [markdown] id="7e2f8081"
 # Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as equal odds. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
 
 # %% [markdown] id="5e0a194d"
@@ -565,7 +567,7 @@ class RMSNorm(nn.Module):
 # %% check="gemma3.rms_norm" tags=["nbval-ignore-output"] id="check-gemma3-rms_norm"
 check("gemma3.rms_norm", RMSNorm)
 
-# %% [markdown]
+# %% [markdown] id="aea6a1f8"
 # ### Why 1 + w, and why in float32?
 #
 # Lesson 03's norm learns a scale. Gemma's learns how far the scale is from 1 (the talk has a side note on it):
@@ -584,12 +586,12 @@ for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0
     end = weight[0].item()
     print(f"{kind:>18}: w goes from {start:.0f} to {end:.2f}, the scale from 1 to {offset + end:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="58b3481a"
 # With w as the scale, a channel that the loss says nothing about fades out: after 10,000 steps its scale is 0.37. With 1 + w the scale stays 1.
 #
 # The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. **Predict:** by how much is the mean error larger?
 
-# %%
+# %% id="311168cb"
 torch.manual_seed(0)
 x, scale = torch.randn(2000, 640).bfloat16(), (1 + 0.1 * torch.randn(640)).bfloat16()
 normed = F.rms_norm(x.double(), (640,))  # [2000, 640], nearly exact
@@ -993,7 +995,7 @@ check("gemma3.decoder_layer", DecoderLayer)
 #
 # A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. **Predict:** make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
 
-# %%
+# %% id="a318df93"
 x, positions = torch.randn(1, 8, 160, generator=torch.Generator().manual_seed(0)), torch.arange(8)
 given = RotaryEmbedding(austen.config)(positions, "full_attention"), visible(8)
 for kind in (QwenLayer, DecoderLayer):
@@ -1006,7 +1008,7 @@ for kind in (QwenLayer, DecoderLayer):
             sizes.append(((layer(x, *given) - x).norm() / x.norm()).item())
     print(f"{kind.__name__:>13}: an update of {sizes[0]:.2f} times the stream, then {sizes[1]:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="3261e612"
 # In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides, so no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
 #
 # Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
@@ -1131,7 +1133,7 @@ compare_layers(CausalLM)
 #
 # For each port write down two things: which class holds the fault, and what the fault could be. The table and the class names are all you need.
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="a62d9222"
 from grader.instruments import patch
 
 
@@ -1161,7 +1163,7 @@ PORTS = {
     "C": patch.replaced(globals(), layer_types=port_c),
 }
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="f2e71ee8"
 from contextlib import suppress
 
 for name, change in PORTS.items():
@@ -1169,7 +1171,7 @@ for name, change in PORTS.items():
     with change, suppress(CheckFailed):
         compare_layers(CausalLM, open="first")
 
-# %% [markdown]
+# %% [markdown] id="5f025dbf"
 # When you have written down your answers, or are stuck, unfold the cell with the ports and open the explanation.
 #
 # <details><summary>What was wrong, and what told you</summary>
@@ -1216,7 +1218,7 @@ for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
 #
 # You saw that the weights of the norms after the sublayers grow with depth. Do later layers change the stream more? **Predict:** how large is attention's update compared with the stream it is added to, in the first layers and in the last?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="864cf888"
 ids = torch.tensor([trained.tokenizer.encode("It is a truth universally acknowledged, that a single man").ids])
 calls = patch.calls_in((gemma_model or austen_model), ids)
 stream, shares, sizes = calls["model.embed_tokens"].output, {"attention": [], "MLP": []}, []
@@ -1227,13 +1229,13 @@ for i in layers:
         shares[name].append((update.norm(dim=-1) / stream.norm(dim=-1)).median().item())
         stream = stream + update
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ead6dfd3"
 left = plots.Axes("layer", "length of a token's vector", "the stream", log="y", xticks=layers, size=(5, 3))
 right = plots.Axes("layer", "length of the update / stream", "the updates", log="y", xticks=layers, size=(5, 3))
 curves = {name: (layers, share) for name, share in shares.items()}
 plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves, right))
 
-# %% [markdown]
+# %% [markdown] id="1c7b948c"
 # No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
 #
 # ## What each reason did
@@ -1331,7 +1333,7 @@ table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 #
 # What does the layer comparison say? It reads nine tokens. **Predict:** how many of the eleven wrong programs does it catch?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e5cb61ce"
 from IPython.utils.capture import capture_output
 
 for name, change in WRONG.items():
@@ -1343,7 +1345,7 @@ for name, change in WRONG.items():
             verdict = "red"
     print(f"{name:>38}: {verdict}")
 
-# %% [markdown]
+# %% [markdown] id="57692276"
 # All eleven. That is why the comparison comes first and the text last.
 #
 # ### The talk's prompt

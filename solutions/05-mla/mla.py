@@ -81,7 +81,7 @@ class RMSNorm(nn.Module):
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
-    """Two views of x, one of which opens and closes the other: SwiGLU (Shazeer, 2020, equation 6).
+    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
 
     down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
     Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
@@ -260,7 +260,7 @@ plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 #
 # Multi-query attention (MQA) caches even less: one key and one value for all heads, 320 numbers at V3's sizes. Then why a latent of 576? Compare the two on austen-gpt2 with the same number of cached numbers. For sharing, each group of heads gets the mean of its keys and the mean of its values. **Predict** the loss with 64 numbers a token: one shared head, and a latent of 64.
 
-# %%
+# %% id="7ae86d70"
 def shared_heads(kv_heads: int) -> dict[str, Tensor]:
     """The weights with `kv_heads` keys and values in a layer: each group of heads gets its mean."""
     changed = dict(weights)
@@ -270,7 +270,7 @@ def shared_heads(kv_heads: int) -> dict[str, Tensor]:
         changed[name] = torch.cat([weights[name][..., :D], mean.flatten(-4)], dim=-1)
     return changed
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c5191fca"
 print(f"all 384 numbers: {loss(partial(gpt2_logits, weights), held_out[:8]):.2f} nats")
 for kv_heads in (3, 2, 1):
     numbers = 2 * kv_heads * D // HEADS
@@ -278,7 +278,7 @@ for kv_heads in (3, 2, 1):
     shared, latent = (loss(partial(gpt2_logits, cut), held_out[:8]) for cut in cuts)
     print(f"{numbers:3} numbers: {kv_heads} shared heads {shared:.2f} nats, a latent {latent:.2f}")
 
-# %% [markdown]
+# %% [markdown] id="65d6b6ec"
 # With one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing gives all heads the same keys and values, so that only their queries differ. A latent leaves each head its own keys and values, and drops the directions with the smallest singular values.
 #
 # Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did (appendix D): on its benchmarks MHA was better than GQA, and GQA better than MQA. MLA was better than MHA, with a fraction of the cache.
@@ -1336,7 +1336,7 @@ plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", lo
 #
 # Does a whole model show it? Build one with random weights and V2-Lite's widths, four layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values (folded, like the loop that writes). It reads 1,024 tokens and writes 4. **Predict:** which form writes fastest, and how large is each cache?
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="5699abf7"
 class HeadsCached(Attention):
     """The same layer with every head's key and value in its cache, as in ordinary attention."""
 
@@ -1351,7 +1351,7 @@ class HeadsCached(Attention):
         weights = causal_softmax(q @ k.mT * softmax_scale(self.config))
         return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
 
-# %%
+# %% id="367eca46"
 deep = lite.replace(num_hidden_layers=4, vocab_size=1000, intermediate_size=1024)
 per_head = Config({"kv_lora_rank": cached_by_heads(deep), "qk_rope_head_dim": 0})  # the width of HeadsCached's rows
 
@@ -1365,7 +1365,7 @@ def reader(form: type[Attention], tokens: int = 1024, new: int = 4) -> tuple:
     model(ids[:, :tokens], caches)
     return caches, lambda: writes(model, ids[:, tokens:], caches)
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="17865966"
 def writes(model: CausalLM, ids: Tensor, caches: list[LatentCache]) -> Tensor:
     """The last logits after reading ids one by one; what the caches held before is all that they hold after."""
     start = caches[0].length
@@ -1375,7 +1375,7 @@ def writes(model: CausalLM, ids: Tensor, caches: list[LatentCache]) -> Tensor:
         cache.length = start
     return logits
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="48cd729d"
 whole_forms = {"every head cached": HeadsCached, "expanded": Attention, "absorbed": AbsorbedAttention}
 right = None
 for name, form in progress.steps(whole_forms.items(), "forms"):
@@ -1387,7 +1387,7 @@ for name, form in progress.steps(whole_forms.items(), "forms"):
     print(f"{name:>17}: {4000 / spent:6.1f} tokens/s, cache {work.bytes_held(caches) / 1e6:5.1f} MB,"
           f" logits off by {(logits - right).abs().max():.0e}")
 
-# %% [markdown]
+# %% [markdown] id="1d179bbb"
 # All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache and keeps up with the form that caches everything.
 #
 # For real models, in bytes:
