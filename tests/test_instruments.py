@@ -14,7 +14,7 @@ from tokenizers.decoders import ByteLevel
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
-from grader.instruments import clock, patch, progress, tables, work, writing
+from grader.instruments import clock, patch, plots, progress, tables, work, writing
 
 # Clocks
 
@@ -283,3 +283,13 @@ def test_importing_the_room_imports_no_library() -> None:
 
 def test_the_clock_waits_for_what_it_times() -> None:
     assert clock.milliseconds(lambda: time.sleep(0.02), repeats=1) >= 20
+
+
+def test_a_place_shows_the_last_picture_and_nothing_outside_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress.Place().show(plots.lines({"loss": ([1, 2], [3.0, 2.0])}))  # no notebook, no error
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(progress, "_place_in_notebook", lambda: shown.append)
+    place = progress.Place()
+    for loss in ([3.0], [3.0, 2.0]):
+        place.show(plots.lines({"loss": (range(len(loss)), loss)}))
+    assert len(shown) == 2 and "<img alt=" in shown[-1]["text/html"] and "to 2 at 1" in shown[-1]["text/plain"]

@@ -28,6 +28,19 @@ def steps(items: Iterable[Item], what: str = "", total: int | None = None) -> It
         bar.finish(done)
 
 
+class Place:
+    """A place below the cell whose picture can be exchanged: a plot that grows. Outside a notebook nothing is shown."""
+
+    def __init__(self) -> None:
+        self._update = _place_in_notebook()
+
+    def show(self, picture: Any) -> None:
+        """Show a picture in place of the one before: anything that a notebook can show, such as a `plots.Picture`."""
+        if self._update is not None:
+            data = picture._repr_mimebundle_()
+            self._update(data[0] if isinstance(data, tuple) else data)
+
+
 def duration(seconds: float) -> str:
     """A time in words: "8 s", "1 min 5 s", "2 h 3 min"."""
     whole = round(seconds)

@@ -8,6 +8,7 @@ from solved import lesson_of
 
 from grader.checks.judge import judge
 from grader.checks.probe import probe
+from grader.lessons.exercise import Draw
 
 LESSON = lesson_of(__file__)
 
@@ -32,7 +33,7 @@ def test_counts_of_published_models_equal_transformers(name: str) -> None:
 def test_every_published_config_is_a_case() -> None:
     assert {path.stem for path in (LESSON.folder / "configs").glob("*.json")} == set(PUBLISHED)
     exercise = LESSON.exercises["orientation.parameter_count"]
-    counts = [exercise.reference(*case.args(None)) for case in exercise.cases]  # type: ignore[arg-type]
+    counts = [exercise.reference(*case.args(Draw(case.name))) for case in exercise.cases]
     assert set(PUBLISHED.values()) <= set(counts)
 
 

@@ -882,19 +882,17 @@ def curve_of(losses: list[float]) -> plots.Picture:
     return plots.lines(curves, plots.Axes("steps", "loss, nats a token"))
 
 # %% tags=["nbval-ignore-output"] id="60026454"
-from IPython.display import display
-
 from grader.instruments import progress
 
 steps, losses = 1200, []
 optimizer = torch.optim.AdamW(own.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-curve = display(curve_of(losses), display_id=True)
+curve = progress.Place()
 for step in progress.steps(range(1, steps + 1), "steps"):
     losses.append(train_step(own, optimizer))
     schedule.step()
     if step % 50 == 0:
-        curve.update(curve_of(losses))
+        curve.show(curve_of(losses))
     if step in (1, 100, 400, steps):
         print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
 

@@ -303,9 +303,7 @@ def generation_case(
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocabulary = 47 if n_positions < 64 else 61
         in_prompt = stops == "prompt"
-        toy, ids, end = toy_that_ends(
-            draw, n_positions, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt
-        )
+        toy, ids, end = toy_that_ends(draw, n_positions, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt)
         return toy, ids, new_tokens, end if stops else None
 
     return Case(name, draw_args, **more)

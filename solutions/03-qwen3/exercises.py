@@ -193,6 +193,7 @@ RMS_NORM = Exercise(
     ],
 )
 
+
 def table_args(positions: Sequence[int], head_dim: int, theta: float) -> Any:
     """Draws the arguments of a table: positions, in a hidden recording shifted, a head_dim and a theta."""
 

@@ -842,6 +842,8 @@ check_generation(austen_model, austen, generate=generate)
 # %% id="ff0bc1ec"
 opening_chapters = Path("texts/persuasion.txt").read_text()
 story = torch.tensor(austen.tokenizer.encode(opening_chapters).ids)  # [N]
+longer = CausalLM(austen.config.replace(max_position_embeddings=2048)).eval()  # room, where a table is made once
+austen.load_into(longer)
 
 
 def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) -> Tensor:
@@ -854,7 +856,7 @@ def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
     """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
     starts = range(1024, 1024 + 512 * pieces, 512)
     texts = torch.stack([story[start - before : start + length] for start in starts])  # [pieces, before + length]
-    logits = torch.cat([austen_model(text[None])[:, before - 1 : -1] for text in texts])
+    logits = torch.cat([longer(text[None])[:, before - 1 : -1] for text in texts])
     return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
 
 # %% tags=["nbval-ignore-output"] id="156caaa1"

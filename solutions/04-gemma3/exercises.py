@@ -219,6 +219,7 @@ MLP = Exercise(
     ],
 )
 
+
 def at(positions: Sequence[int], kind: str) -> Callable[..., Any]:
     """Draws positions, in a hidden recording shifted, and a kind of layer."""
     return lambda draw: [torch.tensor(positions) + draw.number("shift", 0, 1, 40), kind]

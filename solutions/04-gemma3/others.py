@@ -90,7 +90,7 @@ def kind_of(config: dict[str, Any], n: Numbers) -> str:
 
 
 def of_layer(config: dict[str, Any], n: Numbers) -> Case:
-    inputs = LESSON.reference.layer_inputs(config, n.batch, kind_of(config, n), n.seed % 50, n.scale)
+    inputs = LESSON.reference.layer_inputs(config, n.batch, kind_of(config, n), n.seed % 50, scale=n.scale)
     return Case(str(n.seed), inputs, {"config": config})
 
 

@@ -18,7 +18,14 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 from grader.config import Config
 from grader.authoring.drives import generation, rows
 from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import generation_args, absorbed_work, right_fill_of_rows, right_room_of_rows, right_rows, right_rows_in_turns
+from grader.authoring.references import (
+    generation_args,
+    absorbed_work,
+    right_fill_of_rows,
+    right_room_of_rows,
+    right_rows,
+    right_rows_in_turns,
+)
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.authoring.toy import reference_generate

@@ -11,7 +11,13 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3Ro
 
 from grader.config import Config
 from grader.authoring.drives.caches import contents_in_turns, lengths, ring_contents, tokens_held
-from grader.authoring.drives.generation import calls_after_end, pieces_read, rooms_asked, watched_again, watched_generation
+from grader.authoring.drives.generation import (
+    calls_after_end,
+    pieces_read,
+    rooms_asked,
+    watched_again,
+    watched_generation,
+)
 from grader.authoring.drives.windows import (
     attention_results,
     memory_of_caches,
@@ -190,7 +196,9 @@ REACH = Exercise(
         reach_case("the second of 3 is full", SMALL, 30, 33, 36),
         reach_case(
             "5 sliding layers with a window of 6",
-            {k: v for k, v in SMALL.items() if k != "layer_types"} | {"num_hidden_layers": 5, "sliding_window": 6} | UNREAD,
+            {k: v for k, v in SMALL.items() if k != "layer_types"}
+            | {"num_hidden_layers": 5, "sliding_window": 6}
+            | UNREAD,
             60,
             50,
         ),
@@ -276,7 +284,10 @@ def attention_case(
         first = draw.size("first position", 5, 11)
         positions = torch.arange(first, first + length)
         cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
-        table, x = torch.stack([cos[0], sin[0]]), draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"])
+        table, x = (
+            torch.stack([cos[0], sin[0]]),
+            draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"]),
+        )
         return x, table, window, chunks, window - 1 if rolls and window else None
 
     return Case(name, draw_args, {"config": config}, **more)
@@ -477,7 +488,9 @@ BYTES = Exercise(
             2,
         ),
         bytes_case(
-            "no window at all", SMALL | {"layer_types": [FULL] * 3, "sliding_window": None, "hidden_size": 28} | UNREAD, 9
+            "no window at all",
+            SMALL | {"layer_types": [FULL] * 3, "sliding_window": None, "hidden_size": 28} | UNREAD,
+            9,
         ),
     ],
 )
