@@ -1138,7 +1138,8 @@ from grader.instruments import patch
 
 
 def port_a(self, x, table, mask):
-    x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, mask))
+    attended = self.self_attn(self.input_layernorm(x), table, mask)
+    x = x + self.post_attention_layernorm(attended)
     return x + self.pre_feedforward_layernorm(self.mlp(self.post_feedforward_layernorm(x)))
 
 
