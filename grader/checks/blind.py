@@ -18,12 +18,13 @@ def mark_blind(
 ) -> tuple[CaseVerdict, ...]:
     """The cases, of which those are marked that are right and would be with the error that the wrong ones show.
 
-    An error is seen in a number alone: where a wrong case gave no output, another shape, or NaN, none is marked.
+    An error is seen in a number alone: where a wrong case gave no output, another shape, or NaN, none is marked. An
+    error that a part brought in is the part's, and marks nothing.
     """
     errors = [
         distance(output, want) if (output := _output(case, observed)) is not None else float("inf")
         for case, want in zip(cases, answer.outputs, strict=True)
-        if not case.right
+        if not case.right and not (case.finding is not None and case.finding.carried)
     ]
     if not errors or max(errors) == float("inf"):
         return tuple(cases)
