@@ -231,11 +231,23 @@ def show(lines: Sequence[Line], verdict: dict[str, Any] | None = None) -> None:
 def print_report(lines: Sequence[Line]) -> None:
     """Print the report: in a terminal with colours, unless NO_COLOR is set, and within its width; else as it is."""
     if not sys.stdout.isatty():
-        print(to_text(lines), flush=True)
+        print(_encodable(to_text(lines), getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
         return
     from rich.console import Console
 
     print_to(Console(highlight=False), lines)
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """The text with plain signs for those that an output can't have: a file or pipe on Windows has no check marks."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(PLAIN_SIGNS).encode(encoding, errors="replace").decode(encoding)
+    return text
+
+
+PLAIN_SIGNS = str.maketrans({"✓": "+", "✗": "x", "○": "o", "“": '"', "”": '"', "→": ">"})
 
 
 def print_to(console: Any, lines: Sequence[Line]) -> None:

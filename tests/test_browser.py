@@ -235,7 +235,7 @@ def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_foll
     cells = [nbformat.v4.new_code_cell("from grader.kv import kv_panel\n\nkv_panel('Qwen3 8B', context=32_768)")]
     metadata = nbformat.read(PROJECT / "course" / NOTEBOOK, as_version=4).metadata  # names the kernel
     page = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
-    nbformat.write(page, copied / "course" / "calculator.ipynb")
+    nbformat.write(page, copied / "work" / "calculator.ipynb")
     lab.open_notebook("calculator.ipynb").run(0)
     rows = lab.page.locator(".jp-OutputArea tr")
     gqa = rows.filter(has=lab.page.get_by_role("cell", name="GQA", exact=True))

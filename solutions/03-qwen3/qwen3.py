@@ -140,7 +140,7 @@ tables.table({what: values for what, values in rows.items() if len(set(values)) 
 #
 # A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained five times, from five random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and by more than the seeds differ?
 
-# %% id="7904a4bb"
+# %% tags=["nbval-ignore-output"] id="7904a4bb"
 import json
 
 from grader.instruments import plots

@@ -328,9 +328,9 @@ from grader.instruments import plots
 
 masks = []
 for title, queries in (("the whole text", 6), ("a chunk of 3", 3), ("one token", 1)):
-    old = 6 - queries
-    seen = [[old + query - 3 < key <= old + query for key in range(6)] for query in range(queries)]
-    masks.append(plots.squares(seen, range(old, 6), range(6), title, split=old))
+    past = 6 - queries
+    seen = [[past + query - 3 < key <= past + query for key in range(6)] for query in range(queries)]
+    masks.append(plots.squares(seen, range(past, 6), range(6), title, split=past))
 plots.beside(*masks)
 
 # %% [markdown] id="44835463"
