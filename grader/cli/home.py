@@ -60,6 +60,8 @@ def lab(
     if home is None:
         clone = clone_around(here) or clone_around(find_project(here))
         assert clone is not None  # find_project raises where there is none
+        if not (clone / "course").is_dir():
+            raise GraderError(f"{clone / 'course'} is missing, which holds the lessons. Make it with: grader build")
         home = find_home(clone) or start_home(clone / IN_A_CLONE, distribution().version)
         print(f"You work in {home.folder}: a copy of the lessons, which `git pull` never touches.")
     _open(context.args, home.folder)
