@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.examine import examine_here
-from grader.checks.running import NOT_WRITTEN
 from grader.checks.stale import not_from_the_last_cell
 from grader.checks.verdict import Verdict
 from grader.checks.whose import is_given
@@ -65,7 +64,7 @@ def _kept_for_the_learner(verdict: Verdict) -> list[Line]:
     if autograding():
         return []
     first = verdict.most_telling
-    unwritten = first is not None and first.finding is not None and NOT_WRITTEN in first.finding.what
+    unwritten = first is not None and first.finding is not None and first.finding.unwritten
     state: State = "right" if verdict.right else "unwritten" if unwritten else "wrong"
     kept = note(_STARTED_IN, verdict.exercise, state)
     if kept is None or state != "wrong" or kept.tries < TRIES:

@@ -22,8 +22,6 @@ from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
 
-NOT_WRITTEN = "is not written yet"  # says a stub's problem, after its name
-
 
 class Stopped(Exception):
     """Ends a case with a problem."""
@@ -110,7 +108,7 @@ def learner_errors() -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # learner's code may raise anything
         if isinstance(error, NotImplementedError) and (name := _stub(error)):
-            raise Stopped("not_written", f"{name} {NOT_WRITTEN}: replace `raise NotImplementedError()`") from error
+            raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
         raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
 
 
