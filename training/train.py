@@ -105,6 +105,18 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
+def losses(model: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss at the next token, and what a mixture of experts adds for unequal load (0 without experts).
+
+    batch: [B, T + 1] -> 2 x []. The second is Switch Transformer's (Fedus et al., 2021, equation 4), as transformers
+    computes it, times the config's router_aux_loss_coef.
+    """
+    weight: float | None = getattr(model.config, "router_aux_loss_coef", None)
+    output = model(input_ids=batch[:, :-1], **({} if weight is None else {"output_router_logits": True}))
+    loss = nn.functional.cross_entropy(output.logits.flatten(0, 1), batch[:, 1:].flatten())
+    return loss, loss.new_zeros(()) if weight is None else weight * output.aux_loss
+
+
 @torch.no_grad()
 def held_out_loss(model: nn.Module, tokens: Tensor, context: int, stride: int = 64) -> float:
     """Mean nats per token over `tokens`; windows overlap so every token sees up to a full context."""
@@ -148,10 +160,9 @@ def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path) -> None:
             batch = torch.stack([tokens[s : s + recipe.context + 1] for s in starts])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, recipe)
-            logits = model(input_ids=batch[:, :-1]).logits
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            loss, balance = losses(model, batch)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss + balance).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()
