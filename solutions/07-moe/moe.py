@@ -1,7 +1,26 @@
 # %% [markdown]
 # # 07 · Mixture of experts: more parameters, the same work
 #
-# INTRO
+# **DeepSeek-V3 has 671 billion parameters and computes with 37 billion of them. Who decides, for every token, which?**
+#
+# Before you read on, write down how you would decide it, and what could go wrong.
+#
+# After this lesson you can
+#
+# - write the routers of Qwen3-MoE and DeepSeek-V3, their experts and the layer, each checked against Hugging Face transformers;
+# - say, from a `config.json`, how many parameters a mixture of experts has and how many a token is computed with;
+# - say how many bytes of weights a batch reads, and why such a model is fast for one user and hard to serve to many;
+# - explain why experts die without a balance, and two ways to prevent it.
+#
+# 100 to 120 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
+#
+# A router gives every expert a score, the experts with the highest scores work on the token, and their outputs are added with the scores as weights. Here the word *she* goes to two of six:
+#
+# ![The token "she" goes to a router, which scores six experts: 0.05, 0.40, 0.08, 0.03, 0.32 and 0.12. Experts 1 and 4 have the highest scores. Divided by their sum, 0.72, the weights are 0.56 and 0.44. The outputs of experts 1 and 4, multiplied by these weights, are added. The other four experts do nothing.](figures/router.svg)
+#
+# This is Qwen3 30B-A3B, drawn from its config. A red ring marks what differs from Qwen3 8B:
+#
+# ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg)
 
 # %% tags=["setup"]
 from collections.abc import Collection, Iterator
@@ -12,6 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% [markdown]
+# Three functions read what the configs of both families say, under either's names. The parts that lesson 03 built are folded below them.
 
 # %% tags=["setup"]
 def num_experts(config: Config) -> int:
@@ -55,6 +77,8 @@ class RMSNorm(nn.Module):
         mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
         normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
         return self.weight * normed.to(x.dtype)
+
+
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
@@ -69,6 +93,8 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     angles = positions.float()[:, None] * frequencies  # [T, head_dim / 2]
     angles = torch.cat([angles, angles], dim=-1)  # [T, head_dim]
     return torch.stack([angles.cos(), angles.sin()])
+
+
 # %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
@@ -80,6 +106,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
     turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
     return x * cos + turned * sin
+
+
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
 class MLP(nn.Module):
     """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
@@ -98,6 +126,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
         return self.down_proj(hidden)
+
+
 # %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
 class Attention(nn.Module):
     """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
@@ -134,6 +164,8 @@ class Attention(nn.Module):
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
         mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
         return self.o_proj(mixed)
+
+
 # %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
@@ -153,6 +185,142 @@ class DecoderLayer(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), table)
         return x + self.mlp(self.post_attention_layernorm(x))
 
+
+# %% [markdown]
+# ## Steps 1 to 5 · Read the config, compare
+#
+# The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026). Three configs, with the fields that decide about MLPs:
+
+# %%
+from pathlib import Path
+
+configs = {name: Config.read(f"configs/{name}.json") for name in ("qwen3-8b", "qwen3-30b-a3b", "deepseek-v3")}
+fields = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "moe_intermediate_size", "num_experts",
+          "n_routed_experts", "num_experts_per_tok", "n_shared_experts", "first_k_dense_replace", "n_group",
+          "topk_group", "norm_topk_prob", "scoring_func", "routed_scaling_factor")
+for field in fields:
+    print(f"{field:>22}", *(f"{config.get(field, '-')!s:>14}" for config in configs.values()))
+
+# %% [markdown]
+# | field | what it decides |
+# |---|---|
+# | `num_experts` 128, `n_routed_experts` 256 | how many MLPs a layer has to choose from: the same field under two names |
+# | `num_experts_per_tok` 8 | k: how many of them work on a token |
+# | `moe_intermediate_size` 768, 2048 | the inner width of one expert. Eight of Qwen3's have 6144 channels together, which is `intermediate_size` |
+# | `n_shared_experts` 1 | experts that work on every token, whatever the router says |
+# | `first_k_dense_replace` 3 | in DeepSeek-V3 the first three layers have one ordinary MLP. Qwen3-MoE says it with `mlp_only_layers` and `decoder_sparse_step` |
+# | `norm_topk_prob` | whether the weights of the chosen experts are divided by their sum |
+# | `scoring_func` `sigmoid` | how logits become scores. Qwen3-MoE has no such field: it is always a softmax |
+# | `n_group` 8, `topk_group` 4 | experts in groups, and from how many groups a token's experts may come |
+# | `routed_scaling_factor` 2.5 | what the weights of the routed experts are multiplied by |
+#
+# Only the MLP is another one. Attention, norms, embedding and head of Qwen3 30B-A3B are Qwen3's, and you have built them. (DeepSeek-V3's attention is lesson 05.)
+#
+# ## First without a router: how much of an MLP does a token use?
+#
+# A gated MLP computes $W_{down}\,(\mathrm{SiLU}(W_{gate} x) \odot W_{up} x)$. Cut its inner channels into 8 slices. Each slice, with its rows of gate and up and its columns of down, is a small MLP, and the sum of the 8 outputs is the output of the whole. So an MLP **is** eight experts that are all used with weight 1.
+#
+# Does a token need all eight? Take `austen-qwen3` of lesson 03 (folded: the model) and keep only k slices for each token, in every layer: those whose output is the longest vector, or k at random.
+#
+# **Predict:** the loss on *Persuasion* with all 8 slices is 3.9 nats. What is it with the longest 4, the longest 2, and with 4 and 2 at random?
+
+# %% jupyter={"source_hidden": true}
+class Dense(nn.Module):
+    """Qwen3 as lesson 03 built it, for a tied head: ids [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config, self.model = config, nn.Module()
+        self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.model.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(ids)
+        table = rope_table(torch.arange(ids.shape[1]), head_dim(self.config), rope_theta(self.config))
+        for layer in self.model.layers:
+            x = layer(x, table)
+        return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
+
+# %%
+class SlicedMLP(MLP):
+    """The same MLP as a sum over slices of its inner channels, of which `keep` says which count."""
+
+    keep, slices = staticmethod(torch.ones_like), 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, width]
+        hidden = hidden.unflatten(-1, (self.slices, -1))  # [B, T, S, width / S]
+        down = self.down_proj.weight.unflatten(-1, (self.slices, -1))  # [D, S, width / S]
+        outputs = torch.einsum("btsw,dsw->btsd", hidden, down)  # what each slice gives
+        return (outputs * self.keep(outputs.norm(dim=-1))[..., None]).sum(dim=2)
+
+# %%
+def longest(k: int):
+    """Keep the k slices with the longest outputs: [B, T, S] -> [B, T, S] of 0 and 1."""
+    return lambda lengths: torch.zeros_like(lengths).scatter(-1, lengths.topk(k, dim=-1).indices, 1.0)
+
+
+def at_random(k: int):
+    """Keep k slices, others for each token."""
+    return lambda lengths: longest(k)(torch.rand(lengths.shape, generator=torch.Generator().manual_seed(0)))
+
+# %% tags=["nbval-ignore-output"]
+qwen = load_checkpoint("austen-qwen3")
+dense = Dense(qwen.config).eval()
+qwen.load_into(dense)
+persuasion = qwen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids
+held_out = torch.tensor(persuasion[: 8 * 256]).view(8, 256)  # no austen model was trained on it
+
+
+@torch.no_grad()
+def loss(model: nn.Module, ids: Tensor = held_out) -> float:
+    """The mean surprise at the next token, in nats."""
+    return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
+
+# %% tags=["nbval-ignore-output"]
+from grader.instruments import patch
+
+for layer in dense.model.layers:
+    layer.mlp.__class__ = SlicedMLP
+for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("longest 2", longest(2)),
+                   ("4 at random", at_random(4)), ("2 at random", at_random(2))):
+    with patch.replaced(SlicedMLP, keep=staticmethod(keep)):
+        print(f"{name:>12}: {loss(dense):.2f} nats")
+
+# %% [markdown]
+# SLICES_TEXT
+#
+# Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: somebody has to choose from x alone. And the model was never trained to do with a part. A mixture of experts has both: a router, and training with it from the first step.
+
+# %% [markdown]
+# ## The router
+#
+# The router is one matrix with a row for each expert. The dot product of a token's vector with the row is the expert's logit: how much this token looks like those that the expert is for. A softmax over all experts turns logits into scores, the k highest are chosen, and their scores are the weights of the sum:
+#
+# $$s = \mathrm{softmax}(W x), \qquad y = \sum_{e \in \mathrm{top}\,k(s)} \frac{s_e}{\sum_{j \in \mathrm{top}\,k(s)} s_j}\; \mathrm{expert}_e(x)$$
+#
+# The division is what `norm_topk_prob` asks for. Why weights at all, and not a plain sum? Choosing has no gradient: a small change of W changes no number of a top-k. W learns only through the weights, which say of each chosen expert whether it should have counted more.
+#
+# ### Exercise 1 · Qwen3-MoE's router
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# The check compares, for every token and expert, the weight, 0 where the expert was not chosen. In which order your top-k stands does not matter.
+#
+# <details><summary>Hint 1</summary>
+#
+# `F.linear(x, self.weight)` gives the logits. The softmax needs `dtype=torch.float32`: in bfloat16 many of 128 scores would be equal.
+#
+# <details><summary>Hint 2</summary>
+#
+# `topk` returns values and indices. The values are the weights already, up to one division; which field asks for it, and along which axis is the sum?
+#
+# <details><summary>Hint 3</summary>
+#
+# The weights go back to `x.dtype` at the very end.
+# </details>
+# </details>
+# </details>
 
 # %% exercise="moe.softmax_router"
 class SoftmaxRouter(nn.Module):
@@ -184,6 +352,121 @@ class SoftmaxRouter(nn.Module):
 
 # %% check="moe.softmax_router" tags=["nbval-ignore-output"]
 check("moe.softmax_router", SoftmaxRouter)
+
+
+# %% [markdown]
+# ### Which comes first?
+#
+# gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
+
+# %%
+logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+scores = logits.softmax(dim=-1)
+first_softmax = scores.topk(2).values
+first_topk = logits.topk(2).values.softmax(dim=-1)
+rows = {"softmax, then top-2": first_softmax, "the same, divided by its sum": first_softmax / first_softmax.sum(),
+        "top-2, then softmax": first_topk}
+for name, weights in rows.items():
+    print(f"{name:>29}: {weights[0]:.3f} {weights[1]:.3f}, together {weights.sum():.3f}")
+
+# %% [markdown]
+# <details><summary>The answer</summary>
+#
+# Where the weights are divided by their sum: $e^{a} / (e^{a} + e^{b})$ is the same whether the other experts were in the sum before or not. Without the division the first order gives a sum below 1. Then an unsure router also makes the layer's output smaller. OLMoE was trained so, and a port that took the softmax over the top-k wrote fluent text that drifted off (<a href="https://github.com/lablup/mlxcel/pull/391">lablup/mlxcel#391</a>).
+# </details>
+#
+# And with k = 1? Divided by its sum, the one weight is always 1, and the router gets no gradient at all (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). So models with one expert a token leave the division out.
+#
+# ## What if everybody wants the same expert?
+#
+# At the start of training all experts are random. One is slightly better by chance, so the router sends it more tokens; it learns from them, becomes better, and is sent still more. Experts that are not chosen get no gradient and stay as they are.
+#
+# These are small models (16 experts, 2 for each token, two layers) that read Austen for 500 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
+
+# %% jupyter={"source_hidden": true}
+import json
+
+from grader.instruments import plots
+
+balance = json.loads(Path("texts/balance.json").read_text())
+
+
+def idle(shares: list[list[float]]) -> int:
+    """How many experts get less than a tenth of an equal share, in both layers together."""
+    return sum(share < 0.1 / balance["experts"] for layer in shares for share in layer)
+
+
+def mean(values) -> float:
+    return sum(values) / len(values)
+
+# %%
+for name, runs in balance["runs"].items():
+    last = [(run["held_out_nats"][-1], idle(run["shares"][-1]), max(map(max, run["shares"][-1]))) for run in runs]
+    print(f"{name:>24}: " + "; ".join(f"{nats:.2f} nats, {dead:2} idle, most {most:3.0%}" for nats, dead, most in last))
+
+# %% tags=["nbval-ignore-output"]
+curves = {
+    name: (balance["steps"], [mean([idle(run["shares"][i]) for run in runs]) for i in range(len(balance["steps"]))])
+    for name, runs in balance["runs"].items()
+}
+plots.lines(curves, plots.Axes("step", "experts that do next to nothing, of 32"))
+
+# %% [markdown]
+# BALANCE_TEXT
+#
+# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is smallest where both are equal for all experts, and through $p_e$ it has a gradient. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: it pulls at the router against what the text asks for.
+#
+# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens of which most are alike:
+
+# %%
+torch.manual_seed(0)
+tokens = torch.randn(512, 32) + 2 * torch.randn(32)  # they share a direction, so a few experts get most of them
+scores = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
+bias = torch.zeros(8)
+for step in range(201):
+    load = scores.add(bias).topk(2).indices.flatten().bincount(minlength=8)
+    if step in (0, 20, 50, 200):
+        print(f"step {step:3}: tokens for each expert {load.tolist()}")
+    bias += 0.01 * (load.float().mean() - load).sign()
+print("biases at the end:", [round(b, 2) for b in bias.tolist()])
+
+# %% [markdown]
+# 128 tokens for each would be equal. The bias gets close to it, whatever the router thinks, and the weights of the sum are still the router's own.
+#
+# ### Exercise 2 · DeepSeek-V3's router
+# difficulty ●●●●○ · importance ●●●●● · 25 minutes
+#
+# Four things are new.
+#
+# **Sigmoids.** An expert's score does not depend on the other experts' logits.
+#
+# **The bias for the choice only.** `e_score_correction_bias` moves who is chosen. The weights are the scores as they were without it. This went wrong in public at least three times: in vLLM, and twice in transformers, after a refactoring.
+#
+# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it travels to at most 4 places. A group is as good as its two best experts together.
+#
+# **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5.
+#
+# All of it is computed in float32, whatever x comes in. The bias is no parameter: make it a buffer, so that it is saved with the weights and no optimiser touches it.
+#
+# <details><summary>Hint 1: the groups</summary>
+#
+# `unflatten(-1, (n_group, -1))` makes [N, E] into [N, n_group, E / n_group]: neighbours form a group. Then `topk(2)` and a sum.
+#
+# <details><summary>Hint 2: closing the other groups</summary>
+#
+# The scores plus biases of a closed group must lose against every open one, also where those are negative. Which number is smaller than all others?
+#
+# <details><summary>Hint 3: closed, as a mask</summary>
+#
+# `scatter` writes into a tensor of booleans at given places: [N, n_group], True everywhere, False at the best groups. `[..., None]` gives it the axis for the experts of a group.
+#
+# <details><summary>Hint 4: the weights</summary>
+#
+# `gather(1, chosen)` picks values of a tensor at chosen places. Pick them from the scores *without* bias.
+# </details>
+# </details>
+# </details>
+# </details>
 
 # %% exercise="moe.sigmoid_router"
 class SigmoidRouter(nn.Module):
@@ -224,6 +507,50 @@ class SigmoidRouter(nn.Module):
 # %% check="moe.sigmoid_router" tags=["nbval-ignore-output"]
 check("moe.sigmoid_router", SigmoidRouter)
 
+
+# %% [markdown]
+# ### Why not take the bias off again?
+#
+# A kernel chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, as trained models have them:
+
+# %%
+score, bias = torch.tensor(1e-7), torch.tensor(12.0)
+print(f"(score + bias) - bias = {((score + bias) - bias).item()}")
+print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}")
+
+# %% [markdown]
+# <details><summary>What happened</summary>
+#
+# Next to 12, float32 has steps of about 0.000001. The score is lost, and every weight is 0 (<a href="https://github.com/flashinfer-ai/flashinfer/pull/3875">flashinfer-ai/flashinfer#3875</a>). For the same reason the bias must stay in float32: in bfloat16 numbers around 12 are 0.0625 apart, and the bias's fine steps disappear (<a href="https://github.com/vllm-project/vllm/pull/23640">vllm-project/vllm#23640</a>, <a href="https://github.com/huggingface/transformers/pull/42580">huggingface/transformers#42580</a>).
+# </details>
+
+# %% [markdown]
+# ## The experts
+#
+# ### Exercise 3 · Experts in a loop
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# An expert is a gated MLP. transformers stacks the weights of a layer's experts in two tensors, and so do we; files on the hub have three matrices for each expert, and you will see how they are put together.
+#
+# The loop goes over experts, and not over tokens: a matrix product with many rows is what a processor is good at. For each expert: find the tokens that chose it, compute them, multiply by their weights, and add the result to those tokens' rows.
+#
+# The check counts multiply-adds too. Running every expert on every token and multiplying by 0 gives the right sum, and saves nothing.
+#
+# <details><summary>Hint 1</summary>
+#
+# `torch.where(chosen == expert)` gives two tensors: the rows, which are tokens, and the columns. A token's weight for this expert is `weights[row, column]`.
+#
+# <details><summary>Hint 2</summary>
+#
+# `F.linear(rows, self.gate_up_proj[expert])` is [n, 2 · width]; `chunk(2, dim=-1)` gives gate and up.
+#
+# <details><summary>Hint 3</summary>
+#
+# `output.index_add_(0, token, rows)` adds rows at the places of the tokens. It wants equal dtypes.
+# </details>
+# </details>
+# </details>
+
 # %% exercise="moe.experts"
 class Experts(nn.Module):
     """E gated MLPs whose weights are stacked; each works on the tokens that chose it.
@@ -257,6 +584,63 @@ class Experts(nn.Module):
 # %% check="moe.experts" tags=["nbval-ignore-output"]
 check("moe.experts", Experts)
 
+
+# %% [markdown]
+# ### What is saved?
+#
+# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token gets 8. **Predict:** how many multiply-adds does a token take, beside an MLP that is as wide as all 128 experts together?
+
+# %%
+from grader.instruments import clock, work
+
+small = Config({"model_type": "qwen3_moe", "hidden_size": 256, "moe_intermediate_size": 96, "num_experts": 128,
+                "num_experts_per_tok": 8, "norm_topk_prob": True})
+
+
+@torch.no_grad()
+def filled(module: nn.Module) -> nn.Module:
+    """The module with random weights, as large as an initialisation makes them."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    return module.eval()
+
+# %%
+router, experts = filled(SoftmaxRouter(small)), filled(Experts(small))
+whole = filled(MLP(Config({"hidden_size": 256, "intermediate_size": 128 * 96})))
+x = torch.randn(64, 256)
+with torch.no_grad():
+    weights, chosen = router(x)
+    for name, run in (("128 experts, 8 chosen", lambda: experts(x, chosen, weights)), ("one wide MLP", lambda: whole(x))):
+        print(f"{name:>22}: {work.multiply_adds(run) / len(x):12,.0f} multiply-adds a token")
+
+# %% [markdown]
+# A sixteenth, with the same number of parameters. (The router's own 128 · 256 come on top.)
+#
+# ### Exercise 4 · Sort first
+# difficulty ●●●●○ · importance ●●●○○ · 20 minutes
+#
+# The loop searches all choices once for each expert, and picks and adds rows for each. With 128 experts that is many small operations. Every fast implementation sorts instead: flatten the choices [N, k] to N · k pairs of token and expert, order the pairs by expert, pick all rows at once, and each expert's rows are a run of neighbours. A slice costs nothing. At the end one operation adds all rows to their tokens.
+#
+# ![Four tokens choose two experts each. Flattened: pairs 0 to 7. Sorted by expert, the pairs of expert 0 come first, then those of expert 1, and so on: each expert's rows are neighbours.](figures/sorted.svg)
+#
+# Grouped kernels go on from here: they compute all runs in a single call, instead of a product for each expert.
+#
+# <details><summary>Hint 1</summary>
+#
+# `chosen.flatten().argsort()` gives the pairs' numbers by expert. Pair number p belongs to token p // k.
+#
+# <details><summary>Hint 2</summary>
+#
+# `bincount(minlength=E)` counts the rows of each expert, and `rows.split(counts.tolist())` cuts them into runs.
+#
+# <details><summary>Hint 3</summary>
+#
+# The weights must be put in the same order as the rows. `torch.cat` joins what the experts gave; `index_add` brings it back to the tokens.
+# </details>
+# </details>
+# </details>
+
 # %% exercise="moe.sorted_experts"
 class SortedExperts(Experts):
     """The same experts; the rows are sorted by expert first, and each expert works on a run of neighbouring rows.
@@ -280,6 +664,45 @@ class SortedExperts(Experts):
 
 # %% check="moe.sorted_experts" tags=["nbval-ignore-output"]
 check("moe.sorted_experts", SortedExperts)
+
+
+# %% [markdown]
+# Which is faster, and does it depend on how many tokens come at once? **Predict**, for one token and for 256:
+
+# %% tags=["nbval-ignore-output"]
+by_sorting = SortedExperts(small).eval()
+by_sorting.load_state_dict(experts.state_dict())
+for tokens in (1, 256):
+    x = torch.randn(tokens, 256)
+    with torch.no_grad():
+        weights, chosen = router(x)
+        spent = clock.in_turns({"loop": lambda: experts(x, chosen, weights),
+                                "sorted": lambda: by_sorting(x, chosen, weights)}, repeats=5)
+    print(f"{tokens:4} tokens: " + ", ".join(f"{name} {1000 * t:.1f} ms" if t < 1 else f"{name} {t:.1f}" for name, t in spent.items()))
+
+# %% [markdown]
+# For one token the loop still asks all 128 experts whether the token chose them, though 8 did. Sorting asks nobody.
+
+# %% [markdown]
+# ## A place to stop for the day
+#
+# So far: a router chooses k of E experts for each token; weights are what it learns through; load has to be balanced; experts are computed one after the other, each on its own tokens.
+#
+# Still to come: the layer and the model, trained weights, a look at who takes which words, and what all this costs in memory.
+#
+# ### Exercise 5 · The layer
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Router and experts in one module, with the checkpoint's names: `gate` is the router (not the gate of a gated MLP), `experts`, and in DeepSeek-V3 `shared_experts`.
+#
+# Why a shared expert? Some of what an MLP does every token needs, such as what follows from common grammar. Without a shared expert each routed one has to learn it again. DeepSeekMoE (Dai et al., 2024, section 3.2) moves it to an expert that all tokens go through; its output is added without a weight.
+#
+# The router works on single tokens, so the batch is flattened: [B, T, D] → [B · T, D], and back.
+#
+# <details><summary>Hint 1</summary>
+#
+# `MLP(config.replace(intermediate_size=...))` makes the shared expert. Where there is none, `self.shared_experts = None`.
+# </details>
 
 # %% exercise="moe.layer"
 class MoE(nn.Module):
@@ -311,6 +734,20 @@ class MoE(nn.Module):
 
 # %% check="moe.layer" tags=["nbval-ignore-output"]
 check("moe.layer", MoE)
+
+
+# %% [markdown]
+# ### Exercise 6 · The model
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Qwen3-MoE is Qwen3 with another `mlp` in its sparse layers. Start from lesson 03's `DecoderLayer` and exchange what differs.
+#
+# One trap is ours: `Attention` makes norms for q and k where `model_type` is `"qwen3"`, and this config says `"qwen3_moe"`.
+#
+# <details><summary>Hint 1</summary>
+#
+# Make the layers from `config.replace(model_type="qwen3")`. Then, for each layer of which `is_sparse(config, i)` is true, `layer.mlp = MoE(config)`.
+# </details>
 
 # %% exercise="moe.model"
 class Model(nn.Module):
@@ -347,6 +784,212 @@ class Model(nn.Module):
 # %% check="moe.model" tags=["nbval-ignore-output"]
 check("moe.model", Model)
 
+
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token, at every position.
+
+    Parts: model (Model), lm_head (nn.Linear without bias). Where config.tie_word_embeddings is true, the
+    head's weight is the embedding's: the same Parameter under two names.
+    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Qwen3ForCausalLM.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.model = Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
+
+
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
+    Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    """
+    for _ in range(max_new_tokens):
+        next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = next_id.item()
+        yield token
+        if token in end_tokens:
+            return
+        ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
+
+
+# %% [markdown]
+# ## Steps 8 to 11 · Layer by layer
+#
+# The router has no row of its own: the reference's gives its logits too, and its top-k in its own order. What it decides shows in `mlp`.
+
+# %% tags=["nbval-ignore-output"]
+compare_layers(Model)
+
+# %% [markdown]
+# ### A bug to hunt
+#
+# Here is the same model with one thing changed, as a port of it once had. Read the table first. **Where** is it wrong, and in how many layers? Then read the class, in the folded cell.
+
+# %% jupyter={"source_hidden": true}
+class Ported(MoE):
+    """A MoE with one step of its router changed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        scores = F.linear(rows, self.gate.weight).softmax(dim=-1)
+        weights, chosen = scores.topk(2, dim=-1)
+        return self.experts(rows, chosen, weights).view_as(x)
+
+
+class PortedModel(Model):
+    """The model with it in every sparse layer."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for i, layer in enumerate(self.layers):
+            if is_sparse(config, i):
+                layer.mlp = Ported(config)
+
+# %% tags=["nbval-ignore-output"]
+from grader import CheckFailed
+
+try:
+    compare_layers(PortedModel)
+except CheckFailed as failed:
+    print(failed)
+
+# %% [markdown]
+# <details><summary>What it is</summary>
+#
+# The weights are not divided by their sum. In torchtitan's DeepSeek-V3 that division was missing, and it was noticed because the gradients of a fine-tuned model were far too large (<a href="https://github.com/pytorch/torchtitan/issues/1448">pytorch/torchtitan#1448</a>). All experts are right on what they are given; what their outputs are multiplied by is not.
+# </details>
+
+# %% [markdown]
+# ## Step 12 · Trained weights: austen-moe
+#
+# `austen-moe` was trained for this course on five of Austen's novels, in Qwen3-MoE's form: 4 layers, 8 experts of which a token gets 2, 1.9 million parameters. Its file has the names of transformers' module, experts stacked. A file on the hub has a matrix for each expert, `experts.3.gate_proj.weight`, and so on. This puts such a file's tensors together:
+
+# %%
+def stacked(weights: dict[str, Tensor], experts: int) -> dict[str, Tensor]:
+    """One layer's experts, from a matrix for each to transformers' two tensors."""
+    gate, up, down = ([weights[f"experts.{e}.{name}_proj.weight"] for e in range(experts)] for name in ("gate", "up", "down"))
+    both = [torch.cat([g, u]) for g, u in zip(gate, up, strict=True)]  # the gate above, [2 * width, D]
+    return {"experts.gate_up_proj": torch.stack(both), "experts.down_proj": torch.stack(down)}
+
+# %%
+austen = load_checkpoint("austen-moe")
+model = CausalLM(austen.config).eval()
+austen.load_into(model)
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+for name, tensor in austen.state_dict().items():
+    if "layers.0.mlp" in name:
+        print(f"{name}: {list(tensor.shape)}")
+
+# %% [markdown]
+# The same text as the reference, token for token:
+
+# %% tags=["nbval-ignore-output"]
+check_generation(model, austen, generate=generate)
+
+# %% [markdown]
+# ## Who takes which words?
+#
+# **Predict:** does one expert take verbs, another names? Or something you would not have named?
+
+# %%
+choices = {}  # layer -> [N, 2], for every token of the held-out text
+for path, call in patch.calls_in(model.model, held_out).items():
+    if path.endswith("mlp.gate"):
+        choices[int(path.split(".")[1])] = call.further[0]
+words = [austen.tokenizer.decode([i]) for i in held_out.flatten().tolist()]
+
+# %% tags=["nbval-ignore-output"]
+from collections import Counter
+
+common = Counter(words)
+for expert in range(8):
+    mine = Counter(word for word, pair in zip(words, choices[0].tolist(), strict=True) if expert in pair)
+    best = sorted((word for word in mine if common[word] >= 8), key=lambda word: -mine[word] / common[word])
+    print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
+
+# %% [markdown]
+# WORDS_TEXT
+#
+# How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
+
+# %% tags=["nbval-ignore-output"]
+for layer, chosen in choices.items():
+    pairs = [tuple(sorted(pair)) for pair in chosen.tolist()]
+    by_word: dict[str, Counter] = {}
+    for word, pair in zip(words, pairs, strict=True):
+        by_word.setdefault(word, Counter())[pair] += 1
+    often = [seen for seen in by_word.values() if seen.total() >= 8]
+    same = sum(seen.most_common(1)[0][1] for seen in often) / sum(seen.total() for seen in often)
+    loads = torch.stack([torch.tensor([e in pair for pair in pairs]).float().mean() for e in range(8)])
+    print(f"layer {layer}: {same:.0%} with the token's usual pair; an expert gets {loads.min():.0%} to {loads.max():.0%} of the tokens")
+
+# %% [markdown]
+# PAIRS_TEXT
+#
+# ### Does the choice matter?
+#
+# Change the router of the trained model and read *Persuasion* again. **Predict** the order of the losses.
+
+# %%
+class Chooses(SoftmaxRouter):
+    """A router whose scores are changed, or whose number of experts is, before it chooses."""
+
+    k, change = 2, staticmethod(lambda scores: scores)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.change(F.linear(x, self.weight).softmax(dim=-1))
+        weights, chosen = scores.topk(self.k, dim=-1)
+        return weights / weights.sum(dim=-1, keepdim=True), chosen
+
+# %%
+def shuffled(scores: Tensor) -> Tensor:
+    """Each token's scores in a random order."""
+    order = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
+    return scores.gather(-1, order)
+
+
+for layer in model.model.layers:
+    layer.mlp.gate = Chooses(austen.config)
+austen.load_into(model)
+
+# %% tags=["nbval-ignore-output"]
+kept = {"as trained: 2 of 8": {}, "the best alone": {"k": 1}, "the best 3": {"k": 3}, "all 8": {"k": 8},
+        "2 at random": {"change": staticmethod(shuffled)}, "the worst 2": {"change": staticmethod(torch.neg)}}
+for name, change in kept.items():
+    if name == "the worst 2":
+        change = {"change": staticmethod(lambda scores: 1 - scores)}
+    with patch.replaced(Chooses, **change):
+        print(f"{name:>19}: {loss(model):.2f} nats")
+
+# %% [markdown]
+# CHOICE_TEXT
+
+# %% [markdown]
+# ## What it costs
+#
+# ### Exercise 7 · All parameters, and the active ones
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Count what an MLP's place holds in all layers: dense MLPs, routers, routed experts, shared experts. Once all of it, and once what one token goes through. Every token goes through the whole router.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two widths: `intermediate_size` for dense layers, `moe_intermediate_size` for experts. `is_sparse(config, i)` for every layer i from 0 on.
+# </details>
+
 # %% exercise="moe.parameters"
 def mlp_parameters(config: Config) -> tuple[int, int]:
     """The parameters of all MLPs, routers, routed and shared experts of a model: all, and those one token goes through.
@@ -366,6 +1009,51 @@ def mlp_parameters(config: Config) -> tuple[int, int]:
 # %% check="moe.parameters" tags=["nbval-ignore-output"]
 check("moe.parameters", mlp_parameters)
 
+
+# %% [markdown]
+# The rest of the model, attention, norms, embedding and head, is given (folded). **Check** the names: what do "30B-A3B" and "671B, 37B active" count?
+
+# %% jupyter={"source_hidden": true}
+def other_parameters(config: Config) -> int:
+    """Everything but the MLPs: attention, norms, embedding and head, of Qwen3's and DeepSeek-V3's forms."""
+    D, H, V = config.hidden_size, config.num_attention_heads, config.vocab_size
+    if config.get("kv_lora_rank"):
+        q, kv, nope, rope, v = (config[n] for n in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim",
+                                                    "qk_rope_head_dim", "v_head_dim"))
+        attention = D * q + q + q * H * (nope + rope) + D * (kv + rope) + kv + kv * H * (nope + v) + H * v * D
+    else:
+        d = head_dim(config)
+        attention = 2 * D * d * (H + config.num_key_value_heads) + 2 * d
+    head = 0 if config.tie_word_embeddings else V * D
+    return config.num_hidden_layers * (attention + 2 * D) + D + V * D + head
+
+# %%
+for name in ("qwen3-30b-a3b", "deepseek-v3"):
+    rest, (total, active) = other_parameters(configs[name]), mlp_parameters(configs[name])
+    print(f"{name:>14}: {rest + total:15,} parameters, {rest + active:14,} active: {(rest + active) / (rest + total):.0%}")
+
+# %% [markdown]
+# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters, decides which 5 % are used.
+#
+# The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
+#
+# ### Exercise 8 · Bytes read
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+#
+# When one token is written, every weight that it needs is read from memory once, and used for one multiply-add. Lesson 02 measured that this reading is what decoding waits for. When 64 users' tokens are computed together, a dense model reads its weights once for all of them. And a mixture of experts? Each token brings its own choice.
+#
+# How many experts are read, if each of n tokens chooses k of E at random? An expert is left alone by one token with probability 1 − k / E.
+#
+# <details><summary>Hint 1</summary>
+#
+# The chance that at least one of n tokens chose an expert is one minus the chance that none did.
+#
+# <details><summary>Hint 2</summary>
+#
+# From exercise 7 you have all and active. Their difference is E − k experts in every sparse layer.
+# </details>
+# </details>
+
 # %% exercise="moe.bytes_read"
 def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
     """The bytes of weights that the MLPs of a model read, on average, for `tokens` tokens that are computed at once.
@@ -383,3 +1071,97 @@ def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
 
 # %% check="moe.bytes_read" tags=["nbval-ignore-output"]
 check("moe.bytes_read", bytes_read)
+
+# %% [markdown]
+# **Predict:** Qwen3 30B-A3B, 8 of 128 experts. What share of its expert weights do 64 tokens read? And Qwen3 8B, a dense model: how many bytes of MLP weights, for 1 token and for 64?
+
+# %%
+dense_8b = configs["qwen3-8b"]
+mlps_8b = 2 * 3 * dense_8b.hidden_size * dense_8b.intermediate_size * dense_8b.num_hidden_layers
+print("tokens at once   30B-A3B reads   for each token   Qwen3 8B reads   for each token")
+for tokens in (1, 4, 16, 64, 256):
+    read = bytes_read(configs["qwen3-30b-a3b"], tokens)
+    print(f"{tokens:14} {read / 1e9:12.1f} GB {read / tokens / 1e9:13.2f} GB {mlps_8b / 1e9:13.1f} GB {mlps_8b / tokens / 1e9:13.2f} GB")
+
+# %% tags=["nbval-ignore-output"]
+batches = [2**n for n in range(10)]
+curves = {
+    "Qwen3 30B-A3B": (batches, [bytes_read(configs["qwen3-30b-a3b"], n) / 1e9 for n in batches]),
+    "Qwen3 8B, dense": (batches, [mlps_8b / 1e9] * len(batches)),
+}
+plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
+
+# %% [markdown]
+# For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 58 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+#
+# And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
+#
+# Real choices are not random. **Measure** it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, beside what chance would give?
+
+# %% tags=["nbval-ignore-output"]
+for tokens in (1, 2, 4, 8, 16):
+    runs = [chosen[i : i + tokens] for chosen in choices.values() for i in range(0, 2048 - tokens, 37)]
+    read = mean([len(run.unique()) for run in runs])
+    print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {8 * (1 - (1 - 2 / 8) ** tokens):.2f}")
+
+# %% [markdown]
+# CHANCE_TEXT
+#
+# ## What changed, and why
+#
+# | | Qwen3 8B | Qwen3 30B-A3B | DeepSeek-V3 | why |
+# |---|---|---|---|---|
+# | MLP | one, width 12,288 | 128 of width 768, 8 chosen | 256 of width 2,048, 8 chosen, and 1 shared | more parameters for the same work |
+# | first layers | as all | as all | 3 with one MLP | the report gives no reason |
+# | scores | | softmax over all experts | sigmoid of each | scores of experts do not compete |
+# | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert |
+# | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
+# | groups | | none | 8, of which 4 may be used | a token travels to few machines |
+# | parameters, active | 8.2 of 8.2 billion | 3.3 of 30.5 | 37.6 of 671 | |
+# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 43 GB (in bfloat16) | one user is fast |
+# | the same, 64 tokens | 10.9 GB | 57 GB | 1,150 GB | many users need many at once |
+#
+# ## The questions again
+#
+# <details><summary>DeepSeek-V3 computes with 37 of 671 billion parameters. Who decides which?</summary>
+#
+# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector, and the 8 best of the 4 best groups work on the token, beside the shared expert. A bias that is moved by the load takes part in the choice.
+# </details>
+#
+# <details><summary>How does a router learn, if choosing has no gradient?</summary>
+#
+# Through the weights of the experts that it chose. They say whether a chosen expert should have counted more or less.
+# </details>
+#
+# <details><summary>Why do experts die without a balance?</summary>
+#
+# Who is chosen learns, and who learns is chosen. An expert that is never chosen gets no gradient.
+# </details>
+#
+# <details><summary>Why must the bias stay out of the weights?</summary>
+#
+# It says how busy an expert is, and not how much its output should count. The weights are what the router has learned.
+# </details>
+#
+# <details><summary>When do "softmax, then top-k" and "top-k, then softmax" agree?</summary>
+#
+# Where the weights are divided by their sum.
+# </details>
+#
+# <details><summary>Why is a mixture of experts fast for one user and hard to serve to many?</summary>
+#
+# One token reads few experts. Many tokens read nearly all, and each expert has few tokens to share the reading. All experts must be in memory, and the busiest one is waited for.
+# </details>
+#
+# ## Where to read on
+#
+# - Shazeer et al., *Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer* (2017), section 2. Fedus et al., *Switch Transformers* (2021), section 2.2: the loss for unequal load.
+# - Dai et al., *DeepSeekMoE* (2024), section 3: many small experts, and shared ones. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), sections 2.1.2 and 3.4. Wang et al., *Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts* (2024).
+# - Yang et al., *Qwen3 Technical Report* (2025), section 2. Gale et al., *MegaBlocks* (2022): experts as one sparse product.
+# - The reference: `transformers/models/qwen3_moe/modeling_qwen3_moe.py`, `Qwen3MoeSparseMoeBlock`; `models/deepseek_v3/modeling_deepseek_v3.py`, `DeepseekV3MoE`.
+#
+# ## If you want more
+#
+# Take an expert out. In `austen-moe`, forbid one expert of a layer (a logit of −∞), for each of the 32 in turn, and measure the loss. You are right when the loss with none forbidden is that of the first row above. Which expert is missed most, and is it the one with the most tokens?
+#
+# Or turn `austen-qwen3` into a mixture without training: its 8 slices are the experts, and the router's rows are fitted so that they predict, from x, which slices are longest. How close do you get to the "longest 4" of the first experiment?
