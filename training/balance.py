@@ -1,16 +1,18 @@
-"""Train tiny mixtures of experts with and without balance, and write their curves for lesson 07.
+"""Train tiny mixtures of experts with and without balance, and write their curves for lesson 07: JSON and a picture.
 
-    python training/balance.py [--output solutions/07-moe/texts/balance.json]
+    python training/balance.py [--lesson solutions/07-moe]
 
-Three variants: no balance at all, Switch Transformer's loss for unequal load, and DeepSeek-V3's bias that only the choice
-sees and that is moved by the load after every step. Each is trained from three seeds on five of Austen's novels; variants
-with the same seed see the same batches. Everything else is equal: width 64, two layers, 16 experts of width 32 of which a
-token gets 2, 500 steps of 8 pieces of 128 tokens, AdamW. What is kept: the loss on held-out pieces of the sixth novel,
-and each expert's share of the choices there, in both layers.
+Three variants: no balance at all, Switch Transformer's loss for unequal load, and DeepSeek-V3's bias, which only the
+choice sees and which is moved by the load after every step. Each is trained from three seeds on five of Austen's
+novels; variants with the same seed see the same batches. Everything else is equal: a token is a byte of the text, width 48, two
+layers, 16 experts of width 24 of which a token gets 2, 300 steps of 4 pieces of 128 tokens, AdamW. What is kept: the
+loss on held-out pieces of the sixth novel, and each expert's share of the choices there, in both layers. All of it
+takes a minute or two.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ import torch.nn.functional as F
 from one_change import PEAK, WARMUP, pieces
 from rich.progress import track
 from torch import Tensor, nn
-from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS, encode, read_novel
+from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS, read_novel
 
-from grader import load_checkpoint
+from grader.instruments import plots
 
-DIM, LAYERS, HEADS, BATCH, STEPS, EVERY, SEEDS = 64, 2, 4, 8, 500, 50, (0, 1, 2)
-EXPERTS, CHOSEN, WIDTH = 16, 2, 32
+DIM, LAYERS, HEADS, BATCH, STEPS, EVERY, SEEDS = 48, 2, 4, 4, 300, 30, (0, 1, 2)
+VOCABULARY, EXPERTS, CHOSEN, WIDTH = 256, 16, 2, 24
 LOSS_WEIGHT, BIAS_STEP = 0.01, 0.01
 VARIANTS = ("no balance", "a loss for unequal load", "a bias moved by load")
 
@@ -46,7 +48,7 @@ class Attention(nn.Module):
 
 
 class MoE(nn.Module):
-    """A softmax router and its experts, all of which are computed: with so few, that is fastest. [N, DIM] -> the same."""
+    """A softmax router and its experts, of which all are computed: [N, DIM] -> [N, DIM]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,11 +75,11 @@ class MoE(nn.Module):
 
 
 class Tiny(nn.Module):
-    """A small mixture of experts: ids [B, T] -> logits [B, T, vocab_size]."""
+    """A small mixture of experts: ids [B, T] -> logits [B, T, VOCABULARY]."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocab_size, DIM)
+        self.tokens = nn.Embedding(VOCABULARY, DIM)
         nn.init.normal_(self.tokens.weight, std=0.02)
         self.attention = nn.ModuleList(Attention() for _ in range(LAYERS))
         self.moe = nn.ModuleList(MoE() for _ in range(LAYERS))
@@ -98,11 +100,11 @@ def measured(model: Tiny, batch: tuple[Tensor, Tensor]) -> tuple[float, list[lis
     return round(loss, 4), [[round(share, 4) for share in moe.share.tolist()] for moe in model.moe]  # type: ignore[operator, union-attr]
 
 
-def run(variant: str, tokens: Tensor, held_out: Tensor, vocab_size: int, seed: int) -> dict[str, Any]:
+def run(variant: str, tokens: Tensor, held_out: Tensor, seed: int) -> dict[str, Any]:
     """Train one model; its losses and shares before the first step and after every EVERY steps."""
     torch.manual_seed(seed)
-    model, batches = Tiny(vocab_size), torch.Generator().manual_seed(seed)
-    test = pieces(held_out, 32, torch.Generator().manual_seed(1_000))
+    model, batches = Tiny(), torch.Generator().manual_seed(seed)
+    test = pieces(held_out, 16, torch.Generator().manual_seed(1_000))
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=STEPS, pct_start=WARMUP / STEPS)
     found = [measured(model, test)]
@@ -124,26 +126,42 @@ def run(variant: str, tokens: Tensor, held_out: Tensor, vocab_size: int, seed: i
     return {"held_out_nats": [loss for loss, _ in found], "shares": [shares for _, shares in found]}
 
 
+def idle(shares: list[list[float]]) -> int:
+    """How many experts get less than a tenth of an equal share, in all layers together."""
+    return sum(share < 0.1 / EXPERTS for layer in shares for share in layer)
+
+
+def picture(steps: list[int], runs: dict[str, list[dict[str, Any]]]) -> str:
+    """The number of idle experts, the mean of the seeds, as SVG."""
+    curves = {
+        variant: (steps, [sum(idle(run["shares"][i]) for run in made) / len(made) for i in range(len(steps))])
+        for variant, made in runs.items()
+    }
+    return plots.lines(curves, plots.Axes("step", f"idle experts, of {LAYERS * EXPERTS}", ylim=(-1, None))).svg()
+
+
+def bytes_of(novels: Sequence[str]) -> Tensor:
+    """The novels' bytes in a row: [N] int64, each below VOCABULARY."""
+    return torch.tensor(list("\n\n".join(read_novel(name) for name in novels).encode()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = HERE.parent / "solutions" / "07-moe" / "texts" / "balance.json"
-    parser.add_argument("--output", type=Path, default=default)
-    output = parser.parse_args().output
+    parser.add_argument("--lesson", type=Path, default=HERE.parent / "solutions" / "07-moe")
+    folder = parser.parse_args().lesson
 
-    tokenizer = load_checkpoint("austen-gpt2").tokenizer
-    tokens = encode(tokenizer, [read_novel(name) for name in TRAINING_NOVELS])
-    held_out = encode(tokenizer, [read_novel(HELD_OUT_NOVEL)])
+    tokens, held_out = bytes_of(TRAINING_NOVELS), bytes_of([HELD_OUT_NOVEL])
     runs: dict[str, list[dict[str, Any]]] = {}
     for seed in SEEDS:
         for variant in VARIANTS:
-            made = run(variant, tokens, held_out, tokenizer.get_vocab_size(), seed)
+            made = run(variant, tokens, held_out, seed)
             runs.setdefault(variant, []).append(made)
-            last = made["shares"][-1]
-            idle = sum(share < 0.1 / EXPERTS for layer in last for share in layer)
-            print(f"{variant}, seed {seed}: {made['held_out_nats'][-1]:.3f} nats, {idle} experts all but idle", flush=True)
-            output.parent.mkdir(parents=True, exist_ok=True)
+            last = idle(made["shares"][-1])
+            print(f"{variant}, seed {seed}: {made['held_out_nats'][-1]:.3f} nats, {last} idle experts", flush=True)
             steps = list(range(0, STEPS + 1, EVERY))
-            output.write_text(json.dumps({"steps": steps, "experts": EXPERTS, "runs": runs}) + "\n")
+            content = json.dumps({"steps": steps, "experts": EXPERTS, "runs": runs})
+            (folder / "texts" / "balance.json").write_text(content + "\n")
+            (folder / "figures" / "balance.svg").write_text(picture(steps, runs))
 
 
 if __name__ == "__main__":

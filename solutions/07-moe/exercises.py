@@ -182,8 +182,9 @@ def gap(values: Tensor, k: int) -> Tensor:
 
 def margins(config: Mapping[str, Any], logits: Tensor) -> Tensor:
     """By how much each token's choice of groups and experts is clear: logits [N, E] -> [N]."""
-    if not is_deepseek(config):
-        return gap(logits, config["num_experts_per_tok"])
+    if not is_deepseek(config):  # in bfloat16 logits are rounded, and known mistakes go by other ranks than the k-th
+        gaps = [gap(logits, rank) for rank in range(1, config["num_experts_per_tok"] + 2)]
+        return torch.stack(gaps).amin(dim=0)
     choice = logits.sigmoid() + correction_bias(config)
     grouped = choice.unflatten(-1, (config["n_group"], -1))
     sums = grouped.topk(2, dim=-1).values.sum(dim=-1)
@@ -318,7 +319,7 @@ EXPERTS_CASES = [
     experts_case("one token", OTHER | {"num_experts_per_tok": 5}, 1),
     experts_case("tiny inputs", OTHER, 6, scale=1e-3),
     experts_case("bfloat16, weights in float32", SMALL | {"num_experts": 5}, 6, dtype=torch.bfloat16),
-    experts_case("multiply-adds beyond those of the chosen experts", OTHER, 11, **NO_WORK),
+    experts_case("multiply-adds beyond 1.5 times those of the chosen experts", OTHER, 11, **NO_WORK),
 ]
 EXPERTS = Exercise(
     name="moe.experts",

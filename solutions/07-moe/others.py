@@ -1,6 +1,7 @@
 """What tests/test_every_lesson.py asks of the mixture of experts: other right programs and wrong ones, random configs."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -247,7 +248,7 @@ class ExpertsInRuns(Stacked):
         edges = torch.searchsorted(numbers, torch.arange(len(self.down_proj) + 1)).tolist()
         rows, width = x.repeat_interleave(chosen.shape[1], dim=0)[order], self.down_proj.shape[2]
         given = []
-        for e, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for e, (start, end) in enumerate(pairwise(edges)):
             if end > start:
                 both = rows[start:end] @ self.gate_up_proj[e].T
                 given.append((both[:, :width].sigmoid() * both[:, :width] * both[:, width:]) @ self.down_proj[e].T)
@@ -432,7 +433,9 @@ TOLD = [
     Told("moe.sigmoid_router", NoReturn, ["two tensors belong there", "does it end with `return`?"]),
     Told(
         "moe.sorted_experts",
-        Change("moe.sorted_experts", "order = chosen", "return super().forward(x, chosen, weights)\n        order = chosen"),
+        Change(
+            "moe.sorted_experts", "order = chosen", "return super().forward(x, chosen, weights)\n        order = chosen"
+        ),
         ["This is what comes out when each expert looks for its tokens"],
     ),
     Told(
@@ -487,6 +490,6 @@ RERUNS = {
             "moe.parameters": parameters_from_modules,
             "moe.bytes_read": bytes_from_parts,
         },
-        shows=[],
+        shows=["671,026,404,352 parameters"],
     ),
 }

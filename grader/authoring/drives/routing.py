@@ -1,4 +1,4 @@
-"""How routers and experts are used: a router as one weight for each token and expert, whatever the order of its top-k."""
+"""How routers and experts are used: a router as one weight for each token and expert, in whatever order it chose."""
 
 from typing import Any
 
@@ -47,11 +47,14 @@ class RowMoves(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[
 
 
 def work_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """How many multiply-adds experts do beyond those that the chosen ones need."""
-    needed = chosen.numel() * experts.gate_up_proj[0].numel() + chosen.numel() * experts.down_proj[0].numel()
+    """How many multiply-adds experts do beyond one and a half times those that the chosen ones need.
+
+    The half is for weighted sums that are written as products.
+    """
+    needed = chosen.numel() * (experts.gate_up_proj[0].numel() + experts.down_proj[0].numel())
     with MultiplyAdds() as counter:
         experts(x, chosen, weights)
-    return torch.tensor([max(0, counter.total - needed)])
+    return torch.tensor([max(0, counter.total - needed * 3 // 2)])
 
 
 def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
