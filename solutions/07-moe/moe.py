@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="1cd00674"
 # # 07 · Mixture of experts: more parameters, the same work
 #
 # **DeepSeek-V3 has 671 billion parameters and computes with 37 billion of them. Who decides, for every token, which?**
@@ -22,7 +22,7 @@
 #
 # ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg)
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
 
 import torch
@@ -31,10 +31,10 @@ from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
-# %% [markdown]
+# %% [markdown] id="8ca24f47"
 # Three functions read what the configs of both families say, under either's names. The parts that lesson 03 built are folded below them.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-2"
 def num_experts(config: Config) -> int:
     """How many routed experts a layer has: each family has its own name for the field."""
     names = ("num_experts", "n_routed_experts", "num_local_experts")
@@ -48,7 +48,7 @@ def is_sparse(config: Config, layer: int) -> bool:
     step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or ()
     return layer not in dense and (layer + 1) % step == 0
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-3"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -58,24 +58,139 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
+class RMSNorm(nn.Module):
+    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
+    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
+    """
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
 
-# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
+        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
+        return self.weight * normed.to(x.dtype)
 
-# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
 
-# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
+def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
 
-# %% [markdown]
+    Pair i of head_dim / 2 rotates by positions * theta^(-2 i / head_dim), computed in float32: positions
+    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
+    i + head_dim / 2, so a row has the angles of all pairs, then the same again.
+    positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
+    frequencies = 1.0 / theta**exponents
+    angles = positions.float()[:, None] * frequencies  # [T, head_dim / 2]
+    angles = torch.cat([angles, angles], dim=-1)  # [T, head_dim]
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
+
+    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
+    x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
+    """
+    cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
+    a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
+    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + turned * sin
+
+
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
+class MLP(nn.Module):
+    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
+
+    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
+    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
+    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
+        return self.down_proj(hidden)
+
+
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
+
+    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over head_dim with
+    config.rms_norm_eps where config.model_type is "qwen3", else nn.Identity.
+    q_proj's output has the H = num_attention_heads heads side by side, head_dim(config) channels each.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3Attention; Ainslie et al. (2023).
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        D, H, KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = head_dim(config)
+        self.group = H // KV  # how many query heads share a key and value head
+        self.q_proj = nn.Linear(D, H * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(H * self.head_dim, D, bias=False)
+        normed = config.model_type == "qwen3"
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
+        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
+        q, k = apply_rope(q, table), apply_rope(k, table)
+        k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))  # [B, KV, ...] -> [B, H, ...]
+        scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5  # [B, H, T, T]
+        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # [T, T]
+        scores = scores.masked_fill(future, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
+        mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
+        return self.o_proj(mixed)
+
+
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
+
+    Parts: input_layernorm, self_attn, post_attention_layernorm, mlp; the norms with config.rms_norm_eps.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3DecoderLayer.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), table)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+# %% [markdown] id="9014e76f"
 # ## Steps 1 to 5 · Read the config, compare
 #
 # The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026). Three configs, with the fields that decide about MLPs:
 
-# %%
+# %% id="359e65c5"
 from pathlib import Path
 
 configs = {name: Config.read(f"configs/{name}.json") for name in ("qwen3-8b", "qwen3-30b-a3b", "deepseek-v3")}
@@ -85,7 +200,7 @@ fields = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size",
 for field in fields:
     print(f"{field:>22}", *(f"{config.get(field, '-')!s:>14}" for config in configs.values()))
 
-# %% [markdown]
+# %% [markdown] id="0e6544b6"
 # | field | what it decides |
 # |---|---|
 # | `num_experts` 128, `n_routed_experts` 256 | how many MLPs a layer has to choose from: the same field under two names |
@@ -108,7 +223,7 @@ for field in fields:
 #
 # **Predict:** the loss on *Persuasion* with all 8 slices is 4.2 nats. What is it with the longest 4, the longest 2, and with 4 and 2 at random?
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="1b7abfde"
 class Dense(nn.Module):
     """Qwen3 as lesson 03 built it, for a tied head: ids [B, T] -> logits [B, T, vocab_size]."""
 
@@ -126,7 +241,7 @@ class Dense(nn.Module):
             x = layer(x, table)
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
-# %%
+# %% id="901ec902"
 class SlicedMLP(MLP):
     """The same MLP as a sum over slices of its inner channels, of which `keep` says which count."""
 
@@ -139,7 +254,7 @@ class SlicedMLP(MLP):
         outputs = torch.einsum("btsw,dsw->btsd", hidden, down)  # what each slice gives
         return (outputs * self.keep(outputs.norm(dim=-1))[..., None]).sum(dim=2)
 
-# %%
+# %% id="83c34905"
 def longest(k: int):
     """Keep the k slices with the longest outputs: [B, T, S] -> [B, T, S] of 0 and 1."""
     return lambda lengths: torch.zeros_like(lengths).scatter(-1, lengths.topk(k, dim=-1).indices, 1.0)
@@ -149,7 +264,7 @@ def at_random(k: int):
     """Keep k slices, others for each token."""
     return lambda lengths: longest(k)(torch.rand(lengths.shape, generator=torch.Generator().manual_seed(0)))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9d08c3d6"
 qwen = load_checkpoint("austen-qwen3")
 dense = Dense(qwen.config).eval()
 qwen.load_into(dense)
@@ -162,7 +277,7 @@ def loss(model: nn.Module, ids: Tensor = held_out) -> float:
     """The mean surprise at the next token, in nats."""
     return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c706f43c"
 from grader.instruments import patch
 
 for layer in dense.model.layers:
@@ -172,12 +287,12 @@ for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("long
     with patch.replaced(SlicedMLP, keep=staticmethod(keep)):
         print(f"{name:>12}: {loss(dense):.2f} nats")
 
-# %% [markdown]
+# %% [markdown] id="b0688b94"
 # The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the work, chosen well, is worth half of it chosen blindly.
 #
 # Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: somebody has to choose from x alone. And the model was never trained to do with a part. A mixture of experts has both: a router, and training with it from the first step.
 
-# %% [markdown]
+# %% [markdown] id="7216d814"
 # ## The router
 #
 # The router is one matrix with a row for each expert. The dot product of a token's vector with the row is the expert's logit: how much this token looks like those that the expert is for. A softmax over all experts turns logits into scores, the k highest are chosen, and their scores are the weights of the sum:
@@ -206,7 +321,7 @@ for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("long
 # </details>
 # </details>
 
-# %% exercise="moe.softmax_router"
+# %% exercise="moe.softmax_router" id="moe-softmax_router"
 class SoftmaxRouter(nn.Module):
     """Choose k experts for each token, and how much each counts: Qwen3-MoE's router.
 
@@ -234,16 +349,16 @@ class SoftmaxRouter(nn.Module):
         return weights.to(x.dtype), chosen
         ### END SOLUTION
 
-# %% check="moe.softmax_router" tags=["nbval-ignore-output"]
+# %% check="moe.softmax_router" tags=["nbval-ignore-output"] id="check-moe-softmax_router"
 check("moe.softmax_router", SoftmaxRouter)
 
 
-# %% [markdown]
+# %% [markdown] id="bdc8f4ac"
 # ### Which comes first?
 #
 # gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
 
-# %%
+# %% id="06e591cd"
 logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 scores = logits.softmax(dim=-1)
 first_softmax = scores.topk(2).values
@@ -253,7 +368,7 @@ rows = {"softmax, then top-2": first_softmax, "the same, divided by its sum": fi
 for name, weights in rows.items():
     print(f"{name:>29}: {weights[0]:.3f} {weights[1]:.3f}, together {weights.sum():.3f}")
 
-# %% [markdown]
+# %% [markdown] id="943368b2"
 # <details><summary>The answer</summary>
 #
 # Where the weights are divided by their sum: $e^{a} / (e^{a} + e^{b})$ is the same whether the other experts were in the sum before or not. Without the division the first order gives a sum below 1. Then an unsure router also makes the layer's output smaller. OLMoE was trained so, and a port that took the softmax over the top-k wrote fluent text that drifted off (<a href="https://github.com/lablup/mlxcel/pull/391">lablup/mlxcel#391</a>).
@@ -267,7 +382,7 @@ for name, weights in rows.items():
 #
 # These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
 
-# %%
+# %% id="ea114e36"
 import json
 
 balance = json.loads(Path("texts/balance.json").read_text())
@@ -281,12 +396,12 @@ def idle(shares: list[list[float]]) -> int:
 def mean(values) -> float:
     return sum(values) / len(values)
 
-# %%
+# %% id="d1fbea27"
 for name, runs in balance["runs"].items():
     last = [(run["held_out_nats"][-1], idle(run["shares"][-1]), max(map(max, run["shares"][-1]))) for run in runs]
     print(f"{name:>24}: " + "; ".join(f"{nats:.2f} nats, {dead:2} idle, most {most:3.0%}" for nats, dead, most in last))
 
-# %% [markdown]
+# %% [markdown] id="50a2cee7"
 # ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 15 to about 27 of 32. Without balance it falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 200 on; with the bias it ends at 5.](figures/balance.svg)
 #
 # At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model has its parameters because it needs them, and the machine that holds the busiest expert is waited for by all others.
@@ -297,7 +412,7 @@ for name, runs in balance["runs"].items():
 #
 # **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens of which most are alike:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="6ab415fd"
 torch.manual_seed(0)
 tokens = torch.randn(512, 32) + 2 * torch.randn(32)  # they share a direction, so a few experts get most of them
 scores = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
@@ -309,7 +424,7 @@ for step in range(401):
     bias += 0.005 * (load.float().mean() - load).sign()
 print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 
-# %% [markdown]
+# %% [markdown] id="b4465b9d"
 # 128 tokens for each would be equal. The bias gets close to it, whatever the router thinks, and the weights of the sum are still the router's own.
 #
 # ### Exercise 2 · DeepSeek-V3's router
@@ -347,7 +462,7 @@ print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 # </details>
 # </details>
 
-# %% exercise="moe.sigmoid_router"
+# %% exercise="moe.sigmoid_router" id="moe-sigmoid_router"
 class SigmoidRouter(nn.Module):
     """Choose k experts from the best groups, with a bias that only the choice sees: DeepSeek-V3's router.
 
@@ -383,27 +498,27 @@ class SigmoidRouter(nn.Module):
         return weights * self.config.routed_scaling_factor, chosen
         ### END SOLUTION
 
-# %% check="moe.sigmoid_router" tags=["nbval-ignore-output"]
+# %% check="moe.sigmoid_router" tags=["nbval-ignore-output"] id="check-moe-sigmoid_router"
 check("moe.sigmoid_router", SigmoidRouter)
 
 
-# %% [markdown]
+# %% [markdown] id="cbcbe5b5"
 # ### Why not take the bias off again?
 #
 # A kernel chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, as trained models have them:
 
-# %%
+# %% id="8e914f54"
 score, bias = torch.tensor(1e-7), torch.tensor(12.0)
 print(f"(score + bias) - bias = {((score + bias) - bias).item()}")
 print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}")
 
-# %% [markdown]
+# %% [markdown] id="9b0ad172"
 # <details><summary>What happened</summary>
 #
 # Next to 12, float32 has steps of about 0.000001. The score is lost, and every weight is 0 (<a href="https://github.com/flashinfer-ai/flashinfer/pull/3875">flashinfer-ai/flashinfer#3875</a>). For the same reason the bias must stay in float32: in bfloat16 numbers around 12 are 0.0625 apart, and the bias's fine steps disappear (<a href="https://github.com/vllm-project/vllm/pull/23640">vllm-project/vllm#23640</a>, <a href="https://github.com/huggingface/transformers/pull/42580">huggingface/transformers#42580</a>).
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="6fb87ff8"
 # ## The experts
 #
 # ### Exercise 3 · Experts in a loop
@@ -430,7 +545,7 @@ print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}
 # </details>
 # </details>
 
-# %% exercise="moe.experts"
+# %% exercise="moe.experts" id="moe-experts"
 class Experts(nn.Module):
     """E gated MLPs whose weights are stacked; each works on the tokens that chose it.
 
@@ -460,16 +575,16 @@ class Experts(nn.Module):
         return output
         ### END SOLUTION
 
-# %% check="moe.experts" tags=["nbval-ignore-output"]
+# %% check="moe.experts" tags=["nbval-ignore-output"] id="check-moe-experts"
 check("moe.experts", Experts)
 
 
-# %% [markdown]
+# %% [markdown] id="25982b66"
 # ### What is saved?
 #
 # Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token gets 8. **Predict:** how many multiply-adds does a token take, beside an MLP that is as wide as all 128 experts together?
 
-# %%
+# %% id="15768213"
 from grader.instruments import clock, work
 
 small = Config({"model_type": "qwen3_moe", "hidden_size": 256, "moe_intermediate_size": 96, "num_experts": 128,
@@ -484,7 +599,7 @@ def filled(module: nn.Module) -> nn.Module:
         parameter.normal_(std=parameter.shape[-1] ** -0.5)
     return module.eval()
 
-# %%
+# %% id="37f0fbd8"
 router, experts = filled(SoftmaxRouter(small)), filled(Experts(small))
 whole = filled(MLP(Config({"hidden_size": 256, "intermediate_size": 128 * 96})))
 x = torch.randn(64, 256)
@@ -493,7 +608,7 @@ with torch.no_grad():
     for name, run in (("128 experts, 8 chosen", lambda: experts(x, chosen, weights)), ("one wide MLP", lambda: whole(x))):
         print(f"{name:>22}: {work.multiply_adds(run) / len(x):12,.0f} multiply-adds a token")
 
-# %% [markdown]
+# %% [markdown] id="0de011aa"
 # A sixteenth, with the same number of parameters. (The router's own 128 · 256 come on top.)
 #
 # ### Exercise 4 · Sort first
@@ -520,7 +635,7 @@ with torch.no_grad():
 # </details>
 # </details>
 
-# %% exercise="moe.sorted_experts"
+# %% exercise="moe.sorted_experts" id="moe-sorted_experts"
 class SortedExperts(Experts):
     """The same experts; the rows are sorted by expert first, and each expert works on a run of neighbouring rows.
 
@@ -541,14 +656,14 @@ class SortedExperts(Experts):
         return torch.zeros_like(x).index_add(0, token, weighted.to(x.dtype))
         ### END SOLUTION
 
-# %% check="moe.sorted_experts" tags=["nbval-ignore-output"]
+# %% check="moe.sorted_experts" tags=["nbval-ignore-output"] id="check-moe-sorted_experts"
 check("moe.sorted_experts", SortedExperts)
 
 
-# %% [markdown]
+# %% [markdown] id="9c56b9e1"
 # Which is faster, and does it depend on how many tokens come at once? **Predict**, for one token and for 256:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9dc4dd2a"
 by_sorting = SortedExperts(small).eval()
 by_sorting.load_state_dict(experts.state_dict())
 @torch.no_grad()
@@ -563,10 +678,10 @@ for tokens in (1, 256):
     spent = both_ways(torch.randn(tokens, 256))
     print(f"{tokens:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
 
-# %% [markdown]
+# %% [markdown] id="dcc9813f"
 # For one token the loop still asks all 128 experts whether the token chose them, though 8 did. Sorting asks nobody.
 
-# %% [markdown]
+# %% [markdown] id="7e9ed0be"
 # ## A place to stop for the day
 #
 # So far: a router chooses k of E experts for each token; weights are what it learns through; load has to be balanced; experts are computed one after the other, each on its own tokens.
@@ -587,7 +702,7 @@ for tokens in (1, 256):
 # `MLP(config.replace(intermediate_size=...))` makes the shared expert. Where there is none, `self.shared_experts = None`.
 # </details>
 
-# %% exercise="moe.layer"
+# %% exercise="moe.layer" id="moe-layer"
 class MoE(nn.Module):
     """What stands in a layer in place of its MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
 
@@ -615,11 +730,11 @@ class MoE(nn.Module):
         return routed if self.shared_experts is None else routed + self.shared_experts(x)
         ### END SOLUTION
 
-# %% check="moe.layer" tags=["nbval-ignore-output"]
+# %% check="moe.layer" tags=["nbval-ignore-output"] id="check-moe-layer"
 check("moe.layer", MoE)
 
 
-# %% [markdown]
+# %% [markdown] id="2ad34dab"
 # ### Exercise 6 · The model
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -632,7 +747,7 @@ check("moe.layer", MoE)
 # Make the layers from `config.replace(model_type="qwen3")`. Then, for each layer of which `is_sparse(config, i)` is true, `layer.mlp = MoE(config)`.
 # </details>
 
-# %% exercise="moe.model"
+# %% exercise="moe.model" id="moe-model"
 class Model(nn.Module):
     """Qwen3-MoE without its head: Qwen3's layers, in the sparse ones of which `mlp` is a MoE.
 
@@ -664,28 +779,64 @@ class Model(nn.Module):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="moe.model" tags=["nbval-ignore-output"]
+# %% check="moe.model" tags=["nbval-ignore-output"] id="check-moe-model"
 check("moe.model", Model)
 
 
-# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token, at every position.
 
-# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+    Parts: model (Model), lm_head (nn.Linear without bias). Where config.tie_word_embeddings is true, the
+    head's weight is the embedding's: the same Parameter under two names.
+    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Qwen3ForCausalLM.
+    """
 
-# %% [markdown]
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.model = Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
+
+
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
+    Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    """
+    for _ in range(max_new_tokens):
+        next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = next_id.item()
+        yield token
+        if token in end_tokens:
+            return
+        ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
+
+
+# %% [markdown] id="04b4c5a4"
 # ## Steps 8 to 11 · Layer by layer
 #
 # The router has no row of its own: the reference's gives its logits too, and its top-k in its own order. What it decides shows in `mlp`.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
 
-# %% [markdown]
+# %% [markdown] id="30f16bea"
 # ### A bug to hunt
 #
 # Here is the same model with one thing changed, as a port of it once had. Read the table first. **Where** is it wrong, and in how many layers? Then read the class, in the folded cell.
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="4ccb3ac8"
 class Ported(MoE):
     """A MoE with one step of its router changed."""
 
@@ -705,7 +856,7 @@ class PortedModel(Model):
             if is_sparse(config, i):
                 layer.mlp = Ported(config)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e1adb203"
 from grader import CheckFailed
 
 try:
@@ -713,25 +864,25 @@ try:
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="d947b832"
 # <details><summary>What it is</summary>
 #
 # The weights are not divided by their sum. In torchtitan's DeepSeek-V3 that division was missing, and it was noticed because the gradients of a fine-tuned model were far too large (<a href="https://github.com/pytorch/torchtitan/issues/1448">pytorch/torchtitan#1448</a>). All experts are right on what they are given; what their outputs are multiplied by is not.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="d008cab7"
 # ## Step 12 · Trained weights: austen-moe
 #
 # `austen-moe` was trained for this course on five of Austen's novels, in Qwen3-MoE's form: 4 layers, 8 experts of which a token gets 2, 1.9 million parameters. Its file has the names of transformers' module, experts stacked. A file on the hub has a matrix for each expert, `experts.3.gate_proj.weight`, and so on. This puts such a file's tensors together:
 
-# %%
+# %% id="cd73e084"
 def stacked(weights: dict[str, Tensor], experts: int) -> dict[str, Tensor]:
     """One layer's experts, from a matrix for each to transformers' two tensors."""
     gate, up, down = ([weights[f"experts.{e}.{name}_proj.weight"] for e in range(experts)] for name in ("gate", "up", "down"))
     both = [torch.cat([g, u]) for g, u in zip(gate, up, strict=True)]  # the gate above, [2 * width, D]
     return {"experts.gate_up_proj": torch.stack(both), "experts.down_proj": torch.stack(down)}
 
-# %%
+# %% id="2e1a89b8"
 austen = load_checkpoint("austen-moe")
 model = CausalLM(austen.config).eval()
 austen.load_into(model)
@@ -740,25 +891,25 @@ for name, tensor in austen.state_dict().items():
     if "layers.0.mlp" in name:
         print(f"{name}: {list(tensor.shape)}")
 
-# %% [markdown]
+# %% [markdown] id="54908b99"
 # The same text as the reference, token for token:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="df73b16f"
 check_generation(model, austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="4906d2f9"
 # ## Who takes which words?
 #
 # **Predict:** does one expert take verbs, another names? Or something you would not have named?
 
-# %%
+# %% id="cea12140"
 choices = {}  # layer -> [N, 2], for every token of the held-out text
 for path, call in patch.calls_in(model.model, held_out).items():
     if path.endswith("mlp.gate"):
         choices[int(path.split(".")[1])] = call.further[0]
 words = [austen.tokenizer.decode([i]) for i in held_out.flatten().tolist()]
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7bdab7ca"
 from collections import Counter
 
 common = Counter(words)
@@ -767,12 +918,12 @@ for expert in range(8):
     best = sorted((word for word in mine if common[word] >= 8), key=lambda word: -mine[word] / common[word])
     print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
 
-# %% [markdown]
+# %% [markdown] id="c4669fb9"
 # The lists are short and mixed: prepositions and forms of *be* here, pronouns there, pieces of names with each other. In the first layer an expert goes by the token and its part in a sentence, hardly by a subject. Larger models were looked at in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
 #
 # How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7b32693b"
 for layer, chosen in choices.items():
     pairs = [tuple(sorted(pair)) for pair in chosen.tolist()]
     by_word: dict[str, Counter] = {}
@@ -782,27 +933,27 @@ for layer, chosen in choices.items():
     same = sum(seen.most_common(1)[0][1] for seen in often) / sum(seen.total() for seen in often)
     print(f"layer {layer}: {same:.0%} go to the token's usual pair")
 
-# %% [markdown]
+# %% [markdown] id="299fe9a1"
 # In the first layer nearly always: there the token's own vector decides. Higher up the vector has taken in the text before it, and the choice follows.
 #
 # ### Is the load equal?
 #
 # It was trained with the loss for unequal load. An equal share of the tokens would be 2 of 8, a quarter, for every expert.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="efb9b37b"
 shares = torch.stack([chosen.flatten().bincount(minlength=8) / len(chosen) for chosen in choices.values()])  # [4, 8]
 for layer, row in enumerate(shares):
     print(f"layer {layer}: ", *(f"{share:4.0%}" for share in row.tolist()))
 print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist()))
 
-# %% [markdown]
+# %% [markdown] id="adbd0f26"
 # Over all layers together the load is nearly equal, and within a layer it is not: some experts do next to nothing there. That is what the loss was told. transformers computes it from the choices of all layers in one heap (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself. A bias for each expert of each layer could not be balanced in this way.
 #
 # ### Does the choice matter?
 #
 # Change the router of the trained model and read *Persuasion* again. **Predict** the order of the losses.
 
-# %%
+# %% id="4da4429e"
 class Chooses(SoftmaxRouter):
     """A router whose scores are changed, or whose number of experts is, before it chooses."""
 
@@ -813,7 +964,7 @@ class Chooses(SoftmaxRouter):
         weights, chosen = scores.topk(self.k, dim=-1)
         return weights / weights.sum(dim=-1, keepdim=True), chosen
 
-# %%
+# %% id="3523357a"
 def shuffled(scores: Tensor) -> Tensor:
     """Each token's scores in a random order."""
     order = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
@@ -824,17 +975,17 @@ for layer in model.model.layers:
     layer.mlp.gate = Chooses(austen.config)
 austen.load_into(model)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="090dcc74"
 kept = {"as trained: 2 of 8": {"k": 2}, "the best alone": {"k": 1}, "the best 3": {"k": 3}, "all 8": {"k": 8},
         "2 at random": {"change": staticmethod(shuffled)}, "the worst 2": {"change": staticmethod(lambda scores: 1 - scores)}}
 for name, change in kept.items():
     with patch.replaced(Chooses, **change):
         print(f"{name:>19}: {loss(model):.2f} nats")
 
-# %% [markdown]
+# %% [markdown] id="6998720d"
 # Choosing at random costs over two nats, and the worst two more still: the router is most of what makes this a model. The second expert adds little, and more experts than trained add nothing: their outputs are what the others were never trained to be added to.
 
-# %% [markdown]
+# %% [markdown] id="e2d3b1ad"
 # ## What it costs
 #
 # ### Exercise 7 · All parameters, and the active ones
@@ -847,7 +998,7 @@ for name, change in kept.items():
 # Two widths: `intermediate_size` for dense layers, `moe_intermediate_size` for experts. `is_sparse(config, i)` for every layer i from 0 on.
 # </details>
 
-# %% exercise="moe.parameters"
+# %% exercise="moe.parameters" id="moe-parameters"
 def mlp_parameters(config: Config) -> tuple[int, int]:
     """The parameters of all MLPs, routers, routed and shared experts of a model: all, and those one token goes through.
 
@@ -863,14 +1014,14 @@ def mlp_parameters(config: Config) -> tuple[int, int]:
     return always + sparse * E * expert, always + sparse * config.num_experts_per_tok * expert
     ### END SOLUTION
 
-# %% check="moe.parameters" tags=["nbval-ignore-output"]
+# %% check="moe.parameters" tags=["nbval-ignore-output"] id="check-moe-parameters"
 check("moe.parameters", mlp_parameters)
 
 
-# %% [markdown]
+# %% [markdown] id="61bcc879"
 # The rest of the model, attention, norms, embedding and head, is given (folded). **Check** the names: what do "30B-A3B" and "671B, 37B active" count?
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="8c4dfbe2"
 def other_parameters(config: Config) -> int:
     """Everything but the MLPs: attention, norms, embedding and head, of Qwen3's and DeepSeek-V3's forms."""
     D, H, V = config.hidden_size, config.num_attention_heads, config.vocab_size
@@ -884,12 +1035,12 @@ def other_parameters(config: Config) -> int:
     head = 0 if config.tie_word_embeddings else V * D
     return config.num_hidden_layers * (attention + 2 * D) + D + V * D + head
 
-# %%
+# %% id="bcd86e99"
 for name in ("qwen3-30b-a3b", "deepseek-v3"):
     rest, (total, active) = other_parameters(configs[name]), mlp_parameters(configs[name])
     print(f"{name:>14}: {rest + total:15,} parameters, {rest + active:14,} active: {(rest + active) / (rest + total):.0%}")
 
-# %% [markdown]
+# %% [markdown] id="f88677e1"
 # That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters, decides which 5 % are used.
 #
 # The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
@@ -911,7 +1062,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
 # </details>
 # </details>
 
-# %% exercise="moe.bytes_read"
+# %% exercise="moe.bytes_read" id="moe-bytes_read"
 def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
     """The bytes of weights that the MLPs of a model read, on average, for `tokens` tokens that are computed at once.
 
@@ -926,13 +1077,13 @@ def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
     return (total - experts * (1 - chosen)) * element_bytes
     ### END SOLUTION
 
-# %% check="moe.bytes_read" tags=["nbval-ignore-output"]
+# %% check="moe.bytes_read" tags=["nbval-ignore-output"] id="check-moe-bytes_read"
 check("moe.bytes_read", bytes_read)
 
-# %% [markdown]
+# %% [markdown] id="835bf05a"
 # **Predict:** Qwen3 30B-A3B, 8 of 128 experts. What share of its expert weights do 64 tokens read? And Qwen3 8B, a dense model: how many bytes of MLP weights, for 1 token and for 64?
 
-# %%
+# %% id="eacb9562"
 dense_8b = configs["qwen3-8b"]
 mlps_8b = 2 * 3 * dense_8b.hidden_size * dense_8b.intermediate_size * dense_8b.num_hidden_layers
 print("tokens at once   30B-A3B reads   for each token   Qwen3 8B reads   for each token")
@@ -940,7 +1091,7 @@ for tokens in (1, 4, 16, 64, 256):
     read = bytes_read(configs["qwen3-30b-a3b"], tokens)
     print(f"{tokens:14} {read / 1e9:12.1f} GB {read / tokens / 1e9:13.2f} GB {mlps_8b / 1e9:13.1f} GB {mlps_8b / tokens / 1e9:13.2f} GB")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9a424299"
 from grader.instruments import plots
 
 batches = [2**n for n in range(10)]
@@ -950,20 +1101,20 @@ curves = {
 }
 plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
 
-# %% [markdown]
+# %% [markdown] id="505648ba"
 # For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 58 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
 #
 # And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
 #
 # Real choices are not random. **Measure** it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, beside what chance would give?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0ce38155"
 for tokens in (1, 2, 4, 8, 16):
     runs = [chosen[i : i + tokens] for chosen in choices.values() for i in range(0, 2048 - tokens, 37)]
     read = mean([len(run.unique()) for run in runs])
     print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {8 * (1 - (1 - 2 / 8) ** tokens):.2f}")
 
-# %% [markdown]
+# %% [markdown] id="72554025"
 # Fewer than by chance, because neighbours and frequent words use the same experts. For one user's prompt that helps; it also means that some experts are busy while others wait.
 #
 # ## What changed, and why
