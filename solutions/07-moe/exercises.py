@@ -406,8 +406,8 @@ MODEL = Exercise(
     parts={"layers.1.mlp": "moe.layer"},
     cases=[
         Case("the first layer is dense", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("every second layer is dense", lambda draw: [draw.tokens(47, 3, 5)], {"config": OTHER}),
-        Case("the last layer is dense", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}),
+        Case("every second layer is dense", lambda draw: [draw.tokens(47, 3, 5)], {"config": OTHER}, draw="2"),
+        Case("the last layer is dense", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
     ],
 )
 
@@ -490,9 +490,9 @@ PARAMETERS = Exercise(
 )
 
 
-def bytes_case(name: str, config: dict[str, Any], tokens: int, *others: int) -> Case:
-    """A case of the bytes: a config, tokens, and what else is given."""
-    return Case(name, lambda draw: [counted(config, draw), draw.number("tokens", tokens, 2, 70), *others])
+def bytes_case(name: str, config: dict[str, Any], tokens: int, low: int, high: int, *others: int) -> Case:
+    """A case of the bytes: a config, tokens, in a hidden recording any others from low to high, and what else is given."""
+    return Case(name, lambda draw: [counted(config, draw), draw.number("tokens", tokens, low, high), *others])
 
 
 BYTES_READ = Exercise(
@@ -503,10 +503,10 @@ BYTES_READ = Exercise(
     points=4,
     uses=["moe.parameters"],
     cases=[
-        bytes_case("one token of DeepSeek-V3", real("deepseek-v3"), 1),
-        bytes_case("64 tokens of Qwen3 30B-A3B", real("qwen3-30b-a3b"), 64),
-        bytes_case("3 tokens, float32", DEEP_2, 3, 4),
-        bytes_case("5 tokens, 8 bits, every second layer dense", OTHER, 5, 1),
+        bytes_case("one token of DeepSeek-V3", real("deepseek-v3"), 1, 2, 9),
+        bytes_case("64 tokens of Qwen3 30B-A3B", real("qwen3-30b-a3b"), 64, 40, 90),
+        bytes_case("3 tokens, float32", DEEP_2, 3, 2, 6, 4),
+        bytes_case("5 tokens, 8 bits, every second layer dense", OTHER, 5, 2, 7, 1),
     ],
 )
 

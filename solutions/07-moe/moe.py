@@ -425,7 +425,7 @@ for step in range(401):
 print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 
 # %% [markdown] id="b4465b9d"
-# 128 tokens for each would be equal. The bias gets close to it, whatever the router thinks, and the weights of the sum are still the router's own.
+# 128 tokens for each would be equal. The bias gets close to it, and the weights of the sum are still the router's own.
 #
 # ### Exercise 2 · DeepSeek-V3's router
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
@@ -973,7 +973,7 @@ def shuffled(scores: Tensor) -> Tensor:
 
 for layer in model.model.layers:
     layer.mlp.gate = Chooses(austen.config)
-austen.load_into(model)
+loaded = austen.load_into(model)
 
 # %% tags=["nbval-ignore-output"] id="090dcc74"
 kept = {"as trained: 2 of 8": {"k": 2}, "the best alone": {"k": 1}, "the best 3": {"k": 3}, "all 8": {"k": 8},
@@ -1041,7 +1041,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
     print(f"{name:>14}: {rest + total:15,} parameters, {rest + active:14,} active: {(rest + active) / (rest + total):.0%}")
 
 # %% [markdown] id="f88677e1"
-# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters, decides which 5 % are used.
+# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters in all, decides which 6 % are used.
 #
 # The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
 #
@@ -1102,7 +1102,7 @@ curves = {
 plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
 
 # %% [markdown] id="505648ba"
-# For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 58 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+# For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
 #
 # And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
 #
@@ -1128,8 +1128,8 @@ for tokens in (1, 2, 4, 8, 16):
 # | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
 # | groups | | none | 8, of which 4 may be used | a token travels to few machines |
 # | parameters, active | 8.2 of 8.2 billion | 3.3 of 30.5 | 37.6 of 671 | |
-# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 43 GB (in bfloat16) | one user is fast |
-# | the same, 64 tokens | 10.9 GB | 57 GB | 1,150 GB | many users need many at once |
+# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | one user is fast |
+# | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | many users need many at once |
 #
 # ## The questions again
 #

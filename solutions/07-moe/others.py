@@ -116,7 +116,7 @@ def of_parameters(config: dict[str, Any], n: Numbers) -> Case:
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
     made = either(config, n)
     made["num_experts_per_tok"] = min(made["num_experts_per_tok"], LESSON.reference.number_of_experts(made) - 1)
-    return LESSON.reference.bytes_case(str(n.seed), made, n.length, 4)  # type: ignore[no-any-return]
+    return LESSON.reference.bytes_case(str(n.seed), made, n.length, 1, 20, 4)  # type: ignore[no-any-return]
 
 
 RANDOM = {
@@ -138,11 +138,12 @@ def how_many(config: Config) -> int:
     return next(config[name] for name in ("num_experts", "n_routed_experts", "num_local_experts") if name in config)
 
 
-class Router(nn.Linear):
-    """A linear layer without bias has the router's one weight."""
+class Router(nn.Module):
+    """The weight of a linear layer without bias."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config.hidden_size, how_many(config), bias=False)
+        super().__init__()
+        self.weight = nn.Linear(config.hidden_size, how_many(config), bias=False).weight
         self.config, self.k = config, config.num_experts_per_tok
 
 
@@ -150,7 +151,7 @@ class RouterOfLogits(Router):
     """Chosen by the logits, lowest first; the softmax afterwards, over whichever experts count."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = super().forward(x).float()
+        logits = F.linear(x, self.weight).float()
         best, chosen = logits.topk(self.k, dim=-1)
         whole = torch.logsumexp(best if self.config.norm_topk_prob else logits, dim=-1, keepdim=True)
         return (best - whole).exp().to(x.dtype).flip(-1), chosen.flip(-1)

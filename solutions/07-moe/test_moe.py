@@ -76,9 +76,8 @@ def test_no_case_hangs_on_a_near_tie(name: str, secret: str) -> None:
     for case in LESSON.exercises[name].cases:
         draw = Draw(secret, LESSON.name, name, case.name, varied=bool(secret))
         config, x = case.built(draw)["config"], case.args(draw)[0].flatten(0, -2)
-        scale = float(x.std())
-        clear = reference.margins(config, x @ reference.router_weight(config).T).min()
-        assert clear > 1e-3 * min(1.0, 1e3 * scale), case.name
+        clear = float(reference.margins(config, x @ reference.router_weight(config).T).min())
+        assert clear > (1e-3 if reference.is_deepseek(config) else 0.05 * float(x.std())), case.name
 
 
 def test_choices_in_the_models_cases_are_clear() -> None:
@@ -91,6 +90,7 @@ def test_choices_in_the_models_cases_are_clear() -> None:
             calls = patch.calls_in(model, case.args[0])
         for path, call in calls.items():
             if path.endswith("mlp.gate"):
+                assert call.input is not None
                 logits = F.linear(call.input, case.weights[f"{path}.weight"])
                 assert LESSON.reference.gap(logits, config.num_experts_per_tok).min() > 1e-3, (case.name, path)
 
