@@ -1,7 +1,9 @@
 """Every named mistake is rejected, and the report names it: here, and with the roundings of another processor."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from grader.authoring.recorder import patched_source
-from grader.checks.examine import examine_here
+from grader.checks.examine import InProcess, examine
 from grader.checks.wording import report
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson
@@ -18,6 +20,7 @@ from grader.report import to_text
 
 ROOT = Path(__file__).parent.parent
 SEEDS = 3  # of other processors; each mistake is tried on one of them
+HERE = 0
 LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/reference.safetensors"))]
 
 
@@ -28,22 +31,47 @@ def mistakes() -> Iterator[Any]:
                 yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
 
 
+class Remembering(InProcess):
+    """Examines the programs that a wrong one uses once for all mistakes of an exercise, and once on each machine."""
+
+    def __init__(self, recording: Recording, solution: Any, known: dict[tuple[str, Any], bool]) -> None:
+        super().__init__(recording, solution)
+        self._known = known
+
+    def _examine(self, exercise: str, solution: Any) -> None:
+        if (exercise, solution) not in self._known:
+            super()._examine(exercise, solution)
+            self._known[exercise, solution] = self._right[exercise, solution]
+        self._right[exercise, solution] = self._known[exercise, solution]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What all mistakes of an exercise share: the recording, the lesson run as far as the exercise, what was found.
+
+    known: for each machine, which programs of other exercises are right.
+    """
+
+    recorded: Recording
+    changed: Callable[[str], dict[str, Any]]
+    known: dict[int, dict[tuple[str, Any], bool]] = field(default_factory=lambda: defaultdict(dict))
+
+
 @lru_cache(maxsize=1)
-def started(lesson: Lesson, exercise: str) -> tuple[Recording, Callable[[str], dict[str, Any]]]:
-    """What all mistakes of an exercise share: the recording, and the lesson run as far as the exercise."""
-    return Recording.read(lesson.recording), lesson.changed(exercise)
+def started(lesson: Lesson, exercise: str) -> Started:
+    return Started(Recording.read(lesson.recording), lesson.changed(exercise))
 
 
 @pytest.mark.parametrize(("lesson", "exercise", "mistake"), list(mistakes()))
 def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mistake: Any) -> None:
-    recorded, changed = started(lesson, exercise)
-    task = recorded.task(exercise)
+    shared = started(lesson, exercise)
+    task = shared.recorded.task(exercise)
     source = patched_source(lesson.source_of(exercise), exercise, mistake)
-    target = changed(source)[task.solution]
+    target = shared.changed(source)[task.solution]
     another = 1 + sum(map(ord, mistake.name)) % SEEDS
-    for machine in (contextlib.nullcontext(), another_processor(another)):
-        with machine:
-            verdict = examine_here(recorded, exercise, target)
+    for seed in (HERE, another):
+        with another_processor(seed) if seed else contextlib.nullcontext():
+            verdict = examine(shared.recorded, exercise, Remembering(shared.recorded, target, shared.known[seed]))
         text = to_text(report(verdict))
         assert not verdict.right
         assert mistake.name in text

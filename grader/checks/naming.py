@@ -69,18 +69,14 @@ def _explains(mistake: MistakeAnswer, answer: Answer, i: int, got: Tensor | None
     return (
         got is not None
         and known is not None
+        and answer.wrong_of[mistake.name][i]
         and agree(got, known.output, known.tolerance)
-        and not agree(known.output, answer.outputs[i], answer.tolerances[i])
     )
 
 
 def _shows_in(mistake: MistakeAnswer, answer: Answer, right: Sequence[int]) -> bool:
     """Whether the mistake would show in a case that is right."""
-    for i in right:
-        known = mistake.in_case(i, answer.tolerances[i])
-        if known is not None and not agree(known.output, answer.outputs[i], known.tolerance):
-            return True
-    return False
+    return any(answer.shows_of[mistake.name][i] for i in right)
 
 
 def _apart(mistake: MistakeAnswer, answer: Answer, cases: Sequence[int], outputs: Sequence[Tensor | None]) -> float:

@@ -127,7 +127,7 @@ def _dask_client(address: str) -> Any:
     except ImportError:
         raise GraderError(f"--dask needs Dask: pip install '{distribution().name}[dask]'") from None
     try:
-        return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+        return Client(address, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise GraderError(f"no Dask scheduler answers at {address}: {error}") from None
 

@@ -71,7 +71,7 @@ def checkpoint_layout(model: nn.Module, weights: Mapping[str, Tensor]) -> Layout
         return None
     from transformers.core_model_loading import revert_weight_conversion
 
-    held: dict[str, Tensor] = revert_weight_conversion(model, dict(weights))  # type: ignore[arg-type]
+    held: dict[str, Tensor] = revert_weight_conversion(model, dict(weights))
     if set(held) == set(weights):
         return None
     return Layout({name: tensor.detach().clone() for name, tensor in held.items()}, _paths(weights, held))

@@ -34,6 +34,7 @@ class Recording:
     def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor], path: Path | None = None) -> None:
         self.header = header
         self._tensors = tensors
+        self._answers: dict[str, Answer] = {}
         self.path = path
 
     @classmethod
@@ -162,6 +163,11 @@ class Recording:
 
     def answer(self, name: str) -> Answer:
         """What is right for an exercise, and what its mistakes give. Raises RecordingError for an unknown one."""
+        if name not in self._answers:
+            self._answers[name] = self._answer(name)
+        return self._answers[name]
+
+    def _answer(self, name: str) -> Answer:
         exercise = self._exercise(name)
         cases = exercise["cases"]
         mistakes = tuple(
