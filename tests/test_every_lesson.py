@@ -205,7 +205,7 @@ def checksum(lesson: Solved, name: str) -> str:
     return hashlib.sha256((lesson.folder / "configs" / f"{name}.json").read_bytes()).hexdigest()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def hidden(lesson: Solved, secret: str = "a secret of these tests") -> Recording:
     """A recording from a secret. How far rounding moves its answers is measured by the test of hidden cases alone."""
     return record(lesson.lesson, secret=secret, measured=False)
@@ -410,8 +410,8 @@ def test_a_generation_that_is_recorded_leaves_the_window(lesson: Solved, trained
 
 
 @pytest.mark.slow
-@every_exercise
 @pytest.mark.parametrize("constant", [False, True], ids=["a table of the released answers", "one answer always"])
+@every_exercise  # nearest to the test, so that its lesson comes first in the test's name
 def test_stored_answers_earn_nothing_on_hidden_cases(lesson: Solved, name: str, constant: bool) -> None:
     released = lesson.recording.task(name)
     program = replay(released, lesson.solution(name), constant)
