@@ -115,8 +115,8 @@ class Rerun:
     """A run of all of a lesson's own cells but the checks, with other right programs.
 
     programs: exercise -> the program in place of its cell. instead: names that are given other values once the setup
-    cell has run. changes: words of a cell, and what stands there instead, as where it trains for fewer steps. skip: a cell
-    with these words is left out. shows, hides: what the cells print, and what they don't.
+    cell has run. changes: words of a cell, and what stands there instead, as where it trains for fewer steps. skip: a
+    cell with these words is left out. shows, hides: what the cells print, and what they don't.
     """
 
     programs: Mapping[str, Any]

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
+from grader.learning.museum import one_line, page_name
 from grader.learning.site import FOLDED, write_site_sources
 from grader.lessons.lesson import lessons
 
@@ -37,13 +38,22 @@ def test_every_lesson_has_a_page_with_its_solutions_folded_and_its_outputs(proje
         assert f"{lesson.name}/{lesson.notebook.stem}" in (sources / "index.md").read_text("utf-8")
 
 
-def test_every_known_mistake_stands_in_the_museum(project: Path, sources: Path) -> None:
+def test_every_known_mistake_has_a_page_in_the_museum(project: Path, sources: Path) -> None:
     text = (sources / "mistakes.md").read_text("utf-8")
+    pages = set()
     for lesson in lessons(project):
         for exercise in lesson.exercises()[0]:
             for mistake in exercise.mistakes:
-                assert f"- **{mistake.name}.**" in text
-                assert all(f"[{each}](https://github.com/" in text for each in mistake.shipped)
+                page = f"mistakes/{exercise.name}/{page_name(mistake.name)}.md"
+                assert f"- **[{mistake.name}]({page}).**" in text
+                told = (sources / page).read_text("utf-8")
+                assert f"This is what comes out when {mistake.name}" in told and one_line(mistake.hint) in told
+                assert "```diff" in told and (
+                    re.search(r"\| [\d,]+ of [\d,]+ \|", told) or "learns badly" in told or "is right" in told
+                )
+                assert all(f"[{each}](https://github.com/" in told for each in mistake.shipped)
+                pages.add(page)
+    assert len(pages) == len(list(sources.glob("mistakes/*/*.md"))), "two mistakes of one page"
 
 
 def links(page: Path) -> Iterator[str]:

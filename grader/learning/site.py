@@ -1,11 +1,10 @@
-"""The sources of the web edition, for Sphinx with MyST-NB: the worked notebooks, and a page of the known mistakes.
+"""The sources of the web edition, for Sphinx with MyST-NB: the worked notebooks, and the museum of mistakes.
 
 `grader site` writes them beside what it builds, and executes nothing: outputs are the stored ones.
 """
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -13,14 +12,13 @@ from nbformat import NotebookNode
 from grader.errors import GraderError
 from grader.learning.copies import SYLLABUS, title_of
 from grader.learning.home import write_notebook
+from grader.learning.museum import ABOUT, MUSEUM, write_room
 from grader.lessons.cells import without_markers
-from grader.lessons.exercise import Mistake
-from grader.lessons.lesson import Lesson, lessons
+from grader.lessons.lesson import lessons
 from grader.lessons.notebooks import read_notebook
 
 FOLDERS = ("figures", "configs", "texts")
 FOLDED = "hide-input"  # MyST-NB folds the code of a cell with this tag
-MUSEUM = "mistakes"
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 _LIST = re.compile(r"<!-- .*? -->\n?")
 
@@ -52,7 +50,7 @@ def write_site_sources(root: Path, target: Path) -> list[str]:
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    pages, museum = [], ["# The museum of mistakes", "", _ABOUT_MISTAKES, ""]
+    pages, museum = [], ["# The museum of mistakes", "", ABOUT, ""]
     for lesson in lessons(root):
         if not lesson.notebook.is_file():
             raise GraderError(f"{lesson.name} is not built. `grader build {lesson.name}` builds it.")
@@ -63,7 +61,7 @@ def write_site_sources(root: Path, target: Path) -> list[str]:
                 shutil.copytree(lesson.folder / folder, target / lesson.name / folder)
         page = f"{lesson.name}/{lesson.notebook.stem}"
         pages.append(page)
-        museum += _room(lesson, title_of(notebook) or lesson.name, page)
+        museum += write_room(lesson, title_of(notebook) or lesson.name, page, target)
     (target / f"{MUSEUM}.md").write_text("\n".join(museum) + "\n", encoding="utf-8")
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))
     tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, MUSEUM, "```"])
@@ -83,34 +81,3 @@ def for_the_site(notebook: NotebookNode) -> NotebookNode:
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
         cell.source = without_markers(cell.source)
     return notebook
-
-
-_ABOUT_MISTAKES = (
-    "Every mistake that a check of this course knows by name. A check says: *this is what comes out when ...*, and "
-    "then where to look. Where a mistake was published in somebody's program, its report is linked."
-)
-
-
-def _room(lesson: Lesson, title: str, page: str) -> list[str]:
-    """The mistakes of a lesson, by exercise."""
-    lines = [f"## [{title}]({page}.ipynb)", ""]
-    for exercise in lesson.exercises()[0]:
-        if exercise.mistakes:
-            lines += [f"### {exercise.name}", "", *_entries(exercise.mistakes), ""]
-    return lines
-
-
-def _entries(mistakes: Iterable[Mistake]) -> list[str]:
-    return [f"- **{mistake.name}.** {_one_line(mistake.hint)}{_shipped(mistake)}" for mistake in mistakes]
-
-
-def _shipped(mistake: Mistake) -> str:
-    pages: Mapping[str, str] = {
-        each: each.replace("#", "/issues/").replace("@", "/commit/") for each in mistake.shipped
-    }
-    links = [f"[{name}](https://github.com/{page})" for name, page in pages.items()]
-    return f" *Shipped in {', '.join(links)}.*" if links else ""
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
