@@ -56,7 +56,7 @@ def page_name(mistake: str) -> str:
 
 def _page(exercise: Exercise, mistake: Mistake, lesson: str) -> list[str]:
     """What a report says of it, and where that happens. Sphinx calls a page that is in no menu an orphan."""
-    head = ["---", "orphan: true", "---", "", f"# {exercise.name}: {mistake.name}", ""]
+    head = ["---", "orphan: true", "---", "", f"# {mistake.name[0].upper()}{mistake.name[1:]}", ""]
     hint = f"*This is what comes out when {mistake.name}.* {one_line(mistake.hint)}{_shipped(mistake)}"
     return [*head, f"In {lesson}, exercise `{exercise.name}`. The report of the check:", "", hint, ""]
 
