@@ -45,6 +45,72 @@ def autograde(
     raise typer.Exit(0 if command.autograde(root, chosen) else FAILED)
 
 
+def feedback(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
+    student: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this student; may be repeated.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make also those anew in which nothing has changed.")] = False,
+) -> None:
+    """For instructors: make the pages that students get back, wherever a mark, a comment or a submission has changed.
+
+    They are written to feedback/, from where `nbgrader release_feedback` takes them.
+    """
+    from grader.grading.feedback.make import make_feedback
+
+    pages = make_feedback(find_project(Path.cwd()), Path(lesson).name, student or (), force=force)
+    for made in pages:
+        if made.problem:
+            print(f"{made.student} has no feedback: {made.problem}")
+    failed = sum(bool(made.problem) for made in pages)
+    fresh = sum(made.fresh for made in pages)
+    print(f"{fresh} made, {len(pages) - fresh - failed} as before, {failed} could not be made")
+    raise typer.Exit(FAILED if failed else 0)
+
+
+def export(
+    lessons: Annotated[list[str] | None, typer.Argument(metavar="LESSON", help="Only these; all by default.")] = None,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")] = Path("export"),
+) -> None:
+    """For instructors: write the marks for Canvas (one wide table) and for Moodle (a table a lesson)."""
+    from grader.grading.export import export as write_marks
+
+    names = [Path(lesson).name for lesson in lessons or ()]
+    done = write_marks(find_project(Path.cwd()), to, names)
+    for path in done.files:
+        print(path)
+    if done.unnamed:
+        shown = ", ".join(done.unnamed[:5]) + (", ..." if len(done.unnamed) > 5 else "")
+        print(f"{len(done.unnamed)} without a name in the gradebook ({shown}): nbgrader db student import FILE")
+    if done.by_hand:
+        print(f"{len(done.by_hand)} still to be marked by hand: {', '.join(done.by_hand[:5])}")
+
+
+def similar(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
+) -> None:
+    """For instructors: show solutions that are the same, or nearly, but for names, comments and layout. It is a hint."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from grader.grading.similar import PUBLISHED
+    from grader.grading.similar import similar as alike
+
+    found = alike(find_project(Path.cwd()), Path(lesson).name)
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("exercise", "alike", "of", "how far", "who"):
+        table.add_column(heading, justify="right" if heading in ("alike", "of", "how far") else "left")
+    for group in found:
+        who = [*group.students, *([PUBLISHED] if group.published else [])]
+        numbers = (str(len(group.students)), str(group.of), f"{group.likeness:.0%}")
+        table.add_row(*map(Text, (group.exercise, *numbers, ", ".join(who))))
+    if found:
+        Console().print(table)
+        print("A hint and no proof: few lines have few forms, and a group of half the class says nothing.")
+    else:
+        print("No two solutions are alike, but for those too short to tell.")
+
+
 def record_cases(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder under solutions/.")],
     secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
