@@ -87,7 +87,7 @@ def export(
 def similar(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
 ) -> None:
-    """For instructors: show solutions that are the same, or nearly, but for names, comments and layout. It is a hint."""
+    """For instructors: show solutions that are the same but for names, comments and layout, or nearly. A hint."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -112,7 +112,7 @@ def similar(
 
 
 def record_cases(
-    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder under solutions/.")],
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder among those with solutions.")],
     secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
     student: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Make one for this student alone; may be repeated.")
@@ -124,13 +124,58 @@ def record_cases(
     """
     from rich.console import Console
 
+    from grader.grading.gradebook_file import course_config, course_directory
     from grader.grading.hidden import read_secret, record_hidden
 
     root = find_project(Path.cwd())
-    (chosen,) = choose_lessons(root, [lesson])
+    source = course_directory(root, course_config(root)).source_directory
+    (chosen,) = choose_lessons(root, [lesson], source)
     word = read_secret(secret)
     with Console(stderr=True).status("recording") as status:
         for one in student or [""]:
             name = f" for {one}" if one else ""
             path = record_hidden(root, chosen, word, one, lambda e: status.update(f"recording {e}{name}"))  # noqa: B023
             print(path)
+
+
+def new_course(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder, for one class.")],
+    course_id: Annotated[str, typer.Option("--id", metavar="ID", help="What nbgrader calls the course.")],
+    exchange: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="nbgrader's exchange, if it is not in the usual place.")
+    ] = None,
+    lesson: Annotated[list[str] | None, typer.Option(metavar="LESSON", help="Only this; may be repeated.")] = None,
+    clone: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CLONE", help="The project with its solutions; by default this one."),
+    ] = None,
+) -> None:
+    """For instructors: make the folder of a class, with lessons and solutions, which only you can enter."""
+    from grader.grading.new_course import new_course as make_course
+
+    made = make_course(folder, clone or find_project(Path.cwd()), course_id, exchange, lesson or ())
+    print(f"{made} is the folder of {course_id}. Only you can enter it; run all that follows in it:")
+    print("  grader record --secret ~/course.secret LESSON     # cases that no student has")
+    print("  nbgrader db assignment add LESSON --duedate='2027-01-31 23:59 UTC'")
+    print("  nbgrader release_assignment LESSON")
+    print("docs/class.md goes on from there.")
+
+
+def doctor(
+    a_class: Annotated[bool, typer.Option("--class", help="Say what students could read of the class in this folder.")],
+) -> None:
+    """For instructors: say what students could read that they should not. Exits with 1 if there is anything."""
+    from grader.grading.exposure import closes, exposed
+
+    root = find_project(Path.cwd())
+    found = exposed(root)
+    for one in found:
+        print(f"{one.who} could read {one.what}: {one.path}")
+    to_close = dict.fromkeys(closes(root, one.path) for one in found if one.secret)
+    for path in to_close:
+        print(f"Close it: chmod 700 {path}")
+    if any(not one.secret for one in found):
+        print("A group may be the instructors' own. If students are in it: chmod -R g-rwx, on each of these.")
+    if not found:
+        print(f"Nobody but you, and root, can read anything of {root} that is not the students' own.")
+    raise typer.Exit(FAILED if found else 0)

@@ -38,8 +38,8 @@ REASONS = {  # for a new grade, by what of the journal's entry is different
 class Graded:
     """One student's row in the summary. fresh: whether it was graded now. problem: why it could not be graded.
 
-    mark: what the gradebook holds now, late penalty and scores given by hand included. before: the points after the last
-    run, where there was one. why: what is new about it. taken_back: manual scores, of an earlier submission.
+    mark: what the gradebook holds now, late penalty and scores given by hand included. before: the points after the
+    last run, where there was one. why: what is new about it. taken_back: manual scores, of an earlier submission.
     """
 
     student: str

@@ -65,16 +65,17 @@ def _precious(root: Path, config: Config) -> Iterator[tuple[Path, str]]:
     """What is there and no student's to read, with what it is."""
     directory = course_directory(root, config)
     url = str(directory.db_url)
+    gradebook = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else root / "gradebook.db"
     candidates = [
         (root / directory.source_directory, "the worked solutions"),
         (package_folder().parent / "solutions", "the worked solutions that this package comes from"),
         (root / HIDDEN, "the hidden cases and their answers"),
-        (Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else root / "gradebook.db", "the gradebook"),
+        (gradebook, "the gradebook"),
         (root / directory.submitted_directory, "what students handed in"),
         (root / directory.autograded_directory, "graded submissions"),
         (root / directory.feedback_directory, "students' feedback"),
         (root / JOURNALS, "the journal of all verdicts"),
-    ]  # fmt: skip
+    ]
     spec = find_spec(SOLUTIONS_PACKAGE)
     for place in spec.submodule_search_locations or () if spec is not None else ():
         candidates.append((Path(place), "the package of worked solutions"))
@@ -86,7 +87,7 @@ def _precious(root: Path, config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _readers(path: Path) -> tuple[str, bool]:
-    """Who besides its owner could read what lies at `path`, and whether that is everybody; nothing where nobody could."""
+    """Who besides its owner could read what lies at `path`, and whether that is everybody; empty where nobody could."""
     if _lets_in(path, stat.S_IROTH, stat.S_IXOTH):
         return "everybody on this machine", True
     if _lets_in(path, stat.S_IRGRP | stat.S_IROTH, stat.S_IXGRP | stat.S_IXOTH):

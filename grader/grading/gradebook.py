@@ -156,7 +156,7 @@ class Store:
         return manual
 
     def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> tuple[float, dict[str, float]]:
-        """What nbgrader's SaveAutoGrades and AssignLatePenalties do. Returns the score, and the manual scores that went."""
+        """What nbgrader's SaveAutoGrades and AssignLatePenalties do. Returns the score and what manual ones went."""
         cells = {cell.metadata.nbgrader["grade_id"]: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
         saved = self._submitted_notebook(student)
         manual = {} if keep_manual else self._take_back_manual(saved)

@@ -149,7 +149,7 @@ class _Normal(ast.NodeTransformer):
     def _name(self, name: str) -> str:
         return self._numbers.setdefault(name, f"v{len(self._numbers)}") if name in self._chosen else name
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802  (ast's own way to say it)
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         """A variable."""
         return ast.copy_location(ast.Name(self._name(node.id), node.ctx), node)
 
@@ -157,19 +157,19 @@ class _Normal(ast.NodeTransformer):
         """An argument."""
         return ast.copy_location(ast.arg(self._name(node.arg)), node)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         """A variable with its type."""
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)
         return self.generic_visit(ast.copy_location(ast.Assign([node.target], node.value), node))
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """A function, whose result has no type here."""
         node.returns = None
         self._drop_docstring(node)
         return self.generic_visit(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         """A class."""
         self._drop_docstring(node)
         return self.generic_visit(node)

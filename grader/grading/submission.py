@@ -93,16 +93,18 @@ def _renamed(path: Path, plan: Plan) -> Submission | None:
     for other in sorted(path.parent.glob("*.ipynb"))[:MAX_RENAMED]:
         try:
             submission = parse(_read_file(other), plan)
-            found.append((sum(bool(cell.grade_id) for cell in submission.cells), other.stat().st_mtime, other, submission))
+            found.append(
+                (sum(bool(cell.grade_id) for cell in submission.cells), other.stat().st_mtime, other, submission)
+            )
         except (OSError, Unreadable):
             continue
-    count, _, other, submission = max(found, key=lambda one: one[:2], default=(0, 0.0, path, None))
-    if not count or submission is None:
+    if not found or not any(count for count, *_ in found):
         return None
-    note = f"The notebook was handed in as {_shown(other.name)}, and found by its cells. Please keep its name: {path.name}."
+    _, _, other, submission = max(found, key=lambda one: one[:2])
+    note = f"The notebook was handed in as {_shown(other.name)} and found by its cells. Its name is to be {path.name}."
     if len(found) > 1:
         note += f" There were {len(found)}; this one has most of the lesson's cells, or is the last that was changed."
-    about = digest(f"{other.name}\0{submission.digest}")  # the note is part of what is graded
+    about = digest(f"{other.name!r} {submission.digest}")  # the note is part of what is graded
     return replace(submission, digest=about, notes=(note, *submission.notes))
 
 
