@@ -4,7 +4,9 @@ A `Call` holds tensors alone, and is what recordings keep. A `Watched` call also
 be made again on another input.
 """
 
+import contextlib
 import copy
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -147,7 +149,36 @@ def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> t
     for path, module in model.named_modules(remove_duplicate=False):
         if not path or path in paths:
             places.setdefault(module, []).append(path)
-    return _watched(places, run)
+    with _forward_counts(places):
+        return _watched(places, run)
+
+
+@contextlib.contextmanager
+def _forward_counts(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Have `module.forward(x)` count as a call: as `module(x)`, which alone runs hooks."""
+    called: set[nn.Module] = set()
+    handles, replaced = [], []
+    for module in modules:
+        forward = module.forward
+
+        @functools.wraps(forward)
+        def instead(*args: Any, _module: nn.Module = module, _forward: Any = forward, **kwargs: Any) -> Any:
+            if _module in called:
+                called.discard(_module)
+                return _forward(*args, **kwargs)
+            return _module(*args, **kwargs)
+
+        if "forward" not in vars(module):  # what a module holds as its own is left alone
+            handles.append(module.register_forward_pre_hook(lambda module, args: called.add(module)))
+            module.forward = instead
+            replaced.append(module)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in replaced:
+            del module.forward
 
 
 def record_calls(

@@ -73,17 +73,37 @@ def compare(
         str | None, typer.Option("--class", help="The model's class, a function of the config, or a model.")
     ] = None,
     rows: Annotated[Rows, typer.Option("--open", help="Which blocks to show from inside.")] = Rows.first,
+    renames: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="YOURS=REFERENCE", help="Two names of one module or tensor; * is any number."),
+    ] = None,
+    names: Annotated[Path | None, typer.Option("--names", help="A file of names, as --save-names writes it.")] = None,
+    save_names: Annotated[
+        Path | None, typer.Option("--save-names", help="Keep which tensor was matched with which.")
+    ] = None,
+    reordered: Annotated[
+        bool, typer.Option("--reordered", help="Your loader reorders rows of weights, as this command told you.")
+    ] = False,
 ) -> None:
     """Compare your model with a trace, module by module, and say where to start looking.
 
+    The model may have names of its own: they are matched with the reference's, and the table says which is which.
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
     from grader.layers.compare import layer_report, report_lines
     from grader.layers.own_model import called_with_config, load_model
+    from grader.layers.own_names.files import read_names, write_names
+    from grader.layers.own_names.naming import OwnNames
+    from grader.layers.own_names.told import table
     from grader.recordings.tracefile import read_trace
     from grader.report import print_report
 
     recorded = read_trace(reference)
-    report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded)
+    own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
+    report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded, own)
+    if report.alignment:
+        print_report(table(report.alignment))
+        if save_names:
+            write_names(report.alignment.recipes, save_names)
     print_report(report_lines(report, rows.value))
     raise typer.Exit(0 if report.ok else FAILED)

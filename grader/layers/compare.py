@@ -16,6 +16,8 @@ from grader.errors import CheckFailed, GraderError, RecordingError
 from grader.layers.comparison import Comparison, Node, own_way
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome
+from grader.layers.own_names.alignment import Alignment
+from grader.layers.own_names.naming import OwnNames, loaded_by_content
 from grader.layers.search import find_culprit
 from grader.names import layers_as_one
 from grader.recordings.format import RECORDING
@@ -50,7 +52,7 @@ class LayerReport:
 
     culprit: where to start, if a row differs. own_errors: paths of further modules that are wrong by themselves.
     one_sided: modules that only one of the two models has, or calls. traceback: the learner's own lines, if the
-    pass raised an error.
+    pass raised an error. alignment: which tensor is which, where the model has names of its own.
     """
 
     rows: tuple[Row, ...]
@@ -58,6 +60,7 @@ class LayerReport:
     own_errors: tuple[str, ...]
     one_sided: tuple[str, ...]
     traceback: tuple[str, ...]
+    alignment: Alignment | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,13 +73,14 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
 
     model: the class, or an instance, which is left as it is: a copy gets the reference's weights. Both are run on
     the CPU, whatever device they are on.
-    trace: the reference's pass; that of the notebook's lesson if None.
+    trace: the reference's pass; that of the notebook's lesson if None. Compared with one that is given, the model may
+    have names of its own.
     open: whether to show what is inside the first block with an error, inside all blocks, or inside none.
     Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
     compared at all.
     """
     with comparing_on_cpu():
-        report = layer_report(model, _lesson_trace() if trace is None else trace)
+        report = layer_report(model, _lesson_trace()) if trace is None else layer_report(model, trace, OwnNames())
     culprit = report.culprit.path if report.culprit else None
     show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
@@ -90,13 +94,15 @@ def _lesson_trace() -> Trace:
     return trace
 
 
-def layer_report(model: Any, trace: Trace) -> LayerReport:
+def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> LayerReport:
     """Compare a model's class or instance with a trace.
 
-    Raises GraderError where it can't be built, or its parameters are not the reference's.
+    own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where it
+    can't be built, or its parameters are not the reference's.
     """
     with quietly([]), torch.no_grad():
-        comparison = Comparison(*_built(model, trace))
+        built, trace, alignment = _built(model, trace, own)
+        comparison = Comparison(built, trace)
         rows = _rows(comparison)
         culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
     further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
@@ -106,16 +112,21 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
         own_errors=tuple(_summarised(path for path in further if culprit and path != culprit.path)),
         one_sided=tuple(_one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
+        alignment=alignment,
     )
 
 
-def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
-    """The learner's model with the recorded weights, and the trace under the model's own names."""
+def _built(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Module, Trace, Alignment | None]:
+    """The learner's model with the recorded weights, the trace under the model's own names, and what was matched."""
     built_from: type = model if isinstance(model, type) else type(model)
     name = built_from.__name__
     try:
-        return _loaded(model, trace)
+        if own is not None and own.known:
+            return _by_content(model, trace, own)
+        return (*_loaded(model, trace), None)
     except Stopped as stopped:
+        if own is not None and stopped.problem.kind == "parameters":
+            return _by_content(model, trace, own)
         if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, trace):
             raise GraderError(
                 f"This {name} was built with another config than the recorded one, and so has other sizes."
@@ -123,6 +134,11 @@ def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
             ) from None
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
         raise GraderError("\n  ".join(lines)) from None
+
+
+def _by_content(model: Any, trace: Trace, own: OwnNames) -> tuple[nn.Module, Trace, Alignment | None]:
+    made = _made(model, trace)
+    return (made, *loaded_by_content(made, trace, own))
 
 
 def _fits(model: type, trace: Trace) -> bool:
@@ -220,6 +236,7 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
+    lines += [Line(text, "hint", 1) for text in (report.alignment.hints if report.alignment else ())]
     lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))

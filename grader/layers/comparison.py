@@ -144,6 +144,14 @@ class Comparison:
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
 
+    def again(self, node: Node) -> Outcome:
+        """The outcome of a module that was changed since, on the reference's own input; right if it is with any of
+        the further arguments that it could have been given.
+        """
+        outcome = self._again(node, {})
+        others = (self._again(node, tensors) for _, tensors in self._alternatives(node)) if not outcome.ok else ()
+        return next((other for other in others if other.ok), outcome)
+
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""
         right, given = node.recorded.input, node.given
