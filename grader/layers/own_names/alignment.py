@@ -71,6 +71,8 @@ def _aligned(model: nn.Module, trace: Trace, given: Mapping[str, Recipe]) -> Ali
     how = dict.fromkeys(given, "given") | matched.how
     _tie(mine, theirs, recipes, how)
     _from_buffers(model, wanted, recipes, how)
+    order = [name for name in [*own, *recipes] if name in recipes]
+    recipes = {name: recipes[name] for name in order}
     sources = {source for recipe in recipes.values() for source in recipe.sources}
     remarks = [f"Your model has {own_count} layers, and the reference {count}."] if own_count != count else []
     return Alignment(

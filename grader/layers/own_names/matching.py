@@ -77,6 +77,7 @@ class Matching:
     def __init__(self, own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> None:
         self.own, self.wanted, self.sizes = list(own), list(wanted), sizes
         self.found = Matched()
+        self.turned: list[bool] = []  # of matrices whose class does not say, and whose shape does
 
     def run(self) -> Matched:
         """All that can be matched."""
@@ -87,6 +88,7 @@ class Matching:
         self._stacked()
         self._norms()
         self._alike()
+        self._like_the_others()
         return self.found
 
     def _by(self, key: Callable[[Unit], object], how: str) -> None:
@@ -116,8 +118,7 @@ class Matching:
         self._forget(own, wanted, made)
         if own.word.role == wanted.word.role == "qkv" and own.word.last != wanted.word.last:
             self._relaid(own, wanted)
-        if how == "name":
-            self._paired(own)
+        self._paired(own, wanted.word.role)
         return True
 
     def _forget(self, own: Unit, wanted: Unit, made: Iterable[str]) -> None:
@@ -147,15 +148,27 @@ class Matching:
             if wanted.word.role in ("embed", "positions", "head"):
                 return plain
             name = own.names[leaf]
-            self._ask("rows or columns", [name], [Answer("as it is"), Answer("transposed", {name: _turn})])
+            self._ask(ROWS_OR_COLUMNS, [name], [Answer("as it is"), Answer("transposed", {name: _turn})])
             return turned if known[1] else plain
         if mine == theirs:
+            self.turned += [False] if known[0] is None else []
             return plain if None in known or known[0] == known[1] else None
         if mine == (*theirs[:-2], theirs[-1], theirs[-2]):
+            self.turned += [True] if known[0] is None else []
             return None if None not in known and known[0] == known[1] else turned
         if _numel(mine) != _numel(theirs) or None not in known:
             return None
         return plain if mine[-1] == theirs[-1] or mine[0] == theirs[0] else turned
+
+    def _like_the_others(self) -> None:
+        """Square matrices whose class does not say how they lie: most likely as the others do."""
+        if not self.turned or not all(self.turned):
+            return
+        for question in self.found.questions:
+            if question.about == ROWS_OR_COLUMNS:
+                (name,) = question.names
+                self.found.recipes[name] = _turn(self.found.recipes[name])
+                question.answers = [Answer("transposed"), Answer("as it is", {name: _turn})]
 
     def _ask(self, about: str, names: list[str], answers: list[Answer], free: bool = True) -> None:
         self.found.questions.append(Question(about, names, answers, free))
@@ -193,7 +206,7 @@ class Matching:
             made[name] = Recipe(pieces, own.shapes[leaf], turned=turns)
         self._made(made, [own], wanted)
         self._by_turns(list(made), rows, lambda groups: lambda recipe: replace(recipe, groups=groups))
-        self._paired(own)
+        self._paired(own, own.word.role)
 
     def _part(self, own: list[Unit], wanted: Unit) -> None:
         made, parts = {}, ()
@@ -211,7 +224,7 @@ class Matching:
         self._made(made, own, [wanted])
         self._by_turns(list(made), parts, _in_groups)
         for unit in own:
-            self._paired(unit)
+            self._paired(unit, unit.word.role)
 
     def _made(self, made: Mapping[str, Recipe], own: list[Unit], wanted: list[Unit]) -> None:
         self.found.recipes |= made
@@ -249,11 +262,10 @@ class Matching:
                            dict.fromkeys(names, _relay(parts, 1, groups))))  # fmt: skip
         self._ask("the order of rows", names, answers, free=False)
 
-    def _paired(self, own: Unit) -> None:
+    def _paired(self, own: Unit, role: str) -> None:
         """Ask whether RoPE rotates neighbouring values here, and halves of a head in the reference."""
         d = self.sizes.head_dim
-        role = own.word.role
-        if not d or d % 2 or role not in ("q", "k", "qkv", "q_norm", "k_norm"):
+        if not d or d % 2 or role not in ("q", "k", "qkv", "kv", "q_norm", "k_norm"):
             return
         if role.endswith("norm") and own.weight != (d,):
             return
@@ -393,6 +405,7 @@ class Matching:
         self._ask(about, list(swaps), [Answer("in their order"), Answer("the other way round", {}, swaps)])
 
 
+ROWS_OR_COLUMNS = "rows or columns"
 PAIRED = "rows of each head in pairs, for RoPE that rotates neighbours"
 
 
@@ -420,7 +433,8 @@ def _relay(parts: tuple[int, ...], theirs: int, mine: int) -> Change:
 
 def _pair(head_dim: int, role: str) -> Change:
     def change(recipe: Recipe) -> Recipe:
-        rotated = len(recipe.pieces) - 1 if role == "qkv" and len(recipe.pieces) > 1 else len(recipe.pieces)
+        fused = role in ("qkv", "kv") and len(recipe.pieces) > 1
+        rotated = len(recipe.pieces) - fused  # all but the values
         pieces = [replace(p, paired=head_dim) if i < rotated else p for i, p in enumerate(recipe.pieces)]
         return replace(recipe, pieces=tuple(pieces))
 

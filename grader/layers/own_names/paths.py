@@ -45,9 +45,10 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
             key = frozenset(within), sum(tensor.numel() for tensor in within.values())
             by_content.setdefault(key, []).append(path)
     given = _given(model, trace)
+    heads = _head(model, trace, alignment)
     pairs: dict[str, str] = {}
     for path, module in model.named_modules():
-        if not path or isinstance(module, CONTAINERS):
+        if not path or isinstance(module, CONTAINERS) or path in heads.values():
             continue
         recipes = {n: r for n, r in alignment.recipes.items() if n.startswith(f"{path}.")}
         tied = {n: r for n, r in recipes.items() if not _tied(n, recipes)}
@@ -57,11 +58,11 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
         fitting = candidates if alone else [o for o in candidates if _gives_as_much(trace, o, given.get(path))]
         if fitting:
             pairs[fitting[0]] = path
-    return _head(model, trace, alignment) | pairs
+    return heads | pairs
 
 
 def _head(model: nn.Module, trace: Trace, alignment: Alignment) -> dict[str, str]:
-    """The head, where the reference's has no weight of its own, and the program's is a module."""
+    """The head, which need not have a weight of its own; nothing where one of the two has no such module."""
     theirs = [call.path for call in trace.calls if read(call.path, None).role == "head"]
     holders = (name.rpartition(".")[0] for name in alignment.recipes)
     mine = [path for path in holders if path and read(path, stack_of(_shapes(model))[0]).role == "head"]

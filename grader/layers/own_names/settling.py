@@ -14,6 +14,8 @@ from grader.layers.own_names.alignment import Alignment
 from grader.layers.own_names.matching import Answer, Question
 from grader.layers.own_names.paths import in_own_names
 from grader.layers.own_names.recipes import Recipe
+from grader.layers.own_names.roles import BIASES, WEIGHTS
+from grader.names import layers_as_one
 
 MOST_TRIED = 64
 CLEARLY = 0.5  # an answer with which a module is wrong is taken if the error is at most this share of the first one's
@@ -44,7 +46,10 @@ def settled(model: nn.Module, alignment: Alignment) -> Alignment:
             if answer is question.answers[0]:
                 continue
             if not question.free:
-                hints.append(f"{_listed(question.names)}: `{path}` is right with {answer.words}.")
+                hints.append(
+                    f"`{path}` is right with another order of rows in {_listed(question.names)}: {answer.words}."
+                    " If your loader brings them into that order, say --reordered; if it copies them, this is the error."
+                )
                 continue
             recipes = answer.applied(recipes)
             how |= dict.fromkeys(question.names, "running")
@@ -52,13 +57,17 @@ def settled(model: nn.Module, alignment: Alignment) -> Alignment:
 
 
 def _node_of(question: Question, comparison: Comparison) -> Node | None:
-    """The first compared call of the smallest module that holds a question's tensors of one layer."""
+    """The first compared call of the smallest module that holds a question's tensors of one layer, and uses them."""
     first = question.names[0]
     layer = [n for n in question.names if _numbers(n)[:1] == _numbers(first)[:1]]
     around = layer[0].split(".")[:-1]
     for name in layer:
         parts = name.split(".")
-        around = [part for part, other in zip(around, parts, strict=False) if part == other]
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(around, parts, strict=False))
+        around = [part for part, _ in same]
+    ends = {tuple(name.lower().rsplit(".", 1)) for name in layer}
+    if all(path == ".".join(around).lower() and leaf in WEIGHTS | BIASES for path, leaf in ends):
+        around = around[:-1]  # one projection: the order of its rows shows only in what uses it
     while True:
         path = ".".join(around)
         node = next((node for node in comparison.nodes if node.path == path and node.alone is not None), None)
@@ -80,9 +89,7 @@ def _best(
     if node.alone.ok:
         return first
     tried: list[tuple[Outcome, tuple[Answer, ...]]] = []
-    asked_for = [_asked_for(questions, answers) for answers in itertools.product(*(q.answers for q in questions))]
     combinations = sorted(itertools.product(*(q.answers for q in questions)), key=lambda a: _asked_for(questions, a))
-    assert len(asked_for) == len(combinations)
     for answers in combinations[:MOST_TRIED]:
         outcome = _tried(model, comparison, node, answers, alignment)
         if outcome.ok:
@@ -113,6 +120,4 @@ def _tried(
 
 
 def _listed(names: Sequence[str]) -> str:
-    from grader.names import layers_as_one
-
     return " and ".join(f"`{name}`" for name in layers_as_one(names))

@@ -24,8 +24,10 @@ def table(alignment: Alignment) -> list[Line]:
     for name, recipe in alignment.recipes.items():
         sources = [_of_any_layer(source) for source in recipe.sources]
         said = ", ".join(part for part in (DECIDED[alignment.how[name]], recipe.words()) if part)
-        key = _starred(name), " + ".join(dict.fromkeys(map(_starred, sources))), NUMBERED.sub("one of", said)
-        found.setdefault(key, []).append((_of_any_layer(name), " + ".join(sources), said))
+        numbers = len(sources) > 1 and len(set(map(_starred, sources))) == 1
+        together = _together([_starred(source) for source in sources] if recipe.stacked or numbers else sources)
+        key = _starred(name), _together(list(map(_starred, sources))), NUMBERED.sub("one of", said)
+        found.setdefault(key, []).append((_of_any_layer(name), together, said))
     rows = [key if len(set(same)) > 1 else same[0] for key, same in found.items()]
     count = len(alignment.recipes)
     lines = [Line(f"Your model has names of its own. Its {count} tensors were matched with the reference's:")]
@@ -60,6 +62,19 @@ def _list(title: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]
 
 def _module(name: str) -> str:
     return name.rpartition(".")[0] or name
+
+
+def _together(names: Sequence[str]) -> str:
+    """Names that differ in one part as one: `attn.{q_proj, k_proj}.weight`."""
+    names = list(dict.fromkeys(names))
+    parts = [name.split(".") for name in names]
+    differing = {i for i in range(min(map(len, parts))) if len({part[i] for part in parts}) > 1}
+    if len(names) == 1 or len({len(part) for part in parts}) > 1 or len(differing) != 1:
+        return " + ".join(names)
+    (place,) = differing
+    whole = parts[0][:]
+    whole[place] = "{" + ", ".join(dict.fromkeys(part[place] for part in parts)) + "}"
+    return ".".join(whole)
 
 
 def _of_any_layer(name: str) -> str:
