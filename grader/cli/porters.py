@@ -1,16 +1,21 @@
 """For people who port a model: a trace of a small reference, and a comparison with it."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from grader.cli.course import FAILED
-from grader.errors import GraderError
+from grader.errors import GraderError, NeedsAdapter
 from grader.package import distribution
+
+if TYPE_CHECKING:
+    from grader.recordings.traces import Trace
 
 
 class Rows(StrEnum):
@@ -100,10 +105,57 @@ def compare(
 
     recorded = read_trace(reference)
     own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
-    report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded, own)
+    loaded = load_model(model, name)
+    try:
+        with redirect_stdout(io.StringIO()):  # what the model prints
+            report = layer_report(called_with_config(loaded, recorded.build), recorded, own)
+    except NeedsAdapter as error:
+        raise GraderError(f"{error}\n{_advice(model, loaded, reference, recorded)}") from None
     if report.alignment:
         print_report(table(report.alignment))
         if save_names:
             write_names(report.alignment.recipes, save_names)
     print_report(report_lines(report, rows.value))
     raise typer.Exit(0 if report.ok else FAILED)
+
+
+def port(
+    model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
+    reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote.")],
+    name: Annotated[str | None, typer.Option("--class", help="The model's class.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where to write it; port.py beside the model if left out.")
+    ] = None,
+) -> None:
+    """Write the lines that let a program with a config of its own be compared: its fields, filled in.
+
+    The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
+    """
+    from grader.layers.adapter import adapter_for, is_module
+    from grader.layers.own_model import file_of, load_model
+    from grader.recordings.tracefile import read_trace
+
+    recorded, loaded, file = read_trace(reference), load_model(model, name), file_of(model)
+    if not is_module(loaded):
+        raise GraderError(f"{model} is no class of a model. Name the class: {file}:CLASS")
+    output = output or file.with_name("port.py")
+    if output.exists():
+        raise GraderError(f"{output} exists. Say where to write: --output FILE")
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    output.write_text(made.source)
+    print(f"{output}: compare it with: grader compare {output}:Port {reference}")
+    if made.missing:
+        print(f"Fill in what is written as `...`: {', '.join(made.missing)}")
+
+
+def _advice(target: str, loaded: Any, reference: Path, recorded: "Trace") -> str:
+    """The adapter that a program needs, as far as one can be made."""
+    from grader.layers.adapter import adapter_for, is_module
+    from grader.layers.own_model import file_of
+
+    if not is_module(loaded):
+        return ""
+    file = file_of(target)
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    named = f"{file}:{loaded.__name__}"
+    return f"Give it what it needs in a file beside it; `grader port {named} {reference}` writes this one:\n\n{made.source}"

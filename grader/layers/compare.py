@@ -1,6 +1,7 @@
 """The layer debugger: every module of a learner's model against the same module of the reference."""
 
 import copy
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from grader.checks.building import build_module, constructed
 from grader.checks.check import autograding, find_recording
 from grader.checks.running import Stopped, learner_traceback, quietly
 from grader.devices import comparing_on_cpu
-from grader.errors import CheckFailed, GraderError, RecordingError
+from grader.errors import CheckFailed, GraderError, NeedsAdapter, RecordingError
 from grader.layers.comparison import Comparison, Node, own_way
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome
@@ -103,6 +104,7 @@ def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> Layer
     with quietly([]), torch.no_grad():
         built, trace, alignment = _built(model, trace, own)
         comparison = Comparison(built, trace)
+        _require_ids_alone(comparison)
         rows = _rows(comparison)
         culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
     further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
@@ -114,6 +116,15 @@ def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> Layer
         traceback=learner_traceback(comparison.error) if comparison.error else (),
         alignment=alignment,
     )
+
+
+def _require_ids_alone(comparison: Comparison) -> None:
+    """Raise NeedsAdapter where the model asks for more than the reference is given."""
+    asked = re.search(r"missing \d+ required positional arguments?: (.+)", str(comparison.error))
+    if comparison.error is not None and asked and not comparison.calls[1:]:
+        name = type(comparison.model).__name__
+        wanted = asked[1].replace("'", "`")
+        raise NeedsAdapter(f"{name} can't be compared: besides the token ids, its forward asks for {wanted}.") from None
 
 
 def _built(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Module, Trace, Alignment | None]:
@@ -133,7 +144,8 @@ def _built(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Module, T
                 f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
             ) from None
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
-        raise GraderError("\n  ".join(lines)) from None
+        kind = GraderError if stopped.problem.kind == "parameters" else NeedsAdapter
+        raise kind("\n  ".join(lines)) from None
 
 
 def _by_content(model: Any, trace: Trace, own: OwnNames) -> tuple[nn.Module, Trace, Alignment | None]:
