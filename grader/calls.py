@@ -25,7 +25,8 @@ class Call:
     `input` is the first tensor the module was given, `output` the first it gave back; either is None
     where there was none. `others` are the further tensors that it was given, each with the name of the argument
     that it is or lies in; `further` are the further tensors that it gave. All are copies, taken before anything
-    later could change them in place.
+    later could change them in place. `floor` is how far rounding alone moves what it gave, if that was measured: see
+    tolerance.distance.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Call:
     output: Tensor | None
     others: tuple[tuple[str, Tensor], ...] = ()
     further: tuple[Tensor, ...] = ()
+    floor: float = 0.0
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:

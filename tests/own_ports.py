@@ -5,7 +5,7 @@ Each is right. `program` gives one, with parts of its source replaced where a te
 
 from typing import Any
 
-COMMON = '''
+COMMON = """
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -45,9 +45,9 @@ def attend(q, k, v, scale, window=0):
     allowed = allowed.triu(1 - window) if window else allowed
     scores = (q @ k.mT * scale).masked_fill(~allowed, float("-inf"))
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-'''
+"""
 
-GPT2 = '''
+GPT2 = """
 class LayerNorm(nn.Module):
     def __init__(self, dim):
         super().__init__()
@@ -101,9 +101,9 @@ class Model(nn.Module):
     def forward(self, ids):
         x = self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1]))
         return self.out_head(self.final_norm(self.trf_blocks(x)))
-'''
+"""
 
-LLAMA = '''
+LLAMA = """
 class Attention(nn.Module):
     def __init__(self, c, head_dim):
         super().__init__()
@@ -157,9 +157,9 @@ class Model(nn.Module):
         for layer in self.layers:
             h = layer(h, self.freqs[: tokens.shape[1]])
         return self.output(self.norm(h))
-'''
+"""
 
-QWEN3 = '''
+QWEN3 = """
 class GroupedQueryAttention(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -211,9 +211,9 @@ class Model(nn.Module):
         for layer in self.decoder:
             x = layer(x, self.angle[: ids.shape[1]])
         return self.ln_f(x) @ self.embedding.weight.T
-'''
+"""
 
-GEMMA3 = '''
+GEMMA3 = """
 class SelfAttention(nn.Module):
     def __init__(self, c, sliding):
         super().__init__()
@@ -244,7 +244,8 @@ class GeGLU(nn.Module):
 class Block(nn.Module):
     def __init__(self, c, sliding):
         super().__init__()
-        self.attn, self.ffn, self.sliding = SelfAttention(c, sliding), GeGLU(c.hidden_size, c.intermediate_size), sliding
+        self.attn, self.ffn = SelfAttention(c, sliding), GeGLU(c.hidden_size, c.intermediate_size)
+        self.sliding = sliding
         self.pre_attn_norm = RMSNorm(c.hidden_size, 1e-6, 1.0)
         self.pre_ffn_norm = RMSNorm(c.hidden_size, 1e-6, 1.0)
         self.post_attn_norm = RMSNorm(c.hidden_size, 1e-6, 1.0)
@@ -271,9 +272,9 @@ class Model(nn.Module):
         for block in self.blocks:
             x = block(x, self.local[:T], self.everywhere[:T])
         return F.linear(self.final_norm(x), self.embedder.weight)
-'''
+"""
 
-NEOX = '''
+NEOX = """
 class Attn(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -316,9 +317,9 @@ class Model(nn.Module):
         for block in self.h:
             x = block(x, self.angle[: ids.shape[1]])
         return self.unembed(self.ln_f(x))
-'''
+"""
 
-FUSED_NEOX = '''
+FUSED_NEOX = """
 class Fused(Attn):
     def __init__(self, c):
         super().__init__(c)
@@ -329,9 +330,9 @@ class Fused(Attn):
         q, k, v = (heads_of(t, self.head_dim) for t in self.qkv(x).chunk(3, dim=-1))
         q, k = (torch.cat((turn_halves(t[..., : self.turned], angle), t[..., self.turned :]), -1) for t in (q, k))
         return self.o_lin(attend(q, k, v, self.head_dim**-0.5))
-'''
+"""
 
-MIXTRAL = '''
+MIXTRAL = """
 class Attention(nn.Module):
     def __init__(self, c, head_dim):
         super().__init__()
@@ -388,7 +389,7 @@ class Model(nn.Module):
         for block in self.transformer_blocks:
             x = block(x, self.angle[: ids.shape[1]])
         return self.to_logits(self.norm_f(x))
-'''
+"""
 
 SHARED = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "vocab_size": 32000}
 SHARED |= {"hidden_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 32, "intermediate_size": 14336}
@@ -396,8 +397,7 @@ SHARED |= {"max_position_embeddings": 4096, "rope_theta": 10000.0}
 CONFIGS: dict[str, dict[str, Any]] = {
     "GPT-2": {"model_type": "gpt2", "n_embd": 768, "n_layer": 2, "n_head": 12, "vocab_size": 50257},
     "Llama": SHARED | {"model_type": "llama", "num_key_value_heads": 8},
-    "Qwen3": SHARED
-    | {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 256, "tie_word_embeddings": True},
+    "Qwen3": SHARED | {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 256, "tie_word_embeddings": True},
     "Gemma 3": SHARED
     | {"model_type": "gemma3_text", "num_key_value_heads": 1, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh"}
     | {"sliding_window": 512, "rope_local_base_freq": 10000.0, "query_pre_attn_scalar": 256, "rope_theta": 1e6}

@@ -63,8 +63,14 @@ def matched(report: LayerReport, name: str) -> str:
     return next(line.removeprefix(name).strip() for line in lines if line.startswith(name))
 
 
-ROWS = {"GPT-2": "trf_blocks.1.att", "Llama": "layers.1.attention.wq", "Qwen3": "decoder.1.gqa.norm_b",
-        "Gemma 3": "blocks.1.post_ffn_norm", "GPT-NeoX": "h.1.fc_in", "Mixtral": "transformer_blocks.1.moe"}  # fmt: skip
+ROWS = {
+    "GPT-2": "trf_blocks.1.att",
+    "Llama": "layers.1.attention.wq",
+    "Qwen3": "decoder.1.gqa.norm_b",
+    "Gemma 3": "blocks.1.post_ffn_norm",
+    "GPT-NeoX": "h.1.fc_in",
+    "Mixtral": "transformer_blocks.1.moe",
+}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -84,22 +90,27 @@ def test_a_program_of_other_names_is_refused_where_the_names_are_the_checkpoints
 def test_what_was_matched_is_said_with_what_decided_it_and_how_it_is_laid_out() -> None:
     gpt2, llama, qwen3, gemma3, mixtral = map(compared, ("GPT-2", "Llama", "Qwen3", "Gemma 3", "Mixtral"))
     assert matched(gpt2, "trf_blocks.*.att.W_key.weight") == (
-        "transformer.h.*.attn.c_attn.weight by its name, part 2 of 3 of its rows, transposed")
+        "transformer.h.*.attn.c_attn.weight by its name, part 2 of 3 of its rows, transposed"
+    )
     assert matched(gpt2, "trf_blocks.*.ff.layers.2.bias") == "transformer.h.*.mlp.c_proj.bias by its shape"
     assert matched(gpt2, "out_head.weight") == "transformer.wte.weight by its name"
     assert matched(llama, "layers.*.attention.wk.weight") == (
         "model.layers.*.self_attn.k_proj.weight by running it,"
-        " rows of each head in pairs, for RoPE that rotates neighbours")
+        " rows of each head in pairs, for RoPE that rotates neighbours"
+    )
     assert matched(llama, "layers.*.ffn_norm.scale").startswith("model.layers.*.post_attention_layernorm.weight by its")
     assert matched(qwen3, "decoder.*.gqa.to_kv.weight") == (
-        "model.layers.*.self_attn.{k_proj, v_proj}.weight by its name, 2 joined")
+        "model.layers.*.self_attn.{k_proj, v_proj}.weight by its name, 2 joined"
+    )
     assert matched(qwen3, "decoder.*.gqa.norm_a.scale") == "model.layers.*.self_attn.q_norm.weight by its order"
     assert matched(qwen3, "decoder.*.ln2.scale") == "model.layers.*.post_attention_layernorm.weight by its order"
     assert matched(gemma3, "blocks.*.ffn.gate_up.weight") == (
-        "model.layers.*.mlp.{gate_proj, up_proj}.weight by its name, 2 joined")
+        "model.layers.*.mlp.{gate_proj, up_proj}.weight by its name, 2 joined"
+    )
     assert matched(gemma3, "blocks.*.post_attn_norm.scale").startswith("model.layers.*.post_attention_layernorm.weight")
     assert matched(mixtral, "transformer_blocks.*.moe.w3") == (
-        "model.layers.*.block_sparse_moe.experts.*.w3.weight by its name, 8 stacked")
+        "model.layers.*.block_sparse_moe.experts.*.w3.weight by its name, 8 stacked"
+    )
     assert matched(mixtral, "transformer_blocks.*.attn.W_o") == (
         "model.layers.*.self_attn.o_proj.weight by its name, transposed")  # fmt: skip
 
@@ -125,8 +136,8 @@ def test_rows_in_another_order_of_the_same_shape_have_to_be_asked_for() -> None:
 
 
 def test_rope_that_rotates_neighbours_is_only_assumed_under_the_names_of_metas_files() -> None:
-    report = compared("Qwen3", ("turn_halves(self.norm_a(q), angle), turn_halves(self.norm_b(k), angle)",
-                                "turn_neighbours(self.norm_a(q), angle), turn_neighbours(self.norm_b(k), angle)"))  # fmt: skip
+    halves = "turn_halves(self.norm_a(q), angle), turn_halves(self.norm_b(k), angle)"
+    report = compared("Qwen3", (halves, halves.replace("turn_halves", "turn_neighbours")))
     assert not report.ok
     assert "rows of each head in pairs, for RoPE that rotates neighbours" in text(report)
     assert matched(report, "decoder.*.gqa.to_q.weight") == "model.layers.*.self_attn.q_proj.weight by its name"
@@ -249,7 +260,9 @@ def test_names_are_kept_and_given(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_given_is_not_overruled() -> None:
-    swapped = OwnNames(renames=["decoder.*.mlp.fc2=model.layers.*.mlp.gate_proj", "decoder.*.mlp.fc1=model.layers.*.mlp.up_proj"])
+    swapped = OwnNames(
+        renames=["decoder.*.mlp.fc2=model.layers.*.mlp.gate_proj", "decoder.*.mlp.fc1=model.layers.*.mlp.up_proj"]
+    )
     report = compared("Qwen3", own=swapped)
     assert not report.ok and report.culprit is not None and report.culprit.path == "decoder.0.mlp"
 

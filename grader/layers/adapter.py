@@ -244,7 +244,7 @@ def _last_only(model: type, name: str) -> bool:
         source = inspect.getsource(model.forward)  # type: ignore[attr-defined]
     except (OSError, TypeError):
         return False
-    return bool(re.search(rf"\b{name}\b", source) and re.search(r"\[:, \[?-1\]?(, :)?\]", source))
+    return bool(re.search(rf"\b{name}\b", source) and re.search(r"\[:, ?\[?-1:?\]?(, ?:)?\]", source))
 
 
 def _call(name: str, values: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from grader.errors import CheckFailed, GraderError, NeedsAdapter, RecordingError
 from grader.layers.comparison import Comparison, Node, own_way
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome
+from grader.layers.own_model import called_with_config
 from grader.layers.own_names.alignment import Alignment
 from grader.layers.own_names.naming import OwnNames, loaded_by_content
 from grader.layers.search import find_culprit
@@ -29,6 +30,10 @@ from grader.report import Line, LineKind, show
 
 Origin = Literal["", "own error", "error inside", "inherited"]
 Open = Literal["first", "all", "none"]
+DERIVED = (
+    "Your model derives head_dim as hidden size / heads. In the published model that is the same number, so it was"
+    " compared with a small reference in which it is, too."
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class LayerReport:
     one_sided: tuple[str, ...]
     traceback: tuple[str, ...]
     alignment: Alignment | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -115,6 +121,35 @@ def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> Layer
         one_sided=tuple(_one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
         alignment=alignment,
+        remarks=tuple(_remarks(comparison)),
+    )
+
+
+def port_report(target: Any, trace: Trace, own: OwnNames) -> LayerReport:
+    """As `layer_report`, of a class, a model, or a function of the config.
+
+    A program that derives its head_dim is compared with a reference that does, where the published model does.
+    """
+    try:
+        return layer_report(called_with_config(target, trace.build), trace, own)
+    except GraderError as error:
+        if trace.derived is None or isinstance(error, NeedsAdapter):
+            raise
+        try:
+            found = layer_report(called_with_config(target, trace.derived.build), trace.derived, own)
+        except GraderError:
+            raise error from None
+    return replace(found, remarks=(DERIVED, *found.remarks))
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    node = comparison.nodes[0]
+    got, want = node.call.output, node.recorded.output
+    if got is None or want is None or got.ndim != 3 or want.ndim != 3 or not got.shape[1] == 1 < want.shape[1]:
+        return
+    yield (
+        "Your model returns the logits of the last token alone, and the reference's are of all tokens. Where it gives"
+        " all of them if it is handed targets, `grader port` writes the lines that do so."
     )
 
 
@@ -248,7 +283,8 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
-    lines += [Line(text, "hint", 1) for text in (report.alignment.hints if report.alignment else ())]
+    hints = report.alignment.hints if report.alignment else ()
+    lines += [Line(text, "hint", 1) for text in (*hints, *report.remarks)]
     lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))

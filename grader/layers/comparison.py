@@ -110,7 +110,7 @@ class Comparison:
     def __init__(self, model: nn.Module, trace: Trace) -> None:
         self.model = model
         self.sizes = _sizes(trace.build)
-        whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output)
+        whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output, floor=trace.floor)
         self.recorded = [whole, *(call for call in trace.calls if call.output is not None)]
         self.paths = {call.path for call in self.recorded}
         self.calls, self.error = watch(model, lambda: model(*copy.deepcopy(trace.args)), self.paths)

@@ -18,7 +18,8 @@ class Alignment:
 
     recipes: by the name of the program's tensor. how: what decided: "name", "shape", "order", "running" or "given".
     questions: what names and shapes leave open. own_left, left: tensors of the program, and of the reference, that
-    have no counterpart. remarks, contradictions: what is known of why. hints: what would make a module right that is wrong, and has to be asked for.
+    have no counterpart. remarks, contradictions: what is known of why. hints: what would make a module right that is
+    wrong, and has to be asked for.
     """
 
     trace: Trace
@@ -167,7 +168,12 @@ def _place_of(unit: Unit, trace: Trace) -> str:
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is not None and other is not None and one.numel() == other.numel() and agree(one.reshape(other.shape), other)
+    return (
+        one is not None
+        and other is not None
+        and one.numel() == other.numel()
+        and agree(one.reshape(other.shape), other)
+    )
 
 
 def _contradictions(parameters: Mapping[str, Tensor], recipes: Mapping[str, Recipe]) -> list[str]:

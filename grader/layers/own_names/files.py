@@ -17,7 +17,7 @@ def write_names(recipes: Mapping[str, Recipe], path: Path) -> None:
     """Keep which tensor is which, one line for all layers where they are alike. Raises GraderError."""
     text = json.dumps({"names": patterns(recipes)}, indent=1)
     try:
-        path.write_text(text + "\n")
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise GraderError(f"{path} can't be written: {error.strerror}") from None
 
@@ -25,7 +25,7 @@ def write_names(recipes: Mapping[str, Recipe], path: Path) -> None:
 def read_names(path: Path) -> dict[str, Any]:
     """What `write_names` wrote, or a person. Raises GraderError for what is not of that form."""
     try:
-        found = json.loads(path.read_text())["names"]
+        found = json.loads(path.read_text(encoding="utf-8"))["names"]
     except OSError as error:
         raise GraderError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):

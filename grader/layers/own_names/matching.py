@@ -13,6 +13,7 @@ from grader.layers.own_names.units import Shape, Unit
 
 Change = Callable[[Recipe], Recipe]
 FUSED = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
+OF_ATTENTION = {"q", "k", "v", "o", "q_norm", "k_norm"}  # what names that say one of these never mean another
 LINEAR, TURNED = ("Linear",), ("Conv1D",)
 
 
@@ -82,7 +83,9 @@ class Matching:
     def run(self) -> Matched:
         """All that can be matched."""
         self._by(lambda unit: unit.relative, "name")
-        self._by(lambda unit: (unit.word.last, unit.word.inner, unit.word.place) if unit.word.at == () else None, "name")
+        self._by(
+            lambda unit: (unit.word.last, unit.word.inner, unit.word.place) if unit.word.at == () else None, "name"
+        )
         self._by(_role_of, "name")
         self._fused()
         self._stacked()
@@ -199,9 +202,13 @@ class Matching:
                 return
             turned = [bool(_turned_by(unit, self.sizes.hidden)) for unit in wanted]
             pieces = tuple(Piece(u.names[leaf], turned=t) for u, t in zip(wanted, turned, strict=True))
-            rows = [unit.shapes[leaf][-1 if t and leaf == "weight" else 0] for unit, t in zip(wanted, turned, strict=True)]
+            rows = [
+                unit.shapes[leaf][-1 if t and leaf == "weight" else 0] for unit, t in zip(wanted, turned, strict=True)
+            ]
             turns = bool(_turned_by(own, self.sizes.hidden)) and leaf == "weight"
-            if sum(rows) * _numel(own.shapes[leaf][1:] if not turns else own.shapes[leaf][:-1]) != _numel(own.shapes[leaf]):
+            if sum(rows) * _numel(own.shapes[leaf][1:] if not turns else own.shapes[leaf][:-1]) != _numel(
+                own.shapes[leaf]
+            ):
                 return
             made[name] = Recipe(pieces, own.shapes[leaf], turned=turns)
         self._made(made, [own], wanted)
@@ -272,7 +279,10 @@ class Matching:
         as_meta = own.word.last in ("wq", "wk", "wqkv")
         names = [name for name in own.names.values() if name in self.found.recipes]
         question = Question(
-            "RoPE", names, [Answer("as in the reference"), Answer(PAIRED, dict.fromkeys(names, _pair(d, role)))], as_meta
+            "RoPE",
+            names,
+            [Answer("as in the reference"), Answer(PAIRED, dict.fromkeys(names, _pair(d, role)))],
+            as_meta,
         )
         same = next((q for q in self.found.questions if q.about == "RoPE"), None)
         if same is None:
@@ -387,9 +397,15 @@ class Matching:
             self._swap(own)
 
     def _can_be(self, own: Unit, wanted: Unit) -> bool:
-        if own.names.keys() != wanted.names.keys() or own.word.inner != wanted.word.inner or own.shared != wanted.shared:
+        if (
+            own.names.keys() != wanted.names.keys()
+            or own.word.inner != wanted.word.inner
+            or own.shared != wanted.shared
+        ):
             return False
         if "norm" in own.word.role and not ("norm" in wanted.word.role or "norm" in wanted.word.last):
+            return False
+        if {own.word.role, wanted.word.role} <= OF_ATTENTION and own.word.role != wanted.word.role:
             return False
         places = own.word.place, wanted.word.place
         if all(places) and places[0] != places[1]:

@@ -116,7 +116,9 @@ def from_json(found: Any, shape: tuple[int, ...]) -> Recipe:
     if isinstance(found, str):
         return whole(found, shape)
     fields = dict(found)
-    pieces = tuple(Piece(**{n: tuple(v) if n == "parts" else v for n, v in item.items()}) for item in fields.pop("pieces"))
+    pieces = tuple(
+        Piece(**{n: tuple(v) if n == "parts" else v for n, v in item.items()}) for item in fields.pop("pieces")
+    )
     return Recipe(pieces, shape, **fields)
 
 

@@ -48,7 +48,8 @@ def settled(model: nn.Module, alignment: Alignment) -> Alignment:
             if not question.free:
                 hints.append(
                     f"`{path}` is right with another order of rows in {_listed(question.names)}: {answer.words}."
-                    " If your loader brings them into that order, say --reordered; if it copies them, this is the error."
+                    " If your loader brings them into that order, say --reordered; if it copies them as they are, this"
+                    " is the error."
                 )
                 continue
             recipes = answer.applied(recipes)

@@ -47,10 +47,26 @@ def unmatched(name: str, alignment: Alignment, own: Mapping[str, tuple[int, ...]
         *_list("Only in your model", alignment.own_left, own),
         *_list("Only in the reference", alignment.left, wanted),
     ]
+    lines += _shared(alignment)
     if alignment.own_left and alignment.left and not alignment.remarks:
         mine, theirs = _module(alignment.own_left[0]), _module(alignment.left[0])
         lines.append(f"If two of them are the same, say so: --rename '{_starred(mine)}={_starred(theirs)}'")
     return GraderError("\n  ".join(lines))
+
+
+def _shared(alignment: Alignment) -> list[str]:
+    """That layers without keys and values of their own share another's."""
+    config = alignment.trace.build.get("config", {})
+    shared = config.get("num_kv_shared_layers") if isinstance(config, Mapping) else None
+    keys = [
+        name for name in alignment.own_left if re.search(r"(^|[._])(k|v|key|value|keys|values)([._]|$)", name.lower())
+    ]
+    if not shared or not keys:
+        return []
+    return [
+        f"The last {shared} layers have no keys and values of their own: they use an earlier layer's"
+        " (`num_kv_shared_layers` in the config.json)."
+    ]
 
 
 def _list(title: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

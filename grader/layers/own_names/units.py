@@ -65,7 +65,9 @@ def units_of(shapes: Mapping[str, Shape], kinds: Mapping[str, str], stack: str |
         gathered.setdefault(path, {})[leaf] = name
     units = []
     for path, names in gathered.items():
-        unit = Unit(read(path, stack, experts > 0), kinds.get(path, ""), names, {leaf: shapes[n] for leaf, n in names.items()})
+        unit = Unit(
+            read(path, stack, experts > 0), kinds.get(path, ""), names, {leaf: shapes[n] for leaf, n in names.items()}
+        )
         if experts and experts in unit.weight and len(unit.weight) == 2 and _routes(unit.word):
             unit = replace(unit, word=replace(unit.word, place="mlp", role="router"))
         units.append(unit)
