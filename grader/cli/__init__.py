@@ -16,7 +16,7 @@ from grader.cli.caches import kv
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.instructors import autograde, doctor, export, feedback, new_course, record_cases, similar
 from grader.cli.learners import check
-from grader.cli.porters import compare, trace
+from grader.cli.porters import compare, port, trace
 from grader.cli.weights import weights_get, weights_list, weights_record
 from grader.errors import GraderError
 from grader.package import distribution
@@ -54,6 +54,7 @@ app.command()(doctor)
 app.command("record")(record_cases)
 app.command()(trace)
 app.command()(compare)
+app.command()(port)
 app.command()(kv)
 app.command()(card)
 app.command()(diff)

@@ -20,8 +20,13 @@ def in_names_of(model: nn.Module, trace: Trace) -> Trace:
     return min(_variants(trace), key=lambda variant: len(own ^ set(variant.weights)))
 
 
+def layouts_of(trace: Trace) -> list[Trace]:
+    """The trace under each of the sets of names that the reference's weights have."""
+    return [trace, *(_laid_out(trace, layout) for layout in trace.layouts)]
+
+
 def _variants(trace: Trace) -> Iterator[Trace]:
-    whole = [trace, *(_laid_out(trace, layout) for layout in trace.layouts)]
+    whole = layouts_of(trace)
     yield from whole
     if trace.prefix:
         yield from (_without_prefix(variant, f"{trace.prefix}.") for variant in whole)
