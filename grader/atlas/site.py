@@ -14,7 +14,7 @@ from grader.atlas.cache import caches
 from grader.atlas.card_rows import rows
 from grader.atlas.compare import concepts, summary
 from grader.atlas.drawing import parts
-from grader.atlas.gallery_models import GalleryModel, gallery_models
+from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, kinds_of, timeline
 from grader.errors import GraderError
 
@@ -118,7 +118,9 @@ def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
     """One model's page."""
     found = model.architecture
     described = [model.developer, model.date, model.licence]
-    links = [f'<a href="{escape(model.hub)}/blob/main/config.json">config.json on the hub</a>']
+    links = []
+    if model.hub:
+        links.append(f'<a href="{escape(model.hub)}">on the hub</a>')
     if model.report:
         links.append(f'<a href="{escape(model.report)}">report</a>')
     seen = escape(model.source_words)
@@ -137,6 +139,7 @@ def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
         body.append(f"<h2>Where published figures differ, and why</h2><ul>{notes}</ul>")
     if found:
         body += _read_off(found, teaching)
+    body.append(f"<details><summary>Where this was seen</summary><ul>{_seen(model)}</ul></details>")
     title = escape(model.name)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -146,6 +149,21 @@ def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _seen(model: GalleryModel) -> str:
+    """A line for each source of what is told beside the config: its facts, whose it is, where."""
+    lines: dict[Source, list[str]] = {}
+    for fact in TOLD:
+        for source in dict.fromkeys(model.told_by(fact)):
+            lines.setdefault(source, []).append(fact)
+    found = []
+    for source, facts in lines.items():
+        place = escape(source.place)
+        if source.link:
+            place = f'<a href="{escape(source.link)}">{place}</a>'
+        found.append(f"<li>{', '.join(facts)}: {escape(source.what)}, {place}</li>")
+    return "".join(found)
 
 
 def _read_off(found: Architecture, teaching: Mapping[str, Sequence[str]]) -> list[str]:

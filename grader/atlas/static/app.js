@@ -33,7 +33,7 @@ function shown() {
     (!decoder || m.decoder.includes(decoder)) && (!byId("verified").checked || m.verified));
   const context = contextLength();
   const keys = {
-    newest: (m) => -Number((m.date || "0000-00-00").replaceAll("-", "")), name: (m) => m.name.toLowerCase(),
+    newest: (m) => -Number(m.date.replaceAll("-", "").padEnd(8, "0")), name: (m) => m.name.toLowerCase(),
     smallest: (m) => m.parameters ?? Infinity, largest: (m) => -(m.parameters ?? 0),
     cache: (m) => bytesAt(m, context) ?? Infinity,
   };
