@@ -23,8 +23,9 @@ class GalleryModel:
     source: the repository, path and commit of the file with the config, the package that carries it, or the family
     whose class in transformers has it as its defaults; kind: ``copy`` of its makers' file, or a ``preset`` of somebody
     else's program; confirmed: the source that agrees with the defaults of a class that names another model. published:
-    sizes as they were published, in short. notes: where published figures differ, and why. date: of the release, as year-month-day or year-month. seen: of each fact in TOLD that is not empty, the source in
-    sources.toml that it was seen in, of notes one each. What was not found in one is empty.
+    sizes as they were published, in short. notes: where published figures differ, and why. date: of the release, as
+    year-month-day or year-month. seen: of each fact in TOLD that is not empty, the source in sources.toml that it was
+    seen in, of notes one each. What was not found in one is empty.
     """
 
     slug: str

@@ -16,7 +16,6 @@ from grader.atlas.compare import concepts, summary
 from grader.atlas.drawing import parts
 from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, kinds_of, timeline
-from grader.errors import GraderError
 
 STATIC = files("grader.atlas") / "static"
 
@@ -86,13 +85,10 @@ def _told(found: Architecture) -> dict[str, Any]:
     }
 
 
-def cache_groups(found: Architecture) -> list[list[int]] | None:
-    """Layers that keep the same: how many, numbers a token, window (0: none), bytes of a state. None: not counted."""
-    try:
-        kept = caches(found)
-    except GraderError:
-        return None
-    counted = Counter((one.values_per_token, one.window or 0, one.bytes_at(0)) for one in kept)
+def cache_groups(found: Architecture) -> list[list[int]]:
+    """Layers that keep the same: how many, numbers an entry, window (0: none), bytes of a state, rate, waiting."""
+    kept = [(one.values_per_token, one.window or 0, one.bytes_at(0), one.rate, one.waiting) for one in caches(found)]
+    counted = Counter(kept)
     return [[number, *told] for told, number in counted.items()]
 
 

@@ -6,10 +6,12 @@ const chosen = new Set();
 
 function contextLength() { return 2 ** Number(byId("context").value); }
 
-function bytesAt(model, context) {  // bfloat16: [layers, numbers a token, window or 0, bytes of a state]
+function bytesAt(model, context) {  // bfloat16; each row: layers, numbers an entry, window or 0, bytes of a state, ...
   if (!model.cache) return null;
-  return model.cache.reduce((sum, [count, values, window, state]) =>
-    sum + count * (2 * values * (window ? Math.min(context, window) : context) + state), 0);
+  return model.cache.reduce((sum, [count, values, window, state, rate, waiting]) => {  // ... tokens an entry, a token's wait
+    const kept = values * Math.floor((window ? Math.min(context, window) : context) / rate);
+    return sum + count * (2 * (kept + waiting * (context % rate)) + state);
+  }, 0);
 }
 
 function readable(bytes) {
