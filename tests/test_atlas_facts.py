@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from meta_models import parameters
+from meta_models import names, parameters
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from grader.atlas import Architecture, caches, read
@@ -80,6 +80,20 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
     odd = {name: value for name, value in shape.items() if name in known or names.get(name, name) in known}
     fields = {**NEEDED.get(kind, {}), **odd, **OWN_LISTS.get(kind, {})}
     check_count(kind, {name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.mark.parametrize("kind", sorted(classes()))
+def test_projections_are_called_as_in_the_checkpoint(kind: str) -> None:
+    fields = NEEDED.get(kind, {})
+    told: set[str] = set()
+    for layer in read({"model_type": kind, **fields}).layers:
+        mixer, mlp = layer.mixer, layer.mlp
+        if mixer and mixer.kind == "attention":
+            told |= {mixer.out, *([mixer.qkv] if mixer.qkv else ["q_proj", "k_proj", "v_proj"])}
+        if mlp and not mlp.experts:
+            gate, up, down = mlp.names
+            told |= {down, *([mlp.gate_up] if mlp.gate_up else [up, *[gate] * mlp.gated])}
+    assert told <= names(kind, fields)
 
 
 @pytest.mark.parametrize("kind", sorted(set(classes()) - {"falcon_h1"}))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Mixer
-from grader.errors import GraderError
 from grader.kv import LayerCache
 
 FULL, SLIDING, LATENT, STATE, COMPRESSED = "full", "sliding", "latent", "state", "compressed"
