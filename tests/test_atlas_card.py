@@ -19,7 +19,7 @@ from grader.atlas.cache import per_token
 from grader.atlas.card_rows import rows
 from grader.atlas.compare import ORDER, compare, concepts, steps, with_lessons
 from grader.atlas.drawing import figure
-from grader.atlas.gallery_models import SOURCES, TOLD, sources
+from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
 from grader.atlas.panel import changed_fields
 from grader.cli import app
 from grader.errors import GraderError
@@ -64,7 +64,8 @@ def test_the_gallery_says_where_each_config_was_seen() -> None:
         if "commit" in fields:
             assert re.fullmatch("[0-9a-f]{40}", model.source["commit"])
             # Only a file called config.json can be a copy of one.
-            assert model.source["kind"] == "preset" or model.source["path"].endswith("config.json")
+            assert model.source["kind"] in KINDS
+            assert (model.source["kind"] == "copy") <= model.source["path"].endswith("config.json")
 
 
 DEFAULTS = [slug for slug, model in gallery_models().items() if "default_of" in (model.source or {})]

@@ -13,6 +13,11 @@ from grader.errors import GraderError
 
 MODELS = files("grader.atlas") / "models"
 SOURCES = files("grader.atlas") / "sources.toml"
+KINDS = {
+    "copy": "a copy of its config.json",
+    "code": "its makers' own program",
+    "preset": "a preset of another program, not its makers' own file",
+}
 TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config
 
 
@@ -21,11 +26,11 @@ class GalleryModel:
     """One model. config: None where no public file with it was seen; nothing is computed then.
 
     source: the repository, path and commit of the file with the config, the package that carries it, or the family
-    whose class in transformers has it as its defaults; kind: ``copy`` of its makers' file, or a ``preset`` of somebody
-    else's program; confirmed: the source that agrees with the defaults of a class that names another model. published:
-    sizes as they were published, in short. notes: where published figures differ, and why. date: of the release, as
-    year-month-day or year-month. seen: of each fact in TOLD that is not empty, the source in sources.toml that it was
-    seen in, of notes one each. What was not found in one is empty.
+    whose class in transformers has it as its defaults; kind: a ``copy`` of its makers' file, their ``code``, or a
+    ``preset`` of somebody else's program; confirmed: the source that agrees with the defaults of a class that names
+    another model. published: sizes as they were published, in short. notes: where published figures differ, and why.
+    date: of the release, as year-month-day or year-month. seen: of each fact in TOLD that is not empty, the source in
+    sources.toml that it was seen in, of notes one each. What was not found in one is empty.
     """
 
     slug: str
@@ -62,8 +67,7 @@ class GalleryModel:
             return f"{words}, confirmed by {sources()[other].place}" if other else f"{words}, which names this model"
         if "package" in self.source:
             return f"{self.source['package']}, {self.source['path']}"
-        what = "a copy of its config.json" if self.source["kind"] == "copy" else "a preset, not its makers' own file"
-        return f"{what}: {_place(self.source)}"
+        return f"{KINDS[self.source['kind']]}: {_place(self.source)}"
 
     @property
     def source_link(self) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from grader.atlas.architecture import Architecture
+from grader.atlas.drawing.strip import legend, strip
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.drawing.words import (
     Group,
@@ -225,7 +226,9 @@ class _Drawing:
             middle = (block.x + SPINE - 6) / 2
             canvas.text(middle, block_bottom - 8 - 17 * (len(self.mine.notes) - 1 - i), note, "m", size)
         self._repeats(model, block)
-        return embedding.bottom + 38
+        strip(canvas, model, block)
+        legend(canvas, model, embedding.bottom + 52)
+        return embedding.bottom + 66
 
     def _aligned(self) -> list[list[Slot | str]]:
         """My branches, with empty places where the other model has a norm and this one does not."""
@@ -297,29 +300,10 @@ class _Drawing:
             canvas.ring(box)
 
     def _repeats(self, model: Architecture, block: Box) -> None:
-        """How often, and a strip with a tile for each layer, the first at the bottom."""
+        """How often, over the strip of layers."""
         number = self.mine.repeated
         colour = "r" if self.differs("repeated", number) else ""
         self.canvas.text(38, block.y + 16, f"{number} ×", f"b {colour}".strip(), 17 if len(number) < 3 else 14)
-        top, room = block.y + 26, block.h - 28
-        step = min(room / len(model.layers), 48)
-        start = top + room - step * len(model.layers)
-        roles: dict[str, list[Box]] = {}
-        for i, layer in enumerate(model.layers):
-            y = start + step * (len(model.layers) - 1 - i)
-            roles.setdefault(_tile_role(layer), []).append(Box(25, y, 12, step * 0.84))
-            right = ("router" if layer.mlp.experts else "mlp") if layer.mlp else "faint"
-            roles.setdefault(right, []).append(Box(39, y, 12, step * 0.84))
-        for role, boxes in sorted(roles.items()):
-            self.canvas.tiles(boxes, role)
-
-
-def _tile_role(layer: Layer) -> str:
-    if layer.mixer is None:
-        return "faint"
-    if layer.mixer.has_state:
-        return "state"
-    return "mixer" if layer.mixer.window else "key"
 
 
 def subtitle(model: Architecture) -> str:
