@@ -182,6 +182,8 @@ class _Drawing:
     def differs(self, key: str, content: object) -> bool:
         if self.theirs is None:
             return False
+        if key == "norm":
+            return self.theirs.norm != self.mine.norm
         if key in ("head", "embedding", "repeated"):
             return bool(getattr(self.theirs, key) != content)
         found = [slot for branch in self.theirs.branches for slot in branch if slot.key == key]
@@ -214,9 +216,7 @@ class _Drawing:
         canvas.line((SPINE, embedding.y), (SPINE, spine_from), arrow=False, style="spine")
         canvas.line((SPINE, final.y), (SPINE, head.bottom))
         self._boxed(head, "token", self.mine.head, "head")
-        self._boxed(final, "norm", (self.mine.norm,), None)
-        if self.theirs and self.theirs.norm != self.mine.norm:
-            canvas.ring(final)
+        self._boxed(final, "norm", (self.mine.norm,), "norm")
         self._boxed(embedding, "token", self.mine.embedding, "embedding")
         canvas.line((SPINE, embedding.bottom + 24), (SPINE, embedding.bottom))
         canvas.text(SPINE - 12, embedding.bottom + 20, "token ids", "m", anchor="end")
@@ -244,9 +244,13 @@ class _Drawing:
             rows.append(row)
         return rows
 
-    def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str | None) -> None:
+    def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str) -> None:
         self.canvas.box(box, role, lines)
-        if key and self.differs(key, lines):
+        self._compared(key, lines, box)
+
+    def _compared(self, key: str, says: object, box: Box) -> None:
+        self.canvas.spots[key] = (repr(says), box)
+        if self.differs(key, says):
             self.canvas.ring(box)
 
     def _branches(self, ys: list[tuple[str, object, float]]) -> None:
@@ -296,8 +300,7 @@ class _Drawing:
                 inner = Box(box.x + 7, y, box.w - 14, _box_height(lines))
                 canvas.box(inner, role, lines)
                 y = inner.bottom + 10
-        if self.differs(slot.key, slot.boxes):
-            canvas.ring(box)
+        self._compared(slot.key, slot.boxes, box)
 
     def _repeats(self, model: Architecture, block: Box) -> None:
         """How often, over the strip of layers."""

@@ -92,8 +92,35 @@ function compare() {
   }
   table.append(body);
   const panels = element("div", { className: "panels" });
-  for (const m of found) panels.append(element("img", { src: `figures/${m.slug}.svg`, alt: m.description }));
   place.append(element("div", { className: "scroll" }, table), panels);
+  Promise.all(found.map((m) => figureOf(m.slug))).then(([left, right]) => {
+    panels.replaceChildren(ringed(left, right, found[1].name), ringed(right, left, found[0].name));
+  });
+}
+
+function figureOf(slug) {  // a script for each figure: a page that is opened from its folder may fetch nothing
+  if (window.FIGURES?.[slug]) return Promise.resolve(window.FIGURES[slug]);
+  return new Promise((done) => {
+    const script = element("script", { src: `figures/${slug}.js` });
+    script.addEventListener("load", () => done(window.FIGURES[slug]));
+    document.head.append(script);
+  });
+}
+
+function ringed(figure, other, name) {  // the figure, with a ring around what is not as in the other
+  const holder = element("figure", { innerHTML: figure.svg }), svg = holder.querySelector("svg");
+  let rings = 0;
+  for (const [key, [says, x, y, width, height]] of Object.entries(figure.spots)) {
+    if (other.spots[key]?.[0] === says) continue;
+    const ring = document.createElementNS(svg.namespaceURI, "rect");
+    const sizes = { class: "ring", x: x - 3, y: y - 3, width: width + 6, height: height + 6, rx: 9 };
+    for (const [field, value] of Object.entries(sizes)) ring.setAttribute(field, value);
+    svg.append(ring);
+    rings += 1;
+  }
+  holder.append(element("figcaption", { className: "muted",
+    textContent: rings ? `Ringed: not as in ${name}` : `As in ${name}` }));
+  return holder;
 }
 
 function draw() {
