@@ -1,4 +1,4 @@
-"""Every named mistake is rejected, and the report names it: here, and with the roundings of another processor."""
+"""Every named mistake gives what is recorded of it, is rejected and named: here, and as on another processor."""
 
 import contextlib
 from collections import defaultdict
@@ -12,11 +12,15 @@ import pytest
 
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import InProcess, examine
+from grader.checks.observation import Observation
 from grader.checks.wording import report
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson
+from grader.recordings.answers import Known
 from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
 from grader.report import to_text
+from grader.tolerance import agree
 
 ROOT = Path(__file__).parent.parent
 SEEDS = 3  # of other processors; each mistake is tried on one of them
@@ -37,6 +41,11 @@ class Remembering(InProcess):
     def __init__(self, recording: Recording, solution: Any, known: dict[tuple[str, Any], bool]) -> None:
         super().__init__(recording, solution)
         self._known = known
+        self.observed: tuple[Observation, ...] = ()
+
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        self.observed = super().observe(task)
+        return self.observed
 
     def _examine(self, exercise: str, solution: Any) -> None:
         if (exercise, solution) not in self._known:
@@ -56,6 +65,12 @@ class Started:
     changed: Callable[[str], dict[str, Any]]
     known: dict[int, dict[tuple[str, Any], bool]] = field(default_factory=lambda: defaultdict(dict))
 
+    def known_outputs(self, exercise: str, mistake: str) -> list[Known | None]:
+        """What the recording has of a mistake, for each case; None where rounding alone makes it another output."""
+        answer = self.recorded.answer(exercise)
+        (found,) = (one for one in answer.mistakes if one.name == mistake)
+        return [found.in_case(i, tolerance) for i, tolerance in enumerate(answer.tolerances)]
+
 
 @lru_cache(maxsize=1)
 def started(lesson: Lesson, exercise: str) -> Started:
@@ -71,7 +86,11 @@ def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mi
     another = 1 + sum(map(ord, mistake.name)) % SEEDS
     for seed in (HERE, another):
         with another_processor(seed) if seed else contextlib.nullcontext():
-            verdict = examine(shared.recorded, exercise, Remembering(shared.recorded, target, shared.known[seed]))
+            prober = Remembering(shared.recorded, target, shared.known[seed])
+            verdict = examine(shared.recorded, exercise, prober)
+        for i, known in enumerate(shared.known_outputs(exercise, mistake.name)):
+            given = prober.observed[i].output
+            assert known is None or (given is not None and agree(given, known.output, known.tolerance))
         text = to_text(report(verdict))
         assert not verdict.right
         assert mistake.name in text
