@@ -5,8 +5,8 @@ rounded to bfloat16, or kept from the first use for all later ones. `with_consta
 """
 
 import ast
-import copy
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import GeneratorType

@@ -35,7 +35,9 @@ def answer(*outputs: Tensor) -> Answer:
 
 def test_numbers_are_found_in_configs_lists_models_and_shapes() -> None:
     found = dict(
-        numbers_of(case("a", torch.zeros(2, 5), 7, True, "word", ToyLM(11, 13), [3, 4], config={"heads": 6, "name": "x"}))
+        numbers_of(
+            case("a", torch.zeros(2, 5), 7, True, "word", ToyLM(11, 13), [3, 4], config={"heads": 6, "name": "x"})
+        )
     )
     assert found == {
         "config.heads": 6,
@@ -65,7 +67,7 @@ def test_a_number_of_a_single_case_is_not_asked_to_vary() -> None:
 def test_fixed_says_why_a_number_stays_and_may_not_be_out_of_date() -> None:
     same = [case("a", 1), case("b", 1)]
     require_varied(exercise(**{"argument 1": "one text"}), same)
-    with pytest.raises(RecordingError, match="which varies. Take it out"):
+    with pytest.raises(RecordingError, match=r"which varies\. Take it out"):
         require_varied(exercise(**{"argument 1": "one text"}), [case("a", 1), case("b", 2)])
     with pytest.raises(RecordingError, match="`fixed` has argument 2, which no case has"):
         require_varied(exercise(**{"argument 1": "one text", "argument 2": "gone"}), same)
@@ -89,7 +91,8 @@ def held(*right: bool) -> list[CaseVerdict]:
     cases = (case("values"), case("how many rows", drive="rows"))
     task = Task("toy.double", "double", True, True, {}, cases, "", (), ())
     verdicts = [
-        CaseVerdict(one.name, ok, finding=None if ok else Finding("wrong")) for one, ok in zip(cases, right, strict=True)
+        CaseVerdict(one.name, ok, finding=None if ok else Finding("wrong"))
+        for one, ok in zip(cases, right, strict=True)
     ]
     return hold_back_measured(task, answer(VALUES, COUNT), verdicts)
 

@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from grader.calls import Call
 from grader.checks.gradients import (
     RELATIVE,
     fingerprint,
     gradient_distance,
+    gradient_finding,
     mistake_of_gradients,
     weighted_sum,
     wrong_gradients,
 )
-from grader.recordings.answers import MistakeAnswer
+from grader.checks.observation import Observation
+from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.tasks import Task, TaskCase
+from grader.tolerance import BY_DTYPE
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -71,3 +76,28 @@ def test_a_known_mistake_is_found_by_its_gradients_alone() -> None:
     cut = MistakeAnswer("the keys are cut off", "", (), gradients=(fingerprint([0 * G, H]),))
     assert mistake_of_gradients(fingerprint([0 * G, H]), 0, [cut]) is cut
     assert mistake_of_gradients(RIGHT, 0, [cut]) is None
+
+
+# A composite of two parts, of which the first is not finished
+
+
+def told(*wrong: str) -> tuple[str, ...]:
+    """For whom a composite waits whose gradients of these weights are wrong, while its first part is unfinished."""
+    weights = {"norm.weight": normal(4), "mlp.weight": normal(4), "own": normal(4)}
+    case = TaskCase("a", {}, (), torch.float32, weights)
+    task = Task("toy.block", "Block", False, True, {"norm": "toy.norm", "mlp": "toy.mlp"}, (case,))
+    calls = tuple(Call(path, 0, "Part", normal(4), normal(4)) for path in ("norm", "mlp"))
+    right = fingerprint(list(weights.values()))
+    answer = Answer(
+        "toy.block", 1, (), ({},), (normal(4),), (BY_DTYPE[torch.float32],), part_calls=(calls,), gradients=(right,)
+    )
+    seen = fingerprint([-gradient if name in wrong else gradient for name, gradient in weights.items()])
+    finding = gradient_finding(task, answer, 0, Observation("a", gradients=seen), {"toy.norm"})
+    assert finding is not None
+    return finding.waits_for
+
+
+def test_an_unfinished_part_is_blamed_for_its_own_gradients_and_not_for_those_behind_it() -> None:
+    assert told("norm.weight") == ("toy.norm",)
+    assert told("norm.weight", "own") == ("toy.norm",)
+    assert told("norm.weight", "mlp.weight") == ()

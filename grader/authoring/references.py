@@ -27,7 +27,9 @@ def toy_that_ends(
         ids = draw.tokens(vocabulary, 1, prompt)
         written: Sequence[int] = reference_generate(toy, ids, new_tokens).tolist()
         middle = new_tokens // 2
-        if ends == "prompt" and written[middle] not in ids[0, :-1].tolist() or ends == "zero" and written[middle] != 0:
+        if (ends == "prompt" and written[middle] not in ids[0, :-1].tolist()) or (
+            ends == "zero" and written[middle] != 0
+        ):
             continue
         if written.index(written[middle]) == middle and len(set(written)) > middle:  # else too repetitive
             return toy, ids, written[middle]

@@ -371,7 +371,10 @@ GENERATE = Exercise(
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("stops at the first of two end tokens", generation_args(5, new_tokens=9, stop_at=3, vocabulary=47)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
-        Case("a prompt of 1,100 tokens; no end token comes", generation_args(1_100, new_tokens=6, stop_at=6, vocabulary=31)),
+        Case(
+            "a prompt of 1,100 tokens; no end token comes",
+            generation_args(1_100, new_tokens=6, stop_at=6, vocabulary=31),
+        ),
     ],
 )
 

@@ -186,6 +186,7 @@ EMBEDDING = Exercise(
     ],
 )
 
+
 def with_zeros(x: Tensor) -> list[Tensor]:
     """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
     x[0, 0] = 0.0
@@ -256,6 +257,7 @@ ROPE = Exercise(
         ),
     ],
 )
+
 
 def window_of_all_but_one(draw: Draw) -> Sequence[Any]:
     length = draw.size("T", 6, 9, 10)
