@@ -29,10 +29,10 @@ class Suspects:
     near: tuple[MistakeAnswer, ...]
 
 
-def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
-    """outputs: the program's, for each of the answer's cases; None where it gave none."""
-    right = [i for i, got in enumerate(outputs) if got is not None and _is_right(answer, i, got)]
-    wrong = [i for i in range(len(outputs)) if i not in right]
+def suspects(answer: Answer, outputs: Sequence[Tensor | None], correct: Sequence[bool]) -> Suspects:
+    """outputs: the program's, for each of the answer's cases; None where it gave none. correct: which are right."""
+    right = [i for i, is_right in enumerate(correct) if is_right]
+    wrong = [i for i, is_right in enumerate(correct) if not is_right]
     if not wrong:  # then there is nothing to name, and hundreds of comparisons to save
         return Suspects((), ((),) * len(outputs), ())
     candidates = [mistake for mistake in answer.mistakes if not _shows_in(mistake, answer, right)]
@@ -57,10 +57,6 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
 def _known(mistake: MistakeAnswer, answer: Answer, i: int) -> Tensor | None:
     known = mistake.in_case(i, answer.tolerances[i])
     return None if known is None else known.output
-
-
-def _is_right(answer: Answer, i: int, got: Tensor) -> bool:
-    return agree(got, answer.outputs[i], answer.tolerances[i])
 
 
 def _explains(mistake: MistakeAnswer, answer: Answer, i: int, got: Tensor | None) -> bool:
