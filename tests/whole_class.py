@@ -4,8 +4,8 @@
     python tests/whole_class.py --only frame_large_answer break_padding      # these attacks and an honest student
 
 It says how long each command took and what memory its process needed at most, and exits with 1 where a mark is lost or
-wrongly given, a submission took longer than its limit, or a page is missing or too long. The figures are worth something
-on an idle machine only.
+wrongly given, a submission took longer than its limit, or a page is missing or too long. The figures are worth
+something on an idle machine only.
 """
 
 import argparse
