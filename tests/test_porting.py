@@ -156,7 +156,8 @@ LAST_ONLY = (
     ),
     (
         "return self.out_head(self.final_norm(self.trf_blocks(x)))",
-        "x = self.final_norm(self.trf_blocks(x))\n        return self.out_head(x if targets is not None else x[:, -1:]), None",
+        "x = self.final_norm(self.trf_blocks(x))\n"
+        "        return self.out_head(x if targets is not None else x[:, -1:]), None",
     ),
 )
 
@@ -200,8 +201,6 @@ def test_a_program_with_a_config_of_its_own_gets_the_lines_that_it_needs(folder:
 
 
 def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grader: Any) -> None:
-    for find, replacement in LAST_ONLY:
-        assert source_of("GPT-2").count(find) == 1
     source = source_of("GPT-2", *LAST_ONLY)
     for field in ("vocab_size", "n_embd", "n_positions", "n_layer", "n_head"):
         source = source.replace(f"c.{field}", f'cfg["{field}"]')
@@ -281,7 +280,7 @@ def test_a_report_as_json_says_the_same(folder: Path, grader: Any) -> None:
 def test_a_trace_may_have_more_tokens(tmp_path: Path, grader: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["GPT-2"]))
     trace = tmp_path / "t.safetensors"
-    code, out, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, "--tokens", "40")
+    code, _, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, "--tokens", "40")
     assert (code, err) == (0, "")
     read = read_trace(trace)
     assert read.args[0].shape == (2, 40) and read.build["config"]["n_positions"] == 40

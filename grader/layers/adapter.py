@@ -119,7 +119,7 @@ def _imported(file: Path, names: list[str]) -> list[str]:
 
 def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, str, list[str]]:
     """The class of the program's config, how the program is made, and what could not be filled in."""
-    signature = _signature(model.__init__)
+    signature = _signature(model.__init__)  # type: ignore[misc]
     required = [p for p in signature if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     given = next(iter(required or signature), None)
     module = sys.modules.get(model.__module__) or ModuleType("")
