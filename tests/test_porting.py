@@ -272,7 +272,7 @@ def test_a_report_as_json_says_the_same(folder: Path, grader: Any) -> None:
     )
     code, out, err = grader("compare", f"{folder / 'mine.py'}:Model", folder / "gpt2.safetensors", "--json")
     found = json.loads(out)
-    assert (code, err, found["ok"], found["culprit"]["path"]) == (1, "", False, "trf_blocks.0.ff")
+    assert (code, err, found["ok"], found["culprit"]["path"]) == (1, "", False, "trf_blocks.0.ff.layers.1")
     assert found["names"]["trf_blocks.*.norm1.scale"] == "transformer.h.*.ln_1.weight"
     assert {row["name"] for row in found["rows"] if not row["ok"]} >= {"trf_blocks.0", "trf_blocks.0.ff", "logits"}
 
