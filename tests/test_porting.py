@@ -298,3 +298,12 @@ def test_a_container_of_modules_that_are_called_is_not_said_to_be_uncalled() -> 
     assert report.ok and not any("Never called" in line for line in report.one_sided)
     llama = layer_report(program("Llama"), reference("Llama").trace(), OwnNames())
     assert "layers.0.feed_forward" in {row.name for row in llama.rows}
+
+
+def test_a_program_that_breaks_in_bfloat16_has_the_module_named_that_raised() -> None:
+    """Its tables of rotations stay in float32, so queries do not fit the values."""
+    trace = small(CONFIGS["Qwen3"], dtype=torch.bfloat16).trace()
+    report = layer_report(program("Qwen3"), trace, OwnNames())
+    assert report.culprit is not None and report.culprit.path == "decoder.0.gqa"
+    assert any("raised RuntimeError" in row.outcome.note for row in report.rows if row.name == "decoder.0.gqa")
+    assert any("in attend" in line for line in report.traceback)
