@@ -159,7 +159,7 @@ def test_what_names_leave_open_is_decided_by_running() -> None:
 MISTAKES: dict[str, list[tuple[str, str, str]]] = {
     # family: what is replaced, by what, and the culprit
     "GPT-2": [
-        ('nn.GELU(approximate="tanh")', "nn.GELU()", "trf_blocks.0.ff"),
+        ('nn.GELU(approximate="tanh")', "nn.GELU()", "trf_blocks.0.ff.layers.1"),
         ("self.norm1(x))", "x)", "trf_blocks.0"),
         ("(self.W_query, self.W_key, self.W_value))", "(self.W_key, self.W_query, self.W_value))", "trf_blocks.0.att"),
         ("self.head_dim**-0.5", "x.shape[-1]**-0.5", "trf_blocks.0.att"),

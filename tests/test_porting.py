@@ -156,7 +156,8 @@ LAST_ONLY = (
     ),
     (
         "return self.out_head(self.final_norm(self.trf_blocks(x)))",
-        "x = self.final_norm(self.trf_blocks(x))\n        return self.out_head(x if targets is not None else x[:, -1:]), None",
+        "x = self.final_norm(self.trf_blocks(x))\n"
+        "        return self.out_head(x if targets is not None else x[:, -1:]), None",
     ),
 )
 
@@ -200,8 +201,6 @@ def test_a_program_with_a_config_of_its_own_gets_the_lines_that_it_needs(folder:
 
 
 def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grader: Any) -> None:
-    for find, replacement in LAST_ONLY:
-        assert source_of("GPT-2").count(find) == 1
     source = source_of("GPT-2", *LAST_ONLY)
     for field in ("vocab_size", "n_embd", "n_positions", "n_layer", "n_head"):
         source = source.replace(f"c.{field}", f'cfg["{field}"]')
@@ -273,7 +272,7 @@ def test_a_report_as_json_says_the_same(folder: Path, grader: Any) -> None:
     )
     code, out, err = grader("compare", f"{folder / 'mine.py'}:Model", folder / "gpt2.safetensors", "--json")
     found = json.loads(out)
-    assert (code, err, found["ok"], found["culprit"]["path"]) == (1, "", False, "trf_blocks.0.ff")
+    assert (code, err, found["ok"], found["culprit"]["path"]) == (1, "", False, "trf_blocks.0.ff.layers.1")
     assert found["names"]["trf_blocks.*.norm1.scale"] == "transformer.h.*.ln_1.weight"
     assert {row["name"] for row in found["rows"] if not row["ok"]} >= {"trf_blocks.0", "trf_blocks.0.ff", "logits"}
 
@@ -281,7 +280,7 @@ def test_a_report_as_json_says_the_same(folder: Path, grader: Any) -> None:
 def test_a_trace_may_have_more_tokens(tmp_path: Path, grader: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["GPT-2"]))
     trace = tmp_path / "t.safetensors"
-    code, out, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, "--tokens", "40")
+    code, _, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, "--tokens", "40")
     assert (code, err) == (0, "")
     read = read_trace(trace)
     assert read.args[0].shape == (2, 40) and read.build["config"]["n_positions"] == 40
@@ -299,3 +298,12 @@ def test_a_container_of_modules_that_are_called_is_not_said_to_be_uncalled() -> 
     assert report.ok and not any("Never called" in line for line in report.one_sided)
     llama = layer_report(program("Llama"), reference("Llama").trace(), OwnNames())
     assert "layers.0.feed_forward" in {row.name for row in llama.rows}
+
+
+def test_a_program_that_breaks_in_bfloat16_has_the_module_named_that_raised() -> None:
+    """Its tables of rotations stay in float32, so queries do not fit the values."""
+    trace = small(CONFIGS["Qwen3"], dtype=torch.bfloat16).trace()
+    report = layer_report(program("Qwen3"), trace, OwnNames())
+    assert report.culprit is not None and report.culprit.path == "decoder.0.gqa"
+    assert any("raised RuntimeError" in row.outcome.note for row in report.rows if row.name == "decoder.0.gqa")
+    assert any("in attend" in line for line in report.traceback)

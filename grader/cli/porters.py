@@ -123,7 +123,8 @@ def compare(
         with redirect_stdout(io.StringIO()):  # what the model prints
             report = port_report(loaded, recorded, own)
     except NeedsAdapter as error:
-        raise GraderError(f"{error}\n{_advice(model, loaded, reference, recorded)}") from None
+        advice = _advice(model, loaded, reference, recorded)
+        raise GraderError(f"{error}\n{advice}" if advice else str(error)) from None
     if report.alignment and save_names:
         write_names(report.alignment.recipes, save_names)
     _tell(report, rows, as_json)

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+ADAPTER = "Port"
 # What teaching and inference code calls the fields of a config, and what config.json files do.
 FIELDS: tuple[tuple[str, str], ...] = (
     ("vocab_size n_vocab padded_vocab_size vocab vocabulary_size vocab_len", "vocab_size"),
@@ -94,7 +95,7 @@ def adapter_for(model: type, file: Path, build: Mapping[str, Any], weights: Sequ
         *_imported(file, [model.__name__, *([config] if config else [])]),
         "",
         "",
-        "class Port(nn.Module):",
+        f"class {ADAPTER}(nn.Module):",
         "    def __init__(self, config):",
         "        super().__init__()",
         f"        self.model = {made}",
@@ -119,7 +120,7 @@ def _imported(file: Path, names: list[str]) -> list[str]:
 
 def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, str, list[str]]:
     """The class of the program's config, how the program is made, and what could not be filled in."""
-    signature = _signature(model.__init__)
+    signature = _signature(model.__init__)  # type: ignore[misc]
     required = [p for p in signature if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     given = next(iter(required or signature), None)
     module = sys.modules.get(model.__module__) or ModuleType("")
@@ -191,6 +192,8 @@ def _values(
 
 
 def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str | None:
+    if name in ("model_type", "name"):  # of a preset, where the sizes are given instead
+        return "None"
     known = [theirs for own, theirs in FIELDS if name in own.split()]
     if name in fields and not known:
         return f"config.{name}"
@@ -204,6 +207,9 @@ def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str 
         return "0.0"
     if "expert" in name and not any("expert" in field for field in fields):
         return "0"
+    scaling = fields.get("rope_scaling") or fields.get("rope_parameters")
+    if "rope" in name and not (isinstance(scaling, Mapping) and "factor" in scaling):
+        return "None"  # nothing scales it
     if name == "dtype":
         return "torch.float32"
     if name == "device":
@@ -266,5 +272,5 @@ def _lines(items: list[str]) -> str:
 
 
 def is_module(model: Any) -> bool:
-    """Whether an adapter can be made for it: a class of modules."""
-    return isinstance(model, type) and issubclass(model, nn.Module)
+    """Whether an adapter can be made for it: a class of modules that is none itself."""
+    return isinstance(model, type) and issubclass(model, nn.Module) and model.__name__ != ADAPTER

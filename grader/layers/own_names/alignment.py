@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from grader.layers.own_names.matching import Matched, Matching, Question, Sizes
+from grader.layers.own_names.matching import match
+from grader.layers.own_names.questions import Matched, Question, Sizes
 from grader.layers.own_names.recipes import Recipe, whole
 from grader.layers.own_names.units import Shape, Unit, stack_of, units_of
 from grader.recordings.traces import Trace
@@ -97,7 +98,7 @@ def _by_layers(own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> Mat
     for layer in dict.fromkeys(unit.word.layer for unit in own):
         mine = [unit for unit in own if unit.word.layer == layer]
         theirs = [unit for unit in wanted if unit.word.layer == layer]
-        found = Matching(mine, theirs, sizes).run()
+        found = match(mine, theirs, sizes)
         every.recipes |= found.recipes
         every.how |= found.how
         for question in found.questions:

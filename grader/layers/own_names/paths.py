@@ -1,6 +1,8 @@
 """The reference's calls under a program's own names: which of its modules is which."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -58,7 +60,39 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
         fitting = candidates if alone else [o for o in candidates if _gives_as_much(trace, o, given.get(path))]
         if fitting:
             pairs[fitting[0]] = path
-    return heads | pairs
+    return _activations(model, trace, heads | pairs, given)
+
+
+def _activations(
+    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, Watched]
+) -> dict[str, str]:
+    """The same pairs, and a module without weights that gives as many values as it is given, such as an activation:
+    where a module and its counterpart have one of them each.
+    """
+    theirs, mine = defaultdict(list), defaultdict(list)
+    weighted = {name.rpartition(".")[0] for name in trace.weights}
+    for call in trace.calls:
+        if call.path not in pairs and call.path not in weighted and call.type != "Dropout" and _keeps_size(call):
+            theirs[_around(call.path, pairs)].append(call.path)
+    own = set(pairs.values())
+    for path, call in given.items():
+        idle = isinstance(call.module, nn.Dropout | nn.Identity) or any(True for _ in call.module.parameters())
+        if path and path not in own and not idle and _keeps_size(call.recorded()):
+            mine[_around(path, own)].append(path)
+    alone = {r: p for r, p in pairs.items() if len(set(theirs[r])) == len(mine[p]) == 1}
+    return {**pairs, **{theirs[other][0]: mine[path][0] for other, path in alone.items()}}
+
+
+def _keeps_size(call: Call) -> bool:
+    return call.input is not None and call.output is not None and call.input.shape == call.output.shape
+
+
+def _around(path: str, known: Container[str]) -> str:
+    """The nearest of the known paths around a path."""
+    head = path.rpartition(".")[0]
+    while head and head not in known:
+        head = head.rpartition(".")[0]
+    return head
 
 
 def _head(model: nn.Module, trace: Trace, alignment: Alignment) -> dict[str, str]:
@@ -92,8 +126,6 @@ def _tied(name: str, recipes: Mapping[str, object]) -> bool:
 def _given(model: nn.Module, trace: Trace) -> dict[str, Watched]:
     """The program's first call of each module."""
     paths = {path for path, _ in model.named_modules()}
-    import copy
-
     calls, _ = watch(model, lambda: model(*copy.deepcopy(trace.args)), paths)
     found: dict[str, Watched] = {}
     for call in calls:

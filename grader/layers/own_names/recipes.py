@@ -116,15 +116,15 @@ def from_json(found: Any, shape: tuple[int, ...]) -> Recipe:
     if isinstance(found, str):
         return whole(found, shape)
     fields = dict(found)
-    pieces = tuple(
-        Piece(**{n: tuple(v) if n == "parts" else v for n, v in item.items()}) for item in fields.pop("pieces")
-    )
-    return Recipe(pieces, shape, **fields)
+    pieces = [Piece(**item) for item in fields.pop("pieces")]
+    return Recipe(tuple(replace(piece, parts=tuple(piece.parts)) for piece in pieces), shape, **fields)
 
 
 def _split(tensor: Tensor, parts: tuple[int, ...], groups: int) -> list[Tensor]:
     grouped = tensor.reshape(groups, -1, *tensor.shape[1:])
-    return [part.reshape(-1, *tensor.shape[1:]) for part in grouped.split([rows // groups for rows in parts], dim=1)]
+    return [
+        part.reshape(-1, *tensor.shape[1:]) for part in torch.split(grouped, [rows // groups for rows in parts], dim=1)
+    ]
 
 
 def _join(pieces: list[Tensor], groups: int) -> Tensor:

@@ -11,8 +11,8 @@ from grader.checks.building import load_weights
 from grader.layers.comparison import Comparison, Node
 from grader.layers.outcome import Outcome
 from grader.layers.own_names.alignment import Alignment
-from grader.layers.own_names.matching import Answer, Question
 from grader.layers.own_names.paths import in_own_names
+from grader.layers.own_names.questions import Answer, Question
 from grader.layers.own_names.recipes import Recipe
 from grader.layers.own_names.roles import BIASES, WEIGHTS
 from grader.names import layers_as_one
