@@ -13,6 +13,7 @@ import typer
 from grader.cli.atlas import card, diff, gallery, models
 from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
+from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.instructors import autograde, record_cases
 from grader.cli.learners import check
@@ -50,6 +51,7 @@ app.command("record")(record_cases)
 app.command()(trace)
 app.command()(compare)
 app.command()(kv)
+app.command()(chat)
 app.command()(card)
 app.command()(diff)
 app.command()(models)
