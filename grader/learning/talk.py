@@ -1,7 +1,7 @@
 """A conversation with a learner's own model: what it was told becomes ids, and its tokens come back as text.
 
-A model that has `new_cache(batch, capacity)`, and takes the cache as its second argument, keeps what it has read between
-two messages, so that only what is new is read. Any other model reads the whole text again for every token.
+A model that has `new_cache(batch, capacity)`, and takes the cache as its second argument, keeps what it has read, so
+that only what a message adds is read. Any other model reads the whole text again for every token.
 """
 
 import time
@@ -97,7 +97,10 @@ class Talk:
         return hasattr(self.model, "new_cache")
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The conversation as the model reads it. messages: each with a `role`, system, user or assistant, and `content`."""
+        """The conversation as the model reads it. messages: each with `role` (system, user, assistant) and `content`.
+
+        Raises GraderError where the chat template refuses it.
+        """
         if self.template is None:
             return list(self.tokenizer.encode("".join(message["content"] for message in messages)).ids)
         try:
