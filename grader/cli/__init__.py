@@ -13,6 +13,7 @@ import typer
 from grader.cli.atlas import card, diff, gallery, models
 from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
+from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.instructors import autograde, doctor, export, feedback, new_course, record_cases, similar
 from grader.cli.learners import check
@@ -56,6 +57,7 @@ app.command()(trace)
 app.command()(compare)
 app.command()(port)
 app.command()(kv)
+app.command()(chat)
 app.command()(card)
 app.command()(diff)
 app.command()(models)
