@@ -11,6 +11,7 @@ from grader.grading.autograded import NOTES_CELL, OWN, RESULT
 from grader.grading.marks import CellMark, Mark
 from grader.report import VERDICT_MIME
 
+NO_RESPONSE = "No response."  # nbgrader's own comment on a cell that is as it was released
 _EXERCISE_HEADING = re.compile(r"^#{1,6} +(Exercise\b.*?) *$", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
@@ -19,7 +20,7 @@ _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 class Section:
     """One thing that was graded or commented on: an exercise, or an answer in words.
 
-    anchor: where links lead. name: the exercise's, as checks call it. reason: in a line, what is not right.
+    anchor: where the table leads. name: the exercise's, as checks call it. reason: in a line, what is not right.
     report: what the check found, as HTML. own: cells that the student added for it. answer: whether code is text.
     """
 
@@ -90,7 +91,7 @@ def _text(cell: NotebookNode) -> str:
 
 
 def _parts(notebook: NotebookNode, mark: Mark) -> Iterator[Section | tuple[LessonCell, ...]]:
-    """The notebook's cells, put together to sections; what is the lesson's own stands before the section it leads to."""
+    """The notebook's cells as sections; what is the lesson's own stands before the section that it leads to."""
     given: list[LessonCell] = []
     exercise, heading = _Exercise(), ""
     for cell in notebook.cells:
@@ -136,8 +137,13 @@ def _exercise(check: NotebookNode, exercise: _Exercise, heading: str, mark: Mark
         str(shown[0].get("text/html", "")) if shown else "",
         exercise.code,
         tuple(exercise.own),
-        "\n\n".join(filter(None, (mark.comments.get(exercise.grade_id), mark.comments.get(grade_id)))),
+        "\n\n".join(_comments(mark, exercise.grade_id, grade_id)),
     )
+
+
+def _comments(mark: Mark, *grade_ids: str) -> Iterator[str]:
+    """What a person wrote; the report says better than nbgrader when a cell is as it was released."""
+    return (text for name in grade_ids if (text := mark.comments.get(name, "")) not in ("", NO_RESPONSE))
 
 
 def _answer(cell: NotebookNode, heading: str, mark: Mark) -> Section:
