@@ -59,7 +59,8 @@ def altering(place: int, alter: Callable[[Tensor], Tensor]) -> Iterator[_Alterin
 
 def wrapped(source: str) -> tuple[str, list[str]]:
     """The source whose assigned and returned values can be altered, and each of these places in words."""
-    tree, lines, places = ast.parse(source), solution_lines(source), []
+    tree, lines = ast.parse(source), solution_lines(source)
+    places: list[str] = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Assign | ast.Return) or node.value is None or node.lineno not in lines:
             continue
@@ -104,7 +105,8 @@ def with_constants(source: str, arguments: Mapping[str, Any]) -> list[Mutant]:
 
     arguments: what the first case hands to the function or to `__init__`, by name; a config is a mapping.
     """
-    lines, numbers = solution_lines(source), {}
+    lines = solution_lines(source)
+    numbers: dict[str, Any] = {}
     for name, value in arguments.items():
         fields = value.items() if isinstance(value, Mapping) else ()
         numbers |= {f"{place}.{key}": item for key, item in fields for place in (name, f"self.{name}")}

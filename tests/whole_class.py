@@ -28,7 +28,7 @@ from test_nbgrader import LINEAR, RELU
 from grader.grading.feedback.render import MAX_PAGE
 
 HOSTILE_EVERY = 10
-HONEST = (
+HONEST: tuple[tuple[dict[str, str], float], ...] = (
     (RIGHT, 5.0),
     ({"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}, 2.0),
     ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 4.0),
