@@ -1,9 +1,11 @@
 """What a submission loses that leaves out one exercise, or breaks it: the table in docs/points-lost.md.
 
 python scripts/points_lost.py            # writes the table; a few minutes
+python scripts/points_lost.py 07-moe     # writes that lesson's rows, and leaves the others
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,15 @@ def rows(lesson: Lesson) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(HEAD + "\n".join(row for lesson in lessons(PROJECT) for row in rows(lesson)) + "\n")
+def main(only: list[str]) -> None:
+    """Write the page. only: the lessons whose rows are made anew; all if there are none."""
+    before = PAGE.read_text().splitlines() if only else []
+    found: list[str] = []
+    for lesson in lessons(PROJECT):
+        kept = [line for line in before if line.startswith(f"| {lesson.name} |")]
+        found += kept if only and lesson.name not in only else rows(lesson)
+    PAGE.write_text(HEAD + "\n".join(found) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -37,7 +37,10 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe file says: the model's config and how long and how fast to train it."""
+    """What a recipe file says: the model's config and how long and how fast to train it.
+
+    schedule_steps: the length of the learning rate's cosine, where the run ends before it does; else 0.
+    """
 
     name: str
     config: dict[str, Any]
@@ -49,6 +52,7 @@ class Recipe:
     weight_decay: float
     seed: int
     weights_prefix: str  # what the hub's files of this architecture leave away in front of every name
+    schedule_steps: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -98,11 +102,23 @@ def build_model(recipe: Recipe) -> PreTrainedModel:
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a tenth of the peak."""
+    """Linear warm-up, then a cosine down to a tenth of the peak, which a run with `schedule_steps` does not reach."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    progress = (step - recipe.warmup_steps) / max(1, (recipe.schedule_steps or recipe.steps) - recipe.warmup_steps)
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def losses(model: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss at the next token, and what a mixture of experts adds for unequal load (0 without experts).
+
+    batch: [B, T + 1] -> 2 x []. The second is Switch Transformer's (Fedus et al., 2021, equation 4), as transformers
+    computes it, times the config's router_aux_loss_coef.
+    """
+    weight: float | None = getattr(model.config, "router_aux_loss_coef", None)
+    output = model(input_ids=batch[:, :-1], **({} if weight is None else {"output_router_logits": True}))
+    loss = nn.functional.cross_entropy(output.logits.flatten(0, 1), batch[:, 1:].flatten())
+    return loss, loss.new_zeros(()) if weight is None else weight * output.aux_loss
 
 
 @torch.no_grad()
@@ -148,10 +164,9 @@ def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path) -> None:
             batch = torch.stack([tokens[s : s + recipe.context + 1] for s in starts])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, recipe)
-            logits = model(input_ids=batch[:, :-1]).logits
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            loss, balance = losses(model, batch)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss + balance).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()

@@ -23,15 +23,19 @@ def require_varied(exercise: Exercise, cases: Sequence[TaskCase]) -> None:
     for case in cases:
         for name, value in numbers_of(case):
             seen.setdefault(name, []).append(value)
-    for name, values in seen.items():
-        same = all(value == values[0] for value in values)
-        if same and len(values) > 1 and name not in exercise.fixed:
-            raise RecordingError(
-                f"{exercise.name}: {name} is {values[0]} in each of the {len(values)} cases that have it, so a solution"
-                f" with {values[0]} written in it is right. Give two cases different ones, or say in the exercise's"
-                f' `fixed` why it may stay: fixed={{"{name}": "..."}}.'
-            )
-        if name in exercise.fixed and not same:
+    same = {name: all(value == values[0] for value in values) for name, values in seen.items()}
+    open_ = [name for name in seen if same[name] and len(seen[name]) > 1 and name not in exercise.fixed]
+    if open_:
+        name, values = open_[0], seen[open_[0]]
+        more = f" The same holds of {', '.join(open_[1:])}." if open_[1:] else ""
+        raise RecordingError(
+            f"{exercise.name}: {name} is {values[0]} in each of the {len(values)} cases that have it, so a solution"
+            f" with {values[0]} written in it is right. Give two cases different ones, leave it out where the exercise"
+            f" does not read it, or say in the exercise's `fixed` why it may stay:"
+            f' fixed={{"{name}": "..."}}.{more}'
+        )
+    for name in exercise.fixed:
+        if name in same and not same[name]:
             raise RecordingError(f"{exercise.name}: `fixed` has {name}, which varies. Take it out.")
     if unknown := [name for name in exercise.fixed if name not in seen]:
         raise RecordingError(

@@ -83,6 +83,7 @@ def files_read(folder: Path) -> list[Path]:
 def _mistakes_of(path: Path, exercise: str, lesson: Lesson, tables: Sequence[Mapping[str, Any]]) -> list[Mistake]:
     source = lesson.source_of(exercise)
     mistakes: list[Mistake] = []
+    unfit: list[str] = []
     for table in tables:
         where = f"{path}: [[{exercise}]]"
         read = _from_family if "family" in table else _from_place
@@ -91,7 +92,12 @@ def _mistakes_of(path: Path, exercise: str, lesson: Lesson, tables: Sequence[Map
                 raise RecordingError(
                     f"{edits.where} is there twice. Give each of the exercise's mistakes its own name."
                 )
-            mistakes.append(fitted(edits, source))
+            try:
+                mistakes.append(fitted(edits, source))
+            except RecordingError as error:
+                unfit.append(str(error))
+    if unfit:
+        raise RecordingError("\n".join(unfit))
     return mistakes
 
 

@@ -107,11 +107,18 @@ def _record_with_mistakes(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
                 )
             _require_right(task, answer, solution)
-            mistakes = []
+            mistakes, refused = [], []
             for mistake in exercise.mistakes:
                 source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
                 target = _solution(exercise, changed(source))
-                mistakes.append(record_mistake(task, answer, mistake, target, measured=measured))
+                try:
+                    mistakes.append(record_mistake(task, answer, mistake, target, measured=measured))
+                except RecordingError as error:
+                    if secret:
+                        raise
+                    refused.append(str(error))
+            if refused:
+                raise RecordingError("\n".join(refused))
             require_distinct(answer, mistakes)
             if not secret:
                 require_varied(exercise, task.cases)

@@ -92,7 +92,10 @@ def _given_source(reference: str, root: Path) -> str:
     lesson, _, exercise = reference.partition(" ")
     folder = root / "solutions" / lesson
     if not exercise or not folder.is_dir():
-        raise RecordingError(f'given="{reference}" must name a lesson and its exercise, as in "01-gpt2 gpt2.mlp".')
+        there = "" if folder.is_dir() else f" There is no {folder}."
+        raise RecordingError(
+            f'given="{reference}" must name a lesson and its exercise, as in "01-gpt2 gpt2.mlp".{there}'
+        )
     return without_markers(Lesson(folder).source_of(exercise.strip()))
 
 

@@ -82,6 +82,18 @@ def wrong_gradients(got: Tensor | None, want: Tensor | None) -> list[int]:
     return (gradient_distance(got, want) > RELATIVE).nonzero().flatten().tolist()
 
 
+def unreached(task: Task, answer: Answer, index: int, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names without a gradient that the reference has one for. index: the case's.
+
+    A router's bias for the choice has none there either: it decides which numbers are picked, and is in none of them.
+    """
+    want = answer.gradients[index] if answer.gradients else None
+    if want is None:
+        return tuple(names)
+    without = {n for n, row in zip(leaf_names(task, task.cases[index]), want, strict=True) if bool(row[0].isnan())}
+    return tuple(name for name in names if name not in without)
+
+
 def gradient_finding(
     task: Task, answer: Answer, index: int, observation: Observation, unfinished: Container[str] = ()
 ) -> Finding | None:

@@ -10,7 +10,7 @@ from grader.checks.blind import mark_blind
 from grader.checks.composite import PartEvidence, find_in_parts
 from grader.checks.diagnose import Context, describe
 from grader.checks.difference import difference
-from grader.checks.gradients import gradient_finding
+from grader.checks.gradients import gradient_finding, unreached
 from grader.checks.measured import hold_back_measured
 from grader.checks.naming import Suspects, suspects
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
@@ -46,6 +46,7 @@ def judge(
             finding = Finding("the case did not run")
             cases.append(CaseVerdict(case.name, right=False, finding=finding))
             continue
+        observation = replace(observation, no_gradient=unreached(task, answer, i, observation.no_gradient))
         context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
         parts = (
             PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes, case.weights)

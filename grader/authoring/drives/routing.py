@@ -1,0 +1,64 @@
+"""How routers and experts are used: a router as one weight for each token and expert, in whatever order it chose."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.authoring.drives.use import MultiplyAdds
+
+
+def dense_weights(router: Any, x: Tensor) -> Tensor:
+    """What each expert's output is multiplied by for each token: [N, num_experts], 0 where it was not chosen.
+
+    router(x) gives the weights and the experts' numbers, [N, k] each, in an order of its own.
+    """
+    weights, chosen = two_tensors(router(x))
+    if weights.shape != chosen.shape or weights.ndim != 2 or len(weights) != len(x):
+        shapes = f"{list(weights.shape)} and {list(chosen.shape)}"
+        raise ValueError(f"the router returned tensors of shape {shapes}; [{len(x)}, k] belongs there, twice")
+    return weights.new_zeros(len(x), router.weight.shape[0]).scatter_add(1, chosen.long(), weights)
+
+
+def two_tensors(given: Any) -> tuple[Tensor, Tensor]:
+    """The weights and the experts' numbers that a router gave, once it is sure that these two came."""
+    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(t, Tensor) for t in given):
+        hint = "; does it end with `return`?" if given is None else ""
+        raise TypeError(
+            f"the router returned a {type(given).__name__}; two tensors belong there, the weights and the numbers of"
+            f" the chosen experts{hint}"
+        )
+    weights, chosen = given
+    if chosen.is_floating_point() or not weights.is_floating_point():
+        raise TypeError("the router returned numbers of experts first; the weights come first, then the numbers")
+    return weights, chosen
+
+
+class RowMoves(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that pick rows by their numbers, find such numbers, or add rows to others."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::").rstrip("_")
+        moves = ("index", "index_select", "gather", "nonzero", "masked_select", "index_add", "index_put", "scatter_add")
+        self.total += name in moves
+        return func(*args, **(kwargs or {}))
+
+
+def work_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """How many multiply-adds experts do beyond one and a half times those that the chosen ones need.
+
+    The half is for weighted sums that are written as products.
+    """
+    needed = chosen.numel() * (experts.gate_up_proj[0].numel() + experts.down_proj[0].numel())
+    with MultiplyAdds() as counter:
+        experts(x, chosen, weights)
+    return torch.tensor([max(0, counter.total - needed * 3 // 2)])
+
+
+def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """How many operations beyond 8 pick or add rows: sorted tokens need three, and a program may need a few more."""
+    with RowMoves() as counter:
+        experts(x, chosen, weights)
+    return torch.tensor([max(0, counter.total - 8)])

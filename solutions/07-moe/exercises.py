@@ -1,0 +1,515 @@
+"""What the exercises of 07-moe are checked against: transformers' Qwen3-MoE and DeepSeek-V3, experts one by one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DeepseekV3Config, Qwen3MoeConfig
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MLP, DeepseekV3MoE, DeepseekV3TopkRouter
+from transformers.models.qwen3_moe.modeling_qwen3_moe import (
+    Qwen3MoeExperts,
+    Qwen3MoeMLP,
+    Qwen3MoeModel,
+    Qwen3MoeSparseMoeBlock,
+    Qwen3MoeTopKRouter,
+)
+
+from grader.authoring.drives import routing
+from grader.authoring.mistakes import with_mistakes
+from grader.config import Config
+from grader.lessons.exercise import Case, Draw, Exercise, random_weights
+
+TRACE = "moe.model"
+
+# No two sizes are equal, so that none can stand in for another.
+SMALL: dict[str, Any] = {
+    "model_type": "qwen3_moe",
+    "hidden_act": "silu",
+    "vocab_size": 53,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "moe_intermediate_size": 14,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "num_experts": 7,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [0],
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-3,
+    "rope_theta": 7000.0,
+    "tie_word_embeddings": True,
+}
+OTHER = SMALL | {
+    "vocab_size": 47,
+    "hidden_size": 30,
+    "intermediate_size": 44,
+    "moe_intermediate_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "num_experts": 12,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": False,
+    "decoder_sparse_step": 2,
+    "mlp_only_layers": [],
+    "max_position_embeddings": 48,
+    "rms_norm_eps": 1e-2,
+    "rope_theta": 500.0,
+}
+LAST_DENSE = SMALL | {"mlp_only_layers": [2], "num_experts_per_tok": 3, "rope_theta": 300.0, "norm_topk_prob": False}
+
+# num_experts, groups, groups that are left and experts are all different, and a group has more than two experts.
+DEEP: dict[str, Any] = {
+    "model_type": "deepseek_v3",
+    "hidden_act": "silu",
+    "hidden_size": 22,
+    "intermediate_size": 34,
+    "moe_intermediate_size": 11,
+    "num_hidden_layers": 5,
+    "first_k_dense_replace": 2,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 5,
+    "n_group": 4,
+    "topk_group": 3,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+DEEP_2 = DEEP | {
+    "hidden_size": 26,
+    "moe_intermediate_size": 9,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 15,
+    "num_experts_per_tok": 4,
+    "n_group": 5,
+    "topk_group": 2,
+    "n_shared_experts": 2,
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.6,
+}
+FAR = DEEP | {"n_routed_experts": 9, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 3}
+BELOW = DEEP | {"n_routed_experts": 12, "n_group": 3, "topk_group": 1, "num_experts_per_tok": 3}
+# The mean and the spread of the correction biases, by the number of experts.
+BIASES = {FAR["n_routed_experts"]: (12.0, 0.02), BELOW["n_routed_experts"]: (-1.5, 0.2)}
+CLEAR = 0.08  # by how much a choice is clear, in units of what scores differ by
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def is_deepseek(config: Mapping[str, Any]) -> bool:
+    return bool(config["model_type"] == "deepseek_v3")
+
+
+def number_of_experts(config: Mapping[str, Any]) -> int:
+    return int(config["n_routed_experts" if is_deepseek(config) else "num_experts"])
+
+
+def reference_config(config: Mapping[str, Any]) -> Qwen3MoeConfig | DeepseekV3Config:
+    """transformers' config for the learner's: eager attention, and experts one after the other."""
+    kind = DeepseekV3Config if is_deepseek(config) else Qwen3MoeConfig
+    more = {"bos_token_id": None, "eos_token_id": None, "attn_implementation": "eager"}
+    made = kind(**{name: value for name, value in config.items() if value is not None}, **more)
+    made._experts_implementation = "eager"
+    return made
+
+
+def build_router(config: Config) -> nn.Module:
+    """The router with the correction bias of the config, where there is one."""
+    if not is_deepseek(config):
+        return Qwen3MoeTopKRouter(reference_config(config))
+    router = DeepseekV3TopkRouter(reference_config(config))
+    router.e_score_correction_bias.copy_(correction_bias(config))
+    return router
+
+
+def build_experts(config: Config) -> nn.Module:
+    return Qwen3MoeExperts(reference_config(config))
+
+
+def build_layer(config: Config) -> nn.Module:
+    if not is_deepseek(config):
+        return Qwen3MoeSparseMoeBlock(reference_config(config))
+    layer = DeepseekV3MoE(reference_config(config))
+    layer.gate.e_score_correction_bias.copy_(correction_bias(config))
+    return layer
+
+
+def build_model(config: Config) -> nn.Module:
+    return Qwen3MoeModel(reference_config(config)).eval()
+
+
+# Routers whose choices are clear: no check may hang on a near-tie
+
+
+def router_weight(config: Mapping[str, Any]) -> Tensor:
+    """The same random weights for every router of this size, so that inputs can be drawn for it: [E, D]."""
+    E, D = number_of_experts(config), config["hidden_size"]
+    return Draw("router", str(E), str(D)).normal(E, D) * D**-0.5
+
+
+def correction_bias(config: Mapping[str, Any]) -> Tensor:
+    """The biases of every router with this number of experts: [E], float32."""
+    E = number_of_experts(config)
+    mean, spread = BIASES.get(E, (0.0, 0.3))
+    return mean + spread * Draw("bias", str(E)).normal(E)
+
+
+def router_weights(module: nn.Module, draw: Draw) -> None:
+    """Random weights, and in the router those that inputs are drawn for."""
+    random_weights(module, draw)
+    for name, parameter in module.named_parameters():
+        if name in ("weight", "gate.weight"):
+            E, D = parameter.shape
+            parameter.data = Draw("router", str(E), str(D)).normal(E, D) * D**-0.5
+
+
+def gap(values: Tensor, k: int) -> Tensor:
+    """By how much the k largest are ahead of the next: [N, M] -> [N]."""
+    if k >= values.shape[-1]:
+        return torch.full(values.shape[:-1], math.inf)
+    best = values.topk(k + 1, dim=-1).values
+    return best[..., -2] - best[..., -1]
+
+
+def margins(config: Mapping[str, Any], logits: Tensor) -> Tensor:
+    """By how much each token's choice of groups and experts is clear: logits [N, E] -> [N]."""
+    if not is_deepseek(config):  # in bfloat16 logits are rounded, and known mistakes go by other ranks than the k-th
+        gaps = [gap(logits, rank) for rank in range(1, config["num_experts_per_tok"] + 2)]
+        return torch.stack(gaps).amin(dim=0)
+    choice = logits.sigmoid() + correction_bias(config)
+    grouped = choice.unflatten(-1, (config["n_group"], -1))
+    sums = grouped.topk(2, dim=-1).values.sum(dim=-1)
+    kept = torch.zeros_like(sums).scatter(1, sums.topk(config["topk_group"], dim=-1).indices, 1.0)
+    open_ = grouped.masked_fill(kept[..., None] == 0, -math.inf).flatten(1)
+    return torch.minimum(gap(sums, config["topk_group"]), gap(open_, config["num_experts_per_tok"]))
+
+
+def clear_rows(draw: Draw, count: int, config: Mapping[str, Any], scale: float = 1.0, lower: float = 0.0) -> Tensor:
+    """Draws tokens whose choice is clear: [count, D]. lower: by how much all logits are below those of random tokens."""
+    weight, spread = router_weight(config), correction_bias(config).std().item() if is_deepseek(config) else scale
+    down = torch.linalg.pinv(weight) @ torch.full((len(weight),), -lower) if lower else torch.zeros(weight.shape[1])
+    rows: list[Tensor] = []
+    for _ in range(200 * count):
+        x = draw.normal(1, weight.shape[1], scale=scale) + down
+        if margins(config, x @ weight.T).item() > CLEAR * min(scale, spread):
+            rows.append(x)
+        if len(rows) == count:
+            return torch.cat(rows)
+    raise ValueError(f"no {count} tokens of clear choice for {dict(config)}")
+
+
+ROUTED = ("model_type", "hidden_act", "hidden_size", "moe_intermediate_size", "num_experts", "n_routed_experts")
+CHOSEN = ("num_experts_per_tok", "norm_topk_prob", "n_group", "topk_group", "routed_scaling_factor")
+
+
+def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: config[name] for name in names if name in config}
+
+
+def call_router(module: nn.Module, x: Tensor) -> Tensor:
+    """transformers' router gives logits, weights and numbers: as one weight for each token and expert."""
+    logits, weights, chosen = module(x)
+    return weights.new_zeros(logits.shape).scatter(1, chosen, weights)
+
+
+def router_case(
+    name: str, config: dict[str, Any], count: int, scale: float = 1.0, lower: float = 0.0, **more: Any
+) -> Case:
+    """A case of a router: x [count, D]."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return [clear_rows(draw, draw.size("N", count, count + 1, count + 3), config, scale, lower)]
+
+    return Case(name, draw_args, {"config": fields_of(config, *ROUTED, *CHOSEN)}, **more)
+
+
+def router_sizes(build: Mapping[str, Any]) -> dict[str, int]:
+    config = build["config"]
+    return {"num_experts": number_of_experts(config), "num_experts_per_tok": config["num_experts_per_tok"]}
+
+
+SOFTMAX_ROUTER = Exercise(
+    name="moe.softmax_router",
+    solution="SoftmaxRouter",
+    reference=build_router,
+    call=call_router,
+    weights=router_weights,
+    drive=routing.dense_weights,
+    points=5,
+    axes="N E",
+    sizes=router_sizes,
+    cases=[
+        router_case("7 experts, 2 chosen, their weights sum to 1", SMALL, 9),
+        router_case("12 experts, 3 chosen, norm_topk_prob false", OTHER, 8),
+        router_case("tiny inputs", SMALL, 5, scale=1e-3),
+        router_case("bfloat16", OTHER | {"norm_topk_prob": True}, 6, dtype=torch.bfloat16),
+    ],
+)
+
+SIGMOID_ROUTER = Exercise(
+    name="moe.sigmoid_router",
+    solution="SigmoidRouter",
+    reference=build_router,
+    call=call_router,
+    weights=router_weights,
+    drive=routing.dense_weights,
+    points=8,
+    axes="N E",
+    sizes=router_sizes,
+    cases=[
+        router_case("16 experts in 4 groups, of which 3 are left", DEEP, 9),
+        router_case("15 experts in 5 groups, norm_topk_prob false", DEEP_2, 8),
+        router_case("one group, biases around 12, tiny scores", FAR, 7, lower=15.0),
+        router_case("every score with its bias below 0", BELOW, 6),
+        router_case("tiny inputs", DEEP_2 | {"norm_topk_prob": True}, 5, scale=1e-3),
+        router_case("bfloat16", DEEP, 6, dtype=torch.bfloat16),
+    ],
+)
+
+
+def some_choice(draw: Draw, count: int, experts: int, k: int, never: int | None = None) -> Tensor:
+    """Draws k different experts for each token, in any order: [count, k] int64. never: one that nobody chooses."""
+    open_ = torch.tensor([number for number in range(experts) if number != never])
+    return torch.stack([open_[torch.randperm(len(open_), generator=draw.generator)[:k]] for _ in range(count)])
+
+
+def experts_case(
+    name: str, config: dict[str, Any], count: int, never: int | None = None, scale: float = 1.0, **more: Any
+) -> Case:
+    """A case of experts: x [count, D], the chosen experts, and their weights in x's dtype or float32."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        n, k = draw.size("N", count, count + 1, count + 4), config["num_experts_per_tok"]
+        chosen = some_choice(draw, n, number_of_experts(config), k, never)
+        return [draw.normal(n, config["hidden_size"], scale=scale), chosen, 0.1 + draw.normal(n, k).abs()]
+
+    return Case(name, draw_args, {"config": fields_of(config, *ROUTED, "num_experts_per_tok")}, **more)
+
+
+def experts_sizes(build: Mapping[str, Any]) -> dict[str, int]:
+    return {name: build["config"][name] for name in ("hidden_size", "moe_intermediate_size")}
+
+
+NO_WORK = {"drive": routing.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+NO_PICKS = {"drive": routing.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+
+
+def called(module: nn.Module, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    output: Tensor = module(x, chosen, weights)
+    return output
+
+
+def run_experts(module: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """What experts give."""
+    output: Tensor = module(x, chosen, weights)
+    return output
+
+
+EXPERTS_CASES = [
+    experts_case("9 tokens, an expert that nobody chose", SMALL, 9, never=4),
+    experts_case("one token", OTHER | {"num_experts_per_tok": 5}, 1),
+    experts_case("tiny inputs", OTHER, 6, scale=1e-3),
+    experts_case("bfloat16, weights in float32", SMALL | {"num_experts": 5}, 6, dtype=torch.bfloat16),
+    experts_case("multiply-adds beyond 1.5 times those of the chosen experts", OTHER, 11, **NO_WORK),
+]
+EXPERTS = Exercise(
+    name="moe.experts",
+    solution="Experts",
+    reference=build_experts,
+    call=called,
+    drive=run_experts,
+    points=6,
+    axes="N D",
+    sizes=experts_sizes,
+    gradients_of=(0, 2),
+    renamed=lambda name: None if "act_fn" in name else name,
+    cases=EXPERTS_CASES,
+)
+SORTED_EXPERTS = Exercise(
+    name="moe.sorted_experts",
+    solution="SortedExperts",
+    reference=build_experts,
+    call=called,
+    drive=run_experts,
+    points=6,
+    axes="N D",
+    sizes=experts_sizes,
+    gradients_of=(0, 2),
+    uses=["moe.experts"],
+    renamed=lambda name: None if "act_fn" in name else name,
+    cases=[
+        *EXPERTS_CASES,
+        experts_case("operations that pick or add rows, beyond 8 for 12 experts", OTHER, 13, **NO_PICKS),
+    ],
+)
+
+
+def layer_case(name: str, config: dict[str, Any], batch: int, length: int, scale: float = 1.0, **more: Any) -> Case:
+    """A case of the layer: x [batch, length, D], each of whose tokens makes a clear choice."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        T = draw.size("T", length, length + 1, length + 2)
+        return [clear_rows(draw, batch * T, config, scale).view(batch, T, -1)]
+
+    return Case(name, draw_args, {"config": fields_of(config, *ROUTED, *CHOSEN, "n_shared_experts")}, **more)
+
+
+def learners_name(name: str) -> str | None:
+    """The course has no module for the activation or the rotations, and its router gives no logits to compare."""
+    return None if "act_fn" in name or "rotary_emb" in name or name.endswith("gate") else name
+
+
+LAYER = Exercise(
+    name="moe.layer",
+    solution="MoE",
+    reference=build_layer,
+    weights=router_weights,
+    points=5,
+    axes="B T D",
+    sizes=lambda build: experts_sizes(build) | router_sizes(build),
+    renamed=learners_name,
+    parts={"experts": "moe.experts"},
+    uses=["moe.softmax_router", "moe.sigmoid_router"],
+    cases=[
+        layer_case("Qwen3-MoE's", SMALL, 2, 5),
+        layer_case("DeepSeek-V3's: a shared expert", DEEP, 2, 4),
+        layer_case("two shared experts", DEEP_2, 3, 3),
+        layer_case("tiny inputs", OTHER, 1, 7, scale=1e-3),
+        layer_case("bfloat16", DEEP, 1, 5, dtype=torch.bfloat16),
+    ],
+)
+
+
+def call_model(module: nn.Module, ids: Tensor) -> Tensor:
+    output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
+    return output
+
+
+MODEL = Exercise(
+    name="moe.model",
+    solution="Model",
+    reference=build_model,
+    call=call_model,
+    points=6,
+    axes="B T D",
+    sizes=lambda build: {name: build["config"][name] for name in ("hidden_size", "num_experts", "num_hidden_layers")},
+    renamed=learners_name,
+    parts={"layers.1.mlp": "moe.layer"},
+    cases=[
+        Case("the first layer is dense", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
+        Case("every second layer is dense", lambda draw: [draw.tokens(47, 3, 5)], {"config": OTHER}, draw="2"),
+        Case("the last layer is dense", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
+    ],
+)
+
+
+# Counted from transformers' own modules, on a device that holds no numbers
+
+
+@lru_cache(maxsize=64)
+def _layer_sizes(config: tuple[tuple[str, Any], ...]) -> tuple[int, int, int]:
+    """The parameters of a dense MLP, of a sparse layer without its routed experts, and of one routed expert."""
+    made = dict(config)
+    with torch.device("meta"):
+        sparse = build_layer_on_meta(made)
+        dense = (DeepseekV3MLP if is_deepseek(made) else Qwen3MoeMLP)(reference_config(made))
+    routed = sum(p.numel() for p in sparse.experts.parameters())
+    every = sum(p.numel() for p in sparse.parameters())
+    return sum(p.numel() for p in dense.parameters()), every - routed, routed // number_of_experts(made)
+
+
+def build_layer_on_meta(config: Mapping[str, Any]) -> nn.Module:
+    kind = DeepseekV3MoE if is_deepseek(config) else Qwen3MoeSparseMoeBlock
+    return kind(reference_config(config))
+
+
+def layer_sizes(config: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
+    """As `_layer_sizes`, with how many layers are dense, and how many sparse, as transformers' layers decide it."""
+    wanted = {name for name in (*SMALL, *DEEP) if not isinstance(config.get(name), list)}
+    sizes = _layer_sizes(tuple((name, config[name]) for name in sorted(wanted) if name in config))
+    layers = range(config["num_hidden_layers"])
+    if is_deepseek(config):
+        sparse = sum(i >= config["first_k_dense_replace"] for i in layers)
+    else:
+        step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+        sparse = sum(i not in dense and (i + 1) % step == 0 for i in layers)
+    return (*sizes, len(layers) - sparse, sparse)
+
+
+def right_parameters(config: Mapping[str, Any]) -> list[int]:
+    dense, around, expert, dense_layers, sparse_layers = layer_sizes(config)
+    both = dense_layers * dense + sparse_layers * around
+    return [both + sparse_layers * n * expert for n in (number_of_experts(config), config["num_experts_per_tok"])]
+
+
+def right_bytes(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) -> float:
+    """From the chance that k of E experts, drawn without one of them, are all that each of the tokens chose."""
+    dense, around, expert, dense_layers, sparse_layers = layer_sizes(config)
+    E, k = number_of_experts(config), config["num_experts_per_tok"]
+    nobody = (math.comb(E - 1, k) / math.comb(E, k)) ** tokens
+    read = E * (1 - nobody) * expert
+    return float(element_bytes * (dense_layers * dense + sparse_layers * (around + read)))
+
+
+def real(name: str) -> dict[str, Any]:
+    """The fields of a published config that count here."""
+    return fields_of(Config.read(CONFIGS / f"{name}.json"), *SMALL, *DEEP)
+
+
+COUNTED = (*ROUTED, "num_experts_per_tok", "n_shared_experts", "intermediate_size", "num_hidden_layers")
+WHICH_LAYERS = ("first_k_dense_replace", "decoder_sparse_step", "mlp_only_layers")
+
+
+def counted(config: dict[str, Any], draw: Draw) -> Config:
+    """A config whose experts are as wide as usual, and any other number wide in a hidden recording."""
+    return Config(draw.changed(fields_of(config, *COUNTED, *WHICH_LAYERS), moe_intermediate_size=(8, 90)))
+
+
+PARAMETERS = Exercise(
+    name="moe.parameters",
+    solution="mlp_parameters",
+    reference=right_parameters,
+    function=True,
+    points=4,
+    axes="total/active",
+    cases=[
+        Case("DeepSeek-V3", lambda draw: [counted(real("deepseek-v3"), draw)]),
+        Case("Qwen3 30B-A3B", lambda draw: [counted(real("qwen3-30b-a3b"), draw)]),
+        Case("two shared experts", lambda draw: [counted(DEEP_2, draw)]),
+        Case("every second layer is dense", lambda draw: [counted(OTHER, draw)]),
+    ],
+)
+
+
+def bytes_case(name: str, config: dict[str, Any], tokens: int, low: int, high: int, *others: int) -> Case:
+    """A case of the bytes: a config, tokens, in a hidden recording any others from low to high, and what else is given."""
+    return Case(name, lambda draw: [counted(config, draw), draw.number("tokens", tokens, low, high), *others])
+
+
+BYTES_READ = Exercise(
+    name="moe.bytes_read",
+    solution="bytes_read",
+    reference=right_bytes,
+    function=True,
+    points=4,
+    uses=["moe.parameters"],
+    cases=[
+        bytes_case("one token of DeepSeek-V3", real("deepseek-v3"), 1, 2, 9),
+        bytes_case("64 tokens of Qwen3 30B-A3B", real("qwen3-30b-a3b"), 64, 40, 90),
+        bytes_case("3 tokens, float32", DEEP_2, 3, 2, 6, 4),
+        bytes_case("5 tokens, 8 bits, every second layer dense", OTHER, 5, 2, 7, 1),
+    ],
+)
+
+EXERCISES: list[Exercise] = with_mistakes(
+    __file__, [SOFTMAX_ROUTER, SIGMOID_ROUTER, EXPERTS, SORTED_EXPERTS, LAYER, MODEL, PARAMETERS, BYTES_READ]
+)

@@ -1,0 +1,1177 @@
+# %% [markdown] id="1cd00674"
+# # 07 · Mixture of experts: more parameters, the same work
+#
+# **DeepSeek-V3 has 671 billion parameters and computes with 37 billion of them. Who decides, for every token, which?**
+#
+# Before you read on, write down how you would decide it, and what could go wrong.
+#
+# After this lesson you can
+#
+# - write the routers of Qwen3-MoE and DeepSeek-V3, their experts and the layer, each checked against Hugging Face transformers;
+# - say, from a `config.json`, how many parameters a mixture of experts has and how many a token is computed with;
+# - say how many bytes of weights a batch reads, and why such a model is fast for one user and hard to serve to many;
+# - explain why experts die without a balance, and two ways to prevent it.
+#
+# 100 to 120 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
+#
+# A router gives every expert a score, the experts with the highest scores work on the token, and their outputs are added with the scores as weights. Here the word *she* goes to two of six:
+#
+# ![The token "she" goes to a router, which scores six experts: 0.05, 0.40, 0.08, 0.03, 0.32 and 0.12. Experts 1 and 4 have the highest scores. Divided by their sum, 0.72, the weights are 0.56 and 0.44. The outputs of experts 1 and 4, multiplied by these weights, are added. The other four experts do nothing.](figures/router.svg)
+#
+# This is Qwen3 30B-A3B, drawn from its config. A red ring marks what differs from Qwen3 8B:
+#
+# ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg)
+
+# %% tags=["setup"] id="setup"
+from collections.abc import Collection, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grader import Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% [markdown] id="8ca24f47"
+# Three functions read what the configs of both families say, under either's names. The parts that lesson 03 built are folded below them.
+
+# %% tags=["setup"] id="setup-2"
+def num_experts(config: Config) -> int:
+    """How many routed experts a layer has: each family has its own name for the field."""
+    names = ("num_experts", "n_routed_experts", "num_local_experts")
+    return next(config[name] for name in names if name in config)
+
+
+def is_sparse(config: Config, layer: int) -> bool:
+    """Whether a layer, counted from 0, has experts in place of one MLP."""
+    if config.model_type == "deepseek_v3":
+        return layer >= config.first_k_dense_replace
+    step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or ()
+    return layer not in dense and (layer + 1) % step == 0
+
+# %% tags=["setup"] id="setup-3"
+def rope_theta(config: Config) -> float:
+    """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
+    return config.get("rope_parameters", config)["rope_theta"]
+
+
+def head_dim(config: Config) -> int:
+    """How many channels a head has: the config's own number where it gives one."""
+    return config.get("head_dim") or config.hidden_size // config.num_attention_heads
+
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
+class RMSNorm(nn.Module):
+    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
+
+    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
+    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
+        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
+        return self.weight * normed.to(x.dtype)
+
+
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
+def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
+
+    Pair i of head_dim / 2 rotates by positions * theta^(-2 i / head_dim), computed in float32: positions
+    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
+    i + head_dim / 2, so a row has the angles of all pairs, then the same again.
+    positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
+    frequencies = 1.0 / theta**exponents
+    angles = positions.float()[:, None] * frequencies  # [T, head_dim / 2]
+    angles = torch.cat([angles, angles], dim=-1)  # [T, head_dim]
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
+
+    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
+    x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
+    """
+    cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
+    a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
+    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + turned * sin
+
+
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
+class MLP(nn.Module):
+    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
+
+    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
+    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
+    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
+        return self.down_proj(hidden)
+
+
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries and RoPE; in Qwen3 with norms on q and k.
+
+    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over head_dim with
+    config.rms_norm_eps where config.model_type is "qwen3", else nn.Identity.
+    q_proj's output has the H = num_attention_heads heads side by side, head_dim(config) channels each.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3Attention; Ainslie et al. (2023).
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        D, H, KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = head_dim(config)
+        self.group = H // KV  # how many query heads share a key and value head
+        self.q_proj = nn.Linear(D, H * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(D, KV * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(H * self.head_dim, D, bias=False)
+        normed = config.model_type == "qwen3"
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if normed else nn.Identity()
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
+        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
+        q, k = apply_rope(q, table), apply_rope(k, table)
+        k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))  # [B, KV, ...] -> [B, H, ...]
+        scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5  # [B, H, T, T]
+        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # [T, T]
+        scores = scores.masked_fill(future, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
+        mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
+        return self.o_proj(mixed)
+
+
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
+class DecoderLayer(nn.Module):
+    """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
+
+    Parts: input_layernorm, self_attn, post_attention_layernorm, mlp; the norms with config.rms_norm_eps.
+    x: [B, T, D], table: [2, T, head_dim] -> [B, T, D]. transformers: Qwen3DecoderLayer.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), table)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+# %% [markdown] id="9014e76f"
+# ## Steps 1 to 5 · Read the config, compare
+#
+# The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026). Three configs, with the fields that decide about MLPs:
+
+# %% id="359e65c5"
+from pathlib import Path
+
+configs = {name: Config.read(f"configs/{name}.json") for name in ("qwen3-8b", "qwen3-30b-a3b", "deepseek-v3")}
+fields = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "moe_intermediate_size", "num_experts",
+          "n_routed_experts", "num_experts_per_tok", "n_shared_experts", "first_k_dense_replace", "n_group",
+          "topk_group", "norm_topk_prob", "scoring_func", "routed_scaling_factor")
+for field in fields:
+    print(f"{field:>22}", *(f"{config.get(field, '-')!s:>14}" for config in configs.values()))
+
+# %% [markdown] id="0e6544b6"
+# | field | what it decides |
+# |---|---|
+# | `num_experts` 128, `n_routed_experts` 256 | how many MLPs a layer has to choose from: the same field under two names |
+# | `num_experts_per_tok` 8 | k: how many of them work on a token |
+# | `moe_intermediate_size` 768, 2048 | the inner width of one expert. Eight of Qwen3's have 6144 channels together, which is `intermediate_size` |
+# | `n_shared_experts` 1 | experts that work on every token, whatever the router says |
+# | `first_k_dense_replace` 3 | in DeepSeek-V3 the first three layers have one ordinary MLP. Qwen3-MoE says it with `mlp_only_layers` and `decoder_sparse_step` |
+# | `norm_topk_prob` | whether the weights of the chosen experts are divided by their sum |
+# | `scoring_func` `sigmoid` | how logits become scores. Qwen3-MoE has no such field: it is always a softmax |
+# | `n_group` 8, `topk_group` 4 | experts in groups, and from how many groups a token's experts may come |
+# | `routed_scaling_factor` 2.5 | what the weights of the routed experts are multiplied by |
+#
+# Only the MLP is another one. Attention, norms, embedding and head of Qwen3 30B-A3B are Qwen3's, and you have built them. (DeepSeek-V3's attention is lesson 05.)
+#
+# ## First without a router: how much of an MLP does a token use?
+#
+# A gated MLP computes $W_{down}\,(\mathrm{SiLU}(W_{gate} x) \odot W_{up} x)$. Cut its inner channels into 8 slices. Each slice, with its rows of gate and up and its columns of down, is a small MLP, and the sum of the 8 outputs is the output of the whole. So an MLP **is** eight experts that are all used with weight 1.
+#
+# Does a token need all eight? Take `austen-qwen3` of lesson 03 (folded: the model) and keep only k slices for each token, in every layer: those whose output is the longest vector, or k at random.
+#
+# **Predict:** the loss on *Persuasion* with all 8 slices is 4.2 nats. What is it with the longest 4, the longest 2, and with 4 and 2 at random?
+
+# %% jupyter={"source_hidden": true} id="1b7abfde"
+class Dense(nn.Module):
+    """Qwen3 as lesson 03 built it, for a tied head: ids [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config, self.model = config, nn.Module()
+        self.model.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.model.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(ids)
+        table = rope_table(torch.arange(ids.shape[1]), head_dim(self.config), rope_theta(self.config))
+        for layer in self.model.layers:
+            x = layer(x, table)
+        return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
+
+# %% id="901ec902"
+class SlicedMLP(MLP):
+    """The same MLP as a sum over slices of its inner channels, of which `keep` says which count."""
+
+    keep, slices = staticmethod(torch.ones_like), 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, width]
+        hidden = hidden.unflatten(-1, (self.slices, -1))  # [B, T, S, width / S]
+        down = self.down_proj.weight.unflatten(-1, (self.slices, -1))  # [D, S, width / S]
+        outputs = torch.einsum("btsw,dsw->btsd", hidden, down)  # what each slice gives
+        return (outputs * self.keep(outputs.norm(dim=-1))[..., None]).sum(dim=2)
+
+# %% id="83c34905"
+def longest(k: int):
+    """Keep the k slices with the longest outputs: [B, T, S] -> [B, T, S] of 0 and 1."""
+    return lambda lengths: torch.zeros_like(lengths).scatter(-1, lengths.topk(k, dim=-1).indices, 1.0)
+
+
+def at_random(k: int):
+    """Keep k slices, others for each token."""
+    return lambda lengths: longest(k)(torch.rand(lengths.shape, generator=torch.Generator().manual_seed(0)))
+
+# %% tags=["nbval-ignore-output"] id="9d08c3d6"
+qwen = load_checkpoint("austen-qwen3")
+dense = Dense(qwen.config).eval()
+qwen.load_into(dense)
+persuasion = qwen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids
+held_out = torch.tensor(persuasion[: 8 * 256]).view(8, 256)  # no austen model was trained on it
+
+
+@torch.no_grad()
+def loss(model: nn.Module, ids: Tensor = held_out) -> float:
+    """The mean surprise at the next token, in nats."""
+    return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
+
+# %% tags=["nbval-ignore-output"] id="c706f43c"
+from grader.instruments import patch
+
+for layer in dense.model.layers:
+    layer.mlp.__class__ = SlicedMLP
+for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("longest 2", longest(2)),
+                   ("4 at random", at_random(4)), ("2 at random", at_random(2))):
+    with patch.replaced(SlicedMLP, keep=staticmethod(keep)):
+        print(f"{name:>12}: {loss(dense):.2f} nats")
+
+# %% [markdown] id="b0688b94"
+# The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the work, chosen well, is worth half of it chosen blindly.
+#
+# Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: somebody has to choose from x alone. And the model was never trained to do with a part. A mixture of experts has both: a router, and training with it from the first step.
+
+# %% [markdown] id="7216d814"
+# ## The router
+#
+# The router is one matrix with a row for each expert. The dot product of a token's vector with the row is the expert's logit: how much this token looks like those that the expert is for. A softmax over all experts turns logits into scores, the k highest are chosen, and their scores are the weights of the sum:
+#
+# $$s = \mathrm{softmax}(W x), \qquad y = \sum_{e \in \mathrm{top}\,k(s)} \frac{s_e}{\sum_{j \in \mathrm{top}\,k(s)} s_j}\; \mathrm{expert}_e(x)$$
+#
+# The division is what `norm_topk_prob` asks for. Why weights at all, and not a plain sum? Choosing has no gradient: a small change of W changes no number of a top-k. W learns only through the weights, which say of each chosen expert whether it should have counted more.
+#
+# ### Exercise 1 · Qwen3-MoE's router
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# The check compares, for every token and expert, the weight, 0 where the expert was not chosen. In which order your top-k stands does not matter.
+#
+# <details><summary>Hint 1</summary>
+#
+# `F.linear(x, self.weight)` gives the logits. The softmax needs `dtype=torch.float32`: in bfloat16 many of 128 scores would be equal.
+#
+# <details><summary>Hint 2</summary>
+#
+# `topk` returns values and indices. The values are the weights already, up to one division; which field asks for it, and along which axis is the sum?
+#
+# <details><summary>Hint 3</summary>
+#
+# The weights go back to `x.dtype` at the very end.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="moe.softmax_router" id="moe-softmax_router"
+class SoftmaxRouter(nn.Module):
+    """Choose k experts for each token, and how much each counts: Qwen3-MoE's router.
+
+    Scores: the softmax over *all* experts of x W^T, in float32. The k experts with the highest scores are chosen, and
+    their scores are their weights; where config.norm_topk_prob is true, divided by their sum.
+    Part: weight, an nn.Parameter [num_experts(config), hidden_size]. k is config.num_experts_per_tok.
+    x: [N, D] -> weights [N, k] in x's dtype, numbers of the chosen experts [N, k] int64; both in the same order,
+    whichever it is. transformers: Qwen3MoeTopKRouter; Shazeer et al. (2017), section 2.1.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.top_k, self.normed = config.num_experts_per_tok, config.norm_topk_prob
+        self.weight = nn.Parameter(torch.zeros(num_experts(config), config.hidden_size))
+        ### END SOLUTION
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        ### BEGIN SOLUTION
+        logits = F.linear(x, self.weight)  # [N, D] -> [N, E]
+        scores = logits.softmax(dim=-1, dtype=torch.float32)
+        weights, chosen = scores.topk(self.top_k, dim=-1)  # 2 x [N, k]
+        if self.normed:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights.to(x.dtype), chosen
+        ### END SOLUTION
+
+# %% check="moe.softmax_router" tags=["nbval-ignore-output"] id="check-moe-softmax_router"
+check("moe.softmax_router", SoftmaxRouter)
+
+
+# %% [markdown] id="bdc8f4ac"
+# ### Which comes first?
+#
+# gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
+
+# %% id="06e591cd"
+logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+scores = logits.softmax(dim=-1)
+first_softmax = scores.topk(2).values
+first_topk = logits.topk(2).values.softmax(dim=-1)
+rows = {"softmax, then top-2": first_softmax, "the same, divided by its sum": first_softmax / first_softmax.sum(),
+        "top-2, then softmax": first_topk}
+for name, weights in rows.items():
+    print(f"{name:>29}: {weights[0]:.3f} {weights[1]:.3f}, together {weights.sum():.3f}")
+
+# %% [markdown] id="943368b2"
+# <details><summary>The answer</summary>
+#
+# Where the weights are divided by their sum: $e^{a} / (e^{a} + e^{b})$ is the same whether the other experts were in the sum before or not. Without the division the first order gives a sum below 1. Then an unsure router also makes the layer's output smaller. OLMoE was trained so, and a port that took the softmax over the top-k wrote fluent text that drifted off (<a href="https://github.com/lablup/mlxcel/pull/391">lablup/mlxcel#391</a>).
+# </details>
+#
+# And with k = 1? Divided by its sum, the one weight is always 1, and the router gets no gradient at all (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). So models with one expert a token leave the division out.
+#
+# ## What if everybody wants the same expert?
+#
+# At the start of training all experts are random. One is slightly better by chance, so the router sends it more tokens; it learns from them, becomes better, and is sent still more. Experts that are not chosen get no gradient and stay as they are.
+#
+# These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
+
+# %% id="ea114e36"
+import json
+
+balance = json.loads(Path("texts/balance.json").read_text())
+
+
+def idle(shares: list[list[float]]) -> int:
+    """How many experts get less than a tenth of an equal share, in both layers together."""
+    return sum(share < 0.1 / balance["experts"] for layer in shares for share in layer)
+
+
+def mean(values) -> float:
+    return sum(values) / len(values)
+
+# %% id="d1fbea27"
+for name, runs in balance["runs"].items():
+    last = [(run["held_out_nats"][-1], idle(run["shares"][-1]), max(map(max, run["shares"][-1]))) for run in runs]
+    print(f"{name:>24}: " + "; ".join(f"{nats:.2f} nats, {dead:2} idle, most {most:3.0%}" for nats, dead, most in last))
+
+# %% [markdown] id="50a2cee7"
+# ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 15 to about 27 of 32. Without balance it falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 200 on; with the bias it ends at 5.](figures/balance.svg)
+#
+# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model has its parameters because it needs them, and the machine that holds the busiest expert is waited for by all others.
+#
+# Two cures:
+#
+# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is smallest where both are equal for all experts, and through $p_e$ it has a gradient. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: it pulls at the router against what the text asks for.
+#
+# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens of which most are alike:
+
+# %% tags=["nbval-ignore-output"] id="6ab415fd"
+torch.manual_seed(0)
+tokens = torch.randn(512, 32) + 2 * torch.randn(32)  # they share a direction, so a few experts get most of them
+scores = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
+bias = torch.zeros(8)
+for step in range(401):
+    load = scores.add(bias).topk(2).indices.flatten().bincount(minlength=8)
+    if step in (0, 50, 100, 400):
+        print(f"step {step:3}: tokens for each expert {load.tolist()}")
+    bias += 0.005 * (load.float().mean() - load).sign()
+print("biases at the end:", [round(b, 2) for b in bias.tolist()])
+
+# %% [markdown] id="b4465b9d"
+# 128 tokens for each would be equal. The bias gets close to it, and the weights of the sum are still the router's own.
+#
+# ### Exercise 2 · DeepSeek-V3's router
+# difficulty ●●●●○ · importance ●●●●● · 25 minutes
+#
+# Four things are new.
+#
+# **Sigmoids.** An expert's score does not depend on the other experts' logits.
+#
+# **The bias for the choice only.** `e_score_correction_bias` moves who is chosen. The weights are the scores as they were without it. This went wrong in public at least three times: in vLLM, and twice in transformers, after a refactoring.
+#
+# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it travels to at most 4 places. A group is as good as its two best experts together.
+#
+# **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5.
+#
+# All of it is computed in float32, whatever x comes in. The bias is no parameter: make it a buffer, so that it is saved with the weights and no optimiser touches it.
+#
+# <details><summary>Hint 1: the groups</summary>
+#
+# `unflatten(-1, (n_group, -1))` makes [N, E] into [N, n_group, E / n_group]: neighbours form a group. Then `topk(2)` and a sum.
+#
+# <details><summary>Hint 2: closing the other groups</summary>
+#
+# The scores plus biases of a closed group must lose against every open one, also where those are negative. Which number is smaller than all others?
+#
+# <details><summary>Hint 3: closed, as a mask</summary>
+#
+# `scatter` writes into a tensor of booleans at given places: [N, n_group], True everywhere, False at the best groups. `[..., None]` gives it the axis for the experts of a group.
+#
+# <details><summary>Hint 4: the weights</summary>
+#
+# `gather(1, chosen)` picks values of a tensor at chosen places. Pick them from the scores *without* bias.
+# </details>
+# </details>
+# </details>
+# </details>
+
+# %% exercise="moe.sigmoid_router" id="moe-sigmoid_router"
+class SigmoidRouter(nn.Module):
+    """Choose k experts from the best groups, with a bias that only the choice sees: DeepSeek-V3's router.
+
+    s = sigmoid(x W^T), all in float32. The choice is made by s + e_score_correction_bias: the E experts are n_group
+    groups of neighbours, a group's score is the sum of its two highest, the topk_group best groups stay, and of their
+    experts the k highest are chosen. Weights: s of the chosen, without the bias; where norm_topk_prob, divided by
+    (their sum + 1e-20); times routed_scaling_factor.
+    Parts: weight, a Parameter [E, D], and e_score_correction_bias, a buffer [E] in float32, at first zeros.
+    x: [N, D] -> weights [N, k] float32, numbers [N, k] int64. transformers: DeepseekV3TopkRouter; DeepSeek-V3 (2024), 2.1.2.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.config = config
+        self.weight = nn.Parameter(torch.zeros(num_experts(config), config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(num_experts(config)))
+        ### END SOLUTION
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        ### BEGIN SOLUTION
+        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, D] -> [N, E]
+        choice = scores + self.e_score_correction_bias
+        groups = choice.unflatten(-1, (self.config.n_group, -1))  # [N, G, E / G]
+        group_scores = groups.topk(2, dim=-1).values.sum(dim=-1)  # [N, G]
+        best = group_scores.topk(self.config.topk_group, dim=-1).indices
+        closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, best, False)  # [N, G]
+        choice = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [N, E]
+        chosen = choice.topk(self.config.num_experts_per_tok, dim=-1).indices  # [N, k]
+        weights = scores.gather(1, chosen)
+        if self.config.norm_topk_prob:
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
+        return weights * self.config.routed_scaling_factor, chosen
+        ### END SOLUTION
+
+# %% check="moe.sigmoid_router" tags=["nbval-ignore-output"] id="check-moe-sigmoid_router"
+check("moe.sigmoid_router", SigmoidRouter)
+
+
+# %% [markdown] id="cbcbe5b5"
+# ### Why not take the bias off again?
+#
+# A kernel chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, as trained models have them:
+
+# %% id="8e914f54"
+score, bias = torch.tensor(1e-7), torch.tensor(12.0)
+print(f"(score + bias) - bias = {((score + bias) - bias).item()}")
+print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}")
+
+# %% [markdown] id="9b0ad172"
+# <details><summary>What happened</summary>
+#
+# Next to 12, float32 has steps of about 0.000001. The score is lost, and every weight is 0 (<a href="https://github.com/flashinfer-ai/flashinfer/pull/3875">flashinfer-ai/flashinfer#3875</a>). For the same reason the bias must stay in float32: in bfloat16 numbers around 12 are 0.0625 apart, and the bias's fine steps disappear (<a href="https://github.com/vllm-project/vllm/pull/23640">vllm-project/vllm#23640</a>, <a href="https://github.com/huggingface/transformers/pull/42580">huggingface/transformers#42580</a>).
+# </details>
+
+# %% [markdown] id="6fb87ff8"
+# ## The experts
+#
+# ### Exercise 3 · Experts in a loop
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# An expert is a gated MLP. transformers stacks the weights of a layer's experts in two tensors, and so do we; files on the hub have three matrices for each expert, and you will see how they are put together.
+#
+# The loop goes over experts, and not over tokens: a matrix product with many rows is what a processor is good at. For each expert: find the tokens that chose it, compute them, multiply by their weights, and add the result to those tokens' rows.
+#
+# The check counts multiply-adds too. Running every expert on every token and multiplying by 0 gives the right sum, and saves nothing.
+#
+# <details><summary>Hint 1</summary>
+#
+# `torch.where(chosen == expert)` gives two tensors: the rows, which are tokens, and the columns. A token's weight for this expert is `weights[row, column]`.
+#
+# <details><summary>Hint 2</summary>
+#
+# `F.linear(rows, self.gate_up_proj[expert])` is [n, 2 · width]; `chunk(2, dim=-1)` gives gate and up.
+#
+# <details><summary>Hint 3</summary>
+#
+# `output.index_add_(0, token, rows)` adds rows at the places of the tokens. It wants equal dtypes.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="moe.experts" id="moe-experts"
+class Experts(nn.Module):
+    """E gated MLPs whose weights are stacked; each works on the tokens that chose it.
+
+    A token's output is the sum over its chosen experts e of weight * down_e(silu(gate_e(x)) * up_e(x)).
+    Parts, nn.Parameters: gate_up_proj [E, 2 * moe_intermediate_size, D], an expert's gate above its up, and
+    down_proj [E, D, moe_intermediate_size]. For every expert they have the form of nn.Linear's weight, [out, in].
+    x: [N, D], chosen: [N, k] int64, weights: [N, k], in x's dtype or float32 -> [N, D] in x's dtype.
+    transformers: Qwen3MoeExperts.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        E, D, width = num_experts(config), config.hidden_size, config.moe_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.zeros(E, 2 * width, D))
+        self.down_proj = nn.Parameter(torch.zeros(E, D, width))
+        ### END SOLUTION
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        output = torch.zeros_like(x)
+        for expert in range(len(self.down_proj)):
+            token, place = torch.where(chosen == expert)  # 2 x [n]: the n tokens that chose it
+            gate, up = F.linear(x[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
+            given = F.linear(F.silu(gate) * up, self.down_proj[expert])  # [n, D]
+            output.index_add_(0, token, (given * weights[token, place, None]).to(x.dtype))
+        return output
+        ### END SOLUTION
+
+# %% check="moe.experts" tags=["nbval-ignore-output"] id="check-moe-experts"
+check("moe.experts", Experts)
+
+
+# %% [markdown] id="25982b66"
+# ### What is saved?
+#
+# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token gets 8. **Predict:** how many multiply-adds does a token take, beside an MLP that is as wide as all 128 experts together?
+
+# %% id="15768213"
+from grader.instruments import clock, work
+
+small = Config({"model_type": "qwen3_moe", "hidden_size": 256, "moe_intermediate_size": 96, "num_experts": 128,
+                "num_experts_per_tok": 8, "norm_topk_prob": True})
+
+
+@torch.no_grad()
+def filled(module: nn.Module) -> nn.Module:
+    """The module with random weights, as large as an initialisation makes them."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    return module.eval()
+
+# %% id="37f0fbd8"
+router, experts = filled(SoftmaxRouter(small)), filled(Experts(small))
+whole = filled(MLP(Config({"hidden_size": 256, "intermediate_size": 128 * 96})))
+x = torch.randn(64, 256)
+with torch.no_grad():
+    weights, chosen = router(x)
+    for name, run in (("128 experts, 8 chosen", lambda: experts(x, chosen, weights)), ("one wide MLP", lambda: whole(x))):
+        print(f"{name:>22}: {work.multiply_adds(run) / len(x):12,.0f} multiply-adds a token")
+
+# %% [markdown] id="0de011aa"
+# A sixteenth, with the same number of parameters. (The router's own 128 · 256 come on top.)
+#
+# ### Exercise 4 · Sort first
+# difficulty ●●●●○ · importance ●●●○○ · 20 minutes
+#
+# The loop searches all choices once for each expert, and picks and adds rows for each. With 128 experts that is many small operations. Every fast implementation sorts instead: flatten the choices [N, k] to N · k pairs of token and expert, order the pairs by expert, pick all rows at once, and each expert's rows are a run of neighbours. A slice costs nothing. At the end one operation adds all rows to their tokens.
+#
+# ![Four tokens choose two experts each. Flattened: pairs 0 to 7. Sorted by expert, the pairs of expert 0 come first, then those of expert 1, and so on: each expert's rows are neighbours.](figures/sorted.svg)
+#
+# Grouped kernels go on from here: they compute all runs in a single call, instead of a product for each expert.
+#
+# <details><summary>Hint 1</summary>
+#
+# `chosen.flatten().argsort()` gives the pairs' numbers by expert. Pair number p belongs to token p // k.
+#
+# <details><summary>Hint 2</summary>
+#
+# `bincount(minlength=E)` counts the rows of each expert, and `rows.split(counts.tolist())` cuts them into runs.
+#
+# <details><summary>Hint 3</summary>
+#
+# The weights must be put in the same order as the rows. `torch.cat` joins what the experts gave; `index_add` brings it back to the tokens.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="moe.sorted_experts" id="moe-sorted_experts"
+class SortedExperts(Experts):
+    """The same experts; the rows are sorted by expert first, and each expert works on a run of neighbouring rows.
+
+    At most 8 operations pick rows by number or add them, however many experts there are; slicing is none of them.
+    Parts, arguments and result are those of Experts. transformers: grouped_mm_experts_forward in integrations/moe.py.
+    """
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        order = chosen.flatten().argsort(stable=True)  # [N * k]: the pairs of token and expert, by expert
+        token = order // chosen.shape[1]  # [N * k]: which token each pair belongs to
+        counts = chosen.flatten().bincount(minlength=len(self.down_proj)).tolist()
+        given = []
+        for expert, rows in enumerate(x[token].split(counts)):  # [n, D]
+            gate, up = F.linear(rows, self.gate_up_proj[expert]).chunk(2, dim=-1)
+            given.append(F.linear(F.silu(gate) * up, self.down_proj[expert]))
+        weighted = torch.cat(given) * weights.flatten()[order, None]  # [N * k, D]
+        return torch.zeros_like(x).index_add(0, token, weighted.to(x.dtype))
+        ### END SOLUTION
+
+# %% check="moe.sorted_experts" tags=["nbval-ignore-output"] id="check-moe-sorted_experts"
+check("moe.sorted_experts", SortedExperts)
+
+
+# %% [markdown] id="9c56b9e1"
+# Which is faster, and does it depend on how many tokens come at once? **Predict**, for one token and for 256:
+
+# %% tags=["nbval-ignore-output"] id="9dc4dd2a"
+by_sorting = SortedExperts(small).eval()
+by_sorting.load_state_dict(experts.state_dict())
+@torch.no_grad()
+def both_ways(x: Tensor) -> dict[str, float]:
+    """The milliseconds of both, in turns."""
+    weights, chosen = router(x)
+    runs = {"loop": lambda: experts(x, chosen, weights), "sorted": lambda: by_sorting(x, chosen, weights)}
+    return clock.in_turns(runs, repeats=5)
+
+
+for tokens in (1, 256):
+    spent = both_ways(torch.randn(tokens, 256))
+    print(f"{tokens:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
+
+# %% [markdown] id="dcc9813f"
+# For one token the loop still asks all 128 experts whether the token chose them, though 8 did. Sorting asks nobody.
+
+# %% [markdown] id="7e9ed0be"
+# ## A place to stop for the day
+#
+# So far: a router chooses k of E experts for each token; weights are what it learns through; load has to be balanced; experts are computed one after the other, each on its own tokens.
+#
+# Still to come: the layer and the model, trained weights, a look at who takes which words, and what all this costs in memory.
+#
+# ### Exercise 5 · The layer
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Router and experts in one module, with the checkpoint's names: `gate` is the router (not the gate of a gated MLP), `experts`, and in DeepSeek-V3 `shared_experts`.
+#
+# Why a shared expert? Some of what an MLP does every token needs, such as what follows from common grammar. Without a shared expert each routed one has to learn it again. DeepSeekMoE (Dai et al., 2024, section 3.2) moves it to an expert that all tokens go through; its output is added without a weight.
+#
+# The router works on single tokens, so the batch is flattened: [B, T, D] → [B · T, D], and back.
+#
+# <details><summary>Hint 1</summary>
+#
+# `MLP(config.replace(intermediate_size=...))` makes the shared expert. Where there is none, `self.shared_experts = None`.
+# </details>
+
+# %% exercise="moe.layer" id="moe-layer"
+class MoE(nn.Module):
+    """What stands in a layer in place of its MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
+
+    Parts: gate (SigmoidRouter where config.model_type is "deepseek_v3", else SoftmaxRouter), experts (Experts) and, in
+    DeepSeek-V3 alone, shared_experts: one MLP, n_shared_experts * moe_intermediate_size wide, that every token goes
+    through; its output is added as it is.
+    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MoeSparseMoeBlock, DeepseekV3MoE.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        ### BEGIN SOLUTION
+        deepseek = config.model_type == "deepseek_v3"
+        self.gate = SigmoidRouter(config) if deepseek else SoftmaxRouter(config)
+        self.experts = Experts(config)
+        width = config.moe_intermediate_size * config.get("n_shared_experts", 0)
+        self.shared_experts = MLP(config.replace(intermediate_size=width)) if deepseek else None
+        ### END SOLUTION
+
+    def forward(self, x: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        rows = x.flatten(0, 1)  # [B * T, D]
+        weights, chosen = self.gate(rows)
+        routed = self.experts(rows, chosen, weights).view_as(x)
+        return routed if self.shared_experts is None else routed + self.shared_experts(x)
+        ### END SOLUTION
+
+# %% check="moe.layer" tags=["nbval-ignore-output"] id="check-moe-layer"
+check("moe.layer", MoE)
+
+
+# %% [markdown] id="2ad34dab"
+# ### Exercise 6 · The model
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Qwen3-MoE is Qwen3 with another `mlp` in its sparse layers. Start from lesson 03's `DecoderLayer` and exchange what differs.
+#
+# One trap is ours: `Attention` makes norms for q and k where `model_type` is `"qwen3"`, and this config says `"qwen3_moe"`.
+#
+# <details><summary>Hint 1</summary>
+#
+# Make the layers from `config.replace(model_type="qwen3")`. Then, for each layer of which `is_sparse(config, i)` is true, `layer.mlp = MoE(config)`.
+# </details>
+
+# %% exercise="moe.model" id="moe-model"
+class Model(nn.Module):
+    """Qwen3-MoE without its head: Qwen3's layers, in the sparse ones of which `mlp` is a MoE.
+
+    Parts: embed_tokens, layers (nn.ModuleList of DecoderLayer), norm. is_sparse(config, i) says whether layer i is
+    sparse. Attention makes its norms on q and k where model_type is "qwen3": hand it config.replace(model_type="qwen3").
+    ids: [B, T] int64 -> [B, T, D]. transformers: Qwen3MoeModel.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        ### BEGIN SOLUTION
+        dense = config.replace(model_type="qwen3")
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(dense) for _ in range(config.num_hidden_layers))
+        for i, layer in enumerate(self.layers):
+            if is_sparse(config, i):
+                layer.mlp = MoE(config)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        ### END SOLUTION
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        x = self.embed_tokens(ids)  # [B, T, D]
+        positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
+        table = rope_table(positions, head_dim(self.config), rope_theta(self.config))
+        for layer in self.layers:
+            x = layer(x, table)  # [B, T, D]
+        return self.norm(x)
+        ### END SOLUTION
+
+# %% check="moe.model" tags=["nbval-ignore-output"] id="check-moe-model"
+check("moe.model", Model)
+
+
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token, at every position.
+
+    Parts: model (Model), lm_head (nn.Linear without bias). Where config.tie_word_embeddings is true, the
+    head's weight is the embedding's: the same Parameter under two names.
+    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Qwen3ForCausalLM.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.model = Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
+
+
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt. The model is given the whole text, however long it is.
+    Ends after max_new_tokens, or once one of end_tokens has been yielded.
+    """
+    for _ in range(max_new_tokens):
+        next_id = model(ids)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = next_id.item()
+        yield token
+        if token in end_tokens:
+            return
+        ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
+
+
+# %% [markdown] id="04b4c5a4"
+# ## Steps 8 to 11 · Layer by layer
+#
+# The router has no row of its own: the reference's gives its logits too, and its top-k in its own order. What it decides shows in `mlp`.
+
+# %% tags=["nbval-ignore-output"] id="00a10a9b"
+compare_layers(Model)
+
+# %% [markdown] id="30f16bea"
+# ### A bug to hunt
+#
+# Here is the same model with one thing changed, as a port of it once had. Read the table first. **Where** is it wrong, and in how many layers? Then read the class, in the folded cell.
+
+# %% jupyter={"source_hidden": true} id="4ccb3ac8"
+class Ported(MoE):
+    """A MoE with one step of its router changed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        scores = F.linear(rows, self.gate.weight).softmax(dim=-1)
+        weights, chosen = scores.topk(2, dim=-1)
+        return self.experts(rows, chosen, weights).view_as(x)
+
+
+class PortedModel(Model):
+    """The model with it in every sparse layer."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for i, layer in enumerate(self.layers):
+            if is_sparse(config, i):
+                layer.mlp = Ported(config)
+
+# %% tags=["nbval-ignore-output"] id="e1adb203"
+from grader import CheckFailed
+
+try:
+    compare_layers(PortedModel)
+except CheckFailed as failed:
+    print(failed)
+
+# %% [markdown] id="d947b832"
+# <details><summary>What it is</summary>
+#
+# The weights are not divided by their sum. In torchtitan's DeepSeek-V3 that division was missing, and it was noticed because the gradients of a fine-tuned model were far too large (<a href="https://github.com/pytorch/torchtitan/issues/1448">pytorch/torchtitan#1448</a>). All experts are right on what they are given; what their outputs are multiplied by is not.
+# </details>
+
+# %% [markdown] id="d008cab7"
+# ## Step 12 · Trained weights: austen-moe
+#
+# `austen-moe` was trained for this course on five of Austen's novels, in Qwen3-MoE's form: 4 layers, 8 experts of which a token gets 2, 1.9 million parameters. Its file has the names of transformers' module, experts stacked. A file on the hub has a matrix for each expert, `experts.3.gate_proj.weight`, and so on. This puts such a file's tensors together:
+
+# %% id="cd73e084"
+def stacked(weights: dict[str, Tensor], experts: int) -> dict[str, Tensor]:
+    """One layer's experts, from a matrix for each to transformers' two tensors."""
+    gate, up, down = ([weights[f"experts.{e}.{name}_proj.weight"] for e in range(experts)] for name in ("gate", "up", "down"))
+    both = [torch.cat([g, u]) for g, u in zip(gate, up, strict=True)]  # the gate above, [2 * width, D]
+    return {"experts.gate_up_proj": torch.stack(both), "experts.down_proj": torch.stack(down)}
+
+# %% id="2e1a89b8"
+austen = load_checkpoint("austen-moe")
+model = CausalLM(austen.config).eval()
+austen.load_into(model)
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+for name, tensor in austen.state_dict().items():
+    if "layers.0.mlp" in name:
+        print(f"{name}: {list(tensor.shape)}")
+
+# %% [markdown] id="54908b99"
+# The same text as the reference, token for token:
+
+# %% tags=["nbval-ignore-output"] id="df73b16f"
+check_generation(model, austen, generate=generate)
+
+# %% [markdown] id="4906d2f9"
+# ## Who takes which words?
+#
+# **Predict:** does one expert take verbs, another names? Or something you would not have named?
+
+# %% id="cea12140"
+choices = {}  # layer -> [N, 2], for every token of the held-out text
+for path, call in patch.calls_in(model.model, held_out).items():
+    if path.endswith("mlp.gate"):
+        choices[int(path.split(".")[1])] = call.further[0]
+words = [austen.tokenizer.decode([i]) for i in held_out.flatten().tolist()]
+
+# %% tags=["nbval-ignore-output"] id="7bdab7ca"
+from collections import Counter
+
+common = Counter(words)
+for expert in range(8):
+    mine = Counter(word for word, pair in zip(words, choices[0].tolist(), strict=True) if expert in pair)
+    best = sorted((word for word in mine if common[word] >= 8), key=lambda word: -mine[word] / common[word])
+    print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
+
+# %% [markdown] id="c4669fb9"
+# The lists are short and mixed: prepositions and forms of *be* here, pronouns there, pieces of names with each other. In the first layer an expert goes by the token and its part in a sentence, hardly by a subject. Larger models were looked at in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
+#
+# How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
+
+# %% tags=["nbval-ignore-output"] id="7b32693b"
+for layer, chosen in choices.items():
+    pairs = [tuple(sorted(pair)) for pair in chosen.tolist()]
+    by_word: dict[str, Counter] = {}
+    for word, pair in zip(words, pairs, strict=True):
+        by_word.setdefault(word, Counter())[pair] += 1
+    often = [seen for seen in by_word.values() if seen.total() >= 8]
+    same = sum(seen.most_common(1)[0][1] for seen in often) / sum(seen.total() for seen in often)
+    print(f"layer {layer}: {same:.0%} go to the token's usual pair")
+
+# %% [markdown] id="299fe9a1"
+# In the first layer nearly always: there the token's own vector decides. Higher up the vector has taken in the text before it, and the choice follows.
+#
+# ### Is the load equal?
+#
+# It was trained with the loss for unequal load. An equal share of the tokens would be 2 of 8, a quarter, for every expert.
+
+# %% tags=["nbval-ignore-output"] id="efb9b37b"
+shares = torch.stack([chosen.flatten().bincount(minlength=8) / len(chosen) for chosen in choices.values()])  # [4, 8]
+for layer, row in enumerate(shares):
+    print(f"layer {layer}: ", *(f"{share:4.0%}" for share in row.tolist()))
+print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist()))
+
+# %% [markdown] id="adbd0f26"
+# Over all layers together the load is nearly equal, and within a layer it is not: some experts do next to nothing there. That is what the loss was told. transformers computes it from the choices of all layers in one heap (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself. A bias for each expert of each layer could not be balanced in this way.
+#
+# ### Does the choice matter?
+#
+# Change the router of the trained model and read *Persuasion* again. **Predict** the order of the losses.
+
+# %% id="4da4429e"
+class Chooses(SoftmaxRouter):
+    """A router whose scores are changed, or whose number of experts is, before it chooses."""
+
+    k, change = 2, staticmethod(lambda scores: scores)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.change(F.linear(x, self.weight).softmax(dim=-1))
+        weights, chosen = scores.topk(self.k, dim=-1)
+        return weights / weights.sum(dim=-1, keepdim=True), chosen
+
+# %% id="3523357a"
+def shuffled(scores: Tensor) -> Tensor:
+    """Each token's scores in a random order."""
+    order = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
+    return scores.gather(-1, order)
+
+
+for layer in model.model.layers:
+    layer.mlp.gate = Chooses(austen.config)
+loaded = austen.load_into(model)
+
+# %% tags=["nbval-ignore-output"] id="090dcc74"
+kept = {"as trained: 2 of 8": {"k": 2}, "the best alone": {"k": 1}, "the best 3": {"k": 3}, "all 8": {"k": 8},
+        "2 at random": {"change": staticmethod(shuffled)}, "the worst 2": {"change": staticmethod(lambda scores: 1 - scores)}}
+for name, change in kept.items():
+    with patch.replaced(Chooses, **change):
+        print(f"{name:>19}: {loss(model):.2f} nats")
+
+# %% [markdown] id="6998720d"
+# Choosing at random costs over two nats, and the worst two more still: the router is most of what makes this a model. The second expert adds little, and more experts than trained add nothing: their outputs are what the others were never trained to be added to.
+
+# %% [markdown] id="e2d3b1ad"
+# ## What it costs
+#
+# ### Exercise 7 · All parameters, and the active ones
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Count what an MLP's place holds in all layers: dense MLPs, routers, routed experts, shared experts. Once all of it, and once what one token goes through. Every token goes through the whole router.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two widths: `intermediate_size` for dense layers, `moe_intermediate_size` for experts. `is_sparse(config, i)` for every layer i from 0 on.
+# </details>
+
+# %% exercise="moe.parameters" id="moe-parameters"
+def mlp_parameters(config: Config) -> tuple[int, int]:
+    """The parameters of all MLPs, routers, routed and shared experts of a model: all, and those one token goes through.
+
+    A gated MLP has three matrices. Layers that are not sparse have one MLP of intermediate_size. A bias for the choice is
+    no parameter. Counts for Qwen3-MoE and DeepSeek-V3; where there is no shared expert, n_shared_experts is missing.
+    """
+    ### BEGIN SOLUTION
+    D, E = config.hidden_size, num_experts(config)
+    expert = 3 * D * config.moe_intermediate_size
+    sparse = sum(is_sparse(config, i) for i in range(config.num_hidden_layers))
+    dense = (config.num_hidden_layers - sparse) * 3 * D * config.intermediate_size
+    always = dense + sparse * (E * D + config.get("n_shared_experts", 0) * expert)
+    return always + sparse * E * expert, always + sparse * config.num_experts_per_tok * expert
+    ### END SOLUTION
+
+# %% check="moe.parameters" tags=["nbval-ignore-output"] id="check-moe-parameters"
+check("moe.parameters", mlp_parameters)
+
+
+# %% [markdown] id="61bcc879"
+# The rest of the model, attention, norms, embedding and head, is given (folded). **Check** the names: what do "30B-A3B" and "671B, 37B active" count?
+
+# %% jupyter={"source_hidden": true} id="8c4dfbe2"
+def other_parameters(config: Config) -> int:
+    """Everything but the MLPs: attention, norms, embedding and head, of Qwen3's and DeepSeek-V3's forms."""
+    D, H, V = config.hidden_size, config.num_attention_heads, config.vocab_size
+    if config.get("kv_lora_rank"):
+        q, kv, nope, rope, v = (config[n] for n in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim",
+                                                    "qk_rope_head_dim", "v_head_dim"))
+        attention = D * q + q + q * H * (nope + rope) + D * (kv + rope) + kv + kv * H * (nope + v) + H * v * D
+    else:
+        d = head_dim(config)
+        attention = 2 * D * d * (H + config.num_key_value_heads) + 2 * d
+    head = 0 if config.tie_word_embeddings else V * D
+    return config.num_hidden_layers * (attention + 2 * D) + D + V * D + head
+
+# %% id="bcd86e99"
+for name in ("qwen3-30b-a3b", "deepseek-v3"):
+    rest, (total, active) = other_parameters(configs[name]), mlp_parameters(configs[name])
+    print(f"{name:>14}: {rest + total:15,} parameters, {rest + active:14,} active: {(rest + active) / (rest + total):.0%}")
+
+# %% [markdown] id="f88677e1"
+# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters in all, decides which 6 % are used.
+#
+# The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
+#
+# ### Exercise 8 · Bytes read
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+#
+# When one token is written, every weight that it needs is read from memory once, and used for one multiply-add. Lesson 02 measured that this reading is what decoding waits for. When 64 users' tokens are computed together, a dense model reads its weights once for all of them. And a mixture of experts? Each token brings its own choice.
+#
+# How many experts are read, if each of n tokens chooses k of E at random? An expert is left alone by one token with probability 1 − k / E.
+#
+# <details><summary>Hint 1</summary>
+#
+# The chance that at least one of n tokens chose an expert is one minus the chance that none did.
+#
+# <details><summary>Hint 2</summary>
+#
+# From exercise 7 you have all and active. Their difference is E − k experts in every sparse layer.
+# </details>
+# </details>
+
+# %% exercise="moe.bytes_read" id="moe-bytes_read"
+def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
+    """The bytes of weights that the MLPs of a model read, on average, for `tokens` tokens that are computed at once.
+
+    What every token needs is read once. An expert is read once if one of the tokens chose it, and not at all if none
+    did. Suppose that every token chooses its k experts in each layer at random, all E alike.
+    """
+    ### BEGIN SOLUTION
+    total, active = mlp_parameters(config)
+    E, k = num_experts(config), config.num_experts_per_tok
+    experts = (total - active) * E / (E - k)  # the routed experts of all layers
+    chosen = 1 - (1 - k / E) ** tokens  # the chance that an expert is chosen by one of the tokens
+    return (total - experts * (1 - chosen)) * element_bytes
+    ### END SOLUTION
+
+# %% check="moe.bytes_read" tags=["nbval-ignore-output"] id="check-moe-bytes_read"
+check("moe.bytes_read", bytes_read)
+
+# %% [markdown] id="835bf05a"
+# **Predict:** Qwen3 30B-A3B, 8 of 128 experts. What share of its expert weights do 64 tokens read? And Qwen3 8B, a dense model: how many bytes of MLP weights, for 1 token and for 64?
+
+# %% id="eacb9562"
+dense_8b = configs["qwen3-8b"]
+mlps_8b = 2 * 3 * dense_8b.hidden_size * dense_8b.intermediate_size * dense_8b.num_hidden_layers
+print("tokens at once   30B-A3B reads   for each token   Qwen3 8B reads   for each token")
+for tokens in (1, 4, 16, 64, 256):
+    read = bytes_read(configs["qwen3-30b-a3b"], tokens)
+    print(f"{tokens:14} {read / 1e9:12.1f} GB {read / tokens / 1e9:13.2f} GB {mlps_8b / 1e9:13.1f} GB {mlps_8b / tokens / 1e9:13.2f} GB")
+
+# %% tags=["nbval-ignore-output"] id="9a424299"
+from grader.instruments import plots
+
+batches = [2**n for n in range(10)]
+curves = {
+    "Qwen3 30B-A3B": (batches, [bytes_read(configs["qwen3-30b-a3b"], n) / 1e9 for n in batches]),
+    "Qwen3 8B, dense": (batches, [mlps_8b / 1e9] * len(batches)),
+}
+plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
+
+# %% [markdown] id="505648ba"
+# For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+#
+# And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
+#
+# Real choices are not random. **Measure** it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, beside what chance would give?
+
+# %% tags=["nbval-ignore-output"] id="0ce38155"
+for tokens in (1, 2, 4, 8, 16):
+    runs = [chosen[i : i + tokens] for chosen in choices.values() for i in range(0, 2048 - tokens, 37)]
+    read = mean([len(run.unique()) for run in runs])
+    print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {8 * (1 - (1 - 2 / 8) ** tokens):.2f}")
+
+# %% [markdown] id="72554025"
+# Fewer than by chance, because neighbours and frequent words use the same experts. For one user's prompt that helps; it also means that some experts are busy while others wait.
+#
+# ## What changed, and why
+#
+# | | Qwen3 8B | Qwen3 30B-A3B | DeepSeek-V3 | why |
+# |---|---|---|---|---|
+# | MLP | one, width 12,288 | 128 of width 768, 8 chosen | 256 of width 2,048, 8 chosen, and 1 shared | more parameters for the same work |
+# | first layers | as all | as all | 3 with one MLP | the report gives no reason |
+# | scores | | softmax over all experts | sigmoid of each | scores of experts do not compete |
+# | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert |
+# | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
+# | groups | | none | 8, of which 4 may be used | a token travels to few machines |
+# | parameters, active | 8.2 of 8.2 billion | 3.3 of 30.5 | 37.6 of 671 | |
+# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | one user is fast |
+# | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | many users need many at once |
+#
+# ## The questions again
+#
+# <details><summary>DeepSeek-V3 computes with 37 of 671 billion parameters. Who decides which?</summary>
+#
+# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector, and the 8 best of the 4 best groups work on the token, beside the shared expert. A bias that is moved by the load takes part in the choice.
+# </details>
+#
+# <details><summary>How does a router learn, if choosing has no gradient?</summary>
+#
+# Through the weights of the experts that it chose. They say whether a chosen expert should have counted more or less.
+# </details>
+#
+# <details><summary>Why do experts die without a balance?</summary>
+#
+# Who is chosen learns, and who learns is chosen. An expert that is never chosen gets no gradient.
+# </details>
+#
+# <details><summary>Why must the bias stay out of the weights?</summary>
+#
+# It says how busy an expert is, and not how much its output should count. The weights are what the router has learned.
+# </details>
+#
+# <details><summary>When do "softmax, then top-k" and "top-k, then softmax" agree?</summary>
+#
+# Where the weights are divided by their sum.
+# </details>
+#
+# <details><summary>Why is a mixture of experts fast for one user and hard to serve to many?</summary>
+#
+# One token reads few experts. Many tokens read nearly all, and each expert has few tokens to share the reading. All experts must be in memory, and the busiest one is waited for.
+# </details>
+#
+# ## Where to read on
+#
+# - Shazeer et al., *Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer* (2017), section 2. Fedus et al., *Switch Transformers* (2021), section 2.2: the loss for unequal load.
+# - Dai et al., *DeepSeekMoE* (2024), section 3: many small experts, and shared ones. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), sections 2.1.2 and 3.4. Wang et al., *Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts* (2024).
+# - Yang et al., *Qwen3 Technical Report* (2025), section 2. Gale et al., *MegaBlocks* (2022): experts as one sparse product.
+# - The reference: `transformers/models/qwen3_moe/modeling_qwen3_moe.py`, `Qwen3MoeSparseMoeBlock`; `models/deepseek_v3/modeling_deepseek_v3.py`, `DeepseekV3MoE`.
+#
+# ## If you want more
+#
+# Take an expert out. In `austen-moe`, forbid one expert of a layer (a logit of −∞), for each of the 32 in turn, and measure the loss. You are right when the loss with none forbidden is that of the first row above. Which expert is missed most, and is it the one with the most tokens?
+#
+# Or turn `austen-qwen3` into a mixture without training: its 8 slices are the experts, and the router's rows are fitted so that they predict, from x, which slices are longest. How close do you get to the "longest 4" of the first experiment?
