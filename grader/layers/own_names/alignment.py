@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from grader.layers.own_names.matching import match
 from grader.layers.own_names.questions import Matched, Question, Sizes
 from grader.layers.own_names.recipes import Recipe, whole
+from grader.layers.own_names.roles import ATTENTION, MLP
 from grader.layers.own_names.units import Shape, Unit, stack_of, units_of
 from grader.recordings.traces import Trace
 from grader.tolerance import agree
@@ -67,7 +68,7 @@ def _aligned(model: nn.Module, trace: Trace, given: Mapping[str, Recipe]) -> Ali
     theirs = units_of(
         {n: s for n, s in wanted.items() if n not in used}, {c.path: c.type for c in trace.calls}, stack, experts
     )
-    theirs = with_places(theirs, trace)
+    theirs = [_placed(unit, trace) for unit in theirs]
     matched = _by_layers(mine, theirs, _sizes(trace, wanted))
     recipes = dict(given) | matched.recipes
     how = dict.fromkeys(given, "given") | matched.how
@@ -137,16 +138,10 @@ def _from_buffers(
     how |= found.how
 
 
-def with_places(units: Sequence[Unit], trace: Trace) -> list[Unit]:
-    """The reference's units, with what its norms stand before and after, as its calls tell."""
-    kinds = {unit.word.path: unit for unit in units}
-    new = []
-    for unit in units:
-        place = _place_of(unit, trace) if unit.word.role == "norm" else ""
-        if place:
-            kinds[unit.word.path] = replace(unit, word=replace(unit.word, at=(place,)))
-        new.append(kinds[unit.word.path])
-    return new
+def _placed(unit: Unit, trace: Trace) -> Unit:
+    """A unit of the reference's; if it is a norm, with what it stands before or after, as the calls tell."""
+    place = _place_of(unit, trace) if unit.word.role == "norm" else ""
+    return replace(unit, word=replace(unit.word, at=(place,))) if place else unit
 
 
 def _place_of(unit: Unit, trace: Trace) -> str:
@@ -156,8 +151,6 @@ def _place_of(unit: Unit, trace: Trace) -> str:
         return ""
     around = norm.path.rpartition(".")[0]
     beside = [c for c in trace.calls if c.path != norm.path and c.path.rpartition(".")[0] == around]
-    from grader.layers.own_names.roles import ATTENTION, MLP  # what a module is, its name says
-
     for call in beside:
         last = call.path.rpartition(".")[2].lower()
         what = "attention" if ATTENTION.search(last) or "mixer" in last else "mlp" if MLP.search(last) else ""

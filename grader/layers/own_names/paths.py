@@ -75,9 +75,9 @@ def _activations(
         if call.path not in pairs and call.path not in weighted and call.type != "Dropout" and _keeps_size(call):
             theirs[_around(call.path, pairs)].append(call.path)
     own = set(pairs.values())
-    for path, seen in given.items():
-        idle = isinstance(seen.module, nn.Dropout | nn.Identity) or any(True for _ in seen.module.parameters())
-        if path and path not in own and not idle and _keeps_size(seen.recorded()):
+    for path, watched in given.items():
+        idle = isinstance(watched.module, nn.Dropout | nn.Identity) or any(True for _ in watched.module.parameters())
+        if path and path not in own and not idle and _keeps_size(watched.recorded()):
             mine[_around(path, own)].append(path)
     alone = {r: p for r, p in pairs.items() if len(set(theirs[r])) == len(mine[p]) == 1}
     return {**pairs, **{theirs[other][0]: mine[path][0] for other, path in alone.items()}}

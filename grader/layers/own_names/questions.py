@@ -29,8 +29,8 @@ class Answer:
 class Question:
     """What names and shapes leave open. about: what it is about. names: the tensors, of every layer alike.
 
-    answers: the most likely first. certain: whether an answer other than the first may be taken without being asked
-    for: not where the tensor's shape is the same, so that a loader that copies it as it is goes wrong unnoticed.
+    answers: the most likely first. free: whether another than the first may be taken without being asked for. It may
+    not where rows are in another order and the shape is the same: a loader that copies them goes wrong unnoticed.
     """
 
     about: str
