@@ -68,7 +68,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByLesson(LoadScopeScheduling):
+    class ByLesson(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             lesson = lesson_asked(nodeid)
             return f"solutions/{lesson}" if lesson else str(super()._split_scope(nodeid))

@@ -105,7 +105,7 @@ def speed(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     reference: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype)
     reference.eval()
     count = measured.new_tokens

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
     from grader.layers.compare import compare_layers
+    from grader.layers.own_model import load_model
     from grader.recordings.tracefile import read_trace
     from grader.recordings.tracing import trace_of
 
@@ -26,6 +27,7 @@ _HOMES = {
     "check_generation": "grader.checks.text",
     "compare_layers": "grader.layers.compare",
     "load_checkpoint": "grader.checkpoints",
+    "load_model": "grader.layers.own_model",
     "read_trace": "grader.recordings.tracefile",
     "trace_of": "grader.recordings.tracing",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "check_generation",
     "compare_layers",
     "load_checkpoint",
+    "load_model",
     "read_trace",
     "trace_of",
 ]

@@ -4,7 +4,9 @@ A `Call` holds tensors alone, and is what recordings keep. A `Watched` call also
 be made again on another input.
 """
 
+import contextlib
 import copy
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,7 +25,8 @@ class Call:
     `input` is the first tensor the module was given, `output` the first it gave back; either is None
     where there was none. `others` are the further tensors that it was given, each with the name of the argument
     that it is or lies in; `further` are the further tensors that it gave. All are copies, taken before anything
-    later could change them in place.
+    later could change them in place. `floor` is how far rounding alone moves what it gave, if that was measured: see
+    tolerance.distance.
     """
 
     path: str
@@ -33,6 +36,7 @@ class Call:
     output: Tensor | None
     others: tuple[tuple[str, Tensor], ...] = ()
     further: tuple[Tensor, ...] = ()
+    floor: float = 0.0
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -147,7 +151,36 @@ def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> t
     for path, module in model.named_modules(remove_duplicate=False):
         if not path or path in paths:
             places.setdefault(module, []).append(path)
-    return _watched(places, run)
+    with _forward_counts(places):
+        return _watched(places, run)
+
+
+@contextlib.contextmanager
+def _forward_counts(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Have `module.forward(x)` count as a call: as `module(x)`, which alone runs hooks."""
+    called: set[nn.Module] = set()
+    handles, replaced = [], []
+    for module in modules:
+        forward = module.forward
+
+        @functools.wraps(forward)
+        def instead(*args: Any, _module: nn.Module = module, _forward: Any = forward, **kwargs: Any) -> Any:
+            if _module in called:
+                called.discard(_module)
+                return _forward(*args, **kwargs)
+            return _module(*args, **kwargs)
+
+        if "forward" not in vars(module):  # what a module holds as its own is left alone
+            handles.append(module.register_forward_pre_hook(lambda module, args: called.add(module)))
+            module.forward = instead
+            replaced.append(module)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in replaced:
+            del module.forward
 
 
 def record_calls(

@@ -15,3 +15,7 @@ class CheckFailed(GraderError):
 
 class RecordingError(GraderError):
     """A recording is missing, foreign or damaged, or an author's exercise can't be recorded."""
+
+
+class NeedsAdapter(GraderError):
+    """A program that is not built from a config.json's fields, or is not called with token ids alone."""

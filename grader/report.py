@@ -156,7 +156,7 @@ def to_html(lines: Sequence[Line]) -> str:
 
 def _line_html(line: Line) -> str:
     indent = f' style="margin-left:{1.4 * line.indent:.1f}em"' if line.indent else ""
-    return f'<div class="{line.kind}"{indent}>{_inline(line.text, line.kind)}</div>'
+    return f'<div class="{line.kind}"{indent}>{inline_html(line.text, line.kind)}</div>'
 
 
 def _table_html(rows: Sequence[Line]) -> str:
@@ -184,7 +184,7 @@ def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
         tag = "th" if line.kind == "head" else "td"
         role = ' scope="col"' if tag == "th" else ' role="rowheader"' if i == 1 else ""
         text = cell.lstrip(" ")
-        shown = "&nbsp;" * (len(cell) - len(text)) + _inline(text, "code" if path else "text")
+        shown = "&nbsp;" * (len(cell) - len(text)) + inline_html(text, "code" if path else "text")
         if text in MARKS:
             colour = "m-ok" if text == "✓" else "m-bad"
             shown = f'<span class="{colour}" role="img" aria-label="{MARKS[text]}">{text}</span>'
@@ -192,7 +192,7 @@ def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
 
 
-def _inline(text: str, kind: LineKind) -> str:
+def inline_html(text: str, kind: LineKind) -> str:
     """Escape the text; outside code lines, show `names in backticks` in the code font."""
     escaped = html.escape(text, quote=False)
     if kind == "code":

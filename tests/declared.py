@@ -115,14 +115,22 @@ class Rerun:
     """A run of all of a lesson's own cells but the checks, with other right programs.
 
     programs: exercise -> the program in place of its cell. instead: names that are given other values once the setup
-    cell has run. skip: a cell with these words is left out. shows, hides: what the cells print, and what they don't.
+    cell has run. changes: words of a cell, and what stands there instead, as where it trains for fewer steps. skip: a
+    cell with these words is left out. shows, hides: what the cells print, and what they don't.
     """
 
     programs: Mapping[str, Any]
     shows: Sequence[str]
     hides: Sequence[str] = ()
     instead: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, str] = field(default_factory=dict)
     skip: str = ""
+
+    def changed(self, source: str) -> str:
+        """A cell's source after the changes."""
+        for words, others in self.changes.items():
+            source = source.replace(words, others)
+        return source
 
 
 @dataclass(frozen=True)

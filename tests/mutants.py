@@ -38,7 +38,7 @@ class Mutant:
 def mutants(source: str) -> list[Mutant]:
     """Every mutant of what stands between ### BEGIN SOLUTION and ### END SOLUTION: what a learner writes."""
     tree = ast.parse(source)
-    solution = _solution_lines(source)
+    solution = solution_lines(source)
     found: dict[str, Mutant] = {}
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for change, node, replacement in _changes(function):
@@ -57,7 +57,8 @@ def _place(source: str, node: ast.AST) -> str:
     return f"{line.split('  #')[0].strip()}  @{getattr(node, 'col_offset', 0) - indent}"
 
 
-def _solution_lines(source: str) -> set[int]:
+def solution_lines(source: str) -> set[int]:
+    """The numbers of the lines that a learner writes, from 1."""
     inside, lines = False, set()
     for number, line in enumerate(source.splitlines(), start=1):
         if "### BEGIN SOLUTION" in line or "### END SOLUTION" in line:

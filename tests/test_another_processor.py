@@ -6,6 +6,7 @@ ANOTHER_PROCESSOR=2 in the environment any test runs on such a machine.
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from test_every_lesson import each, planted, programs
 
 from conftest import PROJECT
 from grader import check_generation, load_checkpoint
-from grader.authoring.differences import differences
-from grader.authoring.recorder import record
+from grader.authoring.differences import equal
+from grader.authoring.recorder import record_exercise
+from grader.authoring.reference_run import record_trace
 from grader.checkpoints import entry
 from grader.checks.examine import examine_here
 from grader.instruments.rounding import another_processor
@@ -125,10 +127,17 @@ def test_the_culprit_of_a_planted_bug_is_the_same(lesson: Solved, item: Any) -> 
 
 
 @every_lesson
-def test_a_recording_is_what_it_would_be_there(lesson: Lesson) -> None:
+def test_what_is_right_is_what_it_would_be_there(lesson: Lesson) -> None:
+    """The reference's answers, gradients and trace. test_mistakes.py compares what the mistakes give there."""
+    recorded = Recording.read(lesson.recording)
+    exercises, trace = lesson.exercises()
     with another_processor(1):
-        there = record(lesson, measured=False)
-    assert differences(Recording.read(lesson.recording), there) == []
+        for exercise in exercises:
+            task, answer = record_exercise(lesson.name, exercise)
+            assert equal(recorded.task(exercise.name), task)
+            assert equal(replace(recorded.answer(exercise.name), mistakes=(), noise=()), answer)
+            if exercise.name == trace:
+                assert equal(recorded.trace, record_trace(lesson.name, exercise, measured=False))
 
 
 @every_lesson

@@ -1,18 +1,25 @@
 """Cards, comparisons, broken configs, the gallery's data, and the commands."""
 
+import inspect
 import json
+import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from meta_models import parameters
+from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
-from grader.atlas import Architecture, architecture_of, card, gallery_model, gallery_models, read
+from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read
+from grader.atlas.cache import per_token
 from grader.atlas.card_rows import rows
 from grader.atlas.compare import ORDER, compare, concepts, steps, with_lessons
 from grader.atlas.drawing import figure
+from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
 from grader.atlas.panel import changed_fields
 from grader.cli import app
 from grader.errors import GraderError
@@ -22,6 +29,12 @@ GEMMA = {"model_type": "gemma3_text", "num_hidden_layers": 3}
 # transformers allocates rows for LongCat's experts that do nothing.
 SURPLUS = {"longcat-flash-560b"}
 VERIFIED = [slug for slug, model in gallery_models().items() if model.verified]
+# The systems that the talk shows or names.
+TALK = (
+    *("gpt-2-xl", "llama-3-8b", "qwen3-4b", "qwen3-32b", "gemma-3-270m", "gemma-3-1b", "gemma-4-31b", "deepseek-v3"),
+    *("deepseek-r1", "deepseek-v3.2", "glm-5.1", "sarvam-30b", "sarvam-105b", "qwen3.5-397b-a17b", "smollm2-135m"),
+    *("smollm2-360m", "smollm3-3b", "olmo-3-32b", "intellect-3", "nemotron-3-nano-30b-a3b", "nemotron-3-super-120b"),
+)
 
 
 def said(model: Architecture) -> dict[str, str]:
@@ -33,24 +46,63 @@ def test_a_gallery_models_parameters_are_transformers_own(slug: str) -> None:
     model = gallery_model(slug).architecture
     assert model
     fields = {name: value for name, value in (gallery_model(slug).config or {}).items() if name != "model_type"}
-    with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(AutoConfig.for_model(model.family, **fields))
-    assert model.parameters == sum(p.numel() for p in built.parameters())
+    assert model.parameters == parameters(model.family, fields)
     assert 0 < model.active <= model.parameters
 
 
 def test_the_gallery_says_where_each_config_was_seen() -> None:
     models = gallery_models().values()
-    assert len(models) >= 70 and len(VERIFIED) >= 40
+    assert len(models) >= 70 and len(VERIFIED) >= 40 and set(TALK) <= set(gallery_models())
     for model in models:
-        assert model.name and model.developer and model.hub.startswith("https://huggingface.co/")
-        if model.verified:
-            assert model.source and (
-                set(model.source) in ({"repository", "path", "commit"}, {"default_of"}, {"package", "path"})
-            )
-            assert "commit" not in model.source or len(model.source["commit"]) == 40
-        else:
+        assert model.name and model.developer
+        if not model.verified:
             assert model.source is None and model.architecture is None and "not verified" in model.source_words
+            continue
+        assert model.source
+        fields = set(model.source) - {"confirmed"}
+        assert fields in ({"repository", "path", "commit", "kind"}, {"default_of"}, {"package", "path"})
+        if "commit" in fields:
+            assert re.fullmatch("[0-9a-f]{40}", model.source["commit"])
+            # Only a file called config.json can be a copy of one.
+            assert model.source["kind"] in KINDS
+            assert (model.source["kind"] == "copy") <= model.source["path"].endswith("config.json")
+
+
+DEFAULTS = [slug for slug, model in gallery_models().items() if "default_of" in (model.source or {})]
+# Whose class names another checkpoint: layers, width, heads and KiB a token, as the source says that confirms them.
+CONFIRMED = {"minimax-m2": (62, None, None, 248.0), "opt-125m": (12, 768, 12, None)}
+
+
+@pytest.mark.parametrize("slug", DEFAULTS)
+def test_the_class_whose_defaults_stand_for_a_model_names_it(slug: str) -> None:
+    model = gallery_model(slug)
+    assert model.source and model.architecture
+    if slug in CONFIRMED:
+        assert model.source["confirmed"] in sources()
+        read_off, mixer = model.architecture, model.architecture.layers[0].mixer
+        assert mixer
+        found = (len(read_off.layers), read_off.width, mixer.heads, per_token(caches(read_off)) / 1024)
+        assert all(want in (None, got) for want, got in zip(CONFIRMED[slug], found, strict=True))
+        return
+    source = inspect.getsource(sys.modules[CONFIG_MAPPING[model.source["default_of"]].__module__])
+    named = [name.lower() for name in re.findall(r'checkpoint="([^"]+)"', source)]
+    assert model.hub.removeprefix("https://huggingface.co/").lower() in named
+
+
+def test_every_fact_of_the_gallery_says_where_it_was_seen() -> None:
+    used = set()
+    for slug, model in gallery_models().items():
+        told = {fact for fact in TOLD if getattr(model, fact)}
+        assert set(model.seen) == told, slug
+        assert len(model.told_by("notes")) == len(model.notes), slug
+        assert re.fullmatch(r"(\d{4}-\d\d(-\d\d)?)?", model.date), slug
+        for names in (*model.seen.values(), (model.source or {}).get("confirmed", [])):
+            used |= {names} if isinstance(names, str) else set(names)
+    assert used == set(sources())  # nothing that is not there, and no source that nothing is from
+    for name, entry in tomllib.loads(SOURCES.read_text(encoding="utf-8")).items():
+        where = set(entry) - {"what"}
+        assert entry["what"] and where in ({"repository", "path", "commit"}, {"page"}, {"package", "path"}), name
+        assert "commit" not in entry or re.fullmatch("[0-9a-f]{40}", entry["commit"]), name
 
 
 @pytest.mark.parametrize(
@@ -58,6 +110,7 @@ def test_the_gallery_says_where_each_config_was_seen() -> None:
     [
         ("gpt2-xl", ["300 KiB"]),
         ("qwen3-8b", ["144 KiB"]),
+        ("deepseek-v4-flash", ["5.406 KiB", "51.72 KiB"]),
         ("gemma-3-270m", ["18 KiB"]),
         ("deepseek-v3.2", ["83.88 KiB", "68.62 KiB"]),
         ("nemotron-3-nano-30b-a3b", ["6 KiB", "23 Mamba-2 + 23 experts + 6 GQA"]),

@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from meta_models import names, parameters
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from grader.atlas import Architecture, caches, read
@@ -57,15 +58,9 @@ OWN_LISTS: dict[str, dict[str, Any]] = {
 SURPLUS = {"longcat_flash"}
 
 
-def counted(config: Any) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-
-
 def check_count(kind: str, fields: dict[str, Any]) -> None:
     config = AutoConfig.for_model(kind, **fields)
-    config.pad_token_id = None
-    want = counted(config)
+    want = parameters(kind, fields)
     if kind in SURPLUS:
         want -= config.num_layers * config.zero_expert_num * 2 * config.expert_ffn_hidden_size * config.hidden_size
     assert read({"model_type": kind, **fields}).parameters == want
@@ -87,6 +82,22 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
     check_count(kind, {name: value for name, value in fields.items() if value is not None})
 
 
+@pytest.mark.parametrize("kind", sorted(classes()))
+def test_projections_are_called_as_in_the_checkpoint(kind: str) -> None:
+    fields = NEEDED.get(kind, {})
+    told: set[str] = set()
+    for layer in read({"model_type": kind, **fields}).layers:
+        mixer, mlp = layer.mixer, layer.mlp
+        if mixer and mixer.kind == "attention":
+            told |= {*([mixer.qkv] if mixer.qkv else ["q_proj", "k_proj", "v_proj"])}
+        if mixer and mixer.kind != "compressed":
+            told |= {mixer.out}
+        if mlp and not mlp.experts:
+            gate, up, down = mlp.names
+            told |= {down, *([mlp.gate_up] if mlp.gate_up else [up, *[gate] * mlp.gated])}
+    assert told <= names(kind, fields)
+
+
 @pytest.mark.parametrize("kind", sorted(set(classes()) - {"falcon_h1"}))
 def test_each_layer_is_of_the_kind_that_its_class_says(kind: str) -> None:
     config = AutoConfig.for_model(kind, **NEEDED.get(kind, {}))
@@ -105,16 +116,15 @@ def test_the_class_defaults_are_the_installed_transformers() -> None:
     assert json.loads(script.written()) == json.loads(CLASSES.read_text(encoding="utf-8"))
 
 
-def lesson_configs() -> Iterator[Path]:
-    yield from sorted((ROOT / "solutions").glob("*/configs/*.json"))
+LESSON_CONFIGS = sorted((ROOT / "solutions").glob("*/configs/*.json"))
 
 
-@pytest.mark.parametrize("path", lesson_configs(), ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+@pytest.mark.parametrize("path", LESSON_CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_every_config_of_a_lesson_is_counted(path: Path) -> None:
     fields = json.loads(path.read_text())
     model = read(fields)
     rest = {name: value for name, value in model.config.items() if name != "model_type"}
-    assert model.parameters == counted(AutoConfig.for_model(model.family, **rest))
+    assert model.parameters == parameters(model.family, rest)
     assert not model.remark
 
 
@@ -142,6 +152,11 @@ TINY: dict[str, dict[str, Any]] = {
     | {"qk_rope_head_dim": 4, "qk_nope_head_dim": 6, "v_head_dim": 8, "num_local_experts": 4}
     | {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_key_value_heads": 4},
     "olmo_hybrid": {"num_hidden_layers": 4},
+    "deepseek_v4": {"num_hidden_layers": 3, "head_dim": 16, "q_lora_rank": 12, "o_lora_rank": 8, "o_groups": 2}
+    | {"index_head_dim": 6, "index_n_heads": 2, "index_topk": 2, "sliding_window": 5, "num_key_value_heads": 1}
+    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "qk_rope_head_dim": 4}
+    | {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}}
+    | {"layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]},
     "afmoe": {"num_hidden_layers": 4, "head_dim": 8, "sliding_window": 5, "num_experts": 4}
     | {"num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "exaone_moe": {"num_hidden_layers": 4, "head_dim": 8, "sliding_window": 5, "num_experts": 4}
@@ -162,10 +177,10 @@ def test_the_cache_is_transformers_own(kind: str) -> None:
         model(torch.randint(3, 50, (1, length)), cache=cache, use_cache=True)
     held = [value for layer in cache.layers for value in vars(layer).values()]
     tensors = [t for v in held for t in (v.values() if isinstance(v, dict) else [v]) if isinstance(t, torch.Tensor)]
-    tensors = [t for t in tensors if t.is_floating_point()]
-    measured = sum(t.numel() * t.element_size() for t in tensors)
+    once = {id(t): t for t in tensors if t.is_floating_point()}  # DeepSeek-V4's keys are its values
+    measured = sum(t.numel() * t.element_size() for t in once.values())
     told = 0
     for one in caches(read(config.to_dict())):
-        tokens = length if one.window is None else min(length, one.window - 1)  # between two steps
-        told += 4 * (one.values_per_token * tokens + one.state_values + one.float32_values)
+        between = replace(one, window=one.window - 1) if one.window else one  # between two steps
+        told += between.bytes_at(length, element_bytes=4)
     assert measured == told > 0

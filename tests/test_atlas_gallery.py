@@ -1,5 +1,6 @@
 """The gallery as people use it: from its folder, offline, in Chromium."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from conftest import chromium, why_no_browser
 from grader.atlas import caches, gallery_models
 from grader.atlas.cache import at
-from grader.atlas.site import cache_groups, write_site
+from grader.atlas.site import Taught, cache_groups, write_site
+
+TEACHING = {"03-qwen3": Taught("Qwen3", ["rope", "qk_norm"], "port Llama to Qwen3")}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("gallery")
-    assert write_site(to, {"03-qwen3": ["rope", "qk_norm"]}) == len(gallery_models())
+    assert write_site(to, TEACHING) == len(gallery_models())
     return to
 
 
@@ -59,12 +62,17 @@ def test_two_models_are_compared(page: Page) -> None:
     page.select_option("#right", "qwen3-4b")
     told = page.locator("#compared").inner_text()
     assert "≠ attention" in told and "= decoder" in told and "300 KiB" in told
-    loaded = "[...document.querySelectorAll('#compared img')].every(i => i.complete && i.naturalWidth > 0)"
-    page.wait_for_function(loaded)
+    page.locator("#compared figcaption", has_text="Ringed: not as in GPT-2 XL").wait_for()
+    figures = page.locator("#compared figure svg")
+    assert figures.count() == 2 and figures.nth(1).locator(".ring").count() >= 6
+    page.select_option("#left", "deepseek-r1")
+    page.select_option("#right", "deepseek-v3")
+    page.locator("#compared figcaption", has_text="As in DeepSeek R1").wait_for()
+    assert page.locator("#compared .ring").count() == 0
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
-    for path in ("index.html", "models/deepseek-v3.2.html", "models/intellect-3.html"):
+    for path in ("index.html", "models/deepseek-v3.2.html", "models/intellect-3.html", "lessons/03-qwen3.html"):
         page.goto(site.joinpath(path).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -72,13 +80,31 @@ def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
 def test_a_model_that_was_not_seen_shows_nothing_computed(site: Path) -> None:
     text = (site / "models" / "intellect-3.html").read_text()
     assert "not verified" in text and "<svg" not in text and "parameters</td>" not in text
-    assert "Lessons that lead to it" in (site / "models" / "qwen3-8b.html").read_text()
+
+
+def test_a_model_and_the_lessons_that_lead_to_it_link_each_other(page: Page, site: Path) -> None:
+    page.goto(site.joinpath("models/qwen3-8b.html").as_uri())
+    page.get_by_role("link", name="03 Qwen3").click()
+    assert "port Llama to Qwen3" in page.locator("main").inner_text()
+    page.get_by_role("link", name="Qwen3 8B").click()
+    assert page.locator("h1").inner_text() == "Qwen3 8B"
+    page.get_by_text("Where this was seen").click()
+    assert "QwenLM/Qwen3, README.md at" in page.locator("details").inner_text()
+
+
+def test_every_link_of_the_gallery_leads_somewhere(site: Path) -> None:
+    for file in [*site.glob("*.html"), *site.glob("*/*.html")]:
+        for link in re.findall(r'(?:href|src)="([^"#:]+)"', file.read_text()):
+            assert (file.parent / link).is_file(), (file.name, link)
 
 
 def test_the_slider_counts_as_the_cache_does() -> None:
     for model in gallery_models().values():
-        if not model.architecture or (groups := cache_groups(model.architecture)) is None:
+        if not model.architecture:
             continue
-        for context in (512, 131_072):
-            told = sum(n * (2 * v * (min(context, w) if w else context) + s) for n, v, w, s in groups)
+        for context in (511, 131_072):
+            told = 0
+            for number, values, window, state, rate, waiting in cache_groups(model.architecture):
+                kept = values * ((min(context, window) if window else context) // rate)
+                told += number * (2 * (kept + waiting * (context % rate)) + state)
             assert told == at(caches(model.architecture), context)

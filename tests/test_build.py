@@ -17,6 +17,8 @@ from rich.console import Console
 from toy_course import FIRST, FIRST_EXERCISES, write_course
 
 from grader.authoring.build import build
+from grader.authoring.figures import install_figures, write_figures
+from grader.authoring.staging import staged_copy
 from grader.authoring.stale import check_build
 from grader.errors import GraderError, RecordingError
 from grader.lessons.cells import without_markers
@@ -252,6 +254,25 @@ def test_a_build_that_fails_changes_nothing(course: Course, file: str, old: str,
     with pytest.raises(GraderError, match=message):
         build(course.first)
     assert course.files() == before
+
+
+def test_figures_are_drawn_in_the_copy_and_change_the_lesson_only_when_they_are_installed(course: Course) -> None:
+    folder = course.first.folder
+    (folder / "configs").mkdir(exist_ok=True)
+    tiny = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    (folder / "configs" / "tiny.json").write_text(json.dumps(tiny))
+    (folder / "lesson.toml").write_text('[[figures]]\nconfig = "configs/tiny.json"\nname = "Tiny"\n')
+    before = course.files()
+    with staged_copy(course.first) as staged:
+        drawn = write_figures(staged)
+        assert course.files() == before
+        install_figures(drawn, staged, course.first)
+    panels = {f"tiny-{part}.svg" for part in ("model", "attention", "mlp")}
+    assert {file.name for file in (folder / "figures").iterdir()} == panels
+    (folder / "lesson.toml").write_text("")
+    with staged_copy(course.first) as staged:
+        gone = install_figures(write_figures(staged), staged, course.first)
+    assert {file.name for file in gone} == panels and not any((folder / "figures").iterdir())
 
 
 # --- what a check finds ---

@@ -25,10 +25,11 @@ from solved import (
 from stored_answers import replay
 
 from grader import Config
-from grader.authoring.recorder import record
+from grader.authoring.recorder import record, record_exercise
 from grader.checkpoints import entry, names
 from grader.checks.examine import examine_here
 from grader.checks.probe import probe
+from grader.checks.running import one_thread
 from grader.layers.compare import layer_report
 from grader.lessons.exercise import Draw
 from grader.recordings.recording import Recording
@@ -204,17 +205,31 @@ def checksum(lesson: Solved, name: str) -> str:
     return hashlib.sha256((lesson.folder / "configs" / f"{name}.json").read_bytes()).hexdigest()
 
 
+@lru_cache(maxsize=2)
+def hidden(lesson: Solved, secret: str = "a secret of these tests") -> Recording:
+    """A recording from a secret. How far rounding moves its answers is measured by the test of hidden cases alone."""
+    return record(lesson.lesson, secret=secret, measured=False)
+
+
 @pytest.mark.slow
 @all_lessons
 def test_hidden_cases_vary_and_show_every_mistake(lesson: Solved) -> None:
     """Recording checks that the solution is right, and that each mistake differs from it and from the others."""
     varied = set()
-    for secret in ("a secret of this test", "another"):
-        hidden = record(lesson.lesson, secret=secret)
-        varied |= {name for name in lesson.exercises if sizes(hidden, name) != sizes(lesson.recording, name)}
+    for recording in (hidden(lesson), hidden(lesson, "another")):
+        varied |= {name for name in lesson.exercises if sizes(recording, name) != sizes(lesson.recording, name)}
         if set(asked(lesson, "VARIES")) <= varied:
             return
     raise AssertionError(f"the sizes never vary: {set(lesson.others.VARIES) - varied}")
+
+
+@all_lessons
+def test_hidden_cases_leave_room_for_rounding(lesson: Solved) -> None:
+    """Recording refuses, and draws again, where rounding alone takes up too much of a tolerance."""
+    for exercise in lesson.exercises.values():
+        with one_thread():
+            _, answer = record_exercise(lesson.name, exercise, "a secret of these tests", measured=True)
+        assert len(answer.noise) == len(exercise.cases)
 
 
 def sizes(recording: Recording, name: str) -> list[Any]:
@@ -307,11 +322,13 @@ def test_the_lessons_own_cells_run_with_another_right_program(
     monkeypatch.chdir(lesson.folder)
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
     own: dict[str, Any] = {"__name__": "rerun"}
+    for words in rerun.changes:
+        assert any(words in cell.source for cell in lesson.lesson.cells()), words
     for cell in lesson.lesson.cells():
         if cell.kind == "exercise" and cell.name in rerun.programs:
             own[lesson.exercises[cell.name].solution] = rerun.programs[cell.name]
         elif cell.kind in ("setup", "given", "exercise", "other") and not (rerun.skip and rerun.skip in cell.source):
-            exec(compile(cell.source, cell.title, "exec"), own)
+            exec(compile(rerun.changed(cell.source), cell.title, "exec"), own)
         if cell.kind == "setup":
             own |= rerun.instead
     matplotlib.pyplot.close("all")
@@ -392,15 +409,9 @@ def test_a_generation_that_is_recorded_leaves_the_window(lesson: Solved, trained
 # Stored answers earn nothing
 
 
-@lru_cache(maxsize=2)
-def hidden(lesson: Solved) -> Recording:
-    """A recording from a secret; how far rounding moves it plays no part here."""
-    return record(lesson.lesson, secret="a secret for stored answers", measured=False)
-
-
 @pytest.mark.slow
-@every_exercise
 @pytest.mark.parametrize("constant", [False, True], ids=["a table of the released answers", "one answer always"])
+@every_exercise  # nearest to the test, so that its lesson comes first in the test's name
 def test_stored_answers_earn_nothing_on_hidden_cases(lesson: Solved, name: str, constant: bool) -> None:
     released = lesson.recording.task(name)
     program = replay(released, lesson.solution(name), constant)

@@ -25,7 +25,7 @@ from grader.errors import CheckFailed
 PROMPTS, LENGTH = ["It is a truth", "the wheel", "there were"], 12
 
 
-class LM(GPT2Model):
+class LM(GPT2Model):  # type: ignore[misc]
     """A right model with the hub's names: ids [B, T] -> logits [B, T, V]."""
 
     def __init__(self, config: Config) -> None:

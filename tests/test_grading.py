@@ -135,7 +135,7 @@ def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
     page = (root / "feedback" / "dan" / LESSON / "toy.html").read_text()
     assert "This is what comes out when the bias is left out." in page
     assert "0 of 2 hidden cases right" in page
-    top, _, below = page.partition("Exercise 1")
+    top, _, below = page.partition("<section")
     assert "toy.linear" in top and "when the bias is left out" in top and "when the bias is left out" in below
 
 
@@ -572,7 +572,6 @@ def honest_class(root: Path, count: int) -> dict[str, float]:
         path.write_text(json.dumps(notebook))
         if i % 20 == 19:
             path.rename(path.with_name("my-toy.ipynb"))
-            earned = 0.0
         expected[f"student{i:03}"] = earned
     return expected
 

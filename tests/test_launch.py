@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT
-from grader.grading.gradebook import _newest_migration
+from grader.grading.gradebook_file import _newest_migration
 from grader.grading.kit import pack_kit
 from grader.grading.sandbox import launch
 from grader.grading.sandbox.jail import Jail

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,8 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
+from grader.cli.atlas import lessons_here
+from grader.learning.museum import one_line, page_name
 from grader.learning.site import FOLDED, write_site_sources
 from grader.lessons.lesson import lessons
 
@@ -21,7 +24,9 @@ NEEDED = ("myst_nb", "furo", "sphinx-mathjax-offline")
 @pytest.fixture(scope="module")
 def sources(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site") / "sources"
-    write_site_sources(request.config.rootpath, folder)
+    with pytest.MonkeyPatch.context() as moved:
+        moved.chdir(request.config.rootpath)
+        write_site_sources(request.config.rootpath, folder, lessons_here)
     return folder
 
 
@@ -37,13 +42,33 @@ def test_every_lesson_has_a_page_with_its_solutions_folded_and_its_outputs(proje
         assert f"{lesson.name}/{lesson.notebook.stem}" in (sources / "index.md").read_text("utf-8")
 
 
-def test_every_known_mistake_stands_in_the_museum(project: Path, sources: Path) -> None:
+def test_every_known_mistake_has_a_page_in_the_museum(project: Path, sources: Path) -> None:
     text = (sources / "mistakes.md").read_text("utf-8")
+    pages = set()
     for lesson in lessons(project):
         for exercise in lesson.exercises()[0]:
             for mistake in exercise.mistakes:
-                assert f"- **{mistake.name}.**" in text
-                assert all(f"[{each}](https://github.com/" in text for each in mistake.shipped)
+                page = f"mistakes/{exercise.name}/{page_name(mistake.name)}.md"
+                assert f"- **[{mistake.name}]({page}).**" in text
+                told = (sources / page).read_text("utf-8")
+                assert f"This is what comes out when {mistake.name}" in told and one_line(mistake.hint) in told
+                assert "```diff" in told and (
+                    re.search(r"\| [\d,]+ of [\d,]+ \|", told) or "learns badly" in told or "is right" in told
+                )
+                assert all(f"[{each}](https://github.com/" in told for each in mistake.shipped)
+                pages.add(page)
+    assert len(pages) == len(list(sources.glob("mistakes/*/*.md"))), "two mistakes of one page"
+
+
+def test_the_gallery_is_inside_and_leads_to_the_lessons(project: Path, sources: Path) -> None:
+    gallery = sources / "_extra" / "atlas"
+    assert (gallery / "index.html").is_file()
+    for lesson in lessons(project):
+        page = gallery / "lessons" / f"{lesson.name}.html"
+        teaches = "teaches" in tomllib.loads((lesson.folder / "lesson.toml").read_text("utf-8"))
+        assert page.exists() == teaches
+        if teaches:
+            assert f'href="../../{lesson.name}/{lesson.notebook.stem}.html"' in page.read_text("utf-8")
 
 
 def links(page: Path) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""Every named mistake is rejected, and the report names it: here, and with the roundings of another processor."""
+"""Every named mistake gives what is recorded of it, is rejected and named: here, and as on another processor."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,20 @@ from typing import Any
 import pytest
 
 from grader.authoring.recorder import patched_source
-from grader.checks.examine import examine_here
+from grader.checks.examine import InProcess, examine
+from grader.checks.observation import Observation
 from grader.checks.wording import report
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson
+from grader.recordings.answers import Known
 from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
 from grader.report import to_text
+from grader.tolerance import agree
 
 ROOT = Path(__file__).parent.parent
 SEEDS = 3  # of other processors; each mistake is tried on one of them
+HERE = 0
 LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/reference.safetensors"))]
 
 
@@ -28,22 +35,62 @@ def mistakes() -> Iterator[Any]:
                 yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
 
 
+class Remembering(InProcess):
+    """Examines the programs that a wrong one uses once for all mistakes of an exercise, and once on each machine."""
+
+    def __init__(self, recording: Recording, solution: Any, known: dict[tuple[str, Any], bool]) -> None:
+        super().__init__(recording, solution)
+        self._known = known
+        self.observed: tuple[Observation, ...] = ()
+
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        self.observed = super().observe(task)
+        return self.observed
+
+    def _examine(self, exercise: str, solution: Any) -> None:
+        if (exercise, solution) not in self._known:
+            super()._examine(exercise, solution)
+            self._known[exercise, solution] = self._right[exercise, solution]
+        self._right[exercise, solution] = self._known[exercise, solution]
+
+
+@dataclass(frozen=True)
+class Started:
+    """What all mistakes of an exercise share: the recording, the lesson run as far as the exercise, what was found.
+
+    known: for each machine, which programs of other exercises are right.
+    """
+
+    recorded: Recording
+    changed: Callable[[str], dict[str, Any]]
+    known: dict[int, dict[tuple[str, Any], bool]] = field(default_factory=lambda: defaultdict(dict))
+
+    def known_outputs(self, exercise: str, mistake: str) -> list[Known | None]:
+        """What the recording has of a mistake, for each case; None where rounding alone makes it another output."""
+        answer = self.recorded.answer(exercise)
+        (found,) = (one for one in answer.mistakes if one.name == mistake)
+        return [found.in_case(i, tolerance) for i, tolerance in enumerate(answer.tolerances)]
+
+
 @lru_cache(maxsize=1)
-def started(lesson: Lesson, exercise: str) -> tuple[Recording, Callable[[str], dict[str, Any]]]:
-    """What all mistakes of an exercise share: the recording, and the lesson run as far as the exercise."""
-    return Recording.read(lesson.recording), lesson.changed(exercise)
+def started(lesson: Lesson, exercise: str) -> Started:
+    return Started(Recording.read(lesson.recording), lesson.changed(exercise))
 
 
 @pytest.mark.parametrize(("lesson", "exercise", "mistake"), list(mistakes()))
 def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mistake: Any) -> None:
-    recorded, changed = started(lesson, exercise)
-    task = recorded.task(exercise)
+    shared = started(lesson, exercise)
+    task = shared.recorded.task(exercise)
     source = patched_source(lesson.source_of(exercise), exercise, mistake)
-    target = changed(source)[task.solution]
+    target = shared.changed(source)[task.solution]
     another = 1 + sum(map(ord, mistake.name)) % SEEDS
-    for machine in (contextlib.nullcontext(), another_processor(another)):
-        with machine:
-            verdict = examine_here(recorded, exercise, target)
+    for seed in (HERE, another):
+        with another_processor(seed) if seed else contextlib.nullcontext():
+            prober = Remembering(shared.recorded, target, shared.known[seed])
+            verdict = examine(shared.recorded, exercise, prober)
+        for i, known in enumerate(shared.known_outputs(exercise, mistake.name)):
+            given = prober.observed[i].output
+            assert known is None or (given is not None and agree(given, known.output, known.tolerance))
         text = to_text(report(verdict))
         assert not verdict.right
         assert mistake.name in text

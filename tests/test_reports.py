@@ -30,7 +30,7 @@ from grader.names import explain_names
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.recording import Recording
 from grader.report import DARK, LIGHT, Line, print_to, row, to_html, to_text
-from grader.tolerance import BY_DTYPE
+from grader.tolerance import BY_DTYPE, agree
 
 LESSON = Lesson(Path(__file__).parent.parent / "solutions" / "01-gpt2")
 AXES = ("B", "T", "D")
@@ -75,7 +75,8 @@ def named(outputs: Sequence[Tensor | None], wants: Sequence[Tensor], **mistakes:
         tuple(BY_DTYPE.get(want.dtype, BY_DTYPE[torch.float32]) for want in wants),
         tuple(MistakeAnswer(name, "", tuple(given)) for name, given in mistakes.items()),
     )
-    return suspects(answer, outputs)
+    correct = [got is not None and agree(got, want) for got, want in zip(outputs, wants, strict=True)]
+    return suspects(answer, outputs, correct)
 
 
 def names(mistakes: Sequence[MistakeAnswer]) -> list[str]:

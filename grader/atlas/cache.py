@@ -4,38 +4,51 @@ from collections.abc import Sequence
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Mixer
-from grader.errors import GraderError
 from grader.kv import LayerCache
 
-FULL, SLIDING, LATENT, STATE = "full", "sliding", "latent", "state"
+FULL, SLIDING, LATENT, STATE, COMPRESSED = "full", "sliding", "latent", "state", "compressed"
 
 
 def caches(model: Architecture) -> list[LayerCache]:
-    """What the layers keep; those that keep nothing are left out. Raises GraderError where it is not counted."""
+    """What the layers keep; those that keep nothing are left out. A layer may keep more than one thing."""
     found = []
     for layer in model.layers:
         mixer: Mixer | None = layer.mixer
         if mixer and not mixer.shared:
-            found.append(cache_of(mixer))
+            found += kept_by(mixer) * (2 if model.traits.double else 1)
             if mixer.beside:
-                found.append(cache_of(mixer.beside))
-            if model.traits.double:
-                found.append(cache_of(mixer))
+                found += kept_by(mixer.beside)
     return found
 
 
-def cache_of(mixer: Mixer) -> LayerCache:
-    """What one layer keeps. Raises GraderError for DeepSeek-V4's, which is not counted."""
+def kept_by(mixer: Mixer) -> list[LayerCache]:
+    """What one layer keeps."""
     if mixer.kind == "attention":
         values = mixer.kv_heads * (mixer.key_dim + mixer.value_dim)
-        return LayerCache(SLIDING if mixer.window else FULL, values, mixer.window)
+        return [LayerCache(SLIDING if mixer.window else FULL, values, mixer.window)]
     if mixer.kind == "latent":
         index = mixer.index.dim if mixer.index and not mixer.index.shared else 0
-        return LayerCache(LATENT, mixer.kv_rank + mixer.rope_dim + index)
+        return [LayerCache(LATENT, mixer.kv_rank + mixer.rope_dim + index)]
     if mixer.kind == "compressed":
-        raise GraderError("what DeepSeek-V4's compressed attention keeps is not counted here.")
+        return _compressed(mixer)
     state, inputs = state_values(mixer)
-    return LayerCache(STATE, 0, state_values=inputs, float32_values=state)
+    return [LayerCache(STATE, 0, state_values=inputs, float32_values=state)]
+
+
+def _compressed(mixer: Mixer) -> list[LayerCache]:
+    """DeepSeek-V4's: a window of keys that are the values too, and entries for `rate` tokens each.
+
+    An entry is made of a value and a gate for each number, which wait until `rate` tokens are there. Where entries
+    overlap (with an indexer, whose own keys are compressed the same way) these are twice as wide, and half of what
+    the last entry was made of is kept for the next (transformers' DeepseekV4CSACache).
+    """
+    if not mixer.rate:  # a plain sliding layer, whose cache in transformers holds the same numbers as keys and values
+        return [LayerCache(SLIDING, 2 * mixer.key_dim, mixer.window)]
+    window = LayerCache(SLIDING, mixer.key_dim, mixer.window)
+    entry = mixer.key_dim + (mixer.index.dim if mixer.index else 0)
+    overlap = 2 * mixer.rate * entry if mixer.index else 0
+    waiting = 2 * entry * (2 if mixer.index else 1)
+    return [window, LayerCache(COMPRESSED, entry, state_values=overlap, rate=mixer.rate, waiting=waiting)]
 
 
 def state_values(mixer: Mixer) -> tuple[int, int]:
@@ -54,7 +67,7 @@ def state_values(mixer: Mixer) -> tuple[int, int]:
 
 def per_token(found: Sequence[LayerCache], element_bytes: float = 2) -> float:
     """Bytes of one more token while no window is full yet."""
-    return element_bytes * sum(layer.values_per_token for layer in found)
+    return element_bytes * sum(layer.values_per_token / layer.rate for layer in found)
 
 
 def at(found: Sequence[LayerCache], context: int, element_bytes: float = 2) -> int:
@@ -68,6 +81,12 @@ def state_bytes(found: Sequence[LayerCache], element_bytes: float = 2) -> int:
 
 
 def index_values(model: Architecture) -> int:
-    """How many of a token's numbers are index keys of sparse attention."""
+    """How many of a token's numbers are index keys of sparse attention; DeepSeek-V4's compressed ones aside."""
     indices = [layer.mixer.index for layer in model.layers if layer.mixer and layer.mixer.kind == "latent"]
     return sum(index.dim for index in indices if index and not index.shared)
+
+
+def entry_values(model: Architecture) -> float:
+    """A token's share of the numbers in DeepSeek-V4's compressed entries, without windows and index keys."""
+    mixers = [layer.mixer for layer in model.layers if layer.mixer]
+    return sum(mixer.key_dim / mixer.rate for mixer in mixers if mixer.rate)

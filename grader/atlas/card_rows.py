@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.cache import at, caches, index_values, per_token, state_bytes
+from grader.atlas.cache import at, caches, entry_values, index_values, per_token, state_bytes
 from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words
 from grader.atlas.fields import Fact
-from grader.errors import GraderError
 from grader.kv import readable, readable_kib
 
 CONTEXTS = (8_192, 131_072)
@@ -74,18 +73,19 @@ def shown(value: Any) -> str:
 
 def cache_rows(model: Architecture) -> list[Row]:
     """What its cache takes in bfloat16: for one token, at contexts, and what does not grow."""
-    try:
-        kept = caches(model)
-    except GraderError as error:
-        return [Row("cache", None, "not counted", str(error))]
+    kept = caches(model)
     one = per_token(kept)
     source = "counted from the layers, in bfloat16"
     found = [Row("cache for one token", one, readable_kib(one), source)]
     if index := index_values(model):
         without = one - 2 * index
         found.append(Row("the same without index keys", without, readable_kib(without), "what published cards give"))
+    if entries := 2 * entry_values(model):
+        words = "what published cards give: neither windows nor index keys"
+        found.append(Row("compressed entries alone", entries, readable_kib(entries), words))
     if state := state_bytes(kept):
-        found.append(Row("state, of one size", state, readable(state), "float32, with inputs of convolutions"))
+        words = "what the next entry needs of the last" if entries else "float32, with inputs of convolutions"
+        found.append(Row("state, of one size", state, readable(state), words))
     for context in CONTEXTS:
         total = at(kept, context)
         found.append(Row(f"cache at {context:,} tokens", total, readable(total), source))

@@ -39,8 +39,8 @@ def summary(model: Architecture) -> dict[str, str]:
     facts = model.facts
     return {
         "attention": " / ".join("; ".join(group_lines(group)) for group in alike(model)),
-        "cache for one token": cache.get("cache for one token", "not counted"),
-        "cache at 131,072 tokens": cache.get("cache at 131,072 tokens", "not counted"),
+        "cache for one token": cache["cache for one token"],
+        "cache at 131,072 tokens": cache["cache at 131,072 tokens"],
         "decoder": f"{'sparse (experts)' if experts else 'dense'}{', hybrid' if stateful else ''}",
         "layer mix": str(facts["layer mix"].value),
         "MLP": " / ".join("; ".join(mlp_lines(part, model.width)) for part, _ in mlps(model)) or "none",

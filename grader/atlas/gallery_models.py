@@ -1,6 +1,7 @@
 """The models that the gallery shows, each with where its config was seen."""
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,6 +12,13 @@ from grader.atlas.architecture import Architecture, read
 from grader.errors import GraderError
 
 MODELS = files("grader.atlas") / "models"
+SOURCES = files("grader.atlas") / "sources.toml"
+KINDS = {
+    "copy": "a copy of its config.json",
+    "code": "its makers' own program",
+    "preset": "a preset of another program, not its makers' own file",
+}
+TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config
 
 
 @dataclass(frozen=True)
@@ -18,8 +26,11 @@ class GalleryModel:
     """One model. config: None where no public file with it was seen; nothing is computed then.
 
     source: the repository, path and commit of the file with the config, the package that carries it, or the family
-    whose class in transformers has it as its defaults. published: sizes as its makers give them, in their words.
-    notes: where published figures differ, and why. date: of the release, as year-month-day, or empty.
+    whose class in transformers has it as its defaults; kind: a ``copy`` of its makers' file, their ``code``, or a
+    ``preset`` of somebody else's program; confirmed: the source that agrees with the defaults of a class that names
+    another model. published: sizes as they were published, in short. notes: where published figures differ, and why.
+    date: of the release, as year-month-day or year-month. seen: of each fact in TOLD that is not empty, the source in
+    sources.toml that it was seen in, of notes one each. What was not found in one is empty.
     """
 
     slug: str
@@ -33,6 +44,7 @@ class GalleryModel:
     source: Mapping[str, str] | None
     published: str
     notes: tuple[str, ...]
+    seen: Mapping[str, Any]
     config: Mapping[str, Any] | None
 
     @property
@@ -50,17 +62,52 @@ class GalleryModel:
         if not self.source:
             return "config.json not seen: what was published, not verified"
         if "default_of" in self.source:
-            return f"the defaults of transformers' {self.source['default_of']} class"
+            words = f"the defaults of transformers' {self.source['default_of']} class"
+            other = self.source.get("confirmed")
+            return f"{words}, confirmed by {sources()[other].place}" if other else f"{words}, which names this model"
         if "package" in self.source:
             return f"{self.source['package']}, {self.source['path']}"
-        return f"{self.source['repository']}, {self.source['path']} at {self.source['commit'][:10]}"
+        return f"{KINDS[self.source['kind']]}: {_place(self.source)}"
 
     @property
     def source_link(self) -> str:
         """The address of the file; empty where there is none."""
-        if not self.source or "repository" not in self.source:
-            return ""
-        return f"https://github.com/{self.source['repository']}/blob/{self.source['commit']}/{self.source['path']}"
+        return _address(self.source) if self.source else ""
+
+    def told_by(self, fact: str) -> list["Source"]:
+        """The sources of one fact of TOLD, in the order of the notes; none for a fact that is empty."""
+        names = self.seen.get(fact, [])
+        return [sources()[name] for name in ([names] if isinstance(names, str) else names)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something public in which facts were seen. what: whose it is. place: where, in words. link: its address."""
+
+    what: str
+    place: str
+    link: str
+
+
+@cache
+def sources() -> dict[str, Source]:
+    """The entries of sources.toml by name."""
+    written = tomllib.loads(SOURCES.read_text(encoding="utf-8"))
+    return {name: Source(entry["what"], _place(entry), _address(entry)) for name, entry in written.items()}
+
+
+def _place(entry: Mapping[str, str]) -> str:
+    if "page" in entry:
+        return entry["page"]
+    if "package" in entry:
+        return f"{entry['package']}, {entry['path']}"
+    return f"{entry['repository']}, {entry['path']} at {entry['commit'][:10]}"
+
+
+def _address(entry: Mapping[str, str]) -> str:
+    if "repository" in entry:
+        return f"https://github.com/{entry['repository']}/blob/{entry['commit']}/{entry['path']}"
+    return entry.get("page", "")
 
 
 @cache

@@ -32,7 +32,8 @@ class Mixer:
     chunked: they are counted from the start of a chunk. rotary: how many of a head's numbers RoPE turns, 0: none.
     q_rank, kv_rank, rope_dim: MLA's. k_is_v: the values are the keys' projection. shared: it uses an earlier layer's
     keys and values. heads of a state: `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
-    shapes: its parameters.
+    shapes: its parameters. qkv: what one matrix for queries, keys and values is called, empty where each has its own;
+    out: the output projection's name.
     """
 
     kind: str
@@ -60,6 +61,8 @@ class Mixer:
     shared: bool = False
     conv: int = 0
     rate: int = 0  # how many tokens DeepSeek-V4 compresses into one entry
+    qkv: str = ""
+    out: str = "o_proj"
     beside: "Mixer | None" = None  # what runs beside it and is added (Falcon-H1)
 
     @property
@@ -82,7 +85,8 @@ class Mlp:
     label: its name for people. width: of a dense one. shapes: parameters that every token uses; of one expert:
     `expert`, of which there are `experts`, and each token is sent to `chosen`. shared: the width of what runs beside
     them for every token. empty: experts that do nothing (LongCat). groups: the router first picks `chosen_groups` of
-    `groups`. dense_beside: a dense MLP runs beside the experts too.
+    `groups`. dense_beside: a dense MLP runs beside the experts too. names: of gate, up and down projection; gate_up:
+    what one matrix for the first two is called, empty where each has its own.
     """
 
     label: str
@@ -102,6 +106,8 @@ class Mlp:
     groups: int = 0
     chosen_groups: int = 0
     dense_beside: int = 0
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    gate_up: str = ""
 
     @property
     def parameters(self) -> int:

@@ -120,6 +120,8 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         bias=" and ".join(["q, k, v"] * bias + ["o"] * out_bias),
         k_is_v=k_is_v,
         shared=shared,
+        qkv=traits.qkv_name,
+        out=traits.out_name,
     )
 
 

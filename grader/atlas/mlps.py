@@ -76,7 +76,16 @@ def dense(f: Fields, traits: Traits, wide: int, bias: bool) -> Mlp:
         shapes |= {"ffn_sub_norm": (wide,)}
     if traits.activation_parameters:
         shapes |= {"act_fn": (traits.activation_parameters,)}
-    return Mlp(_name(activation, traits.gated), shapes, traits.gated, activation, wide, bias)
+    return Mlp(
+        label=_name(activation, traits.gated),
+        shapes=shapes,
+        gated=traits.gated,
+        activation=activation,
+        width=wide,
+        bias=bias,
+        names=(traits.gate_name, traits.up_name, traits.down_name),
+        gate_up=traits.gate_up_name,
+    )
 
 
 def _name(activation: str, gated: bool) -> str:

@@ -27,7 +27,10 @@ def architecture_of(model: str | Path | Mapping[str, Any], name: str = "") -> Ar
         return read(Config.read(_from_hub(text)), name or text.rpartition("/")[2])
     found = gallery_model(text)
     if found.architecture is None:
-        raise GraderError(f"the config.json of {found.name} was not seen, so nothing can be read off it: {found.hub}")
+        raise GraderError(
+            f"the config.json of {found.name} was not seen, so nothing can be read off it."
+            " Give the file itself, from the model's page on the hub."
+        )
     return found.architecture
 
 

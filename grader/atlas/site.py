@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,33 +15,53 @@ from grader.atlas.cache import caches
 from grader.atlas.card_rows import rows
 from grader.atlas.compare import concepts, summary
 from grader.atlas.drawing import parts
-from grader.atlas.gallery_models import GalleryModel, gallery_models
+from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, kinds_of, timeline
-from grader.errors import GraderError
 
 STATIC = files("grader.atlas") / "static"
 
 
-def write_site(to: Path, teaching: Mapping[str, Sequence[str]]) -> int:
+@dataclass(frozen=True)
+class Taught:
+    """What a lesson teaches. concepts: words of compare.ORDER. can: what a learner can do afterwards, completing "you
+    can ...". page: where the lesson can be read, from the site's folder lessons/; empty where it can't be there.
+    """
+
+    title: str
+    concepts: Sequence[str]
+    can: str = ""
+    page: str = ""
+
+
+def write_site(to: Path, teaching: Mapping[str, Taught]) -> int:
     """Write the site into the folder `to`. Returns how many models it shows.
 
-    teaching: for each lesson the concepts that it teaches; a model's page names the lessons that lead to it.
+    teaching: the lessons by name. Each gets a page, and a model's page names those that lead to it.
     """
     models = gallery_models()
-    for folder in ("models", "figures"):
+    for folder in ("models", "figures", "lessons"):
         (to / folder).mkdir(parents=True, exist_ok=True)
     for name in ("style.css", "app.js"):
         with as_file(STATIC / name) as path:
             shutil.copyfile(path, to / name)
     for model in models.values():
         if model.architecture:
-            picture = parts(model.architecture)[0].svg
-            (to / "figures" / f"{model.slug}.svg").write_text(picture, encoding="utf-8")
+            (to / "figures" / f"{model.slug}.js").write_text(figure_script(model.slug, model.architecture), "utf-8")
         (to / "models" / f"{model.slug}.html").write_text(page(model, teaching), encoding="utf-8")
+    for name, taught in teaching.items():
+        (to / "lessons" / f"{name}.html").write_text(lesson_page(name, taught), encoding="utf-8")
     data = [entry(model) for model in models.values()]
     (to / "data.js").write_text(f"window.MODELS = {json.dumps(data, ensure_ascii=False)};\n", encoding="utf-8")
     (to / "index.html").write_text(index(list(models.values())), encoding="utf-8")
     return len(models)
+
+
+def figure_script(slug: str, found: Architecture) -> str:
+    """A script with a model's first panel and its spots, for a comparison. (A page in a folder may fetch no file.)"""
+    panel = parts(found)[0]
+    spots = {key: [says, box.x, box.y, box.w, box.h] for key, (says, box) in panel.canvas.spots.items()}
+    told = json.dumps({"svg": panel.svg, "spots": spots}, ensure_ascii=False)
+    return f'(window.FIGURES ??= {{}})["{slug}"] = {told};\n'
 
 
 def entry(model: GalleryModel) -> dict[str, Any]:
@@ -86,13 +107,10 @@ def _told(found: Architecture) -> dict[str, Any]:
     }
 
 
-def cache_groups(found: Architecture) -> list[list[int]] | None:
-    """Layers that keep the same: how many, numbers a token, window (0: none), bytes of a state. None: not counted."""
-    try:
-        kept = caches(found)
-    except GraderError:
-        return None
-    counted = Counter((one.values_per_token, one.window or 0, one.bytes_at(0)) for one in kept)
+def cache_groups(found: Architecture) -> list[list[int]]:
+    """Layers that keep the same: how many, numbers an entry, window (0: none), bytes of a state, rate, waiting."""
+    kept = [(one.values_per_token, one.window or 0, one.bytes_at(0), one.rate, one.waiting) for one in caches(found)]
+    counted = Counter(kept)
     return [[number, *told] for told, number in counted.items()]
 
 
@@ -114,11 +132,13 @@ def index(models: Sequence[GalleryModel]) -> str:
     return text
 
 
-def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
+def page(model: GalleryModel, teaching: Mapping[str, Taught]) -> str:
     """One model's page."""
     found = model.architecture
     described = [model.developer, model.date, model.licence]
-    links = [f'<a href="{escape(model.hub)}/blob/main/config.json">config.json on the hub</a>']
+    links = []
+    if model.hub:
+        links.append(f'<a href="{escape(model.hub)}">on the hub</a>')
     if model.report:
         links.append(f'<a href="{escape(model.report)}">report</a>')
     seen = escape(model.source_words)
@@ -137,18 +157,63 @@ def page(model: GalleryModel, teaching: Mapping[str, Sequence[str]]) -> str:
         body.append(f"<h2>Where published figures differ, and why</h2><ul>{notes}</ul>")
     if found:
         body += _read_off(found, teaching)
-    title = escape(model.name)
+    body.append(f"<details><summary>Where this was seen</summary><ul>{_seen(model)}</ul></details>")
+    return _document(model.name, body)
+
+
+def lesson_page(name: str, taught: Taught) -> str:
+    """A lesson's page: what it teaches, and the models that it leads to, those with most of it first."""
+    shares = {}
+    for model in gallery_models().values():
+        if model.architecture:
+            shares[model.slug] = len(set(taught.concepts) & _own_concepts(model.architecture))
+    nearest = sorted((slug for slug, share in shares.items() if share), key=lambda slug: -shares[slug])
+    names = gallery_models()
+    lines = "".join(f'<li><a href="../models/{slug}.html">{escape(names[slug].name)}</a></li>' for slug in nearest)
+    body = [f"<h1>Lesson {escape(name.partition('-')[0])}: {escape(taught.title)}</h1>"]
+    if taught.can:
+        body.append(f"<p>Afterwards you can {escape(taught.can)}.</p>")
+    if taught.page:
+        body.append(f'<p><a href="{escape(taught.page)}">Read the lesson</a></p>')
+    body.append(f"<p>In the course's folder: <code>grader lab</code>, then <code>{escape(name)}</code>.</p>")
+    told = ", ".join(escape(concept.replace("_", " ")) for concept in taught.concepts)
+    body.append(f"<p>It teaches: {told}.</p><h2>Models that have what it teaches</h2><ul>{lines}</ul>")
+    return _document(taught.title, body)
+
+
+def _own_concepts(found: Architecture) -> set[str]:
+    """What a model's program is made of, without what every model has."""
+    return set(concepts(found)) - {"embedding", "head", "norm_placement"}
+
+
+def _document(title: str, body: Sequence[str]) -> str:
+    """A page in one of the site's folders."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{title}</title>\n<link rel="stylesheet" href="../style.css">\n</head>\n<body>\n'
+        f'<title>{escape(title)}</title>\n<link rel="stylesheet" href="../style.css">\n</head>\n<body>\n'
         '<p><a href="../index.html">Atlas of language models</a></p>\n<main>\n'
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
 
 
-def _read_off(found: Architecture, teaching: Mapping[str, Sequence[str]]) -> list[str]:
+def _seen(model: GalleryModel) -> str:
+    """A line for each source of what is told beside the config: its facts, whose it is, where."""
+    lines: dict[Source, list[str]] = {}
+    for fact in TOLD:
+        for source in dict.fromkeys(model.told_by(fact)):
+            lines.setdefault(source, []).append(fact)
+    found = []
+    for source, facts in lines.items():
+        place = escape(source.place)
+        if source.link:
+            place = f'<a href="{escape(source.link)}">{place}</a>'
+        found.append(f"<li>{', '.join(facts)}: {escape(source.what)}, {place}</li>")
+    return "".join(found)
+
+
+def _read_off(found: Architecture, teaching: Mapping[str, Taught]) -> list[str]:
     figures = "".join(f"<figure>{part.svg}</figure>" for part in parts(found))
     lines = "".join(
         f"<tr><td>{escape(row.label)}</td><td>{escape(row.shown)}</td><td class=muted>{escape(row.source)}</td></tr>"
@@ -161,8 +226,11 @@ def _read_off(found: Architecture, teaching: Mapping[str, Sequence[str]]) -> lis
         '<h2>Facts</h2><div class="scroll"><table><thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
-    own = set(concepts(found)) - {"embedding", "head", "norm_placement"}
-    lessons = [f"<li>{escape(name)}</li>" for name, taught in teaching.items() if set(taught) & own]
+    lessons = [
+        f'<li><a href="../lessons/{name}.html">{escape(name.partition("-")[0])} {escape(taught.title)}</a></li>'
+        for name, taught in teaching.items()
+        if set(taught.concepts) & _own_concepts(found)
+    ]
     if lessons:
         body.append(f"<h2>Lessons that lead to it</h2><ul>{''.join(lessons)}</ul>")
     return body

@@ -8,6 +8,8 @@ from grader.atlas.layer import Mixer
 from grader.atlas.shapes import Shape, linear, query_heads, width
 from grader.atlas.traits import Traits
 
+OUT = "out_proj"  # what most call their output projection
+
 
 def delta(f: Fields, traits: Traits) -> Mixer:
     """Gated DeltaNet, of Qwen3-Next and Qwen3.5 (Yang et al., 2024)."""
@@ -26,7 +28,8 @@ def delta(f: Fields, traits: Traits) -> Mixer:
         shapes |= linear("in_proj_qkv", mixed, d)
     shapes |= linear("in_proj_z", heads * value, d) | linear("in_proj_b", heads, d) | linear("in_proj_a", heads, d)
     shapes |= linear("out_proj", d, heads * value)
-    return Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number")
+    out = "o_proj" if three else OUT
+    return Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number", out=out)
 
 
 def kda(f: Fields, traits: Traits) -> Mixer:
@@ -51,7 +54,7 @@ def lightning(f: Fields, traits: Traits) -> Mixer:
     total = heads * dim
     shapes: dict[str, Shape] = linear("qkv_proj", 3 * total, d) | linear("output_gate", total, d)
     shapes |= linear("out_proj", d, total) | {"norm": (total,)}
-    return Mixer("lightning", "Lightning attention", shapes, heads, heads, dim, dim, gate="each number")
+    return Mixer("lightning", "Lightning attention", shapes, heads, heads, dim, dim, gate="each number", out=OUT)
 
 
 def mamba2(f: Fields, traits: Traits) -> Mixer:
@@ -74,7 +77,9 @@ def mamba2(f: Fields, traits: Traits) -> Mixer:
     if f.kind != "falcon_h1" or f.truth("mamba_rms_norm"):
         shapes |= {"norm": (inner,)}
     shapes |= linear("out_proj", d, inner, bias)
-    return Mixer("mamba2", "Mamba-2", shapes, heads, groups, state, inner // heads, conv=conv, gate="each number")
+    return Mixer(
+        "mamba2", "Mamba-2", shapes, heads, groups, state, inner // heads, conv=conv, gate="each number", out=OUT
+    )
 
 
 def mamba(f: Fields, traits: Traits) -> Mixer:
@@ -92,7 +97,7 @@ def mamba(f: Fields, traits: Traits) -> Mixer:
     shapes |= linear("dt_proj", inner, rank, True) | linear("out_proj", d, inner, bias)
     if traits.mamba_norms:
         shapes |= {"dt_layernorm": (rank,), "b_layernorm": (state,), "c_layernorm": (state,)}
-    return Mixer("mamba", "Mamba", shapes, inner, 1, state, 1, conv=conv, gate="each number")
+    return Mixer("mamba", "Mamba", shapes, inner, 1, state, 1, conv=conv, gate="each number", out=OUT)
 
 
 def short_convolution(f: Fields) -> Mixer:
@@ -100,7 +105,7 @@ def short_convolution(f: Fields) -> Mixer:
     d, conv, bias = width(f), f.needed("conv_L_cache"), f.truth("conv_bias")
     shapes: dict[str, Shape] = {"conv": (d, 1, conv)} | ({"conv.bias": (d,)} if bias else {})
     shapes |= linear("in_proj", 3 * d, d, bias) | linear("out_proj", d, d, bias)
-    return Mixer("conv", "Gated short convolution", shapes, 0, 0, 0, d, conv=conv, gate="each number")
+    return Mixer("conv", "Gated short convolution", shapes, 0, 0, 0, d, conv=conv, gate="each number", out=OUT)
 
 
 STATES: dict[str, Callable[[Fields, Traits], Mixer]] = {

@@ -46,7 +46,7 @@ def kinds_of(model: Architecture) -> list[str]:
 
 def timeline(models: Sequence[GalleryModel]) -> str:
     """An SVG with a row for each kind and a dot, a link to its page, for each model whose date is known."""
-    dated = [(model, date.fromisoformat(model.date)) for model in models if model.architecture and model.date]
+    dated = [(model, _day(model.date)) for model in models if model.architecture and model.date]
     first, last = min(day for _, day in dated).year, max(day for _, day in dated).year + 1
     span = (date(last, 1, 1) - date(first, 1, 1)).days
     height = ROW * len(KINDS) + 40
@@ -83,3 +83,8 @@ def _x(day: date, first: int, span: int) -> float:
 
 def _y(row: int) -> int:
     return 24 + ROW * row
+
+
+def _day(told: str) -> date:
+    """The day of a release; of one whose month alone is known, the middle of it."""
+    return date.fromisoformat(f"{told}-15"[:10])

@@ -19,6 +19,8 @@ class Traits:
     qk_norm: over each head, over the whole width, or the field that decides. positions: rope, learned, alibi, none, or
     the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate: what the output of attention is
     multiplied by. linear: what layers do that are no attention. mlp: dense, experts, none, or a family's own rule.
+    Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and empty
+    where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -49,6 +51,12 @@ class Traits:
     double_sliding_kv: bool = False
     mlp: str = "dense"
     gated: bool = True
+    qkv_name: str = ""
+    out_name: str = "o_proj"
+    gate_name: str = "gate_proj"
+    up_name: str = "up_proj"
+    down_name: str = "down_proj"
+    gate_up_name: str = ""
     activation: str = ""
     activation_parameters: int = 0
     dense_width: str = "intermediate_size"

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from grader.authoring.assemble import KERNEL, LANGUAGE, assemble, sources_hash
 from grader.authoring.differences import differences
-from grader.authoring.figures import write_figures
+from grader.authoring.figures import install_figures, write_figures
 from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.outputs import keep_varying_outputs, make_portable
@@ -60,7 +60,6 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
     console = console or Console(quiet=True)
     lesson = Lesson(lesson.folder.resolve())
     released = course_folder(lesson) / lesson.notebook.name
-    drawn = write_figures(lesson)
     was_worked_in = released.exists() and not is_as_released(released)
     if was_worked_in and not force:
         where = shown_path(released, lesson)
@@ -87,6 +86,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
         staged.validate()
         if (lesson.folder / FRONT_MATTER).exists():
             require_opening(staged, read_front_matter(staged))
+        drawn = write_figures(staged)
         stale_lists(root_of(lesson))  # what stops them stops the build, before anything is executed
         kept = _record(staged, step)
         done(f"{RECORDING} {'is up to date' if kept else 'recorded'}")
@@ -99,7 +99,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
             done(f"moved the notebook that was worked in to {shown_path(backup, lesson)}")
         changed = install_files([staged.twin, staged.notebook, staged.recording], staged.folder, lesson.folder)
         changed += install_files(files_below(release), release, course_folder(lesson))
-        changed += [*drawn, *write_lists(root_of(lesson))]
+        changed += [*install_figures(drawn, staged, lesson), *write_lists(root_of(lesson))]
         done(f"released to {shown_path(course_folder(lesson), lesson)}")
     return changed
 

@@ -1,7 +1,7 @@
 """How two recordings of a lesson differ: whether the one that is stored is what would be recorded now."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,18 +25,18 @@ def differences(old: Recording, new: Recording) -> list[str]:
         if name not in old.exercises or name not in new.exercises:
             found.append(f"{name} is in one of them only")
             continue
-        if not _equal(old.task(name), new.task(name)):
+        if not equal(old.task(name), new.task(name)):
             found.append(f"{name}: the cases, their inputs or their weights are different")
         elif what := _answers_differ(old.answer(name), new.answer(name)):
             found.append(f"{name}: {what}")
-    if not found and not _equal(old.trace, new.trace):
+    if not found and not equal(old.trace, new.trace):
         found.append("the trace is different")
     return found
 
 
 def _answers_differ(old: Answer, new: Answer) -> str:
     """What differs between two answers; empty where nothing does."""
-    if not _equal(replace(old, mistakes=(), noise=()), replace(new, mistakes=(), noise=())):
+    if not equal(replace(old, mistakes=(), noise=()), replace(new, mistakes=(), noise=())):
         return "the right outputs or the points are different"
     if [(m.name, m.hint) for m in old.mistakes] != [(m.name, m.hint) for m in new.mistakes]:
         return "the mistakes' names or hints are different"
@@ -48,15 +48,16 @@ def _answers_differ(old: Answer, new: Answer) -> str:
     return ""
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
+    """Whether two things of a recording are the same, tensors within tolerance."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return agree(a, b)
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):
-        return _equal(dict(a.state_dict()), dict(b.state_dict()))
+        return equal(dict(a.state_dict()), dict(b.state_dict()))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, Call | TaskCase | MistakeAnswer | Task | Answer | Trace) and type(a) is type(b):
-        return _equal(a.__dict__, b.__dict__)
+        return all(equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
     return bool(a == b)

@@ -11,12 +11,13 @@ pictures in the folder are the author's own.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grader.atlas import architecture_of
 from grader.atlas.drawing import parts
+from grader.authoring.staging import install_files
 from grader.errors import GraderError
 from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.lesson import Lesson
@@ -62,6 +63,17 @@ def write_figures(lesson: Lesson) -> list[Path]:
             file.unlink()
             changed.append(file)
     return changed
+
+
+def install_figures(changed: Sequence[Path], staged: Lesson, lesson: Lesson) -> list[Path]:
+    """Do in the lesson's folder what `write_figures` did in a copy of it. Returns the files that changed there."""
+    kept = [file for file in changed if file.exists()]
+    found = install_files(kept, staged.folder, lesson.folder)
+    for gone in set(changed) - set(kept):
+        file = lesson.folder / gone.relative_to(staged.folder)
+        file.unlink(missing_ok=True)
+        found.append(file)
+    return found
 
 
 def _drawn_before(lesson: Lesson) -> list[Path]:

@@ -16,18 +16,20 @@ from grader.recordings.toy_lm import ToyLM
 
 
 def toy_that_ends(
-    draw: Draw, n_positions: int, prompt: int, new_tokens: int, *, vocabulary: int = 61, in_prompt: bool = False
+    draw: Draw, n_positions: int, prompt: int, new_tokens: int, *, vocabulary: int = 61, ends: str | bool = True
 ) -> tuple[ToyLM, Tensor, int]:
     """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before.
 
-    in_prompt: whether the end token stands in the prompt as well.
+    ends: "prompt", where the end token stands in the prompt as well; "zero", where it is token 0; else any will do.
     """
     while True:
         toy = random_toy_lm(vocabulary, n_positions, draw.generator)
         ids = draw.tokens(vocabulary, 1, prompt)
         written: Sequence[int] = reference_generate(toy, ids, new_tokens).tolist()
         middle = new_tokens // 2
-        if in_prompt and written[middle] not in ids[0, :-1].tolist():
+        if (ends == "prompt" and written[middle] not in ids[0, :-1].tolist()) or (
+            ends == "zero" and written[middle] != 0
+        ):
             continue
         if written.index(written[middle]) == middle and len(set(written)) > middle:  # else too repetitive
             return toy, ids, written[middle]

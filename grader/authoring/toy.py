@@ -20,7 +20,7 @@ def random_toy_lm(vocab_size: int, n_positions: int, generator: torch.Generator,
     return model
 
 
-class ToyForGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
+class ToyForGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A `ToyLM` that transformers' ``generate`` can drive; reads at most the last n_positions tokens."""
 
     config_class = PreTrainedConfig

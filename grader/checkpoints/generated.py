@@ -24,7 +24,7 @@ def record_golden(checkpoint: "Checkpoint", prompts: Sequence[str], n_tokens: in
 
     from grader.tolerance import tolerance_for
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint.folder, dtype=torch.float32, attn_implementation="eager"
     )

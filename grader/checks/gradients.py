@@ -14,7 +14,7 @@ from torch import Tensor
 from grader.checks.observation import Observation
 from grader.checks.verdict import Finding
 from grader.recordings.answers import Answer, MistakeAnswer
-from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.tasks import Task, TaskCase, part_of
 
 DIRECTIONS = 6
 RELATIVE = 5e-3  # of a gradient's root mean square; what is cut off moves it by far more, and rounding by far less
@@ -109,8 +109,8 @@ def gradient_finding(
     if mistake is not None:
         what = f"The output is right, and the gradients are those that come out when {mistake.name}."
         return Finding(what, mistake.hint, mistake=mistake.name, shipped=mistake.shipped)
-    waits_for = tuple(sorted({name for name in task.parts.values() if name in unfinished}))
     names = [leaf_names(task, task.cases[index])[i] for i in wrong]
+    waits_for = _to_blame(task, answer, index, names, unfinished)
     shown = ", ".join(f"`{name}`" for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return Finding(
         f"the output is right, but the gradient of {shown} is not the reference's",
@@ -118,6 +118,21 @@ def gradient_finding(
         " output.",
         waits_for=waits_for,
     )
+
+
+def _to_blame(
+    task: Task, answer: Answer, index: int, names: Sequence[str], unfinished: Container[str]
+) -> tuple[str, ...]:
+    """The unfinished exercises whose parts can have made these gradients wrong.
+
+    A part changes the gradients of its own weights, and of what comes before it. If those of a part that is called
+    after all unfinished ones are wrong too, the error is the composite's own, and nobody else is to blame.
+    """
+    order = list(dict.fromkeys(call.path for call in answer.part_calls[index])) if answer.part_calls else []
+    last = max((i for i, path in enumerate(order) if part_of(task.parts, path) in unfinished), default=len(order))
+    if any(name.startswith(f"{path}.") for path in order[last + 1 :] for name in names):
+        return ()
+    return tuple(sorted({name for name in task.parts.values() if name in unfinished}))
 
 
 def mistake_of_gradients(got: Tensor | None, index: int, mistakes: Sequence[MistakeAnswer]) -> MistakeAnswer | None:

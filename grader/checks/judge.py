@@ -37,7 +37,8 @@ def judge(
     """
     by_case = {observation.case: observation for observation in observations}
     outputs = [by_case[case.name].output if case.name in by_case else None for case in task.cases]
-    found = suspects(answer, outputs)
+    right = tuple(_is_right(answer, i, output) for i, output in enumerate(outputs))
+    found = suspects(answer, outputs, right)
     cases = []
     for i, case in enumerate(task.cases):
         observation = by_case.get(case.name)
@@ -52,14 +53,22 @@ def judge(
             if fed and replaced
             else None
         )
-        cases.append(_judge_case(observation, answer.outputs[i], context, _named(found, answer, i, outputs[i]), parts))
+        if right[i]:
+            cases.append(_judge_right(observation, answer.outputs[i], answer.tolerances[i]))
+            continue
+        named = _named(found, answer, i, outputs[i])
+        cases.append(_judge_wrong(observation, answer.outputs[i], context, named, parts))
     seen = []
     for i, verdict in enumerate(mark_blind(cases, answer, by_case)):
-        right = (got := outputs[i]) is not None and agree(got, answer.outputs[i], answer.tolerances[i])
-        wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right else None
+        wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right[i] else None
         seen.append(_with_gradients(verdict, wrong))
     judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
+
+
+def _is_right(answer: Answer, i: int, got: Tensor | None) -> bool:
+    """Whether an output is right in a case. Everything else about the case is told from that."""
+    return got is not None and agree(got, answer.outputs[i], answer.tolerances[i])
 
 
 def _with_gradients(verdict: CaseVerdict, wrong: Finding | None) -> CaseVerdict:
@@ -101,7 +110,10 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
         return ()
     if any(verdict.cases[i].difference is None for i in wrong):
         return ()
-    notes = [note for note in (_only_in(task, wrong),) if note]
+    seen = [verdict.cases[i].difference for i in wrong]
+    alike = all(difference is not None and difference.wrong for difference in seen)  # else only a gradient is wrong
+    hidden = any(case.blind for case in verdict.cases)  # other cases may have the error, and can't show it
+    notes = [note for note in (_only_in(task, wrong),) if note and alike and not hidden]
     in_part: dict[str, list[str]] = {}
     for i in wrong:
         for mistake in found.in_part[i][:1]:
@@ -136,13 +148,24 @@ def _rms(case: TaskCase) -> float:
     return 1.0 if given is None or not given.numel() else float(given.double().square().mean().sqrt())
 
 
-def _judge_case(
+def _judge_right(observation: Observation, want: Tensor, tolerance: Tolerance) -> CaseVerdict:
+    """The verdict on a case whose output is right: the module may misbehave all the same."""
+    got, name = observation.output, observation.case
+    assert got is not None
+    misbehaviour = _misbehaviour(observation, tolerance)
+    exact = want.is_floating_point() and torch.equal(got, want)
+    measured = difference(got, want, tolerance)
+    return CaseVerdict(name, misbehaviour is None, exact, measured, misbehaviour, observation.remarks)
+
+
+def _judge_wrong(
     observation: Observation,
     want: Tensor,
     context: Context,
     named: Finding | None,
     parts: PartEvidence | None,
 ) -> CaseVerdict:
+    """The verdict on a case whose output is wrong, or that gave none."""
     got, name = observation.output, observation.case
     if got is None:
         problem = observation.problem
@@ -151,13 +174,8 @@ def _judge_case(
         if carried is not None and carried.carried:
             finding = carried
         return CaseVerdict(name, right=False, finding=finding, remarks=observation.remarks)
-    tolerance = context.tolerance
-    assert tolerance is not None
-    measured = difference(got, want, tolerance) if got.shape == want.shape else None
-    if agree(got, want, tolerance):
-        misbehaviour = _misbehaviour(observation, tolerance)
-        exact = want.is_floating_point() and torch.equal(got, want)
-        return CaseVerdict(name, misbehaviour is None, exact, measured, misbehaviour, observation.remarks)
+    assert context.tolerance is not None
+    measured = difference(got, want, context.tolerance) if got.shape == want.shape else None
     finding = _find(observation, got, want, context, named, parts)
     return CaseVerdict(name, right=False, difference=measured, finding=finding, remarks=observation.remarks)
 

@@ -29,10 +29,10 @@ class Suspects:
     near: tuple[MistakeAnswer, ...]
 
 
-def suspects(answer: Answer, outputs: Sequence[Tensor | None]) -> Suspects:
-    """outputs: the program's, for each of the answer's cases; None where it gave none."""
-    right = [i for i, got in enumerate(outputs) if got is not None and _is_right(answer, i, got)]
-    wrong = [i for i in range(len(outputs)) if i not in right]
+def suspects(answer: Answer, outputs: Sequence[Tensor | None], correct: Sequence[bool]) -> Suspects:
+    """outputs: the program's, for each of the answer's cases; None where it gave none. correct: which are right."""
+    right = [i for i, is_right in enumerate(correct) if is_right]
+    wrong = [i for i, is_right in enumerate(correct) if not is_right]
     if not wrong:  # then there is nothing to name, and hundreds of comparisons to save
         return Suspects((), ((),) * len(outputs), ())
     candidates = [mistake for mistake in answer.mistakes if not _shows_in(mistake, answer, right)]
@@ -59,28 +59,20 @@ def _known(mistake: MistakeAnswer, answer: Answer, i: int) -> Tensor | None:
     return None if known is None else known.output
 
 
-def _is_right(answer: Answer, i: int, got: Tensor) -> bool:
-    return agree(got, answer.outputs[i], answer.tolerances[i])
-
-
 def _explains(mistake: MistakeAnswer, answer: Answer, i: int, got: Tensor | None) -> bool:
     """Whether the mistake gives this output, and it is a wrong one."""
     known = mistake.in_case(i, answer.tolerances[i])
     return (
         got is not None
         and known is not None
+        and answer.wrong_of[mistake.name][i]
         and agree(got, known.output, known.tolerance)
-        and not agree(known.output, answer.outputs[i], answer.tolerances[i])
     )
 
 
 def _shows_in(mistake: MistakeAnswer, answer: Answer, right: Sequence[int]) -> bool:
     """Whether the mistake would show in a case that is right."""
-    for i in right:
-        known = mistake.in_case(i, answer.tolerances[i])
-        if known is not None and not agree(known.output, answer.outputs[i], known.tolerance):
-            return True
-    return False
+    return any(answer.shows_of[mistake.name][i] for i in right)
 
 
 def _apart(mistake: MistakeAnswer, answer: Answer, cases: Sequence[int], outputs: Sequence[Tensor | None]) -> float:

@@ -19,9 +19,10 @@ from grader.recordings.tasks import Task, TaskCase
 
 
 def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
-    """Of an observation, what a second run shows, in a new module that was first used for another case.
+    """Of an observation, what a second run shows, in a new module that was first used for other cases.
 
-    Only a case with the same build arguments can come first; where there is none, the case itself does.
+    Only cases with the same build arguments can come first: one of another shape where there is one, and then the case
+    itself, used in the same way. What a module keeps from one text for the next shows after the one or the other.
     """
     try:
         module, _ = build_module(target, case)
@@ -49,14 +50,15 @@ def function_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
 
 
 def _use_before(task: Task, case: TaskCase, module: nn.Module) -> None:
-    """Use the module for another case, or this one: whatever that gives, it must not show in what comes after."""
+    """Use the module for another case, and for this one: whatever that gives, it must not show in what comes after."""
     alike = [c for c in task.cases if c is not case and c.build == case.build and c.dtype == case.dtype]
-    other = next((c for c in alike if _shapes(c) != _shapes(case)), alike[0] if alike else case)
-    try:
-        with torch.no_grad():
-            use(task, other, module, *fresh_args(other, device_of(module)))
-    except Stopped:  # told where that case is judged
-        pass
+    others = [next((c for c in alike if _shapes(c) != _shapes(case)), alike[0])] if alike else []
+    for other in (*others, case):
+        try:
+            with torch.no_grad():
+                use(task, other, module, *fresh_args(other, device_of(module)))
+        except Stopped:  # told where that case is judged
+            pass
     torch.default_generator.manual_seed(1)
 
 

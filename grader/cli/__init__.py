@@ -13,10 +13,11 @@ import typer
 from grader.cli.atlas import card, diff, gallery, models
 from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
+from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
-from grader.cli.instructors import autograde, record_cases
+from grader.cli.instructors import autograde, doctor, export, feedback, new_course, record_cases, similar
 from grader.cli.learners import check
-from grader.cli.porters import compare, trace
+from grader.cli.porters import compare, port, trace
 from grader.cli.weights import weights_get, weights_list, weights_record
 from grader.errors import GraderError
 from grader.package import distribution
@@ -46,10 +47,17 @@ app.command()(build)
 app.command("new-lesson")(new_lesson)
 app.command()(site)
 app.command()(autograde)
+app.command()(feedback)
+app.command()(export)
+app.command()(similar)
+app.command("new-course")(new_course)
+app.command()(doctor)
 app.command("record")(record_cases)
 app.command()(trace)
 app.command()(compare)
+app.command()(port)
 app.command()(kv)
+app.command()(chat)
 app.command()(card)
 app.command()(diff)
 app.command()(models)

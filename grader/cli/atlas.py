@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from grader.errors import GraderError
 
 if TYPE_CHECKING:
     from grader.atlas import Architecture
+    from grader.atlas.site import Taught
 
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Svg = Annotated[Path | None, typer.Option("--svg", help="Write the figure into this file.")]
@@ -107,7 +109,7 @@ def gallery(
     """Write the gallery: a static site that opens from its folder, without a server."""
     from grader.atlas.site import write_site
 
-    count = write_site(to, _teaching())
+    count = write_site(to, lessons_here())
     print(f"{count} models: open {to / 'index.html'}")
 
 
@@ -117,11 +119,22 @@ def _open(name: str, path: Path | None = None) -> "Architecture":
     return architecture_of(path or name)
 
 
-def _teaching() -> dict[str, list[str]]:
-    """For each lesson here, what its lesson.toml says that it teaches; nothing where no lessons are."""
-    found: dict[str, list[str]] = {}
+def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Taught]":
+    """What the lessons here teach, by their lesson.toml; nothing where no lessons are.
+
+    pages: where a lesson of a name can be read, from the gallery's folder lessons/.
+    """
+    from grader.atlas.site import Taught
+
+    found: dict[str, Taught] = {}
     for folder in ("solutions", "course"):
         for file in sorted(Path(folder).glob("*/lesson.toml")):
-            fields = tomllib.loads(file.read_text(encoding="utf-8"))
-            found.setdefault(file.parent.name, list(fields.get("teaches", [])))
-    return {name: taught for name, taught in found.items() if taught}
+            told, name = tomllib.loads(file.read_text(encoding="utf-8")), file.parent.name
+            if told.get("teaches") and name not in found:
+                title, can = str(told.get("title", name)), str(told.get("you_can", ""))
+                found[name] = Taught(title, list(told["teaches"]), can, pages(name))
+    return found
+
+
+def _teaching() -> dict[str, list[str]]:
+    return {name: list(taught.concepts) for name, taught in lessons_here().items()}

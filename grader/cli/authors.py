@@ -59,13 +59,14 @@ def site(
     import sys
     from importlib.util import find_spec
 
+    from grader.cli.atlas import lessons_here
     from grader.learning.site import write_site_sources
 
     if find_spec("myst_nb") is None:
         raise GraderError(f"the web edition needs Sphinx. Install it: pip install '{distribution().name}[site]'")
     root = find_project(Path.cwd())
     sources = target.with_name(f"{target.name}-sources")
-    write_site_sources(root, sources)
+    write_site_sources(root, sources, lessons_here)
     done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(sources), str(target)], check=False)
     if done.returncode:
         raise typer.Exit(FAILED)

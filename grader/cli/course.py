@@ -20,13 +20,15 @@ def find_project(start: Path) -> Path:
     raise GraderError(f"no course found in {start} or above it. Go to the project's folder and try again.")
 
 
-def choose_lessons(root: Path, names: list[str]) -> list["Lesson"]:
-    """The lessons of those names, which may also be paths as a shell completes them; all of them for no names."""
+def choose_lessons(root: Path, names: list[str], source: str = "solutions") -> list["Lesson"]:
+    """The lessons of those names, which may also be paths as a shell completes them; all of them for no names.
+
+    source: the folder that they are in."""
     from grader.lessons.lesson import lessons
 
-    known = {lesson.name: lesson for lesson in lessons(root)}
+    known = {lesson.name: lesson for lesson in lessons(root, source)}
     if not known:
-        raise GraderError(f"{root / 'solutions'} has no lessons.")
+        raise GraderError(f"{root / source} has no lessons.")
     wanted = [Path(name).name for name in names]
     for name in wanted:
         if name not in known:

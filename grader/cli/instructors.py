@@ -45,8 +45,74 @@ def autograde(
     raise typer.Exit(0 if command.autograde(root, chosen) else FAILED)
 
 
+def feedback(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
+    student: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this student; may be repeated.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make also those anew in which nothing has changed.")] = False,
+) -> None:
+    """For instructors: make the pages that students get back, wherever a mark, a comment or a submission has changed.
+
+    They are written to feedback/, from where `nbgrader release_feedback` takes them.
+    """
+    from grader.grading.feedback.make import make_feedback
+
+    pages = make_feedback(find_project(Path.cwd()), Path(lesson).name, student or (), force=force)
+    for made in pages:
+        if made.problem:
+            print(f"{made.student} has no feedback: {made.problem}")
+    failed = sum(bool(made.problem) for made in pages)
+    fresh = sum(made.fresh for made in pages)
+    print(f"{fresh} made, {len(pages) - fresh - failed} as before, {failed} could not be made")
+    raise typer.Exit(FAILED if failed else 0)
+
+
+def export(
+    lessons: Annotated[list[str] | None, typer.Argument(metavar="LESSON", help="Only these; all by default.")] = None,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")] = Path("export"),
+) -> None:
+    """For instructors: write the marks for Canvas (one wide table) and for Moodle (a table a lesson)."""
+    from grader.grading.export import export as write_marks
+
+    names = [Path(lesson).name for lesson in lessons or ()]
+    done = write_marks(find_project(Path.cwd()), to, names)
+    for path in done.files:
+        print(path)
+    if done.unnamed:
+        shown = ", ".join(done.unnamed[:5]) + (", ..." if len(done.unnamed) > 5 else "")
+        print(f"{len(done.unnamed)} without a name in the gradebook ({shown}): nbgrader db student import FILE")
+    if done.by_hand:
+        print(f"{len(done.by_hand)} still to be marked by hand: {', '.join(done.by_hand[:5])}")
+
+
+def similar(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
+) -> None:
+    """For instructors: show solutions that are the same but for names, comments and layout, or nearly. A hint."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from grader.grading.similar import PUBLISHED
+    from grader.grading.similar import similar as alike
+
+    found = alike(find_project(Path.cwd()), Path(lesson).name)
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("exercise", "alike", "of", "how far", "who"):
+        table.add_column(heading, justify="right" if heading in ("alike", "of", "how far") else "left")
+    for group in found:
+        who = [*group.students, *([PUBLISHED] if group.published else [])]
+        numbers = (str(len(group.students)), str(group.of), f"{group.likeness:.0%}")
+        table.add_row(*map(Text, (group.exercise, *numbers, ", ".join(who))))
+    if found:
+        Console().print(table)
+        print("A hint and no proof: few lines have few forms, and a group of half the class says nothing.")
+    else:
+        print("No two solutions are alike, but for those too short to tell.")
+
+
 def record_cases(
-    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder under solutions/.")],
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder among those with solutions.")],
     secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
     student: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Make one for this student alone; may be repeated.")
@@ -58,13 +124,58 @@ def record_cases(
     """
     from rich.console import Console
 
+    from grader.grading.gradebook_file import course_config, course_directory
     from grader.grading.hidden import read_secret, record_hidden
 
     root = find_project(Path.cwd())
-    (chosen,) = choose_lessons(root, [lesson])
+    source = course_directory(root, course_config(root)).source_directory
+    (chosen,) = choose_lessons(root, [lesson], source)
     word = read_secret(secret)
     with Console(stderr=True).status("recording") as status:
         for one in student or [""]:
             name = f" for {one}" if one else ""
             path = record_hidden(root, chosen, word, one, lambda e: status.update(f"recording {e}{name}"))  # noqa: B023
             print(path)
+
+
+def new_course(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder, for one class.")],
+    course_id: Annotated[str, typer.Option("--id", metavar="ID", help="What nbgrader calls the course.")],
+    exchange: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="nbgrader's exchange, if it is not in the usual place.")
+    ] = None,
+    lesson: Annotated[list[str] | None, typer.Option(metavar="LESSON", help="Only this; may be repeated.")] = None,
+    clone: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CLONE", help="The project with its solutions; by default this one."),
+    ] = None,
+) -> None:
+    """For instructors: make the folder of a class, with lessons and solutions, which only you can enter."""
+    from grader.grading.new_course import new_course as make_course
+
+    made = make_course(folder, clone or find_project(Path.cwd()), course_id, exchange, lesson or ())
+    print(f"{made} is the folder of {course_id}. Only you can enter it; run all that follows in it:")
+    print("  grader record --secret ~/course.secret LESSON     # cases that no student has")
+    print("  nbgrader db assignment add LESSON --duedate='2027-01-31 23:59 UTC'")
+    print("  nbgrader release_assignment LESSON")
+    print("docs/class.md goes on from there.")
+
+
+def doctor(
+    a_class: Annotated[bool, typer.Option("--class", help="Say what students could read of the class in this folder.")],
+) -> None:
+    """For instructors: say what students could read that they should not. Exits with 1 if there is anything."""
+    from grader.grading.exposure import closes, exposed
+
+    root = find_project(Path.cwd())
+    found = exposed(root)
+    for one in found:
+        print(f"{one.who} could read {one.what}: {one.path}")
+    to_close = dict.fromkeys(closes(root, one.path) for one in found if one.secret)
+    for path in to_close:
+        print(f"Close it: chmod 700 {path}")
+    if any(not one.secret for one in found):
+        print("A group may be the instructors' own. If students are in it: chmod -R g-rwx, on each of these.")
+    if not found:
+        print(f"Nobody but you, and root, can read anything of {root} that is not the students' own.")
+    raise typer.Exit(FAILED if found else 0)

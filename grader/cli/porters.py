@@ -1,16 +1,22 @@
 """For people who port a model: a trace of a small reference, and a comparison with it."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from grader.cli.course import FAILED
-from grader.errors import GraderError
+from grader.errors import GraderError, NeedsAdapter
 from grader.package import distribution
+
+if TYPE_CHECKING:
+    from grader.layers.compare import LayerReport
+    from grader.recordings.traces import Trace
 
 
 class Rows(StrEnum):
@@ -29,6 +35,9 @@ def trace(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the small config; may be given several times."),
     ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=2, help="How many tokens the model is given, 14 if left out.")
+    ] = None,
 ) -> None:
     """Run a small random model of any architecture that transformers knows, and keep what every module does.
 
@@ -43,12 +52,13 @@ def trace(
     import torch
 
     from grader.porting.reference import small_reference
+    from grader.porting.sizes import TOKENS
     from grader.recordings.tracefile import write_trace
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(dtypes)}.")
-    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])))
+    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), tokens or TOKENS)
     write_trace(reference.trace(), output, reference.kind)
     print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
     for item in reference.kept:
@@ -67,23 +77,111 @@ def _change(text: str) -> tuple[str, object]:
 
 
 def compare(
-    model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS, notebook.ipynb:CLASS or arrays.safetensors."
+        ),
+    ],
     reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote, or a recording.")],
     name: Annotated[
         str | None, typer.Option("--class", help="The model's class, a function of the config, or a model.")
     ] = None,
     rows: Annotated[Rows, typer.Option("--open", help="Which blocks to show from inside.")] = Rows.first,
+    renames: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="YOURS=REFERENCE", help="Two names of one module or tensor; * is any number."),
+    ] = None,
+    names: Annotated[Path | None, typer.Option("--names", help="A file of names, as --save-names writes it.")] = None,
+    save_names: Annotated[
+        Path | None, typer.Option("--save-names", help="Keep which tensor was matched with which.")
+    ] = None,
+    reordered: Annotated[
+        bool, typer.Option("--reordered", help="Your loader reorders rows of weights, as this command told you.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Compare your model with a trace, module by module, and say where to start looking.
 
+    The model may have names of its own: they are matched with the reference's, and the table says which is which.
+    A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
-    from grader.layers.compare import layer_report, report_lines
-    from grader.layers.own_model import called_with_config, load_model
+    from grader.layers.compare import port_report
+    from grader.layers.dump import dump_report
+    from grader.layers.own_model import load_model
+    from grader.layers.own_names.files import read_names, write_names
+    from grader.layers.own_names.naming import OwnNames
     from grader.recordings.tracefile import read_trace
-    from grader.report import print_report
 
     recorded = read_trace(reference)
-    report = layer_report(called_with_config(load_model(model, name), recorded.build), recorded)
-    print_report(report_lines(report, rows.value))
+    if model.endswith(".safetensors"):
+        _tell(dump_report(Path(model), recorded), rows, as_json)
+    own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
+    loaded = load_model(model, name)
+    try:
+        with redirect_stdout(io.StringIO()):  # what the model prints
+            report = port_report(loaded, recorded, own)
+    except NeedsAdapter as error:
+        advice = _advice(model, loaded, reference, recorded)
+        raise GraderError(f"{error}\n{advice}" if advice else str(error)) from None
+    if report.alignment and save_names:
+        write_names(report.alignment.recipes, save_names)
+    _tell(report, rows, as_json)
+
+
+def _tell(report: "LayerReport", rows: Rows, as_json: bool) -> NoReturn:
+    """Print what a comparison found, and end with the exit code that says it."""
+    from grader.layers.as_json import as_json as json_of
+    from grader.layers.compare import report_lines
+    from grader.layers.own_names.told import table
+    from grader.report import print_report
+
+    if as_json:
+        print(json.dumps(json_of(report), indent=1))
+    else:
+        print_report([*(table(report.alignment) if report.alignment else ()), *report_lines(report, rows.value)])
     raise typer.Exit(0 if report.ok else FAILED)
+
+
+def port(
+    model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
+    reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote.")],
+    name: Annotated[str | None, typer.Option("--class", help="The model's class.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where to write it; port.py beside the model if left out.")
+    ] = None,
+) -> None:
+    """Write the lines that let a program with a config of its own be compared: its fields, filled in.
+
+    The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
+    """
+    from grader.layers.adapter import adapter_for, is_module
+    from grader.layers.own_model import file_of, load_model
+    from grader.recordings.tracefile import read_trace
+
+    recorded, loaded, file = read_trace(reference), load_model(model, name), file_of(model)
+    if not is_module(loaded):
+        raise GraderError(f"{model} is no class of a model. Name the class: {file}:CLASS")
+    output = output or file.with_name("port.py")
+    if output.exists():
+        raise GraderError(f"{output} exists. Say where to write: --output FILE")
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    output.write_text(made.source)
+    print(f"{output}: compare it with: grader compare {output}:Port {reference}")
+    if made.missing:
+        print(f"Fill in what is written as `...`: {', '.join(made.missing)}")
+
+
+def _advice(target: str, loaded: Any, reference: Path, recorded: "Trace") -> str:
+    """The adapter that a program needs, as far as one can be made."""
+    from grader.layers.adapter import adapter_for, is_module
+    from grader.layers.own_model import file_of
+
+    if not is_module(loaded):
+        return ""
+    file = file_of(target)
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    named = f"{file}:{loaded.__name__}"
+    written = f"`grader port {named} {reference}` writes this one"
+    return f"Give it what it needs in a file beside it; {written}:\n\n{made.source}"

@@ -16,6 +16,9 @@ from grader.grading.submission import Submission, program
 from grader.report import VERDICT_MIME, Line, to_html, to_text
 
 MAX_SHOWN = 40_000  # characters of all that a student wrote
+NOTES_CELL = "notes-on-this-submission"
+OWN = "grader_own_cell"  # marks a cell that the student added, with the exercise that needs it
+RESULT = "grader_result"  # where the notebook's metadata say what is to be known of the whole submission
 
 
 def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionResult) -> NotebookNode:
@@ -32,13 +35,15 @@ def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionRe
         if grade_id in results:
             cell.outputs = _outputs(results[grade_id])
         elif exercises.get(grade_id):
-            cells += [nbformat.v4.new_code_cell(shown.cut(source)) for source in free.get(exercises[grade_id], ())]
+            own = [shown.cut(source) for source in free.get(exercises[grade_id], ())]
+            cells += [nbformat.v4.new_code_cell(source, metadata={OWN: exercises[grade_id]}) for source in own]
             source = submission.source_of(grade_id)
             cell.source = "# This cell was not in the submission." if source is None else shown.cut(source)
         elif grade_id in answers:
             cell.source = shown.cut(answers[grade_id])
         cells.append(cell)
     notebook.cells = cells
+    notebook.metadata[RESULT] = {"notes": list(result.notes), "problem": result.problem}
     return notebook
 
 
@@ -67,15 +72,20 @@ def _note(result: SubmissionResult) -> NotebookNode:
     lines += [Line(text, "text", 1) for text in result.notes]
     if not result.problem:  # nbgrader's own list of scores above it calls every one of them "Test cell"
         lines += [line for e in result.exercises if e.points < e.max_points for line in _lost_points(e)]
-    return nbformat.v4.new_markdown_cell(to_html(lines), id="notes-on-this-submission")
+    return nbformat.v4.new_markdown_cell(to_html(lines), id=NOTES_CELL)
 
 
 def _lost_points(result: ExerciseResult) -> list[Line]:
     """An exercise that did not get all its points, with the first thing that its report found and the hint to it."""
     points = f"{round(result.points, 2):g} of {result.max_points:g} points. {result.summary.rstrip('.')}."
-    hint = next((i for i, line in enumerate(result.lines) if line.kind == "hint"), 0)
-    found = [replace(line, indent=2) for line in result.lines[hint - 1 : hint + 1]] if hint else []
+    found = [replace(line, indent=2) for line in _first_finding(result)]
     return [Line(f"`{result.exercise}`: {points}", "text", 1), *found]
+
+
+def _first_finding(result: ExerciseResult) -> tuple[Line, ...]:
+    """What the report found first, and the hint to it; nothing where it has no hint."""
+    hint = next((i for i, line in enumerate(result.lines) if line.kind == "hint"), 0)
+    return result.lines[hint - 1 : hint + 1] if hint else ()
 
 
 def _outputs(result: ExerciseResult) -> list[NotebookNode]:
@@ -86,6 +96,7 @@ def _outputs(result: ExerciseResult) -> list[NotebookNode]:
         "points": result.points,
         "max_points": result.max_points,
         "summary": result.summary,
+        "found": next((line.text for line in _first_finding(result)), ""),
     }
     report = {"text/plain": to_text(result.lines), "text/html": to_html(result.lines), VERDICT_MIME: verdict}
     return [

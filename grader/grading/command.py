@@ -16,6 +16,8 @@ from grader.errors import GraderError
 from grader.grading import engine
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.engine_version import engine_version
+from grader.grading.feedback.make import make_feedback
+from grader.grading.feedback.render import duration, points
 from grader.grading.kit import Kit
 from grader.grading.sandbox.jail import JailError
 from grader.grading.sandbox.limits import Limits
@@ -64,36 +66,71 @@ def autograde(root: Path, chosen: Chosen) -> bool:
                 bar.console.print("Stopped. What was graded is kept: run the same again, and it goes on from there.")
                 raise SystemExit(INTERRUPTED) from None
     Console().print(summary(results, chosen.unsafe))
+    if any(graded.result for graded in results):
+        _renew_feedback(root, chosen.lesson, [graded.student for graded in results if graded.result], console)
     return all(graded.result is not None for graded in results)
 
 
+def _renew_feedback(root: Path, lesson: str, students: list[str], console: Console) -> None:
+    """Make the pages that are there and stale anew: none stays over another mark."""
+    pages = make_feedback(root, lesson, students, only_existing=True)
+    if renewed := sum(made.fresh for made in pages):
+        console.print(f"Feedback of {renewed} made anew; to be released again: nbgrader release_feedback {lesson}")
+    for made in pages:
+        if made.problem:
+            console.print(f"{made.student} has no feedback: {made.problem}", markup=False)
+
+
 def summary(results: list[Graded], unsafe: bool = False) -> Table:
-    """A row a student, and a line that counts them."""
+    """A row a student, and a line that counts them. The points are those that are exported."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("student", "points", "of", "seconds", "what to know"):
-        table.add_column(heading, justify="right" if heading in ("points", "of", "seconds") else "left")
+    for heading in ("student", "points", "of", "was", "seconds", "what to know"):
+        table.add_column(heading, justify="left" if heading in ("student", "what to know") else "right")
     for graded in results:
-        table.add_row(*(Text(clean(cell)) for cell in _row(graded)))  # what a student chose is no markup
+        table.add_row(*map(Text, _row(graded)))  # what a student chose is no markup
     fresh = sum(graded.fresh for graded in results)
     failed = sum(graded.result is None for graded in results)
     how = " without a jail" if unsafe else ""
     table.caption = f"{fresh - failed} graded{how}, {len(results) - fresh} as before, {failed} could not be graded"
     if unreadable := sum(graded.result is not None and bool(graded.result.problem) for graded in results):
         table.caption += f"\n{unreadable} could not be read, and have 0 points"
+    if late := sum(graded.mark is not None and graded.mark.late > 0 for graded in results):
+        table.caption += f"\n{late} came late"
     return table
 
 
 def _row(graded: Graded) -> tuple[str, ...]:
     if graded.result is None:
-        return graded.student, "-", "-", "-", f"could not be graded: {graded.problem}"
-    result = graded.result
-    words = [w for w in (result.problem, *result.notes) if w]
-    if graded.manual:
-        words.insert(0, f"manual scores of an earlier submission were taken back: {', '.join(graded.manual)}")
-    note = words[0] if len(words) == 1 else f"{len(words)} notes: {words[0]}" if words else ""
-    note = note if len(note) <= MAX_CELL else note[: MAX_CELL - 3] + "..."
+        return clean(graded.student), "-", "-", "", "-", clean(f"could not be graded: {graded.problem}")
+    result, mark = graded.result, graded.mark
+    now, most = (mark.points, mark.max_points) if mark else (result.points, result.max_points)
+    other = graded.before is not None and points(graded.before) != points(now)
+    was = points(graded.before) if graded.before is not None and other else ""
     seconds = f"{result.seconds:.1f}" if graded.fresh else "as before"
-    return graded.student, f"{round(result.points, 2):g}", f"{result.max_points:g}", seconds, note
+    to_know = "\n".join(_short(clean(line)) for line in _to_know(graded))
+    return clean(graded.student), points(now), points(most), was, seconds, to_know
+
+
+def _to_know(graded: Graded) -> Iterator[str]:
+    """What a lecturer should know of a mark, the most important first."""
+    if graded.why:
+        yield graded.why
+    if graded.taken_back:
+        yield f"manual scores of an earlier submission were taken back: {', '.join(graded.taken_back)}"
+    mark, result = graded.mark, graded.result
+    if mark is not None and mark.late:
+        penalty = f": {points(mark.penalty)} points off" if mark.penalty else ", without a penalty"
+        yield f"{duration(mark.late)} late{penalty}"
+    for name, cell in mark.by_hand.items() if mark is not None else ():
+        extra = f" and {points(cell.extra)} extra" if cell.extra else ""
+        yield f"by hand: {name} {points(cell.points - cell.extra)}{extra} (automatically {points(cell.automatic)})"
+    words = [word for word in (result.problem, *result.notes) if word] if result is not None else []
+    if words:
+        yield words[0] if len(words) == 1 else f"{len(words)} notes: {words[0]}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 3] + "..."
 
 
 @contextlib.contextmanager
@@ -127,7 +164,7 @@ def _dask_client(address: str) -> Any:
     except ImportError:
         raise GraderError(f"--dask needs Dask: pip install '{distribution().name}[dask]'") from None
     try:
-        return Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+        return Client(address, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise GraderError(f"no Dask scheduler answers at {address}: {error}") from None
 

@@ -1,41 +1,55 @@
 """Grade a class: read every submission, grade what is new, store it, and leave a journal of all of it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from traitlets.config import Config
-from traitlets.config.loader import PyFileConfigLoader
 
 from grader.errors import GraderError
 from grader.grading.engine_version import engine_version
 from grader.grading.gradebook import Store, open_store
+from grader.grading.gradebook_file import course_config
 from grader.grading.journal import Journal, key_of, open_journal
 from grader.grading.kit import HIDDEN, Kit, pack_kit, require_current
+from grader.grading.marks import Mark
 from grader.grading.results import SubmissionResult
 from grader.grading.sandbox.jail import JailKind
 from grader.grading.sandbox.limits import Limits
 from grader.grading.submission import Submission, read_submission
 from grader.grading.worker import close_jails, grade_one, prove_jail, stop_jails
 
-CONFIG = "nbgrader_config.py"
 JOURNALS = "journal"
 RETRIES = 3
+REASONS = {  # for a new grade, by what of the journal's entry is different
+    "submission": "a newer submission",
+    "plan": "the lesson has changed",
+    "recording": "the cases have changed",
+    "engine": "this package has changed",
+    "jail": "another jail",
+}
 
 
 @dataclass(frozen=True)
 class Graded:
-    """One student's row in the summary. fresh: whether it was graded now. problem: why it could not be graded."""
+    """One student's row in the summary. fresh: whether it was graded now. problem: why it could not be graded.
+
+    mark: what the gradebook holds now, late penalty and scores given by hand included. before: the points after the
+    last run, where there was one. why: what is new about it. taken_back: manual scores, of an earlier submission.
+    """
 
     student: str
     result: SubmissionResult | None
     fresh: bool
     problem: str = ""
-    manual: tuple[str, ...] = ()
+    mark: Mark | None = None
+    before: float | None = None
+    why: str = ""
+    taken_back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,8 @@ class _Job:
     key: str
     hidden: Path | None
     keep_manual: bool
+    about: Mapping[str, Any]
+    why: str = ""
 
 
 def grade_class(
@@ -84,7 +100,7 @@ def grade_class(
     Raises GraderError where the lesson or the jail can't be had, and then no score has changed.
     """
     progress = progress or Progress()
-    config = config or _config(root)
+    config = config or course_config(root)
     kit = _kit(root, lesson, settings, config)
     torch.set_num_threads(1)
     with open_journal(root / JOURNALS / f"{lesson}.jsonl") as journal, open_store(root, config, kit.plan) as store:
@@ -118,12 +134,6 @@ def kit_of(root: Path, lesson: str, student: str, config: Config) -> tuple[Kit, 
     return _kit(root, lesson, Settings(), config), own.read_bytes() if own.exists() else None
 
 
-def _config(root: Path) -> Config:
-    if not (root / CONFIG).is_file():
-        raise GraderError(f"{root} has no {CONFIG}, which says where nbgrader keeps things. Is it the course's folder?")
-    return PyFileConfigLoader(CONFIG, path=str(root)).load_config()
-
-
 def _kit(root: Path, lesson: str, settings: Settings, config: Config) -> Kit:
     released = root / str(config.CourseDirectory.get("release_directory", "release")) / lesson
     if not released.is_dir():
@@ -140,6 +150,7 @@ class _ClassRun:
         self._root, self._kit, self._journal, self._store = root, kit, journal, store
         self._settings, self._progress = settings, progress
         self._engine = engine_version()
+        self._taken_back: dict[str, tuple[str, ...]] = {}
         store.prepare()
 
     def all(self, students: Sequence[str]) -> list[Graded]:
@@ -151,11 +162,11 @@ class _ClassRun:
             job = self._job(student)
             result = None if self._settings.force else self._journal.result(student, job.key)
             if result is None:
-                pending.append(job)
+                pending.append(self._with_reason(job, "graded again" if self._settings.force else "other limits"))
             elif self._journal.is_stored(student, job.key) and self._store.is_current(student):
-                found[student] = self._tell(Graded(student, result, fresh=False))
+                found[student] = self._tell(self._unchanged(student, result))
             else:
-                found[student] = self._tell(self._save(job, result, fresh=False))
+                found[student] = self._tell(self._save(self._with_reason(job, "handed in again"), result, fresh=False))
         if pending:
             self._settings.prove(self._kit)  # before any score changes
             known = self._store.known()
@@ -165,6 +176,14 @@ class _ClassRun:
         for graded in self._grade(pending):
             found[graded.student] = self._tell(graded)
         return [found[student] for student in students]
+
+    def _unchanged(self, student: str, result: SubmissionResult) -> Graded:
+        """A submission that is as it was; its mark may have been changed by hand."""
+        mark, before = self._store.mark(student), self._journal.mark(student)
+        if mark is None or before is None or mark.points == before:
+            return Graded(student, result, fresh=False, mark=mark, before=before)
+        self._journal.seen(student, mark.points)
+        return Graded(student, result, fresh=False, mark=mark, before=before, why="changed in the gradebook")
 
     def _tell(self, graded: Graded) -> Graded:
         self._progress.done(graded)
@@ -190,13 +209,34 @@ class _ClassRun:
             limits=repr(self._kit.limits),
         )
         keep_manual = self._journal.stored_submission(student) == submission.digest
-        return _Job(student, submission, key, hidden, keep_manual)
+        return _Job(student, submission, key, hidden, keep_manual, self._about(submission, hidden is not None))
+
+    def _about(self, submission: Submission, own_cases: bool) -> dict[str, Any]:
+        """What the journal keeps of a verdict's circumstances."""
+        return {
+            "submission": submission.digest,
+            "lesson": self._kit.plan.lesson,
+            "plan": self._kit.plan.digest,
+            "recording": self._kit.recording_digest,
+            "hidden": own_cases or self._kit.hidden is not None,
+            "engine": self._engine,
+            "jail": self._kit.jail,
+        }
+
+    def _with_reason(self, job: _Job, otherwise: str) -> _Job:
+        """The job with what is different from the time before, or `otherwise`; with nothing where it is the first."""
+        before = self._journal.about(job.student)
+        if before is None:
+            return job
+        reasons = [reason for name, reason in REASONS.items() if before.get(name) != job.about[name]]
+        return replace(job, why=" and ".join(reasons) or otherwise)
 
     def _withdraw(self, job: _Job) -> None:
         """An earlier grade ends here, whatever happens to this one."""
         taken = self._store.withdraw(job.student, keep_manual=job.keep_manual)
         which = "the same submission is graded again" if job.keep_manual else "a newer submission is to be graded"
         self._journal.withdrawn(job.student, which, manual=taken)
+        self._taken_back[job.student] = tuple(taken)
 
     def _grade(self, pending: Sequence[_Job]) -> Iterator[Graded]:
         """Grade jobs, a few of them at once so that memory stays flat; in the order in which they are done."""
@@ -247,25 +287,23 @@ class _ClassRun:
         return Graded(job.student, None, fresh=True, problem=problem)
 
     def _keep(self, job: _Job, result: SubmissionResult) -> Graded:
-        about = {
-            "submission": job.submission.digest,
-            "lesson": self._kit.plan.lesson,
-            "plan": self._kit.plan.digest,
-            "recording": self._kit.recording_digest,
-            "hidden": job.hidden is not None or self._kit.hidden is not None,
-            "engine": self._engine,
-            "jail": self._kit.jail,
-        }
-        self._journal.graded(job.student, job.key, result, about)
+        self._journal.graded(job.student, job.key, result, job.about)
         return self._save(job, result, fresh=True)
 
     def _save(self, job: _Job, result: SubmissionResult, *, fresh: bool) -> Graded:
         """Store a grade. What hinders that for one student is that student's; a gradebook in trouble ends the run."""
+        before = self._journal.mark(job.student)
         try:
             stored = self._store.store(job.student, job.submission, result, keep_manual=job.keep_manual)
         except OSError as error:
             return self._failed(job, f"its folder under autograded/ can't be written: {error.strerror}")
         self._journal.stored(
-            job.student, job.key, job.submission.digest, score=stored.score, manual=dict(stored.manual)
+            job.student,
+            job.key,
+            job.submission.digest,
+            score=stored.score,
+            mark=stored.mark.points,
+            manual=dict(stored.manual),
         )
-        return Graded(job.student, result, fresh, manual=tuple(stored.manual))
+        taken = tuple(self._taken_back.pop(job.student, ())) or tuple(stored.manual)
+        return Graded(job.student, result, fresh, "", stored.mark, before, job.why, taken)

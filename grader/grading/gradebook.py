@@ -1,7 +1,6 @@
 """Put grades where nbgrader keeps them: the gradebook, and the folder of autograded notebooks."""
 
 import glob
-import logging
 import os
 import re
 import secrets
@@ -16,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import nbgrader.api
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, InvalidEntry, MissingEntry
+from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import AssignLatePenalties, SaveCells
 from nbgrader.utils import compute_checksum, determine_grade, parse_utc
-from sqlalchemy.exc import DatabaseError, SAWarning
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
-from grader.errors import GraderError
 from grader.grading.autograded import autograded_notebook, released_notebook
+from grader.grading.gradebook_file import open_gradebook
+from grader.grading.marks import Mark, read_mark
 from grader.grading.plan import Plan
 from grader.grading.results import SubmissionResult
 from grader.grading.submission import Submission
@@ -43,8 +42,8 @@ class Stored:
     """What happened when a grade was stored. manual: the manual scores, of an earlier submission, that it replaced."""
 
     score: float
-    max_score: float
     manual: Mapping[str, float]
+    mark: Mark
 
 
 class Store:
@@ -132,10 +131,16 @@ class Store:
         with _one_transaction(self._gradebook.db):
             self._gradebook.update_or_create_student(student)
             self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
-            stored = self._save_grades(student, notebook, keep_manual)
+            score, manual = self._save_grades(student, notebook, keep_manual)
         shutil.rmtree(folder, ignore_errors=True)
         new.replace(folder)
-        return stored
+        mark = self.mark(student)
+        assert mark is not None  # it was stored just now
+        return Stored(score, manual, mark)
+
+    def mark(self, student: str) -> Mark | None:
+        """What the gradebook says of a student's submission; None where it has none."""
+        return read_mark(self._gradebook, self._plan.lesson, self._plan.name, student)
 
     def _submitted_notebook(self, student: str) -> Any:
         return self._gradebook.find_submission_notebook(self._plan.name, self._plan.lesson, student)
@@ -150,8 +155,8 @@ class Store:
             grade.extra_credit = None
         return manual
 
-    def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> Stored:
-        """What nbgrader's SaveAutoGrades and AssignLatePenalties do."""
+    def _save_grades(self, student: str, notebook: NotebookNode, keep_manual: bool) -> tuple[float, dict[str, float]]:
+        """What nbgrader's SaveAutoGrades and AssignLatePenalties do. Returns the score and what manual ones went."""
         cells = {cell.metadata.nbgrader["grade_id"]: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
         saved = self._submitted_notebook(student)
         manual = {} if keep_manual else self._take_back_manual(saved)
@@ -167,7 +172,7 @@ class Store:
         self._gradebook.db.refresh(saved)
         saved.late_submission_penalty = self._late_penalty(student, saved)
         self._gradebook.db.flush()
-        return Stored(saved.score, saved.max_score, manual)
+        return saved.score, manual
 
     def _late_penalty(self, student: str, saved: Any) -> float | None:
         late = saved.assignment.total_seconds_late
@@ -214,41 +219,8 @@ def _one_transaction(session: Any) -> Iterator[None]:
 def open_store(root: Path, config: Config, plan: Plan) -> Iterator[Store]:
     """The store of the course at `root`, configured as nbgrader is. Raises GraderError where the gradebook does not
     let itself be read or written, also from within."""
-    config = Config(config)
-    config.CourseDirectory.root = str(root)
-    directory = CourseDirectory(config=config)
-    nbgraders_log = logging.getLogger("tornado.application")
-    was_disabled, nbgraders_log.disabled = nbgraders_log.disabled, True  # it prints tracebacks of what is told below
-    asked, nbgrader.api.get_alembic_version = nbgrader.api.get_alembic_version, _newest_migration
-    try:
-        with Gradebook(directory.db_url, directory.course_id) as gradebook:
-            yield Store(directory, gradebook, config, plan)
-    except (DatabaseError, InvalidEntry) as error:
-        raise GraderError(_in_words(error, directory.db_url)) from None
-    finally:
-        nbgraders_log.disabled = was_disabled
-        nbgrader.api.get_alembic_version = asked
-
-
-def _newest_migration() -> str:
-    """What nbgrader asks the program `alembic` for when it makes a gradebook, told in this process, in a fifth of a
-    second instead of one and a half."""
-    from alembic.config import Config as AlembicConfig
-    from alembic.script import ScriptDirectory
-    from nbgrader.dbutil import _temp_alembic_ini
-
-    with _temp_alembic_ini("sqlite://") as ini:
-        return str(ScriptDirectory.from_config(AlembicConfig(ini)).get_current_head())
-
-
-def _in_words(error: Exception, url: str) -> str:
-    said = str(error.orig if isinstance(error, DatabaseError) else error)
-    if "locked" in said:
-        said = "another program holds it for writing (the formgrader, another nbgrader?)"
-    return (
-        f"The gradebook {url.removeprefix('sqlite:///')} can't be used: {said}. What was graded is in the journal, and"
-        " is not graded again: put that right, and run this again."
-    )
+    with open_gradebook(root, config) as (directory, gradebook):
+        yield Store(directory, gradebook, directory.config, plan)
 
 
 def read_timestamp(path: Path) -> tuple[datetime | None, str]:

@@ -37,6 +37,8 @@ class Journal:
         self._results: dict[tuple[str, str], int] = {}
         self._stored: dict[str, str] = {}
         self._submissions: dict[str, str] = {}
+        self._about: dict[str, dict[str, Any]] = {}
+        self._marks: dict[str, float] = {}
         for offset, entry in _entries(path):
             self._index(offset, entry)
 
@@ -57,6 +59,14 @@ class Journal:
         """The digest of the submission whose grade the gradebook holds; None where that is not known."""
         return self._submissions.get(student)
 
+    def about(self, student: str) -> Mapping[str, Any] | None:
+        """The circumstances of a student's last verdict, as `graded` was told them; None where there is none."""
+        return self._about.get(student)
+
+    def mark(self, student: str) -> float | None:
+        """The points that the gradebook held for a student at the end of the last run; None before the first."""
+        return self._marks.get(student)
+
     def graded(self, student: str, key: str, result: SubmissionResult, about: Mapping[str, Any]) -> None:
         """Write down a verdict."""
         self._add({"entry": "graded", "student": student, "key": key, **about, "result": _encoded(result)})
@@ -64,6 +74,10 @@ class Journal:
     def stored(self, student: str, key: str, submission: str, **about: Any) -> None:
         """Write down that a grade is in the gradebook."""
         self._add({"entry": "stored", "student": student, "key": key, "submission": submission, **about})
+
+    def seen(self, student: str, mark: float) -> None:
+        """Write down that the points in the gradebook have become others by hand."""
+        self._add({"entry": "seen", "student": student, "mark": mark})
 
     def withdrawn(self, student: str, why: str, **about: Any) -> None:
         """Write down that the scores in the gradebook were set to 0."""
@@ -93,11 +107,14 @@ class Journal:
         kind, student = entry.get("entry"), entry.get("student", "")
         if kind == "graded":
             self._results[student, entry["key"]] = offset
+            self._about[student] = {name: value for name, value in entry.items() if name != "result"}
         elif kind == "stored":
             self._stored[student] = entry["key"]
             self._submissions[student] = entry["submission"]
         elif kind in ("withdrawn", "failed"):
             self._stored.pop(student, None)
+        if kind in ("stored", "seen") and "mark" in entry:  # older entries have none
+            self._marks[student] = entry["mark"]
 
 
 @contextlib.contextmanager

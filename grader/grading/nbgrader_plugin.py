@@ -1,8 +1,9 @@
-"""nbgrader's own ways to grade, `nbgrader autograde` and the formgrader's button, on the same safe path.
+"""nbgrader's own commands and the formgrader's buttons, on the same safe path as this package's.
 
 ``nbgrader_config.py`` calls `install`. From then on nbgrader's Autograde hands the class to this engine; and the step
 in which nbgrader would run a notebook in a kernel is replaced by one that grades it in the jail, for whoever
-uses nbgrader's converter in another way.
+uses nbgrader's converter in another way. Feedback is this package's page, made anew where it is stale, also when it is
+released. A lesson is released only while students can read neither solutions nor gradebook.
 """
 
 from fnmatch import fnmatch
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader.converters import Autograde
+from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.converters.base import NbGraderException
+from nbgrader.exchange import ExchangeError
+from nbgrader.exchange.default import ExchangeReleaseAssignment, ExchangeReleaseFeedback
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -30,6 +33,13 @@ def install(config: Config) -> None:
         *(f"{step.__module__}.{step.__name__}" for step in (SaveAutoGrades, AssignLatePenalties, CheckCellMetadata)),
     ]
     Autograde.start = start
+    GenerateFeedback.start = start_feedback
+    ExchangeReleaseAssignment.start = release_assignment
+    ExchangeReleaseFeedback.start = release_feedback
+
+
+_nbgraders_release_assignment = ExchangeReleaseAssignment.start
+_nbgraders_release_feedback = ExchangeReleaseFeedback.start
 
 
 def start(autograde: Autograde) -> None:
@@ -63,12 +73,64 @@ def start(autograde: Autograde) -> None:
         raise NbGraderException(f"could not be graded: {', '.join(failed)}")
 
 
-def _students(directory: Any) -> tuple[str, ...]:
-    """The students that nbgrader's options name; empty for all."""
+def start_feedback(generate: GenerateFeedback) -> None:
+    """What nbgrader's GenerateFeedback does instead of its own: makes what is stale or missing."""
+    from grader.grading.feedback.make import Made, make_feedback
+
+    directory = generate.coursedir
+
+    def done(made: Made) -> None:
+        if made.problem:
+            generate.log.error("%s has no feedback: %s", made.student, made.problem)
+        else:
+            generate.log.info("%s: feedback %s", made.student, "made" if made.fresh else "as before")
+
+    try:
+        pages = make_feedback(
+            Path(directory.root),
+            directory.assignment_id,
+            _students(directory, directory.autograded_directory),
+            force=generate.force,
+            config=generate.config,
+            done=done,
+        )
+    except GraderError as error:
+        generate.log.error(str(error))
+        raise NbGraderException(str(error)) from None
+    if failed := [made.student for made in pages if made.problem]:
+        raise NbGraderException(f"no feedback for: {', '.join(failed)}")
+
+
+def release_feedback(release: ExchangeReleaseFeedback) -> Any:
+    """nbgrader's own, after the pages that are stale were made anew."""
+    from grader.grading.feedback.make import make_feedback
+
+    directory = release.coursedir
+    try:
+        make_feedback(Path(directory.root), directory.assignment_id, only_existing=True, config=release.config)
+    except GraderError as error:
+        release.fail(str(error))
+    return _nbgraders_release_feedback(release)
+
+
+def release_assignment(release: ExchangeReleaseAssignment) -> Any:
+    """nbgrader's own, unless students could read what they must not: raises ExchangeError then."""
+    from grader.grading.exposure import refuse_exposed
+
+    try:
+        refuse_exposed(Path(release.coursedir.root), release.config)
+    except GraderError as error:
+        release.log.error(str(error))
+        raise ExchangeError(str(error)) from None
+    return _nbgraders_release_assignment(release)
+
+
+def _students(directory: Any, among: str | None = None) -> tuple[str, ...]:
+    """The students that nbgrader's options name, who have a folder in `among`; empty for all."""
     excluded = [name for name in directory.student_id_exclude.split(",") if name]
     if directory.student_id == "*" and not excluded:
         return ()
-    submitted = Path(directory.root) / directory.submitted_directory
+    submitted = Path(directory.root) / (among or directory.submitted_directory)
     names = sorted(path.parent.name for path in submitted.glob(f"*/{directory.assignment_id}"))
     return tuple(name for name in names if fnmatch(name, directory.student_id) and name not in excluded)
 

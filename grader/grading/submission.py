@@ -7,7 +7,7 @@ nbgrader does. Locked cells, checks, outputs and metadata of the submission are 
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ MAX_SOURCE = 50_000
 MAX_CELLS = 5_000
 MAX_FREE = 200_000  # parsing a megabyte takes many seconds
 MAX_NOTES = 20
+MAX_RENAMED = 4  # notebooks that are read where the one with the right name is missing
 
 
 class Unreadable(Exception):
@@ -69,6 +70,8 @@ def read_submission(path: Path, plan: Plan) -> Submission:
     """What a submitted notebook holds; for one that can't be read, a submission that says why."""
     content = b""
     try:
+        if found := _renamed(path, plan):
+            return found
         content = _read_file(path)
         return parse(content, plan)
     except OSError as error:  # a folder that can't be entered, or vanished meanwhile
@@ -78,10 +81,40 @@ def read_submission(path: Path, plan: Plan) -> Submission:
         return Submission(digest(content or str(error).encode()), problem=str(error))
 
 
-def _read_file(path: Path) -> bytes:
+def _renamed(path: Path, plan: Plan) -> Submission | None:
+    """The submission in a notebook of another name, where the lesson's own is missing: the one with most of its cells.
+
+    Of several with as many, the one that was changed last.
+    """
+    _refuse_linked(path)
+    if os.path.lexists(path) or not path.parent.is_dir():
+        return None
+    found = []
+    for other in sorted(path.parent.glob("*.ipynb"))[:MAX_RENAMED]:
+        try:
+            submission = parse(_read_file(other), plan)
+            found.append(
+                (sum(bool(cell.grade_id) for cell in submission.cells), other.stat().st_mtime, other, submission)
+            )
+        except (OSError, Unreadable):
+            continue
+    if not found or not any(count for count, *_ in found):
+        return None
+    _, _, other, submission = max(found, key=lambda one: one[:2])
+    note = f"The notebook was handed in as {_shown(other.name)} and found by its cells. Its name is to be {path.name}."
+    if len(found) > 1:
+        note += f" There were {len(found)}; this one has most of the lesson's cells, or is the last that was changed."
+    about = digest(f"{other.name!r} {submission.digest}")  # the note is part of what is graded
+    return replace(submission, digest=about, notes=(note, *submission.notes))
+
+
+def _refuse_linked(path: Path) -> None:
     for folder in (path.parent, path.parent.parent):
         if folder.is_symlink():
             raise Unreadable("The submission is a link to another folder.")
+
+
+def _read_file(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -17,7 +17,7 @@ def model(folder: Path, **settings: Any) -> Any:
         return None
     from transformers import AutoModelForCausalLM, logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     loaded.eval()
     for name, value in settings.items():

@@ -1,7 +1,8 @@
 """The layer debugger: every module of a learner's model against the same module of the reference."""
 
 import copy
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,10 +13,13 @@ from grader.checks.building import build_module, constructed
 from grader.checks.check import autograding, find_recording
 from grader.checks.running import Stopped, learner_traceback, quietly
 from grader.devices import comparing_on_cpu
-from grader.errors import CheckFailed, GraderError, RecordingError
+from grader.errors import CheckFailed, GraderError, NeedsAdapter, RecordingError
 from grader.layers.comparison import Comparison, Node, own_way
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.outcome import Outcome
+from grader.layers.own_model import called_with_config
+from grader.layers.own_names.alignment import Alignment
+from grader.layers.own_names.naming import OwnNames, loaded_by_content
 from grader.layers.search import find_culprit
 from grader.names import layers_as_one
 from grader.recordings.format import RECORDING
@@ -26,6 +30,10 @@ from grader.report import Line, LineKind, show
 
 Origin = Literal["", "own error", "error inside", "inherited"]
 Open = Literal["first", "all", "none"]
+DERIVED = (
+    "Your model derives head_dim as hidden size / heads. In the published model that is the same number, so it was"
+    " compared with a small reference in which it is, too."
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class LayerReport:
 
     culprit: where to start, if a row differs. own_errors: paths of further modules that are wrong by themselves.
     one_sided: modules that only one of the two models has, or calls. traceback: the learner's own lines, if the
-    pass raised an error.
+    pass raised an error. alignment: which tensor is which, where the model has names of its own.
     """
 
     rows: tuple[Row, ...]
@@ -58,6 +66,8 @@ class LayerReport:
     own_errors: tuple[str, ...]
     one_sided: tuple[str, ...]
     traceback: tuple[str, ...]
+    alignment: Alignment | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -70,13 +80,14 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
 
     model: the class, or an instance, which is left as it is: a copy gets the reference's weights. Both are run on
     the CPU, whatever device they are on.
-    trace: the reference's pass; that of the notebook's lesson if None.
+    trace: the reference's pass; that of the notebook's lesson if None. Compared with one that is given, the model may
+    have names of its own.
     open: whether to show what is inside the first block with an error, inside all blocks, or inside none.
     Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
     compared at all.
     """
     with comparing_on_cpu():
-        report = layer_report(model, _lesson_trace() if trace is None else trace)
+        report = layer_report(model, _lesson_trace()) if trace is None else layer_report(model, trace, OwnNames())
     culprit = report.culprit.path if report.culprit else None
     show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
@@ -90,13 +101,16 @@ def _lesson_trace() -> Trace:
     return trace
 
 
-def layer_report(model: Any, trace: Trace) -> LayerReport:
+def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> LayerReport:
     """Compare a model's class or instance with a trace.
 
-    Raises GraderError where it can't be built, or its parameters are not the reference's.
+    own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where it
+    can't be built, or its parameters are not the reference's.
     """
     with quietly([]), torch.no_grad():
-        comparison = Comparison(*_built(model, trace))
+        built, trace, alignment = _built(model, trace, own)
+        comparison = Comparison(built, trace)
+        _require_ids_alone(comparison)
         rows = _rows(comparison)
         culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
     further = [n.path for n in comparison.nodes if n in comparison.faulty and n not in comparison.holders]
@@ -106,23 +120,72 @@ def layer_report(model: Any, trace: Trace) -> LayerReport:
         own_errors=tuple(_summarised(path for path in further if culprit and path != culprit.path)),
         one_sided=tuple(_one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
+        alignment=alignment,
+        remarks=tuple(_remarks(comparison)),
     )
 
 
-def _built(model: Any, trace: Trace) -> tuple[nn.Module, Trace]:
-    """The learner's model with the recorded weights, and the trace under the model's own names."""
+def port_report(target: Any, trace: Trace, own: OwnNames) -> LayerReport:
+    """As `layer_report`, of a class, a model, or a function of the config.
+
+    A program that derives its head_dim is compared with a reference that does, where the published model does.
+    """
+    try:
+        return layer_report(called_with_config(target, trace.build), trace, own)
+    except GraderError as error:
+        if trace.derived is None or isinstance(error, NeedsAdapter):
+            raise
+        try:
+            found = layer_report(called_with_config(target, trace.derived.build), trace.derived, own)
+        except GraderError:
+            raise error from None
+    return replace(found, remarks=(DERIVED, *found.remarks))
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    node = comparison.nodes[0]
+    got, want = node.call.output, node.recorded.output
+    if got is None or want is None or got.ndim != 3 or want.ndim != 3 or not got.shape[1] == 1 < want.shape[1]:
+        return
+    yield (
+        "Your model returns the logits of the last token alone, and the reference's are of all tokens. Where it gives"
+        " all of them if it is handed targets, `grader port` writes the lines that do so."
+    )
+
+
+def _require_ids_alone(comparison: Comparison) -> None:
+    """Raise NeedsAdapter where the model asks for more than the reference is given."""
+    asked = re.search(r"missing \d+ required positional arguments?: (.+)", str(comparison.error))
+    if comparison.error is not None and asked and not comparison.calls[1:]:
+        name = type(comparison.model).__name__
+        wanted = asked[1].replace("'", "`")
+        raise NeedsAdapter(f"{name} can't be compared: besides the token ids, its forward asks for {wanted}.") from None
+
+
+def _built(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Module, Trace, Alignment | None]:
+    """The learner's model with the recorded weights, the trace under the model's own names, and what was matched."""
     built_from: type = model if isinstance(model, type) else type(model)
     name = built_from.__name__
     try:
-        return _loaded(model, trace)
+        if own is not None and own.known:
+            return _by_content(model, trace, own)
+        return (*_loaded(model, trace), None)
     except Stopped as stopped:
+        if own is not None and stopped.problem.kind == "parameters":
+            return _by_content(model, trace, own)
         if built_from is not model and stopped.problem.kind == "parameters" and _fits(built_from, trace):
             raise GraderError(
                 f"This {name} was built with another config than the recorded one, and so has other sizes."
                 f" Hand over the class, which is built as the recorded one was: compare_layers({name})"
             ) from None
         lines = [f"{name} can't be compared: {stopped.problem.message}", *stopped.problem.detail]
-        raise GraderError("\n  ".join(lines)) from None
+        kind = GraderError if stopped.problem.kind == "parameters" else NeedsAdapter
+        raise kind("\n  ".join(lines)) from None
+
+
+def _by_content(model: Any, trace: Trace, own: OwnNames) -> tuple[nn.Module, Trace, Alignment | None]:
+    made = _made(model, trace)
+    return (made, *loaded_by_content(made, trace, own))
 
 
 def _fits(model: type, trace: Trace) -> bool:
@@ -220,6 +283,8 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
+    hints = report.alignment.hints if report.alignment else ()
+    lines += [Line(text, "hint", 1) for text in (*hints, *report.remarks)]
     lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from grader.calls import Call, Watched, first_tensor, tensors_in, watch
 from grader.checks.layout import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
-from grader.layers.outcome import Outcome, outcome_of
+from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
 from grader.recordings.traces import Trace
+from grader.tolerance import agree
 
 MAX_ALTERNATIVES = 12
 
@@ -29,7 +30,8 @@ class Node:
 
     argument: the position of the leaf that corresponds to the recorded input. seen: the outcome in the pass.
     alone: the outcome on the reference's input; None where that can't be told. misgiven: the names of arguments
-    with which it is wrong, while it is right with `better` in their place.
+    with which it is wrong, while it is right with `better` in their place. mended: what is given the right thing all
+    the same, where the reference hands on what this one should have given.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Node:
     alone: Outcome | None = None
     misgiven: tuple[str, ...] = ()
     better: str = ""
+    mended: "Node | None" = None
 
     @property
     def path(self) -> str:
@@ -107,7 +110,7 @@ class Comparison:
     def __init__(self, model: nn.Module, trace: Trace) -> None:
         self.model = model
         self.sizes = _sizes(trace.build)
-        whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output)
+        whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output, floor=trace.floor)
         self.recorded = [whole, *(call for call in trace.calls if call.output is not None)]
         self.paths = {call.path for call in self.recorded}
         self.calls, self.error = watch(model, lambda: model(*copy.deepcopy(trace.args)), self.paths)
@@ -115,6 +118,8 @@ class Comparison:
         self.nodes = self._pair_up("logits" if is_logits else "output")
         for node in self.nodes:
             node.alone = self._alone(node)
+        for node in self.nodes:
+            node.mended = self._mended(node) if node.wrong else None
         self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
         self.holders = {ancestor for node in self.faulty for ancestor in node.ancestors()}
 
@@ -143,6 +148,25 @@ class Comparison:
             argument = argument_for(watched, partner)
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
+
+    def _mended(self, node: Node) -> Node | None:
+        """What is given the right thing though this node gives a wrong one: a program may scale, say, elsewhere."""
+        want = node.recorded.output
+        for other in self.nodes[self.nodes.index(node) + 1 :]:
+            right, given = other.recorded.input, other.given
+            if other.parent is not node.parent or right is None or given is None or want is None:
+                continue
+            if right.shape == want.shape and agree(right, want) and outcome(given, right, {}).ok:
+                return other
+        return None
+
+    def again(self, node: Node) -> Outcome:
+        """The outcome of a module that was changed since, on the reference's own input; right if it is with any of
+        the further arguments that it could have been given.
+        """
+        outcome = self._again(node, {})
+        others = (self._again(node, tensors) for _, tensors in self._alternatives(node)) if not outcome.ok else ()
+        return next((other for other in others if other.ok), outcome)
 
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""
@@ -218,9 +242,11 @@ def _from_the_reference(node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
 
 
 def own_way(node: Node) -> Node | None:
-    """What contains `node` and is right, where `node` differs from the reference's in kind."""
+    """What is right because or though `node` differs from the reference's in kind: what contains it, or comes next."""
     if node.wrong:
         assert node.alone is not None
+        if node.mended is not None and node.alone.in_kind:
+            return node.mended
         right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
         return next(right, None) if node.alone.in_kind else None
     return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None

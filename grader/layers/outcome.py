@@ -8,12 +8,13 @@ from torch import Tensor
 from grader.calls import Call
 from grader.checks.diagnose import Context, describe_shape
 from grader.checks.layout import layout_between
-from grader.tolerance import agree
+from grader.tolerance import agree, tolerance_for, widened
 
 # A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
 # something else than the reference's does. If what contains it is right all the same, that is the learner's own
 # way. A smaller one may be an error that the tolerance hides in the larger whole, so it is never excused.
 IN_KIND = 0.05
+WITHIN_ROUNDING = "no further than rounding moves the reference's own"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def outcome_of(outputs: Sequence[Tensor], recorded: Call, sizes: Mapping[str, in
     module that gives several of the reference's tensors, and not all of them, is right.
     """
     assert recorded.output is not None
-    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead)
+    floor = recorded.floor
+    first = outcome(next(iter(outputs), None), recorded.output, sizes, instead, floor)
     if not first.ok and 1 < len(outputs) < len(recorded.outputs) and _are_among(outputs, recorded.outputs):
         return Outcome(True, note=f"{len(outputs)} of the {len(recorded.outputs)} tensors that the reference gives")
     if not first.ok or [t.dtype for t in outputs] != [t.dtype for t in recorded.outputs]:
         return first
     for number, (got, want) in enumerate(zip(outputs[1:], recorded.further, strict=True), start=2):
-        found = outcome(got, want, sizes)
+        found = outcome(got, want, sizes, floor=floor)
         if not found.ok:
             note = f"output {number} of {len(outputs)}"
             return replace(found, note=f"{note}: {found.note}" if found.note else note)
@@ -57,8 +59,10 @@ def _are_among(outputs: Sequence[Tensor], recorded: Sequence[Tensor]) -> bool:
     return all(any(outcome(got, want, {}).ok for want in left) for got in outputs)
 
 
-def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "") -> Outcome:
-    """`got` against `want`. instead: what there is where there is no tensor."""
+def outcome(
+    got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead: str = "", floor: float = 0.0
+) -> Outcome:
+    """`got` against `want`. instead: what there is where there is no tensor. floor: how far rounding alone moves it."""
     if got is None:
         return Outcome(False, note=instead, in_kind=True)
     if got.shape != want.shape:
@@ -75,7 +79,10 @@ def outcome(got: Tensor | None, want: Tensor, sizes: Mapping[str, int], instead:
     bad = int((got.isnan() & ~want.isnan()).sum())
     note = f"NaN in {bad} of {got.numel()} values" if bad else ""
     size = want.double().square().mean().sqrt().item()
-    return Outcome(agree(got, want), largest, mean, note, in_kind=not mean <= IN_KIND * size)
+    ok = agree(got, want)
+    if not ok and floor and agree(got, want, widened(tolerance_for(want.dtype), floor)):
+        ok, note = True, WITHIN_ROUNDING
+    return Outcome(ok, largest, mean, note, in_kind=not mean <= IN_KIND * size)
 
 
 def _same_values(got: Tensor, want: Tensor) -> bool:

@@ -39,6 +39,7 @@ def load_model(target: str, name: str | None = None) -> Any:
         raise GraderError(f"{path} is neither a Python file (.py) nor a notebook (.ipynb).")
     module = ModuleType(MODULE_NAME)
     module.__file__ = str(path)
+    module.__package__ = _package(path)[1]
     sys.modules[MODULE_NAME] = module
     source = _source(path) if path.suffix == ".py" else ""
     cells = [source] if source and not PERCENT_CELL.search(source) else _cells(path)
@@ -51,6 +52,11 @@ def load_model(target: str, name: str | None = None) -> Any:
     if not hasattr(module, name):
         raise GraderError(f"{path} defines no `{name}`. {_models_in(module)}")
     return getattr(module, name)
+
+
+def file_of(target: str) -> Path:
+    """The file that a target names."""
+    return _parted(target, None)[0]
 
 
 def called_with_config(model: Any, build: Mapping[str, Any]) -> Any:
@@ -73,14 +79,23 @@ def _parted(target: str, name: str | None) -> tuple[Path, str | None]:
 
 @contextlib.contextmanager
 def _at_home(path: Path) -> Iterator[None]:
-    """In the file's folder, which imports are looked for in, without showing what is printed."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
+    """In the file's folder, without showing what is printed. Imports are looked for there, and beside its package."""
+    folders = dict.fromkeys((str(path.resolve().parent), str(_package(path)[0])))
+    sys.path[:0] = folders
     try:
-        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.chdir(path.resolve().parent), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)
+
+
+def _package(path: Path) -> tuple[Path, str]:
+    """The folder that holds the package a file lies in, and the package's name; "" where it lies in none."""
+    folder, names = path.resolve().parent, list[str]()
+    while (folder / "__init__.py").is_file():
+        folder, names = folder.parent, [folder.name, *names]
+    return folder, ".".join(names)
 
 
 def _source(path: Path) -> str:

@@ -1,26 +1,27 @@
-"""The sources of the web edition, for Sphinx with MyST-NB: the worked notebooks, and a page of the known mistakes.
+"""The sources of the web edition, for Sphinx with MyST-NB: the worked notebooks, and the museum of mistakes.
 
 `grader site` writes them beside what it builds, and executes nothing: outputs are the stored ones.
 """
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nbformat import NotebookNode
 
+from grader.atlas.site import Taught, write_site
 from grader.errors import GraderError
 from grader.learning.copies import SYLLABUS, title_of
 from grader.learning.home import write_notebook
+from grader.learning.museum import ABOUT, MUSEUM, write_room
 from grader.lessons.cells import without_markers
-from grader.lessons.exercise import Mistake
-from grader.lessons.lesson import Lesson, lessons
+from grader.lessons.lesson import lessons
 from grader.lessons.notebooks import read_notebook
 
 FOLDERS = ("figures", "configs", "texts")
+ATLAS = "atlas"
 FOLDED = "hide-input"  # MyST-NB folds the code of a cell with this tag
-MUSEUM = "mistakes"
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 _LIST = re.compile(r"<!-- .*? -->\n?")
 
@@ -34,7 +35,8 @@ html_theme = "furo"
 html_title = project
 html_show_sphinx = False
 html_show_copyright = False
-exclude_patterns = []
+exclude_patterns = ["_extra"]
+html_extra_path = ["_extra"]
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
@@ -45,14 +47,26 @@ suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
 '''
 
 
-def write_site_sources(root: Path, target: Path) -> list[str]:
+ABOUT_ATLAS = """# The atlas of architectures
+
+{models} models, each read off its `config.json`: a figure, facts that know their field, cache sizes at any context, and
+a comparison of any two.
+
+<a href="atlas/index.html">Open the atlas</a>
+"""
+
+
+def write_site_sources(
+    root: Path, target: Path, teaching: Callable[[Callable[[str], str]], Mapping[str, Taught]]
+) -> list[str]:
     """Write what Sphinx builds the web edition of the course in `root` from; returns the pages, without endings.
 
-    `target` is made anew. Raises GraderError where a lesson has no built notebook.
+    `target` is made anew. teaching: what the lessons teach, for the atlas's gallery; it is given a function that says
+    where a lesson's page is, from the gallery's folder lessons/. Raises GraderError where a lesson is not built.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    pages, museum = [], ["# The museum of mistakes", "", _ABOUT_MISTAKES, ""]
+    pages, museum = [], ["# The museum of mistakes", "", ABOUT, ""]
     for lesson in lessons(root):
         if not lesson.notebook.is_file():
             raise GraderError(f"{lesson.name} is not built. `grader build {lesson.name}` builds it.")
@@ -63,15 +77,18 @@ def write_site_sources(root: Path, target: Path) -> list[str]:
                 shutil.copytree(lesson.folder / folder, target / lesson.name / folder)
         page = f"{lesson.name}/{lesson.notebook.stem}"
         pages.append(page)
-        museum += _room(lesson, title_of(notebook) or lesson.name, page)
+        museum += write_room(lesson, title_of(notebook) or lesson.name, page, target)
     (target / f"{MUSEUM}.md").write_text("\n".join(museum) + "\n", encoding="utf-8")
+    by_lesson = {page.partition("/")[0]: f"../../{page}.html" for page in pages}
+    models = write_site(target / "_extra" / "atlas", teaching(lambda name: by_lesson.get(name, "")))
+    (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))
-    tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, MUSEUM, "```"])
+    tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, MUSEUM, ATLAS, "```"])
     (target / "index.md").write_text(f"{syllabus}\n{tree}\n", encoding="utf-8")
     title = _HEADING.search(syllabus)
     named = CONFIGURATION.replace("TITLE", repr(title[1].partition(":")[0] if title else "The course"))
     (target / "conf.py").write_text(named, encoding="utf-8")
-    return ["index", *pages, MUSEUM]
+    return ["index", *pages, MUSEUM, ATLAS]
 
 
 def for_the_site(notebook: NotebookNode) -> NotebookNode:
@@ -83,34 +100,3 @@ def for_the_site(notebook: NotebookNode) -> NotebookNode:
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
         cell.source = without_markers(cell.source)
     return notebook
-
-
-_ABOUT_MISTAKES = (
-    "Every mistake that a check of this course knows by name. A check says: *this is what comes out when ...*, and "
-    "then where to look. Where a mistake was published in somebody's program, its report is linked."
-)
-
-
-def _room(lesson: Lesson, title: str, page: str) -> list[str]:
-    """The mistakes of a lesson, by exercise."""
-    lines = [f"## [{title}]({page}.ipynb)", ""]
-    for exercise in lesson.exercises()[0]:
-        if exercise.mistakes:
-            lines += [f"### {exercise.name}", "", *_entries(exercise.mistakes), ""]
-    return lines
-
-
-def _entries(mistakes: Iterable[Mistake]) -> list[str]:
-    return [f"- **{mistake.name}.** {_one_line(mistake.hint)}{_shipped(mistake)}" for mistake in mistakes]
-
-
-def _shipped(mistake: Mistake) -> str:
-    pages: Mapping[str, str] = {
-        each: each.replace("#", "/issues/").replace("@", "/commit/") for each in mistake.shipped
-    }
-    links = [f"[{name}](https://github.com/{page})" for name, page in pages.items()]
-    return f" *Shipped in {', '.join(links)}.*" if links else ""
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

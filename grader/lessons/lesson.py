@@ -173,9 +173,9 @@ def is_beside(name: str) -> bool:
     return name in BESIDE_THE_TWIN or name.startswith("test_")
 
 
-def lessons(root: Path) -> list[Lesson]:
-    """The lessons below ``root/solutions``, in the order of their names: folders that hold an exercises.py."""
-    return [Lesson(path.parent) for path in sorted((root / "solutions").glob(f"*/{EXERCISES}"))]
+def lessons(root: Path, source: str = "solutions") -> list[Lesson]:
+    """The lessons below ``root/source``, in the order of their names: folders that hold an exercises.py."""
+    return [Lesson(path.parent) for path in sorted((root / source).glob(f"*/{EXERCISES}"))]
 
 
 @lru_cache(maxsize=8)

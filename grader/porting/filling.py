@@ -36,7 +36,7 @@ def _constant_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def tokens(vocab_size: int, draw: Draw) -> Tensor:
-    """Token ids without special tokens: [2, 16], some of them with a small embedding."""
+def tokens(vocab_size: int, draw: Draw, length: int = TOKENS) -> Tensor:
+    """Token ids without special tokens: [2, length], some of them with a small embedding."""
     first = OTHER_TOKEN + 1
-    return first + draw.tokens(vocab_size - first, BATCH, TOKENS)
+    return first + draw.tokens(vocab_size - first, BATCH, length)

@@ -18,10 +18,13 @@ class Kept:
     detail: str
 
 
-def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequence[str], unequal: bool) -> list[Kept]:
+def what_is_kept(
+    config: Mapping[str, Any], found: Sequence[str], original: Sequence[str], unequal: bool, length: int = TOKENS
+) -> list[Kept]:
     """What the small model has of what tells programs apart.
 
     found, original: the kinds of its layers, and of all. unequal: whether its embeddings are.
+    length: how many tokens it is given.
     """
     counts, missing = Counter(found), len(set(original) - set(found))
     absent = f"; {missing} {'kinds are' if missing > 1 else 'kind is'} missing" if missing else ""
@@ -36,8 +39,8 @@ def what_is_kept(config: Mapping[str, Any], found: Sequence[str], original: Sequ
     kept = [
         Kept("every kind of layer, twice where the model has two", several,
              f"{len(found)} layers: {numbers} of {kinds_of}{absent}"),
-        Kept("more tokens than the window", any(w < TOKENS for w in windows.values()),
-             ", ".join(f"{n} {w}, {TOKENS} tokens" for n, w in windows.items()) or "the config has no window"),
+        Kept("more tokens than the window", any(w < length for w in windows.values()),
+             ", ".join(f"{n} {w}, {length} tokens" for n, w in windows.items()) or "the config has no window"),
         Kept("fewer key and value heads than heads", bool(kv_heads and heads and kv_heads != heads),
              f"{heads} heads, {kv_heads or heads} for keys and values" if heads else "the config has no heads"),
         Kept("head_dim that is not hidden size / heads", bool(head_dim and head_dim != even),

@@ -1,13 +1,14 @@
 """What is right for an exercise, and what its known mistakes give: what only a judge needs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from grader.calls import Call
 from grader.recordings.tasks import PartInput, PartOutput
-from grader.tolerance import Tolerance, widened
+from grader.tolerance import Tolerance, agree, widened
 
 MAX_NOISE = 1e-2  # a mistake is not known by an output that rounding moves by more, in units of `Tolerance.relative`
 
@@ -63,6 +64,23 @@ class Answer:
     part_calls: tuple[tuple[Call, ...], ...] = ()
     noise: tuple[float, ...] = ()
     gradients: tuple[Tensor | None, ...] = ()
+
+    @cached_property
+    def wrong_of(self) -> dict[str, tuple[bool, ...]]:
+        """For each mistake by its name, and each case: whether it gives a wrong output."""
+        return {m.name: tuple(not agree(*one) for one in self._compared(m)) for m in self.mistakes}
+
+    @cached_property
+    def shows_of(self) -> dict[str, tuple[bool, ...]]:
+        """As `wrong_of`, but beyond what rounding may do to the mistake's own output."""
+        return {m.name: tuple(self._shows(m, i) for i in range(len(self.outputs))) for m in self.mistakes}
+
+    def _compared(self, mistake: MistakeAnswer) -> Iterator[tuple[Tensor, Tensor, Tolerance]]:
+        return zip(mistake.outputs, self.outputs, self.tolerances, strict=True)
+
+    def _shows(self, mistake: MistakeAnswer, i: int) -> bool:
+        known = mistake.in_case(i, self.tolerances[i])
+        return known is not None and not agree(known.output, self.outputs[i], known.tolerance)
 
 
 def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:

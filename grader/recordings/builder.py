@@ -64,6 +64,7 @@ class Builder:
                 "output": self.optional_tensor(c.output),
                 **({"others": [(name, self.tensor(tensor)) for name, tensor in c.others]} if c.others else {}),
                 **({"further": [self.tensor(tensor) for tensor in c.further]} if c.further else {}),
+                **({"floor": c.floor} if c.floor else {}),
             }
             for c in calls
         ]
@@ -79,6 +80,8 @@ class Builder:
             "dtype": dtype_name(trace.dtype),
             "layouts": [{"weights": self.weights(item.weights), "paths": dict(item.paths)} for item in trace.layouts],
             "prefix": trace.prefix,
+            **({"floor": trace.floor} if trace.floor else {}),
+            **({"derived": self.trace(trace.derived)} if trace.derived else {}),
         }
 
     def task_case(self, case: TaskCase) -> dict[str, Any]:

@@ -20,8 +20,13 @@ def in_names_of(model: nn.Module, trace: Trace) -> Trace:
     return min(_variants(trace), key=lambda variant: len(own ^ set(variant.weights)))
 
 
+def layouts_of(trace: Trace) -> list[Trace]:
+    """The trace under each of the sets of names that the reference's weights have."""
+    return [trace, *(_laid_out(trace, layout) for layout in trace.layouts)]
+
+
 def _variants(trace: Trace) -> Iterator[Trace]:
-    whole = [trace, *(_laid_out(trace, layout) for layout in trace.layouts)]
+    whole = layouts_of(trace)
     yield from whole
     if trace.prefix:
         yield from (_without_prefix(variant, f"{trace.prefix}.") for variant in whole)
@@ -71,7 +76,7 @@ def checkpoint_layout(model: nn.Module, weights: Mapping[str, Tensor]) -> Layout
         return None
     from transformers.core_model_loading import revert_weight_conversion
 
-    held: dict[str, Tensor] = revert_weight_conversion(model, dict(weights))  # type: ignore[arg-type]
+    held: dict[str, Tensor] = revert_weight_conversion(model, dict(weights))
     if set(held) == set(weights):
         return None
     return Layout({name: tensor.detach().clone() for name, tensor in held.items()}, _paths(weights, held))

@@ -34,6 +34,7 @@ class Recording:
     def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor], path: Path | None = None) -> None:
         self.header = header
         self._tensors = tensors
+        self._answers: dict[str, Answer] = {}
         self.path = path
 
     @classmethod
@@ -127,6 +128,7 @@ class Recording:
                 self._optional_tensor(c["output"]),
                 tuple((name, self._tensors[key]) for name, key in c.get("others", ())),
                 tuple(self._tensors[key] for key in c.get("further", ())),
+                c.get("floor", 0.0),
             )
             for c in encoded
         )
@@ -162,6 +164,11 @@ class Recording:
 
     def answer(self, name: str) -> Answer:
         """What is right for an exercise, and what its mistakes give. Raises RecordingError for an unknown one."""
+        if name not in self._answers:
+            self._answers[name] = self._answer(name)
+        return self._answers[name]
+
+    def _answer(self, name: str) -> Answer:
         exercise = self._exercise(name)
         cases = exercise["cases"]
         mistakes = tuple(
@@ -192,8 +199,11 @@ class Recording:
     def trace(self) -> Trace | None:
         """The lesson's full-model trace, where it has one."""
         encoded = self.header["trace"]
-        if encoded is None:
-            return None
+        return None if encoded is None else self._trace(encoded)
+
+    def _trace(self, encoded: Mapping[str, Any]) -> Trace:
+        """Undo `Builder.trace`."""
+        derived = encoded.get("derived")
         return Trace(
             encoded["build"],
             self._weights(encoded["weights"]),
@@ -203,4 +213,6 @@ class Recording:
             getattr(torch, encoded["dtype"]),
             tuple(Layout(self._weights(item["weights"]), item["paths"]) for item in encoded.get("layouts", ())),
             encoded.get("prefix", ""),
+            encoded.get("floor", 0.0),
+            None if derived is None else self._trace(derived),
         )

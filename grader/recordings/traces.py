@@ -26,7 +26,8 @@ class Trace:
     """Every module's input and output in one forward pass of a reference model, under the learner's names.
 
     layouts: other names that the learner's model may use. prefix: what all names but the head's begin with,
-    without the dot; a learner's model may do without it.
+    without the dot; a learner's model may do without it. floor: as a call's, of the output.
+    derived: the same of a model whose head_dim is hidden size / heads, where the published model's is, too.
     """
 
     build: Mapping[str, Any]
@@ -37,3 +38,5 @@ class Trace:
     dtype: torch.dtype
     layouts: tuple[Layout, ...] = ()
     prefix: str = ""
+    floor: float = 0.0
+    derived: "Trace | None" = None

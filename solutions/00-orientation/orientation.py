@@ -319,7 +319,7 @@ print(f"the two forms of GELU differ by at most {apart:.1e}")
 #
 # **On the command line** you can run the same checks without opening a browser. They print a line for each exercise:
 # ```
-# grader check course/00-orientation/orientation.ipynb
+# grader check 00-orientation/orientation.ipynb
 # ```
 
 # %% [markdown] id="cd038387"

@@ -16,9 +16,9 @@
 #
 # 90 to 120 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
-# This is what you will build: the model, and the inside of its attention and of its MLP. The figure names the parts in the same way for every model. GPT-2's checkpoint has names of its own: one matrix, `c_attn`, does the work of `q_proj`, `k_proj` and `v_proj`; `o_proj` is `attn.c_proj`; `up_proj` and `down_proj` are `mlp.c_fc` and `mlp.c_proj`. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
+# This is what you will build: the model, and the inside of its attention and of its MLP. The parts have the checkpoint's names. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
 #
-# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds twice to the residual stream: multi-head attention with 12 heads of 64, and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: three projections make queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds twice to the residual stream: multi-head attention with 12 heads of 64, and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% tags=["setup"] id="setup"
 import math

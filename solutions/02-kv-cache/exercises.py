@@ -49,6 +49,7 @@ from grader.authoring.references import (
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.kv import bytes_at
 from grader.authoring.toy import reference_generate
+from grader.tolerance import Tolerance
 
 TRACE = "kv_cache.model"
 
@@ -204,6 +205,12 @@ def attention_case(name: str, config: dict[str, Any], chunks: list[int], batch: 
     return Case(name, draw_args, {"config": config}, **more)
 
 
+def far_from_zero(draw: Draw) -> Sequence[Any]:
+    """Tokens that have much in common: each head's scores are near one number, which may be 100 or -100."""
+    D = SMALL["n_embd"]
+    return draw.normal(2, 1, D, scale=12.0) + draw.normal(2, 6, D, scale=0.2), [4, 1, 1]
+
+
 ATTENTION = Exercise(
     name="kv_cache.attention",
     solution="CachedAttention",
@@ -227,6 +234,7 @@ ATTENTION = Exercise(
             right=all_tokens,
         ),
         attention_case("how many rows are computed in all", SMALL, [4, 1, 2], drive=rows_computed, right=all_tokens),
+        Case("scores far from 0", far_from_zero, {"config": SMALL}, draw="2"),
         attention_case("bfloat16", SMALL, [4, 1, 3], dtype=torch.bfloat16),
     ],
 )
@@ -298,12 +306,12 @@ ROOM = {"drive": room_asked, "right": lambda toy, ids, new_tokens, end: ids.shap
 def generation_case(
     name: str, prompt: int, new_tokens: int, n_positions: int = 64, stops: bool | str = False, **more: Any
 ) -> Case:
-    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too."""
+    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too;
+    "zero": token 0."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocabulary = 47 if n_positions < 64 else 61
-        in_prompt = stops == "prompt"
-        toy, ids, end = toy_that_ends(draw, n_positions, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt)
+        toy, ids, end = toy_that_ends(draw, n_positions, prompt, new_tokens, vocabulary=vocabulary, ends=stops)
         return toy, ids, new_tokens, end if stops else None
 
     return Case(name, draw_args, **more)
@@ -324,6 +332,7 @@ GENERATE = Exercise(
         generation_case("8 new tokens", 5, 8),
         generation_case("stops at the end token", 4, 9, stops=True),
         generation_case("the end token is in the prompt too", 6, 8, stops="prompt"),
+        generation_case("the end token is 0", 5, 6, stops="zero"),
         generation_case("after another prompt, with the same model", 5, 6, drive=generated_again),
         generation_case("how many rows the model computes in all", 6, 7, **ROWS_READ),
         generation_case("the same where an end token comes", 7, 8, stops=True, **ROWS_READ),
@@ -435,6 +444,14 @@ def grouped_case(
     return Case(name, draw_args, **more)
 
 
+def groups_far_from_zero(draw: Draw) -> Sequence[Any]:
+    """Tokens that have much in common: all scores are near -120."""
+    shared = torch.nn.functional.normalize(draw.normal(8), dim=0) * (120 * 8**0.5) ** 0.5
+    q = shared + draw.normal(1, 4, 5, 8, scale=0.1)
+    k = draw.normal(1, 2, 5, 8, scale=0.1) - shared
+    return q, torch.stack([k, draw.normal(1, 2, 5, 8)]), [3, 2]
+
+
 GROUPED = Exercise(
     name="kv_cache.grouped",
     solution="grouped_attention",
@@ -449,6 +466,8 @@ GROUPED = Exercise(
         grouped_case("6 heads on 2, prefill of 5, then one by one", 6, 2, [5, 1, 1]),
         grouped_case("4 heads on 2, in chunks of 2, 3 and 4", 4, 2, [2, 3, 4], (3, 10)),
         grouped_case("9 heads on 3, one by one", 9, 3, [1, 1, 1, 1]),
+        # Every score is near -120, of which rounding moves more than of scores around 0.
+        Case("scores far from 0", groups_far_from_zero, tolerance=Tolerance(2e-4)),
         grouped_case(
             "how many numbers the cache was given",
             6,

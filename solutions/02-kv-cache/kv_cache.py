@@ -36,7 +36,7 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 #
 # The whole of lesson 01 follows, in seven folded cells. Look at the names, and read `Attention` again, because you are going to change it. The cache will sit inside the attention, between the box of heads and the softmax.
 #
-# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: three projections make queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg)
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg)
 
 # %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):

@@ -161,20 +161,29 @@ def generation_args(
 ) -> Any:
     """Draws ToyLM, ids [1, prompt], new_tokens and, for `stop_at`, two end tokens of which that one comes first.
 
-    The other one stands in the prompt, as in a chat the marks that ended earlier turns do.
-    last: whether the one that comes is the last in the list.
+    The other one stands in the prompt, as in a chat the marks that ended earlier turns do. Neither comes where
+    `stop_at` is `new_tokens`. last: whether the one that comes is the last in the list.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        toy = random_toy_lm(vocabulary, 2 * vocabulary, draw.generator)
+        toy = random_toy_lm(vocabulary, prompt + 2 * vocabulary, draw.generator)
         ids = draw.tokens(vocabulary, 1, prompt)
         if stop_at is None:
             return toy, ids, new_tokens
         written = reference_generate(toy, ids, new_tokens).tolist()
-        earlier = next(token for token in [*ids[0].tolist(), *range(vocabulary)] if token not in written)
+        never = [token for token in [*ids[0].tolist(), *range(vocabulary)] if token not in written]
+        if stop_at == new_tokens:
+            return toy, ids, new_tokens, never[:2]
+        earlier = never[0]
         return toy, ids, new_tokens, [earlier, written[stop_at]] if last else [written[stop_at], earlier]
 
     return draw_args
+
+
+def with_zeros(x: Tensor) -> list[Tensor]:
+    """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
+    x[0, 0] = 0.0
+    return [x]
 
 
 RMS_NORM = Exercise(
@@ -188,7 +197,7 @@ RMS_NORM = Exercise(
         Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-6}),
         Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
         Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
-        Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-6}),
+        Case("tiny inputs", lambda draw: with_zeros(draw.normal(2, 5, 24, scale=1e-3)), {"dim": 24, "eps": 1e-6}),
         Case("bfloat16", lambda draw: [draw.normal(2, 5, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
     ],
 )
@@ -322,7 +331,7 @@ MODEL = Exercise(
     uses=["qwen3.rope_table"],
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("other sizes, another theta", lambda draw: [draw.tokens(47, 3, 8)], {"config": OTHER}),
+        Case("other sizes, another theta", lambda draw: [draw.tokens(47, 3, 14)], {"config": OTHER}),
         Case("a Llama, as transformers 5 writes its config", lambda draw: [draw.tokens(53, 2, 7)], {"config": LLAMA}),
     ],
 )
@@ -362,6 +371,10 @@ GENERATE = Exercise(
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("stops at the first of two end tokens", generation_args(5, new_tokens=9, stop_at=3, vocabulary=47)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
+        Case(
+            "a prompt of 1,100 tokens; no end token comes",
+            generation_args(1_100, new_tokens=6, stop_at=6, vocabulary=31),
+        ),
     ],
 )
 

@@ -186,6 +186,13 @@ EMBEDDING = Exercise(
     ],
 )
 
+
+def with_zeros(x: Tensor) -> list[Tensor]:
+    """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
+    x[0, 0] = 0.0
+    return [x]
+
+
 RMS_NORM = Exercise(
     name="gemma3.rms_norm",
     solution="RMSNorm",
@@ -198,7 +205,7 @@ RMS_NORM = Exercise(
         Case("ordinary inputs", lambda draw: [draw.normal(2, draw.size("T", 7, 5, 6), 40)], {"dim": 40, "eps": 1e-6}),
         Case("inputs around 3, no batch axis", lambda draw: [draw.normal(5, 24) + 3], {"dim": 24, "eps": 1e-5}),
         Case("queries: [B, T, H, head_dim]", lambda draw: [draw.normal(2, 5, 3, 10)], {"dim": 10, "eps": 1e-2}),
-        Case("tiny inputs", lambda draw: [draw.normal(2, 5, 24, scale=1e-3)], {"dim": 24, "eps": 1e-6}),
+        Case("tiny inputs", lambda draw: with_zeros(draw.normal(2, 5, 24, scale=1e-3)), {"dim": 24, "eps": 1e-6}),
         Case("bfloat16", lambda draw: [draw.normal(2, 7, 40)], {"dim": 40, "eps": 1e-6}, torch.bfloat16, ROUNDED_ONCE),
     ],
 )
@@ -251,6 +258,12 @@ ROPE = Exercise(
     ],
 )
 
+
+def window_of_all_but_one(draw: Draw) -> Sequence[Any]:
+    length = draw.size("T", 6, 9, 10)
+    return length, length - 1
+
+
 MASK = Exercise(
     name="gemma3.mask",
     solution="visible",
@@ -263,16 +276,38 @@ MASK = Exercise(
         Case("full", lambda draw: [draw.size("T", 7, 6, 8)]),
         Case("a window of 3", lambda draw: [draw.size("T", 8, 7, 9), 3]),
         Case("a window of 1", lambda draw: [draw.size("T", 4, 5, 6), 1]),
+        Case("a window that hides one key", window_of_all_but_one),
         Case("a window longer than the text", lambda draw: [draw.size("T", 5, 10, 11), draw.size("W", 12, 13, 14)]),
     ],
 )
+
+# Scores are bounded by the norms of q and k, whose weights training can make large.
+STEEP = ONE_HEAD | {"query_pre_attn_scalar": 1}
+
+
+def steep_weights(module: Any, draw: Draw) -> None:
+    """As `weights_around_0`; but where the scale is 1, the first head's scores are near -120."""
+    weights_around_0(module, draw)
+    if module.config.query_pre_attn_scalar == 1:
+        with torch.no_grad():
+            width = module.head_dim
+            module.k_proj.weight[:width] = -module.q_proj.weight[:width]
+            for norm in (module.q_norm, module.k_norm):
+                norm.weight.copy_(0.1 * norm.weight + (120 / width) ** 0.5 - 1)
+
+
+def far_from_zero(draw: Draw) -> Sequence[Any]:
+    """Tokens that have nearly everything in common: each head's scores are near one number, far above or below 0."""
+    x = draw.normal(1, 1, STEEP["hidden_size"]) + draw.normal(1, 6, STEEP["hidden_size"], scale=0.25)
+    return x, rotations(STEEP, torch.zeros(6, dtype=torch.int64), SLIDING), visible(6)
+
 
 ATTENTION = Exercise(
     name="gemma3.attention",
     solution="Attention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=0),
     call=call_with_table_and_mask,
-    weights=weights_around_0,
+    weights=steep_weights,
     fixed={"argument 2, axis 0": "cosines and sines"},
     points=8,
     axes="B T D",
@@ -285,6 +320,7 @@ ATTENTION = Exercise(
         Case(
             "a sliding layer: 3 heads of 8, 1 for k and v", layer_inputs(ONE_HEAD, 2, SLIDING, 4), {"config": ONE_HEAD}
         ),
+        Case("scores far from 0", far_from_zero, {"config": STEEP}, draw="2"),
         Case("bfloat16", layer_inputs(SMALL, 2, SLIDING, 5), {"config": SMALL}, torch.bfloat16),
     ],
 )
@@ -340,7 +376,7 @@ MODEL = Exercise(
             tokens(1, 47, 6),
             {"config": ONE_HEAD | {"num_hidden_layers": 4, "sliding_window_pattern": 2}},
         ),
-        Case("full first, as transformers 5 writes its config", tokens(3, usual=10), {"config": NESTED}),
+        Case("full first, as transformers 5 writes its config", tokens(2, usual=10), {"config": NESTED}),
     ],
 )
 

@@ -8,7 +8,7 @@
 # After this lesson you can
 #
 # - turn a program for one model into a program for another, and know when you are done;
-# - read a table of red rows: which module is wrong itself, and which only passes an error on;
+# - read a table of modules: a red row is wrong itself, and a grey one only passes an error on;
 # - find in a reference's code what its config does not say;
 # - write Gemma 3, run its real weights, and have it write the reference's text token for token.
 #
@@ -402,7 +402,7 @@ for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=Tru
 
 # %% tags=["nbval-ignore-output"] id="d2c3eee6"
 def compare(model: type[nn.Module]) -> None:
-    """Show the table of rows, and go on when some are red."""
+    """Show the table of rows, and go on when some are wrong."""
     try:
         compare_layers(model)
     except CheckFailed as failed:
@@ -412,12 +412,12 @@ def compare(model: type[nn.Module]) -> None:
 compare(Start)
 
 # %% [markdown] id="cab7d97d"
-# Every row is red. (The talk's table begins with one green row, the embedding; yours will after exercise 1.)
+# No row is green. (The talk's table begins with one green row, the embedding; yours will after exercise 1.)
 #
 # Read the table from the top, and read its last column:
 #
-# - *own error*: the module is wrong even when it is given the reference's own input;
-# - *inherited*: the module is right, but it was given a wrong input;
+# - *own error*, in red: the module is wrong even when it is given the reference's own input;
+# - *inherited*, in grey: the module is right, but it was given a wrong input;
 # - *error inside*: a module inside this one has an error of its own.
 #
 # Start with the first module that is wrong itself, and change one thing at a time.
@@ -610,7 +610,7 @@ for name, y in (("cast, then multiply", cast_first), ("multiply, then cast", cas
 compare(WithEmbedding)
 
 # %% [markdown] id="7a082d5c"
-# If your norm is right, the first layer is green down to `q_norm` and `k_norm`. Then attention itself is wrong, and everything after it. But compare the last column with the table before: the norms further down are red and *inherited* now. They are right, and were given a wrong input.
+# If your norm is right, the first layer is green down to `q_norm` and `k_norm`. Then attention itself is wrong, and everything after it. But compare the last column with the table before: the norms further down are grey and *inherited* now. They are right, and were given a wrong input.
 #
 # ### What does 1 + w look like in a trained model?
 #
@@ -1029,7 +1029,7 @@ class WithLayer(WithAttention):
 compare(WithLayer)
 
 # %% [markdown] id="9bb7afcf"
-# If your layer is right, two layers are green. The third is red and *inherited*: given the reference's input, rotations and mask, it is right as well. What is left is what it was *given*, and the report says so: `model` has to pass it another `table` and `mask`.
+# If your layer is right, two layers are green. The third is grey and *inherited*: given the reference's input, rotations and mask, it is right as well. What is left is what it was *given*, and the report says so: `model` has to pass it another `table` and `mask`.
 #
 # ### Exercise 8 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -1177,7 +1177,7 @@ for name, change in PORTS.items():
 #
 # <details><summary>What was wrong, and what told you</summary>
 #
-# - **Port A**: the two norms around the MLP are swapped. Attention and its norms are green. The norms and the MLP are *inherited*: each is right on the reference's input. So the fault is in the code that connects them, `DecoderLayer`, and the first red row inside it says where the order goes wrong.
+# - **Port A**: the two norms around the MLP are swapped. Attention and its norms are green. The norms and the MLP are *inherited*: each is right on the reference's input. So the fault is in the code that connects them, `DecoderLayer`, and the first row inside it that is not green says where the order goes wrong.
 # - **Port B**: q and k are rotated first and normalised afterwards. The projections are green and `self_attn` is wrong itself, although `q_norm` and `k_norm` are right on the reference's input. Both receive a wrong input, so something happens between projection and norm. The norm's weight has a number for each channel, and a rotation mixes channels: the order matters.
 # - **Port C**: the list of layer types is shifted by one, so layer 1 is full and layer 2 slides. Layer 0 is green, so the layer's code is right. Layer 1 is *inherited*: with the reference's mask and rotations it is right. So the report names `model`: the fault is in what `Model` passes to its layers.
 #

@@ -235,6 +235,7 @@ def cache_case(
 IN_TURNS = {"drive": rows.rows_in_turns, "right": right_rows_in_turns}
 LENGTHS = {"drive": rows.row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
 ROOM = {"drive": rows.room_of_rows, "right": right_room_of_rows}
+BESIDES = {"drive": rows.bytes_too_many, "right": lambda config, batch, capacity, parts: [0] * len(parts)}
 REFUSALS = {"drive": rows.row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
 AFTER_REFUSALS = {"drive": rows.rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
 
@@ -337,6 +338,7 @@ CACHE = Exercise(
         cache_case("its length after 3 tokens, one and 2", SMALL, 2, 9, [3, 1, 2], **LENGTHS),
         cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], **ROOM),
         cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], torch.bfloat16, **ROOM),
+        cache_case("how many bytes it keeps besides, after 3 tokens, one and 2", OTHER, 2, 7, [3, 1, 2], **BESIDES),
         cache_case(
             "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
             " 3: another error), and the length after each",
@@ -448,6 +450,12 @@ MODEL = Exercise(
             "through caches: 4, then one by one, then 2",
             lambda draw: [draw.tokens(41, 1, 9), [4, 5, 6, 7], 3],
             {"config": PLAIN_2},
+        ),
+        Case(
+            "two texts in turns, with caches of their own",
+            lambda draw: [draw.tokens(37, 2, 7), [3, 4], 2],
+            {"config": OTHER},
+            drive=rows.model_of_texts_in_turns,
         ),
         Case(
             "how many of 3 layers use the class of attention that is given",

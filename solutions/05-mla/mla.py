@@ -326,7 +326,7 @@ class Compressor(nn.Module):
         ### END SOLUTION
 
     def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The normed latent, and the key, not turned: [B, T, D] -> [B, T, rank], [B, T, rope]."""
+        """The normed latent, and the rope key before its rotation: [B, T, D] -> [B, T, rank], [B, T, rope]."""
         ### BEGIN SOLUTION
         both = self.kv_a_proj_with_mqa(x)  # [B, T, D] -> [B, T, rank + rope]
         latent, key = both.split([self.rank, self.rope], dim=-1)
@@ -363,11 +363,11 @@ def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
     ramp = ((torch.arange(pairs, dtype=torch.float32) - low) / max(high - low, 0.001)).clamp(0, 1)
     keep = 1 - ramp  # 1: as it was, 0: slower by the factor
     frequencies = 1.0 / (factor * bases) * (1 - keep) + 1.0 / bases * keep
-    on_turned, on_all = settings.get("mscale"), settings.get("mscale_all_dim")
-    if not (on_turned and on_all):
+    of_rope, of_all = settings.get("mscale"), settings.get("mscale_all_dim")
+    if not (of_rope and of_all):
         return frequencies, 0.1 * math.log(factor) + 1
     log = 0.1 * math.log(factor)
-    return frequencies, (on_turned * log + 1) / (on_all * log + 1)  # V3: 1
+    return frequencies, (of_rope * log + 1) / (of_all * log + 1)  # V3: 1
 
 # %% tags=["setup"] id="setup-6"
 def rope_table(positions: Tensor, config: Config) -> Tensor:
@@ -502,7 +502,7 @@ print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} tim
 
 # %% exercise="mla.cache" id="mla-cache"
 class LatentCache:
-    """The rows that one layer keeps: for every token its latent and its turned key, one behind the other.
+    """The rows that one layer keeps: for every token its latent and then its rotated rope key.
 
     capacity: for how many tokens there is room from the start. length: how many there are.
     transformers: DynamicCache keeps the same numbers, in two tensors.
@@ -688,7 +688,7 @@ class Attention(Compressor):
         return new if cache is None else cache.append(new)
 
     def queries(self, x: Tensor, table: Tensor) -> Tensor:
-        """x: [B, T, D], table: [2, T, rope / 2] -> [B, H, T, nope + rope], the rope channels turned."""
+        """x: [B, T, D], table: [2, T, rope / 2] -> [B, H, T, nope + rope], the rope channels rotated."""
         ### BEGIN SOLUTION
         narrow = self.config.q_lora_rank is not None
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if narrow else self.q_proj(x)

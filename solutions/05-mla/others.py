@@ -571,7 +571,7 @@ TOLD = [
             "(config.hidden_size / config.num_attention_heads)",
         ),
         ["the width is divided among the heads"],
-        never=["only the turned channels"],
+        never=["only the rotated channels"],
     ),
 ]
 

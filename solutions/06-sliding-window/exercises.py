@@ -147,6 +147,7 @@ MASK = Exercise(
         mask_case("one token after 9, a window of 4", 1, 9, 4),
         mask_case("a chunk without a window", 4, 5, None),
         mask_case("a window of 1", 4, 2, 1),
+        mask_case("a window that hides one key", 3, 3, 5),
         mask_case("a window longer than the text", 3, 3, 20),
     ],
 )
@@ -293,6 +294,28 @@ def attention_case(
     return Case(name, draw_args, {"config": config}, **more)
 
 
+# Scores are bounded by the norms of q and k, whose weights training can make large.
+STEEP = ALL_SLIDING | {"query_pre_attn_scalar": 1}
+
+
+def steep_weights(module: Any, draw: Draw) -> None:
+    """As `weights_around_0`; but where the scale is 1, the first head's scores are near -120."""
+    weights_around_0(module, draw)
+    if module.config.query_pre_attn_scalar == 1:
+        with torch.no_grad():
+            width = module.head_dim
+            module.k_proj.weight[:width] = -module.q_proj.weight[:width]
+            for norm in (module.q_norm, module.k_norm):
+                norm.weight.copy_(0.1 * norm.weight + (120 / width) ** 0.5 - 1)
+
+
+def far_from_zero(draw: Draw) -> Sequence[Any]:
+    """Tokens that have nearly everything in common: each head's scores are near one number, far above or below 0."""
+    x = draw.normal(1, 1, STEEP["hidden_size"]) + draw.normal(1, 6, STEEP["hidden_size"], scale=0.25)
+    table = torch.stack([torch.ones(6, STEEP["head_dim"]), torch.zeros(6, STEEP["head_dim"])])  # nothing rotates
+    return x, table, STEEP["sliding_window"], [4, 1, 1], STEEP["sliding_window"] - 1
+
+
 ATTENTION = Exercise(
     name="sliding_window.attention",
     solution="CachedAttention",
@@ -305,7 +328,7 @@ ATTENTION = Exercise(
     axes="B T D",
     sizes=sizes,
     renamed=learners_name,
-    weights=weights_around_0,
+    weights=steep_weights,
     cases=[
         attention_case("a window, without a cache", SMALL, SLIDING, [], True),
         attention_case("no window, without a cache", SMALL, FULL, [], True),
@@ -313,6 +336,7 @@ ATTENTION = Exercise(
         attention_case("a ring: chunks of 2, 7 and 3, a window of 5", FULL_FIRST, SLIDING, [2, 7, 3], True, batch=1),
         attention_case("a cache that keeps everything, and a window", ALL_SLIDING, SLIDING, [5, 1, 3, 1], False),
         attention_case("a cache that keeps everything, and no window", SMALL, FULL, [3, 3, 1], False),
+        Case("scores far from 0", far_from_zero, {"config": STEEP}),
         attention_case("how many numbers the cache was handed", SMALL, SLIDING, [5, 1, 2], True, **STORED),
         attention_case("bfloat16", SMALL, SLIDING, [6, 1, 3, 1], True, dtype=torch.bfloat16),
     ],
@@ -399,13 +423,11 @@ AFTER = {"drive": calls_after_end, "right": lambda *_: [0]}
 def generation_case(
     name: str, prompt: int, new_tokens: int, chunk: int, stops: bool | str = False, **more: Any
 ) -> Case:
-    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too."""
+    """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too;
+    "zero": token 0."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        vocabulary, in_prompt = 61 - prompt, stops == "prompt"
-        toy, ids, end = toy_that_ends(
-            draw, 128 + prompt, prompt, new_tokens, vocabulary=vocabulary, in_prompt=in_prompt
-        )
+        toy, ids, end = toy_that_ends(draw, 128 + prompt, prompt, new_tokens, vocabulary=61 - prompt, ends=stops)
         return toy, ids, new_tokens, end if stops else None, chunk
 
     return Case(name, draw_args, **more)
@@ -426,6 +448,7 @@ GENERATE = Exercise(
         generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4),
         generation_case("stops at the end token", 6, 9, 4, stops=True),
         generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
+        generation_case("the end token is 0", 5, 6, 4, stops="zero"),
         generation_case("after another prompt, with the same model", 5, 6, 4, drive=watched_again),
         generation_case("the pieces that the model is given", 11, 5, 4, **PIECES),
         generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, **PIECES),

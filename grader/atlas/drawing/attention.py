@@ -46,7 +46,7 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
     if mixer.kind == "compressed":
         canvas.box(out, "mixer", ["o_a_proj, o_b_proj", f"{inner:,} → {width:,} in groups"])
     else:
-        canvas.box(out, "mixer", ["o_proj", f"{inner:,} → {width:,}"])
+        canvas.box(out, "mixer", [mixer.out, f"{inner:,} → {width:,}"])
     y = out.bottom
     if mixer.gate:
         gate = Box(cx - 120, y + GAP, 240, THIN_H)
@@ -151,6 +151,12 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
             canvas.line((column.cx, box.y), (column.cx, above[i]))
             above[i] = box.bottom
         y += GAP + THIN_H
+    if mixer.qkv:
+        joined = Box(LEFT, y + GAP, columns[2].right - LEFT, PROJ_H)
+        canvas.box(joined, "query", [mixer.qkv, f"{width:,} → {_joined_words(mixer)}"])
+        for column, top in zip(columns, above, strict=True):
+            canvas.line((column.cx, joined.y), (column.cx, top))
+        return _fork(canvas, [joined], width, joined.bottom)
     boxes = [Box(c.x, y + GAP, c.w, PROJ_H) for c in columns]
     for box, role, lines, top in zip(boxes, ("query", "key", "value"), _projections(mixer, width), above, strict=True):
         canvas.box(box, role, lines)
@@ -177,6 +183,13 @@ def _projections(mixer: Mixer, width: int) -> list[list[str]]:
     if mixer.k_is_v:
         v = ["no v_proj", "v is k's output"]
     return [q, k, v]
+
+
+def _joined_words(mixer: Mixer) -> str:
+    """What one matrix for queries, keys and values gives."""
+    if mixer.kv_heads == mixer.heads:
+        return f"q, k, v: 3 × {mixer.heads} × {mixer.key_dim}"
+    return f"q, k, v: ({mixer.heads} + 2 × {mixer.kv_heads}) × {mixer.key_dim}"
 
 
 def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:

@@ -31,16 +31,17 @@ def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
 
 def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
     cx, wide, bias = WIDTH / 2, mlp.width, ", bias" if mlp.bias else ""
+    gate_name, up_name, down_name = mlp.names
     down = Box(cx - 100, y + 16, 200, PROJ_H)
     canvas.line((cx, down.y), (cx, y))
-    canvas.box(down, "mlp", ["down_proj", f"{wide:,} → {width:,}{bias}"])
+    canvas.box(down, "mlp", [down_name, f"{wide:,} → {width:,}{bias}"])
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     if not mlp.gated:
         act = Box(cx - 100, down.bottom + GAP, 200, THIN_H)
         canvas.box(act, "white", [activation])
         canvas.line((cx, act.y), (cx, down.bottom))
         up = Box(cx - 100, act.bottom + GAP, 200, PROJ_H)
-        canvas.box(up, "mlp", ["up_proj", f"{width:,} → {wide:,}{bias}"])
+        canvas.box(up, "mlp", [up_name, f"{width:,} → {wide:,}{bias}"])
         canvas.line((cx, up.y), (cx, act.bottom))
         return _fork(canvas, [up], width, up.bottom)
     times = down.bottom + 30
@@ -49,12 +50,16 @@ def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
     gate, up = Box(LEFT + 12, times + 64, 170, PROJ_H), Box(RIGHT - 182, times + 64, 170, PROJ_H)
     act = Box(gate.x + 15, times + 18, gate.w - 30, THIN_H)
     canvas.box(act, "white", [activation])
-    canvas.box(gate, "router", ["gate_proj", f"{width:,} → {wide:,}{bias}"])
-    canvas.box(up, "mlp", ["up_proj", f"{width:,} → {wide:,}{bias}"])
+    joined = Box(gate.x, gate.y, up.right - gate.x, PROJ_H)
+    if mlp.gate_up:
+        canvas.box(joined, "mlp", [mlp.gate_up, f"{width:,} → 2 × {wide:,}{bias}"])
+    else:
+        canvas.box(gate, "router", [gate_name, f"{width:,} → {wide:,}{bias}"])
+        canvas.box(up, "mlp", [up_name, f"{width:,} → {wide:,}{bias}"])
     canvas.line((gate.cx, gate.y), (gate.cx, act.bottom))
     canvas.line((gate.cx, act.y), (gate.cx, times), (cx - 10, times))
     canvas.line((up.cx, up.y), (up.cx, times), (cx + 10, times))
-    return _fork(canvas, [gate, up], width, gate.bottom)
+    return _fork(canvas, [joined] if mlp.gate_up else [gate, up], width, gate.bottom)
 
 
 def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:

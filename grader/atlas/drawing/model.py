@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from grader.atlas.architecture import Architecture
+from grader.atlas.drawing.strip import legend, strip
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.drawing.words import (
     Group,
@@ -181,6 +182,8 @@ class _Drawing:
     def differs(self, key: str, content: object) -> bool:
         if self.theirs is None:
             return False
+        if key == "norm":
+            return self.theirs.norm != self.mine.norm
         if key in ("head", "embedding", "repeated"):
             return bool(getattr(self.theirs, key) != content)
         found = [slot for branch in self.theirs.branches for slot in branch if slot.key == key]
@@ -213,9 +216,7 @@ class _Drawing:
         canvas.line((SPINE, embedding.y), (SPINE, spine_from), arrow=False, style="spine")
         canvas.line((SPINE, final.y), (SPINE, head.bottom))
         self._boxed(head, "token", self.mine.head, "head")
-        self._boxed(final, "norm", (self.mine.norm,), None)
-        if self.theirs and self.theirs.norm != self.mine.norm:
-            canvas.ring(final)
+        self._boxed(final, "norm", (self.mine.norm,), "norm")
         self._boxed(embedding, "token", self.mine.embedding, "embedding")
         canvas.line((SPINE, embedding.bottom + 24), (SPINE, embedding.bottom))
         canvas.text(SPINE - 12, embedding.bottom + 20, "token ids", "m", anchor="end")
@@ -225,7 +226,9 @@ class _Drawing:
             middle = (block.x + SPINE - 6) / 2
             canvas.text(middle, block_bottom - 8 - 17 * (len(self.mine.notes) - 1 - i), note, "m", size)
         self._repeats(model, block)
-        return embedding.bottom + 38
+        strip(canvas, model, block)
+        legend(canvas, model, embedding.bottom + 52)
+        return embedding.bottom + 66
 
     def _aligned(self) -> list[list[Slot | str]]:
         """My branches, with empty places where the other model has a norm and this one does not."""
@@ -241,9 +244,13 @@ class _Drawing:
             rows.append(row)
         return rows
 
-    def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str | None) -> None:
+    def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str) -> None:
         self.canvas.box(box, role, lines)
-        if key and self.differs(key, lines):
+        self._compared(key, lines, box)
+
+    def _compared(self, key: str, says: object, box: Box) -> None:
+        self.canvas.spots[key] = (repr(says), box)
+        if self.differs(key, says):
             self.canvas.ring(box)
 
     def _branches(self, ys: list[tuple[str, object, float]]) -> None:
@@ -293,33 +300,13 @@ class _Drawing:
                 inner = Box(box.x + 7, y, box.w - 14, _box_height(lines))
                 canvas.box(inner, role, lines)
                 y = inner.bottom + 10
-        if self.differs(slot.key, slot.boxes):
-            canvas.ring(box)
+        self._compared(slot.key, slot.boxes, box)
 
     def _repeats(self, model: Architecture, block: Box) -> None:
-        """How often, and a strip with a tile for each layer, the first at the bottom."""
+        """How often, over the strip of layers."""
         number = self.mine.repeated
         colour = "r" if self.differs("repeated", number) else ""
         self.canvas.text(38, block.y + 16, f"{number} ×", f"b {colour}".strip(), 17 if len(number) < 3 else 14)
-        top, room = block.y + 26, block.h - 28
-        step = min(room / len(model.layers), 48)
-        start = top + room - step * len(model.layers)
-        roles: dict[str, list[Box]] = {}
-        for i, layer in enumerate(model.layers):
-            y = start + step * (len(model.layers) - 1 - i)
-            roles.setdefault(_tile_role(layer), []).append(Box(25, y, 12, step * 0.84))
-            right = ("router" if layer.mlp.experts else "mlp") if layer.mlp else "faint"
-            roles.setdefault(right, []).append(Box(39, y, 12, step * 0.84))
-        for role, boxes in sorted(roles.items()):
-            self.canvas.tiles(boxes, role)
-
-
-def _tile_role(layer: Layer) -> str:
-    if layer.mixer is None:
-        return "faint"
-    if layer.mixer.has_state:
-        return "state"
-    return "mixer" if layer.mixer.window else "key"
 
 
 def subtitle(model: Architecture) -> str:

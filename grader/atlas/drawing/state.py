@@ -48,7 +48,7 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     out = Box(cx - 90, 108, 180, PROJ_H)
     canvas.line((cx, out.y), (cx, 92))
     inner = mixer.heads * mixer.value_dim
-    canvas.box(out, "state", ["out_proj", f"{inner:,} → {width:,}"])
+    canvas.box(out, "state", [mixer.out, f"{inner:,} → {width:,}"])
     gate = Box(LEFT + 70, out.bottom + GAP, RIGHT - LEFT - 70, THIN_H)
     canvas.box(gate, "norm", [steps.gate])
     canvas.line((cx, gate.y), (cx, out.bottom))
@@ -109,7 +109,7 @@ def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
     cx = WIDTH / 2
     out = Box(cx - 90, 108, 180, PROJ_H)
     canvas.line((cx, out.y), (cx, 92))
-    canvas.box(out, "state", ["out_proj", f"{width:,} → {width:,}"])
+    canvas.box(out, "state", [mixer.out, f"{width:,} → {width:,}"])
     canvas.line((cx, out.bottom + 20), (cx, out.bottom))
     second = out.bottom + 30
     canvas.plus(cx, second, "×")

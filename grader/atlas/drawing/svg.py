@@ -69,9 +69,13 @@ class Box:
 
 
 class Canvas:
-    """Collects shapes. Sizes are pixels; y grows downwards."""
+    """Collects shapes. Sizes are pixels; y grows downwards.
+
+    spots: where a figure may differ from another's, by name: what it says there, and the box to ring.
+    """
 
     def __init__(self) -> None:
+        self.spots: dict[str, tuple[str, Box]] = {}
         self._shapes: list[str] = []
         self._roles: set[str] = {"card"}
 

@@ -6,10 +6,12 @@ const chosen = new Set();
 
 function contextLength() { return 2 ** Number(byId("context").value); }
 
-function bytesAt(model, context) {  // bfloat16: [layers, numbers a token, window or 0, bytes of a state]
+function bytesAt(model, context) {  // bfloat16; each row: layers, numbers an entry, window or 0, bytes of a state, ...
   if (!model.cache) return null;
-  return model.cache.reduce((sum, [count, values, window, state]) =>
-    sum + count * (2 * values * (window ? Math.min(context, window) : context) + state), 0);
+  return model.cache.reduce((sum, [count, values, window, state, rate, waiting]) => {  // ... tokens an entry, a token's wait
+    const kept = values * Math.floor((window ? Math.min(context, window) : context) / rate);
+    return sum + count * (2 * (kept + waiting * (context % rate)) + state);
+  }, 0);
 }
 
 function readable(bytes) {
@@ -33,7 +35,7 @@ function shown() {
     (!decoder || m.decoder.includes(decoder)) && (!byId("verified").checked || m.verified));
   const context = contextLength();
   const keys = {
-    newest: (m) => -Number((m.date || "0000-00-00").replaceAll("-", "")), name: (m) => m.name.toLowerCase(),
+    newest: (m) => -Number(m.date.replaceAll("-", "").padEnd(8, "0")), name: (m) => m.name.toLowerCase(),
     smallest: (m) => m.parameters ?? Infinity, largest: (m) => -(m.parameters ?? 0),
     cache: (m) => bytesAt(m, context) ?? Infinity,
   };
@@ -90,8 +92,35 @@ function compare() {
   }
   table.append(body);
   const panels = element("div", { className: "panels" });
-  for (const m of found) panels.append(element("img", { src: `figures/${m.slug}.svg`, alt: m.description }));
   place.append(element("div", { className: "scroll" }, table), panels);
+  Promise.all(found.map((m) => figureOf(m.slug))).then(([left, right]) => {
+    panels.replaceChildren(ringed(left, right, found[1].name), ringed(right, left, found[0].name));
+  });
+}
+
+function figureOf(slug) {  // a script for each figure: a page that is opened from its folder may fetch nothing
+  if (window.FIGURES?.[slug]) return Promise.resolve(window.FIGURES[slug]);
+  return new Promise((done) => {
+    const script = element("script", { src: `figures/${slug}.js` });
+    script.addEventListener("load", () => done(window.FIGURES[slug]));
+    document.head.append(script);
+  });
+}
+
+function ringed(figure, other, name) {  // the figure, with a ring around what is not as in the other
+  const holder = element("figure", { innerHTML: figure.svg }), svg = holder.querySelector("svg");
+  let rings = 0;
+  for (const [key, [says, x, y, width, height]] of Object.entries(figure.spots)) {
+    if (other.spots[key]?.[0] === says) continue;
+    const ring = document.createElementNS(svg.namespaceURI, "rect");
+    const sizes = { class: "ring", x: x - 3, y: y - 3, width: width + 6, height: height + 6, rx: 9 };
+    for (const [field, value] of Object.entries(sizes)) ring.setAttribute(field, value);
+    svg.append(ring);
+    rings += 1;
+  }
+  holder.append(element("figcaption", { className: "muted",
+    textContent: rings ? `Ringed: not as in ${name}` : `As in ${name}` }));
+  return holder;
 }
 
 function draw() {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.authoring.drives.use import MultiplyAdds, in_chunks, tensor_given
+from grader.authoring.drives.use import MultiplyAdds, in_chunks, in_turns, memory_behind, tensor_given
 
 
 class Rows:
@@ -124,6 +124,16 @@ def room_of_rows(made: Any, config: Any, batch: int, capacity: int, parts: list[
     return [sum(tensor.numel() for tensor in kept), sum(tensor.nbytes for tensor in kept)]
 
 
+def bytes_too_many(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
+    """How many bytes more than at first a cache keeps after every append."""
+    cache, found = made(config, batch, capacity, parts[0].dtype), []
+    at_first = sum(memory_behind(cache).values())
+    for part in parts:
+        cache.append(part.clone())
+        found.append(sum(memory_behind(cache).values()) - at_first)
+    return found
+
+
 # Attention and models that read a text in pieces. Each is called with x, the rotations, and a cache if there is one.
 
 
@@ -156,6 +166,12 @@ def model_in_pieces(module: Any, ids: Tensor, cuts: Any = (), layers: int = 0) -
     """The ids in pieces that end at the cuts, through one cache for each layer; without cuts all at once."""
     caches = [Rows() for _ in range(layers)]
     return in_chunks(module, ids, caches, sizes_between(cuts, ids.shape[1])) if cuts else module(ids)
+
+
+def model_of_texts_in_turns(module: Any, ids: Tensor, cuts: list[int], layers: int) -> Any:
+    """As `model_in_pieces`, for texts that come in turns, piece by piece, each with caches of its own."""
+    caches = [[Rows() for _ in range(layers)] for _ in ids]
+    return in_turns(module, ids, caches, sizes_between(cuts, ids.shape[1]))
 
 
 def sizes_between(cuts: list[int], length: int) -> list[int]:

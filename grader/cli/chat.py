@@ -1,0 +1,22 @@
+"""Talk to a model of one's own."""
+
+from typing import Annotated
+
+import typer
+
+
+def chat(
+    model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="notebook.ipynb:CLASS or model.py:CLASS.")],
+    weights: Annotated[str, typer.Option("--weights", help="A checkpoint, as `grader weights list` names it.")],
+    context: Annotated[int | None, typer.Option("--context", help="How many tokens a conversation may have.")] = None,
+    port: Annotated[int, typer.Option("--port", help="Where the page is, on this machine.", min=1, max=65535)] = 8000,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Open a chat page with your own model behind it: its cache, the settings of sampling, tokens a second."""
+    from grader.learning.chat_page import require_chainlit, serve
+    from grader.learning.talk import talk_with
+
+    require_chainlit()  # before weights are loaded
+    talk = talk_with(model, weights, context)
+    print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    serve(talk, f"{model.rpartition(':')[2]} with {weights}", port, browser)

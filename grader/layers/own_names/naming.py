@@ -1,0 +1,59 @@
+"""A program with names of its own, loaded with the reference's weights, and the trace under its names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from grader.checks.building import load_weights
+from grader.layers.own_names.alignment import Alignment, align
+from grader.layers.own_names.files import expanded, renamed
+from grader.layers.own_names.paths import in_own_names
+from grader.layers.own_names.recipes import Recipe
+from grader.layers.own_names.settling import settled
+from grader.layers.own_names.told import unmatched
+from grader.recordings.naming import layouts_of
+from grader.recordings.traces import Trace
+
+
+@dataclass(frozen=True)
+class OwnNames:
+    """That a program may have names of its own, and what is known of them.
+
+    names: as a file of names holds them. renames: `YOURS=THE_REFERENCES`. reordered: whether the program's loader
+    puts rows into another order where the shape would not show it.
+    """
+
+    names: Mapping[str, Any] = field(default_factory=dict)
+    renames: Sequence[str] = ()
+    reordered: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of them."""
+        return bool(self.names or self.renames)
+
+
+def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Trace, Alignment]:
+    """Load the reference's weights into a program of other names; the trace under its names, and what was matched.
+
+    Raises GraderError where something has no counterpart.
+    """
+    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    traces = layouts_of(trace)
+    alignment = align(model, traces, _given(own, shapes, traces))
+    if not alignment.complete:
+        parameters = {name: shapes[name] for name, _ in model.named_parameters()}
+        raise unmatched(type(model).__name__, alignment, parameters)
+    if own.reordered:
+        alignment = replace(alignment, questions=[replace(q, free=True) for q in alignment.questions])
+    alignment = settled(model, alignment)
+    load_weights(model, alignment.weights())
+    return in_own_names(model, alignment), alignment
+
+
+def _given(own: OwnNames, shapes: Mapping[str, tuple[int, ...]], traces: Sequence[Trace]) -> dict[str, Recipe]:
+    wanted = [name for trace in traces for name in trace.weights]
+    return expanded(own.names, shapes, wanted) | renamed(own.renames, shapes, wanted)
