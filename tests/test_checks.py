@@ -821,6 +821,27 @@ def test_a_module_is_driven_with_its_weights_and_must_not_keep_what_a_run_left()
     assert not examine_here(recorded(exercise), "toy.adds_up", AddsUp).right
 
 
+def test_no_gradient_is_asked_of_what_the_reference_has_none_for() -> None:
+    class Chooses(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(dim))
+            self.register_buffer("bias", torch.zeros(dim))
+
+        def forward(self, x: Tensor) -> Tensor:
+            best = (x + self.bias).argmax(dim=-1, keepdim=True)
+            return (x * self.weight).gather(-1, best)
+
+    class Cut(Chooses):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    cases = [Case("3 rows", lambda draw: [draw.normal(3, 4)], {"dim": 4})]
+    exercise = Exercise(name="toy.chooses", solution="Chooses", reference=Chooses, cases=cases)
+    assert examine_here(recorded(exercise), "toy.chooses", Chooses).right
+    assert not examine_here(recorded(exercise), "toy.chooses", Cut).right
+
+
 def count_or_call(module: nn.Module, x: Tensor, look: str) -> Tensor:
     return module(x) if look == "result" else torch.tensor(len(x))
 

@@ -4,10 +4,10 @@
 
 Three variants: no balance at all, Switch Transformer's loss for unequal load, and DeepSeek-V3's bias, which only the
 choice sees and which is moved by the load after every step. Each is trained from three seeds on five of Austen's
-novels; variants with the same seed see the same batches. Everything else is equal: a token is a byte of the text, width 48, two
-layers, 16 experts of width 24 of which a token gets 2, 300 steps of 4 pieces of 128 tokens, AdamW. What is kept: the
-loss on held-out pieces of the sixth novel, and each expert's share of the choices there, in both layers. All of it
-takes a minute or two.
+novels; variants with the same seed see the same batches. Everything else is equal: a token is a byte of the text,
+width 48, two layers, 16 experts of width 24 of which a token gets 2, 300 steps of 4 pieces of 128 tokens, AdamW. What
+is kept: the loss on held-out pieces of the sixth novel, and each expert's share of the choices there, in both layers.
+All of it takes a minute or two.
 """
 
 import argparse
@@ -50,13 +50,16 @@ class Attention(nn.Module):
 class MoE(nn.Module):
     """A softmax router and its experts, of which all are computed: [N, DIM] -> [N, DIM]."""
 
+    bias: Tensor
+    share: Tensor  # of the choices in the last call
+
     def __init__(self) -> None:
         super().__init__()
         self.router = nn.Parameter(torch.randn(EXPERTS, DIM) * 0.02)
         self.gate_up = nn.Parameter(torch.randn(EXPERTS, 2 * WIDTH, DIM) * 0.02)
         self.down = nn.Parameter(torch.randn(EXPERTS, DIM, WIDTH) * 0.02)
-        self.bias = nn.Buffer(torch.zeros(EXPERTS))
-        self.share = nn.Buffer(torch.zeros(EXPERTS))  # of the choices in the last call
+        self.register_buffer("bias", torch.zeros(EXPERTS))
+        self.register_buffer("share", torch.zeros(EXPERTS))
         self.unequal = torch.zeros(())  # the loss for unequal load in the last call
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,6 +88,11 @@ class Tiny(nn.Module):
         self.moe = nn.ModuleList(MoE() for _ in range(LAYERS))
         self.norms = nn.ModuleList(nn.RMSNorm(DIM, eps=1e-6) for _ in range(2 * LAYERS + 1))
 
+    @property
+    def mixtures(self) -> list[MoE]:
+        """The MoE of each layer."""
+        return [moe for moe in self.moe if isinstance(moe, MoE)]
+
     def forward(self, ids: Tensor) -> Tensor:
         x = self.tokens(ids)
         for layer in range(LAYERS):
@@ -97,7 +105,7 @@ class Tiny(nn.Module):
 def measured(model: Tiny, batch: tuple[Tensor, Tensor]) -> tuple[float, list[list[float]]]:
     """The loss on a batch in nats a token, and each expert's share of the choices, by layer."""
     loss = F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten()).item()
-    return round(loss, 4), [[round(share, 4) for share in moe.share.tolist()] for moe in model.moe]  # type: ignore[operator, union-attr]
+    return round(loss, 4), [[round(share, 4) for share in moe.share.tolist()] for moe in model.mixtures]
 
 
 def run(variant: str, tokens: Tensor, held_out: Tensor, seed: int) -> dict[str, Any]:
@@ -112,15 +120,15 @@ def run(variant: str, tokens: Tensor, held_out: Tensor, seed: int) -> dict[str, 
         inputs, targets = pieces(tokens, BATCH, batches)
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         if variant == VARIANTS[1]:
-            loss = loss + LOSS_WEIGHT * torch.stack([moe.unequal for moe in model.moe]).sum()  # type: ignore[union-attr]
+            loss = loss + LOSS_WEIGHT * torch.stack([moe.unequal for moe in model.mixtures]).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if variant == VARIANTS[2]:
-            for moe in model.moe:
-                moe.move_bias()  # type: ignore[operator]
+            for moe in model.mixtures:
+                moe.move_bias()
         if step % EVERY == 0:
             found.append(measured(model, test))
     return {"held_out_nats": [loss for loss, _ in found], "shares": [shares for _, shares in found]}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,6 @@ def build_router(config: Config) -> nn.Module:
     router = DeepseekV3TopkRouter(reference_config(config))
     router.e_score_correction_bias.copy_(correction_bias(config))
     return router
-
-
-def build_experts(config: Config) -> nn.Module:
-    return Qwen3MoeExperts(reference_config(config))
 
 
 def build_layer(config: Config) -> nn.Module:
@@ -303,11 +300,6 @@ NO_WORK = {"drive": routing.work_beyond, "right": lambda *args: torch.zeros(1, d
 NO_PICKS = {"drive": routing.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
 
 
-def called(module: nn.Module, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    output: Tensor = module(x, chosen, weights)
-    return output
-
-
 def run_experts(module: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """What experts give."""
     output: Tensor = module(x, chosen, weights)
@@ -324,8 +316,8 @@ EXPERTS_CASES = [
 EXPERTS = Exercise(
     name="moe.experts",
     solution="Experts",
-    reference=build_experts,
-    call=called,
+    reference=lambda config: Qwen3MoeExperts(reference_config(config)),
+    call=run_experts,
     drive=run_experts,
     points=6,
     axes="N D",
@@ -334,18 +326,11 @@ EXPERTS = Exercise(
     renamed=lambda name: None if "act_fn" in name else name,
     cases=EXPERTS_CASES,
 )
-SORTED_EXPERTS = Exercise(
+SORTED_EXPERTS = replace(
+    EXPERTS,
     name="moe.sorted_experts",
     solution="SortedExperts",
-    reference=build_experts,
-    call=called,
-    drive=run_experts,
-    points=6,
-    axes="N D",
-    sizes=experts_sizes,
-    gradients_of=(0, 2),
     uses=["moe.experts"],
-    renamed=lambda name: None if "act_fn" in name else name,
     cases=[
         *EXPERTS_CASES,
         experts_case("operations that pick or add rows, beyond 8 for 12 experts", OTHER, 13, **NO_PICKS),
@@ -420,16 +405,11 @@ def _layer_sizes(config: tuple[tuple[str, Any], ...]) -> tuple[int, int, int]:
     """The parameters of a dense MLP, of a sparse layer without its routed experts, and of one routed expert."""
     made = dict(config)
     with torch.device("meta"):
-        sparse = build_layer_on_meta(made)
+        sparse = (DeepseekV3MoE if is_deepseek(made) else Qwen3MoeSparseMoeBlock)(reference_config(made))
         dense = (DeepseekV3MLP if is_deepseek(made) else Qwen3MoeMLP)(reference_config(made))
     routed = sum(p.numel() for p in sparse.experts.parameters())
     every = sum(p.numel() for p in sparse.parameters())
     return sum(p.numel() for p in dense.parameters()), every - routed, routed // number_of_experts(made)
-
-
-def build_layer_on_meta(config: Mapping[str, Any]) -> nn.Module:
-    kind = DeepseekV3MoE if is_deepseek(config) else Qwen3MoeSparseMoeBlock
-    return kind(reference_config(config))
 
 
 def layer_sizes(config: Mapping[str, Any]) -> tuple[int, int, int, int, int]:

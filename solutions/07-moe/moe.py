@@ -402,7 +402,7 @@ for name, runs in balance["runs"].items():
     print(f"{name:>24}: " + "; ".join(f"{nats:.2f} nats, {dead:2} idle, most {most:3.0%}" for nats, dead, most in last))
 
 # %% [markdown] id="50a2cee7"
-# ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 15 to about 27 of 32. Without balance it falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 200 on; with the bias it ends at 5.](figures/balance.svg)
+# ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 16, without balance to 28 of 32. It then falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 240 on; with the bias it ends at 5.](figures/balance.svg)
 #
 # At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model has its parameters because it needs them, and the machine that holds the busiest expert is waited for by all others.
 #
