@@ -52,13 +52,13 @@ def work_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Ten
     The half is for weighted sums that are written as products.
     """
     needed = chosen.numel() * (experts.gate_up_proj[0].numel() + experts.down_proj[0].numel())
-    with MultiplyAdds() as counter:
+    with MultiplyAdds() as counter:  # type: ignore[no-untyped-call]
         experts(x, chosen, weights)
     return torch.tensor([max(0, counter.total - needed * 3 // 2)])
 
 
 def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """How many operations beyond 8 pick or add rows: sorted tokens need three, and a program may need a few more."""
-    with RowMoves() as counter:
+    with RowMoves() as counter:  # type: ignore[no-untyped-call]
         experts(x, chosen, weights)
     return torch.tensor([max(0, counter.total - 8)])
