@@ -74,7 +74,7 @@ OTHER = SMALL | {
     "layer_norm_epsilon": 1e-2,
 }
 WIDER = OTHER | {"n_inner": 52}
-TINY = OTHER | {"vocab_size": 31, "n_embd": 15, "n_head": 3, "n_inner": 20}
+TINY = OTHER | {"vocab_size": 31, "n_embd": 15, "n_head": 5, "n_inner": 20}
 
 
 def reference_config(config: Mapping[str, Any]) -> GPT2Config:
@@ -381,6 +381,7 @@ BYTES = Exercise(
     },
     cases=[
         published("GPT-2 XL, one token", "gpt2-xl", 1),
+        config_case("GPT-2's sizes, 9 tokens", {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12}, 9),
         published("Qwen3 4B, one token", "qwen3-4b", 1),
         published("Qwen3 0.6B, 3 texts of 1,000 tokens in float32", "qwen3-0.6b", 1000, 3, 4),
         config_case("a config that says nothing of head_dim", LLAMA, 7),
