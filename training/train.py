@@ -37,10 +37,7 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe file says: the model's config and how long and how fast to train it.
-
-    schedule_steps: the length of the learning rate's cosine, where the run ends before it does; else 0.
-    """
+    """What a recipe file says: the model's config and how long and how fast to train it."""
 
     name: str
     config: dict[str, Any]
@@ -52,7 +49,6 @@ class Recipe:
     weight_decay: float
     seed: int
     weights_prefix: str  # what the hub's files of this architecture leave away in front of every name
-    schedule_steps: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -102,10 +98,10 @@ def build_model(recipe: Recipe) -> PreTrainedModel:
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a tenth of the peak, which a run with `schedule_steps` does not reach."""
+    """Linear warm-up, then a cosine down to a tenth of the peak."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, (recipe.schedule_steps or recipe.steps) - recipe.warmup_steps)
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 

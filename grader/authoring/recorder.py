@@ -1,9 +1,11 @@
 """Authors' side of a recording: run the reference, the solution and every mistake, and write what came out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from grader.authoring.case_design import require_secret, require_varied
 from grader.authoring.drive_sources import drive_name, drive_source
@@ -24,7 +26,7 @@ from grader.recordings.answers import Answer
 from grader.recordings.builder import Builder
 from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
-from grader.recordings.tasks import Task
+from grader.recordings.tasks import Task, TaskCase
 from grader.report import to_text
 from grader.tolerance import tolerance_for
 
@@ -141,20 +143,36 @@ def record_exercise(
     """
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
-    recorded, tolerances, noise = [], [], []
+    recorded, tolerances, noise, gradients = [], [], [], []
     for case in exercise.cases:
         where = f"{exercise.name}, case {case.name!r}"
         if case.drive and not exercise.drive:
             raise RecordingError(
                 f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
             )
-        one, moved = _recorded_with_room(lesson, exercise, case, secret, measured, released)
+        one, moved, slopes = _recorded_with_room(lesson, exercise, case, secret, measured, released)
         recorded.append(one)
+        gradients.append(slopes)
         tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
         if measured:
             noise.append(moved)
-    cases = [one.case for one in recorded]
-    task = Task(
+    task = _task(exercise, [one.case for one in recorded])
+    answer = Answer(
+        exercise.name,
+        exercise.points,
+        tuple(exercise.axes.split()),
+        tuple(exercise.sizes(case.build) for case in task.cases),
+        tuple(one.output for one in recorded),
+        tuple(tolerances),
+        part_calls=tuple(one.calls for one in recorded),
+        noise=tuple(noise),
+        gradients=tuple(gradients),
+    )
+    return task, answer
+
+
+def _task(exercise: Exercise, cases: Sequence[TaskCase]) -> Task:
+    return Task(
         exercise.name,
         exercise.solution,
         exercise.function,
@@ -165,28 +183,15 @@ def record_exercise(
         tuple(exercise.uses),
         tuple(exercise.gradients_of),
     )
-    gradients = [one.gradients(task, f"{exercise.name}, case {one.case.name!r}", measured=measured) for one in recorded]
-    answer = Answer(
-        exercise.name,
-        exercise.points,
-        tuple(exercise.axes.split()),
-        tuple(exercise.sizes(case.build) for case in cases),
-        tuple(one.output for one in recorded),
-        tuple(tolerances),
-        part_calls=tuple(one.calls for one in recorded),
-        noise=tuple(noise),
-        gradients=tuple(gradients),
-    )
-    return task, answer
 
 
 def _recorded_with_room(
     lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool, released: Answer | None
-) -> tuple[RecordedCase, float]:
-    """A case, and how far rounding alone moves its output, if that is to be measured.
+) -> tuple[RecordedCase, float, Tensor | None]:
+    """A case, how far rounding alone moves its output, if that is to be measured, and its gradients.
 
-    Where that takes up too much of the tolerance, or the answer is a released one, a case drawn from a secret is drawn
-    again; an author chooses another.
+    Where rounding takes up too much of a tolerance, the output's or the gradients', or the answer is a released one, a
+    case drawn from a secret is drawn again; an author chooses another.
     """
     where = f"{exercise.name}, case {case.name!r}"
     for attempt in range(DRAWS if secret else 1):
@@ -199,10 +204,11 @@ def _recorded_with_room(
             require_room(noise, case.tolerance or tolerance_for(one.output.dtype), where)
             if released and not measures(one.case, drive_name(exercise, exercise.cases[0]), one.output):
                 require_secret(where, one.output, released)
+            gradients = one.gradients(_task(exercise, [one.case]), where, measured=measured)
         except RecordingError as error:
             refused = error
         else:
-            return one, noise
+            return one, noise, gradients
     raise refused
 
 

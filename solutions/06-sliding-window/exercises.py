@@ -124,13 +124,13 @@ def right_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     return square_mask(keys, window)[keys - queries :]
 
 
-def mask_case(name: str, queries: int, more_keys: int, window: int | None) -> Case:
-    """more_keys: how many keys there are before those of the queries."""
+def mask_case(name: str, queries: int, more_keys: int, window: int | None = None, hides: int = 0) -> Case:
+    """more_keys: how many keys there are before those of the queries. hides: how many the window is shorter than all."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         old = draw.size("old", more_keys, more_keys + 2, more_keys + 3) if more_keys else 0
         new = queries if more_keys else draw.size("queries", queries, queries + 1, queries + 2)
-        return new, new + old, window
+        return new, new + old, new + old - hides if hides else window
 
     return Case(name, draw_args)
 
@@ -147,7 +147,7 @@ MASK = Exercise(
         mask_case("one token after 9, a window of 4", 1, 9, 4),
         mask_case("a chunk without a window", 4, 5, None),
         mask_case("a window of 1", 4, 2, 1),
-        mask_case("a window that hides one key", 3, 3, 5),
+        mask_case("a window that hides one key", 3, 3, hides=1),
         mask_case("a window longer than the text", 3, 3, 20),
     ],
 )

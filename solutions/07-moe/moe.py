@@ -919,7 +919,7 @@ for expert in range(8):
     print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
 
 # %% [markdown] id="c4669fb9"
-# The lists are short and mixed: prepositions and forms of *be* here, pronouns there, pieces of names with each other. In the first layer an expert goes by the token and its part in a sentence, hardly by a subject. Larger models were looked at in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
+# The lists are short and mixed: forms of *be* beside *an* and *and* here, pronouns and *Sir* there, pieces of words with each other. In the first layer an expert goes by the token and its part in a sentence, hardly by a subject. Larger models were looked at in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
 #
 # How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
 
