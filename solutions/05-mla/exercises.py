@@ -8,12 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DeepseekV3Config
 from transformers.masking_utils import create_causal_mask
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
-    DeepseekV3Attention,
-    DeepseekV3Model,
-    DeepseekV3RotaryEmbedding,
-    apply_rotary_pos_emb_interleave,
-)
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
 from grader.config import Config
 from grader.authoring.drives import generation, rows
@@ -31,7 +26,6 @@ from grader.kv import bytes_at
 from grader.authoring.toy import reference_generate
 
 TRACE = "mla.model"
-
 WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 # No two sizes are equal, so that none can stand in for another; rms_norm_eps is large, for the latents ignore it.
@@ -63,6 +57,7 @@ SMALL: dict[str, Any] = {
     },
     "tie_word_embeddings": True,
 }
+YARN = SMALL["rope_parameters"]
 # The same with other numbers everywhere.
 OTHER: dict[str, Any] = SMALL | {
     "vocab_size": 37,
@@ -127,7 +122,7 @@ def reference_config(config: Mapping[str, Any]) -> DeepseekV3Config:
 
 
 def build_attention(config: Config) -> nn.Module:
-    return DeepseekV3Attention(reference_config(config), layer_idx=0)
+    return deepseek.DeepseekV3Attention(reference_config(config), layer_idx=0)
 
 
 def build_compressor(config: Config) -> nn.Module:
@@ -138,18 +133,18 @@ def build_compressor(config: Config) -> nn.Module:
 
 
 def build_model(config: Config) -> nn.Module:
-    return DeepseekV3Model(reference_config(config)).eval()
+    return deepseek.DeepseekV3Model(reference_config(config)).eval()
 
 
 def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
     """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
-    cos, sin = DeepseekV3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
+    cos, sin = deepseek.DeepseekV3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
     return torch.stack([cos[0], sin[0]]).chunk(2, dim=-1)[0].contiguous()
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
-    return apply_rotary_pos_emb_interleave(x, x, cos[None], sin[None])[0]
+    return deepseek.apply_rotary_pos_emb_interleave(x, x, cos[None], sin[None])[0]
 
 
 def call_compressor(module: Any, x: Tensor) -> Tensor:
@@ -308,13 +303,10 @@ SCALE = Exercise(
         scale_case(
             "mscale and mscale_all_dim are not equal",
             max_position_embeddings=1024,
-            rope_parameters=SMALL["rope_parameters"] | {"mscale": 1.0, "mscale_all_dim": 0.707, "factor": 16.0},
+            rope_parameters=YARN | {"mscale": 1.0, "mscale_all_dim": 0.707, "factor": 16.0},
         ),
-        scale_case(
-            "YaRN without mscale_all_dim",
-            rope_parameters={k: v for k, v in SMALL["rope_parameters"].items() if k != "mscale_all_dim"},
-        ),
-        scale_case("YaRN with mscale_all_dim 0", rope_parameters=SMALL["rope_parameters"] | {"mscale_all_dim": 0.0}),
+        scale_case("YaRN without mscale_all_dim", rope_parameters={k: YARN[k] for k in YARN if k != "mscale_all_dim"}),
+        scale_case("YaRN with mscale_all_dim 0", rope_parameters=YARN | {"mscale_all_dim": 0.0}),
         scale_case("no YaRN", rope_parameters=None, rope_theta=500.0, rope_scaling=None),
         scale_case(
             "mscale_all_dim stands there, and rope_type is default",

@@ -10,24 +10,8 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
 
 from grader.config import Config
+from grader.authoring.drives import generation, windows
 from grader.authoring.drives.caches import contents_in_turns, lengths, ring_contents, tokens_held
-from grader.authoring.drives.generation import (
-    calls_after_end,
-    pieces_read,
-    rooms_asked,
-    watched_again,
-    watched_generation,
-)
-from grader.authoring.drives.windows import (
-    attention_results,
-    memory_of_caches,
-    numbers_stored,
-    rows_of_chunks,
-    vectors,
-    vectors_after_reset,
-    vectors_of_texts_in_turns,
-    vectors_with_more_room,
-)
 from grader.authoring.mistakes import with_mistakes
 from grader.authoring.references import right_fill, right_pieces, right_ring, right_ring_in_turns, toy_that_ends
 from grader.lessons.exercise import Case, Draw, Exercise, weights_around_0
@@ -57,8 +41,9 @@ SMALL: dict[str, Any] = {
     "rope_theta": 7000.0,  # no published model's, so that a fixed one shows
     "rope_local_base_freq": 30.0,
 }
+NO_LIST = {k: v for k, v in SMALL.items() if k != "layer_types"}
 # One key and value head; which layers are full follows from their number; a longer window.
-SEVEN_LAYERS: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "layer_types"} | {
+SEVEN_LAYERS: dict[str, Any] = NO_LIST | {
     "hidden_size": 18,
     "intermediate_size": 20,
     "num_hidden_layers": 7,
@@ -81,7 +66,6 @@ FULL_FIRST = SMALL | {
     "head_dim": 8,
     "query_pre_attn_scalar": 12,
     "intermediate_size": 16,
-    "num_hidden_layers": 3,
     "vocab_size": 37,
     "max_position_embeddings": 80,
     "rms_norm_eps": 1e-2,
@@ -185,6 +169,7 @@ UNREAD = {
     "rope_theta": 500.0,
     "rope_local_base_freq": 70.0,
 }
+FIVE_LAYERS = NO_LIST | {"num_hidden_layers": 5, "sliding_window": 6} | UNREAD
 REACH = Exercise(
     name="sliding_window.reach",
     solution="reach",
@@ -195,14 +180,7 @@ REACH = Exercise(
         reach_case("3 sliding layers, a long text", THREE_SLIDING, 30, 24, 27),
         reach_case("3 sliding layers, a text of 8", THREE_SLIDING, 8, 7, 9),
         reach_case("the second of 3 is full", SMALL, 30, 33, 36),
-        reach_case(
-            "5 sliding layers with a window of 6",
-            {k: v for k, v in SMALL.items() if k != "layer_types"}
-            | {"num_hidden_layers": 5, "sliding_window": 6}
-            | UNREAD,
-            60,
-            50,
-        ),
+        reach_case("5 sliding layers with a window of 6", FIVE_LAYERS, 60, 50),
         reach_case("7 layers, and no list of their kinds", SEVEN_LAYERS, 40, 44),
         reach_case("the last of 3 is full", SMALL | {"layer_types": [SLIDING, SLIDING, FULL]}, 25, 22),
         reach_case("a window of 2", THREE_SLIDING | {"sliding_window": 2}, 9, 12, 14),
@@ -271,7 +249,7 @@ def right_numbers(module: Any, x: Tensor, *_: Any) -> Tensor:
     return torch.tensor([2 * len(x) * x.shape[1] * module.config.num_key_value_heads * module.config.head_dim])
 
 
-STORED = {"drive": numbers_stored, "right": right_numbers}
+STORED = {"drive": windows.numbers_stored, "right": right_numbers}
 
 
 def attention_case(
@@ -285,11 +263,8 @@ def attention_case(
         first = draw.size("first position", 5, 11)
         positions = torch.arange(first, first + length)
         cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
-        table, x = (
-            torch.stack([cos[0], sin[0]]),
-            draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"]),
-        )
-        return x, table, window, chunks, window - 1 if rolls and window else None
+        x = draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"])
+        return x, torch.stack([cos[0], sin[0]]), window, chunks, window - 1 if rolls and window else None
 
     return Case(name, draw_args, {"config": config}, **more)
 
@@ -321,7 +296,7 @@ ATTENTION = Exercise(
     solution="CachedAttention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=config["layer_types"].index(SLIDING)),
     call=call_attention,
-    drive=attention_results,
+    drive=windows.attention_results,
     uses=["sliding_window.mask"],
     fixed={"argument 2, axis 0": "cosines and sines"},
     points=6,
@@ -355,11 +330,9 @@ def layers_of(module: Any) -> int:
     return module.config.num_hidden_layers
 
 
-MEMORY = {
-    "drive": memory_of_caches,
-    "right": lambda module, *_: torch.zeros(4 * layers_of(module), dtype=torch.int64),
-}
-ROWS = {"drive": rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
+MEMORY = {"drive": windows.memory_of_caches, "right": lambda module, *_: torch.zeros(4 * layers_of(module)).long()}
+TEXTS, MORE_ROOM = {"drive": windows.vectors_of_texts_in_turns}, {"drive": windows.vectors_with_more_room}
+ROWS = {"drive": windows.rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
 
 
 def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int], **more: Any) -> Case:
@@ -374,7 +347,7 @@ MODEL = Exercise(
     solution="CachedModel",
     reference=lambda config: Gemma3TextModel(reference_config(config)),
     call=call_model,
-    drive=vectors,
+    drive=windows.vectors,
     uses=["sliding_window.mask", "sliding_window.rolling_cache", "sliding_window.attention"],
     differentiable=False,
     points=8,
@@ -384,17 +357,13 @@ MODEL = Exercise(
     weights=weights_around_0,
     cases=[
         Case("without a cache", lambda draw: [draw.tokens(31, 2, draw.size("T", 11, 9))], {"config": SMALL}),
-        model_case(
-            "two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], drive=vectors_of_texts_in_turns
-        ),
+        model_case("two texts in turns, a new_cache for each", ALL_SLIDING, 2, [6, 1, 2], **TEXTS),
         model_case("a prompt of 7, then one by one", SMALL, 2, [7, 1, 1, 1]),
         model_case("7 layers, chunks of 2, 4, 3 and 1", SEVEN_LAYERS, 2, [2, 4, 3, 1]),
         model_case("a full layer first, one by one from the start", FULL_FIRST, 1, [1] * 9),
-        model_case(
-            "only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], drive=vectors_with_more_room
-        ),
+        model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], **MORE_ROOM),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
-        model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=vectors_after_reset),
+        model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=windows.vectors_after_reset),
         model_case(
             "for how many tokens too many each layer holds memory, in bfloat16",
             SMALL,
@@ -415,9 +384,12 @@ def right_written(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) 
     return reference_generate(toy, ids, new_tokens, end)
 
 
-PIECES = {"drive": pieces_read, "right": right_pieces}
-ROOM = {"drive": rooms_asked, "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1]}
-AFTER = {"drive": calls_after_end, "right": lambda *_: [0]}
+PIECES = {"drive": generation.pieces_read, "right": right_pieces}
+ROOM = {
+    "drive": generation.rooms_asked,
+    "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1],
+}
+AFTER = {"drive": generation.calls_after_end, "right": lambda *_: [0]}
 
 
 def generation_case(
@@ -437,7 +409,7 @@ GENERATE = Exercise(
     name="sliding_window.generate",
     solution="generate_rolling",
     reference=right_written,
-    drive=watched_generation,
+    drive=generation.watched_generation,
     function=True,
     points=4,
     fixed={
@@ -449,7 +421,7 @@ GENERATE = Exercise(
         generation_case("stops at the end token", 6, 9, 4, stops=True),
         generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
         generation_case("the end token is 0", 5, 6, 4, stops="zero"),
-        generation_case("after another prompt, with the same model", 5, 6, 4, drive=watched_again),
+        generation_case("after another prompt, with the same model", 5, 6, 4, drive=generation.watched_again),
         generation_case("the pieces that the model is given", 11, 5, 4, **PIECES),
         generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, **PIECES),
         generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, **PIECES),
