@@ -137,6 +137,9 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and
             continue
         there = in_jail(one, kit, jail)
         assert there.points == here.points, (one.exercise, one.source)
-        assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
+        words = to_text(report(here))
+        if "NameError" in words:  # another cell of the notebook may define the name: in a kernel, and in grading
+            continue
+        assert to_text(report(there)) == words, (one.exercise, one.source)
         compared += 1
     assert compared >= 0.9 * len(tried)
