@@ -6,7 +6,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,20 @@ def test_output() -> Path:
     folder = PROJECT / "test-output"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: its exit code, what it prints, and what it complains of."""
+    from grader.cli import main
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["grader", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        printed = capsys.readouterr()
+        code = done.value.code
+        assert isinstance(code, int | None)
+        return code or 0, printed.out, printed.err
+
+    return run

@@ -1,8 +1,7 @@
 """Programs under names of their own: matched with the reference's, and a wrong one stays wrong."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import torch
 from own_ports import COMMON, CONFIGS, FUSED_NEOX, MIXTRAL, program, source_of
 
-from grader.cli import main
 from grader.errors import GraderError
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.layers.own_names.files import patterns, read_names, write_names
@@ -282,22 +280,6 @@ def test_a_name_that_is_neithers_is_refused(rename: str, complaint: str) -> None
 
 
 # The command
-
-
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[int, str, str]:
-    """The command's exit code, what it prints, and what it complains of."""
-    monkeypatch.setattr(sys, "argv", ["grader", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        main()
-    printed = capsys.readouterr()
-    code = done.value.code
-    assert isinstance(code, int | None)
-    return code or 0, printed.out, printed.err
-
-
-@pytest.fixture
-def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
 
 
 def test_the_command_matches_names_and_keeps_them(tmp_path: Path, grader: Any) -> None:

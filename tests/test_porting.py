@@ -1,8 +1,7 @@
 """What a port needs besides names: an adapter, room for rounding, a reference that derives what it derives."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from own_ports import CONFIGS, GPT2, LLAMA, QWEN3, program, source_of
 from safetensors.torch import save_file
 
-from grader.cli import main
 from grader.errors import GraderError, NeedsAdapter
 from grader.instruments.rounding import another_processor
 from grader.layers.adapter import adapter_for
@@ -160,22 +158,6 @@ LAST_ONLY = (
         "        return self.out_head(x if targets is not None else x[:, -1:]), None",
     ),
 )
-
-
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[int, str, str]:
-    """The command's exit code, what it prints, and what it complains of."""
-    monkeypatch.setattr(sys, "argv", ["grader", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        main()
-    printed = capsys.readouterr()
-    code = done.value.code
-    assert isinstance(code, int | None)
-    return code or 0, printed.out, printed.err
-
-
-@pytest.fixture
-def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grader.cli import main
 from grader.errors import GraderError
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.porting.reference import Reference, small_reference
@@ -726,22 +724,6 @@ def test_a_trace_is_the_same_after_writing_and_reading(name: str, tmp_path: Path
     assert [(c.path, c.index, c.type) for c in read.calls] == [(c.path, c.index, c.type) for c in trace.calls]
     assert [len(c.others) for c in read.calls] == [len(c.others) for c in trace.calls]
     assert layer_report(small.model, read).ok
-
-
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[int, str, str]:
-    """The command's exit code, what it prints, and what it complains of."""
-    monkeypatch.setattr(sys, "argv", ["grader", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        main()
-    printed = capsys.readouterr()
-    code = done.value.code
-    assert isinstance(code, int | None)
-    return code or 0, printed.out, printed.err
-
-
-@pytest.fixture
-def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
 
 
 Grader = Callable[..., tuple[int, str, str]]
