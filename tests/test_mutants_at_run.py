@@ -50,6 +50,8 @@ def test_what_is_altered_while_a_solution_runs_is_noticed(lesson: Solved, exerci
     task = lesson.recording.task(exercise.name)
     if kind == "cut" and not task.differentiable:
         pytest.skip("no gradients are looked at")
+    if kind == "lowered" and exercise.name.endswith(".generate"):
+        pytest.skip("of logits that rounding made equal, each processor takes its own")
     source, places = wrapped(lesson.lesson.source_of(exercise.name))
     target = lesson.lesson.changed(exercise.name)(source)[task.solution]
     tried = Random(exercise.name).sample(range(len(places)), min(TRIED, len(places)))
