@@ -1,0 +1,694 @@
+"""What the exercises of 08-sparse-attention are checked against: transformers' DeepSeek-V3.2 and GLM-5, eager attention."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DeepseekV3Config, DeepseekV32Config, DynamicCache, GlmMoeDsaConfig
+from transformers.masking_utils import create_causal_mask
+from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
+from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
+
+from grader.authoring.drives import indexed
+from grader.authoring.mistakes import with_mistakes
+from grader.config import Config
+from grader.lessons.exercise import Case, Draw, Exercise, random_weights
+
+TRACE = "sparse_attention.model"
+
+# No two sizes are equal, so that none can stand in for another. Every text is longer than index_topk, and there are index
+# heads enough that hardly any two scores are 0.
+SMALL: dict[str, Any] = {
+    "model_type": "deepseek_v32",
+    "hidden_act": "silu",
+    "vocab_size": 53,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "moe_intermediate_size": 11,
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 2,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 5,
+    "n_group": 4,
+    "topk_group": 3,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 18,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "index_n_heads": 9,
+    "index_head_dim": 13,
+    "index_topk": 4,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-2,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 7000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    },
+    "tie_word_embeddings": True,
+}
+GLM: dict[str, Any] = SMALL | {
+    "model_type": "glm_moe_dsa",
+    "vocab_size": 47,
+    "hidden_size": 28,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 22,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 9,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 5,
+    "index_n_heads": 11,
+    "index_head_dim": 10,
+    "index_topk": 3,
+    "indexer_types": ["full", "shared", "full", "shared"],
+    "rms_norm_eps": 5e-2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+}
+OTHER: dict[str, Any] = SMALL | {
+    "vocab_size": 41,
+    "hidden_size": 26,
+    "intermediate_size": 30,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "kv_lora_rank": 15,
+    "q_lora_rank": 17,
+    "qk_nope_head_dim": 7,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "index_n_heads": 10,
+    "index_head_dim": 12,
+    "index_topk": 5,
+    "rms_norm_eps": 3e-2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+}
+THREE_SHARE = GLM | {"indexer_types": ["full", "shared", "shared", "full"], "index_topk": 4}
+CLEAR = 0.08  # by how much a choice is clear, in units of what a token's scores differ by
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def is_glm(config: Mapping[str, Any]) -> bool:
+    return bool(config["model_type"] == "glm_moe_dsa")
+
+
+def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: config[name] for name in names if name in config}
+
+
+def reference_config(config: Mapping[str, Any]) -> Any:
+    """transformers' config for the learner's: eager attention, and experts one after the other."""
+    kind = GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config
+    more = {"bos_token_id": None, "eos_token_id": None, "attn_implementation": "eager"}
+    made = kind(**{name: value for name, value in config.items() if value is not None}, **more)
+    made._experts_implementation = "eager"
+    return made
+
+
+def build_attention(config: Config, layer: int = 0) -> nn.Module:
+    kind = glm.GlmMoeDsaAttention if is_glm(config) else deepseek.DeepseekV32Attention
+    return kind(reference_config(config), layer_idx=layer)
+
+
+def build_indexer(config: Config) -> nn.Module:
+    kind = glm.GlmMoeDsaIndexer if is_glm(config) else deepseek.DeepseekV32Indexer
+    return kind(reference_config(config), layer_idx=0)
+
+
+def build_vectors(config: Config) -> nn.Module:
+    """The three parts of transformers' indexer that make queries and keys."""
+    indexer, made = build_indexer(config), nn.Module()
+    made.wq_b, made.wk, made.k_norm, made.config = indexer.wq_b, indexer.wk, indexer.k_norm, indexer.config
+    return made
+
+
+def build_model(config: Config) -> nn.Module:
+    return (glm.GlmMoeDsaModel if is_glm(config) else deepseek.DeepseekV32Model)(reference_config(config)).eval()
+
+
+def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
+    cos, sin = deepseek.DeepseekV32RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
+    return torch.stack([cos[0], sin[0]]).chunk(2, dim=-1)[0].contiguous()
+
+
+def both_halves(table: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The table as transformers wants it."""
+    cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
+    return cos[None], sin[None]
+
+
+class ScoresSeen(TorchFunctionMode):
+    """Takes down what a module's top-k are taken of: transformers' indexer gives its scores to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.topk:
+            self.found.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class Given:
+    """A cache for an indexer that gives it these keys, whatever it is handed."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+    def update_indexer(self, new: Tensor, layer: int) -> Tensor:
+        return self.keys
+
+
+def call_vectors(module: Any, latent: Tensor, x: Tensor, table: Tensor) -> Tensor:
+    """With transformers' parts and its rotations: queries, and the key as one head more."""
+    turn = glm.apply_rotary_pos_emb_interleave if is_glm(vars(module.config)) else deepseek.apply_rotary_pos_emb
+    rope, width = module.config.qk_rope_head_dim, module.config.index_head_dim
+    queries = module.wq_b(latent).unflatten(-1, (-1, width)).transpose(1, 2)
+    both = torch.cat([queries, module.k_norm(module.wk(x))[:, None]], dim=1)
+    turned, _ = turn(both[..., :rope], both[..., :rope], *both_halves(table, x))
+    return torch.cat([turned, both[..., rope:]], dim=-1)
+
+
+def call_scores(module: Any, x: Tensor, latent: Tensor, keys: Tensor, table: Tensor) -> Tensor:
+    """What transformers' indexer takes the top-k of, before any mask; with the gradients that it does without."""
+    no_mask = torch.zeros(len(x), x.shape[1], keys.shape[1])
+    with ScoresSeen() as seen:
+        forward = type(module).forward.__wrapped__
+        forward(module, x, latent, both_halves(table, x), no_mask, None, cache=Given(keys))
+    return seen.found[0]
+
+
+def causal_mask(module: Any, x: Tensor) -> Tensor:
+    more = {"attention_mask": None, "cache": None, "allow_is_causal_skip": False}
+    mask: Tensor = create_causal_mask(config=module.config, inputs_embeds=x, **more)
+    return mask
+
+
+def run_attention(module: Any, x: Tensor, table: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    """The output for the whole text, and the masked scores of its indexer, if it has one."""
+    more = {} if chosen is None else {"prev_topk_indices": chosen}
+    with ScoresSeen() as seen:
+        output = module(x, both_halves(table, x), causal_mask(module, x), position_ids=None, **more)[0]
+    return output, seen.found
+
+
+def call_attention(module: Any, x: Tensor, table: Tensor, cuts: Any, chosen: Tensor | None = None) -> Tensor:
+    """The whole text at once, whatever the pieces in which the solution gets it."""
+    return run_attention(module, x, table, chosen)[0]
+
+
+def call_attention_with_work(module: Any, x: Tensor, table: Tensor, cuts: list[int], limit: int) -> Tensor:
+    """As `call_attention`, for what follows the first cut, with a 1 behind it: the work stays below the limit."""
+    output = call_attention(module, x, table, None)[:, cuts[0] :]
+    return torch.cat([output.flatten(), output.new_ones(1)])
+
+
+def call_choices(module: Any, x: Tensor, table: Tensor, cuts: Any, chosen: Tensor | None = None) -> Tensor:
+    """Which tokens transformers' layer chooses, as counts: those that it chose, or those that it was given."""
+    if chosen is None:
+        scores = run_attention(module, x, table)[1][0]
+        chosen = scores.topk(min(module.config.index_topk, scores.shape[-1]), dim=-1).indices
+    return torch.zeros(*x.shape[:2], x.shape[1]).scatter(2, chosen, 1.0).tril()
+
+
+# Inputs whose choice is clear: no check may hang on a near-tie
+
+
+def fixed_weights(module: nn.Module, draw: Draw) -> None:
+    """The same random weights for every module of these shapes, so that inputs can be drawn for it."""
+    shapes = (f"{name} {list(parameter.shape)}" for name, parameter in module.named_parameters())
+    random_weights(module, Draw("attention", *shapes))
+
+
+def margins(scores: Tensor, k: int) -> Tensor:
+    """By how much each token's choice is clear, in units of what its scores differ by: masked scores [B, T, S] -> [N].
+
+    Of tokens that see more than k.
+    """
+    gaps = []
+    for row in scores.flatten(0, 1):
+        seen = row[row > torch.finfo(torch.bfloat16).min].sort(descending=True).values
+        if len(seen) > k:
+            gaps.append((seen[k - 1] - seen[k]) / seen.std())
+    return torch.stack(gaps)
+
+
+def clear_text(
+    draw: Draw, config: Mapping[str, Any], batch: int, table: Tensor, scale: float = 1.0, first: int = 0
+) -> Tensor:
+    """Draws texts [batch, T, D] whose every token from `first` on makes a clear choice in a layer with `fixed_weights`."""
+    module, length = build_attention(Config(config)), table.shape[1]
+    fixed_weights(module, draw)
+    texts: list[Tensor] = []
+    for _ in range(2000):
+        x = draw.normal(1, length, config["hidden_size"], scale=scale)
+        with torch.no_grad():
+            scores = run_attention(module, x, table)[1][0]
+        if length <= config["index_topk"] or margins(scores[:, first:], config["index_topk"]).min() > CLEAR:
+            texts.append(x)
+        if len(texts) == batch:
+            return torch.cat(texts)
+    raise ValueError(f"no {batch} texts of clear choice for {dict(config)}")
+
+
+INDEXED = ("model_type", "hidden_size", "q_lora_rank", "qk_rope_head_dim", "index_n_heads", "index_head_dim")
+HEADS = ("num_attention_heads", "num_key_value_heads", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim", "rms_norm_eps")
+ATTENDED = (*INDEXED, *HEADS, "index_topk", "max_position_embeddings", "rope_parameters", "indexer_types")
+ROTATIONS = {"argument 3, axis 0": "cosines and sines", "argument 4, axis 0": "cosines and sines"}
+
+
+def sizes(build: Mapping[str, Any]) -> dict[str, int]:
+    wanted = ("hidden_size", "index_n_heads", "index_head_dim", "index_topk", "kv_lora_rank", "v_head_dim")
+    return fields_of(build["config"], *wanted)
+
+
+def turns(draw: Draw, config: Mapping[str, Any], length: int, start: int) -> Tensor:
+    first = draw.size("start", start, start + 2, start + 9)
+    return rope_table(torch.arange(first, first + length), config)
+
+
+def vectors_case(name: str, config: dict[str, Any], batch: int, length: int, start: int, **more: Any) -> Case:
+    """A case of queries and keys: latent [B, T, q_lora_rank], x [B, T, D] and the rotations."""
+    scale, dtype = more.pop("scale", 1.0), more.get("dtype", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        T = draw.size("T", length, length + 1, length + 3)
+        latent, x = (draw.normal(batch, T, config[n], scale=scale) for n in ("q_lora_rank", "hidden_size"))
+        return [latent.to(dtype), x.to(dtype), turns(draw, config, T, start)]
+
+    return Case(name, draw_args, {"config": fields_of(config, *INDEXED)}, **more)
+
+
+VECTORS = Exercise(
+    name="sparse_attention.vectors",
+    solution="IndexVectors",
+    reference=build_vectors,
+    call=call_vectors,
+    drive=indexed.use_vectors,
+    gradients_of=(0, 1),
+    points=6,
+    fixed={"argument 3, axis 0": "cosines and sines"},
+    axes="B heads+key T channel",
+    sizes=sizes,
+    cases=[
+        vectors_case("DeepSeek-V3.2's", SMALL, 2, 7, start=5),
+        vectors_case("GLM-5's", GLM, 3, 6, start=3),
+        vectors_case("tiny inputs", OTHER, 1, 5, start=4, scale=1e-3),
+        vectors_case("bfloat16", SMALL, 2, 5, start=2, dtype=torch.bfloat16),
+    ],
+)
+
+
+def scores_case(name: str, config: dict[str, Any], batch: int, new: int, keys: int, start: int, **more: Any) -> Case:
+    """A case of the scores: x [B, T, D], latent [B, T, q_lora_rank], index keys [B, S, width] and the rotations."""
+    scale, dtype = more.pop("scale", 1.0), more.get("dtype", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        S = draw.size("S", keys, keys + 1, keys + 2)
+        shapes = ((new, "hidden_size"), (new, "q_lora_rank"), (S, "index_head_dim"))
+        drawn = (draw.normal(batch, count, config[n], scale=scale).to(dtype) for count, n in shapes)
+        return [*drawn, turns(draw, config, new, start)]
+
+    return Case(name, draw_args, {"config": fields_of(config, *INDEXED)}, **more)
+
+
+SCORES = Exercise(
+    name="sparse_attention.scores",
+    solution="Indexer",
+    reference=build_indexer,
+    call=call_scores,
+    drive=indexed.use_scores,
+    gradients_of=(0, 1, 2),
+    points=5,
+    fixed=ROTATIONS,
+    axes="B T S",
+    sizes=sizes,
+    uses=["sparse_attention.vectors"],
+    renamed=lambda name: None if name.startswith(("wk", "k_norm")) else name,
+    cases=[
+        scores_case("7 tokens, 9 keys", SMALL, 2, 7, 9, start=5),
+        scores_case("GLM-5's, one token", GLM, 3, 1, 6, start=3),
+        scores_case("tiny inputs", OTHER, 1, 4, 5, start=4, scale=1e-2),
+        scores_case("bfloat16", SMALL, 2, 5, 8, start=2, dtype=torch.bfloat16),
+    ],
+)
+
+
+def right_choice(scores: Tensor, k: int) -> Tensor:
+    """PyTorch's top-k of what each query may see, one query at a time, as counts [B, T, S]."""
+    (batch, T, S), counts = scores.shape, torch.zeros(scores.shape)
+    for b in range(batch):
+        for t in range(T):
+            seen = S - T + t + 1
+            counts[b, t, scores[b, t, :seen].topk(min(k, seen)).indices] = 1.0
+    return counts
+
+
+def select_case(
+    name: str, batch: int, queries: int, slots: int, k: int, shift: float = 0.0, scale: float = 1.0, **more: Any
+) -> Case:
+    """A case of the selection: scores [batch, queries, slots] around `shift`, and k."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        more_slots = draw.size("more", 0, 1, 2)
+        T = queries if queries < slots else queries + more_slots
+        return [shift + draw.normal(batch, T, slots + more_slots, scale=scale), k]
+
+    return Case(name, draw_args, **more)
+
+
+SELECT = Exercise(
+    name="sparse_attention.select",
+    solution="select",
+    reference=right_choice,
+    function=True,
+    differentiable=False,
+    drive=indexed.chosen_slots,
+    points=5,
+    axes="B T S",
+    cases=[
+        select_case("4 of 9 tokens", 2, 9, 9, 4),
+        select_case("3 new tokens of 11", 3, 3, 11, 5),
+        select_case("one new token of 8, every score below -100", 1, 1, 8, 3, shift=-200.0, scale=30.0),
+        select_case("every score below -1e10", 2, 6, 6, 2, shift=-4e10, scale=1e10),
+        select_case("more may be chosen than there are", 2, 5, 7, 12),
+        select_case(
+            "how many numbers come back where fewer tokens may be seen",
+            2,
+            7,
+            7,
+            5,
+            drive=indexed.how_many_are_chosen,
+            right=lambda scores, k: min(k, scores.shape[-1]),
+        ),
+    ],
+)
+
+
+def attention_case(
+    name: str, config: dict[str, Any], batch: int, length: int, start: int, cuts: Any = (), **more: Any
+) -> Case:
+    """A case of attention: x [batch, T, D] of clear choice, rotations, where to cut, and what else the case is given.
+
+    layer: its number; a layer without an indexer gets a random choice of what each token may see.
+    """
+    scale, limit, layer = more.pop("scale", 1.0), more.pop("limit", ()), more.pop("layer", 0)
+    shared = (config.get("indexer_types") or [])[layer:][:1] == ["shared"]
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        table = turns(draw, config, length, start)
+        if not shared:
+            first = cuts[0] if limit else 0
+            return [clear_text(draw, config, batch, table, scale, first), table, list(cuts), *limit]
+        seen = torch.rand(batch, length, length, generator=draw.generator).masked_fill(
+            torch.ones(length, length, dtype=torch.bool).triu(1), -1.0
+        )
+        chosen = seen.topk(config["index_topk"], dim=-1).indices
+        return [draw.normal(batch, length, config["hidden_size"], scale=scale), table, list(cuts), chosen]
+
+    return Case(name, draw_args, {"config": fields_of(config, *ATTENDED), "layer": layer}, **more)
+
+
+CHOICES = {"drive": indexed.choices_in_pieces, "right": call_choices}
+ATTENTION = Exercise(
+    name="sparse_attention.attention",
+    solution="SparseAttention",
+    reference=build_attention,
+    call=call_attention,
+    weights=fixed_weights,
+    drive=indexed.sparse_in_pieces,
+    points=8,
+    fixed={"argument 2, axis 0": "cosines and sines"},
+    axes="B T D",
+    sizes=sizes,
+    uses=["sparse_attention.scores", "sparse_attention.select"],
+    parts={"indexer.k_norm": "sparse_attention.vectors"},
+    cases=[
+        attention_case("DeepSeek-V3.2's, 4 of 9 tokens", SMALL, 2, 9, start=5),
+        attention_case("GLM-5's, 3 of 8 tokens", GLM, 3, 8, start=3, layer=2),
+        attention_case("a layer that takes over a choice", GLM, 2, 7, start=4, layer=1),
+        attention_case("tiny inputs", OTHER, 2, 8, start=4, scale=1e-3),
+        attention_case("through a cache: 6 tokens, then 3", SMALL, 2, 9, start=0, cuts=[6]),
+        attention_case("through a cache: 5 tokens, then one by one", OTHER, 1, 8, start=11, cuts=[5, 6, 7]),
+        attention_case("which tokens are chosen, through a cache", GLM, 2, 8, start=1, cuts=[2, 6], **CHOICES),
+        attention_case("bfloat16", SMALL, 1, 9, start=5, dtype=torch.bfloat16),
+    ],
+)
+
+
+def gathered_work(config: Mapping[str, Any], tokens: int) -> int:
+    """Multiply-adds for the last of `tokens` tokens: between attention to the chosen rows and to all of them."""
+    D, H, r, q = (config[f] for f in ("hidden_size", "num_attention_heads", "kv_lora_rank", "q_lora_rank"))
+    n, p, v = (config[f] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    heads, width = config["index_n_heads"], config["index_head_dim"]
+    projections = D * q + q * H * (n + p) + D * (r + p) + H * v * D + H * r * (n + v)
+    index = q * heads * width + D * width + D * heads + tokens * heads * (width + 1)
+    chosen, every = (H * rows * (2 * r + p) for rows in (config["index_topk"], tokens))
+    total: int = projections + index + (chosen + every) // 2
+    return total
+
+
+LITTLE_WORK = {
+    "limit": [gathered_work(OTHER, 90)],
+    "drive": indexed.sparse_and_its_work,
+    "right": call_attention_with_work,
+}
+GATHERED = Exercise(
+    name="sparse_attention.gathered",
+    solution="GatheredAttention",
+    reference=build_attention,
+    call=call_attention,
+    weights=fixed_weights,
+    drive=indexed.sparse_in_pieces,
+    points=6,
+    fixed={"argument 2, axis 0": "cosines and sines"},
+    axes="B T D",
+    sizes=sizes,
+    uses=["sparse_attention.scores", "sparse_attention.select", "sparse_attention.attention"],
+    cases=[
+        attention_case("4 of 9 tokens", SMALL, 2, 9, start=5),
+        attention_case("a layer that takes over a choice", GLM, 3, 7, start=4, layer=1),
+        attention_case("through a cache: 6 tokens, then 3", GLM, 2, 9, start=0, cuts=[6], layer=2),
+        attention_case("one token after 89, with little work", OTHER, 1, 90, start=2, cuts=[89], **LITTLE_WORK),
+        attention_case("bfloat16", SMALL, 1, 9, start=5, dtype=torch.bfloat16),
+    ],
+)
+
+
+# The cache
+
+
+def right_fill(config: Any, batch: int, capacity: int, parts: list[Any]) -> tuple[list[Tensor], list[int], list[int]]:
+    """What comes back, the lengths after each step, and the refusals with them."""
+    kept = [torch.zeros(batch, 0, part.shape[-1], dtype=part.dtype) for part in parts[0]]
+    given, lengths, codes = [], [], []
+    for step, part in enumerate(parts):
+        if isinstance(part, int):
+            kept = [tensor[:, :part] for tensor in kept]
+        else:
+            for kind in (0, 1) if step % 2 else (1, 0):
+                refused = kept[kind].shape[1] + part[kind].shape[1] > capacity
+                codes.append(int(refused))
+                if not refused:
+                    kept[kind] = torch.cat([kept[kind], part[kind]], dim=1)
+                    given.append(kept[kind].flatten())
+        lengths.append(kept[0].shape[1])
+        codes.append(kept[0].shape[1])
+    return given, lengths, codes
+
+
+def right_in_turns(config: Any, batch: int, capacity: int, parts: list[Any]) -> Tensor:
+    kept = [torch.zeros(batch, 0, part.shape[-1], dtype=part.dtype) for part in parts[0]]
+    seen = []
+    for part in parts:
+        kept = [torch.cat(both, dim=1) for both in zip(kept, part, strict=True)]
+        seen += [sign * kept[kind].flatten() for sign in (1, -1) for kind in (1, 0)]
+    return torch.cat(seen)
+
+
+def right_room(config: Any, batch: int, capacity: int, parts: list[Any]) -> list[int]:
+    row, key = config.kv_lora_rank + config.qk_rope_head_dim, config.index_head_dim
+    tokens = batch * capacity * parts[0][0].element_size()
+    return [tokens * (row + key), tokens * row, 0]
+
+
+def cache_case(
+    name: str, config: dict[str, Any], batch: int, capacity: int, steps: list[int], **more: Any
+) -> Case:
+    """A case of the cache. steps: so many tokens are appended, or where it is negative, it is cropped to minus that."""
+    dtype = more.pop("kind", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        widths = config["kv_lora_rank"] + config["qk_rope_head_dim"], config["index_head_dim"]
+        parts = [
+            -n if n <= 0 else tuple(draw.normal(batch, n, width).to(dtype) for width in widths) for n in steps
+        ]
+        return [Config(fields_of(config, *CACHED)), batch, capacity, parts]
+
+    return Case(name, draw_args, **more)
+
+
+CACHED = ("kv_lora_rank", "qk_rope_head_dim", "index_head_dim")
+LENGTHS = {"drive": indexed.lengths_of_both, "right": lambda *args: right_fill(*args)[1]}
+REFUSALS = {"drive": indexed.refusals_of_both, "right": lambda *args: right_fill(*args)[2]}
+CACHE = Exercise(
+    name="sparse_attention.cache",
+    solution="IndexedCache",
+    reference=lambda *args: torch.cat(right_fill(*args)[0]),
+    function=True,
+    differentiable=False,
+    drive=indexed.both_contents,
+    points=5,
+    cases=[
+        cache_case("3 tokens, then one, then 2; room for 9; two texts", SMALL, 2, 9, [3, 1, 2]),
+        cache_case("5 tokens, cropped to 3, then 2; three texts", GLM, 3, 8, [5, -3, 2]),
+        cache_case("cropped to more than there is, and to nothing", OTHER, 1, 7, [2, -4, 1, 0, 3]),
+        cache_case(
+            "two caches in turns", OTHER, 2, 6, [3, 1, 2], drive=indexed.both_in_turns, right=right_in_turns
+        ),
+        cache_case("its length after 4 tokens, a crop to 1, and 2 tokens", SMALL, 2, 7, [4, -1, 2], **LENGTHS),
+        cache_case(
+            "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written, 3: another"
+            " error), and the length after each step",
+            GLM,
+            1,
+            6,
+            [4, 3, -3, 3, 1],
+            **REFUSALS,
+        ),
+        cache_case(
+            "room made at the start: bytes with index keys, without, and beyond it",
+            SMALL,
+            2,
+            6,
+            [1, 2],
+            drive=indexed.room_of_both,
+            right=right_room,
+        ),
+        cache_case("bfloat16", OTHER, 2, 6, [2, 3], kind=torch.bfloat16),
+    ],
+)
+
+
+# The model
+
+
+def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
+    output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
+    return output
+
+
+def learners_name(name: str) -> str | None:
+    """The course has no module for the activation or the rotations; a router and an indexer give no scores to compare."""
+    return None if "act_fn" in name or "rotary_emb" in name or name.endswith(("gate", "indexer")) else name
+
+
+MODEL = Exercise(
+    name="sparse_attention.model",
+    solution="Model",
+    reference=build_model,
+    call=call_model,
+    drive=indexed.sparse_model_in_pieces,
+    points=6,
+    axes="B T D",
+    sizes=sizes,
+    renamed=learners_name,
+    parts={"layers.*.self_attn": "sparse_attention.attention"},
+    cases=[
+        Case("DeepSeek-V3.2, 4 of 9 tokens", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL}),
+        Case("GLM-5.2, every second layer takes over", lambda draw: [draw.tokens(47, 3, 8)], {"config": GLM}),
+        Case("through caches: 6 tokens, then 4", lambda draw: [draw.tokens(41, 2, 10), [6], 2], {"config": OTHER}),
+        Case(
+            "GLM-5.2 through caches: 5 tokens, then one by one",
+            lambda draw: [draw.tokens(47, 1, 8), [5, 6, 7], 4],
+            {"config": THREE_SHARE},
+        ),
+        Case(
+            "two texts in turns, with caches of their own",
+            lambda draw: [draw.tokens(41, 2, 9), [4, 7], 2],
+            {"config": OTHER},
+            drive=indexed.sparse_model_in_turns,
+        ),
+    ],
+)
+
+
+# What it costs: products counted on a device that holds no numbers, bytes in transformers' own caches
+
+
+def right_costs(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) -> list[int]:
+    H, r, p = (config[f] for f in ("num_attention_heads", "kv_lora_rank", "qk_rope_head_dim"))
+    layers, topk = config["num_hidden_layers"], config.get("index_topk")
+    types = config.get("indexer_types") or ["full" if topk else "none"] * layers
+    dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[element_bytes]
+    fields = fields_of(config, "num_hidden_layers", "indexer_types", "first_k_dense_replace")
+    kind = DeepseekV3Config if not topk else GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config
+    cache = DynamicCache(config=kind(**fields))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        for layer, how in enumerate(types):
+            cache.update(torch.empty(1, 1, tokens, r, dtype=dtype), torch.empty(1, 1, tokens, p, dtype=dtype), layer)
+            if how == "full":
+                heads, width = config["index_n_heads"], config["index_head_dim"]
+                keys = cache.update_indexer(torch.empty(1, tokens, width, dtype=dtype), layer)
+                dots = torch.empty(heads, width) @ keys[0].float().T
+                torch.empty(1, heads) @ dots
+            rows = torch.empty(min(tokens, topk or tokens), r + p)
+            torch.empty(H, len(rows)) @ rows[:, :r] + (torch.empty(H, r + p) @ rows.T)[:, :1]
+    held = [tensor for layer in cache.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
+    return [counter.get_total_flops() // 2, sum(tensor.nbytes for tensor in held)]
+
+
+COUNTED = ("model_type", "num_hidden_layers", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim", "index_topk")
+COUNTED = (*COUNTED, "index_n_heads", "index_head_dim", "indexer_types", "first_k_dense_replace")
+
+
+def costs_case(name: str, config: Mapping[str, Any], tokens: int, low: int, high: int, *others: int) -> Case:
+    """A case of the costs: a config, tokens, in a hidden recording any others from low to high, and what else is given."""
+    fields = fields_of(config, *COUNTED)
+    return Case(name, lambda draw: [Config(fields), draw.number("tokens", tokens, low, high), *others])
+
+
+def real(name: str) -> Config:
+    return Config.read(CONFIGS / f"{name}.json")
+
+
+COSTS = Exercise(
+    name="sparse_attention.costs",
+    solution="costs",
+    reference=right_costs,
+    function=True,
+    points=5,
+    axes="work/bytes",
+    cases=[
+        costs_case("DeepSeek-V3.2, 131,072 tokens", real("deepseek-v3.2"), 131_072, 100_000, 131_071),
+        costs_case("DeepSeek-V3.2, 1,000 tokens", real("deepseek-v3.2"), 1_000, 900, 2_000),
+        costs_case("DeepSeek-V3, which reads every row", real("deepseek-v3"), 32_768, 20_000, 40_000),
+        costs_case("GLM-5.2, whose layers share choices", real("glm-5.2"), 65_536, 50_000, 70_000),
+        costs_case("a small one, in float32", OTHER, 40, 30, 60, 4),
+        costs_case("a small one, in 8 bits", THREE_SHARE, 23, 10, 50, 1),
+    ],
+)
+
+EXERCISES: list[Exercise] = with_mistakes(
+    __file__, [VECTORS, SCORES, SELECT, ATTENTION, GATHERED, CACHE, MODEL, COSTS]
+)
