@@ -64,7 +64,7 @@ def as_counts(chosen: Any, batch: int, queries: int, slots: int, who: str) -> Te
         raise ValueError(f"{who} gave back a tensor of shape {list(given.shape)}; {wanted}")
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < slots:
         raise ValueError(f"{who} chose numbers from {int(given.min())} to {int(given.max())}; there are {slots} tokens")
-    counts = torch.zeros(batch, queries, slots).scatter_add(2, given.long(), torch.ones(given.shape))
+    counts = torch.zeros(batch, queries, slots, dtype=torch.int64).scatter_add(2, given.long(), torch.ones_like(given).long())
     return counts.tril(slots - queries)
 
 
@@ -121,7 +121,7 @@ def sparse_in_pieces(module: Any, x: Tensor, table: Tensor, cuts: list[int], cho
 
 
 def choices_in_pieces(module: Any, x: Tensor, table: Tensor, cuts: list[int], chosen: Any = None) -> Tensor:
-    """What each token of a text in pieces chooses among all tokens, as counts: [B, T, T] float32."""
+    """What each token of a text in pieces chooses among all tokens, as counts: [B, T, T] int64."""
     counts, start = [], 0
     for output, picked in attended(module, x, table, cuts, chosen):
         end = start + output.shape[1]
@@ -143,28 +143,31 @@ def sparse_and_its_work(module: Any, x: Tensor, table: Tensor, cuts: list[int], 
 # The cache
 
 
-def fill_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Any], refuse: bool = False) -> Any:
-    """A new cache, filled step by step, what came back, and the lengths after each step.
+def fill_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int], refuse: bool = False) -> Any:
+    """What came back from a new cache that was filled step by step, and the lengths after each step.
 
-    parts: steps: a pair of rows and index keys, the keys appended first for every second pair; or a number, to which
-    the cache is cropped. refuse: errors become numbers, as in `append_rows_or_refuse`.
+    parts: rows and index keys in turns. steps: above 0, so many tokens are appended, the next two parts, in every second
+    step the rows first; else the cache is cropped to minus this number. refuse: errors become numbers, as in
+    `append_rows_or_refuse`.
     """
-    cache = made(config, batch, capacity, parts[0][0].dtype)
+    cache = made(config, batch, capacity, parts[0].dtype)
     given: list[Tensor] = []
     codes: list[int] = []
-    for step, part in enumerate(parts):
-        if isinstance(part, int):
-            cache.crop(part)
+    coming = iter(parts)
+    for number, step in enumerate(steps):
+        if step <= 0:
+            cache.crop(-step)
             codes.append(int(cache.length))
             continue
-        for kind in (0, 1) if step % 2 else (1, 0):
+        pair = [next(coming), next(coming)]
+        for kind in (0, 1) if number % 2 else (1, 0):
             append = (cache.append, cache.append_keys)[kind]
-            code, back = (0, append(part[kind].clone())) if not refuse else one_or_refused(cache, append, part[kind])
+            code, back = one_or_refused(cache, append, pair[kind]) if refuse else (0, append(pair[kind].clone()))
             codes += [code] if refuse else []
             if not code:
-                given.append(rows_given(back, part[kind]).flatten())
+                given.append(rows_given(back, pair[kind]).flatten())
         codes.append(int(cache.length))
-    return cache, given, codes
+    return given, codes
 
 
 def one_or_refused(cache: Any, append: Any, part: Tensor) -> tuple[int, Any]:
@@ -183,42 +186,42 @@ def one_or_refused(cache: Any, append: Any, part: Tensor) -> tuple[int, Any]:
     return code, back
 
 
-def both_contents(made: Any, config: Any, batch: int, capacity: int, parts: list[Any]) -> Tensor:
+def both_contents(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> Tensor:
     """Everything that came back, one behind the other."""
-    return torch.cat(fill_both(made, config, batch, capacity, parts)[1])
+    return torch.cat(fill_both(made, config, batch, capacity, parts, steps)[0])
 
 
-def both_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list[Any]) -> Tensor:
+def both_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> Tensor:
     """What two caches give back that are filled in turns, the second with the negatives."""
-    caches = [made(config, batch, capacity, parts[0][0].dtype) for _ in range(2)]
+    caches = [made(config, batch, capacity, parts[0].dtype) for _ in range(2)]
     seen: list[Tensor] = []
-    for rows, keys in parts:
+    for rows, keys in zip(parts[::2], parts[1::2], strict=True):
         for cache, sign in zip(caches, (1, -1), strict=True):
             seen.append(rows_given(cache.append_keys(sign * keys), keys).flatten())
             seen.append(rows_given(cache.append(sign * rows), rows).flatten())
     return torch.cat(seen)
 
 
-def lengths_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Any]) -> list[int]:
+def lengths_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
     """The length after every step."""
-    return list(fill_both(made, config, batch, capacity, parts)[2])
+    return list(fill_both(made, config, batch, capacity, parts, steps)[1])
 
 
-def refusals_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Any]) -> list[int]:
+def refusals_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
     """After every step whether each of its two appends was refused, and the length."""
-    return list(fill_both(made, config, batch, capacity, parts, refuse=True)[2])
+    return list(fill_both(made, config, batch, capacity, parts, steps, refuse=True)[1])
 
 
-def room_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Any]) -> list[int]:
-    """The bytes of a new cache with room for index keys, and of one without; and what two steps add to the first."""
-    dtype = parts[0][0].dtype
+def room_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
+    """The bytes of a new cache with room for index keys, and of one without; and what appends add to the first."""
+    dtype = parts[0].dtype
     sizes = []
     for indexed in (True, False):
         cache = made(config, batch, capacity, dtype, indexed)
         sizes.append(sum(tensor.nbytes for tensor in tensors_of(cache)))
     cache = made(config, batch, capacity, dtype, True)
     before = sum(memory_behind(cache).values())
-    for rows, keys in parts[:2]:
+    for rows, keys in zip(parts[::2], parts[1::2], strict=True):
         cache.append_keys(keys.clone()), cache.append(rows.clone())
     return [*sizes, sum(memory_behind(cache).values()) - before]
 
