@@ -272,9 +272,12 @@ def margins(scores: Tensor, k: int) -> Tensor:
 
 
 def clear_text(
-    draw: Draw, config: Mapping[str, Any], batch: int, table: Tensor, scale: float = 1.0, first: int = 0
+    draw: Draw, config: Mapping[str, Any], batch: int, table: Tensor, scale: float = 1.0, first: int = 0, by: float = CLEAR
 ) -> Tensor:
-    """Draws texts [batch, T, D] whose every token from `first` on makes a clear choice in a layer with `fixed_weights`."""
+    """Draws texts [batch, T, D] whose every token from `first` on makes a clear choice in a layer with `fixed_weights`.
+
+    by: how clear.
+    """
     module, length = build_attention(Config(config)), table.shape[1]
     fixed_weights(module, draw)
     texts: list[Tensor] = []
@@ -282,7 +285,7 @@ def clear_text(
         x = draw.normal(1, length, config["hidden_size"], scale=scale)
         with torch.no_grad():
             scores = run_attention(module, x, table)[1][0]
-        if length <= config["index_topk"] or margins(scores[:, first:], config["index_topk"]).min() > CLEAR:
+        if length <= config["index_topk"] or margins(scores[:, first:], config["index_topk"]).min() > by:
             texts.append(x)
         if len(texts) == batch:
             return torch.cat(texts)
@@ -346,7 +349,7 @@ def scores_case(name: str, config: dict[str, Any], batch: int, new: int, keys: i
         drawn = (draw.normal(batch, count, config[n], scale=scale).to(dtype) for count, n in shapes)
         return [*drawn, turns(draw, config, new, start)]
 
-    return Case(name, draw_args, {"config": fields_of(config, *INDEXED)}, **more)
+    return Case(name, draw_args, {"config": fields_of(config, *INDEXED, "index_topk")}, **more)
 
 
 SCORES = Exercise(
@@ -438,13 +441,13 @@ def attention_case(
     and, to fill the row, later ones, in any order.
     """
     scale, limit, layer = more.pop("scale", 1.0), more.pop("limit", ()), more.pop("layer", 0)
-    given, types = more.pop("given", False), config.get("indexer_types") or ["full"] * (layer + 1)
+    given, by, types = more.pop("given", False), more.pop("by", CLEAR), config.get("indexer_types") or ["full"] * (layer + 1)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         table = turns(draw, config, length, start)
         if types[layer] == "full":
             first = cuts[0] if limit else 0
-            x = clear_text(draw, config, batch, table, scale, first)
+            x = clear_text(draw, config, batch, table, scale, first, by)
         else:
             x = draw.normal(batch, length, config["hidden_size"], scale=scale)
         chosen = [some_choice(draw, batch, length, config["index_topk"])] if given else []
