@@ -10,7 +10,7 @@ from grader.lessons.lesson import Lesson
 from grader.package import package_folder
 
 TOY_MODEL = "grader.recordings.toy_lm"
-LIBRARIES = ("grader.authoring.references", "grader.authoring.toy", TOY_MODEL)
+LIBRARIES = ("grader.authoring.indexed_references", "grader.authoring.references", "grader.authoring.toy", TOY_MODEL)
 
 
 def made_from(lesson: Lesson) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Rerun, Told, Trained
+from declared import Change, Numbers, Prompt, Told
 from hypothesis import strategies as st
 from solved import lesson_of
 from torch import Tensor, nn
@@ -156,7 +156,11 @@ class VectorsInTurn(VectorsByHand):
         for t in range(x.shape[-2]):
             row, (cos, sin) = x[..., t, :], table[:, t].to(x.dtype)
             half = self.p // 2
-            a, b = (row[..., :half], row[..., half : self.p]) if self.halves else (row[..., : self.p : 2], row[..., 1 : self.p : 2])
+            a, b = (
+                (row[..., :half], row[..., half : self.p])
+                if self.halves
+                else (row[..., : self.p : 2], row[..., 1 : self.p : 2])
+            )
             parts.append(torch.cat([a * cos - b * sin, b * cos + a * sin, row[..., self.p :]], dim=-1))
         return torch.stack(parts, dim=-2)
 
@@ -224,7 +228,7 @@ class SparseWithSdpa(LESSON.solutions["SparseAttention"]):  # type: ignore[misc,
 
     def __init__(self, config: Config, layer: int = 0) -> None:
         super().__init__(config, layer)
-        self.indexer = None if self.indexer is None else self.indexing(config)
+        self.indexer: nn.Module | None = self.indexing(config) if LESSON.solutions["has_indexer"](config, layer) else None
 
     def mask(self, chosen: Tensor, S: int) -> Tensor:
         """Which rows each query reads: [B, T, S]."""
@@ -250,7 +254,9 @@ class SparseTokenByToken(SparseWithSdpa):
             outputs = []
             for t in range(q.shape[2]):
                 at = mask[b, t].nonzero()[:, 0]
-                scores = torch.einsum("hd,hsd->hs", q[b, :, t], k[b, :, at]) * LESSON.solutions["softmax_scale"](self.config)
+                scores = torch.einsum("hd,hsd->hs", q[b, :, t], k[b, :, at]) * LESSON.solutions["softmax_scale"](
+                    self.config
+                )
                 weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
                 outputs.append(torch.einsum("hs,hsv->hv", weights, v[b, :, at]).flatten())
             texts.append(torch.stack(outputs))
@@ -390,7 +396,12 @@ def costs_from_shapes(config: Config, tokens: int, element_bytes: int = 2) -> tu
     choosing = types.count("full") if config.get("index_topk") else 0
     rows = min(tokens, config.get("index_topk") or tokens)
     with torch.device("meta"):
-        heads = torch.empty(config.num_hidden_layers, config.num_attention_heads, rows, 2 * config.kv_lora_rank + config.qk_rope_head_dim)
+        heads = torch.empty(
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            rows,
+            2 * config.kv_lora_rank + config.qk_rope_head_dim,
+        )
         kept = config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim)
         keys = torch.empty(choosing, tokens, config.get("index_head_dim", 0))
     index = keys.numel() * config.get("index_n_heads", 0) + choosing * tokens * config.get("index_n_heads", 0)

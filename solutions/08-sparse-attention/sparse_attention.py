@@ -1,7 +1,28 @@
-# %% [markdown] id="fbb09986"
+# %% [markdown] id="623d02c7"
 # # 08 · Sparse attention: look everything up, read little
 #
+# **A token of DeepSeek-V3.2 reads 2,048 of 128,000 earlier tokens. How does it know which, without reading them all?**
+#
+# Before you read on, write down how you would find them, and what finding them may cost.
+#
+# After this lesson you can
+#
+# - write the indexer of DeepSeek-V3.2 and GLM-5, its selection, and attention to what was selected, each checked against Hugging Face transformers;
+# - say, from a `config.json`, how many multiply-adds a new token takes, how many bytes it caches, and from which length selecting pays;
+# - explain how an indexer learns what to look for, and what a model loses if the selection is random or only recent;
+# - name the mistakes that no text shorter than the selection can show.
+#
 # 100 to 120 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
+#
+# The lesson has two halves, and a marked place to stop for the day between them.
+#
+# A token first gives every earlier token a score, with a small module made for that: the *indexer*. Then attention reads the tokens with the highest scores, and no others. Here the query of *she* asks: which woman?
+#
+# ![The sentence "The old woman lost her keys . Then she". The indexer gives each token a score for the query of "she": The 0.1, old 0.6, woman 2.1, lost 0.9, her 1.4, keys 0.2, the full stop 0.0, Then 0.1, she 0.7. The three highest, woman, her and lost, are chosen. Attention reads their cached rows and no others.](figures/index.svg)
+#
+# This is DeepSeek-V3.2, drawn from its config. A red ring marks what differs from DeepSeek-V3:
+#
+# ![DeepSeek-V3.2 from the bottom up: token ids, the token embedding, 61 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: latent attention with an index that picks 2,048 tokens, and an MLP, which is dense in the first 3 layers and 256 experts in the other 58.](figures/deepseek-v3.2-model.svg)
 
 # %% tags=["setup"] id="setup"
 import math
@@ -29,6 +50,9 @@ def is_sparse(config: Config, layer: int) -> bool:
 def num_experts(config: Config) -> int:
     """How many routed experts a layer has."""
     return config.n_routed_experts
+
+# %% [markdown] id="b494e20e"
+# Three functions read what the configs of both families say, and two more rotate channels and mask. They are given, and so is what lessons 03, 05 and 07 built: latent attention with its cache, the router and the experts (folded).
 
 # %% tags=["setup"] jupyter={"source_hidden": true} id="setup-3"
 def rope_settings(config: Config) -> dict[str, Any]:
@@ -96,7 +120,6 @@ class RMSNorm(nn.Module):
         normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
         return self.weight * normed.to(x.dtype)
 
-
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 class MLP(nn.Module):
     """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
@@ -115,7 +138,6 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
         return self.down_proj(hidden)
-
 
 # %% given="05-mla mla.compress" jupyter={"source_hidden": true} id="given-05-mla-mla-compress"
 class Compressor(nn.Module):
@@ -140,7 +162,6 @@ class Compressor(nn.Module):
         latent, key = both.split([self.rank, self.rope], dim=-1)
         return self.kv_a_layernorm(latent), key
 
-
 # %% given="05-mla mla.rope" jupyter={"source_hidden": true} id="given-05-mla-mla-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Turn each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
@@ -151,7 +172,6 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     cos, sin = table.to(x.dtype)  # 2 x [T, d / 2]
     a, b = x[..., 0::2], x[..., 1::2]  # 2 x [B, H, T, d / 2]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
 
 # %% given="05-mla mla.scale" jupyter={"source_hidden": true} id="given-05-mla-mla-scale"
 def softmax_scale(config: Config) -> float:
@@ -166,7 +186,6 @@ def softmax_scale(config: Config) -> float:
         m = 0.1 * settings["mscale_all_dim"] * math.log(settings["factor"]) + 1
         scale = scale * m * m
     return scale
-
 
 # %% given="05-mla mla.cache" jupyter={"source_hidden": true} id="given-05-mla-mla-cache"
 class LatentCache:
@@ -192,7 +211,6 @@ class LatentCache:
         self.rows[:, self.length : end] = new
         self.length = end
         return self.rows[:, :end]
-
 
 # %% given="05-mla mla.attention" jupyter={"source_hidden": true} id="given-05-mla-mla-attention"
 class Attention(Compressor):
@@ -242,6 +260,30 @@ class Attention(Compressor):
         mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, T, H * v]
         return self.o_proj(mixed)
 
+# %% given="07-moe moe.softmax_router" jupyter={"source_hidden": true} id="given-07-moe-moe-softmax_router"
+class SoftmaxRouter(nn.Module):
+    """Choose k experts for each token, and how much each counts: Qwen3-MoE's router.
+
+    Scores: the softmax over *all* experts of x W^T, in float32. The k experts with the highest scores are chosen, and
+    their scores are their weights; where config.norm_topk_prob is true, divided by their sum.
+    Part: weight, an nn.Parameter [num_experts(config), hidden_size]. k is config.num_experts_per_tok.
+    x: [N, D] -> weights [N, k] in x's dtype, numbers of the chosen experts [N, k] int64; both in the same order,
+    whichever it is. transformers: Qwen3MoeTopKRouter; Shazeer et al. (2017), section 2.1.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.top_k, self.normed = config.num_experts_per_tok, config.norm_topk_prob
+        self.weight = nn.Parameter(torch.zeros(num_experts(config), config.hidden_size))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(x, self.weight)  # [N, D] -> [N, E]
+        scores = logits.softmax(dim=-1, dtype=torch.float32)
+        weights, chosen = scores.topk(self.top_k, dim=-1)  # 2 x [N, k]
+        if self.normed:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights.to(x.dtype), chosen
+
 
 # %% given="07-moe moe.sigmoid_router" jupyter={"source_hidden": true} id="given-07-moe-moe-sigmoid_router"
 class SigmoidRouter(nn.Module):
@@ -275,7 +317,6 @@ class SigmoidRouter(nn.Module):
             weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
         return weights * self.config.routed_scaling_factor, chosen
 
-
 # %% given="07-moe moe.experts" jupyter={"source_hidden": true} id="given-07-moe-moe-experts"
 class Experts(nn.Module):
     """E gated MLPs whose weights are stacked; each works on the tokens that chose it.
@@ -302,7 +343,6 @@ class Experts(nn.Module):
             output.index_add_(0, token, (given * weights[token, place, None]).to(x.dtype))
         return output
 
-
 # %% given="07-moe moe.layer" jupyter={"source_hidden": true} id="given-07-moe-moe-layer"
 class MoE(nn.Module):
     """What stands in a layer in place of its MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
@@ -327,6 +367,136 @@ class MoE(nn.Module):
         routed = self.experts(rows, chosen, weights).view_as(x)
         return routed if self.shared_experts is None else routed + self.shared_experts(x)
 
+# %% [markdown] id="b6f31c03"
+# ## Steps 1 to 5 · Read the config, compare
+#
+# The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026). Three configs, with the fields that decide about attention:
+
+# %% id="341b5322"
+from pathlib import Path
+
+configs = {name: Config.read(f"configs/{name}.json") for name in ("deepseek-v3", "deepseek-v3.2", "glm-5.2")}
+for field in ("model_type", "num_hidden_layers", "num_attention_heads", "q_lora_rank", "kv_lora_rank",
+              "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "index_topk", "index_n_heads", "index_head_dim"):
+    print(f"{field:>20}", *(f"{config.get(field, '-')!s:>14}" for config in configs.values()))
+for layers in ("full", "shared"):
+    print(f"{f'indexer_types: {layers}':>20}", *(f"{list(config.get('indexer_types', [])).count(layers):14}" for config in configs.values()))
+
+# %% [markdown] id="2908c0b5"
+# | field | what it decides |
+# |---|---|
+# | `index_topk` 2048 | k: how many tokens attention reads. A text that is not longer is read whole |
+# | `index_n_heads` 64, 32 | the indexer's heads: a token asks with that many queries |
+# | `index_head_dim` 128 | their width. A token has *one* index key of this width, for all of them |
+# | `indexer_types` | in GLM-5.2, which layers have an indexer (`full`) and which take over what an earlier layer chose (`shared`). DeepSeek-V3.2 has no such field: each layer chooses |
+#
+# Everything else of DeepSeek-V3.2 is DeepSeek-V3's, its weights included: V3.2 was trained on from V3.1. So you start from lesson 05's attention, as step 5 of the talk asks: take the most similar model.
+#
+# ## First without an indexer: how many tokens does a model read?
+#
+# Attention gives every earlier token a weight, and most weights are small. What if a token read only the k with the largest? Take `austen-mla` of lesson 05 (folded: the model) and keep, in every layer and for every token, k others: those with the largest weights, added up over the heads; the last k before it; or k at random.
+#
+# **Predict:** with all tokens the loss on *Persuasion* is 4.1 nats. What is it with the 8 of up to 256 tokens that have the largest weights? With the last 8? With 8 at random?
+
+# %% jupyter={"source_hidden": true} id="0647fb08"
+class Kept(Attention):
+    """Lesson 05's attention, where `keep` says by which scores k tokens are kept."""
+
+    keep, k = staticmethod(lambda weights: weights), 256
+
+    def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
+        latents, key = rows.split([self.rank, self.rope], dim=-1)
+        nope, v = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2).split([self.nope, self.v], dim=-1)
+        scores = q @ torch.cat([nope, key[:, None].expand(-1, self.heads, -1, -1)], dim=-1).mT * softmax_scale(self.config)
+        by = self.keep(causal_softmax(scores).sum(dim=1))  # [B, T, T]
+        by = by.masked_fill(torch.ones_like(by[0], dtype=torch.bool).triu(1), -1.0)
+        left_out = torch.ones_like(by, dtype=torch.bool).scatter(-1, by.topk(min(self.k, len(by[0]))).indices, False)
+        weights = causal_softmax(scores.masked_fill(left_out[:, None], float("-inf")))
+        return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Dense(nn.Module):
+    """Lesson 05's model with a tied head: ids [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        D, eps = config.hidden_size, config.rms_norm_eps
+        self.config, self.model = config, nn.Module()
+        self.model.embed_tokens, self.model.norm = nn.Embedding(config.vocab_size, D), RMSNorm(D, eps)
+        self.model.layers = nn.ModuleList()
+        for _ in range(config.num_hidden_layers):
+            parts = {"input_layernorm": RMSNorm(D, eps), "self_attn": Kept(config),
+                     "post_attention_layernorm": RMSNorm(D, eps), "mlp": MLP(config)}
+            self.model.layers.append(nn.ModuleDict(parts))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(ids)
+        table = rope_table(torch.arange(ids.shape[1]), self.config)
+        for layer in self.model.layers:
+            x = x + layer["self_attn"](layer["input_layernorm"](x), table)
+            x = x + layer["mlp"](layer["post_attention_layernorm"](x))
+        return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
+
+# %% id="36ee6bfa"
+mla = load_checkpoint("austen-mla")
+dense = Dense(mla.config).eval()
+mla.load_into(dense)
+persuasion = torch.tensor(mla.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
+held_out = persuasion[: 4 * 256].view(4, 256)  # no austen model was trained on it
+
+# %% id="483a432e"
+@torch.no_grad()
+def loss(model: nn.Module, ids: Tensor = held_out) -> float:
+    """The mean surprise at the next token, in nats."""
+    return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).item()
+
+
+def at_random(scores: Tensor) -> Tensor:
+    """Other scores, at random: the same for the same shape."""
+    return torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+
+
+def by_age(scores: Tensor) -> Tensor:
+    """Other scores: the later a token, the higher."""
+    return torch.arange(1.0, scores.shape[-1] + 1).expand(scores.shape)
+
+# %% tags=["nbval-ignore-output"] id="ab99e657"
+from grader.instruments import patch
+
+print(f"all tokens: {loss(dense):.2f} nats")
+for k in (32, 8, 4):
+    found = {}
+    for name, keep in (("largest weights", lambda weights: weights), ("the last", by_age), ("at random", at_random)):
+        with patch.replaced(Kept, k=k, keep=staticmethod(keep)):
+            found[name] = loss(dense)
+    print(f"{k:10}: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
+
+# %% [markdown] id="29fb68e7"
+# Of up to 256 tokens, the 8 with the largest weights are nearly enough: the loss rises by 0.04 nats. With 8 at random it rises by 1.35. Most of what attention reads has next to no weight.
+#
+# And the last 8 are nearly as good, 0.06. This model is small, was trained on 256 tokens at a time, and looks mostly close by. That is a sliding window, and lesson 06 showed what a window cannot do: find a sentence again that was read long ago. A choice by weight can.
+#
+# One thing is missing: to know the weights, every row had to be read. The question at the top of the lesson is how to know them *before*. Something cheap has to guess where attention would look.
+#
+# ## The indexer
+#
+# The indexer is a small attention of its own that never mixes anything: it only makes scores. In lesson 05's absorbed form, one of V3's 128 heads reads a row with 1,088 multiply-adds. An index head reads an index key with 129, and there are 64 of them: the indexer's score takes a seventeenth of what attention would take for the same token. DeepSeek computes it in 8 bits on top of that.
+#
+# Its parts, as in the checkpoint:
+#
+# - `wq_b` makes the queries, from the same normed latent as attention's `q_b_proj`. That latent is there anyway.
+# - `wk` makes one key a token from x, and `k_norm` norms it: a LayerNorm, with mean and bias, the only one in the model.
+# - `weights_proj` says how much each head counts, for each token that asks.
+#
+# ### Exercise 1 · Queries and keys of the index
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# Positions are in the index too: of 128 channels, 64 are rotated. Two things are other than in attention, and each went wrong in public:
+#
+# **The rotated channels come first.** In attention's queries they come last.
+#
+# **Pairs.** In V3.2's indexer, channel i is paired with channel i + 32, as in Qwen3 (`rotate_halves`, given below). In its attention, neighbours are paired (`apply_rope`, lesson 05). GLM-5's indexer pairs neighbours again. DeepSeek's own first code paired neighbours in V3.2's indexer, and every port copied it. A long-context test with needles in 16,000 tokens then fell from 100 to 87.5 (<a href="https://github.com/sgl-project/sglang/pull/13495">sgl-project/sglang#13495</a>), and no short prompt showed it.
 
 # %% tags=["setup"] id="setup-6"
 def rotate_halves(x: Tensor, table: Tensor) -> Tensor:
@@ -337,6 +507,22 @@ def rotate_halves(x: Tensor, table: Tensor) -> Tensor:
     cos, sin = table.to(x.dtype)  # 2 x [T, d / 2]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, d / 2]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+# %% [markdown] id="6c4a6050"
+# <details><summary>Hint 1: cutting</summary>
+#
+# `unflatten(-1, (H, -1)).transpose(1, 2)` cuts heads, as in attention. A key has no heads; give it an axis for one, `k[:, None]`, and take it away again after the rotation.
+#
+# <details><summary>Hint 2: rotating</summary>
+#
+# `split([a, b], dim=-1)` cuts the last axis. The table has a column for each pair, so both functions take the first `rope` channels alone.
+#
+# <details><summary>Hint 3: the order</summary>
+#
+# A key is projected, then normed, then rotated. The latent of the queries comes normed.
+# </details>
+# </details>
+# </details>
 
 # %% exercise="sparse_attention.vectors" id="sparse_attention-vectors"
 class IndexVectors(nn.Module):
@@ -384,6 +570,42 @@ class IndexVectors(nn.Module):
 # %% check="sparse_attention.vectors" tags=["nbval-ignore-output"] id="check-sparse_attention-vectors"
 check("sparse_attention.vectors", IndexVectors)
 
+# %% [markdown] id="3f357427"
+# DeepSeek's own code does one more thing: it multiplies queries and keys by a Hadamard matrix, and rounds them to 8 bits. transformers leaves out both. The matrix is a rotation, and a rotation of both vectors changes no dot product. It spreads a vector's large channels over all, so that rounding does less harm. **Check** the first claim:
+
+# %% id="43dbbcd8"
+H = torch.ones(1, 1)
+while len(H) < 128:
+    H = torch.cat([torch.cat([H, H], dim=1), torch.cat([H, -H], dim=1)]) / 2**0.5
+torch.manual_seed(0)
+q, k = torch.randn(64, 128), torch.randn(1000, 128)
+plain, turned = q @ k.T, (q @ H) @ (k @ H).T
+print(f"dot products differ by up to {(turned - plain).abs().max() / plain.std():.0e} of their spread")
+
+# %% [markdown] id="40ddf88e"
+# ### Exercise 2 · The scores
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# For token t that asks and token s that may be read, with index queries $q_{t,h}$, the one key $k_s$, H heads of d channels (DeepSeek-V3.2, equation 1, with the two roots that its code has):
+#
+# $$I_{t,s} = \sum_h w_{t,h}\; \mathrm{ReLU}\!\left(\frac{q_{t,h} \cdot k_s}{\sqrt d}\right), \qquad w_t = \frac{W x_t}{\sqrt H}$$
+#
+# Why not attention's softmax? It would have to see all scores of a token before it could say one of them, for each head. ReLU decides each pair by itself, which is fast, and DeepSeek gives that as its reason. It has another effect: a head that finds nothing says 0, and takes nothing away from what another head has found. A weight $w_{t,h}$ may be negative: then what this head finds is what the token does *not* want.
+#
+# The two roots change no choice, since they multiply all scores alike. They matter for training, and for anyone who compares scores.
+#
+# Everything from the dot products on is in float32: among 100,000 scores in bfloat16 many would be equal.
+#
+# <details><summary>Hint 1: shapes</summary>
+#
+# Queries [B, H, T, d] and keys [B, S, d]. Give the keys an axis for the heads: [B, 1, S, d]. Their product is [B, H, T, S].
+#
+# <details><summary>Hint 2: the sum over heads</summary>
+#
+# Weights [B, T, H] and dot products [B, H, T, S]: `torch.einsum("bth,bhts->bts", ...)`.
+# </details>
+# </details>
+
 # %% exercise="sparse_attention.scores" id="sparse_attention-scores"
 class Indexer(IndexVectors):
     """Says for each token which of those before it, itself included, are worth reading.
@@ -417,6 +639,52 @@ class Indexer(IndexVectors):
 # %% check="sparse_attention.scores" tags=["nbval-ignore-output"] id="check-sparse_attention-scores"
 check("sparse_attention.scores", Indexer)
 
+# %% [markdown] id="9a0ab2d5"
+# The ReLU was missing in transformers' GLM-5 (<a href="https://github.com/huggingface/transformers/issues/44360">huggingface/transformers#44360</a>). How much does a step like that change? **Predict** for a random indexer of V3.2's sizes: of the 16 tokens that are chosen among 256, how many are others without the ReLU?
+
+# %% tags=["nbval-ignore-output"] id="cbc84fc8"
+torch.manual_seed(0)
+small = configs["deepseek-v3.2"].replace(hidden_size=512)
+indexer = Indexer(small)
+x, latent, table = torch.randn(1, 256, 512), torch.randn(1, 256, 1536), rope_table(torch.arange(256), small)
+
+
+@torch.no_grad()
+def last_choice() -> set[int]:
+    """The 16 best tokens for the last of 256."""
+    return set(indexer.scores(x, latent, indexer.keys(x, table), table)[0, -1].topk(16).indices.tolist())
+
+
+right = last_choice()
+with patch.replaced(Tensor, relu=lambda dots: dots):
+    print(f"{len(right - last_choice())} of 16 are others without the ReLU")
+with patch.replaced(Indexer, rotate=lambda indexer, x, table: torch.cat([apply_rope(x[..., :64], table), x[..., 64:]], dim=-1)):
+    print(f"{len(right - last_choice())} of 16 where neighbours are rotated")
+
+# %% [markdown] id="03eb6282"
+# A third of them without the ReLU, half of them with the other pairs. Yet the text would go on: attention to other tokens is still attention. That is what makes these mistakes hard to see.
+#
+# ### Exercise 3 · The selection
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# The k best among those that a token may see. Two things to get right:
+#
+# **The mask.** With a cache, T new tokens are the last T of S. Which tokens may the first of the new ones choose from? In one port the mask was made after the cache had grown, from its new length, and each run ended at token 2,049 (<a href="https://github.com/SharpAI/SwiftLM/pull/159">SharpAI/SwiftLM#159</a>).
+#
+# **Fewer than k.** The first tokens of a text see fewer than k. `topk` wants k numbers all the same, and fills the row with later tokens. That is harmless as long as attention hides later tokens, as it always has.
+#
+# The check compares which tokens were chosen. In which order they stand does not matter.
+#
+# <details><summary>Hint 1</summary>
+#
+# `causal_softmax` in the setup has the mask that you need. Hidden scores must lose against any other, however low.
+#
+# <details><summary>Hint 2</summary>
+#
+# `topk(min(k, S), dim=-1)` gives values and indices.
+# </details>
+# </details>
+
 # %% exercise="sparse_attention.select" id="sparse_attention-select"
 def select(scores: Tensor, k: int) -> Tensor:
     """For each token the numbers of the k tokens with the highest scores among those that it may see.
@@ -434,6 +702,30 @@ def select(scores: Tensor, k: int) -> Tensor:
 
 # %% check="sparse_attention.select" tags=["nbval-ignore-output"] id="check-sparse_attention-select"
 check("sparse_attention.select", select)
+
+# %% [markdown] id="92b4cac6"
+# ## Attention to what was chosen
+#
+# ### Exercise 4 · With a mask
+# difficulty ●●●○○ · importance ●●●●● · 20 minutes
+#
+# The simplest way to read only the chosen tokens: compute all scores and mask the others, as transformers does. One pass:
+#
+# 1. The query latent is computed once and normed. Both `q_b_proj` and the indexer read it.
+# 2. The indexer, if there is one, chooses. A layer without an indexer uses what it is given.
+# 3. In `attend`, scores of tokens that were not chosen become −∞, and `causal_softmax` hides later tokens as ever.
+#
+# `queries_of` and `keys_and_values` are lesson 05's lines and are given; `rows_so_far` comes from `Attention`.
+#
+# <details><summary>Hint 1: a mask from numbers</summary>
+#
+# Start from True everywhere, [B, T, S], and write False at the chosen numbers: `mask.scatter(-1, chosen, False)`.
+#
+# <details><summary>Hint 2: heads</summary>
+#
+# All heads read the same tokens. `mask[:, None]` gives the mask an axis for them.
+# </details>
+# </details>
 
 # %% exercise="sparse_attention.attention" id="sparse_attention-attention"
 class SparseAttention(Attention):
@@ -488,6 +780,68 @@ class SparseAttention(Attention):
 # %% check="sparse_attention.attention" tags=["nbval-ignore-output"] id="check-sparse_attention-attention"
 check("sparse_attention.attention", SparseAttention)
 
+# %% [markdown] id="a5020265"
+# What does the mask save? **Predict** the multiply-adds for one token after 1,023: lesson 05's attention that rebuilds keys and values, and yours with k = 64.
+
+# %% id="d783a4bf"
+from grader.instruments import clock, work
+
+lite = configs["deepseek-v3.2"].replace(hidden_size=1024, q_lora_rank=512, num_attention_heads=16, index_n_heads=8,
+                                        index_topk=64, rope_scaling=None)
+
+
+class Rows(LatentCache):
+    """Lesson 05's cache, with index keys that lie outside of it: exercise 6 puts them where they belong."""
+
+    def append_keys(self, new: Tensor) -> Tensor:
+        self.index_keys = torch.cat([self.__dict__.get("index_keys", torch.zeros(1, self.length, new.shape[-1])), new], dim=1)
+        return self.index_keys
+
+# %% id="b0a96c5c"
+def one_token_after(attention: nn.Module, rows: int):
+    """A call that reads one token after `rows` - 1 cached ones; rows of zeros cost as much as any others."""
+    x, table = torch.randn(1, 1, lite.hidden_size), rope_table(torch.tensor([rows - 1]), lite)
+
+    def step() -> Tensor:
+        cache = Rows(lite, batch=1, capacity=rows)
+        cache.length = rows - 1
+        return attention(x, table, cache)
+
+    return step
+
+# %% id="b4e812b2"
+torch.manual_seed(0)
+masked, rebuilt = SparseAttention(lite).eval(), Attention(lite).eval()
+for name, attention in (("dense, rebuilt", rebuilt), ("sparse, with a mask", masked)):
+    print(f"{name:>20}: {work.multiply_adds(one_token_after(attention, 1024)):12,} multiply-adds")
+
+# %% [markdown] id="33d24467"
+# Nothing: it is more than before, since the indexer came on top. A mask selects after the work was done. It is the right way to train, and to be compared with. To save work, one has to pick the rows first.
+#
+# ### Exercise 5 · By gathering
+# difficulty ●●●●○ · importance ●●●●● · 20 minutes
+#
+# Pick the chosen rows from the cache, [B, T, k, rank + rope], and compute with those alone. Each token has rows of its own, so keys and values rebuilt for one token are of no use to another. The absorbed form of lesson 05 needs none: a query, carried into the space of the latents, is multiplied with the rows themselves. `absorbed` and `output` do that and are given.
+#
+# ![Nine cached rows, of which rows 2, 3 and 4 were chosen. On the left, with a mask: the query is multiplied with all nine rows, and six scores are set to minus infinity. On the right, by gathering: the three rows are picked into a small tensor first, and the query is multiplied with those.](figures/mask-and-gather.svg)
+#
+# One thing the mask did by itself: where fewer than k tokens may be seen, the numbers of later tokens fill the row. Hide them.
+#
+# <details><summary>Hint 1: picking</summary>
+#
+# `rows[batch, chosen]` with two tensors of numbers picks row `chosen[b, t, i]` of text `batch[b, 0, 0]`: batch is [B, 1, 1].
+#
+# <details><summary>Hint 2: products</summary>
+#
+# Queries [B, H, T, c] and rows [B, T, k, c]: `torch.einsum("bhtc,btkc->bhtk", ...)`. The weighted sum goes the same way back.
+#
+# <details><summary>Hint 3: what is later?</summary>
+#
+# The queries are the last T of S tokens: their numbers are S − T to S − 1. A chosen number above the query's own is later.
+# </details>
+# </details>
+# </details>
+
 # %% exercise="sparse_attention.gathered" id="sparse_attention-gathered"
 class GatheredAttention(SparseAttention):
     """The same, computed with the chosen rows alone: they are picked from the cache first.
@@ -522,6 +876,43 @@ class GatheredAttention(SparseAttention):
 
 # %% check="sparse_attention.gathered" tags=["nbval-ignore-output"] id="check-sparse_attention-gathered"
 check("sparse_attention.gathered", GatheredAttention)
+
+# %% [markdown] id="12ee43b4"
+# Now count again, for a longer and longer cache, k = 64. **Predict:** does the work still grow with the cache? Why?
+
+# %% id="0179e208"
+gathered = GatheredAttention(lite).eval()
+gathered.load_state_dict(masked.state_dict())
+print(f"{'rows':>8} {'dense, rebuilt':>15} {'with a mask':>15} {'by gathering':>15}")
+for rows in (64, 256, 1024, 4096):
+    counts = [work.multiply_adds(one_token_after(attention, rows)) for attention in (rebuilt, masked, gathered)]
+    print(f"{rows:8,}", *(f"{count:15,}" for count in counts))
+
+# %% [markdown] id="0751a73e"
+# It grows, slowly: what still grows is the indexer, which looks at every key. It is the price of knowing.
+#
+# ## A place to stop for the day
+#
+# What you have so far: an indexer that scores every earlier token cheaply; a selection; attention to the selected tokens in two forms that agree, of which one saves work.
+#
+# Still to come: the cache, layers that share a selection, the whole model, how an indexer learns, and what all of it costs at 128,000 tokens.
+#
+# ### Exercise 6 · The cache
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# Which rows can be thrown away, once 2,048 were chosen? None: the next token may choose others. So sparse attention caches everything that latent attention caches, and the index keys on top.
+#
+# Rows and index keys come by two calls, in either order, so each has a length of its own. And a cache can be cropped: a server that guesses tokens ahead takes back those that turn out wrong. One that cut its rows and left what its indexer had made of them chose among tokens that were no longer there (<a href="https://github.com/Blaizzy/mlx-vlm/pull/2107">Blaizzy/mlx-vlm#2107</a>).
+#
+# <details><summary>Hint 1</summary>
+#
+# Lesson 05's `LatentCache` is folded above: yours inherits its rows, `length` and `append`. Do with index keys what it does with rows.
+#
+# <details><summary>Hint 2</summary>
+#
+# Cropping changes no memory, only how much of it counts. Can a crop make something longer?
+# </details>
+# </details>
 
 # %% exercise="sparse_attention.cache" id="sparse_attention-cache"
 class IndexedCache(LatentCache):
@@ -565,6 +956,32 @@ class IndexedCache(LatentCache):
 # %% check="sparse_attention.cache" tags=["nbval-ignore-output"] id="check-sparse_attention-cache"
 check("sparse_attention.cache", IndexedCache)
 
+# %% [markdown] id="e26783c8"
+# ### The talk's card, corrected
+#
+# The talk's gallery gives V3.2's cache as 68.6 KiB a token. **Predict** from the config: what does that leave out, and what is it with it?
+
+# %% id="310c4057"
+v32, glm52 = configs["deepseek-v3.2"], configs["glm-5.2"]
+rows_only = v32.num_hidden_layers * (v32.kv_lora_rank + v32.qk_rope_head_dim) * 2
+keys = v32.num_hidden_layers * v32.index_head_dim
+print(f"rows in bfloat16:         {rows_only / 1024:.1f} KiB a token")
+print(f"and index keys:           {(rows_only + 2 * keys) / 1024:.1f} KiB")
+print(f"index keys in 8 bits:     {(rows_only + keys + 4 * v32.num_hidden_layers) / 1024:.1f} KiB, with 4 bytes a key for its scale")
+full = list(glm52.indexer_types).count("full")
+saved = (glm52.num_hidden_layers - full) * glm52.index_head_dim * 2
+print(f"GLM-5.2 has {full} index keys a token where {glm52.num_hidden_layers} layers could have one: {saved / 1024:.1f} KiB less")
+
+# %% [markdown] id="62904ccc"
+# 68.6 KiB is V3's number. With the index keys it is 83.9 KiB in bfloat16, as transformers keeps them, or 76.5 with DeepSeek's 8-bit keys. Sparse attention saves work, and costs memory. A server that had sized its memory without the index keys ran out of it (<a href="https://github.com/sgl-project/sglang/pull/11309">sgl-project/sglang#11309</a>).
+#
+# ### Exercise 7 · The model, with shared selections
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+#
+# Neighbouring layers choose much the same tokens. GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the numbers of the layer before. So a layer hands its choice on, and the layer below the next indexer may be three layers old.
+#
+# `DecoderLayer` is given; it calls your attention and gives back x and the choice. Its MLP is lesson 07's MoE in sparse layers.
+
 # %% tags=["setup"] long="one class, with its shapes" id="setup-7"
 class DecoderLayer(nn.Module):
     """One layer: attention, then the MLP or experts; each reads a normalised copy of x and is added to x.
@@ -583,6 +1000,17 @@ class DecoderLayer(nn.Module):
         mixed, chosen = self.self_attn(self.input_layernorm(x), table, cache, chosen)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), chosen
+
+# %% [markdown] id="c10df47a"
+# <details><summary>Hint 1</summary>
+#
+# `chosen` starts as None, and each layer gives the next one's: `x, chosen = layer(...)`.
+#
+# <details><summary>Hint 2</summary>
+#
+# As in lesson 05: `caches[0].length` says how many tokens came before. Ask before any layer has run.
+# </details>
+# </details>
 
 # %% exercise="sparse_attention.model" id="sparse_attention-model"
 class Model(nn.Module):
@@ -618,6 +1046,208 @@ class Model(nn.Module):
 # %% check="sparse_attention.model" tags=["nbval-ignore-output"] id="check-sparse_attention-model"
 check("sparse_attention.model", Model)
 
+# %% [markdown] id="ea137ab6"
+# ## Steps 8 to 11 · Layer by layer
+#
+# The indexer and the router have no row of their own: the reference gives numbers in an order of its own. Their parts have rows, and what they decide shows in `self_attn` and `mlp`.
+
+# %% tags=["nbval-ignore-output"] id="00a10a9b"
+compare_layers(Model)
+
+# %% [markdown] id="cf3a2e58"
+# ### A bug to hunt
+#
+# Here is the model with one thing changed, as several ports had it. The config chooses 4 tokens, and the text has nine. Look at where the outputs differ first, then at the table. **What** is wrong? Then read the class, in the folded cell.
+
+# %% jupyter={"source_hidden": true} id="6e6ea771"
+class Ported(Indexer):
+    """The indexer with one step changed."""
+
+    def rotate(self, x: Tensor, table: Tensor) -> Tensor:
+        first, others = x.split([self.rope, self.width - self.rope], dim=-1)
+        return torch.cat([apply_rope(first, table), others], dim=-1)
+
+
+class PortedAttention(SparseAttention):
+    """Attention with it."""
+
+    def __init__(self, config: Config, layer: int = 0):
+        super().__init__(config, layer)
+        self.indexer = Ported(config)
+
+
+class PortedModel(Model):
+    """The model with it in every layer."""
+
+    def __init__(self, config: Config):
+        super().__init__(config, PortedAttention)
+
+# %% tags=["nbval-ignore-output"] id="ff1e489e"
+tiny = v32.replace(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, q_lora_rank=20, kv_lora_rank=18,
+                   qk_nope_head_dim=6, qk_rope_head_dim=8, v_head_dim=10, index_n_heads=9, index_head_dim=13,
+                   index_topk=4, intermediate_size=36, first_k_dense_replace=3, vocab_size=53)
+torch.manual_seed(0)
+own, ported = Model(tiny).eval(), PortedModel(tiny).eval()
+ported.load_state_dict(own.state_dict())
+ids = torch.randint(53, (1, 9))
+with torch.no_grad():
+    off = (own(ids) - ported(ids)).abs().amax(dim=-1)[0]
+print("off at each of nine tokens:", " ".join(f"{value:.0e}" for value in off.tolist()))
+
+# %% tags=["nbval-ignore-output"] id="74d89f3b"
+from grader import CheckFailed
+
+try:
+    compare_layers(PortedModel, open="none")
+except CheckFailed as failed:
+    print(failed)
+
+# %% [markdown] id="513c7e43"
+# <details><summary>What it is</summary>
+#
+# The indexer rotates neighbours, as attention does. The first four tokens see no more than four, so all are chosen, whatever the scores: there is no difference at all. From the fifth on, other tokens are read. The report says so: "wrong where axis 1 is 4 and later". Every part is right on the reference's input, and `self_attn` is not. In vLLM, SGLang and others a model with this bug answered short questions as it should (<a href="https://github.com/vllm-project/vllm/pull/28968">vllm-project/vllm#28968</a>).
+#
+# So a test of sparse attention has to be longer than `index_topk`. In each case of this lesson's checks, tokens are left out.
+# </details>
+
+# %% [markdown] id="474ad0f4"
+# ## How does an indexer learn?
+#
+# The choice has no gradient: a small change of a score changes no number of a top-k. So the loss of the next token cannot train the indexer at all. DeepSeek trained it in two stages (section 2.1 of the report):
+#
+# 1. **Imitate.** The model is frozen and reads everything. The indexer's scores go through a softmax, and are pulled towards what attention really did: its weights, added over the heads and divided by their sum. The loss is the KL divergence. It took 1,000 steps.
+# 2. **Sparse.** The model now reads what was chosen, and is trained on with its usual loss, for 15,000 steps. The indexer goes on imitating, on the chosen tokens alone, and its loss is kept apart from the model's.
+#
+# The first stage, here: give `austen-mla` an indexer in each of its four layers, and train nothing else. **Predict** how many steps it takes until its choice is better than a random one.
+
+# %% id="b6c4efe4"
+class Choosing(Indexer):
+    """An indexer whose k and whose way to choose can be exchanged."""
+
+    k, by = 256, staticmethod(lambda scores: scores)
+
+    def forward(self, x: Tensor, latent: Tensor, table: Tensor, cache: Any = None) -> Tensor:
+        new = self.keys(x, table)
+        keys = new if cache is None else cache.append_keys(new)
+        return select(self.by(self.scores(x, latent, keys, table)), self.k)
+
+
+class WithAChoice(SparseAttention):
+    """Attention with it."""
+
+    def __init__(self, config: Config, layer: int = 0):
+        super().__init__(config, layer)
+        self.indexer = Choosing(config)
+
+# %% long="one class, which every cell below uses" id="54cdb1f5"
+class CausalLM(nn.Module):
+    """Token ids to the logits of the next token: [B, T] -> [B, T, vocab_size]."""
+
+    def __init__(self, config: Config, attention: type[nn.Module] = SparseAttention):
+        super().__init__()
+        self.config = config
+        self.model = Model(config, attention)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.get("tie_word_embeddings"):
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def caches(self, batch: int, capacity: int) -> list[IndexedCache]:
+        """An empty cache for each layer, with room for index keys where it has an indexer."""
+        sizes = {"batch": batch, "capacity": capacity, "dtype": self.lm_head.weight.dtype}
+        return [IndexedCache(self.config, **sizes, indexed=has_indexer(self.config, i)) for i in range(len(self.model.layers))]
+
+    def forward(self, ids: Tensor, caches: list[IndexedCache] | None = None) -> Tensor:
+        return self.lm_head(self.model(ids, caches))
+
+# %% id="71a54823"
+torch.manual_seed(0)
+with_index = CausalLM(mla.config.replace(model_type="deepseek_v32", index_topk=8, index_n_heads=4, index_head_dim=32), WithAChoice)
+missing = with_index.load_state_dict(mla.state_dict(), strict=False).missing_keys
+print(f"{sum('indexer' in name for name in missing)} tensors are not in austen-mla, all of them the indexers'")
+
+# %% id="8247fc9f"
+def looked_at(attention: SparseAttention, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, its query latent, and the weights that attention gives to all tokens, the mean over its heads: [B, T, T]."""
+    latent = attention.q_a_layernorm(attention.q_a_proj(x))
+    k, _ = attention.keys_and_values(attention.rows_so_far(x, table, None))
+    scores = attention.queries_of(latent, table) @ k.mT * softmax_scale(attention.config)
+    return x, latent, causal_softmax(scores).mean(dim=1)
+
+# %% id="fea046b9"
+def imitation(indexer: Indexer, x: Tensor, latent: Tensor, weights: Tensor, table: Tensor) -> Tensor:
+    """The KL divergence of the indexer's softmax from what attention looks at, the mean over tokens."""
+    scores = indexer.scores(x, latent, indexer.keys(x, table), table)
+    future = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
+    guessed = scores.masked_fill(future, -1e9).log_softmax(dim=-1)
+    return F.kl_div(guessed, weights, reduction="sum") / weights[..., 0].numel()
+
+# %% [markdown] id="954ed53a"
+# What attention looks at in another part of the text is computed once. Then the four indexers learn to guess it:
+
+# %% tags=["nbval-ignore-output"] id="6a6fb3d9"
+from grader.instruments import progress
+
+layers, table, seen = with_index.model.layers, rope_table(torch.arange(256), mla.config), []
+with torch.no_grad():
+    for texts in persuasion[4 * 256 : 20 * 256].view(8, 2, 256):
+        calls = patch.calls_in(with_index.model, texts)
+        inputs = [calls[f"layers.{i}.self_attn"].input for i in range(len(layers))]
+        seen.append([looked_at(layer.self_attn, x, table) for layer, x in zip(layers, inputs, strict=True)])
+
+# %% tags=["nbval-ignore-output"] id="ee84dc00"
+indexers = [layer.self_attn.indexer for layer in layers]
+optimizer = torch.optim.AdamW([parameter for indexer in indexers for parameter in indexer.parameters()], lr=5e-3)
+for step in progress.steps(range(80), "steps"):
+    divergence = sum(imitation(indexer, *what, table) for indexer, what in zip(indexers, seen[step % 8], strict=True))
+    optimizer.zero_grad()
+    divergence.backward()
+    optimizer.step()
+    if step in (0, 9, 19, 39, 79):
+        print(f"step {step + 1:2}: {divergence.item() / 4:.2f} nats from what attention looks at")
+
+# %% tags=["nbval-ignore-output"] id="3f382b0d"
+for k in (32, 8, 4):
+    found = {}
+    for name, by in (("the indexer's", lambda scores: scores), ("the last", by_age), ("at random", at_random)):
+        with patch.replaced(Choosing, k=k, by=staticmethod(by)):
+            found[name] = loss(with_index)
+    print(f"{k:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
+
+# %% [markdown] id="9e9ba5da"
+# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. The last 8 do as well, on this model: it looks mostly close by, and the indexers have learned that, too. They learned it through their rotated channels, for nobody told them how old a token is.
+#
+# Do they choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
+
+# %% tags=["nbval-ignore-output"] id="16808862"
+words = [mla.tokenizer.decode([i]) for i in held_out[0, :200].tolist()]
+with torch.no_grad(), patch.replaced(Choosing, k=8):
+    calls = patch.calls_in(with_index.model, held_out[:1, :200])
+print("... " + "".join(words[-12:]), "| read for the last token:")
+for i in range(4):
+    chosen = sorted(calls[f"layers.{i}.self_attn.indexer"].output[0, -1].tolist())
+    print(f"layer {i}:", " ".join(f"{words[n]!r} {n - 199}" for n in chosen))
+
+# %% [markdown] id="1ddd2caa"
+# When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. Each layer looks for other things, which is why each has an indexer, and why not any two layers could share one.
+
+# %% [markdown] id="f5b409ac"
+# ## What it costs
+#
+# ### Exercise 8 · Work and bytes
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# Two numbers for a model whose cache has S tokens: the multiply-adds of its newest token that depend on S, and the bytes of the cache. Projections are left out: they do not depend on S.
+#
+# <details><summary>Hint 1</summary>
+#
+# A head reads a row twice: once whole for the score, once without its rotated key for the sum. How many rows, in a sparse layer?
+#
+# <details><summary>Hint 2</summary>
+#
+# Count layers with an indexer by `has_indexer(config, i)`. All layers read rows, and these layers read index keys as well: those of all S tokens.
+# </details>
+# </details>
+
 # %% exercise="sparse_attention.costs" id="sparse_attention-costs"
 def costs(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, int]:
     """What attention costs a model whose cache has `tokens` tokens: the multiply-adds of the newest, the cache's bytes.
@@ -642,22 +1272,116 @@ def costs(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, int
 # %% check="sparse_attention.costs" tags=["nbval-ignore-output"] id="check-sparse_attention-costs"
 check("sparse_attention.costs", costs)
 
+# %% [markdown] id="c9aa5c29"
+# **Predict** for V3.2: from which length on does selecting pay? At 131,072 tokens, how many times less work is it than V3, and what is most of the work that is left?
 
-# %% given="05-mla mla.generate" jupyter={"source_hidden": true} id="given-05-mla-mla-generate"
-@torch.no_grad()
-def generate(
-    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
-) -> Iterator[int]:
-    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+# %% id="71b89498"
+print(f"{'tokens':>9} {'V3':>9} {'V3.2':>9} {'V3 / V3.2':>10} {'GLM-5.2':>9}   (billion multiply-adds for one token)")
+for tokens in (1_024, 2_048, 4_096, 16_384, 131_072):
+    v3_work, v32_work, glm_work = (costs(config, tokens)[0] / 1e9 for config in configs.values())
+    print(f"{tokens:9,} {v3_work:9.1f} {v32_work:9.1f} {v3_work / v32_work:10.2f} {glm_work:9.1f}")
+pays = next(n for n in range(1, 10_000) if costs(v32, n)[0] < costs(configs["deepseek-v3"], n)[0])
+indexing = 61 * 131_072 * 64 * 129 / costs(v32, 131_072)[0]
+print(f"V3.2 does less from {pays:,} tokens on; at 131,072 the indexer is {indexing:.0%} of its work")
 
-    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
-    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
-    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
-    """
-    caches = model.caches(1, ids.shape[1] + max_new_tokens)
-    for _ in range(max_new_tokens):
-        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
-        token = ids.item()
-        yield token
-        if token in end_tokens:
-            return
+# %% tags=["nbval-ignore-output"] id="0a38ca9c"
+from grader.instruments import plots
+
+lengths = [2**n for n in range(9, 18)]
+curves = {name: (lengths, [costs(config, n)[0] / 1e9 for n in lengths]) for name, config in configs.items()}
+plots.lines(curves, plots.Axes("tokens in the cache", "billion multiply-adds for one token", log="xy", xticks=lengths[::2]))
+
+# %% [markdown] id="0db11379"
+# Below 2,048 tokens everything is read, and the indexer comes on top. It pays from 2,178 on. At 131,072 tokens V3.2 does 13 times less, and four fifths of that is the indexer, whose work still grows with the length. GLM-5.2 has half as many index heads, in a quarter of its layers.
+#
+# Decoding waits for memory more than for arithmetic (lesson 02). So count what a token has to *read*:
+
+# %% id="92d0fe8a"
+def bytes_read(config: Config, tokens: int, index_bytes: float = 2) -> float:
+    """The bytes that the newest of `tokens` tokens reads of the cache, rows in bfloat16."""
+    row, layers = (config.kv_lora_rank + config.qk_rope_head_dim) * 2, config.num_hidden_layers
+    if not config.get("index_topk"):
+        return layers * tokens * row
+    full = sum(has_indexer(config, i) for i in range(layers))
+    return layers * min(tokens, config.index_topk) * row + full * tokens * config.index_head_dim * index_bytes
+
+
+dense_bytes = bytes_read(configs["deepseek-v3"], 131_072)
+for name, index_bytes in (("index keys in bfloat16", 2), ("index keys in 8 bits, and a scale", 132 / 128)):
+    sparse_bytes = bytes_read(v32, 131_072, index_bytes)
+    print(f"V3 reads {dense_bytes / 1e9:.2f} GB, V3.2 {sparse_bytes / 1e9:.2f} GB ({name}): {dense_bytes / sparse_bytes:.1f} times less")
+print(f"the cache: {costs(configs['deepseek-v3'], 131_072)[1] / 1e9:.2f} GB and {costs(v32, 131_072)[1] / 1e9:.2f} GB")
+
+# %% [markdown] id="bee02e6b"
+# A quarter, or an eighth with 8-bit keys; and the cache itself has grown by a fifth. That is why those keys are small, and why GLM-5.2 shares them.
+#
+# And the clock? One layer of the small sizes above, one token. **Predict** where the curves cross:
+
+# %% tags=["nbval-ignore-output"] id="d9cff623"
+rows = (64, 512, 4096)
+forms = {"dense, rebuilt": rebuilt, "sparse, with a mask": masked, "sparse, by gathering": gathered}
+with torch.no_grad():
+    spent = {name: [clock.milliseconds(one_token_after(form, n), repeats=3) for n in rows] for name, form in forms.items()}
+for name, times in spent.items():
+    print(f"{name:>21}: " + ", ".join(f"{n:,} rows {ms:.1f} ms" for n, ms in zip(rows, times, strict=True)))
+
+# %% [markdown] id="07fcba25"
+# Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
+
+# %% [markdown] id="d2ea2162"
+# ## What changed, and why
+#
+# | | DeepSeek-V3 | DeepSeek-V3.2 | GLM-5.2 | why |
+# |---|---|---|---|---|
+# | rows that a head reads | all | 2,048 | 2,048 | the work of attention no longer grows with the text |
+# | who chooses | | an indexer in each of 61 layers | 21 indexers for 78 layers | neighbouring layers choose much the same |
+# | index heads, width | | 64, 128 | 32, 128 | cheap: one key a token, no softmax, 8 bits |
+# | RoPE of the index | | halves, channels in front | neighbours, channels in front | as it was trained |
+# | cached for a token, bfloat16 | 68.6 KiB | 83.9 KiB | 93.0 KiB | rows of all tokens, since the next may choose others; index keys on top |
+# | work for one token at 131,072 | 1,114 billion | 83 billion | 22 billion | |
+#
+# ## The questions again
+#
+# <details><summary>A token reads 2,048 of 128,000 earlier ones. How does it know which?</summary>
+#
+# It looks at all of them, but cheaply: an indexer scores each by its index key, and the 2,048 best are read.
+# </details>
+#
+# <details><summary>What does sparse attention save, and what not?</summary>
+#
+# Work, and what is read of the cache. Not the cache: every row must stay, and index keys come on top.
+# </details>
+#
+# <details><summary>Why a ReLU, and no softmax?</summary>
+#
+# Each pair is scored by itself, without knowing the others, and a head that finds nothing takes nothing away.
+# </details>
+#
+# <details><summary>How is an indexer trained, if choosing has no gradient?</summary>
+#
+# By imitation: its softmax is pulled towards the weights of attention. First with everything read, then on what was chosen.
+# </details>
+#
+# <details><summary>Which mistakes does no short text show?</summary>
+#
+# All of the indexer's: as long as no more than k tokens may be seen, all are chosen.
+# </details>
+#
+# <details><summary>From which length does it pay?</summary>
+#
+# V3.2's arithmetic from 2,178 tokens on. Far beyond, the indexer is most of what is left.
+# </details>
+#
+# ## Where to read on
+#
+# - DeepSeek-AI, *DeepSeek-V3.2: Pushing the Frontier of Open Large Language Models* (2025), section 2.1: the indexer, the selection, both stages of training.
+# - Bai et al., *IndexCache* (2026, arXiv 2603.12201): layers that share a selection, as in GLM-5.2.
+# - Yuan et al., *Native Sparse Attention* (2025): the same laboratory's earlier way, in blocks, trained from the start.
+# - Xiao et al., *Efficient Streaming Language Models with Attention Sinks* (2023): why the first tokens are read so often.
+# - The reference: `transformers/models/deepseek_v32/modeling_deepseek_v32.py`, `DeepseekV32Indexer`; `models/glm_moe_dsa/modeling_glm_moe_dsa.py`; `DynamicIndexedLayer` in `cache_utils.py`. DeepSeek's own, with Hadamard matrix and 8 bits: `inference/model.py` of DeepSeek-V3.2-Exp.
+#
+# ## If you want more
+#
+# Write `BothAttention`: with a mask where many tokens come in, by gathering where few do. From your counts, at which T does one overtake the other, for S rows and k chosen? You are right when it agrees with both forms on each case of exercises 4 and 5, and its work is the smaller of the two.
+#
+# Or let neighbouring layers share: train an indexer for `austen-mla`'s layers 0 and 2 alone, and let 1 and 3 take over. How much does the loss change at k = 8?

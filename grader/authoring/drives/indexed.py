@@ -64,7 +64,9 @@ def as_counts(chosen: Any, batch: int, queries: int, slots: int, who: str) -> Te
         raise ValueError(f"{who} gave back a tensor of shape {list(given.shape)}; {wanted}")
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < slots:
         raise ValueError(f"{who} chose numbers from {int(given.min())} to {int(given.max())}; there are {slots} tokens")
-    counts = torch.zeros(batch, queries, slots, dtype=torch.int64).scatter_add(2, given.long(), torch.ones_like(given).long())
+    counts = torch.zeros(batch, queries, slots, dtype=torch.int64).scatter_add(
+        2, given.long(), torch.ones_like(given).long()
+    )
     return counts.tril(slots - queries)
 
 
@@ -94,7 +96,7 @@ def both_given(given: Any) -> tuple[Tensor, Tensor]:
 
 
 def attended(module: Any, x: Tensor, table: Tensor, cuts: list[int], chosen: Any = None) -> list[tuple[Tensor, Tensor]]:
-    """The output and the choice of every piece; pieces end at the cuts and go through a cache, without cuts there is none.
+    """The output and the choice of every piece. Pieces end at the cuts, and go through a cache if there are any.
 
     chosen: what an earlier layer has chosen for every token, for a layer without an indexer.
     """
@@ -143,11 +145,13 @@ def sparse_and_its_work(module: Any, x: Tensor, table: Tensor, cuts: list[int], 
 # The cache
 
 
-def fill_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int], refuse: bool = False) -> Any:
+def fill_both(
+    made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int], refuse: bool = False
+) -> Any:
     """What came back from a new cache that was filled step by step, and the lengths after each step.
 
-    parts: rows and index keys in turns. steps: above 0, so many tokens are appended, the next two parts, in every second
-    step the rows first; else the cache is cropped to minus this number. refuse: errors become numbers, as in
+    parts: rows and index keys in turns. steps: above 0, so many tokens are appended, the next two parts, in every
+    second step the rows first; else the cache is cropped to minus this number. refuse: errors become numbers, as in
     `append_rows_or_refuse`.
     """
     cache = made(config, batch, capacity, parts[0].dtype)
@@ -202,12 +206,16 @@ def both_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list
     return torch.cat(seen)
 
 
-def lengths_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
+def lengths_of_both(
+    made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]
+) -> list[int]:
     """The length after every step."""
     return list(fill_both(made, config, batch, capacity, parts, steps)[1])
 
 
-def refusals_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
+def refusals_of_both(
+    made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]
+) -> list[int]:
     """After every step whether each of its two appends was refused, and the length."""
     return list(fill_both(made, config, batch, capacity, parts, steps, refuse=True)[1])
 
