@@ -26,14 +26,13 @@
 
 # %% tags=["setup"] id="setup"
 import math
-from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grader import Config, check, check_generation, compare_layers, load_checkpoint
+from grader import Config, check, compare_layers, load_checkpoint
 
 # %% tags=["setup"] id="setup-2"
 def has_indexer(config: Config, layer: int) -> bool:
@@ -284,7 +283,6 @@ class SoftmaxRouter(nn.Module):
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return weights.to(x.dtype), chosen
 
-
 # %% given="07-moe moe.sigmoid_router" jupyter={"source_hidden": true} id="given-07-moe-moe-sigmoid_router"
 class SigmoidRouter(nn.Module):
     """Choose k experts from the best groups, with a bias that only the choice sees: DeepSeek-V3's router.
@@ -472,7 +470,7 @@ for k in (32, 8, 4):
             found[name] = loss(dense)
     print(f"{k:10}: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
-# %% [markdown] id="29fb68e7"
+# %% [markdown] id="fdef4d8b"
 # Of up to 256 tokens, the 8 with the largest weights are nearly enough: the loss rises by 0.04 nats. With 8 at random it rises by 1.35. Most of what attention reads has next to no weight.
 #
 # And the last 8 are nearly as good, 0.06. This model is small, was trained on 256 tokens at a time, and looks mostly close by. That is a sliding window, and lesson 06 showed what a window cannot do: find a sentence again that was read long ago. A choice by weight can.
@@ -496,7 +494,7 @@ for k in (32, 8, 4):
 #
 # **The rotated channels come first.** In attention's queries they come last.
 #
-# **Pairs.** In V3.2's indexer, channel i is paired with channel i + 32, as in Qwen3 (`rotate_halves`, given below). In its attention, neighbours are paired (`apply_rope`, lesson 05). GLM-5's indexer pairs neighbours again. DeepSeek's own first code paired neighbours in V3.2's indexer, and every port copied it. A long-context test with needles in 16,000 tokens then fell from 100 to 87.5 (<a href="https://github.com/sgl-project/sglang/pull/13495">sgl-project/sglang#13495</a>), and no short prompt showed it.
+# **Pairs.** In V3.2's indexer, channel i is paired with channel i + 32, as in Qwen3 (`rotate_halves`, given below). In its attention, neighbours are paired (`apply_rope`, lesson 05). GLM-5's indexer pairs neighbours again. DeepSeek's own first code paired neighbours in V3.2's indexer, and ports copied it. A test that hides a needle in a long text still scored 100 with 4,000 and 8,000 tokens, and 87.5 with 16,000 (<a href="https://github.com/sgl-project/sglang/pull/13495">sgl-project/sglang#13495</a>), and no short prompt showed it.
 
 # %% tags=["setup"] id="setup-6"
 def rotate_halves(x: Tensor, table: Tensor) -> Tensor:
@@ -642,7 +640,7 @@ check("sparse_attention.scores", Indexer)
 # %% [markdown] id="9a0ab2d5"
 # The ReLU was missing in transformers' GLM-5 (<a href="https://github.com/huggingface/transformers/issues/44360">huggingface/transformers#44360</a>). How much does a step like that change? **Predict** for a random indexer of V3.2's sizes: of the 16 tokens that are chosen among 256, how many are others without the ReLU?
 
-# %% tags=["nbval-ignore-output"] id="cbc84fc8"
+# %% tags=["nbval-ignore-output"] id="e27272c4"
 torch.manual_seed(0)
 small = configs["deepseek-v3.2"].replace(hidden_size=512)
 indexer = Indexer(small)
@@ -654,14 +652,19 @@ def last_choice() -> set[int]:
     """The 16 best tokens for the last of 256."""
     return set(indexer.scores(x, latent, indexer.keys(x, table), table)[0, -1].topk(16).indices.tolist())
 
+# %% tags=["nbval-ignore-output"] id="7866d842"
+def of_neighbours(indexer: Indexer, x: Tensor, table: Tensor) -> Tensor:
+    """`rotate` with attention's pairs."""
+    return torch.cat([apply_rope(x[..., :64], table), x[..., 64:]], dim=-1)
+
 
 right = last_choice()
 with patch.replaced(Tensor, relu=lambda dots: dots):
     print(f"{len(right - last_choice())} of 16 are others without the ReLU")
-with patch.replaced(Indexer, rotate=lambda indexer, x, table: torch.cat([apply_rope(x[..., :64], table), x[..., 64:]], dim=-1)):
+with patch.replaced(Indexer, rotate=of_neighbours):
     print(f"{len(right - last_choice())} of 16 where neighbours are rotated")
 
-# %% [markdown] id="03eb6282"
+# %% [markdown] id="70331a6d"
 # A third of them without the ReLU, half of them with the other pairs. Yet the text would go on: attention to other tokens is still attention. That is what makes these mistakes hard to see.
 #
 # ### Exercise 3 · The selection
@@ -669,7 +672,7 @@ with patch.replaced(Indexer, rotate=lambda indexer, x, table: torch.cat([apply_r
 #
 # The k best among those that a token may see. Two things to get right:
 #
-# **The mask.** With a cache, T new tokens are the last T of S. Which tokens may the first of the new ones choose from? In one port the mask was made after the cache had grown, from its new length, and each run ended at token 2,049 (<a href="https://github.com/SharpAI/SwiftLM/pull/159">SharpAI/SwiftLM#159</a>).
+# **The mask.** With a cache, T new tokens are the last T of S. Which tokens may the first of the new ones choose from? In one port the mask was made from the cache's length after it had grown, and every text longer than `index_topk` ended in an error (<a href="https://github.com/SharpAI/SwiftLM/pull/159">SharpAI/SwiftLM#159</a>).
 #
 # **Fewer than k.** The first tokens of a text see fewer than k. `topk` wants k numbers all the same, and fills the row with later tokens. That is harmless as long as attention hides later tokens, as it always has.
 #
@@ -972,13 +975,13 @@ full = list(glm52.indexer_types).count("full")
 saved = (glm52.num_hidden_layers - full) * glm52.index_head_dim * 2
 print(f"GLM-5.2 has {full} index keys a token where {glm52.num_hidden_layers} layers could have one: {saved / 1024:.1f} KiB less")
 
-# %% [markdown] id="62904ccc"
-# 68.6 KiB is V3's number. With the index keys it is 83.9 KiB in bfloat16, as transformers keeps them, or 76.5 with DeepSeek's 8-bit keys. Sparse attention saves work, and costs memory. A server that had sized its memory without the index keys ran out of it (<a href="https://github.com/sgl-project/sglang/pull/11309">sgl-project/sglang#11309</a>).
+# %% [markdown] id="98575ad4"
+# 68.6 KiB is V3's number. With the index keys it is 83.9 KiB in bfloat16, as transformers keeps them, or 76.5 with DeepSeek's 8-bit keys. Sparse attention saves work, and costs memory. SGLang first sized its memory without the index keys, and had to count them later so as not to run out of it (<a href="https://github.com/sgl-project/sglang/pull/11309">sgl-project/sglang#11309</a>).
 #
 # ### Exercise 7 · The model, with shared selections
 # difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
-# Neighbouring layers choose much the same tokens. GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the numbers of the layer before. So a layer hands its choice on, and the layer below the next indexer may be three layers old.
+# In large models neighbouring layers choose much the same tokens (Bai et al., 2026). GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the numbers of the layer before. So each layer hands on the choice that it used, whether it made it or not.
 #
 # `DecoderLayer` is given; it calls your attention and gives back x and the choice. Its MLP is lesson 07's MoE in sparse layers.
 
@@ -1120,7 +1123,7 @@ except CheckFailed as failed:
 #
 # The first stage, here: give `austen-mla` an indexer in each of its four layers, and train nothing else. **Predict** how many steps it takes until its choice is better than a random one.
 
-# %% id="b6c4efe4"
+# %% id="26147025"
 class Choosing(Indexer):
     """An indexer whose k and whose way to choose can be exchanged."""
 
@@ -1131,7 +1134,7 @@ class Choosing(Indexer):
         keys = new if cache is None else cache.append_keys(new)
         return select(self.by(self.scores(x, latent, keys, table)), self.k)
 
-
+# %% id="4f7447d5"
 class WithAChoice(SparseAttention):
     """Attention with it."""
 
@@ -1227,8 +1230,8 @@ for i in range(4):
     chosen = sorted(calls[f"layers.{i}.self_attn.indexer"].output[0, -1].tolist())
     print(f"layer {i}:", " ".join(f"{words[n]!r} {n - 199}" for n in chosen))
 
-# %% [markdown] id="1ddd2caa"
-# When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. Each layer looks for other things, which is why each has an indexer, and why not any two layers could share one.
+# %% [markdown] id="a0bceef7"
+# When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. In this small model each layer looks for something else.
 
 # %% [markdown] id="f5b409ac"
 # ## What it costs

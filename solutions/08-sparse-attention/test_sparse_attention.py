@@ -155,16 +155,16 @@ def test_every_case_leaves_tokens_out_and_none_hangs_on_a_near_tie(name: str, se
 
 
 def test_choices_in_the_models_cases_are_clear() -> None:
-    """Of indexers, and of routers beside them."""
     task, _ = LESSON.recorded("sparse_attention.model")
     for case in task.cases:
         config = Config(case.build["config"])
         model = indexed_references.build_model(config)
         model.load_state_dict(case.weights)
-        assert case.args[0].shape[1] > config.index_topk
-        with torch.no_grad(), indexed_references.ScoresSeen() as seen:
-            model(input_ids=case.args[0], use_cache=False)
-        indexes = [found for found in seen.found if found.ndim == 3 and found.shape[1] == found.shape[2]]
+        ids, seen = case.args[0], indexed_references.ScoresSeen()
+        assert ids.shape[1] > config.index_topk
+        with torch.no_grad(), seen:
+            model(input_ids=ids, use_cache=False)
+        indexes = [found for found in seen.found if found.shape == (*ids.shape, ids.shape[1])]
         assert len(indexes) == sum(LESSON.solutions["has_indexer"](config, i) for i in range(config.num_hidden_layers))
         assert min(float(indexed_references.margins(found, config.index_topk).min()) for found in indexes) > 1e-3, (
             case.name
