@@ -23,8 +23,8 @@ WITHOUT = {
         "sparse_attention.model": "its parts are checked in bfloat16, and a whole model rounds in an order of its own",
         "sparse_attention.costs": "it counts whole numbers",
     },
-    "TRAINED": "x",
-    "RERUNS": "x",
+    "TRAINED": "no trained model of this form ships yet",
+    "RERUNS": "its cells change `rotate` and call `queries_of` of the lesson's own classes, which other right forms need not have",
     "CONFIG_SHA256": "the fields that count here, and no more, of configs that are published in several forms",
 }
 
@@ -228,7 +228,9 @@ class SparseWithSdpa(LESSON.solutions["SparseAttention"]):  # type: ignore[misc,
 
     def __init__(self, config: Config, layer: int = 0) -> None:
         super().__init__(config, layer)
-        self.indexer: nn.Module | None = self.indexing(config) if LESSON.solutions["has_indexer"](config, layer) else None
+        self.indexer: nn.Module | None = (
+            self.indexing(config) if LESSON.solutions["has_indexer"](config, layer) else None
+        )
 
     def mask(self, chosen: Tensor, S: int) -> Tensor:
         """Which rows each query reads: [B, T, S]."""

@@ -259,6 +259,29 @@ class Attention(Compressor):
         mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, T, H * v]
         return self.o_proj(mixed)
 
+# %% given="05-mla mla.absorbed" jupyter={"source_hidden": true} id="given-05-mla-mla-absorbed"
+class AbsorbedAttention(Attention):
+    """Latent attention on the rows themselves, kv_b_proj absorbed into queries and outputs.
+
+    Same parts, same result as Attention. No head's keys or values are made: each head's part of
+    kv_b_proj's weight carries its query into the space of latents, and what it has mixed back out.
+    DeepSeek-V2, section 2.1.2, says that it can be done, in one sentence.
+    """
+
+    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
+        """x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]; x are the last T of S tokens."""
+        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
+        nope, rope = q.split([self.nope, self.rope], dim=-1)
+        per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # [H, nope + v, rank]
+        W_UK, W_UV = per_head.split([self.nope, self.v], dim=1)
+        q = torch.cat([nope @ W_UK, rope], dim=-1)  # [B, H, T, rank + rope]
+        scores = (q.flatten(1, 2) @ rows.mT).unflatten(1, (self.heads, -1))  # [B, H * T, S] -> [B, H, T, S]
+        weights = causal_softmax(scores * softmax_scale(self.config))
+        latents = weights.flatten(1, 2) @ rows[..., : self.rank]  # [B, H * T, rank]
+        mixed = latents.unflatten(1, (self.heads, -1)) @ W_UV.mT  # [B, H, T, v]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
 # %% given="07-moe moe.softmax_router" jupyter={"source_hidden": true} id="given-07-moe-moe-softmax_router"
 class SoftmaxRouter(nn.Module):
     """Choose k experts for each token, and how much each counts: Qwen3-MoE's router.
@@ -880,19 +903,20 @@ class GatheredAttention(SparseAttention):
 # %% check="sparse_attention.gathered" tags=["nbval-ignore-output"] id="check-sparse_attention-gathered"
 check("sparse_attention.gathered", GatheredAttention)
 
-# %% [markdown] id="12ee43b4"
-# Now count again, for a longer and longer cache, k = 64. **Predict:** does the work still grow with the cache? Why?
+# %% [markdown] id="1605aee0"
+# Now count again, for a longer and longer cache, k = 64, beside lesson 05's absorbed form, which reads every row and rebuilds none. **Predict:** does the work of gathering still grow with the cache? Why?
 
-# %% id="0179e208"
-gathered = GatheredAttention(lite).eval()
+# %% id="b94990c7"
+absorbed, gathered = AbsorbedAttention(lite).eval(), GatheredAttention(lite).eval()
 gathered.load_state_dict(masked.state_dict())
-print(f"{'rows':>8} {'dense, rebuilt':>15} {'with a mask':>15} {'by gathering':>15}")
+forms = {"dense, absorbed": absorbed, "sparse, with a mask": masked, "sparse, by gathering": gathered}
+print(f"{'rows':>8}", *(f"{name:>21}" for name in forms))
 for rows in (64, 256, 1024, 4096):
-    counts = [work.multiply_adds(one_token_after(attention, rows)) for attention in (rebuilt, masked, gathered)]
-    print(f"{rows:8,}", *(f"{count:15,}" for count in counts))
+    counts = [work.multiply_adds(one_token_after(attention, rows)) for attention in forms.values()]
+    print(f"{rows:8,}", *(f"{count:21,}" for count in counts))
 
-# %% [markdown] id="0751a73e"
-# It grows, slowly: what still grows is the indexer, which looks at every key. It is the price of knowing.
+# %% [markdown] id="80687174"
+# It grows, slowly: what still grows is the indexer, which looks at every key. That is what knowing costs. With 64 rows, where nothing is left out, gathering does a little more than the dense form, and with 4,096 a sixth of its work.
 #
 # ## A place to stop for the day
 #
@@ -1216,10 +1240,10 @@ for k in (32, 8, 4):
             found[name] = loss(with_index)
     print(f"{k:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
-# %% [markdown] id="9e9ba5da"
-# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. The last 8 do as well, on this model: it looks mostly close by, and the indexers have learned that, too. They learned it through their rotated channels, for nobody told them how old a token is.
+# %% [markdown] id="caf82ecc"
+# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. The last 8 do as well on this model, which looks mostly close by.
 #
-# Do they choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
+# Do the indexers choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
 
 # %% tags=["nbval-ignore-output"] id="16808862"
 words = [mla.tokenizer.decode([i]) for i in held_out[0, :200].tolist()]
@@ -1315,21 +1339,20 @@ for name, index_bytes in (("index keys in bfloat16", 2), ("index keys in 8 bits,
     print(f"V3 reads {dense_bytes / 1e9:.2f} GB, V3.2 {sparse_bytes / 1e9:.2f} GB ({name}): {dense_bytes / sparse_bytes:.1f} times less")
 print(f"the cache: {costs(configs['deepseek-v3'], 131_072)[1] / 1e9:.2f} GB and {costs(v32, 131_072)[1] / 1e9:.2f} GB")
 
-# %% [markdown] id="bee02e6b"
+# %% [markdown] id="e5e033c5"
 # A quarter, or an eighth with 8-bit keys; and the cache itself has grown by a fifth. That is why those keys are small, and why GLM-5.2 shares them.
 #
-# And the clock? One layer of the small sizes above, one token. **Predict** where the curves cross:
+# And the clock? One layer of the small sizes above, one token. **Predict** which form notices the length most:
 
-# %% tags=["nbval-ignore-output"] id="d9cff623"
+# %% tags=["nbval-ignore-output"] id="79d116de"
 rows = (64, 512, 4096)
-forms = {"dense, rebuilt": rebuilt, "sparse, with a mask": masked, "sparse, by gathering": gathered}
 with torch.no_grad():
     spent = {name: [clock.milliseconds(one_token_after(form, n), repeats=3) for n in rows] for name, form in forms.items()}
 for name, times in spent.items():
     print(f"{name:>21}: " + ", ".join(f"{n:,} rows {ms:.1f} ms" for n, ms in zip(rows, times, strict=True)))
 
-# %% [markdown] id="07fcba25"
-# Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
+# %% [markdown] id="55264e5d"
+# The masked form rebuilds every row and then leaves most of them out. Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
 
 # %% [markdown] id="d2ea2162"
 # ## What changed, and why
