@@ -413,6 +413,27 @@ class Attention(nn.Module):
 # %% check="gpt2.attention" tags=["nbval-ignore-output"] id="check-gpt2-attention"
 check("gpt2.attention", Attention)
 
+# %% [markdown] id="6bc4edd1"
+# ### Why −∞, and why before the softmax?
+#
+# A weight could also be set to 0 *after* the softmax. The key would be hidden as well. **Predict:** one query, four keys, and the last two are hidden. What do the weights sum to in either way? And does the result change if the score of a hidden key changes?
+
+# %% id="b2aeb4d0"
+torch.manual_seed(0)
+one_row, passed_on, hidden = torch.randn(4), torch.randn(4, 8), torch.tensor([False, False, True, True])
+raised = one_row + torch.tensor([0.0, 0.0, 0.0, 3.0])  # the last key, which is hidden, has a higher score
+ways = {
+    "−∞ before the softmax": lambda row: row.masked_fill(hidden, float("-inf")).softmax(dim=-1),
+    "0 after the softmax": lambda row: row.softmax(dim=-1).masked_fill(hidden, 0.0),
+}
+for name, weigh in ways.items():
+    change = (weigh(one_row) - weigh(raised)) @ passed_on
+    print(f"{name:>21}: the weights sum to {weigh(one_row).sum():.2f}; the result changes by {change.abs().max():.2f}")
+
+
+# %% [markdown] id="fccbac45"
+# Set to 0 afterwards, the weights no longer sum to 1, and a hidden key still has an influence: its score is part of the sum that every weight was divided by. With −∞ its exponential is 0, so it is in no sum. Why later tokens must be hidden at all, you will see when you train a model.
+
 # %% [markdown] id="7e250f08"
 # ### Why divide by √head_dim?
 #
@@ -569,10 +590,10 @@ plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05
 
 # %% id="08607fae"
 torch.manual_seed(0)
-attention, tokens, positions = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
+attention, tokens, position_vectors = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
 order = [6, 5, 4, 3, 2, 1, 0, 7]  # the earlier tokens reversed, the last one in its place
 with torch.no_grad():
-    for name, rows in (("without positions", torch.zeros(8, 768)), ("with positions", positions)):
+    for name, rows in (("without positions", torch.zeros(8, 768)), ("with positions", position_vectors)):
         change = attention(tokens + rows) - attention(tokens[:, order] + rows)
         print(f"{name:>17}: the last token's result changes by up to {change[:, -1].abs().max():.0e}")
 
@@ -822,12 +843,12 @@ def surprise(model: GPT2, ids: Tensor) -> Tensor:
 novel = encode(Path("texts/pride-and-prejudice.txt").read_text())[0]  # [N]
 counts = torch.bincount(novel, minlength=austen.config.vocab_size) + 1.0  # no token counts as impossible
 levels = {
-    "equal odds": math.log(austen.config.vocab_size),
+    "every token equally likely": math.log(austen.config.vocab_size),
     "how often each token occurs": -(counts / counts.sum()).log()[held_out[0, 1:]].mean().item(),
     "austen-gpt2": surprise(model, held_out).mean().item(),
 }
 for name, nats in levels.items():
-    print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as {math.exp(nats):,.0f} equal choices")
+    print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as among {math.exp(nats):,.0f} equal choices")
 
 # %% [markdown] id="51595d73"
 # `exp(loss)` is called the perplexity. Knowing the frequencies alone saves a nat; the model saves two and a half more by reading what came before.
@@ -858,7 +879,7 @@ def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
 print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
 
 # %% [markdown] id="02e36572"
-# Small random weights make all logits nearly equal, so the model starts at equal odds, ln 2,048.
+# Small random weights make all logits nearly equal, so at the start every token is equally likely, and the loss is ln 2,048.
 #
 # Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
 
@@ -905,9 +926,44 @@ for step in progress.steps(range(1, steps + 1), "steps"):
 print(f"on the novel it was trained on: {sum(losses[-50:]) / 50:.2f} nats a token")
 print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():.2f}")
 
-# %% [markdown] id="f4c83315"
+# %% [markdown] id="1cf88684"
 # It is higher: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
 #
+# ### Why hide the later tokens?
+#
+# With the causal mask, one piece of 64 tokens gives 64 training examples: at every position the model has to predict a token that it cannot see. **Predict:** train an even smaller model for 400 steps *without* the mask. What is its loss, on the novel and on *Persuasion*? And what does it write?
+
+# %% id="8e018d09"
+def sees_all(attention: Attention) -> Callable[[Tensor], Tensor]:
+    """A forward without the mask: every token sees all tokens, later ones too."""
+
+    def forward(x: Tensor) -> Tensor:
+        split = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in attention.c_attn(x).chunk(3, dim=-1))
+        return attention.c_proj(F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+
+    return forward
+
+
+# %% id="6a097921"
+torch.manual_seed(0)
+unmasked = GPT2(austen.config.replace(n_layer=1, n_embd=64, n_head=2, n_positions=64))
+for weight in unmasked.parameters():
+    if weight.dim() > 1:
+        nn.init.normal_(weight, std=austen.config.initializer_range)
+unmasked.h[0].attn.forward = sees_all(unmasked.h[0].attn)
+
+# %% tags=["nbval-ignore-output"] id="90a979ec"
+optimizer = torch.optim.AdamW(unmasked.parameters(), lr=3e-3)
+with_answers = [train_step(unmasked, optimizer) for _ in progress.steps(range(400), "steps")]
+nats = surprise(unmasked, held_out[:, :64]).mean()
+print(f"after 400 steps: {with_answers[-1]:.2f} nats on the novel, {nats:.2f} on Persuasion")
+print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'), 16)))!r}")
+
+
+# %% [markdown] id="c42dabec"
+# A loss of a few tenths of a nat, on a text that it has never read, after half a minute: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+
+# %% [markdown] id="f4c83315"
 # ## Greedy, or drawn at random
 #
 # Greedy text tends to repeat itself, as you just saw. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
@@ -917,8 +973,8 @@ print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():
 def drawn(model: GPT2, ids: Tensor, count: int, temperature: float) -> Tensor:
     """Append `count` tokens, each drawn from softmax(logits / temperature): ids [1, T] -> [1, T + count]."""
     for _ in range(count):
-        odds = (model(ids)[0, -1] / temperature).softmax(dim=-1)  # [vocab_size]
-        ids = torch.cat([ids, torch.multinomial(odds, 1)[None]], dim=1)
+        probabilities = (model(ids)[0, -1] / temperature).softmax(dim=-1)  # [vocab_size]
+        ids = torch.cat([ids, torch.multinomial(probabilities, 1)[None]], dim=1)
     return ids
 
 
@@ -1040,7 +1096,7 @@ for name, changes in cuts.items():
         print(f"{name:>22}: {surprise(model, held_out).mean():.2f} nats")
 
 # %% [markdown] id="364b6f14"
-# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than equal odds. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
+# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than a model that finds every token equally likely. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
 
 # %% [markdown] id="b4a1fdf9"
 # ## The logit lens
@@ -1061,7 +1117,7 @@ for depth in range(len(blocks) + 1):
 model.h = blocks
 
 # %% [markdown] id="61adf7bd"
-# With no block at all the answer is the token itself: the head is the embedding matrix, and a vector has its largest dot product with itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. The last block decides which span it is: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows"; each shifts the odds.
+# With no block at all the answer is the token itself: the head is the embedding matrix, and a vector has its largest dot product with itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. The last block decides which span it is: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows" the answer. Each shifts the probabilities.
 #
 # ## One position too many
 #
@@ -1155,7 +1211,7 @@ for name, config in configs.items():
 config = configs["gpt2"]
 masks = config.n_layer * config.n_ctx**2 * 4
 names_and_shapes = 548_105_171 - 4 * sum(parameters(config).values()) - masks
-print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes that say what is where in the file")
+print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes of header: each tensor's name, shape and place in the file")
 
 # %% [markdown] id="5a71a9c3"
 # Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; it is not a bias). A strict load has to leave out those twelve names, and nothing else.
@@ -1223,9 +1279,19 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # So that the residual stream only changes by addition. With the norm after the sum, every norm shrinks what came before by about √2.
 # </details>
 #
+# <details><summary>A model's loss is 0.3 after half a minute of training, and what it writes is nonsense. What is missing?</summary>
+#
+# The causal mask. Each position could see the token that it had to predict, so the model learned to copy it. When it writes, that token does not exist yet.
+# </details>
+#
+# <details><summary>Why is a hidden score −∞ before the softmax, and not a weight of 0 after it?</summary>
+#
+# After the softmax the other weights no longer sum to 1, and they still depend on the hidden score: it was in the sum that they were divided by.
+# </details>
+#
 # <details><summary>How good is a loss of 4?</summary>
 #
-# It depends on what chance gives. For this vocabulary of 2,048 tokens equal odds give ln 2048 = 7.6 nats, and counting how often each token occurs gives about 6.5.
+# It depends on what chance gives. If all 2,048 tokens of this vocabulary are equally likely, it is ln 2048 = 7.6 nats, and counting how often each token occurs gives about 6.5.
 # </details>
 #
 # <details><summary>What happens at position 1,025?</summary>

@@ -42,7 +42,9 @@ def layer_types(config: Config) -> list[str]:
 # %% [markdown] id="ee653934"
 # ## What you start from
 #
-# Gemma 3 as you left it in lesson 04, and lesson 02's cache: twelve folded cells. Look at the names. Read two of them in detail: `Attention`, because you are going to change it, and `KVCache`, because yours needs the same interface: `append` and `length`.
+# Gemma 3 as you left it in lesson 04, and lesson 02's cache: twelve folded cells. Look at the names. Read two of them in detail: `Attention`, because you are going to change it, and `KVCache`, because yours needs the same interface: `append` and `length`. This is the attention, drawn; the cache will hold its keys and values.
+#
+# ![Inside Gemma 3's attention: q_proj makes 4 queries of 256, k_proj and v_proj one key and one value, which all queries share. Norms on q and k, then RoPE. The mask shows the last 512 tokens in 15 layers, all in 3 layers. For each token 512 numbers are cached.](figures/gemma-3-270m-attention.svg)
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -69,8 +71,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """
     cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + turned * sin
+    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + rotated * sin
 
 
 # %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-embedding"
@@ -108,7 +110,7 @@ class RMSNorm(nn.Module):
 
 # %% given="04-gemma3 gemma3.mlp" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mlp"
 class MLP(nn.Module):
-    """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
+    """Two linear maps of x, one of which is the gate of the other: GEGLU (Shazeer, 2020, equation 6).
 
     down_proj(gelu(gate_proj(x)) * up_proj(x)), with the tanh form of GELU. No biases.
     Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
@@ -203,7 +205,7 @@ class Attention(nn.Module):
 
 # %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-decoder_layer"
 class DecoderLayer(nn.Module):
-    """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
+    """One layer: attention, then the MLP; each between two norms; the second norm's output is added to x.
 
     Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
     post_feedforward_layernorm; the norms with config.rms_norm_eps.
@@ -357,8 +359,8 @@ def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     -> [queries, keys] bool. transformers: masking_utils.py, sliding_window_overlay.
     """
     ### BEGIN SOLUTION
-    places = torch.arange(keys)
-    distance = places[keys - queries :, None] - places[None, :]  # [queries, keys]: how far behind
+    positions = torch.arange(keys)
+    distance = positions[keys - queries :, None] - positions[None, :]  # [queries, keys]: how far behind
     seen = distance >= 0
     if window is not None:
         seen = seen & (distance < window)
@@ -560,10 +562,10 @@ Panel({
 
 # %% exercise="sliding_window.rolling_cache" id="sliding_window-rolling_cache"
 class RollingCache:
-    """The keys and values of the last `window` tokens of one layer: a ring. Token p lies in place p mod window.
+    """The keys and values of the last `window` tokens of one layer: a ring. Token p goes into slot p mod window.
 
-    keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens there
-    have been.
+    keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens
+    were ever appended.
     """
 
     def __init__(
@@ -580,7 +582,7 @@ class RollingCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add T new tokens; give back those that at least one of them sees, from the oldest to the newest.
+        """Add T new tokens; return those that at least one of them sees, from the oldest to the newest.
 
         These are the last window - 1 of the old ones, or as many as there are, and then all new ones.
         k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, min(length before, window - 1) + T, head_dim].
@@ -686,7 +688,7 @@ class CachedAttention(Attention):
     """Lesson 04's attention for T new tokens that follow those in a cache. Parts and names are the same.
 
     table: [2, T, head_dim], the rotations of the new tokens. window: how many tokens each may see, itself among
-    them; None: all. cache: append(k, v) gives back all keys and values that may be seen, the new ones last, and
+    them; None: all. cache: append(k, v) returns all keys and values that may be seen, the new ones last, and
     perhaps older ones too; None: there are no old tokens.
     x: [B, T, D], the new tokens alone -> [B, T, D].
     """
@@ -1242,7 +1244,7 @@ if gemma_model is not None:
 def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     """How many bytes the keys and values of `batch` texts of `context` tokens take, in all layers.
 
-    A "full_attention" layer keeps every token, a "sliding_attention" one config.sliding_window at most.
+    A "full_attention" layer caches every token, a "sliding_attention" one config.sliding_window at most.
     config: layer_types(config) says what each layer is; num_key_value_heads; head_dim. sliding_window is null where
     no layer slides.
     """
@@ -1361,7 +1363,7 @@ for name in ("Gemma 3 270M", "Gemma 3 27B"):
     print(f"{name:>24} {first / 1024:8.0f} {later / 1024:8.0f}   {cache_bytes(config, 131_072) / 1e9:15.2f} GB")
 
 # %% [markdown] id="18043ec4"
-# ### To try
+# ### Windows or fewer heads?
 #
 # The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
 
