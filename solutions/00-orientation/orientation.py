@@ -467,7 +467,7 @@ with suppress(CheckFailed):
 # - `mix`: the square weight is used transposed. Its output is off by as much as the values themselves, which is the sign of a wrong formula.
 # - `norm`: the variance divides by n − 1. PyTorch's `var` does that unless you write `unbiased=False`. For 16 channels that makes each value about 3% too small.
 # - `act`: the exact GELU where the original has the approximation. The error is about 10⁻⁴, too small for a wrong formula and too large for rounding.
-# - The last sum is missing: `x = self.fc_2(...)` in place of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
+# - The last sum is missing: `x = self.fc_2(...)` instead of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
 #
 # In the first table the larger errors hide the smaller ones. That is why you change one thing and compare again.
 #
@@ -558,7 +558,7 @@ prediction = 50_000_000  # replace this number with yours
 #
 # <details><summary>Hint 4</summary>
 #
-# If only the made-up cases are red, you have used one field in place of another that happens to have the same value in published models.
+# If only the made-up cases are red, you have used one field instead of another that happens to have the same value in published models.
 #
 # </details></details></details></details>
 

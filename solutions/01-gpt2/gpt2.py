@@ -48,7 +48,7 @@ from grader import CheckFailed, Config, GraderError, check, check_generation, co
 # %% [markdown] id="41fd061d"
 # ## Step 4 · Check config.json
 #
-# The four files are in `configs/`, as they stand on the hub. Here is the smallest model's, whole.
+# The four files are in `configs/`, as they are on the hub. Here is the smallest model's, whole.
 
 # %% id="e9ea6150"
 from pathlib import Path
@@ -152,7 +152,7 @@ def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
 print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(True):.1f}")
 
 # %% [markdown] id="19a93f23"
-# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep it stands.
+# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep in the stack it is.
 #
 # ### Exercise 1 · LayerNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -353,7 +353,7 @@ plots.squares(allowed, words, words, "who may look at whom")
 #
 # - `c_attn` makes q, k and v in one product. Its 3 D outputs are first all of q, then all of k, then all of v.
 # - A head owns `head_dim` neighbouring channels: head 0 has channels 0 to 63, head 1 has 64 to 127, and so on.
-# - After the heads are done, their results stand side by side again in that order, and `c_proj` mixes them.
+# - After the heads are done, their results are side by side again in that order, and `c_proj` mixes them.
 #
 # <details><summary>Hint 1: the shapes</summary>
 #
@@ -361,7 +361,7 @@ plots.squares(allowed, words, words, "who may look at whom")
 #
 # <details><summary>Hint 2: cutting out heads</summary>
 #
-# `view` splits an axis in two where it stands; it can't move one past another. Split D first. Only then bring the heads' axis to the front, with another operation. The way back is the same in reverse.
+# `view` splits an axis in two. It cannot swap two axes. Split D first. Only then bring the heads' axis to the front, with another operation. The way back is the same in reverse.
 #
 # <details><summary>Hint 3: the mask</summary>
 #
@@ -611,7 +611,7 @@ with torch.no_grad():
 #
 # <details><summary>Hint 1</summary>
 #
-# `wpe` wants positions: 0, 1, ..., T - 1. Make them on the same device as `ids`. [T, D] adds to [B, T, D] by broadcasting.
+# `wpe` needs positions: 0, 1, ..., T - 1. Make them on the same device as `ids`. [T, D] adds to [B, T, D] by broadcasting.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -990,7 +990,7 @@ for temperature in (0.5, 1.0, 2.0):
 #
 # ## What a head looks at
 #
-# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and keeps what went in and out of each of its parts.
+# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and records the inputs and outputs of each of its parts.
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
 from grader.instruments import patch
@@ -1131,7 +1131,7 @@ except IndexError as error:
     print("IndexError:", error)
 
 # %% [markdown] id="090e89bc"
-# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions in place of looking them up.
+# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
 #
 # ## The question: what can you change and still load?
 #
@@ -1169,9 +1169,9 @@ for change in (
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
 # - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never reads the field: a program that does, as transformers does, would compute something else with the same weights.
-# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ in place of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
+# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ instead of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
 #
-# `n_head` is the most dangerous one. With 12 heads in place of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
+# `n_head` is the most dangerous one. With 12 heads instead of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
 
 # %% tags=["nbval-ignore-output"] id="963f895c"
 for heads in (6, 12):
@@ -1232,7 +1232,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # %% [markdown] id="255c4d29"
 # Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. Each call also has a fixed cost (Python, starting kernels) that does not grow with the text. That makes the measured ratio smaller, most of all on a fast machine.
 #
-# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson keeps what can be kept.
+# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson stores what can be used again.
 #
 # ## What changed, and why
 #
@@ -1261,7 +1261,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # <details><summary>What are norms, residual sums and positions for?</summary>
 #
-# A norm gives each sublayer an input of known size, however deep it stands. A sum keeps the input, where a layer that replaces it loses it after one step. Without positions attention cannot tell two orders of the same words apart.
+# A norm gives each sublayer an input of known size, however deep in the stack it is. A sum keeps the input, where a layer that replaces it loses it after one step. Without positions attention cannot tell two orders of the same words apart.
 # </details>
 #
 # <details><summary>Why is a score divided by √head_dim and not by head_dim or √D?</summary>

@@ -1060,7 +1060,7 @@ for name, config in configs.items():
 #
 # ![Eight query heads in three arrangements. MHA: each has a key-value head of its own, and 8 are cached. GQA with groups of four: heads 0 to 3 share key-value head 0, heads 4 to 7 share head 1, and 2 are cached. MQA: all eight share one.](figures/mha-gqa-mqa.svg)
 #
-# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. Here is the attention of Qwen3 0.6B, with what differs from GPT-2 marked: 16 query heads on 8 key-value heads.
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
 #
 # ![Inside Qwen3 0.6B's attention: q_proj makes queries of 16 heads, k_proj and v_proj make keys and values of 8 heads. Norms on q and k and RoPE follow. Each key-value head serves 2 query heads. For each token 2 × 8 × 128 = 2,048 numbers are cached.](figures/qwen3-0.6b-attention.svg)
 #
@@ -1077,7 +1077,7 @@ for name, config in configs.items():
 #
 # <details><summary>Hint 2</summary>
 #
-# Copies of one head must stand next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one of them gives 0 1 0 1 0 1 0 1.
+# Copies of one head must be next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one of them gives 0 1 0 1 0 1 0 1.
 # </details>
 # </details>
 

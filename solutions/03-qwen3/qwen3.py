@@ -610,7 +610,7 @@ for name, layers, kv_heads, width, heads in (
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
 
 # %% [markdown] id="d4482fb4"
-# GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token in place of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
+# GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token instead of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
 #
 # Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality, and a server can hold four times as many conversations.
 #

@@ -244,7 +244,7 @@ def generate(
 # %% [markdown] id="d61a5f02"
 # ## Steps 1 to 5 · A new model, its config, and the most similar program you have
 #
-# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm in place of Gemma 2's soft-capping, and five local layers for each global one.
+# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm instead of Gemma 2's soft-capping, and five local layers for each global one.
 #
 # The hub has a config. Which of your programs is the most similar? Compare it with Qwen3 0.6B's config.
 
@@ -315,7 +315,7 @@ print(f"{'':>10} {sum(counts.values()):>12,}")
 #
 # `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters.
 #
-# Your Qwen3 program cannot read its config as it stands, because three fields are spelled differently or missing in Gemma's config. We fill them in: q and k are normalised (the program asks for that by `model_type`), the head is tied, and RoPE uses one θ, that of the full layers. Then we load Gemma's weights strictly:
+# Your Qwen3 program cannot read its config as it is, because three fields are spelled differently or missing in Gemma's config. We fill them in: q and k are normalised (the program asks for that by `model_type`), the head is tied, and RoPE uses one θ, that of the full layers. Then we load Gemma's weights strictly:
 
 # %% tags=["nbval-ignore-output"] id="3f14eeac"
 austen = load_checkpoint("austen-gemma3")
@@ -644,7 +644,7 @@ plots.lines(medians, around)
 # %% [markdown] id="2ae8384c"
 # In Gemma 3 270M nearly all scales are far from 1. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs.
 #
-# A scale of 13 in place of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
+# A scale of 13 instead of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
 #
 # If you have only austen-gemma3 here, all its scales are close to 1: w starts at 0, and this model's training was short.
 #
@@ -824,7 +824,7 @@ check("gemma3.mask", visible)
 #
 # - `q_norm` and `k_norm` are always there;
 # - the mask is an argument, because it depends on the kind of layer: [T, T], True where a key may be seen;
-# - scores are divided by the square root of `query_pre_attn_scalar`. In the models up to 12B it equals head_dim, so you would not notice. In 27B it is D / heads, and head_dim is another number; the report gives no reason. For Gemma 2 9B the published config first had the wrong number, 224 in place of 256 (<a href="https://github.com/huggingface/transformers/issues/31891">huggingface/transformers#31891</a>);
+# - scores are divided by the square root of `query_pre_attn_scalar`. In the models up to 12B it equals head_dim, so you would not notice. In 27B it is D / heads, and head_dim is another number; the report gives no reason. For Gemma 2 9B the published config first had the wrong number, 224 instead of 256 (<a href="https://github.com/huggingface/transformers/issues/31891">huggingface/transformers#31891</a>);
 # - there may be one key-value head for all queries, as in 270M.
 #
 # Rotations come as before, `table` [2, T, head_dim], and `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.
@@ -968,7 +968,7 @@ compare(WithAttention)
 #
 # <details><summary>Hint 1</summary>
 #
-# "Feedforward" is the MLP. Each sublayer stands between two norms; the names say between which.
+# "Feedforward" is the MLP. Each sublayer is between two norms; the names say between which.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -1455,7 +1455,7 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
 #
-# Norms that scale by w in place of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU in place of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
+# Norms that scale by w instead of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU instead of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
 # </details>
 #
 # <details><summary>You mended the MLP and no row turned green. Was the change wrong?</summary>

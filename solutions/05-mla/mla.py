@@ -868,7 +868,7 @@ for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_
 
 
 # %% [markdown] id="f6659ea0"
-# 8,704 in place of 576: fifteen times as many, and most of what the latent saves would be lost.
+# 8,704 instead of 576: fifteen times as many, and most of what the latent saves would be lost.
 #
 # With GQA keys can be cached before they are rotated, and rotated when they are read. That costs work at every step, but it is possible. Absorbing is not possible with a rotation in between.
 #
@@ -882,7 +882,7 @@ for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_
 # | absorbed | $T \cdot r (n + v)$ | $T S \cdot (r + p + r)$ |
 # | every head's keys and values cached | $T \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
 #
-# Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds in place of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
+# Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds instead of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
 #
 # Is the table right? Count all products that are really computed, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
 
@@ -1440,9 +1440,9 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
 # |---|---|---|---|---|
-# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank in place of sharing | 576 cached numbers in place of 2,048, and no head has to share |
+# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank instead of sharing | 576 cached numbers instead of 2,048, and no head has to share |
 # | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer combined | only channels that are not rotated can be absorbed |
-# | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
+# | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 instead of 7168 · 24576 |
 # | QK-norm | on each head's q and k | norms on the two latents | hardly: the latents' size no longer counts | stable training, says V2's report; a norm on each head's k is non-linear, so W_UK could no longer be absorbed |
 # | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |
 # | value width | head_dim | its own number | a choice of size | values need no channels for positions |
@@ -1466,7 +1466,7 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # <details><summary>Why can't RoPE rotate the channels that come from the latent?</summary>
 #
-# The rotation would be between the query and the matrix that is to be absorbed, and it is another one for every distance.
+# The rotation would be between the query and the matrix that is to be absorbed, and it is a different one for every distance.
 # </details>
 #
 # <details><summary>Why do all heads share one rotated key?</summary>

@@ -1278,7 +1278,7 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
         assert measured == formula
 
 # %% [markdown] id="c5203679"
-# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers in place of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
+# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers instead of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
 #
 # The same with the real weights, if they are here. The longest prompt is read with either kind of cache; then the caches for a longer text are created and measured.
 
@@ -1316,7 +1316,7 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
 # %% [markdown] id="1326130c"
 # 13.9 GB remain.
 #
-# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent in place of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
+# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent instead of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
 
 # %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
@@ -1445,7 +1445,7 @@ plots.lines(curves, around)
 #
 # <details><summary>Why are a few layers full?</summary>
 #
-# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after more than 500 tokens, the loss is 1.1 nats in place of 6.0. With a window in every layer it is 5.9, as if it had never read the sentence.
+# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after more than 500 tokens, the loss is 1.1 nats instead of 6.0. With a window in every layer it is 5.9, as if it had never read the sentence.
 # </details>
 #
 # <details><summary>Why does a window save no memory by itself?</summary>

@@ -213,7 +213,7 @@ for field in fields:
 # | `n_group` 8, `topk_group` 4 | experts in groups, and from how many groups a token's experts may come |
 # | `routed_scaling_factor` 2.5 | what the weights of the routed experts are multiplied by |
 #
-# Only the MLP is new. Attention, norms, embedding and head of Qwen3 30B-A3B are Qwen3's, and you have built them. (DeepSeek-V3's attention is lesson 05.)
+# Only the MLP is new. Attention, norms, embedding and head of Qwen3 30B-A3B have other sizes than Qwen3 8B's, but they compute the same, and you have built them. (DeepSeek-V3's attention is lesson 05.)
 #
 # ## First without a router: how much of an MLP does a token use?
 #
@@ -1149,7 +1149,7 @@ curves = {
 plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
 
 # %% [markdown] id="505648ba"
-# For one token the mixture reads a third of what the dense 8B model reads, although it has nearly four times as many parameters. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+# For one token the mixture reads a third of what the dense 8B model reads, although it has nearly four times as many parameters. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB instead of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
 #
 # And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
 #
