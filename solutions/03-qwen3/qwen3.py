@@ -255,7 +255,7 @@ print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - c
 
 # %% id="1f64fa2f"
 torch.manual_seed(0)
-x, norm = torch.randn(2000, 1024).bfloat16(), RMSNorm(1024).bfloat16()
+x, norm = torch.randn(2000, 1024).bfloat16(), RMSNorm(1024, 1e-6).bfloat16()
 nn.init.normal_(norm.weight, mean=1.0, std=0.1)
 with torch.no_grad():
     cast_first, cast_last = norm(x).float(), F.rms_norm(x, (1024,), norm.weight, 1e-6).float()
@@ -563,7 +563,7 @@ check("qwen3.attention", Attention)
 torch.manual_seed(0)
 one_key, at_5 = torch.randn(1, 1, 1, 64), rope_table(torch.tensor([5]), 64, 1e6)
 for name, weight in (("1 in every channel", torch.ones(64)), ("different", 1 + 0.5 * torch.randn(64))):
-    norm = RMSNorm(64)
+    norm = RMSNorm(64, 1e-6)
     norm.weight.data = weight
     with torch.no_grad():
         off = norm(apply_rope(one_key, at_5)) - apply_rope(norm(one_key), at_5)

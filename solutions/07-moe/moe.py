@@ -706,27 +706,28 @@ for tokens in (1, 256):
     print(f"{tokens:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
 
 # %% [markdown] id="dcc9813f"
-# Sorting is faster for both, and most of all for one token. There the loop searches the choices once for each of the 128 experts, although the token chose 8. Sorting orders all choices once. With 256 tokens every expert has rows, and the products, which are the same in both, take a larger part of the time.
+# For one token the loop searches the choices once for each of the 128 experts, although the token chose 8. Sorting orders all choices once. With 256 tokens every expert has rows, and the products, which are the same in both, take a larger part of the time.
 #
-# ### Why choose in float32?
+# ### What does rounding do to a choice?
 #
-# Sums that differ in the last digit are harmless in most layers. A router chooses, and a choice is all or nothing. **Predict:** let the router of 128 experts compute in bfloat16. How many of 2,048 tokens get another set of 8 experts? And how much do their outputs change?
+# In most layers a rounding changes a result a little. A router chooses, and a choice is all or nothing. **Predict:** take the same inputs and the same weights, all bfloat16, and compute the logits of 128 experts once in float32 and once in bfloat16. How many of 2,048 tokens get another set of 8 experts? And how much do their outputs change?
 
 # %% tags=["nbval-ignore-output"] id="f720a44f"
 import copy
 
-x, rounded = torch.randn(2048, 256), copy.deepcopy(router).bfloat16()
+x, in_bfloat16 = torch.randn(2048, 256).bfloat16(), copy.deepcopy(router).bfloat16()
+in_float32 = copy.deepcopy(in_bfloat16).float()  # the same numbers
 with torch.no_grad():
-    (exact_weights, exact), (coarse_weights, coarse) = router(x), rounded(x.bfloat16())
-    as_it_is, as_rounded = experts(x, exact, exact_weights), experts(x, coarse, coarse_weights.float())
-moved = (exact.sort().values != coarse.sort().values).any(dim=-1)  # [N]: another set of experts
-change = (as_rounded - as_it_is).norm(dim=-1) / as_it_is.norm(dim=-1)
+    (fine_weights, fine), (coarse_weights, coarse) = in_float32(x.float()), in_bfloat16(x)
+    as_fine, as_coarse = experts(x.float(), fine, fine_weights), experts(x.float(), coarse, coarse_weights.float())
+moved = (fine.sort().values != coarse.sort().values).any(dim=-1)  # [N]: another set of experts
+change = (as_coarse - as_fine).norm(dim=-1) / as_fine.norm(dim=-1)
 print(f"{moved.float().mean():.1%} of the tokens get another set of experts")
 print(f"their outputs change by {change[moved].median():.0%}, those of the others by {change[~moved].median():.1%}")
 
 
 # %% [markdown] id="19bd21e5"
-# About 4 in 100: tokens whose 8th and 9th expert were nearly tied. Each of them gets another vector, and every later layer receives it. So the scores are computed in float32, also where the model is bfloat16. And so two right programs can differ much in a few tokens: if one row of a comparison is far off and all others agree, look for a near-tie first. The checks of this lesson have no near-ties.
+# A few in 100: tokens whose 8th and 9th expert were nearly tied. Each of them gets quite another vector, and every later layer receives it. DeepSeek-V3's router computes everything in float32, which avoids this. Qwen3's computes its logits in the model's dtype and only the softmax in float32, so in bfloat16 its choices depend on the order of additions. Two right programs can then differ much in a few tokens: if single rows of a comparison are far off and all others agree, look for a near-tie first. The checks of this lesson have none.
 
 # %% [markdown] id="7e9ed0be"
 # ## A place to stop for the day
@@ -1097,7 +1098,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
 #
 # When one token is written, every weight that it needs is read from memory once, and used for one multiply-add. Lesson 02 measured that this reading is what decoding waits for. When 64 users' tokens are computed together, a dense model reads its weights once for all of them. And a mixture of experts? Each token brings its own choice.
 #
-# How many experts are read, if each of n tokens chooses k of E at random? One token does not choose a given expert with probability 1 − k / E.
+# How many experts are read, if each of n tokens chooses k of E at random? The probability that one token does not choose a given expert is 1 − k / E.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1210,9 +1211,9 @@ for tokens in (1, 2, 4, 8, 16):
 # For the same work they can be combined in more ways, so the choice fits the token better. Cut into 4 slices and then into 128, a quarter of austen-qwen3's MLP gave 5.65 and 4.44 nats.
 # </details>
 #
-# <details><summary>Why is the router computed in float32?</summary>
+# <details><summary>Two right programs agree in all tokens but a few, and there they differ much. How can that be?</summary>
 #
-# A choice is all or nothing. In bfloat16 a few tokens in a hundred, those with a near-tie, get another expert and quite another output.
+# A choice is all or nothing. With a near-tie between two experts, a rounding decides which of them works, and the output is quite another vector.
 # </details>
 #
 # <details><summary>Why is a mixture of experts fast for one user and hard to serve to many?</summary>
