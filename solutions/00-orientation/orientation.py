@@ -50,7 +50,7 @@ from grader import Config, check, compare_layers, load_checkpoint
 # | 11 | compare again until everything matches | `compare_layers(...)`: every row `[OK]` |
 # | 12 | does it write the reference's text? | `check_generation(...)`: token for token |
 #
-# Why step 9? A paper can leave a detail out. The formulas of LayerNorm and RMSNorm in their papers, for example, have no ε at all, and every program adds one. Code that runs cannot leave it out. That is why every number in this course is checked against running code: Hugging Face transformers, called *the reference* from here on.
+# Why step 9? A paper can leave a detail out. The formulas of LayerNorm and RMSNorm in their papers, for example, have no ε at all, and the code of every model in this course adds one. Code that runs cannot leave it out. That is why every number in this course is checked against running code: Hugging Face transformers, called *the reference* from here on.
 
 # %% [markdown] id="49b9673f"
 # ## 2 · What runs when a line runs
@@ -615,7 +615,7 @@ for name in ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3-8b", "qwen3-8b", "qwen3
     print(f"{name:14} {product:21,} {width:13,}   {'equal' if product == width else ''}")
 
 # %% [markdown] id="4695b9f2"
-# For five of seven. In a made-up config no two sizes are equal, so every confusion shows. A layer comparison uses such a config too, with random weights: the model is small enough to run in a second, and everything that its config can say occurs in it.
+# For five of seven. In a made-up config no two sizes are equal, so every confusion shows. A layer comparison also uses a small made-up config, with random weights: the model runs in a second, and every kind of layer occurs in it.
 
 # %% [markdown] id="839f60b3"
 # ### Why do people say 124M and 117M?

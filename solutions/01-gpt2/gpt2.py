@@ -879,7 +879,7 @@ def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
 print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
 
 # %% [markdown] id="02e36572"
-# Small random weights make all logits nearly equal, so at the start every token is equally likely, and the loss is ln 2,048.
+# Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
 # Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
 
@@ -961,7 +961,7 @@ print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'),
 
 
 # %% [markdown] id="c42dabec"
-# A loss of a few tenths of a nat, on a text that it has never read, after half a minute: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+# A loss of a few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
 
 # %% [markdown] id="f4c83315"
 # ## Greedy, or drawn at random
@@ -1279,7 +1279,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # So that the residual stream only changes by addition. With the norm after the sum, every norm shrinks what came before by about √2.
 # </details>
 #
-# <details><summary>A model's loss is 0.3 after half a minute of training, and what it writes is nonsense. What is missing?</summary>
+# <details><summary>A model's loss is 0.3 after 400 steps of training, and what it writes is nonsense. What is missing?</summary>
 #
 # The causal mask. Each position could see the token that it had to predict, so the model learned to copy it. When it writes, that token does not exist yet.
 # </details>

@@ -1149,7 +1149,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM offer it |
 # | layers that have a cache | replace attention by a state of fixed size: linear attention | Qwen3-Next, in 36 of 48 layers |
 #
-# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. (The talk also lists sparse attention, as in DeepSeek V3.2. A new token then reads fewer of the cached rows, but all of them are stored.) The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
+# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The talk also lists sparse attention, as in DeepSeek V3.2. It is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
 # ## What changed, and why
 #

@@ -557,20 +557,22 @@ check("qwen3.attention", Attention)
 # %% [markdown] id="4fb6d43c"
 # ### Why the norm before the rotation?
 #
-# Both orders run, and a rotation does not change a vector's length. **Predict:** does the order matter if the norm's weight is 1 in every channel? And with a weight that differs from channel to channel, as in a trained model?
+# Both orders run, and a rotation does not change a vector's length. Take one query and one key, five positions apart: once at 9 and 4, once at 29 and 24. **Predict:** in which order are the two scores equal, if the norm's weight is 1 in every channel? And if it differs from channel to channel, as in a trained model?
 
 # %% id="63aaa983"
 torch.manual_seed(0)
-one_key, at_5 = torch.randn(1, 1, 1, 64), rope_table(torch.tensor([5]), 64, 1e6)
+one_query, one_key = torch.randn(2, 1, 1, 1, 64)
+at = {position: rope_table(torch.tensor([position]), 64, 1e6) for position in (4, 9, 24, 29)}
 for name, weight in (("1 in every channel", torch.ones(64)), ("different", 1 + 0.5 * torch.randn(64))):
     norm = RMSNorm(64, 1e-6)
     norm.weight.data = weight
     with torch.no_grad():
-        off = norm(apply_rope(one_key, at_5)) - apply_rope(norm(one_key), at_5)
-    print(f"weights {name}: the two orders differ by up to {off.abs().max():.0e}")
+        first = [(apply_rope(norm(one_query), at[i]) * apply_rope(norm(one_key), at[i - 5])).sum() for i in (9, 29)]
+        second = [(norm(apply_rope(one_query, at[i])) * norm(apply_rope(one_key, at[i - 5]))).sum() for i in (9, 29)]
+    print(f"weights {name}: norm first {first[0]:.3f} and {first[1]:.3f}; second {second[0]:.3f} and {second[1]:.3f}")
 
 # %% [markdown] id="7e1d1385"
-# With equal weights the order does not matter. With different ones it does: the weight belongs to a channel, and RoPE mixes channels i and i + d/2. If the norm came second, its weights would multiply other numbers at every position, and the score would no longer depend on the distance alone.
+# With equal weights the order does not matter. With different ones it does: the weight belongs to a channel, and RoPE mixes channels i and i + d/2. If the norm comes second, its weights multiply other numbers at every position, and the score no longer depends on the distance alone.
 
 # %% [markdown] id="cc21d6f5"
 # ### Why no biases?

@@ -901,7 +901,7 @@ for before, after, passes in zip(raw.tolist(), capped.tolist(), raw.grad.tolist(
 
 
 # %% [markdown] id="7154e78d"
-# Large scores all end just below 50: the cap removes the difference between them, and almost no gradient passes to correct them. QK-norm bounds a score before it is computed, through the lengths of q and k, so scores keep their differences and their gradients. A second difference concerns speed: a cap stands between the product and the softmax, so an ordinary fused kernel such as `F.scaled_dot_product_attention` cannot be used.
+# Large scores all end just below 50: the cap removes the difference between them, and almost no gradient passes to correct them. QK-norm bounds a score before it is computed, through the lengths of q and k, so scores keep their differences and their gradients. A second difference concerns speed: a cap comes between the product and the softmax, so an ordinary fused kernel such as `F.scaled_dot_product_attention` cannot be used.
 
 # %% [markdown] id="95388732"
 # Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. **Predict:** which rows of the first layer turn green?
