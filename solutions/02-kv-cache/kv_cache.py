@@ -933,7 +933,7 @@ for rows, ms in spent.items():
 #
 # Two consequences. Prefill and decode are always measured apart, because tokens per second of the one say nothing about the other. And servers decode many conversations at once: their new tokens form the rows of one product and share each fetched weight.
 #
-# ## The question
+# ## The question: when does the next token cost more than the prompt?
 #
 # *At which length does generating the next token cost more than reading the whole prompt did?*
 #

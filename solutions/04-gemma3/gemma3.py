@@ -1255,7 +1255,7 @@ plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves
 # %% [markdown] id="1c7b948c"
 # No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
 #
-# ## What each reason did
+# ## What each difference does to the loss and the text
 #
 # Now the other way round: the right program with one thing wrong at a time. The loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
 

@@ -872,7 +872,7 @@ for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_
 #
 # With GQA keys can be cached before they are rotated, and rotated when they are read. That costs work at every step, but it is possible. Absorbing is not possible with a rotation in between.
 #
-# ## Which form, when? First count
+# ## Which form, when? First the count
 #
 # T new tokens, S rows. Per head, counting multiply-adds, with r = kv_lora_rank and n, p, v for nope, rope and value channels. The projections that both forms share are left out:
 #
@@ -939,7 +939,7 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
     print(f"{T:3} new of {S:5,}: expanded does {counts[0] / counts[1]:.4f} times the work of absorbed")
 
 # %% [markdown] id="e274c545"
-# ## Then measure
+# ## Which form, when? Then the clock
 #
 # **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
 #

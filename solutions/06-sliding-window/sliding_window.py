@@ -609,7 +609,7 @@ class RollingCache:
 check("sliding_window.rolling_cache", RollingCache)
 
 # %% [markdown] id="8d52d1f9"
-# ### Is the order of the slots really free?
+# ### Does the order of the slots matter?
 #
 # After 20 tokens a ring of 8 holds them in the order 16 17 18 19 12 13 14 15. **Predict:** shuffle the slots, keys and values alike. By how much does attention's result change? And if only the values are shuffled?
 
@@ -1420,7 +1420,7 @@ around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=le
 plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
-# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
+# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
 #
 # ## What changed, and why
 #

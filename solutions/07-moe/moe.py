@@ -370,7 +370,7 @@ check("moe.softmax_router", SoftmaxRouter)
 
 
 # %% [markdown] id="bdc8f4ac"
-# ### Which comes first?
+# ### Softmax first, or top-k first?
 #
 # gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
 
@@ -607,7 +607,7 @@ check("moe.experts", Experts)
 
 
 # %% [markdown] id="25982b66"
-# ### What is saved?
+# ### How many multiply-adds are saved?
 #
 # Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token uses 8. **Predict:** how many multiply-adds does a token take, compared with an MLP that is as wide as all 128 experts together?
 
