@@ -610,9 +610,10 @@ check("orientation.parameter_count", parameter_count)
 print("config              heads · head_dim   hidden size")
 for name in ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3-8b", "qwen3-8b", "qwen3-0.6b", "gemma-3-270m"):
     config = Config.read(f"configs/{name}.json")
-    width, heads = config.get("hidden_size") or config.n_embd, config.get("num_attention_heads") or config.n_head
-    product = heads * (config.get("head_dim") or width // heads)
-    print(f"{name:14} {product:21,} {width:13,}   {'equal' if product == width else ''}")
+    hidden_size = config.get("hidden_size") or config.n_embd
+    query_heads = config.get("num_attention_heads") or config.n_head
+    product = query_heads * (config.get("head_dim") or hidden_size // query_heads)
+    print(f"{name:14} {product:21,} {hidden_size:13,}   {'equal' if product == hidden_size else ''}")
 
 # %% [markdown] id="4695b9f2"
 # For five of seven. In a made-up config no two sizes are equal, so every confusion shows. A layer comparison also uses a small made-up config, with random weights: the model runs in a second, and every kind of layer occurs in it.
