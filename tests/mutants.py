@@ -213,7 +213,7 @@ def _slots(tree: ast.AST) -> dict[ast.AST, _Slot]:
 
 
 def _replaced(tree: ast.Module, slot: _Slot, old: ast.AST, new: ast.AST) -> str | None:
-    """The tree's source with the node of a slot replaced for as long as it is written; None where that is no program."""
+    """The tree's source with the node of a slot replaced while it is written; None where that is no program."""
     slot.put(new)
     try:
         text = ast.unparse(tree)
