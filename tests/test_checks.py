@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pdb
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from grader import check
 from grader.authoring.recorder import record, record_exercise
 from grader.checks.diagnose import Context, describe
 from grader.checks.examine import examine_here
+from grader.checks.running import unseen
 from grader.checks.values import canonical
 from grader.checks.verdict import Verdict
 from grader.checks.wording import report, summary
@@ -557,6 +559,24 @@ def test_gradients_switched_off_in_the_notebook_play_no_part() -> None:
         assert verdict_on(LayerNorm).right
     with torch.inference_mode():
         assert verdict_on(LayerNorm).right
+
+
+def test_an_answer_kept_for_all_inputs_of_a_shape_is_not_right() -> None:
+    kept: dict[torch.Size, Any] = {}
+    # A gradient for each parameter and the input, so that only the numbers can tell.
+    forward = changed(lambda self, x: right(self, x) * 0 + kept.setdefault(x.shape, right(self, x).detach()))
+    assert verdict_on(forward).cases[0].right is False
+
+
+def test_only_the_run_that_is_watched_prints_and_stops_at_a_breakpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    def forward(module: LayerNorm, x: Tensor) -> Any:
+        print("forward is called")
+        return right(module, x)
+
+    assert verdict_on(changed(forward)).right
+    assert capsys.readouterr().out == "forward is called\n" * 2
+    with unseen():
+        pdb.Pdb().set_trace()  # would read from stdin, and raise BdbQuit at its end
 
 
 class WithView(LayerNorm):
