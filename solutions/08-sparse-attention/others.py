@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Told
+from declared import Change, Numbers, Prompt, Told, Trained
 from hypothesis import strategies as st
 from solved import lesson_of
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ WITHOUT = {
         "sparse_attention.model": "its parts are checked in bfloat16, and a whole model rounds in an order of its own",
         "sparse_attention.costs": "it counts whole numbers",
     },
-    "TRAINED": "no trained model of this form ships yet",
     "RERUNS": "its cells change `rotate` and call `queries_of` of the lesson's own classes, which other right forms need not have",
     "CONFIG_SHA256": "the fields that count here, and no more, of configs that are published in several forms",
 }
@@ -541,4 +540,27 @@ SIZES = {
     "deepseek-v3.2": (LESSON.config("deepseek-v3.2"), 670_951_250_176),
     "glm-5.2": (LESSON.config("glm-5.2"), 742_425_417_984),
 }
-PROMPTS = [Prompt(text, 64) for text in ("It is a truth universally acknowledged", "Anne", "Captain Wentworth")]
+
+
+def causal_lm(config: Config, form: str) -> nn.Module:
+    """The model with the head that a later cell of the lesson makes, in one of the two forms of attention."""
+    made = dict(LESSON.solutions)
+    exec(LESSON.cell_with("class CausalLM("), made)
+    return made["CausalLM"](config, LESSON.solutions[form])  # type: ignore[no-any-return]
+
+
+def masked_lm(config: Config) -> nn.Module:
+    return causal_lm(config, "SparseAttention")
+
+
+def gathered_lm(config: Config) -> nn.Module:
+    return causal_lm(config, "GatheredAttention")
+
+
+# Longer than 48 tokens, so that each token that is written has to choose.
+OPENING = (
+    "With all these circumstances, recollections and feelings, she could not hear that Captain Wentworth's sister was"
+    " likely to live at Kellynch without a revival of former pain; and many a stroll, and many a sigh, were necessary"
+)
+PROMPTS = [Prompt(OPENING, 64), Prompt("They were soon", 96)]
+TRAINED = [Trained("austen-deepseek", form, "generate", PROMPTS, tokens=120) for form in ("masked_lm", "gathered_lm")]

@@ -26,13 +26,14 @@
 
 # %% tags=["setup"] id="setup"
 import math
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grader import Config, check, compare_layers, load_checkpoint
+from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
 # %% tags=["setup"] id="setup-2"
 def has_indexer(config: Config, layer: int) -> bool:
@@ -1258,8 +1259,82 @@ for number in range(4):
     read = sorted(calls[f"layers.{number}.self_attn.indexer"].output[0, -1].tolist())
     print(f"layer {number}:", " ".join(f"{words[n]!r} {n - 199}" for n in read))
 
+
 # %% [markdown] id="a0bceef7"
 # When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. In this small model each layer looks for something else.
+
+# %% given="05-mla mla.generate" jupyter={"source_hidden": true} id="given-05-mla-mla-generate"
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
+
+    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
+    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
+    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
+    """
+    caches = model.caches(1, ids.shape[1] + max_new_tokens)
+    for _ in range(max_new_tokens):
+        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = ids.item()
+        yield token
+        if token in end_tokens:
+            return
+
+
+# %% [markdown] id="77802f54"
+# ## Step 12 · Trained weights: austen-deepseek
+#
+# `austen-deepseek` was trained for this course on five of Austen's novels, in DeepSeek-V3.2's form and in its stages: first with everything read, then its indexers alone, then sparse. It has latent attention, 16 experts of which a token gets 4 beside a shared one, and an indexer in each of its 4 layers that chooses 48 of up to 512 tokens. `training/deepseek.py` has everything.
+#
+# Both forms of your attention must write the reference's text, token for token, through the cache:
+
+# %% tags=["nbval-ignore-output"] id="dfe09ac6"
+austen = load_checkpoint("austen-deepseek")
+models = {}
+for form in (SparseAttention, GatheredAttention):
+    models[form] = CausalLM(austen.config, form).eval()
+    austen.load_into(models[form])
+    print(f"--- {form.__name__}")
+    check_generation(models[form], austen, generate=generate)
+
+# %% [markdown] id="bd7697fa"
+# Each text is longer than 48 tokens, so the later tokens have to choose.
+#
+# ### What if the selection is another one?
+#
+# Exchange the choice, and nothing else. **Predict** the order: everything is read; the indexer's 48; the last 48; 48 at random.
+
+# %% tags=["nbval-ignore-output"] id="9f59dbd5"
+sparse = CausalLM(austen.config, WithAChoice).eval()
+austen.load_into(sparse)
+text = torch.tensor(austen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
+long_texts = text[: 6 * 512].view(6, 512)
+choices = {"everything": {"k": 512}, "the indexer's 48": {"k": 48}, "the last 48": {"k": 48, "by": staticmethod(by_age)},
+           "48 at random": {"k": 48, "by": staticmethod(at_random)}}
+for name, change in choices.items():
+    with patch.replaced(Choosing, **change):
+        print(f"{name:>17}: {loss(sparse, long_texts):.2f} nats")
+
+# %% [markdown] id="a3a6c0dc"
+# At random costs half a nat. The indexer's 48 cost nothing that this text could show, and neither do the last 48: a model of two million parameters predicts Austen's next word mostly from the last ones. Over 32,768 tokens it is the same: 4.088 nats with everything, 4.088 with the indexer's, 4.089 with the last, 4.823 at random (`training/austen-deepseek.json`).
+#
+# So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? **Predict** it for each way to choose; no 48 tokens can have more than those with the largest weights.
+
+# %% tags=["nbval-ignore-output"] id="a7994433"
+turns = rope_table(torch.arange(512), austen.config)
+with torch.no_grad(), patch.replaced(Choosing, k=48):
+    calls = patch.calls_in(sparse.model, long_texts)
+    for number, layer in enumerate(sparse.model.layers):
+        _, _, weights = looked_at(layer.self_attn, calls[f"layers.{number}.self_attn"].input, turns)
+        picked = {"the largest weights": select(weights, 48), "the indexer's": calls[f"layers.{number}.self_attn.indexer"].output,
+                  "the last": select(by_age(weights), 48), "at random": select(at_random(weights), 48)}
+        shares = {name: weights.gather(-1, numbers).sum(dim=-1)[:, 256:].mean().item() for name, numbers in picked.items()}
+        print(f"layer {number}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+
+# %% [markdown] id="1f88e7ce"
+# In layer 0 the last 48 have no more than 48 at random: it looks far back. Its indexer finds 28 of the 29 % that any 48 tokens could have, and the other layers' find all but 1 %. So selecting was learned. That the loss does not need it says something of the model and the text: nothing that it learned to predict depends on one word long ago.
 
 # %% [markdown] id="f5b409ac"
 # ## What it costs
@@ -1357,7 +1432,6 @@ for name, times in spent.items():
 
 # %% [markdown] id="55264e5d"
 # The masked form rebuilds every row and then leaves most of them out. Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
-
 # %% [markdown] id="9ae708d1"
 # ## What changed, and why
 #
