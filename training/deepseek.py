@@ -47,7 +47,7 @@ BIAS_STEP = 2.0**-9  # a power of 2, so that bfloat16 holds every bias up to 0.5
 
 @dataclass(frozen=True)
 class Stages:
-    """The recipe of each stage. What the file does not say of the later two is as in the first."""
+    """The recipe of each stage. What the file does not say of the later two is as in the first, but for decay_steps."""
 
     dense: Recipe
     warm_up: Recipe
@@ -56,7 +56,7 @@ class Stages:
     @classmethod
     def read(cls, path: Path) -> "Stages":
         content, dense = tomllib.loads(path.read_text(encoding="utf-8")), Recipe.read(path)
-        later = [replace(dense, **content[stage]) for stage in ("warm_up", "sparse")]
+        later = [replace(dense, **{"decay_steps": None, **content[stage]}) for stage in ("warm_up", "sparse")]
         return cls(dense, *later).seeded(dense.seed)
 
     def seeded(self, seed: int) -> "Stages":

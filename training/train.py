@@ -4,7 +4,7 @@
 
 trains the byte-level BPE tokenizer and the model that the recipe describes on five of Austen's
 novels, measures the loss on the sixth, and writes a Hugging Face folder that
-``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Progress is saved every few hundred steps under
+``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Progress is saved every hundred steps under
 ``training/runs/``; run the same command again after an interruption and it goes on from there.
 """
 
@@ -33,7 +33,7 @@ TRAINING_NOVELS = ("emma", "mansfieldpark", "northangerabbey", "prideprejudice",
 HELD_OUT_NOVEL = "persuasion"
 VOCAB_SIZE = 2048
 END_OF_TEXT = "<|endoftext|>"
-SAVE_EVERY = 200
+SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Recipe:
     weight_decay: float
     seed: int
     weights_prefix: str  # what the hub's files of this architecture leave away in front of every name
+    decay_steps: int | None = None  # in how many steps at the end the learning rate falls; None: all after the warm-up
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -99,10 +100,11 @@ def build_model(recipe: Recipe) -> PreTrainedModel:
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a tenth of the peak."""
+    """Linear warm-up, the peak until decay begins, then a cosine down to a tenth of it."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    decay = recipe.warmup_steps if recipe.decay_steps is None else recipe.steps - recipe.decay_steps
+    progress = max(0, step - decay) / max(1, recipe.steps - decay)
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
