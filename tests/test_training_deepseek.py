@@ -45,7 +45,7 @@ def stages() -> deepseek.Stages:
         "steps": 4,
         "warmup_steps": 1,
     }
-    return deepseek.Stages(*(replace(stage, **few) for stage in (read.dense, read.warm_up, read.sparse)))
+    return deepseek.Stages(*(replace(stage, **few) for stage in read.all))
 
 
 @pytest.fixture
@@ -222,6 +222,8 @@ def test_what_is_measured(model: Any, stages: deepseek.Stages, monkeypatch: pyte
     assert found.keys() == {"dense", "indexer", "latest", "random", "untrained indexer"}
     assert len(set(found.values())) == 5 and found == choices.losses_of(model, made, TOKENS[:100])
     assert found["indexer"] == round(train.held_out_loss(model, TOKENS[:100], 24, 12), 4)
+    read = choices.readings(model, made, TOKENS[:100])
+    assert read.keys() == found.keys() and len({of["read again"] for of in read.values()}) == 5
     kept = choices.attention_kept(model, made, TOKENS[:100])
     assert kept.keys() == found.keys() - {"dense"} | {"most"}
     for of in kept.values():

@@ -4,9 +4,9 @@
 
 For each seed that training/deepseek.py was run with, before the sparse stage and after it: the loss on the novel that
 was held out, with dense attention, with the tokens that the indexer selects, with the latest ones, with ones drawn at
-random, and with those of an indexer that learnt nothing. And how much of dense attention falls on each choice, where
-`most` is the best that a choice of so many tokens could do. Written to the recipe's name with .json, with everything
-that it was measured with.
+random, and with those of an indexer that learnt nothing; the loss on a passage that is read twice; and how much of
+dense attention falls on each choice, where `most` is the best that a choice of so many tokens could do. All of it is
+written beside the recipe, as NAME.json.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import selection
 import torch
 from deepseek import Stages, after_stage
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS, build_model, encode, held_out_loss, read_novel, train_tokenizer
 
+MEASURED = 32_768  # tokens, from the novel's beginning
 STRIDE, RANDOM_SEED, PIECES = 256, 0, 32  # every token is scored with at least STRIDE tokens before it
 
 
@@ -48,6 +49,34 @@ def losses_of(model: Any, choices: Mapping[str, Callable[[], selection.Choice]],
     for name, make in choices.items():
         with selection.choosing(model, make()):
             found[name] = round(held_out_loss(model, tokens, model.config.max_position_embeddings, STRIDE), 4)
+    return found
+
+
+@torch.no_grad()
+def readings(
+    model: Any, choices: Mapping[str, Callable[[], selection.Choice]], tokens: Tensor
+) -> dict[str, dict[str, float]]:
+    """The loss on a passage when it is read and when it is read again, with each choice, in nats a token.
+
+    Taken over PIECES pieces of `tokens` as long as the context: a quarter of each, which begins at an eighth, is
+    written over what begins at five eighths. A passage's first eighth is not scored, since it has to be found first.
+    """
+    context = model.config.max_position_embeddings
+    first, second, length = context // 8, 5 * context // 8, context // 4
+    found: dict[str, dict[str, float]] = {}
+    for name, make in choices.items():
+        nats = []
+        with selection.choosing(model, make()):
+            for start in torch.linspace(0, len(tokens) - context - 1, PIECES).long().tolist():
+                piece = tokens[start : start + context + 1].clone()
+                piece[second : second + length] = piece[first : first + length].clone()
+                logits = model(input_ids=piece[None, :-1]).logits[0]
+                nats.append(nn.functional.cross_entropy(logits, piece[1:], reduction="none"))
+        mean = torch.stack(nats).mean(dim=0)
+        scored = {"read": first, "read again": second}
+        found[name] = {
+            when: round(mean[at + length // 8 - 1 : at + length - 1].mean().item(), 4) for when, at in scored.items()
+        }
     return found
 
 
@@ -94,6 +123,7 @@ def measured(stages: Stages, runs: Path, tokens: Tensor) -> dict[str, Any]:
         model = after_stage(stages, runs, number)
         found[when] = {
             "held_out_nats": losses_of(model, choices, tokens),
+            "passage_nats": readings(model, choices, tokens),
             "attention_kept": attention_kept(model, choices, tokens),
         }
     return found
@@ -109,13 +139,13 @@ def main() -> None:
     stages = Stages.read(arguments.recipe)
 
     tokenizer = train_tokenizer([read_novel(name) for name in TRAINING_NOVELS])
-    tokens = encode(tokenizer, [read_novel(HELD_OUT_NOVEL)])
+    tokens = encode(tokenizer, [read_novel(HELD_OUT_NOVEL)])[:MEASURED]
     content: dict[str, Any] = {
         "held_out_novel": HELD_OUT_NOVEL,
         "held_out_tokens": len(tokens),
         "context": stages.dense.context,
         "index_topk": stages.dense.config["index_topk"],
-        "steps": [recipe.steps for recipe in (stages.dense, stages.warm_up, stages.sparse)],
+        "steps": [recipe.steps for recipe in stages.all],
         "runs": [],
     }
     for seed in track(arguments.seed or [stages.dense.seed], "runs"):

@@ -8,8 +8,8 @@
 3. Sparse: every token attends to the `index_topk` tokens that its indexer selects. The model learns to predict the next
    token, and the indexers, whose input is detached, from the attention to what they selected.
 
-The steps are those of DeepSeek-V3.2 (2025, section 2.1), whose dense model was DeepSeek-V3.1. Progress is saved under
-``training/runs/``; run the same command again after an interruption and it goes on from there.
+The last two are those of DeepSeek-V3.2 (2025, section 2.1), whose dense model was DeepSeek-V3.1. Progress is saved
+under ``training/runs/``; run the same command again after an interruption and it goes on from there.
 """
 
 import argparse
@@ -53,6 +53,11 @@ class Stages:
     warm_up: Recipe
     sparse: Recipe
 
+    @property
+    def all(self) -> tuple[Recipe, ...]:
+        """In their order."""
+        return self.dense, self.warm_up, self.sparse
+
     @classmethod
     def read(cls, path: Path) -> "Stages":
         content, dense = tomllib.loads(path.read_text(encoding="utf-8")), Recipe.read(path)
@@ -61,12 +66,11 @@ class Stages:
 
     def seeded(self, seed: int) -> "Stages":
         """The same stages from a seed. The later ones take the next two, so that each has batches of its own."""
-        stages = (self.dense, self.warm_up, self.sparse)
-        return Stages(*(replace(stage, seed=seed + number) for number, stage in enumerate(stages)))
+        return Stages(*(replace(stage, seed=seed + number) for number, stage in enumerate(self.all)))
 
     def folder(self, runs: Path, stage: int) -> Path:
         """Where a stage saves its progress. It hangs on the stages before it, too, and on no later one."""
-        keys = [recipe.key for recipe in (self.dense, self.warm_up, self.sparse)][: stage + 1]
+        keys = [recipe.key for recipe in self.all[: stage + 1]]
         return runs / f"{self.dense.name}-{'-'.join(keys)}"
 
 
@@ -133,9 +137,7 @@ def train_all(stages: Stages, tokens: Tensor, runs: Path) -> PreTrainedModel:
     """The trained model. Each stage starts from the seed, so that one that is made again makes the same."""
     torch.manual_seed(stages.dense.seed)
     model = build_model(stages.dense).train()
-    for number, (recipe, stage) in enumerate(
-        [(stages.dense, train_dense), (stages.warm_up, warm_up), (stages.sparse, train_sparse)]
-    ):
+    for number, (recipe, stage) in enumerate(zip(stages.all, (train_dense, warm_up, train_sparse), strict=True)):
         run = stages.folder(runs, number)
         run.mkdir(parents=True, exist_ok=True)
         print(f"{stage.__name__}: {recipe.steps} steps, kept in {run.name}/", flush=True)
@@ -148,7 +150,7 @@ def after_stage(stages: Stages, runs: Path, number: int) -> PreTrainedModel:
 
     Raises FileNotFoundError where the stage was not trained to its end there.
     """
-    recipe = (stages.dense, stages.warm_up, stages.sparse)[number]
+    recipe = stages.all[number]
     saved = stages.folder(runs, number) / "latest.pt"
     state = torch.load(saved, weights_only=True) if saved.exists() else {"step": 0}
     if state["step"] < recipe.steps:
@@ -176,12 +178,12 @@ def main() -> None:
     tokens = encode(tokenizer, novels)
     held_out = encode(tokenizer, [read_novel(HELD_OUT_NOVEL)])
     model = train_all(stages, tokens, HERE / "runs")
-    loss = held_out_loss(rounded(stages.sparse, model), held_out, stages.sparse.context)
+    loss = held_out_loss(rounded(stages.sparse, model), held_out, stages.sparse.context, stages.sparse.context // 2)
     print(f"held-out loss on {HELD_OUT_NOVEL}: {loss:.3f} nats a token")
     card = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_tokens": len(tokens),
-        "steps": [recipe.steps for recipe in (stages.dense, stages.warm_up, stages.sparse)],
+        "steps": [recipe.steps for recipe in stages.all],
         "tokens_per_step": stages.dense.batch_size * stages.dense.context,
         "held_out_novel": HELD_OUT_NOVEL,
         "held_out_tokens": len(held_out),
