@@ -211,10 +211,10 @@ def rounded(recipe: Recipe, model: nn.Module) -> PreTrainedModel:
 def stored(model: PreTrainedModel, name: str, tensor: Tensor) -> Tensor:
     """A weight as its file holds it: rounded to bfloat16, and in the dtype that transformers loads it in.
 
-    That is float32 for what the model's class keeps so. Since the values are bfloat16's, whoever reads them in either
-    dtype has the same model.
+    That is float32 for what the model's class keeps so beside bfloat16; its `_keep_in_fp32_modules`, without `strict`,
+    are for float16 alone. Since all values are bfloat16's, whoever reads them in either dtype has the same model.
     """
-    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    kept = model._keep_in_fp32_modules_strict or ()
     wide = any(re.search(rf"(^|\.){re.escape(pattern)}($|\.)", name) for pattern in kept)
     return tensor.to(torch.bfloat16).to(torch.float32 if wide else torch.bfloat16).contiguous()
 
