@@ -1322,16 +1322,17 @@ for name, change in choices.items():
 #
 # So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? **Predict** it for each way to choose; no 48 tokens can have more than those with the largest weights.
 
-# %% tags=["nbval-ignore-output"] id="a7994433"
+# %% tags=["nbval-ignore-output"] id="492d4207"
 turns = rope_table(torch.arange(512), austen.config)
 with torch.no_grad(), patch.replaced(Choosing, k=48):
     calls = patch.calls_in(sparse.model, long_texts)
-    for number, layer in enumerate(sparse.model.layers):
-        _, _, weights = looked_at(layer.self_attn, calls[f"layers.{number}.self_attn"].input, turns)
-        picked = {"the largest weights": select(weights, 48), "the indexer's": calls[f"layers.{number}.self_attn.indexer"].output,
-                  "the last": select(by_age(weights), 48), "at random": select(at_random(weights), 48)}
-        shares = {name: weights.gather(-1, numbers).sum(dim=-1)[:, 256:].mean().item() for name, numbers in picked.items()}
-        print(f"layer {number}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    for number, one in enumerate(sparse.model.layers):
+        name = f"layers.{number}.self_attn"
+        _, _, looked = looked_at(one.self_attn, calls[name].input, turns)
+        ways = {"the largest weights": select(looked, 48), "the indexer's": calls[f"{name}.indexer"].output,
+                "the last": select(by_age(looked), 48), "at random": select(at_random(looked), 48)}
+        shares = {way: looked.gather(-1, read).sum(dim=-1)[:, 256:].mean().item() for way, read in ways.items()}
+        print(f"layer {number}: " + ", ".join(f"{way} {share:.0%}" for way, share in shares.items()))
 
 # %% [markdown] id="1f88e7ce"
 # In layer 0 the last 48 have no more than 48 at random: it looks far back. Its indexer finds 28 of the 29 % that any 48 tokens could have, and the other layers' find all but 1 %. So selecting was learned. That the loss does not need it says something of the model and the text: nothing that it learned to predict depends on one word long ago.
