@@ -394,12 +394,12 @@ def chosen(model: Any, ids: torch.Tensor, text: list[int]) -> list[int]:
 
 @every_trained_model
 def test_a_shipped_checkpoint_is_small_and_has_three_generations_of_64_tokens(lesson: Solved, trained: Trained) -> None:
-    checkpoint, *_ = lesson.trained(trained.model, trained.checkpoint)
+    checkpoint, model, _ = lesson.trained(trained.model, trained.checkpoint)
     if checkpoint.source == "shipped":
         assert sum(path.stat().st_size for path in checkpoint.folder.iterdir()) <= 5_000_000
         assert [golden.n_tokens for golden in checkpoint.goldens] == [64, 64, 64]
         assert [golden.prompt for golden in checkpoint.goldens] == list(checkpoint.entry.record_prompts)
-        assert sum(tensor.numel() for tensor in checkpoint.state_dict().values()) == checkpoint.entry.parameters
+        assert sum(parameter.numel() for parameter in model.parameters()) == checkpoint.entry.parameters
 
 
 @every_trained_model
