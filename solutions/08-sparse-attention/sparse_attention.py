@@ -403,13 +403,15 @@ for field in ("model_type", "num_hidden_layers", "num_attention_heads", "q_lora_
 for kind in ("full", "shared"):
     print(f"{f'indexer_types: {kind}':>20}", *(f"{list(config.get('indexer_types', [])).count(kind):14}" for config in configs.values()))
 
-# %% [markdown] id="cd86cdb5"
+# %% [markdown] id="6685c59b"
 # | field | what it decides |
 # |---|---|
 # | `index_topk` 2048 | k: how many tokens attention reads. A text that is not longer is read whole |
 # | `index_n_heads` 64, 32 | the indexer's heads: a token asks with that many queries |
 # | `index_head_dim` 128 | their width. A token has *one* index key of this width, for all of them |
 # | `indexer_types` | in GLM-5.2, which layers have an indexer (`full`) and which take over what an earlier layer chose (`shared`). DeepSeek-V3.2 has no such field: each layer chooses |
+#
+# (GLM-5.2's file holds the fields that count here, as those who ported it state them: <a href="https://github.com/tenstorrent/tt-metal/pull/49315">tenstorrent/tt-metal#49315</a>, <a href="https://github.com/ROCm/ATOM/pull/1260">ROCm/ATOM#1260</a>.)
 #
 # Everything else of DeepSeek-V3.2 is built as in DeepSeek-V3, and its training went on from a V3.1 model. So you start from lesson 05's attention, as the talk advises: take the most similar model that you have.
 #
@@ -632,7 +634,8 @@ class Indexer(IndexVectors):
     """Says for each token which of those before it, itself included, are worth reading.
 
     score of token s for token t: sum over heads h of w_h(t) * relu(q_h(t) . k(s) / sqrt(index_head_dim)), in float32,
-    with w(t) = weights_proj(x_t) / sqrt(index_n_heads). DeepSeek-V3.2 (2025), section 2.1, equation 1.
+    with w(t) = weights_proj(x_t) / sqrt(index_n_heads). DeepSeek-V3.2 (2025), section 2.1, equation 1. transformers:
+    DeepseekV32Indexer, which gives the choice alone.
     Part besides IndexVectors': weights_proj (hidden_size -> index_n_heads), nn.Linear without bias.
     """
 
@@ -718,7 +721,7 @@ def select(scores: Tensor, k: int) -> Tensor:
 
     The T queries belong to the last T of S tokens, and see themselves and what is before them. Where S is below k, all
     S numbers come back; where fewer than k tokens may be seen, all of those and, to fill the row, any later ones, which
-    attention hides as ever. The order within a row is free.
+    attention hides as ever. The order within a row is free. DeepSeek-V3.2 (2025), section 2.1.
     scores: [B, T, S] float32 -> [B, T, min(k, S)] int64.
     """
     ### BEGIN SOLUTION
