@@ -188,6 +188,19 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     torch.testing.assert_close(resumed, whole)
 
 
+def test_a_recipe_without_a_stage_and_one_for_the_other_script_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.toml"
+    short.write_text(RECIPE.read_text(encoding="utf-8").replace("[sparse]", "[spare]"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"short.toml has no \[sparse\]"):
+        deepseek.Stages.read(short)
+    monkeypatch.setattr("sys.argv", ["train.py", str(RECIPE)])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert "Run: python training/deepseek.py" in capsys.readouterr().err
+
+
 def test_each_stage_changes_what_it_is_to(stages: deepseek.Stages, tmp_path: Path) -> None:
     deepseek.train_all(stages, TOKENS, tmp_path)
     torch.manual_seed(stages.dense.seed)
