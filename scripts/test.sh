@@ -17,6 +17,19 @@ step() {
     "$@" || failed="$failed $name"
 }
 
+# mypy keeps one core busy: it runs beside what comes next, and its words come where its step is.
+mypy_starts() {
+    sh scripts/types.sh "$@" >test-output/mypy.log 2>&1 &
+    mypy=$!
+}
+
+mypy_ends() {
+    wait "$mypy"
+    code=$?
+    cat test-output/mypy.log
+    return "$code"
+}
+
 tests() {
     step pytest python -m pytest "$@" --numprocesses 2 --dist loadscope --no-loadscope-reorder \
         --override-ini console_output_style=times --durations 15 \
@@ -28,15 +41,17 @@ tests() {
 if [ -n "${LESSON-}" ]; then
     step ruff ruff check "solutions/$LESSON"
     step format sh scripts/format.sh --check
-    step mypy sh scripts/types.sh "$LESSON"
+    mypy_starts "$LESSON"
     step build grader build --check "$LESSON"
+    step mypy mypy_ends
     tests tests/test_every_lesson.py tests/test_mistakes.py tests/test_mutants.py "solutions/$LESSON" \
         --lesson "$LESSON" "$@"
 else
     step ruff ruff check .
     step format sh scripts/format.sh --check
-    step mypy sh scripts/types.sh
+    mypy_starts
     step build grader build --check
+    step mypy mypy_ends
     tests tests solutions "$@"
 fi
 

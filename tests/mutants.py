@@ -40,12 +40,13 @@ def mutants(source: str) -> list[Mutant]:
     tree = ast.parse(source)
     solution = solution_lines(source)
     found: dict[str, Mutant] = {}
+    slots, unchanged = _slots(tree), ast.unparse(tree)
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for change, node, replacement in _changes(function):
             if getattr(node, "lineno", 0) not in solution:
                 continue
-            text = _replaced(tree, node, replacement)
-            if text is not None and text != ast.unparse(tree):
+            text = _replaced(tree, slots[node], node, replacement)
+            if text is not None and text != unchanged:
                 found.setdefault(text, Mutant(f"{_place(source, node)}: {change}", text))
     return list(found.values())
 
@@ -185,23 +186,40 @@ def _is_module_function(function: ast.Attribute) -> bool:
     return isinstance(root, ast.Name) and root.id in {"torch", "F", "nn", "math", "self"}
 
 
-def _replaced(tree: ast.Module, old: ast.AST, new: ast.AST) -> str | None:
-    """The tree's source with one node replaced; None where that is no program."""
+@dataclass(frozen=True)
+class _Slot:
+    """Where a node stands in its parent: an attribute, and a place in it where that is a list."""
 
-    class Replace(ast.NodeTransformer):
-        def visit(self, node: ast.AST) -> ast.AST:
-            if node is marked:
-                return ast.copy_location(copy.deepcopy(new), node)
-            return self.generic_visit(node)
+    parent: ast.AST
+    name: str
+    place: int | None
 
-    # deepcopy keeps no identity, so the node is marked, copied, and found again by its mark.
-    old._marked = True  # type: ignore[attr-defined]
-    copied = copy.deepcopy(tree)
-    del old._marked  # type: ignore[attr-defined]
-    marked = next(node for node in ast.walk(copied) if getattr(node, "_marked", False))
+    def put(self, node: ast.AST) -> None:
+        if self.place is None:
+            setattr(self.parent, self.name, node)
+        else:
+            getattr(self.parent, self.name)[self.place] = node
+
+
+def _slots(tree: ast.AST) -> dict[ast.AST, _Slot]:
+    found = {}
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if isinstance(value, ast.AST):
+                found[value] = _Slot(parent, name, None)
+            elif isinstance(value, list):
+                found |= {node: _Slot(parent, name, i) for i, node in enumerate(value) if isinstance(node, ast.AST)}
+    return found
+
+
+def _replaced(tree: ast.Module, slot: _Slot, old: ast.AST, new: ast.AST) -> str | None:
+    """The tree's source with the node of a slot replaced while it is written; None where that is no program."""
+    slot.put(new)
     try:
-        text = ast.unparse(ast.fix_missing_locations(Replace().visit(copied)))
+        text = ast.unparse(tree)
         ast.parse(text)
     except (SyntaxError, ValueError, AttributeError):
         return None
+    finally:
+        slot.put(old)
     return text

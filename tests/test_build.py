@@ -256,11 +256,16 @@ def test_a_build_that_fails_changes_nothing(course: Course, file: str, old: str,
     assert course.files() == before
 
 
-def test_figures_are_drawn_in_the_copy_and_change_the_lesson_only_when_they_are_installed(course: Course) -> None:
-    folder = course.first.folder
-    (folder / "configs").mkdir(exist_ok=True)
+def with_a_config(lesson: Lesson) -> Path:
+    """The lesson's folder, after a config to draw is written into it."""
+    (lesson.folder / "configs").mkdir(exist_ok=True)
     tiny = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
-    (folder / "configs" / "tiny.json").write_text(json.dumps(tiny))
+    (lesson.folder / "configs" / "tiny.json").write_text(json.dumps(tiny))
+    return lesson.folder
+
+
+def test_figures_are_drawn_in_the_copy_and_change_the_lesson_only_when_they_are_installed(course: Course) -> None:
+    folder = with_a_config(course.first)
     (folder / "lesson.toml").write_text('[[figures]]\nconfig = "configs/tiny.json"\nname = "Tiny"\n')
     before = course.files()
     with staged_copy(course.first) as staged:
@@ -273,6 +278,16 @@ def test_figures_are_drawn_in_the_copy_and_change_the_lesson_only_when_they_are_
     with staged_copy(course.first) as staged:
         gone = install_figures(write_figures(staged), staged, course.first)
     assert {file.name for file in gone} == panels and not any((folder / "figures").iterdir())
+
+
+def test_of_a_figure_those_panels_are_drawn_that_are_asked_for(course: Course) -> None:
+    folder = with_a_config(course.first)
+    figure = '[[figures]]\nconfig = "configs/tiny.json"\nname = "Tiny"\npanels = ["mlp"]\n'
+    (folder / "lesson.toml").write_text(figure)
+    assert [file.name for file in write_figures(course.first)] == ["tiny-mlp.svg"]
+    (folder / "lesson.toml").write_text(figure.replace("mlp", "router"))
+    with pytest.raises(GraderError, match="Tiny has no panel 'router'"):
+        write_figures(course.first)
 
 
 # --- what a check finds ---

@@ -403,14 +403,17 @@ def test_the_command_gives_json(tmp_path: Path) -> None:
     assert found["layers"] == {"full": {"count": 48, "bytes": found["total_bytes"]}}
 
 
-def test_the_command_knows_models_by_name() -> None:
-    assert json.loads(run("--model", "DeepSeek V3", "--context", "1", "--json").output)["bytes_per_token"] == 70_272
+@pytest.mark.parametrize("name", ["DeepSeek V3", "deepseek-r1"])
+def test_the_command_knows_models_by_the_calculators_name_and_the_gallerys(name: str) -> None:
+    assert json.loads(run("--model", name, "--context", "1", "--json").output)["bytes_per_token"] == 70_272
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--model", "DeepSeek"], "DeepSeek V3"),
+        (["--model", "DeepSeek"], "deepseek-v3"),
+        (["--model", "deepseek-v4-flash"], "grader card"),
+        (["--model", "deepseek-v4-pro"], "no public file"),
         ([], "--config"),
         (["--config", "nowhere.json"], "can't be read"),
         (["--model", "Qwen3 4B", "--context", "0"], "context"),

@@ -1,5 +1,6 @@
 """What learners get is on an allow-list: nothing else that an author keeps in a lesson's folder is ever released."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_what_an_author_keeps_beside_a_notebook_stays_there(lesson: Lesson) -> N
     build(lesson)
     assert released(lesson) == WANTED
     assert check_build([lesson]) == []
+
+
+@pytest.mark.parametrize("ours", lessons(ROOT), ids=lambda ours: ours.name)
+def test_the_notebook_shows_every_figure_that_is_released_and_no_other(ours: Lesson) -> None:
+    shown = set(re.findall(r"\]\(figures/([^)]+)\)", ours.twin.read_text(encoding="utf-8")))
+    assert shown == {file.name for file in (ours.folder / "figures").iterdir()}
 
 
 def test_a_configuration_that_would_release_more_is_refused(lesson: Lesson) -> None:

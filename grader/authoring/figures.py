@@ -5,6 +5,7 @@
     name = "Gemma 3 270M"
     against = "configs/qwen3-0.6b.json"      # optional: what is not as there gets an orange ring
     against_name = "Qwen3 0.6B"
+    panels = ["model", "attention"]          # optional: these alone; without it all, "mlp" too
 
 Each panel becomes a file, ``figures/gemma-3-270m-model.svg``, 440 pixels wide, for a markdown cell to show. Other
 pictures in the folder are the author's own.
@@ -45,8 +46,12 @@ def _drawn(folder: Path, entry: Mapping[str, Any]) -> dict[Path, str]:
     other = None
     if entry.get("against"):
         other = architecture_of(folder / entry["against"], entry.get("against_name", ""))
-    stem = Path(entry["config"]).stem
-    return {Path(FOLDER) / f"{stem}-{part.name}.svg": part.svg for part in parts(model, other)}
+    stem, panels = Path(entry["config"]).stem, {part.name: part.svg for part in parts(model, other)}
+    wanted = entry.get("panels", list(panels))
+    if unknown := [name for name in wanted if name not in panels]:
+        known = ", ".join(panels)
+        raise GraderError(f"{folder / FRONT_MATTER}: {entry['name']} has no panel {unknown[0]!r}. It has: {known}.")
+    return {Path(FOLDER) / f"{stem}-{name}.svg": panels[name] for name in wanted}
 
 
 def write_figures(lesson: Lesson) -> list[Path]:

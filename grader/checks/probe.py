@@ -4,8 +4,6 @@ A probe runs learner's code and knows no answers: it returns tensors, and what s
 stopped. Whether they are right is for the judge, which runs elsewhere or later.
 """
 
-import contextlib
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +14,8 @@ from grader.calls import copied
 from grader.checks.building import build_module
 from grader.checks.nan import find_first_nan
 from grader.checks.observation import Observation, Problem
-from grader.checks.running import Stopped, changed_position, fresh_args, quietly, use
-from grader.checks.second_run import function_again, module_again
+from grader.checks.running import Stopped, changed_position, fresh_args, quietly, unseen, use
+from grader.checks.second_run import function_again, module_again, use_for_other_numbers
 from grader.checks.values import canonical_output, kind_of, module_output
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
@@ -32,6 +30,8 @@ def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Obser
     if wrong_target:
         return tuple(Observation(case.name, problem=wrong_target) for case in task.cases)
     run = _run_once if outputs_only else _run_function if task.function else _run_module
+    if not outputs_only:
+        use_for_other_numbers(task, task.cases[0], target)
     return tuple(_observe(run, task, case, target) for case in task.cases)
 
 
@@ -88,7 +88,9 @@ def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     output = canonical_output(use(task, case, target, *args), device)
     changed = changed_position(before, args)
-    return Observation(case.name, output=output, changed_input=changed, **function_again(task, case, target))
+    with unseen():
+        second = function_again(task, case, target)
+    return Observation(case.name, output=output, changed_input=changed, **second)
 
 
 def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
@@ -100,7 +102,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
         output = module_output(use(task, case, module, *args), device)
     changed = changed_position(before, args)
     torch.default_generator.manual_seed(1)
-    with contextlib.redirect_stdout(io.StringIO()):  # what forward prints was printed by the first run
+    with unseen():
         second = module_again(task, case, target)
     first_nan = None
     if output.is_floating_point() and output.isnan().any():

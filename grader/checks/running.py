@@ -2,8 +2,10 @@
 
 import __future__
 
+import bdb
 import contextlib
 import inspect
+import io
 import os
 import sys
 import traceback
@@ -55,6 +57,18 @@ def quietly(remarks: list[str]) -> Iterator[None]:
             torch.default_generator.manual_seed(0)  # torch.manual_seed seeds every device's, and is slow
             yield
     remarks.extend(f"warning: {str(w.message).splitlines()[0]}" for w in caught if str(w.message))
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """What runs beside the run that a learner watches prints nothing and stops at no breakpoint."""
+    stop = bdb.Bdb.set_trace
+    setattr(bdb.Bdb, "set_trace", lambda *args, **kwargs: None)  # noqa: B010  mypy forbids to assign a method
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        setattr(bdb.Bdb, "set_trace", stop)  # noqa: B010
 
 
 def fresh_args(case: TaskCase, device: torch.device = CPU) -> list[Any]:

@@ -1,6 +1,6 @@
-"""A case once more: after the module was used for something else, and with gradients.
+"""A case before its time, with other numbers; and once more: after other uses of the module, and with gradients.
 
-What another text left behind in a module shows here, and so does what no gradient flows through.
+What one text leaves behind for the next shows here, and so does what no gradient flows through.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from grader.calls import copied
 from grader.checks.building import build_module
 from grader.checks.gradients import are_compared, fingerprint, leaf_names, leaf_positions, weighted_sum
-from grader.checks.running import Stopped, fresh_args, learner_errors, use
+from grader.checks.running import Stopped, fresh_args, learner_errors, quietly, unseen, use
 from grader.checks.values import canonical_output, module_output
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
+
+
+def use_for_other_numbers(task: Task, case: TaskCase, target: Any) -> None:
+    """Use the target for a case's arguments in reverse, before it is used for any case.
+
+    A program that keeps its first answer for all inputs of the same shape, wherever it keeps it, has kept a wrong one.
+    """
+    try:
+        with quietly([]), unseen(), torch.no_grad():
+            used = target if task.function else build_module(target, case)[0]
+            args = fresh_args(case, device_of(used))
+            other = tree_map(lambda leaf: _other_numbers(leaf) if isinstance(leaf, Tensor) else leaf, args)
+            use(task, case, used, *other)
+    except Stopped:  # told where the case is judged
+        pass
+
+
+def _other_numbers(tensor: Tensor) -> Tensor:
+    """The same numbers in reverse; half of them where that changes nothing."""
+    reverse = tensor.flip(tuple(range(tensor.dim())))
+    return tensor / 2 if tensor.is_floating_point() and torch.equal(reverse, tensor) else reverse
 
 
 def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:

@@ -3,16 +3,21 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from grader.errors import GraderError
 
+if TYPE_CHECKING:
+    from grader.config import Config
+
 
 def kv(
     config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="In place of a file: a model by name.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="In its place: a model by name (`grader models`).")
+    ] = None,
     context: Annotated[int, typer.Option(help="How many tokens a sequence has.", min=1)] = 8192,
     batch: Annotated[int, typer.Option(help="How many sequences.", min=1)] = 1,
     dtype: Annotated[str, typer.Option(help="Of what is kept: float32, bfloat16, float8, int4, ...")] = "bfloat16",
@@ -25,7 +30,6 @@ def kv(
         bytes_at,
         bytes_by_kind,
         bytes_per_token,
-        known_model,
         readable,
         readable_kib,
         remark,
@@ -35,7 +39,7 @@ def kv(
         raise GraderError("give either --config FILE or --model NAME.")
     if dtype not in ELEMENT_BYTES:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
-    found, size = Config.read(config) if config else known_model(str(model)), ELEMENT_BYTES[dtype]
+    found, size = Config.read(config) if config else _named(str(model)), ELEMENT_BYTES[dtype]
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
     later = bytes_at(found, context + 1, 1, size) - bytes_at(found, context, 1, size)
     kinds = bytes_by_kind(found, context, batch, size)
@@ -55,3 +59,18 @@ def kv(
     width = max(map(len, lines)) + 2
     for label, number in lines.items():
         print(f"{label + ':':<{width}}{number}")
+
+
+def _named(name: str) -> "Config":
+    """A model's config, by the calculator's name for it or the gallery's. Raises GraderError for another."""
+    from grader.atlas.gallery_models import gallery_model
+    from grader.config import Config
+    from grader.kv import known_model
+
+    try:
+        return known_model(name)
+    except GraderError:
+        found = gallery_model(name)
+    if found.config is None:
+        raise GraderError(f"no public file with the config of {found.name} was seen, so its cache can't be counted.")
+    return Config(found.config)

@@ -16,7 +16,7 @@ computed in float32, moved there, and rounded once, which is what their kernels 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -55,16 +55,21 @@ class _AnotherProcessor(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._factors = {dtype: _factors(seed, dtype) for dtype in (torch.float32, torch.float64)}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and keeping the compiler away takes longer than a small operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        if name.rstrip("_") not in INEXACT or _is_square(name, args):
+        name = _inexact(func)
+        if not name or _is_square(name, args):
             return func(*args, **kwargs)
         if func._schema.is_mutable:
             return tree_map(self._move_in_place, func(*args, **kwargs))
-        if not any(isinstance(leaf, Tensor) and leaf.dtype in REDUCED for leaf in tree_leaves((args, kwargs))):
-            return tree_map(self._moved, func(*_reordered(func, args, kwargs), **kwargs))
-        return self._in_float32(func, args, kwargs)
+        if any(isinstance(leaf, Tensor) and leaf.dtype in REDUCED for leaf in tree_leaves((args, kwargs))):
+            return self._in_float32(func, args, kwargs)
+        given = func(*_reordered(func, args, kwargs), **kwargs)
+        return self._moved(given) if isinstance(given, Tensor) else tree_map(self._moved, given)
 
     def _in_float32(self, func: Any, args: Any, kwargs: Any) -> Any:
         """As the kernels of bfloat16 do: accumulated in float32, and rounded at the end."""
@@ -103,6 +108,13 @@ def _factors(seed: int, dtype: torch.dtype) -> Tensor:
     half = torch.finfo(dtype).eps / 2
     choices = torch.tensor([1 - half, 1.0, 1 + 2 * half], dtype=dtype)
     return choices[torch.randint(3, (2 * STEPS,), generator=generator)]
+
+
+@cache
+def _inexact(func: Any) -> str:
+    """An operation's name; empty for one that gives the same everywhere."""
+    name: str = func.overloadpacket.__name__
+    return name if name.rstrip("_") in INEXACT else ""
 
 
 def _widened(value: Any) -> Any:

@@ -50,7 +50,7 @@ from grader import Config, check, compare_layers, load_checkpoint
 # | 11 | compare again until everything matches | `compare_layers(...)`: every row `[OK]` |
 # | 12 | does it write the reference's text? | `check_generation(...)`: token for token |
 #
-# Why step 9? A paper can leave a detail out, for example where exactly a small constant is added. Code that runs cannot. That is why every number in this course is checked against running code: Hugging Face transformers, called *the reference* from here on.
+# Why step 9? A paper can leave a detail out. The formulas of LayerNorm and RMSNorm in their papers, for example, have no ε at all, and the code of every model in this course adds one. Code that runs cannot leave it out. That is why every number in this course is checked against running code: Hugging Face transformers, called *the reference* from here on.
 
 # %% [markdown] id="49b9673f"
 # ## 2 · What runs when a line runs
@@ -140,7 +140,7 @@ print(f"{table.weight.numel():,} numbers, {size:.1f} GB in {table.weight.dtype},
 # %% [markdown] id="3da7f817"
 # ## 3 · Where models live
 #
-# Who has to agree with whom? Training code writes a model's **weights** to a **hub**, a website that stores models. **Inference engines** read them from there: some serve many users at once from GPUs, some run on the laptop in front of you.
+# Which programs have to agree with each other? Training code writes a model's **weights** to a **hub**, a website that stores models. **Inference engines** read them from there: some serve many users at once from GPUs, some run on the laptop in front of you.
 #
 # ![Training code (Python; PyTorch, JAX) writes config.json, model.safetensors and tokenizer.json to a hub. Servers (SGLang, vLLM) and local engines (llama.cpp, MLX, Ollama) read them. Each of the three has its own version of the forward pass, which is what this course builds.](figures/hub.svg)
 
@@ -467,7 +467,7 @@ with suppress(CheckFailed):
 # - `mix`: the square weight is used transposed. Its output is off by as much as the values themselves, which is the sign of a wrong formula.
 # - `norm`: the variance divides by n − 1. PyTorch's `var` does that unless you write `unbiased=False`. For 16 channels that makes each value about 3% too small.
 # - `act`: the exact GELU where the original has the approximation. The error is about 10⁻⁴, too small for a wrong formula and too large for rounding.
-# - The last sum is missing: `x = self.fc_2(...)` in place of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
+# - The last sum is missing: `x = self.fc_2(...)` instead of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
 #
 # In the first table the larger errors hide the smaller ones. That is why you change one thing and compare again.
 #
@@ -497,9 +497,9 @@ compare_layers(Mended, hunted)
 #
 # Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family, as a picture and as a config:
+# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family: first the model, the inside of its attention and of its MLP, then the config.
 #
-# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head, which has the token embedding's weights. Each block has multi-head attention with 12 heads of 64 and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg)
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head, which has the token embedding's weights. Each block has multi-head attention with 12 heads of 64 and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, from 768 to 3 × 768 makes queries, keys and values of 12 heads; a last projection, c_proj, from 768 to 768 mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
@@ -558,7 +558,7 @@ prediction = 50_000_000  # replace this number with yours
 #
 # <details><summary>Hint 4</summary>
 #
-# If only the made-up cases are red, you have used one field in place of another that happens to have the same value in published models.
+# If only the made-up cases are red, you have used one field instead of another that happens to have the same value in published models.
 #
 # </details></details></details></details>
 
@@ -601,20 +601,37 @@ def parameter_count(config: Mapping[str, Any]) -> int:
 # %% check="orientation.parameter_count" id="check-orientation-parameter_count"
 check("orientation.parameter_count", parameter_count)
 
+# %% [markdown] id="c952c478"
+# ### Why made-up configs?
+#
+# Real configs are better known. Why does the check add four that nobody uses? In GPT-2, `num_attention_heads · head_dim` equals the hidden size, so a program that confuses the two is right for GPT-2. **Predict:** for how many of the seven published configs is it right?
+
+# %% id="d058d167"
+print("config              heads · head_dim   hidden size")
+for name in ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3-8b", "qwen3-8b", "qwen3-0.6b", "gemma-3-270m"):
+    config = Config.read(f"configs/{name}.json")
+    hidden_size = config.get("hidden_size") or config.n_embd
+    query_heads = config.get("num_attention_heads") or config.n_head
+    product = query_heads * (config.get("head_dim") or hidden_size // query_heads)
+    print(f"{name:14} {product:21,} {hidden_size:13,}   {'equal' if product == hidden_size else ''}")
+
+# %% [markdown] id="4695b9f2"
+# For five of seven. In a made-up config no two sizes are equal, so every confusion shows. A layer comparison also uses a small made-up config, with random weights: the model runs in a second, and every kind of layer occurs in it.
+
 # %% [markdown] id="839f60b3"
 # ### Why do people say 124M and 117M?
 
 # %% id="76d3e583"
 count = parameter_count(gpt2)
-head = gpt2.vocab_size * gpt2.n_embd
-positions = gpt2.n_positions * gpt2.n_embd
+in_head = gpt2.vocab_size * gpt2.n_embd
+in_positions = gpt2.n_positions * gpt2.n_embd
 if isinstance(prediction, int | float):
     print(f"your prediction                 {prediction:>12,.0f}  ({prediction / count - 1:+.1%})")
 else:
     print(f"your prediction                 {prediction!r}, which is not a number")
 print(f"head tied, counted once         {count:>12,}")
-print(f"head counted a second time      {count + head:>12,}")
-print(f"without any embedding           {count - head - positions:>12,}")
+print(f"head counted a second time      {count + in_head:>12,}")
+print(f"without any embedding           {count - in_head - in_positions:>12,}")
 
 # %% [markdown] id="3f118d9d"
 # - **124M** is 124,439,808: what the checkpoint holds, with the tied head counted once.
@@ -677,6 +694,12 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 # <details><summary>Why are a check's weights random, and its tolerance so small?</summary>
 #
 # With weights of ones or zeros a transposed weight changes nothing, so the test could not fail. And some mistakes are small: the wrong form of GELU is off by 5 · 10⁻⁴, which a tolerance of 10⁻² would accept.
+#
+# </details>
+#
+# <details><summary>Why does a check use made-up configs, and not only published ones?</summary>
+#
+# In published models different sizes are often equal: in five of our seven, the heads together are as wide as the hidden size. A program that confuses the two is right for those. In a made-up config no two sizes are equal.
 #
 # </details>
 #

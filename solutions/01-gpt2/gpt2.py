@@ -48,7 +48,7 @@ from grader import CheckFailed, Config, GraderError, check, check_generation, co
 # %% [markdown] id="41fd061d"
 # ## Step 4 · Check config.json
 #
-# The four files are in `configs/`, as they stand on the hub. Here is the smallest model's, whole.
+# The four files are in `configs/`, as they are on the hub. Here is the smallest model's, whole.
 
 # %% id="e9ea6150"
 from pathlib import Path
@@ -152,7 +152,7 @@ def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
 print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(True):.1f}")
 
 # %% [markdown] id="19a93f23"
-# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep it stands.
+# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep in the stack it is.
 #
 # ### Exercise 1 · LayerNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -353,7 +353,7 @@ plots.squares(allowed, words, words, "who may look at whom")
 #
 # - `c_attn` makes q, k and v in one product. Its 3 D outputs are first all of q, then all of k, then all of v.
 # - A head owns `head_dim` neighbouring channels: head 0 has channels 0 to 63, head 1 has 64 to 127, and so on.
-# - After the heads are done, their results stand side by side again in that order, and `c_proj` mixes them.
+# - After the heads are done, their results are side by side again in that order, and `c_proj` mixes them.
 #
 # <details><summary>Hint 1: the shapes</summary>
 #
@@ -361,7 +361,7 @@ plots.squares(allowed, words, words, "who may look at whom")
 #
 # <details><summary>Hint 2: cutting out heads</summary>
 #
-# `view` splits an axis in two where it stands; it can't move one past another. Split D first. Only then bring the heads' axis to the front, with another operation. The way back is the same in reverse.
+# `view` splits an axis in two. It cannot swap two axes. Split D first. Only then bring the heads' axis to the front, with another operation. The way back is the same in reverse.
 #
 # <details><summary>Hint 3: the mask</summary>
 #
@@ -412,6 +412,27 @@ class Attention(nn.Module):
 
 # %% check="gpt2.attention" tags=["nbval-ignore-output"] id="check-gpt2-attention"
 check("gpt2.attention", Attention)
+
+# %% [markdown] id="6bc4edd1"
+# ### Why −∞, and why before the softmax?
+#
+# A weight could also be set to 0 *after* the softmax. The key would be hidden as well. **Predict:** one query, four keys, and the last two are hidden. What do the weights sum to in either way? And does the result change if the score of a hidden key changes?
+
+# %% id="b2aeb4d0"
+torch.manual_seed(0)
+one_row, passed_on, hidden = torch.randn(4), torch.randn(4, 8), torch.tensor([False, False, True, True])
+raised = one_row + torch.tensor([0.0, 0.0, 0.0, 3.0])  # the last key, which is hidden, has a higher score
+ways = {
+    "−∞ before the softmax": lambda row: row.masked_fill(hidden, float("-inf")).softmax(dim=-1),
+    "0 after the softmax": lambda row: row.softmax(dim=-1).masked_fill(hidden, 0.0),
+}
+for name, weigh in ways.items():
+    change = (weigh(one_row) - weigh(raised)) @ passed_on
+    print(f"{name:>21}: the weights sum to {weigh(one_row).sum():.2f}; the result changes by {change.abs().max():.2f}")
+
+
+# %% [markdown] id="fccbac45"
+# Set to 0 afterwards, the weights no longer sum to 1, and a hidden key still has an influence: its score is part of the sum that every weight was divided by. With −∞ its exponential is 0, so it is in no sum. Why later tokens must be hidden at all, you will see when you train a model.
 
 # %% [markdown] id="7e250f08"
 # ### Why divide by √head_dim?
@@ -569,10 +590,10 @@ plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05
 
 # %% id="08607fae"
 torch.manual_seed(0)
-attention, tokens, positions = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
+attention, tokens, position_vectors = Attention(configs["gpt2"]), torch.randn(1, 8, 768), torch.randn(8, 768)
 order = [6, 5, 4, 3, 2, 1, 0, 7]  # the earlier tokens reversed, the last one in its place
 with torch.no_grad():
-    for name, rows in (("without positions", torch.zeros(8, 768)), ("with positions", positions)):
+    for name, rows in (("without positions", torch.zeros(8, 768)), ("with positions", position_vectors)):
         change = attention(tokens + rows) - attention(tokens[:, order] + rows)
         print(f"{name:>17}: the last token's result changes by up to {change[:, -1].abs().max():.0e}")
 
@@ -590,7 +611,7 @@ with torch.no_grad():
 #
 # <details><summary>Hint 1</summary>
 #
-# `wpe` wants positions: 0, 1, ..., T - 1. Make them on the same device as `ids`. [T, D] adds to [B, T, D] by broadcasting.
+# `wpe` needs positions: 0, 1, ..., T - 1. Make them on the same device as `ids`. [T, D] adds to [B, T, D] by broadcasting.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -822,12 +843,12 @@ def surprise(model: GPT2, ids: Tensor) -> Tensor:
 novel = encode(Path("texts/pride-and-prejudice.txt").read_text())[0]  # [N]
 counts = torch.bincount(novel, minlength=austen.config.vocab_size) + 1.0  # no token counts as impossible
 levels = {
-    "equal odds": math.log(austen.config.vocab_size),
+    "every token equally likely": math.log(austen.config.vocab_size),
     "how often each token occurs": -(counts / counts.sum()).log()[held_out[0, 1:]].mean().item(),
     "austen-gpt2": surprise(model, held_out).mean().item(),
 }
 for name, nats in levels.items():
-    print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as {math.exp(nats):,.0f} equal choices")
+    print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as among {math.exp(nats):,.0f} equal choices")
 
 # %% [markdown] id="51595d73"
 # `exp(loss)` is called the perplexity. Knowing the frequencies alone saves a nat; the model saves two and a half more by reading what came before.
@@ -858,7 +879,7 @@ def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
 print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
 
 # %% [markdown] id="02e36572"
-# Small random weights make all logits nearly equal, so the model starts at equal odds, ln 2,048.
+# Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
 # Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
 
@@ -905,9 +926,44 @@ for step in progress.steps(range(1, steps + 1), "steps"):
 print(f"on the novel it was trained on: {sum(losses[-50:]) / 50:.2f} nats a token")
 print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():.2f}")
 
-# %% [markdown] id="f4c83315"
+# %% [markdown] id="1cf88684"
 # It is higher: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
 #
+# ### Why hide the later tokens?
+#
+# With the causal mask, one piece of 64 tokens gives 64 training examples: at every position the model has to predict a token that it cannot see. **Predict:** train an even smaller model for 400 steps *without* the mask. What is its loss, on the novel and on *Persuasion*? And what does it write?
+
+# %% id="8e018d09"
+def sees_all(attention: Attention) -> Callable[[Tensor], Tensor]:
+    """A forward without the mask: every token sees all tokens, later ones too."""
+
+    def forward(x: Tensor) -> Tensor:
+        split = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in attention.c_attn(x).chunk(3, dim=-1))
+        return attention.c_proj(F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+
+    return forward
+
+
+# %% id="6a097921"
+torch.manual_seed(0)
+unmasked = GPT2(austen.config.replace(n_layer=1, n_embd=64, n_head=2, n_positions=64))
+for weight in unmasked.parameters():
+    if weight.dim() > 1:
+        nn.init.normal_(weight, std=austen.config.initializer_range)
+unmasked.h[0].attn.forward = sees_all(unmasked.h[0].attn)
+
+# %% tags=["nbval-ignore-output"] id="90a979ec"
+optimizer = torch.optim.AdamW(unmasked.parameters(), lr=3e-3)
+with_answers = [train_step(unmasked, optimizer) for _ in progress.steps(range(400), "steps")]
+nats = surprise(unmasked, held_out[:, :64]).mean()
+print(f"after 400 steps: {with_answers[-1]:.2f} nats on the novel, {nats:.2f} on Persuasion")
+print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'), 16)))!r}")
+
+
+# %% [markdown] id="c42dabec"
+# A loss of a few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+
+# %% [markdown] id="f4c83315"
 # ## Greedy, or drawn at random
 #
 # Greedy text tends to repeat itself, as you just saw. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
@@ -917,8 +973,8 @@ print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():
 def drawn(model: GPT2, ids: Tensor, count: int, temperature: float) -> Tensor:
     """Append `count` tokens, each drawn from softmax(logits / temperature): ids [1, T] -> [1, T + count]."""
     for _ in range(count):
-        odds = (model(ids)[0, -1] / temperature).softmax(dim=-1)  # [vocab_size]
-        ids = torch.cat([ids, torch.multinomial(odds, 1)[None]], dim=1)
+        probabilities = (model(ids)[0, -1] / temperature).softmax(dim=-1)  # [vocab_size]
+        ids = torch.cat([ids, torch.multinomial(probabilities, 1)[None]], dim=1)
     return ids
 
 
@@ -934,7 +990,7 @@ for temperature in (0.5, 1.0, 2.0):
 #
 # ## What a head looks at
 #
-# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and keeps what went in and out of each of its parts.
+# Your `Attention` does not return its weights. Recompute them: take q and k from what `c_attn` gave, and apply the mask and the softmax. `patch.attention_weights` does that, and `patch.calls_in` runs the model and records the inputs and outputs of each of its parts.
 
 # %% tags=["nbval-ignore-output"] id="8c29e8a4"
 from grader.instruments import patch
@@ -1040,7 +1096,7 @@ for name, changes in cuts.items():
         print(f"{name:>22}: {surprise(model, held_out).mean():.2f} nats")
 
 # %% [markdown] id="364b6f14"
-# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than equal odds. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
+# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than a model that finds every token equally likely. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
 
 # %% [markdown] id="b4a1fdf9"
 # ## The logit lens
@@ -1061,7 +1117,7 @@ for depth in range(len(blocks) + 1):
 model.h = blocks
 
 # %% [markdown] id="61adf7bd"
-# With no block at all the answer is the token itself: the head is the embedding matrix, and a vector has its largest dot product with itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. The last block decides which span it is: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows"; each shifts the odds.
+# With no block at all the answer is the token itself: the head is the embedding matrix, and a vector has its largest dot product with itself. From the first block on, a span of time is among the guesses, and after three blocks there is nothing else among the first three. The last block decides which span it is: `week`, the beginning of `weeks`, and `days` overtake `minutes` only there. No single block "knows" the answer. Each shifts the probabilities.
 #
 # ## One position too many
 #
@@ -1075,7 +1131,7 @@ except IndexError as error:
     print("IndexError:", error)
 
 # %% [markdown] id="090e89bc"
-# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions in place of looking them up.
+# There is no row to look up. Nothing degrades gradually; the model stops. That is why `generate` drops the oldest tokens, and why the models of the later lessons compute positions instead of looking them up.
 #
 # ## The question: what can you change and still load?
 #
@@ -1113,9 +1169,9 @@ for change in (
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
 # - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never reads the field: a program that does, as transformers does, would compute something else with the same weights.
-# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ in place of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
+# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ instead of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
 #
-# `n_head` is the most dangerous one. With 12 heads in place of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
+# `n_head` is the most dangerous one. With 12 heads instead of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
 
 # %% tags=["nbval-ignore-output"] id="963f895c"
 for heads in (6, 12):
@@ -1155,7 +1211,7 @@ for name, config in configs.items():
 config = configs["gpt2"]
 masks = config.n_layer * config.n_ctx**2 * 4
 names_and_shapes = 548_105_171 - 4 * sum(parameters(config).values()) - masks
-print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes that say what is where in the file")
+print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes of header: each tensor's name, shape and place in the file")
 
 # %% [markdown] id="5a71a9c3"
 # Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; it is not a bias). A strict load has to leave out those twelve names, and nothing else.
@@ -1176,7 +1232,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # %% [markdown] id="255c4d29"
 # Every matrix product has eight times as many rows, and attention has 8 · 8 = 64 times as many scores; so the work grows by a factor between the two. Each call also has a fixed cost (Python, starting kernels) that does not grow with the text. That makes the measured ratio smaller, most of all on a fast machine.
 #
-# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson keeps what can be kept.
+# All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson stores what can be used again.
 #
 # ## What changed, and why
 #
@@ -1205,7 +1261,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # <details><summary>What are norms, residual sums and positions for?</summary>
 #
-# A norm gives each sublayer an input of known size, however deep it stands. A sum keeps the input, where a layer that replaces it loses it after one step. Without positions attention cannot tell two orders of the same words apart.
+# A norm gives each sublayer an input of known size, however deep in the stack it is. A sum keeps the input, where a layer that replaces it loses it after one step. Without positions attention cannot tell two orders of the same words apart.
 # </details>
 #
 # <details><summary>Why is a score divided by √head_dim and not by head_dim or √D?</summary>
@@ -1223,9 +1279,19 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # So that the residual stream only changes by addition. With the norm after the sum, every norm shrinks what came before by about √2.
 # </details>
 #
+# <details><summary>A model's loss is 0.3 after 400 steps of training, and what it writes is nonsense. What is missing?</summary>
+#
+# The causal mask. Each position could see the token that it had to predict, so the model learned to copy it. When it writes, that token does not exist yet.
+# </details>
+#
+# <details><summary>Why is a hidden score −∞ before the softmax, and not a weight of 0 after it?</summary>
+#
+# After the softmax the other weights no longer sum to 1, and they still depend on the hidden score: it was in the sum that they were divided by.
+# </details>
+#
 # <details><summary>How good is a loss of 4?</summary>
 #
-# It depends on what chance gives. For this vocabulary of 2,048 tokens equal odds give ln 2048 = 7.6 nats, and counting how often each token occurs gives about 6.5.
+# It depends on what chance gives. If all 2,048 tokens of this vocabulary are equally likely, it is ln 2048 = 7.6 nats, and counting how often each token occurs gives about 6.5.
 # </details>
 #
 # <details><summary>What happens at position 1,025?</summary>

@@ -36,7 +36,7 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 #
 # The whole of lesson 01 follows, in seven folded cells. Look at the names, and read `Attention` again, because you are going to change it. The cache will sit inside the attention, between the box of heads and the softmax.
 #
-# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg)
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
 class Conv1D(nn.Module):
@@ -512,7 +512,7 @@ for new, old in ((4, 0), (3, 4), (1, 6)):
     print(f"{new} new after {old}: {'wrong' if largest_error(new, old) > 1e-5 else 'the same'}")
 
 # %% [markdown] id="b79d60bc"
-# Prefill is right, so a test of the first token passes. In decode a new token attends to the *first* token of the text and to nothing else, not even to itself. Further down you will see what a model writes that way.
+# Prefill is right, so a test of the first token passes. In decode a new token attends to the *first* token of the text and to nothing else, not even to itself. Further down you will see what a model writes that way. This shipped: in one server, a chunk of a prompt that followed a cached beginning could not see that beginning (<a href="https://github.com/hyprstream/hyprstream/pull/1521">hyprstream/hyprstream#1521</a>).
 #
 # The block only passes the cache on to attention:
 
@@ -933,7 +933,7 @@ for rows, ms in spent.items():
 #
 # Two consequences. Prefill and decode are always measured apart, because tokens per second of the one say nothing about the other. And servers decode many conversations at once: their new tokens form the rows of one product and share each fetched weight.
 #
-# ## The question
+# ## The question: when does the next token cost more than the prompt?
 #
 # *At which length does generating the next token cost more than reading the whole prompt did?*
 #
@@ -1060,10 +1060,14 @@ for name, config in configs.items():
 #
 # ![Eight query heads in three arrangements. MHA: each has a key-value head of its own, and 8 are cached. GQA with groups of four: heads 0 to 3 share key-value head 0, heads 4 to 7 share head 1, and 2 are cached. MQA: all eight share one.](figures/mha-gqa-mqa.svg)
 #
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
+#
+# ![Inside Qwen3 0.6B's attention: q_proj makes queries of 16 heads, k_proj and v_proj make keys and values of 8 heads. Norms on q and k and RoPE follow. Each key-value head serves 2 query heads. For each token 2 × 8 × 128 = 2,048 numbers are cached.](figures/qwen3-0.6b-attention.svg)
+#
 # ### Exercise 7 · Grouped queries with a cache
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# With 8 query heads and 2 key-value heads, query heads 0 to 3 use key-value head 0, and heads 4 to 7 use head 1. Lesson 03 builds the rest of such a model. What concerns the cache is small, but there is one common mistake here that changes no output, only the memory used.
+# With 8 query heads and 2 key-value heads, query heads 0 to 3 use key-value head 0, and heads 4 to 7 use head 1. Lesson 03 builds the rest of such a model. Only two lines of it concern the cache, but one common mistake here changes no output, only the memory used.
 #
 # `q`, `k` and `v` are split into heads already. Append, share, attend. The check looks at the result, and at what you put into the cache.
 #
@@ -1073,7 +1077,7 @@ for name, config in configs.items():
 #
 # <details><summary>Hint 2</summary>
 #
-# Copies of one head must stand next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one of them gives 0 1 0 1 0 1 0 1.
+# Copies of one head must be next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one of them gives 0 1 0 1 0 1 0 1.
 # </details>
 # </details>
 
@@ -1121,7 +1125,7 @@ named = {context: f"{context // 1024}k" for context in contexts}
 plots.lines(curves, plots.Axes("context, tokens", "KV cache, GB (bfloat16, batch 1)", xticks=named))
 
 # %% [markdown] id="7fdb1f11"
-# ### To play with
+# ### Other models, other settings
 #
 # The panel computes the same sums as your `cache_bytes`. Choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
@@ -1145,7 +1149,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM offer it |
 # | layers that have a cache | replace attention by a state of fixed size: linear attention | Qwen3-Next, in 36 of 48 layers |
 #
-# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
+# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The talk also lists sparse attention, as in DeepSeek V3.2. It is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
 # ## What changed, and why
 #

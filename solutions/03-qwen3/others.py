@@ -456,7 +456,7 @@ TOLD = [
     Told("qwen3.attention", Change("qwen3.rope", "[-b, a]", "[b, -a]"), ["Mend `qwen3.rope` first"]),
     Told(
         "qwen3.attention",
-        Change("qwen3.rope", "return x * cos + turned * sin", "raise NotImplementedError()"),
+        Change("qwen3.rope", "return x * cos + rotated * sin", "raise NotImplementedError()"),
         ["`apply_rope` is not written yet"],
     ),
     Told("qwen3.model", Change("qwen3.rope_table", "1.0 / theta", "0.5 / theta"), ["Mend `qwen3.rope_table` first"]),

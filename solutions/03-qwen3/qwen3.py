@@ -199,7 +199,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. Before you go on, **predict:** if you subtract the mean from a vector in a trained model's residual stream, how much of its squared length disappears? You will measure it at the end of the lesson.
 #
-# Compute in float32 whatever dtype comes in, and cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32, and in bfloat16 a quarter of its values differ from Qwen3's by a rounding.
+# Compute in float32 whatever dtype comes in, and cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -249,6 +249,22 @@ x = torch.randn(5, 64) + 3
 with torch.no_grad():
     centred = RMSNorm(64, 1e-6)(x - x.mean(dim=-1, keepdim=True))
 print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - centred).abs().max():.0e}")
+
+# %% [markdown] id="fe1ae5ba"
+# And the order of the two last steps? `F.rms_norm` multiplies by the weight and then casts. **Predict:** in bfloat16, how many of the values differ from yours, and by how much?
+
+# %% id="1f64fa2f"
+torch.manual_seed(0)
+x, norm = torch.randn(2000, 1024).bfloat16(), RMSNorm(1024, 1e-6).bfloat16()
+nn.init.normal_(norm.weight, mean=1.0, std=0.1)
+with torch.no_grad():
+    cast_first, cast_last = norm(x).float(), F.rms_norm(x, (1024,), norm.weight, 1e-6).float()
+apart = cast_first != cast_last
+print(f"{apart.float().mean():.0%} of the values differ, by at most {(cast_first / cast_last - 1)[apart].abs().max():.1%}")
+
+
+# %% [markdown] id="3ffcae66"
+# A quarter, each by one rounding: bfloat16 has 8 significant bits, so neighbouring numbers are up to 0.8% apart. Neither order is wrong. But a model was trained with one of them, and lesson 04's model uses the other.
 
 # %% [markdown] id="c06f1778"
 # ### Exercise 2 · The table of rotations
@@ -344,8 +360,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     ### BEGIN SOLUTION
     cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + turned * sin
+    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + rotated * sin
     ### END SOLUTION
 
 # %% check="qwen3.rope" tags=["nbval-ignore-output"] id="check-qwen3-rope"
@@ -538,6 +554,26 @@ class Attention(nn.Module):
 # %% check="qwen3.attention" tags=["nbval-ignore-output"] id="check-qwen3-attention"
 check("qwen3.attention", Attention)
 
+# %% [markdown] id="4fb6d43c"
+# ### Why the norm before the rotation?
+#
+# Both orders run, and a rotation does not change a vector's length. Take one query and one key, five positions apart: once at 9 and 4, once at 29 and 24. **Predict:** in which order are the two scores equal, if the norm's weight is 1 in every channel? And if it differs from channel to channel, as in a trained model?
+
+# %% id="63aaa983"
+torch.manual_seed(0)
+one_query, one_key = torch.randn(2, 1, 1, 1, 64)
+at = {position: rope_table(torch.tensor([position]), 64, 1e6) for position in (4, 9, 24, 29)}
+for name, weight in (("1 in every channel", torch.ones(64)), ("different", 1 + 0.5 * torch.randn(64))):
+    norm = RMSNorm(64, 1e-6)
+    norm.weight.data = weight
+    with torch.no_grad():
+        first = [(apply_rope(norm(one_query), at[i]) * apply_rope(norm(one_key), at[i - 5])).sum() for i in (9, 29)]
+        second = [(norm(apply_rope(one_query, at[i])) * norm(apply_rope(one_key, at[i - 5]))).sum() for i in (9, 29)]
+    print(f"weights {name}: norm first {first[0]:.3f} and {first[1]:.3f}; second {second[0]:.3f} and {second[1]:.3f}")
+
+# %% [markdown] id="7e1d1385"
+# With equal weights the order does not matter. With different ones it does: the weight belongs to a channel, and RoPE mixes channels i and i + d/2. If the norm comes second, its weights multiply other numbers at every position, and the score no longer depends on the distance alone.
+
 # %% [markdown] id="cc21d6f5"
 # ### Why no biases?
 #
@@ -576,9 +612,9 @@ for name, layers, kv_heads, width, heads in (
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
 
 # %% [markdown] id="d4482fb4"
-# GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token in place of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
+# GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token instead of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
 #
-# What is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality, and a server can hold four times as many conversations.
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality, and a server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
@@ -874,10 +910,34 @@ marks = {"x128": "256 with the piece: the trained length"}
 around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xticks=lengths, marks=marks)
 plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 
+
 # %% [markdown] id="3dd50c05"
 # Up to 128 tokens before a piece, 256 with it, more context helps a little. Beyond, the loss rises: 0.3 nats worse at 1,024. A program with RoPE has no last position, but a model has only learned the distances that it saw in training.
 #
 # Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. Stretching works only together with further training. That is what `rope_scaling` in a config stands for.
+#
+# ### What if the pairs are wrong?
+#
+# Exercise 2 said that the weights were trained for one pairing. Give `austen-qwen3` the other one, and for comparison no rotation at all. **Predict** the order of the three losses.
+
+# %% id="632f9829"
+def neighbours(x: Tensor, table: Tensor) -> Tensor:
+    """RoPE with pairs (2 i, 2 i + 1) in place of (i, i + head_dim / 2)."""
+    cosine, sine = table[..., : x.shape[-1] // 2]  # 2 x [T, head_dim / 2]
+    first, second = x[..., 0::2], x[..., 1::2]
+    return torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=-1).flatten(-2)
+
+
+# %% tags=["nbval-ignore-output"] id="ee6a081b"
+rotations = {"halves, as trained": apply_rope, "neighbours": neighbours, "no rotation": lambda x, table: x}
+piece = story[:256][None]
+for name, rotate in rotations.items():
+    with patch.replaced(globals(), apply_rope=rotate), torch.no_grad():
+        nats = F.cross_entropy(austen_model(piece)[0, :-1], piece[0, 1:]).item()
+    print(f"{name:>18}: {nats:.2f} nats a token")
+
+# %% [markdown] id="e0a08778"
+# The wrong pairing costs 0.8 nats, no rotation 1.4. With neighbours as pairs a score still depends on the distance, so the model keeps something. But each pair is rotated at the speed of another. The shapes are the same, and nothing raises an error. This shipped: a program with the wrong pairs continued a Llama's text for one or two tokens, where the angles are still small, and then wrote garbage (<a href="https://github.com/NeuraLegion/shainet/pull/111">NeuraLegion/shainet#111</a>).
 
 # %% [markdown] id="aa92973b"
 # ## Step 12 · Real weights: SmolLM2, a Llama

@@ -94,8 +94,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """
     cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + turned * sin
+    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + rotated * sin
 
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
@@ -244,7 +244,7 @@ def generate(
 # %% [markdown] id="d61a5f02"
 # ## Steps 1 to 5 · A new model, its config, and the most similar program you have
 #
-# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm in place of Gemma 2's soft-capping, and five local layers for each global one.
+# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm instead of Gemma 2's soft-capping, and five local layers for each global one.
 #
 # The hub has a config. Which of your programs is the most similar? Compare it with Qwen3 0.6B's config.
 
@@ -315,7 +315,7 @@ print(f"{'':>10} {sum(counts.values()):>12,}")
 #
 # `austen-gemma3` is a Gemma 3 trained for this course on five of Jane Austen's novels: 6 layers, five with a window of 32 tokens and one full, 2.05 million parameters.
 #
-# Your Qwen3 program cannot read its config as it stands, because three fields are spelled differently or missing in Gemma's config. We fill them in: q and k are normalised (the program asks for that by `model_type`), the head is tied, and RoPE uses one θ, that of the full layers. Then we load Gemma's weights strictly:
+# Your Qwen3 program cannot read its config as it is, because three fields are spelled differently or missing in Gemma's config. We fill them in: q and k are normalised (the program asks for that by `model_type`), the head is tied, and RoPE uses one θ, that of the full layers. Then we load Gemma's weights strictly:
 
 # %% tags=["nbval-ignore-output"] id="3f14eeac"
 austen = load_checkpoint("austen-gemma3")
@@ -422,7 +422,7 @@ compare(Start)
 #
 # Start with the first module that is wrong itself, and change one thing at a time.
 #
-# One detail: `q_norm` has another order of axes here than there, because the reference transposes before the norm and your program after it. Once the numbers agree, the table says that the layout differs and counts the row as right.
+# One detail: the axes of `q_norm`'s output are in another order in your program than in the reference, which transposes before the norm and not after it. Once the numbers agree, the table says that the layout differs and counts the row as right.
 #
 # ## Step 9 · Read the reference
 #
@@ -503,10 +503,10 @@ for name, size in (("rows of length √D", 1.0), ("rows of length 1", D**-0.5)):
     rows = size * torch.randn(V, D)
     loss = F.cross_entropy(final @ rows.T, targets)
     print(f"{name:>17}: numbers of size {rows.std():.2f} enter the stream; the first loss is {loss:5.1f} nats")
-print(f"equal odds: {torch.tensor(V).log():.1f} nats")
+print(f"every token equally likely: {torch.tensor(V).log():.1f} nats")
 
 # %% [markdown] id="7e2f8081"
-# Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as equal odds. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
+# Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as if every token were equally likely. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
 
 # %% [markdown] id="5e0a194d"
 # Put it in. **Predict:** which rows turn green? The first one, and which others?
@@ -644,7 +644,7 @@ plots.lines(medians, around)
 # %% [markdown] id="2ae8384c"
 # In Gemma 3 270M nearly all scales are far from 1. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs.
 #
-# A scale of 13 in place of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
+# A scale of 13 instead of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
 #
 # If you have only austen-gemma3 here, all its scales are close to 1: w starts at 0, and this model's training was short.
 #
@@ -660,7 +660,7 @@ plots.lines(medians, around)
 
 # %% exercise="gemma3.mlp" id="gemma3-mlp"
 class MLP(nn.Module):
-    """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
+    """Two linear maps of x, one of which is the gate of the other: GEGLU (Shazeer, 2020, equation 6).
 
     down_proj(gelu(gate_proj(x)) * up_proj(x)), with the tanh form of GELU. No biases.
     Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
@@ -824,7 +824,7 @@ check("gemma3.mask", visible)
 #
 # - `q_norm` and `k_norm` are always there;
 # - the mask is an argument, because it depends on the kind of layer: [T, T], True where a key may be seen;
-# - scores are divided by the square root of `query_pre_attn_scalar`. In the models up to 12B it equals head_dim, so you would not notice; in 27B it is D / heads, and head_dim is another number;
+# - scores are divided by the square root of `query_pre_attn_scalar`. In the models up to 12B it equals head_dim, so you would not notice. In 27B it is D / heads, and head_dim is another number; the report gives no reason. For Gemma 2 9B the published config first had the wrong number, 224 instead of 256 (<a href="https://github.com/huggingface/transformers/issues/31891">huggingface/transformers#31891</a>);
 # - there may be one key-value head for all queries, as in 270M.
 #
 # Rotations come as before, `table` [2, T, head_dim], and `apply_rope` is given. Read `Gemma3Attention`, and `eager_attention_forward` above it.
@@ -887,6 +887,22 @@ class Attention(nn.Module):
 # %% check="gemma3.attention" tags=["nbval-ignore-output"] id="check-gemma3-attention"
 check("gemma3.attention", Attention)
 
+# %% [markdown] id="08a9a77b"
+# ### Why norms on q and k, and no soft-capping?
+#
+# Gemma 2 limited its scores with $50 \cdot \tanh(\mathrm{score} / 50)$. Gemma 3 has QK-norm in its place; the report names the papers that this follows, and gives no other reason. Both keep scores bounded. What is the difference? **Predict:** how far apart are scores of 150 and 300 after the cap, and how much of a gradient passes through it?
+
+# %% id="73ba6522"
+raw = torch.tensor([10.0, 50.0, 150.0, 300.0], requires_grad=True)
+capped = 50 * torch.tanh(raw / 50)
+capped.sum().backward()
+for before, after, passes in zip(raw.tolist(), capped.tolist(), raw.grad.tolist(), strict=True):
+    print(f"score {before:3.0f}: after the cap {after:5.2f}, and {passes:7.3%} of the gradient passes")
+
+
+# %% [markdown] id="7154e78d"
+# Large scores all end just below 50: the cap removes the difference between them, and almost no gradient passes to correct them. QK-norm bounds a score before it is computed, through the lengths of q and k, so scores keep their differences and their gradients. A second difference concerns speed: a cap comes between the product and the softmax, so an ordinary fused kernel such as `F.scaled_dot_product_attention` cannot be used.
+
 # %% [markdown] id="95388732"
 # Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. **Predict:** which rows of the first layer turn green?
 
@@ -926,7 +942,7 @@ class OneKind(Model):
 
 
 class WithAttention(nn.Module):
-    """Its head."""
+    """That model with its tied head."""
 
     body: type[nn.Module] = OneKind
 
@@ -943,7 +959,7 @@ compare(WithAttention)
 # %% [markdown] id="a475b604"
 # If rotations, mask and attention are right, `self_attn` of layer 0 is green; rotations and masks have no rows of their own. `lm_head` appears only in the reference, because here the head is a product with the embedding matrix and no module.
 #
-# Then the sums begin, and the report names the layer: its parts are right, but it combines them in the wrong way.
+# After attention comes the first residual sum, and there the report names the layer: its parts are right, but it combines them in the wrong way.
 #
 # ### Exercise 7 · The layer, with four norms
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -952,7 +968,7 @@ compare(WithAttention)
 #
 # <details><summary>Hint 1</summary>
 #
-# "Feedforward" is the MLP. Each sublayer stands between two norms; the names say between which.
+# "Feedforward" is the MLP. Each sublayer is between two norms; the names say between which.
 #
 # <details><summary>Hint 2</summary>
 #
@@ -962,7 +978,7 @@ compare(WithAttention)
 
 # %% exercise="gemma3.decoder_layer" id="gemma3-decoder_layer"
 class DecoderLayer(nn.Module):
-    """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
+    """One layer: attention, then the MLP; each between two norms; the second norm's output is added to x.
 
     Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
     post_feedforward_layernorm; the norms with config.rms_norm_eps.
@@ -1239,7 +1255,7 @@ plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves
 # %% [markdown] id="1c7b948c"
 # No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
 #
-# ## What each reason did
+# ## What each difference does to the loss and the text
 #
 # Now the other way round: the right program with one thing wrong at a time. The loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
 
@@ -1408,13 +1424,13 @@ for length in (16, 64) if gemma_model is not None else ():
     print(f"{length:6} {spent['all']:5.0f} {spent['every']:24.0f} {spent['last']:28.0f}")
 
 # %% [markdown] id="9041b647"
-# The table shows it for your machine. The head multiplies by 168 million numbers at each position, and the 18 layers together by 100 million, so the head does more than half of the multiply-adds. To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for all of them, because your model returns all of them. A program made for use computes the last row alone.
+# The table shows it for your machine. The head multiplies by 168 million numbers at each position, and the 18 layers together by 100 million, so the head does more than half of the multiply-adds. To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for all of them, because your model returns all of them. An inference engine computes the last row alone.
 #
 # ## What changed, and why
 #
-# Here is the whole model. A red ring marks what differs from Qwen3 0.6B.
+# Here is the whole model, with the inside of its attention and of its MLP. A red ring marks what differs from Qwen3 0.6B.
 #
-# ![Gemma 3 270M from the bottom up: token ids, the token embedding of 262,144 tokens times √640, 18 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: multi-query attention with 4 query heads, QK-norm and, in 15 of the 18 layers, a window of 512 tokens; and a GeGLU MLP of width 2,048. Each of the two has an RMSNorm before it and another after it.](figures/gemma-3-270m-model.svg)
+# ![Gemma 3 270M from the bottom up: token ids, the token embedding of 262,144 tokens times √640, 18 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: multi-query attention with 4 query heads, QK-norm and, in 15 of the 18 layers, a window of 512 tokens; and a GeGLU MLP of width 2,048. Each of the two has an RMSNorm before it and another after it.](figures/gemma-3-270m-model.svg) ![Inside Gemma 3's attention: q_proj makes 4 queries of 256, k_proj and v_proj one key and one value, which all queries share. Norms on q and k, then RoPE. The mask shows the last 512 tokens in 15 layers, all in 3 layers. For each token 512 numbers are cached.](figures/gemma-3-270m-attention.svg) ![Inside the MLP: gate_proj and up_proj expand 640 to 2,048; the gate goes through the tanh form of GELU and is multiplied with the other; down_proj projects back.](figures/gemma-3-270m-mlp.svg)
 #
 # And one layer beside Qwen3's:
 #
@@ -1429,7 +1445,8 @@ for length in (16, 64) if gemma_model is not None else ():
 # | activation of the gate | SiLU | GELU, tanh form | `hidden_activation` | nearly equal when trained; it must be the trained one |
 # | attention | all earlier tokens | 5 layers in 6: 512 | `layer_types`, `sliding_window` | for long texts the cache is nearly six times smaller |
 # | θ | one | one for each kind | `rope_local_base_freq` | a window and a whole text need different speeds |
-# | scale of the scores | head_dim | `query_pre_attn_scalar` | the field; equal to head_dim up to 12B | 27B uses another number |
+# | limit on the scores | QK-norm | QK-norm, where Gemma 2 had a soft cap | names in the weights | scores stay bounded, and keep their differences |
+# | scale of the scores | head_dim | `query_pre_attn_scalar` | the field; equal to head_dim up to 12B | 27B uses another number; the report gives no reason |
 # | key-value heads | 8 | 1 in 270M | `num_key_value_heads` | head sharing at its limit: the smallest cache that sharing can give |
 # | vocabulary | 151,936 | 262,144 | `vocab_size` | fewer tokens for languages other than English |
 # | head | tied below 8B | always tied, and the config does not say so | the class's default | 168 million parameters once, and not twice |
@@ -1438,7 +1455,7 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
 #
-# Norms that scale by w in place of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU in place of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
+# Norms that scale by w instead of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU instead of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
 # </details>
 #
 # <details><summary>You mended the MLP and no row turned green. Was the change wrong?</summary>
@@ -1454,6 +1471,11 @@ for length in (16, 64) if gemma_model is not None else ():
 # <details><summary>What is the second norm for?</summary>
 #
 # It sets the size of a sublayer's update. Make the sublayer's output 100 times larger, and the update stays the same.
+# </details>
+#
+# <details><summary>Both soft-capping and QK-norm bound the scores. What is the difference?</summary>
+#
+# A cap makes all large scores nearly equal, and almost no gradient passes through it. QK-norm limits the lengths of q and k before the product, so scores keep their differences and their gradients.
 # </details>
 #
 # <details><summary>Why two values of θ?</summary>

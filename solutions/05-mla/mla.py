@@ -308,7 +308,7 @@ for kv_heads in (3, 2, 1):
 
 # %% exercise="mla.compress" id="mla-compress"
 class Compressor(nn.Module):
-    """What a layer makes of a token to keep it: a normed latent, and a key for RoPE (DeepSeek-V2, 2.1).
+    """What a layer computes of a token for its cache: a normed latent, and a key for RoPE (DeepSeek-V2, 2.1).
 
     Parts: kv_a_proj_with_mqa (hidden_size -> kv_lora_rank + qk_rope_head_dim, without bias),
     kv_a_layernorm (RMSNorm over the latent, eps 1e-6).
@@ -335,6 +335,24 @@ class Compressor(nn.Module):
 
 # %% check="mla.compress" tags=["nbval-ignore-output"] id="check-mla-compress"
 check("mla.compress", Compressor)
+
+# %% [markdown] id="e3aa2460"
+# ### Why a norm on the latent?
+#
+# DeepSeek-V2's report (section 3.1.2) adds norms after the compressed vectors "to ensure stable training", because compression changes the size of a layer's output. **Predict:** make the weight of `kv_a_proj_with_mqa` 100 times larger. How large are the latent and the key then?
+
+# %% id="c7caf988"
+torch.manual_seed(0)
+compressor, x = Compressor(v3.replace(hidden_size=256)), torch.randn(1, 8, 256)
+with torch.no_grad():
+    for factor in (1, 100):
+        compressor.kv_a_proj_with_mqa.weight *= factor
+        sizes = [part.square().mean().sqrt() for part in compressor.compress(x)]
+        print(f"weight times {factor:3}: numbers of the latent have size {sizes[0]:.2f}, of the key {sizes[1]:.2f}")
+
+
+# %% [markdown] id="0c060fb3"
+# The latent does not change, so the keys and values that are computed from it don't either. The rotated key has no norm and grows with the weight. The cache stores the latent *after* the norm: then the norm is computed once for each token, and not again at every step.
 
 # %% [markdown] id="603d3af7"
 # ### Exercise 2 · Rotate pairs of neighbours
@@ -391,7 +409,7 @@ def rope_table(positions: Tensor, config: Config) -> Tensor:
 
 # %% exercise="mla.rope" id="mla-rope"
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
+    """Rotate each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
 
     (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
     x: [B, H, T, d], table: [2, T, d / 2] -> [B, H, T, d]. transformers: apply_rotary_pos_emb_interleave.
@@ -502,10 +520,10 @@ print(f"V3: {softmax_scale(v3):.6f}, without YaRN {plain:.6f}: {sharper:.3f} tim
 
 # %% exercise="mla.cache" id="mla-cache"
 class LatentCache:
-    """The rows that one layer keeps: for every token its latent and then its rotated rope key.
+    """The rows that one layer caches: for every token its latent and then its rotated rope key.
 
     capacity: for how many tokens there is room from the start. length: how many there are.
-    transformers: DynamicCache keeps the same numbers, in two tensors.
+    transformers: DynamicCache stores the same numbers, in two tensors.
     """
 
     def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32):
@@ -516,9 +534,9 @@ class LatentCache:
         ### END SOLUTION
 
     def append(self, new: Tensor) -> Tensor:
-        """Keep new [B, T, width] behind what there is; all rows so far come back: [B, length, width].
+        """Append new [B, T, width] to the rows; return all rows so far: [B, length, width].
 
-        Raises ValueError, and keeps nothing of it, where there is no room for all of `new`.
+        Raises ValueError, and stores nothing of it, where there is no room for all of `new`.
         """
         ### BEGIN SOLUTION
         end = self.length + new.shape[1]
@@ -550,9 +568,9 @@ check("mla.cache", LatentCache)
 
 # %% exercise="mla.bytes" id="mla-bytes"
 def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
-    """The bytes that a model keeps for `tokens` tokens in each of `batch` texts, all layers together.
+    """The bytes that a model caches for `tokens` tokens in each of `batch` texts, all layers together.
 
-    A config with kv_lora_rank keeps a latent and a key of qk_rope_head_dim; another keeps keys and
+    A config with kv_lora_rank caches a latent and a key of qk_rope_head_dim; another caches keys and
     values of num_key_value_heads heads of head_dim (where it does not say: hidden_size / query heads).
     """
     ### BEGIN SOLUTION
@@ -622,7 +640,9 @@ print(f"channels of one of 24 heads: {2048 / 24:.2f}")
 #
 # ## Where you were
 #
-# If you come back after a break: run all cells up to here. A token's cached row is its latent (512 numbers in V3), from which every head's key and value can be computed, and one rotated key (64) that all heads share. Now attention has to work from these rows. It can do so in two ways, and you write both: first the one that rebuilds keys and values, then the one that does not.
+# If you come back after a break: run all cells up to here. A token's cached row is its latent (512 numbers in V3), from which every head's key and value can be computed, and one rotated key (64) that all heads share. Now attention has to work from these rows. It can do so in two ways, and you write both: first the one that rebuilds keys and values, then the one that does not. Here is all of it, drawn:
+#
+# ![Inside DeepSeek-V3's attention. On the left, q_a_proj, a norm and q_b_proj make 128 queries of 128 + 64. On the right, kv_a_proj_with_mqa makes a latent of 512, which goes through a norm, and a rope key of 64, which is rotated and shared; these 576 numbers are cached. kv_b_proj makes 128 keys and values from the latent. A masked softmax of the products weighs the values, and o_proj brings 16,384 numbers back to 7,168.](figures/deepseek-v3-attention.svg)
 #
 # ### Exercise 6 · Attention, rebuilt from the latent
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
@@ -763,8 +783,8 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 class AbsorbedAttention(Attention):
     """Latent attention on the rows themselves, kv_b_proj absorbed into queries and outputs.
 
-    Same parts, same result as Attention. No head's keys or values are made: each head's part of
-    kv_b_proj's weight carries its query into the space of latents, and what it has mixed back out.
+    Same parts, same result as Attention. No head's keys or values are computed: each head's part of
+    kv_b_proj's weight maps its query into latent space, and its weighted sum of latents to a value.
     DeepSeek-V2, section 2.1.2, says that it can be done, in one sentence.
     """
 
@@ -838,11 +858,21 @@ off = (latent_rotated - key_rotated).norm() / key_rotated.norm()
 print(f"the latent rotated in place of the key, at position 5: off by {off:.0%}")
 
 # %% [markdown] id="d04b5faf"
-# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are few enough to cache, once for all heads.
+# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are cached.
+#
+# Why one such key for all heads? **Predict:** how many numbers would be cached if each of the 128 heads had a rotated key of its own?
+
+# %% id="6f051ca6"
+for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_attention_heads)):
+    print(f"rotated keys, {whose}: {v3.kv_lora_rank + rope_keys * v3.qk_rope_head_dim:,} numbers for a token and layer")
+
+
+# %% [markdown] id="f6659ea0"
+# 8,704 instead of 576: fifteen times as many, and four times what Qwen3 8B caches.
 #
 # With GQA keys can be cached before they are rotated, and rotated when they are read. That costs work at every step, but it is possible. Absorbing is not possible with a rotation in between.
 #
-# ## Which form, when? First count
+# ## Which form, when? First the count
 #
 # T new tokens, S rows. Per head, counting multiply-adds, with r = kv_lora_rank and n, p, v for nope, rope and value channels. The projections that both forms share are left out:
 #
@@ -852,7 +882,7 @@ print(f"the latent rotated in place of the key, at position 5: off by {off:.0%}"
 # | absorbed | $T \cdot r (n + v)$ | $T S \cdot (r + p + r)$ |
 # | every head's keys and values cached | $T \cdot r (n + v)$ | $T S \cdot (n + p + v)$ |
 #
-# Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds in place of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
+# Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds instead of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
 #
 # Is the table right? Count all products that are really computed, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
 
@@ -909,7 +939,7 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
     print(f"{T:3} new of {S:5,}: expanded does {counts[0] / counts[1]:.4f} times the work of absorbed")
 
 # %% [markdown] id="e274c545"
-# ## Then measure
+# ## Which form, when? Then the clock
 #
 # **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
 #
@@ -984,7 +1014,11 @@ print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, 
 #
 # ## The whole model
 #
-# DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts are another lesson; here every MLP is the dense one of V3's first three layers. What is new is that each layer gets its cache:
+# DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts, on the right, are lesson 07; here every MLP is the dense one of V3's first three layers, on the left.
+#
+# ![V3's dense MLP: gate_proj and up_proj expand 7,168 to 18,432, the gate goes through SiLU, and down_proj projects back. 396 million parameters a layer.](figures/deepseek-v3-mlp-2.svg) ![V3's experts: a router chooses 8 of 256 gated experts for each token, from 4 of 8 groups; one shared expert of width 2,048 works on every token. 11.3 billion parameters a layer, of which a token uses 398 million.](figures/deepseek-v3-mlp.svg)
+#
+# What is new is that each layer gets its cache:
 
 # %% tags=["setup"] long="one class, with its shapes" id="setup-3"
 class DecoderLayer(nn.Module):
@@ -1406,10 +1440,10 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
 # |---|---|---|---|---|
-# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank in place of sharing | 576 cached numbers in place of 2,048, and no head has to share |
+# | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank instead of sharing | 576 cached numbers instead of 2,048, and no head has to share |
 # | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer combined | only channels that are not rotated can be absorbed |
-# | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 in place of 7168 · 24576 |
-# | QK-norm | on each head's q and k | norms on the two latents | not measured here | a per-head norm on k is non-linear, so W_UK could no longer be absorbed |
+# | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 instead of 7168 · 24576 |
+# | QK-norm | on each head's q and k | norms on the two latents | hardly: the latents' size no longer counts | stable training, says V2's report; a norm on each head's k is non-linear, so W_UK could no longer be absorbed |
 # | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |
 # | value width | head_dim | its own number | a choice of size | values need no channels for positions |
 #
@@ -1432,7 +1466,12 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # <details><summary>Why can't RoPE rotate the channels that come from the latent?</summary>
 #
-# The rotation would be between the query and the matrix that is to be absorbed, and it is another one for every distance.
+# The rotation would be between the query and the matrix that is to be absorbed, and it is a different one for every distance.
+# </details>
+#
+# <details><summary>Why do all heads share one rotated key?</summary>
+#
+# It is cached as it is, so one for each of 128 heads would make 8,704 numbers of 576.
 # </details>
 #
 # <details><summary>When is the expanded form cheaper?</summary>

@@ -42,7 +42,9 @@ def layer_types(config: Config) -> list[str]:
 # %% [markdown] id="ee653934"
 # ## What you start from
 #
-# Gemma 3 as you left it in lesson 04, and lesson 02's cache: twelve folded cells. Look at the names. Read two of them in detail: `Attention`, because you are going to change it, and `KVCache`, because yours needs the same interface: `append` and `length`.
+# Gemma 3 as you left it in lesson 04, and lesson 02's cache: twelve folded cells. Look at the names. Read two of them in detail: `Attention`, because you are going to change it, and `KVCache`, because yours needs the same interface: `append` and `length`. This is the attention, drawn; the cache will hold its keys and values.
+#
+# ![Inside Gemma 3's attention: q_proj makes 4 queries of 256, k_proj and v_proj one key and one value, which all queries share. Norms on q and k, then RoPE. The mask shows the last 512 tokens in 15 layers, all in 3 layers. For each token 512 numbers are cached.](figures/gemma-3-270m-attention.svg)
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -69,8 +71,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """
     cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + turned * sin
+    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + rotated * sin
 
 
 # %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-embedding"
@@ -108,7 +110,7 @@ class RMSNorm(nn.Module):
 
 # %% given="04-gemma3 gemma3.mlp" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mlp"
 class MLP(nn.Module):
-    """Two views of x, one of which opens and closes the other: GEGLU (Shazeer, 2020, equation 6).
+    """Two linear maps of x, one of which is the gate of the other: GEGLU (Shazeer, 2020, equation 6).
 
     down_proj(gelu(gate_proj(x)) * up_proj(x)), with the tanh form of GELU. No biases.
     Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
@@ -203,7 +205,7 @@ class Attention(nn.Module):
 
 # %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-decoder_layer"
 class DecoderLayer(nn.Module):
-    """One layer: attention, then the MLP; each between two norms, and what the second gives is added to x.
+    """One layer: attention, then the MLP; each between two norms; the second norm's output is added to x.
 
     Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
     post_feedforward_layernorm; the norms with config.rms_norm_eps.
@@ -357,8 +359,8 @@ def window_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
     -> [queries, keys] bool. transformers: masking_utils.py, sliding_window_overlay.
     """
     ### BEGIN SOLUTION
-    places = torch.arange(keys)
-    distance = places[keys - queries :, None] - places[None, :]  # [queries, keys]: how far behind
+    positions = torch.arange(keys)
+    distance = positions[keys - queries :, None] - positions[None, :]  # [queries, keys]: how far behind
     seen = distance >= 0
     if window is not None:
         seen = seen & (distance < window)
@@ -560,10 +562,10 @@ Panel({
 
 # %% exercise="sliding_window.rolling_cache" id="sliding_window-rolling_cache"
 class RollingCache:
-    """The keys and values of the last `window` tokens of one layer: a ring. Token p lies in place p mod window.
+    """The keys and values of the last `window` tokens of one layer: a ring. Token p goes into slot p mod window.
 
-    keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens there
-    have been.
+    keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens
+    were ever appended.
     """
 
     def __init__(
@@ -580,7 +582,7 @@ class RollingCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add T new tokens; give back those that at least one of them sees, from the oldest to the newest.
+        """Add T new tokens; return those that at least one of them sees, from the oldest to the newest.
 
         These are the last window - 1 of the old ones, or as many as there are, and then all new ones.
         k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, min(length before, window - 1) + T, head_dim].
@@ -607,7 +609,7 @@ class RollingCache:
 check("sliding_window.rolling_cache", RollingCache)
 
 # %% [markdown] id="8d52d1f9"
-# ### Is the order of the slots really free?
+# ### Does the order of the slots matter?
 #
 # After 20 tokens a ring of 8 holds them in the order 16 17 18 19 12 13 14 15. **Predict:** shuffle the slots, keys and values alike. By how much does attention's result change? And if only the values are shuffled?
 
@@ -686,7 +688,7 @@ class CachedAttention(Attention):
     """Lesson 04's attention for T new tokens that follow those in a cache. Parts and names are the same.
 
     table: [2, T, head_dim], the rotations of the new tokens. window: how many tokens each may see, itself among
-    them; None: all. cache: append(k, v) gives back all keys and values that may be seen, the new ones last, and
+    them; None: all. cache: append(k, v) returns all keys and values that may be seen, the new ones last, and
     perhaps older ones too; None: there are no old tokens.
     x: [B, T, D], the new tokens alone -> [B, T, D].
     """
@@ -1242,7 +1244,7 @@ if gemma_model is not None:
 def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     """How many bytes the keys and values of `batch` texts of `context` tokens take, in all layers.
 
-    A "full_attention" layer keeps every token, a "sliding_attention" one config.sliding_window at most.
+    A "full_attention" layer caches every token, a "sliding_attention" one config.sliding_window at most.
     config: layer_types(config) says what each layer is; num_key_value_heads; head_dim. sliding_window is null where
     no layer slides.
     """
@@ -1276,7 +1278,7 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
         assert measured == formula
 
 # %% [markdown] id="c5203679"
-# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers in place of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
+# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers instead of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
 #
 # The same with the real weights, if they are here. The longest prompt is read with either kind of cache; then the caches for a longer text are created and measured.
 
@@ -1314,7 +1316,7 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
 # %% [markdown] id="1326130c"
 # 13.9 GB remain.
 #
-# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent in place of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
+# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent instead of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
 
 # %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
@@ -1361,7 +1363,7 @@ for name in ("Gemma 3 270M", "Gemma 3 27B"):
     print(f"{name:>24} {first / 1024:8.0f} {later / 1024:8.0f}   {cache_bytes(config, 131_072) / 1e9:15.2f} GB")
 
 # %% [markdown] id="18043ec4"
-# ### To try
+# ### Windows or fewer heads?
 #
 # The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
 
@@ -1418,7 +1420,7 @@ around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=le
 plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
-# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
+# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
 #
 # ## What changed, and why
 #
@@ -1443,7 +1445,7 @@ plots.lines(curves, around)
 #
 # <details><summary>Why are a few layers full?</summary>
 #
-# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after more than 500 tokens, the loss is 1.1 nats in place of 6.0. With a window in every layer it is 5.9, as if it had never read the sentence.
+# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after more than 500 tokens, the loss is 1.1 nats instead of 6.0. With a window in every layer it is 5.9, as if it had never read the sentence.
 # </details>
 #
 # <details><summary>Why does a window save no memory by itself?</summary>

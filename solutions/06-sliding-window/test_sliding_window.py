@@ -119,7 +119,6 @@ def test_reach_is_how_far_a_gradient_comes(config: dict[str, Any], seed: int) ->
 def test_the_mistakes_of_public_projects_are_named() -> None:
     shipped = {place for exercise in LESSON.exercises.values() for m in exercise.mistakes for place in m.shipped}
     assert shipped >= {
-        "rasbt/LLMs-from-scratch#697",
         "rasbt/LLMs-from-scratch#925",
         "rasbt/LLMs-from-scratch#1013",
         "karpathy/nanochat#452",

@@ -10,7 +10,7 @@
 # - write the routers of Qwen3-MoE and DeepSeek-V3, their experts and the layer, each checked against Hugging Face transformers;
 # - say, from a `config.json`, how many parameters a mixture of experts has and how many a token is computed with;
 # - say how many bytes of weights a batch reads, and why such a model is fast for one user and hard to serve to many;
-# - explain why experts die without a balance, and two ways to prevent it.
+# - explain why some experts stop being used if nothing balances the load, and two ways to prevent it.
 #
 # 100 to 120 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
 #
@@ -18,9 +18,9 @@
 #
 # ![The token "she" goes to a router, which scores six experts: 0.05, 0.40, 0.08, 0.03, 0.32 and 0.12. Experts 1 and 4 have the highest scores. Divided by their sum, 0.72, the weights are 0.56 and 0.44. The outputs of experts 1 and 4, multiplied by these weights, are added. The other four experts do nothing.](figures/router.svg)
 #
-# This is Qwen3 30B-A3B, drawn from its config. A red ring marks what differs from Qwen3 8B:
+# This is Qwen3 30B-A3B, drawn from its config, and the inside of its experts. A red ring marks what differs from Qwen3 8B:
 #
-# ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg)
+# ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg) ![Inside the experts: a router, 2,048 to 128 and a softmax, chooses 8 of 128 gated experts, each 2,048 to 768 and back; a weighted sum adds their outputs. A layer has 604 million parameters here, of which a token uses 38 million.](figures/qwen3-30b-a3b-mlp.svg)
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
 # %% [markdown] id="8ca24f47"
-# Three functions read what the configs of both families say, under either's names. The parts that lesson 03 built are folded below them.
+# Four small functions read the configs of both families, whichever names their fields have. The parts that lesson 03 built are folded below them.
 
 # %% tags=["setup"] id="setup-2"
 def num_experts(config: Config) -> int:
@@ -103,8 +103,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """
     cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    turned = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + turned * sin
+    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
+    return x * cos + rotated * sin
 
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
@@ -213,7 +213,7 @@ for field in fields:
 # | `n_group` 8, `topk_group` 4 | experts in groups, and from how many groups a token's experts may come |
 # | `routed_scaling_factor` 2.5 | what the weights of the routed experts are multiplied by |
 #
-# Only the MLP is another one. Attention, norms, embedding and head of Qwen3 30B-A3B are Qwen3's, and you have built them. (DeepSeek-V3's attention is lesson 05.)
+# Only the MLP is new. Attention, norms, embedding and head of Qwen3 30B-A3B have other sizes than Qwen3 8B's, but they compute the same, and you have built them. (DeepSeek-V3's attention is lesson 05.)
 #
 # ## First without a router: how much of an MLP does a token use?
 #
@@ -288,23 +288,39 @@ for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("long
         print(f"{name:>12}: {loss(dense):.2f} nats")
 
 # %% [markdown] id="b0688b94"
-# The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the work, chosen well, is worth half of it chosen blindly.
+# The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the slices, chosen by their outputs, gives the same loss as half of them chosen at random.
 #
-# Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: somebody has to choose from x alone. And the model was never trained to do with a part. A mixture of experts has both: a router, and training with it from the first step.
+# Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: something has to choose from x alone, before the slices are computed. And this model was never trained to use only some of its slices. A mixture of experts has both: a router, and training with it from the first step.
+#
+# ### Why many small experts?
+#
+# Qwen3 30B-A3B has 128 experts and uses 8. With 16 experts of eight times the width it could use one, for the same work. **Predict:** cut the MLP of `austen-qwen3` into 4, 8, and so on up to 128 slices, and always keep a quarter of them. The work is the same in every line. Is the loss?
+
+# %% tags=["nbval-ignore-output"] id="0f066f33"
+from math import comb
+
+for slices in (4, 8, 16, 32, 64, 128):
+    quarter = slices // 4
+    with patch.replaced(SlicedMLP, keep=staticmethod(longest(quarter)), slices=slices):
+        print(f"the longest {quarter:2} of {slices:3}: {loss(dense):.2f} nats, {comb(slices, quarter):.2g} ways to choose them")
+
+
+# %% [markdown] id="dc509b7b"
+# No: with 4 slices it is 5.65 nats, with 128 it is 4.44. Many small slices can be combined in more ways, so the choice fits the token better. DeepSeekMoE (Dai et al., 2024, sections 3.1 and 4.4) trained models with finer and finer experts and found the same. There is a limit: the paper stops where experts become too small to compute efficiently.
 
 # %% [markdown] id="7216d814"
 # ## The router
 #
-# The router is one matrix with a row for each expert. The dot product of a token's vector with the row is the expert's logit: how much this token looks like those that the expert is for. A softmax over all experts turns logits into scores, the k highest are chosen, and their scores are the weights of the sum:
+# The router is one matrix with a row for each expert. The dot product of a token's vector with the row is the expert's logit. It is large for the tokens that this expert has learned to work on. A softmax over all experts turns logits into scores, the k highest are chosen, and their scores are the weights of the sum:
 #
 # $$s = \mathrm{softmax}(W x), \qquad y = \sum_{e \in \mathrm{top}\,k(s)} \frac{s_e}{\sum_{j \in \mathrm{top}\,k(s)} s_j}\; \mathrm{expert}_e(x)$$
 #
-# The division is what `norm_topk_prob` asks for. Why weights at all, and not a plain sum? Choosing has no gradient: a small change of W changes no number of a top-k. W learns only through the weights, which say of each chosen expert whether it should have counted more.
+# The division is what `norm_topk_prob` asks for. Why weights at all, and not a plain sum? Choosing has no gradient: after a small change of W the same k experts are chosen. W learns only through the weights. Their gradient says for each chosen expert whether it should have counted more or less.
 #
 # ### Exercise 1 · Qwen3-MoE's router
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# The check compares, for every token and expert, the weight, 0 where the expert was not chosen. In which order your top-k stands does not matter.
+# The check compares the weight of every expert for every token, with 0 for experts that were not chosen. The order within your top-k does not matter.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -316,7 +332,7 @@ for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("long
 #
 # <details><summary>Hint 3</summary>
 #
-# The weights go back to `x.dtype` at the very end.
+# Cast the weights to `x.dtype` at the very end.
 # </details>
 # </details>
 # </details>
@@ -354,15 +370,14 @@ check("moe.softmax_router", SoftmaxRouter)
 
 
 # %% [markdown] id="bdc8f4ac"
-# ### Which comes first?
+# ### Softmax first, or top-k first?
 #
 # gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
 
 # %% id="06e591cd"
-logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
-scores = logits.softmax(dim=-1)
-first_softmax = scores.topk(2).values
-first_topk = logits.topk(2).values.softmax(dim=-1)
+five_logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+first_softmax = five_logits.softmax(dim=-1).topk(2).values
+first_topk = five_logits.topk(2).values.softmax(dim=-1)
 rows = {"softmax, then top-2": first_softmax, "the same, divided by its sum": first_softmax / first_softmax.sum(),
         "top-2, then softmax": first_topk}
 for name, weights in rows.items():
@@ -374,13 +389,25 @@ for name, weights in rows.items():
 # Where the weights are divided by their sum: $e^{a} / (e^{a} + e^{b})$ is the same whether the other experts were in the sum before or not. Without the division the first order gives a sum below 1. Then an unsure router also makes the layer's output smaller. OLMoE was trained so, and a port that took the softmax over the top-k wrote fluent text that drifted off (<a href="https://github.com/lablup/mlxcel/pull/391">lablup/mlxcel#391</a>).
 # </details>
 #
-# And with k = 1? Divided by its sum, the one weight is always 1, and the router gets no gradient at all (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). So models with one expert a token leave the division out.
+# And with k = 1? **Predict** the gradient that reaches the router's weight.
+
+# %% id="f361acc6"
+five = Config({"hidden_size": 4, "num_experts": 5, "norm_topk_prob": True})
+for top in (1, 2):
+    torch.manual_seed(0)
+    one_gate = SoftmaxRouter(five.replace(num_experts_per_tok=top))
+    nn.init.normal_(one_gate.weight)
+    one_gate(torch.randn(6, 4))[0][:, 0].sum().backward()  # the weights of the first choices
+    print(f"{top} of 5 experts: the largest gradient is {one_gate.weight.grad.abs().max():.0e}")
+
+# %% [markdown] id="4d19a8fb"
+# Divided by its sum, the one weight is always 1, whatever the logits are, so the router gets no gradient and learns nothing (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). Models with one expert a token leave the division out.
 #
-# ## What if everybody wants the same expert?
+# ## What if every token goes to the same expert?
 #
 # At the start of training all experts are random. One is slightly better by chance, so the router sends it more tokens; it learns from them, becomes better, and is sent still more. Experts that are not chosen get no gradient and stay as they are.
 #
-# These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
+# These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` in the course's repository has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
 
 # %% id="ea114e36"
 import json
@@ -404,28 +431,28 @@ for name, runs in balance["runs"].items():
 # %% [markdown] id="50a2cee7"
 # ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 16, without balance to 28 of 32. It then falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 240 on; with the bias it ends at 5.](figures/balance.svg)
 #
-# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model has its parameters because it needs them, and the machine that holds the busiest expert is waited for by all others.
+# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model needs all its parameters. And where experts are spread over machines, all others wait for the machine that holds the busiest expert.
 #
 # Two cures:
 #
-# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is smallest where both are equal for all experts, and through $p_e$ it has a gradient. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: it pulls at the router against what the text asks for.
+# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is smallest where both are equal for all experts, and through $p_e$ it has a gradient. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: its gradient can oppose that of the main loss (Wang et al., 2024).
 #
-# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens of which most are alike:
+# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens that are similar to each other. **Predict:** does the load become equal?
 
 # %% tags=["nbval-ignore-output"] id="6ab415fd"
 torch.manual_seed(0)
 tokens = torch.randn(512, 32) + 2 * torch.randn(32)  # they share a direction, so a few experts get most of them
-scores = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
+sigmoids = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
 bias = torch.zeros(8)
 for step in range(401):
-    load = scores.add(bias).topk(2).indices.flatten().bincount(minlength=8)
+    load = sigmoids.add(bias).topk(2).indices.flatten().bincount(minlength=8)
     if step in (0, 50, 100, 400):
         print(f"step {step:3}: tokens for each expert {load.tolist()}")
     bias += 0.005 * (load.float().mean() - load).sign()
 print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 
 # %% [markdown] id="b4465b9d"
-# 128 tokens for each would be equal. The bias gets close to it, and the weights of the sum are still the router's own.
+# An equal load would be 128 tokens for each expert. The bias comes close to it, and the weights of the sum are still the router's own scores.
 #
 # ### Exercise 2 · DeepSeek-V3's router
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
@@ -434,13 +461,13 @@ print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 #
 # **Sigmoids.** An expert's score does not depend on the other experts' logits.
 #
-# **The bias for the choice only.** `e_score_correction_bias` moves who is chosen. The weights are the scores as they were without it. This went wrong in public at least three times: in vLLM, and twice in transformers, after a refactoring.
+# **The bias for the choice only.** `e_score_correction_bias` changes which experts are chosen. The weights are the scores without it. This went wrong in public more than once: in vLLM (<a href="https://github.com/vllm-project/vllm/pull/12002">vllm-project/vllm#12002</a>), and in transformers after a refactoring (<a href="https://github.com/huggingface/transformers/pull/41663">huggingface/transformers#41663</a>).
 #
-# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it travels to at most 4 places. A group is as good as its two best experts together.
+# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it is sent to at most 4 machines. A group's score is the sum of its two highest scores.
 #
 # **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5.
 #
-# All of it is computed in float32, whatever x comes in. The bias is no parameter: make it a buffer, so that it is saved with the weights and no optimiser touches it.
+# All of it is computed in float32, whatever x's dtype is. The bias is no parameter: make it a buffer, so that it is saved with the weights and no optimiser touches it.
 #
 # <details><summary>Hint 1: the groups</summary>
 #
@@ -452,11 +479,11 @@ print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 #
 # <details><summary>Hint 3: closed, as a mask</summary>
 #
-# `scatter` writes into a tensor of booleans at given places: [N, n_group], True everywhere, False at the best groups. `[..., None]` gives it the axis for the experts of a group.
+# `scatter` writes into a tensor of booleans at given indices: [N, n_group], True everywhere, False at the best groups. `[..., None]` gives it the axis for the experts of a group.
 #
 # <details><summary>Hint 4: the weights</summary>
 #
-# `gather(1, chosen)` picks values of a tensor at chosen places. Pick them from the scores *without* bias.
+# `gather(1, chosen)` picks the values of a tensor at the chosen indices. Pick them from the scores *without* bias.
 # </details>
 # </details>
 # </details>
@@ -503,13 +530,13 @@ check("moe.sigmoid_router", SigmoidRouter)
 
 
 # %% [markdown] id="cbcbe5b5"
-# ### Why not take the bias off again?
+# ### Why not subtract the bias again?
 #
-# A kernel chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, as trained models have them:
+# One program chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, numbers like those in its bug report:
 
 # %% id="8e914f54"
-score, bias = torch.tensor(1e-7), torch.tensor(12.0)
-print(f"(score + bias) - bias = {((score + bias) - bias).item()}")
+small_score, large_bias = torch.tensor(1e-7), torch.tensor(12.0)
+print(f"(score + bias) - bias = {((small_score + large_bias) - large_bias).item()}")
 print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}")
 
 # %% [markdown] id="9b0ad172"
@@ -526,7 +553,7 @@ print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}
 #
 # An expert is a gated MLP. transformers stacks the weights of a layer's experts in two tensors, and so do we; files on the hub have three matrices for each expert, and you will see how they are put together.
 #
-# The loop goes over experts, and not over tokens: a matrix product with many rows is what a processor is good at. For each expert: find the tokens that chose it, compute them, multiply by their weights, and add the result to those tokens' rows.
+# The loop goes over experts, and not over tokens: in a product with many rows each weight is fetched once and used for all of them. Lesson 02 measured how much that saves. For each expert: find the tokens that chose it, compute them, multiply by their weights, and add the result to those tokens' rows.
 #
 # The check counts multiply-adds too. Running every expert on every token and multiplying by 0 gives the right sum, and saves nothing.
 #
@@ -540,7 +567,7 @@ print(f"in bfloat16, 12 + 0.01 = {(torch.tensor(12.0) + 0.01).bfloat16().item()}
 #
 # <details><summary>Hint 3</summary>
 #
-# `output.index_add_(0, token, rows)` adds rows at the places of the tokens. It wants equal dtypes.
+# `output.index_add_(0, token, rows)` adds each row to the row of its token. Both need the same dtype.
 # </details>
 # </details>
 # </details>
@@ -580,9 +607,9 @@ check("moe.experts", Experts)
 
 
 # %% [markdown] id="25982b66"
-# ### What is saved?
+# ### How many multiply-adds are saved?
 #
-# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token gets 8. **Predict:** how many multiply-adds does a token take, beside an MLP that is as wide as all 128 experts together?
+# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token uses 8. **Predict:** how many multiply-adds does a token take, compared with an MLP that is as wide as all 128 experts together?
 
 # %% id="15768213"
 from grader.instruments import clock, work
@@ -614,7 +641,7 @@ with torch.no_grad():
 # ### Exercise 4 · Sort first
 # difficulty ●●●●○ · importance ●●●○○ · 20 minutes
 #
-# The loop searches all choices once for each expert, and picks and adds rows for each. With 128 experts that is many small operations. Every fast implementation sorts instead: flatten the choices [N, k] to N · k pairs of token and expert, order the pairs by expert, pick all rows at once, and each expert's rows are a run of neighbours. A slice costs nothing. At the end one operation adds all rows to their tokens.
+# The loop searches all choices once for each expert, and picks and adds rows for each. With 128 experts that is many small operations. Every fast implementation sorts instead: flatten the choices [N, k] to N · k pairs of token and expert, order the pairs by expert, pick all rows at once, and each expert's rows are a run of neighbours, which is a slice and needs no copy. At the end one operation adds all rows to their tokens.
 #
 # ![Four tokens choose two experts each. Flattened: pairs 0 to 7. Sorted by expert, the pairs of expert 0 come first, then those of expert 1, and so on: each expert's rows are neighbours.](figures/sorted.svg)
 #
@@ -630,7 +657,7 @@ with torch.no_grad():
 #
 # <details><summary>Hint 3</summary>
 #
-# The weights must be put in the same order as the rows. `torch.cat` joins what the experts gave; `index_add` brings it back to the tokens.
+# The weights must be put in the same order as the rows. `torch.cat` joins the experts' outputs; `index_add` adds them to the rows of their tokens.
 # </details>
 # </details>
 # </details>
@@ -679,21 +706,42 @@ for tokens in (1, 256):
     print(f"{tokens:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
 
 # %% [markdown] id="dcc9813f"
-# For one token the loop still asks all 128 experts whether the token chose them, though 8 did. Sorting asks nobody.
+# For one token the loop searches the choices once for each of the 128 experts, although the token chose 8. Sorting orders all choices once. With 256 tokens every expert has rows, and the products, which are the same in both, take a larger part of the time.
+#
+# ### What does rounding do to a choice?
+#
+# In most layers a rounding changes a result a little. A router chooses, and a choice is all or nothing. **Predict:** take the same inputs and the same weights, all bfloat16, and compute the logits of 128 experts once in float32 and once in bfloat16. How many of 2,048 tokens get another set of 8 experts? And how much do their outputs change?
+
+# %% tags=["nbval-ignore-output"] id="f720a44f"
+import copy
+
+x, in_bfloat16 = torch.randn(2048, 256).bfloat16(), copy.deepcopy(router).bfloat16()
+in_float32 = copy.deepcopy(in_bfloat16).float()  # the same numbers
+with torch.no_grad():
+    (fine_weights, fine), (coarse_weights, coarse) = in_float32(x.float()), in_bfloat16(x)
+    as_fine, as_coarse = experts(x.float(), fine, fine_weights), experts(x.float(), coarse, coarse_weights.float())
+moved = (fine.sort().values != coarse.sort().values).any(dim=-1)  # [N]: another set of experts
+change = (as_coarse - as_fine).norm(dim=-1) / as_fine.norm(dim=-1)
+print(f"{moved.float().mean():.1%} of the tokens get another set of experts")
+print(f"their outputs change by {change[moved].median():.0%}, those of the others by {change[~moved].median():.1%}")
+
+
+# %% [markdown] id="19bd21e5"
+# A few in 100: tokens whose 8th and 9th expert were nearly tied. Each of them gets quite another vector, and every later layer receives it. DeepSeek-V3's router computes everything in float32, which avoids this. Qwen3's computes its logits in the model's dtype and only the softmax in float32, so in bfloat16 its choices depend on the order of additions. Two right programs can then differ much in a few tokens: if single rows of a comparison are far off and all others agree, look for a near-tie first. The checks of this lesson have none.
 
 # %% [markdown] id="7e9ed0be"
 # ## A place to stop for the day
 #
 # So far: a router chooses k of E experts for each token; weights are what it learns through; load has to be balanced; experts are computed one after the other, each on its own tokens.
 #
-# Still to come: the layer and the model, trained weights, a look at who takes which words, and what all this costs in memory.
+# Still to come: the layer and the model, trained weights, a look at which expert gets which tokens, and what all this costs in memory.
 #
 # ### Exercise 5 · The layer
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
 # Router and experts in one module, with the checkpoint's names: `gate` is the router (not the gate of a gated MLP), `experts`, and in DeepSeek-V3 `shared_experts`.
 #
-# Why a shared expert? Some of what an MLP does every token needs, such as what follows from common grammar. Without a shared expert each routed one has to learn it again. DeepSeekMoE (Dai et al., 2024, section 3.2) moves it to an expert that all tokens go through; its output is added without a weight.
+# Why a shared expert? Every token needs some of what an MLP computes, for example common grammar. Without a shared expert each routed one has to learn it again. DeepSeekMoE (Dai et al., 2024, section 3.2) moves it to an expert that all tokens go through; its output is added without a weight. Our models are too small to show what it is worth. The paper measured it (section 4.5): with the shared expert switched off and one more routed expert in its place, the loss of its model rises from 1.808 to 2.414.
 #
 # The router works on single tokens, so the batch is flattened: [B, T, D] → [B · T, D], and back.
 #
@@ -704,7 +752,7 @@ for tokens in (1, 256):
 
 # %% exercise="moe.layer" id="moe-layer"
 class MoE(nn.Module):
-    """What stands in a layer in place of its MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
+    """Takes the place of a layer's MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
 
     Parts: gate (SigmoidRouter where config.model_type is "deepseek_v3", else SoftmaxRouter), experts (Experts) and, in
     DeepSeek-V3 alone, shared_experts: one MLP, n_shared_experts * moe_intermediate_size wide, that every token goes
@@ -740,7 +788,7 @@ check("moe.layer", MoE)
 #
 # Qwen3-MoE is Qwen3 with another `mlp` in its sparse layers. Start from lesson 03's `DecoderLayer` and exchange what differs.
 #
-# One trap is ours: `Attention` makes norms for q and k where `model_type` is `"qwen3"`, and this config says `"qwen3_moe"`.
+# One trap comes from our own code: `Attention` makes norms for q and k where `model_type` is `"qwen3"`, and this config says `"qwen3_moe"`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -752,7 +800,7 @@ class Model(nn.Module):
     """Qwen3-MoE without its head: Qwen3's layers, in the sparse ones of which `mlp` is a MoE.
 
     Parts: embed_tokens, layers (nn.ModuleList of DecoderLayer), norm. is_sparse(config, i) says whether layer i is
-    sparse. Attention makes its norms on q and k where model_type is "qwen3": hand it config.replace(model_type="qwen3").
+    sparse. Attention makes its norms on q and k where model_type is "qwen3": give it config.replace(model_type="qwen3").
     ids: [B, T] int64 -> [B, T, D]. transformers: Qwen3MoeModel.
     """
 
@@ -826,7 +874,7 @@ def generate(
 # %% [markdown] id="04b4c5a4"
 # ## Steps 8 to 11 · Layer by layer
 #
-# The router has no row of its own: the reference's gives its logits too, and its top-k in its own order. What it decides shows in `mlp`.
+# The router has no row of its own: the reference's router returns its logits too, and orders its top-k in its own way. A wrong router shows in the row `mlp`.
 
 # %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
@@ -834,7 +882,7 @@ compare_layers(Model)
 # %% [markdown] id="30f16bea"
 # ### A bug to hunt
 #
-# Here is the same model with one thing changed, as a port of it once had. Read the table first. **Where** is it wrong, and in how many layers? Then read the class, in the folded cell.
+# Here is the same model with one change, a bug that a public program had. Read the table first. **Predict:** which module is wrong itself, in how many layers, and what could the fault be? Then read the class, in the folded cell.
 
 # %% jupyter={"source_hidden": true} id="4ccb3ac8"
 class Ported(MoE):
@@ -848,7 +896,7 @@ class Ported(MoE):
 
 
 class PortedModel(Model):
-    """The model with it in every sparse layer."""
+    """The model with that MoE in every sparse layer."""
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -873,7 +921,7 @@ except CheckFailed as failed:
 # %% [markdown] id="d008cab7"
 # ## Step 12 · Trained weights: austen-moe
 #
-# `austen-moe` was trained for this course on five of Austen's novels, in Qwen3-MoE's form: 4 layers, 8 experts of which a token gets 2, 1.9 million parameters. Its file has the names of transformers' module, experts stacked. A file on the hub has a matrix for each expert, `experts.3.gate_proj.weight`, and so on. This puts such a file's tensors together:
+# `austen-moe` was trained for this course on five of Austen's novels, in Qwen3-MoE's form: 4 layers, 8 experts of which a token uses 2, 1.9 million parameters. Its file has the names of transformers' modules, with the experts stacked. A file on the hub has a matrix for each expert, `experts.3.gate_proj.weight`, and so on. This function stacks the tensors of such a file:
 
 # %% id="cd73e084"
 def stacked(weights: dict[str, Tensor], experts: int) -> dict[str, Tensor]:
@@ -898,9 +946,9 @@ for name, tensor in austen.state_dict().items():
 check_generation(model, austen, generate=generate)
 
 # %% [markdown] id="4906d2f9"
-# ## Who takes which words?
+# ## Which expert gets which tokens?
 #
-# **Predict:** does one expert take verbs, another names? Or something you would not have named?
+# **Predict:** does one expert get verbs, another names? Or something you would not have named?
 
 # %% id="cea12140"
 choices = {}  # layer -> [N, 2], for every token of the held-out text
@@ -919,7 +967,7 @@ for expert in range(8):
     print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
 
 # %% [markdown] id="c4669fb9"
-# The lists are short and mixed: forms of *be* beside *an* and *and* here, pronouns and *Sir* there, pieces of words with each other. In the first layer an expert goes by the token and its part in a sentence, hardly by a subject. Larger models were looked at in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
+# The lists are mixed: one has pronouns beside *had*, *very* and *Sir*, another almost only pieces of words. In the first layer the choice depends on the token and its grammatical role, hardly on a subject. Others looked at larger models in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
 #
 # How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
 
@@ -934,7 +982,7 @@ for layer, chosen in choices.items():
     print(f"layer {layer}: {same:.0%} go to the token's usual pair")
 
 # %% [markdown] id="299fe9a1"
-# In the first layer nearly always: there the token's own vector decides. Higher up the vector has taken in the text before it, and the choice follows.
+# In the first layer nearly always: there the token's own vector decides. In higher layers the vector also holds information from the text before it, and the choice depends on that too.
 #
 # ### Is the load equal?
 #
@@ -947,7 +995,7 @@ for layer, row in enumerate(shares):
 print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist()))
 
 # %% [markdown] id="adbd0f26"
-# Over all layers together the load is nearly equal, and within a layer it is not: some experts do next to nothing there. That is what the loss was told. transformers computes it from the choices of all layers in one heap (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself. A bias for each expert of each layer could not be balanced in this way.
+# Over all layers together the load is nearly equal, and within a layer it is not: some experts do next to nothing there. That is what the loss asks for. transformers computes it over the choices of all layers together (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself, and DeepSeek-V3's biases, one for each expert of each layer, also balance every layer by itself.
 #
 # ### Does the choice matter?
 #
@@ -983,7 +1031,7 @@ for name, change in kept.items():
         print(f"{name:>19}: {loss(model):.2f} nats")
 
 # %% [markdown] id="6998720d"
-# Choosing at random costs over two nats, and the worst two more still: the router is most of what makes this a model. The second expert adds little, and more experts than trained add nothing: their outputs are what the others were never trained to be added to.
+# Choosing at random costs over two nats, and the two worst cost more still: without its router this model is worth little. The second expert adds little. More experts than in training add nothing: no sum of three or more outputs occurred in training.
 
 # %% [markdown] id="e2d3b1ad"
 # ## What it costs
@@ -991,7 +1039,7 @@ for name, change in kept.items():
 # ### Exercise 7 · All parameters, and the active ones
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Count what an MLP's place holds in all layers: dense MLPs, routers, routed experts, shared experts. Once all of it, and once what one token goes through. Every token goes through the whole router.
+# Count the parameters of everything that takes the place of an MLP, in all layers: dense MLPs, routers, routed experts, shared experts. Return two numbers: all of them, and those that one token uses. Every token uses the whole router.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1000,7 +1048,7 @@ for name, change in kept.items():
 
 # %% exercise="moe.parameters" id="moe-parameters"
 def mlp_parameters(config: Config) -> tuple[int, int]:
-    """The parameters of all MLPs, routers, routed and shared experts of a model: all, and those one token goes through.
+    """The parameters of all MLPs, routers, routed and shared experts of a model: all, and those that one token uses.
 
     A gated MLP has three matrices. Layers that are not sparse have one MLP of intermediate_size. A bias for the choice is
     no parameter. Counts for Qwen3-MoE and DeepSeek-V3; where there is no shared expert, n_shared_experts is missing.
@@ -1050,7 +1098,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
 #
 # When one token is written, every weight that it needs is read from memory once, and used for one multiply-add. Lesson 02 measured that this reading is what decoding waits for. When 64 users' tokens are computed together, a dense model reads its weights once for all of them. And a mixture of experts? Each token brings its own choice.
 #
-# How many experts are read, if each of n tokens chooses k of E at random? An expert is left alone by one token with probability 1 − k / E.
+# How many experts are read, if each of n tokens chooses k of E at random? The probability that one token does not choose a given expert is 1 − k / E.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1102,11 +1150,11 @@ curves = {
 plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
 
 # %% [markdown] id="505648ba"
-# For one token the mixture reads a third of what the dense 8B model reads, though it knows four times as much. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB in place of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+# For one token the mixture reads a third of what the dense 8B model reads, although it has nearly four times as many parameters. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB instead of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
 #
 # And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
 #
-# Real choices are not random. **Measure** it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, beside what chance would give?
+# Real choices are not random. Measure it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, compared with n random choices? **Predict:** more, or fewer?
 
 # %% tags=["nbval-ignore-output"] id="0ce38155"
 for tokens in (1, 2, 4, 8, 16):
@@ -1115,27 +1163,27 @@ for tokens in (1, 2, 4, 8, 16):
     print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {8 * (1 - (1 - 2 / 8) ** tokens):.2f}")
 
 # %% [markdown] id="72554025"
-# Fewer than by chance, because neighbours and frequent words use the same experts. For one user's prompt that helps; it also means that some experts are busy while others wait.
+# Fewer than by chance, because neighbouring tokens and frequent words use the same experts. For one user that helps: less is read. For a server it means that some experts are busy while others wait.
 #
 # ## What changed, and why
 #
 # | | Qwen3 8B | Qwen3 30B-A3B | DeepSeek-V3 | why |
 # |---|---|---|---|---|
 # | MLP | one, width 12,288 | 128 of width 768, 8 chosen | 256 of width 2,048, 8 chosen, and 1 shared | more parameters for the same work |
-# | first layers | as all | as all | 3 with one MLP | the report gives no reason |
+# | first layers | as all | as all | 3 with one MLP | V3's report gives no reason; in DeepSeekMoE (section 5.1.2) the first layer's load became balanced most slowly |
 # | scores | | softmax over all experts | sigmoid of each | scores of experts do not compete |
 # | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert |
 # | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
-# | groups | | none | 8, of which 4 may be used | a token travels to few machines |
+# | groups | | none | 8, of which 4 may be used | a token is sent to few machines |
 # | parameters, active | 8.2 of 8.2 billion | 3.3 of 30.5 | 37.6 of 671 | |
-# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | one user is fast |
-# | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | many users need many at once |
+# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | fast for one user |
+# | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | nearly all experts are read |
 #
 # ## The questions again
 #
 # <details><summary>DeepSeek-V3 computes with 37 of 671 billion parameters. Who decides which?</summary>
 #
-# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector, and the 8 best of the 4 best groups work on the token, beside the shared expert. A bias that is moved by the load takes part in the choice.
+# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector, and the 8 best of the 4 best groups work on the token, beside the shared expert. A bias that follows the load takes part in the choice.
 # </details>
 #
 # <details><summary>How does a router learn, if choosing has no gradient?</summary>
@@ -1143,9 +1191,9 @@ for tokens in (1, 2, 4, 8, 16):
 # Through the weights of the experts that it chose. They say whether a chosen expert should have counted more or less.
 # </details>
 #
-# <details><summary>Why do experts die without a balance?</summary>
+# <details><summary>Why do some experts stop being used if nothing balances the load?</summary>
 #
-# Who is chosen learns, and who learns is chosen. An expert that is never chosen gets no gradient.
+# An expert that is chosen is trained, becomes better, and is chosen more often. One that is never chosen gets no gradient.
 # </details>
 #
 # <details><summary>Why must the bias stay out of the weights?</summary>
@@ -1158,15 +1206,25 @@ for tokens in (1, 2, 4, 8, 16):
 # Where the weights are divided by their sum.
 # </details>
 #
+# <details><summary>Why many small experts and not a few large ones?</summary>
+#
+# For the same work they can be combined in more ways, so the choice fits the token better. Cut into 4 slices and then into 128, a quarter of austen-qwen3's MLP gave 5.65 and 4.44 nats.
+# </details>
+#
+# <details><summary>Two right programs agree in all tokens but a few, and there they differ much. How can that be?</summary>
+#
+# A choice is all or nothing. With a near-tie between two experts, a rounding decides which of them works, and the output is quite another vector.
+# </details>
+#
 # <details><summary>Why is a mixture of experts fast for one user and hard to serve to many?</summary>
 #
-# One token reads few experts. Many tokens read nearly all, and each expert has few tokens to share the reading. All experts must be in memory, and the busiest one is waited for.
+# One token reads few experts. Many tokens read nearly all, and each expert has few tokens to share the reading. All experts must be in memory, and all machines wait for the one with the busiest expert.
 # </details>
 #
 # ## Where to read on
 #
 # - Shazeer et al., *Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer* (2017), section 2. Fedus et al., *Switch Transformers* (2021), section 2.2: the loss for unequal load.
-# - Dai et al., *DeepSeekMoE* (2024), section 3: many small experts, and shared ones. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), sections 2.1.2 and 3.4. Wang et al., *Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts* (2024).
+# - Dai et al., *DeepSeekMoE* (2024), section 3: many small experts, and shared ones; sections 4.4 and 4.5: what each is worth. DeepSeek-AI, *DeepSeek-V3 Technical Report* (2024), sections 2.1.2 and 3.4. Wang et al., *Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts* (2024).
 # - Yang et al., *Qwen3 Technical Report* (2025), section 2. Gale et al., *MegaBlocks* (2022): experts as one sparse product.
 # - The reference: `transformers/models/qwen3_moe/modeling_qwen3_moe.py`, `Qwen3MoeSparseMoeBlock`; `models/deepseek_v3/modeling_deepseek_v3.py`, `DeepseekV3MoE`.
 #
