@@ -881,7 +881,7 @@ print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats
 # %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
-# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 1,200 steps.
+# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 800 steps.
 
 # %% id="59d052a5"
 def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
@@ -905,7 +905,7 @@ def curve_of(losses: list[float]) -> plots.Picture:
 # %% tags=["nbval-ignore-output"] id="60026454"
 from grader.instruments import progress
 
-steps, losses = 1200, []
+steps, losses = 800, []
 optimizer = torch.optim.AdamW(own.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 curve = progress.Place()
