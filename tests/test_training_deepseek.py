@@ -235,6 +235,10 @@ def test_what_is_measured(model: Any, stages: deepseek.Stages, monkeypatch: pyte
     assert found.keys() == {"dense", "indexer", "latest", "random", "untrained indexer"}
     assert len(set(found.values())) == 5 and found == choices.losses_of(model, made, TOKENS[:100])
     assert found["indexer"] == round(train.held_out_loss(model, TOKENS[:100], 24, 12), 4)
+    monkeypatch.setattr(choices, "FEWER", (2, 5))
+    fewer = choices.losses_with_fewer(model, made, TOKENS[:100])
+    assert fewer[5] == {name: found[name] for name in ("indexer", "latest", "random")}
+    assert fewer[2]["indexer"] != fewer[5]["indexer"] and model.model.layers[1].self_attn.indexer.index_topk == 5
     read = choices.readings(model, made, TOKENS[:100])
     assert read.keys() == found.keys() and len({of["read again"] for of in read.values()}) == 5
     kept = choices.attention_kept(model, made, TOKENS[:100])
