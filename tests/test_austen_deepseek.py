@@ -141,3 +141,5 @@ def test_the_table_is_of_the_model_that_ships(austen: Checkpoint) -> None:
             nats = run[when]["held_out_nats"]
             assert abs(nats["indexer"] - nats["dense"]) < 0.02
             assert min(nats["random"], nats["untrained indexer"]) > nats["dense"] + 0.4
+        for nats in run["after it"]["held_out_nats_with_fewer"].values():
+            assert nats["indexer"] < nats["latest"] < nats["random"]

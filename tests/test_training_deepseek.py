@@ -188,6 +188,19 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     torch.testing.assert_close(resumed, whole)
 
 
+def test_a_recipe_without_a_stage_and_one_for_the_other_script_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.toml"
+    short.write_text(RECIPE.read_text(encoding="utf-8").replace("[sparse]", "[spare]"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"short.toml has no \[sparse\]"):
+        deepseek.Stages.read(short)
+    monkeypatch.setattr("sys.argv", ["train.py", str(RECIPE)])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert "Run: python training/deepseek.py" in capsys.readouterr().err
+
+
 def test_each_stage_changes_what_it_is_to(stages: deepseek.Stages, tmp_path: Path) -> None:
     deepseek.train_all(stages, TOKENS, tmp_path)
     torch.manual_seed(stages.dense.seed)
@@ -222,6 +235,10 @@ def test_what_is_measured(model: Any, stages: deepseek.Stages, monkeypatch: pyte
     assert found.keys() == {"dense", "indexer", "latest", "random", "untrained indexer"}
     assert len(set(found.values())) == 5 and found == choices.losses_of(model, made, TOKENS[:100])
     assert found["indexer"] == round(train.held_out_loss(model, TOKENS[:100], 24, 12), 4)
+    monkeypatch.setattr(choices, "FEWER", (2, 5))
+    fewer = choices.losses_with_fewer(model, made, TOKENS[:100])
+    assert fewer[5] == {name: found[name] for name in ("indexer", "latest", "random")}
+    assert fewer[2]["indexer"] != fewer[5]["indexer"] and model.model.layers[1].self_attn.indexer.index_topk == 5
     read = choices.readings(model, made, TOKENS[:100])
     assert read.keys() == found.keys() and len({of["read again"] for of in read.values()}) == 5
     kept = choices.attention_kept(model, made, TOKENS[:100])

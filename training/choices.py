@@ -5,8 +5,9 @@
 For each seed that training/deepseek.py was run with, before the sparse stage and after it: the loss on the novel that
 was held out, with dense attention, with the tokens that the indexer selects, with the latest ones, with ones drawn at
 random, and with those of an indexer that learnt nothing; the loss on a passage that is read twice; and how much of
-dense attention falls on each choice, where `most` is the best that a choice of so many tokens could do. All of it is
-written beside the recipe, as NAME.json.
+dense attention falls on each choice, where `most` is the best that a choice of so many tokens could do. After the
+sparse stage also the loss with fewer tokens than the model was trained with. All of it is written beside the recipe, as
+NAME.json.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS, build_model, encode, held_out_loss, read_novel, train_tokenizer
 
 MEASURED = 32_768  # tokens, from the novel's beginning
+FEWER = (4, 8, 16, 24)
 STRIDE, RANDOM_SEED, PIECES = 256, 0, 32  # every token is scored with at least STRIDE tokens before it
 
 
@@ -49,6 +51,22 @@ def losses_of(model: Any, choices: Mapping[str, Callable[[], selection.Choice]],
     for name, make in choices.items():
         with selection.choosing(model, make()):
             found[name] = round(held_out_loss(model, tokens, model.config.max_position_embeddings, STRIDE), 4)
+    return found
+
+
+def losses_with_fewer(
+    model: Any, choices: Mapping[str, Callable[[], selection.Choice]], tokens: Tensor
+) -> dict[int, dict[str, float]]:
+    """`losses_of` the choices but dense, by how many tokens are chosen: the numbers in FEWER."""
+    indexers = [attention.indexer for attention in selection.attentions_of(model)]
+    some = {name: make for name, make in choices.items() if name in ("indexer", "latest", "random")}
+    trained_with, found = model.config.index_topk, {}
+    for topk in FEWER:
+        for indexer in indexers:
+            indexer.index_topk = topk
+        found[topk] = losses_of(model, some, tokens)
+    for indexer in indexers:
+        indexer.index_topk = trained_with
     return found
 
 
@@ -126,6 +144,7 @@ def measured(stages: Stages, runs: Path, tokens: Tensor) -> dict[str, Any]:
             "passage_nats": readings(model, choices, tokens),
             "attention_kept": attention_kept(model, choices, tokens),
         }
+    found["after it"]["held_out_nats_with_fewer"] = losses_with_fewer(model, choices, tokens)
     return found
 
 

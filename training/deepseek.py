@@ -60,7 +60,13 @@ class Stages:
 
     @classmethod
     def read(cls, path: Path) -> "Stages":
+        """From a recipe file. Raises ValueError where it does not say how a stage is trained."""
         content, dense = tomllib.loads(path.read_text(encoding="utf-8")), Recipe.read(path)
+        for stage in ("warm_up", "sparse"):
+            if stage not in content:
+                raise ValueError(
+                    f"{path} has no [{stage}]. Say how that stage is trained, as austen-deepseek.toml does."
+                )
         later = [replace(dense, **{"decay_steps": None, **content[stage]}) for stage in ("warm_up", "sparse")]
         return cls(dense, *later).seeded(dense.seed)
 

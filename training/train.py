@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where to write the checkpoint (default: what the course ships)")
     arguments = parser.parse_args()
     recipe = Recipe.read(arguments.recipe)
+    if "index_topk" in recipe.config:
+        parser.error(f"an indexer learns nothing here. Run: python training/deepseek.py {arguments.recipe}")
     run = HERE / "runs" / f"{recipe.name}-{recipe.key}"
     run.mkdir(parents=True, exist_ok=True)
 
