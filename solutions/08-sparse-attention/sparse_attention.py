@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="623d02c7"
 # # 08 · Sparse attention: look everything up, read little
 #
 # **A token of DeepSeek-V3.2 reads 2,048 of 128,000 earlier tokens. How does it know which, without reading them all?**
@@ -51,7 +51,7 @@ def num_experts(config: Config) -> int:
     """How many routed experts a layer has."""
     return config.n_routed_experts
 
-# %% [markdown]
+# %% [markdown] id="b494e20e"
 # Three functions read what the configs of both families say, and two more rotate channels and mask. They are given, and so is what lessons 03, 05 and 07 built: latent attention with its cache, the router and the experts (folded).
 
 # %% tags=["setup"] jupyter={"source_hidden": true} id="setup-3"
@@ -388,12 +388,12 @@ class MoE(nn.Module):
         routed = self.experts(rows, chosen, weights).view_as(x)
         return routed if self.shared_experts is None else routed + self.shared_experts(x)
 
-# %% [markdown]
+# %% [markdown] id="b6f31c03"
 # ## Steps 1 to 5 · Read the config, compare
 #
 # The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026). Three configs, with the fields that decide about attention:
 
-# %%
+# %% id="4dee14b1"
 from pathlib import Path
 
 configs = {name: Config.read(f"configs/{name}.json") for name in ("deepseek-v3", "deepseek-v3.2", "glm-5.2")}
@@ -403,7 +403,7 @@ for field in ("model_type", "num_hidden_layers", "num_attention_heads", "q_lora_
 for kind in ("full", "shared"):
     print(f"{f'indexer_types: {kind}':>20}", *(f"{list(config.get('indexer_types', [])).count(kind):14}" for config in configs.values()))
 
-# %% [markdown]
+# %% [markdown] id="6685c59b"
 # | field | what it decides |
 # |---|---|
 # | `index_topk` 2048 | k: how many tokens attention reads. A text that is not longer is read whole |
@@ -421,7 +421,7 @@ for kind in ("full", "shared"):
 #
 # **Predict:** with all tokens the loss on *Persuasion* is 4.3 nats. What is it with the 8 of up to 256 tokens that have the largest weights? With the last 8? With 8 at random?
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="0647fb08"
 class Kept(Attention):
     """Lesson 05's attention, where `keep` says by which scores k tokens are kept."""
 
@@ -461,14 +461,14 @@ class Dense(nn.Module):
             x = x + layer["mlp"](layer["post_attention_layernorm"](x))
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
-# %%
+# %% id="36ee6bfa"
 mla = load_checkpoint("austen-mla")
 dense = Dense(mla.config).eval()
 mla.load_into(dense)
 persuasion = torch.tensor(mla.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
 held_out = persuasion[: 4 * 256].view(4, 256)  # no austen model was trained on it
 
-# %%
+# %% id="483a432e"
 @torch.no_grad()
 def loss(model: nn.Module, ids: Tensor = held_out) -> float:
     """The mean surprise at the next token, in nats."""
@@ -484,7 +484,7 @@ def by_age(scores: Tensor) -> Tensor:
     """Other scores: the later a token, the higher."""
     return torch.arange(1.0, scores.shape[-1] + 1).expand(scores.shape)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="693bea66"
 from grader.instruments import patch
 
 print(f"all tokens: {loss(dense):.2f} nats")
@@ -495,7 +495,7 @@ for few in (32, 8, 4):
             found[name] = loss(dense)
     print(f"{few:10}: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
-# %% [markdown]
+# %% [markdown] id="e33f8032"
 # Of up to 256 tokens, the 8 with the largest weights are nearly enough: the loss rises by 0.04 nats. With 8 at random it rises by 1.35. Most of what attention reads has next to no weight.
 #
 # And the last 8 are nearly as good, 0.06. This model is small, was trained on 256 tokens at a time, and looks mostly close by. That is a sliding window, and lesson 06 showed what a window cannot do: find a sentence again that was read long ago. A choice by weight can.
@@ -531,7 +531,7 @@ def rotate_halves(x: Tensor, table: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, d / 2]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
-# %% [markdown]
+# %% [markdown] id="6c4a6050"
 # <details><summary>Hint 1: cutting</summary>
 #
 # `unflatten(-1, (H, -1)).transpose(1, 2)` cuts heads, as in attention. A key has no heads; give it an axis for one, `k[:, None]`, and take it away again after the rotation.
@@ -593,10 +593,10 @@ class IndexVectors(nn.Module):
 # %% check="sparse_attention.vectors" tags=["nbval-ignore-output"] id="check-sparse_attention-vectors"
 check("sparse_attention.vectors", IndexVectors)
 
-# %% [markdown]
+# %% [markdown] id="3f357427"
 # DeepSeek's own code does one more thing: it multiplies queries and keys by a Hadamard matrix, and rounds them to 8 bits. transformers leaves out both. The matrix is a rotation, and a rotation of both vectors changes no dot product. It spreads a vector's large channels over all, so that rounding does less harm. **Check** the first claim:
 
-# %%
+# %% id="c4067625"
 H = torch.ones(1, 1)
 while len(H) < 128:
     H = torch.cat([torch.cat([H, H], dim=1), torch.cat([H, -H], dim=1)]) / 2**0.5
@@ -605,7 +605,7 @@ asking, asked = torch.randn(64, 128), torch.randn(1000, 128)
 plain, both_turned = asking @ asked.T, (asking @ H) @ (asked @ H).T
 print(f"dot products differ by up to {(both_turned - plain).abs().max() / plain.std():.0e} of their spread")
 
-# %% [markdown]
+# %% [markdown] id="40ddf88e"
 # ### Exercise 2 · The scores
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -663,10 +663,10 @@ class Indexer(IndexVectors):
 # %% check="sparse_attention.scores" tags=["nbval-ignore-output"] id="check-sparse_attention-scores"
 check("sparse_attention.scores", Indexer)
 
-# %% [markdown]
+# %% [markdown] id="9a0ab2d5"
 # The ReLU was missing in transformers' GLM-5 (<a href="https://github.com/huggingface/transformers/issues/44360">huggingface/transformers#44360</a>). How much does a step like that change? **Predict** for a random indexer of V3.2's sizes: of the 16 tokens that are chosen among 256, how many are others without the ReLU?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="b9bf2039"
 torch.manual_seed(0)
 small = configs["deepseek-v3.2"].replace(hidden_size=512)
 indexer = Indexer(small)
@@ -679,7 +679,7 @@ def last_choice() -> set[int]:
     scores = indexer.scores(vectors, narrow, indexer.keys(vectors, turns), turns)
     return set(scores[0, -1].topk(16).indices.tolist())
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="7866d842"
 def of_neighbours(indexer: Indexer, x: Tensor, table: Tensor) -> Tensor:
     """`rotate` with attention's pairs."""
     return torch.cat([apply_rope(x[..., :64], table), x[..., 64:]], dim=-1)
@@ -691,7 +691,7 @@ with patch.replaced(Tensor, relu=lambda dots: dots):
 with patch.replaced(Indexer, rotate=of_neighbours):
     print(f"{len(right - last_choice())} of 16 where neighbours are rotated")
 
-# %% [markdown]
+# %% [markdown] id="70331a6d"
 # A third of them without the ReLU, half of them with the other pairs. Yet the text would go on: attention to other tokens is still attention. That is what makes these mistakes hard to see.
 #
 # ### Exercise 3 · The selection
@@ -733,7 +733,7 @@ def select(scores: Tensor, k: int) -> Tensor:
 # %% check="sparse_attention.select" tags=["nbval-ignore-output"] id="check-sparse_attention-select"
 check("sparse_attention.select", select)
 
-# %% [markdown]
+# %% [markdown] id="fbf33ef5"
 # ## Attention to what was chosen
 #
 # This is one layer of DeepSeek-V3.2, from the bottom up. It is lesson 05's attention, with one box more:
@@ -814,10 +814,10 @@ class SparseAttention(Attention):
 # %% check="sparse_attention.attention" tags=["nbval-ignore-output"] id="check-sparse_attention-attention"
 check("sparse_attention.attention", SparseAttention)
 
-# %% [markdown]
+# %% [markdown] id="a5020265"
 # What does the mask save? **Predict** the multiply-adds for one token after 1,023: lesson 05's attention that rebuilds keys and values, and yours with k = 64.
 
-# %%
+# %% id="d783a4bf"
 from grader.instruments import clock, work
 
 lite = configs["deepseek-v3.2"].replace(hidden_size=1024, q_lora_rank=512, num_attention_heads=16, index_n_heads=8,
@@ -831,7 +831,7 @@ class Rows(LatentCache):
         self.index_keys = torch.cat([self.__dict__.get("index_keys", torch.zeros(1, self.length, new.shape[-1])), new], dim=1)
         return self.index_keys
 
-# %%
+# %% id="b0a96c5c"
 def one_token_after(attention: nn.Module, rows: int):
     """A call that reads one token after `rows` - 1 cached ones; rows of zeros cost as much as any others."""
     x, table = torch.randn(1, 1, lite.hidden_size), rope_table(torch.tensor([rows - 1]), lite)
@@ -843,13 +843,13 @@ def one_token_after(attention: nn.Module, rows: int):
 
     return step
 
-# %%
+# %% id="c7cca302"
 torch.manual_seed(0)
 masked, rebuilt = SparseAttention(lite).eval(), Attention(lite).eval()
 for name, form in (("dense, rebuilt", rebuilt), ("sparse, with a mask", masked)):
     print(f"{name:>20}: {work.multiply_adds(one_token_after(form, 1024)):12,} multiply-adds")
 
-# %% [markdown]
+# %% [markdown] id="33d24467"
 # Nothing: it is more than before, since the indexer came on top. A mask selects after the work was done. It is the right way to train, and to be compared with. To save work, one has to pick the rows first.
 #
 # ### Exercise 5 · By gathering
@@ -911,10 +911,10 @@ class GatheredAttention(SparseAttention):
 # %% check="sparse_attention.gathered" tags=["nbval-ignore-output"] id="check-sparse_attention-gathered"
 check("sparse_attention.gathered", GatheredAttention)
 
-# %% [markdown]
+# %% [markdown] id="1605aee0"
 # Now count again, for a longer and longer cache, k = 64, beside lesson 05's absorbed form, which reads every row and rebuilds none. **Predict:** does the work of gathering still grow with the cache? Why?
 
-# %%
+# %% id="a2677ff5"
 absorbed, gathered = AbsorbedAttention(lite).eval(), GatheredAttention(lite).eval()
 gathered.load_state_dict(masked.state_dict())
 forms = {"dense, absorbed": absorbed, "sparse, with a mask": masked, "sparse, by gathering": gathered}
@@ -923,7 +923,7 @@ for cached in (64, 256, 1024, 4096):
     counts = [work.multiply_adds(one_token_after(form, cached)) for form in forms.values()]
     print(f"{cached:8,}", *(f"{count:21,}" for count in counts))
 
-# %% [markdown]
+# %% [markdown] id="80687174"
 # It grows, slowly: what still grows is the indexer, which looks at every key. That is what knowing costs. With 64 rows, where nothing is left out, gathering does a little more than the dense form, and with 4,096 a sixth of its work.
 #
 # ## A place to stop for the day
@@ -991,12 +991,12 @@ class IndexedCache(LatentCache):
 # %% check="sparse_attention.cache" tags=["nbval-ignore-output"] id="check-sparse_attention-cache"
 check("sparse_attention.cache", IndexedCache)
 
-# %% [markdown]
+# %% [markdown] id="e26783c8"
 # ### The talk's card, corrected
 #
 # The talk's gallery gives V3.2's cache as 68.6 KiB a token. **Predict** from the config: what does that leave out, and what is it with it?
 
-# %%
+# %% id="8f8a9365"
 v32, glm52 = configs["deepseek-v3.2"], configs["glm-5.2"]
 rows_only = v32.num_hidden_layers * (v32.kv_lora_rank + v32.qk_rope_head_dim) * 2
 keys_only = v32.num_hidden_layers * v32.index_head_dim
@@ -1007,7 +1007,7 @@ choosing = list(glm52.indexer_types).count("full")
 saved = (glm52.num_hidden_layers - choosing) * glm52.index_head_dim * 2
 print(f"GLM-5.2 has {choosing} index keys a token where {glm52.num_hidden_layers} layers could have one: {saved / 1024:.1f} KiB less")
 
-# %% [markdown]
+# %% [markdown] id="98575ad4"
 # 68.6 KiB is V3's number. With the index keys it is 83.9 KiB in bfloat16, as transformers keeps them, or 76.5 with DeepSeek's 8-bit keys. Sparse attention saves work, and costs memory. SGLang first sized its memory without the index keys, and had to count them later so as not to run out of it (<a href="https://github.com/sgl-project/sglang/pull/11309">sgl-project/sglang#11309</a>).
 #
 # ### Exercise 7 · The model, with shared selections
@@ -1036,7 +1036,7 @@ class DecoderLayer(nn.Module):
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), chosen
 
-# %% [markdown]
+# %% [markdown] id="c10df47a"
 # <details><summary>Hint 1</summary>
 #
 # `chosen` starts as None, and each layer gives the next one's: `x, chosen = layer(...)`.
@@ -1081,20 +1081,20 @@ class Model(nn.Module):
 # %% check="sparse_attention.model" tags=["nbval-ignore-output"] id="check-sparse_attention-model"
 check("sparse_attention.model", Model)
 
-# %% [markdown]
+# %% [markdown] id="ea137ab6"
 # ## Steps 8 to 11 · Layer by layer
 #
 # The indexer and the router have no row of their own: the reference gives numbers in an order of its own. Their parts have rows, and what they decide shows in `self_attn` and `mlp`.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
 
-# %% [markdown]
+# %% [markdown] id="cf3a2e58"
 # ### A bug to hunt
 #
 # Here is the model with one thing changed, as several ports had it. The config chooses 4 tokens, and the text has nine. Look at where the outputs differ first, then at the table. **What** is wrong? Then read the class, in the folded cell.
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="6e6ea771"
 class Ported(Indexer):
     """The indexer with one step changed."""
 
@@ -1117,7 +1117,7 @@ class PortedModel(Model):
     def __init__(self, config: Config):
         super().__init__(config, PortedAttention)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3ce1fc91"
 tiny = v32.replace(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, q_lora_rank=20, kv_lora_rank=18,
                    qk_nope_head_dim=6, qk_rope_head_dim=8, v_head_dim=10, index_n_heads=9, index_head_dim=13,
                    index_topk=4, intermediate_size=36, first_k_dense_replace=3, vocab_size=53)
@@ -1129,7 +1129,7 @@ with torch.no_grad():
     off = (own(nine) - ported(nine)).abs().amax(dim=-1)[0]
 print("off at each of nine tokens:", " ".join(f"{value:.0e}" for value in off.tolist()))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="74d89f3b"
 from grader import CheckFailed
 
 try:
@@ -1137,7 +1137,7 @@ try:
 except CheckFailed as failed:
     print(failed)
 
-# %% [markdown]
+# %% [markdown] id="91971a49"
 # <details><summary>What it is</summary>
 #
 # The indexer rotates neighbours, as attention does. The first four tokens see no more than four, so all are chosen, whatever the scores: there is no difference at all. From the fifth on, other tokens are read. The report says so: "wrong where axis 1 is 4 and later". Every part is right on the reference's input, and `self_attn` is not. In vLLM, SGLang and others a model with this bug answered short questions as it should (<a href="https://github.com/vllm-project/vllm/pull/28968">vllm-project/vllm#28968</a>).
@@ -1145,7 +1145,7 @@ except CheckFailed as failed:
 # So a test of sparse attention has to be longer than `index_topk`. Each case of exercises 4, 5 and 7 leaves tokens out.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="474ad0f4"
 # ## How does an indexer learn?
 #
 # The choice has no gradient: a small change of a score changes no number of a top-k. So the loss of the next token cannot train the indexer at all. DeepSeek trained it in two stages (section 2.1 of the report):
@@ -1155,7 +1155,7 @@ except CheckFailed as failed:
 #
 # The first stage, here: give `austen-mla` an indexer in each of its four layers, and train nothing else. **Predict** how many steps it takes until its choice is better than a random one.
 
-# %%
+# %% id="26147025"
 class Choosing(Indexer):
     """An indexer whose k and whose way to choose can be exchanged."""
 
@@ -1166,7 +1166,7 @@ class Choosing(Indexer):
         keys = new if cache is None else cache.append_keys(new)
         return select(self.by(self.scores(x, latent, keys, table)), self.k)
 
-# %%
+# %% id="4f7447d5"
 class WithAChoice(SparseAttention):
     """Attention with it."""
 
@@ -1174,7 +1174,7 @@ class WithAChoice(SparseAttention):
         super().__init__(config, layer)
         self.indexer = Choosing(config)
 
-# %% long="one class, which every cell below uses"
+# %% long="one class, which every cell below uses" id="54cdb1f5"
 class CausalLM(nn.Module):
     """Token ids to the logits of the next token: [B, T] -> [B, T, vocab_size]."""
 
@@ -1194,13 +1194,13 @@ class CausalLM(nn.Module):
     def forward(self, ids: Tensor, caches: list[IndexedCache] | None = None) -> Tensor:
         return self.lm_head(self.model(ids, caches))
 
-# %%
+# %% id="71a54823"
 torch.manual_seed(0)
 with_index = CausalLM(mla.config.replace(model_type="deepseek_v32", index_topk=8, index_n_heads=4, index_head_dim=32), WithAChoice)
 missing = with_index.load_state_dict(mla.state_dict(), strict=False).missing_keys
 print(f"{sum('indexer' in name for name in missing)} tensors are not in austen-mla, all of them the indexers'")
 
-# %%
+# %% id="8247fc9f"
 def looked_at(attention: SparseAttention, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x, its query latent, and the weights that attention gives to all tokens, the mean over its heads: [B, T, T]."""
     latent = attention.q_a_layernorm(attention.q_a_proj(x))
@@ -1208,7 +1208,7 @@ def looked_at(attention: SparseAttention, x: Tensor, table: Tensor) -> tuple[Ten
     scores = attention.queries_of(latent, table) @ k.mT * softmax_scale(attention.config)
     return x, latent, causal_softmax(scores).mean(dim=1)
 
-# %%
+# %% id="fea046b9"
 def imitation(indexer: Indexer, x: Tensor, latent: Tensor, weights: Tensor, table: Tensor) -> Tensor:
     """The KL divergence of the indexer's softmax from what attention looks at, the mean over tokens."""
     scores = indexer.scores(x, latent, indexer.keys(x, table), table)
@@ -1216,10 +1216,10 @@ def imitation(indexer: Indexer, x: Tensor, latent: Tensor, weights: Tensor, tabl
     guessed = scores.masked_fill(future, -1e9).log_softmax(dim=-1)
     return F.kl_div(guessed, weights, reduction="sum") / weights[..., 0].numel()
 
-# %% [markdown]
+# %% [markdown] id="954ed53a"
 # What attention looks at in another part of the text is computed once. Then the four indexers learn to guess it:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="2afe703c"
 from grader.instruments import progress
 
 attentions, turns, seen = [layer.self_attn for layer in with_index.model.layers], rope_table(torch.arange(256), mla.config), []
@@ -1229,7 +1229,7 @@ with torch.no_grad():
         inputs = [calls[f"layers.{n}.self_attn"].input for n in range(len(attentions))]
         seen.append([looked_at(one, x, turns) for one, x in zip(attentions, inputs, strict=True)])
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="b49e3125"
 indexers = [one.indexer for one in attentions]
 optimizer = torch.optim.AdamW([parameter for one in indexers for parameter in one.parameters()], lr=5e-3)
 for step in progress.steps(range(80), "steps"):
@@ -1240,7 +1240,7 @@ for step in progress.steps(range(80), "steps"):
     if step in (0, 9, 19, 39, 79):
         print(f"step {step + 1:2}: {divergence.item() / 4:.2f} nats from what attention looks at")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0e46ecc0"
 for few in (32, 8, 4):
     found = {}
     for name, by in (("the indexer's", lambda scores: scores), ("the last", by_age), ("at random", at_random)):
@@ -1248,12 +1248,12 @@ for few in (32, 8, 4):
             found[name] = loss(with_index)
     print(f"{few:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
-# %% [markdown]
+# %% [markdown] id="caf82ecc"
 # After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. The last 8 do as well on this model, which looks mostly close by.
 #
 # Do the indexers choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="553591ac"
 words = [mla.tokenizer.decode([i]) for i in held_out[0, :200].tolist()]
 with torch.no_grad(), patch.replaced(Choosing, k=8):
     calls = patch.calls_in(with_index.model, held_out[:1, :200])
@@ -1262,19 +1262,38 @@ for number in range(4):
     read = sorted(calls[f"layers.{number}.self_attn.indexer"].output[0, -1].tolist())
     print(f"layer {number}:", " ".join(f"{words[n]!r} {n - 199}" for n in read))
 
-# %% [markdown]
+
+# %% [markdown] id="a0bceef7"
 # When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. In this small model each layer looks for something else.
 
 # %% given="05-mla mla.generate" jupyter={"source_hidden": true} id="given-05-mla-mla-generate"
+@torch.no_grad()
+def generate(
+    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
+) -> Iterator[int]:
+    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-# %% [markdown]
+    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
+    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
+    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
+    """
+    caches = model.caches(1, ids.shape[1] + max_new_tokens)
+    for _ in range(max_new_tokens):
+        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
+        token = ids.item()
+        yield token
+        if token in end_tokens:
+            return
+
+
+# %% [markdown] id="77802f54"
 # ## Step 12 · Trained weights: austen-deepseek
 #
 # `austen-deepseek` was trained for this course on five of Austen's novels, in DeepSeek-V3.2's form and in its stages: first with everything read, then its indexers alone, then sparse. It has latent attention, 16 experts of which a token gets 4 beside a shared one, and an indexer in each of its 4 layers that chooses 48 of up to 512 tokens. `training/deepseek.py` has everything.
 #
 # Both forms of your attention must write the reference's text, token for token, through the cache:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="dfe09ac6"
 austen = load_checkpoint("austen-deepseek")
 models = {}
 for form in (SparseAttention, GatheredAttention):
@@ -1283,18 +1302,18 @@ for form in (SparseAttention, GatheredAttention):
     print(f"--- {form.__name__}")
     check_generation(models[form], austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="9e0ffe6d"
 # Each text is longer than 48 tokens, so the later tokens have to choose.
 #
 # ### What if the selection is another one?
 #
 # Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="cb749b1f"
 sparse = CausalLM(austen.config, WithAChoice).eval()
 austen.load_into(sparse)
 text = torch.tensor(austen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
-long_texts = text[: 6 * 512].view(6, 512)
+long_texts = text[: 13 * 512].view(13, 512)
 with patch.replaced(Choosing, k=512):
     print(f"everything: {loss(sparse, long_texts):.3f} nats")
 for few in (48, 8, 4):
@@ -1304,15 +1323,17 @@ for few in (48, 8, 4):
             found[name] = loss(sparse, long_texts)
     print(f"{few:10}: " + ", ".join(f"{name} {nats:.3f}" for name, nats in found.items()))
 
-# %% [markdown]
-# At random costs half a nat. The indexer's 48 cost nothing that this text could show, and neither do the last 48: a model of two million parameters predicts Austen's next word mostly from the last ones. Over 32,768 tokens it is the same: 4.088 nats with everything, 4.088 with the indexer's, 4.089 with the last, 4.823 at random (`training/austen-deepseek.json`).
+# %% [markdown] id="5cf0008c"
+# With 48, a random choice costs half a nat. The indexer's cost nothing that this text could show, and neither do the last 48: a model of two million parameters predicts Austen's next word mostly from the last ones. With 8 or 4 the two part, and the indexer's choice is the better one, though it was never trained with so few.
+#
+# On 32,768 tokens the same, from `training/austen-deepseek.json`: with 48, 4.088 nats for the indexer's, 4.089 for the last and 4.823 at random; with 8, 4.112, 4.135 and 5.053.
 #
 # So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? **Predict** it for each way to choose; no 48 tokens can have more than those with the largest weights.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="62f4a7c2"
 turns = rope_table(torch.arange(512), austen.config)
 with torch.no_grad(), patch.replaced(Choosing, k=48):
-    calls = patch.calls_in(sparse.model, long_texts)
+    calls = patch.calls_in(sparse.model, long_texts[:6])
     for number, one in enumerate(sparse.model.layers):
         name = f"layers.{number}.self_attn"
         _, _, looked = looked_at(one.self_attn, calls[name].input, turns)
@@ -1321,10 +1342,10 @@ with torch.no_grad(), patch.replaced(Choosing, k=48):
         shares = {way: looked.gather(-1, read).sum(dim=-1)[:, 256:].mean().item() for way, read in ways.items()}
         print(f"layer {number}: " + ", ".join(f"{way} {share:.0%}" for way, share in shares.items()))
 
-# %% [markdown]
-# In layer 0 the last 48 have no more than 48 at random: it looks far back. Its indexer finds 28 of the 29 % that any 48 tokens could have, and the other layers' find all but 1 %. So selecting was learned. That the loss does not need it says something of the model and the text: nothing that it learned to predict depends on one word long ago.
+# %% [markdown] id="b7ebe175"
+# In layer 0 the last 48 have no more than 48 at random: this layer looks far back. Its indexer finds 28 of the 29 % that any 48 tokens could have, and in the other layers too all but about 1 % is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
 
-# %% [markdown]
+# %% [markdown] id="f5b409ac"
 # ## What it costs
 #
 # ### Exercise 8 · Work and bytes
@@ -1366,10 +1387,10 @@ def costs(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, int
 # %% check="sparse_attention.costs" tags=["nbval-ignore-output"] id="check-sparse_attention-costs"
 check("sparse_attention.costs", costs)
 
-# %% [markdown]
+# %% [markdown] id="c9aa5c29"
 # **Predict** for V3.2: from which length on does selecting pay? At 131,072 tokens, how many times less work is it than V3, and what is most of the work that is left?
 
-# %%
+# %% id="8a4359f5"
 print(f"{'tokens':>9} {'V3':>9} {'V3.2':>9} {'V3 / V3.2':>10} {'GLM-5.2':>9}   (billion multiply-adds for one token)")
 for at in (1_024, 2_048, 4_096, 16_384, 131_072):
     v3_work, v32_work, glm_work = (costs(config, at)[0] / 1e9 for config in configs.values())
@@ -1378,19 +1399,19 @@ pays = next(n for n in range(1, 10_000) if costs(v32, n)[0] < costs(configs["dee
 indexing = 61 * 131_072 * 64 * 129 / costs(v32, 131_072)[0]
 print(f"V3.2 does less from {pays:,} tokens on; at 131,072 the indexer is {indexing:.0%} of its work")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="0a38ca9c"
 from grader.instruments import plots
 
 lengths = [2**n for n in range(9, 18)]
 curves = {name: (lengths, [costs(config, n)[0] / 1e9 for n in lengths]) for name, config in configs.items()}
 plots.lines(curves, plots.Axes("tokens in the cache", "billion multiply-adds for one token", log="xy", xticks=lengths[::2]))
 
-# %% [markdown]
+# %% [markdown] id="0db11379"
 # Below 2,048 tokens everything is read, and the indexer comes on top. It pays from 2,178 on. At 131,072 tokens V3.2 does 13 times less, and four fifths of that is the indexer, whose work still grows with the length. GLM-5.2 has half as many index heads, in a quarter of its layers.
 #
 # Decoding waits for memory more than for arithmetic (lesson 02). So count what a token has to *read*:
 
-# %%
+# %% id="92d0fe8a"
 def bytes_read(config: Config, tokens: int, index_bytes: float = 2) -> float:
     """The bytes that the newest of `tokens` tokens reads of the cache, rows in bfloat16."""
     row, layers = (config.kv_lora_rank + config.qk_rope_head_dim) * 2, config.num_hidden_layers
@@ -1406,21 +1427,21 @@ for name, index_bytes in (("index keys in bfloat16", 2), ("index keys in 8 bits,
     print(f"V3 reads {dense_bytes / 1e9:.2f} GB, V3.2 {sparse_bytes / 1e9:.2f} GB ({name}): {dense_bytes / sparse_bytes:.1f} times less")
 print(f"the cache: {costs(configs['deepseek-v3'], 131_072)[1] / 1e9:.2f} GB and {costs(v32, 131_072)[1] / 1e9:.2f} GB")
 
-# %% [markdown]
+# %% [markdown] id="e5e033c5"
 # A quarter, or an eighth with 8-bit keys; and the cache itself has grown by a fifth. That is why those keys are small, and why GLM-5.2 shares them.
 #
 # And the clock? One layer of the small sizes above, one token. **Predict** which form notices the length most:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="bfe66af7"
 cached = (64, 512, 4096)
 with torch.no_grad():
     spent = {name: [clock.milliseconds(one_token_after(form, n), repeats=3) for n in cached] for name, form in forms.items()}
 for name, times in spent.items():
     print(f"{name:>21}: " + ", ".join(f"{n:,} rows {ms:.1f} ms" for n, ms in zip(cached, times, strict=True)))
 
-# %% [markdown]
+# %% [markdown] id="55264e5d"
 # The masked form rebuilds every row and then leaves most of them out. Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
-# %% [markdown]
+# %% [markdown] id="9ae708d1"
 # ## What changed, and why
 #
 # | | DeepSeek-V3 | DeepSeek-V3.2 | GLM-5.2 | why |
