@@ -4,7 +4,7 @@
 
 trains the byte-level BPE tokenizer and the model that the recipe describes on five of Austen's
 novels, measures the loss on the sixth, and writes a Hugging Face folder that
-``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Progress is saved every few hundred steps under
+``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Progress is saved every hundred steps under
 ``training/runs/``; run the same command again after an interruption and it goes on from there.
 """
 
@@ -15,6 +15,7 @@ import math
 import re
 import time
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ TRAINING_NOVELS = ("emma", "mansfieldpark", "northangerabbey", "prideprejudice",
 HELD_OUT_NOVEL = "persuasion"
 VOCAB_SIZE = 2048
 END_OF_TEXT = "<|endoftext|>"
-SAVE_EVERY = 200
+SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Recipe:
     weight_decay: float
     seed: int
     weights_prefix: str  # what the hub's files of this architecture leave away in front of every name
+    decay_steps: int | None = None  # in how many steps at the end the learning rate falls; None: all after the warm-up
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -98,10 +100,11 @@ def build_model(recipe: Recipe) -> PreTrainedModel:
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a tenth of the peak."""
+    """Linear warm-up, the peak until decay begins, then a cosine down to a tenth of it."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    decay = recipe.warmup_steps if recipe.decay_steps is None else recipe.steps - recipe.decay_steps
+    progress = max(0, step - decay) / max(1, recipe.steps - decay)
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
@@ -117,9 +120,26 @@ def losses(model: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor]:
     return loss, loss.new_zeros(()) if weight is None else weight * output.aux_loss
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What is minimised, by which parameters, and what happens after every step.
+
+    losses: (model, batch [B, T + 1]) -> 2 x [], of which the sum is minimised and the first is shown.
+    parts: the parameters that learn; each part's gradient is clipped by itself.
+    """
+
+    losses: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+    parts: Sequence[Sequence[nn.Parameter]]
+    after: Callable[[], None] = lambda: None
+
+
 @torch.no_grad()
-def held_out_loss(model: nn.Module, tokens: Tensor, context: int, stride: int = 64) -> float:
-    """Mean nats per token over `tokens`; windows overlap so every token sees up to a full context."""
+def held_out_loss(model: nn.Module, tokens: Tensor, context: int, stride: int | None = None) -> float:
+    """Mean nats per token over `tokens`; windows overlap so that every token sees most of a full context.
+
+    stride: by how many tokens a window starts after the one before it; a quarter of the context if None.
+    """
+    stride = stride or context // 4
     model.eval()
     total, count, scored_to = 0.0, 0, 1
     for start in range(0, len(tokens) - 1, stride):
@@ -135,10 +155,14 @@ def held_out_loss(model: nn.Module, tokens: Tensor, context: int, stride: int = 
     return total / count
 
 
-def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path) -> None:
-    """AdamW over random windows of `tokens`; step t always draws the same batch, resumed or not."""
-    decay = [p for p in model.parameters() if p.ndim >= 2]
-    no_decay = [p for p in model.parameters() if p.ndim < 2]
+def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path, aim: Aim | None = None) -> None:
+    """AdamW over random windows of `tokens`; step t always draws the same batch, resumed or not.
+
+    aim: without one, all of the model learns the next token.
+    """
+    aim = aim or Aim(losses, [list(model.parameters())])
+    decay = [p for part in aim.parts for p in part if p.ndim >= 2]
+    no_decay = [p for part in aim.parts for p in part if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": no_decay, "weight_decay": 0.0}],
         betas=(0.9, 0.95),
@@ -160,11 +184,13 @@ def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path) -> None:
             batch = torch.stack([tokens[s : s + recipe.context + 1] for s in starts])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, recipe)
-            loss, balance = losses(model, batch)
+            loss, further = aim.losses(model, batch)
             optimizer.zero_grad()
-            (loss + balance).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            (loss + further).backward()
+            for part in aim.parts:
+                nn.utils.clip_grad_norm_(part, 1.0)
             optimizer.step()
+            aim.after()
             average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()
             progress.update(bar, advance=1, description=f"{recipe.name}  loss {average:.3f}")
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
@@ -175,12 +201,30 @@ def train(recipe: Recipe, model: nn.Module, tokens: Tensor, run: Path) -> None:
                 progress.console.print(f"step {step + 1}: loss {average:.3f}, {seconds:.2f} s a step")
 
 
+def rounded(recipe: Recipe, model: nn.Module) -> PreTrainedModel:
+    """A copy of the model with the values that its file will hold: those of bfloat16."""
+    copy = build_model(recipe)
+    copy.load_state_dict({name: tensor.to(torch.bfloat16).float() for name, tensor in model.state_dict().items()})
+    return copy.eval()
+
+
+def stored(model: PreTrainedModel, name: str, tensor: Tensor) -> Tensor:
+    """A weight as its file holds it: rounded to bfloat16, and in the dtype that transformers loads it in.
+
+    That is float32 for what the model's class keeps so beside bfloat16; its `_keep_in_fp32_modules`, without `strict`,
+    are for float16 alone. Since all values are bfloat16's, whoever reads them in either dtype has the same model.
+    """
+    kept = model._keep_in_fp32_modules_strict or ()
+    wide = any(re.search(rf"(^|\.){re.escape(pattern)}($|\.)", name) for pattern in kept)
+    return tensor.to(torch.bfloat16).to(torch.float32 if wide else torch.bfloat16).contiguous()
+
+
 def export(recipe: Recipe, model: PreTrainedModel, tokenizer: Tokenizer, card: dict[str, Any], folder: Path) -> None:
     """Write the Hugging Face folder: weights in bfloat16, config, tokenizer, and what was measured."""
     folder.mkdir(parents=True, exist_ok=True)
     tied = getattr(model, "_tied_weights_keys", None) or {}
     state = {
-        name.removeprefix(recipe.weights_prefix): tensor.to(torch.bfloat16).contiguous()
+        name.removeprefix(recipe.weights_prefix): stored(model, name, tensor)
         for name, tensor in model.state_dict().items()
         if name not in tied
     }
@@ -207,6 +251,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where to write the checkpoint (default: what the course ships)")
     arguments = parser.parse_args()
     recipe = Recipe.read(arguments.recipe)
+    if "index_topk" in recipe.config:
+        parser.error(f"an indexer learns nothing here. Run: python training/deepseek.py {arguments.recipe}")
     run = HERE / "runs" / f"{recipe.name}-{recipe.key}"
     run.mkdir(parents=True, exist_ok=True)
 
@@ -220,9 +266,7 @@ def main() -> None:
     print(f"{recipe.name}: {size:,} parameters, {len(tokens):,} training tokens, {len(held_out):,} held out")
     train(recipe, model, tokens, run)
 
-    rounded = build_model(recipe)
-    rounded.load_state_dict({k: v.to(torch.bfloat16).float() for k, v in model.state_dict().items()})
-    loss = held_out_loss(rounded, held_out, recipe.context)
+    loss = held_out_loss(rounded(recipe, model), held_out, recipe.context)
     print(f"held-out loss on {HELD_OUT_NOVEL}: {loss:.3f} nats a token (perplexity {math.exp(loss):.1f})")
     card = {
         "parameters": size,
