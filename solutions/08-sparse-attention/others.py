@@ -558,9 +558,9 @@ def gathered_lm(config: Config) -> nn.Module:
 
 
 # Longer than 48 tokens, so that each token that is written has to choose.
-OPENING = (
+LONG_PROMPT = (
     "With all these circumstances, recollections and feelings, she could not hear that Captain Wentworth's sister was"
     " likely to live at Kellynch without a revival of former pain; and many a stroll, and many a sigh, were necessary"
 )
-PROMPTS = [Prompt(OPENING, 64), Prompt("They were soon", 96)]
+PROMPTS = [Prompt(LONG_PROMPT, 64), Prompt("They were soon", 96)]
 TRAINED = [Trained("austen-deepseek", form, "generate", PROMPTS, tokens=120) for form in ("masked_lm", "gathered_lm")]
