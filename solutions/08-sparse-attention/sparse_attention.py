@@ -98,8 +98,8 @@ def causal_softmax(scores: Tensor) -> Tensor:
     scores: [B, H, T, S], of the last T of S tokens -> [B, H, T, S], in their dtype.
     """
     T, S = scores.shape[-2:]
-    future = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(diagonal=S - T + 1)
-    return scores.masked_fill(future, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
+    later = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(diagonal=S - T + 1)
+    return scores.masked_fill(later, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 class RMSNorm(nn.Module):
@@ -435,8 +435,8 @@ class Kept(Attention):
         by = self.keep(causal_softmax(scores).sum(dim=1))  # [B, T, T]
         by = by.masked_fill(torch.ones_like(by[0], dtype=torch.bool).triu(1), -1.0)
         left_out = torch.ones_like(by, dtype=torch.bool).scatter(-1, by.topk(min(self.k, len(by[0]))).indices, False)
-        weights = causal_softmax(scores.masked_fill(left_out[:, None], float("-inf")))
-        return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
+        weights = causal_softmax(torch.where(left_out[:, None], -math.inf, scores))
+        return self.o_proj(torch.einsum("bhts,bhsv->bthv", weights, v).flatten(2))
 
 
 class Dense(nn.Module):
@@ -1099,8 +1099,7 @@ class Ported(Indexer):
     """The indexer with one step changed."""
 
     def rotate(self, x: Tensor, table: Tensor) -> Tensor:
-        first, others = x.split([self.rope, self.width - self.rope], dim=-1)
-        return torch.cat([apply_rope(first, table), others], dim=-1)
+        return torch.cat([apply_rope(x[..., : self.rope], table), x[..., self.rope :]], dim=-1)
 
 
 class PortedAttention(SparseAttention):
@@ -1415,10 +1414,11 @@ plots.lines(curves, plots.Axes("tokens in the cache", "billion multiply-adds for
 def bytes_read(config: Config, tokens: int, index_bytes: float = 2) -> float:
     """The bytes that the newest of `tokens` tokens reads of the cache, rows in bfloat16."""
     row, layers = (config.kv_lora_rank + config.qk_rope_head_dim) * 2, config.num_hidden_layers
-    if not config.get("index_topk"):
+    if "index_topk" not in config:
         return layers * tokens * row
-    full = sum(has_indexer(config, i) for i in range(layers))
-    return layers * min(tokens, config.index_topk) * row + full * tokens * config.index_head_dim * index_bytes
+    indexed = [layer for layer in range(layers) if has_indexer(config, layer)]
+    keys = len(indexed) * tokens * config.index_head_dim * index_bytes
+    return layers * min(tokens, config.index_topk) * row + keys
 
 
 dense_bytes = bytes_read(configs["deepseek-v3"], 131_072)
