@@ -355,7 +355,6 @@ def test_no_mistake_belongs_to_two_families() -> None:
 def test_mistakes_of_public_projects_say_where_they_shipped() -> None:
     shipped = {r for lesson in LESSONS for e in lesson.exercises()[0] for m in e.mistakes for r in m.shipped}
     assert shipped >= {
-        "rasbt/LLMs-from-scratch#697",
         "rasbt/LLMs-from-scratch#925",
         "rasbt/LLMs-from-scratch#1013",
         "karpathy/nanochat#452",
