@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from attack_course import LESSON, RIGHT
+from attack_course import LESSON, RIGHT, submit
+from nbgrader.apps import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
 from rich.console import Console
 from test_nbgrader import LINEAR, RELU, write_answers
 from toy_course import PROJECT, write_course
+from traitlets.config.loader import PyFileConfigLoader
 from typer.testing import CliRunner
 
 from grader.authoring.build import build
@@ -37,6 +40,7 @@ from grader.grading.similar import PUBLISHED, groups, normal_form
 
 ALIVE = {"games": RIGHT, "man": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}}
 COURSE_ID = "cs101"
+FORMULA = '=HYPERLINK("http://example.org")'  # a name that a spreadsheet computes
 
 
 # --- people ---
@@ -178,6 +182,8 @@ def teach(taught: Class, exchange: Path) -> None:
         )
         assert LESSON in said
         student.runs(["submit", LESSON], ["list", "--cached"])
+    submit(root, "by-hand", RIGHT).with_name("timestamp.txt").write_text("yesterday")
+    lecturer.runs(["db", "student", "add", "by-hand", f"--first-name={FORMULA}"], cwd=root)
     inbound = lecturer.runs(["list", "--inbound"], ["collect", LESSON], ["autograde", LESSON], cwd=root)
     assert all(name in inbound for name in taught.students)
     lecturer.runs(["generate_feedback", LESSON], cwd=root)
@@ -203,6 +209,20 @@ def test_work_goes_out_and_comes_back_marked(taught: Class) -> None:
     assert "5 of 5 points" in marks["games"] and "bias" not in marks["games"].partition("<section")[0]
     assert "3.5 of 5 points" in marks["man"]  # the score by hand came after the pages, and the release made them anew
     assert "This is what comes out when the bias is left out." in marks["man"]
+
+
+def test_work_that_came_by_hand_without_secret_and_time_stops_nobodys_feedback(taught: Class) -> None:
+    released = taught.root.parent / "exchange" / COURSE_ID / "feedback"
+    assert sum("<strong>5 of 5 points" in page.read_text() for page in released.glob("*.html")) == 2
+    assert len(list(released.glob("*.html"))) == 3
+
+
+def test_a_time_that_is_none_ends_no_list_of_the_formgraders(taught: Class) -> None:
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(taught.root)).load_config()
+    config.CourseDirectory.root = str(taught.root)
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert api.get_submitted_timestamp(LESSON, "by-hand") is None
+    assert api.get_submitted_timestamp(LESSON, "games") is not None
 
 
 def test_a_student_can_enter_neither_the_course_nor_anothers_home(taught: Class) -> None:
@@ -267,10 +287,11 @@ def test_marks_go_to_canvas_and_moodle_with_names_and_two_decimals(taught: Class
         ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", LESSON],
         ["    Points Possible", "", "", "", "", "5.00"],
         ["man", "", "", "man", "", "3.50"],
+        [f"'{FORMULA}", "", "", "by-hand", "", "5.00"],
         ["Ames, Gwen", "77", "", "games", "", "5.00"],
     ]
     with (tmp_path / f"moodle-{LESSON}.csv").open() as file:
-        assert list(csv.reader(file))[2] == ["Gwen", "Ames", "77", "games", "", "5.00"]
+        assert list(csv.reader(file))[3] == ["Gwen", "Ames", "77", "games", "", "5.00"]
     with pytest.raises(GraderError, match="has no lesson 09-none"):
         export(taught.root, tmp_path, ["09-none"])
 
@@ -327,6 +348,11 @@ def test_names_comments_and_layout_make_no_difference() -> None:
     assert normal_form(other.replace("    return", "\n    # mine\n    return")) == normal_form(LONG)
     assert normal_form(LONG.replace("tril", "triu")) != normal_form(LONG)
     assert normal_form("def f(:") == ("def", "f(:")
+
+
+@pytest.mark.parametrize("odd", [f"x = 0x{'f' * 4_000}", "x = " + "-" * 5_000 + "1"])
+def test_what_python_reads_and_can_not_write_is_compared_by_its_words(odd: str) -> None:
+    assert normal_form(odd) == tuple(odd.split())
 
 
 def test_solutions_that_are_alike_are_grouped_with_each_other_and_with_the_published_one() -> None:
