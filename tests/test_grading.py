@@ -262,6 +262,15 @@ def test_a_student_who_has_submitted_nothing_is_no_student(root: Path) -> None:
         assert book.students == []
 
 
+def test_a_folder_whose_name_is_no_text_is_named_before_anything_is_graded(root: Path) -> None:
+    """As after unpacking an archive that was made with another encoding."""
+    submit(root, os.fsdecode(b"j\xf6rg"), STUDENTS["ada"])
+    with pytest.raises(GraderError, match=r"j\\udcf6rg.* has a name that is no text in UTF-8"):
+        grade_class(root, LESSON, Settings())
+    with gradebook(root) as book:
+        assert book.students == []
+
+
 @pytest.mark.own_jails
 def test_a_gradebook_that_another_program_holds_stops_the_run_and_costs_no_verdict(
     root: Path, monkeypatch: pytest.MonkeyPatch
