@@ -84,9 +84,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield Run(root, graded, exported, changed, was_called)
 
 
-def test_there_is_an_attack_for_everything_known() -> None:
+def test_there_is_an_attack_for_everything_known_and_the_docs_list_what_each_gets() -> None:
     assert len(ATTACKS) >= 160
-    assert all(attack.tries for attack in ATTACKS)
+    listed = (PROJECT / "docs" / "attacks.md").read_text()
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in listed.splitlines() if line.startswith("| ")]
+    assert [(row[0].removeprefix("| "), row[2]) for row in rows[1:]] == [(a.name, f"{a.earns:g}") for a in ATTACKS]
+    assert f"grades all {len(ATTACKS)} with this engine" in listed and all(attack.tries for attack in ATTACKS)
 
 
 @every_attack
