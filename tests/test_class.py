@@ -3,23 +3,19 @@
 import csv
 import functools
 import io
-import multiprocessing
 import os
-import pwd
 import shutil
-import stat
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from attack_course import LESSON, RIGHT
+from people import Class, Person, a_class
 from rich.console import Console
 from test_nbgrader import LINEAR, RELU, write_answers
-from toy_course import PROJECT, write_course
+from toy_course import write_course
 from typer.testing import CliRunner
 
 from grader.authoring.build import build
@@ -36,94 +32,6 @@ from grader.grading.new_course import new_course
 from grader.grading.similar import PUBLISHED, groups, normal_form
 
 ALIVE = {"games": RIGHT, "man": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}}
-COURSE_ID = "cs101"
-
-
-# --- people ---
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a home. user: whose rights they have, where this process may give these; else only a name."""
-
-    name: str
-    home: Path
-    user: pwd.struct_passwd | None
-
-    def runs(self, *commands: list[str], cwd: Path | None = None, then: Callable[[], None] | None = None) -> str:
-        """What nbgrader says to these commands, one after the other; it must succeed."""
-        with tempfile.TemporaryFile("w+") as said:
-            child = multiprocessing.get_context("fork").Process(target=self._run, args=(commands, cwd, then, said))
-            child.start()
-            child.join(120)
-            said.seek(0)
-            text = said.read()
-        assert child.exitcode == 0, text
-        return text
-
-    def _run(self, commands, cwd, then, said) -> None:  # type: ignore[no-untyped-def]
-        """In a process of its own: become the person, and run."""
-        for fd in (1, 2):
-            os.dup2(said.fileno(), fd)
-        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
-        try:
-            if self.user is not None:
-                os.setgroups([])
-                os.setgid(self.user.pw_gid)
-                os.setuid(self.user.pw_uid)
-            elif self.name != "lecturer":  # nbgrader asks the system for names
-                mine = pwd.getpwuid(os.getuid())
-                pwd.getpwuid = lambda uid: pwd.struct_passwd((self.name, *mine[1:]))
-            os.environ |= {"HOME": str(self.home), "LOGNAME": self.name, "USER": self.name}
-            os.environ |= {
-                "JUPYTER_DATA_DIR": str(self.home / "data"),
-                "JUPYTER_CONFIG_DIR": str(self.home / ".jupyter"),
-            }
-            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-            os.chdir(cwd or self.home)
-            for command in commands:
-                nbgraders_command(command)
-            if then is not None:
-                then()
-        except BaseException:
-            traceback.print_exc()
-            sys.stdout.flush()
-            os._exit(1)
-        sys.stdout.flush()
-        os._exit(0)
-
-
-def nbgraders_command(arguments: list[str]) -> None:
-    """What `nbgrader` does, in this process, as nbgrader's own tests run it."""
-    from jupyter_core.application import NoStart
-    from nbgrader.apps import NbGraderApp
-
-    nbgrader = NbGraderApp.instance()
-    try:
-        nbgrader.initialize(arguments)
-        nbgrader.start()
-    except NoStart:  # the command's own way to say that a subcommand has done it
-        pass
-    except SystemExit as end:
-        if end.code not in (0, None):
-            raise
-    finally:
-        NbGraderApp.clear_instance()
-        if nbgrader.subapp is not None:
-            type(nbgrader.subapp).clear_instance()
-
-
-def may_become_others() -> bool:
-    """Whether this process can give its children another user, who can then import what this one imported."""
-    readable = exposure._lets_in(Path(sys.prefix), stat.S_IROTH, stat.S_IXOTH)
-    return os.geteuid() == 0 and readable and exposure._lets_in(PROJECT, stat.S_IROTH, stat.S_IXOTH)
-
-
-@dataclass(frozen=True)
-class Class:
-    root: Path
-    lecturer: Person
-    students: dict[str, Person]
 
 
 @pytest.fixture(scope="module")
@@ -136,46 +44,19 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def taught(course: Path) -> Iterator[Class]:
     """The class after release, submission, grading and feedback, with a comment and a score by hand between."""
-    place = Path(tempfile.mkdtemp(prefix="grader-class-"))
-    place.chmod(0o755)
-    exchange = place / "exchange"
-    exchange.mkdir()
-    exchange.chmod(0o777)
-    root = new_course(place / "course", course, COURSE_ID, exchange, [LESSON])
-    lecturer = person("lecturer", place, None)
-    students = {name: person(name, place, pwd.getpwnam(name) if may_become_others() else None) for name in ALIVE}
-    for student in students.values():
-        config = f'c = get_config()\nc.Exchange.root = "{exchange}"\nc.CourseDirectory.course_id = "{COURSE_ID}"\n'
-        (student.home / ".jupyter" / "nbgrader_config.py").write_text(config)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(exposure, "package_folder", lambda: root / "grader")  # tests run in a checkout, open or not
-            teach(Class(root, lecturer, students), exchange)
-            yield Class(root, lecturer, students)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    with a_class(course, LESSON, ALIVE) as made:
+        teach(made)
+        yield made
 
 
-def person(name: str, place: Path, user: pwd.struct_passwd | None) -> Person:
-    home = place / name
-    for folder in (home, home / ".jupyter", home / "data"):
-        folder.mkdir(mode=0o700)
-        if user is not None:
-            os.chown(folder, user.pw_uid, user.pw_gid)
-    return Person(name, home, user)
-
-
-def teach(taught: Class, exchange: Path) -> None:
+def teach(taught: Class) -> None:
     lecturer, root = taught.lecturer, taught.root
     people = [["db", "student", "add", "games", "--first-name=Gwen", "--last-name=Ames", "--lms-user-id=77"]]
     due = ["db", "assignment", "add", LESSON, "--duedate=2999-01-01 00:00:00 UTC"]
     lecturer.runs(*people, due, ["release_assignment", LESSON], cwd=root)
     for name, student in taught.students.items():
-        fetched = student.home / LESSON / "toy.ipynb"
-        answers = ALIVE[name]
-        said = student.runs(
-            ["list"], ["fetch_assignment", LESSON], then=functools.partial(write_answers, fetched, answers)
-        )
+        folder = student.home / LESSON
+        said = student.runs(["list"], ["fetch_assignment", LESSON], then=functools.partial(work, folder, name))
         assert LESSON in said
         student.runs(["submit", LESSON], ["list", "--cached"])
     inbound = lecturer.runs(["list", "--inbound"], ["collect", LESSON], ["autograde", LESSON], cwd=root)
@@ -187,11 +68,21 @@ def teach(taught: Class, exchange: Path) -> None:
         book.db.commit()
     lecturer.runs(["release_feedback", LESSON], cwd=root)
     for student in taught.students.values():
-        student.runs(["fetch_feedback", LESSON])
+        said = student.runs(["fetch_feedback", LESSON], ["list", "--cached"])
+        assert "feedback already fetched" in said
+
+
+def work(folder: Path, name: str) -> None:
+    """What a student does in a fetched lesson: one tries things in another notebook, one renames the lesson's."""
+    write_answers(folder / "toy.ipynb", ALIVE[name])
+    if name == "games":
+        nbformat.write(nbformat.v4.new_notebook(), folder / "scratch.ipynb")
+    else:
+        (folder / "toy.ipynb").rename(folder / "toy of mine.ipynb")
 
 
 def feedback_that_came(student: Person) -> str:
-    (page,) = (student.home / LESSON / "feedback").rglob("toy.html")
+    (page,) = (student.home / LESSON / "feedback").rglob("toy*.html")
     return page.read_text()
 
 
