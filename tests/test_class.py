@@ -4,9 +4,10 @@ import csv
 import functools
 import io
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ from attack_course import LESSON, RIGHT
 from people import Class, Person, a_class
 from rich.console import Console
 from test_nbgrader import LINEAR, RELU, write_answers
-from toy_course import write_course
+from toy_course import PROJECT, write_course
 from typer.testing import CliRunner
 
 from grader.authoring.build import build
@@ -30,6 +31,7 @@ from grader.grading.feedback.render import MAX_PAGE, duration
 from grader.grading.gradebook_file import course_config, open_gradebook
 from grader.grading.new_course import new_course
 from grader.grading.similar import PUBLISHED, groups, normal_form
+from grader.lessons.lesson import Lesson, lessons
 
 ALIVE = {"games": RIGHT, "man": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}}
 
@@ -55,9 +57,10 @@ def teach(taught: Class) -> None:
     due = ["db", "assignment", "add", LESSON, "--duedate=2999-01-01 00:00:00 UTC"]
     lecturer.runs(*people, due, ["release_assignment", LESSON], cwd=root)
     for name, student in taught.students.items():
-        folder = student.home / LESSON
-        said = student.runs(["list"], ["fetch_assignment", LESSON], then=functools.partial(work, folder, name))
-        assert LESSON in said
+        worked = functools.partial(work, student.home / LESSON, name)
+        assert LESSON in student.runs(["list"], ["fetch_assignment", LESSON], ["submit", LESSON], then=worked)
+    lecturer.runs(["collect", LESSON], cwd=root)  # the lesson as it was released; what they have now comes later
+    for student in taught.students.values():
         student.runs(["submit", LESSON], ["list", "--cached"])
     inbound = lecturer.runs(["list", "--inbound"], ["collect", LESSON], ["autograde", LESSON], cwd=root)
     assert all(name in inbound for name in taught.students)
@@ -73,7 +76,7 @@ def teach(taught: Class) -> None:
 
 
 def work(folder: Path, name: str) -> None:
-    """What a student does in a fetched lesson: one tries things in another notebook, one renames the lesson's."""
+    """What a student does in a lesson that was fetched: one tries things in another notebook, one renames it."""
     write_answers(folder / "toy.ipynb", ALIVE[name])
     if name == "games":
         nbformat.write(nbformat.v4.new_notebook(), folder / "scratch.ipynb")
@@ -231,6 +234,38 @@ def test_solutions_that_are_alike_are_grouped_with_each_other_and_with_the_publi
     (copied,) = groups("toy.attend", {"ada": LONG}, STUB, LONG)
     assert copied.students == ("ada",) and copied.published
     assert PUBLISHED not in copied.students
+
+
+# --- what a release gives away ---
+
+
+def given_away(lesson: Lesson, exercises: Mapping[str, list[str]]) -> str:
+    """Of which exercises the lesson holds the solutions, in words; exercises: those of each lesson, by its name."""
+    words = []
+    given = [cell.name.split() for cell in lesson.cells() if cell.kind == "given"]
+    for earlier in sorted({name for name, _ in given}, reverse=True):
+        names = sorted(exercise for name, exercise in given if name == earlier)
+        missing = sorted(set(exercises[earlier]) - set(names))
+        number = earlier.partition("-")[0]
+        if len(missing) > 2:
+            words.append(f"{_listed(names)} of {number}")
+        else:
+            words.append(f"{number}, but for {_listed(missing)}" if missing else f"{number}, all of it")
+    return "; ".join(words)
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+
+
+def test_the_page_says_which_solutions_each_lesson_gives_away() -> None:
+    known = lessons(PROJECT)
+    exercises = {lesson.name: [cell.name for cell in lesson.cells() if cell.kind == "exercise"] for lesson in known}
+    page = (PROJECT / "docs" / "class.md").read_text().splitlines()
+    assert [line for line in page if re.match(r"\| \d\d-", line)] == [
+        f"| {lesson.name} | {away} |" for lesson in known if (away := given_away(lesson, exercises))
+    ]
 
 
 # --- what others could read ---

@@ -19,7 +19,7 @@ from people import Class, Person, a_class
 from test_nbgrader import LINEAR, RELU
 from toy_course import write_course
 
-from conftest import chromium, why_no_browser
+from conftest import PROJECT, chromium, why_no_browser
 from grader.authoring.build import build
 
 if TYPE_CHECKING or not why_no_browser():
@@ -28,6 +28,7 @@ if TYPE_CHECKING or not why_no_browser():
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+PAGE = PROJECT / "docs" / "class.md"
 STUDENT = "games"
 NOTEBOOK = f"{LESSON}/toy.ipynb"
 
@@ -81,8 +82,11 @@ def classroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
 
 @pytest.fixture(scope="module")
 def desks(classroom: Class, test_output: Path) -> Iterator[tuple[Desk, Desk]]:
-    """A student's desk, who has stock JupyterLab and starts in their home; the lecturer's, in the class's folder."""
+    """A student's desk, with stock JupyterLab but for the two settings of docs/class.md, and the lecturer's."""
     student, lecturer = classroom.students[STUDENT], classroom.lecturer
+    settings = student.home / ".jupyter" / "labconfig" / "default_setting_overrides.json"
+    settings.parent.mkdir()
+    settings.write_text(PAGE.read_text().partition("```json\n")[2].partition("```")[0])
     with ExitStack() as stack:
         stock = running_server(["jupyterlab", "--allow-root"], student.home, student.environment, student.user)
         ours = running_server(["grader.cli", "lab", "--instructor"], classroom.root, lecturer.environment)
