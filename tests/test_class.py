@@ -26,6 +26,7 @@ from grader.grading import exposure
 from grader.grading.command import summary
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.export import export
+from grader.grading.feedback import make
 from grader.grading.feedback.make import make_feedback
 from grader.grading.feedback.render import MAX_PAGE, duration
 from grader.grading.gradebook_file import course_config, open_gradebook
@@ -147,6 +148,16 @@ def test_only_what_changed_is_made_anew(taught: Class) -> None:
     assert [made.student for made in make_feedback(taught.root, LESSON) if made.fresh] == ["games"]
     with pytest.raises(GraderError, match="ada has no graded submission"):
         make_feedback(taught.root, LESSON, ["ada"])
+
+
+def test_a_page_lies_under_names_of_notebooks_that_can_be_released(tmp_path: Path) -> None:
+    names = ["a b", "é", "two\nlines", ".hidden", *map(str, range(9))]
+    for name in [*names, os.fsdecode(b"\xff")]:
+        (tmp_path / f"{name}.ipynb").touch()
+    assert make._names(tmp_path) == ["0", "1", "2", "3", "4"]
+    for name in range(9):
+        (tmp_path / f"{name}.ipynb").unlink()
+    assert make._names(tmp_path) == ["a b", "é"]
 
 
 # --- the marks ---
