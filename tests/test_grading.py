@@ -137,6 +137,19 @@ def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:
     assert "0 of 2 hidden cases right" in page
     top, _, below = page.partition("<section")
     assert "toy.linear" in top and "when the bias is left out" in top and "when the bias is left out" in below
+    unwritten = (root / "feedback" / "bo" / LESSON / "toy.html").read_text()
+    assert unwritten.partition("<section")[0].count("not started") == 2 and "hidden" not in unwritten
+
+
+def test_the_formgrader_finds_the_lessons_pictures_beside_a_graded_notebook(root: Path) -> None:
+    figure = root / "course" / LESSON / "figures" / "model.svg"
+    figure.parent.mkdir()
+    figure.write_text("<svg/>")
+    grade_class(root, LESSON, Settings(students=("ada",)))
+    graded = root / "autograded" / "ada" / LESSON
+    assert (graded / "figures" / "model.svg").read_text() == "<svg/>"
+    grade_class(root, LESSON, Settings(students=("ada",), force=True))
+    assert figure.exists() and (graded / "figures").is_symlink()
 
 
 # --- what is free, and what is not kept ---

@@ -59,7 +59,8 @@ def report(verdict: Verdict) -> list[Line]:
     if verdict.carried:
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     if _is_puzzling(verdict):
-        lines.append(Line(f'To try it yourself: case("{verdict.exercise}", "{shown.name}")', "muted", 1))
+        code = f'from grader import case; case("{verdict.exercise}", "{shown.name}")'
+        lines.append(Line(f"To try it yourself: `{code}`", "muted", 1))
     return lines + _remarks(verdict.cases)
 
 

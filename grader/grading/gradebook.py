@@ -8,7 +8,7 @@ import shutil
 import stat
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from grader.grading.submission import Submission, is_linked
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
 AGAIN = "This submission is not graded yet: it is being graded again. Until then it has no points."
 TIMESTAMP = "timestamp.txt"
+FIGURES = "figures"  # of a released lesson; its notebook shows them
 SECRET = "submission_secret.txt"  # nbgrader names released feedback by it, and the student's list finds it so
 READ_ONLY = 0o444
 
@@ -194,7 +195,15 @@ class Store:
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        self._link_figures(folder)
         return folder
+
+    def _link_figures(self, folder: Path) -> None:
+        """Let the formgrader find the lesson's pictures; where there are no links, it shows their descriptions."""
+        figures = self._path(self._directory.release_directory, ".") / FIGURES
+        if figures.is_dir():
+            with suppress(OSError):
+                (folder / FIGURES).symlink_to(os.path.relpath(figures, folder))
 
 
 @contextmanager
