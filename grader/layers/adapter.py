@@ -110,6 +110,7 @@ def adapter_for(
         "        super().__init__()",
         *(["        self.config = config"] if parts.makes else []),
         f"        self.model = {made}",
+        *(f"        {line}" for line in parts.starts),
         "",
         f"    def forward(self, {', '.join(['ids', *parts.takes])}):",
         *(f"        {line}" for line in parts.before),

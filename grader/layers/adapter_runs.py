@@ -20,6 +20,7 @@ LAYERS = re.compile(r"layer")
 class Parts:
     """What an adapter needs for a trace's runs. takes: what forward takes besides the ids. hands: what it hands on.
     before: lines that come first in forward. makes: the lines of new_cache. imports: names of the program's file.
+    starts: lines that come last in __init__.
     """
 
     takes: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Parts:
     makes: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
 
 
 def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
@@ -40,13 +42,16 @@ def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
         any(run.steps[0].mask is not None for run in runs),
     )
     takes, hands, before = [], [], []
+    starts: tuple[str, ...] = ()
     makes, imports, missing = _new_cache(model, way, values) if cached else ((), (), ())
+    if makes and way.makes and not way.cache:  # such a model is not called before its caches are there
+        starts = (f"self.new_cache(2, {values({'max_seq_len': False})[0]['max_seq_len']})",)
     if cached and (way.cache or makes):
         takes.append("cache=None")
     if way.cache and cached:
         hands.append(f"{way.cache}=cache")
     for flag in way.flags if cached else ():
-        hands.append(f"{flag}={'True' if way.cache else 'cache is not None'}")
+        hands.append(f"{flag}={'True' if way.cache and not makes else 'cache is not None'}")
     if padded and way.mask:
         takes.append("mask=None")
         hands.append(f"{way.mask}=mask")
@@ -58,41 +63,30 @@ def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
         hands.append(
             f"{name}=positions[0]" if one else f"{name}={'positions' if way.positions else 'int(positions[0, 0])'}"
         )
-    return Parts(tuple(takes), tuple(hands), tuple(before), makes, imports, missing)
+    return Parts(tuple(takes), tuple(hands), tuple(before), makes, imports, missing, starts)
 
 
 def _new_cache(model: type, way: Way, values: Values) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The lines of new_cache, the names that they need, and what could not be filled in."""
-    head = "def new_cache(self, batch_size, capacity):"
+    head = ["def new_cache(self, batch_size, capacity):"]
+    head += [f"    self.model.{way.resets}()"] if way.resets else []
+    inside = (*head, "    return True  # the model holds it itself")
     if way.makes:
         made, missing = _called(f"self.model.{way.makes}", getattr(model, way.makes), values)
-        return (
-            (
-                head,
-                *(
-                    (f"    return {made}",)
-                    if way.cache
-                    else (f"    {made}", "    return True  # the model holds it itself")
-                ),
-            ),
-            (),
-            missing,
-        )
-    if way.resets:
-        return (head, f"    self.model.{way.resets}()", "    return True  # the model holds it itself"), (), ()
-    if way.cache and way.flags:
-        return (), (), ()  # forward gives one back
+        lines = (f"    return {made}",) if way.cache else (f"    {made}", inside[-1])
+        return (*head, *lines), (), missing
     found = _cache_class(model)
     if way.cache and found is not None:
         made, missing = _called(found.__name__, found.__init__, values)  # type: ignore[misc]
-        names = inspect.signature(found).parameters
-        if not any(LAYERS.search(name) for name in names):
+        if not any(LAYERS.search(name) for name in inspect.signature(found).parameters):
             made = f"[{made} for _ in range({_layers(values)})]"
-        return (head, f"    return {made}"), (found.__name__,), missing
+        return (*head, f"    return {made}"), (found.__name__,), missing
+    if way.cache and way.flags:
+        return (), (), ()  # forward gives one back
     if way.cache:
-        return (head, "    return ...  # a new, empty cache"), (), ("new_cache",)
-    if way.start or way.positions in ("input_pos", "cache_position"):
-        return (head, "    return True  # the model holds it itself"), (), ()
+        return (*head, "    return ...  # a new, empty cache"), (), ("new_cache",)
+    if way.resets or way.start or way.flags or way.positions in ("input_pos", "cache_position"):
+        return inside, (), ()
     return (), (), ()
 
 

@@ -176,6 +176,8 @@ def _first_that_runs(asked: Asked, ambitions: Iterable[Ambition]) -> Reference:
         except Exception as error:  # transformers may reject a config, or fail in any way on it
             first = first or error
     assert first is not None
+    if isinstance(first, GraderError):
+        raise first
     try:
         with torch.device("meta"):
             asked.build(asked.whole)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
-from grader.errors import GraderError
+from grader.errors import GraderError, NeedsAdapter
 from grader.layers.decoding import Decoder
 from grader.layers.states import held_by
 from grader.padding import left_out, without_padding
@@ -59,11 +59,15 @@ def traced_runs(model: nn.Module, ids: Tensor, ways: Ways) -> tuple[Run, ...]:
     for plan in _plans(ids, ways):
         try:
             runs.append(Run(plan.name, plan.cached, tuple(_steps(model, plan))))
-        except GraderError:
-            raise
         except Exception as error:  # transformers may fail in any way
+            option = "--cached" if plan.cached else "--padding" if plan.mask is not None else "--offset"
+            if isinstance(error, NeedsAdapter):
+                raise GraderError(
+                    f"transformers' own {type(model).__name__} takes none of that. Leave {option} out."
+                ) from None
             raise GraderError(
-                f"transformers can't run a small {type(model).__name__} {plan.name} ({type(error).__name__}: {error})."
+                f"transformers' own {type(model).__name__} can't run {plan.name} ({type(error).__name__}: {error})."
+                f" Leave {option} out."
             ) from None
     return tuple(runs)
 

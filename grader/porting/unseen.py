@@ -31,6 +31,7 @@ NOT_READ = re.compile(
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "swish", "relu2", "gelu_fast", "quick_gelu")
 TINY = 1e-3  # an epsilon: changed tenfold, as from 1e-6 to 1e-5
 NUDGE = 0.25  # of a weight's typical size
+LARGE = 64  # a whole number above it is a measure, and one more makes little difference
 NAMED = 12  # unseen ones that are named; of more, how many there are
 
 
@@ -67,7 +68,7 @@ def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
         for item in progress([*names, *fields]):
             seen[item] = weights.shows(item) if isinstance(item, str) else _field_shows(reference, item)
     unseen = layers_as_one([name for name in names if not seen[name]])
-    unseen += weights.idle_experts
+    unseen += weights.idle_experts()
     unseen += [".".join(map(str, path)) for path in fields if not seen[path]]
     return Measured(len(names), len(fields), tuple(unseen))
 
@@ -86,7 +87,7 @@ class _Weights:
 
     def __init__(self, reference: Reference) -> None:
         self.model, self.trace, self.ids = reference.model, reference.traced, reference.ids
-        self.idle_experts: list[str] = []
+        self.idle: dict[tuple[str, tuple[int, ...]], None] = {}
         paths = {path for path, _ in self.model.named_modules()}
         with torch.no_grad():
             calls, _ = watch(self.model, lambda: self.model(self.ids), paths)
@@ -113,7 +114,11 @@ class _Weights:
             with _nudged(part):
                 idle += [] if self._differs(holder) else [number]
         if idle and len(idle) < len(tensor):
-            self.idle_experts.append(f"{name}, part{'s' if len(idle) > 1 else ''} {', '.join(map(str, idle))}")
+            self.idle[name.rpartition(".")[0], tuple(idle)] = None
+
+    def idle_experts(self) -> list[str]:
+        """Of modules that hold one matrix for each expert, those that no token chooses."""
+        return [f"{path}: number {', '.join(map(str, numbers))}" for path, numbers in self.idle]
 
     def _differs(self, calls: Sequence[Watched]) -> bool:
         for call in calls:
@@ -157,7 +162,7 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [value + 1, *([value - 1] if value > 1 else [])]
+        return [value + 1, value - 1, *([2 * value, value // 2] if value > LARGE else [])]
     if isinstance(value, float):
         return [value * 10] if 0 < abs(value) < TINY else [value * 1.5, value / 4] if value else [0.5]
     if isinstance(value, str) and value in ACTIVATIONS:
