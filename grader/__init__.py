@@ -1,6 +1,6 @@
 """Check modules against recorded activations, compare models layer by layer, and match generated text.
 
-from grader import case, check, check_generation, compare_layers, load_checkpoint
+from grader import case, check, check_generation, compare_layers, load_checkpoint, step
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from grader.layers.own_model import load_model
     from grader.recordings.tracefile import read_trace
     from grader.recordings.tracing import trace_of
+    from grader.steps import step
 
 _HOMES = {
     "CheckFailed": "grader.errors",
@@ -29,6 +30,7 @@ _HOMES = {
     "load_checkpoint": "grader.checkpoints",
     "load_model": "grader.layers.own_model",
     "read_trace": "grader.recordings.tracefile",
+    "step": "grader.steps",
     "trace_of": "grader.recordings.tracing",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "read_trace",
+    "step",
     "trace_of",
 ]
 

@@ -17,6 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from grader.padding import without_padding
+from grader.steps import Step, listening
+
+NOTHING = tree_flatten(((), {}))[1]  # no arguments
+
 
 @dataclass(frozen=True)
 class Call:
@@ -85,7 +90,8 @@ class Watched:
     parent: the watched call that it was made in. finished: False where it raised. returned: the type of what
     it gave. outputs: copies of the tensors in it. changed: the leaves that it modified in place. made_by: for
     a leaf that is an output of an earlier call (or a view of one), that call and which of its outputs. given: the
-    arguments themselves, as later code may have changed them.
+    arguments themselves, as later code may have changed them. rewind: brings a model that holds a state back to the one
+    in which it was called.
     """
 
     path: str
@@ -100,6 +106,7 @@ class Watched:
     changed: set[int] = field(default_factory=set)
     made_by: dict[int, "tuple[Watched, int]"] = field(default_factory=dict)
     given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    rewind: Callable[[], None] | None = None
 
     @property
     def output(self) -> Tensor | None:
@@ -116,6 +123,11 @@ class Watched:
     def tensors(self) -> list[int]:
         """The positions of the leaves that are tensors."""
         return [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, Tensor)]
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a named step, and no call of a module."""
+        return isinstance(self.module, Step)
 
     def names(self) -> dict[int, str]:
         """Each leaf's position and the name of the argument that it is or lies in, as forward calls it."""
@@ -138,21 +150,26 @@ class Watched:
         """Call the module once more, with other tensors in the place of some leaves."""
         leaves = [copied(instead[i]) if i in instead else _copy(leaf) for i, leaf in enumerate(self.leaves)]
         args, kwargs = tree_unflatten(leaves, self.spec)
+        if self.rewind is not None:
+            self.rewind()
         return self.module(*args, **kwargs)
 
 
-def watch(model: nn.Module, run: Callable[[], Any], paths: Collection[str]) -> tuple[list[Watched], Exception | None]:
+def watch(
+    model: nn.Module, run: Callable[[], Any], paths: Collection[str], steps: bool = False
+) -> tuple[list[Watched], Exception | None]:
     """Run `run()` and return every call of `model` (path "") and of its submodules at `paths`, in the order in
     which they began, and what `run()` raised.
 
     A module that stands at several paths is taken for the one inside the call that is under way.
+    steps: whether steps that code names (see `steps.step`) are noted, too: at `module:name`.
     """
     places: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if not path or path in paths:
             places.setdefault(module, []).append(path)
     with _forward_counts(places):
-        return _watched(places, run)
+        return _watched(places, run, steps)
 
 
 @contextlib.contextmanager
@@ -194,13 +211,15 @@ def record_calls(
     modules = dict(module.named_modules())
     names = [name for name in modules if name] if paths is None else list(paths)
     returned: list[Any] = []
-    watched, error = _watched({modules[name]: [name] for name in names}, lambda: returned.append(run()))
+    watched, error = _watched({modules[name]: [name] for name in names}, lambda: returned.append(run()), paths is None)
     if error is not None:
         raise error
     return returned[0], [call.recorded() for call in watched if call.finished]
 
 
-def _watched(places: Mapping[nn.Module, list[str]], run: Callable[[], Any]) -> tuple[list[Watched], Exception | None]:
+def _watched(
+    places: Mapping[nn.Module, list[str]], run: Callable[[], Any], steps: bool
+) -> tuple[list[Watched], Exception | None]:
     """Run `run()` and note every call of the modules in `places`, each with the paths at which it stands."""
     watched: list[Watched] = []
     under_way: list[Watched] = []
@@ -227,10 +246,18 @@ def _watched(places: Mapping[nn.Module, list[str]], run: Callable[[], Any]) -> t
         call.finished = True
         call.returned = type(output).__name__
         tensors = tensors_in(output)
-        call.outputs = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
-        call.changed = {i for i in call.tensors() if not _unchanged(call.leaves[i], originals[call][i])}
+        call.outputs = [_noted(tensor) for tensor in tensors]
+        before_it = {i: without_padding(originals[call][i]) for i in call.tensors()}
+        call.changed = {i for i, old in before_it.items() if not _unchanged(call.leaves[i], old)}
         alive.append(output)
         makers.update({a: (call, i) for i, tensor in enumerate(tensors) if (a := _address(tensor))})
+
+    def note(name: str, value: Tensor) -> None:
+        parent = under_way[-1] if under_way else None
+        path = f"{parent.path if parent else ''}:{name}"
+        call = Watched(path, seen[path], Step(), [], NOTHING, parent, [_noted(value)], "Tensor", True)
+        seen[path] += 1
+        watched.append(call)
 
     handles = []
     for module in places:
@@ -238,7 +265,8 @@ def _watched(places: Mapping[nn.Module, list[str]], run: Callable[[], Any]) -> t
         handles.append(module.register_forward_hook(after, with_kwargs=True))
     error = None
     try:
-        run()
+        with listening(note if steps else None):
+            run()
     except Exception as raised:  # learner's code may raise anything
         error = raised
     finally:
@@ -254,9 +282,13 @@ def _place(paths: list[str], parent: Watched | None) -> str:
 
 def _copy(leaf: Any) -> Any:
     try:
-        return copied(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf)
+        return _noted(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf)
     except Exception:  # what can't be copied is handed on as it is
         return leaf
+
+
+def _noted(tensor: Tensor) -> Tensor:
+    return without_padding(tensor).detach().clone(memory_format=torch.contiguous_format)
 
 
 def _address(leaf: Any) -> int | None:

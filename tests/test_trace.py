@@ -198,7 +198,7 @@ def added_twice(path: str) -> Callable[[nn.Module], None]:
 CHANGES: dict[str, tuple[str, str, Callable[[Any], None]]] = {
     # what is changed: the model, the culprit, and the change
     "Llama 3: scores scaled by another number": (
-        "Llama 3", "model.layers.1.self_attn", put("model.layers.1.self_attn", scaling=0.2)),
+        "Llama 3", "model.layers.1.self_attn:weights", put("model.layers.1.self_attn", scaling=0.2)),
     "Qwen3: eps of the norm of queries": (
         "Qwen3", "model.layers.0.self_attn.q_norm", put("model.layers.0.self_attn.q_norm", variance_epsilon=1e-3)),
     "Qwen3-MoE: experts' weights not normalised": (
@@ -207,12 +207,12 @@ CHANGES: dict[str, tuple[str, str, Callable[[Any], None]]] = {
     "Gemma 3: scale of the embeddings": (
         "Gemma 3", "model.embed_tokens", lambda m: m.model.embed_tokens.embed_scale.fill_(25.25)),
     "Gemma 4: scores of a full layer scaled": (
-        "Gemma 4", "model.layers.5.self_attn", put("model.layers.5.self_attn", scaling=0.25)),
+        "Gemma 4", "model.layers.5.self_attn:weights", put("model.layers.5.self_attn", scaling=0.25)),
     "OLMo 3: eps of a norm after a sublayer": (
         "OLMo 3", "model.layers.3.post_attention_layernorm",
         put("model.layers.3.post_attention_layernorm", variance_epsilon=1e-2)),
     "SmolLM3: RoPE in the layer without it": (
-        "SmolLM3", "model.layers.3.self_attn", put("model.layers.3.self_attn", use_rope=1)),
+        "SmolLM3", "model.layers.3.self_attn:weights", put("model.layers.3.self_attn", use_rope=1)),
     "gpt-oss: the experts' alpha": (
         "gpt-oss", "model.layers.0.mlp.experts", put("model.layers.0.mlp.experts", alpha=1.0)),
     "gpt-oss: the limit of the experts' gates": (
@@ -221,7 +221,7 @@ CHANGES: dict[str, tuple[str, str, Callable[[Any], None]]] = {
     "OLMo 3: another end of YaRN's ramp": ("OLMo 3", "model.rotary_emb", other_yarn(beta_fast=8.0)),
     "gpt-oss: a window that is one too long": ("gpt-oss", "model", window_off_by_one),
     "DeepSeek-V3: YaRN's scale left out": (
-        "DeepSeek-V3", "model.layers.0.self_attn", put("model.layers.0.self_attn", scaling=12**-0.5)),
+        "DeepSeek-V3", "model.layers.0.self_attn:weights", put("model.layers.0.self_attn", scaling=12**-0.5)),
     "DeepSeek-V3: eps of the latent's norm": (
         "DeepSeek-V3", "model.layers.4.self_attn.kv_a_layernorm",
         put("model.layers.4.self_attn.kv_a_layernorm", variance_epsilon=1e-3)),
@@ -269,7 +269,8 @@ def one_percent_more(output: Any) -> Any:
 def one_of_each_kind(trace: Trace) -> list[str]:
     """The paths of the modules that give numbers, of those in different layers the first of each class; and ""."""
     numeric = [call for call in trace.calls if call.output is not None and call.output.is_floating_point()]
-    paths = {(re.sub(r"\.\d+", "", call.path), call.type): call.path for call in reversed(numeric)}
+    modules = [call for call in numeric if ":" not in call.path]
+    paths = {(re.sub(r"\.\d+", "", call.path), call.type): call.path for call in reversed(modules)}
     return ["", *paths.values()]
 
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +17,7 @@ from grader.errors import GraderError, NeedsAdapter
 from grader.package import distribution
 
 if TYPE_CHECKING:
-    from grader.layers.compare import LayerReport
+    from grader.layers.rows import LayerReport
     from grader.recordings.traces import Trace
 
 
@@ -28,7 +30,10 @@ class Rows(StrEnum):
 
 
 def trace(
-    config: Annotated[Path, typer.Option("--config", help="A model's config.json, as the hub has it.")],
+    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="In its place a folder with a model's weights: these are run.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", help="Where to write the trace.")] = Path("trace.safetensors"),
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of the weights.")] = "float32",
     changes: Annotated[
@@ -38,6 +43,13 @@ def trace(
     tokens: Annotated[
         int | None, typer.Option(min=2, help="How many tokens the model is given, 14 if left out.")
     ] = None,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Decode with a cache, too: a prompt, chunks, tokens.")
+    ] = False,
+    padded: Annotated[
+        bool, typer.Option("--padding", help="Texts of unequal length, too: padding before one.")
+    ] = False,
+    offset: Annotated[int, typer.Option(min=0, help="Begin at this position, too.")] = 0,
 ) -> None:
     """Run a small random model of any architecture that transformers knows, and keep what every module does.
 
@@ -51,18 +63,43 @@ def trace(
         )
     import torch
 
+    from grader.porting.real import real_model
     from grader.porting.reference import small_reference
+    from grader.porting.runs import Ways
     from grader.porting.sizes import TOKENS
+    from grader.porting.unseen import measured
     from grader.recordings.tracefile import write_trace
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(dtypes)}.")
-    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), tokens or TOKENS)
-    write_trace(reference.trace(), output, reference.kind)
+    ways = Ways(cached, padded, offset)
+    if (config is None) == (model is None):
+        raise GraderError("Say what to trace: --config config.json for a small random model, or --model FOLDER.")
+    length = tokens or TOKENS
+    if model is not None:
+        if changes:
+            raise GraderError("--set changes the config of a small random model. With --model the weights fix it.")
+        real = real_model(model, dtypes[dtype], length, ways)
+        write_trace(real.trace, output, real.kind)
+        print(f"{real.kind} in {dtype}, {real.size:,} parameters, those of {model}; {output}")
+        return
+    assert config is not None
+    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), length, ways)
+    found = measured(reference, _with_bar)
+    write_trace(replace(reference.trace(), unseen=found.unseen), output, reference.kind)
     print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
-    for item in reference.kept:
+    for item in (*reference.kept, found.kept()):
         print(f"{'yes' if item.kept else 'no ':3} {item.name}: {item.detail}")
+
+
+def _with_bar(items: Sequence[Any]) -> Iterable[Any]:
+    """The items, with a bar in a terminal that shows how far it is."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, "What shows", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _change(text: str) -> tuple[str, object]:
@@ -100,6 +137,7 @@ def compare(
         bool, typer.Option("--reordered", help="Your loader reorders rows of weights, as this command told you.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Write what was found as an HTML page, too.")] = None,
 ) -> None:
     """Compare your model with a trace, module by module, and say where to start looking.
 
@@ -116,7 +154,7 @@ def compare(
 
     recorded = read_trace(reference)
     if model.endswith(".safetensors"):
-        _tell(dump_report(Path(model), recorded), rows, as_json)
+        _tell(dump_report(Path(model), recorded), rows, as_json, page, model)
     own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
     loaded = load_model(model, name)
     try:
@@ -127,20 +165,27 @@ def compare(
         raise GraderError(f"{error}\n{advice}" if advice else str(error)) from None
     if report.alignment and save_names:
         write_names(report.alignment.recipes, save_names)
-    _tell(report, rows, as_json)
+    _tell(report, rows, as_json, page, model)
 
 
-def _tell(report: "LayerReport", rows: Rows, as_json: bool) -> NoReturn:
-    """Print what a comparison found, and end with the exit code that says it."""
+def _tell(report: "LayerReport", rows: Rows, as_json: bool, page: Path | None, model: str) -> NoReturn:
+    """Print what a comparison found, write it as a page where that is asked for, and end with the exit code."""
     from grader.layers.as_json import as_json as json_of
-    from grader.layers.compare import report_lines
     from grader.layers.own_names.told import table
+    from grader.layers.shown import report_lines
     from grader.report import print_report
+    from grader.report_page import to_page
 
+    lines = [*(table(report.alignment) if report.alignment else ()), *report_lines(report, rows.value)]
+    if page is not None:
+        try:
+            page.write_text(to_page(lines, f"grader compare {model}"), encoding="utf-8")
+        except OSError as error:
+            raise GraderError(f"{page} can't be written: {error.strerror}.") from None
     if as_json:
         print(json.dumps(json_of(report), indent=1))
     else:
-        print_report([*(table(report.alignment) if report.alignment else ()), *report_lines(report, rows.value)])
+        print_report(lines)
     raise typer.Exit(0 if report.ok else FAILED)
 
 
@@ -166,7 +211,7 @@ def port(
     output = output or file.with_name("port.py")
     if output.exists():
         raise GraderError(f"{output} exists. Say where to write: --output FILE")
-    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights), recorded.runs)
     output.write_text(made.source)
     print(f"{output}: compare it with: grader compare {output}:Port {reference}")
     if made.missing:
@@ -181,7 +226,7 @@ def _advice(target: str, loaded: Any, reference: Path, recorded: "Trace") -> str
     if not is_module(loaded):
         return ""
     file = file_of(target)
-    made = adapter_for(loaded, file, recorded.build, list(recorded.weights))
+    made = adapter_for(loaded, file, recorded.build, list(recorded.weights), recorded.runs)
     named = f"{file}:{loaded.__name__}"
     written = f"`grader port {named} {reference}` writes this one"
     return f"Give it what it needs in a file beside it; {written}:\n\n{made.source}"

@@ -17,6 +17,10 @@ from typing import Any
 
 from torch import nn
 
+from grader.layers.adapter_runs import parts_for
+from grader.layers.rope_fields import rope_value
+from grader.recordings.traces import Run
+
 ADAPTER = "Port"
 # What teaching and inference code calls the fields of a config, and what config.json files do.
 FIELDS: tuple[tuple[str, str], ...] = (
@@ -80,30 +84,41 @@ class Adapter:
     missing: tuple[str, ...]
 
 
-def adapter_for(model: type, file: Path, build: Mapping[str, Any], weights: Sequence[str] = ()) -> Adapter:
+def adapter_for(
+    model: type, file: Path, build: Mapping[str, Any], weights: Sequence[str] = (), runs: Sequence[Run] = ()
+) -> Adapter:
     """An adapter for a class of a file. build: the trace's build arguments. weights: the reference's names, which say
-    whether its projections have biases.
+    whether its projections have biases. runs: the trace's, in which the program is given texts in parts.
     """
     fields = build.get("config", build)
     config, made, missing = _made(model, file, fields, weights)
-    arguments = _arguments(model)
-    imports = ["import torch"] if any("torch." in part for part in (made, *arguments)) else []
+    parts = parts_for(model, runs, lambda wanted: _values(wanted, fields, weights))
+    known = {hand.partition("=")[0] for hand in parts.hands}
+    arguments = [a for a in _arguments(model) if a.partition("=")[0] not in known] + list(parts.hands)
+    imports = (
+        ["import torch"] if any("torch." in part for part in (made, *arguments, *parts.before, *parts.makes)) else []
+    )
     lines = [
         *imports,
         "from torch import nn",
         "",
-        *_imported(file, [model.__name__, *([config] if config else [])]),
+        *_imported(file, [model.__name__, *([config] if config else []), *parts.imports]),
         "",
         "",
         f"class {ADAPTER}(nn.Module):",
         "    def __init__(self, config):",
         "        super().__init__()",
+        *(["        self.config = config"] if parts.makes else []),
         f"        self.model = {made}",
+        *(f"        {line}" for line in parts.starts),
         "",
-        "    def forward(self, ids):",
+        f"    def forward(self, {', '.join(['ids', *parts.takes])}):",
+        *(f"        {line}" for line in parts.before),
         f"        return self.model({', '.join(['ids', *arguments])})",
+        *([""] if parts.makes else []),
+        *(f"    {line}" for line in parts.makes),
     ]
-    return Adapter("\n".join(lines) + "\n", tuple(missing))
+    return Adapter("\n".join(lines) + "\n", (*missing, *parts.missing))
 
 
 def _imported(file: Path, names: list[str]) -> list[str]:
@@ -201,8 +216,12 @@ def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str 
         found = next((theirs for theirs in known[0].split() if fields.get(theirs) is not None), None)
         if found:
             return f"config.{found}"
+        if rope := rope_value(name, fields):
+            return rope
         derived = DERIVED.get(known[0].split()[0])
         return derived if derived and set(re.findall(r"config\.(\w+)", derived)) <= fields.keys() else None
+    if rope := rope_value(name, fields):
+        return rope
     if NO_DROPOUT.search(name):
         return "0.0"
     if "expert" in name and not any("expert" in field for field in fields):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from grader.layers.compare import LayerReport
 from grader.layers.own_names.files import patterns
+from grader.layers.rows import LayerReport
 
 
 def as_json(report: LayerReport) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def as_json(report: LayerReport) -> dict[str, Any]:
         "ok": report.ok,
         "culprit": None
         if culprit is None
-        else {"path": culprit.path, "type": culprit.type, "reasons": culprit.reasons},
+        else {"path": culprit.path, "type": culprit.type, "reasons": culprit.reasons, "place": culprit.place},
         "rows": [
             {
                 "name": row.name,
@@ -28,6 +28,7 @@ def as_json(report: LayerReport) -> dict[str, Any]:
         ],
         "wrong_too": report.own_errors,
         "remarks": report.remarks,
+        "unseen": report.unseen,
         "one_sided": report.one_sided,
         "traceback": report.traceback,
     }

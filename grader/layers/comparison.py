@@ -6,98 +6,22 @@ is wrong by itself, and what is right only passes on what went wrong before it.
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, Watched, first_tensor, tensors_in, watch
-from grader.checks.layout import arranged
-from grader.layers.counterparts import counterparts, is_in_another_dtype
+from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
+from grader.padding import without_padding
 from grader.recordings.traces import Trace
+from grader.steps import functions_as_steps
 from grader.tolerance import agree
 
 MAX_ALTERNATIVES = 12
-
-
-@dataclass(eq=False)
-class Node:
-    """A call of the learner's and the recorded call that it is compared with.
-
-    argument: the position of the leaf that corresponds to the recorded input. seen: the outcome in the pass.
-    alone: the outcome on the reference's input; None where that can't be told. misgiven: the names of arguments
-    with which it is wrong, while it is right with `better` in their place. mended: what is given the right thing all
-    the same, where the reference hands on what this one should have given.
-    """
-
-    name: str
-    call: Watched
-    recorded: Call
-    parent: "Node | None"
-    argument: int | None
-    seen: Outcome
-    alone: Outcome | None = None
-    misgiven: tuple[str, ...] = ()
-    better: str = ""
-    mended: "Node | None" = None
-
-    @property
-    def path(self) -> str:
-        return self.call.path
-
-    @property
-    def type(self) -> str:
-        return type(self.call.module).__name__
-
-    @property
-    def wrong(self) -> bool:
-        """Whether it is wrong even on the reference's input."""
-        return self.alone is not None and not self.alone.ok
-
-    @property
-    def given(self) -> Tensor | None:
-        """What it was given in the place of the recorded input."""
-        return None if self.argument is None else self.call.leaves[self.argument]
-
-    def ancestors(self) -> "Iterator[Node]":
-        """What it was called in, innermost first, the model last."""
-        node = self.parent
-        while node is not None:
-            yield node
-            node = node.parent
-
-    def right_input(self) -> dict[int, Tensor]:
-        """The recorded input in the place and the layout in which the learner's program gives it."""
-        given, right = self.given, self.recorded.input
-        if self.argument is None or given is None or right is None:
-            return {}
-        return {self.argument: arranged(right, given)}
-
-    def other_tensors(self) -> list[int]:
-        """The positions of its further tensor arguments."""
-        return [i for i in self.call.tensors() if i != self.argument]
-
-    def unequal_tensors(self) -> list[int]:
-        """The positions of its further tensor arguments that are not among the reference's."""
-        return counterparts(self.call, self.other_tensors(), self.recorded.others)[1]
-
-    def other_dtypes(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """The further tensor arguments that are the reference's but for their dtype, each with the reference's."""
-        found = {}
-        for i in self.other_tensors():
-            like = self.call.leaves[i]
-            for _, tensor in self.recorded.others:
-                if is_in_another_dtype(tensor, like):
-                    found[i] = (like, tensor)
-        return found
-
-    def right_others(self) -> dict[int, tuple[str, Tensor]]:
-        """For each of those, where the reference has something that can stand for it: its name there, and itself."""
-        return counterparts(self.call, self.other_tensors(), self.recorded.others)[0]
 
 
 class Comparison:
@@ -107,13 +31,24 @@ class Comparison:
     that are wrong by themselves. holders: those that a faulty one lies in. error: what the pass raised.
     """
 
-    def __init__(self, model: nn.Module, trace: Trace) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        trace: Trace,
+        run: Callable[[], Any] | None = None,
+        rewind: Callable[[], None] | None = None,
+    ) -> None:
+        """run: one pass of the model, where it is not simply called. rewind: as of `Watched`."""
         self.model = model
         self.sizes = _sizes(trace.build)
+        self.kinds = _kinds(trace.build)
         whole = Call("", 0, type(model).__name__, first_tensor(trace.args), trace.output, floor=trace.floor)
         self.recorded = [whole, *(call for call in trace.calls if call.output is not None)]
         self.paths = {call.path for call in self.recorded}
-        self.calls, self.error = watch(model, lambda: model(*copy.deepcopy(trace.args)), self.paths)
+        run = run or (lambda: model(*copy.deepcopy(trace.args)))
+        self.calls, self.error = self.watched(run)
+        for call in self.calls:
+            call.rewind = rewind
         is_logits = trace.output.shape[-1:] == (self.sizes.get("vocab_size"),)
         self.nodes = self._pair_up("logits" if is_logits else "output")
         for node in self.nodes:
@@ -121,7 +56,13 @@ class Comparison:
         for node in self.nodes:
             node.mended = self._mended(node) if node.wrong else None
         self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
-        self.holders = {ancestor for node in self.faulty for ancestor in node.ancestors()}
+        modules = (node for node in self.faulty if not node.call.is_step)
+        self.holders = {ancestor for node in modules for ancestor in node.ancestors()}
+
+    def watched(self, run: Callable[[], Any]) -> tuple[list[Watched], Exception | None]:
+        """The calls and steps of one run of the model, and what it raised."""
+        with functions_as_steps(self.model):
+            return watch(self.model, run, self.paths, steps=True)
 
     def _pair_up(self, result_name: str) -> list[Node]:
         raising = next((call for call in reversed(self.calls) if not call.finished), None)
@@ -170,6 +111,8 @@ class Comparison:
 
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""
+        if node.call.is_step:
+            return self._alone_in_its_module(node)
         right, given = node.recorded.input, node.given
         if node.seen.ok or right is None:
             return node.seen
@@ -190,9 +133,26 @@ class Comparison:
                 return other
         return alone
 
+    def _alone_in_its_module(self, node: Node) -> Outcome | None:
+        """The outcome of a step where its module is given the reference's input. None where that module is right, or
+        what comes before the step is wrong already.
+        """
+        module = node.parent
+        if node.seen.ok or module is None:
+            return node.seen
+        before = self.nodes[: self.nodes.index(node)]
+        if not module.wrong or any(other.parent is module and other.wrong for other in before):
+            return None
+        calls, _ = self.watched(lambda: module.call.again(module.right_input()))
+        again = [call for call in calls if call.path == node.path]
+        number = sum(other.parent is module and other.path == node.path for other in before)
+        outputs = again[number].outputs if number < len(again) else []
+        return outcome_of(outputs, node.recorded, self.sizes, "it is not reached")
+
     def _again(self, node: Node, others: Mapping[int, Tensor]) -> Outcome:
         try:
-            outputs = tensors_in(node.call.again({**node.right_input(), **others}))
+            given = tensors_in(node.call.again({**node.right_input(), **others}))
+            outputs = [without_padding(tensor) for tensor in given]
         except Exception as error:  # learner's code may raise anything
             return Outcome(False, note=f"raised {type(error).__name__}", in_kind=True, raised=True)
         return outcome_of(outputs, node.recorded, self.sizes, "no tensor")
@@ -241,17 +201,6 @@ def _from_the_reference(node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
         yield f"the reference's {own}", {i: right[i][1] for i in group}
 
 
-def own_way(node: Node) -> Node | None:
-    """What is right because or though `node` differs from the reference's in kind: what contains it, or comes next."""
-    if node.wrong:
-        assert node.alone is not None
-        if node.mended is not None and node.alone.in_kind:
-            return node.mended
-        right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
-        return next(right, None) if node.alone.in_kind else None
-    return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None
-
-
 def _alike(new: Any, old: Tensor) -> bool:
     return isinstance(new, Tensor) and new.shape == old.shape and new.dtype == old.dtype
 
@@ -262,3 +211,10 @@ def _sizes(build: Mapping[str, Any]) -> dict[str, int]:
     for name, value in build.items():
         flat.update(value if isinstance(value, Mapping) else {name: value})
     return {name: value for name, value in flat.items() if type(value) is int and value > 1}
+
+
+def _kinds(build: Mapping[str, Any]) -> list[str]:
+    """The kinds of the layers, where the config names them."""
+    fields = build.get("config", build)
+    kinds = fields.get("layer_types") if isinstance(fields, Mapping) else None
+    return [str(kind) for kind in kinds] if isinstance(kinds, list | tuple) else []

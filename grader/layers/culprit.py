@@ -11,12 +11,17 @@ CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 @dataclass(frozen=True)
 class Culprit:
-    """Where to start looking. path: "" where it is the model's own forward. reasons: a sentence each."""
+    """Where to start looking. path: "" where it is the model's own forward. reasons: a sentence each.
+
+    place: the step of a run in which it is wrong. row: the row that stands for it, where that has another name.
+    """
 
     path: str
     name: str
     type: str
     reasons: tuple[str, ...]
+    place: str = ""
+    row: str = ""
 
 
 def uncalled(comparison: Comparison, prefix: str = "") -> list[str]:

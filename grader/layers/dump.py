@@ -11,9 +11,9 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.errors import GraderError
-from grader.layers.compare import LayerReport, Row
 from grader.layers.culprit import Culprit
 from grader.layers.outcome import outcome_of
+from grader.layers.rows import LayerReport, Row
 from grader.recordings.traces import Trace
 
 ENDS = re.compile(r"\.(output|out|outputs)$")

@@ -2,31 +2,34 @@
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, first_tensor, watch
+from grader.calls import Call, Watched, first_tensor
 from grader.checks.diagnose import Context, describe, known_as
 from grader.checks.layout import arranged
-from grader.layers.comparison import Comparison, Node
+from grader.layers.comparison import Comparison
 from grader.layers.culprit import Culprit, uncalled
+from grader.layers.handed import handed
+from grader.layers.node import Node
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
+from grader.layers.resemblance import in_a_sum, known_tensors, output_of
 from grader.layers.small_error import SmallError
-from grader.tolerance import agree
 
 SMALLEST_NAMED = 9  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
 
 
 @dataclass(frozen=True)
 class _Clue:
-    """A sentence about wiring, and whether it explains the error or only says where to look."""
+    """A sentence about wiring, whether it explains the error or only says where to look, and what is given wrongly."""
 
     text: str
     explains: bool = False
+    about: Node | None = None
 
 
 class Inquiry:
@@ -44,7 +47,7 @@ class Inquiry:
             does = "it is wrong" if node.call.finished else "it raises an error"
             return self._culprit(f"{does} even on the reference's own input.", *self._other_arguments())
         run = lambda: node.call.again(node.right_input())  # noqa: E731
-        calls, error = watch(self.comparison.model, run, self.comparison.paths)
+        calls, error = self.comparison.watched(run)
         spoiler = self._spoiler(calls)
         if spoiler is not None:
             holder = f"`{node.path or node.type}`"
@@ -57,6 +60,8 @@ class Inquiry:
             findings += [_Clue(f"`{path}` is never called.", True) for path in self._uncalled()]
             findings += self._called_too_often(calls)
         findings += self._first_wrong_step(calls, error, certain=bool(findings))
+        if error is None and (step := self._wrong_step(calls, findings)):
+            return step
         unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
         different, unknown = self._doubtful()
         given = f", or in the {' and '.join([*different, *unknown])} that it was given" if unsure else ""
@@ -67,6 +72,28 @@ class Inquiry:
         node = self.node
         return Culprit(node.path, node.name if node.path else node.type, node.type, reasons)
 
+    def _wrong_step(self, calls: Sequence[Watched], findings: Sequence[_Clue]) -> Culprit | None:
+        """The first step that the module names and that is wrong on the reference's input, unless more is known."""
+        own = [other for other in self.comparison.nodes if other.parent is self.node]
+        step = next((other for other in own if other.call.is_step and other.wrong), None)
+        if step is None or any(finding.explains and not self._comes_after(finding, step) for finding in findings):
+            return None
+        number = sum(other.path == step.path for other in own[: own.index(step)])
+        again = [call.output for call in calls if call.path == step.path]
+        got, want = again[number] if number < len(again) else None, step.recorded.output
+        right = [other.name for other in own[: own.index(step)] if other.alone is not None and other.alone.ok]
+        where = f"between `{right[-1]}`, which is right, and it" if right else "before it"
+        lead = f"the first step of `{self.node.path or self.node.type}` that is wrong on its right input. Look {where}"
+        looks = self._looks(got, arranged(want, got)) if got is not None and want is not None else None
+        further = [finding.text for finding in findings if finding.explains]
+        reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
+        return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
+
+    def _comes_after(self, finding: _Clue, step: Node) -> bool:
+        """Whether what a finding says is given wrongly is given after a step."""
+        nodes = self.comparison.nodes
+        return finding.about is not None and nodes.index(finding.about) > nodes.index(step)
+
     def _uncalled(self) -> list[str]:
         return uncalled(self.comparison, self.prefix)
 
@@ -75,12 +102,17 @@ class Inquiry:
         different, unknown = self._doubtful()
         return [
             *([f"It is also given another {' and '.join(different)} than in the reference."] if different else []),
+            *self._handed(self.node),
             *(
                 [f"It is also given {' and '.join(unknown)}, which can't be compared: make sure of that, too."]
                 if unknown
                 else []
             ),
         ]
+
+    def _handed(self, node: Node) -> list[str]:
+        """What is known of the further arguments of a module that are not the reference's."""
+        return handed(node, self.comparison.recorded, self.comparison.kinds)
 
     def _doubtful(self) -> tuple[list[str], list[str]]:
         """The names of the arguments that are not the reference's, and of those that it has nothing to compare with."""
@@ -104,7 +136,7 @@ class Inquiry:
 
     def _called_too_often(self, calls: Sequence[Watched]) -> Iterator[_Clue]:
         wanted = Counter(call.path for call in self.comparison.recorded)
-        own = Counter(call.path for call in calls if call.parent is calls[0])
+        own = Counter(call.path for call in calls if call.parent is calls[0] and not call.is_step)
         for path, count in own.items():
             right = [c.output for c in self.comparison.recorded if c.path == path and c.output is not None]
             outputs = [call.output for call in calls if call.path == path]
@@ -124,11 +156,13 @@ class Inquiry:
                 if not given.ok and (given.in_kind or not almost):
                     assert got is not None and want is not None and argument is not None
                     found = self._given(child, got, want, call.made_by.get(argument))
-                    yield _Clue(f"{found.text} Look at what happens {_between(previous, child.name)}.", found.explains)
+                    text = f"{found.text} Look at what happens {_between(previous, child.name)}."
+                    yield _Clue(text, found.explains, child)
                     return
                 if child.better:
                     names = " and ".join(f"`{name}`" for name in child.misgiven) or "argument"
                     yield _Clue(f"`{child.name}` needs another {names}: it is right with {child.better}.", True)
+                    yield from (_Clue(text, True) for text in self._handed(child))
                     return
                 almost = almost or child.name
             previous = child.name
@@ -158,17 +192,17 @@ class Inquiry:
         want = arranged(want, got)
         if not got.is_floating_point() and got.shape == want.shape:
             return _Clue(f"{text}: {_start(got)} for {_start(want)}.", True)
-        known = self._known(child.recorded.type)
+        known = known_tensors(self.comparison, self.node, child.recorded.type)
         due = known_as(want, {name: tensor for name, tensor in known.items() if name.startswith("the output")})
         should = f", and should equal {due}" if due else ""
         name = known_as(got, known)
         if name:
             return _Clue(f"{text}: it equals {name}{should}.", True)
-        if maker is not None and maker[0].path != child.path and due != _output_of(maker[0].path):
+        if maker is not None and maker[0].path != child.path and due != output_of(maker[0].path):
             return _Clue(f"{text}: it comes from `{maker[0].path}`{should}.", True)
-        in_a_sum = self._in_a_sum(got, want, known)
-        looks = in_a_sum or self._looks(got, want)
-        return _Clue(f"{text}{f': {looks}' if looks else ''}.", in_a_sum is not None)
+        in_sum = in_a_sum(got, want, known)
+        looks = in_sum or self._looks(got, want)
+        return _Clue(f"{text}{f': {looks}' if looks else ''}.", in_sum is not None)
 
     def _after(self, calls: Sequence[Watched], error: Exception | None, previous: str) -> _Clue:
         """What is wrong in a module whose parts are all given the right thing."""
@@ -179,9 +213,9 @@ class Inquiry:
         look = f"Look at what happens {after}"
         if got is None:
             return _Clue(f"{look}: it returns {calls[0].returned}, where a tensor belongs.", True)
-        known, want = self._known(), arranged(want, got)
+        known, want = known_tensors(self.comparison, self.node), arranged(want, got)
         name = known_as(got, known)
-        looks = f"it returns {name}" if name else self._in_a_sum(got, want, known)
+        looks = f"it returns {name}" if name else in_a_sum(got, want, known)
         explains = looks is not None
         looks = looks or self._looks(got, want)
         layouts = [child for _, child in self._children(calls) if child.seen.ok and child.seen.note]
@@ -193,42 +227,6 @@ class Inquiry:
         sizes = self.large_sizes if got.shape == want.shape else self.comparison.sizes
         whole = given is None or not given.is_floating_point()
         return describe(got, want, Context(sizes=sizes, input=None if whole else given))
-
-    def _in_a_sum(self, got: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | None:
-        """Which of the reference's tensors is missing from a sum, or taken too often or in the wrong size."""
-        if got.shape != want.shape or got.dtype != want.dtype or not got.isfinite().all():
-            return None
-        rest = (got - want).double()
-        for name, tensor in known.items():
-            if tensor.shape != got.shape or tensor.dtype != got.dtype or not tensor.is_floating_point():
-                continue
-            part = tensor.double()
-            factor = ((rest * part).sum() / part.square().sum().clamp_min(1e-30)).item()
-            if abs(factor) < 1e-3 or not agree((factor * part).to(got.dtype), rest.to(got.dtype)):
-                continue
-            if abs(factor + 1) < 1e-3:
-                return f"{name} is missing from a sum"
-            if abs(factor - 1) < 1e-3:
-                return f"{name} is once too often in a sum"
-            return f"in a sum, {name} is taken {1 + factor:.4g} times"
-        return None
-
-    def _known(self, kind: str = "") -> dict[str, Tensor]:
-        """The reference's tensors by name: those of the modules that are called directly first, and of these
-        the ones of the class `kind`, then the nearest."""
-        direct = {other.path for other in self.comparison.nodes if other.parent is self.node}
-
-        def distance(call: Call) -> tuple[bool, bool, bool, int]:
-            inside = call.path.startswith(self.prefix)
-            return call.path not in direct, call.type != kind, not inside, call.path.count(".")
-
-        known: dict[str, Tensor] = {}
-        for call in sorted(self.comparison.recorded[1:], key=distance):
-            if call.output is not None:
-                known.setdefault(_output_of(call.path), call.output)
-            if call.input is not None:
-                known.setdefault(f"the input of `{call.path}`", call.input)
-        return known
 
     def _spoiler(self, calls: Sequence[Watched]) -> Watched | None:
         """The innermost module that modifies its input in place, if nearly all of the error is gone without that."""
@@ -261,10 +259,6 @@ def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor 
     pairs = list(zip(outputs, recorded.outputs, strict=False))
     first = pairs[0] if pairs else (None, recorded.output)
     return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
-
-
-def _output_of(path: str) -> str:
-    return f"the output of `{path}`"
 
 
 def _between(previous: str, name: str) -> str:

@@ -8,8 +8,9 @@ from torch import nn
 
 from grader.calls import Watched, watch
 from grader.layers.answers import answering
-from grader.layers.comparison import Comparison, Node
+from grader.layers.comparison import Comparison
 from grader.layers.culprit import Culprit
+from grader.layers.node import Node
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
 
@@ -24,7 +25,8 @@ class SmallError:
 
     def __init__(self, comparison: Comparison, whole: Node, different: Node) -> None:
         self.comparison, self.whole, self.different = comparison, whole, different
-        calls = [call for call in comparison.calls if whole.call in (call, *call.ancestors())]
+        own = (call for call in comparison.calls if not call.is_step)
+        calls = [call for call in own if whole.call in (call, *call.ancestors())]
         numbered = dict(_numbered(calls))
         self.keys = {node: numbered[node.call] for node in comparison.nodes if node.call in numbered}
 

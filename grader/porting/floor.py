@@ -6,20 +6,21 @@ program that adds up in another order may be as far off as that, and no nearer t
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.instruments.rounding import another_processor
+from grader.porting.runs import Floors, kept_floor, measured_runs, note_floors
 from grader.recordings.traces import Trace
-from grader.tolerance import ROOM, distance, tolerance_for
+from grader.steps import functions_as_steps
+from grader.tolerance import tolerance_for
 
-SEEDS = (1,)
+SEED = 1
 HIGHEST = 2e-3  # above it a row hides an error of 1 %, so such a model is drawn anew
-Floors = dict[tuple[str, int], float]
 OUTPUT = "", 0
 
 
@@ -31,16 +32,14 @@ def with_floors(trace: Trace, model: nn.Module) -> Trace:
     """
     if trace.dtype != torch.float32:
         return trace
-    right = {(call.path, call.index): call.outputs for call in trace.calls} | {OUTPUT: (trace.output,)}
     floors: Floors = {}
-    for seed in SEEDS:
-        with another_processor(seed):
-            _measure(model, trace, right, floors)
-    with contextlib.suppress(RuntimeError):  # parts of it may insist on float32
-        _measure(copy.deepcopy(model).double(), trace, right, floors)
-    kept = {key: floor for key, floor in floors.items() if ROOM * floor > tolerance_for(trace.dtype).relative}
-    calls = tuple(replace(call, floor=_rounded(kept.get((call.path, call.index), 0.0))) for call in trace.calls)
-    return replace(trace, calls=calls, floor=_rounded(kept.get(OUTPUT, 0.0)))
+    with _elsewhere(model) as other:
+        _measure(other, trace, floors)
+    with contextlib.suppress(RuntimeError), _in_float64(model) as other:  # parts of it may insist on float32
+        _measure(other, trace, floors)
+    calls = tuple(replace(c, floor=kept_floor(floors, (c.path, c.index), trace.output)) for c in trace.calls)
+    runs = measured_runs(model, trace.runs, (_elsewhere,))
+    return replace(trace, calls=calls, floor=kept_floor(floors, OUTPUT, trace.output), runs=runs)
 
 
 def is_steady(trace: Trace) -> bool:
@@ -54,17 +53,20 @@ def highest_floor(trace: Trace) -> tuple[float, int]:
     return max([*floors, trace.floor]), len(floors)
 
 
-def _measure(model: nn.Module, trace: Trace, right: Mapping[tuple[str, int], Sequence[Tensor]], floors: Floors) -> None:
-    with torch.no_grad():
+@contextlib.contextmanager
+def _elsewhere(model: nn.Module) -> Iterator[nn.Module]:
+    with another_processor(SEED):
+        yield model
+
+
+@contextlib.contextmanager
+def _in_float64(model: nn.Module) -> Iterator[nn.Module]:
+    yield copy.deepcopy(model).double()
+
+
+def _measure(model: nn.Module, trace: Trace, floors: Floors) -> None:
+    with torch.no_grad(), functions_as_steps(model):
         returned, calls = record_calls(model, lambda: model(*copy.deepcopy(trace.args)))
     output = copied(first_tensor(returned))
-    whole = Call("", 0, "", None, output)
-    for call in (*calls, whole):
-        key = call.path, call.index
-        for got, want in zip(call.outputs, right.get(key, ()), strict=False):
-            if got.shape == want.shape:
-                floors[key] = max(floors.get(key, 0.0), distance(got.to(want.dtype), want))
-
-
-def _rounded(floor: float) -> float:
-    return float(f"{floor:.2g}")
+    whole = Call("", 0, "", None, output), Call("", 0, "", None, trace.output)
+    note_floors((*calls, whole[0]), (*trace.calls, whole[1]), floors)

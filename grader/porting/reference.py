@@ -1,10 +1,8 @@
 """A reference for a model that is being ported: from its config.json alone, a small random model of transformers."""
 
-import contextlib
 import dataclasses
 import difflib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,12 @@ from grader.lessons.exercise import Draw
 from grader.porting.depth import cut, depth_of, ends_alike, enough_layers, kinds
 from grader.porting.filling import fill, tokens
 from grader.porting.floor import highest_floor, is_steady, with_floors
+from grader.porting.hushed import hushed, last_line
 from grader.porting.kept import Kept, what_is_kept
+from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
 from grader.porting.sizes import NAMES, POSITIONS, ROLES, TOKENS, VOCAB, first_of
 from grader.recordings.traces import Trace
-from grader.recordings.tracing import trace_of
 
 # What transformers adds to every config, and no model reads.
 HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",
@@ -37,7 +36,7 @@ MOST_PARAMETERS = 50_000_000  # of a model that is to be small; above it, a pass
 class Reference:
     """A small random model of transformers'. kind: its class. fields: its config as the ported model reads it.
 
-    traced: one pass of it.
+    traced: one pass of it. config: its own config, all fields. remade: a model that another config makes, in its dtype.
     """
 
     kind: str
@@ -46,6 +45,8 @@ class Reference:
     fields: dict[str, Any]
     kept: tuple[Kept, ...]
     traced: Trace
+    config: dict[str, Any]
+    remade: Callable[[Mapping[str, Any]], Any]
 
     @property
     def size(self) -> int:
@@ -62,26 +63,28 @@ def small_reference(
     dtype: torch.dtype = torch.float32,
     changes: Mapping[str, Any] | None = None,
     length: int = TOKENS,
+    ways: Ways = ONE_PASS,
 ) -> Reference:
     """A small random model of the architecture in a config.json, which transformers can run.
 
-    changes: values that fields of the small config must have. length: how many tokens it is given. Raises GraderError
+    changes: values that fields of the small config must have. length: how many tokens it is given. ways: how it is run
+    besides. Raises GraderError
     for what is no config.json of a causal language model that this transformers knows, and where a small one can't be
     made or run.
     """
     given = dict(Config.read(path))
-    with _hushed():
+    with hushed():
         config_class = _config_class(given, path)
         try:
             config = config_class(**_without(given, HOUSEKEEPING))
         except Exception as error:  # transformers checks configs in many ways
-            raise GraderError(f"{path} is no config that transformers accepts: {_first_line(error)}") from None
+            raise GraderError(f"{path} is no config that transformers accepts: {last_line(error)}") from None
         text = config.get_text_config(decoder=True)
         model_class = _model_class(config, text, path)
         if text is not config:  # a model that also sees or hears: its language model is what is compared
             given = dict(given.get("text_config", {}))
-        changes = _room_for(length, text.to_dict()) | dict(changes or {})
-        asked = _Asked(model_class, type(text), text.to_dict(), given, dtype, changes, length)
+        changes = _room_for(length + ways.offset, text.to_dict()) | dict(changes or {})
+        asked = Asked(model_class, type(text), text.to_dict(), given, dtype, changes, length, ways)
         found = _first_that_runs(asked, AMBITIONS)
         if not _head_dim_is_derived(given):
             return found
@@ -138,7 +141,7 @@ def _model_class(config: Any, text: Any, path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What a small model is made from: classes of transformers, all fields, those that the file gives, wishes."""
 
     model_class: Any
@@ -148,6 +151,7 @@ class _Asked:
     dtype: torch.dtype
     changes: Mapping[str, Any]
     length: int
+    ways: Ways
 
     def build(self, fields: Mapping[str, Any]) -> Any:
         """The model that a config of these fields makes."""
@@ -156,8 +160,15 @@ class _Asked:
         model: nn.Module = self.model_class._from_config(config, **options)
         return model.eval()
 
+    def build_in_dtype(self, fields: Mapping[str, Any]) -> Any:
+        """The same with weights of the dtype that is asked for; buffers stay, as when a checkpoint is loaded."""
+        model = self.build(fields)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(self.dtype)
+        return model
 
-def _first_that_runs(asked: _Asked, ambitions: Iterable[Ambition]) -> Reference:
+
+def _first_that_runs(asked: Asked, ambitions: Iterable[Ambition]) -> Reference:
     first: Exception | None = None
     for wanted in ambitions:
         try:
@@ -165,21 +176,23 @@ def _first_that_runs(asked: _Asked, ambitions: Iterable[Ambition]) -> Reference:
         except Exception as error:  # transformers may reject a config, or fail in any way on it
             first = first or error
     assert first is not None
+    if isinstance(first, GraderError):
+        raise first
     try:
         with torch.device("meta"):
             asked.build(asked.whole)
     except Exception as error:
         raise GraderError(
             f"transformers can't make a {asked.model_class.__name__} of this config as it is"
-            f" ({type(error).__name__}: {_first_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
+            f" ({type(error).__name__}: {last_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
         ) from None
     raise GraderError(
-        f"transformers can't run a small {asked.model_class.__name__} ({type(first).__name__}: {_first_line(first)})."
+        f"transformers can't run a small {asked.model_class.__name__} ({type(first).__name__}: {last_line(first)})."
         " Name the sizes that it needs with --set FIELD=VALUE."
     )
 
 
-def _reference(asked: _Asked, wanted: Ambition) -> Reference:
+def _reference(asked: Asked, wanted: Ambition) -> Reference:
     whole, changes = asked.whole, asked.changes
     narrowed = shrunk(whole, whole, asked.given, wanted)
     narrow = narrowed | {name: value for name, value in changes.items() if name not in ROLES}
@@ -202,10 +215,11 @@ def _reference(asked: _Asked, wanted: Ambition) -> Reference:
     fields = _without({**small, **mine}, HOUSEKEEPING)
     model, ids, trace, unequal = _steady(asked, small, fields)
     has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal, asked.length)
-    return Reference(asked.model_class.__name__, model, ids, fields, (*has, _steadiness(trace)), trace)
+    has = [*has, *consistency(trace), _steadiness(trace)]
+    return Reference(asked.model_class.__name__, model, ids, fields, tuple(has), trace, small, asked.build_in_dtype)
 
 
-def _steady(asked: _Asked, small: Mapping[str, Any], fields: dict[str, Any]) -> tuple[Any, Tensor, Trace, bool]:
+def _steady(asked: Asked, small: Mapping[str, Any], fields: dict[str, Any]) -> tuple[Any, Tensor, Trace, bool]:
     """A model, token ids, a pass, and whether embeddings are unequal: drawn anew where rounding moves it much.
 
     The steadiest of a few if all do.
@@ -216,13 +230,13 @@ def _steady(asked: _Asked, small: Mapping[str, Any], fields: dict[str, Any]) -> 
         draw = Draw("trace", asked.model_class.__name__, *([str(number)] if number else []))
         unequal = fill(model, draw)
         for parameter in model.parameters():
-            parameter.data = parameter.data.to(asked.dtype)  # buffers stay, as they do when a checkpoint is loaded
+            parameter.data = parameter.data.to(asked.dtype)  # as `build_in_dtype` does
         ids = tokens(first_of("vocab", small) or VOCAB, draw, asked.length)
         with torch.no_grad():
             logits = first_tensor(model(ids))
         if logits is None or not logits.isfinite().all():
             raise ValueError("its output is not finite")
-        trace = with_floors(trace_of(model, ids, build={"config": fields}), model)
+        trace = with_floors(traced(model, ids, fields, asked.ways), model)
         drawn.append((highest_floor(trace)[0], (model, ids, trace, unequal)))
         if is_steady(trace):
             break
@@ -243,23 +257,3 @@ def _steadiness(trace: Trace) -> Kept:
 
 def _without(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in names}
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Without what transformers says about configs that are as small as these."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(50)  # nothing
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)

@@ -40,7 +40,8 @@ SIZES = {
     **{"mamba_headdim": 16, "mamba_d_ssm": 2 * HIDDEN, "mamba_n_groups": 2, "n_groups": 2, "mamba_chunk_size": 8},
     **{"chunk_size": 8, "mamba_dt_rank": 4, "time_step_rank": 4, "laurel_rank": 6, "lru_width": HIDDEN},
     **{"original_max_position_embeddings": TRAINED_POSITIONS, "floor_scale": 4, "log_scaling_n_floor": 4},
-    **{"local_attention": 2 * WINDOW, "index_block_size": 4, "index_topk_blocks": 2},
+    **{"local_attention": 2 * WINDOW, "index_block_size": 4, "index_topk_blocks": 2, "block_size": 4},
+    **{"heavily_compressed_attention": 6},
 }
 LIMITS = {"swiglu_limit": 1.0, "clip_qkv": 1.0}  # at a model's own limits, values of a small one never arrive
 COUNTS_POSITIONS = "llama_4_scaling_beta"  # a scale that counts how often the trained positions were passed

@@ -14,7 +14,7 @@ from grader.recordings.answers import Answer
 from grader.recordings.tasks import Task, TaskCase
 from grader.recordings.tensors import dtype_name, tensor_key
 from grader.recordings.toy_lm import ToyLM
-from grader.recordings.traces import Trace
+from grader.recordings.traces import Run, Trace
 
 
 class Builder:
@@ -82,7 +82,26 @@ class Builder:
             "prefix": trace.prefix,
             **({"floor": trace.floor} if trace.floor else {}),
             **({"derived": self.trace(trace.derived)} if trace.derived else {}),
+            **({"runs": [self.run(run) for run in trace.runs]} if trace.runs else {}),
+            **({"unseen": list(trace.unseen)} if trace.unseen else {}),
         }
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Keep a trace's run."""
+        steps = [
+            {
+                "name": step.name,
+                "ids": self.tensor(step.ids),
+                "mask": self.optional_tensor(step.mask),
+                "positions": self.tensor(step.positions),
+                "calls": self.calls(step.calls),
+                "output": self.tensor(step.output),
+                "states": self.weights(step.states),
+                "floor": step.floor,
+            }
+            for step in run.steps
+        ]
+        return {"name": run.name, "cached": run.cached, "steps": steps}
 
     def task_case(self, case: TaskCase) -> dict[str, Any]:
         """Keep what a probe may see of a case."""

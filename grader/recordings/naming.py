@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from grader.calls import Call
 from grader.recordings.tensors import tensor_key
 from grader.recordings.traces import Layout, Trace
 
@@ -42,9 +43,12 @@ def _without_prefix(trace: Trace, prefix: str) -> Trace:
 
 
 def _renamed(trace: Trace, weights: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> Trace:
-    named = [(rename(call.path), call) for call in trace.calls]
-    calls = tuple(dataclasses.replace(call, path=path) for path, call in named if path is not None)
-    return dataclasses.replace(trace, weights=weights, calls=calls)
+    def changed(call: Call) -> Call | None:
+        path, colon, step = call.path.partition(":")
+        new = rename(path)
+        return None if new is None else dataclasses.replace(call, path=f"{new}{colon}{step}")
+
+    return dataclasses.replace(trace.with_calls(changed), weights=weights)
 
 
 def _moved(path: str, paths: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.format import FORMAT
 from grader.recordings.tasks import Task, TaskCase
 from grader.recordings.toy_lm import ToyLM
-from grader.recordings.traces import Layout, Trace
+from grader.recordings.traces import Layout, Run, Step, Trace
 from grader.tolerance import Tolerance
 
 
@@ -215,4 +215,23 @@ class Recording:
             encoded.get("prefix", ""),
             encoded.get("floor", 0.0),
             None if derived is None else self._trace(derived),
+            tuple(self._run(run) for run in encoded.get("runs", ())),
+            tuple(encoded.get("unseen", ())),
         )
+
+    def _run(self, encoded: Mapping[str, Any]) -> Run:
+        """Undo `Builder.run`."""
+        steps = tuple(
+            Step(
+                step["name"],
+                self._tensors[step["ids"]],
+                self._optional_tensor(step["mask"]),
+                self._tensors[step["positions"]],
+                self._calls(step["calls"]),
+                self._tensors[step["output"]],
+                self._weights(step["states"]),
+                step["floor"],
+            )
+            for step in encoded["steps"]
+        )
+        return Run(encoded["name"], encoded["cached"], steps)

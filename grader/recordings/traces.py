@@ -1,7 +1,7 @@
 """Every module's input and output in one forward pass of a whole model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,45 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One pass of a run: some tokens of each text, ids [B, T], after those of the steps before.
+
+    name: what a report calls it. mask: [B, tokens so far], True where a token is and no padding; None where there is
+    no padding. positions: [B, T]. calls, output, floor: as of a `Trace`. states: what the cache holds after it, by
+    name; empty where nothing is cached.
+    """
+
+    name: str
+    ids: Tensor
+    mask: Tensor | None
+    positions: Tensor
+    calls: tuple[Call, ...]
+    output: Tensor
+    states: Mapping[str, Tensor]
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Texts that a model is given in another way than all at once, from position 0 and without padding.
+
+    name: "cached", "padded" and so on. cached: whether a cache is handed from step to step.
+    """
+
+    name: str
+    cached: bool
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class Trace:
     """Every module's input and output in one forward pass of a reference model, under the learner's names.
 
     layouts: other names that the learner's model may use. prefix: what all names but the head's begin with,
     without the dot; a learner's model may do without it. floor: as a call's, of the output.
     derived: the same of a model whose head_dim is hidden size / heads, where the published model's is, too.
+    runs: the same weights used in other ways. unseen: what no comparison with this trace can see, measured when it
+    was made: weights and fields of the config whose change moves no row.
     """
 
     build: Mapping[str, Any]
@@ -40,3 +73,17 @@ class Trace:
     prefix: str = ""
     floor: float = 0.0
     derived: "Trace | None" = None
+    runs: tuple[Run, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    def with_calls(self, changed: Callable[[Call], Call | None]) -> "Trace":
+        """The trace with its calls, those of its runs included, as `changed` makes them; None leaves one out."""
+        runs = tuple(
+            replace(run, steps=tuple(replace(step, calls=_changed(step.calls, changed)) for step in run.steps))
+            for run in self.runs
+        )
+        return replace(self, calls=_changed(self.calls, changed), runs=runs)
+
+
+def _changed(calls: Sequence[Call], changed: Callable[[Call], Call | None]) -> tuple[Call, ...]:
+    return tuple(new for call in calls if (new := changed(call)) is not None)

@@ -1,5 +1,6 @@
 """Trace one forward pass of a model of the reference's."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from grader.devices import CPU, moved
 from grader.errors import RecordingError
 from grader.recordings.naming import checkpoint_layout, same_name, untied
 from grader.recordings.traces import Trace
+from grader.steps import functions_as_steps
 
 
 def renamed_calls(calls: Sequence[Call], renamed: Callable[[str], str | None]) -> tuple[Call, ...]:
@@ -49,7 +51,8 @@ def trace_of(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        steps = functions_as_steps(model) if build is None else contextlib.nullcontext()
+        with torch.no_grad(), steps:
             returned, calls = record_calls(model, lambda: model(*copy.deepcopy(args)))
     finally:
         model.train(was_training)

@@ -27,14 +27,16 @@ def in_own_names(model: nn.Module, alignment: Alignment) -> Trace:
     pairs = _pairs(model, alignment)
     holders = {name.rpartition(".")[0] for name in weights}
     own = {path for path, _ in model.named_modules()}
-    calls = []
-    for call in trace.calls:
-        path = pairs.get(call.path) or _moved(call.path, pairs)
-        taken = path in pairs.values() and call.path not in pairs
+
+    def changed(call: Call) -> Call | None:
+        inside, colon, step = call.path.partition(":")
+        path = pairs.get(inside) or (pairs.get(_around(inside, pairs), "") if colon else _moved(inside, pairs))
+        taken = path in pairs.values() and inside not in pairs
         holds = path in own and any(holder == path or holder.startswith(f"{path}.") for holder in holders)
-        if call.path in pairs or not (taken or holds):
-            calls.append(replace(call, path=path))
-    return replace(trace, weights=weights, calls=tuple(calls), layouts=(), prefix="")
+        kept = colon or inside in pairs or not (taken or holds)
+        return replace(call, path=f"{path}{colon}{step}") if kept else None
+
+    return replace(trace.with_calls(changed), weights=weights, layouts=(), prefix="")
 
 
 def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:

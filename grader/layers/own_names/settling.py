@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from grader.checks.building import load_weights
-from grader.layers.comparison import Comparison, Node
+from grader.layers.comparison import Comparison
+from grader.layers.node import Node
 from grader.layers.outcome import Outcome
 from grader.layers.own_names.alignment import Alignment
 from grader.layers.own_names.paths import in_own_names

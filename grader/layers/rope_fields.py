@@ -1,0 +1,44 @@
+"""What programs call the numbers by which RoPE is stretched, as YaRN does, and where a config.json has them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+OWN_NAMES: tuple[tuple[str, str], ...] = (
+    ("rope_factor rope_scaling_factor scaling_factor yarn_factor factor rope_scale", "factor"),
+    ("beta_fast yarn_beta_fast rope_ntk_beta ntk_beta", "beta_fast"),
+    ("beta_slow yarn_beta_slow rope_ntk_alpha ntk_alpha", "beta_slow"),
+    (
+        "original_seq_len original_max_position_embeddings original_max_seq_len initial_context_length"
+        " original_context_length rope_original_max_position_embeddings yarn_original_max_position_embeddings",
+        "original_max_position_embeddings",
+    ),
+    ("mscale yarn_mscale", "mscale"),
+    ("mscale_all_dim yarn_mscale_all_dim", "mscale_all_dim"),
+    ("attention_factor attn_factor yarn_attention_factor", "attention_factor"),
+    ("low_freq_factor rope_low_freq_factor", "low_freq_factor"),
+    ("high_freq_factor rope_high_freq_factor", "high_freq_factor"),
+    ("rope_theta rope_base theta rope_freq_base theta_base rotary_base", "rope_theta"),
+)
+LEFT_OUT = {"beta_fast": "32.0", "beta_slow": "1.0", "mscale": "1.0"}  # what YaRN takes where a file says nothing
+
+
+def rope_value(name: str, fields: Mapping[str, Any]) -> str | None:
+    """The expression for a program's field `name`; None if it is no such field, or nothing scales RoPE."""
+    theirs = next((theirs for own, theirs in OWN_NAMES if name in own.split()), None)
+    if theirs is None:
+        return None
+    scaled = [place for place in _places(fields) if theirs == "rope_theta" or "factor" in place[1]]
+    for expression, part in scaled:
+        if part.get(theirs) is not None:
+            return f'{expression}["{theirs}"]'
+    return LEFT_OUT.get(theirs) if scaled else None
+
+
+def _places(fields: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name in ("rope_scaling", "rope_parameters"):
+        part = fields.get(name)
+        if isinstance(part, Mapping):
+            yield f"config.{name}", part
+            for key, inner in part.items():
+                if isinstance(inner, Mapping):
+                    yield f'config.{name}["{key}"]', inner

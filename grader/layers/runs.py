@@ -1,0 +1,152 @@
+"""A learner's model in the runs of a trace: decoding with a cache, texts with padding, a start at another position."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from grader.calls import copied, first_tensor
+from grader.errors import NeedsAdapter
+from grader.layers.comparison import Comparison
+from grader.layers.culprit import Culprit
+from grader.layers.decoding import Decoder
+from grader.layers.outcome import Outcome, outcome
+from grader.layers.rows import LayerReport, Row
+from grader.layers.states import Snapshot, State, compared_states, held_by, held_in
+from grader.padding import left_out, without_padding
+from grader.recordings.traces import Run, Step, Trace
+
+ANOTHER_WAY = "in another form than the reference's, and what follows is right"
+Report = Callable[[Comparison], LayerReport]
+
+
+def with_runs(found: LayerReport, model: nn.Module, trace: Trace, report_of: Report) -> LayerReport:
+    """The report of the pass without a cache, with what the runs of the trace show besides.
+
+    Only the first step that is wrong is looked into, and none if the plain pass is wrong already.
+    Raises NeedsAdapter where the program can't be given what a run needs.
+    """
+    if found.culprit is not None:
+        found = replace(found, culprit=replace(found.culprit, row=found.culprit.row or _row_of(found)))
+    for run in trace.runs:
+        follower = _Follower(model, trace, run, report_of, blamed=not found.ok)
+        rows = follower.rows()
+        found = replace(found, rows=(*found.rows, *rows), culprit=found.culprit or follower.culprit,
+                        own_errors=(*found.own_errors, *follower.own_errors),
+                        traceback=found.traceback or follower.traceback)  # fmt: skip
+    return found
+
+
+def _row_of(found: LayerReport) -> str:
+    assert found.culprit is not None
+    return found.culprit.name if found.culprit.path else found.rows[-1].name
+
+
+class _Follower:
+    """One run: its steps one after the other. culprit: where to start, if a step is wrong."""
+
+    def __init__(self, model: nn.Module, trace: Trace, run: Run, report_of: Report, blamed: bool) -> None:
+        self.model, self.trace, self.run, self.report_of, self.blamed = model, trace, run, report_of, blamed
+        batch, capacity = run.steps[0].ids.shape[0], sum(step.ids.shape[1] for step in run.steps)
+        self.decoder = Decoder(model, run.cached, batch, capacity)
+        self.culprit: Culprit | None = None
+        self.own_errors: tuple[str, ...] = ()
+        self.traceback: tuple[str, ...] = ()
+        self.states: list[tuple[str, State]] = []
+
+    def rows(self) -> list[Row]:
+        """One row for each step, the rows of the first wrong one, and one for each state of the cache."""
+        start = Snapshot(self.model) if self.decoder.holds_its_cache else None
+        steps = [self._step(step) for step in self.run.steps]
+        if start is not None:
+            start.restore()
+        judged = dict(self._judged(steps))
+        return [row for title, rows in steps for row in (*rows, *judged.get(title, ()))]
+
+    def _step(self, step: Step) -> tuple[str, list[Row]]:
+        title = f"{self.run.name}, {step.name}"
+        rows = self._compared(step, title)
+        if not rows[-1].outcome.ok:
+            self.blamed = True
+        return title, rows
+
+    def _compared(self, step: Step, title: str) -> list[Row]:
+        before = Snapshot(self.model) if self.decoder.holds_its_cache else None
+        after: list[Snapshot] = []
+        held: dict[str, Tensor] = {}
+
+        def one_pass() -> object:
+            returned = self.decoder(step.ids, step.mask, step.positions)
+            held.update(held_in(self.model) if self.decoder.holds_its_cache else held_by(self.decoder.cache))
+            after.extend([Snapshot(self.model)] if before is not None else [])
+            return returned
+
+        with left_out(None if step.mask is None else step.mask[:, -step.ids.shape[1] :]):
+            rows = self._rows(step, title, one_pass, before)
+        if self.run.cached and held:
+            self.states += [(title, state) for state in compared_states(step.states, held)]
+        for snapshot in after[-1:]:
+            snapshot.restore()
+        return rows
+
+    def _rows(self, step: Step, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
+        if self.blamed:
+            return [Row(title, "", self._last(step, one_pass), "inherited", title, 0)]
+        part = replace(self.trace, args=(step.ids,), calls=step.calls, output=step.output, floor=step.floor, runs=())
+        comparison = Comparison(self.model, part, one_pass, before.restore if before else None)
+        if isinstance(comparison.error, NeedsAdapter):
+            raise comparison.error
+        report = self.report_of(comparison)
+        if not report.ok:
+            self._blame(report, title)
+        *inside, whole = report.rows
+        rows = [replace(row, name=f"{title}: {row.name}", block=title, depth=row.depth + 1) for row in inside]
+        return [*rows, replace(whole, name=title, block=title)]
+
+    def _last(self, step: Step, one_pass: Callable[[], object]) -> Outcome:
+        try:
+            got = copied(first_tensor(one_pass()))
+        except NeedsAdapter:
+            raise
+        except Exception as error:  # learner's code may raise anything
+            return Outcome(False, note=f"raised {type(error).__name__}", in_kind=True, raised=True)
+        got = None if got is None else without_padding(got)
+        return outcome(got, step.output, {}, "no tensor", step.floor)
+
+    def _blame(self, report: LayerReport, title: str) -> None:
+        self.own_errors, self.traceback = report.own_errors, report.traceback
+        differs = [state for _, state in self.states if not state.outcome.ok and state.place]
+        reasons = tuple(_about(self.states, state) for state in differs[:1])
+        if report.culprit is None:
+            what = "it is wrong, though none of its modules is wrong by itself."
+            self.culprit = Culprit("", type(self.model).__name__, "", (what, *reasons), title, title)
+            return
+        row = f"{title}: {report.culprit.name}" if report.culprit.path else title
+        self.culprit = replace(report.culprit, reasons=(*report.culprit.reasons, *reasons), place=title, row=row)
+
+    def _judged(self, steps: Sequence[tuple[str, list[Row]]]) -> Iterator[tuple[str, list[Row]]]:
+        """The rows of the states: one in another form is right where what follows is."""
+        titles = [title for title, _ in steps]
+        wrong = [title for title, rows in steps if not rows[-1].outcome.ok]
+        strange = {title: {s.name for t, s in self.states if t == title and not s.outcome.ok} for title in titles}
+        for number, title in enumerate(titles):
+            follows, before = titles[number + 1 :], titles[:number]
+            rows = []
+            for state in [state for t, state in self.states if t == title]:
+                is_own = not wrong and (bool(follows) or any(state.name in strange[t] for t in before))
+                found = state.outcome
+                if not found.ok and is_own:
+                    found = replace(found, ok=True, note=ANOTHER_WAY)
+                note = found.note or (f"your `{state.place}`" if state.place not in ("", state.name) else "")
+                name = f"{title}: cache after it: {state.name}"
+                origin = "" if found.ok else "inherited" if title in wrong[1:] else "own error"
+                rows.append(Row(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
+            yield title, rows
+
+
+def _about(states: Sequence[tuple[str, State]], state: State) -> str:
+    title = next(title for title, other in states if other is state)
+    return (
+        f"The cache is not the reference's already after {title}: its `{state.name}`, which is your `{state.place}`,"
+        f" differs by up to {state.outcome.max:.1e}."
+    )
