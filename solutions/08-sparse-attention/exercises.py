@@ -336,7 +336,7 @@ ATTENTION = Exercise(
         attention_case("DeepSeek-V3.2's, 4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("GLM-5's, 3 of 8 tokens", GLM, 1, 8, start=3, layer=2),
         attention_case("a layer that takes over a choice", GLM, 2, 7, start=4, layer=1, given=True),
-        attention_case("a layer that chooses anew", SECOND_SHARED, 2, 6, start=2, layer=1, given=True),
+        attention_case("a layer that chooses anew", SECOND_SHARED, 3, 6, start=2, layer=1, given=True),
         attention_case("tiny inputs", OTHER, 2, 8, start=4, scale=1e-3),
         attention_case("through a cache: 6 tokens, then 3", SMALL, 2, 9, start=0, cuts=[6]),
         attention_case("through a cache: 5 tokens, then one by one", OTHER, 1, 8, start=11, cuts=[5, 6, 7]),
@@ -414,7 +414,7 @@ CACHE = Exercise(
             **REFUSALS,
         ),
         cache_case("room at the start: bytes with index keys, without, and beyond it", SMALL, 2, 6, [1, 2], **ROOM),
-        cache_case("bfloat16", OTHER, 2, 6, [2, 3], kind=torch.bfloat16),
+        cache_case("bfloat16", OTHER, 2, 8, [2, 3], kind=torch.bfloat16),
     ],
 )
 
