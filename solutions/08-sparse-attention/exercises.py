@@ -137,8 +137,8 @@ OTHER: dict[str, Any] = SMALL | {
     },
 }
 SECOND_SHARED = GLM | {"indexer_types": ["full", "full", "shared"], "index_topk": 4}
-LAST_SHARED = SECOND_SHARED | {"vocab_size": 31, "num_hidden_layers": 4, "first_k_dense_replace": 4}
-LAST_SHARED |= {"intermediate_size": 21, "indexer_types": ["full", "full", "full", "shared"]}
+LAST_SHARED = SECOND_SHARED | {"vocab_size": 31, "num_hidden_layers": 4, "first_k_dense_replace": 4, "q_lora_rank": 9}
+LAST_SHARED |= {"hidden_size": 12, "intermediate_size": 21, "indexer_types": ["full", "full", "full", "shared"]}
 NARROW = OTHER | {"first_k_dense_replace": 2, "hidden_size": 8, "intermediate_size": 7, "q_lora_rank": 5}
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -165,6 +165,7 @@ def turns(draw: Draw, config: Mapping[str, Any], length: int, start: int) -> Ten
 def vectors_case(name: str, config: dict[str, Any], batch: int, length: int, start: int, **more: Any) -> Case:
     """A case of queries and keys: latent [B, T, q_lora_rank], x [B, T, D] and the rotations."""
     scale, dtype = more.pop("scale", 1.0), more.get("dtype", torch.float32)
+    config = config | {"index_n_heads": config["index_n_heads"] // 2}
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         T = draw.size("T", length, length + 1, length + 3)
@@ -187,9 +188,9 @@ VECTORS = Exercise(
     sizes=sizes,
     cases=[
         vectors_case("DeepSeek-V3.2's", SMALL, 2, 3, start=5),
-        vectors_case("GLM-5's", GLM, 1, 5, start=3),
+        vectors_case("GLM-5's", GLM, 1, 4, start=3),
         vectors_case("tiny inputs", OTHER, 1, 3, start=4, scale=1e-3),
-        vectors_case("bfloat16", SMALL, 1, 4, start=2, dtype=torch.bfloat16),
+        vectors_case("bfloat16", SMALL, 1, 3, start=2, dtype=torch.bfloat16),
     ],
 )
 
@@ -336,9 +337,9 @@ ATTENTION = Exercise(
         attention_case("DeepSeek-V3.2's, 4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("GLM-5's, 3 of 8 tokens", GLM, 1, 8, start=3, layer=2),
         attention_case("a layer that takes over a choice", GLM, 2, 7, start=4, layer=1, given=True),
-        attention_case("a layer that chooses anew", SECOND_SHARED, 3, 6, start=2, layer=1, given=True),
+        attention_case("a layer that chooses anew", SECOND_SHARED, 1, 6, start=2, layer=1, given=True),
         attention_case("tiny inputs", OTHER, 2, 8, start=4, scale=1e-3),
-        attention_case("through a cache: 6 tokens, then 3", SMALL, 2, 9, start=0, cuts=[6]),
+        attention_case("through a cache: 6 tokens, then 3", SMALL, 1, 9, start=0, cuts=[6]),
         attention_case("through a cache: 5 tokens, then one by one", OTHER, 1, 8, start=11, cuts=[5, 6, 7]),
         attention_case("which tokens are chosen, through a cache", GLM, 2, 8, start=1, cuts=[2, 6], **CHOICES),
         attention_case("bfloat16", SMALL, 1, 9, start=5, dtype=torch.bfloat16),
@@ -361,7 +362,7 @@ GATHERED = replace(
     cases=[
         attention_case("4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("a layer that takes over a choice", GLM, 1, 7, start=4, layer=1, given=True),
-        attention_case("through a cache: 6 tokens, then 3", GLM, 2, 9, start=0, cuts=[6], layer=2),
+        attention_case("through a cache: 6 tokens, then 3", GLM, 1, 9, start=0, cuts=[6], layer=2),
         attention_case(
             "the last of three layers takes over a choice", SECOND_SHARED, 2, 8, start=1, layer=2, given=True
         ),
@@ -450,7 +451,7 @@ MODEL = Exercise(
         Case(
             "two texts in turns, with caches of their own",
             lambda draw: [draw.tokens(41, 2, 9), [4, 7], 2],
-            {"config": OTHER},
+            {"config": NARROW},
             drive=indexed.sparse_model_in_turns,
         ),
         Case(
