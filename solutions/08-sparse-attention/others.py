@@ -349,6 +349,8 @@ class TokensFirst(OneTensorForBoth):
 class CacheOfTwo(LESSON.solutions["LatentCache"]):  # type: ignore[misc, name-defined]
     """The index keys in a second cache of rows."""
 
+    length: int
+
     def __init__(
         self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32, indexed: bool = True
     ) -> None:
