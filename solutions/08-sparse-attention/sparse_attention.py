@@ -1141,7 +1141,7 @@ except CheckFailed as failed:
 # %% [markdown] id="91971a49"
 # <details><summary>What it is</summary>
 #
-# The indexer rotates neighbours, as attention does. The first four tokens see no more than four, so all are chosen, whatever the scores: there is no difference at all. From the fifth on, other tokens are read. The report says so: "wrong where axis 1 is 4 and later". Every part is right on the reference's input, and `self_attn` is not. In vLLM, SGLang and others a model with this bug answered short questions as it should (<a href="https://github.com/vllm-project/vllm/pull/28968">vllm-project/vllm#28968</a>).
+# The indexer rotates neighbours, as attention does. The first four tokens see no more than four, so all are chosen, whatever the scores: there is no difference at all. From the fifth on, other tokens are read. The report says so: "wrong at index 4 and later of axis 1". Every part is right on the reference's input, and `self_attn` is not. In vLLM, SGLang and others a model with this bug answered short questions as it should (<a href="https://github.com/vllm-project/vllm/pull/28968">vllm-project/vllm#28968</a>).
 #
 # So a test of sparse attention has to be longer than `index_topk`. Each case of exercises 4, 5 and 7 leaves tokens out.
 # </details>
@@ -1274,9 +1274,10 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
-    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
-    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
+    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, the
+    last new one perhaps not at all; the caches have room for the prompt and max_new_tokens, not more.
+    max_new_tokens: 1 or more. Ends after so many, or once one of end_tokens has been yielded.
+    model: has caches(batch, capacity), and is called with ids and the caches.
     """
     caches = model.caches(1, ids.shape[1] + max_new_tokens)
     for _ in range(max_new_tokens):
