@@ -130,7 +130,9 @@ def _apart(difference: Difference) -> tuple[str, str]:
 
 
 def _finding(finding: Finding, where: str) -> list[Line]:
-    what = finding.what if where else finding.what[:1].upper() + finding.what[1:]
+    what = finding.what[:1].upper() + finding.what[1:]
+    if where and what.partition(" ")[0].istitle():  # it goes on after a colon; names such as NaN stay as they are
+        what = finding.what[:1].lower() + finding.what[1:]
     if not what.endswith((".", ":", "?")):
         what += "."
     lines = [Line(where + what, "named" if finding.mistake else "text", 1)]
