@@ -27,8 +27,8 @@ from attack_course import (
     make_course,
     submit,
 )
+from people import person
 from rich.console import Console
-from test_class import person
 from test_nbgrader import nbgrader
 
 from grader.grading.children import SubmissionRun
