@@ -2,7 +2,7 @@
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              with LESSON=NN-name: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
-# make site    build the web edition of the course, build/site/index.html
+# make site    build the web edition of the course, build/site/index.html  (ARGS="--pdf build/course.pdf": and a PDF)
 # make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
@@ -38,7 +38,7 @@ bench: .venv/test.stamp
 site: .venv/test.stamp
 	@.venv/bin/python -c 'import myst_nb, furo; __import__("sphinx-mathjax-offline")' 2>/dev/null || \
 		.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[site]'
-	@.venv/bin/grader site
+	@.venv/bin/grader site $(ARGS)
 
 gallery: .venv/lab.stamp
 	@.venv/bin/grader gallery $(ARGS)

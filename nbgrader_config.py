@@ -13,6 +13,9 @@ from grader.authoring.allowed import not_released  # noqa: E402
 
 c.CourseDirectory.ignore = not_released(Path(__file__).parent)
 
+# Students hand in as often as they like, and the last one counts: `nbgrader collect` fetches it, as the formgrader does.
+c.ExchangeCollect.update = True
+
 # A lesson may train or generate for a while; the stock limit is 30 seconds a cell.
 c.ExecutePreprocessor.timeout = 600
 

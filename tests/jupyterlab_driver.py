@@ -42,20 +42,29 @@ def copy_project(source: Path, target: Path) -> Path:
 @contextmanager
 def running_jupyterlab(project: Path, *options: str) -> Iterator[str]:
     """Start ``grader lab`` in `project`; yields the server's address. Jupyter's own settings are the stock ones."""
+    home = Path(tempfile.mkdtemp(prefix=".home-", dir=project))
+    environment = dict.fromkeys(("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"), str(home))
+    environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
+    with running_server(["grader.cli", "lab", *options], project, environment) as address:
+        yield address
+
+
+@contextmanager
+def running_server(command: list[str], folder: Path, environment: dict[str, str], user: Any = None) -> Iterator[str]:
+    """Start a JupyterLab in `folder`, by a module's command line; yields its address.
+
+    environment: at least a HOME, where the log goes. user: whose rights it has, as `pwd` tells them; by default ours.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    home = Path(tempfile.mkdtemp(prefix=".home-", dir=project))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
-        **{name: str(home) for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")},
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-    }
-    log = home / "jupyterlab.log"
-    command = [sys.executable, "-m", "grader.cli", "lab", *options, "--no-browser", "--expose-app-in-browser"]
+    others = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
+    log = Path(environment["HOME"]) / "jupyterlab.log"
+    command = [sys.executable, "-m", *command, "--no-browser", "--expose-app-in-browser"]
     command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=project, env=environment, stdout=output, stderr=output)
+    rights: dict[str, Any] = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, cwd=folder, env=others | environment, stdout=out, stderr=out, **rights)
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(server, address, log)
@@ -121,6 +130,10 @@ class Lab:
     def open_notebook(self, path: str) -> "OpenNotebook":
         """Open a notebook, relative to the server's folder, and wait for its kernel."""
         self.open(f"/lab/tree/{path}")
+        return self.notebook_at(path)
+
+    def notebook_at(self, path: str) -> "OpenNotebook":
+        """A notebook that somebody opens, in front, once its kernel is ready."""
         self.page.wait_for_function(_PANEL + "!= null", arg=path)
         self.page.evaluate(
             f"""async path => {{
@@ -186,6 +199,13 @@ class OpenNotebook:
         kinds = self._evaluate("return cells.map(c => c.type)")
         for index, kind in enumerate(kinds):
             if kind == "code" and (last is None or index <= last):
+                self.run(index)
+
+    def run_given(self, last: int) -> None:
+        """Run the locked cells before `last`, in order, which define what an exercise needs; no check."""
+        given = "cells.map(c => c.type == 'code' && c.getMetadata('editable') === false && !c.getMetadata('check'))"
+        for index, is_given in enumerate(self._evaluate(f"return {given}")[:last]):
+            if is_given:
                 self.run(index)
 
     def run_all(self) -> None:

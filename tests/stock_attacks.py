@@ -22,6 +22,7 @@ EXHAUSTING = (
     "break_fork_bomb", "break_threads", "break_memory", "break_memory_torch", "break_memory_shared", "break_disk",
     "break_memory_read_only", "break_memory_downwards",
     "break_inodes", "break_output", "break_huge_file", "break_kill", "break_long_message", "break_fifo",
+    "folder_crowded", "leak_by_keyring",  # the one copies its links without end, the other leaves a key with the host
 )  # fmt: skip
 UNTIL = "# Submitted code never runs"
 FIRST, LAST = "aa-honest", "zz-honest"

@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from attack_course import (
     submit,
 )
 from rich.console import Console
+from test_class import person
 from test_nbgrader import nbgrader
 
 from grader.grading.children import SubmissionRun
@@ -82,9 +84,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield Run(root, graded, exported, changed, was_called)
 
 
-def test_there_is_an_attack_for_everything_known() -> None:
-    assert len(ATTACKS) >= 40
-    assert all(attack.tries for attack in ATTACKS)
+def test_there_is_an_attack_for_everything_known_and_the_docs_list_what_each_gets() -> None:
+    assert len(ATTACKS) >= 160
+    listed = (PROJECT / "docs" / "attacks.md").read_text()
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in listed.splitlines() if line.startswith("| ")]
+    assert [(row[0].removeprefix("| "), row[2]) for row in rows[1:]] == [(a.name, f"{a.earns:g}") for a in ATTACKS]
+    assert f"grades all {len(ATTACKS)} with this engine" in listed and all(attack.tries for attack in ATTACKS)
 
 
 @every_attack
@@ -122,7 +127,8 @@ def test_no_secret_is_in_what_is_returned(run: Run) -> None:
         values = {repr(value) for tensor in tensors for value in tensor.flatten().tolist()}
         secrets |= {value[:8] for value in values if len(value) >= 8}
     for attack in ATTACKS:
-        assert [s for s in secrets if s in autograded_text(run.root, attack.name)] == [], attack.name
+        text = autograded_text(run.root, attack.name)
+        assert [secret for secret in secrets if secret in text] == [], attack.name
 
 
 def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:
@@ -158,12 +164,35 @@ def test_the_journal_holds_every_verdict_once(run: Run) -> None:
     assert {student for student, _ in graded} == set(run.graded)
 
 
-def test_feedback_is_made_for_everyone_and_runs_no_script(run: Run) -> None:
-    nbgrader("generate_feedback", LESSON, cwd=run.root)
+class Obeyed(HTMLParser):
+    """What a page has that a browser obeys: scripts, frames, refreshes, links that run something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        of = {name: value or "" for name, value in attrs}
+        if tag in ("script", "svg", "iframe", "object", "embed", "form", "base", "img", "link", "video", "audio"):
+            self.found.append(tag)
+        self.found += [name for name in of if name.startswith("on") or name in ("http-equiv", "srcdoc", "src")]
+        self.found += [
+            of["href"] for _ in ["href"] if "href" in of and not of["href"].startswith("https://github.com/")
+        ]
+
+
+def test_feedback_is_made_for_everyone_and_obeys_nobody(run: Run, tmp_path: Path) -> None:
+    """And it is released for everyone, whatever time and secret their submissions have."""
+    release = ["release_feedback", LESSON, "--course=attacked", f"--Exchange.root={run.root / 'exchange'}"]
+    (run.root / "exchange").mkdir()
+    (run.root / "exchange").chmod(0o777)
+    person("lecturer", tmp_path, None).runs(["generate_feedback", LESSON], release, cwd=run.root)
     pages = {p.parent.parent.name: p.read_text() for p in run.root.glob(f"feedback/*/{LESSON}/*.html")}
     assert set(pages) == set(run.graded)
-    assert "<script>alert(1)" not in pages["break_html"]
-    assert "onerror=alert(1)>" not in pages["break_html"].replace("&lt;", "")
+    assert {name: obeyed for name, page in pages.items() if (obeyed := Obeyed(page).found)} == {}
+    assert "1337" not in pages["break_page"]  # what a template would make of 7 * 191
+    assert len(list((run.root / "exchange").rglob("*.html"))) == len(pages)
 
 
 # --- on the course's own lessons: composites, and cells of the lesson's between exercises ---

@@ -3,23 +3,23 @@
 import csv
 import functools
 import io
-import multiprocessing
 import os
-import pwd
+import re
 import shutil
-import stat
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import nbformat
 import pytest
-from attack_course import LESSON, RIGHT
+from attack_course import LESSON, RIGHT, submit
+from nbgrader.apps import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+from people import COURSE_ID, Class, Person, a_class
 from rich.console import Console
 from test_nbgrader import LINEAR, RELU, write_answers
 from toy_course import PROJECT, write_course
+from traitlets.config.loader import PyFileConfigLoader
 from typer.testing import CliRunner
 
 from grader.authoring.build import build
@@ -29,101 +29,16 @@ from grader.grading import exposure
 from grader.grading.command import summary
 from grader.grading.engine import Graded, Settings, grade_class
 from grader.grading.export import export
+from grader.grading.feedback import make
 from grader.grading.feedback.make import make_feedback
 from grader.grading.feedback.render import MAX_PAGE, duration
 from grader.grading.gradebook_file import course_config, open_gradebook
 from grader.grading.new_course import new_course
 from grader.grading.similar import PUBLISHED, groups, normal_form
+from grader.lessons.lesson import Lesson, lessons
 
 ALIVE = {"games": RIGHT, "man": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}}
-COURSE_ID = "cs101"
-
-
-# --- people ---
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a home. user: whose rights they have, where this process may give these; else only a name."""
-
-    name: str
-    home: Path
-    user: pwd.struct_passwd | None
-
-    def runs(self, *commands: list[str], cwd: Path | None = None, then: Callable[[], None] | None = None) -> str:
-        """What nbgrader says to these commands, one after the other; it must succeed."""
-        with tempfile.TemporaryFile("w+") as said:
-            child = multiprocessing.get_context("fork").Process(target=self._run, args=(commands, cwd, then, said))
-            child.start()
-            child.join(120)
-            said.seek(0)
-            text = said.read()
-        assert child.exitcode == 0, text
-        return text
-
-    def _run(self, commands, cwd, then, said) -> None:  # type: ignore[no-untyped-def]
-        """In a process of its own: become the person, and run."""
-        for fd in (1, 2):
-            os.dup2(said.fileno(), fd)
-        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
-        try:
-            if self.user is not None:
-                os.setgroups([])
-                os.setgid(self.user.pw_gid)
-                os.setuid(self.user.pw_uid)
-            elif self.name != "lecturer":  # nbgrader asks the system for names
-                mine = pwd.getpwuid(os.getuid())
-                pwd.getpwuid = lambda uid: pwd.struct_passwd((self.name, *mine[1:]))
-            os.environ |= {"HOME": str(self.home), "LOGNAME": self.name, "USER": self.name}
-            os.environ |= {
-                "JUPYTER_DATA_DIR": str(self.home / "data"),
-                "JUPYTER_CONFIG_DIR": str(self.home / ".jupyter"),
-            }
-            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-            os.chdir(cwd or self.home)
-            for command in commands:
-                nbgraders_command(command)
-            if then is not None:
-                then()
-        except BaseException:
-            traceback.print_exc()
-            sys.stdout.flush()
-            os._exit(1)
-        sys.stdout.flush()
-        os._exit(0)
-
-
-def nbgraders_command(arguments: list[str]) -> None:
-    """What `nbgrader` does, in this process, as nbgrader's own tests run it."""
-    from jupyter_core.application import NoStart
-    from nbgrader.apps import NbGraderApp
-
-    nbgrader = NbGraderApp.instance()
-    try:
-        nbgrader.initialize(arguments)
-        nbgrader.start()
-    except NoStart:  # the command's own way to say that a subcommand has done it
-        pass
-    except SystemExit as end:
-        if end.code not in (0, None):
-            raise
-    finally:
-        NbGraderApp.clear_instance()
-        if nbgrader.subapp is not None:
-            type(nbgrader.subapp).clear_instance()
-
-
-def may_become_others() -> bool:
-    """Whether this process can give its children another user, who can then import what this one imported."""
-    readable = exposure._lets_in(Path(sys.prefix), stat.S_IROTH, stat.S_IXOTH)
-    return os.geteuid() == 0 and readable and exposure._lets_in(PROJECT, stat.S_IROTH, stat.S_IXOTH)
-
-
-@dataclass(frozen=True)
-class Class:
-    root: Path
-    lecturer: Person
-    students: dict[str, Person]
+FORMULA = '=HYPERLINK("http://example.org")'  # a name that a spreadsheet computes
 
 
 @pytest.fixture(scope="module")
@@ -136,48 +51,24 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def taught(course: Path) -> Iterator[Class]:
     """The class after release, submission, grading and feedback, with a comment and a score by hand between."""
-    place = Path(tempfile.mkdtemp(prefix="grader-class-"))
-    place.chmod(0o755)
-    exchange = place / "exchange"
-    exchange.mkdir()
-    exchange.chmod(0o777)
-    root = new_course(place / "course", course, COURSE_ID, exchange, [LESSON])
-    lecturer = person("lecturer", place, None)
-    students = {name: person(name, place, pwd.getpwnam(name) if may_become_others() else None) for name in ALIVE}
-    for student in students.values():
-        config = f'c = get_config()\nc.Exchange.root = "{exchange}"\nc.CourseDirectory.course_id = "{COURSE_ID}"\n'
-        (student.home / ".jupyter" / "nbgrader_config.py").write_text(config)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(exposure, "package_folder", lambda: root / "grader")  # tests run in a checkout, open or not
-            teach(Class(root, lecturer, students), exchange)
-            yield Class(root, lecturer, students)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    with a_class(course, LESSON, ALIVE) as made:
+        teach(made)
+        yield made
 
 
-def person(name: str, place: Path, user: pwd.struct_passwd | None) -> Person:
-    home = place / name
-    for folder in (home, home / ".jupyter", home / "data"):
-        folder.mkdir(mode=0o700)
-        if user is not None:
-            os.chown(folder, user.pw_uid, user.pw_gid)
-    return Person(name, home, user)
-
-
-def teach(taught: Class, exchange: Path) -> None:
+def teach(taught: Class) -> None:
     lecturer, root = taught.lecturer, taught.root
     people = [["db", "student", "add", "games", "--first-name=Gwen", "--last-name=Ames", "--lms-user-id=77"]]
     due = ["db", "assignment", "add", LESSON, "--duedate=2999-01-01 00:00:00 UTC"]
     lecturer.runs(*people, due, ["release_assignment", LESSON], cwd=root)
     for name, student in taught.students.items():
-        fetched = student.home / LESSON / "toy.ipynb"
-        answers = ALIVE[name]
-        said = student.runs(
-            ["list"], ["fetch_assignment", LESSON], then=functools.partial(write_answers, fetched, answers)
-        )
-        assert LESSON in said
+        worked = functools.partial(work, student.home / LESSON, name)
+        assert LESSON in student.runs(["list"], ["fetch_assignment", LESSON], ["submit", LESSON], then=worked)
+    lecturer.runs(["collect", LESSON], cwd=root)  # the lesson as it was released; what they have now comes later
+    for student in taught.students.values():
         student.runs(["submit", LESSON], ["list", "--cached"])
+    submit(root, "by-hand", RIGHT).with_name("timestamp.txt").write_text("yesterday")
+    lecturer.runs(["db", "student", "add", "by-hand", f"--first-name={FORMULA}"], cwd=root)
     inbound = lecturer.runs(["list", "--inbound"], ["collect", LESSON], ["autograde", LESSON], cwd=root)
     assert all(name in inbound for name in taught.students)
     lecturer.runs(["generate_feedback", LESSON], cwd=root)
@@ -187,11 +78,21 @@ def teach(taught: Class, exchange: Path) -> None:
         book.db.commit()
     lecturer.runs(["release_feedback", LESSON], cwd=root)
     for student in taught.students.values():
-        student.runs(["fetch_feedback", LESSON])
+        said = student.runs(["fetch_feedback", LESSON], ["list", "--cached"])
+        assert "feedback already fetched" in said
+
+
+def work(folder: Path, name: str) -> None:
+    """What a student does in a lesson that was fetched: one tries things in another notebook, one renames it."""
+    write_answers(folder / "toy.ipynb", ALIVE[name])
+    if name == "games":
+        nbformat.write(nbformat.v4.new_notebook(), folder / "scratch.ipynb")
+    else:
+        (folder / "toy.ipynb").rename(folder / "toy of mine.ipynb")
 
 
 def feedback_that_came(student: Person) -> str:
-    (page,) = (student.home / LESSON / "feedback").rglob("toy.html")
+    (page,) = (student.home / LESSON / "feedback").rglob("toy*.html")
     return page.read_text()
 
 
@@ -203,6 +104,20 @@ def test_work_goes_out_and_comes_back_marked(taught: Class) -> None:
     assert "5 of 5 points" in marks["games"] and "bias" not in marks["games"].partition("<section")[0]
     assert "3.5 of 5 points" in marks["man"]  # the score by hand came after the pages, and the release made them anew
     assert "This is what comes out when the bias is left out." in marks["man"]
+
+
+def test_work_that_came_by_hand_without_secret_and_time_stops_nobodys_feedback(taught: Class) -> None:
+    released = taught.root.parent / "exchange" / COURSE_ID / "feedback"
+    assert sum("<strong>5 of 5 points" in page.read_text() for page in released.glob("*.html")) == 2
+    assert len(list(released.glob("*.html"))) == 3
+
+
+def test_a_time_that_is_none_ends_no_list_of_the_formgraders(taught: Class) -> None:
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(taught.root)).load_config()
+    config.CourseDirectory.root = str(taught.root)
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert api.get_submitted_timestamp(LESSON, "by-hand") is None
+    assert api.get_submitted_timestamp(LESSON, "games") is not None
 
 
 def test_a_student_can_enter_neither_the_course_nor_anothers_home(taught: Class) -> None:
@@ -255,6 +170,16 @@ def test_only_what_changed_is_made_anew(taught: Class) -> None:
         make_feedback(taught.root, LESSON, ["ada"])
 
 
+def test_a_page_lies_under_names_of_notebooks_that_can_be_released(tmp_path: Path) -> None:
+    names = ["a b", "é", "two\nlines", ".hidden", *map(str, range(9))]
+    for name in [*names, os.fsdecode(b"\xff")]:
+        (tmp_path / f"{name}.ipynb").touch()
+    assert make._names(tmp_path) == ["0", "1", "2", "3", "4"]
+    for name in range(9):
+        (tmp_path / f"{name}.ipynb").unlink()
+    assert make._names(tmp_path) == ["a b", "é"]
+
+
 # --- the marks ---
 
 
@@ -267,10 +192,11 @@ def test_marks_go_to_canvas_and_moodle_with_names_and_two_decimals(taught: Class
         ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", LESSON],
         ["    Points Possible", "", "", "", "", "5.00"],
         ["man", "", "", "man", "", "3.50"],
+        [f"'{FORMULA}", "", "", "by-hand", "", "5.00"],
         ["Ames, Gwen", "77", "", "games", "", "5.00"],
     ]
     with (tmp_path / f"moodle-{LESSON}.csv").open() as file:
-        assert list(csv.reader(file))[2] == ["Gwen", "Ames", "77", "games", "", "5.00"]
+        assert list(csv.reader(file))[3] == ["Gwen", "Ames", "77", "games", "", "5.00"]
     with pytest.raises(GraderError, match="has no lesson 09-none"):
         export(taught.root, tmp_path, ["09-none"])
 
@@ -329,6 +255,11 @@ def test_names_comments_and_layout_make_no_difference() -> None:
     assert normal_form("def f(:") == ("def", "f(:")
 
 
+@pytest.mark.parametrize("odd", [f"x = 0x{'f' * 4_000}", "x = " + "-" * 5_000 + "1"])
+def test_what_python_reads_and_can_not_write_is_compared_by_its_words(odd: str) -> None:
+    assert normal_form(odd) == tuple(odd.split())
+
+
 def test_solutions_that_are_alike_are_grouped_with_each_other_and_with_the_published_one() -> None:
     own = STUB.replace("raise NotImplementedError()", "return F.scaled_dot_product_attention(q, k, v, is_causal=True)")
     longer = own.replace("return", "w = k.mean() * 0 + v.std() * 0\n    u = w - w\n    return u +")
@@ -340,6 +271,38 @@ def test_solutions_that_are_alike_are_grouped_with_each_other_and_with_the_publi
     (copied,) = groups("toy.attend", {"ada": LONG}, STUB, LONG)
     assert copied.students == ("ada",) and copied.published
     assert PUBLISHED not in copied.students
+
+
+# --- what a release gives away ---
+
+
+def given_away(lesson: Lesson, exercises: Mapping[str, list[str]]) -> str:
+    """Of which exercises the lesson holds the solutions, in words; exercises: those of each lesson, by its name."""
+    words = []
+    given = [cell.name.split() for cell in lesson.cells() if cell.kind == "given"]
+    for earlier in sorted({name for name, _ in given}, reverse=True):
+        names = sorted(exercise for name, exercise in given if name == earlier)
+        missing = sorted(set(exercises[earlier]) - set(names))
+        number = earlier.partition("-")[0]
+        if len(missing) > 2:
+            words.append(f"{_listed(names)} of {number}")
+        else:
+            words.append(f"{number}, but for {_listed(missing)}" if missing else f"{number}, all of it")
+    return "; ".join(words)
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+
+
+def test_the_page_says_which_solutions_each_lesson_gives_away() -> None:
+    known = lessons(PROJECT)
+    exercises = {lesson.name: [cell.name for cell in lesson.cells() if cell.kind == "exercise"] for lesson in known}
+    page = (PROJECT / "docs" / "class.md").read_text().splitlines()
+    assert [line for line in page if re.match(r"\| \d\d-", line)] == [
+        f"| {lesson.name} | {away} |" for lesson in known if (away := given_away(lesson, exercises))
+    ]
 
 
 # --- what others could read ---

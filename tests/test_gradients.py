@@ -9,6 +9,7 @@ from torch import Tensor
 from grader.calls import Call
 from grader.checks.gradients import (
     RELATIVE,
+    _directions,
     fingerprint,
     gradient_distance,
     gradient_finding,
@@ -34,6 +35,17 @@ def test_a_fingerprint_is_a_size_and_six_products_for_each_gradient() -> None:
     assert RIGHT.shape == (2, 7) and RIGHT.dtype == torch.float32
     assert RIGHT[0, 0] == pytest.approx(G.square().mean().sqrt().item())
     assert fingerprint([None]).isnan().all()
+
+
+def test_a_default_dtype_of_the_notebooks_own_changes_no_fingerprint() -> None:
+    _directions.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fingerprint([G, H, None])
+    finally:
+        torch.set_default_dtype(torch.float32)
+        _directions.cache_clear()
+    assert found.dtype == torch.float32 and torch.equal(found[:2], RIGHT)
 
 
 def test_the_same_gradients_are_right_whatever_rounding_does() -> None:

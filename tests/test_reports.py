@@ -129,7 +129,7 @@ def test_a_scale_that_is_a_known_mistakes_in_some_cases_only_is_not_called_that(
     text = to_text(report(verdict))
     assert not any(each.finding and each.finding.mistake for each in verdict.cases)
     assert "This is what comes out when" not in text
-    assert "the scores are divided by head_dim; the other wrong cases it does not explain" in text
+    assert "the scores are divided by head_dim, but that does not explain the other wrong cases" in text
 
 
 def test_what_only_tiny_inputs_or_one_dtype_show_is_said() -> None:

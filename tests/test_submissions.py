@@ -152,7 +152,7 @@ def test_a_helper_and_a_magic_in_a_submission_earn_full_marks(root: Path) -> Non
         (b'{"nbformat": 4}', "no list of cells"),
         (b'{"nbformat": 4, "cells": {}}', "no list of cells"),
         (b'{"nbformat": 4, "cells": [' + b"0," * 6000 + b"0]}", "at most"),
-        (b'{"nbformat": ' + b"4" * 10_000 + b"}", "not JSON"),
+        (b'{"nbformat": ' + b"4" * 10_000 + b"}", "thousands of digits"),
     ],
 )
 def test_a_file_that_is_no_notebook_is_refused_with_a_reason(content: bytes, reason: str, plan: Plan) -> None:
@@ -276,6 +276,24 @@ def test_a_submissions_secret_is_kept_so_that_its_feedback_can_be_released(root:
     grade_class(root, LESSON, Settings(students=("exchanged",)))
     kept = root / "autograded" / "exchanged" / LESSON / path.name
     assert kept.read_text() == path.read_text()
+
+
+def test_a_submissions_own_folder_alone_tells_its_secret_and_its_time(tmp_path: Path) -> None:
+    """A link to another's folder would have one's own page released where theirs is looked for."""
+    theirs, mine = tmp_path / "them" / LESSON, tmp_path / "me" / LESSON
+    theirs.mkdir(parents=True)
+    (theirs / "submission_secret.txt").write_text(secret := "0123456789abcdef" * 8)
+    (theirs / "timestamp.txt").write_text("2026-02-01 00:00:00 UTC")
+    mine.parent.mkdir()
+    mine.symlink_to(theirs)
+    (tmp_path / "all").symlink_to(theirs.parent)
+    assert read_secret(theirs / "submission_secret.txt") == secret
+    assert (
+        read_secret(mine / "none.txt", theirs / "submission_secret.txt") == secret
+    )  # the one that it was given before
+    for folder in (mine, tmp_path / "all" / LESSON):
+        assert read_secret(folder / "submission_secret.txt") != secret
+        assert read_timestamp(folder / "timestamp.txt") == (None, "")
 
 
 def test_a_notebook_of_too_many_objects_is_refused_before_it_is_read(plan: Plan) -> None:

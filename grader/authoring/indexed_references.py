@@ -272,3 +272,15 @@ def right_costs(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) 
             torch.empty(H, len(rows)) @ rows[:, :r] + (torch.empty(H, r + p) @ rows.T)[:, :1]
     held = [tensor for layer in cache.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
     return [counter.get_total_flops() // 2, sum(tensor.nbytes for tensor in held)]
+
+
+def gathered_work(config: Mapping[str, Any], tokens: int) -> int:
+    """Multiply-adds for the last of `tokens` tokens: between attention to the chosen rows and to all of them."""
+    D, H, r, q = (config[f] for f in ("hidden_size", "num_attention_heads", "kv_lora_rank", "q_lora_rank"))
+    n, p, v = (config[f] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    heads, width = config["index_n_heads"], config["index_head_dim"]
+    projections = D * q + q * H * (n + p) + D * (r + p) + H * v * D + H * r * (n + v)
+    index = q * heads * width + D * width + D * heads + tokens * heads * (width + 1)
+    chosen, every = (H * rows * (2 * r + p) for rows in (config["index_topk"], tokens))
+    total: int = projections + index + (chosen + every) // 2
+    return total

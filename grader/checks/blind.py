@@ -10,7 +10,7 @@ from grader.checks.verdict import CaseVerdict
 from grader.recordings.answers import Answer
 from grader.tolerance import distance
 
-REMARK = "its tolerance is too wide to see the error that another case shows, so it earns nothing"
+REMARK = "it can't see the error that another case shows, so it earns nothing"
 
 
 def mark_blind(

@@ -82,7 +82,7 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
         return _miswired(miswired, parts, context)
     if own is None or own_right:
         return None
-    besides = (f"Besides, {_exercise_names(culprits, parts)} is not right yet.",) if culprits else ()
+    besides = _besides(culprits, parts)
     lacking = _lacking(own, want, parts, context)
     if lacking:
         return Finding(lacking, detail=besides)
@@ -90,6 +90,15 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
         what = describe(own, want, context) or "its own steps give something else"
         return Finding(f"Even with right parts, the result is wrong: {what}", detail=besides)
     return None
+
+
+def _besides(culprits: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
+    """What else is wrong: parts whose exercises are not right yet, or parts that are not as the reference's here."""
+    unfinished = [call for call in culprits if part_of(parts.exercises, call.path) in parts.unfinished]
+    if unfinished:
+        return (f"Besides, {_exercise_names(unfinished, parts)} is not right yet.",)
+    paths = " and ".join(dict.fromkeys(f"`{call.path}`" for call in culprits))
+    return (f"Besides, {paths} does not do here what the reference's does.",) if culprits else ()
 
 
 def _all_given_right(parts: PartEvidence) -> bool:

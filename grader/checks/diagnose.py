@@ -156,7 +156,8 @@ def _constant_factor(got: Tensor, want: Tensor, context: Context) -> str | None:
         return None
     name = _name_of_factor(factor, context.sizes or {})
     shown = f"{factor:.4g}" if abs(factor - 1) >= 5e-4 else f"{factor:.6g}"
-    return f"every value is {shown} times what it should be" + (f": that is {name}" if name else "")
+    subject = "it" if want.numel() == 1 else "every value"
+    return f"{subject} is {shown} times what it should be" + (f": that is {name}" if name else "")
 
 
 def _name_of_factor(factor: float, sizes: Mapping[str, int]) -> str | None:
@@ -272,7 +273,7 @@ def _wrong_places(got: Tensor, want: Tensor, context: Context) -> str | None:
         where = _ranges(bad, size)
         if not bad or len(bad) == size or where is None:
             continue
-        return f"it is wrong where {names[i]} is {where}, and right elsewhere (counted from 0, of {size})"
+        return f"it is wrong at index {where} of {names[i]}, and right elsewhere (counted from 0, of {size})"
     return None
 
 

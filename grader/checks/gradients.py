@@ -53,7 +53,7 @@ def fingerprint(gradients: Sequence[Tensor | None]) -> Tensor:
 
 def _fingerprint(gradient: Tensor | None) -> Tensor:
     if gradient is None or not gradient.numel():
-        return torch.full((1 + DIRECTIONS,), math.nan)
+        return torch.full((1 + DIRECTIONS,), math.nan, dtype=torch.float32)
     flat = gradient.detach().cpu().double().flatten()
     products = _directions(flat.numel()).double() @ flat / math.sqrt(flat.numel())
     return torch.cat([flat.square().mean().sqrt()[None], products]).float()
@@ -62,7 +62,8 @@ def _fingerprint(gradient: Tensor | None) -> Tensor:
 @lru_cache(maxsize=64)
 def _directions(size: int) -> Tensor:
     """Fixed standard normal numbers: [DIRECTIONS, size] float32."""
-    return torch.randn(DIRECTIONS, size, generator=torch.Generator().manual_seed(size))
+    generator = torch.Generator().manual_seed(size)
+    return torch.randn(DIRECTIONS, size, generator=generator, dtype=torch.float32)
 
 
 def gradient_distance(got: Tensor, want: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from grader.checks.blind import mark_blind
 from grader.checks.composite import PartEvidence, find_in_parts
 from grader.checks.diagnose import Context, describe
-from grader.checks.difference import difference
+from grader.checks.difference import Difference, difference
 from grader.checks.gradients import gradient_finding, unreached
 from grader.checks.measured import hold_back_measured
 from grader.checks.naming import Suspects, suspects
@@ -99,6 +99,7 @@ def _named(found: Suspects, answer: Answer, i: int, got: Tensor | None) -> Findi
     )
 
 
+LARGE = 0.1  # of a value: far above what a cast to bfloat16 does to it, errors that add up included
 TINY = 0.05  # inputs whose root mean square is below this are tiny, beside ordinary ones of about 1
 
 
@@ -113,27 +114,39 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
     seen = [verdict.cases[i].difference for i in wrong]
     alike = all(difference is not None and difference.wrong for difference in seen)  # else only a gradient is wrong
     hidden = any(case.blind for case in verdict.cases)  # other cases may have the error, and can't show it
-    notes = [note for note in (_only_in(task, wrong),) if note and alike and not hidden]
+    notes = [note for note in (_only_in(task, wrong, seen),) if note and alike and not hidden]
     in_part: dict[str, list[str]] = {}
     for i in wrong:
         for mistake in found.in_part[i][:1]:
             in_part.setdefault(mistake.name, []).append(f"“{task.cases[i].name}”")
     for name, cases in list(in_part.items())[:2]:
         where = f"the case {cases[0]}" if len(cases) == 1 else f"the cases {', '.join(cases[:-1])} and {cases[-1]}"
-        but = "the other wrong cases it does not explain" if len(cases) < len(wrong) else "it would show in others too"
-        notes.append(f"In {where} it is what comes out when {name}; {but}.")
+        partly = len(cases) < len(wrong)
+        but = (
+            ", but that does not explain the other wrong cases."
+            if partly
+            else ". Then other cases would be wrong too: what is different in them?"
+        )
+        notes.append(f"In {where} it is what comes out when {name}{but}")
     if len(notes) < 2:
         notes += [f"Could it be that {m.name}?" for m in found.near if m.name not in in_part]
     return tuple(notes[:3])
 
 
-def _only_in(task: Task, wrong: Sequence[int]) -> str:
-    """In what the wrong cases differ from the right ones, or nothing."""
+def _large(seen: Sequence[Difference | None]) -> bool:
+    """Whether values are off by more than a cast can do, which keeps 8 bits at least."""
+    pairs = [one.values for one in seen if one is not None and one.values is not None]
+    return any(abs(own - right) > LARGE * abs(right) for own, right in pairs)
+
+
+def _only_in(task: Task, wrong: Sequence[int], seen: Sequence[Difference | None]) -> str:
+    """In what the wrong cases differ from the right ones, or nothing. seen: how far the wrong ones are off."""
     right = [i for i in range(len(task.cases)) if i not in wrong]
     if not right:
         return ""
     dtypes = [{task.cases[i].dtype for i in group} for group in (wrong, right)]
-    if len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]:
+    only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]
+    if only and not (torch.float32 in dtypes[0] and _large(seen)):
         name = str(next(iter(dtypes[0]))).removeprefix("torch.")
         return f"Only what is in {name} is wrong: look at where values are cast, and in which order."
     sizes = [[_rms(task.cases[i]) for i in group] for group in (wrong, right)]
@@ -216,8 +229,9 @@ def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | N
 
 def _not_deterministic() -> Finding:
     return Finding(
-        "running it twice on the same input gives two different outputs",
-        "Look for something random that stays on in eval mode, or for state that the first call leaves behind.",
+        "the same input gives another output in a second run, after other inputs",
+        "Look for what an earlier call leaves behind, for numbers that are copied before the weights are loaded, as in"
+        " `__init__`, or for something random that stays on in eval mode.",
     )
 
 

@@ -107,7 +107,9 @@ def _below(weights: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 
 def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tuple[Any, ...], dict[str, Any]]]) -> Fed:
     tensor = given.input.to(device_of(part), copy=True)
-    args, kwargs = with_first_tensor(*arguments.get((given.path, given.index), ((), {})), tensor)
+    own_args, own_kwargs = arguments.get((given.path, given.index), ((), {}))
+    own = first_tensor((own_args, own_kwargs))
+    args, kwargs = with_first_tensor(own_args, own_kwargs, tensor)
     leaves, structure = tree_flatten((args, kwargs))
     tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     names = argument_names(part, structure)
@@ -115,7 +117,9 @@ def _fed(part: nn.Module, given: PartInput, arguments: Mapping[PartKey, tuple[tu
     try:
         output = _on_cpu(copied(first_tensor(call_learner(part, *args, **kwargs))))
     except Stopped as stopped:
-        return Fed(None, stopped.problem, others=others)
+        # Where the learner's pass hands over a piece, the rest is of a piece too: what is raised then is not theirs.
+        piece = own is not None and own.shape != tensor.shape
+        return Fed(None, None if piece else stopped.problem, others=others)
     return Fed(output, None, not torch.equal(tensor.cpu().nan_to_num(), given.input.nan_to_num()), others)
 
 
@@ -175,7 +179,24 @@ class _StandIn(nn.Module):
         tensor = first_tensor((args, kwargs))
         self.given[key] = _on_cpu(copied(tensor))
         answer = None if tensor is None else self._answer(tensor)
-        return self.part(*args, **kwargs) if answer is None or tensor is None else answer.to(tensor.device)
+        if answer is None or tensor is None:
+            return self.part(*args, **kwargs)
+        return self._in_place_of_its_own(answer.to(tensor.device), *with_first_tensor(args, kwargs, tensor.clone()))
+
+    def _in_place_of_its_own(self, answer: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The answer, in whatever the learner's part gives back beside it, such as a choice of tokens for later layers.
+
+        The part is run, on a copy of its input: it also fills the caches that it is handed, which the composite reads.
+        """
+        try:
+            leaves, structure = tree_flatten(self.part(*args, **kwargs))
+        except Exception:
+            return answer
+        place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
+        if place is None:
+            return answer
+        leaves[place] = answer
+        return tree_unflatten(leaves, structure)
 
     def _answer(self, given: Tensor) -> Tensor | None:
         """What the reference's part gave for this input, or for the part of it that a piece is."""
@@ -237,12 +258,15 @@ def _on_cpu(tensor: Tensor | None) -> Tensor | None:
 def _in_layout_of(given: Tensor, recorded: PartOutput) -> Tensor | None:
     """The recorded output with its axes in the order in which the learner's program keeps them, told by the sizes.
 
-    None where the sizes are not the recorded input's in any order, or in more than one.
+    Of several orders, one that leaves the first axis in its place, as texts are. None where the sizes are not the
+    recorded input's in any order, or still in more than one.
     """
     if tuple(given.shape) == recorded.input_shape:
         return recorded.output.clone()
     axes = range(len(recorded.input_shape))
     orders = [o for o in itertools.permutations(axes) if tuple(recorded.input_shape[i] for i in o) == given.shape]
+    if len(orders) > 1:
+        orders = [order for order in orders if order[0] == 0]
     if len(orders) != 1 or recorded.output.ndim != given.ndim:
         return None
     return recorded.output.permute(orders[0]).clone()

@@ -16,7 +16,7 @@ from grader.checks.nan import find_first_nan
 from grader.checks.observation import Observation, Problem
 from grader.checks.running import Stopped, changed_position, fresh_args, quietly, unseen, use
 from grader.checks.second_run import function_again, module_again, use_for_other_numbers
-from grader.checks.values import canonical_output, kind_of, module_output
+from grader.checks.values import canonical_output, kind_of, module_output, taken
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
 
@@ -75,18 +75,19 @@ def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
     if task.function:
         device = device_of(target)
         given = use(task, case, target, *fresh_args(case, device))
-        return Observation(case.name, output=canonical_output(given, device))
+        return Observation(case.name, output=taken(canonical_output(given, device)))
     module, _ = build_module(target, case)
     with torch.no_grad():
         device = device_of(module)
-        return Observation(case.name, output=module_output(use(task, case, module, *fresh_args(case, device)), device))
+        given = use(task, case, module, *fresh_args(case, device))
+        return Observation(case.name, output=taken(module_output(given, device)))
 
 
 def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
     device = device_of(target)
     args = fresh_args(case, device)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = canonical_output(use(task, case, target, *args), device)
+    output = taken(canonical_output(use(task, case, target, *args), device))
     changed = changed_position(before, args)
     with unseen():
         second = function_again(task, case, target)
@@ -99,7 +100,7 @@ def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
     args = fresh_args(case, device)
     before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     with torch.no_grad():
-        output = module_output(use(task, case, module, *args), device)
+        output = taken(module_output(use(task, case, module, *args), device))
     changed = changed_position(before, args)
     torch.default_generator.manual_seed(1)
     with unseen():

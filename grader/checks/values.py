@@ -73,6 +73,15 @@ def module_output(value: Any, given_on: torch.device = CPU) -> Tensor:
     raise Stopped("type", f"forward returned {kind_of(value)}, where a tensor belongs; {hint}")
 
 
+def taken(output: Tensor) -> Tensor:
+    """A copy of an output, which no code of the learner's can change that runs later.
+
+    Raises Stopped where there is no room for one.
+    """
+    with learner_errors():
+        return output.detach().clone(memory_format=torch.contiguous_format)
+
+
 def on_cpu(tensor: Tensor, given_on: torch.device = CPU) -> Tensor:
     """An output on the CPU, where it is compared. given_on: where the input was. Raises Stopped for another device."""
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_complex():

@@ -1,6 +1,7 @@
 """A verdict in words: for a person, and for programs."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from grader.checks.difference import Difference
@@ -49,7 +50,8 @@ def report(verdict: Verdict) -> list[Line]:
     head = f"{verdict.exercise} · {_headline(verdict)}"
     lines = [Line(f"○ {head}", "idle") if verdict.unwritten else Line(f"✗ {head}", "bad")]
     if shown.finding and not (shown.finding.what == UNKNOWN and verdict.notes):
-        alone = any(case.finding != shown.finding for case in verdict.cases if not case.right)
+        others = [case for case in verdict.cases if not case.right and case.finding != shown.finding]
+        alone = others or (len(verdict.cases) > 1 and shown.finding.what.startswith("it gave "))
         lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
     lines += [Line(note, "text", 1) for note in verdict.notes]
     if not _same_problem_everywhere(verdict):
@@ -57,7 +59,8 @@ def report(verdict: Verdict) -> list[Line]:
     if verdict.carried:
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     if _is_puzzling(verdict):
-        lines.append(Line(f'To try it yourself: case("{verdict.exercise}", "{shown.name}")', "muted", 1))
+        code = f'from grader import case; case("{verdict.exercise}", "{shown.name}")'
+        lines.append(Line(f"To try it yourself: `{code}`", "muted", 1))
     return lines + _remarks(verdict.cases)
 
 
@@ -104,7 +107,9 @@ def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
         wrong += f", {difference.nan:,} NaN"
     by = f"{difference.largest:,}".removesuffix(".0") if difference.whole else f"{difference.largest:.2g}"
     # Of whole numbers in a list, such as tokens, the distance means nothing; nor beside values that are all NaN.
-    if difference.nan == difference.wrong or not difference.largest or (difference.whole and difference.total > 1):
+    infinite = difference.values is not None and not all(isfinite(value) for value in difference.values)
+    listed = difference.whole and difference.total > 1
+    if difference.nan == difference.wrong or not difference.largest or listed or infinite:
         by = ""
     at = str(list(difference.first)) if difference.first else ""
     own, right = _apart(difference) if difference.values else ("", "")

@@ -53,6 +53,9 @@ def build(
 
 def site(
     target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to build it.")] = Path("build/site"),
+    pdf: Annotated[
+        Path | None, typer.Option("--pdf", metavar="FILE", help="Print the lessons to a PDF too, by a Chromium.")
+    ] = None,
 ) -> None:
     """For authors: build the web edition of the course, from the worked notebooks as they are stored."""
     import subprocess
@@ -60,10 +63,13 @@ def site(
     from importlib.util import find_spec
 
     from grader.cli.atlas import lessons_here
+    from grader.learning.book import find_browser, write_book
     from grader.learning.site import write_site_sources
 
     if find_spec("myst_nb") is None:
         raise GraderError(f"the web edition needs Sphinx. Install it: pip install '{distribution().name}[site]'")
+    if pdf:
+        find_browser()  # before minutes of work
     root = find_project(Path.cwd())
     sources = target.with_name(f"{target.name}-sources")
     write_site_sources(root, sources, lessons_here)
@@ -71,6 +77,9 @@ def site(
     if done.returncode:
         raise typer.Exit(FAILED)
     print(f"Open {(target / 'index.html').resolve()}")
+    if pdf:
+        write_book(sources, pdf)
+        print(f"Open {pdf.resolve()}")
 
 
 def new_lesson(

@@ -102,7 +102,7 @@ def similar(
         table.add_column(heading, justify="right" if heading in ("alike", "of", "how far") else "left")
     for group in found:
         who = [*group.students, *([PUBLISHED] if group.published else [])]
-        numbers = (str(len(group.students)), str(group.of), f"{group.likeness:.0%}")
+        numbers = (str(len(group.students)), str(group.of), f"{int(100 * group.likeness)}%")  # 100% are the same
         table.add_row(*map(Text, (group.exercise, *numbers, ", ".join(who))))
     if found:
         Console().print(table)

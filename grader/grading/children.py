@@ -27,6 +27,10 @@ class _Lost(Exception):
     """A child was lost at an exercise: why."""
 
 
+class _Unusable(_Lost):
+    """What a child said is no answer: somebody else speaks in it."""
+
+
 class SubmissionRun:
     """The children of one submission.
 
@@ -185,6 +189,8 @@ class SubmissionRun:
                 try:
                     results[name] = self._observed_in(child, tasks[name], deadline)
                 except _Lost as lost:
+                    if isinstance(lost, _Unusable):  # or it would speak in the next child too
+                        self._deadly.add(name)
                     self._lose(name, str(lost), tasks, results)
                     return
             if name == last:
@@ -304,7 +310,7 @@ class SubmissionRun:
         except FrameEnd:
             raise self._death(child) from None
         except FrameError as error:
-            raise _Lost(f"its answer could not be used: {error}") from None
+            raise _Unusable(f"its answer could not be used: {error}") from None
 
     def _death(self, child: Child) -> Exception:
         ended = child.finish()
@@ -341,7 +347,7 @@ def _read(read: Callable[[], Answer]) -> Answer:
     try:
         return read()
     except FrameError as error:
-        raise _Lost(f"its answer could not be used: {error}") from None
+        raise _Unusable(f"its answer could not be used: {error}") from None
 
 
 def _is_undefined(observations: Sequence[Observation]) -> bool:

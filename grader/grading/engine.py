@@ -117,7 +117,11 @@ def grade_class(
 
 
 def _chosen(named: Sequence[str], store: Store) -> list[str]:
-    """The students to grade. Raises GraderError for one who has handed in nothing: a name that is misspelt."""
+    """The students to grade.
+
+    Raises GraderError for one who has handed in nothing, a name that is misspelt; and for a folder whose name is no
+    text.
+    """
     if missing := [name for name in named if not store.has_submitted(name)]:
         raise GraderError(
             f"{missing[0]} has submitted nothing: there is no folder {store.submitted(missing[0])}. Nothing was graded."
@@ -125,6 +129,11 @@ def _chosen(named: Sequence[str], store: Store) -> list[str]:
     students = list(dict.fromkeys(named)) or store.students()
     if not students:
         raise GraderError(f"Nobody has submitted this lesson: there is no {store.submitted('STUDENT')}.")
+    if foreign := [name for name in students if any("\ud800" <= letter <= "\udfff" for letter in name)]:
+        raise GraderError(
+            f"The folder {str(store.submitted(foreign[0]))!a} has a name that is no text in UTF-8, which the"
+            " gradebook can't hold: rename it. Nothing was graded."
+        )
     return students
 
 

@@ -71,7 +71,7 @@ def _canvas(students: Iterable[Any], marks: dict[str, dict[str, Mark]], most: di
     for student in students:
         name = ", ".join(filter(None, (student.last_name, student.first_name))) or student.id
         points = [f"{of[student.id].points:.2f}" if student.id in of else "" for of in marks.values()]
-        rows.append([name, student.lms_user_id or "", "", student.id, "", *points])
+        rows.append([*_as_text((name, student.lms_user_id, "", student.id, "")), *points])
     return rows
 
 
@@ -81,8 +81,14 @@ def _moodle(lesson: str, students: Iterable[Any], marks: dict[str, Mark]) -> lis
     for s in students:
         if s.id in marks:
             about = (s.first_name, s.last_name, s.lms_user_id, s.id, s.email)
-            rows.append([*(text or "" for text in about), f"{marks[s.id].points:.2f}"])
+            rows.append([*_as_text(about), f"{marks[s.id].points:.2f}"])
     return rows
+
+
+def _as_text(about: Iterable[str | None]) -> list[str]:
+    """What a student's columns hold. What begins like a formula gets an apostrophe, or a spreadsheet would compute it
+    (https://owasp.org/www-community/attacks/CSV_Injection): people choose their names themselves."""
+    return [f"'{text}" if text and text[0] in "=+-@\t\r" else text or "" for text in about]
 
 
 def _write(path: Path, rows: list[list[str]]) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,11 +28,12 @@ from grader.grading.gradebook_file import open_gradebook
 from grader.grading.marks import Mark, read_mark
 from grader.grading.plan import Plan
 from grader.grading.results import SubmissionResult
-from grader.grading.submission import Submission
+from grader.grading.submission import Submission, is_linked
 
 NOT_YET = "A newer submission is not graded yet. Until then it has no points."
 AGAIN = "This submission is not graded yet: it is being graded again. Until then it has no points."
 TIMESTAMP = "timestamp.txt"
+FIGURES = "figures"  # of a released lesson; its notebook shows them
 SECRET = "submission_secret.txt"  # nbgrader names released feedback by it, and the student's list finds it so
 READ_ONLY = 0o444
 
@@ -125,9 +126,8 @@ class Store:
         timestamp, text = read_timestamp(self.submitted(student) / TIMESTAMP)
         arguments = {"timestamp": timestamp} if timestamp else {}
         folder = self.autograded(student)
-        new = self._write(
-            folder.with_name(f".{folder.name}.new"), notebook, text, read_secret(self.submitted(student) / SECRET)
-        )
+        secret = read_secret(self.submitted(student) / SECRET, folder / SECRET)
+        new = self._write(folder.with_name(f".{folder.name}.new"), notebook, text, secret)
         with _one_transaction(self._gradebook.db):
             self._gradebook.update_or_create_student(student)
             self._gradebook.update_or_create_submission(self._plan.lesson, student, **arguments)
@@ -190,13 +190,20 @@ class Store:
         try:
             files = {f"{self._plan.name}.ipynb": nbformat.writes(notebook), TIMESTAMP: timestamp, SECRET: secret}
             for name, text in files.items():
-                if text:
-                    (folder / name).write_text(text, encoding="utf-8")
-                    (folder / name).chmod(READ_ONLY)
+                (folder / name).write_text(text, encoding="utf-8")
+                (folder / name).chmod(READ_ONLY)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        self._link_figures(folder)
         return folder
+
+    def _link_figures(self, folder: Path) -> None:
+        """Let the formgrader find the lesson's pictures; where there are no links, it shows their descriptions."""
+        figures = self._path(self._directory.release_directory, ".") / FIGURES
+        if figures.is_dir():
+            with suppress(OSError):
+                (folder / FIGURES).symlink_to(os.path.relpath(figures, folder))
 
 
 @contextmanager
@@ -228,19 +235,25 @@ def read_timestamp(path: Path) -> tuple[datetime | None, str]:
     text = _read_short(path)
     try:
         return parse_utc(text), text
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):  # of minutes without end, dateutil makes a decimal number
         return None, ""
 
 
-def read_secret(path: Path) -> str:
-    """The secret by which nbgrader's exchange names a submission's feedback; a new one where it came another way."""
-    text = _read_short(path)
-    return text if re.fullmatch("[0-9a-f]{32,128}", text) else secrets.token_hex(64)
+def read_secret(*paths: Path) -> str:
+    """The secret by which nbgrader's exchange names a submission's feedback, of the first of the files that holds one.
+
+    A new one where none does: the submission came another way.
+    """
+    found = (text for path in paths if re.fullmatch("[0-9a-f]{32,128}", text := _read_short(path)))
+    return next(found, None) or secrets.token_hex(64)
 
 
 def _read_short(path: Path) -> str:
-    """The text of a small file of a submission's; nothing where it is a folder, a pipe, a link, or can't be read."""
+    """The text of a small file of a submission's; nothing where it is a folder, a pipe, or can't be read, and where it
+    is a link, or lies in a folder that is one: it is another's."""
     try:
+        if is_linked(path):
+            return ""
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""

@@ -6,11 +6,13 @@ uses nbgrader's converter in another way. Feedback is this package's page, made 
 released. A lesson is released only while students can read neither solutions nor gradebook.
 """
 
+from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
+from nbgrader.apps.api import NbGraderAPI
 from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.converters.base import NbGraderException
 from nbgrader.exchange import ExchangeError
@@ -36,6 +38,7 @@ def install(config: Config) -> None:
     GenerateFeedback.start = start_feedback
     ExchangeReleaseAssignment.start = release_assignment
     ExchangeReleaseFeedback.start = release_feedback
+    NbGraderAPI.get_submitted_timestamp = submitted_timestamp
 
 
 _nbgraders_release_assignment = ExchangeReleaseAssignment.start
@@ -111,6 +114,15 @@ def release_feedback(release: ExchangeReleaseFeedback) -> Any:
     except GraderError as error:
         release.fail(str(error))
     return _nbgraders_release_feedback(release)
+
+
+def submitted_timestamp(api: NbGraderAPI, assignment_id: str, student_id: str) -> datetime | None:
+    """When a submission was handed in; None where its file tells no time, which would end nbgrader's list of all."""
+    from grader.grading.gradebook import TIMESTAMP, read_timestamp
+
+    directory = api.coursedir
+    folder = directory.format_path(directory.submitted_directory, student_id, assignment_id)
+    return read_timestamp(Path(folder) / TIMESTAMP)[0]
 
 
 def release_assignment(release: ExchangeReleaseAssignment) -> Any:

@@ -117,18 +117,14 @@ def _letters(forms: Iterable[tuple[str, ...]]) -> dict[str, str]:
 def normal_form(source: str) -> tuple[str, ...]:
     """A cell's tokens without comments, docstrings, annotations and layout; names that it chose itself are numbered.
 
-    Of a cell that is not Python, its words.
+    Of a cell that is not Python, or that Python reads but can't write (an integer of thousands of digits), its words.
     """
     try:
         tree = ast.parse(plain_python(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        text = ast.unparse(ast.fix_missing_locations(_Normal(_chosen_names(tree)).visit(tree)))
+        words = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return tuple(source.split())
-    try:
-        tree = _Normal(_chosen_names(tree)).visit(tree)
-        text = ast.unparse(ast.fix_missing_locations(tree))
-    except RecursionError:
-        return tuple(source.split())
-    words = tokenize.generate_tokens(io.StringIO(text).readline)
     return tuple(word.string for word in words if word.type not in _DROPPED)
 
 

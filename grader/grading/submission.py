@@ -108,10 +108,14 @@ def _renamed(path: Path, plan: Plan) -> Submission | None:
     return replace(submission, digest=about, notes=(note, *submission.notes))
 
 
+def is_linked(path: Path) -> bool:
+    """Whether a submission's file lies in a folder of somebody else's: its own, or its student's, is a link."""
+    return path.parent.is_symlink() or path.parent.parent.is_symlink()
+
+
 def _refuse_linked(path: Path) -> None:
-    for folder in (path.parent, path.parent.parent):
-        if folder.is_symlink():
-            raise Unreadable("The submission is a link to another folder.")
+    if is_linked(path):
+        raise Unreadable("The submission is a link to another folder.")
 
 
 def _read_file(path: Path) -> bytes:
@@ -195,9 +199,9 @@ def _notebook(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Unreadable("The file is not text in UTF-8, so it is no notebook.") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        what = str(error).split(":")[0][:80] if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
         raise Unreadable(
-            f"The file is no notebook: it is not JSON ({what}). It may have been cut off; submit it again."
+            f"The file is no notebook: it is not JSON ({_what_is_wrong(error)}). It may have been cut off; submit it"
+            " again."
         ) from None
     if not isinstance(notebook, dict):
         raise Unreadable("The file is JSON, but no notebook.")
@@ -214,6 +218,13 @@ def _notebook(content: bytes) -> dict[str, Any]:
     if len(notebook["cells"]) > MAX_CELLS:
         raise Unreadable(f"The notebook has {len(notebook['cells']):,} cells; at most {MAX_CELLS:,} are read.")
     return notebook
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """With a file that json can't read."""
+    if isinstance(error, json.JSONDecodeError):
+        return str(error).split(":")[0][:80]
+    return "a number in it has thousands of digits" if isinstance(error, ValueError) else "it is nested too deeply"
 
 
 def _kernel_notes(notebook: dict[str, Any]) -> list[str]:

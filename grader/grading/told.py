@@ -15,7 +15,9 @@ def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost
     if not hidden:
         lines = report(verdict)
     elif verdict.right:
-        lines = [Line(f"{verdict.exercise}   {_hidden_headline(verdict)}", "ok")]
+        lines = [Line(f"✓ {verdict.exercise} · {_hidden_headline(verdict)}", "ok")]
+    elif shown is not None and shown.unwritten and not verdict.points:
+        lines, told = report(shown), str(summary(shown)["summary"])
     else:
         lines, told = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
     return ExerciseResult(verdict.exercise, earned, points, verdict.right, told, tuple(lines))
@@ -44,7 +46,7 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
     How many, the mistake's name, and how the same code does on the cases that they have. shown: the verdict on those.
     lost: why the code did not come to an end; then nothing else is told.
     """
-    lines = [Line(f"{verdict.exercise}   {_hidden_headline(verdict)}", "bad")]
+    lines = [Line(f"✗ {verdict.exercise} · {_hidden_headline(verdict)}", "bad")]
     if shown is None:
         reason = lost or "it was not run: the submission had used up its time"
         return [*lines, Line(reason[:1].upper() + reason[1:], "text", 1)]

@@ -180,6 +180,21 @@ def generation_args(
     return draw_args
 
 
+def ints_written(generate: Any, *given: Any) -> list[int]:
+    """The tokens that `generate` writes, which must be Python ints."""
+    written = generate(*given)
+    if written is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    tokens: list[int] = []
+    for token in written:
+        if not isinstance(token, int):
+            raise TypeError(f"it gave a {type(token).__name__}; a Python int belongs there, as `.item()` makes it")
+        tokens.append(token)
+        if len(tokens) == 2_000:
+            raise ValueError("the generator did not stop after 2,000 values")
+    return tokens
+
+
 def with_zeros(x: Tensor) -> list[Tensor]:
     """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
     x[0, 0] = 0.0
@@ -362,6 +377,7 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
+    drive=ints_written,
     points=4,
     fixed={
         "argument 1.dim": "the width of a toy model, which generation does not see",

@@ -351,11 +351,11 @@ def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, end
     return text[prompt:]
 
 
-def generate_tensors(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[Tensor]:
+def generate_by_topk(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[int]:
     for _ in range(max_new_tokens):
         best = model(ids).softmax(-1)[:, -1:].topk(1)
         ids = torch.cat([ids, best.indices[:, :, 0]], dim=1)
-        yield ids[0, -1]
+        yield int(ids[0, -1])
         if any(ids[0, -1] == end for end in end_tokens):
             break
 
@@ -369,7 +369,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "qwen3.decoder_layer": (LayerWithKernels, LayerByHand, LayerWithGroups),
     "qwen3.model": (ModelWithKernels, ModelCountingFromOne),
     "qwen3.causal_lm": (HeadWithoutModule, EmbeddingTiedToHead),
-    "qwen3.generate": (generate_into_a_list, generate_tensors),
+    "qwen3.generate": (generate_into_a_list, generate_by_topk),
 }
 
 
@@ -515,7 +515,7 @@ RERUNS = {
             "qwen3.decoder_layer": LayerWithKernels,
             "qwen3.model": ModelWithKernels,
             "qwen3.causal_lm": HeadWithoutModule,
-            "qwen3.generate": generate_tensors,
+            "qwen3.generate": generate_by_topk,
         },
         shows=[*SHOWN, REFUSED],
         instead=INSTEAD,

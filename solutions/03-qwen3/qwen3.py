@@ -12,6 +12,8 @@
 # - run SmolLM2 and Qwen3 with one and the same program, and talk to them through their chat template;
 # - show by an experiment why each change was made.
 #
+# The steps are numbered as in the talk that this course follows; lesson 00 lists all twelve. Here the model writes (step 7) only after its layers have been compared (steps 8 to 11).
+#
 # 100 to 120 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
 # This is what you will build: Qwen3's smallest model, and the inside of its attention and of its MLP. A red ring marks what differs from GPT-2 XL.
@@ -54,7 +56,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 # | `num_hidden_layers` 36 | how many layers are stacked |
 # | `num_attention_heads` 32 | how many query heads |
 # | `num_key_value_heads` 8 | how many key and value heads: 4 query heads share one |
-# | `head_dim` 128 | channels of a head. A field of its own: here 32 · 128 happens to equal `hidden_size`; in Qwen3 0.6B 16 · 128 is twice `hidden_size` |
+# | `head_dim` 128 | channels of a head. A field of its own: here 32 · 128 happens to equal `hidden_size`; in Qwen3 0.6B 16 · 128 is twice `hidden_size`. The report gives no reason |
 # | `intermediate_size` 12288 | the inner width of the MLP: 3 D |
 # | `hidden_act` `silu` | the activation of the MLP's gate |
 # | `rms_norm_eps` 1e-06 | the small number in every RMSNorm |
@@ -155,7 +157,7 @@ for name, runs in trained["held_out_nats"].items():
 plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
 
 # %% [markdown] id="13ea1a82"
-# RoPE lowers the loss by 0.2 nats, in each of the five runs. RMSNorm changes nothing: the two curves lie on each other at the end. So it gives the same for less work. SwiGLU ends 0.05 nats lower on average, but runs of the *same* model end 0.1 to 0.2 nats apart, depending on the seed. Five small runs do not show whether it helps; the paper that introduced it trained larger models for longer. One run of each would have shown a winner in every comparison, and that would have been noise.
+# RoPE lowers the loss by 0.2 nats, in each of the five runs. RMSNorm ends at the same mean, and SwiGLU 0.05 nats lower. But runs of the *same* model end 0.1 to 0.2 nats apart, depending on the seed, so neither a small gain nor a small loss would show here. Five small runs do not show whether SwiGLU helps; the paper that introduced it trained larger models for longer. One run of each would have shown a winner in every comparison, and that would have been noise.
 #
 # Grouped queries and QK-norm are missing here. Their reasons are memory and stable training, and each has its own experiment below.
 #
@@ -188,7 +190,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # ## Step 6 · Code it up
 #
-# Nine exercises, in the order in which data flows. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is the path to one parameter in your program.
+# Nine exercises: first the parts, then the attention, the layer and the model that are made of them. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is the path to one parameter in your program.
 #
 # ### Exercise 1 · RMSNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -199,7 +201,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. Before you go on, **predict:** if you subtract the mean from a vector in a trained model's residual stream, how much of its squared length disappears? You will measure it at the end of the lesson.
 #
-# Compute in float32 whatever dtype comes in, and cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
+# Compute in float32 whatever dtype comes in: bfloat16 has 8 significant bits, so each step in it rounds by up to 0.4%, and in float32 only the last cast does. Cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -338,7 +340,7 @@ for theta, width, tokens in (
 # ### Exercise 3 · Rotate
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
-# A pair $(a, b)$ rotated by φ is $(a \cos\varphi - b \sin\varphi,\; b \cos\varphi + a \sin\varphi)$. For all pairs at once: `x` times the cosines, plus a rearranged copy of `x` times the sines.
+# A pair $(a, b)$ rotated by φ is $(a \cos\varphi - b \sin\varphi,\; b \cos\varphi + a \sin\varphi)$. For all pairs at once: `x` times the cosines, plus a rearranged copy of `x` times the sines. The result has x's dtype. The reference casts the table first; the check also accepts a rotation in float32 that is cast at the end.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -383,7 +385,9 @@ print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a di
 plots.grid(scores, plots.Axes("position of the key, j", "position of the query, i", size=(4.4, 3.4)), "q · k")
 
 # %% [markdown] id="83a8386f"
-# Stripes: the dot product depends on i − j and on nothing else. Rotating both arrows by the same angle does not change the angle between them. So a head that has learned "attend to the word before" can do so at any position, and no token needs to know where the text begins. Counting positions from 0 or from 1 gives the same output, so no check can object to either.
+# Stripes: the dot product depends on i − j and on nothing else. Rotating both arrows by the same angle does not change the angle between them. So a head that has learned "attend to the word before" can do so at any position, and no token needs to know where the text begins. Positions counted from 1 would change the table, and its check would object, but the model's output would be the same.
+#
+# Why is RoPE in every layer? GPT-2's position vectors stay in the residual stream, where each layer finds them. A rotation changes only the scores of its own layer: values are not rotated. So every layer rotates its own queries and keys.
 #
 # This holds for distances that occurred in training. What happens at larger ones you will measure on a trained model below.
 #
@@ -445,7 +449,7 @@ with torch.no_grad():
 # %% [markdown] id="f470c2ab"
 # For large inputs, a GELU layer's output grows in proportion to its input, and a gated one's with its square: a gate *multiplies* two linear functions of x. So it can represent products of two features, for example "plural **and** past tense".
 #
-# The two have the same size: three matrices of width 8/3 D hold as many parameters as two of width 4 D. That is where numbers like 1536 = 8/3 · 576 come from.
+# The two have the same size: three matrices of width 8/3 D hold as many parameters as two of width 4 D. That is where numbers like 1536 = 8/3 · 576 come from. Qwen3's 3 D is a little more; its report gives no reason.
 
 # %% id="d5a80f79"
 print(f"{'':>14}   F / D   parameters in a layer's MLP")
@@ -499,11 +503,11 @@ for name, D, width, matrices in (
 #
 # <details><summary>Hint 4: the rest</summary>
 #
-# The mask and the scale are GPT-2's: no query attends to a later token, and scores are multiplied by 1/√head_dim. The softmax works in float32 (`softmax(dim=-1, dtype=torch.float32)`) and is cast back.
+# The mask and the scale are GPT-2's: no query attends to a later token, and scores are multiplied by 1/√head_dim. The softmax works in float32, as the norm does and for the same reason (`softmax(dim=-1, dtype=torch.float32)`), and is cast back.
 #
 # <details><summary>Hint 5: to the last bit</summary>
 #
-# For "bit-exact", not only "right": transformers repeats keys and values, and *multiplies* the scores by `head_dim**-0.5`. `F.scaled_dot_product_attention(..., enable_gqa=True)` is right too, and rounds differently.
+# For "bit-exact", not only "right": transformers repeats keys and values, and *multiplies* the scores by `head_dim**-0.5`. `F.scaled_dot_product_attention(..., enable_gqa=True)` is right too, and rounds differently. It takes an `RMSNorm` that is bit-exact, too.
 # </details>
 # </details>
 # </details>
@@ -595,7 +599,7 @@ print(f"a bias on v changes it by that bias, up to {(head(q, k, v + bias) - bias
 print(f"a bias on q changes it by {(head(q + bias, k, v) - plain).abs().max():.1f}")
 
 # %% [markdown] id="d7757a52"
-# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. The PaLM report (Chowdhery et al., 2022, section 2) also found that large models train more stably without any.
+# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. Why that one goes too is not published: Qwen3's report says that it drops all three and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
 #
 # ### Why share keys and values?
 #
@@ -672,6 +676,8 @@ plots.lines(curves, plots.Axes("weights of q_proj and k_proj, times", "largest |
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
 # The same two sums as in GPT-2, under the names of this family. One name misleads: `post_attention_layernorm` comes after attention in the layer, but it does not normalise attention's result. It normalises what the MLP reads.
+#
+# Write `x = x + ...` and not `x += ...`. The second overwrites the x that the norm has read and needs again for its gradients, and the check computes gradients.
 
 # %% exercise="qwen3.decoder_layer" id="qwen3-decoder_layer"
 class DecoderLayer(nn.Module):
@@ -745,7 +751,7 @@ check("qwen3.model", Model)
 # ### Exercise 8 · With its head
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
-# In the checkpoint every name begins with `model.`, except `lm_head.weight`, which is missing where the head is tied. So a class around the model holds both. Tied means *the same Parameter*, not equal numbers: assign one to the other, and a strict load fills both at once. A config that does not mention `tie_word_embeddings` means that the head has a weight of its own. That is Llama's and Qwen3's default, but not GPT-2's.
+# In the checkpoint every name begins with `model.`, except `lm_head.weight`. Where the head is tied, that name is usually left out; Qwen3 0.6B's file has the same matrix under both names. So a class around the model holds both. Tied means *the same Parameter*, not equal numbers: assign one to the other, and a strict load fills both at once. A config that does not mention `tie_word_embeddings` means that the head has a weight of its own. That is Llama's and Qwen3's default, but not GPT-2's.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1149,7 +1155,7 @@ for change in progress.steps(CHANGES, "changes") if smol is not None else ():
     print(f"{name:>66}   {outcome(smol, **change)}")
 
 # %% [markdown] id="d54cbb07"
-# Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have. Which of your classes would say so?
+# Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have, and none of your classes does: `MLP` applies SiLU without looking.
 #
 # What loads and computes something else is the interesting part. 576 channels split into 18 heads of 32 have the same shapes everywhere, and they destroy the model. But a θ ten times too small changes the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither the loss nor a look at the text would tell you.
 #
@@ -1198,7 +1204,7 @@ if smol is not None:
         print(f"{length:13} {spent:17.0f}")
 
 # %% [markdown] id="77bfbbd4"
-# Nearly in proportion to the text: everything is computed again for every token. If keys and values were cached, each layer would compute only the new token's row. That is lesson 02's cache, and lesson 06 combines it with RoPE.
+# See your table. The time grows with the text, because everything is computed again for every token. If keys and values were cached, each layer would compute only the new token's row. That is lesson 02's cache, and lesson 06 combines it with RoPE.
 
 # %% [markdown] id="50e6cca1"
 # ## What changed, and why

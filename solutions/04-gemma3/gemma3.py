@@ -280,10 +280,10 @@ for title, fields in (
 # | `hidden_activation` `gelu_pytorch_tanh` | the activation of the MLP's gate. Another name for `hidden_act` |
 # | `num_key_value_heads` 1 | all 4 query heads share one key-value head |
 # | `vocab_size` 262144 | how many rows the embedding matrix has |
-# | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2 |
+# | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2, as it did in training |
 # | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 limited its scores and logits with a tanh. Gemma 3 does not, but the fields are still there |
 # | `use_bidirectional_attention` false | true only in models that embed texts |
-# | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full |
+# | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full. `layer_types(config)`, in the setup cell, reads the list; where a file has none, it reads the number under its older name, without the underscore |
 # | `tie_word_embeddings` missing | then the class's default holds. In Gemma the default is: tied |
 #
 # ![How much of a text of 2,048 tokens the last token sees in each of Gemma 3 270M's 18 layers. Layers 5, 11 and 17 are full and see all of it, with θ = 1,000,000. The other 15 slide and see the last 512 tokens, with θ = 10,000.](figures/five-to-one.svg)
@@ -432,7 +432,11 @@ compare(Start)
 # Gemma3RMSNorm(Gemma2RMSNorm)  ->  Gemma2RMSNorm(GemmaRMSNorm)  ->  GemmaRMSNorm(nn.Module)
 # ```
 #
-# So read the second. If transformers is installed here, the next cell shows how long the parts are that you need:
+# So read the second. It is [on GitHub, as of transformers 5.24](https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/models/gemma3/modeling_gemma3.py). If transformers is installed here, the next cell shows how long the parts are that you need. After it, a cell with this line prints one of them:
+#
+# ```python
+# print(inspect.getsource(modeling_gemma3.Gemma3RMSNorm))
+# ```
 
 # %% tags=["nbval-ignore-output"] id="8f6ce6a9"
 import importlib.util
@@ -452,7 +456,7 @@ if importlib.util.find_spec("transformers"):
 # %% [markdown] id="b4965408"
 # ## Step 10 · Change one thing
 #
-# There are nine exercises, in the order in which data flows. Each one names the class of the reference to read, and little else: finding the difference is the work. The docstring in an exercise's cell states it, so look in the reference first. The reason for each difference comes after the exercise.
+# There are nine exercises: first the parts, then attention, the layer and the model. Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. To practise for a model without an exercise, find the difference in the reference first, and compare with the docstring. The reason for each difference comes after the exercise.
 #
 # After each exercise, predict which rows turn green, and look.
 #
@@ -614,7 +618,7 @@ compare(WithEmbedding)
 #
 # ### What does 1 + w look like in a trained model?
 #
-# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma?
+# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma? (Run the first of these cells in any case: later ones use its `norms`, `trained` and `layers`.)
 
 # %% tags=["nbval-ignore-output"] id="c9503e6e"
 norms = (
@@ -644,7 +648,7 @@ plots.lines(medians, around)
 # %% [markdown] id="2ae8384c"
 # In Gemma 3 270M nearly all scales are far from 1. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs.
 #
-# A scale of 13 instead of 14 looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
+# With Qwen3's norm, a scale of 14 = 1 + w would become w = 13, which looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
 #
 # If you have only austen-gemma3 here, all its scales are close to 1: w starts at 0, and this model's training was short.
 #
@@ -706,14 +710,14 @@ left, right = plots.Axes("gate_proj(x)", size=(4.5, 2.8)), plots.Axes("gate_proj
 plots.beside(plots.lines(both, left), plots.lines(apart, right))
 
 # %% [markdown] id="1d56861c"
-# SiLU and GELU have the same shape and differ most around −2, by 0.19. The two GELUs differ most at 2.7, by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with.
+# SiLU and GELU have the same shape and differ most around −2, by 0.19. The two GELUs differ most at 2.7, by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with. Why Gemma uses the tanh form, its reports do not say; it was proposed as the faster one (Hendrycks and Gimpel, 2016).
 #
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
 # Sliding layers see 512 tokens, full layers up to 32,768. They rotate at different speeds: sliding layers with θ = 10,000, full layers with θ = 1,000,000. Gemma 2 had 10,000 everywhere. For longer texts only the full layers had to change.
 #
-# `rope_table(positions, head_dim, theta)` is given. Your class has to know the θ of each kind of layer. Such configs are written in two forms, and it must read both: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
+# `rope_table(positions, head_dim, theta)` is given. (The setup cell's `rope_theta(config)` is for models with one θ, and raises a KeyError here on the second form.) Your class has to know the θ of each kind of layer. Such configs are written in two forms, and it must read both: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
 #
 # ```
 # "rope_parameters": {"full_attention": {"rope_theta": 1000000.0, ...}, "sliding_attention": {"rope_theta": 10000.0, ...}}
@@ -778,6 +782,8 @@ for kind, tokens in (
 #
 # ### Exercise 5 · Who sees whom
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# Why are there any full layers? With windows alone, a token that is far back is out of reach of any single layer. Gemma 3's report (section 5.2) tried other ratios and windows and found that the perplexity hardly changed, while the cache shrank. Why exactly 5 to 1 and 512, it does not say.
 #
 # There are two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. A window that is one token too long or too short is an easy mistake here, and no text of this lesson will show it.
 
@@ -964,7 +970,7 @@ compare(WithAttention)
 # ### Exercise 7 · The layer, with four norms
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Here are the two norms whose names you found at the beginning. Where does each of the four norms go? Read `Gemma3DecoderLayer`. Watch `post_attention_layernorm`: in Qwen3 the MLP reads through it. Does it do the same here?
+# Here are the two norms whose names you found at the beginning. Where does each of the four norms go? Read `Gemma3DecoderLayer`. Watch `post_attention_layernorm`: in Qwen3 the MLP reads through it. Does it do the same here? As in lesson 03, write `x = x + ...`, not `x += ...`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1050,7 +1056,7 @@ compare(WithLayer)
 # ### Exercise 8 · The model without its head
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Two tables, two masks, and each layer gets those of its kind. `layer_types(config)`, in the setup cell, returns a list of names. Read `Gemma3TextModel`.
+# Two tables, two masks, and each layer gets those of its kind. `layer_types(config)`, in the setup cell, returns a list of names. Use your `ScaledEmbedding`: this check runs in float32, where `nn.Embedding` times √D gives the same, and in bfloat16 it would not. Read `Gemma3TextModel`.
 #
 # <details><summary>Hint 1</summary>
 #

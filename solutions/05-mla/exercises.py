@@ -331,15 +331,7 @@ CACHE = Exercise(
         cache_case("room made at the start: numbers, bytes", SMALL, 2, 6, [1], **ROOM),
         cache_case("room made at the start in bfloat16: numbers, bytes", PLAIN, 1, 5, [1], torch.bfloat16, **ROOM),
         cache_case("how many bytes it keeps besides, after 3 tokens, one and 2", OTHER, 2, 7, [3, 1, 2], **BESIDES),
-        cache_case(
-            "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written,"
-            " 3: another error), and the length after each",
-            PLAIN_2,
-            2,
-            7,
-            [4, 4, 2, 1, 1],
-            **REFUSALS,
-        ),
+        cache_case("refusals (1 ValueError, 2 it wrote, 3 other), lengths", PLAIN_2, 2, 7, [4, 4, 2, 1, 1], **REFUSALS),
         cache_case("the contents after a refusal", PLAIN, 2, 8, [4, 5, 3], **AFTER_REFUSALS),
         cache_case("bfloat16", SMALL, 2, 6, [2, 3], dtype=torch.bfloat16),
     ],
@@ -439,7 +431,7 @@ MODEL = Exercise(
         Case("no narrow query, no YaRN", lambda draw: [draw.tokens(53, 3, 8)], {"config": PLAIN}),
         Case("through caches: 5 tokens, then 4", lambda draw: [draw.tokens(37, 2, 9), [5], 2], {"config": OTHER}),
         Case(
-            "through caches: 4, then one by one, then 2",
+            "through caches: 4, one by one, 2",
             lambda draw: [draw.tokens(41, 1, 9), [4, 5, 6, 7], 3],
             {"config": PLAIN_2},
         ),
@@ -459,6 +451,13 @@ MODEL = Exercise(
     ],
 )
 
+
+def prompt_that_ends(draw: Draw) -> Sequence[Any]:
+    """As `generation_args`; the second of the two end tokens is the prompt's last."""
+    toy, ids, new_tokens, ends = generation_args(5, new_tokens=6, stop_at=4)(draw)
+    return toy, ids, new_tokens, [ends[0], int(ids[0, -1])]
+
+
 GENERATE = Exercise(
     name="mla.generate",
     solution="generate",
@@ -476,19 +475,20 @@ GENERATE = Exercise(
         Case("stops at the first of two end tokens", generation_args(prompt=5, new_tokens=8, stop_at=3)),
         Case("stops at the last of two end tokens", generation_args(prompt=6, new_tokens=8, stop_at=2, last=True)),
         Case("the end token is in the prompt too", generation_args(6, new_tokens=7, stop_at=3, in_prompt=True)),
+        Case("the prompt ends with one of two end tokens", prompt_that_ends),
         Case(
             "after another prompt, with the same model",
             generation_args(prompt=5, new_tokens=6),
             drive=generation.generated_again_with_caches,
         ),
         Case(
-            "how many tokens the model reads at first, and how many at most later",
+            "tokens read at first, at most later, and not in the text's order",
             generation_args(prompt=5, new_tokens=7),
-            drive=generation.first_and_largest_piece,
-            right=lambda toy, ids, *_: [ids.shape[1], 1],
+            drive=generation.reading_of_the_text,
+            right=lambda toy, ids, *_: [ids.shape[1], 1, 0],
         ),
         Case(
-            "how many tokens find no room in the caches, and how much of it nobody needs",
+            "tokens without room in the caches; 1 if there is room to spare",
             generation_args(prompt=6, new_tokens=7),
             drive=generation.room_short_and_spare,
             right=lambda *_: [0, 0],

@@ -127,6 +127,8 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 # | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
 # | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
 #
+# With a latent, more heads cost no more cache, so a model can afford 128 of them. V2's report sets the latent to four times 128, the width of a head, and the rotated key to half of it. It gives no reason for these factors.
+#
 # The name explains the idea: *lora rank* is r when a matrix is written as [D, r] times [r, N]. Grouped-query attention saves by sharing: there are fewer keys, and several query heads use each. Latent attention saves by compressing: every head has its own keys and values, but all of them are linear functions of one short vector, the latent. Only the latent is cached.
 
 # %% id="839ed9de"
@@ -281,7 +283,7 @@ for kv_heads in (3, 2, 1):
 # %% [markdown] id="65d6b6ec"
 # With one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing gives all heads the same keys and values, so that only their queries differ. A latent leaves each head its own keys and values, and drops the directions with the smallest singular values.
 #
-# Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did (appendix D): on its benchmarks MHA was better than GQA, and GQA better than MQA. MLA was better than MHA, with a fraction of the cache.
+# Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did (appendix D). Of three models of 7 billion parameters, MHA was better than GQA, and GQA better than MQA. Then it compared MLA with MHA in models of 16 and of 250 billion parameters, each pair of nearly the same size: MLA was better on most benchmarks, with 14% and 4% of the cache. Why a model with a restriction should be better, the report does not say.
 #
 # Two questions remain. What would a model do that was *trained* with a latent, and can put into it what counts? You will see one at the end. And what about time? Rebuilding keys and values saves memory but costs time at every step. Exercise 7 removes the rebuilding.
 #
@@ -290,7 +292,7 @@ for kv_heads in (3, 2, 1):
 # ### Exercise 1 · Compress
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# One matrix reads x and computes both things that are cached: first the latent, then the key for RoPE. The checkpoint calls it `kv_a_proj_with_mqa`: "mqa" because all heads share that key, as in multi-query attention. The latent goes through an RMSNorm of its own. The key does not.
+# One matrix reads x and computes both things that are cached: first the latent, then the key for RoPE. The checkpoint calls it `kv_a_proj_with_mqa`: "mqa" because all heads share that key, as in multi-query attention. The latent goes through an RMSNorm of its own. The key does not, and neither report says why.
 #
 # The norm's eps is 10⁻⁶, whatever the config's `rms_norm_eps` says: transformers' code, and DeepSeek's own, create it with the class's default.
 #
@@ -358,11 +360,13 @@ with torch.no_grad():
 # ### Exercise 2 · Rotate pairs of neighbours
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# RoPE rotates pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3. And transformers writes the result in another order: all pairs' first members, then all pairs' second members.
+# RoPE rotates pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3, as RoPE's own paper has it. Neither is better: the two differ in the order of the weights' rows, so a checkpoint works with one of them only. And transformers writes the result in another order, all pairs' first members and then all pairs' second members: it sorts the channels so, and then rotates halves as in Qwen3.
 #
 # $$(x_{2i}, x_{2i+1}) \;\to\; \text{channels } i \text{ and } i + d/2: \quad x_{2i}\cos\varphi_i - x_{2i+1}\sin\varphi_i, \quad x_{2i+1}\cos\varphi_i + x_{2i}\sin\varphi_i$$
 #
-# The table of angles is given, with one column for each pair. It includes YaRN (Peng et al., 2023), which stretches RoPE over longer texts than the model was trained on. The problem: in a longer text the slow pairs, which never made a full turn in training, would reach angles that the model has never seen. So YaRN makes them `factor` times slower. Fast pairs have seen all angles and stay as they are. Between the two there is a ramp.
+# #### Given: the table of angles
+#
+# The table has one column for each pair. It includes YaRN (Peng et al., 2023), which stretches RoPE over longer texts than the model was trained on. The problem: in a longer text the slow pairs, which never made a full turn in training, would reach angles that the model has never seen. So YaRN makes them `factor` times slower. Fast pairs have seen all angles and stay as they are. Between the two there is a ramp. You need not read the two cells to do the exercise.
 
 # %% tags=["setup"] long="YaRN's formula stands in one piece, as the config asks for it" id="setup-2"
 def yarn(bases: Tensor, settings: dict[str, Any]) -> tuple[Tensor, float]:
@@ -397,6 +401,8 @@ def rope_table(positions: Tensor, config: Config) -> Tensor:
     return torch.stack([angles.cos() * size, angles.sin() * size])
 
 # %% [markdown] id="db814ee2"
+# #### Your part: the rotation
+#
 # <details><summary>Hint 1</summary>
 #
 # `x[..., 0::2]` takes every second channel.
@@ -458,7 +464,7 @@ for what, way in {
 # ### Exercise 3 · The scale of the scores
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Scores are divided by the square root of a key's length. Here a key has two parts, and both count. On top of that, YaRN makes attention sharper over stretched texts: it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim`. "All dim" means that the channels that are not rotated are scaled too:
+# Scores are divided by the square root of a key's length. Here a key has two parts, and both count. On top of that, YaRN makes attention sharper: in a longer text the softmax spreads its weights over more tokens, and larger scores make up for that. How much larger was found by trying: its authors took what gave the lowest perplexity in stretched models (section 3.4). So it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim`. "All dim" means that the channels that are not rotated are scaled too:
 #
 # $$\mathrm{scale} = \frac{m^2}{\sqrt{d_\mathrm{nope} + d_\mathrm{rope}}}$$
 #
@@ -858,7 +864,11 @@ off = (latent_rotated - key_rotated).norm() / key_rotated.norm()
 print(f"the latent rotated in place of the key, at position 5: off by {off:.0%}")
 
 # %% [markdown] id="d04b5faf"
-# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are cached.
+# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are cached. A score is now the sum of two products, content and position:
+#
+# $$q_\mathrm{nope}^\top W_{UK}\, c_j + (R_i\, q_\mathrm{rope})^\top (R_j\, k_\mathrm{rope})$$
+#
+# The rotation is in the second product alone, so the first can be absorbed.
 #
 # Why one such key for all heads? **Predict:** how many numbers would be cached if each of the 128 heads had a rotated key of its own?
 
@@ -1182,9 +1192,10 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt, read in one call. No token is read twice, and the caches have room for
-    the prompt and max_new_tokens, not more. Ends after max_new_tokens, or once one of
-    end_tokens has been yielded. model: has caches(batch, capacity), and is called with ids and the caches.
+    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, the
+    last new one perhaps not at all; the caches have room for the prompt and max_new_tokens, not more.
+    max_new_tokens: 1 or more. Ends after so many, or once one of end_tokens has been yielded.
+    model: has caches(batch, capacity), and is called with ids and the caches.
     """
     ### BEGIN SOLUTION
     caches = model.caches(1, ids.shape[1] + max_new_tokens)
@@ -1441,7 +1452,7 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 # | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
 # |---|---|---|---|---|
 # | keys and values | 8 heads, shared by 4 query heads each | 128 heads of their own, all computed from 512 numbers | another restriction: rank instead of sharing | 576 cached numbers instead of 2,048, and no head has to share |
-# | RoPE | on all of q and k | on 64 extra channels, one key for all heads | position and content are added in the score, no longer combined | only channels that are not rotated can be absorbed |
+# | RoPE | on all of q and k | on 64 extra channels, one key for all heads | a score is content plus position, two products instead of one | only channels that are not rotated can be absorbed |
 # | queries | one matrix | through 1,536 numbers and a norm | a little less | less activation memory in training; also fewer parameters: 7168 · 1536 + 1536 · 24576 instead of 7168 · 24576 |
 # | QK-norm | on each head's q and k | norms on the two latents | hardly: the latents' size no longer counts | stable training, says V2's report; a norm on each head's k is non-linear, so W_UK could no longer be absorbed |
 # | scale | 1/√head_dim | 1/√(nope + rope), times m² | a sharper softmax | YaRN, for 40 times the length |

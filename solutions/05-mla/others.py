@@ -400,13 +400,13 @@ def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, end_token
             logits = model(torch.tensor([written[-1:]]), caches=caches)
 
 
-def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[Tensor]:
+def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[int]:
     """Reads the last token too, which nobody asks for."""
     caches = model.caches(ids.shape[0], ids.shape[1] + max_new_tokens)
     logits = model(ids, caches)
     for _ in range(max_new_tokens):
         best = logits[:, -1:].topk(1).indices[:, :, 0]
-        yield best[0, 0]
+        yield best.item()
         if any(best[0, 0] == end for end in end_tokens):
             return
         logits = model(best, caches)

@@ -220,16 +220,16 @@ ROLLING_CACHE = Exercise(
     fixed={"argument 1, axis 0": "keys and values"},
     cases=[
         ring_case("a prompt of 3, then 4 tokens, a window of 4", 4, [3, 1, 1, 1, 1]),
-        ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1]),
+        ring_case("a prompt longer than the window, then 3 tokens", 4, [6, 1, 1, 1], (1, 3)),
         ring_case("chunks longer and shorter than the window", 5, [2, 7, 1, 6, 1], (1, 3)),
         ring_case("chunks as long as the window", 3, [3, 3, 1, 3, 1], (3, 2)),
         ring_case("chunks of 3 and 2 behind a ring that is full, a window of 5", 5, [6, 3, 1, 2, 1], (1, 2)),
         ring_case("two caches in turns", 4, [3, 2, 1], (1, 2), **IN_TURNS),
-        ring_case("a window of 1", 1, [2, 1, 1, 3]),
+        ring_case("a window of 1", 1, [2, 1, 1, 3], (1, 2)),
         ring_case("its length, with a reset in between", 4, [3, 6, 1, 0, 2, 1], **LENGTHS),
-        ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3]),
+        ring_case("another text after a reset", 4, [6, 1, 0, 2, 1, 3], (1, 3)),
         ring_case("for how many tokens more than 4 it holds memory", 4, [11, 1, 1, 5], head_dims=[32], **HELD),
-        ring_case("bfloat16", 4, [3, 5, 1, 1], dtype=torch.bfloat16),
+        ring_case("bfloat16", 4, [3, 5, 1, 1], (1, 2), dtype=torch.bfloat16),
     ],
 )
 
@@ -365,12 +365,7 @@ MODEL = Exercise(
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
         model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=windows.vectors_after_reset),
         model_case(
-            "for how many tokens too many each layer holds memory, in bfloat16",
-            SMALL,
-            2,
-            [9, 1, 4],
-            dtype=torch.bfloat16,
-            **MEMORY,
+            "tokens too many in each layer's memory, in bfloat16", SMALL, 2, [9, 1, 4], dtype=torch.bfloat16, **MEMORY
         ),
         model_case("how many rows the layers compute for each chunk", ALL_SLIDING, 2, [6, 1, 2], **ROWS),
     ],
@@ -384,7 +379,13 @@ def right_written(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) 
     return reference_generate(toy, ids, new_tokens, end)
 
 
-PIECES = {"drive": generation.pieces_read, "right": right_pieces}
+def right_reading(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
+    """As few pieces as there can be; their lengths are free."""
+    pieces = right_pieces(toy, ids, new_tokens, end, chunk)
+    return [len(pieces), sum(pieces), 0]
+
+
+PIECES = {"drive": generation.pieces_read, "right": right_reading}
 ROOM = {
     "drive": generation.rooms_asked,
     "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1],
@@ -396,10 +397,11 @@ def generation_case(
     name: str, prompt: int, new_tokens: int, chunk: int, stops: bool | str = False, **more: Any
 ) -> Case:
     """stops: whether an end token comes, and not as the first, second or last; "prompt": one that the prompt has too;
-    "zero": token 0."""
+    "zero": token 0; "last": the end token is the prompt's last, whether it comes again or not."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         toy, ids, end = toy_that_ends(draw, 128 + prompt, prompt, new_tokens, vocabulary=61 - prompt, ends=stops)
+        end = int(ids[0, -1]) if stops == "last" else end
         return toy, ids, new_tokens, end if stops else None, chunk
 
     return Case(name, draw_args, **more)
@@ -420,11 +422,12 @@ GENERATE = Exercise(
         generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4),
         generation_case("stops at the end token", 6, 9, 4, stops=True),
         generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
+        generation_case("the prompt ends with the end token", 5, 7, 4, stops="last"),
         generation_case("the end token is 0", 5, 6, 4, stops="zero"),
         generation_case("after another prompt, with the same model", 5, 6, 4, drive=generation.watched_again),
-        generation_case("the pieces that the model is given", 11, 5, 4, **PIECES),
-        generation_case("the pieces of a prompt that two chunks make up", 8, 6, 4, **PIECES),
-        generation_case("the pieces of a prompt shorter than a chunk", 5, 4, 16, **PIECES),
+        generation_case("pieces of a prompt of 11, tokens in them, tokens above `chunk`", 11, 5, 4, **PIECES),
+        generation_case("the same of a prompt that two chunks make up", 8, 6, 4, **PIECES),
+        generation_case("the same of a prompt shorter than a chunk", 5, 4, 16, **PIECES),
         generation_case("for how many texts and tokens a cache is made", 7, 6, 3, **ROOM),
         generation_case("how often the model is called after the end token", 8, 6, 4, stops=True, **AFTER),
     ],
@@ -471,14 +474,12 @@ BYTES = Exercise(
     points=4,
     cases=[
         bytes_case("the talk's model at 131,072 tokens", TALK, 131_072),
-        bytes_case(
-            "the same with 4 query heads for each key and value head", TALK | {"num_key_value_heads": 8}, 131_072
-        ),
+        bytes_case("the same, 4 query heads for each key head", TALK | {"num_key_value_heads": 8}, 131_072),
         bytes_case("Gemma 3 270M, one token", GEMMA_270M, 1),
         bytes_case("Gemma 3 270M, 3 texts of 400 tokens in float32", GEMMA_270M, 400, 3, 4),
         bytes_case(
             "4 layers in an order of their own",
-            SMALL | {"layer_types": [FULL, SLIDING, FULL, FULL], "hidden_size": 28},
+            SMALL | {"layer_types": [FULL, SLIDING, FULL, FULL], "num_hidden_layers": 4, "hidden_size": 28},
             9,
             2,
         ),

@@ -294,17 +294,17 @@ def generate_into_a_list(
             logits = model(torch.tensor([new[-1:]]), cache)
 
 
-def generate_tensors(
+def generate_with_the_short_piece_first(
     model: Any, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None, chunk: int = 64
-) -> Iterator[Tensor]:
+) -> Iterator[int]:
     cache = model.new_cache(batch=1, capacity=ids.shape[1] + max_new_tokens - 1)
-    pieces = list(ids.split(chunk, dim=1))
+    pieces = [piece.flip(1) for piece in reversed(ids.flip(1).split(chunk, dim=1))]
     for piece in pieces[:-1]:
         model(piece, cache)
     new = pieces[-1]
     for _ in range(max_new_tokens):
         new = model(new, cache)[:, -1:].topk(1).indices[:, :, 0]
-        yield new[0, 0]
+        yield new.item()
         if new[0, 0] == eos_token_id:
             break
 
@@ -324,7 +324,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "sliding_window.rolling_cache": (CatAndTrim, ShiftedCache, OneByOne),
     "sliding_window.attention": (AttentionSdpa, AttentionRowByRow),
     "sliding_window.model": (ModelFromScratch, ModelRowByRow),
-    "sliding_window.generate": (generate_into_a_list, generate_tensors),
+    "sliding_window.generate": (generate_into_a_list, generate_with_the_short_piece_first),
     "sliding_window.bytes": (bytes_by_shape,),
 }
 

@@ -538,7 +538,7 @@ Panel({
 # - `length` is how many tokens were ever appended, not how many are in the ring. The model reads it to find the position of the next token.
 # - The cache never takes more memory than W tokens, even after a prompt of 10 W tokens. (A slice `x[:, :, -W:]` is a *view*. It keeps all of x alive.)
 #
-# `reset()` begins another text. `append` never raises: the ring is never full.
+# The check looks at these three, not at which token lies in which slot. `reset()` begins another text. `append` never raises: the ring is never full.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -562,7 +562,7 @@ Panel({
 
 # %% exercise="sliding_window.rolling_cache" id="sliding_window-rolling_cache"
 class RollingCache:
-    """The keys and values of the last `window` tokens of one layer: a ring. Token p goes into slot p mod window.
+    """The keys and values of the last `window` tokens of one layer. A ring will do: token p in slot p mod window.
 
     keys, values: [batch, heads, window, head_dim]; there is never memory for more. length: how many tokens
     were ever appended.
@@ -600,7 +600,7 @@ class RollingCache:
         ### END SOLUTION
 
     def reset(self) -> None:
-        """Forget all tokens: ready for another text, in the same memory."""
+        """Forget all tokens: ready for another text."""
         ### BEGIN SOLUTION
         self.length = 0
         ### END SOLUTION
@@ -737,7 +737,7 @@ class CachedLayer(DecoderLayer):
 #
 # `new_cache` creates one cache for each layer: a `RollingCache` for a sliding one, a `KVCache` with room for `capacity` tokens for a full one. There is one more case: if the whole text fits into the window, a ring would be larger than the text. Then a sliding layer, too, gets a `KVCache` for `capacity` tokens. So a sliding layer never holds more than the smaller of the two numbers. Estimates that forget this show windows that *cost* memory in short texts.
 #
-# `forward` gets only the new tokens. Their positions continue from where the last call ended; each kind of layer has its own rotations and its own window.
+# `forward` gets only the new tokens. Their positions continue from where the last call ended; each kind of layer has its own window, and its own rotations, as in lesson 04: a full layer has to tell 128,000 positions apart and rotates slowly, a sliding one sees no farther than its window.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -889,7 +889,7 @@ for name, chunks in {
 #
 # A ring stores W tokens. But a prompt of T tokens at once still creates scores of T × T in every head, for a moment. Why not read it in pieces? With at most `chunk` tokens at a time, a sliding layer's scores are never larger than chunk × (W − 1 + chunk), however long the prompt. In a full layer they still grow with the text, to chunk × T.
 #
-# The generated tokens must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read.
+# The generated tokens must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read. (Lesson 05 allowed one place more, for the last one.)
 #
 # <details><summary>Hint 1</summary>
 #
@@ -909,9 +909,10 @@ def generate_rolling(
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
     model: model.new_cache(batch, capacity) makes a cache; model(new_ids, cache) gives the new tokens' logits.
-    ids: [1, T] int64, the prompt; it is read in pieces of at most `chunk` tokens. Every token is read once, the
-    last new one not at all: T + max_new_tokens - 1 rows, and the cache has room for so many.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    ids: [1, T] int64, the prompt; it is read in as few pieces of at most `chunk` tokens as there can be, and it may
+    have eos_token_id in it. Every token is read once, the last new one not at all: T + max_new_tokens - 1 rows,
+    and the cache has room for so many. max_new_tokens: 1 or more. Ends after so many, or once eos_token_id has been
+    yielded.
     """
     ### BEGIN SOLUTION
     cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)
@@ -1134,11 +1135,11 @@ small = austen.config.replace(
 # %% tags=["nbval-ignore-output"] id="20ba4e96"
 SOME, ALL = "sliding_attention", "full_attention"  # what a layer sees
 patterns = {"all sliding": [SOME] * 12, "every sixth full": ([SOME] * 5 + [ALL]) * 2, "all full": [ALL] * 12}
-ids = torch.randint(100, (1, 128), generator=torch.Generator().manual_seed(1))
+random_ids = torch.randint(100, (1, 128), generator=torch.Generator().manual_seed(1))
 moved = {}
 for name, kinds in patterns.items():
     torch.manual_seed(0)
-    moved[name] = movement(CachedModel(small.replace(layer_types=kinds)).eval(), ids)
+    moved[name] = movement(CachedModel(small.replace(layer_types=kinds)).eval(), random_ids)
     print(f"{name:>17}: farthest token that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
 print(f"{'reach':>17}: farthest token after each of 12 sliding layers:  ",
       *(reach(small.replace(layer_types=[SOME] * n), 128) for n in range(1, 13)))
@@ -1175,12 +1176,12 @@ for name, (config, mask) in variants.items():
     with patch.replaced(globals(), window_mask=mask), patch.replaced(model.model, config=config), torch.no_grad():
         nats = F.cross_entropy(model(novel)[0, :-1], novel[0, 1:], reduction="none")
         print(f"{name:>46}: {nats[:32].mean():.3f} {nats[32:].mean():.3f}")
-moved = movement(model.model, novel)
+moved_in_novel = movement(model.model, novel)
 
 # %% tags=["nbval-ignore-output"] id="9dbd0166"
 print("\ntoken   movement after the last sliding layer, after the full one")
 for token in (8, 31, 62, 124, 155, 200, 255):
-    print(f"{token:5} {moved[4, token]:33.1e} {moved[5, token]:20.1e}")
+    print(f"{token:5} {moved_in_novel[4, token]:33.1e} {moved_in_novel[5, token]:20.1e}")
 
 # %% [markdown] id="a4a694a0"
 # In the second line the full layer also gets the sliding layers' rotations; in the third only its view is limited.
@@ -1208,10 +1209,10 @@ if gemma_model is not None:
     sentence = " The brass key of the blue cabinet lies under the seventh flowerpot, behind the marble heron."
     once = gemma.tokenizer.encode(sentence, add_special_tokens=False).ids
     bos, *between = gemma.goldens[-1].prompt_ids
-    ids = torch.tensor([[bos, *once, *between, *once]])
-    first, again = nats_twice(gemma_model, ids, len(once))
+    twice = torch.tensor([[bos, *once, *between, *once]])
+    first, again = nats_twice(gemma_model, twice, len(once))
     with patch.replaced(globals(), window_mask=lambda q, k, window=None: right_mask(q, k, window or 512)):
-        _, windowed = nats_twice(gemma_model, ids, len(once))
+        _, windowed = nats_twice(gemma_model, twice, len(once))
     print(f"first reading {first:.2f} nats, again {again:.2f}; again, with every layer windowed {windowed:.2f}")
 
 # %% [markdown] id="076e3bcd"
@@ -1219,7 +1220,7 @@ if gemma_model is not None:
 #
 # This shows what the full layers of a trained model are *used* for. A model trained with windows alone might find other ways, but none that reaches back exactly over more than a window in one hop.
 #
-# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows, and found that the perplexity hardly changed, while the cache shrank.
+# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows. The perplexity hardly changed, even with seven sliding layers for each full one; the report draws that, and prints no numbers. It prints the memory: at 32,000 tokens the cache of a model of 2 billion parameters added 60% to its memory with full layers alone, and less than 15% with three sliding layers of 1,024 for each full one. Why it must be just 5:1 and 1,024, it does not say.
 #
 # ![For a text of 8,192 tokens, twelve layers each. Gemma 2 alternates sliding layers of 4,096 tokens with full layers and caches 75% of what full layers would. Gemma 3 has five sliding layers of 1,024 for each full layer and caches 27%.](figures/gemma2-and-gemma3.svg)
 #
@@ -1291,14 +1292,14 @@ def cache_with_window(lm: CachedLM, window: int, tokens: int) -> list:
 # %% tags=["nbval-ignore-output"] id="7e730c2d"
 if gemma_model is not None:
     prompt = torch.tensor([list(gemma.goldens[-1].prompt_ids)])
-    T, W = prompt.shape[1], gemma.config.sliding_window
-    rolling, full = cache_with_window(gemma_model, W, T), cache_with_window(gemma_model, T, T)
+    length, window = prompt.shape[1], gemma.config.sliding_window
+    rolling, full = (cache_with_window(gemma_model, size, length) for size in (window, length))
     with torch.no_grad():
         for piece in prompt.split(128, dim=1):
             off = (gemma_model.model(piece, rolling) - gemma_model.model(piece, full)).abs().max().item()
     print(f"the vectors of the prompt's last chunk differ by at most {off:.1e}")
-    for tokens in (T, 8192):
-        sizes = [work.bytes_held(cache_with_window(gemma_model, window, tokens)) / 1e6 for window in (W, tokens)]
+    for tokens in (length, 8192):
+        sizes = [work.bytes_held(cache_with_window(gemma_model, size, tokens)) / 1e6 for size in (window, tokens)]
         print(f"{tokens:5,} tokens: {sizes[0]:6.2f} MB with rings, {sizes[1]:6.2f} MB without")
 
 # %% [markdown] id="0e3f875d"
@@ -1420,7 +1421,7 @@ around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=le
 plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
-# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So it saves time only when the text is a few windows long.
+# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So at two or four windows, 512 and 1,024 tokens here, it can be slower than full layers; it saves time only in texts of several windows.
 #
 # ## What changed, and why
 #
@@ -1429,7 +1430,7 @@ plots.lines(curves, around)
 # | a token sees | everything before it | W tokens, itself among them | what is farther away arrives only through other layers |
 # | cached in a layer | every token | W tokens at most | the cache has to overwrite |
 # | memory at T tokens | grows with T | constant beyond W | nothing is saved before W |
-# | the next token | is compared with T keys | is compared with W keys | – |
+# | the next token | is compared with T keys | is compared with W keys | a copy of W keys and values a step, if they are returned in order |
 # | positions | how many keys there are | a number of its own, `length` | one more thing to get wrong |
 # | a chunk of a prompt | all keys are there | W − 1 old ones, returned before they are overwritten | forgotten in a real program |
 # | mask | aligned at the lower right | the same, and limited to W | one too many, one too few |

@@ -138,7 +138,7 @@ def test_a_cache_that_is_never_trimmed_is_rejected_by_its_memory_alone(wrong: An
 def test_a_model_that_masks_and_never_trims_is_rejected_by_its_memory_alone() -> None:
     exercise = LESSON.exercises["sliding_window.model"]
     bad = [case.name for case in LESSON.verdict_on(OTHERS.ModelThatNeverTrims, exercise).cases if not case.right]
-    assert bad == ["for how many tokens too many each layer holds memory, in bfloat16"]
+    assert bad == ["tokens too many in each layer's memory, in bfloat16"]
 
 
 def test_attention_must_take_what_append_gives_back() -> None:

@@ -248,10 +248,11 @@ SOFTMAX_ROUTER = Exercise(
         router_case("7 experts, 2 chosen, their weights sum to 1", SMALL, 9),
         router_case("12 experts, 3 chosen, norm_topk_prob false", OTHER, 8),
         router_case("tiny inputs", SMALL, 5, scale=1e-3),
-        router_case("bfloat16", OTHER | {"norm_topk_prob": True}, 6, dtype=torch.bfloat16),
+        router_case("bfloat16, nearly equal logits", OTHER | {"norm_topk_prob": True}, 6, 1e-4, dtype=torch.bfloat16),
     ],
 )
 
+TRAINED = {"drive": routing.trained_tensors, "right": lambda *args: torch.ones(1, dtype=torch.int64)}
 SIGMOID_ROUTER = Exercise(
     name="moe.sigmoid_router",
     solution="SigmoidRouter",
@@ -269,6 +270,7 @@ SIGMOID_ROUTER = Exercise(
         router_case("every score with its bias below 0", BELOW, 6),
         router_case("tiny inputs", DEEP_2 | {"norm_topk_prob": True}, 5, scale=1e-3),
         router_case("bfloat16", DEEP, 6, dtype=torch.bfloat16),
+        router_case("how many of its tensors an optimiser changes: the weight alone", DEEP_2, 4, **TRAINED),
     ],
 )
 
@@ -330,6 +332,7 @@ SORTED_EXPERTS = replace(
     EXPERTS,
     name="moe.sorted_experts",
     solution="SortedExperts",
+    drive=routing.with_stable_sorts,
     uses=["moe.experts"],
     cases=[
         *EXPERTS_CASES,
@@ -445,7 +448,7 @@ def real(name: str) -> dict[str, Any]:
     return fields_of(Config.read(CONFIGS / f"{name}.json"), *SMALL, *DEEP)
 
 
-COUNTED = (*ROUTED, "num_experts_per_tok", "n_shared_experts", "intermediate_size", "num_hidden_layers")
+COUNTED = (*ROUTED, *CHOSEN, "n_shared_experts", "intermediate_size", "num_hidden_layers")
 WHICH_LAYERS = ("first_k_dense_replace", "decoder_sparse_step", "mlp_only_layers")
 
 

@@ -435,7 +435,7 @@ for name, runs in balance["runs"].items():
 #
 # Two cures:
 #
-# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is smallest where both are equal for all experts, and through $p_e$ it has a gradient. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: its gradient can oppose that of the main loss (Wang et al., 2024).
+# **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is k, the number of experts chosen, where the load is equal, and more where the experts with many tokens also have high scores. Its gradient goes through $p_e$, and pushes the scores of busy experts down most. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: its gradient can oppose that of the main loss (Wang et al., 2024).
 #
 # **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens that are similar to each other. **Predict:** does the load become equal?
 
@@ -446,26 +446,26 @@ sigmoids = (tokens @ torch.randn(32, 8)).mul(0.2).sigmoid()  # [512, 8]
 bias = torch.zeros(8)
 for step in range(401):
     load = sigmoids.add(bias).topk(2).indices.flatten().bincount(minlength=8)
-    if step in (0, 50, 100, 400):
+    if step in (0, 50, 100, 399, 400):
         print(f"step {step:3}: tokens for each expert {load.tolist()}")
     bias += 0.005 * (load.float().mean() - load).sign()
 print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 
 # %% [markdown] id="b4465b9d"
-# An equal load would be 128 tokens for each expert. The bias comes close to it, and the weights of the sum are still the router's own scores.
+# An equal load would be 128 tokens for each expert. The bias comes close to it, and the weights of the sum are still the router's own scores. It never gets there: only the sign of the difference counts, and every step is 0.005, so in the end it steps back and forth between two states. Smaller steps come closer.
 #
 # ### Exercise 2 · DeepSeek-V3's router
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
 # Four things are new.
 #
-# **Sigmoids.** An expert's score does not depend on the other experts' logits.
+# **Sigmoids.** An expert's score does not depend on the other experts' logits. Why DeepSeek left the softmax, its report does not say.
 #
 # **The bias for the choice only.** `e_score_correction_bias` changes which experts are chosen. The weights are the scores without it. This went wrong in public more than once: in vLLM (<a href="https://github.com/vllm-project/vllm/pull/12002">vllm-project/vllm#12002</a>), and in transformers after a refactoring (<a href="https://github.com/huggingface/transformers/pull/41663">huggingface/transformers#41663</a>).
 #
-# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it is sent to at most 4 machines. A group's score is the sum of its two highest scores.
+# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it is sent to at most 4 machines. A group's score is the sum of its two highest scores: 8 experts from 4 groups are two from each.
 #
-# **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5.
+# **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5, beside the shared expert's weight of 1. For this number no reason is given. (The 1e-20 in the formula only prevents 0 / 0.)
 #
 # All of it is computed in float32, whatever x's dtype is. The bias is no parameter: make it a buffer, so that it is saved with the weights and no optimiser touches it.
 #
@@ -1031,7 +1031,7 @@ for name, change in kept.items():
         print(f"{name:>19}: {loss(model):.2f} nats")
 
 # %% [markdown] id="6998720d"
-# Choosing at random costs over two nats, and the two worst cost more still: without its router this model is worth little. The second expert adds little. More experts than in training add nothing: no sum of three or more outputs occurred in training.
+# Choosing at random costs over two nats, and the two worst cost more still: without its router this model is worth little. The second expert adds 0.13 nats. A third adds nothing, and with all 8 the loss is as high as with the best alone: no sum of three or more outputs occurred in training.
 
 # %% [markdown] id="e2d3b1ad"
 # ## What it costs
@@ -1171,11 +1171,12 @@ for tokens in (1, 2, 4, 8, 16):
 # |---|---|---|---|---|
 # | MLP | one, width 12,288 | 128 of width 768, 8 chosen | 256 of width 2,048, 8 chosen, and 1 shared | more parameters for the same work |
 # | first layers | as all | as all | 3 with one MLP | V3's report gives no reason; in DeepSeekMoE (section 5.1.2) the first layer's load became balanced most slowly |
-# | scores | | softmax over all experts | sigmoid of each | scores of experts do not compete |
-# | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert |
+# | scores | | softmax over all experts | sigmoid of each | scores of experts do not compete; V3's report gives no reason |
+# | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert; why 2.5 is not published |
+# | shared expert | | none | 1 | what every token needs is learned once. Qwen3's report (section 2) leaves it out and gives no reason |
 # | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
 # | groups | | none | 8, of which 4 may be used | a token is sent to few machines |
-# | parameters, active | 8.2 of 8.2 billion | 3.3 of 30.5 | 37.6 of 671 | |
+# | parameters, active | 8.2 of 8.2 billion | 3.4 of 30.5 | 37.6 of 671 | |
 # | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | fast for one user |
 # | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | nearly all experts are read |
 #

@@ -351,6 +351,16 @@ def parameters_from_modules(config: Config) -> list[int]:
     return [around + sparse * n * one for n in (how_many(config), config.num_experts_per_tok)]
 
 
+def parameters_of_the_lessons_modules(config: Config) -> list[int]:
+    """Counted in the lesson's own layer, so the config must have every field that its parts read."""
+    with torch.device("meta"):
+        dense, sparse = (LESSON.solutions[name](config) for name in ("MLP", "MoE"))
+    wide, all_, routed = (sum(p.numel() for p in made.parameters()) for made in (dense, sparse, sparse.experts))
+    used = all_ - routed // how_many(config) * (how_many(config) - config.num_experts_per_tok)
+    which = [LESSON.solutions["is_sparse"](config, i) for i in range(config.num_hidden_layers)]
+    return [sum(one if i else wide for i in which) for one in (all_, used)]
+
+
 def bytes_from_parts(config: Config, tokens: int, element_bytes: int = 2) -> float:
     total, _ = parameters_layer_by_layer(config)
     idle = (1 - config.num_experts_per_tok / how_many(config)) ** tokens  # the share of experts that nobody chose
@@ -376,7 +386,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "moe.sorted_experts": (ExpertsPairByPair, ExpertsInRuns),
     "moe.layer": (LayerByHand, LayerInRuns),
     "moe.model": (ModelByHand, ModelCountingFromOne),
-    "moe.parameters": (parameters_layer_by_layer, parameters_from_modules),
+    "moe.parameters": (parameters_layer_by_layer, parameters_from_modules, parameters_of_the_lessons_modules),
     "moe.bytes_read": (bytes_from_parts, bytes_token_by_token),
 }
 

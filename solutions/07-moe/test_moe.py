@@ -48,7 +48,7 @@ def formula(config: dict[str, Any], x: Tensor, weight: Tensor, bias: Tensor | No
 def test_the_references_routers_are_the_papers_formulas(name: str) -> None:
     task, answer = LESSON.recorded(name)
     for case, output in zip(task.cases, answer.outputs, strict=True):
-        if case.dtype == torch.float32:
+        if case.dtype == torch.float32 and output.is_floating_point():
             bias = case.weights.get("e_score_correction_bias")
             wanted = formula(case.build["config"], case.args[0], case.weights["weight"], bias)
             torch.testing.assert_close(output.double(), wanted, rtol=2e-5, atol=2e-6)

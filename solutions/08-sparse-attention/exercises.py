@@ -1,6 +1,7 @@
 """What the exercises of 08-sparse-attention are checked against: transformers' DeepSeek-V3.2 and GLM-5, eager attention."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from grader.authoring.indexed_references import (
     call_vectors,
     clear_text,
     fixed_weights,
+    gathered_work,
     right_choice,
     right_costs,
     right_fill,
@@ -135,6 +137,9 @@ OTHER: dict[str, Any] = SMALL | {
     },
 }
 SECOND_SHARED = GLM | {"indexer_types": ["full", "full", "shared"], "index_topk": 4}
+LAST_SHARED = SECOND_SHARED | {"vocab_size": 31, "num_hidden_layers": 4, "first_k_dense_replace": 4, "q_lora_rank": 9}
+LAST_SHARED |= {"hidden_size": 12, "intermediate_size": 21, "indexer_types": ["full", "full", "full", "shared"]}
+NARROW = OTHER | {"first_k_dense_replace": 2, "hidden_size": 8, "intermediate_size": 7, "q_lora_rank": 5}
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -160,6 +165,7 @@ def turns(draw: Draw, config: Mapping[str, Any], length: int, start: int) -> Ten
 def vectors_case(name: str, config: dict[str, Any], batch: int, length: int, start: int, **more: Any) -> Case:
     """A case of queries and keys: latent [B, T, q_lora_rank], x [B, T, D] and the rotations."""
     scale, dtype = more.pop("scale", 1.0), more.get("dtype", torch.float32)
+    config = config | {"index_n_heads": config["index_n_heads"] // 2}
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         T = draw.size("T", length, length + 1, length + 3)
@@ -181,10 +187,10 @@ VECTORS = Exercise(
     axes="B heads+key T channel",
     sizes=sizes,
     cases=[
-        vectors_case("DeepSeek-V3.2's", SMALL, 2, 4, start=5),
-        vectors_case("GLM-5's", GLM, 1, 5, start=3),
+        vectors_case("DeepSeek-V3.2's", SMALL, 2, 3, start=5),
+        vectors_case("GLM-5's", GLM, 1, 4, start=3),
         vectors_case("tiny inputs", OTHER, 1, 3, start=4, scale=1e-3),
-        vectors_case("bfloat16", SMALL, 1, 4, start=2, dtype=torch.bfloat16),
+        vectors_case("bfloat16", SMALL, 1, 3, start=2, dtype=torch.bfloat16),
     ],
 )
 
@@ -200,6 +206,13 @@ def scores_case(name: str, config: dict[str, Any], batch: int, new: int, keys: i
         return [*drawn, turns(draw, config, new, start)]
 
     return Case(name, draw_args, {"config": fields_of(config, *INDEXED, "index_topk")}, **more)
+
+
+def nothing_to_round(draw: Draw) -> Sequence[Any]:
+    """Arguments of scores in bfloat16: x and latent have a single 1 each, at position 0, so q and w are exact."""
+    ones = [torch.eye(SMALL[n])[torch.randperm(SMALL[n], generator=draw.generator)[:3], None] for n in INDEXED[1:3]]
+    keys = draw.normal(3, draw.size("S", 8, 9, 11), SMALL["index_head_dim"])
+    return [*(tensor.bfloat16() for tensor in (*ones, keys)), rope_table(torch.tensor([0]), SMALL)]
 
 
 SCORES = Exercise(
@@ -219,6 +232,12 @@ SCORES = Exercise(
         scores_case("GLM-5's, one token", GLM, 3, 1, 6, start=3),
         scores_case("tiny inputs", OTHER, 1, 4, 5, start=4, scale=1e-2),
         scores_case("bfloat16", SMALL, 2, 5, 8, start=2, dtype=torch.bfloat16, tolerance=BY_DTYPE[torch.bfloat16]),
+        Case(
+            "bfloat16, where queries and weights are exact",
+            nothing_to_round,
+            {"config": fields_of(SMALL, *INDEXED, "index_topk")},
+            dtype=torch.bfloat16,
+        ),
     ],
 )
 
@@ -318,9 +337,9 @@ ATTENTION = Exercise(
         attention_case("DeepSeek-V3.2's, 4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("GLM-5's, 3 of 8 tokens", GLM, 1, 8, start=3, layer=2),
         attention_case("a layer that takes over a choice", GLM, 2, 7, start=4, layer=1, given=True),
-        attention_case("a layer that chooses anew", SECOND_SHARED, 3, 6, start=2, layer=1, given=True),
+        attention_case("a layer that chooses anew", SECOND_SHARED, 1, 6, start=2, layer=1, given=True),
         attention_case("tiny inputs", OTHER, 2, 8, start=4, scale=1e-3),
-        attention_case("through a cache: 6 tokens, then 3", SMALL, 2, 9, start=0, cuts=[6]),
+        attention_case("through a cache: 6 tokens, then 3", SMALL, 1, 9, start=0, cuts=[6]),
         attention_case("through a cache: 5 tokens, then one by one", OTHER, 1, 8, start=11, cuts=[5, 6, 7]),
         attention_case("which tokens are chosen, through a cache", GLM, 2, 8, start=1, cuts=[2, 6], **CHOICES),
         attention_case("bfloat16", SMALL, 1, 9, start=5, dtype=torch.bfloat16),
@@ -328,39 +347,22 @@ ATTENTION = Exercise(
 )
 
 
-def gathered_work(config: Mapping[str, Any], tokens: int) -> int:
-    """Multiply-adds for the last of `tokens` tokens: between attention to the chosen rows and to all of them."""
-    D, H, r, q = (config[f] for f in ("hidden_size", "num_attention_heads", "kv_lora_rank", "q_lora_rank"))
-    n, p, v = (config[f] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    heads, width = config["index_n_heads"], config["index_head_dim"]
-    projections = D * q + q * H * (n + p) + D * (r + p) + H * v * D + H * r * (n + v)
-    index = q * heads * width + D * width + D * heads + tokens * heads * (width + 1)
-    chosen, every = (H * rows * (2 * r + p) for rows in (config["index_topk"], tokens))
-    total: int = projections + index + (chosen + every) // 2
-    return total
-
-
 LITTLE_WORK = {
     "limit": [gathered_work(OTHER, 90)],
     "drive": indexed.sparse_and_its_work,
     "right": call_attention_with_work,
 }
-GATHERED = Exercise(
+GATHERED = replace(
+    ATTENTION,
     name="sparse_attention.gathered",
     solution="GatheredAttention",
-    reference=build_attention,
-    call=call_attention,
-    weights=fixed_weights,
-    drive=indexed.sparse_in_pieces,
     points=6,
-    fixed={"argument 2, axis 0": "cosines and sines"},
-    axes="B T D",
-    sizes=sizes,
     uses=["sparse_attention.scores", "sparse_attention.select", "sparse_attention.attention"],
+    parts={},
     cases=[
         attention_case("4 of 9 tokens", SMALL, 2, 9, start=5),
         attention_case("a layer that takes over a choice", GLM, 1, 7, start=4, layer=1, given=True),
-        attention_case("through a cache: 6 tokens, then 3", GLM, 2, 9, start=0, cuts=[6], layer=2),
+        attention_case("through a cache: 6 tokens, then 3", GLM, 1, 9, start=0, cuts=[6], layer=2),
         attention_case(
             "the last of three layers takes over a choice", SECOND_SHARED, 2, 8, start=1, layer=2, given=True
         ),
@@ -375,12 +377,12 @@ GATHERED = Exercise(
 
 def cache_case(name: str, config: dict[str, Any], batch: int, capacity: int, steps: list[int], **more: Any) -> Case:
     """A case of the cache. steps: above 0, so many tokens are appended, else it is cropped to minus this number."""
-    dtype = more.pop("kind", torch.float32)
+    dtype, narrow = more.pop("kind", torch.float32), {name: config[name] // 2 for name in CACHED}
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        widths = config["kv_lora_rank"] + config["qk_rope_head_dim"], config["index_head_dim"]
+        widths = narrow["kv_lora_rank"] + narrow["qk_rope_head_dim"], narrow["index_head_dim"]
         parts = [draw.normal(batch, n, width).to(dtype) for n in steps if n > 0 for width in widths]
-        return [Config(fields_of(config, *CACHED)), batch, capacity, parts, steps]
+        return [Config(narrow), batch, capacity, parts, steps]
 
     return Case(name, draw_args, **more)
 
@@ -388,6 +390,7 @@ def cache_case(name: str, config: dict[str, Any], batch: int, capacity: int, ste
 CACHED = ("kv_lora_rank", "qk_rope_head_dim", "index_head_dim")
 LENGTHS = {"drive": indexed.lengths_of_both, "right": lambda *args: right_fill(*args)[1]}
 REFUSALS = {"drive": indexed.refusals_of_both, "right": lambda *args: right_fill(*args)[2]}
+ROOM = {"drive": indexed.room_of_both, "right": right_room}
 CACHE = Exercise(
     name="sparse_attention.cache",
     solution="IndexedCache",
@@ -411,16 +414,8 @@ CACHE = Exercise(
             [4, 3, -3, 3, 1],
             **REFUSALS,
         ),
-        cache_case(
-            "room made at the start: bytes with index keys, without, and beyond it",
-            SMALL,
-            2,
-            6,
-            [1, 2],
-            drive=indexed.room_of_both,
-            right=right_room,
-        ),
-        cache_case("bfloat16", OTHER, 2, 6, [2, 3], kind=torch.bfloat16),
+        cache_case("room at the start: bytes with index keys, without, and beyond it", SMALL, 2, 6, [1, 2], **ROOM),
+        cache_case("bfloat16", OTHER, 2, 8, [2, 3], kind=torch.bfloat16),
     ],
 )
 
@@ -450,14 +445,21 @@ MODEL = Exercise(
         Case("through caches: 6 tokens, then 4", lambda draw: [draw.tokens(41, 2, 10), [6], 2], {"config": OTHER}),
         Case(
             "GLM-5.2 through caches: 5 tokens, then one by one",
-            lambda draw: [draw.tokens(47, 1, 8), [5, 6, 7], 3],
-            {"config": SECOND_SHARED},
+            lambda draw: [draw.tokens(31, 1, 8), [5, 6, 7], 4],
+            {"config": LAST_SHARED},
         ),
         Case(
             "two texts in turns, with caches of their own",
             lambda draw: [draw.tokens(41, 2, 9), [4, 7], 2],
-            {"config": OTHER},
+            {"config": NARROW},
             drive=indexed.sparse_model_in_turns,
+        ),
+        Case(
+            "how many of 2 layers use the class of attention that is given",
+            lambda draw: [draw.tokens(41, 1, 2)],
+            {"config": NARROW},
+            drive=indexed.layers_of_another_attention,
+            right=lambda module, ids: torch.tensor(module.config.num_hidden_layers),
         ),
     ],
 )

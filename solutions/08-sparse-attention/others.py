@@ -346,6 +346,25 @@ class TokensFirst(OneTensorForBoth):
         return store[: self.lengths[kind]].transpose(0, 1).contiguous()
 
 
+class CacheOfTwo(LESSON.solutions["LatentCache"]):  # type: ignore[misc, name-defined]
+    """The index keys in a second cache of rows."""
+
+    length: int
+
+    def __init__(
+        self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32, indexed: bool = True
+    ) -> None:
+        super().__init__(config, batch, capacity, dtype)
+        narrow = config.replace(kv_lora_rank=config.index_head_dim, qk_rope_head_dim=0)
+        self.second = LESSON.solutions["LatentCache"](narrow, batch, capacity * indexed, dtype)
+
+    def append_keys(self, new: Tensor) -> Tensor:
+        return self.second.append(new)  # type: ignore[no-any-return]
+
+    def crop(self, length: int) -> None:
+        self.length, self.second.length = min(self.length, length), min(self.second.length, length)
+
+
 class ModelByHand(nn.Module):
     """One table for every length; layers written out."""
 
@@ -415,7 +434,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "sparse_attention.select": (chosen_by_sorting, chosen_one_by_one),
     "sparse_attention.attention": (SparseWithSdpa, SparseTokenByToken, GatheredWithTakeAlong),
     "sparse_attention.gathered": (GatheredWithTakeAlong, GatheredThenExpanded),
-    "sparse_attention.cache": (OneTensorForBoth, TokensFirst),
+    "sparse_attention.cache": (OneTensorForBoth, TokensFirst, CacheOfTwo),
     "sparse_attention.model": (ModelByHand, ModelThatGathers),
     "sparse_attention.costs": (costs_layer_by_layer, costs_from_shapes),
 }

@@ -406,7 +406,7 @@ for kind in ("full", "shared"):
 # %% [markdown] id="6685c59b"
 # | field | what it decides |
 # |---|---|
-# | `index_topk` 2048 | k: how many tokens attention reads. A text that is not longer is read whole |
+# | `index_topk` 2048 | k: how many tokens attention reads. A text that is not longer is read whole. Why 2,048, the report does not say |
 # | `index_n_heads` 64, 32 | the indexer's heads: a token asks with that many queries |
 # | `index_head_dim` 128 | their width. A token has *one* index key of this width, for all of them |
 # | `indexer_types` | in GLM-5.2, which layers have an indexer (`full`) and which take over what an earlier layer chose (`shared`). DeepSeek-V3.2 has no such field: each layer chooses |
@@ -509,7 +509,7 @@ for few in (32, 8, 4):
 # Its parts, as in the checkpoint:
 #
 # - `wq_b` makes the queries, from the same normed latent as attention's `q_b_proj`. That latent is there anyway.
-# - `wk` makes one key a token from x, and `k_norm` norms it: a LayerNorm, with mean and bias, the only one in the model.
+# - `wk` makes one key a token from x, and `k_norm` norms it: a LayerNorm, with mean and bias, the only one in the model. No reason is published why it is no RMSNorm.
 # - `weights_proj` says how much each head counts, for each token that asks.
 #
 # ### Exercise 1 · Queries and keys of the index
@@ -517,7 +517,7 @@ for few in (32, 8, 4):
 #
 # Positions are in the index too: of 128 channels, 64 are rotated. Two things are other than in attention:
 #
-# **The rotated channels come first.** In attention's queries they come last.
+# **The rotated channels come first.** In attention's queries they come last. The report gives a reason neither for this nor for the pairs, but a checkpoint works only with those that it was trained with.
 #
 # **Pairs.** In V3.2's indexer, channel i is paired with channel i + 32, as in Qwen3 (`rotate_halves`, given below). In its attention, neighbours are paired (`apply_rope`, lesson 05). GLM-5's indexer pairs neighbours again. DeepSeek's own first code paired neighbours in V3.2's indexer, and ports copied it. A test that hides a needle in a long text still scored 100 with 4,000 and 8,000 tokens, and 87.5 with 16,000 (<a href="https://github.com/sgl-project/sglang/pull/13495">sgl-project/sglang#13495</a>), and no short prompt showed it.
 
@@ -617,7 +617,7 @@ print(f"dot products differ by up to {(both_turned - plain).abs().max() / plain.
 #
 # The two roots change no choice, since they multiply all scores alike. They matter for training, and for anyone who compares scores.
 #
-# Everything from the dot products on is in float32: among 100,000 scores in bfloat16 many would be equal.
+# Dot products, heads' weights, both roots and the sum are computed in float32: among 100,000 scores in bfloat16 many would be equal.
 #
 # <details><summary>Hint 1: shapes</summary>
 #
@@ -633,9 +633,9 @@ print(f"dot products differ by up to {(both_turned - plain).abs().max() / plain.
 class Indexer(IndexVectors):
     """Says for each token which of those before it, itself included, are worth reading.
 
-    score of token s for token t: sum over heads h of w_h(t) * relu(q_h(t) . k(s) / sqrt(index_head_dim)), in float32,
-    with w(t) = weights_proj(x_t) / sqrt(index_n_heads). DeepSeek-V3.2 (2025), section 2.1, equation 1. transformers:
-    DeepseekV32Indexer, which gives the choice alone.
+    score of token s for token t: sum over heads h of w_h(t) * relu(q_h(t) . k(s) / sqrt(index_head_dim)), with
+    w(t) = weights_proj(x_t) / sqrt(index_n_heads). What queries, keys and weights_proj give is cast to float32 before
+    anything else. DeepSeek-V3.2 (2025), section 2.1, equation 1. transformers: DeepseekV32Indexer.
     Part besides IndexVectors': weights_proj (hidden_size -> index_n_heads), nn.Linear without bias.
     """
 
@@ -825,11 +825,11 @@ lite = configs["deepseek-v3.2"].replace(hidden_size=1024, q_lora_rank=512, num_a
 
 
 class Rows(LatentCache):
-    """Lesson 05's cache, with index keys that lie outside of it: exercise 6 puts them where they belong."""
+    """Lesson 05's cache, with zeros for the index keys of earlier tokens. Exercise 6 will keep the keys themselves."""
 
     def append_keys(self, new: Tensor) -> Tensor:
-        self.index_keys = torch.cat([self.__dict__.get("index_keys", torch.zeros(1, self.length, new.shape[-1])), new], dim=1)
-        return self.index_keys
+        earlier = new.new_zeros(1, self.rows.shape[1] - new.shape[1], new.shape[-1])
+        return torch.cat([earlier, new], dim=1)
 
 # %% id="b0a96c5c"
 def one_token_after(attention: nn.Module, rows: int):
@@ -1006,6 +1006,8 @@ print(f"index keys in 8 bits:     {(rows_only + keys_only + 4 * v32.num_hidden_l
 choosing = list(glm52.indexer_types).count("full")
 saved = (glm52.num_hidden_layers - choosing) * glm52.index_head_dim * 2
 print(f"GLM-5.2 has {choosing} index keys a token where {glm52.num_hidden_layers} layers could have one: {saved / 1024:.1f} KiB less")
+glm_rows = glm52.num_hidden_layers * (glm52.kv_lora_rank + glm52.qk_rope_head_dim)
+print(f"GLM-5.2, rows and index keys in bfloat16: {2 * (glm_rows + choosing * glm52.index_head_dim) / 1024:.1f} KiB")
 
 # %% [markdown] id="98575ad4"
 # 68.6 KiB is V3's number. With the index keys it is 83.9 KiB in bfloat16, as transformers keeps them, or 76.5 with DeepSeek's 8-bit keys. Sparse attention saves work, and costs memory. SGLang first sized its memory without the index keys, and had to count them later so as not to run out of it (<a href="https://github.com/sgl-project/sglang/pull/11309">sgl-project/sglang#11309</a>).
@@ -1248,7 +1250,7 @@ for few in (32, 8, 4):
     print(f"{few:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
 # %% [markdown] id="caf82ecc"
-# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. The last 8 do as well on this model, which looks mostly close by.
+# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. On this model, which looks mostly close by, the last tokens are even a little better: 4.35 with 8, and 4.49 with 4, where the indexers' have 4.52.
 #
 # Do the indexers choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
 
@@ -1306,7 +1308,7 @@ for form in (SparseAttention, GatheredAttention):
 #
 # ### What if the selection is another one?
 #
-# Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with?
+# Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with? (The cell reads 6,656 tokens ten times, which takes a minute or two.)
 
 # %% tags=["nbval-ignore-output"] id="cb749b1f"
 sparse = CausalLM(austen.config, WithAChoice).eval()
@@ -1315,7 +1317,7 @@ text = torch.tensor(austen.tokenizer.encode(Path("texts/persuasion.txt").read_te
 long_texts = text[: 13 * 512].view(13, 512)
 with patch.replaced(Choosing, k=512):
     print(f"everything: {loss(sparse, long_texts):.3f} nats")
-for few in (48, 8, 4):
+for few in progress.steps((48, 8, 4), "numbers of tokens"):
     found = {}
     for name, by in (("the indexer's", lambda scores: scores), ("the last", by_age), ("at random", at_random)):
         with patch.replaced(Choosing, k=few, by=staticmethod(by)):
@@ -1342,7 +1344,7 @@ with torch.no_grad(), patch.replaced(Choosing, k=48):
         print(f"layer {number}: " + ", ".join(f"{way} {share:.0%}" for way, share in shares.items()))
 
 # %% [markdown] id="b7ebe175"
-# In layer 0 the last 48 have no more than 48 at random: this layer looks far back. Its indexer finds 28 of the 29 % that any 48 tokens could have, and in the other layers too all but about 1 % is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
+# In layer 0 the last 48 have no more than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29 % that any 48 tokens could have, and in the other layers too all but about 1 % is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
 
 # %% [markdown] id="f5b409ac"
 # ## What it costs
@@ -1449,7 +1451,7 @@ for name, times in spent.items():
 # | rows that a head reads | all | 2,048 | 2,048 | the work of attention no longer grows with the text |
 # | who chooses | | an indexer in each of 61 layers | 21 indexers for 78 layers | neighbouring layers choose much the same |
 # | index heads, width | | 64, 128 | 32, 128 | cheap: one key a token, no softmax, 8 bits |
-# | RoPE of the index | | halves, channels in front | neighbours, channels in front | as it was trained |
+# | RoPE of the index | | halves, channels in front | neighbours, channels in front | no reason is published |
 # | cached for a token, bfloat16 | 68.6 KiB | 83.9 KiB | 93.0 KiB | rows of all tokens, since the next may choose others; index keys on top |
 # | work for one token at 131,072 | 1,114 billion | 83 billion | 22 billion | four fifths of V3.2's is the indexer's |
 #

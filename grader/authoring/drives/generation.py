@@ -58,6 +58,17 @@ def tokens_written(given: Any) -> list[int]:
     return [int(token) for token in given]
 
 
+def python_ints(given: Any) -> list[int]:
+    """The tokens that a generator gives, which must be Python ints."""
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    tokens = list(given)
+    for token in tokens:
+        if not isinstance(token, int):
+            raise TypeError(f"it gave a {type(token).__name__}; a Python int belongs there, as `.item()` makes it")
+    return tokens
+
+
 class CachedToyOfOneText(CachedToy):
     """Refuses caches for several texts, and for more tokens than it has positions."""
 
@@ -124,25 +135,26 @@ class Watched(CachedToy):
 def watched_model(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> Watched:
     """The model with which `generate` wrote its tokens."""
     model = Watched(toy, ids, end).eval()
-    tokens_written(generate(model, ids, new_tokens, end, chunk))
+    python_ints(generate(model, ids, new_tokens, end, chunk))
     return model
 
 
 def watched_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """The tokens that `generate` writes."""
-    return tokens_written(generate(Watched(toy, ids, end).eval(), ids, new_tokens, end, chunk))
+    return python_ints(generate(Watched(toy, ids, end).eval(), ids, new_tokens, end, chunk))
 
 
 def watched_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
     model = Watched(toy, ids, None).eval()
-    tokens_written(generate(model, ids.flip(1), new_tokens, None, chunk))
-    return tokens_written(generate(model, ids, new_tokens, end, chunk))
+    python_ints(generate(model, ids.flip(1), new_tokens, None, chunk))
+    return python_ints(generate(model, ids, new_tokens, end, chunk))
 
 
 def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
-    """The sizes of the pieces that the model was given."""
-    return watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
+    """In how many pieces the model was given how many tokens, and how many more than `chunk` the largest has."""
+    pieces = watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
+    return [len(pieces), sum(pieces), max(0, max(pieces) - chunk)]
 
 
 def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
@@ -159,12 +171,17 @@ def calls_after_end(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: 
 
 
 class Reader(CachedToy):
-    """A toy model whose caches come from `caches`, and whose argument is called that."""
+    """A toy model whose caches come from `caches`, and whose argument is called that. made: the latest caches."""
+
+    def __init__(self, toy: Any, prompt: Tensor) -> None:
+        super().__init__(toy, prompt)
+        self.made: list[Any] = []
 
     def caches(self, batch: int, capacity: int) -> list[Any]:
         if batch != len(self.prompt):
             raise ValueError(f"caches was asked for room for {batch} texts, and there is {len(self.prompt)}")
-        return self.new_cache(batch, capacity)
+        self.made = self.new_cache(batch, capacity)
+        return self.made
 
     def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
         return super().forward(ids, caches)
@@ -172,26 +189,29 @@ class Reader(CachedToy):
 
 def generated_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
     """The tokens that `generate` writes."""
-    return tokens_written(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
+    return python_ints(generate(Reader(toy, ids).eval(), ids, new_tokens, ends))
 
 
 def generated_again_with_caches(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
     """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
     reader = Reader(toy, ids).eval()
-    tokens_written(generate(reader, ids.flip(1), new_tokens, []))
-    return tokens_written(generate(reader, ids, new_tokens, ends))
+    python_ints(generate(reader, ids.flip(1), new_tokens, []))
+    return python_ints(generate(reader, ids, new_tokens, ends))
 
 
-def first_and_largest_piece(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    """How many tokens the model reads at first, and how many at most later."""
+def reading_of_the_text(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
+    """How many tokens are read at first, how many at most later, and how many behind the first out of its place."""
     reader = Reader(toy, ids).eval()
-    tokens_written(generate(reader, ids, new_tokens, ends))
-    return [reader.pieces[0], max(reader.pieces[1:], default=0)]
+    written = python_ints(generate(reader, ids, new_tokens, ends))
+    read = [token for cache in reader.made for token in cache.ids[0].tolist()]
+    text = ids[0].tolist() + written
+    first_wrong = next((i for i, token in enumerate(read) if text[i : i + 1] != [token]), len(read))
+    return [reader.pieces[0], max(reader.pieces[1:], default=0), len(read) - first_wrong]
 
 
 def room_short_and_spare(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:
-    """How many tokens find no room, and for how many there is room that nobody needs. The last may be read."""
+    """How many tokens find no room, and whether there is room that nobody needs. The last token may be read."""
     reader = Reader(toy, ids).eval()
-    tokens_written(generate(reader, ids, new_tokens, ends))
+    python_ints(generate(reader, ids, new_tokens, ends))
     asked = sum(capacity for _, capacity in reader.rooms)
-    return [reader.without_room, max(0, asked - ids.shape[1] - new_tokens)]
+    return [reader.without_room, int(asked > ids.shape[1] + new_tokens)]

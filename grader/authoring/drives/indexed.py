@@ -6,9 +6,9 @@ A cache's class takes config, batch, capacity, dtype, and whether it has room fo
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from grader.authoring.drives.rows import Rows, append_rows_or_refuse, rows_given, sizes_between, tensors_of
+from grader.authoring.drives.rows import Rows, append_rows_or_refuse, rows_given, sizes_between
 from grader.authoring.drives.use import MultiplyAdds, in_chunks, in_turns, memory_behind, tensor_given
 
 
@@ -88,9 +88,10 @@ def both_given(given: Any) -> tuple[Tensor, Tensor]:
     """The output and the choice, once it is sure that these two came back."""
     if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(part, Tensor) for part in given):
         hint = "; does it end with `return`?" if given is None else ""
+        parts = f" of {', '.join(type(part).__name__ for part in given)}" if isinstance(given, tuple | list) else ""
         raise TypeError(
-            f"the attention returned a {type(given).__name__}; two tensors belong there, the output and the numbers of"
-            f" the chosen tokens{hint}"
+            f"the attention returned a {type(given).__name__}{parts}; two tensors belong there, the output and the"
+            f" numbers of the chosen tokens{hint}"
         )
     return given[0], given[1]
 
@@ -226,7 +227,7 @@ def room_of_both(made: Any, config: Any, batch: int, capacity: int, parts: list[
     sizes = []
     for indexed in (True, False):
         cache = made(config, batch, capacity, dtype, indexed)
-        sizes.append(sum(tensor.nbytes for tensor in tensors_of(cache)))
+        sizes.append(sum(memory_behind(cache).values()))
     cache = made(config, batch, capacity, dtype, True)
     before = sum(memory_behind(cache).values())
     for rows, keys in zip(parts[::2], parts[1::2], strict=True):
@@ -247,3 +248,16 @@ def sparse_model_in_turns(module: Any, ids: Tensor, cuts: list[int], layers: int
     """As `sparse_model_in_pieces`, for texts that come in turns, piece by piece, each with caches of its own."""
     caches = [[IndexedRows() for _ in range(layers)] for _ in ids]
     return in_turns(module, ids, caches, sizes_between(cuts, ids.shape[1]))
+
+
+class LayerAttention(nn.Module):
+    """Another class that a model may be given for the attention of its layers."""
+
+    def __init__(self, config: Any, layer: int = 0) -> None:
+        super().__init__()
+
+
+def layers_of_another_attention(module: Any, ids: Tensor) -> Tensor:
+    """In how many layers of such a model another class of attention is used, if that is given."""
+    made = type(module)(module.config, LayerAttention)
+    return torch.tensor(sum(isinstance(part, LayerAttention) for part in made.modules()))

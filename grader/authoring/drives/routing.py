@@ -34,6 +34,32 @@ def two_tensors(given: Any) -> tuple[Tensor, Tensor]:
     return weights, chosen
 
 
+def trained_tensors(router: Any, x: Tensor) -> Tensor:
+    """How many tensors of a router an optimiser would change."""
+    return torch.tensor([sum(parameter.requires_grad for parameter in router.parameters())])
+
+
+class StableSorts(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Makes every sort keep the order of equal numbers.
+
+    A right program needs no such order. What a wrong one gives is then the same with `argsort()` and with
+    `argsort(stable=True)`, and on every machine.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.sort.default:
+            return func(*args, **(kwargs or {}))
+        how = dict(zip(("dim", "descending"), args[1:], strict=False)) | (kwargs or {})
+        return torch.ops.aten.sort.stable(args[0], stable=True, **how)
+
+
+def with_stable_sorts(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """What experts give, whichever order their sort would have left equal numbers in."""
+    with StableSorts():  # type: ignore[no-untyped-call]
+        output: Tensor = experts(x, chosen, weights)
+    return output
+
+
 class RowMoves(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that pick rows by their numbers, find such numbers, or add rows to others."""
 

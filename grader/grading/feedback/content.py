@@ -87,7 +87,9 @@ def content_of(notebook: NotebookNode, lesson: str, student: str, mark: Mark) ->
 
 
 def _text(cell: NotebookNode) -> str:
-    return str(cell.source) if cell.cell_type == "markdown" and cell.get("id") != NOTES_CELL else ""
+    """The lesson's own text in a cell: what a student wrote is no heading, whatever it looks like."""
+    own = cell.get("id") != NOTES_CELL and not cell.metadata.get("nbgrader", {}).get("solution")
+    return str(cell.source) if own and cell.cell_type == "markdown" else ""
 
 
 def _parts(notebook: NotebookNode, mark: Mark) -> Iterator[Section | tuple[LessonCell, ...]]:

@@ -21,6 +21,7 @@ from grader.grading.gradebook_file import course_config, open_gradebook
 from grader.grading.marks import read_mark
 
 RELEASED_WITH = ("timestamp.txt", "submission_secret.txt")  # by these nbgrader's exchange releases a page
+MAX_NAMES = 5  # of notebooks in a submission: a student may hand in as many as they like
 _MADE_FROM = re.compile(r'<meta name="made-from" content="(\w+)">')
 
 
@@ -74,13 +75,15 @@ def _graded(directory: CourseDirectory, lesson: str) -> Iterator[str]:
 
 
 class _Page:
-    """The page of one student's submission."""
+    """The page of one student's submission, under the name of the lesson's notebook and of each that was handed in."""
 
     def __init__(self, directory: CourseDirectory, gradebook: Gradebook, lesson: str, student: str) -> None:
         self._gradebook, self._lesson, self._student = gradebook, lesson, student
         self._graded = Path(directory.format_path(directory.autograded_directory, student, lesson))
         self._folder = Path(directory.format_path(directory.feedback_directory, student, lesson))
         self._notebook = next(iter(sorted(self._graded.glob("*.ipynb"))))
+        handed_in = Path(directory.format_path(directory.submitted_directory, student, lesson))
+        self._names = {self._notebook.stem, *_names(handed_in)}
 
     @property
     def path(self) -> Path:
@@ -96,7 +99,7 @@ class _Page:
             notebook = self._notebook.read_bytes()
             wanted = digest(b"\0".join((_version().encode(), notebook, repr(mark).encode())))
             beside = {name: (self._graded / name).read_bytes() for name in RELEASED_WITH if self._has(name)}
-            if not force and self._made_from() == wanted and self._beside() == beside:
+            if not force and self._made_from() == wanted and self._beside() == beside and self._there() == self._names:
                 return Made(self._student, False)
             content = content_of(nbformat.reads(notebook.decode(), as_version=4), self._lesson, self._student, mark)
             self._write(render(content, wanted), beside)
@@ -109,6 +112,9 @@ class _Page:
 
     def _beside(self) -> dict[str, bytes]:
         return {p.name: p.read_bytes() for p in self._folder.glob("*.txt") if p.name in RELEASED_WITH}
+
+    def _there(self) -> set[str]:
+        return {page.stem for page in self._folder.glob("*.html")}
 
     def _made_from(self) -> str:
         """What the page that is there was made from; empty where there is none, or one of nbgrader's own."""
@@ -123,13 +129,22 @@ class _Page:
         new = self._folder.with_name(f".{self._folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        (new / self.path.name).write_text(page, encoding="utf-8")
+        for name in self._names:
+            (new / f"{name}.html").write_text(page, encoding="utf-8")
         for name, content in beside.items():
             (new / name).write_bytes(content)
         for path in new.iterdir():
             path.chmod(0o644)  # as nbgrader's own
         shutil.rmtree(self._folder, ignore_errors=True)
         new.replace(self._folder)
+
+
+def _names(submission: Path) -> list[str]:
+    """The names of the notebooks that a student handed in: their nbgrader looks for a page for each of them."""
+    if submission.is_symlink():
+        return []
+    names = sorted(path.stem for path in submission.glob("[!.]*.ipynb") if path.name.isprintable())
+    return names[:MAX_NAMES]
 
 
 @cache
