@@ -10,6 +10,7 @@ from typing import Any
 
 from grader.porting.sizes import (
     COUNTS_POSITIONS,
+    EXPERTS,
     FIXED,
     HEAD_DIM,
     HEADS,
@@ -139,7 +140,7 @@ class _Context:
         if role == "layers":
             return value
         if role == "experts":
-            return min(value, 8)
+            return min(value, EXPERTS)
         if role == "chosen":
             return min(value, 3)
         if name in SIZES:

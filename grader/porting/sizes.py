@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-BATCH, TOKENS = 2, 14
+BATCH, TOKENS, EXPERTS = 2, 14, 8
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WINDOW, VOCAB, POSITIONS, TRAINED_POSITIONS = 64, 4, 2, 24, 5, 97, 32, 8
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 OTHER_TOKEN = 3  # what any other special token becomes; drawn tokens lie above
