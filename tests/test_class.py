@@ -175,8 +175,8 @@ def test_a_page_lies_under_names_of_notebooks_that_can_be_released(tmp_path: Pat
     for name in [*names, os.fsdecode(b"\xff")]:
         (tmp_path / f"{name}.ipynb").touch()
     assert make._names(tmp_path) == ["0", "1", "2", "3", "4"]
-    for name in range(9):
-        (tmp_path / f"{name}.ipynb").unlink()
+    for number in range(9):
+        (tmp_path / f"{number}.ipynb").unlink()
     assert make._names(tmp_path) == ["a b", "é"]
 
 
