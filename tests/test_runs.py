@@ -216,10 +216,10 @@ def test_the_way_in_which_a_program_is_called_is_read_from_its_signature() -> No
 def test_the_lines_that_a_program_needs_for_its_cache_are_written(tmp_path: Path, grader: Any) -> None:
     trace = tmp_path / "t.safetensors"
     write_trace(reference("Gemma 3").trace(), trace)
-    (tmp_path / "mine.py").write_text(source_of("Gemma 3"))
-    code, out, err = grader("compare", f"{tmp_path / 'mine.py'}:Model", trace)
+    (tmp_path / "ringed.py").write_text(source_of("Gemma 3"))
+    code, out, err = grader("compare", f"{tmp_path / 'ringed.py'}:Model", trace)
     assert code == 2 and "return RingCache(num_layers=self.config.num_hidden_layers)" in err
-    assert grader("port", f"{tmp_path / 'mine.py'}:Model", trace)[0] == 0
+    assert grader("port", f"{tmp_path / 'ringed.py'}:Model", trace)[0] == 0
     code, out, err = grader("compare", f"{tmp_path / 'port.py'}:Port", trace)
     assert (code, err) == (0, ""), out + err
     assert "cached, tokens 3 to 6" in out
