@@ -257,7 +257,7 @@ class LayerAttention(nn.Module):
         super().__init__()
 
 
-def layers_of_another_attention(module: Any, ids: Tensor) -> Tensor:
+def layers_of_another_attention(module: Any, ids: Tensor, config: Any) -> Tensor:
     """In how many layers of such a model another class of attention is used, if that is given."""
-    made = type(module)(module.config, LayerAttention)
+    made = type(module)(config, LayerAttention)
     return torch.tensor(sum(isinstance(part, LayerAttention) for part in made.modules()))
