@@ -370,7 +370,7 @@ class ModelByHand(nn.Module):
 
     def __init__(self, config: Config, attention: type[nn.Module] | None = None) -> None:
         super().__init__()
-        own, D = LESSON.solutions, config.hidden_size
+        self.config, own, D = config, LESSON.solutions, config.hidden_size
         self.norm, self.embed_tokens = own["RMSNorm"](D, config.rms_norm_eps), nn.Embedding(config.vocab_size, D)
         made = [own["DecoderLayer"](config, i, attention or self.form()) for i in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(made)
