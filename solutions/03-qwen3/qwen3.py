@@ -201,7 +201,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. Before you go on, **predict:** if you subtract the mean from a vector in a trained model's residual stream, how much of its squared length disappears? You will measure it at the end of the lesson.
 #
-# Compute in float32 whatever dtype comes in: bfloat16 has 8 significant bits, so each step in it rounds by up to 0.4%, and in float32 only the last cast does. Cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
+# Compute in float32 whatever dtype comes in: bfloat16 has 8 significant bits, so each step in it rounds by up to 0.4%, while in float32 only the final cast rounds that coarsely. Cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -507,7 +507,7 @@ for name, D, width, matrices in (
 #
 # <details><summary>Hint 5: to the last bit</summary>
 #
-# For "bit-exact", not only "right": transformers repeats keys and values, and *multiplies* the scores by `head_dim**-0.5`. `F.scaled_dot_product_attention(..., enable_gqa=True)` is right too, and rounds differently. It takes an `RMSNorm` that is bit-exact, too.
+# For "bit-exact", not only "right": transformers repeats keys and values, and *multiplies* the scores by `head_dim**-0.5`. `F.scaled_dot_product_attention(..., enable_gqa=True)` is right too, and rounds differently. Your `RMSNorm` has to be bit-exact as well.
 # </details>
 # </details>
 # </details>
@@ -599,7 +599,7 @@ print(f"a bias on v changes it by that bias, up to {(head(q, k, v + bias) - bias
 print(f"a bias on q changes it by {(head(q + bias, k, v) - plain).abs().max():.1f}")
 
 # %% [markdown] id="d7757a52"
-# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. Why that one goes too is not published: Qwen3's report says that it drops all three and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
+# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. Why Qwen3 drops that one too is not published: its report says that it drops all three and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
 #
 # ### Why share keys and values?
 #
@@ -751,7 +751,7 @@ check("qwen3.model", Model)
 # ### Exercise 8 · With its head
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
-# In the checkpoint every name begins with `model.`, except `lm_head.weight`. Where the head is tied, that name is usually left out; Qwen3 0.6B's file has the same matrix under both names. So a class around the model holds both. Tied means *the same Parameter*, not equal numbers: assign one to the other, and a strict load fills both at once. A config that does not mention `tie_word_embeddings` means that the head has a weight of its own. That is Llama's and Qwen3's default, but not GPT-2's.
+# In the checkpoint every name begins with `model.`, except `lm_head.weight`. Where the head is tied, that name is usually left out; Qwen3 0.6B's file has the same matrix under both names. So a class around the model holds the model and the head. Tied means *the same Parameter*, not equal numbers: assign one to the other, and a strict load fills both at once. A config that does not mention `tie_word_embeddings` means that the head has a weight of its own. That is Llama's and Qwen3's default, but not GPT-2's.
 #
 # <details><summary>Hint 1</summary>
 #

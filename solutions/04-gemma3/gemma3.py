@@ -283,7 +283,7 @@ for title, fields in (
 # | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2, as it did in training |
 # | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 limited its scores and logits with a tanh. Gemma 3 does not, but the fields are still there |
 # | `use_bidirectional_attention` false | true only in models that embed texts |
-# | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full. `layer_types(config)`, in the setup cell, reads the list; where a file has none, it reads the number under its older name, without the underscore |
+# | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full. `layer_types(config)`, in the setup cell, reads the list; where a config has no list, it reads the number under its older name, `sliding_window_pattern` |
 # | `tie_word_embeddings` missing | then the class's default holds. In Gemma the default is: tied |
 #
 # ![How much of a text of 2,048 tokens the last token sees in each of Gemma 3 270M's 18 layers. Layers 5, 11 and 17 are full and see all of it, with θ = 1,000,000. The other 15 slide and see the last 512 tokens, with θ = 10,000.](figures/five-to-one.svg)
@@ -456,7 +456,7 @@ if importlib.util.find_spec("transformers"):
 # %% [markdown] id="b4965408"
 # ## Step 10 · Change one thing
 #
-# There are nine exercises: first the parts, then attention, the layer and the model. Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. To practise for a model without an exercise, find the difference in the reference first, and compare with the docstring. The reason for each difference comes after the exercise.
+# There are nine exercises: first the parts, then attention, the layer and the model. Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. Porting a new model comes without docstrings. To practise that, find the difference in the reference first, then compare it with the docstring. The reason for each difference comes after the exercise.
 #
 # After each exercise, predict which rows turn green, and look.
 #
@@ -618,7 +618,7 @@ compare(WithEmbedding)
 #
 # ### What does 1 + w look like in a trained model?
 #
-# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma? (Run the first of these cells in any case: later ones use its `norms`, `trained` and `layers`.)
+# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma? Do not skip the next cell: later cells use its `norms`, `trained` and `layers`.
 
 # %% tags=["nbval-ignore-output"] id="c9503e6e"
 norms = (
@@ -717,7 +717,7 @@ plots.beside(plots.lines(both, left), plots.lines(apart, right))
 #
 # Sliding layers see 512 tokens, full layers up to 32,768. They rotate at different speeds: sliding layers with θ = 10,000, full layers with θ = 1,000,000. Gemma 2 had 10,000 everywhere. For longer texts only the full layers had to change.
 #
-# `rope_table(positions, head_dim, theta)` is given. (The setup cell's `rope_theta(config)` is for models with one θ, and raises a KeyError here on the second form.) Your class has to know the θ of each kind of layer. Such configs are written in two forms, and it must read both: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
+# `rope_table(positions, head_dim, theta)` is given. Do not use the setup cell's `rope_theta(config)`: it is for models with one θ, and raises a KeyError on the second form below. Your class has to know the θ of each kind of layer. Such configs are written in two forms, and it must read both: the hub's files have `rope_theta` and `rope_local_base_freq`; transformers 5 writes one dict for each kind:
 #
 # ```
 # "rope_parameters": {"full_attention": {"rope_theta": 1000000.0, ...}, "sliding_attention": {"rope_theta": 10000.0, ...}}

@@ -127,7 +127,7 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 # | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
 # | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
 #
-# With a latent, more heads cost no more cache, so a model can afford 128 of them. V2's report sets the latent to four times 128, the width of a head, and the rotated key to half of it. It gives no reason for these factors.
+# With a latent, more heads cost no more cache, so a model can afford 128 of them. A head is 128 channels wide. V2's report sets the latent to four times that, 512, and the rotated key to half of it, 64, and gives no reason for these factors.
 #
 # The name explains the idea: *lora rank* is r when a matrix is written as [D, r] times [r, N]. Grouped-query attention saves by sharing: there are fewer keys, and several query heads use each. Latent attention saves by compressing: every head has its own keys and values, but all of them are linear functions of one short vector, the latent. Only the latent is cached.
 
@@ -360,7 +360,7 @@ with torch.no_grad():
 # ### Exercise 2 · Rotate pairs of neighbours
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
-# RoPE rotates pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3, as RoPE's own paper has it. Neither is better: the two differ in the order of the weights' rows, so a checkpoint works with one of them only. And transformers writes the result in another order, all pairs' first members and then all pairs' second members: it sorts the channels so, and then rotates halves as in Qwen3.
+# RoPE rotates pairs of channels, each pair by its own angle. Qwen3 and Llama pair channel i with channel i + d/2. DeepSeek's weights were trained with *neighbours* as pairs: 0 with 1, 2 with 3, as RoPE's own paper has it. Neither is better: the two differ in the order of the weights' rows, so a checkpoint works with one of them only. And transformers writes the result in another order, all pairs' first members and then all pairs' second members: it first sorts the channels into that order, then rotates halves as in Qwen3.
 #
 # $$(x_{2i}, x_{2i+1}) \;\to\; \text{channels } i \text{ and } i + d/2: \quad x_{2i}\cos\varphi_i - x_{2i+1}\sin\varphi_i, \quad x_{2i+1}\cos\varphi_i + x_{2i}\sin\varphi_i$$
 #

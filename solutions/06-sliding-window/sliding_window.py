@@ -737,7 +737,7 @@ class CachedLayer(DecoderLayer):
 #
 # `new_cache` creates one cache for each layer: a `RollingCache` for a sliding one, a `KVCache` with room for `capacity` tokens for a full one. There is one more case: if the whole text fits into the window, a ring would be larger than the text. Then a sliding layer, too, gets a `KVCache` for `capacity` tokens. So a sliding layer never holds more than the smaller of the two numbers. Estimates that forget this show windows that *cost* memory in short texts.
 #
-# `forward` gets only the new tokens. Their positions continue from where the last call ended; each kind of layer has its own window, and its own rotations, as in lesson 04: a full layer has to tell 128,000 positions apart and rotates slowly, a sliding one sees no farther than its window.
+# `forward` gets only the new tokens. Their positions continue from where the last call ended; each kind of layer has its own window, and its own rotations, as in lesson 04: a full layer has to tell up to 32,768 positions apart and rotates slowly; a sliding one sees no farther than its window.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1220,7 +1220,7 @@ if gemma_model is not None:
 #
 # This shows what the full layers of a trained model are *used* for. A model trained with windows alone might find other ways, but none that reaches back exactly over more than a window in one hop.
 #
-# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows. The perplexity hardly changed, even with seven sliding layers for each full one; the report draws that, and prints no numbers. It prints the memory: at 32,000 tokens the cache of a model of 2 billion parameters added 60% to its memory with full layers alone, and less than 15% with three sliding layers of 1,024 for each full one. Why it must be just 5:1 and 1,024, it does not say.
+# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows. The perplexity hardly changed, even with seven sliding layers for each full one; the report shows that in a plot, without numbers. For the memory it gives numbers: at 32,000 tokens the cache of a model of 2 billion parameters added 60% to its memory with full layers alone, and less than 15% with three sliding layers of 1,024 for each full one. Why it must be just 5:1 and 1,024, it does not say.
 #
 # ![For a text of 8,192 tokens, twelve layers each. Gemma 2 alternates sliding layers of 4,096 tokens with full layers and caches 75% of what full layers would. Gemma 3 has five sliding layers of 1,024 for each full layer and caches 27%.](figures/gemma2-and-gemma3.svg)
 #
@@ -1421,7 +1421,7 @@ around = plots.Axes("tokens so far", "ms for the next token", log="x", xticks=le
 plots.lines(curves, around)
 
 # %% [markdown] id="56f2a12b"
-# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So at two or four windows, 512 and 1,024 tokens here, it can be slower than full layers; it saves time only in texts of several windows.
+# Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it. The ring itself costs something, because it copies W keys and values a step to return them in order. So up to a few windows (here about 1,024 tokens, four of them) it can be slower than full layers. It saves time only in longer texts.
 #
 # ## What changed, and why
 #

@@ -452,7 +452,7 @@ for step in range(401):
 print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 
 # %% [markdown] id="b4465b9d"
-# An equal load would be 128 tokens for each expert. The bias comes close to it, and the weights of the sum are still the router's own scores. It never gets there: only the sign of the difference counts, and every step is 0.005, so in the end it steps back and forth between two states. Smaller steps come closer.
+# An equal load would be 128 tokens for each expert. The bias comes close to it, and the weights of the sum are still the router's own scores. It never gets there: only the sign of the difference counts, and every step is 0.005, so in the end it steps back and forth between two states, as steps 399 and 400 show. Try a smaller step.
 #
 # ### Exercise 2 · DeepSeek-V3's router
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes

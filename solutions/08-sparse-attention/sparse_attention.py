@@ -509,7 +509,7 @@ for few in (32, 8, 4):
 # Its parts, as in the checkpoint:
 #
 # - `wq_b` makes the queries, from the same normed latent as attention's `q_b_proj`. That latent is there anyway.
-# - `wk` makes one key a token from x, and `k_norm` norms it: a LayerNorm, with mean and bias, the only one in the model. No reason is published why it is no RMSNorm.
+# - `wk` makes one key a token from x, and `k_norm` norms it: a LayerNorm, with mean and bias, the only one in the model. Why it is not an RMSNorm is not published.
 # - `weights_proj` says how much each head counts, for each token that asks.
 #
 # ### Exercise 1 · Queries and keys of the index
@@ -517,7 +517,7 @@ for few in (32, 8, 4):
 #
 # Positions are in the index too: of 128 channels, 64 are rotated. Two things are other than in attention:
 #
-# **The rotated channels come first.** In attention's queries they come last. The report gives a reason neither for this nor for the pairs, but a checkpoint works only with those that it was trained with.
+# **The rotated channels come first.** In attention's queries they come last. The report gives no reason, neither for this nor for how channels are paired. A checkpoint works only with the order that it was trained with.
 #
 # **Pairs.** In V3.2's indexer, channel i is paired with channel i + 32, as in Qwen3 (`rotate_halves`, given below). In its attention, neighbours are paired (`apply_rope`, lesson 05). GLM-5's indexer pairs neighbours again. DeepSeek's own first code paired neighbours in V3.2's indexer, and ports copied it. A test that hides a needle in a long text still scored 100 with 4,000 and 8,000 tokens, and 87.5 with 16,000 (<a href="https://github.com/sgl-project/sglang/pull/13495">sgl-project/sglang#13495</a>), and no short prompt showed it.
 
@@ -1250,7 +1250,7 @@ for few in (32, 8, 4):
     print(f"{few:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
 
 # %% [markdown] id="caf82ecc"
-# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where these had 4.33, and a random choice 5.64. On this model, which looks mostly close by, the last tokens are even a little better: 4.35 with 8, and 4.49 with 4, where the indexers' have 4.52.
+# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where the largest weights gave 4.33 and a random choice 5.64. This model looks mostly close by, so the last tokens do as well: 4.31 with 32, where the indexers' choice gives 4.30, but 4.35 with 8 (4.36) and 4.49 with 4 (4.52).
 #
 # Do the indexers choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
 
@@ -1309,7 +1309,7 @@ for form in (SparseAttention, GatheredAttention):
 #
 # ### What if the selection is another one?
 #
-# Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with? (The cell reads 6,656 tokens ten times, which takes a minute or two.)
+# Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with? The cell reads 6,656 tokens ten times. That takes half a minute to two minutes.
 
 # %% tags=["nbval-ignore-output"] id="cb749b1f"
 sparse = CausalLM(austen.config, WithAChoice).eval()
