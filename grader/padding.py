@@ -1,4 +1,4 @@
-"""Where texts of unequal length are filled up with padding, what stands there is nobody's business.
+"""Where texts of unequal length are filled up with padding, what stands there does not matter.
 
 While `left_out` is active, zeros stand for it in all that is recorded and compared, the reference's and the learner's.
 """

@@ -46,7 +46,7 @@ def step(name: str, *values: Any) -> Any:
     """Name one value, or several, as a step: they come back as they are, several as a tuple.
 
     name: one of "rope", "conv", "delta_rule", "scan", "weights" (of attention), "attention" (their weighted sum),
-    "state", or another; the first five have synonyms (see WORDS).
+    "state", or another; WORDS lists their synonyms.
     """
     if _listeners:
         for value in values:

@@ -937,7 +937,7 @@ def twice(capacity, part):
     ("find", "replace", "told"),
     [
         ("", "", "1 of 1 cases right"),
-        ("self.length += len(part)", "self.length += 1", "Your `Memory` does not pass its own check"),
+        ("self.length += len(part)", "self.length += 1", "`Memory` does not pass its own check"),
         ("memory.append(part)\n    return", "return", "2 values, and should give 4"),
         (
             "+= len(part)\n        return self.rows[: self.length]\ndef twice(capacity, part):\n    memory =",

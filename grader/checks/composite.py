@@ -96,9 +96,11 @@ def _besides(culprits: Sequence[Call], parts: PartEvidence) -> tuple[str, ...]:
     """What else is wrong: parts whose exercises are not right yet, or parts that are not as the reference's here."""
     unfinished = [call for call in culprits if part_of(parts.exercises, call.path) in parts.unfinished]
     if unfinished:
-        return (f"Besides, {_exercise_names(unfinished, parts)} is not right yet.",)
-    paths = " and ".join(dict.fromkeys(f"`{call.path}`" for call in culprits))
-    return (f"Besides, {paths} does not do here what the reference's does.",) if culprits else ()
+        verb = "is" if len(_exercises(unfinished, parts)) == 1 else "are"
+        return (f"Besides, {_exercise_names(unfinished, parts)} {verb} not right yet.",)
+    paths = list(dict.fromkeys(f"`{call.path}`" for call in culprits))
+    verb = "does" if len(paths) == 1 else "do"
+    return (f"Besides, {' and '.join(paths)} {verb} not do here what the reference's does.",) if paths else ()
 
 
 def _all_given_right(parts: PartEvidence) -> bool:

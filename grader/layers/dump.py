@@ -47,7 +47,9 @@ def dump_report(path: Path, trace: Trace) -> LayerReport:
     found.sort(key=lambda item: order.get(id(item[2]), len(order)))
     rows = tuple(_row(name, array, call) for name, array, call in found)
     left = f"Not in the reference: {', '.join(sorted(strange))}"
-    return LayerReport(rows, _first_wrong(rows), (), (left,) if strange else (), ())
+    one_sided = (left,) if strange else ()
+    remarks = (f"Not compared: {', '.join(run.name for run in trace.runs)}.",) if trace.runs else ()
+    return LayerReport(rows, _first_wrong(rows), (), one_sided, (), remarks=remarks, unseen=trace.unseen)
 
 
 def _call_of(name: str, trace: Trace) -> Call | None:

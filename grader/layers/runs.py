@@ -91,7 +91,8 @@ class _Follower:
 
     def _rows(self, step: Step, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
         if self.blamed:
-            return [Row(title, "", self._last(step, one_pass), "inherited", title, 0)]
+            outcome = self._last(step, one_pass)
+            return [Row(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
         part = replace(self.trace, args=(step.ids,), calls=step.calls, output=step.output, floor=step.floor, runs=())
         comparison = Comparison(self.model, part, one_pass, before.restore if before else None)
         if isinstance(comparison.error, NeedsAdapter):

@@ -60,7 +60,11 @@ def _loaded(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"local_files_only": True, "dtype": dtype, "attn_implementation": "eager"}
+    options["trust_remote_code"] = False  # nothing in the folder is run, and nobody is asked
     try:
         return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     except Exception as error:  # transformers may refuse it in any way
-        raise GraderError(f"transformers can't load {folder}: {last_line(error)}") from None
+        raise GraderError(
+            f"transformers can't load {folder}: {last_line(error)} It needs the config.json and weights of a causal"
+            " language model that this transformers knows; `grader trace --config` makes a small random one."
+        ) from None

@@ -12,6 +12,7 @@ from grader.errors import GraderError, NeedsAdapter
 from grader.layers.decoding import Decoder
 from grader.layers.states import held_by
 from grader.padding import left_out, without_padding
+from grader.porting.hushed import last_line
 from grader.porting.kept import Kept
 from grader.recordings.traces import Run, Step, Trace
 from grader.recordings.tracing import trace_of
@@ -65,9 +66,9 @@ def traced_runs(model: nn.Module, ids: Tensor, ways: Ways) -> tuple[Run, ...]:
                 raise GraderError(
                     f"transformers' own {type(model).__name__} takes none of that. Leave {option} out."
                 ) from None
+            why = f"{type(error).__name__}: {last_line(error)}"
             raise GraderError(
-                f"transformers' own {type(model).__name__} can't run {plan.name} ({type(error).__name__}: {error})."
-                f" Leave {option} out."
+                f"transformers' own {type(model).__name__} can't run {plan.name} ({why}). Leave {option} out."
             ) from None
     return tuple(runs)
 

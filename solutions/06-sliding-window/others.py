@@ -421,7 +421,7 @@ TOLD = [
     # What is wrong by itself is found behind what uses it.
     Told("sliding_window.attention", ONE_TOO_FAR, ["does not pass its own check", "Mend `sliding_window.mask` first"]),
     Told("sliding_window.model", ONE_TOO_FAR, ["Mend `sliding_window.mask` and `sliding_window.attention` first"]),
-    Told("sliding_window.model", WITHOUT_ITS_OLD_TOKENS, ["Your `RollingCache` does not pass its own check"]),
+    Told("sliding_window.model", WITHOUT_ITS_OLD_TOKENS, ["`RollingCache` does not pass its own check"]),
     # Another wrong text is not called a known mistake.
     Told(
         "sliding_window.generate",

@@ -535,7 +535,7 @@ TOLD = [
     Told(
         "sparse_attention.gathered",
         Change("sparse_attention.select", "triu(diagonal=S - T + 1)", "triu(diagonal=S - T)"),
-        ["Your `select` and `SparseAttention` do not pass their own checks"],
+        ["`select` and `SparseAttention` do not pass their own checks"],
     ),
 ]
 
