@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from cached_ports import CONFIGS, PROGRAMS, program, source_of
+from torch import nn
 
 from grader.errors import NeedsAdapter
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.layers.decoding import way_of
 from grader.layers.own_names.naming import OwnNames
-from grader.layers.states import compared_states
+from grader.layers.states import Snapshot, compared_states, held_in
 from grader.porting.reference import Reference, small_reference
 from grader.porting.runs import Ways
 from grader.recordings.tracefile import read_trace, write_trace
@@ -263,3 +264,18 @@ def test_a_state_is_found_in_whatever_form_it_is_held() -> None:
     assert not state.outcome.ok and state.place == "k"
     (state,) = compared_states({"layers.0.keys": keys}, {"k": torch.randn(2, 3, 7)})
     assert not state.outcome.ok and state.place == ""
+
+
+class KeepsItPrivately(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache = [torch.zeros(1, 2, 3, 4)]
+
+
+def test_a_cache_behind_a_private_name_is_seen_and_brought_back() -> None:
+    model = KeepsItPrivately()
+    before = Snapshot(model)
+    assert [tensor.shape for tensor in held_in(model).values()] == [(1, 2, 3, 4)]
+    model._cache[0] += 1
+    before.restore()
+    assert not model._cache[0].any()

@@ -22,6 +22,8 @@ WORDS = (
     ("recurrent", r"recurr|ssm|state|linear"),
 )
 
+PYTORCHS = frozenset(vars(nn.Module()))  # names of what every module holds, `training` among them
+
 
 def held_by(cache: Any) -> dict[str, Tensor]:
     """The tensors in a cache that may be states, each with its place: ``layers.0.keys``."""
@@ -62,7 +64,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     """What a module holds besides modules, parameters and buffers, and may change: tensors, lists, numbers, caches."""
     kept = {}
     for name, value in vars(module).items():
-        if name.startswith("_") or name in ("training", "config") or callable(value):
+        if name in PYTORCHS or name == "config" or callable(value):
             continue
         kept[name] = value
     return kept
