@@ -152,3 +152,18 @@ def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return code or 0, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def small_references(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For modules that use tests/small_references.py: their models are so small that threads only wait for others."""
+    import torch
+    from small_references import HOME
+
+    HOME.append(tmp_path_factory.mktemp("configs"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    HOME.pop()
+    request.module.reference.cache_clear()

@@ -1,21 +1,18 @@
 """Programs under names of their own: matched with the reference's, and a wrong one stays wrong."""
 
-import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from own_ports import COMMON, CONFIGS, FUSED_NEOX, MIXTRAL, program, source_of
+from small_references import small
 
 from grader.errors import GraderError
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.layers.own_names.files import patterns, read_names, write_names
 from grader.layers.own_names.naming import OwnNames
 from grader.layers.own_names.told import table
-from grader.porting.reference import small_reference
 from grader.recordings.tracefile import write_trace
 from grader.recordings.traces import Trace
 from grader.report import to_text
@@ -23,26 +20,12 @@ from grader.report import to_text
 pytest.importorskip("transformers")
 
 
-_folder = ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_and_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These models are so small that threads only wait for one another."""
-    global _folder
-    _folder = str(tmp_path_factory.mktemp("configs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    reference.cache_clear()
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 @cache
 def reference(family: str) -> Trace:
-    path = Path(_folder) / f"{family}.json"
-    path.write_text(json.dumps(CONFIGS[family]))
-    return small_reference(path).trace()
+    return small(CONFIGS[family]).trace()
 
 
 def compared(family: str, *changes: tuple[str, str], more: str = "", own: OwnNames | None = None) -> LayerReport:

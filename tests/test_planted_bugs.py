@@ -1,40 +1,23 @@
 """Bugs that were planted in ports of architectures that are no plain transformers: each is named, or its step is."""
 
-import json
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
-import torch
 from planted_bugs import BUGS, CONFIGS, OTHER_WAYS, port
+from small_references import small
 
 from grader.instruments.rounding import another_processor
 from grader.layers.compare import layer_report, report_lines
-from grader.porting.reference import Reference, small_reference
+from grader.porting.reference import Reference
 from grader.report import to_text
 
 pytest.importorskip("transformers")
-_folder = ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_and_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These models are so small that threads only wait for one another."""
-    global _folder
-    _folder = str(tmp_path_factory.mktemp("configs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    reference.cache_clear()
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 @cache
 def reference(family: str) -> Reference:
-    path = Path(_folder) / "config.json"
-    path.write_text(json.dumps(CONFIGS[family]))
-    return small_reference(path)
+    return small(CONFIGS[family])
 
 
 @pytest.mark.parametrize("family", CONFIGS)

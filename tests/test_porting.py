@@ -1,7 +1,6 @@
 """What a port needs besides names: an adapter, room for rounding, a reference that derives what it derives."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from own_ports import CONFIGS, GPT2, LLAMA, QWEN3, program, source_of
 from safetensors.torch import save_file
+from small_references import small
 
 from grader.errors import GraderError, NeedsAdapter
 from grader.instruments.rounding import another_processor
@@ -18,7 +18,7 @@ from grader.layers.adapter import adapter_for
 from grader.layers.compare import layer_report, port_report, report_lines
 from grader.layers.own_names.naming import OwnNames
 from grader.porting.floor import highest_floor
-from grader.porting.reference import Reference, small_reference
+from grader.porting.reference import Reference
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.recordings.traces import Trace
 from grader.report import to_text
@@ -33,25 +33,7 @@ QWEN3_NEXT = {
     "partial_rotary_factor": 0.25, "layer_types": ["linear_attention", "full_attention"],
 }  # fmt: skip
 EVERY = CONFIGS | {"Qwen3-Next": QWEN3_NEXT}
-_folder = ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_and_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These models are so small that threads only wait for one another."""
-    global _folder
-    _folder = str(tmp_path_factory.mktemp("configs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    reference.cache_clear()
-
-
-def small(config: dict[str, Any], **options: Any) -> Reference:
-    path = Path(_folder) / "config.json"
-    path.write_text(json.dumps(config))
-    return small_reference(path, **options)
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 @cache

@@ -1,7 +1,6 @@
 """Decoding with a cache, padding and positions: recorded of the reference, and compared step by step."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cached_ports import CONFIGS, PROGRAMS, program, source_of
+from small_references import small
 from torch import nn
 
 from grader.errors import NeedsAdapter
@@ -17,7 +17,7 @@ from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.layers.decoding import way_of
 from grader.layers.own_names.naming import OwnNames
 from grader.layers.states import Snapshot, compared_states, held_in
-from grader.porting.reference import Reference, small_reference
+from grader.porting.reference import Reference
 from grader.porting.runs import Ways
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.report import to_text
@@ -34,26 +34,12 @@ HYBRID = {
 EVERY = CONFIGS | {"Qwen3-Next": HYBRID}
 WAYS = {"Qwen3": Ways(cached=True, padded=True, offset=3)}
 STEPS = ["tokens 0 to 2", "tokens 3 to 6", "tokens 7 to 9", "token 10", "token 11", "token 12", "token 13"]
-_folder = ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_and_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These models are so small that threads only wait for one another."""
-    global _folder
-    _folder = str(tmp_path_factory.mktemp("configs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    reference.cache_clear()
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 @cache
 def reference(family: str) -> Reference:
-    path = Path(_folder) / "config.json"
-    path.write_text(json.dumps(EVERY[family]))
-    return small_reference(path, ways=WAYS.get(family, Ways(cached=True)))
+    return small(EVERY[family], ways=WAYS.get(family, Ways(cached=True)))
 
 
 def compared(family: str, *changes: tuple[str, str], more: str = "") -> LayerReport:

@@ -1,14 +1,12 @@
 """Steps inside a module that a program names, functions that are steps, and arguments that are not the reference's."""
 
-import json
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from own_ports import CONFIGS, program
+from small_references import small
 from torch import Tensor, nn
 
 import grader
@@ -16,31 +14,17 @@ from grader.calls import record_calls, watch
 from grader.layers.compare import LayerReport, layer_report, report_lines
 from grader.layers.handed import of_masks, of_tables
 from grader.layers.own_names.naming import OwnNames
-from grader.porting.reference import Reference, small_reference
+from grader.porting.reference import Reference
 from grader.report import to_text
 from grader.steps import functions_as_steps, step
 
 pytest.importorskip("transformers")
-_folder = ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_and_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These models are so small that threads only wait for one another."""
-    global _folder
-    _folder = str(tmp_path_factory.mktemp("configs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    reference.cache_clear()
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 @cache
 def reference(family: str) -> Reference:
-    path = Path(_folder) / "config.json"
-    path.write_text(json.dumps(CONFIGS[family]))
-    return small_reference(path)
+    return small(CONFIGS[family])
 
 
 def compared(family: str, *changes: tuple[str, str]) -> LayerReport:
