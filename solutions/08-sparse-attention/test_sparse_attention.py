@@ -157,6 +157,8 @@ def test_every_case_leaves_tokens_out_and_none_hangs_on_a_near_tie(name: str, se
 def test_choices_in_the_models_cases_are_clear() -> None:
     task, _ = LESSON.recorded("sparse_attention.model")
     for case in task.cases:
+        if case.drive == "layers_of_another_attention":
+            continue  # it counts layers, and no output of it hangs on a choice
         config = Config(case.build["config"])
         model = indexed_references.build_model(config)
         model.load_state_dict(case.weights)
