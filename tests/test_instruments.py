@@ -37,6 +37,11 @@ class Watch:
         return run
 
 
+@pytest.fixture(autouse=True)
+def unbounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRADER_CLOCK_REPEATS", raising=False)
+
+
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     made = Watch()
@@ -54,6 +59,13 @@ def test_calls_take_turns(watch: Watch) -> None:
     runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
     assert set(clock.in_turns(runs, repeats=3)) == {"a", "b"}
     assert "".join(order) == "abababab"
+
+
+def test_the_environment_bounds_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADER_CLOCK_REPEATS", "2")
+    order: list[str] = []
+    clock.in_turns({name: (lambda name=name: order.append(name)) for name in "ab"}, repeats=5)
+    assert "".join(order) == "ababab"
 
 
 def test_the_clock_runs_without_gradients() -> None:
