@@ -64,7 +64,8 @@ def test_calls_take_turns(watch: Watch) -> None:
 def test_the_environment_bounds_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADER_CLOCK_REPEATS", "2")
     order: list[str] = []
-    clock.in_turns({name: (lambda name=name: order.append(name)) for name in "ab"}, repeats=5)
+    runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    clock.in_turns(runs, repeats=5)
     assert "".join(order) == "ababab"
 
 

@@ -101,7 +101,7 @@ def test_a_right_program_is_right_with_its_own_cache(family: str) -> None:
     report = compared(family, more=MAKES if family == "Gemma 3" else "")
     assert report.ok, text(report)
     assert {"cached, tokens 3 to 6", "cached, token 13"} <= {row.name for row in report.rows}
-    states = [row for row in report.rows if row.type == "state"]
+    states = [row for row in report.rows if row.type == "state" and row.name.startswith("cached")]
     another = {row.name.rpartition(".")[2] for row in states if "another form" in row.outcome.note}
     assert len(states) == 7 * 2 * 2 and another == ({"keys"} if family == "Llama" else set()), text(report)
 
@@ -152,6 +152,17 @@ def test_a_cache_that_went_wrong_before_is_said() -> None:
     assert found.culprit is not None and found.culprit.place == "cached, tokens 3 to 6"
     assert any(
         "The cache is not the reference's already after cached, tokens 0 to 2" in r for r in found.culprit.reasons
+    )
+
+
+def test_a_state_that_only_a_next_token_would_read_is_where_to_start() -> None:
+    find = "        return (logits, kept) if use_cache else logits"
+    found = compared(
+        "Qwen3", (find, f"        if seen + T == 14:\n            kept[0] = kept[0][0], 2 * kept[0][1]\n{find}")
+    )
+    assert found.culprit is not None and not found.ok
+    assert found.culprit.place == "cached, token 13" and "every output is right" in found.culprit.reasons[0], text(
+        found
     )
 
 
@@ -250,6 +261,39 @@ def test_a_state_is_found_in_whatever_form_it_is_held() -> None:
     assert not state.outcome.ok and state.place == "k"
     (state,) = compared_states({"layers.0.keys": keys}, {"k": torch.randn(2, 3, 7)})
     assert not state.outcome.ok and state.place == ""
+
+
+def test_what_is_kept_of_padding_is_not_looked_at() -> None:
+    torch.manual_seed(0)
+    keys, recurrent = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 4, 4)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    mask[1, :2] = False
+    other = keys.clone()
+    other[1, :, :2] = 7.0
+    for state in (other, other.transpose(1, 2).contiguous(), torch.stack((keys + 1, other))):
+        (found,) = compared_states({"layers.0.keys": keys}, {"k": state}, mask)
+        assert found.outcome.ok
+        assert not compared_states({"layers.0.keys": keys}, {"k": state})[0].outcome.ok
+    (found,) = compared_states({"layers.0.keys": keys[:, :, -4:]}, {"k": other}, mask)  # a window's
+    assert found.outcome.ok
+    other[1, :, 3] = 7.0
+    (found,) = compared_states({"layers.0.keys": keys}, {"k": other}, mask)
+    assert not found.outcome.ok and found.place == "k"
+    changed = recurrent.clone()
+    changed[1, 0, 0] = 7.0  # a state without an axis of tokens has nothing to leave out
+    (found,) = compared_states({"layers.0.recurrent_states": recurrent}, {"s": changed}, mask)
+    assert not found.outcome.ok
+
+
+def test_states_under_padding_are_compared_after_each_step() -> None:
+    report = compared("Qwen3")
+    states = [row for row in report.rows if row.type == "state" and row.name.startswith("padded and cached")]
+    assert len(states) == 7 * 2 * 2 and all(row.outcome.ok and not row.outcome.note.startswith("in") for row in states)
+    whole = ("self.angle[position_ids]", "self.angle[(position_ids + 1)]")  # one later everywhere: the same scores
+    report = compared("Qwen3", whole)
+    assert report.ok, text(report)
+    notes = {row.outcome.note for row in report.rows if row.type == "state" and row.name.endswith("layers.0.keys")}
+    assert notes == {"in another form than the reference's, and what follows is right"}
 
 
 class KeepsItPrivately(nn.Module):

@@ -12,10 +12,14 @@ import nbformat
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config
 
 from grader.errors import GraderError
 from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.lessons.exercise import Draw
+from grader.porting.filling import fill
 from grader.porting.reference import Reference, small_reference
+from grader.porting.sizes import EXPERTS
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.recordings.traces import Trace
 from grader.recordings.tracing import trace_of
@@ -400,6 +404,15 @@ def test_the_config_for_ones_own_program_has_the_fields_of_the_file() -> None:
     assert fields["num_hidden_layers"] == 5 and fields["kv_lora_rank"] == 12
     assert json.loads(json.dumps(fields)) == fields
     assert small.size < 500_000
+
+
+@pytest.mark.parametrize(("fields", "below"), [({"n_routed_experts": 3}, 3), ({}, EXPERTS)])
+def test_a_table_of_chosen_experts_gets_numbers_below_theirs(fields: dict[str, int], below: int) -> None:
+    model = nn.Module()
+    model.config = GPT2Config(**fields)
+    model.register_buffer("chosen", torch.zeros(50, 4, dtype=torch.long))
+    fill(model, Draw("a table"))
+    assert model.get_buffer("chosen").unique().tolist() == [*range(below)]
 
 
 def test_weights_are_random_and_embeddings_of_unequal_size() -> None:

@@ -61,6 +61,9 @@ class _Follower:
         if start is not None:
             start.restore()
         judged = dict(self._judged(steps))
+        strange = [row for rows in judged.values() for row in rows if not row.outcome.ok]
+        if strange and not self.blamed:  # it stands after the last step, or a later one would be wrong or right
+            self.culprit = _left_behind(self.model, strange[0])
         return [row for title, rows in steps for row in (*rows, *judged.get(title, ()))]
 
     def _step(self, step: Step) -> tuple[str, list[Row]]:
@@ -84,7 +87,7 @@ class _Follower:
         with left_out(None if step.mask is None else step.mask[:, -step.ids.shape[1] :]):
             rows = self._rows(step, title, one_pass, before)
         if self.run.cached and held:
-            self.states += [(title, state) for state in compared_states(step.states, held)]
+            self.states += [(title, state) for state in compared_states(step.states, held, step.mask)]
         for snapshot in after[-1:]:
             snapshot.restore()
         return rows
@@ -143,6 +146,14 @@ class _Follower:
                 origin = "" if found.ok else "inherited" if title in wrong[1:] else "own error"
                 rows.append(Row(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
             yield title, rows
+
+
+def _left_behind(model: nn.Module, row: Row) -> Culprit:
+    """All outputs are right, and a state of the cache is wrong that no later step reads."""
+    state, note = row.name.rpartition(": ")[2], row.outcome.note
+    apart = f" differs by up to {row.outcome.max:.1e}" if row.outcome.max else " is missing"
+    what = f"every output is right, but the cache's `{state}`{apart}{f' ({note})' if note else ''}: the next token"
+    return Culprit("", type(model).__name__, "", (f"{what} would be wrong.",), row.block, row.name)
 
 
 def _about(states: Sequence[tuple[str, State]], state: State) -> str:

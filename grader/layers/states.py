@@ -93,6 +93,10 @@ class Snapshot:
         return copy.deepcopy(held, dict(self.fixed))
 
 
+# A state by texts: which, and what is kept of these.
+Parts = tuple[tuple[slice, Tensor], ...]
+
+
 @dataclass(frozen=True)
 class State:
     """One of the reference's states beside what the program has for it. place: where, "" where it has nothing such."""
@@ -102,31 +106,47 @@ class State:
     outcome: Outcome
 
 
-def compared_states(recorded: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[State]:
+def compared_states(
+    recorded: Mapping[str, Tensor], held: Mapping[str, Tensor], mask: Tensor | None = None
+) -> list[State]:
     """For each of the reference's states, what the program holds that is equal to it, or else the likeliest.
 
     Axes may have another order, a layer's states lie in one tensor with others', keys beside values; there may be more
-    room than tokens, and slots in another order, as in a ring.
+    room than tokens, and slots in another order, as in a ring. mask: [B, tokens so far], True where a token is and no
+    padding; what is kept of padding is not looked at.
     """
     pieces = {name: piece for name, tensor in held.items() for name, piece in _pieces(name, tensor)}
+    wanted = {name: _by_texts(name, state, mask) for name, state in recorded.items()}
     found: dict[str, State] = {}
     taken: set[str] = set()
-    for name, want in recorded.items():
+    for name, want in wanted.items():
         for place, piece in pieces.items():
-            if place not in taken and (outcome := _best(piece, want, _kind(name))) is not None and outcome.ok:
+            if place not in taken and (outcome := _best_of_all(piece, want, _kind(name))) is not None and outcome.ok:
                 found[name] = State(name, place, outcome)
                 taken.add(place)
                 break
-    for name, want in recorded.items():
+    for name, want in wanted.items():
         if name not in found:
             found[name] = _likeliest(name, want, {p: t for p, t in pieces.items() if p not in taken})
     return [found[name] for name in recorded]
 
 
-def _likeliest(name: str, want: Tensor, pieces: Mapping[str, Tensor]) -> State:
+def _by_texts(name: str, state: Tensor, mask: Tensor | None) -> Parts:
+    """All texts at once; or where there is padding, one after the other, each without what is kept of its padding."""
+    B, tokens = (state.shape[0], 0) if mask is None else mask.shape
+    if mask is None or _kind(name) not in ("keys", "values"):
+        return ((slice(0, B), state),)
+    length = state.shape[-2]  # transformers keeps [B, heads, tokens, D] or [B, tokens, D], of a window the last ones
+    seen = mask[:, tokens - length :] if length <= tokens else None
+    if seen is None:
+        return ((slice(0, B), state),)
+    return tuple((slice(i, i + 1), state[i : i + 1].index_select(-2, seen[i].nonzero()[:, 0])) for i in range(B))
+
+
+def _likeliest(name: str, want: Parts, pieces: Mapping[str, Tensor]) -> State:
     options = []
     for place, piece in pieces.items():
-        outcome = _best(piece, want, _kind(name))
+        outcome = _best_of_all(piece, want, _kind(name))
         if (
             outcome is not None
             and _kind(place) in (_kind(name), "")
@@ -154,9 +174,18 @@ def _pieces(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield from _pieces(f"{name}[{i}]", part)
 
 
-def _best(piece: Tensor, want: Tensor, kind: str) -> Outcome | None:
-    """How far what a program holds is from a state, in that order of axes and slots that comes nearest; None where its
-    shape does not fit.
+def _best_of_all(piece: Tensor, want: Parts, kind: str) -> Outcome | None:
+    """How far what a program holds is from a state, of the text for which it is furthest; None as of `_best`."""
+    outcomes = [_best(piece, state, kind, texts) for texts, state in want if state.numel()]
+    found = [outcome for outcome in outcomes if outcome is not None]
+    if not found or len(found) < len(outcomes):
+        return None
+    return max(found, key=lambda outcome: (not outcome.ok, outcome.mean))
+
+
+def _best(piece: Tensor, want: Tensor, kind: str, texts: slice) -> Outcome | None:
+    """How far what a program holds of some texts is from a state, in that order of axes and slots that comes nearest;
+    None where its shape does not fit.
     """
     if piece.ndim != want.ndim or piece.is_floating_point() != want.is_floating_point():
         return None
@@ -164,7 +193,7 @@ def _best(piece: Tensor, want: Tensor, kind: str) -> Outcome | None:
     for order in itertools.permutations(range(piece.ndim)):
         if order.index(0) > 1 and piece.ndim > 3:  # texts stand first, or second
             continue
-        turned = piece.permute(order)[: want.shape[0]]  # there may be room for more texts
+        turned = piece.permute(order)[texts]  # there may be room for more of them
         apart = [axis for axis in range(want.ndim) if turned.shape[axis] != want.shape[axis]]
         if len(apart) > 1:
             continue

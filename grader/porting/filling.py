@@ -1,12 +1,13 @@
 """Random weights and input for a small model."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grader.lessons.exercise import Draw, random_weights
-from grader.porting.sizes import BATCH, EXPERTS, OTHER_TOKEN, TOKENS
+from grader.porting.sizes import BATCH, EXPERTS, OTHER_TOKEN, TOKENS, first_of
 
 SMALL_ROWS, SMALL = 4, 1e-3  # every fourth token's embedding is a thousandth as large, so that a norm's eps shows
 
@@ -23,7 +24,7 @@ def fill(model: nn.Module, draw: Draw) -> bool:
             values = draw.normal(*buffer.shape)
             buffer.copy_(0.5 * values if name.endswith("bias") else 1 + 0.3 * values)
         for table in _number_tables(model):
-            table.copy_(draw.tokens(EXPERTS, *table.shape))
+            table.copy_(draw.tokens(first_of("experts", _fields(model)) or EXPERTS, *table.shape))
         embedding = getattr(model, "get_input_embeddings", lambda: None)()
         if isinstance(embedding, nn.Embedding):
             embedding.weight[::SMALL_ROWS] *= SMALL
@@ -37,6 +38,11 @@ def _constant_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         constant = name in saved and name not in parameters and buffer.is_floating_point() and buffer.numel()
         if constant and (bool((buffer == 0).all()) or bool((buffer == 1).all())):
             yield name, buffer
+
+
+def _fields(model: nn.Module) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    return config.to_dict() if config is not None else {}
 
 
 def _number_tables(model: nn.Module) -> Iterator[Tensor]:

@@ -110,7 +110,7 @@ def _steps(model: nn.Module, plan: _Plan) -> Iterator[Step]:
         output = copied(first_tensor(returned))
         if output is None or not output.isfinite().all():
             raise ValueError("its output is not finite")
-        states = held_by(decoder.cache) if plan.cached and mask is None else {}
+        states = held_by(decoder.cache) if plan.cached else {}
         name = f"token {done}" if size == 1 else f"tokens {done} to {done + size - 1}"
         kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in states.items()}
         yield Step(name, ids, mask, positions, tuple(calls), _blank(output, mask), kept)
