@@ -83,32 +83,35 @@ def test_one_exercise_alone_earns_its_own_points_and_no_more(kit: Kit, empty: st
         assert sum(earned.values()) == check_cell.points, (only, earned)
 
 
-def gemma3(attention: str) -> dict[str, float]:
-    """What the lesson's solutions earn with another source for its attention."""
-    kit = kit_of("04-gemma3")
-    return points(kit, filled(kit, lambda e, _: attention if e == "gemma3.attention" else solution(kit, e)))
+def of(*lessons: str) -> pytest.MarkDecorator:
+    """For these lessons alone; the tests of one lesson share its jail."""
+    return pytest.mark.parametrize("kit", lessons, indirect=True)
 
 
-def test_an_answer_may_be_a_class_of_ones_own_by_another_name() -> None:
-    own = solution(kit_of("04-gemma3"), "gemma3.attention").replace("class Attention", "class Mine")
-    assert gemma3(own + "\nAttention = Mine\n")["gemma3.attention"] > 0
-    close_jails()
+def with_attention(kit: Kit, source: str) -> float:
+    """What Gemma 3's attention earns with this source, beside the lesson's other solutions."""
+    notebook = filled(kit, lambda e, _: source if e == "gemma3.attention" else solution(kit, e))
+    return points(kit, notebook)["gemma3.attention"]
 
 
+@of("04-gemma3")
+def test_an_answer_may_be_a_class_of_ones_own_by_another_name(kit: Kit) -> None:
+    own = solution(kit, "gemma3.attention").replace("class Attention", "class Mine")
+    assert with_attention(kit, own + "\nAttention = Mine\n") > 0
+
+
+@of("04-gemma3")
 @pytest.mark.parametrize("taken", ["Attention = Attention", "class Attention(Attention):\n    pass"])
-def test_a_given_class_is_no_answer(taken: str) -> None:
-    assert gemma3(taken)["gemma3.attention"] == 0
-    close_jails()
+def test_a_given_class_is_no_answer(kit: Kit, taken: str) -> None:
+    assert with_attention(kit, taken) == 0
 
 
-@pytest.mark.parametrize("lesson", ["02-kv-cache", "05-mla", "06-sliding-window"])
+@of("02-kv-cache", "05-mla", "06-sliding-window")
 @pytest.mark.parametrize("body", ["from grader.kv import bytes_at as {name}", "import grader\n{name} = grader.Config"])
-def test_the_packages_own_function_is_out_of_reach_where_submissions_run(lesson: str, body: str) -> None:
-    kit = kit_of(lesson)
+def test_the_packages_own_function_is_out_of_reach_where_submissions_run(kit: Kit, body: str) -> None:
     exercise = next(c.exercise for c in kit.plan.checks if c.exercise.endswith(".bytes"))
     notebook = filled(kit, lambda e, stub: body.format(name="cache_bytes") if e == exercise else solution(kit, e))
     assert points(kit, notebook)[exercise] == 0
-    close_jails()
 
 
 def test_the_notebooks_check_refuses_the_packages_own_function_with_a_sentence() -> None:
@@ -122,9 +125,9 @@ def test_a_librarys_class_is_the_learners_choice() -> None:
     check("orientation.linear", nn.Linear, recording=recording)
 
 
-def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does() -> None:
+@of("05-mla")
+def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does(kit: Kit) -> None:
     """One per cent is within what bfloat16 may differ by, and far outside what float32 may."""
-    kit = kit_of("05-mla")
     right = "return self.kv_a_layernorm(latent), key"
     source = solution(kit, "mla.compress")
     assert right in source
@@ -132,7 +135,6 @@ def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does() ->
     earned = points(kit, filled(kit, lambda e, _: source if e == "mla.compress" else solution(kit, e)))
     assert earned.pop("mla.compress") == 0.0
     assert sum(earned.values()) == sum(c.points for c in kit.plan.checks if c.exercise != "mla.compress")
-    close_jails()
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
