@@ -39,7 +39,6 @@ from grader.grading.results import ExerciseResult
 from grader.grading.sandbox.limits import Limits
 from grader.grading.submission import MAX_NOTES, parse
 from grader.grading.worker import close_jails, grade_one
-from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -266,23 +265,6 @@ def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Kit, en
     results = graded_alone(gpt2, notebook)
     assert results["gpt2.attention"].points == 0
     assert results["gpt2.mlp"].right
-
-
-@pytest.mark.parametrize(
-    "lesson",
-    [lesson for lesson in lessons(PROJECT) if len(Recording.read(lesson.recording).exercises) > 1],
-    ids=lambda lesson: lesson.name,
-)
-def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(lesson: Lesson) -> None:
-    """Some lessons have cells of their own after an exercise, which can't run without it."""
-    kit = pack_kit(PROJECT / "course" / lesson.name, None)
-    notebook = a_right_one(kit)
-    solutions = [cell for cell in notebook["cells"] if "exercise" in cell["metadata"]]
-    notebook["cells"] = [cell for cell in notebook["cells"] if cell not in solutions[:-1]]
-    *missing, last = graded_alone(kit, notebook).values()
-    assert {result.points for result in missing} == {0.0}
-    assert last.summary
-    close_jails()
 
 
 def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(

@@ -83,6 +83,16 @@ def test_one_exercise_alone_earns_its_own_points_and_no_more(kit: Kit, empty: st
         assert sum(earned.values()) == check_cell.points, (only, earned)
 
 
+def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(kit: Kit) -> None:
+    """Some lessons have cells of their own after an exercise, which can't run without it."""
+    notebook = filled(kit, lambda exercise, _: solution(kit, exercise))
+    solutions = [cell for cell in notebook["cells"] if "exercise" in cell["metadata"]]
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell not in solutions[:-1]]
+    *missing, last = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan)).exercises
+    assert missing and {result.points for result in missing} == {0.0}
+    assert last.summary
+
+
 def of(*lessons: str) -> pytest.MarkDecorator:
     """For these lessons alone; the tests of one lesson share its jail."""
     return pytest.mark.parametrize("kit", lessons, indirect=True)
