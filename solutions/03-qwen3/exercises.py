@@ -23,7 +23,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
     apply_rotary_pos_emb,
 )
 
-from grader.authoring.drives.generation import ints_generated
+from grader.authoring.drives.generation import generated_without_cache
 from grader.authoring.mistakes import with_mistakes
 from grader.authoring.toy import random_toy_lm, reference_generate
 from grader.config import Config
@@ -362,7 +362,7 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
-    drive=ints_generated,
+    drive=generated_without_cache,
     points=4,
     fixed={
         "argument 1.dim": "the width of a toy model, which generation does not see",

@@ -51,6 +51,16 @@ class CachedToy(nn.Module):
         return logits[:, -ids.shape[1] :]
 
 
+def taken(given: Any) -> list[Any]:
+    """All that a generator gives; one that doesn't stop is stopped."""
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    tokens = [token for _, token in zip(range(2000), given, strict=False)]
+    if len(tokens) == 2000:
+        raise ValueError("the generator did not stop after 2,000 values")
+    return tokens
+
+
 def tokens_written(given: Any) -> list[int]:
     """The tokens that a generator gives."""
     if given is None:
@@ -59,20 +69,15 @@ def tokens_written(given: Any) -> list[int]:
 
 
 def python_ints(given: Any) -> list[int]:
-    """The tokens that a generator gives, which must be Python ints, and fewer than 2,000."""
-    if given is None:
-        raise TypeError("it returned None; does it `yield` each token?")
-    tokens: list[int] = []
-    for token in given:
+    """The tokens that a generator gives, which must be Python ints."""
+    tokens = taken(given)
+    for token in tokens:
         if not isinstance(token, int):
             raise TypeError(f"it gave a {type(token).__name__}; a Python int belongs there, as `.item()` makes it")
-        tokens.append(token)
-        if len(tokens) == 2_000:
-            raise ValueError("the generator did not stop after 2,000 values")
     return tokens
 
 
-def ints_generated(generate: Any, *given: Any) -> list[int]:
+def generated_without_cache(generate: Any, *given: Any) -> list[int]:
     """The tokens that `generate` writes with a model that has no cache."""
     return python_ints(generate(*given))
 
