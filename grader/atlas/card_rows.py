@@ -43,7 +43,7 @@ def rows(model: Architecture) -> list[Row]:
         if part.router:
             words += f"; router: {part.router}"
         if part.groups:
-            words += f", from the best {part.chosen_groups} of {part.groups} groups"
+            words += f", first {part.chosen_groups} of {part.groups} groups"
         found.append(Row("MLP" if i == 0 else f"MLP, {i + 1}", words, words, _source(model)))
     if dense := first_dense(model):
         found.append(Row("experts stand", dense, dense, facts["layers with experts"].source))
