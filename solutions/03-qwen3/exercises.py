@@ -23,12 +23,12 @@ from transformers.models.qwen3.modeling_qwen3 import (
     apply_rotary_pos_emb,
 )
 
-from grader.config import Config
+from grader.authoring.drives.generation import generated_without_cache
 from grader.authoring.mistakes import with_mistakes
+from grader.authoring.toy import random_toy_lm, reference_generate
+from grader.config import Config
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.tolerance import ROUNDED_ONCE, Tolerance
-from grader.authoring.toy import random_toy_lm
-from grader.authoring.toy import reference_generate
 
 TRACE = "qwen3.causal_lm"
 
@@ -178,21 +178,6 @@ def generation_args(
         return toy, ids, new_tokens, [earlier, written[stop_at]] if last else [written[stop_at], earlier]
 
     return draw_args
-
-
-def ints_written(generate: Any, *given: Any) -> list[int]:
-    """The tokens that `generate` writes, which must be Python ints."""
-    written = generate(*given)
-    if written is None:
-        raise TypeError("it returned None; does it `yield` each token?")
-    tokens: list[int] = []
-    for token in written:
-        if not isinstance(token, int):
-            raise TypeError(f"it gave a {type(token).__name__}; a Python int belongs there, as `.item()` makes it")
-        tokens.append(token)
-        if len(tokens) == 2_000:
-            raise ValueError("the generator did not stop after 2,000 values")
-    return tokens
 
 
 def with_zeros(x: Tensor) -> list[Tensor]:
@@ -377,7 +362,7 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
-    drive=ints_written,
+    drive=generated_without_cache,
     points=4,
     fixed={
         "argument 1.dim": "the width of a toy model, which generation does not see",

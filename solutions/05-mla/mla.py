@@ -283,7 +283,7 @@ for kv_heads in (3, 2, 1):
 # %% [markdown] id="65d6b6ec"
 # With one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing gives all heads the same keys and values, so that only their queries differ. A latent leaves each head its own keys and values, and drops the directions with the smallest singular values.
 #
-# Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did (appendix D). Of three models of 7 billion parameters, MHA was better than GQA, and GQA better than MQA. Then it compared MLA with MHA in models of 16 and of 250 billion parameters, each pair of nearly the same size: MLA was better on most benchmarks, with 14% and 4% of the cache. Why a model with a restriction should be better, the report does not say.
+# Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did. Of three models of 7 billion parameters, MHA was better than GQA, and GQA better than MQA (appendix D.1). Then it compared MLA with MHA in models of 16 and of 250 billion parameters, each pair of nearly the same size: MLA was better on most benchmarks, with 14% and 4% of the cache (appendix D.2). Why a model with a restriction should be better, the report does not say.
 #
 # Two questions remain. What would a model do that was *trained* with a latent, and can put into it what counts? You will see one at the end. And what about time? Rebuilding keys and values saves memory but costs time at every step. Exercise 7 removes the rebuilding.
 #
@@ -1192,9 +1192,9 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, the
-    last new one perhaps not at all; the caches have room for the prompt and max_new_tokens, not more.
-    max_new_tokens: 1 or more. Ends after so many, or once one of end_tokens has been yielded.
+    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, and
+    the last new one need not be read; the caches have room for the prompt and max_new_tokens, not more.
+    max_new_tokens: 1 or more. Ends after that many, or once one of end_tokens has been yielded.
     model: has caches(batch, capacity), and is called with ids and the caches.
     """
     ### BEGIN SOLUTION

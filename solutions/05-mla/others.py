@@ -1,5 +1,6 @@
 """What tests/test_every_lesson.py asks of latent attention: other right programs and wrong ones, random configs."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -550,13 +551,23 @@ class ModelThatReadsTheRows(LESSON.solutions["Model"]):  # type: ignore[misc, na
         return super().forward(ids, caches if caches is None or caches[0].rows is None else None)
 
 
+def generate_nothing(*_: Any) -> Iterator[int]:
+    return iter(())
+
+
+def generate_without_end(*_: Any) -> Iterator[int]:
+    return itertools.repeat(3)
+
+
 TOLD = [
+    Told("mla.generate", generate_nothing, ["it gave 0 values, and should give 8"], never=["IndexError"]),
+    Told("mla.generate", generate_without_end, ["the generator did not stop after 2,000 values"]),
     Told("mla.compress", OneTensor, ["compress returned a Tensor; two tensors belong there, the latent and the key"]),
     Told(
         "mla.compress", KeyWithAHeadAxis, ["compress returned a key of shape [2, 1, 7, 8]; one vector for each token"]
     ),
     Told("mla.compress", NoReturn, ["two tensors belong there, the latent and the key; does it end with `return`?"]),
-    Told("mla.cache", RowsWithAHeadAxis, ["append gave back a tensor of shape [1, 1, 5, 26]; [1, length, 26] belongs"]),
+    Told("mla.cache", RowsWithAHeadAxis, ["append returned a tensor of shape [1, 1, 5, 26]; [1, length, 26] belongs"]),
     Told(
         "mla.attention", twice("Attention"), ["after 4 tokens there are 8 rows in the cache; each belongs there once"]
     ),

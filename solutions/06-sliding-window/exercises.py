@@ -255,7 +255,7 @@ STORED = {"drive": windows.numbers_stored, "right": right_numbers}
 def attention_case(
     name: str, config: dict[str, Any], kind: str, chunks: list[int], rolls: bool, batch: int = 2, **more: Any
 ) -> Case:
-    """rolls: whether the check's cache gives back a window, or everything."""
+    """rolls: whether the check's cache returns a window, or everything."""
     window = config["sliding_window"] if kind == SLIDING else None
 
     def draw_args(draw: Draw) -> Sequence[Any]:

@@ -411,9 +411,21 @@ WITHOUT_ITS_OLD_TOKENS = Change(
     "        return keys, values",
     "        return (k, v) if len(new) > 1 else (keys, values)",
 )
-KEPT = "everything is kept, and only the last W are given back"
+
+
+def generate_nothing(*_: Any) -> Iterator[int]:
+    return iter(())
+
+
+KEPT = "everything is kept, and only the last W are returned"
 TOLD = [
     Told("sliding_window.rolling_cache", KeepsEverything, [KEPT]),
+    Told(
+        "sliding_window.generate",
+        generate_nothing,
+        ["it gave 0 values, and should give 8"],
+        never=["raised ValueError"],
+    ),
     Told("sliding_window.rolling_cache", KeepsAList, [KEPT]),
     Told("sliding_window.rolling_cache", TwiceTheRoom, ["10 of 11 cases right"], never=["everything is kept"]),
     Told("sliding_window.rolling_cache", Stub, ["Stub.append` is not written yet"]),

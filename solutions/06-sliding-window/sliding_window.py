@@ -911,8 +911,8 @@ def generate_rolling(
     model: model.new_cache(batch, capacity) makes a cache; model(new_ids, cache) gives the new tokens' logits.
     ids: [1, T] int64, the prompt; it is read in as few pieces of at most `chunk` tokens as there can be, and it may
     have eos_token_id in it. Every token is read once, the last new one not at all: T + max_new_tokens - 1 rows,
-    and the cache has room for so many. max_new_tokens: 1 or more. Ends after so many, or once eos_token_id has been
-    yielded.
+    and the cache has room for that many. max_new_tokens: 1 or more. Ends after that many, or once eos_token_id has
+    been yielded.
     """
     ### BEGIN SOLUTION
     cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)

@@ -463,7 +463,7 @@ print("biases at the end:", [round(b, 2) for b in bias.tolist()])
 #
 # **The bias for the choice only.** `e_score_correction_bias` changes which experts are chosen. The weights are the scores without it. This went wrong in public more than once: in vLLM (<a href="https://github.com/vllm-project/vllm/pull/12002">vllm-project/vllm#12002</a>), and in transformers after a refactoring (<a href="https://github.com/huggingface/transformers/pull/41663">huggingface/transformers#41663</a>).
 #
-# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it is sent to at most 4 machines. A group's score is the sum of its two highest scores: 8 experts from 4 groups are two from each.
+# **Groups.** DeepSeek-V3's 256 experts are 8 groups of 32, spread over machines. A token may use experts of 4 groups only, so that it is sent to at most 4 machines (sections 2.1.2 and 4.2). A group's score is the sum of its two highest scores: 8 experts from 4 groups are two from each.
 #
 # **A factor.** The weights are divided by their sum and multiplied by `routed_scaling_factor`: they sum to 2.5, beside the shared expert's weight of 1. For this number no reason is given. (The 1e-20 in the formula only prevents 0 / 0.)
 #
@@ -1175,7 +1175,7 @@ for tokens in (1, 2, 4, 8, 16):
 # | weights | | divided by their sum | divided by their sum, times 2.5 | the routed sum keeps a fixed size beside the shared expert; why 2.5 is not published |
 # | shared expert | | none | 1 | what every token needs is learned once. Qwen3's report (section 2) leaves it out and gives no reason |
 # | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
-# | groups | | none | 8, of which 4 may be used | a token is sent to few machines |
+# | groups | | none | 8; a token's experts come from the 4 best | a token is sent to few machines |
 # | parameters, active | 8.2 of 8.2 billion | 3.4 of 30.5 | 37.6 of 671 | |
 # | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | fast for one user |
 # | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | nearly all experts are read |
@@ -1184,7 +1184,7 @@ for tokens in (1, 2, 4, 8, 16):
 #
 # <details><summary>DeepSeek-V3 computes with 37 of 671 billion parameters. Who decides which?</summary>
 #
-# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector, and the 8 best of the 4 best groups work on the token, beside the shared expert. A bias that follows the load takes part in the choice.
+# In each of 58 layers a router, one matrix with a row for each of 256 experts. It scores them from the token's vector. Of the 8 groups the 4 best stay, and the 8 best experts in these work on the token, beside the shared expert. A bias that follows the load takes part in the choice.
 # </details>
 #
 # <details><summary>How does a router learn, if choosing has no gradient?</summary>

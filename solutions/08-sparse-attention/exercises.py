@@ -271,7 +271,7 @@ SELECT = Exercise(
         select_case("every score below -1e10", 2, 6, 6, 2, shift=-4e10, scale=1e10),
         select_case("more may be chosen than there are", 2, 5, 7, 12),
         select_case(
-            "how many numbers come back where fewer tokens may be seen",
+            "how many numbers are returned where fewer tokens may be seen",
             2,
             7,
             7,
@@ -406,8 +406,7 @@ CACHE = Exercise(
         cache_case("two caches in turns", OTHER, 1, 7, [3, 1, 2], drive=indexed.both_in_turns, right=right_in_turns),
         cache_case("its length after 4 tokens, a crop to 1, and 2 tokens", SMALL, 2, 7, [4, -1, 2], **LENGTHS),
         cache_case(
-            "which appends are refused (0: none, 1: ValueError, 2: ValueError, but something was written, 3: another"
-            " error), and the length after each step",
+            "refusals (1 ValueError, 2 it wrote, 3 other), lengths",
             GLM,
             1,
             6,

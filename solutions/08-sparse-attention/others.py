@@ -523,7 +523,7 @@ class KeyForEachHead(LESSON.solutions["IndexVectors"]):  # type: ignore[misc, na
 
 
 TOLD = [
-    Told("sparse_attention.select", chosen_as_a_mask, ["select gave back a tensor of torch.bool; numbers of tokens"]),
+    Told("sparse_attention.select", chosen_as_a_mask, ["select returned a tensor of torch.bool; numbers of tokens"]),
     Told("sparse_attention.vectors", KeyForEachHead, ["belongs there: one key for all heads"]),
     Told("sparse_attention.attention", OutputAlone, ["two tensors belong there, the output and the numbers of"]),
     Told("sparse_attention.attention", NoIndexKeys, ["there are 0 index keys in the cache; 6 belong there"]),

@@ -720,7 +720,7 @@ def select(scores: Tensor, k: int) -> Tensor:
     """For each token the numbers of the k tokens with the highest scores among those that it may see.
 
     The T queries belong to the last T of S tokens, and see themselves and what is before them. Where S is below k, all
-    S numbers come back; where fewer than k tokens may be seen, all of those and, to fill the row, any later ones, which
+    S numbers are returned; where fewer than k tokens may be seen, all of those and, to fill the row, any later ones, which
     attention hides as ever. The order within a row is free. DeepSeek-V3.2 (2025), section 2.1.
     scores: [B, T, S] float32 -> [B, T, min(k, S)] int64.
     """
@@ -968,7 +968,7 @@ class IndexedCache(LatentCache):
         ### END SOLUTION
 
     def append_keys(self, new: Tensor) -> Tensor:
-        """Keep index keys new [B, T, width] behind those there are; all so far come back: [B, S, width].
+        """Keep index keys new [B, T, width] behind those there are; all so far are returned: [B, S, width].
 
         Raises ValueError, and keeps nothing of it, where there is no room for all of `new`.
         """
@@ -1017,7 +1017,7 @@ print(f"GLM-5.2, rows and index keys in bfloat16: {2 * (glm_rows + choosing * gl
 #
 # In large models neighbouring layers choose much the same tokens (Bai et al., 2026). GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the numbers of the layer before. So each layer hands on the choice that it used, whether it made it or not.
 #
-# `DecoderLayer` is given; it calls your attention and gives back x and the choice. Its MLP is lesson 07's MoE in sparse layers.
+# `DecoderLayer` is given; it calls your attention and returns x and the choice. Its MLP is lesson 07's MoE in sparse layers.
 
 # %% tags=["setup"] long="one class, with its shapes" id="setup-7"
 class DecoderLayer(nn.Module):
@@ -1274,9 +1274,9 @@ def generate(
 ) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, the
-    last new one perhaps not at all; the caches have room for the prompt and max_new_tokens, not more.
-    max_new_tokens: 1 or more. Ends after so many, or once one of end_tokens has been yielded.
+    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, and
+    the last new one need not be read; the caches have room for the prompt and max_new_tokens, not more.
+    max_new_tokens: 1 or more. Ends after that many, or once one of end_tokens has been yielded.
     model: has caches(batch, capacity), and is called with ids and the caches.
     """
     caches = model.caches(1, ids.shape[1] + max_new_tokens)

@@ -101,7 +101,7 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
     if mlp.groups:
-        lines.append(f"first {mlp.chosen_groups} of {mlp.groups} groups")
+        lines.append(f"from the best {mlp.chosen_groups} of {mlp.groups} groups")
     canvas.box(router, "router", lines)
     canvas.line((router.cx, router.y), (router.cx, frame.bottom))
     if not beside:

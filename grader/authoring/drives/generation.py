@@ -51,6 +51,16 @@ class CachedToy(nn.Module):
         return logits[:, -ids.shape[1] :]
 
 
+def taken(given: Any) -> list[Any]:
+    """All that a generator gives; one that doesn't stop is stopped."""
+    if given is None:
+        raise TypeError("it returned None; does it `yield` each token?")
+    tokens = [token for _, token in zip(range(2000), given, strict=False)]
+    if len(tokens) == 2000:
+        raise ValueError("the generator did not stop after 2,000 values")
+    return tokens
+
+
 def tokens_written(given: Any) -> list[int]:
     """The tokens that a generator gives."""
     if given is None:
@@ -60,13 +70,16 @@ def tokens_written(given: Any) -> list[int]:
 
 def python_ints(given: Any) -> list[int]:
     """The tokens that a generator gives, which must be Python ints."""
-    if given is None:
-        raise TypeError("it returned None; does it `yield` each token?")
-    tokens = list(given)
+    tokens = taken(given)
     for token in tokens:
         if not isinstance(token, int):
             raise TypeError(f"it gave a {type(token).__name__}; a Python int belongs there, as `.item()` makes it")
     return tokens
+
+
+def generated_without_cache(generate: Any, *given: Any) -> list[int]:
+    """The tokens that `generate` writes with a model that has no cache."""
+    return python_ints(generate(*given))
 
 
 class CachedToyOfOneText(CachedToy):
@@ -154,7 +167,7 @@ def watched_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: An
 def pieces_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """In how many pieces the model was given how many tokens, and how many more than `chunk` the largest has."""
     pieces = watched_model(generate, toy, ids, new_tokens, end, chunk).pieces
-    return [len(pieces), sum(pieces), max(0, max(pieces) - chunk)]
+    return [len(pieces), sum(pieces), max(0, max(pieces, default=0) - chunk)]
 
 
 def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
@@ -206,7 +219,7 @@ def reading_of_the_text(generate: Any, toy: Any, ids: Tensor, new_tokens: int, e
     read = [token for cache in reader.made for token in cache.ids[0].tolist()]
     text = ids[0].tolist() + written
     first_wrong = next((i for i, token in enumerate(read) if text[i : i + 1] != [token]), len(read))
-    return [reader.pieces[0], max(reader.pieces[1:], default=0), len(read) - first_wrong]
+    return [sum(reader.pieces[:1]), max(reader.pieces[1:], default=0), len(read) - first_wrong]
 
 
 def room_short_and_spare(generate: Any, toy: Any, ids: Tensor, new_tokens: int, ends: list[int]) -> list[int]:

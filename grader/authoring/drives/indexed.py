@@ -39,10 +39,10 @@ def use_vectors(module: Any, latent: Tensor, x: Tensor, table: Tensor) -> Tensor
     batch, length, width = x.shape[0], x.shape[1], queries.shape[-1]
     if queries.ndim != 4 or queries.shape[0] != batch or queries.shape[2] != length:
         wanted = f"[{batch}, heads, {length}, width] belongs there"
-        raise ValueError(f"queries gave back a tensor of shape {list(queries.shape)}; {wanted}")
+        raise ValueError(f"queries returned a tensor of shape {list(queries.shape)}; {wanted}")
     if keys.shape != (batch, length, width):
         wanted = f"[{batch}, {length}, {width}] belongs there: one key for all heads"
-        raise ValueError(f"keys gave back a tensor of shape {list(keys.shape)}; {wanted}")
+        raise ValueError(f"keys returned a tensor of shape {list(keys.shape)}; {wanted}")
     return torch.cat([queries, keys[:, None]], dim=1)
 
 
@@ -58,10 +58,10 @@ def as_counts(chosen: Any, batch: int, queries: int, slots: int, who: str) -> Te
     """
     given = tensor_given(chosen, who)
     if given.is_floating_point() or given.dtype == torch.bool:
-        raise TypeError(f"{who} gave back a tensor of {given.dtype}; numbers of tokens belong there, int64")
+        raise TypeError(f"{who} returned a tensor of {given.dtype}; numbers of tokens belong there, int64")
     if given.ndim != 3 or given.shape[:2] != (batch, queries):
         wanted = f"[{batch}, {queries}, k] belongs there"
-        raise ValueError(f"{who} gave back a tensor of shape {list(given.shape)}; {wanted}")
+        raise ValueError(f"{who} returned a tensor of shape {list(given.shape)}; {wanted}")
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < slots:
         raise ValueError(f"{who} chose numbers from {int(given.min())} to {int(given.max())}; there are {slots} tokens")
     counts = torch.zeros(batch, queries, slots, dtype=torch.int64).scatter_add(

@@ -47,7 +47,7 @@ def rows_given(given: Any, part: Tensor) -> Tensor:
     batch, _, width = part.shape
     if rows.ndim != 3 or rows.shape[0] != batch or rows.shape[2] != width:
         wanted = f"[{batch}, length, {width}] belongs there"
-        raise ValueError(f"append gave back a tensor of shape {list(rows.shape)}; {wanted}")
+        raise ValueError(f"append returned a tensor of shape {list(rows.shape)}; {wanted}")
     return rows.clone()
 
 
