@@ -29,8 +29,8 @@ def is_damaged(path: Path) -> bool:
 def rescued(path: Path, base: NotebookNode | None) -> tuple[NotebookNode | None, str]:
     """What can be saved of a damaged notebook, and a sentence that says how; None where nothing can.
 
-    base: the release that it was made from. Of a conflict both sides are taken; of broken JSON, the cells that can still
-    be read, and the others from JupyterLab's last checkpoint or else from `base`. The file is not changed.
+    base: the release that it was made from. Of a conflict both sides are taken; of broken JSON, the cells that can
+    still be read, and the others from JupyterLab's last checkpoint or else from `base`. The file is not changed.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     if has_conflict_markers(text):
