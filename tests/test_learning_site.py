@@ -36,6 +36,7 @@ def test_every_lesson_has_a_page_with_its_solutions_folded_and_its_outputs(proje
         for cell in page.cells:
             if "exercise" in cell.metadata:
                 assert FOLDED in cell.metadata["tags"]
+                assert cell.metadata["mystnb"]["code_prompt_show"] == "Show the solution"
             assert "### BEGIN SOLUTION" not in cell.source
         worked = nbformat.read(lesson.notebook, as_version=4)
         assert [cell.get("outputs") for cell in page.cells] == [cell.get("outputs") for cell in worked.cells]

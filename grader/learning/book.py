@@ -17,7 +17,7 @@ from grader.learning.site import ATLAS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MINUTES = 10  # to print: far more than a course of ten lessons takes
-LEFT_OUT = f"{MUSEUM}.md,{MUSEUM}/**,{ATLAS}.md,_extra"
+LEFT_OUT = f"{MUSEUM}.md,{MUSEUM}/**,{ATLAS}.md,_extra,_own"
 _FOLDED = re.compile(r"<details\b(?![^>]*\bopen\b)")
 
 # A lesson begins a page; code and tables are as wide as the page and break where they must.

@@ -35,8 +35,10 @@ html_theme = "furo"
 html_title = project
 html_show_sphinx = False
 html_show_copyright = False
-exclude_patterns = ["_extra"]
+exclude_patterns = ["_extra", "_own"]
 html_extra_path = ["_extra"]
+html_static_path = ["_own"]
+html_css_files = ["style.css"]
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
@@ -46,6 +48,15 @@ myst_heading_anchors = 4
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
 '''
 
+# A formula that is wider than the page scrolls sideways alone, imports are not underlined as if they were links, and on
+# a phone a heading and a table leave room for what they are about.
+STYLE = """.math-wrapper { overflow-y: hidden }
+.highlight .nn { text-decoration: none !important }
+@media (max-width: 46em) {
+  h1 { font-size: 1.9em }
+  table.docutils { font-size: 0.8em }
+}
+"""
 
 ABOUT_ATLAS = """# The atlas of architectures
 
@@ -88,6 +99,8 @@ def write_site_sources(
     title = _HEADING.search(syllabus)
     named = CONFIGURATION.replace("TITLE", repr(title[1].partition(":")[0] if title else "The course"))
     (target / "conf.py").write_text(named, encoding="utf-8")
+    (target / "_own").mkdir()
+    (target / "_own" / "style.css").write_text(STYLE, encoding="utf-8")
     return ["index", *pages, MUSEUM, ATLAS]
 
 
@@ -98,5 +111,9 @@ def for_the_site(notebook: NotebookNode) -> NotebookNode:
             continue
         if "exercise" in cell.metadata or cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
+        if "exercise" in cell.metadata:
+            cell.metadata["mystnb"] = {
+                f"code_prompt_{verb}": f"{verb.title()} the solution" for verb in ("show", "hide")
+            }
         cell.source = without_markers(cell.source)
     return notebook
