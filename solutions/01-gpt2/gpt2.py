@@ -734,7 +734,7 @@ def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: i
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
     ids: [1, T] int64, the prompt. The model is given at most the last model.config.n_positions tokens.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     ### BEGIN SOLUTION
     for _ in range(max_new_tokens):

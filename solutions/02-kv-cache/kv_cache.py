@@ -704,8 +704,8 @@ def generate_cached(
     """As `generate`, but the model reads every token once: T + max_new_tokens - 1 rows in all, and no more.
 
     model: model.new_cache(batch, capacity) makes a cache; model(new_ids, cache) gives the new tokens' logits.
-    ids: [1, T] int64, the prompt; T + max_new_tokens - 1 <= config.n_positions.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    ids: [1, T] int64, the prompt; T + max_new_tokens - 1 <= config.n_positions. Yields Python ints.
+    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     ### BEGIN SOLUTION
     cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)
@@ -1011,6 +1011,7 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
 
     2 * layers * key-value heads * head_dim * element_bytes, for each token.
     config: as in the hub's config.json; see above for what its fields are called and what holds without them.
+    context: any number, also more tokens than the model has positions for.
     """
     ### BEGIN SOLUTION
     if config.model_type == "gpt2":
