@@ -152,8 +152,8 @@ CACHE = Exercise(
     points=6,
     fixed={"argument 1, axis 0": "keys and values"},
     cases=[
-        cache_case("a prompt and two tokens", 15, [5, 1, 1]),
-        cache_case("chunks of several sizes", 23, [1, 3, 2, 1, 4], (3, 2, 5)),
+        cache_case("a prompt and two tokens", 15, [4, 1, 1]),
+        cache_case("chunks of several sizes", 23, [1, 3, 2, 3], (3, 2, 5)),
         cache_case("two caches in turns", 12, [3, 1, 2], (1, 2, 3), **IN_TURNS),
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], **LENGTHS),
         cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], **AFTER_RESET),
