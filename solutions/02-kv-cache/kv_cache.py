@@ -168,7 +168,7 @@ class GPT2(nn.Module):
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. The model is given the whole text, or the last model.config.n_positions tokens of it.
+    ids: [1, T] int64, the prompt. The model is given the whole text; of a longer one the last model.config.n_positions tokens.
     Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     for _ in range(max_new_tokens):
