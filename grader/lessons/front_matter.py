@@ -1,7 +1,7 @@
 """What lists of lessons say of one, from its own ``lesson.toml``::
 
     title = "GPT-2"
-    minutes = [90, 120]                  # exercises plus reading, measured
+    minutes = [90, 120]                  # an estimate, by the rule of grader/authoring/minutes.py
     difficulty = 2                       # of 5
     prerequisites = "you know PyTorch, and lesson 00"
     you_build = "LayerNorm, GELU, attention, MLP, block, model, generation"

@@ -10,7 +10,7 @@
 # - read a red check and a layer comparison, and tell the module that is wrong from those that only received wrong input;
 # - predict a model's size from its `config.json`, for four families.
 #
-# 45 to 60 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
+# 50 to 80 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
 #
 # Here is a model of twelve blocks, and a port of it. In the port's block 5 one weight is transposed.
 #

@@ -14,7 +14,7 @@
 # - train a small GPT, and say how good its loss is;
 # - name the places where a wrong GPT-2 runs without an error, and say how you would notice.
 #
-# 90 to 120 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
+# 120 to 180 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
 # This is what you will build: the model, and the inside of its attention and of its MLP. The parts have the checkpoint's names. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
 #
@@ -821,6 +821,12 @@ except CheckFailed as failed:
 # So use both: the layers tell you whether the model is right; the text tells you whether everything around it is right as well, the weights, the tokenizer and the decoding.
 
 # %% [markdown] id="84435e56"
+# ## A place to stop for the day
+#
+# So far: you wrote GPT-2's parts and the model of them; it equals transformers' layer by layer, and with trained weights it writes the same text.
+#
+# Still to come: what a loss is, a model that you train yourself, what single heads and blocks do, OpenAI's own GPT-2, and what a token costs.
+#
 # ## What a loss is, and how good one is
 #
 # A language model is trained to predict the next token. Its error at one token is the *surprise*, −ln p, where p is the probability that it gave to the token that came. The *loss* is the mean surprise over a text. Its unit is the nat: a loss of 1 nat means that the right token got a probability of 1/e, 37%, in the geometric mean.

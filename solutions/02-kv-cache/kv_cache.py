@@ -14,7 +14,7 @@
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
 # - name the usual mistakes with a cache, and how each would show. Several of them cannot be seen in the text the model writes.
 #
-# 100 to 120 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
+# 110 to 170 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
 # This is generation, step by step. At each step the model adds one token to the text, and to do that it computes one row of vectors for every word in a coloured box.
 #
