@@ -60,7 +60,7 @@ class Card(widgets.VBox):  # type: ignore[misc]
 
     def _asked_for(self) -> Architecture:
         pasted, slug = self.controls["pasted"].value.strip(), self.controls["model"].value
-        name, config = self._first.name, dict(self._first.config)
+        name, config = self._first.name, dict(self._first.given)
         if pasted:
             try:
                 config, name = json.loads(pasted), "the pasted config"

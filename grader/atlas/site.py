@@ -13,7 +13,8 @@ from typing import Any
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
 from grader.atlas.card_rows import rows
-from grader.atlas.compare import concepts, summary
+from grader.atlas.changes import concepts
+from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
 from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, kinds_of, timeline
@@ -23,7 +24,7 @@ STATIC = files("grader.atlas") / "static"
 
 @dataclass(frozen=True)
 class Taught:
-    """What a lesson teaches. concepts: words of compare.ORDER. can: what a learner can do afterwards, completing "you
+    """What a lesson teaches. concepts: words of changes.ORDER. can: what a learner can do afterwards, completing "you
     can ...". page: where the lesson can be read, from the site's folder lessons/; empty where it can't be there.
     """
 

@@ -37,7 +37,7 @@ def mixer_lines(mixer: Mixer) -> list[str]:
         each = f"{mixer.kv_heads} keys and values" if mixer.kv_heads > 1 else "one key and value for all"
         lines += [f"{mixer.heads} query heads of {mixer.key_dim}", each]
     if mixer.index:
-        lines += [f"an index picks {mixer.index.topk:,} tokens"]
+        lines += [f"an index picks {mixer.index.topk:,} {'entries' if mixer.rate else 'tokens'}"]
     if mixer.rate:
         lines += [f"{mixer.rate} tokens in one entry, and {mixer.window} in full"]
     elif mixer.window:
@@ -89,12 +89,21 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
         f"{mlp.experts} {mlp.label}",
         f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
     ]
-    lines.append(f"each {width:,} → {mlp.expert_width:,} → {width:,}")
+    inner = mlp.latent or width
+    lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}")
+    if mlp.latent:
+        lines.append(f"in a latent of {inner:,}")
     if mlp.shared:
         lines.append(f"and {mlp.shared_count} shared of {mlp.shared // mlp.shared_count:,}")
     if mlp.dense_beside:
         lines.append(f"beside a dense MLP of {mlp.dense_beside:,}")
     return lines
+
+
+def router_words(mlp: Mlp) -> str:
+    """How a router chooses; empty for a dense MLP."""
+    groups = f", first {mlp.chosen_groups} of {mlp.groups} groups" if mlp.groups else ""
+    return f"router: {mlp.router}{groups}" if mlp.router else ""
 
 
 def norm_word(model: Architecture) -> str:
