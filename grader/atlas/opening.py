@@ -42,8 +42,9 @@ def _name_of(path: Path) -> str:
 
 def _from_hub(repository: str) -> Path | str:
     """The config.json of a hub repository: out of the hub's cache, else its text. Raises GraderError."""
-    from huggingface_hub import build_hf_headers, constants, get_session, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported, not in its __all__
 
     try:
         kept = try_to_load_from_cache(repository, "config.json")

@@ -17,7 +17,7 @@ from grader.atlas.changes import concepts
 from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
 from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
-from grader.atlas.timeline import KINDS, kinds_of, timeline
+from grader.atlas.timeline import KINDS, firsts, kinds_of, timeline
 
 STATIC = files("grader.atlas") / "static"
 
@@ -127,6 +127,7 @@ def index(models: Sequence[GalleryModel]) -> str:
         "options": "".join(f'<option value="{model.slug}">{escape(model.name)}</option>' for model in readable),
         "links": "".join(f'<li><a href="models/{model.slug}.html">{escape(model.name)}</a></li>' for model in models),
         "timeline": timeline(readable),
+        "firsts": firsts(readable),
     }
     for name, value in fill.items():
         text = text.replace(f"{{{name}}}", value)
@@ -224,7 +225,8 @@ def _read_off(found: Architecture, teaching: Mapping[str, Taught]) -> list[str]:
     if found.remark:
         body.append(f'<p class="mark">{escape(found.remark)}</p>')
     body.append(
-        '<h2>Facts</h2><div class="scroll"><table><thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>'
+        '<h2>Facts</h2><div class="scroll"><table class="facts">'
+        "<thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
     lessons = [

@@ -97,8 +97,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
         11.5,
     )
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
-    where = f", in a latent of {inner:,}" if mlp.latent else ""
-    canvas.text(frame.cx, under + 47, f"activation: {activation}{where}", "m", 11.5)
+    words = f"{activation}, in a latent of {inner:,}" if mlp.latent else f"activation: {activation}"
+    canvas.text(frame.cx, under + 47, words, "m", 11.5)
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
     if mlp.groups:

@@ -133,7 +133,8 @@ def _firsts(model: Architecture, counted: Counter[tuple[str, ...]]) -> list[tupl
     for mixer, number in found:  # an index that is shared makes no other box
         lines = tuple(mixer_lines(mixer))
         first, before = merged.get(lines, (mixer, 0))
-        merged[lines] = (first, before + number)
+        own = mixer if first.index and first.index.shared else first
+        merged[lines] = (own, before + number)
     return list(merged.values())
 
 
@@ -149,17 +150,30 @@ def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
 
 
 def pattern_words(model: Architecture) -> str:
-    """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike."""
+    """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike.
+
+    Layers before the first turn, and a last one of its own kind, stand in parts of their own, behind a semicolon.
+    """
     names = kind_names(model.layers)
     if len(set(names)) == 1:
         return ""
+    for before, after in ((0, 0), (0, 1), (1, 0), (2, 0)):
+        inner = names[before : len(names) - after]
+        cycle = _cycle(inner)
+        if cycle and len(inner) >= 2 * len(cycle):
+            first = [", ".join(f"first {number} {name}" for number, name in runs(names[:before]))] if before else []
+            turns = ", then ".join(f"{n} {name}" if n > 1 or len(name) < 8 else name for n, name in runs(cycle))
+            return "; ".join([*first, turns, *[f"the last {name}" for name in names[len(names) - after :]]])
+    return str(model.facts["layer mix"].value)
+
+
+def _cycle(names: list[str]) -> list[str]:
+    """The shortest run of at most twelve layers that is repeated; empty where there is none."""
     for period in range(2, 13):
         cycle = names[:period]
         if len(set(cycle)) > 1 and all(name == cycle[i % period] for i, name in enumerate(names)):
-            return ", then ".join(
-                f"{number} {name}" if number > 1 or len(name) < 8 else name for number, name in runs(cycle)
-            )
-    return str(model.facts["layer mix"].value)
+            return cycle
+    return []
 
 
 def runs(names: list[str]) -> list[tuple[int, str]]:
