@@ -92,7 +92,8 @@ def test_the_keyboard_keeps_its_place_when_models_are_picked(page: Page) -> None
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "see it"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#compare") and page.locator("#compared td", has_text="= attention").is_visible()
+    page.wait_for_function("location.hash === '#compare'")
+    assert page.locator("#compared td", has_text="= attention").is_visible()
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
