@@ -377,6 +377,15 @@ def test_mimo_keeps_twice_the_heads_in_its_windows() -> None:
     full, sliding = 4 * (192 + 128), 8 * (192 + 128)
     assert [layer.values_per_token for layer in layers(published)] == [full, *[sliding] * 4, full, *[sliding] * 5, full]
     assert layers(published | {"swa_num_key_value_heads": 16})[1].values_per_token == 2 * sliding
+    on_the_hub = {"hybrid_layer_pattern": [0, 1, 1, 1, 1, 0] * 2, "sliding_window_size": 64}
+    assert [layer.window for layer in layers(published | on_the_hub)] == [None, *[65] * 4, None] * 2
+
+
+def test_minimax_m2_says_of_each_layer_that_it_is_full() -> None:
+    config = {"model_type": "minimax_m2", "num_hidden_layers": 2, "head_dim": 16, "num_key_value_heads": 3}
+    assert bytes_per_token(config | {"attn_type_list": [1, 1]}) == bytes_per_token(config) == 2 * 2 * 3 * 16 * 2
+    with pytest.raises(GraderError, match="has `attn_type_list`"):
+        layers(config | {"attn_type_list": [0, 1]})
 
 
 def test_both_numbers_of_sparse_attention_are_said() -> None:

@@ -66,7 +66,8 @@ class GalleryModel:
         if "default_of" in self.source:
             words = f"the defaults of transformers' {self.source['default_of']} class"
             other = self.source.get("confirmed")
-            return f"{words}, confirmed by {sources()[other].place}" if other else f"{words}, which names this model"
+            words += f", confirmed by {sources()[other].place}" if other else ", which names this model"
+            return f"{words}: sizes are its own, context, RoPE and norm epsilon may be the class's"
         if "package" in self.source:
             return f"{self.source['package']}, {self.source['path']}"
         return f"{KINDS[self.source['kind']]}: {_place(self.source)}"

@@ -46,12 +46,18 @@ def complete(config: Mapping[str, Any]) -> Config:
     config = text_part(config)
     if config.get("is_encoder_decoder"):
         raise GraderError("this config is an encoder-decoder's, and what its decoder keeps is not counted here.")
-    config = Config({**_defaults(config.get("model_type")), **_kimi_delta_fields(config)})
+    config = Config({**_defaults(config.get("model_type")), **_mimo_fields(_kimi_delta_fields(config))})
     told = config.get("layer_types") or config.get("layers_block_type") or config.get("hybrid_override_pattern")
     compressed = COMPRESSING if config.get("model_type") == "deepseek_v4" else ()
+    types = config.get("attn_type_list")
+    if isinstance(types, list) and all(kind == 1 for kind in types):  # MiniMax-M2: each layer's attention is full
+        config = Config({**config, "attn_type_list": None})
     for name in UNCOUNTED + (() if compressed else COMPRESSING) + (() if told else UNCOUNTED_STATES):
         if config.get(name):
-            raise GraderError(f"this config has `{name}`, and what such a model keeps is not counted here.")
+            raise GraderError(
+                f"this config has `{name}`, and what such a model keeps is not counted here."
+                " `grader card --config FILE` reads more families."
+            )
     return config
 
 
@@ -67,6 +73,20 @@ def _kimi_delta_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(full, list) and type(count) is int and not config.get("layer_types"):  # counted from 1
         found["layer_types"] = ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
     return {**config, **found, "linear_attn_config": None}
+
+
+def _mimo_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """MiMo-V2-Flash's config with what its hub file says under the names of transformers' class."""
+    if config.get("model_type") != "mimo_v2_flash":
+        return config
+    pattern, window = config.get("hybrid_layer_pattern"), config.get("sliding_window_size")
+    found: dict[str, Any] = {}
+    if isinstance(pattern, list) and not config.get("layer_types"):
+        found["layer_types"] = ["sliding_attention" if flag else "full_attention" for flag in pattern]
+        found["hybrid_layer_pattern"] = None
+    if window is not None:  # of earlier tokens, beside the newest
+        found["sliding_window"] = number(config, "sliding_window_size") + 1
+    return {**config, **found}
 
 
 def _defaults(kind: Any) -> Mapping[str, Any]:
