@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as widgets
 import pytest
 from meta_models import parameters
 from transformers import AutoConfig
@@ -21,9 +22,11 @@ from grader.atlas.changes import ORDER, concepts, steps, with_lessons
 from grader.atlas.compare import compare
 from grader.atlas.drawing import figure
 from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
-from grader.atlas.panel import changed_fields
+from grader.atlas.panel import Card, changed_fields
 from grader.cli import app
 from grader.errors import GraderError
+from grader.instruments.panel import Panel
+from grader.kv.panel import kv_panel
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
 GEMMA = {"model_type": "gemma3_text", "num_hidden_layers": 3}
@@ -249,11 +252,20 @@ def test_the_card_of_a_notebook_follows_its_controls() -> None:
     shown.controls["changed"].value = ""
     shown.controls["model"].value = "gemma-3-270m"
     assert "268,098,176" in shown.text
+    shown.controls["model"].value = "gemma-3-27"
+    assert "gemma-3-27b. `grader models`" in shown.text
     shown.controls["pasted"].value = "{"
     assert "not JSON" in shown.text
     shown.controls["pasted"].value = json.dumps(LLAMA)
     assert shown.text.startswith("the pasted config")
     assert shown._repr_mimebundle_()["image/svg+xml"] == figure(read(LLAMA, "the pasted config"))
+
+
+@pytest.mark.parametrize("panel", [card("gpt-2-xl"), kv_panel("GPT-2 XL")], ids=["card", "kv"])
+def test_every_control_takes_keys_in_jupyterlab(panel: Card | Panel) -> None:
+    """Its command mode takes those that are pressed on a <select>, a button or a box to tick: "x" cuts the cell."""
+    taken = (widgets.Dropdown, widgets.Select, widgets.SelectMultiple, widgets.Button, widgets.Checkbox)
+    assert not any(isinstance(control, taken) for control in panel.controls.values())
 
 
 def test_a_changed_pattern_is_the_pattern_that_is_drawn() -> None:

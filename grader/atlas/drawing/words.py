@@ -102,7 +102,7 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
 
 def router_words(mlp: Mlp) -> str:
     """How a router chooses; empty for a dense MLP."""
-    groups = f", first {mlp.chosen_groups} of {mlp.groups} groups" if mlp.groups else ""
+    groups = f", from the best {mlp.chosen_groups} of {mlp.groups} groups" if mlp.groups else ""
     return f"router: {mlp.router}{groups}" if mlp.router else ""
 
 
