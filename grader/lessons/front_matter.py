@@ -21,6 +21,7 @@ from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson
 
 FILE_NAME = "lesson.toml"
+TAUGHT = ".lessons.toml"  # beside the released lessons: what of it goes with a release
 HARDEST = 5
 # What lesson.toml says for others: `teaches` for `grader diff`, `figures` for grader/authoring/figures.py.
 NOT_LISTED = ("teaches", "figures")
