@@ -1,10 +1,12 @@
 """The learner's commands as they are typed."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from learners_course import edit, lesson_cells, source, write_lesson, write_release
 from typer.testing import CliRunner, Result
@@ -122,6 +124,26 @@ def test_reset_says_where_the_old_notebook_is(work: Path) -> None:
     (kept,) = (work / "kept/00-toy").iterdir()
     assert str(kept) in said.replace("\n", "")
     assert source(kept, "toy-norm") == SOLVED
+
+
+def test_a_check_reports_nothing_of_an_exercise_that_was_begun_anew(work: Path) -> None:
+    path = work / "00-toy/toy.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    checks = {c.metadata["check"]: c for c in notebook.cells if "check" in c.metadata}
+    for cell in checks.values():
+        cell.outputs = [nbformat.v4.new_output("stream", text="right")]
+    nbformat.write(notebook, path)
+    run("reset", "toy.norm")
+    after = {c.metadata["check"]: c.outputs for c in nbformat.read(path, as_version=4).cells if "check" in c.metadata}
+    assert after.pop("toy.norm") == []
+    assert after and all(after.values())
+
+
+def test_a_learners_commands_do_not_wait_for_torch(work: Path) -> None:
+    """It takes longer to import than all else that they do."""
+    said = "import sys, grader.cli.home as home; home.status(); home.next_exercise(); home.update()"
+    command = [sys.executable, "-c", f"{said}; assert 'torch' not in sys.modules, 'torch was imported'"]
+    subprocess.run(command, cwd=work, check=True, capture_output=True, text=True)
 
 
 def test_a_solution_is_shown_after_asking_once(release: Release, work: Path) -> None:

@@ -209,6 +209,21 @@ def test_a_broken_file_is_kept_and_replaced_by_the_last_checkpoint_or_the_releas
     assert {path.read_text() for path in kept(home)} == {whole[:300], whole[:200]}
 
 
+def test_of_a_broken_file_every_cell_that_can_still_be_read_is_saved(release: Release, home: Home) -> None:
+    edit(notebook(home), "toy-norm", SOLVED)
+    edit(notebook(home), "toy-mlp", "class mlp: ...")
+    whole, cells = notebook(home).read_text(), read_notebook(notebook(home)).cells
+    place = whole.index("class mlp")
+    for broken in (whole[:place], f'{whole[:place]}"{whole[place:]}'):
+        notebook(home).write_text(broken)
+        (said,) = update(home, release, "1")
+        found = read_notebook(notebook(home)).cells
+        assert [cell.id for cell in found] == [cell.id for cell in cells]
+        assert source(notebook(home), "toy-norm") == SOLVED
+        assert "NotImplementedError" in source(notebook(home), "toy-mlp")
+        assert "could be read and are in it, the others are as released" in said
+
+
 def git(folder: Path, *arguments: str) -> None:
     who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)

@@ -28,7 +28,7 @@ from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.outputs import keep_varying_outputs, make_portable
 from grader.authoring.recorder import record_lesson
-from grader.authoring.release import is_as_released, release_staged, write_notebook
+from grader.authoring.release import release_staged, write_notebook
 from grader.authoring.staging import (
     course_folder,
     files_below,
@@ -45,6 +45,7 @@ from grader.lessons.execution import ExecutionStopped, execute_notebook
 from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.front_matter import read_front_matter, require_opening
 from grader.lessons.lesson import Lesson
+from grader.lessons.notebooks import is_as_released
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 

@@ -68,15 +68,6 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
     return release
 
 
-def is_as_released(path: Path) -> bool:
-    """Whether nobody changed a released notebook's cells; running them changes nothing."""
-    try:
-        notebook = read_notebook(path)
-    except GraderError:
-        return False
-    return bool(notebook.metadata.get("grader", {}).get("released") == released_hash(notebook))
-
-
 def write_notebook(notebook: NotebookNode, path: Path) -> None:
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 

@@ -40,7 +40,9 @@ def reset(home: Home, name: str) -> Path:
         if stub is None or own is None:
             raise GraderError(f"{place} has no cell for `{name}` any more. `grader update` brings it back.")
         own.source, own.cell_type = stub.source, stub.cell_type
-        own.outputs, own.execution_count = [], None
+        for cell in notebook.cells:
+            if cell is own or cell.metadata.get("check") == name:  # a check's report is of the code that is gone
+                cell.outputs, cell.execution_count = [], None
         write_notebook(notebook, path)
         progress.pop(name, None)
     write_progress(home.folder, lesson, progress)

@@ -11,11 +11,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from grader.authoring.release import is_as_released
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.learning.release import Release, clone_around, released_course
-from grader.lessons.notebooks import read_notebook
+from grader.lessons.notebooks import is_as_released, read_notebook
 from grader.progress import HIDDEN, learners_folder
 
 FORMAT = 1

@@ -9,11 +9,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from grader.authoring.release import is_as_released
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.learning.copies import SYLLABUS, learners_copy, title_of
-from grader.lessons.notebooks import read_notebook, released_hash
+from grader.lessons.notebooks import is_as_released, read_notebook, released_hash
 from grader.package import package_folder
 
 IN_A_CLONE = "course"

@@ -193,7 +193,7 @@ def _counted(merged: Merged) -> str:
     said = [f"{merged.new} {'cell is' if merged.new == 1 else 'cells are'} new"] if merged.new else []
     said += [f"{merged.yours} of yours stay{'s' if merged.yours == 1 else ''}"] if merged.yours else []
     said += [f"{merged.twice} of yours and the course's stand side by side"] if merged.twice else []
-    return ", ".join(said) or "no cell is another"
+    return ", ".join(said) or "no other cell has changed"
 
 
 def _shown(home: Home, path: Path) -> str:

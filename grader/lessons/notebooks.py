@@ -45,3 +45,12 @@ def has_conflict_markers(text: str) -> bool:
 def released_hash(notebook: NotebookNode) -> str:
     """A hash of what a learner can work on in a notebook: its cells' types and sources."""
     return digest(json.dumps([(cell.cell_type, cell.source) for cell in notebook.cells]))[:32]
+
+
+def is_as_released(path: Path) -> bool:
+    """Whether nobody changed a released notebook's cells; running them changes nothing."""
+    try:
+        notebook = read_notebook(path)
+    except GraderError:
+        return False
+    return bool(notebook.metadata.get("grader", {}).get("released") == released_hash(notebook))
