@@ -24,13 +24,21 @@ class Config(Mapping[str, Any]):
     def read(cls, path: str | Path) -> "Config":
         """The config in the file at `path`. Raises GraderError where that is no JSON object."""
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_infinite)
+            return cls.parse(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise GraderError(f"{path} can't be read: {error.strerror}. Is the path right?") from None
-        except ValueError as error:
+        except UnicodeDecodeError as error:
             raise GraderError(f"{path} is not JSON ({error}). A config.json starts with {{.") from None
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> "Config":
+        """The config that a text holds. what: how a complaint calls it. Raises GraderError where it is no object."""
+        try:
+            fields = json.loads(text, object_hook=_infinite)
+        except ValueError as error:
+            raise GraderError(f"{what} is not JSON ({error}). A config.json starts with {{.") from None
         if not isinstance(fields, dict):
-            raise GraderError(f"{path} holds a {type(fields).__name__}, but a config.json is one object.")
+            raise GraderError(f"{what} holds a {type(fields).__name__}, but a config.json is one object.")
         return cls(fields)
 
     def _complaint(self, name: str) -> str:

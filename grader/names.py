@@ -8,6 +8,8 @@ from torch import Tensor
 
 MAX_NAMES = 8  # lines of names; more would say nothing new
 
+TIED = "; what does that say of the head? (A copy, or the same `.data`, would be a second Parameter.)"
+
 
 def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], extra: Sequence[str]) -> list[str]:
     """A line for each name or shape in which a module differs from a checkpoint; empty where it does not.
@@ -22,7 +24,7 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
             continue
         like = [m for m in missing if m.count(".") == name.count(".")]
         close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
-        asked = "; what does that say of the head?" if name == "lm_head.weight" else ""
+        asked = TIED if name == "lm_head.weight" else ""
         asked = f"; did you mean `{close[0]}`?" if close else asked
         lines.append(f"`{name}` is not in the checkpoint{asked}")
         missing = [m for m in missing if not close or m != close[0]]

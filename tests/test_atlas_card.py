@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as widgets
 import pytest
 from meta_models import parameters
 from transformers import AutoConfig
@@ -17,12 +18,15 @@ from typer.testing import CliRunner
 from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read
 from grader.atlas.cache import per_token
 from grader.atlas.card_rows import rows
-from grader.atlas.compare import ORDER, compare, concepts, steps, with_lessons
+from grader.atlas.changes import ORDER, concepts, steps, with_lessons
+from grader.atlas.compare import compare
 from grader.atlas.drawing import figure
 from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
-from grader.atlas.panel import changed_fields
+from grader.atlas.panel import Card, changed_fields
 from grader.cli import app
 from grader.errors import GraderError
+from grader.instruments.panel import Panel
+from grader.kv.panel import kv_panel
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
 GEMMA = {"model_type": "gemma3_text", "num_hidden_layers": 3}
@@ -70,7 +74,7 @@ def test_the_gallery_says_where_each_config_was_seen() -> None:
 
 DEFAULTS = [slug for slug, model in gallery_models().items() if "default_of" in (model.source or {})]
 # Whose class names another checkpoint: layers, width, heads and KiB a token, as the source says that confirms them.
-CONFIRMED = {"minimax-m2": (62, None, None, 248.0), "opt-125m": (12, 768, 12, None)}
+CONFIRMED = {"opt-125m": (12, 768, 12, None)}
 
 
 @pytest.mark.parametrize("slug", DEFAULTS)
@@ -110,10 +114,14 @@ def test_every_fact_of_the_gallery_says_where_it_was_seen() -> None:
     [
         ("gpt2-xl", ["300 KiB"]),
         ("qwen3-8b", ["144 KiB"]),
-        ("deepseek-v4-flash", ["5.406 KiB", "51.72 KiB"]),
+        ("deepseek-v4-flash", ["5.406 KiB", "51.72 KiB", "θ = 160,000", "an index picks 512 entries"]),
+        ("kimi-linear-48b-a3b", ["7.875 KiB", "20 Kimi Delta Attention + 7 MLA"]),
+        ("nemotron-3-super-120b", ["each 1,024 → 2,688 → 1,024; in a latent of 1,024"]),
+        ("glm-5.2", ["93 KiB", "87.75 KiB"]),
         ("gemma-3-270m", ["18 KiB"]),
         ("deepseek-v3.2", ["83.88 KiB", "68.62 KiB"]),
         ("nemotron-3-nano-30b-a3b", ["6 KiB", "23 Mamba-2 + 23 experts + 6 GQA"]),
+        ("minimax-m2", ["248 KiB", "RoPE on 64 of 128, θ = 5,000,000"]),
         ("kimi-k2", ["68.62 KiB", "384 SwiGLU experts"]),
         ("qwen3.5-397b-a17b", ["30 KiB"]),
     ],
@@ -128,7 +136,11 @@ BROKEN: list[tuple[Any, str]] = [
     ({}, "none of `hidden_size`"),
     ([1, 2], "is a list"),
     (LLAMA | {"hidden_size": "64"}, "`hidden_size` is '64'"),
-    (LLAMA | {"num_hidden_layers": None}, "no `num_hidden_layers`"),
+    (LLAMA | {"num_hidden_layers": None}, "null as `num_hidden_layers`"),
+    ({"model_type": "gpt2", "vocab_size": None}, "null as `vocab_size`"),
+    (LLAMA | {"num_hidden_layers": 10**9}, "1,000,000,000 layers"),
+    (LLAMA | {"rope_scaling": "yarn"}, "`rope_scaling` is 'yarn'"),
+    (LLAMA | {"rope_theta": "big"}, "The last one that was read is `rope_theta`"),
     (LLAMA | {"num_hidden_layers": -1}, "`num_hidden_layers` is -1"),
     (LLAMA | {"num_key_value_heads": 3}, "can't share 3"),
     (LLAMA | {"num_attention_heads": 7}, "can't be split among 7 heads"),
@@ -142,6 +154,13 @@ BROKEN: list[tuple[Any, str]] = [
     ({"model_type": "deepseek_v3", "num_experts_per_tok": 300}, "chooses 300 of 256"),
     (AutoConfig.for_model("t5").to_dict(), "an encoder and a decoder"),
     ({"model_type": "mine", "hidden_size": 64, "mamba_d_state": 16}, "layers with a state"),
+    (LLAMA | {"model_type": "mine"}, "leaves out vocab_size, intermediate_size"),
+    (LLAMA | {"model_type": "vit", "image_size": 224}, "`image_size`"),
+    (LLAMA | {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM's"),
+    ({"model_type": "kimi_linear", "linear_attn_config": 5}, "`linear_attn_config` is 5"),
+    ({"model_type": "kimi_linear", "linear_attn_config": {"num_heads": "x"}}, "`num_heads` is 'x'"),
+    ({"model_type": "deepseek_v4", "compress_ratios": [0, 4, 7], "num_hidden_layers": 3}, "7, which is none of"),
+    ({"model_type": "glm_moe_dsa", "indexer_types": ["full"]}, "says of 1 layers"),
 ]
 
 
@@ -153,9 +172,10 @@ def test_a_broken_config_is_refused_with_what_is_wrong(config: Any, words: str) 
 
 
 def test_an_unknown_family_is_read_as_its_nearest_with_a_remark() -> None:
-    mine = read(LLAMA | {"model_type": "llama_of_mine"})
+    whole = LLAMA | {"vocab_size": 99, "intermediate_size": 128}
+    mine = read(whole | {"model_type": "llama_of_mine"})
     assert "'llama_of_mine' is not known here" in mine.remark and mine.family == "llama"
-    assert mine.parameters == read(LLAMA).parameters and not read(LLAMA).remark
+    assert mine.parameters == read(whole).parameters and not read(whole).remark
 
 
 def test_each_fact_says_which_field_it_is_from() -> None:
@@ -164,6 +184,16 @@ def test_each_fact_says_which_field_it_is_from() -> None:
     assert facts["vocabulary"].source == "default of LlamaConfig: vocab_size"
     assert facts["norm"].source == "code of Llama in transformers"
     assert read({"model_type": "gpt2", "n_embd": 96}).facts["width"].source == "n_embd"
+    assert read({"model_type": "gpt2"}).facts["layers"].source == "default of GPT2Config: n_layer"
+
+
+def test_a_line_of_a_card_names_every_field_that_it_was_read_from() -> None:
+    source = {row.label: row.source for row in rows(read(LLAMA | {"head_dim": 16, "rope_theta": 1e5}))}
+    assert source["attention"] == (
+        "hidden_size, num_attention_heads, head_dim, rope_theta;"
+        " default of LlamaConfig: attention_bias; code of Llama in transformers"
+    )
+    assert source["MLP"].startswith("hidden_size; default of LlamaConfig: intermediate_size")
 
 
 def test_the_steps_of_a_port_are_in_the_order_of_a_program_and_name_lessons() -> None:
@@ -174,7 +204,27 @@ def test_the_steps_of_a_port_are_in_the_order_of_a_program_and_name_lessons() ->
     assert {"rms_norm", "rope", "qk_norm", "grouped_queries", "learned_positions"} <= set(named)
     taught = {step.concept: lessons for step, lessons in found}
     assert taught["rope"] == ("03-qwen3",) and taught["learned_positions"] == ()
+    changed = {step.concept: step.change for step, _ in found}
+    assert changed["rms_norm"].startswith("LayerNorm") and " ⇒ RMSNorm" in changed["rms_norm"]
+    assert "layer_norm" not in changed and changed["layers"] == "48 MHA ⇒ 36 GQA"
     assert steps(qwen3, qwen3) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "concept", "words"),
+    [
+        ("qwen3-8b", "gemma-3-1b", "sliding_window", "a window of 512 tokens in 22 of 26 layers"),
+        ("qwen3-8b", "gemma-3-27b", "score_scale", "one over the root of 168"),
+        ("llama-3-8b", "llama-3.1-8b", "rope_scaling", "Llama 3's scaling, 8 × 8,192"),
+        ("gemma-3-4b", "gemma-4-e4b", "v_norm", "values through an RMSNorm without weight"),
+        ("deepseek-v3.2", "deepseek-v4-flash", "residual_streams", "4 streams"),
+        ("deepseek-v3", "glm-4.5-air", "rope", "interleaved ⇒ RoPE, θ = 1,000,000, on 64 of 128"),
+        ("qwen3-30b-a3b", "glm-4.5-air", "experts", "router: sigmoid"),
+    ],
+)
+def test_a_step_of_a_port_says_what_the_reference_has(left: str, right: str, concept: str, words: str) -> None:
+    changed = {step.concept: step.change for step in steps(architecture_of(left), architecture_of(right))}
+    assert words in changed[concept]
 
 
 def test_every_concept_that_a_model_has_stands_in_the_order() -> None:
@@ -197,14 +247,32 @@ def test_the_card_of_a_notebook_follows_its_controls() -> None:
     assert "cache for one token: 72 KiB" in shown.text
     shown.controls["changed"].value = "num_key_value_heads = 5"
     assert "can't share 5" in shown.text
+    shown.controls["changed"].value = "num_hidden_layers = 2"
+    assert "layers: 2 " in shown.text
     shown.controls["changed"].value = ""
     shown.controls["model"].value = "gemma-3-270m"
     assert "268,098,176" in shown.text
+    shown.controls["model"].value = "gemma-3-27"
+    assert "gemma-3-27b. `grader models`" in shown.text
     shown.controls["pasted"].value = "{"
     assert "not JSON" in shown.text
     shown.controls["pasted"].value = json.dumps(LLAMA)
     assert shown.text.startswith("the pasted config")
     assert shown._repr_mimebundle_()["image/svg+xml"] == figure(read(LLAMA, "the pasted config"))
+
+
+@pytest.mark.parametrize("panel", [card("gpt-2-xl"), kv_panel("GPT-2 XL")], ids=["card", "kv"])
+def test_every_control_takes_keys_in_jupyterlab(panel: Card | Panel) -> None:
+    """Its command mode takes those that are pressed on a <select>, a button or a box to tick: "x" cuts the cell."""
+    taken = (widgets.Dropdown, widgets.Select, widgets.SelectMultiple, widgets.Button, widgets.Checkbox)
+    assert not any(isinstance(control, taken) for control in panel.controls.values())
+
+
+def test_a_changed_pattern_is_the_pattern_that_is_drawn() -> None:
+    shown = card(GEMMA | {"num_hidden_layers": 6})
+    assert "5 sliding + 1 full" in shown.text
+    shown.controls["changed"].value = "sliding_window_pattern = 2"
+    assert "3 sliding + 3 full" in shown.text
 
 
 def test_changes_of_fields_are_read_as_json() -> None:
@@ -230,3 +298,47 @@ def test_the_commands_print_and_draw(tmp_path: Path) -> None:
     assert "qwen3-8b" in run("models").stdout
     assert "is not in the gallery" in str(run("card", "qwen9").exception)
     assert "was not seen" in str(run("card", "intellect-3").exception)
+
+
+def test_a_change_names_the_lesson_wherever_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a learner's folder holds no lesson.toml
+    changed = run("diff", "gpt2-xl", "qwen3-4b").stdout
+    assert "LayerNorm, epsilon 1e-05 ⇒ RMSNorm, epsilon 1e-06  (lesson 03-qwen3, 04-gemma3)" in changed
+    assert "no lesson here teaches it" in run("diff", "gpt2-xl", "nemotron-3-nano-30b-a3b").stdout
+    assert "only the weights differ" in run("diff", "deepseek-r1", "deepseek-v3").stdout
+
+
+def test_a_hub_that_is_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(GraderError) as raised:
+        architecture_of("moonshotai/Kimi-Linear-48B-A3B-Instruct")
+    assert "/raw/main/config.json" in str(raised.value)
+    assert "`grader card kimi-linear-48b-a3b`" in str(raised.value)
+
+
+class Answer:
+    """What the hub answers."""
+
+    def __init__(self, status_code: int, text: str = "") -> None:
+        self.status_code, self.text = status_code, text
+
+    def get(self, url: str, **_: Any) -> "Answer":
+        assert url.endswith("/resolve/main/config.json")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(Answer(401), "licence"), (Answer(404), "answers 404"), (Answer(200, "<html>"), "not JSON")]
+)
+def test_a_hub_that_refuses_is_explained(answer: Answer, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: answer)
+    with pytest.raises(GraderError, match=words):
+        architecture_of("nobody/nothing-that-anybody-has")
+
+
+def test_a_config_from_the_hub_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: Answer(200, json.dumps(LLAMA)))
+    found = architecture_of("nobody/nothing-that-anybody-has")
+    assert (found.name, found.parameters) == ("nothing-that-anybody-has", read(LLAMA).parameters)

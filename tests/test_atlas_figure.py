@@ -54,6 +54,35 @@ def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) ->
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
 
 
+def test_text_is_large_enough_for_a_phone() -> None:
+    """A panel of 440 pixels is drawn 358 wide there: no text of the gallery is below 8.5 pixels."""
+    for name, model in DRAWN.items():
+        if name in gallery_models():
+            sizes = {float(size) for part in parts(model) for size in re.findall(r'font-size="([\d.]+)"', part.svg)}
+            assert min(sizes) >= 8.5 * 440 / 358, name
+
+
+def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
+    panels = {part.title: part for part in parts(DRAWN["deepseek-v4-flash"])}
+    svg = panels["DeepSeek V4 Flash: Compressed sparse attention, in 21 layers"].svg
+    assert "compressor" in svg and "4 tokens → 1" in svg and "for every 4 tokens of the text: 512 + 128" in svg
+    assert "compressor" not in panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+
+
+@pytest.mark.parametrize(
+    ("slug", "notes"),
+    [
+        ("deepseek-v4-flash", ["first 2 sliding", "compressed sparse, then heavily compressed"]),
+        ("kimi-linear-48b-a3b", ["3 Kimi Delta Attention, then 1 MLA", "the last MLA", "the first dense"]),
+        ("glm-5.2", ["57 look where an earlier index chose", "32 index heads of 128 choose 2,048 tokens to look at"]),
+        ("gemma-3-27b", ["5 sliding, then 1 full"]),
+    ],
+)
+def test_a_figure_says_how_its_layers_follow_one_another(slug: str, notes: list[str]) -> None:
+    drawn_ = "".join(part.svg for part in parts(DRAWN[slug]))
+    assert all(f">{note}<" in drawn_ for note in notes)
+
+
 def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() -> None:
     gpt2, qwen3 = (
         lesson_config("01-gpt2/configs/gpt2-xl.json", "GPT-2"),

@@ -50,6 +50,7 @@ def test_filter_sort_and_the_slider_work(page: Page) -> None:
     assert 0 < page.locator(".card").count() < 12
     page.select_option("#attention", "sparse")
     assert page.locator(".card h3").all_inner_texts() == ["DeepSeek V3.2"]
+    assert "compressed: DeepSeek V4 Flash, 2026-04-24" in page.locator(".firsts").inner_text()
     before = page.locator(".numbers").inner_text()
     page.locator("#context").focus()
     page.keyboard.press("ArrowRight")
@@ -69,6 +70,30 @@ def test_two_models_are_compared(page: Page) -> None:
     page.select_option("#right", "deepseek-v3")
     page.locator("#compared figcaption", has_text="As in DeepSeek R1").wait_for()
     assert page.locator("#compared .ring").count() == 0
+
+
+def test_a_phone_shows_both_columns_of_a_comparison_and_where_facts_are_from(page: Page, site: Path) -> None:
+    page.select_option("#left", "gpt-2-xl")
+    page.select_option("#right", "qwen3-4b")
+    assert page.locator("#compared td").last.bounding_box()["x"] < 300  # type: ignore[index]
+    cut = "[...document.querySelectorAll('td')].filter(cell => cell.getBoundingClientRect().right > 390).length"
+    assert page.evaluate(cut) == 0
+    page.goto(site.joinpath("models/deepseek-v3.2.html").as_uri())
+    assert page.get_by_text("rope_scaling", exact=True).is_visible() and page.evaluate(cut) == 0
+
+
+def test_the_keyboard_keeps_its_place_when_models_are_picked(page: Page) -> None:
+    page.fill("#find", "qwen3")
+    for slug in ("qwen3-8b", "qwen3-4b"):
+        page.locator(f"#cards input[data-slug='{slug}']").focus()
+        page.keyboard.press("Space")
+        assert page.evaluate("document.activeElement.dataset.slug") == slug
+    assert page.locator("#count").inner_text().endswith("to compare: Qwen3 8B and Qwen3 4B")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "see it"
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#compare'")
+    assert page.locator("#compared td", has_text="= attention").is_visible()
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:

@@ -417,8 +417,31 @@ def test_what_is_stale_is_found_and_how_to_mend_it(course: Course, name: str) ->
     problems = course.problems()
     for expected in STALE[name].found:
         assert any(line.startswith(expected) for line in problems), problems
-    assert all("Mend it with: grader build 0" in line and "\n" not in line for line in problems)
+    mends = "Delete it, or move it elsewhere" if name == "answers in the release" else "Mend it with: grader build 0"
+    assert all(mends in line and "\n" not in line for line in problems)
     assert len(problems) == len(STALE[name].found), problems
+
+
+def test_a_file_that_is_no_longer_released_is_left_and_named(course: Course) -> None:
+    figure = course.first.folder / "figures" / "old.svg"
+    figure.parent.mkdir(exist_ok=True)
+    figure.write_text("<svg/>")
+    build(course.first)
+    figure.unlink()
+    said = io.StringIO()
+    build(course.first, console=Console(file=said, width=200))
+    assert "course/00-toy/figures/old.svg is not part of the release: delete it, or move" in said.getvalue()
+    assert (course.released.parent / "figures" / "old.svg").exists()
+
+
+def test_a_figure_that_is_shown_and_not_there_stops_a_build(sources: Lesson) -> None:
+    text = sources.twin.read_text()
+    sources.twin.write_text(f"{text}\n\n# %% [markdown]\n# ![Two curves](figures/curves.svg)\n")
+    with pytest.raises(GraderError, match=r"toy.py shows figures/curves.svg, which is not there. Put the picture into"):
+        build(sources)
+    (sources.folder / "figures").mkdir(exist_ok=True)
+    (sources.folder / "figures" / "curves.svg").write_text("<svg/>")
+    build(sources)
 
 
 def test_a_check_changes_nothing(course: Course) -> None:

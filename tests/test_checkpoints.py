@@ -15,6 +15,7 @@ from grader import checkpoints
 from grader.checkpoints import generated, golden, registry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.errors import GraderError
+from grader.names import TIED
 from grader.tolerance import tolerance_for
 
 GPT2S = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -172,7 +173,7 @@ def with_an_untied_head(model: GPT2Model) -> None:
         (without_norm, "`ln_f.weight` [32] is in the checkpoint, and missing here"),
         (with_a_mask, "`h.*.attn.mask` is a buffer; register it with `persistent=False`"),
         (transposed, "`wpe.weight` has shape [32, 64]; in the checkpoint it is [64, 32], transposed"),
-        (with_an_untied_head, "`lm_head.weight` is not in the checkpoint; what does that say of the head?"),
+        (with_an_untied_head, f"`lm_head.weight` is not in the checkpoint{TIED}"),
     ],
 )
 def test_a_mismatch_is_explained_and_leaves_the_model_alone(

@@ -109,17 +109,26 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": False}
     | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 50},
     "glm_moe_dsa that shares": SMALL | MLA | INDEX | {"indexer_types": ["full", "shared", "shared"] * 2},
+    "kimi_linear": SMALL
+    | MLA
+    | {"linear_num_heads": 2, "linear_head_dim": 8, "num_local_experts": 4}
+    | {"q_lora_rank": None, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_key_value_heads": 4},
+    "deepseek_v4": SMALL
+    | {"num_hidden_layers": 3, "head_dim": 16, "q_lora_rank": 12, "o_lora_rank": 8, "o_groups": 2}
+    | {"index_head_dim": 6, "index_n_heads": 2, "index_topk": 2, "sliding_window": 5, "num_key_value_heads": 1}
+    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "qk_rope_head_dim": 4}
+    | {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}}
+    | {"layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]},
 }
 
 
 def tensors_of(layer: Any) -> list[torch.Tensor]:
     """All that a layer of transformers' cache holds."""
     found = []
-    for name in ("keys", "values", "indexer_keys", "conv_states", "recurrent_states"):
-        value = getattr(layer, name, None)
+    for value in vars(layer).values():
         values = value.values() if isinstance(value, dict) else [value]
-        found += [v for v in values if isinstance(v, torch.Tensor)]
-    return found
+        found += [v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()]
+    return list({id(tensor): tensor for tensor in found}.values())  # DeepSeek-V4's keys are its values
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -317,8 +326,9 @@ def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
         (AutoConfig.for_model("falcon_h1").to_dict(), "'falcon_h1[a-z_]*' is not known here"),
         (AutoConfig.for_model("recurrent_gemma").to_dict(), "'recurrent_gemma[a-z_]*' is not known here"),
         (AutoConfig.for_model("mllama").to_dict(), "'mllama[a-z_]*' is not known here"),
-        (AutoConfig.for_model("kimi_linear").to_dict(), "'kimi_linear[a-z_]*' is not known here"),
-        (AutoConfig.for_model("deepseek_v4").to_dict(), "'deepseek_v4[a-z_]*' is not known here"),
+        ({"model_type": "deepseek_v4", "compress_ratios": [0, 5], "num_hidden_layers": 2}, "none of 0, 4 and 128"),
+        ({"model_type": "deepseek_v4", "compress_ratios": [0, 4], "num_hidden_layers": 3}, "should be a list"),
+        ({"num_hidden_layers": 10**9, "num_attention_heads": 4, "head_dim": 8}, "1,000,000,000 layers"),
         (AutoConfig.for_model("rwkv").to_dict(), "'rwkv[a-z_]*' is not known here"),
         (AutoConfig.for_model("gpt_neo").to_dict(), "'gpt_neo[a-z_]*' is not known here"),
     ],
@@ -367,6 +377,15 @@ def test_mimo_keeps_twice_the_heads_in_its_windows() -> None:
     full, sliding = 4 * (192 + 128), 8 * (192 + 128)
     assert [layer.values_per_token for layer in layers(published)] == [full, *[sliding] * 4, full, *[sliding] * 5, full]
     assert layers(published | {"swa_num_key_value_heads": 16})[1].values_per_token == 2 * sliding
+    on_the_hub = {"hybrid_layer_pattern": [0, 1, 1, 1, 1, 0] * 2, "sliding_window_size": 64}
+    assert [layer.window for layer in layers(published | on_the_hub)] == [None, *[65] * 4, None] * 2
+
+
+def test_minimax_m2_says_of_each_layer_that_it_is_full() -> None:
+    config = {"model_type": "minimax_m2", "num_hidden_layers": 2, "head_dim": 16, "num_key_value_heads": 3}
+    assert bytes_per_token(config | {"attn_type_list": [1, 1]}) == bytes_per_token(config) == 2 * 2 * 3 * 16 * 2
+    with pytest.raises(GraderError, match="has `attn_type_list`"):
+        layers(config | {"attn_type_list": [0, 1]})
 
 
 def test_both_numbers_of_sparse_attention_are_said() -> None:
@@ -374,6 +393,31 @@ def test_both_numbers_of_sparse_attention_are_said() -> None:
     assert "83.9 KiB" in remark(known_model("DeepSeek V3.2")) and "68.6 without" in remark(known_model("DeepSeek V3.2"))
     assert remark(known_model("Qwen3 8B")) == remark(known_model("Nemotron 3 Nano 30B-A3B")) == ""
     assert "68.6 without" in run("--model", "DeepSeek V3.2").stderr
+
+
+def test_compressed_attention_keeps_windows_and_entries() -> None:
+    """DeepSeek-V4: cards have 5.4 KiB a token, the entries alone; a token takes more until the windows are full."""
+    told = json.loads(run("--model", "deepseek-v4-flash", "--context", "131072", "--json").stdout)
+    assert (told["bytes_per_token"], told["bytes_per_token_at_context"]) == (52_960, 6_880)
+    assert {kind: layers["count"] for kind, layers in told["layers"].items()} == {"sliding": 43, "compressed": 41}
+    assert "51.7 KiB" in run("--model", "deepseek-v4-flash").stderr
+    assert "5.4 for the compressed entries alone" in run("--model", "deepseek-v4-flash").stderr
+
+
+def test_glm_5_2_keeps_the_index_keys_of_every_fourth_layer() -> None:
+    """By `index_topk_freq` and `index_skip_topk_offset`, which its file has, as by the list that the class makes."""
+    fields = {"index_topk_freq": 4, "index_skip_topk_offset": 3}
+    file = {"model_type": "glm_moe_dsa", **fields}
+    assert layers(file) == layers(AutoConfig.for_model(**file).to_dict())
+    assert sum(layer.values_per_token == 512 + 64 + 128 for layer in layers(file)) == 21
+
+
+def test_kimi_linears_file_says_which_layers_are_full() -> None:
+    own = {"full_attn_layers": [2, 4], "kda_layers": [1, 3, 5], "num_heads": 3, "head_dim": 8}
+    own |= {"short_conv_kernel_size": 4}
+    file = {"model_type": "kimi_linear", "num_hidden_layers": 5, "linear_attn_config": own}
+    assert [layer.kind for layer in layers(file)] == ["state", "latent", "state", "latent", "state"]
+    assert layers(file) == layers(AutoConfig.for_model(**file).to_dict())
 
 
 def test_a_model_of_the_hub_without_a_class_is_read_by_another() -> None:
@@ -412,8 +456,8 @@ def test_the_command_knows_models_by_the_calculators_name_and_the_gallerys(name:
     ("args", "words"),
     [
         (["--model", "DeepSeek"], "deepseek-v3"),
-        (["--model", "deepseek-v4-flash"], "grader card"),
-        (["--model", "deepseek-v4-pro"], "no public file"),
+        (["--model", "jamba-v0.1"], "grader card"),
+        (["--model", "intellect-3"], "no public file"),
         ([], "--config"),
         (["--config", "nowhere.json"], "can't be read"),
         (["--model", "Qwen3 4B", "--context", "0"], "context"),

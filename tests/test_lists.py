@@ -1,6 +1,7 @@
 """The lists of lessons are made from the lessons' own front matter, and a stale one is found."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.stale import check_build
 from grader.cli import app
 from grader.errors import GraderError, RecordingError
-from grader.lessons.front_matter import FILE_NAME, FrontMatter, read_front_matter, require_opening
+from grader.lessons.front_matter import FILE_NAME, TAUGHT, FrontMatter, read_front_matter, require_opening
 from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +116,17 @@ def test_lists_are_written_from_front_matter_and_nothing_else_changes(course: Pa
     assert (course / "README.md").read_text() == MADE_README
     assert (course / "course" / "README.md").read_text() == MADE_SYLLABUS
     assert write_lists(course) == [] and stale_lists(course) == {}
+
+
+def test_what_a_lesson_teaches_goes_with_the_release(course: Path) -> None:
+    first, _ = lessons(course)
+    replace_in(first.folder / FILE_NAME, "you_can", 'teaches = ["rope", "head"]\nyou_can')
+    assert course / "course" / TAUGHT in write_lists(course)
+    told = tomllib.loads((course / "course" / TAUGHT).read_text())
+    assert told == {"00-toy": {"title": "Toy", "you_can": "build Toy", "teaches": ["rope", "head"]}}
+    replace_in(first.folder / FILE_NAME, '"rope", ', "")
+    (problem,) = stale_lists(course)
+    assert problem == course / "course" / TAUGHT
 
 
 def test_a_build_writes_the_lists_and_a_check_finds_a_stale_one(course: Path) -> None:

@@ -132,7 +132,9 @@ def test_grading_says_in_a_sentence_that_it_needs_linux(monkeypatch: pytest.Monk
 
 def test_the_commands_that_grade_refuse_without_a_traceback(tmp_path: Path) -> None:
     write_course(tmp_path)
-    as_windows = "import sys; import grader.cli, nbgrader.apps; sys.platform = 'win32'; "
+    # Python 3.12's shutil asks Windows, where sys.platform says so, whether the current folder is looked in.
+    asked = "shutil._winapi = types.SimpleNamespace(NeedCurrentDirectoryForExePath=lambda name: False)"
+    as_windows = f"import shutil, sys, types; import grader.cli, nbgrader.apps; {asked}; sys.platform = 'win32'; "
     ours = as_windows + "sys.argv = ['grader', 'autograde', '00-toy']; grader.cli.main()"
     done = on_plain_windows("-c", ours, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,7 +1,8 @@
 """A model's architecture, read off its config.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from grader.atlas.family import Family, family_of
@@ -14,8 +15,6 @@ from grader.atlas.shapes import query_heads, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
-MOST_LAYERS = 4096
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -24,7 +23,8 @@ class Architecture:
     name: what it was asked for as, or its model_type. model_type: the file's own; family: as which it was read.
     remark: what to know about the reading, empty where the family is the file's own. layers: from first to last.
     embedding, head: shapes outside the layers, the head's empty where it is the embedding's. facts: what is said of
-    the model as a whole, by name. config: the fields that were read, with layer_types resolved for `grader.kv`.
+    the model as a whole, by name. config: the fields that were read, with layer_types resolved for `grader.kv`; given:
+    the same as the file has them.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Architecture:
     traits: Traits
     facts: Mapping[str, Fact]
     config: Mapping[str, Any] = field(repr=False)
+    given: Mapping[str, Any] = field(repr=False)
 
     @property
     def parameters(self) -> int:
@@ -55,6 +56,11 @@ class Architecture:
         return self._outside + sum(layer.active for layer in self.layers)
 
     @property
+    def ends(self) -> int:
+        """The parameters of the embedding of tokens and of a head of its own."""
+        return prod(self.embedding["tokens"]) + prod(self.head.get("head", (0,)))
+
+    @property
     def _outside(self) -> int:
         return count(self.embedding) + count(self.head)
 
@@ -66,16 +72,19 @@ def read(config: Mapping[str, Any], name: str = "") -> Architecture:
     """
     family = family_of(config)
     try:
-        return _read(family, name)
+        found = _read(family, name)
+        assert found.parameters  # counted, so that a field of a wrong kind shows here
     except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        raise GraderError(f"a field of this config is not what a config.json has there: {error}.") from None
+        near = f" The last one that was read is `{list(family.fields.asked)[-1]}`." if family.fields.asked else ""
+        raise GraderError(f"a field of this config is not what a config.json has there: {error}.{near}") from None
+    return found
 
 
 def _read(family: Family, name: str) -> Architecture:
     f, traits = family.fields, family.traits
     kinds, kinds_source = layer_kinds(f)
-    if not 0 < len(kinds) <= MOST_LAYERS:
-        raise GraderError(f"this config has {len(kinds):,} layers; is `num_hidden_layers` right?")
+    told = f.fact("num_hidden_layers", "num_layers")
+    given = {**f.own, "model_type": f.kind}
     f.own.setdefault("num_hidden_layers", len(kinds))
     vocabulary, heads_known = f.needed("vocab_size"), traits.mlp != "none"
     if heads_known:
@@ -86,7 +95,12 @@ def _read(family: Family, name: str) -> Architecture:
     layers = tuple(_layer(f, traits, kind, sparse[i], i) for i, kind in enumerate(kinds))
     from grader.atlas.whole import facts_of
 
-    facts = facts_of(f, traits, layers, {"layers": kinds_source, "experts": sparse_source})
+    sources = {
+        "layers": told.source if told.value else kinds_source,
+        "layer mix": kinds_source,
+        "experts": sparse_source,
+    }
+    facts = facts_of(f, traits, layers, sources)
     return Architecture(
         name=name or family.model_type,
         model_type=family.model_type,
@@ -101,17 +115,24 @@ def _read(family: Family, name: str) -> Architecture:
         traits=traits,
         facts=facts,
         config={**f.own, "model_type": f.kind, "layer_types": kinds},
+        given=given,
     )
 
 
 def _layer(f: Fields, traits: Traits, kind: str, sparse: bool, index: int) -> Layer:
+    f.asked.clear()
     mixer = mixer_of(f, traits, kind, index)
+    if mixer:
+        mixer = replace(mixer, sources=tuple(f.asked))
+    f.asked.clear()
     alone = traits.one_norm
     if kind == "moe":
         sparse = True
     elif kind == "mlp":
         sparse = False
     mlp = None if alone and mixer else mlp_of(f, traits, sparse, index)
+    if mlp:
+        mlp = replace(mlp, sources=tuple(f.asked))
     norms = _norms(f, traits, kind, sparse)
     extra: dict[str, tuple[int, ...]] = {}
     d = width(f)

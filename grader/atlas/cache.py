@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Mixer
 from grader.kv import LayerCache
-
-FULL, SLIDING, LATENT, STATE, COMPRESSED = "full", "sliding", "latent", "state", "compressed"
+from grader.kv.compressed import caches as compressed_caches
+from grader.kv.layer import FULL, LATENT, SLIDING, STATE
 
 
 def caches(model: Architecture) -> list[LayerCache]:
@@ -30,25 +30,9 @@ def kept_by(mixer: Mixer) -> list[LayerCache]:
         index = mixer.index.dim if mixer.index and not mixer.index.shared else 0
         return [LayerCache(LATENT, mixer.kv_rank + mixer.rope_dim + index)]
     if mixer.kind == "compressed":
-        return _compressed(mixer)
+        return compressed_caches(mixer.key_dim, mixer.window or 0, mixer.rate, mixer.index.dim if mixer.index else 0)
     state, inputs = state_values(mixer)
     return [LayerCache(STATE, 0, state_values=inputs, float32_values=state)]
-
-
-def _compressed(mixer: Mixer) -> list[LayerCache]:
-    """DeepSeek-V4's: a window of keys that are the values too, and entries for `rate` tokens each.
-
-    An entry is made of a value and a gate for each number, which wait until `rate` tokens are there. Where entries
-    overlap (with an indexer, whose own keys are compressed the same way) these are twice as wide, and half of what
-    the last entry was made of is kept for the next (transformers' DeepseekV4CSACache).
-    """
-    if not mixer.rate:  # a plain sliding layer, whose cache in transformers holds the same numbers as keys and values
-        return [LayerCache(SLIDING, 2 * mixer.key_dim, mixer.window)]
-    window = LayerCache(SLIDING, mixer.key_dim, mixer.window)
-    entry = mixer.key_dim + (mixer.index.dim if mixer.index else 0)
-    overlap = 2 * mixer.rate * entry if mixer.index else 0
-    waiting = 2 * entry * (2 if mixer.index else 1)
-    return [window, LayerCache(COMPRESSED, entry, state_values=overlap, rate=mixer.rate, waiting=waiting)]
 
 
 def state_values(mixer: Mixer) -> tuple[int, int]:

@@ -1,16 +1,19 @@
 """A card: what is known of a model, line by line, each with where it is from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import at, caches, entry_values, index_values, per_token, state_bytes
-from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words
+from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words, router_words
+from grader.atlas.family import class_name
 from grader.atlas.fields import Fact
 from grader.kv import readable, readable_kib
 
 CONTEXTS = (8_192, 131_072)
 NOT_TOLD = "not told"
+WITHOUT_ENDS = "the same without embedding and head"
 # What most models have not: said only where there is one.
 MAY_LACK = ("soft cap of logits", "soft cap of scores", "multi-token prediction")
 
@@ -32,19 +35,19 @@ def rows(model: Architecture) -> list[Row]:
         Row("parameters", model.parameters, f"{model.parameters:,}", "counted, tensor by tensor"),
         Row("active parameters", model.active, f"{model.active:,}", "all but experts that a token is not sent to"),
     ]
+    if model.active != model.parameters:
+        inner = model.active - model.ends
+        found.append(Row(WITHOUT_ENDS, inner, f"{inner:,}", "what some publish as active"))
     found += [_row("layers", facts["layers"]), _row("layer mix", facts["layer mix"])]
     if pattern := pattern_words(model):
         found.append(Row("pattern", pattern, pattern, facts["layer mix"].source))
     for i, group in enumerate(alike(model)):
         words = "; ".join(group_lines(group))
-        found.append(Row("attention" if i == 0 else f"attention, {i + 1}", words, words, _source(model)))
+        label = "attention" if i == 0 else f"attention, {i + 1}"
+        found.append(Row(label, words, words, _sources([mixer.sources for mixer, _ in group], model)))
     for i, (part, _) in enumerate(mlps(model)):
-        words = "; ".join(mlp_lines(part, model.width))
-        if part.router:
-            words += f"; router: {part.router}"
-        if part.groups:
-            words += f", first {part.chosen_groups} of {part.groups} groups"
-        found.append(Row("MLP" if i == 0 else f"MLP, {i + 1}", words, words, _source(model)))
+        words = "; ".join(filter(None, [*mlp_lines(part, model.width), router_words(part)]))
+        found.append(Row("MLP" if i == 0 else f"MLP, {i + 1}", words, words, _sources([part.sources], model)))
     if dense := first_dense(model):
         found.append(Row("experts stand", dense, dense, facts["layers with experts"].source))
     for name, fact in facts.items():
@@ -54,8 +57,14 @@ def rows(model: Architecture) -> list[Row]:
     return found + cache_rows(model)
 
 
-def _source(model: Architecture) -> str:
-    return f"the config's fields, and the code of {model.family} in transformers"
+def _sources(told: Sequence[Sequence[str]], model: Architecture) -> str:
+    """The file's fields, then those that are the class's defaults, then the code, which says what they mean."""
+    every = list(dict.fromkeys(source for one in told for source in one))
+    own = [source for source in every if not source.startswith("default of ")]
+    defaults = [source.rpartition(": ")[2] for source in every if source.startswith("default of ")]
+    parts = [", ".join(own)] if own else []
+    parts += [f"default of {class_name(model.family)}: {', '.join(defaults)}"] if defaults else []
+    return "; ".join([*parts, model.facts["norm"].source])
 
 
 def _row(label: str, fact: Fact) -> Row:

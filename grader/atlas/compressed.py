@@ -2,10 +2,9 @@
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Index, Mixer
-from grader.atlas.rope import partial_factor, theta
+from grader.atlas.rope import compressed_theta, partial_factor, theta
 from grader.atlas.shapes import Shape, linear, width
-
-RATES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+from grader.kv.compressed import rate_of
 
 
 def compressed(f: Fields, kind: str) -> Mixer:
@@ -15,8 +14,7 @@ def compressed(f: Fields, kind: str) -> Mixer:
     shapes: dict[str, Shape] = {"sinks": (heads,), "q_a_norm": (rank,), "kv_norm": (dim,)}
     shapes |= linear("q_a_proj", rank, d) | linear("q_b_proj", heads * dim, rank) | linear("kv_proj", dim, d)
     shapes |= linear("o_a_proj", groups * low, heads * dim // groups) | linear("o_b_proj", d, groups * low)
-    rates = {**RATES, **(f.get("compress_rates") or {})}
-    rate, index = int(rates.get(kind, 0)), None
+    rate, index = rate_of(f.own, kind), None
     if kind != "sliding_attention":
         twice = 2 if kind == "compressed_sparse_attention" else 1  # entries overlap, each made of two halves
         shapes |= {"compressor.position_bias": (rate, twice * dim), "compressor.kv_norm": (dim,)}
@@ -40,7 +38,7 @@ def compressed(f: Fields, kind: str) -> Mixer:
         value_dim=dim,
         window=f.needed("sliding_window"),
         rotary=int(dim * (f.get("partial_rotary_factor") or partial_factor(f, kind, dim))),
-        theta=theta(f, kind),
+        theta=compressed_theta(f) if rate else theta(f, kind),
         q_rank=rank,
         index=index,
         k_is_v=True,

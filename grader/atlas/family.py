@@ -10,7 +10,14 @@ from grader.errors import GraderError
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 # Fields that no family read here has: a relative would be a guess.
-STRANGE = ("cross_attention_layers", "rwkv_version", "lru_width", "xlstm", "block_types", "vision_config", "d_kv")
+STRANGE = (
+    *("cross_attention_layers", "rwkv_version", "lru_width", "xlstm", "block_types", "vision_config", "d_kv"),
+    *("image_size", "patch_size", "num_mel_bins", "type_vocab_size"),
+)
+# What a causal language model's class is called, where the file names one.
+CAUSAL = ("CausalLM", "LMHead", "ConditionalGeneration")
+# What a file of a family that is not known has to say itself: its relative's defaults would be a guess.
+SAID = ("vocab_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,19 @@ def family_of(config: Mapping[str, Any]) -> Family:
         remark = f"transformers reads {kind} files with its {read_as} class." if lines.hub_only else ""
         return Family(kind, Fields(own, read_as), lines, remark)
     relative = _relative(own, kind)
+    fields = Fields(own, relative)
+    widths = () if relative == "gpt2" else ("moe_intermediate_size", "intermediate_size")
+    missing = [name for name in SAID if not fields.has(name)]
+    if widths and not any(fields.has(name) for name in widths):
+        missing.append(widths[-1])
+    if missing:
+        raise GraderError(
+            f"the model_type {kind!r} is not known here, and this config leaves out {', '.join(missing)}:"
+            f" read as its nearest relative, {relative}, that would be a guess."
+        )
     said = f"The model_type {kind!r} is not known here" if kind else "This config has no model_type"
     remark = f"{said}: it is read as if it were {relative}, its nearest relative by the fields that it has."
-    return Family(kind or relative, Fields(own, relative), traits_of(relative), remark)
+    return Family(kind or relative, fields, traits_of(relative), remark)
 
 
 def text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -57,6 +74,9 @@ def text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _relative(own: Mapping[str, Any], kind: str) -> str:
     """The nearest family by the fields that the config has. Raises GraderError where none is near."""
+    classes = own.get("architectures")
+    if isinstance(classes, list) and classes and not any(word in str(name) for name in classes for word in CAUSAL):
+        raise GraderError(f"this config is a {classes[0]}'s, and causal language models are what is read here.")
     for name in STRANGE:
         if own.get(name):
             raise GraderError(f"this config{_of(kind)} has `{name}`, which no architecture that is read here has.")

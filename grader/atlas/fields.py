@@ -35,12 +35,14 @@ def classes() -> dict[str, dict[str, Any]]:
 class Fields:
     """The fields of one config.json, over the defaults of its class.
 
-    own: the file's fields. kind: the model_type whose class is asked for the rest.
+    own: the file's fields. kind: the model_type whose class is asked for the rest. asked: the sources of the values
+    that were asked for, in that order; whoever clears it learns which fields a part of the model is read from.
     """
 
     def __init__(self, own: Mapping[str, Any], kind: str) -> None:
         known = classes()[kind]
         self.own, self.kind = dict(own), kind
+        self.asked: dict[str, None] = {}
         self.class_name: str = known["class"]
         self._defaults: dict[str, Any] = known["fields"]
         self._names: dict[str, str] = known["names"]
@@ -58,6 +60,23 @@ class Fields:
 
     def fact(self, *names: str) -> Fact:
         """The first of these fields that the file has, or its class has a default for."""
+        found = self._found(names)
+        if found.value is not None:
+            self.asked[found.source] = None
+        return found
+
+    def peek(self, name: str) -> Any:
+        """The value alone, by someone who may not use it: its source is not noted."""
+        return self._found((name,)).value
+
+    def mine(self, name: str) -> Any:
+        """The value that the file itself has under exactly this name; None where it has none."""
+        value = self.own.get(name)
+        if value is not None:
+            self.asked[name] = None
+        return value
+
+    def _found(self, names: tuple[str, ...]) -> Fact:
         for name in names:
             spellings = self._spellings(name)
             for spelling in spellings:
@@ -86,10 +105,8 @@ class Fields:
             value = int(value)
         if type(value) is not int or value < least:
             if fact.value is None:
-                raise GraderError(
-                    f"this config has no `{names[0]}`, and a {self.kind} model can't be read without it."
-                    f" {self._close(names[0])}"
-                )
+                what = f"this config has {'null as' if self.has(names[0]) else 'no'} `{names[0]}`"
+                raise GraderError(f"{what}, and a {self.kind} model can't be read without it. {self._close(names[0])}")
             kind = "a positive whole number" if least else "a whole number"
             raise GraderError(f"`{fact.source}` is {fact.value!r} in this config, and should be {kind}.")
         return value

@@ -4,6 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
@@ -18,6 +19,7 @@ KINDS = {
     "code": "its makers' own program",
     "preset": "a preset of another program, not its makers' own file",
 }
+MOST_CLOSE = 8
 TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config
 
 
@@ -64,7 +66,8 @@ class GalleryModel:
         if "default_of" in self.source:
             words = f"the defaults of transformers' {self.source['default_of']} class"
             other = self.source.get("confirmed")
-            return f"{words}, confirmed by {sources()[other].place}" if other else f"{words}, which names this model"
+            words += f", confirmed by {sources()[other].place}" if other else ", which names this model"
+            return f"{words}: sizes are its own, context, RoPE and norm epsilon may be the class's"
         if "package" in self.source:
             return f"{self.source['package']}, {self.source['path']}"
         return f"{KINDS[self.source['kind']]}: {_place(self.source)}"
@@ -128,8 +131,10 @@ def gallery_model(name: str) -> GalleryModel:
     for model in models.values():
         if wanted in (_plain(model.slug), _plain(model.name)):
             return model
-    close = [slug for slug in models if wanted in _plain(slug)] or list(models)
-    raise GraderError(f"{name!r} is not in the gallery; there are: {', '.join(close)}. Or give a config.json.")
+    holding = [slug for slug in models if wanted in _plain(slug)]
+    close = holding or get_close_matches(name.lower(), models, MOST_CLOSE, cutoff=0.5)
+    there = f"; close to it: {', '.join(close[:MOST_CLOSE])}" if close else ""
+    raise GraderError(f"{name!r} is not in the gallery{there}. `grader models` lists all; or give a config.json.")
 
 
 def _plain(name: str) -> str:

@@ -33,7 +33,7 @@ class Mixer:
     q_rank, kv_rank, rope_dim: MLA's. k_is_v: the values are the keys' projection. shared: it uses an earlier layer's
     keys and values. heads of a state: `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
     shapes: its parameters. qkv: what one matrix for queries, keys and values is called, empty where each has its own;
-    out: the output projection's name.
+    out: the output projection's name. sources: of the fields that it was read from.
     """
 
     kind: str
@@ -64,6 +64,7 @@ class Mixer:
     qkv: str = ""
     out: str = "o_proj"
     beside: "Mixer | None" = None  # what runs beside it and is added (Falcon-H1)
+    sources: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def parameters(self) -> int:
@@ -85,8 +86,9 @@ class Mlp:
     label: its name for people. width: of a dense one. shapes: parameters that every token uses; of one expert:
     `expert`, of which there are `experts`, and each token is sent to `chosen`. shared: the width of what runs beside
     them for every token. empty: experts that do nothing (LongCat). groups: the router first picks `chosen_groups` of
-    `groups`. dense_beside: a dense MLP runs beside the experts too. names: of gate, up and down projection; gate_up:
-    what one matrix for the first two is called, empty where each has its own.
+    `groups`. dense_beside: a dense MLP runs beside the experts too. latent: the width in which experts work, where
+    that is not the model's. names: of gate, up and down projection; gate_up: what one matrix for the first two is
+    called, empty where each has its own. sources: as a mixer's.
     """
 
     label: str
@@ -106,8 +108,10 @@ class Mlp:
     groups: int = 0
     chosen_groups: int = 0
     dense_beside: int = 0
+    latent: int = 0
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     gate_up: str = ""
+    sources: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def parameters(self) -> int:

@@ -11,6 +11,7 @@ from grader.atlas.shapes import Shape, linear, query_heads, says, width
 from grader.atlas.states import STATES, short_convolution
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
+from grader.kv.fields import takes_earlier_choice
 
 
 def key_heads(f: Fields, layer_kind: str, layer: int) -> int:
@@ -82,7 +83,8 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
     value = f.number("v_head_dim") or dim if f.kind == "mimo_v2_flash" else dim
     bias, out_bias = says(f, traits.qkv_bias), says(f, traits.o_bias) or f.kind == "gpt_neo"
     k_is_v = f.kind == "gemma4_text" and kind == "full_attention" and f.truth("attention_k_eq_v")
-    shared = layer >= f.needed("num_hidden_layers", "num_layers") - f.number("num_kv_shared_layers")
+    last = f.number("num_kv_shared_layers")  # of the model use what earlier ones keep
+    shared = bool(last) and layer >= f.needed("num_hidden_layers", "num_layers") - last
     shapes = linear("q_proj", heads * dim * (2 if traits.gate == "query" else 1), d, bias)
     if not shared:
         shapes |= linear("k_proj", kv * dim, d, bias) | ({} if k_is_v else linear("v_proj", kv * value, d, bias))
@@ -168,7 +170,7 @@ def rotates(f: Fields, traits: Traits, kind: str, layer: int) -> bool:
 def window(f: Fields, kind: str) -> int | None:
     """How many tokens a layer of this kind sees, its own among them; None: all."""
     if kind == "sliding_attention":
-        if f.kind == "mimo_v2_flash" and f.own.get("sliding_window_size"):
+        if f.kind == "mimo_v2_flash" and f.mine("sliding_window_size"):
             return f.needed("sliding_window_size") + 1
         return f.needed("window_size" if f.kind == "gpt_neo" else "sliding_window")
     return f.needed("attention_chunk_size") if kind == "chunked_attention" else None
@@ -212,18 +214,8 @@ def _indexer(f: Fields, traits: Traits, layer: int, q_rank: int) -> tuple[Index 
     if not traits.indexer:
         return None, {}
     heads, dim, topk = f.needed("index_n_heads"), f.needed("index_head_dim"), f.needed("index_topk")
-    if _takes_earlier_choice(f, layer):
+    if takes_earlier_choice(f.own, layer):
         return Index(heads, dim, topk, shared=True), {}
     shapes: dict[str, Any] = linear("indexer.wq_b", heads * dim, q_rank) | linear("indexer.wk", dim, width(f))
     shapes |= {"indexer.k_norm": (dim,), "indexer.k_norm.bias": (dim,)}
     return Index(heads, dim, topk), shapes | linear("indexer.weights_proj", heads, width(f))
-
-
-def _takes_earlier_choice(f: Fields, layer: int) -> bool:
-    types, pattern = f.get("indexer_types"), f.get("index_topk_pattern")
-    if types:
-        return bool(types[layer] == "shared")
-    if pattern:
-        return pattern[layer] in ("S", "shared")
-    freq, offset = f.number("index_topk_freq") or 1, f.get("index_skip_topk_offset")
-    return max(layer - (2 if offset is None else offset) + 1, 0) % freq != 0

@@ -50,8 +50,10 @@ def dense_width(f: Fields, traits: Traits, layer: int) -> int:
     if own is None:
         return 4 * width(f)
     found = f.needed(traits.dense_width, "n_inner", "ffn_dim", "ffn_hidden_size")
+    if not f.truth("use_double_wide_mlp"):
+        return found
     shared_from = f.needed("num_hidden_layers", "num_layers") - f.number("num_kv_shared_layers")
-    return 2 * found if f.truth("use_double_wide_mlp") and layer >= shared_from else found
+    return 2 * found if layer >= shared_from else found
 
 
 def _lfm2_width(f: Fields) -> int:
@@ -132,9 +134,10 @@ def experts(f: Fields, traits: Traits) -> Mlp:
         shared=shared,
         shared_count=count,
         empty=empty,
-        router=str(f.own.get("scoring_func") or traits.router),
+        router=str(f.mine("scoring_func") or traits.router),
         groups=groups if groups > 1 else 0,
         chosen_groups=f.number("topk_group") if groups > 1 else 0,
+        latent=latent,
     )
 
 

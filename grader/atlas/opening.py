@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.atlas.architecture import Architecture, read
-from grader.atlas.gallery_models import gallery_model
+from grader.atlas.gallery_models import gallery_model, gallery_models
 from grader.config import Config
 from grader.errors import GraderError
 
@@ -24,28 +24,57 @@ def architecture_of(model: str | Path | Mapping[str, Any], name: str = "") -> Ar
         return read(Config.read(file), name or _name_of(file))
     text = str(model)
     if "/" in text:
-        return read(Config.read(_from_hub(text)), name or text.rpartition("/")[2])
-    found = gallery_model(text)
-    if found.architecture is None:
+        found = _from_hub(text)
+        config = Config.read(found) if isinstance(found, Path) else Config.parse(found, f"{text}'s config.json")
+        return read(config, name or text.rpartition("/")[2])
+    model_ = gallery_model(text)
+    if model_.architecture is None:
         raise GraderError(
-            f"the config.json of {found.name} was not seen, so nothing can be read off it."
+            f"the config.json of {model_.name} was not seen, so nothing can be read off it."
             " Give the file itself, from the model's page on the hub."
         )
-    return found.architecture
+    return model_.architecture
 
 
 def _name_of(path: Path) -> str:
     return path.resolve().parent.name if path.name == "config.json" else path.stem
 
 
-def _from_hub(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _from_hub(repository: str) -> Path | str:
+    """The config.json of a hub repository: out of the hub's cache, else its text. Raises GraderError."""
+    from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported, not in its __all__
 
     try:
-        return Path(hf_hub_download(repository, "config.json"))
+        kept = try_to_load_from_cache(repository, "config.json")
+        url = hf_hub_url(repository, "config.json")
     except HFValidationError:
         raise GraderError(f"{repository} is neither a file here nor a name that the hub could have.") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise GraderError(f"config.json of {repository} can't be had from the hub: {reason}") from None
+    if isinstance(kept, str):
+        return Path(kept)
+    if constants.HF_HUB_OFFLINE:
+        raise GraderError(_unreached(repository, "HF_HUB_OFFLINE=1 forbids asking it"))
+    try:  # a few kB, asked for once: the client's own download asks six times, for half a minute
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=10, follow_redirects=True)
+    except Exception as error:  # whatever the client's library raises without a network
+        raise GraderError(_unreached(repository, str(error).splitlines()[0])) from None
+    if answer.status_code in (401, 403):
+        raise GraderError(
+            f"the hub has no config.json of {repository} for you: there is no such model, or its licence has to be"
+            f" accepted first, at https://huggingface.co/{repository}, and then `hf auth login`."
+        )
+    if answer.status_code != 200:
+        raise GraderError(f"the hub has no config.json of {repository} (it answers {answer.status_code}).")
+    return str(answer.text)
+
+
+def _unreached(repository: str, reason: str) -> str:
+    """What to do where the hub can't be asked."""
+    page = f"https://huggingface.co/{repository}"
+    here = next((model.slug for model in gallery_models().values() if model.verified and model.hub == page), None)
+    gallery = f" The gallery has this model: `grader card {here}`." if here else ""
+    return (
+        f"the hub can't be asked for {repository} ({reason}). Where there is a network, save"
+        f" {page}/raw/main/config.json, and give its path.{gallery}"
+    )

@@ -22,10 +22,15 @@ class Card(widgets.VBox):  # type: ignore[misc]
 
     def __init__(self, first: Architecture) -> None:
         style = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="34em", max_width="100%")}
-        names = [(model.name, slug) for slug, model in gallery_models().items() if model.verified]
-        options = [(f"{first.name} (as given)", ""), *names]
         self.controls: dict[str, Any] = {
-            "model": widgets.Dropdown(description="model", options=options, value="", **style),
+            # No Dropdown: JupyterLab takes the keys that are pressed on one for its own, and "x" would cut the cell.
+            "model": widgets.Combobox(
+                description="model",
+                placeholder=f"{first.name}; or type another's name",
+                options=[model.name for model in gallery_models().values() if model.verified],
+                continuous_update=False,
+                **style,
+            ),
             "pasted": widgets.Textarea(
                 description="or a config.json",
                 placeholder="paste one here: it takes the model's place",
@@ -59,8 +64,8 @@ class Card(widgets.VBox):  # type: ignore[misc]
         self._result.value = as_html(self.architecture)
 
     def _asked_for(self) -> Architecture:
-        pasted, slug = self.controls["pasted"].value.strip(), self.controls["model"].value
-        name, config = self._first.name, dict(self._first.config)
+        pasted, named = self.controls["pasted"].value.strip(), self.controls["model"].value.strip()
+        name, config = self._first.name, dict(self._first.given)
         if pasted:
             try:
                 config, name = json.loads(pasted), "the pasted config"
@@ -68,8 +73,11 @@ class Card(widgets.VBox):  # type: ignore[misc]
                 raise GraderError(f"what you pasted is not JSON ({error}). A config.json starts with {{.") from None
             if not isinstance(config, dict):
                 raise GraderError(f"what you pasted is a {type(config).__name__}; a config.json is one object.")
-        elif slug:
-            name, config = gallery_model(slug).name, dict(gallery_model(slug).config or {})
+        elif named:
+            model = gallery_model(named)
+            if model.config is None:
+                raise GraderError(f"no public file with the config of {model.name} was seen.")
+            name, config = model.name, dict(model.config)
         changes = changed_fields(self.controls["changed"].value)
         if {"num_hidden_layers", "n_layer"} & set(changes):
             config.pop("layer_types", None)  # else the list would have another length

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grader.atlas.fields import Fields
+from grader.errors import GraderError
 
 # What transformers 5 writes in `rope_parameters`, by the kind of layer where there are several.
 NAMES = {
@@ -14,7 +15,7 @@ NAMES = {
 
 def parameters(f: Fields, kind: str) -> Mapping[str, Any]:
     """The RoPE parameters of a kind of layer: the file's own over the class's."""
-    found = f.get("rope_parameters")
+    found = f.peek("rope_parameters")
     found = found if isinstance(found, Mapping) else {}
     for name in NAMES.get(kind, NAMES["full_attention"]):
         if isinstance(found.get(name), Mapping):
@@ -25,14 +26,20 @@ def parameters(f: Fields, kind: str) -> Mapping[str, Any]:
 def theta(f: Fields, kind: str) -> float | None:
     """The base of RoPE's angles in a kind of layer, if the config or its class says it."""
     if kind == "sliding_attention":
-        local = f.own.get("rope_local_base_freq") or f.own.get("swa_rope_theta")
+        local = f.mine("rope_local_base_freq") or f.mine("swa_rope_theta")
         if local is not None:
             return float(local)
-    own = f.own.get("rope_theta", f.own.get("rotary_emb_base"))
+    own = f.mine("rope_theta") or f.mine("rotary_emb_base")
     if own is not None:
         return float(own)
-    value = parameters(f, kind).get("rope_theta", 10_000.0)
-    return float(value)
+    f.fact("rope_parameters")
+    return float(parameters(f, kind).get("rope_theta", 10_000.0))
+
+
+def compressed_theta(f: Fields) -> float:
+    """The base of RoPE's angles in DeepSeek-V4's layers with compressed entries."""
+    found = parameters(f, "full_attention") if "compress" in (f.own.get("rope_parameters") or {}) else {}
+    return float(found.get("rope_theta") or f.needed("compress_rope_theta"))
 
 
 def partial_factor(f: Fields, kind: str, head: int) -> float:
@@ -41,17 +48,20 @@ def partial_factor(f: Fields, kind: str, head: int) -> float:
     if rotary_dim:
         return rotary_dim / head
     for name in ("partial_rotary_factor", "rotary_pct"):
-        if f.own.get(name) is not None:
-            return float(f.own[name])
+        if (own := f.mine(name)) is not None:
+            return float(own)
     value = parameters(f, kind).get("partial_rotary_factor")
-    return 1.0 if value is None else float(value)
+    if value is None:
+        return 1.0
+    f.fact("rope_parameters")
+    return float(value)
 
 
 def scaling(f: Fields) -> str:
     """How positions beyond those of the training are reached: ``YaRN, 40 x 4,096``; empty where they are not."""
-    found: Any = f.own.get("rope_scaling") or parameters(f, "full_attention")
+    found: Any = f.mine("rope_scaling") or parameters(f, "full_attention")
     if not isinstance(found, Mapping):
-        return ""
+        raise GraderError(f"`rope_scaling` is {found!r} in this config, and should be an object with fields.")
     kind = str(found.get("rope_type", found.get("type", "default")))
     if kind in ("default", "proportional"):
         return ""

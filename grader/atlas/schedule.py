@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from grader.atlas.fields import Fact, Fields
 from grader.errors import GraderError
+from grader.kv.compressed import kinds_by_rule, kinds_of
+from grader.kv.schedule import MOST_LAYERS
 
 OLDER = {
     "mamba": "linear_attention",
@@ -14,7 +16,6 @@ OLDER = {
     "local": "sliding_attention",
 }
 NEMOTRON = {"M": "linear_attention", "*": "full_attention", "E": "moe", "-": "mlp"}
-RATIOS = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
 KINDS = (
     *("full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "linear_attention", "conv"),
     *("moe", "mlp", "compressed_sparse_attention", "heavily_compressed_attention"),
@@ -33,6 +34,8 @@ def layer_kinds(f: Fields) -> tuple[list[str], str]:
     if f.kind == "nemotron_h" and not own_length:
         return OWN_RULES[f.kind](f, f.number("num_hidden_layers"))
     count = len(told.value) if own_length else f.needed("num_hidden_layers", "num_layers")
+    if not 0 < count <= MOST_LAYERS:
+        raise GraderError(f"this config has {count:,} layers; is `num_hidden_layers` right?")
     listed = f.listed("layer_types", count) or f.listed("layers_block_type", count)
     if listed is not None:
         kinds = [OLDER.get(str(kind), str(kind)) for kind in listed[:count]]
@@ -140,9 +143,8 @@ def _minimax(f: Fields, count: int) -> tuple[list[str], str]:
 def _deepseek_v4(f: Fields, count: int) -> tuple[list[str], str]:
     ratios = f.get("compress_ratios")
     if ratios:
-        return [RATIOS[ratio] for ratio in ratios[:count]], "compress_ratios"
-    heavily, sparse = "heavily_compressed_attention", "compressed_sparse_attention"
-    return [heavily if i < 2 or i % 2 == 0 else sparse for i in range(count)], f.code
+        return kinds_of(ratios, count), "compress_ratios"
+    return kinds_by_rule(count), f.code
 
 
 def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
@@ -242,7 +244,7 @@ def sparse_layers(f: Fields, count: int) -> tuple[list[bool], str]:
         end = count - 1 if f.get("moe_layer_end_index") in (-1, None) else f.number("moe_layer_end_index")
         sparse = [(i + 1) % interval == 0 and start <= i <= end for i in range(count)]
         return sparse, "moe_layer_start_index, moe_layer_end_index, moe_layer_interval"
-    freq = f.own.get("moe_layer_freq")
+    freq = f.mine("moe_layer_freq")
     if isinstance(freq, list):
         return [bool(flag) for flag in (f.listed("moe_layer_freq", count) or [])], "moe_layer_freq"
     if f.get("decoder_sparse_step") is not None:

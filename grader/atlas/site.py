@@ -13,17 +13,18 @@ from typing import Any
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
 from grader.atlas.card_rows import rows
-from grader.atlas.compare import concepts, summary
+from grader.atlas.changes import concepts
+from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
 from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
-from grader.atlas.timeline import KINDS, kinds_of, timeline
+from grader.atlas.timeline import KINDS, firsts, kinds_of, timeline
 
 STATIC = files("grader.atlas") / "static"
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What a lesson teaches. concepts: words of compare.ORDER. can: what a learner can do afterwards, completing "you
+    """What a lesson teaches. concepts: words of changes.ORDER. can: what a learner can do afterwards, completing "you
     can ...". page: where the lesson can be read, from the site's folder lessons/; empty where it can't be there.
     """
 
@@ -126,6 +127,7 @@ def index(models: Sequence[GalleryModel]) -> str:
         "options": "".join(f'<option value="{model.slug}">{escape(model.name)}</option>' for model in readable),
         "links": "".join(f'<li><a href="models/{model.slug}.html">{escape(model.name)}</a></li>' for model in models),
         "timeline": timeline(readable),
+        "firsts": firsts(readable),
     }
     for name, value in fill.items():
         text = text.replace(f"{{{name}}}", value)
@@ -223,7 +225,8 @@ def _read_off(found: Architecture, teaching: Mapping[str, Taught]) -> list[str]:
     if found.remark:
         body.append(f'<p class="mark">{escape(found.remark)}</p>')
     body.append(
-        '<h2>Facts</h2><div class="scroll"><table><thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>'
+        '<h2>Facts</h2><div class="scroll"><table class="facts">'
+        "<thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
     lessons = [

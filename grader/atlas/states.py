@@ -1,12 +1,13 @@
 """Reads mixers that keep a state of fixed size instead of keys and values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mixer
 from grader.atlas.shapes import Shape, linear, query_heads, width
 from grader.atlas.traits import Traits
+from grader.errors import GraderError
 
 OUT = "out_proj"  # what most call their output projection
 
@@ -34,11 +35,13 @@ def delta(f: Fields, traits: Traits) -> Mixer:
 
 def kda(f: Fields, traits: Traits) -> Mixer:
     """Kimi Delta Attention: a delta rule that forgets each channel at its own pace."""
-    own = f.own.get("linear_attn_config") or {}
-    d = width(f)
-    heads = own.get("num_heads") or f.needed("linear_num_heads")
-    dim = own.get("head_dim") or f.needed("linear_head_dim")
-    conv = own.get("short_conv_kernel_size") or f.needed("linear_conv_kernel_dim")
+    told = f.mine("linear_attn_config") or {}
+    if not isinstance(told, Mapping):
+        raise GraderError(f"`linear_attn_config` is {told!r} in this config, and should be an object with fields.")
+    d, own = width(f), Fields(told, f.kind)
+    heads = own.number("num_heads") or f.needed("linear_num_heads")
+    dim = own.number("head_dim") or f.needed("linear_head_dim")
+    conv = own.number("short_conv_kernel_size") or f.needed("linear_conv_kernel_dim")
     total = heads * dim
     shapes: dict[str, Shape] = linear("q_proj", total, d) | linear("k_proj", total, d) | linear("v_proj", total, d)
     shapes |= {"conv1d": (3 * total, 1, conv), "dt_bias": (total,), "A_log": (heads,), "o_norm": (dim,)}

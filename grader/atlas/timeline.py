@@ -45,7 +45,10 @@ def kinds_of(model: Architecture) -> list[str]:
 
 
 def timeline(models: Sequence[GalleryModel]) -> str:
-    """An SVG with a row for each kind and a dot, a link to its page, for each model whose date is known."""
+    """Two SVGs side by side: the kinds, which stay in sight, and a dot for each model whose date is known.
+
+    A dot is a link to the model's page. Both are drawn at their own size, so that rows and names stay level.
+    """
     dated = [(model, _day(model.date)) for model in models if model.architecture and model.date]
     first, last = min(day for _, day in dated).year, max(day for _, day in dated).year + 1
     span = (date(last, 1, 1) - date(first, 1, 1)).days
@@ -55,8 +58,10 @@ def timeline(models: Sequence[GalleryModel]) -> str:
         x = _x(date(year, 1, 1), first, span)
         shapes.append(f'<line x1="{x:.0f}" x2="{x:.0f}" y1="8" y2="{height - 28}"/>')
         shapes.append(f'<text class="m" x="{x:.0f}" y="{height - 10}" text-anchor="middle">{year}</text>')
-    for row, kind in enumerate(KINDS):
-        shapes.append(f'<text x="{LEFT - 14}" y="{_y(row) + 4}" text-anchor="end">{escape(kind)}</text>')
+    names = "".join(
+        f'<text x="{LEFT - 14}" y="{_y(row) + 4}" text-anchor="end">{escape(kind)}</text>'
+        for row, kind in enumerate(KINDS)
+    )
     taken: set[tuple[int, int]] = set()
     for model, day in sorted(dated, key=lambda found: (found[1], found[0].name)):
         assert model.architecture
@@ -68,12 +73,25 @@ def timeline(models: Sequence[GalleryModel]) -> str:
         name = escape(f"{model.name}, {model.date}: {kinds_of(model.architecture)[-1]}")
         shapes.append(
             f'<a href="models/{model.slug}.html" aria-label="{name}"><title>{name}</title>'
-            f'<circle cx="{x}" cy="{_y(row) + lift * 8}" r="5"/></a>'
+            f'<circle cx="{x}" cy="{_y(row) + lift * 8}" r="6"/></a>'
         )
     return (
-        f'<svg class="timeline" viewBox="0 0 {WIDTH} {height}" role="group" aria-label="Models by date and attention">'
-        + "".join(shapes)
-        + "</svg>"
+        f'<svg class="timeline kinds" width="{LEFT}" height="{height}" aria-hidden="true">{names}</svg>'
+        f'<svg class="timeline" viewBox="{LEFT - 20} 0 {WIDTH - LEFT + 20} {height}" width="{WIDTH - LEFT + 20}"'
+        f' height="{height}" role="group" aria-label="Models by date and attention">' + "".join(shapes) + "</svg>"
+    )
+
+
+def firsts(models: Sequence[GalleryModel]) -> str:
+    """List items: of each kind of attention the earliest model with it, by when it came."""
+    found: dict[str, GalleryModel] = {}
+    for model in sorted((m for m in models if m.date), key=lambda m: _day(m.date)):
+        if model.architecture:
+            for kind in kinds_of(model.architecture):
+                found.setdefault(kind, model)
+    return "".join(
+        f'<li>{escape(kind)}: <a href="models/{model.slug}.html">{escape(model.name)}</a>, {model.date}</li>'
+        for kind, model in sorted(found.items(), key=lambda one: _day(one[1].date))
     )
 
 

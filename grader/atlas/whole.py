@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Layer
 from grader.atlas.rope import scaling, theta
+from grader.atlas.shapes import says
 from grader.atlas.traits import Traits
 
 # What multiplies something on its way, by the field's name.
@@ -28,13 +29,13 @@ SCALES = {
 def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mapping[str, str]) -> dict[str, Fact]:
     """Facts by name, in the order of a card."""
     facts = {
-        "layers": Fact(len(layers), f.fact("num_hidden_layers", "num_layers").source),
-        "layer mix": Fact(layer_mix(layers), sources["layers"]),
+        "layers": Fact(len(layers), sources["layers"]),
+        "layer mix": Fact(layer_mix(layers), sources["layer mix"]),
         "width": f.fact("hidden_size", "n_embd", "d_model"),
         "vocabulary": f.fact("vocab_size"),
         "context": f.fact("max_position_embeddings", "n_positions", "model_max_length", "max_seq_len"),
         "positions": _positions(f, traits, layers),
-        "positions stretched": Fact(scaling(f) or "no", _rope_source(f)),
+        "positions stretched": Fact(scaling(f) or "no", _scaling_source(f)),
         "norm": Fact(norm_name(traits), f.code),
         "norms stand": Fact(norms_stand(layers), f.code),
         "norm epsilon": f.fact("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon"),
@@ -47,13 +48,41 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
     if any(layer.mlp and layer.mlp.experts for layer in layers):
         facts["layers with experts"] = Fact(sum(bool(x.mlp and x.mlp.experts) for x in layers), sources["experts"])
         facts["weights of the chosen sum to 1"] = f.fact("norm_topk_prob")
+        hashed = f.fact("num_hash_layers")
+        if hashed.value:
+            facts["layers whose experts the token's id chooses"] = hashed
     if traits.embedding_scale:
         facts["scale of embedding"] = Fact("√width", f.code)
+    facts |= _particular(f, traits)
     for name, what in SCALES.items():
         found = f.fact(name)
         if found.value not in (None, 1, 1.0):
             facts[f"scale of {what}"] = found
     return facts
+
+
+def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
+    """What few families have, of those that have it."""
+    found: dict[str, Fact] = {}
+    own = f.fact("hidden_size_per_layer_input")
+    if traits.per_layer_embeddings and own.value:
+        found["width of the embeddings that each layer has"] = own
+    streams = f.fact("hc_mult") if traits.hyper_connections else f.fact("altup_num_inputs")
+    if (traits.hyper_connections or traits.altup) and streams.value:
+        found["residual streams"] = streams
+    if traits.layer_scalar:
+        found["scale of each layer's output"] = Fact("a number that the checkpoint holds", f.code)
+    if traits.v_norm:
+        found["norm of values"] = Fact("RMSNorm without weight", f.code)
+    if f.kind in UNSCALED:
+        found["scale of scores"] = Fact("1, not one over the root of a head's width", f.code)
+    if traits.head_bias != "no" and says(f, traits.head_bias):
+        found["bias of the head"] = Fact(True, f.code if traits.head_bias == "yes" else traits.head_bias)
+    return found
+
+
+# Whose attention multiplies the scores by nothing.
+UNSCALED = ("gemma3n_text", "gemma4_text")
 
 
 def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
@@ -67,6 +96,8 @@ def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
         return Fact("none", f.code)
     bases = sorted({mixer.theta for mixer in turned if mixer.theta})
     words = f"RoPE, θ = {' and '.join(f'{base:,.0f}' for base in bases)}"
+    if interleaved(f, traits):
+        words += ", interleaved"
     parts = {(mixer.rotary, mixer.rope_dim or mixer.key_dim) for mixer in turned}
     if any(rotary != whole for rotary, whole in parts):
         words += ", on " + " and ".join(f"{rotary} of {whole}" for rotary, whole in sorted(parts))
@@ -80,6 +111,16 @@ def _rope_source(f: Fields) -> str:
         if f.own.get(name) is not None:
             return name
     return f"default of {f.class_name}: rope_parameters" if theta(f, "full_attention") else f.code
+
+
+def interleaved(f: Fields, traits: Traits) -> bool:
+    """Whether RoPE turns neighbours (0 and 1, 2 and 3) together, not the two halves of a head."""
+    own = f.get("rope_interleave")
+    return traits.interleaved if own is None else bool(own)
+
+
+def _scaling_source(f: Fields) -> str:
+    return "rope_scaling" if f.own.get("rope_scaling") is not None else _rope_source(f)
 
 
 def _score_cap(f: Fields) -> Fact:

@@ -23,12 +23,12 @@ from rich.console import Console
 
 from grader.authoring.assemble import KERNEL, LANGUAGE, assemble, sources_hash
 from grader.authoring.differences import differences
-from grader.authoring.figures import install_figures, write_figures
+from grader.authoring.figures import install_figures, require_figures, write_figures
 from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.outputs import keep_varying_outputs, make_portable
 from grader.authoring.recorder import record_lesson
-from grader.authoring.release import release_staged, write_notebook
+from grader.authoring.release import LEFT_OVER, left_over, release_staged, write_notebook
 from grader.authoring.staging import (
     course_folder,
     files_below,
@@ -88,6 +88,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
         if (lesson.folder / FRONT_MATTER).exists():
             require_opening(staged, read_front_matter(staged))
         drawn = write_figures(staged)
+        require_figures(staged)
         stale_lists(root_of(lesson))  # what stops them stops the build, before anything is executed
         kept = _record(staged, step)
         done(f"{RECORDING} {'is up to date' if kept else 'recorded'}")
@@ -102,6 +103,8 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
         changed += install_files(files_below(release), release, course_folder(lesson))
         changed += [*install_figures(drawn, staged, lesson), *write_lists(root_of(lesson))]
         done(f"released to {shown_path(course_folder(lesson), lesson)}")
+        for path in left_over(release, lesson):
+            done(f"{shown_path(path, lesson)} {LEFT_OVER}: delete it, or move it elsewhere")
     return changed
 
 

@@ -11,6 +11,7 @@ Each panel becomes a file, ``figures/gemma-3-270m-model.svg``, 440 pixels wide, 
 pictures in the folder are the author's own.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.lesson import Lesson
 
 FOLDER = "figures"
+SHOWN = re.compile(r"!\[[^\]]*\]\(figures/([^)\s]+)\)")
 DRAWN = 'class="atlas"'  # stands at the top of every figure that is drawn from a config
 
 
@@ -79,6 +81,17 @@ def install_figures(changed: Sequence[Path], staged: Lesson, lesson: Lesson) -> 
         file.unlink(missing_ok=True)
         found.append(file)
     return found
+
+
+def require_figures(lesson: Lesson) -> None:
+    """Raise GraderError where the notebook shows a figure that the lesson's folder does not have."""
+    for cell in lesson.cells():
+        for name in SHOWN.findall(cell.source) if cell.kind == "markdown" else ():
+            if not (lesson.folder / FOLDER / name).exists():
+                raise GraderError(
+                    f"{lesson.twin} shows {FOLDER}/{name}, which is not there. Put the picture into"
+                    f" {lesson.folder / FOLDER}, or take the link out."
+                )
 
 
 def _drawn_before(lesson: Lesson) -> list[Path]:

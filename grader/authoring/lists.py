@@ -6,16 +6,18 @@ A list stands between two comments, which no reader sees, and a build writes wha
     <!-- end of lessons -->
 
 ``LISTS`` has the names that can stand there. A file without comments is left alone, and so is a course without either
-file.
+file. With them goes a file that learners do not see, `TAUGHT` in the released course: which lesson teaches what.
 """
 
+import json
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from grader.authoring.staging import course_folder
 from grader.errors import RecordingError
-from grader.lessons.front_matter import FrontMatter, number, read_front_matter
+from grader.lessons.front_matter import FILE_NAME, TAUGHT, FrontMatter, number, read_front_matter
 from grader.lessons.lesson import Lesson, lessons
 
 FILES = ("README.md", "course/README.md")
@@ -34,6 +36,10 @@ def stale_lists(root: Path) -> dict[Path, str]:
         return {}
     entries = [(lesson, read_front_matter(lesson)) for lesson in lessons(root)]
     written = {path: _with_lists(path, text, entries) for path, text in texts.items()}
+    if course := {course_folder(lesson).parent for lesson, _ in entries}:
+        path = course.pop() / TAUGHT
+        written[path] = _taught(entries)
+        texts[path] = path.read_text(encoding="utf-8") if path.is_file() else ""
     return {path: text for path, text in written.items() if text != texts[path]}
 
 
@@ -52,6 +58,19 @@ def _with_lists(path: Path, text: str, entries: Sequence[Entry]) -> str:
         return f"{found[1]}\n{LISTS[found[2]](entries, path.parent)}\n\n{found[4]}"
 
     return LIST.sub(written, text)
+
+
+def _taught(entries: Sequence[Entry]) -> str:
+    """What `grader diff` and the gallery say of lessons; empty where none says what it teaches."""
+    lines: list[str] = []
+    head = ["# What each lesson teaches, for `grader diff` and the gallery. Written by grader build from lesson.toml."]
+    for lesson, front in entries:
+        told = tomllib.loads((lesson.folder / FILE_NAME).read_text(encoding="utf-8"))
+        if told.get("teaches"):
+            fields = {"title": front.title, "you_can": front.you_can, "teaches": list(told["teaches"])}
+            written = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+            lines += ["", f"[{json.dumps(lesson.name)}]", *written]
+    return "\n".join([*head, *lines]) + "\n" if lines else ""
 
 
 # What can stand between two comments. Links are relative to the folder of the file.

@@ -11,10 +11,12 @@ from nbformat import NotebookNode
 
 from grader.authoring.allowed import allowed, leaked
 from grader.authoring.colab import repository, with_colab
-from grader.authoring.staging import files_below, root_of
+from grader.authoring.staging import course_folder, files_below, root_of
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
 from grader.lessons.notebooks import read_notebook, released_hash
+
+LEFT_OVER = "is not part of the release"
 
 
 def release_staged(lesson: Lesson, root: Path) -> Path:
@@ -66,6 +68,12 @@ def _generate_assignment(lesson: Lesson, root: Path) -> Path:
             " grader.authoring.allowed.not_released says."
         )
     return release
+
+
+def left_over(release: Path, lesson: Lesson) -> list[Path]:
+    """The files in the lesson's course folder that `release` does not have. A build leaves them where they are."""
+    course, wanted = course_folder(lesson), {path.relative_to(release) for path in files_below(release)}
+    return [path for path in files_below(course) if path.relative_to(course) not in wanted]
 
 
 def write_notebook(notebook: NotebookNode, path: Path) -> None:

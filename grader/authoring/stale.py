@@ -12,7 +12,7 @@ from grader.authoring.ids import give_ids
 from grader.authoring.lists import stale_lists
 from grader.authoring.made_from import made_from
 from grader.authoring.recorder import record
-from grader.authoring.release import release_staged
+from grader.authoring.release import LEFT_OVER, left_over, release_staged
 from grader.authoring.staging import course_folder, files_below, root_of, shown_path, staged_copy
 from grader.authoring.sync import fill_given, read_if_there, sync_twin
 from grader.digest import digest
@@ -35,15 +35,19 @@ def check_build(lessons: Sequence[Lesson], *, console: Console | None = None) ->
         with console.status(f"{lesson.name}: checking ..."):
             found = _problems_of(lesson)
         console.print(f"{lesson.name}: checked", highlight=False)
-        problems += [
-            f"{shown_path(path, lesson)}: {what}. Mend it with: grader build {lesson.name}" for path, what in found
-        ]
+        problems += [f"{shown_path(path, lesson)}: {what}. {_how_to_mend(path, what, lesson)}" for path, what in found]
     for root in {root_of(lesson): None for lesson in lessons}:
         problems += _stale_lists(root)
     return problems
 
 
 Stale = tuple[Path, str]
+
+
+def _how_to_mend(path: Path, what: str, lesson: Lesson) -> str:
+    if what == LEFT_OVER and path.name != RECORDING:  # a build brings a recording back, and leaves other files
+        return "Delete it, or move it elsewhere"
+    return f"Mend it with: grader build {lesson.name}"
 
 
 def _problems_of(lesson: Lesson) -> list[Stale]:
@@ -122,5 +126,4 @@ def _stale_release(lesson: Lesson, staged: Lesson) -> list[Stale]:
         for path, content in wanted.items()
         if there.get(path, content) != content
     ]
-    found += [(course / path, "is not part of the release; move it elsewhere") for path in there if path not in wanted]
-    return found
+    return found + [(path, LEFT_OVER) for path in left_over(release, lesson)]

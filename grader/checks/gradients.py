@@ -17,7 +17,9 @@ from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.tasks import Task, TaskCase, part_of
 
 DIRECTIONS = 6
-RELATIVE = 5e-3  # of a gradient's root mean square; what is cut off moves it by far more, and rounding by far less
+# Of a gradient's root mean square. What is cut off moves it by a third and more; a right softmax by way of logsumexp
+# loses 4 % where scores are far from 0.
+RELATIVE = 6e-2
 LEAST = 1e-4  # of the largest gradient: what is smaller is taken for rounding
 
 

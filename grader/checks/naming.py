@@ -66,8 +66,13 @@ def _explains(mistake: MistakeAnswer, answer: Answer, i: int, got: Tensor | None
         got is not None
         and known is not None
         and answer.wrong_of[mistake.name][i]
-        and agree(got, known.output, known.tolerance)
+        and (agree(got, known.output, known.tolerance) or _same_number(got, known.output))
     )
+
+
+def _same_number(got: Tensor, known: Tensor) -> bool:
+    """Whether a number as int and one as float are the same: `2 * n` and `float(2 * n)` make the same mistake."""
+    return got.ndim == 0 == known.ndim and agree(got.double(), known.double())
 
 
 def _shows_in(mistake: MistakeAnswer, answer: Answer, right: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from grader.atlas.site import Taught
 
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+NUMBERS_ALONE = ("layers",)  # what changes in a program's config and nowhere else
 Svg = Annotated[Path | None, typer.Option("--svg", help="Write the figure into this file.")]
 
 
@@ -64,12 +65,14 @@ def diff(
     from rich.console import Console
     from rich.table import Table
 
-    from grader.atlas.compare import compare, steps, with_lessons
+    from grader.atlas.changes import steps, with_lessons
+    from grader.atlas.compare import compare
     from grader.atlas.drawing.pair import pair
 
     one, two = _open(left), _open(right)
     lines = compare(one, two)
-    changes = with_lessons(steps(one, two), _teaching())
+    teaching = _teaching()
+    changes = with_lessons(steps(one, two), teaching)
     if svg:
         svg.write_text(pair(one, two), encoding="utf-8")
     if as_json:
@@ -87,8 +90,12 @@ def diff(
     console.print(
         f"\nWhat to change in your program of {one.name} to make it {two.name}:", style="bold", highlight=False
     )
+    if not changes:
+        console.print("  nothing: only the weights differ.")
     for number, (step, lessons) in enumerate(changes, 1):
         taught = f"  (lesson {', '.join(lessons)})" if lessons else ""
+        if teaching and not lessons and not step.takes_away and step.concept not in NUMBERS_ALONE:
+            taught = "  (no lesson here teaches it)"
         console.print(f"{number:>3}. {step.module}: {step.change}{taught}", highlight=False, soft_wrap=True)
     if svg:
         console.print(f"figure: {svg}", highlight=False)
@@ -120,20 +127,23 @@ def _open(name: str, path: Path | None = None) -> "Architecture":
 
 
 def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Taught]":
-    """What the lessons here teach, by their lesson.toml; nothing where no lessons are.
+    """What the released lessons teach: those of the clone around here, else those installed; nothing without lessons.
 
     pages: where a lesson of a name can be read, from the gallery's folder lessons/.
     """
     from grader.atlas.site import Taught
+    from grader.learning.release import released_course
+    from grader.lessons.front_matter import TAUGHT
 
-    found: dict[str, Taught] = {}
-    for folder in ("solutions", "course"):
-        for file in sorted(Path(folder).glob("*/lesson.toml")):
-            told, name = tomllib.loads(file.read_text(encoding="utf-8")), file.parent.name
-            if told.get("teaches") and name not in found:
-                title, can = str(told.get("title", name)), str(told.get("you_can", ""))
-                found[name] = Taught(title, list(told["teaches"]), can, pages(name))
-    return found
+    try:
+        file = released_course(Path.cwd()).folder / TAUGHT
+    except GraderError:
+        return {}
+    told = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {
+        name: Taught(lesson["title"], lesson["teaches"], lesson["you_can"], pages(name))
+        for name, lesson in told.items()
+    }
 
 
 def _teaching() -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ def kv(
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
     found, size = Config.read(config) if config else _named(str(model)), ELEMENT_BYTES[dtype]
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
-    later = bytes_at(found, context + 1, 1, size) - bytes_at(found, context, 1, size)
+    later = bytes_per_token(found, size, after=context)
     kinds = bytes_by_kind(found, context, batch, size)
     if note := remark(found):
         print(note, file=sys.stderr)

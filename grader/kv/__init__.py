@@ -6,7 +6,8 @@ keep a state of fixed size, there are two: bytes for one more token now, and byt
 
 from typing import TYPE_CHECKING, Any
 
-from grader.kv.caches import LayerCache, layers, remark
+from grader.kv.caches import layers, remark
+from grader.kv.layer import LayerCache
 from grader.kv.models import families, known_model, known_models
 from grader.kv.sizes import ELEMENT_BYTES, bytes_at, bytes_by_kind, bytes_per_token, readable, readable_kib
 from grader.kv.ways import methods, plain

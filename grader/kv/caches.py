@@ -1,59 +1,27 @@
 """What each layer of a model keeps, told from its config.json."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from grader.errors import GraderError
+from grader.kv import compressed
 from grader.kv.fields import (
     NOTHING,
     complete,
     head_sizes,
     kv_heads,
-    layer_types,
     needed,
     number,
     of_layer,
     sliding_heads,
 )
-
-FULL, SLIDING, LATENT, STATE = "full", "sliding", "latent", "state"
-
-
-@dataclass(frozen=True)
-class LayerCache:
-    """What one layer keeps.
-
-    kind: ``full`` and ``sliding`` keep keys and values, ``latent`` a compressed form of both (MLA), ``state`` one
-    of fixed size. values_per_token: how many numbers for each token that it keeps. window: how many tokens at most,
-    the newest one among them: what a layer holds while it works on that token. (Between two steps transformers'
-    DynamicCache holds one less, since the next step adds one before anything is read.)
-    state_values: how many numbers whatever the length is. float32_values: the same, of those that are float32
-    whatever the rest of the cache is in. rate: how many tokens share one entry of values_per_token numbers, and
-    waiting: how many numbers each token takes until its entry is complete (DeepSeek-V4's compressed attention).
-    """
-
-    kind: str
-    values_per_token: int
-    window: int | None = None
-    state_values: int = 0
-    float32_values: int = 0
-    rate: int = 1
-    waiting: int = 0
-
-    def tokens(self, context: int) -> int:
-        """How many of `context` tokens this layer keeps, or how many entries that stand for `rate` tokens each."""
-        return (context if self.window is None else min(context, self.window)) // self.rate
-
-    def bytes_at(self, context: int, element_bytes: float = 2) -> int:
-        """Bytes that this layer keeps of one sequence of `context` tokens."""
-        values = self.values_per_token * self.tokens(context) + self.waiting * (context % self.rate) + self.state_values
-        return math.ceil(element_bytes * values) + 4 * self.float32_values
+from grader.kv.layer import COMPRESSED, FULL, LATENT, SLIDING, STATE, LayerCache
+from grader.kv.schedule import layer_types
 
 
 def layers(config: Mapping[str, Any]) -> list[LayerCache]:
-    """What each layer of the model with this config.json keeps; layers that keep nothing are left out.
+    """What the layers of the model with this config.json keep; those that keep nothing are left out.
 
     config: of a causal language model, as it stands on the hub or as transformers writes it. Raises GraderError
     where it does not say enough, or speaks of things that are not counted here.
@@ -62,10 +30,10 @@ def layers(config: Mapping[str, Any]) -> list[LayerCache]:
     try:
         kinds = layer_types(config)
         kept = len(kinds) - number(config, "num_kv_shared_layers")  # the last layers may use what earlier ones keep
-        found = [_layer_cache(of_layer(config, index), kind) for index, kind in enumerate(kinds[: max(kept, 0)])]
+        found = [_layer_caches(of_layer(config, index), kind) for index, kind in enumerate(kinds[: max(kept, 0)])]
     except (AttributeError, TypeError, ValueError) as error:
         raise GraderError(f"a field of this config is not what a config.json has there: {error}.") from None
-    return [cache for cache in found if cache]
+    return [cache for of_one in found for cache in of_one]
 
 
 def remark(config: Mapping[str, Any]) -> str:
@@ -73,9 +41,16 @@ def remark(config: Mapping[str, Any]) -> str:
 
     Sparse attention keeps index keys beside the latent. The talk's card of DeepSeek V3.2 has 68.6 KiB a token, which
     is the latent alone; with index keys in bfloat16, as transformers keeps them, it is 83.9. (DeepSeek's own program
-    keeps them in float8.)
+    keeps them in float8.) Cards of DeepSeek-V4 have its compressed entries alone.
     """
     found = layers(config)
+    if entries := [layer for layer in found if layer.kind == COMPRESSED]:
+        every = sum(layer.values_per_token / layer.rate for layer in found)
+        alone = sum(needed(complete(config), "head_dim") / layer.rate for layer in entries)
+        return (
+            f"Windows and index keys are counted: {2 * every / 1024:.1f} KiB a token in bfloat16 until the windows are"
+            f" full, {2 * alone / 1024:.1f} for the compressed entries alone, which is what published cards give."
+        )
     index = sum(index_values(of_layer(complete(config), i)) for i, layer in enumerate(found) if layer.kind == LATENT)
     if not index:
         return ""
@@ -89,6 +64,13 @@ def remark(config: Mapping[str, Any]) -> str:
 def index_values(config: Mapping[str, Any]) -> int:
     """How many numbers a layer of sparse attention keeps for a token to look its key up by; 0 for other layers."""
     return number(config, "index_head_dim") if config.get("kv_lora_rank") is not None else 0
+
+
+def _layer_caches(config: Mapping[str, Any], kind: str) -> list[LayerCache]:
+    if config.get("model_type") == compressed.FAMILY:
+        return compressed.caches_of(config, kind)
+    found = _layer_cache(config, kind)
+    return [found] if found else []
 
 
 def _layer_cache(config: Mapping[str, Any], kind: str) -> LayerCache | None:
@@ -139,6 +121,13 @@ def _mamba(config: Mapping[str, Any]) -> LayerCache:
     return LayerCache(STATE, 0, state_values=convolution, float32_values=width * state)
 
 
+def _kimi_delta(config: Mapping[str, Any]) -> LayerCache:
+    """Kimi Linear's: a matrix for each head in float32, and the last inputs of a convolution for each of q, k and v."""
+    heads, dim = needed(config, "linear_num_heads"), needed(config, "linear_head_dim")
+    convolution = 3 * heads * dim * needed(config, "linear_conv_kernel_dim")
+    return LayerCache(STATE, 0, state_values=convolution, float32_values=heads * dim * dim)
+
+
 def _short_convolution(config: Mapping[str, Any]) -> LayerCache:
     """LFM2's: the last inputs of a convolution."""
     return LayerCache(STATE, 0, state_values=needed(config, "hidden_size") * needed(config, "conv_L_cache"))
@@ -149,5 +138,6 @@ STATES: dict[str, Callable[[Mapping[str, Any]], LayerCache]] = {
     "mamba_num_heads": _mamba,
     "mamba_n_heads": _mamba,
     "linear_num_key_heads": _gated_delta_net,
+    "linear_num_heads": _kimi_delta,
     "conv_L_cache": _short_convolution,
 }

@@ -1,6 +1,6 @@
 """What a config.json says, in whatever words its family has for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from grader.config import Config
@@ -21,9 +21,10 @@ OLDER_WORDS = {
     "deepseek_sparse_attention": "indexed_attention",
 }
 
-# Fields of models that keep more, or less, than what is counted here; those of the second row, unless `layer_types`
+# Fields of models that keep more, or less, than what is counted here; those of the last rows, unless `layer_types`
 # says of every layer what it is.
-UNCOUNTED = ("cross_attention_layers", "kv_source_layers", "compress_ratios", "compress_rates", "index_topk_pattern")
+UNCOUNTED = ("cross_attention_layers", "kv_source_layers")
+COMPRESSING = ("compress_ratios", "compress_rates")  # DeepSeek-V4's, whose own rule is known
 UNCOUNTED_STATES = (
     *("mamba_d_state", "mamba_d_ssm", "mamba_num_heads", "ssm_state_size", "lru_width", "linear_attn_config"),
     *("attn_layer_period", "attn_layer_indices", "attn_type_list", "block_types", "full_attn_idxs", "layer_group_size"),
@@ -45,12 +46,47 @@ def complete(config: Mapping[str, Any]) -> Config:
     config = text_part(config)
     if config.get("is_encoder_decoder"):
         raise GraderError("this config is an encoder-decoder's, and what its decoder keeps is not counted here.")
-    config = Config({**_defaults(config.get("model_type")), **config})
+    config = Config({**_defaults(config.get("model_type")), **_mimo_fields(_kimi_delta_fields(config))})
     told = config.get("layer_types") or config.get("layers_block_type") or config.get("hybrid_override_pattern")
-    for name in UNCOUNTED + (() if told else UNCOUNTED_STATES):
+    compressed = COMPRESSING if config.get("model_type") == "deepseek_v4" else ()
+    types = config.get("attn_type_list")
+    if isinstance(types, list) and all(kind == 1 for kind in types):  # MiniMax-M2: each layer's attention is full
+        config = Config({**config, "attn_type_list": None})
+    for name in UNCOUNTED + (() if compressed else COMPRESSING) + (() if told else UNCOUNTED_STATES):
         if config.get(name):
-            raise GraderError(f"this config has `{name}`, and what such a model keeps is not counted here.")
+            raise GraderError(
+                f"this config has `{name}`, and what such a model keeps is not counted here."
+                " `grader card --config FILE` reads more families."
+            )
     return config
+
+
+def _kimi_delta_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Kimi Linear's config with what its `linear_attn_config` says under the names of transformers' class."""
+    own = config.get("linear_attn_config")
+    if config.get("model_type") != "kimi_linear" or not isinstance(own, Mapping):
+        return config
+    names = {"num_heads": "linear_num_heads", "head_dim": "linear_head_dim"}
+    names |= {"short_conv_kernel_size": "linear_conv_kernel_dim"}
+    found = {names[name]: value for name, value in own.items() if name in names}
+    full, count = own.get("full_attn_layers"), config.get("num_hidden_layers", 27)
+    if isinstance(full, list) and type(count) is int and not config.get("layer_types"):  # counted from 1
+        found["layer_types"] = ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
+    return {**config, **found, "linear_attn_config": None}
+
+
+def _mimo_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """MiMo-V2-Flash's config with what its hub file says under the names of transformers' class."""
+    if config.get("model_type") != "mimo_v2_flash":
+        return config
+    pattern, window = config.get("hybrid_layer_pattern"), config.get("sliding_window_size")
+    found: dict[str, Any] = {}
+    if isinstance(pattern, list) and not config.get("layer_types"):
+        found["layer_types"] = ["sliding_attention" if flag else "full_attention" for flag in pattern]
+        found["hybrid_layer_pattern"] = None
+    if window is not None:  # of earlier tokens, beside the newest
+        found["sliding_window"] = number(config, "sliding_window_size") + 1
+    return {**config, **found}
 
 
 def _defaults(kind: Any) -> Mapping[str, Any]:
@@ -70,9 +106,21 @@ def of_layer(config: Config, index: int) -> Config:
     """The config with what it says of one layer alone. transformers 5 writes that, with keys such as "05"."""
     overrides = config.get("per_layer_config") or {}
     own: Mapping[str, Any] = next((fields for key, fields in overrides.items() if int(key) == index), {})
-    if dict(enumerate(config.get("indexer_types") or [])).get(index) == "shared":  # GLM-5.2: an earlier layer's index
+    if takes_earlier_choice(config, index):
         own = {**own, "index_head_dim": None}
     return Config({**config, **own}) if own else config
+
+
+def takes_earlier_choice(config: Mapping[str, Any], layer: int) -> bool:
+    """Whether a layer of sparse attention looks at the tokens that an earlier layer's index chose (GLM-5.2)."""
+    told = config.get("indexer_types") or config.get("index_topk_pattern")
+    if told:
+        if layer >= len(told):
+            raise GraderError(f"this config says of {len(told)} layers whose index they use, and has more layers.")
+        return told[layer] in ("S", "shared")
+    offset = config.get("index_skip_topk_offset")
+    after = layer - (2 if offset is None else int(offset)) + 1
+    return max(after, 0) % max(number(config, "index_topk_freq"), 1) != 0
 
 
 def number(config: Mapping[str, Any], name: str) -> int:
@@ -128,40 +176,3 @@ def head_sizes(config: Mapping[str, Any], heads: int) -> tuple[int, int, int]:
         if not key:
             raise GraderError("this config has more attention heads than channels; is `hidden_size` right?")
     return heads, key, number(config, "v_head_dim") or key
-
-
-def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
-    """What each layer is, in transformers' words."""
-    for name in ("layer_types", "layers_block_type"):
-        if config.get(name) is not None:
-            if not isinstance(config[name], list):
-                raise GraderError(f"`{name}` is {config[name]!r} in this config, and should be a list.")
-            return [OLDER_WORDS.get(str(kind), str(kind)) for kind in config[name]]
-    if config.get("hybrid_override_pattern") is not None:  # Nemotron-H: M a Mamba, * attention, the rest keep nothing
-        words = {"M": "linear_attention", "*": "full_attention"}
-        return [words.get(c, "mlp") for c in str(config["hybrid_override_pattern"])]
-    count = needed(config, "num_hidden_layers", "n_layer")
-    if config.get("model_type") == "mimo_v2_flash":
-        return ["full_attention", *_every(6, count, "sliding_attention")[1:]]
-    if config.get("full_attention_interval") is not None:  # Qwen3-Next and Qwen3.5
-        return _every(needed(config, "full_attention_interval"), count, "linear_attention")
-    if config.get("attention_chunk_size") is not None and config.get("no_rope_layer_interval") is not None:  # Llama 4
-        rotated = config.get("no_rope_layers")
-        if not rotated:
-            return _every(needed(config, "no_rope_layer_interval"), count, "chunked_attention")
-        return ["chunked_attention" if rotates else "full_attention" for rotates in rotated]
-    if not config.get("sliding_window") or config.get("use_sliding_window") is False:
-        return ["full_attention"] * count
-    if config.get("use_sliding_window"):  # Qwen2, Qwen2.5, Qwen3: the lower layers see everything
-        first = number(config, "max_window_layers")
-        return ["full_attention" if i < first else "sliding_attention" for i in range(count)]
-    pattern = config.get("sliding_window_pattern")
-    if isinstance(pattern, str) and pattern:  # EXAONE 4: "LLLG", and the last layer sees everything
-        types = ["full_attention" if pattern[i % len(pattern)] == "G" else "sliding_attention" for i in range(count)]
-        return [*types[:-1], "full_attention"]
-    return _every(number(config, "sliding_window_pattern"), count, "sliding_attention")
-
-
-def _every(interval: int, count: int, other: str) -> list[str]:
-    """Every interval-th layer full, the rest of another kind; 0: all of that."""
-    return ["full_attention" if interval and (i + 1) % interval == 0 else other for i in range(count)]

@@ -38,12 +38,12 @@ def kv_panel(model: str = "Qwen3 8B", context: int = 32_768, **settings: Any) ->
     for a model that is not known.
     """
     controls = _controls(model, context)
-    panel = Panel(controls, _shown)
+    panel = Panel(controls, lambda **values: _shown(**{**values, "model": values["model"].strip() or model}))
 
     def take_over(_: Any) -> None:
         """A new model, or pasted config, brings its own heads."""
         try:
-            heads = _heads(_config(controls["model"].value, controls["pasted"].value))
+            heads = _heads(_config(controls["model"].value.strip() or model, controls["pasted"].value))
             for name, value in heads.items():
                 controls[name].max = max(MOST_HEADS, value)
             panel.set(**heads)
@@ -62,7 +62,14 @@ def _controls(model: str, context: int) -> dict[str, Any]:
     slider = {**style, "continuous_update": False}
     first = _heads(known_model(model))
     return {
-        "model": widgets.Dropdown(description="model", options=list(known_models()), value=model, **style),
+        # No Dropdown: JupyterLab takes the keys that are pressed on one for its own, and "x" would cut the cell.
+        "model": widgets.Combobox(
+            description="model",
+            placeholder=f"{model}; or type another's name",
+            options=list(known_models()),
+            continuous_update=False,
+            **style,
+        ),
         "pasted": widgets.Textarea(
             description="or a config.json",
             placeholder="paste one here: it takes the model's place",
@@ -78,7 +85,7 @@ def _controls(model: str, context: int) -> dict[str, Any]:
             description="window (SWA)", options=[(f"{n:,}", n) for n in CONTEXTS[:7]], value=1024, **slider
         ),
         "ratio": widgets.IntSlider(description="sliding per full layer", min=1, max=15, value=5, **slider),
-        "dtype": widgets.Dropdown(description="dtype", options=list(ELEMENT_BYTES), value="bfloat16", **style),
+        "dtype": widgets.SelectionSlider(description="dtype", options=list(ELEMENT_BYTES), value="bfloat16", **slider),
         "batch": widgets.IntSlider(description="sequences", min=1, max=64, value=1, **slider),
         "context": widgets.SelectionSlider(
             description="tokens", options=[(f"{n:,}", n) for n in CONTEXTS], value=context, **slider

@@ -9,9 +9,13 @@ from grader.kv.caches import layers
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
 
 
-def bytes_per_token(config: Mapping[str, Any], element_bytes: float = 2) -> int:
-    """Bytes that one more token takes while no window is full yet. element_bytes: 2 for bfloat16."""
-    return math.ceil(element_bytes * sum(layer.values_per_token for layer in layers(config)))
+def bytes_per_token(config: Mapping[str, Any], element_bytes: float = 2, after: int = 0) -> int:
+    """Bytes that one more token takes after `after` tokens: at 0, while no window is full yet.
+
+    element_bytes: 2 for bfloat16. Of an entry for several tokens (DeepSeek-V4) a token takes its share.
+    """
+    growing = [layer for layer in layers(config) if layer.window is None or layer.window > after]
+    return math.ceil(element_bytes * sum(layer.values_per_token / layer.rate for layer in growing))
 
 
 def bytes_at(config: Mapping[str, Any], context: int, batch: int = 1, element_bytes: float = 2) -> int:

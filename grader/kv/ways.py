@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from grader.config import Config
-from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, layer_types, needed
+from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, needed
+from grader.kv.schedule import layer_types
 
 
 def plain(config: Mapping[str, Any]) -> Config:

@@ -1,7 +1,7 @@
 """What lists of lessons say of one, from its own ``lesson.toml``::
 
     title = "GPT-2"
-    minutes = [90, 120]                  # exercises plus reading, measured
+    minutes = [90, 120]                  # an estimate, by the rule of grader/authoring/minutes.py
     difficulty = 2                       # of 5
     prerequisites = "you know PyTorch, and lesson 00"
     you_build = "LayerNorm, GELU, attention, MLP, block, model, generation"
@@ -21,6 +21,7 @@ from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson
 
 FILE_NAME = "lesson.toml"
+TAUGHT = ".lessons.toml"  # beside the released lessons: what of it goes with a release
 HARDEST = 5
 # What lesson.toml says for others: `teaches` for `grader diff`, `figures` for grader/authoring/figures.py.
 NOT_LISTED = ("teaches", "figures")

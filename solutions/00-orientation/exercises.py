@@ -74,7 +74,7 @@ SMALL = {
     "hidden_size": 24,
     "intermediate_size": 52,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
+    "num_attention_heads": 6,
     "num_key_value_heads": 2,
 }
 

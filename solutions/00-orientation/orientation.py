@@ -10,7 +10,7 @@
 # - read a red check and a layer comparison, and tell the module that is wrong from those that only received wrong input;
 # - predict a model's size from its `config.json`, for four families.
 #
-# 45 to 60 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
+# 50 to 80 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
 #
 # Here is a model of twelve blocks, and a port of it. In the port's block 5 one weight is transposed.
 #
@@ -111,7 +111,7 @@ print(f"three loops in Python   {python_ms:8.3f} ms")
 print(f"one aten::mm            {aten_ms:8.3f} ms    {python_ms / aten_ms:,.0f} times faster")
 
 # %% [markdown] id="b51a35bb"
-# In the loops, the interpreter handles every single number as a Python object. The kernel works on numbers that lie side by side in memory, several in one instruction. So a model's code describes operations on whole tensors, and never loops over their numbers.
+# The exact ratio depends on the machine, and on what else runs on it; it is hundreds or thousands, and not ten. In the loops, the interpreter handles every single number as a Python object. The kernel works on numbers that lie side by side in memory, several in one instruction. So a model's code describes operations on whole tensors, and never loops over their numbers.
 #
 # ### The same line on another device
 #
@@ -283,6 +283,8 @@ for name, weight in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), (
 # %% [markdown] id="1ea41d4b"
 # A weight of equal numbers is its own transpose, so a test with it cannot fail. That holds for every mistake in this course: the test's weights and inputs must make the mistake visible. Where a layer starts with a bias of zeros or a scale of ones, the check loads random numbers there too.
 #
+# **Not only outputs.** Where a part can be trained, the check also compares the gradients that reach its parameters and its input: a `.detach()` too many leaves every output right, and stops the training of what comes before it. A *buffer*, a tensor of the module that is no parameter, such as a stored mask, is yours to have or not, under any name.
+#
 # **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. **Predict:** which of the two float32 versions is closer to it?
 
 # %% tags=["nbval-ignore-output"] id="27501e15"
@@ -450,12 +452,14 @@ torch.manual_seed(0)
 hunted = trace_of(Original(), torch.randint(50, (2, 7)))
 with suppress(CheckFailed):
     compare_layers(Ported, hunted)
+for call in hunted.calls:
+    print(f"{call.path or 'output':7} values of typical size {call.output.square().mean().sqrt():.2f}")
 
 # %% [markdown] id="24ed00d1"
 # Read the table before you read any code. **Predict:**
 #
 # 1. Which modules are wrong themselves, and which only received wrong input?
-# 2. How large is each error compared with the values? What kind of mistake is that large, or that small?
+# 2. How large is each error compared with the values, whose sizes are below the table? What kind of mistake is that large, or that small?
 # 3. Is every fault in the table? A module can be right, and the line that calls it wrong.
 #
 # Now hunt. Unfold the cell with the code, find the fault in the first module that is wrong itself, and mend it in `Ported` or in the class that it uses. Run the cell and the table again. Go on until every row says `[OK]`. When you are done, or stuck, open the explanation.

@@ -15,6 +15,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2B
 from transformers.pytorch_utils import Conv1D
 
 from grader.config import Config
+from grader.authoring.drives.generation import generated_despite_config, ints_among, tokens_written
 from grader.authoring.mistakes import with_mistakes
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.tolerance import Tolerance
@@ -146,6 +147,32 @@ def far_from_zero(draw: Draw) -> list[Tensor]:
     return [draw.normal(2, 1, 24, scale=9.0) + draw.normal(2, few_tokens(draw), 24, scale=0.2)]
 
 
+def far_below(draw: Draw) -> list[Tensor]:
+    """Large vectors: a head's scores are tens of thousands above or below 0, and its softmax takes one key alone."""
+    return [draw.normal(3, few_tokens(draw), 24, scale=150.0)]
+
+
+def logits(model: Any, ids: Tensor) -> Tensor:
+    """What the model gives."""
+    return model(ids)
+
+
+def config_kept(model: Any, ids: Tensor) -> Tensor:
+    """The numbers of the config that users of the model read; 0 where it keeps none."""
+    config = getattr(model, "config", None)
+    return torch.tensor([0, 0] if config is None else [config.n_positions, config.vocab_size])
+
+
+def written(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(toy, ids, *more))
+
+
+def ints_written(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
+    """Which of the tokens that `generate` writes are Python ints."""
+    return ints_among(generate(toy, ids, *more))
+
+
 def with_zeros(x: Tensor) -> list[Tensor]:
     """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
     x[0, 0] = 0.0
@@ -221,6 +248,7 @@ ATTENTION = Exercise(
         Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
         Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(3, many_tokens(draw), 30)], {"config": OTHER}),
         Case("scores far from 0", far_from_zero, {"config": SMALL}),
+        Case("scores of tens of thousands", far_below, {"config": SMALL}),
         Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
     ],
 )
@@ -272,6 +300,7 @@ MODEL = Exercise(
     solution="GPT2",
     reference=build_model,
     call=call_model,
+    drive=logits,
     points=6,
     axes="B T vocab_size",
     sizes=lambda build: attention_sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
@@ -295,6 +324,13 @@ MODEL = Exercise(
             lambda draw: [draw.tokens(37, 3, other_tokens(draw))],
             {"config": OTHER | {"layer_norm_epsilon": 0.02}},
         ),
+        Case(
+            "n_positions and vocab_size in its config",
+            lambda draw: [draw.tokens(37, 1, 3)],
+            {"config": OTHER | {"layer_norm_epsilon": 0.02}},
+            drive=config_kept,
+            right=config_kept,
+        ),
     ],
 )
 
@@ -302,6 +338,7 @@ GENERATE = Exercise(
     name="gpt2.generate",
     solution="generate",
     reference=reference_generate,
+    drive=written,
     function=True,
     points=6,
     fixed={
@@ -315,6 +352,18 @@ GENERATE = Exercise(
         Case("stops at the end token", generation_args(5, 8, 16, ends=lambda token, prompt: token not in prompt)),
         Case("the end token is in the prompt", generation_args(5, 8, 16, ends=lambda token, prompt: token in prompt)),
         Case("the end token is 0", generation_args(5, 8, 16, ends=lambda token, prompt: token == 0)),
+        Case(
+            "an end token in the config, and none given",
+            generation_args(5, 8, 16, ends=lambda token, prompt: True),
+            drive=generated_despite_config,
+            right=lambda toy, ids, new_tokens, end: reference_generate(toy, ids, new_tokens),
+        ),
+        Case(
+            "which of the tokens are Python ints (1: yes)",
+            generation_args(prompt=4, new_tokens=6, n_positions=16),
+            drive=ints_written,
+            right=lambda toy, ids, new_tokens: [1] * new_tokens,
+        ),
     ],
 )
 

@@ -14,7 +14,7 @@
 # - train a small GPT, and say how good its loss is;
 # - name the places where a wrong GPT-2 runs without an error, and say how you would notice.
 #
-# 90 to 120 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
+# 120 to 180 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
 # This is what you will build: the model, and the inside of its attention and of its MLP. The parts have the checkpoint's names. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
 #
@@ -213,7 +213,7 @@ check("gpt2.layer_norm", LayerNorm)
 #
 # $$y = \tfrac{x}{2}\left(1 + \tanh\left(\sqrt{2/\pi}\,(x + 0.044715\,x^3)\right)\right)$$
 #
-# A config calls this one `gelu_new` (or `gelu_pytorch_tanh`), and the exact one `gelu`.
+# A config calls this one `gelu_new` (or `gelu_pytorch_tanh`), and the exact one `gelu`. Why an approximation? The paper offers it for where speed is worth more than exactness. Why OpenAI took it, its papers do not say.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -261,6 +261,8 @@ print(f"largest difference {difference.max():.1e}, near |x| = {x[difference.argm
 # $$y_j = \sum_i x_i\, W_{ij} + b_j$$
 #
 # The arguments come in transformers' order: `nf`, the number of outputs, first.
+#
+# Why a bias? GPT-2's paper gives no reason. Llama, Qwen3 and Gemma 3 have none, and the PaLM report found that large models train more stably without (Chowdhery et al., 2022, section 2).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -615,7 +617,7 @@ with torch.no_grad():
 #
 # <details><summary>Hint 2</summary>
 #
-# `F.linear(x, weight)` multiplies by the transposed weight. `wte.weight` is [vocab_size, D]: is that the way round you need?
+# `F.linear(x, weight)` multiplies by the transposed weight. `wte.weight` is [vocab_size, D]: is that the way round you need? If you make the head an `nn.Linear`, it must hold the same parameter: a copy of its numbers, or of its `.data`, is a second matrix, which the checkpoint does not have.
 # </details>
 # </details>
 
@@ -661,7 +663,7 @@ compare_layers(GPT2)
 # %% [markdown] id="a2f5d62e"
 # Every row is right: no difference is larger than rounding makes it. A row of zeros means equal in every bit, and it is a property of the processor as much as of the program. On a machine like the one the reference was recorded on, the solution's rows are all zeros, because it runs the reference's operations in the reference's order. On another processor, or with another right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, they are around 10⁻⁶ from `h.0` on.
 #
-# **Predict:** now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? (`open="all"` shows what is inside the blocks.)
+# **Predict:** now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? (`open="all"` shows what is inside the blocks.) If your classes use your own `LayerNorm` already, the table above was this one, and the cell repeats it.
 
 # %% tags=["nbval-ignore-output"] id="9770c0ab"
 class GPT2WithOwnNorms(GPT2):
@@ -678,7 +680,7 @@ class GPT2WithOwnNorms(GPT2):
 compare_layers(GPT2WithOwnNorms, open="all")
 
 # %% [markdown] id="f836f913"
-# `wte` and `wpe` come before the first norm, so nothing changes there. Then a difference enters in `h.0`, and its mean grows with every block, as the stream does, because each block adds to it. `ln_f` brings the stream back to a size near 1, and the difference with it: the logits are no further off than the first block's output.
+# `wte` and `wpe` come before the first norm, so nothing changes there. Then a difference enters in `h.0`, and its mean grows with every block, as the stream does, because each block adds to it. `ln_f` brings the stream back to a size near 1, and the difference with it, so the logits are not the row that is furthest off.
 #
 # All rows are `[OK]`: differences of 10⁻⁶ are what another order of additions costs, and a check must accept them. A bug is larger. Here is the silent one from exercise 3, planted in one place: block 1's `c_proj`, which is square, is transposed.
 
@@ -733,8 +735,8 @@ except CheckFailed as failed:
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. The model is given at most the last model.config.n_positions tokens.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    ids: [1, T] int64, the prompt. The model is given the whole text; of a longer one the last model.config.n_positions tokens.
+    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     ### BEGIN SOLUTION
     for _ in range(max_new_tokens):
@@ -819,6 +821,12 @@ except CheckFailed as failed:
 # So use both: the layers tell you whether the model is right; the text tells you whether everything around it is right as well, the weights, the tokenizer and the decoding.
 
 # %% [markdown] id="84435e56"
+# ## A place to stop for the day
+#
+# So far: you wrote GPT-2's parts and the model of them; it equals transformers' layer by layer, and with trained weights it writes the same text.
+#
+# Still to come: what a loss is, a model that you train yourself, what single heads and blocks do, OpenAI's own GPT-2, and what a token costs.
+#
 # ## What a loss is, and how good one is
 #
 # A language model is trained to predict the next token. Its error at one token is the *surprise*, −ln p, where p is the probability that it gave to the token that came. The *loss* is the mean surprise over a text. Its unit is the nat: a loss of 1 nat means that the right token got a probability of 1/e, 37%, in the geometric mean.
@@ -855,7 +863,7 @@ for name, nats in levels.items():
 #
 # ## Train one yourself
 #
-# `austen-gpt2` was trained for half an hour. Two minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`).
+# `austen-gpt2` was trained for half an hour. Two minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`). GPT-2 also divides that of each `c_proj` by the root of the number of residual layers, which transformers counts as two for every block. For two blocks that is a division by 2, which is left out here.
 #
 # A step of training takes 16 random pieces of the novel, 64 tokens each, and computes the loss at all their positions at once; the causal mask is what makes each position a fair test. Autograd gives the gradient of the loss for every weight, and the optimizer AdamW changes each weight a little against its gradient.
 #
@@ -1240,12 +1248,12 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 # |---|---|---|---|---|
 # | layers | self-attention, cross-attention, MLP | self-attention, MLP | the same | there is no encoder: everything is one text |
 # | norm | after the sum | after the sum | **before the sublayer**, and one at the end | the input survives; deep models train |
-# | activation | ReLU | GELU (tanh form) | the same | smooth everywhere; lower error in its paper |
-# | positions | sines and cosines, fixed | learned, 512 | **learned, 1024** | simple, but there is a last one |
+# | activation | ReLU | GELU (tanh form) | the same | lower error than ReLU in GELU's paper; the GPT paper gives no reason |
+# | positions | sines and cosines, fixed | learned, 512 | **learned, 1024** | no reason is given; the fixed ones did as well (Vaswani et al., 3.5). They cost n_positions · D parameters, and there is a last one |
 # | input | embedding · √D | embedding | embedding | the positions are learned to match |
 # | head | tied | tied | tied | saves vocab · D parameters |
 # | vocabulary | about 37,000 pieces | 40,000 merges | **50,257, from bytes** | any text can be written; there is no unknown token |
-# | before training | – | 0.02 | **c_proj also ÷ √(number of residual layers)** | many additions must not add up to too much |
+# | before training | – | 0.02 | **c_proj also ÷ √(number of residual layers, two a block)** | many additions must not add up to too much |
 #
 # ## The questions again
 #

@@ -295,13 +295,13 @@ def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, eos
     return text[prompt:]
 
 
-def generate_tensors(
+def generate_with_topk(
     model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None
-) -> Iterator[Tensor]:
+) -> Iterator[int]:
     for _ in range(max_new_tokens):
         best = model(ids[:, max(0, ids.shape[1] - model.config.n_positions) :]).softmax(-1)[:, -1:].topk(1)
         ids = torch.cat([ids, best.indices[:, :, 0]], dim=1)
-        yield ids[0, -1]
+        yield int(ids[0, -1])
         if ids[0, -1] == eos_token_id:
             break
 
@@ -314,7 +314,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "gpt2.mlp": (MLPWithKernels, MLPWithProducts),
     "gpt2.block": (BlockWithKernels, BlockByHand, BlockInFloat32),
     "gpt2.model": (ModelWithKernels, ModelByHand),
-    "gpt2.generate": (generate_into_a_list, generate_tensors),
+    "gpt2.generate": (generate_into_a_list, generate_with_topk),
 }
 
 

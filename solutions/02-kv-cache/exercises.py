@@ -14,28 +14,9 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from grader.config import Config
-from grader.authoring.drives.caches import (
-    KeysAndValues,
-    all_contents,
-    contents_after_refusals,
-    contents_in_turns,
-    copies,
-    last_contents,
-    lengths,
-    refusals,
-)
-from grader.authoring.drives.chunks import (
-    attention_results,
-    logits,
-    logits_after_reset,
-    logits_of_texts_in_turns,
-    logits_with_new_cache,
-    models_refusals,
-    rows_computed,
-    rows_of_blocks,
-    tokens_appended,
-)
-from grader.authoring.drives.generation import generated, generated_again, room_asked, rows_read, rows_without_room
+from grader.authoring.drives import caches, generation
+from grader.authoring.drives import chunks as drives
+from grader.authoring.drives.caches import KeysAndValues
 from grader.authoring.drives.use import tensor_given
 from grader.authoring.mistakes import with_mistakes
 from grader.authoring.references import (
@@ -140,14 +121,14 @@ WORK = Exercise(
 # The cache
 
 
-AFTER_RESET = {"drive": last_contents, "right": right_last}
-AFTER_REFUSALS = {"drive": contents_after_refusals, "right": right_last}
-REFUSALS = {"drive": refusals, "right": lambda *args: right_fill(*args).codes}
-LENGTHS = {"drive": lengths, "right": lambda *args: right_fill(*args).lengths}
-COPIES = {"drive": copies, "right": lambda kv, capacity, chunks: [0] * (2 * len([n for n in chunks if n]) - 2)}
+AFTER_RESET = {"drive": caches.last_contents, "right": right_last}
+AFTER_REFUSALS = {"drive": caches.contents_after_refusals, "right": right_last}
+REFUSALS = {"drive": caches.refusals, "right": lambda *args: right_fill(*args).codes}
+LENGTHS = {"drive": caches.lengths, "right": lambda *args: right_fill(*args).lengths}
+COPIES = {"drive": caches.copies, "right": lambda kv, capacity, chunks: [0] * (2 * len([n for n in chunks if n]) - 2)}
 
 
-IN_TURNS = {"drive": contents_in_turns, "right": right_contents_in_turns}
+IN_TURNS = {"drive": caches.contents_in_turns, "right": right_contents_in_turns}
 
 
 def cache_case(name: str, capacity: int, chunks: list[int], sizes: Sequence[int] = (2, 3, 4), **more: Any) -> Case:
@@ -165,14 +146,14 @@ CACHE = Exercise(
     name="kv_cache.cache",
     solution="KVCache",
     reference=right_contents,
-    drive=all_contents,
+    drive=caches.all_contents,
     function=True,
     differentiable=False,
     points=6,
     fixed={"argument 1, axis 0": "keys and values"},
     cases=[
-        cache_case("a prompt and two tokens", 15, [5, 1, 1]),
-        cache_case("chunks of several sizes", 33, [1, 3, 2, 4, 1, 5], (3, 2, 5)),
+        cache_case("a prompt and two tokens", 15, [4, 1, 1]),
+        cache_case("chunks of several sizes", 23, [1, 3, 2, 3], (3, 2, 5)),
         cache_case("two caches in turns", 12, [3, 1, 2], (1, 2, 3), **IN_TURNS),
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], **LENGTHS),
         cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], **AFTER_RESET),
@@ -216,7 +197,7 @@ ATTENTION = Exercise(
     solution="CachedAttention",
     reference=lambda config: GPT2Attention(reference_config(config), layer_idx=0),
     call=call_attention,
-    drive=attention_results,
+    drive=drives.attention_results,
     points=6,
     axes="B T D",
     sizes=head_sizes,
@@ -230,10 +211,12 @@ ATTENTION = Exercise(
             "how many tokens are appended to the cache in all",
             SMALL,
             [4, 1, 2],
-            drive=tokens_appended,
+            drive=drives.tokens_appended,
             right=all_tokens,
         ),
-        attention_case("how many rows are computed in all", SMALL, [4, 1, 2], drive=rows_computed, right=all_tokens),
+        attention_case(
+            "how many rows are computed in all", SMALL, [4, 1, 2], drive=drives.rows_computed, right=all_tokens
+        ),
         Case("scores far from 0", far_from_zero, {"config": SMALL}, draw="2"),
         attention_case("bfloat16", SMALL, [4, 1, 3], dtype=torch.bfloat16),
     ],
@@ -248,12 +231,13 @@ def call_model(module: Any, ids: Tensor, chunks: Any = None) -> Tensor:
     return module(input_ids=ids, use_cache=False).logits
 
 
-NEW_CACHE = {"drive": logits_with_new_cache}
+NEW_CACHE = {"drive": drives.logits_with_new_cache}
 ROWS = {
-    "drive": rows_of_blocks,
+    "drive": drives.rows_of_blocks,
     "right": lambda module, ids, chunks: torch.tensor(sum(chunks) * module.config.n_layer),
 }
-MODELS_REFUSALS = {"drive": models_refusals, "right": lambda *_: torch.tensor([0, 1, 0, 1])}
+ELSEWHERE = {"drive": drives.tensors_elsewhere, "right": lambda *_: torch.tensor(0)}
+MODELS_REFUSALS = {"drive": drives.models_refusals, "right": lambda *_: torch.tensor([0, 1, 0, 1])}
 
 
 def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int], **more: Any) -> Case:
@@ -268,7 +252,7 @@ MODEL = Exercise(
     solution="CachedGPT2",
     reference=lambda config: GPT2LMHeadModel(reference_config(config)),
     call=call_model,
-    drive=logits,
+    drive=drives.logits,
     uses=["kv_cache.attention", "kv_cache.cache"],
     points=6,
     axes="B T vocab_size",
@@ -279,9 +263,11 @@ MODEL = Exercise(
         Case("without a cache", lambda draw: [draw.tokens(53, 2, draw.size("T", 7, 9))], {"config": SMALL}),
         model_case("prefill of 5, then one by one", SMALL, 2, [5, 1, 1]),
         model_case("a prompt in chunks of 3, 2 and 4", WIDER, 3, [3, 2, 4]),
-        model_case("two texts in turns, a new_cache for each", TINY, 2, [3, 1, 2], drive=logits_of_texts_in_turns),
+        model_case(
+            "two texts in turns, a new_cache for each", TINY, 2, [3, 1, 2], drive=drives.logits_of_texts_in_turns
+        ),
         model_case("prefill and decode, with new_cache", SMALL, 2, [4, 1, 2], **NEW_CACHE),
-        model_case("another text after a reset", TINY, 2, [4, 1], drive=logits_after_reset),
+        model_case("another text after a reset", TINY, 2, [4, 1], drive=drives.logits_after_reset),
         model_case("how many rows all blocks compute together", TINY, 2, [5, 1, 1, 2], **ROWS),
         model_case(
             "room for n_positions, for one more; 6 tokens in 6 places, one more (1: ValueError)",
@@ -290,6 +276,7 @@ MODEL = Exercise(
             [4, 2],
             **MODELS_REFUSALS,
         ),
+        model_case("how many tensors of new_cache are on another device than the weights", TINY, 2, [3], **ELSEWHERE),
         model_case("bfloat16, with new_cache", SMALL, 2, [4, 1, 2], dtype=torch.bfloat16, **NEW_CACHE),
     ],
 )
@@ -298,9 +285,14 @@ MODEL = Exercise(
 # Generation
 
 
-ROWS_READ = {"drive": rows_read, "right": right_rows_read}
-WITHOUT_ROOM = {"drive": rows_without_room, "right": lambda *_: 0}
-ROOM = {"drive": room_asked, "right": lambda toy, ids, new_tokens, end: ids.shape[1] + new_tokens - 1}
+ROWS_READ = {"drive": generation.rows_read, "right": right_rows_read}
+WITHOUT_ROOM = {"drive": generation.rows_without_room, "right": lambda *_: 0}
+DESPITE_CONFIG = {
+    "drive": generation.generated_despite_config,
+    "right": lambda toy, ids, new_tokens, end: reference_generate(toy, ids, new_tokens),
+}
+INTS = {"drive": generation.ints_generated, "right": lambda toy, ids, new_tokens, end: [1] * new_tokens}
+ROOM = {"drive": generation.room_asked, "right": lambda toy, ids, new_tokens, end: ids.shape[1] + new_tokens - 1}
 
 
 def generation_case(
@@ -321,7 +313,7 @@ GENERATE = Exercise(
     name="kv_cache.generate",
     solution="generate_cached",
     reference=reference_generate,
-    drive=generated,
+    drive=generation.generated,
     function=True,
     points=5,
     fixed={
@@ -333,12 +325,14 @@ GENERATE = Exercise(
         generation_case("stops at the end token", 4, 9, stops=True),
         generation_case("the end token is in the prompt too", 6, 8, stops="prompt"),
         generation_case("the end token is 0", 5, 6, stops="zero"),
-        generation_case("after another prompt, with the same model", 5, 6, drive=generated_again),
+        generation_case("after another prompt, with the same model", 5, 6, drive=generation.generated_again),
         generation_case("how many rows the model computes in all", 6, 7, **ROWS_READ),
         generation_case("the same where an end token comes", 7, 8, stops=True, **ROWS_READ),
         generation_case("how many rows find no room in the cache", 6, 7, **WITHOUT_ROOM),
         generation_case("for how many tokens room is asked", 5, 7, **ROOM),
         generation_case("up to the model's last position", 5, 8, n_positions=12),
+        generation_case("an end token in the config, and none given", 5, 8, stops=True, **DESPITE_CONFIG),
+        generation_case("which of the tokens are Python ints (1: yes)", 4, 6, **INTS),
     ],
 )
 
@@ -351,7 +345,8 @@ def config_case(name: str, config: Mapping[str, Any], context: int, *others: int
     layers = "n_layer" if config["model_type"] == "gpt2" else "num_hidden_layers"
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return [Config(draw.changed(config, **{layers: (2, 90)})), draw.number("context", context, 1, 99), *others]
+        bounds = (101, 999) if context > 100 else (1, 99)
+        return [Config(draw.changed(config, **{layers: (2, 90)})), draw.number("context", context, *bounds), *others]
 
     return Case(name, draw_args)
 
@@ -386,6 +381,7 @@ BYTES = Exercise(
         published("Qwen3 0.6B, 3 texts of 1,000 tokens in float32", "qwen3-0.6b", 1000, 3, 4),
         config_case("a config that says nothing of head_dim", LLAMA, 7),
         config_case("a head_dim of its own", LLAMA | {"head_dim": 20}, 5, 1, 1),
+        config_case("more tokens than the model has positions", LLAMA | {"num_key_value_heads": 3}, 130),
         config_case(
             "a config that says nothing of key-value heads",
             {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {"head_dim": None},

@@ -14,7 +14,7 @@
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
 # - name the usual mistakes with a cache, and how each would show. Several of them cannot be seen in the text the model writes.
 #
-# 100 to 120 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
+# 110 to 170 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
 # This is generation, step by step. At each step the model adds one token to the text, and to do that it computes one row of vectors for every word in a coloured box.
 #
@@ -168,8 +168,8 @@ class GPT2(nn.Module):
 def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
     """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
 
-    ids: [1, T] int64, the prompt. The model is given at most the last model.config.n_positions tokens.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    ids: [1, T] int64, the prompt. The model is given the whole text; of a longer one the last model.config.n_positions tokens.
+    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     for _ in range(max_new_tokens):
         logits = model(ids[:, -model.config.n_positions :])  # [1, T, vocab_size]
@@ -640,7 +640,7 @@ for rows in (1, 2, 10, 50):
 # %% [markdown] id="46751340"
 # For which numbers of rows the result differs depends on the machine, but you will see it on every machine for some row counts. Lesson 01's model and transformers' can agree to the last bit, because on one machine they call the same kernels with the same shapes. A cached model is compared within a tolerance.
 #
-# Does it matter? Only where two tokens are nearly equally likely. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
+# Does it matter? Only where two tokens are nearly equally likely. The next cells read 20 texts token by token, in both dtypes, so wait a little for their lines. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
 
 # %% tags=["nbval-ignore-output"] id="df7c3074"
 import copy
@@ -703,9 +703,11 @@ def generate_cached(
 ) -> Iterator[int]:
     """As `generate`, but the model reads every token once: T + max_new_tokens - 1 rows in all, and no more.
 
+    The cache is made once, with room for exactly as many tokens.
+
     model: model.new_cache(batch, capacity) makes a cache; model(new_ids, cache) gives the new tokens' logits.
-    ids: [1, T] int64, the prompt; T + max_new_tokens - 1 <= config.n_positions.
-    Ends after max_new_tokens, or once eos_token_id has been yielded.
+    ids: [1, T] int64, the prompt; T + max_new_tokens - 1 <= config.n_positions. Yields Python ints.
+    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
     """
     ### BEGIN SOLUTION
     cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)
@@ -850,7 +852,7 @@ if gpt2 is not None:
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
-# **Predict** the picture before you run the cell: which of the three curves lie on each other? And take out your guess from the start of the lesson.
+# **Predict** the picture before you run the cell: which of the three curves lie on each other? And take out your guess from the start of the lesson. The measurement takes the longest of all cells here; its bar shows how far it is.
 
 # %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
@@ -1011,6 +1013,7 @@ def cache_bytes(config: Config, context: int, batch: int = 1, element_bytes: int
 
     2 * layers * key-value heads * head_dim * element_bytes, for each token.
     config: as in the hub's config.json; see above for what its fields are called and what holds without them.
+    context: any number, also more tokens than the model has positions for.
     """
     ### BEGIN SOLUTION
     if config.model_type == "gpt2":
@@ -1060,7 +1063,7 @@ for name, config in configs.items():
 #
 # ![Eight query heads in three arrangements. MHA: each has a key-value head of its own, and 8 are cached. GQA with groups of four: heads 0 to 3 share key-value head 0, heads 4 to 7 share head 1, and 2 are cached. MQA: all eight share one.](figures/mha-gqa-mqa.svg)
 #
-# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. What does it cost? T5-XXL with MHA has a mean score of 47.2 on seven tasks. Converted to eight key-value heads and trained a little longer it has 47.1, and converted to one 46.6 (Ainslie et al., Table 1). Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
 #
 # ![Inside Qwen3 0.6B's attention: q_proj makes queries of 16 heads, k_proj and v_proj make keys and values of 8 heads. Norms on q and k and RoPE follow. Each key-value head serves 2 query heads. For each token 2 × 8 × 128 = 2,048 numbers are cached.](figures/qwen3-0.6b-attention.svg)
 #
@@ -1147,7 +1150,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | numbers for a key and a value | store one short vector from which both are computed: multi-head latent attention (MLA) | lesson 05 |
 # | tokens | store only the last ones: a sliding window (SWA) | lesson 06 |
 # | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM offer it |
-# | layers that have a cache | replace attention by a state of fixed size: linear attention | Qwen3-Next, in 36 of 48 layers |
+# | layers that have a cache | replace attention by a state of fixed size: linear attention (Katharopoulos et al., 2020) | Qwen3-Next, in 36 of 48 layers |
 #
 # GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The talk also lists sparse attention, as in DeepSeek V3.2. It is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
@@ -1226,6 +1229,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # - Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019): section 2.4 counts the work and the memory traffic of decoding, section 3 shares one key-value head among all.
 # - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2.
 # - Pope et al., *Efficiently Scaling Transformer Inference* (2022), section 2: what limits prefill, and what limits decode. Kwon et al., *Efficient Memory Management for Large Language Model Serving with PagedAttention* (2023): what to do when the capacity is not known beforehand.
+# - Katharopoulos et al., *Transformers are RNNs* (2020): linear attention, whose state does not grow. Yang et al., *Gated Delta Networks* (2024): the kind that Qwen3-Next uses.
 # - The reference: `transformers/cache_utils.py`, `DynamicCache` and `StaticCache`; `models/gpt2/modeling_gpt2.py`, how `GPT2Model` finds its positions.
 #
 # ## If you want more

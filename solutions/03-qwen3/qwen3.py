@@ -14,7 +14,7 @@
 #
 # The steps are numbered as in the talk that this course follows; lesson 00 lists all twelve. Here the model writes (step 7) only after its layers have been compared (steps 8 to 11).
 #
-# 100 to 120 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
+# 120 to 180 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
 # This is what you will build: Qwen3's smallest model, and the inside of its attention and of its MLP. A red ring marks what differs from GPT-2 XL.
 #

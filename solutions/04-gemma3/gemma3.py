@@ -14,7 +14,7 @@
 #
 # The steps are numbered as in the talk that this course follows, Sebastian Raschka's *From Scratch to Scale* (PyCon DE & PyData 2026): twelve of them, from a new model's config to the same text. Lesson 00 lists them.
 #
-# 100 to 120 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
+# 110 to 170 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
 #
 # This lesson is a hunt. A drawing of Gemma 3's layer would give the answers away, so it comes at the end. Until then you have what you would have on the day of a release: a config, a reference program, and a table that says which modules are wrong.
 
@@ -823,6 +823,12 @@ def visible(length: int, window: int | None = None) -> Tensor:
 check("gemma3.mask", visible)
 
 # %% [markdown] id="7a01051f"
+# ## A place to stop for the day
+#
+# So far: your Qwen3 program loaded Gemma 3's weights and wrote nonsense, and the table named the embedding first. Mended are the embedding, the norm, the MLP and the tables for RoPE, and you have a mask with a window.
+#
+# Still to come: attention, the layer with four norms, the model and its head; a hunt in other people's ports; and what each difference is worth.
+#
 # ### Exercise 6 · Attention
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #

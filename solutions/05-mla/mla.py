@@ -12,7 +12,7 @@
 # - say which of the two is cheaper when, from a count of multiplications, and show it with a clock;
 # - explain why a few channels of the key had to be left out of the trick.
 #
-# 100 to 120 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
+# 150 to 220 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
 #

@@ -12,7 +12,7 @@
 # - run Gemma 3 with it across its window's edge, token for token like the reference;
 # - name the mistakes that public programs made here, and say why no text showed most of them.
 #
-# 90 to 120 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
+# 120 to 180 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
 #
 # This is Gemma 3 270M, as you built it in lesson 04. Three of its 18 layers are full and 15 slide.
 #
@@ -658,6 +658,12 @@ if importlib.util.find_spec("transformers"):
 
 # %% [markdown] id="af2753ad"
 # After the prompt it stores a view of the last 31 tokens, and a view keeps the whole 300-token tensor alive. One step later the 300 are gone: from then on it creates a new tensor of 32 at every token, and stores a view of 31. Neither is a bug. But to know how much memory a tensor takes, measure `untyped_storage().nbytes()`, not `.shape`.
+#
+# ## A place to stop for the day
+#
+# So far: a mask with a window, for any piece of a text; how far back a stack of layers reads; and a ring that holds no more than a window, and gives every later token what the whole text would.
+#
+# Still to come: attention and the model with their caches, every way of cutting a text, generation from a long prompt, and what a window saves in memory and time.
 #
 # ## Attention with a window
 #

@@ -348,7 +348,8 @@ def layer_case(name: str, config: dict[str, Any], batch: int, length: int, scale
         T = draw.size("T", length, length + 1, length + 2)
         return [clear_rows(draw, batch * T, config, scale).view(batch, T, -1)]
 
-    return Case(name, draw_args, {"config": fields_of(config, *ROUTED, *CHOSEN, "n_shared_experts")}, **more)
+    fields = fields_of(config, *ROUTED, *CHOSEN, "n_shared_experts", "intermediate_size")
+    return Case(name, draw_args, {"config": fields}, **more)
 
 
 def learners_name(name: str) -> str | None:

@@ -12,7 +12,7 @@
 # - explain how an indexer learns what to look for, and what a model loses if the selection is random or only recent;
 # - name the mistakes that no text shorter than the selection can show.
 #
-# 100 to 120 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
+# 130 to 190 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
 #

@@ -14,7 +14,7 @@ def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, 
     width: of the residual stream. title: over the panel. seen: which tokens the mask leaves, where not all.
     """
     canvas = Canvas()
-    draw_header(canvas, title, cached_line(mixer))
+    draw_header(canvas, title, cached_line(mixer), second=entries_line(mixer))
     y = _top(canvas, mixer, width, seen)
     return canvas, _latent(canvas, mixer, width, y) if mixer.kind == "latent" else _heads(canvas, mixer, width, y)
 
@@ -28,12 +28,19 @@ def cached_line(mixer: Mixer) -> str:
         total = mixer.kv_rank + mixer.rope_dim + (mixer.index.dim if index and mixer.index else 0)
         return f"cached per token: {mixer.kv_rank} + {mixer.rope_dim}{index} = {total:,} numbers"
     if mixer.kind == "compressed":
-        entries = f"; one such entry for {mixer.rate} tokens" if mixer.rate else ""
-        return f"cached per token in the window: {mixer.key_dim:,} numbers{entries}"
+        return f"cached per token in the window: {mixer.key_dim:,} numbers"
     key, value = mixer.key_dim, mixer.value_dim
     if key == value:
         return f"cached per token: 2 × {mixer.kv_heads} × {key} = {2 * mixer.kv_heads * key:,} numbers"
     return f"cached per token: {mixer.kv_heads} × ({key} + {value}) = {mixer.kv_heads * (key + value):,} numbers"
+
+
+def entries_line(mixer: Mixer) -> str:
+    """What a layer of DeepSeek-V4 keeps of the whole text."""
+    if not mixer.rate:
+        return ""
+    index = f" + {mixer.index.dim} for the index" if mixer.index else ""
+    return f"and for every {mixer.rate} tokens of the text: {mixer.key_dim:,}{index}"
 
 
 def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
@@ -135,15 +142,17 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     if mixer.rotary:
         whole = mixer.key_dim
         part = "rotate by position" if mixer.rotary == whole else f"rotate {mixer.rotary} of {whole} numbers"
-        rope = Box(LEFT, y + GAP, 280, THIN_H)
+        turned = 3 if mixer.rate else 2  # an entry is turned too
+        rope = Box(LEFT, y + GAP, columns[turned - 1].right - LEFT, THIN_H)
         canvas.box(rope, "white", [f"RoPE: {part}"])
-        for i in (0, 1):
+        for i in range(turned):
             canvas.line((columns[i].cx, rope.y), (columns[i].cx, y))
             above[i] = rope.bottom
         y = rope.bottom
     if mixer.qk_norm or mixer.v_norm:
-        for i, name in enumerate(("q_norm", "k_norm", "v_norm")):
-            if (i < 2 and not mixer.qk_norm) or (i == 2 and not mixer.v_norm) or (i == 1 and mixer.shared):
+        for i, name in enumerate(("q_norm", "k_norm", "kv_norm" if mixer.rate else "v_norm")):
+            third = mixer.v_norm or mixer.rate
+            if (i < 2 and not mixer.qk_norm) or (i == 2 and not third) or (i == 1 and mixer.shared):
                 continue
             column = columns[i]
             box = Box(column.x, y + GAP, column.w, THIN_H)
@@ -164,7 +173,9 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     bottom = boxes[0].bottom
     drawn = [
         box
-        for box, used in zip(boxes, (True, not mixer.shared, not (mixer.shared or mixer.k_is_v)), strict=True)
+        for box, used in zip(
+            boxes, (True, not mixer.shared, not mixer.shared and bool(mixer.rate or not mixer.k_is_v)), strict=True
+        )
         if used
     ]
     return _fork(canvas, drawn, width, bottom)
@@ -180,7 +191,9 @@ def _projections(mixer: Mixer, width: int) -> list[list[str]]:
         return [q, ["an earlier", "layer's keys"], ["an earlier", "layer's values"]]
     k = ["kv_proj" if mixer.kind == "compressed" else "k_proj", f"→ {mixer.kv_heads} × {mixer.key_dim}"]
     v = ["v_proj", f"→ {mixer.kv_heads} × {mixer.value_dim}"]
-    if mixer.k_is_v:
+    if mixer.rate:
+        v = ["compressor", f"{mixer.rate} tokens → 1"]
+    elif mixer.k_is_v:
         v = ["no v_proj", "v is k's output"]
     return [q, k, v]
 

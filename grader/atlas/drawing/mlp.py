@@ -87,17 +87,18 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     chosen = {(i * mlp.experts // max(mlp.chosen, 1) + i * 7 % 5) % mlp.experts for i in range(mlp.chosen)}
     canvas.tiles([tile for i, tile in enumerate(tiles) if i not in chosen], "faint")
     canvas.tiles([tile for i, tile in enumerate(tiles) if i in chosen], "mlp")
-    under = frame.y + 12 + rows * tall
+    under, inner = frame.y + 12 + rows * tall, mlp.latent or width
     canvas.text(frame.cx, under + 16, f"{mlp.experts} experts, {mlp.chosen} for each token", "b", 12)
     canvas.text(
         frame.cx,
         under + 32,
-        f"each {'gated' if mlp.gated else 'plain'}, {width:,} → {mlp.expert_width:,} → {width:,}",
+        f"each {'gated' if mlp.gated else 'plain'}, {inner:,} → {mlp.expert_width:,} → {inner:,}",
         "",
         11.5,
     )
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
-    canvas.text(frame.cx, under + 47, f"activation: {activation}", "m", 11.5)
+    words = f"{activation}, in a latent of {inner:,}" if mlp.latent else f"activation: {activation}"
+    canvas.text(frame.cx, under + 47, words, "m", 11.5)
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
     if mlp.groups:

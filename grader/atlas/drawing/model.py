@@ -74,7 +74,8 @@ def plan(model: Architecture) -> Plan:
         branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
         if parallel:
             branches = ((working, mixing, _norm("both", norm)),)
-    notes = tuple(note for note in (pattern_words(model), first_dense(model), *_oddities(model)) if note)
+    told = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
+    notes = tuple(note for note in told if note)
     return Plan(
         head=("Output head", *_head_lines(model)),
         embedding=("Token embedding", *_embedding_lines(model)),
@@ -137,6 +138,9 @@ def _oddities(model: Architecture) -> list[str]:
     shared = sum(bool(layer.mixer and layer.mixer.shared) for layer in model.layers)
     if shared:
         found.append(f"the last {shared} use earlier keys and values")
+    chosen = sum(bool(layer.mixer and layer.mixer.index and layer.mixer.index.shared) for layer in model.layers)
+    if chosen:
+        found.append(f"{chosen} look where an earlier index chose")
     if model.traits.double:
         found.append("two attentions, two dense MLPs a layer")
     if model.traits.hyper_connections:
@@ -318,10 +322,12 @@ def subtitle(model: Architecture) -> str:
     return f"{size} · width {model.width:,}" + (f" · context {context:,}" if isinstance(context, int) else "")
 
 
-def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None) -> None:
-    """A panel's name, and a line under it."""
+def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None, second: str = "") -> None:
+    """A panel's name, and a line or two under it."""
     canvas.text(20, 34, title, "b", fitted(title, 19, WIDTH - 40, True), "start")
     canvas.text(20, 56, line, "m", fitted(line, 13, WIDTH - 40), "start")
+    if second:
+        canvas.text(20, 73, second, "m", fitted(second, 13, WIDTH - 40), "start")
     if other:
         words = f"not as in {other}"
         canvas.ring(Box(25, 66, 9, 7))

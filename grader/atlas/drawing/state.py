@@ -86,7 +86,7 @@ def _numbers(mixer: Mixer) -> str:
     if mixer.kind == "mamba":
         return f"{mixer.heads:,} channels, each a state of {mixer.key_dim}"
     shared = f", {mixer.kv_heads} keys" if mixer.kv_heads != mixer.heads and mixer.kind == "delta" else ""
-    groups = f", B and C in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
+    groups = f" in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
     return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.key_dim} × {mixer.value_dim}"
 
 

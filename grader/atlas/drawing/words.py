@@ -37,7 +37,7 @@ def mixer_lines(mixer: Mixer) -> list[str]:
         each = f"{mixer.kv_heads} keys and values" if mixer.kv_heads > 1 else "one key and value for all"
         lines += [f"{mixer.heads} query heads of {mixer.key_dim}", each]
     if mixer.index:
-        lines += [f"an index picks {mixer.index.topk:,} tokens"]
+        lines += [f"an index picks {mixer.index.topk:,} {'entries' if mixer.rate else 'tokens'}"]
     if mixer.rate:
         lines += [f"{mixer.rate} tokens in one entry, and {mixer.window} in full"]
     elif mixer.window:
@@ -89,12 +89,21 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
         f"{mlp.experts} {mlp.label}",
         f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
     ]
-    lines.append(f"each {width:,} → {mlp.expert_width:,} → {width:,}")
+    inner = mlp.latent or width
+    lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}")
+    if mlp.latent:
+        lines.append(f"in a latent of {inner:,}")
     if mlp.shared:
         lines.append(f"and {mlp.shared_count} shared of {mlp.shared // mlp.shared_count:,}")
     if mlp.dense_beside:
         lines.append(f"beside a dense MLP of {mlp.dense_beside:,}")
     return lines
+
+
+def router_words(mlp: Mlp) -> str:
+    """How a router chooses; empty for a dense MLP."""
+    groups = f", from the best {mlp.chosen_groups} of {mlp.groups} groups" if mlp.groups else ""
+    return f"router: {mlp.router}{groups}" if mlp.router else ""
 
 
 def norm_word(model: Architecture) -> str:
@@ -124,7 +133,8 @@ def _firsts(model: Architecture, counted: Counter[tuple[str, ...]]) -> list[tupl
     for mixer, number in found:  # an index that is shared makes no other box
         lines = tuple(mixer_lines(mixer))
         first, before = merged.get(lines, (mixer, 0))
-        merged[lines] = (first, before + number)
+        own = mixer if first.index and first.index.shared else first
+        merged[lines] = (own, before + number)
     return list(merged.values())
 
 
@@ -140,17 +150,30 @@ def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
 
 
 def pattern_words(model: Architecture) -> str:
-    """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike."""
+    """How kinds of layers follow one another: ``5 sliding, then 1 full``; empty where all are alike.
+
+    Layers before the first turn, and a last one of its own kind, stand in parts of their own, behind a semicolon.
+    """
     names = kind_names(model.layers)
     if len(set(names)) == 1:
         return ""
+    for before, after in ((0, 0), (0, 1), (1, 0), (2, 0)):
+        inner = names[before : len(names) - after]
+        cycle = _cycle(inner)
+        if cycle and len(inner) >= 2 * len(cycle):
+            first = [", ".join(f"first {number} {name}" for number, name in runs(names[:before]))] if before else []
+            turns = ", then ".join(f"{n} {name}" if n > 1 or len(name) < 8 else name for n, name in runs(cycle))
+            return "; ".join([*first, turns, *[f"the last {name}" for name in names[len(names) - after :]]])
+    return str(model.facts["layer mix"].value)
+
+
+def _cycle(names: list[str]) -> list[str]:
+    """The shortest run of at most twelve layers that is repeated; empty where there is none."""
     for period in range(2, 13):
         cycle = names[:period]
         if len(set(cycle)) > 1 and all(name == cycle[i % period] for i, name in enumerate(names)):
-            return ", then ".join(
-                f"{number} {name}" if number > 1 or len(name) < 8 else name for number, name in runs(cycle)
-            )
-    return str(model.facts["layer mix"].value)
+            return cycle
+    return []
 
 
 def runs(names: list[str]) -> list[tuple[int, str]]:

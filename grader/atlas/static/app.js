@@ -55,13 +55,17 @@ function card(model, most) {
     numbers.append(element("div", { className: "bar", ariaHidden: "true" }, fill));
   }
   const pick = element("input", { type: "checkbox", checked: chosen.has(model.slug), disabled: !model.verified });
+  pick.dataset.slug = model.slug;
+  pick.setAttribute("aria-label", `compare ${model.name}`);
   pick.addEventListener("change", () => choose(model.slug, pick.checked));
+  const told = element("label", { className: "line" }, pick, " compare");
+  if (chosen.size === 2 && chosen.has(model.slug)) told.append(" ", element("a", { href: "#compare", textContent: "see it" }));
   const seen = model.verified ? "" : "config.json not seen: published, not verified";
   return element("li", { className: "card" },
     element("h3", {}, element("a", { href: `models/${model.slug}.html`, textContent: model.name })),
     element("p", { className: "muted", textContent: [model.developer, model.date, model.licence].filter(Boolean).join(" · ") }),
     element("p", { textContent: model.mix }), element("p", { className: "mark", textContent: seen }), numbers,
-    element("label", { className: "line" }, pick, " compare"));
+    told);
 }
 
 function choose(slug, picked) {
@@ -70,6 +74,7 @@ function choose(slug, picked) {
   const [left, right] = [...chosen];
   byId("left").value = left ?? ""; byId("right").value = right ?? "";
   draw();
+  document.querySelector(`#cards input[data-slug="${slug}"]`)?.focus();  // the cards are new: who used the keyboard goes on
 }
 
 function compare() {
@@ -128,7 +133,8 @@ function draw() {
   const most = Math.max(1, ...found.map((m) => bytesAt(m, context) ?? 0));
   byId("tokens").textContent = `${context.toLocaleString("en")} tokens`;
   byId("context").setAttribute("aria-valuetext", `${context.toLocaleString("en")} tokens`);
-  byId("count").textContent = `${found.length} of ${MODELS.length} models`;
+  const pair = [...chosen].map((slug) => MODELS.find((m) => m.slug === slug).name).join(" and ");
+  byId("count").textContent = `${found.length} of ${MODELS.length} models${pair && `; to compare: ${pair}`}`;
   byId("cards").replaceChildren(...found.map((m) => card(m, most)));
   compare();
 }
@@ -140,3 +146,4 @@ controls.forEach((control) => control.addEventListener("input", draw));
   draw();
 }));
 draw();
+byId("line").scrollLeft = byId("line").scrollWidth;  // on a phone: the newest first

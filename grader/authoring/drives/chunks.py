@@ -79,6 +79,25 @@ def logits_after_reset(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
     return after_another_text(model, ids, new_cache(model, len(ids)), chunks)
 
 
+def tensors_in(thing: Any) -> list[Tensor]:
+    """All tensors that hang on an object."""
+    if isinstance(thing, Tensor):
+        return [thing]
+    if isinstance(thing, list | tuple):
+        parts = list(thing)
+    else:
+        parts = list(vars(thing).values()) if hasattr(thing, "__dict__") and not isinstance(thing, type) else []
+    return [tensor for part in parts for tensor in tensors_in(part)]
+
+
+def tensors_elsewhere(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
+    """How many tensors of numbers in a new cache are not on meta, where the weights are."""
+    import copy
+
+    held = tensors_in(new_cache(copy.deepcopy(model).to("meta"), len(ids), ids.shape[1]))
+    return torch.tensor(sum(tensor.is_floating_point() and not tensor.is_meta for tensor in held))
+
+
 def rows_of_blocks(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
     """How many rows the blocks compute in all."""
     cache = new_cache(model, len(ids))

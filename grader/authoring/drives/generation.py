@@ -62,10 +62,13 @@ def taken(given: Any) -> list[Any]:
 
 
 def tokens_written(given: Any) -> list[int]:
-    """The tokens that a generator gives."""
-    if given is None:
-        raise TypeError("it returned None; does it `yield` each token?")
-    return [int(token) for token in given]
+    """The tokens that a generator gives, each a number or a tensor that holds one."""
+    return [int(token) for token in taken(given)]
+
+
+def ints_among(given: Any) -> list[int]:
+    """For each token that a generator gives, whether it is a Python int: 1, or 0."""
+    return [int(isinstance(token, int)) for token in taken(given)]
 
 
 def python_ints(given: Any) -> list[int]:
@@ -83,13 +86,11 @@ def generated_without_cache(generate: Any, *given: Any) -> list[int]:
 
 
 class CachedToyOfOneText(CachedToy):
-    """Refuses caches for several texts, and for more tokens than it has positions."""
+    """Refuses caches for several texts."""
 
     def new_cache(self, batch: int, capacity: int) -> list[Any]:
         if batch != len(self.prompt):
             raise ValueError(f"new_cache was asked for room for {batch} texts, and there is {len(self.prompt)}")
-        if capacity > self.config.n_positions:
-            raise ValueError(f"{capacity} tokens, but this model has only {self.config.n_positions} positions")
         return super().new_cache(batch, capacity)
 
 
@@ -103,6 +104,18 @@ def generated_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: 
     model = CachedToyOfOneText(toy, ids).eval()
     tokens_written(generate(model, ids.flip(1), new_tokens, None))
     return tokens_written(generate(model, ids, new_tokens, end))
+
+
+def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: int) -> list[int]:
+    """The tokens that `generate` writes where no end token is given, and the config has one."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    model.config = toy.config.replace(eos_token_id=end)
+    return tokens_written(generate(model, ids, new_tokens))
+
+
+def ints_generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """Which of the tokens that `generate` writes are Python ints."""
+    return ints_among(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
 
 
 def model_after_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> CachedToyOfOneText:
