@@ -455,7 +455,7 @@ MODEL = Exercise(
         ),
         Case(
             "how many of 2 layers use the class of attention that is given",
-            lambda draw: [draw.tokens(41, 1, 2), Config(NARROW)],
+            lambda draw: [draw.tokens(41, 1, 7), Config(NARROW)],
             {"config": NARROW},
             drive=indexed.layers_of_another_attention,
             right=lambda module, ids, config: torch.tensor(config.num_hidden_layers),
