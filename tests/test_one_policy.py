@@ -4,11 +4,14 @@ Each program is a lesson's solutions with one cell changed: a known mistake, a m
 wrong. It is examined in this process, as `check` does, and in a real jail, as grading does.
 """
 
+import ast
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ from grader.recordings.recording import Recording
 from grader.report import to_text
 
 MISTAKES, MUTANTS, COMPOSITES = 16, 12, 6  # of every lesson but those whose others.py says why not ("one policy")
-LEFT_BEHIND = "name '_' is not defined"  # a mutant may read it: in the jail the lesson's loops have run, and left one
+NOT_DEFINED = re.compile(r"name '(\w+)' is not defined")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,19 @@ def in_process(one: Program, recorded: Recording) -> Verdict | None:
     return examine_here(recorded, one.exercise, namespace[recorded.task(one.exercise).solution])
 
 
+@cache
+def left_by_cells(lesson: Lesson) -> frozenset[str]:
+    """The names that the lesson's ordinary cells give values to, a loop's among them."""
+    sources = [cell.source for cell in lesson.cells() if cell.kind == "other"]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    return frozenset(n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def reads_what_is_left(lesson: Lesson, told: str) -> bool:
+    """Whether a mutant reads a name that it does not set: in the jail the lesson's own cells have run, and left one."""
+    return not left_by_cells(lesson).isdisjoint(NOT_DEFINED.findall(told))
+
+
 def in_jail(one: Program, kit: Kit, jail: Jail) -> Verdict:
     """As grading, with the released recording."""
     notebook: dict[str, Any] = json.loads(kit.plan.notebook)
@@ -140,7 +156,7 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and
     tried, compared = programs(lesson), 0
     for one in tried:
         here = in_process(one, recorded)
-        if here is None or LEFT_BEHIND in to_text(report(here)):
+        if here is None or reads_what_is_left(lesson, to_text(report(here))):
             continue
         there = in_jail(one, kit, jail)
         assert there.points == here.points, (one.exercise, one.source)
