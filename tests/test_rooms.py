@@ -39,3 +39,10 @@ def test_the_engine_version_is_the_same_twice() -> None:
     again = "from grader.grading.engine_version import engine_version; print(engine_version())"
     done = subprocess.run([sys.executable, "-c", again], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == engine_version()
+
+
+def test_what_notebooks_import_does_not_wait_for_nbformat() -> None:
+    """It takes more than a second, and only who reads notebooks needs it."""
+    program = "import sys, grader; [getattr(grader, name) for name in grader.__all__]; print('nbformat' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -17,8 +17,6 @@ from torch import nn
 from grader.checks.running import learner_traceback
 from grader.errors import GraderError
 from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, cell_from
-from grader.lessons.notebooks import read_notebook
-from grader.lessons.twin import read_twin
 from grader.recordings.tasks import configured
 
 MODULE_NAME = "learners_model"
@@ -132,6 +130,10 @@ def _cells(path: Path) -> list[str]:
 
     What only IPython understands is left out.
     """
+    # nbformat takes a second to import, which everyone who imports `grader` would wait for
+    from grader.lessons.notebooks import read_notebook
+    from grader.lessons.twin import read_twin
+
     notebook = read_twin(path) if path.suffix == ".py" else read_notebook(path)
     cells = [cell_from("code", cell.source, cell.metadata) for cell in notebook.cells if cell.cell_type == "code"]
     is_lesson = any(cell.kind == "exercise" for cell in cells)
