@@ -7,7 +7,7 @@ lesson says is 80 to 120 % of that, in tens of minutes.
 
 import re
 
-from grader.lessons.cells import cell_from
+from grader.lessons.cells import EXERCISE_MINUTES, cell_from
 from grader.lessons.lesson import Lesson
 from grader.lessons.twin import read_twin
 
@@ -17,7 +17,6 @@ STOP_AFTER = 150  # a lesson that may take longer has a marked place to stop for
 STOP = "## A place to stop for the day"
 
 _FOLDED = re.compile(r"<details>.*?</details>|<!--.*?-->|!\[.*?\]\(.*?\)", re.DOTALL)
-_EXERCISE = re.compile(r"^difficulty ●.*?· (\d+) minutes", re.MULTILINE)
 
 
 def estimated(lesson: Lesson) -> float:
@@ -27,7 +26,7 @@ def estimated(lesson: Lesson) -> float:
         kind = cell_from(cell.cell_type, cell.source, cell.metadata).kind
         if kind == "markdown":
             words += len(_FOLDED.sub(" ", cell.source).split())
-            exercises += sum(map(int, _EXERCISE.findall(cell.source)))
+            exercises += sum(map(int, EXERCISE_MINUTES.findall(cell.source)))
         elif kind in ("setup", "given", "other") and not cell.metadata.get("jupyter", {}).get("source_hidden"):
             lines += sum(1 for line in cell.source.splitlines() if line.strip())
     return words / WORDS + lines / LINES + exercises

@@ -10,12 +10,12 @@ from nbformat import NotebookNode
 
 from grader.learning.copies import SYLLABUS, WHERE_AM_I, title_of
 from grader.learning.home import Home
+from grader.lessons.cells import EXERCISE_MINUTES
 from grader.progress import HIDDEN, Progress, State, read_progress
 
 PAGE = WHERE_AM_I
 BAR = 10
 _MINUTES = re.compile(r"^(?:(\d+) to )?(\d+) minutes · difficulty", re.MULTILINE)
-_EXERCISE_MINUTES = re.compile(r"^difficulty .* · (\d+) minutes", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -169,7 +169,7 @@ def _exercises(base: NotebookNode, progress: dict[str, Progress]) -> tuple[Exerc
     """The notebook's exercises; what is said of each stands in the last heading above it that names minutes."""
     found, heading, minutes = [], "", 0
     for cell in base.cells:
-        told = _EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
+        told = EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
         if told is not None:
             heading, minutes = _last_heading(cell.source[: told.start()]), int(told[1])
         if name := cell.metadata.get("exercise"):

@@ -10,11 +10,13 @@ An author says in a cell's metadata what the cell is; in the text twin that is t
 and at the end of that line the cell's id, which `grader build` gives it once: ``id="check-gpt2-layer_norm"``.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 BEGIN_SOLUTION = "### BEGIN SOLUTION"
 END_SOLUTION = "### END SOLUTION"
+EXERCISE_MINUTES = re.compile(r"^difficulty .* · (\d+) minutes", re.MULTILINE)  # as it stands above an exercise
 CellKind = Literal["markdown", "setup", "given", "exercise", "check", "other"]
 RUN_BY_EVERY_EXERCISE: tuple[CellKind, ...] = ("setup", "given", "exercise")
 
