@@ -3,6 +3,7 @@
 from grader import case, check, check_generation, compare_layers, load_checkpoint, step
 """
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,12 @@ def __getattr__(name: str) -> Any:
     """Import on first use, so that `import grader` alone is quick."""
     if name not in _HOMES:
         raise AttributeError(f"module 'grader' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    collecting = gc.isenabled()
+    gc.disable()  # else one collection in the middle walks through all of torch, which takes as long as the import
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    finally:
+        if collecting:
+            gc.enable()
     globals()[name] = value
     return value

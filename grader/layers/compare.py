@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,6 @@ from grader.errors import CheckFailed, GraderError, NeedsAdapter, RecordingError
 from grader.layers.comparison import Comparison
 from grader.layers.loading import loaded_model
 from grader.layers.own_model import called_with_config
-from grader.layers.own_names.naming import OwnNames
 from grader.layers.rows import LayerReport, one_sided, rows_of, summarised
 from grader.layers.runs import with_runs
 from grader.layers.search import find_culprit
@@ -22,6 +21,9 @@ from grader.layers.shown import Open, report_lines
 from grader.recordings.format import RECORDING
 from grader.recordings.traces import Trace
 from grader.report import show
+
+if TYPE_CHECKING:
+    from grader.layers.own_names.naming import OwnNames
 
 DERIVED = (
     "Your model derives head_dim as hidden size / heads. In the published model that is the same number, so it was"
@@ -41,11 +43,17 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
     compared at all.
     """
     with comparing_on_cpu():
-        report = layer_report(model, _lesson_trace()) if trace is None else layer_report(model, trace, OwnNames())
+        report = layer_report(model, _lesson_trace()) if trace is None else _under_its_own_names(model, trace)
     culprit = report.culprit.path if report.culprit else None
     show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
         raise CheckFailed("The model differs from the reference: see the report above.")
+
+
+def _under_its_own_names(model: Any, trace: Trace) -> LayerReport:
+    from grader.layers.own_names.naming import OwnNames
+
+    return layer_report(model, trace, OwnNames())
 
 
 def _lesson_trace() -> Trace:
@@ -55,7 +63,7 @@ def _lesson_trace() -> Trace:
     return trace
 
 
-def layer_report(model: Any, trace: Trace, own: OwnNames | None = None) -> LayerReport:
+def layer_report(model: Any, trace: Trace, own: "OwnNames | None" = None) -> LayerReport:
     """Compare a model's class or instance with a trace, and with the runs that it holds.
 
     own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where it
@@ -85,7 +93,7 @@ def report_of(comparison: Comparison) -> LayerReport:
     )
 
 
-def port_report(target: Any, trace: Trace, own: OwnNames) -> LayerReport:
+def port_report(target: Any, trace: Trace, own: "OwnNames") -> LayerReport:
     """As `layer_report`, of a class, a model, or a function of the config.
 
     A program that derives its head_dim is compared with a reference that does, where the published model does.

@@ -1,21 +1,23 @@
 """A learner's model with the recorded weights, and the trace under the model's own names."""
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from grader.checks.building import build_module, constructed
 from grader.checks.running import Stopped
 from grader.errors import GraderError, NeedsAdapter
-from grader.layers.own_names.alignment import Alignment
-from grader.layers.own_names.naming import OwnNames, loaded_by_content
 from grader.recordings.naming import in_names_of
 from grader.recordings.tasks import TaskCase
 from grader.recordings.traces import Trace
 
+if TYPE_CHECKING:  # only a program with names of its own needs them
+    from grader.layers.own_names.alignment import Alignment
+    from grader.layers.own_names.naming import OwnNames
 
-def loaded_model(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Module, Trace, Alignment | None]:
+
+def loaded_model(model: Any, trace: Trace, own: "OwnNames | None") -> tuple[nn.Module, Trace, "Alignment | None"]:
     """The learner's model with the recorded weights, the trace under the model's own names, and what was matched.
 
     own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where the
@@ -40,7 +42,9 @@ def loaded_model(model: Any, trace: Trace, own: OwnNames | None) -> tuple[nn.Mod
         raise kind("\n  ".join(lines)) from None
 
 
-def _by_content(model: Any, trace: Trace, own: OwnNames) -> tuple[nn.Module, Trace, Alignment | None]:
+def _by_content(model: Any, trace: Trace, own: "OwnNames") -> tuple[nn.Module, Trace, "Alignment | None"]:
+    from grader.layers.own_names.naming import loaded_by_content
+
     made = _made(model, trace)
     return (made, *loaded_by_content(made, trace, own))
 

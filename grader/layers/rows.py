@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -10,8 +10,10 @@ from grader.layers.comparison import Comparison
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome
-from grader.layers.own_names.alignment import Alignment
 from grader.names import layers_as_one
+
+if TYPE_CHECKING:  # only a program with names of its own needs it
+    from grader.layers.own_names.alignment import Alignment
 
 Origin = Literal["", "own error", "error inside", "inherited"]
 
@@ -47,7 +49,7 @@ class LayerReport:
     own_errors: tuple[str, ...]
     one_sided: tuple[str, ...]
     traceback: tuple[str, ...]
-    alignment: Alignment | None = None
+    alignment: "Alignment | None" = None
     remarks: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
 
