@@ -1,4 +1,4 @@
-"""What every module of a model was given and gave back in one forward pass: the one recorder of it.
+"""What every module of a model was given and returned in one forward pass: the one recorder of it.
 
 A `Call` holds tensors alone, and is what recordings keep. A `Watched` call also knows how it was made, so that it can
 be made again on another input.
@@ -27,7 +27,7 @@ NOTHING = tree_flatten(((), {}))[1]  # no arguments
 class Call:
     """One call of one module: its path, how often it had been called before, and its tensors.
 
-    `input` is the first tensor the module was given, `output` the first it gave back; either is None
+    `input` is the first tensor the module was given, `output` the first it returned; either is None
     where there was none. `others` are the further tensors that it was given, each with the name of the argument
     that it is or lies in; `further` are the further tensors that it gave. All are copies, taken before anything
     later could change them in place. `floor` is how far rounding alone moves what it gave, if that was measured: see

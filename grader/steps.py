@@ -4,7 +4,7 @@
 
     q, k = step("rope", q, k)
 
-gives back what it is given. Only while a comparison listens, what it is given is noted under the module that is
+returns what it is given. Only while a comparison listens, what it is given is noted under the module that is
 running. transformers has functions for such steps, and its names for them are in `FUNCTIONS`.
 """
 

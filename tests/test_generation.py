@@ -252,7 +252,7 @@ def logits(model: nn.Module, ids: Tensor, n: int) -> Iterator[Tensor]:
     [
         (too_few, "it was asked for 12 tokens, and stopped after 10"),
         (without_end, "it was asked for 12 tokens, and goes on after them"),
-        (with_prompt, "it gives back the prompt too; give only the new tokens"),
+        (with_prompt, "it returns the prompt too; return only the new tokens"),
         (raises, "it raised ValueError after 1 tokens:"),
         (stub, "it is not written yet"),
         (floats, "token 0 is a float, where a whole number belongs"),

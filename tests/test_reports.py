@@ -175,7 +175,7 @@ def test_lists_of_whole_numbers_show_what_was_got_and_wanted() -> None:
     assert said == "it gave 2 values, and should give 3: 4, 6; 15, 4, 6 belongs there"
     long = torch.arange(30)
     said = str(describe(torch.where(long == 20, 7, long), long, Context()))
-    assert "17, 18, 19, 7, 21" in said and "17, 18, 19, 20, 21" in said and "from place 20 on" in said
+    assert "17, 18, 19, 7, 21" in said and "17, 18, 19, 20, 21" in said and "from position 20 on" in said
 
 
 # Composites
@@ -271,6 +271,14 @@ def one_wrong(got: Tensor, want: Tensor, what: str = "it is odd") -> CaseVerdict
 def test_two_numbers_that_differ_are_shown_with_the_digits_that_tell_them_apart() -> None:
     text = to_text(report(Verdict("toy", (one_wrong(torch.tensor([1.0640, 1.0]), torch.tensor([1.0642, 1.0])),), 1)))
     assert re.search(r"1\.064 +1\.0642", text), text
+
+
+def test_a_case_that_the_first_sentence_describes_has_no_empty_row() -> None:
+    raised = CaseVerdict("empty", False, finding=Finding("it raised IndexError"))
+    off = CaseVerdict("long", False, False, difference(torch.zeros(3), torch.ones(3), BY_DTYPE[torch.float32]))
+    lines = report(Verdict("toy", (raised, off), 2))
+    row = next(line.cells for line in lines if line.cells[:2] == ("✗", "empty"))
+    assert row[-1] == "see above" and not any(row[2:-1]) and "it raised IndexError" in lines[1].text
 
 
 def test_what_cases_have_in_common_is_said_once() -> None:

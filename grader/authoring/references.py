@@ -87,12 +87,12 @@ def right_fill(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Filled:
 
 
 def right_contents(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
-    """What every append since the last reset gives back, one behind the other."""
+    """What every append since the last reset returns, one behind the other."""
     return torch.cat(right_fill(kv, capacity, chunks).contents, dim=2)
 
 
 def right_contents_in_turns(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
-    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    """What every append returns in two caches that are filled in turns, the second with the negatives."""
     return torch.cat([right_contents(sign * kv, capacity, chunks) for sign in (1, -1)], dim=2)
 
 
@@ -102,7 +102,7 @@ def right_ring_in_turns(kv: Tensor, window: int, chunks: list[int]) -> Tensor:
 
 
 def right_last(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
-    """What the last append gives back that fits."""
+    """What the last append returns that fits."""
     return right_fill(kv, capacity, chunks).last
 
 
@@ -140,12 +140,12 @@ def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
 
 
 def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    """What every append gives back, and what the last part does in a second cache."""
+    """What every append returns, and what the last part does in a second cache."""
     return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
 
 
 def right_rows_in_turns(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    """What every append gives back in two caches that are filled in turns, the second with the negatives."""
+    """What every append returns in two caches that are filled in turns, the second with the negatives."""
     contents = right_fill_of_rows(capacity, parts).contents
     return torch.cat([*contents, *(-rows for rows in contents)], dim=1)
 

@@ -17,7 +17,7 @@ from grader.tolerance import agree
 
 @dataclass(frozen=True)
 class PartEvidence:
-    """What was observed of a composite's parts in one case, beside what the reference's were given and gave back.
+    """What was observed of a composite's parts in one case, beside what the reference's were given and returned.
 
     exercises: which exercise built a part, by path or pattern. unfinished: those of them that are not right yet.
     other_classes: the parts that are not of the class that their exercise checks, with the name of their own. weights:

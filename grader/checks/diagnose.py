@@ -116,7 +116,7 @@ def _listed(got: Tensor, want: Tensor) -> str:
         part = numbers[start : start + 8] if len(numbers) > 10 or start else numbers
         return ", ".join([*dots[0], *map(str, part), *dots[1]]) or "nothing"
 
-    where = f" (they differ from place {first} on, counted from 0)" if first else ""
+    where = f" (they differ from position {first} on, counted from 0)" if first else ""
     return f"{shown(own)}; {shown(right)} belongs there{where}"
 
 

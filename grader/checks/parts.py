@@ -149,7 +149,7 @@ def with_first_tensor(
 
 
 class _StandIn(nn.Module):
-    """Takes a part's place and answers with what the reference's part gave back.
+    """Takes a part's place and answers with what the reference's part returned.
 
     Where it is called otherwise than the reference's part was, the learner's part answers; its attributes are
     the learner's part's too.
@@ -184,7 +184,7 @@ class _StandIn(nn.Module):
         return self._in_place_of_its_own(answer.to(tensor.device), *with_first_tensor(args, kwargs, tensor.clone()))
 
     def _in_place_of_its_own(self, answer: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The answer, in whatever the learner's part gives back beside it, such as a choice of tokens for later layers.
+        """The answer, in whatever the learner's part returns beside it, such as a choice of tokens for later layers.
 
         The part is run, on a copy of its input: it also fills the caches that it is handed, which the composite reads.
         """

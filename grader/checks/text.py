@@ -177,7 +177,7 @@ def _tokens(generate: Generate, model: nn.Module, prompt: Sequence[int], n_token
     if isinstance(given, Tensor):
         given = given.flatten().tolist()
     if isinstance(given, Sequence) and len(given) == len(prompt) + n_tokens and list(given[: len(prompt)]) == prompt:
-        raise _NotTokens("it gives back the prompt too; give only the new tokens")
+        raise _NotTokens("it returns the prompt too; return only the new tokens")
     for place, item in enumerate(given):
         try:
             token = operator.index(item)

@@ -9,6 +9,8 @@ from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.config import ALL_FIELDS
 from grader.report import Line, shipped_line
 
+SAID = "see above"
+
 
 def summary(verdict: Verdict) -> dict[str, Any]:
     """The verdict for programs: what ``grader check`` reads from a notebook's output."""
@@ -81,6 +83,8 @@ def _table(verdict: Verdict, shown: CaseVerdict) -> list[Line]:
     """A row for each case. Columns in which no case has anything to say are left out."""
     titles = ("", "case", "wrong", "by up to", "first at", "yours", "reference", "")
     rows = [("right" if case.right else "wrong", _cells(case, shown)) for case in verdict.cases]
+    if any(any(cells[2:]) for _, cells in rows):
+        rows = [(kind, cells if kind == "right" or any(cells[2:]) else (*cells[:-1], SAID)) for kind, cells in rows]
     used = [i for i in range(len(titles)) if i < 2 or any(cells[i] for _, cells in rows)]
     head = Line("", "head", 1, tuple(titles[i] for i in used))
     body = [Line("", "right" if kind == "right" else "wrong", 1, tuple(cells[i] for i in used)) for kind, cells in rows]

@@ -23,7 +23,7 @@ from grader.tolerance import agree, tolerance_for, widened
 
 Item = TypeVar("Item")
 Progress = Callable[[Sequence[Item]], Iterable[Item]]
-# What nothing reads in a forward pass: training, special tokens, what is given back, and how things are stored.
+# What nothing reads in a forward pass: training, special tokens, what is returned, and how things are stored.
 NOT_READ = re.compile(
     r"dropout|drop_rate|pdrop|_drop$|initializer|init_|_coef|loss|token_id|token_index|use_cache|gradient|summary_|"
     r"output_|return_|dtype|quantiz|_name|pruned|finetuning|problem|pretraining|tie_|router_jitter|^tokenizer|^use_mamba"

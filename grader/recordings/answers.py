@@ -49,7 +49,7 @@ class Known:
 class Answer:
     """What is right for each of an exercise's cases, and what its known mistakes give.
 
-    part_calls: for a composite, what the reference's parts were given and gave back, for each case.
+    part_calls: for a composite, what the reference's parts were given and returned, for each case.
     noise: how far rounding alone moves each output, in units of a tolerance's `relative`; empty where not measured.
     gradients: for each case the fingerprint of its gradients (see checks.gradients), where they are compared.
     """
@@ -92,7 +92,7 @@ def part_inputs(answer: Answer) -> tuple[tuple[PartInput, ...], ...]:
 
 
 def part_outputs(answer: Answer) -> tuple[tuple[PartOutput, ...], ...]:
-    """For each case, what the reference's parts gave back."""
+    """For each case, what the reference's parts returned."""
     return tuple(
         tuple(
             PartOutput(call.path, call.index, tuple(call.input.shape), call.output)

@@ -37,7 +37,7 @@ class PartInput:
 
 @dataclass(frozen=True)
 class PartOutput:
-    """What one call of the reference's part gave back, and the shape of what it was given."""
+    """What one call of the reference's part returned, and the shape of what it was given."""
 
     path: str
     index: int

@@ -208,7 +208,7 @@ class TwoTensors:
 
 
 class RowsFirst:
-    """The axis of tokens in front; a copy given back."""
+    """The axis of tokens in front; a copy returned."""
 
     def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
         self.store = torch.full((capacity, batch, config.kv_lora_rank + config.qk_rope_head_dim), 7.0).to(dtype)

@@ -11,7 +11,7 @@ from grader.authoring.drives.use import memory_behind
 class KeysAndValues:
     """Keys and values of all tokens so far, each [B, H, T, head_dim].
 
-    As in a KVCache there is room for more, and what is given back is less. appended: how many tokens came in all;
+    As in a KVCache there is room for more, and what is returned is less. appended: how many tokens came in all;
     stored: how many numbers.
     """
 
@@ -34,7 +34,7 @@ class KeysAndValues:
 
 
 class LaidOut:
-    """A cache that gives back at most `kept` old tokens (None: all) and the new ones.
+    """A cache that returns at most `kept` old tokens (None: all) and the new ones.
 
     What lies in its memory is laid out as in the caches that the lesson has: in `places`, with room or as a ring.
     """
@@ -101,7 +101,7 @@ def fill(made: Any, kv: Tensor, capacity: int, chunks: list[int], append: Any = 
         if refused:
             continue
         if not isinstance(given, tuple | list | Tensor) or len(given) != 2:
-            raise TypeError(f"append gave back a {type(given).__name__}; two tensors belong there: keys, values")
+            raise TypeError(f"append returned a {type(given).__name__}; two tensors belong there: keys, values")
         keys, values = given
         k.zero_(), v.zero_()  # a cache that only remembers the caller's tensors loses its contents
         filled.contents.append(torch.cat([keys, values], dim=-1).clone())
@@ -125,12 +125,12 @@ def append_or_refuse(cache: Any, k: Tensor, v: Tensor, capacity: int) -> tuple[A
 
 
 def all_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
-    """What every append since the last reset gave back, one behind the other."""
+    """What every append since the last reset returned, one behind the other."""
     return torch.cat(fill(made, kv, capacity, chunks).contents, dim=2)
 
 
 def contents_in_turns(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
-    """What every append gave back in two caches that are filled in turns, the second with the negatives."""
+    """What every append returned in two caches that are filled in turns, the second with the negatives."""
     caches = [made(kv.shape[1], kv.shape[2], capacity, kv.shape[4], dtype=kv.dtype) for _ in range(2)]
     seen: list[list[Tensor]] = [[], []]
     for chunk in torch.split(kv, chunks, dim=3):
@@ -142,12 +142,12 @@ def contents_in_turns(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -
 
 
 def last_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
-    """What the last append gave back."""
+    """What the last append returned."""
     return fill(made, kv, capacity, chunks).last
 
 
 def contents_after_refusals(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
-    """What the last append gave back that was not refused."""
+    """What the last append returned that was not refused."""
     return fill(made, kv, capacity, chunks, append_or_refuse).last
 
 
@@ -176,7 +176,7 @@ def append_and_copy(cache: Any, k: Tensor, v: Tensor, capacity: int) -> tuple[An
 
 
 def ring_contents(made: Any, kv: Tensor, window: int, chunks: list[int]) -> Tensor:
-    """What every append since the last reset gave back, one behind the other."""
+    """What every append since the last reset returned, one behind the other."""
     return torch.cat(fill(made, kv, window, chunks, append_and_copy).contents, dim=2)
 
 

@@ -13,7 +13,7 @@ from grader.authoring.drives.use import MultiplyAdds, in_chunks, in_turns, memor
 
 
 class IndexedRows(Rows):
-    """As `Rows`, with index keys [B, T, width] beside the rows, which `append_keys` appends and gives back."""
+    """As `Rows`, with index keys [B, T, width] beside the rows, which `append_keys` appends and returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def fill_both(
 
 
 def one_or_refused(cache: Any, append: Any, part: Tensor) -> tuple[int, Any]:
-    """What an append gives back, and how it was refused: see `append_rows_or_refuse`."""
+    """What an append returns, and how it was refused: see `append_rows_or_refuse`."""
 
     class Appends:
         """The cache with this one of its two ways to append."""

@@ -42,7 +42,7 @@ class FilledRows:
 
 
 def rows_given(given: Any, part: Tensor) -> Tensor:
-    """A copy of what an append of a part [B, T, width] gave back, once it is sure that it is rows of that width."""
+    """A copy of what an append of a part [B, T, width] returned, once it is sure that it is rows of that width."""
     rows = tensor_given(given, "append")
     batch, _, width = part.shape
     if rows.ndim != 3 or rows.shape[0] != batch or rows.shape[2] != width:
@@ -88,13 +88,13 @@ def append_rows_or_refuse(cache: Any, part: Tensor) -> tuple[Any, int]:
 
 
 def contents_of_two(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    """What every append gives back, and what the last part does in a second cache."""
+    """What every append returns, and what the last part does in a second cache."""
     contents = fill_rows(made(config, batch, capacity, parts[0].dtype), parts).contents
     return torch.cat([*contents, *fill_rows(made(config, batch, capacity, parts[0].dtype), parts[-1:]).contents], dim=1)
 
 
 def rows_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    """What every append gave back in two caches that are filled in turns, the second with the negatives."""
+    """What every append returned in two caches that are filled in turns, the second with the negatives."""
     caches = [made(config, batch, capacity, parts[0].dtype) for _ in range(2)]
     seen: list[list[Tensor]] = [[], []]
     for part in parts:
@@ -114,7 +114,7 @@ def row_refusals(made: Any, config: Any, batch: int, capacity: int, parts: list[
 
 
 def rows_after_refusals(made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
-    """What the last append gave back that was not refused."""
+    """What the last append returned that was not refused."""
     return fill_rows(made(config, batch, capacity, parts[0].dtype), parts, append_rows_or_refuse).last
 
 

@@ -68,8 +68,8 @@ class MultiplyAdds(torch.utils._python_dispatch.TorchDispatchMode):  # type: ign
 
 
 def tensor_given(given: Any, who: str) -> Tensor:
-    """What a method gave back, once it is sure that it is a tensor."""
+    """What a method returned, once it is sure that it is a tensor."""
     if not isinstance(given, Tensor):
         hint = "; does it end with `return`?" if given is None else ""
-        raise TypeError(f"{who} gave back a {type(given).__name__}, where a tensor belongs{hint}")
+        raise TypeError(f"{who} returned a {type(given).__name__}, where a tensor belongs{hint}")
     return given
