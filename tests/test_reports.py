@@ -23,6 +23,7 @@ from grader.checks.examine import examine_here
 from grader.checks.layout import are_pieces, piece_of
 from grader.checks.naming import suspects
 from grader.checks.verdict import CaseVerdict, Finding, Verdict
+from grader.checks.torch_errors import hint_for
 from grader.checks.wording import report
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
@@ -279,6 +280,22 @@ def test_a_case_that_the_first_sentence_describes_has_no_empty_row() -> None:
     lines = report(Verdict("toy", (raised, off), 2))
     row = next(line.cells for line in lines if line.cells[:2] == ("✗", "empty"))
     assert row[-1] == "see above" and not any(row[2:-1]) and "it raised IndexError" in lines[1].text
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (lambda: torch.ones(2, 6) @ torch.ones(10, 6), "fits if it is transposed"),
+        (lambda: torch.ones(2, 6) @ torch.ones(10, 5), ""),
+        (lambda: torch.ones(2, 3, 4).transpose(1, 2).view(2, 12), "only transpose exchanges two"),
+        (lambda: torch.ones(3).view(2), ""),
+    ],
+)
+def test_what_pytorchs_own_message_leaves_unsaid_is_added(program: Callable[[], Any], told: str) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        program()
+    hint = hint_for(str(raised.value))
+    assert told in hint and bool(hint) == bool(told)
 
 
 def test_what_cases_have_in_common_is_said_once() -> None:

@@ -1,5 +1,7 @@
 """How much code a learner sees at once: what is not the lesson stands in `grader.instruments`, or is folded."""
 
+import ast
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 
 from grader.authoring.assemble import AUTHORS
-from grader.lessons.cells import cell_from
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, cell_from
 from grader.lessons.lesson import Lesson
 from grader.lessons.twin import read_twin
 
@@ -61,6 +63,33 @@ def test_a_visible_cell_has_at_most_15_lines_or_says_why_it_has_more(folder: Pat
 def test_half_of_the_visible_cells_have_at_most_7_lines_of_code(folder: Path) -> None:
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in visible(folder)]
     assert statistics.median(lengths) <= MOST_IN_THE_MIDDLE
+
+
+def stub_of(source: str) -> str:
+    """An exercise without what stands between the solution's marks."""
+    return re.sub(f"{BEGIN_SOLUTION}.*?{END_SOLUTION}", "", source, flags=re.DOTALL)
+
+
+def written_in(source: str) -> set[str]:
+    """The attributes of `self` that a cell assigns to."""
+    targets = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    return {n.attr for n in targets if isinstance(n.ctx, ast.Store) and getattr(n.value, "id", "") == "self"}
+
+
+@every_lesson
+def test_no_cell_reads_an_attribute_that_only_the_solution_has(folder: Path) -> None:
+    """A learner's class has the names that the stub gives, and others of its own."""
+    cells = code_cells(folder)
+    own: set[str] = set()
+    for cell in cells:
+        if kind(cell) == "exercise":
+            own |= written_in(cell.source) - set(re.findall(r"\w+", stub_of(cell.source)))
+    for cell in cells:
+        if kind(cell) != "other":
+            continue
+        private = own - written_in(cell.source)
+        read = {node.attr for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Attribute)}
+        assert not read & private, f"{cell.id} reads {sorted(read & private)}, which a learner may call otherwise."
 
 
 @every_lesson

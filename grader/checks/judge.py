@@ -14,6 +14,7 @@ from grader.checks.gradients import gradient_finding, unreached
 from grader.checks.measured import hold_back_measured
 from grader.checks.naming import Suspects, suspects
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
+from grader.checks.torch_errors import hint_for
 from grader.checks.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.recordings.answers import Answer
 from grader.recordings.tasks import Task, TaskCase
@@ -194,7 +195,8 @@ def _judge_wrong(
 
 
 def _stopped(problem: Problem) -> Finding:
-    return Finding(problem.message, detail=problem.detail, unwritten=problem.kind == "not_written")
+    hint = hint_for(problem.message)
+    return Finding(problem.message, hint, problem.detail, unwritten=problem.kind == "not_written")
 
 
 def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | None:

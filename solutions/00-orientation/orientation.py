@@ -214,9 +214,9 @@ with suppress(CheckFailed):
 # Read the report from top to bottom.
 #
 # 1. **How many cases are right.** Every case is run. Here none is right: the mistake does not depend on the sizes.
-# 2. **What differs in each wrong case**: how many values, by how much, and where first. The number after "instead of" is the right one, so you can compare the error with it. If nearly all values are wrong, by about as much as the values themselves, the formula is wrong. A few wrong values suggest a mask or an edge. Very small differences suggest a missing epsilon or a conversion between float types.
-# 3. **"This is what comes out when ..."** For each exercise, common mistakes were made on purpose and their results recorded. If your numbers equal those of a mistake, the report names it.
-# 4. **A hint** where to look. It does not contain the answer.
+# 2. **"This is what comes out when ..."** For each exercise, common mistakes were made on purpose and their results recorded. If your numbers equal those of a mistake, the report names it.
+# 3. **A hint** where to look. It does not contain the answer.
+# 4. **A table: what differs in each wrong case**: how many values, by how much, and where first. The last two columns show the first wrong value, yours and the reference's, so you can compare the error with the value itself. If nearly all values are wrong, by about as much as the values themselves, the formula is wrong. A few wrong values suggest a mask or an edge. Very small differences suggest a missing epsilon or a conversion between float types.
 #
 # The shape was right, and nothing raised. Only the numbers show this mistake.
 
@@ -269,7 +269,7 @@ check("orientation.linear", Linear)
 # %% [markdown] id="e3ab7d89"
 # ### What a check compares, and how closely
 #
-# **Cases** are chosen to expose mistakes. For `Linear` they are: as many outputs as inputs (a transposed square weight raises nothing), more outputs, fewer, a single vector, and bfloat16. The exercise's points are shared out among its cases.
+# **Cases** are chosen to expose mistakes. For `Linear` they are: as many outputs as inputs (a transposed square weight raises nothing), more outputs, fewer, a single vector, and bfloat16, a float type with 8 significant bits where float32 has 24. The exercise's points are shared out among its cases.
 #
 # **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. **Predict:** a square weight is used transposed. By how much does the result change if the weight is all ones, all zeros, or random?
 
@@ -327,7 +327,7 @@ print(f"the two forms of GELU differ by at most {apart:.1e}")
 # %% [markdown] id="cd038387"
 # ## 6 · The layer debugger
 #
-# One module is easy to check. A model is modules inside modules, and each reads the output of the one before. So first the experiment from the top of the lesson: twelve random blocks, and a copy in which block 5's weight is transposed. Each block adds its result to the stream of vectors that it reads.
+# One module is easy to check. A model is modules inside modules, and each reads the output of the one before. So first the experiment from the top of the lesson: twelve random blocks, and a copy in which block 5's weight is transposed. Each block adds its result to the vectors that it reads, and passes the sum on. These vectors, as they run from block to block, are called the residual stream.
 
 # %% id="eee95490"
 import copy
@@ -356,7 +356,7 @@ plots.lines(curves, plots.Axes("block", "largest difference", xticks=range(12)))
 
 # %% id="0953a868"
 class TwoLayers(nn.Module):
-    """Two linear layers in a residual branch. fc_1, fc_2: the classes that make them."""
+    """x plus a norm, two linear layers and an activation between them. fc_1, fc_2: the classes that make them."""
 
     def __init__(self, fc_1, fc_2):
         super().__init__()
@@ -384,6 +384,8 @@ with suppress(CheckFailed):
     compare_layers(TwoLayers(BrokenLinear, Linear), trace)
 
 # %% [markdown] id="8d13b0b3"
+# The columns `max` and `mean` hold the largest and the average difference from the reference's output. The last column says where it comes from: *own error*, a module that is wrong itself; *inherited*, a right module that was given a wrong input; *error inside*, something that contains a wrong module, here the model as a whole.
+#
 # `act` and `fc_2` differ too, but only because they received wrong input: given the reference's input, they are right. `norm` comes before the bug and is right. So the report says where to start, and it works the same way in a model of several hundred modules.
 #
 # The method, for any model: **find the first row that differs, change only that, compare again.**
@@ -456,11 +458,10 @@ for call in hunted.calls:
     print(f"{call.path or 'output':7} values of typical size {call.output.square().mean().sqrt():.2f}")
 
 # %% [markdown] id="24ed00d1"
-# Read the table before you read any code. **Predict:**
+# Read the table before you read any code. It already says which modules are wrong themselves. **Predict:**
 #
-# 1. Which modules are wrong themselves, and which only received wrong input?
-# 2. How large is each error compared with the values, whose sizes are below the table? What kind of mistake is that large, or that small?
-# 3. Is every fault in the table? A module can be right, and the line that calls it wrong.
+# 1. How large is the first error compared with the values, whose sizes are below the table? What kind of mistake is that large? Ask this again after each one that you mend: the errors that come to light get smaller.
+# 2. Is every fault in the table? A module can be right, and the line that calls it wrong.
 #
 # Now hunt. Unfold the cell with the code, find the fault in the first module that is wrong itself, and mend it in `Ported` or in the class that it uses. Run the cell and the table again. Go on until every row says `[OK]`. When you are done, or stuck, open the explanation.
 #
@@ -469,8 +470,8 @@ for call in hunted.calls:
 # There are four faults.
 #
 # - `mix`: the square weight is used transposed. Its output is off by as much as the values themselves, which is the sign of a wrong formula.
-# - `norm`: the variance divides by n − 1. PyTorch's `var` does that unless you write `unbiased=False`. For 16 channels that makes each value about 3% too small.
-# - `act`: the exact GELU where the original has the approximation. The error is about 10⁻⁴, too small for a wrong formula and too large for rounding.
+# - `norm`: the variance divides by n − 1. PyTorch's `var` does that unless you write `unbiased=False`. For 16 channels that makes each value about 3% too small, which shows once `mix` is right.
+# - `act`: the exact GELU where the original has the approximation. Once the norm is right, too, its error is about 10⁻⁴: too small for a wrong formula and too large for rounding.
 # - The last sum is missing: `x = self.fc_2(...)` instead of `x = x + self.fc_2(...)`. No module is wrong. Once the others are mended, `head` is the first red row, and it is right when it is given the right input. So its input is wrong, and the fault is in the line that computes it.
 #
 # In the first table the larger errors hide the smaller ones. That is why you change one thing and compare again.
@@ -520,7 +521,7 @@ prediction = 50_000_000  # replace this number with yours
 # ### Exercise 2 · parameter_count
 # difficulty ●●○○○ · importance ●●●●○ · 20 minutes
 #
-# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection has a bias, and so has every norm. The three newer families have **no biases**. These are their tensors; the lessons to come explain what they do:
+# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection inside the blocks has a bias, and so has every norm. Where GPT-2's head is not tied, it is one more matrix, `lm_head.weight` [vocab_size, n_embd], without a bias. The three newer families have **no biases**. These are their tensors; the lessons to come explain what they do:
 #
 # | tensor | shape | Llama | Qwen3 | Gemma 3 |
 # |---|---|:-:|:-:|:-:|
@@ -666,7 +667,7 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 # |---|---|---|
 # | you wrote one part | `check(name, Class)` | right or wrong on every case, and a known mistake by name |
 # | the parts make a model | `compare_layers(Model)` | the first module that is wrong itself |
-# | the model loads real weights | `check_generation(model, name, generate=...)` | the first token that differs, and whether it was a near-tie |
+# | the model loads real weights | `check_generation(model, name, generate=...)` | the first token that differs, and whether it was a near-tie: two tokens nearly equally likely |
 # | before any of it | the config, and a count | whether you understood the shapes |
 #
 # ## The questions again

@@ -63,17 +63,17 @@ print(Path("configs/gpt2.json").read_text())
 # | `n_head` 12 | the number of attention heads. The 768 channels are split between them: 12 heads of 64 |
 # | `n_positions` 1024 | how many rows `wpe` has: the longest text the model can read |
 # | `n_ctx` 1024 | an older name of `n_positions`. transformers does not read it any more |
-# | `vocab_size` 50257 | how many rows `wte` has: 256 bytes + 50,000 merges + 1 end of text |
+# | `vocab_size` 50257 | how many rows `wte` has: 256 bytes + 50,000 merges + 1 end of text. A merge makes one token of two that often stand side by side |
 # | `activation_function` `gelu_new` | the non-linear function in the MLP. The name matters: `gelu` is another function |
 # | `layer_norm_epsilon` 1e-05 | the small number added to the variance in every LayerNorm |
 # | `bos_token_id`, `eos_token_id` 50256 | `<\|endoftext\|>`: it separates two texts, so it begins one and ends the other |
-# | `attn_pdrop`, `embd_pdrop`, `resid_pdrop` 0.1 | dropout in training: of attention weights, of the embeddings, before each sum. It does nothing in eval mode |
+# | `attn_pdrop`, `embd_pdrop`, `resid_pdrop` 0.1 | dropout in training: of attention weights, of the embeddings, before each sum. It does nothing in eval mode, in which the checks run, so you can leave it out |
 # | `initializer_range` 0.02 | the standard deviation of the weights before training. Trained weights overwrite it |
 # | `model_type`, `architectures` | which code is meant: `gpt2`, and in it the class `GPT2LMHeadModel` |
 # | `summary_type`, `summary_use_proj`, `summary_activation`, `summary_proj_to_labels`, `summary_first_dropout` | a classification head of another class, `GPT2DoubleHeadsModel`. A language model has none |
 # | `task_specific_params` | what a text generation service should assume: sample, stop at 50 tokens |
 #
-# Two fields are missing, and a program has to know what that means. Without `n_inner`, the width of the MLP is 4 · `n_embd`. Without `tie_word_embeddings`, the head shares its weight with `wte`.
+# Two fields are missing, and a program has to know what that means. Without `n_inner`, the width of the MLP is 4 · `n_embd`. Without `tie_word_embeddings`, the output head, which turns vectors into logits, shares its weight with `wte`.
 #
 # The four models are one program with different numbers. Which numbers?
 
@@ -135,7 +135,7 @@ plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 #
 # ### Why normalise at all?
 #
-# Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum has twice the variance, and the next result is computed from that. **Predict:** vectors of size 1 pass through 48 random sublayers. How large are they at the top, without a norm and with one in front of every sublayer?
+# Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum of two unrelated vectors has twice the variance, and the next result is computed from that. A *sublayer* is one of the two, attention or MLP. **Predict:** vectors of size 1 pass through 48 random sublayers. How large are they at the top, without a norm and with one in front of every sublayer?
 
 # %% id="db0221cb"
 def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
@@ -157,11 +157,11 @@ print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(T
 # ### Exercise 1 · LayerNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Take one token's vector at a time. Subtract its mean and divide by its standard deviation. Other tokens play no part. Then scale and shift each channel by a learned weight and a learned bias:
+# Take one token's vector at a time. Subtract its mean and divide by its standard deviation. Other tokens play no part. Then scale and shift each channel by a learned weight and a learned bias. With them training can undo the norm where that helps (Ioffe and Szegedy, 2015, section 3, on BatchNorm):
 #
 # $$y = \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \varepsilon}} \odot w + b$$
 #
-# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. Two details are easy to get wrong: whether the variance divides by n or by n - 1, and where ε is added. Ordinary inputs show the first. The second shows only where the variance is as small as ε.
+# `F.layer_norm` is right too; you learn most if you leave it aside here and write out the mean and the variance. The variance is the mean of the squared distances from the mean: their sum divided by n, not by n - 1. ε keeps a vector whose numbers are all equal from being divided by 0. Where it is added shows only where the variance is as small as ε.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -319,7 +319,7 @@ print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wr
 # - Every earlier token, and *she* itself, has a **key**, a vector that says what it offers. The key of *Elizabeth* points in the query's direction, so their dot product, the **score**, is large.
 # - Every token also has a **value**, the information to pass on. *she* receives the sum of all values, each weighted by the softmax of its score: mostly that of *Elizabeth*.
 #
-# In a model, three learned matrices make queries, keys and values. Here they are made up, with two numbers each, small enough to follow.
+# In a model, three learned matrices make queries, keys and values. With one matrix for queries and keys, what a token looks for and what it offers would be the same vector. Here they are made up, with two numbers each, small enough to follow.
 #
 # ![Attention with three words. The query of "she" is (2, 0). The keys of Elizabeth, smiled and she are (2, 0), (0, 2) and (1, 0). Divided by the root of 2, the scores are 2.8, 0 and 1.4, and the softmax makes weights of 77, 5 and 19 percent of them. The weighted sum of the values is (0.81, 0.08).](figures/attention-of-three-words.svg)
 
@@ -343,7 +343,7 @@ print("she receives", [round(number, 2) for number in (weights @ values).tolist(
 #
 # $$\mathrm{head}(x) = \mathrm{softmax}\left(\frac{q k^\top}{\sqrt{d}} + M\right) v$$
 #
-# with $d$ = `head_dim`, and $M$ the causal mask: a token may not see later ones. The model learns to predict the next token at every position at once, and a position that could see the next token would have nothing to predict.
+# with $d$ = `head_dim`. There is one row for each query, and the softmax runs over its keys. $M$ is the causal mask: 0 where a token may look, and −∞ at later tokens. The model learns to predict the next token at every position at once, and a position that could see the next token would have nothing to predict.
 
 # %% tags=["nbval-ignore-output"] id="d9ad4da2"
 words = ["The", "model", "attends", "to", "past", "tokens"]
@@ -355,7 +355,7 @@ plots.squares(allowed, words, words, "who may look at whom")
 #
 # - `c_attn` makes q, k and v in one product. Its 3 D outputs are first all of q, then all of k, then all of v.
 # - A head owns `head_dim` neighbouring channels: head 0 has channels 0 to 63, head 1 has 64 to 127, and so on.
-# - After the heads are done, their results are side by side again in that order, and `c_proj` mixes them.
+# - After the heads are done, their results are side by side again in that order, and `c_proj` mixes them. Without it, each head could write only into its own channels.
 #
 # <details><summary>Hint 1: the shapes</summary>
 #
@@ -459,7 +459,7 @@ for head_dim in (16, 64, 128, 256):
 # %% [markdown] id="15eb9a19"
 # With the scale a head divides its attention between nearly 160 of the 256 keys, whatever its size. Without it, a head of 64 attends to two or three keys, chosen at random before it has learned anything.
 #
-# These queries and keys have variance 1, which is what the scale assumes. GPT-2's weights start smaller (0.02), so an untrained GPT-2 spreads its attention more evenly than this: the scale sets a limit that does not depend on `head_dim`.
+# These queries and keys have variance 1, which is what the scale assumes. GPT-2's weights start smaller (0.02), so an untrained GPT-2 spreads its attention more evenly than this. With the scale, how evenly does not depend on `head_dim`.
 #
 # ### Exercise 5 · MLP
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
@@ -600,14 +600,14 @@ with torch.no_grad():
         print(f"{name:>17}: the last token's result changes by up to {change[:, -1].abs().max():.0e}")
 
 # %% [markdown] id="f98df2c7"
-# Without positions only rounding changes: *the dog bit the man* and *the man bit the dog* would end in the same vector. So GPT-2 adds a learned vector for each position to the token's vector, before the first block. (The causal mask gives deeper layers some information on order, which is why some later models leave positions out of some layers.)
+# Without positions only rounding changes: after one layer of attention, *the dog bit the man.* and *the man bit the dog.* would end in the same vector at the full stop. So GPT-2 adds a learned vector for each position to the token's vector, before the first block. (The causal mask gives deeper layers some information on order, which is why some later models leave positions out of some layers.)
 #
 # ### Exercise 7 · The whole model
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Ids to vectors, twelve blocks, the last norm, and vectors to logits.
 #
-# - Two tables: `wte` has a row for every token of the vocabulary, `wpe` a row for every position. A token enters as the sum of its two rows.
+# - Two tables: `wte` has a row for every token of the vocabulary, `wpe` a row for every position. `nn.Embedding(n, D)` is such a table: called with ids, it returns the rows of these numbers. A token enters as the sum of its two rows.
 # - The head has no weight of its own. A logit is the dot product of the final vector with a token's row in `wte`: the table is used twice, at the input and at the output.
 # - The blocks are in an `nn.ModuleList` called `h`, so their names are `h.0`, `h.1`, and so on.
 #
@@ -716,13 +716,13 @@ except CheckFailed as failed:
 # ### Exercise 8 · generate
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# The model gives a score (logit) for every token that could come next. Greedy decoding takes the largest, appends that token to the text, and asks again. Write a generator (with `yield`), so that text can be shown while it is written.
+# The model gives a score (logit) for every token that could come next: row t of the logits is about the token after position t. Greedy decoding takes the largest, appends that token to the text, and asks again. Write a generator (with `yield`), so that text can be shown while it is written. A list of all tokens passes too, but shows nothing before it is complete.
 #
 # Two details. The model reads at most `n_positions` tokens, so from a longer text the oldest tokens are left out. And generation ends with the end token; like transformers, yield it before you stop.
 #
 # <details><summary>Hint 1</summary>
 #
-# `logits` has a row for every position. Row t predicts what comes after position t. You need one of them.
+# `logits` has a row for every position. Which of them is about a token that is not in the text yet?
 #
 # <details><summary>Hint 2</summary>
 #
@@ -863,9 +863,9 @@ for name, nats in levels.items():
 #
 # ## Train one yourself
 #
-# `austen-gpt2` was trained for half an hour. Two minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`). GPT-2 also divides that of each `c_proj` by the root of the number of residual layers, which transformers counts as two for every block. For two blocks that is a division by 2, which is left out here.
+# `austen-gpt2` was trained for half an hour. A few minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`). GPT-2 also divides that of each `c_proj` by the root of the number of residual layers, which transformers counts as two for every block. For two blocks that is a division by 2, which is left out here.
 #
-# A step of training takes 16 random pieces of the novel, 64 tokens each, and computes the loss at all their positions at once; the causal mask is what makes each position a fair test. Autograd gives the gradient of the loss for every weight, and the optimizer AdamW changes each weight a little against its gradient.
+# A step of training takes 16 random pieces of the novel, 64 tokens each, and computes the loss at all their positions at once; the causal mask is what makes each position a fair test. Autograd gives the gradient of the loss for every weight, and the optimizer AdamW changes each weight a little against its gradient. How little is the learning rate: it rises at first (the warm-up), and falls again towards the end.
 #
 # **Predict:** what is the loss before the first step?
 
@@ -926,6 +926,8 @@ for step in progress.steps(range(1, steps + 1), "steps"):
         print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
 
 # %% [markdown] id="ac0bcc11"
+# The level lines are losses on *Persuasion*, and the curve is the loss on the novel that the model reads. So a curve below a line does not mean a better model.
+#
 # The loss falls fast to what frequencies alone give, and then slowly, as the model learns which tokens follow which. The text shows the same stages: first one token again and again, then common words, then phrases of the novel.
 #
 # The curve is measured on the novel that the model is trained on, and it reads that novel more than once. **Predict:** is the loss on *Persuasion* lower, the same or higher?
@@ -974,7 +976,7 @@ print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'),
 # %% [markdown] id="f4c83315"
 # ## Greedy, or drawn at random
 #
-# Greedy text tends to repeat itself, as you just saw. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
+# Greedy text tends to repeat itself, as your own model's did above. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
 
 # %% tags=["nbval-ignore-output"] id="e30a693f"
 @torch.no_grad()
@@ -1021,13 +1023,13 @@ plots.maps(maps, "h.{row}, head {column}")
 #
 # ## Without one head
 #
-# So switch heads off, one at a time. Head 2's results enter `c_proj` in rows 64 to 95 of its weight; zeros there silence it. The text is the beginning of *Persuasion*, as before.
+# So switch heads off, one at a time. A head of `austen-gpt2` has 32 channels, so head 2's results enter `c_proj` in rows 64 to 95 of its weight. Zeros there silence it, until the end of the `with`. The text is the beginning of *Persuasion*, as before.
 #
 # **Predict:** there are 24 heads. By how much does the loss rise when one is missing: a little for each, or a lot for a few? In which layers are those?
 
 # %% id="30a5e04d"
 def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
-    """The same on the held-out text, with one head silenced: [T - 1]."""
+    """The surprise on the held-out text with one head silenced: [T - 1]."""
     attention = model.h[layer].attn
     channels = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
     with patch.silenced(attention.c_proj.weight, channels):
@@ -1246,11 +1248,11 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # | | Transformer decoder, 2017 | GPT, 2018 | GPT-2, 2019 | why |
 # |---|---|---|---|---|
-# | layers | self-attention, cross-attention, MLP | self-attention, MLP | the same | there is no encoder: everything is one text |
+# | layers | self-attention, cross-attention, MLP | self-attention, MLP | the same | the decoder of 2017 also read an encoder's vectors of another text, through cross-attention. Here everything is one text |
 # | norm | after the sum | after the sum | **before the sublayer**, and one at the end | the input survives; deep models train |
 # | activation | ReLU | GELU (tanh form) | the same | lower error than ReLU in GELU's paper; the GPT paper gives no reason |
 # | positions | sines and cosines, fixed | learned, 512 | **learned, 1024** | no reason is given; the fixed ones did as well (Vaswani et al., 3.5). They cost n_positions · D parameters, and there is a last one |
-# | input | embedding · √D | embedding | embedding | the positions are learned to match |
+# | input | embedding · √D | embedding | embedding | no reason is given |
 # | head | tied | tied | tied | saves vocab · D parameters |
 # | vocabulary | about 37,000 pieces | 40,000 merges | **50,257, from bytes** | any text can be written; there is no unknown token |
 # | before training | – | 0.02 | **c_proj also ÷ √(number of residual layers, two a block)** | many additions must not add up to too much |
@@ -1279,7 +1281,7 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # <details><summary>Name three mistakes that raise no error.</summary>
 #
-# A square weight transposed; another number of heads; q, k and v in another order; heads merged without a transpose; the mask one off; eps outside the root; the other GELU.
+# A square weight transposed; another number of heads; the mask one off; eps outside the root; the other GELU.
 # </details>
 #
 # <details><summary>Why is the norm before the sublayer?</summary>

@@ -3,7 +3,7 @@
 #
 # **Give your Qwen3 program a slot for every Gemma 3 weight. It loads without an error, and writes nonsense. What are all the reasons?**
 #
-# Read the two configs below, then write down how many reasons you expect. You will come back to it.
+# Read the differences of the two configs below, then write down how many reasons you expect. You will come back to it.
 #
 # After this lesson you can
 #
@@ -244,7 +244,7 @@ def generate(
 # %% [markdown] id="d61a5f02"
 # ## Steps 1 to 5 · A new model, its config, and the most similar program you have
 #
-# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm instead of Gemma 2's soft-capping, and five local layers for each global one.
+# Gemma 3 270M came out in August 2025. It is a small sibling of the models in the *Gemma 3 Technical Report* (March 2025). Section 2 of the report describes the architecture in half a page: grouped-query attention, RMSNorm before *and* after each sublayer, QK-norm instead of Gemma 2's soft-capping, and five local layers for each global one. The config and this lesson call them sliding and full.
 #
 # The hub has a config. Which of your programs is the most similar? Compare it with Qwen3 0.6B's config.
 
@@ -280,9 +280,9 @@ for title, fields in (
 # | `hidden_activation` `gelu_pytorch_tanh` | the activation of the MLP's gate. Another name for `hidden_act` |
 # | `num_key_value_heads` 1 | all 4 query heads share one key-value head |
 # | `vocab_size` 262144 | how many rows the embedding matrix has |
-# | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2, as it did in training |
+# | `pad_token_id`, `eos_token_id` | 0 and 1; every text begins with `<bos>`, 2, as it did in training; the tokenizer writes it |
 # | `attn_logit_softcapping`, `final_logit_softcapping` null | Gemma 2 limited its scores and logits with a tanh. Gemma 3 does not, but the fields are still there |
-# | `use_bidirectional_attention` false | true only in models that embed texts |
+# | `use_bidirectional_attention` false | true only in models that turn a whole text into one vector |
 # | `_sliding_window_pattern` 6 | the same as `layer_types`, in one number: every sixth layer is full. `layer_types(config)`, in the setup cell, reads the list; where a config has no list, it reads the number under its older name, `sliding_window_pattern` |
 # | `tie_word_embeddings` missing | then the class's default holds. In Gemma the default is: tied |
 #
@@ -412,12 +412,12 @@ def compare(model: type[nn.Module]) -> None:
 compare(Start)
 
 # %% [markdown] id="cab7d97d"
-# No row is green. (The talk's table begins with one green row, the embedding; yours will after exercise 1.)
+# No row is green.
 #
 # Read the table from the top, and read its last column:
 #
 # - *own error*, in red: the module is wrong even when it is given the reference's own input;
-# - *inherited*, in grey: the module is right, but it was given a wrong input;
+# - *inherited*, in grey: the module is right, but it was given a wrong input or another wrong argument, such as a mask;
 # - *error inside*: a module inside this one has an error of its own.
 #
 # Start with the first module that is wrong itself, and change one thing at a time.
@@ -774,7 +774,7 @@ for kind, tokens in (
 ):
     table = RotaryEmbedding(gemma_config)(torch.tensor([1]), kind)
     sines = table[1, 0, :128]  # at position 1, of each pair
-    turns = tokens * sines.asin() / (2 * torch.pi)
+    turns = tokens * sines.asin() / (2 * torch.pi)  # at position 1 the angle is the pair's speed
     print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
 
 # %% [markdown] id="13d32943"
@@ -1037,7 +1037,7 @@ for kind in (QwenLayer, DecoderLayer):
     print(f"{kind.__name__:>13}: an update of {sizes[0]:.2f} times the stream, then {sizes[1]:.2f}")
 
 # %% [markdown] id="3261e612"
-# In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides, so no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
+# In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides. Untrained, it makes updates of size 1, and two of them come to about √2. So no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
 #
 # Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
 
@@ -1173,11 +1173,17 @@ def port_a(self, x, table, mask):
 
 def port_b(self, x, table, mask):
     B, T, _ = x.shape
-    q, k, v = (p(x).view(B, T, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+    width = self.q_norm.weight.numel()  # head_dim
+    q, k, v = (p(x).view(B, T, -1, width).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
     q, k = self.q_norm(apply_rope(q, table)), self.k_norm(apply_rope(k, table))
-    k, v = (t.repeat_interleave(self.group, dim=1) for t in (k, v))
-    scores = (q @ k.mT * self.scale).masked_fill(~mask, float("-inf"))
+    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+    scores = (q @ k.mT * self.read.query_pre_attn_scalar**-0.5).masked_fill(~mask, float("-inf"))
     return self.o_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(B, T, -1))
+
+
+def port_bs_init(self, config, init=Attention.__init__):
+    init(self, config)
+    self.read = config
 
 
 def port_c(config):
@@ -1188,7 +1194,7 @@ def port_c(config):
 layer_types_of_gemma = layer_types
 PORTS = {
     "A": patch.replaced(DecoderLayer, forward=port_a),
-    "B": patch.replaced(Attention, forward=port_b),
+    "B": patch.replaced(Attention, __init__=port_bs_init, forward=port_b),
     "C": patch.replaced(globals(), layer_types=port_c),
 }
 
@@ -1360,7 +1366,7 @@ table_of_effects(austen_model, austen, "Captain Wentworth", 14)
 # %% [markdown] id="751b61e7"
 # The window shows in the loss now. One token more or less hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
 #
-# What does the layer comparison say? It reads nine tokens. **Predict:** how many of the eleven wrong programs does it catch?
+# What does the layer comparison say? It reads nine tokens, and the window of its small model is shorter than that. **Predict:** how many of the eleven wrong programs does it catch?
 
 # %% tags=["nbval-ignore-output"] id="e5cb61ce"
 from IPython.utils.capture import capture_output
@@ -1467,7 +1473,7 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
 #
-# Norms that scale by w instead of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU instead of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
+# Seven that show, and two that do not show here. Norms that scale by w instead of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU instead of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
 # </details>
 #
 # <details><summary>You mended the MLP and no row turned green. Was the change wrong?</summary>
@@ -1524,4 +1530,4 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # ## If you want more
 #
-# Gemma 3 4B and larger have `"rope_scaling": {"factor": 8.0, "rope_type": "linear"}`: in full layers every position is divided by 8. Your program does not read that field, and would be wrong without an error. Make it read the field, and make it refuse every `rope_type` that it does not know. You are right when `grader trace` on such a config and `grader compare` agree with you.
+# Gemma 3 4B and larger have `"rope_scaling": {"factor": 8.0, "rope_type": "linear"}`: in full layers every position is divided by 8. Your program does not read that field, and would be wrong without an error. Make it read the field, and make it refuse every `rope_type` that it does not know. You are right when the layer comparison agrees with you on such a config. In a terminal beside the notebook: `grader trace --config config.json`, then `grader compare gemma3.ipynb:CausalLM trace.safetensors`.

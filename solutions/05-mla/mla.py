@@ -55,7 +55,7 @@ def causal_softmax(scores: Tensor) -> Tensor:
     return scores.masked_fill(future, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
 
 # %% [markdown] id="7205fe31"
-# You wrote the second function in earlier lessons: mask, then softmax. It is given, so that the exercises are about what is new. With a cache there are fewer queries than keys: the T queries belong to the last T of S tokens.
+# You wrote `causal_softmax` in earlier lessons: mask, then softmax. It is given, so that the exercises are about what is new. With a cache there are fewer queries than keys: the T queries belong to the last T of S tokens.
 #
 # Two parts that lesson 03 built are given as well:
 
@@ -122,7 +122,7 @@ for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_ke
 # | `qk_rope_head_dim` 64 | key channels that RoPE rotates. They are computed from x directly, once for all heads |
 # | `qk_nope_head_dim` 128 | key channels that are not rotated ("no position embedding"), computed from the latent, for each head |
 # | `v_head_dim` 128 | value channels, computed from the latent, for each head. It is a number of its own: o_proj reads 128 · 128 |
-# | `q_lora_rank` 1536 | queries go through a narrow vector too. DeepSeek-V2 gives the reason: less activation memory in training. It saves no cache. `null` in smaller models |
+# | `q_lora_rank` 1536 | queries go through a narrow vector too. DeepSeek-V2 gives the reason: less activation memory in training, the memory for intermediate results that gradients need. It saves no cache. `null` in smaller models |
 # | `num_key_value_heads` 128 | equal to `num_attention_heads`: no head shares its keys with another, as heads do in GQA |
 # | `rope_scaling` | YaRN: RoPE stretched from 4,096 tokens to 40 times as many. It changes the softmax's scale as well |
 # | `rms_norm_eps` 1e-06 | the eps of the norms between sublayers. The norms *inside* attention do not read it |
@@ -152,7 +152,7 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
 #
 # Take a token's vector x as a row. Its keys are $x W_K$ and its values $x W_V$, for all heads together. Put the two matrices side by side: $W_{KV}$ is [D, N], with a column for each of the N numbers of a token's keys and values. Now write it as a product of two matrices, [D, r] times [r, N]. The r numbers in the middle are a latent: cache them, and the second factor rebuilds keys and values from them.
 #
-# For a given r, which product is closest to $W_{KV}$? The singular value decomposition finds it (Eckart and Young, 1936): it keeps the r directions with the largest singular values. Closest means here: the sum of the squared differences of the two matrices is smallest. What that does to a text is another question, and needs an experiment.
+# Any matrix is a sum of products of one column and one row, of falling size; the size of each is called its singular value. A sum of r of them is a product [D, r] times [r, N]. For a given r, which product is closest to $W_{KV}$? The singular value decomposition finds it (Eckart and Young, 1936): it keeps the r products, or directions, with the largest singular values. Closest means here: the sum of the squared differences of the two matrices is smallest. What that does to a text is another question, and needs an experiment.
 #
 # Take a trained model with ordinary attention, austen-gpt2 of lesson 01. It has D = 192 and 6 heads, so 384 numbers for keys and values. GPT-2 adds positions to the embeddings, so a key is linear in the normed x. (RoPE will break that.) Here is GPT-2 as one function of its weights:
 
@@ -464,7 +464,7 @@ for what, way in {
 # ### Exercise 3 · The scale of the scores
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# Scores are divided by the square root of a key's length. Here a key has two parts, and both count. On top of that, YaRN makes attention sharper: in a longer text the softmax spreads its weights over more tokens, and larger scores make up for that. How much larger was found by trying: its authors took what gave the lowest perplexity in stretched models (section 3.4). So it multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim`. "All dim" means that the channels that are not rotated are scaled too:
+# Scores are divided by the square root of a key's length. Here a key has two parts, and both count. On top of that, YaRN makes attention sharper: in a longer text the softmax spreads its weights over more tokens, and larger scores make up for that. How much larger was found by trying: YaRN's authors took what gave the lowest perplexity in stretched models (section 3.4). So YaRN multiplies queries *and* keys by $m = 0.1 \cdot \mathrm{mscale} \cdot \ln(\mathrm{factor}) + 1$, and so the scores by $m^2$. DeepSeek puts that into the scale, with the field `mscale_all_dim`. "All dim" means that the channels that are not rotated are scaled too:
 #
 # $$\mathrm{scale} = \frac{m^2}{\sqrt{d_\mathrm{nope} + d_\mathrm{rope}}}$$
 #
@@ -748,12 +748,12 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
       f"its 37 billion active parameters need {37e9 / 1e12:.3f}")
 
 # %% [markdown] id="7c281270"
-# For one token, rebuilding would take 900 times as many multiply-adds as all its active parameters.
+# For one token, rebuilding would take 900 times as many multiply-adds as all its active parameters: of V3's 671 billion, a token is computed with 37 (lesson 07).
 #
 # ### Exercise 7 · Attention that never rebuilds
 # difficulty ●●●●● · importance ●●●●● · 20 minutes
 #
-# Look at one head, and at the channels that are not rotated. From here on vectors are columns, as in the papers. The head's key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
+# Look at one head, and at the channels that are not rotated. In the formulas from here on vectors are columns, as in the papers; in code they stay rows, and $W_{UK}^\top q$ is `q @ W_UK`. The head's key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
 #
 # $$q^\top k_j = q^\top (W_{UK}\, c_j) = (W_{UK}^\top q)^\top c_j$$
 #
@@ -771,7 +771,7 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 #
 # <details><summary>Hint 2: the shapes</summary>
 #
-# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. After it come the rotated channels of the query, as they are. All heads share the rows, so fold heads and tokens into one axis: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
+# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. After it come the rotated channels of the query, as they are. All heads share the rows, so fold heads and tokens into one axis. One product then reads each row once, where broadcasting reads it again for every head: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
 #
 # <details><summary>Hint 3: the way back</summary>
 #
@@ -880,7 +880,7 @@ for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_
 # %% [markdown] id="f6659ea0"
 # 8,704 instead of 576: fifteen times as many, and four times what Qwen3 8B caches.
 #
-# With GQA keys can be cached before they are rotated, and rotated when they are read. That costs work at every step, but it is possible. Absorbing is not possible with a rotation in between.
+# Could the keys be cached before they are rotated, and be rotated when they are read? With GQA, yes, at the cost of work at every step. With MLA that would mean building them first, so nothing could be absorbed.
 #
 # ## Which form, when? First the count
 #
@@ -929,7 +929,7 @@ for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 
 #
 # $$T = \frac{S\, T^*}{S + T^*}, \qquad T^* = \frac{r (n + v)}{2 r - n - v}$$
 #
-# With more new tokens than this, of S rows in all, expanded is cheaper. The number is always below S, as it must be for a prompt. It is also always below T*, and approaches T* when there are many rows. Count again, on both sides of it:
+# With more new tokens than this, of S rows in all, expanded is cheaper. In a prompt all rows are new, T = S, and S is above this number: for a prompt expanded is always cheaper. The number is also always below T*, and approaches T* when there are many rows. Count again, on both sides of it:
 
 # %% id="2603cb7b"
 r, n, p, v = lite.kv_lora_rank, lite.qk_nope_head_dim, lite.qk_rope_head_dim, lite.v_head_dim
@@ -1005,7 +1005,7 @@ plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 # %% [markdown] id="d688f10b"
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until there are many rows: it pays a fixed price for its projections, and little for a row. So use both, as serving engines such as vLLM do: expanded to read the prompt, absorbed to write.
 #
-# On the right, the curves cross near the line, but not on it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
+# On the right, the curves cross, but not on the line, and on some machines far from it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
 #
 # The form that caches every head's keys and values computes the least, and still need not be the fastest over many rows. Of every cached token it has to read 16 · 320 numbers, where absorbed reads 576. "What it costs", at the end, comes back to that.
 #
@@ -1024,7 +1024,7 @@ print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, 
 #
 # ## The whole model
 #
-# DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts, on the right, are lesson 07; here every MLP is the dense one of V3's first three layers, on the left.
+# DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts, on the right, are lesson 07; here every MLP is the dense one of V3's first three layers, on the left: one MLP for all tokens.
 #
 # ![V3's dense MLP: gate_proj and up_proj expand 7,168 to 18,432, the gate goes through SiLU, and down_proj projects back. 396 million parameters a layer.](figures/deepseek-v3-mlp-2.svg) ![V3's experts: a router chooses 8 of 256 gated experts for each token, from 4 of 8 groups; one shared expert of width 2,048 works on every token. 11.3 billion parameters a layer, of which a token uses 398 million.](figures/deepseek-v3-mlp.svg)
 #
@@ -1182,7 +1182,7 @@ class CausalLM(nn.Module):
 #
 # <details><summary>Hint 1</summary>
 #
-# In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room?
+# In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room? The last token that is chosen is never read.
 # </details>
 
 # %% exercise="mla.generate" id="mla-generate"
@@ -1263,7 +1263,7 @@ if theirs is not None:
     print(repr(austen.tokenizer.decode(done)))
 
 # %% [markdown] id="6263f8a3"
-# ## Which mistakes would the text have shown?
+# ## Which differences would the text have shown?
 #
 # Each line changes one thing in austen-mla and reads *Persuasion*. **Predict** which change hurts most, and which not at all.
 
@@ -1291,7 +1291,8 @@ class PairsAsHalves(Attention):
 
     def queries(self, x: Tensor, table: Tensor) -> Tensor:
         q = super().queries(x, table)
-        back = interleaved(apply_rope(q[..., self.nope :], table * torch.tensor([1, -1])[:, None, None]))
+        backwards = table * torch.tensor([1, -1])[:, None, None]  # sines of the opposite sign
+        back = interleaved(apply_rope(q[..., self.nope :], backwards))
         q[..., self.nope :] = apply_rope(interleaved(back), table)
         return q
 
@@ -1335,7 +1336,7 @@ for what, (attention, change) in progress.steps(changes.items(), "programs"):
 #
 # ## What compression costs
 #
-# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla was trained with 80. The two also differ in other ways (RoPE, SwiGLU, and how long they were trained), so do not compare their losses with each other; compare each model with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go?
+# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla was trained with 80. The two also differ in other ways (RoPE, SwiGLU, and how long they were trained), so do not compare their losses with each other; compare each model with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go before the loss rises by 0.05 nats?
 
 # %% tags=["nbval-ignore-output"] id="332ad43e"
 @torch.no_grad()
@@ -1345,7 +1346,7 @@ def cut_latent(rank: int) -> float:
     austen.load_into(cut)
     for layer in cut.model.layers:
         weight = layer.self_attn.kv_b_proj.weight  # [H * (nope + v), kv_lora_rank]
-        scale = layer.self_attn.kv_a_layernorm.weight  # what the norm multiplies a latent's channels by
+        scale = layer.self_attn.kv_a_layernorm.weight  # of a latent's channels, so that a direction counts as much as it is used
         U, S, V = torch.linalg.svd(weight * scale, full_matrices=False)
         weight.copy_((U[:, :rank] * S[:rank]) @ V[:rank] / scale)
     return loss(cut, held_out[:8])
@@ -1422,18 +1423,18 @@ def writes(model: CausalLM, ids: Tensor, caches: list[LatentCache]) -> Tensor:
 
 # %% tags=["nbval-ignore-output"] id="48cd729d"
 whole_forms = {"every head cached": HeadsCached, "expanded": Attention, "absorbed": AbsorbedAttention}
+readers = {name: reader(form) for name, form in progress.steps(whole_forms.items(), "forms")}
+spent = clock.in_turns({name: run for name, (_, run) in readers.items()}, repeats=3)
 right = None
-for name, form in progress.steps(whole_forms.items(), "forms"):
-    caches, run = reader(form)
-    spent = clock.milliseconds(run, repeats=3)
+for name, (caches, run) in readers.items():
     with torch.no_grad():
         logits = run()
     right = logits if right is None else right
-    print(f"{name:>17}: {4000 / spent:6.1f} tokens/s, cache {work.bytes_held(caches) / 1e6:5.1f} MB,"
+    print(f"{name:>17}: {4000 / spent[name]:6.1f} tokens/s, cache {work.bytes_held(caches) / 1e6:5.1f} MB,"
           f" logits off by {(logits - right).abs().max():.0e}")
 
 # %% [markdown] id="1d179bbb"
-# All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache and keeps up with the form that caches everything.
+# All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache, and is about as fast as the form that caches everything.
 #
 # For real models, in bytes:
 
