@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +22,8 @@ from grader.checks.difference import difference
 from grader.checks.examine import examine_here
 from grader.checks.layout import are_pieces, piece_of
 from grader.checks.naming import suspects
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
 from grader.checks.torch_errors import hint_for
+from grader.checks.verdict import CaseVerdict, Finding, Verdict
 from grader.checks.wording import report
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
