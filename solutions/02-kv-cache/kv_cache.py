@@ -3,9 +3,9 @@
 #
 # **At which length does generating the next token cost more than reading the whole prompt did?**
 #
-# You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 128,000 tokens need 40 GB of memory beside the model's weights? Both have the same cause: the *KV cache*, which this lesson builds.
+# You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 128,000 tokens need 19 GB of memory beside the weights of a model with 4 billion parameters? Both have the same cause: the *KV cache*, which this lesson builds.
 #
-# First write down a guess: after how many tokens does one more token cost more than reading the whole prompt did? Guess once for lesson 01's program and once for a program with a cache. You will count it, and then measure it.
+# First write down a guess. You read a prompt of 100 tokens, and then write. After how many tokens does one more token cost more than reading the whole prompt did? Guess once for lesson 01's program and once for a program with a cache. You will count it, and then measure it.
 #
 # After this lesson you can
 #
@@ -225,7 +225,7 @@ print(f"{changed} of {short.numel():,} numbers change")
 # Is a cache worth its memory? Count before you build. A product of an [n, a] matrix with an [a, b] matrix takes n · a · b multiply-adds. Add up the products of GPT-2 for `new` tokens that come after `past` tokens which need not be computed again:
 #
 # - in each layer, for each new token: `c_attn` (D to 3 D), attention's `c_proj` (D to D), and the MLP's two (D to `inner` and back);
-# - in each layer, every new query is compared with the key of every token, old and new, over D channels (all heads together), and sums as many values. The masked scores count too: they are computed, and then hidden;
+# - in each layer, every new query is compared with the key of every token, old and new, over D channels (all heads together), and then sums the values of as many tokens, again over D channels. The masked scores count too: they are computed, and then hidden;
 # - once, for each new token, the head: D to `vocab_size`.
 #
 # Norms, the softmax and GELU are not products; leave them out. Your result is compared with a count of the products that transformers' GPT-2 really makes, with its own cache.
@@ -640,7 +640,7 @@ for rows in (1, 2, 10, 50):
 # %% [markdown] id="46751340"
 # For which numbers of rows the result differs depends on the machine, but you will see it on every machine for some row counts. Lesson 01's model and transformers' can agree to the last bit, because on one machine they call the same kernels with the same shapes. A cached model is compared within a tolerance.
 #
-# Does it matter? Only where two tokens are nearly equally likely. The next cells read 20 texts token by token, in both dtypes, so wait a little for their lines. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
+# Does it matter? Only where two tokens are nearly equally likely. The next cells read 20 texts token by token, in both dtypes, so wait a little for their lines. The *margin* is by how much the best logit leads the second. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
 
 # %% tags=["nbval-ignore-output"] id="df7c3074"
 import copy
@@ -742,7 +742,7 @@ same = ((nine - eight).abs() < 1e-3).float().mean()
 print(f"{same:.1%} are the same; mean difference {(nine - eight).abs().mean():.2f}, mean size {nine.abs().mean():.2f}")
 
 # %% [markdown] id="590464a6"
-# Almost none. Every other token has moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
+# Almost none. All remaining tokens have moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
 
 # %% [markdown] id="b83d661e"
 # ### The same text as the reference
@@ -769,7 +769,7 @@ if theirs is not None:
 # %% [markdown] id="8fb3fb11"
 # ### Three wrong caches
 #
-# Why so many checks for so little code? Each of these three programs raises no error, and predicts the first new token right: the prompt is read at once, so the cache is not used yet. Then they differ.
+# Why so many checks for so little code? Each of these three programs raises no error, and chooses the first new token right: the prompt is read at once, so the cache is not used yet. From the second on, counted as token 1 below, they may differ.
 #
 # - *upper left*: the mask is aligned with the upper left corner. For a single new token only the first key remains.
 # - *never read*: the cache is filled, but attention uses the new keys only.
@@ -793,15 +793,17 @@ def never_read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return k, v
 
 # %% id="ad0167ae"
-def from_zero(positions: Tensor) -> Tensor:
-    """A table of positions that begin at 0 in every call."""
-    return F.embedding(positions - positions[0], model.wpe.weight)
+def from_zero(self, ids: Tensor, cache=None, right=CachedGPT2.forward) -> Tensor:
+    """Finds the rows of positions 0, 1, ... where those of this call belong."""
+    moved = self.wpe.weight.roll(cache[0].length if cache else 0, dims=0)
+    with patch.replaced(self.wpe, weight=nn.Parameter(moved)):
+        return right(self, ids, cache)
 
 
 WRONG = {
     "upper left": patch.replaced(KVCache, append=upper_left),
     "never read": patch.replaced(KVCache, append=never_read),
-    "from 0": patch.replaced(model.wpe, forward=from_zero),
+    "from 0": patch.replaced(CachedGPT2, forward=from_zero),
 }
 
 # %% tags=["nbval-ignore-output"] id="80b72af8"
@@ -826,7 +828,7 @@ for name, change in WRONG.items():
           f" one by one {losses[1]:.2f}\n")
 
 # %% [markdown] id="470f32ff"
-# A model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too. A comparison shows the error. So does the loss of a text that is read *piece by piece*. Read in one piece, as a loss usually is, all three score exactly like the right model, because a fresh cache returns what was just put in. So measure the loss token by token.
+# A model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too. A comparison shows the error. So does the loss of a text that is read *piece by piece*. Read in one piece, as a loss usually is, all three score exactly like the right model: a fresh cache returns what was just put in, such a text begins at position 0, and there is no single new token. So measure the loss token by token.
 #
 # Now GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
@@ -983,7 +985,7 @@ for kv_heads, ms in spent.items():
     print(f"{kv_heads:2} key-value heads: {ms:6.1f} ms, a cache of {2 * kv_heads * 32_768 * 64 * 4 / 1e6:.0f} MB")
 
 # %% [markdown] id="e69c6ec8"
-# The multiply-adds are the same in both lines. The smaller cache is faster because there is less to fetch. So the size of the cache decides not only how many conversations fit into memory, but also how fast a long one continues.
+# The multiply-adds are the same in both lines. The smaller cache is faster because there is less to fetch. It is not eight times as fast: the same products have to be computed, and these do not get fewer. So the size of the cache decides not only how many conversations fit into memory, but also how fast a long one continues.
 
 # %% [markdown] id="39168088"
 # ## Memory
@@ -1063,7 +1065,7 @@ for name, config in configs.items():
 #
 # ![Eight query heads in three arrangements. MHA: each has a key-value head of its own, and 8 are cached. GQA with groups of four: heads 0 to 3 share key-value head 0, heads 4 to 7 share head 1, and 2 are cached. MQA: all eight share one.](figures/mha-gqa-mqa.svg)
 #
-# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. What does it cost? T5-XXL with MHA has a mean score of 47.2 on seven tasks. Converted to eight key-value heads and trained a little longer it has 47.1, and converted to one 46.6 (Ainslie et al., Table 1). Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. What does it cost? T5-XXL, a model of 11 billion parameters, has with MHA a mean score of 47.2 on seven tasks. Converted to eight key-value heads and trained a little longer it has 47.1, and converted to one 46.6 (Ainslie et al., Table 1). Here is the attention of Qwen3 0.6B, with 16 query heads on 8 key-value heads.
 #
 # ![Inside Qwen3 0.6B's attention: q_proj makes queries of 16 heads, k_proj and v_proj make keys and values of 8 heads. Norms on q and k and RoPE follow. Each key-value head serves 2 query heads. For each token 2 × 8 × 128 = 2,048 numbers are cached.](figures/qwen3-0.6b-attention.svg)
 #
@@ -1080,7 +1082,7 @@ for name, config in configs.items():
 #
 # <details><summary>Hint 2</summary>
 #
-# Copies of one head must be next to each other: 0 0 0 0 1 1 1 1. PyTorch has two functions with similar names; one of them gives 0 1 0 1 0 1 0 1.
+# Copies of one head must be next to each other: 0 0 0 0 1 1 1 1. `repeat_interleave` and `repeat` are both PyTorch's; one of them gives 0 1 0 1 0 1 0 1.
 # </details>
 # </details>
 
@@ -1149,7 +1151,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | key-value heads | share them: GQA, MQA | this lesson, and Qwen3 in lesson 03 |
 # | numbers for a key and a value | store one short vector from which both are computed: multi-head latent attention (MLA) | lesson 05 |
 # | tokens | store only the last ones: a sliding window (SWA) | lesson 06 |
-# | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM offer it |
+# | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM, programs that run models, offer it |
 # | layers that have a cache | replace attention by a state of fixed size: linear attention (Katharopoulos et al., 2020) | Qwen3-Next, in 36 of 48 layers |
 #
 # GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The talk also lists sparse attention, as in DeepSeek V3.2. It is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
@@ -1163,7 +1165,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | memory beside the weights | none that lasts | 2 · layers · heads · head_dim numbers a token | GPT-2 XL: 300 KiB a token |
 # | positions | 0 to T − 1 | from `length` on | the model must be told the position |
 # | mask | square | T × T_k, aligned at the lower right | one more thing to get wrong |
-# | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | RoPE and windows, later lessons |
+# | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | RoPE, which rotates keys by their position (lesson 03), and windows (lesson 06) |
 # | result | – | the same up to rounding | a near-tie may go the other way |
 # | shared heads (GQA) | less work for k and v | the cache divided by the group | fewer different keys and values |
 #
@@ -1181,7 +1183,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>Why may they be stored at all?</summary>
 #
-# Causality: a token's key and value do not depend on any later token, in any layer. A model that attends in both directions (BERT) has no such cache.
+# Causality: a token's key and value do not depend on any later token, in any layer. A model that attends in both directions, such as BERT, an encoder for whole texts, has no such cache.
 # </details>
 #
 # <details><summary>Why does the first token of an answer take longest?</summary>
@@ -1206,7 +1208,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>Which mistake changes no output at all?</summary>
 #
-# A cache that is filled and not used, with everything computed again beside it. And repeated heads that are cached. Only a count of rows, or of bytes, shows them.
+# A cache that is filled and not used, with everything computed again beside it: exercise 5's check counts the rows. And repeated heads that are cached, which exercise 7's check sees. Only a count of rows, or of bytes, shows them.
 # </details>
 #
 # <details><summary>Why is a cached model not equal to the last bit, and what follows?</summary>

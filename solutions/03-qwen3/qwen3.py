@@ -1,13 +1,13 @@
 # %% [markdown] id="b9478bec"
-# # 03 · Qwen3: four changes since GPT-2, one at a time
+# # 03 · Qwen3: from GPT-2, one change at a time
 #
-# **GPT-2 XL and Qwen3 8B side by side: which of the differences change what the model can represent, and which only what it costs?**
+# **GPT-2 XL and Qwen3 8B side by side: which of the differences let the model compute something that it could not before, and which only change what it costs?**
 #
-# Read the two configs below, then write your guess down. You will come back to it.
+# Read the configs below, then write your guess down. You will come back to it. Words that you do not know yet are explained with the exercises.
 #
 # After this lesson you can
 #
-# - read the `config.json` of a Llama-like model, and say what each field does to the computation;
+# - read the `config.json` of a model in the style of Llama, Meta's family of open models, and say what each field does to the computation;
 # - write RMSNorm, RoPE, SwiGLU and grouped-query attention with QK-norm, each checked against Hugging Face transformers;
 # - run SmolLM2 and Qwen3 with one and the same program, and talk to them through their chat template;
 # - show by an experiment why each change was made.
@@ -385,7 +385,7 @@ print(f"products range from {scores.min():.1f} to {scores.max():.1f}; along a di
 plots.grid(scores, plots.Axes("position of the key, j", "position of the query, i", size=(4.4, 3.4)), "q · k")
 
 # %% [markdown] id="83a8386f"
-# Stripes: the dot product depends on i − j and on nothing else. Rotating both arrows by the same angle does not change the angle between them. So a head that has learned "attend to the word before" can do so at any position, and no token needs to know where the text begins. Positions counted from 1 would change the table, and its check would object, but the model's output would be the same.
+# Stripes: the dot product depends on i − j and on nothing else. Rotating both arrows by the same angle does not change the angle between them. So a head that has learned "attend to the word before" can do so at any position, and no token needs to know where the text begins. Positions counted from 1 would change the table, and its check would object, but every score would stay the same, and so would the model's output.
 #
 # Why is RoPE in every layer? GPT-2's position vectors stay in the residual stream, where each layer finds them. A rotation changes only the scores of its own layer: values are not rotated. So every layer rotates its own queries and keys.
 #
@@ -583,23 +583,27 @@ for name, weight in (("1 in every channel", torch.ones(64)), ("different", 1 + 0
 #
 # GPT-2's projections have biases, Qwen3's have none. What is lost? Take one head, and add a random bias to its queries, to its keys, or to its values. **Predict:** which of the three change what the head computes?
 
-# %% id="b85b2910"
+# %% tags=["nbval-ignore-output"] id="b85b2910"
 torch.manual_seed(0)
 q, k, v, bias = torch.randn(6, 16), torch.randn(6, 16), torch.randn(6, 16), torch.randn(16)
 
 
-def head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """One head of attention without a mask: 3 x [T, head_dim] -> [T, head_dim]."""
+def head(q: Tensor, k: Tensor, v: Tensor, *rope: Tensor) -> Tensor:
+    """One head of attention without a mask: 3 x [T, head_dim] -> [T, head_dim]. rope: a table, to rotate q and k."""
+    q, k = (apply_rope(t[None, None], *rope)[0, 0] if rope else t for t in (q, k))
     return (q @ k.T / 4).softmax(dim=-1) @ v
 
 
-plain = head(q, k, v)
-print(f"a bias on k changes the result by {(head(q, k + bias, v) - plain).abs().max():.0e}")
-print(f"a bias on v changes it by that bias, up to {(head(q, k, v + bias) - bias - plain).abs().max():.0e}")
-print(f"a bias on q changes it by {(head(q + bias, k, v) - plain).abs().max():.1f}")
+for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arange(6), 16, 10_000.0),)}.items():
+    plain = head(q, k, v, *rope)
+    on_q, on_k, on_v = head(q + bias, k, v, *rope), head(q, k + bias, v, *rope), head(q, k, v + bias, *rope)
+    print(f"{name:>17}: a bias on q changes the result by {(on_q - plain).abs().max():.1f}, one on k by"
+          f" {(on_k - plain).abs().max():.0e}; one on v is added to it, to within {(on_v - bias - plain).abs().max():.0e}")
 
 # %% [markdown] id="d7757a52"
-# A bias on k adds the same number to all scores of a query, and the softmax ignores that. A bias on v adds the same vector to every result, because the weights sum to 1, and a bias behind `o_proj` can do the same. Only a bias on q does something of its own: it favours some keys whatever the query is. So of three biases one matters. Why Qwen3 drops that one too is not published: its report says that it drops all three and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
+# A bias on v adds the same vector to every result, because the weights sum to 1. A bias on `o_proj` could do that too, but Qwen3 has none there either. A bias on q favours some keys whatever the query is. A bias on k, in GPT-2, adds the same number to all scores of a query, and the softmax ignores that. So GPT-2's can be dropped for nothing. With RoPE it is not so: the bias is rotated with each key, by that key's position, so it favours some *distances*.
+#
+# So Qwen3 gives something up. Why, is not published: its report says that it drops the biases of q, k and v and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
 #
 # ### Why share keys and values?
 #
@@ -618,7 +622,7 @@ for name, layers, kv_heads, width, heads in (
 # %% [markdown] id="d4482fb4"
 # GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token instead of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
 #
-# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality, and a server can hold four times as many conversations.
+# Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality: over seven tasks a mean score of 47.1 in place of 47.2 (Ainslie et al., 2023, Table 1). A server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
@@ -884,12 +888,17 @@ check_generation(austen_model, austen, generate=generate)
 # %% id="ff0bc1ec"
 opening_chapters = Path("texts/persuasion.txt").read_text()
 story = torch.tensor(austen.tokenizer.encode(opening_chapters).ids)  # [N]
-longer = CausalLM(austen.config.replace(max_position_embeddings=2048)).eval()  # room, where a table is made once
-austen.load_into(longer)
+
+
+def reader() -> CausalLM:
+    """austen-qwen3, built anew and with room for 2,048 tokens: a program may make RoPE's table once, as it is built."""
+    model = CausalLM(austen.config.replace(max_position_embeddings=2048)).eval()
+    austen.load_into(model)
+    return model
 
 
 def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) -> Tensor:
-    """RoPE's table with every position divided by 4."""
+    """RoPE's table with every position divided by 4. right: your own, which this one replaces."""
     return right(positions / 4, head_dim, theta)
 
 # %% id="658fae24"
@@ -898,7 +907,8 @@ def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
     """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
     starts = range(1024, 1024 + 512 * pieces, 512)
     texts = torch.stack([story[start - before : start + length] for start in starts])  # [pieces, before + length]
-    logits = torch.cat([longer(text[None])[:, before - 1 : -1] for text in texts])
+    model = reader()
+    logits = torch.cat([model(text[None])[:, before - 1 : -1] for text in texts])
     return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
 
 # %% tags=["nbval-ignore-output"] id="156caaa1"
@@ -920,7 +930,7 @@ plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 # %% [markdown] id="3dd50c05"
 # Up to 128 tokens before a piece, 256 with it, more context helps a little. Beyond, the loss rises: 0.3 nats worse at 1,024. A program with RoPE has no last position, but a model has only learned the distances that it saw in training.
 #
-# Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. Stretching works only together with further training. That is what `rope_scaling` in a config stands for.
+# Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. A model that is to be stretched is trained a little further with the stretched positions (Chen et al., 2023); `rope_scaling` in a config says how they were stretched.
 #
 # ### What if the pairs are wrong?
 #
@@ -1155,11 +1165,11 @@ for change in progress.steps(CHANGES, "changes") if smol is not None else ():
     print(f"{name:>66}   {outcome(smol, **change)}")
 
 # %% [markdown] id="d54cbb07"
-# Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have, and none of your classes does: `MLP` applies SiLU without looking.
+# Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have, which exercise 4 did not ask for.
 #
 # What loads and computes something else is the interesting part. 576 channels split into 18 heads of 32 have the same shapes everywhere, and they destroy the model. But a θ ten times too small changes the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither the loss nor a look at the text would tell you.
 #
-# What would? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes are in SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. **Predict:** the right program agrees with transformers to about 10⁻⁴. How far off are the two wrong configs?
+# What would? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes we put into SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. **Predict:** the right program agrees with transformers to rounding. How far off are the two wrong configs?
 
 # %% tags=["nbval-ignore-output"] id="662e0f4e"
 @torch.no_grad()
@@ -1176,7 +1186,7 @@ if smol is not None:
         print(f"{change}: a logit is off by up to {(logits_with(**change) - right).abs().max():.1f}")
 
 # %% [markdown] id="86b41809"
-# A few units, ten thousand times more than rounding.
+# A few units, far more than rounding.
 #
 # ## What it costs
 #
@@ -1216,7 +1226,7 @@ if smol is not None:
 # | keys and values | one for each query head | one for 4 query heads | a little less | a quarter of the cache |
 # | QK-norm | none | RMSNorm on q and k | hardly: lengths of q and k no longer count | scores stay bounded; stable training, says the report |
 # | MLP | 4 D, GELU | 3 D, SwiGLU | **yes**: products of two features | lower loss at the same size in the paper; not seen in our five small runs |
-# | biases | everywhere | nowhere | hardly: those on k and v do nothing of their own | fewer parameters; stable training, says PaLM |
+# | biases | everywhere | nowhere | a little less: with RoPE, a bias on k can favour a distance | fewer parameters; stable training, says PaLM |
 # | head_dim | D / heads | its own number, 128 | a choice of size | attention's width does not depend on D |
 # | head | tied | its own (tied below 8B) | a little more, at that size | the saving matters in small models only |
 # | vocabulary | 50,257 | 151,936 | the same texts in fewer tokens | trained on 119 languages, says the report |
@@ -1230,7 +1240,7 @@ if smol is not None:
 #
 # <details><summary>Which change can you not see in config.json?</summary>
 #
-# QK-norm. Only <code>model_type</code> says it, and the names <code>q_norm</code> and <code>k_norm</code> in the weights.
+# QK-norm. Only <code>model_type</code> says it, and the names <code>q_norm</code> and <code>k_norm</code> in the weights. Of the gate the config shows only another activation and a narrower MLP.
 # </details>
 #
 # <details><summary>Two models are trained with a change and without it, and one has the lower loss. Does the change help?</summary>
@@ -1253,9 +1263,9 @@ if smol is not None:
 # It runs at any length. But at distances that did not occur in training its loss rises, and dividing all positions without further training makes it worse.
 # </details>
 #
-# <details><summary>Why is a bias on k useless?</summary>
+# <details><summary>Why is a bias on k useless in GPT-2, and not in a model with RoPE?</summary>
 #
-# It adds the same number to all scores of a query, and the softmax ignores that.
+# In GPT-2 it adds the same number to all scores of a query, and the softmax ignores that. With RoPE the bias is rotated by each key's position, so the number depends on the distance.
 # </details>
 #
 # <details><summary>Why does a wrong pairing in RoPE not show at position 0?</summary>
@@ -1283,6 +1293,7 @@ if smol is not None:
 # - Zhang, Sennrich, *Root Mean Square Layer Normalization* (2019), section 3. Shazeer, *GLU Variants Improve Transformer* (2020).
 # - Su et al., *RoFormer: Enhanced Transformer with Rotary Position Embedding* (2021), section 3.2.
 # - Ainslie et al., *GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints* (2023), section 2. Henry et al., *Query-Key Normalization for Transformers* (2020). Dehghani et al., *Scaling Vision Transformers to 22 Billion Parameters* (2023), section 2.
+# - Chen et al., *Extending Context Window of Large Language Models via Position Interpolation* (2023): positions divided by a factor, and the training after it.
 # - Chowdhery et al., *PaLM: Scaling Language Modeling with Pathways* (2022), section 2: no biases, and why.
 # - Yang et al., *Qwen3 Technical Report* (2025), section 2, and section 4 on how thinking was trained. Allal et al., *SmolLM2* (2025).
 # - The reference: `transformers/models/qwen3/modeling_qwen3.py`, `Qwen3ForCausalLM` and what it calls; `models/llama/modeling_llama.py`.
