@@ -77,7 +77,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByLesson(config, log)
 
 
-# What takes longest comes first, so that two workers end together. A file that is not named here comes after these.
+# What takes longest comes first, so that two workers end together: a whole notebook is one worker's, so notebooks come
+# right after the first. A file that is not named here comes after these.
 LONGEST_FIRST = (
     "test_every_lesson.py",
     "test_grading.py",
@@ -96,7 +97,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if is_about(item, only)]
     place = {name: at for at, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    other = {".ipynb": 1}
+    items.sort(key=lambda item: place.get(item.path.name, other.get(item.path.suffix, len(place))))
     places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
     for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
         items[i] = item  # side by side, lesson by lesson
