@@ -21,8 +21,8 @@ from grader.atlas.card_rows import rows
 from grader.atlas.changes import ORDER, concepts, steps, with_lessons
 from grader.atlas.compare import compare
 from grader.atlas.drawing import figure
-from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
 from grader.atlas.panel import Card, changed_fields
+from grader.atlas.shown_models import KINDS, SOURCES, TOLD, sources
 from grader.cli import app
 from grader.errors import GraderError
 from grader.instruments.panel import Panel
@@ -215,7 +215,7 @@ def test_the_steps_of_a_port_are_in_the_order_of_a_program_and_name_lessons() ->
     [
         ("qwen3-8b", "gemma-3-1b", "sliding_window", "a window of 512 tokens in 22 of 26 layers"),
         ("qwen3-8b", "gemma-3-27b", "score_scale", "one over the root of 168"),
-        ("llama-3-8b", "llama-3.1-8b", "rope_scaling", "Llama 3's scaling, 8 × 8,192"),
+        ("llama-3-8b", "llama-3.1-8b", "rope_scaling", "Llama 3's scaling from 8,192, factor 8"),
         ("gemma-3-4b", "gemma-4-e4b", "v_norm", "values through an RMSNorm without weight"),
         ("deepseek-v3.2", "deepseek-v4-flash", "residual_streams", "4 streams"),
         ("deepseek-v3", "glm-4.5-air", "rope", "interleaved ⇒ RoPE, θ = 1,000,000, on 64 of 128"),

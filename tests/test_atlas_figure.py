@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figure_measure import MEASURE
 from jupyterlab_driver import CHROMIUM_FLAGS
 from playwright.sync_api import Page, sync_playwright
 
@@ -70,6 +71,44 @@ def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("slug", "words"),
+    [
+        ("deepseek-v3", "context 163,840, by YaRN from 4,096, factor 40"),
+        ("gemma-3-27b", "context 131,072, by linear scaling, factor 8"),
+        ("llama-3.2-1b", "context 131,072, by Llama 3&#x27;s scaling from 8,192, factor 32"),
+        ("phi-4-mini", "context 131,072, by LongRoPE from 4,096"),
+    ],
+)
+def test_a_context_that_scaled_rope_reaches_says_so(slug: str, words: str) -> None:
+    model = parts(DRAWN[slug])[0]
+    assert f">{words}<" in model.svg and model.svg.count("context") == 2  # in the header, and in the description
+    compared_ = parts(DRAWN[slug], DRAWN["gpt2"])[0]
+    assert f">{words}<" in compared_.svg and compared_.height - model.height >= 9  # room for the legend of rings
+    assert "by " not in parts(DRAWN["qwen3-8b"])[0].svg
+
+
+def test_soft_caps_are_drawn_where_the_model_has_them() -> None:
+    model, attention, *_ = parts(DRAWN["gemma-2-9b"])
+    assert ">logits capped at ±30<" in model.svg and ">scores capped at ±50<" in model.svg
+    assert ">softmax( 50 · tanh( s / 50 ) + mask ) · v<" in attention.svg
+    assert "capped" not in "".join(part.svg for part in parts(DRAWN["gemma-3-27b"]))  # its files keep a field for it
+
+
+@pytest.mark.parametrize(
+    ("slug", "boxes"),
+    [
+        ("deepseek-v3.2", ["wq_b", "1,536 → 64 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "7,168 → 64"]),
+        ("glm-5", ["wq_b", "2,048 → 32 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "6,144 → 32"]),
+        ("deepseek-v4-flash", ["q_b_proj", "1,024 → 64 × 128", "compressor", "4 tokens → 1", "weights_proj"]),
+    ],
+)
+def test_an_index_is_drawn_with_its_projections(slug: str, boxes: list[str]) -> None:
+    svg = parts(DRAWN[slug])[1].svg
+    assert all(f">{words}<" in svg for words in [*boxes, "query latent"]) and "best of Σ w · ReLU( q · kᵀ )" in svg
+    assert "ReLU" not in parts(DRAWN["deepseek-v3"])[1].svg
+
+
+@pytest.mark.parametrize(
     ("slug", "notes"),
     [
         ("deepseek-v4-flash", ["first 2 sliding", "compressed sparse, then heavily compressed"]),
@@ -115,30 +154,6 @@ def page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         yield browser.new_page(viewport={"width": 460, "height": 900})
         browser.close()
-
-
-MEASURE = """() => [...document.querySelectorAll('svg')].flatMap((svg, which) => {
-  const card = svg.getBoundingClientRect();
-  const texts = [...svg.querySelectorAll('text')].map(t => ({what: t.textContent, box: t.getBoundingClientRect()}));
-  const found = [];
-  texts.forEach((a, i) => {
-    if (a.box.left < card.left + 2 || a.box.right > card.right - 2 || a.box.bottom > card.bottom - 1)
-      found.push(`${svg.querySelector('title').textContent}: "${a.what}" leaves the card`);
-    texts.slice(i + 1).forEach(b => {
-      const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
-      const tall = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
-      if (wide > 0.5 && tall > 3) found.push(`${svg.querySelector('title').textContent}: "${a.what}" over "${b.what}"`);
-    });
-    const rects = [...svg.querySelectorAll('rect:not(.card):not(.ring)')].map(r => r.getBoundingClientRect());
-    rects.forEach(r => {
-      const middle = (a.box.left + a.box.right) / 2, y = (a.box.top + a.box.bottom) / 2;
-      const inside = middle > r.left && middle < r.right && y > r.top && y < r.bottom;
-      if (inside && (a.box.left < r.left + 1 || a.box.right > r.right - 1))
-        found.push(`${svg.querySelector('title').textContent}: "${a.what}" is wider than its box`);
-    });
-  });
-  return found;
-})"""
 
 
 def test_no_text_lies_over_another_or_leaves_its_box(page: Page) -> None:

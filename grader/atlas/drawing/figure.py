@@ -1,5 +1,6 @@
 """Puts the panels of a figure together: the model, its kinds of attention, its kinds of MLP."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
@@ -50,6 +51,13 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     return found
 
 
+def row_names(*figures: Sequence[Part]) -> list[str]:
+    """The names of all panels of these figures, in a figure's order: attention stands beside attention."""
+    names = {part.name: None for found in figures for part in found}
+    kinds = ("model", "attention", "mlp")
+    return sorted(names, key=lambda name: (kinds.index(name.partition("-")[0]), name))
+
+
 def _seen(group: Group) -> str:
     """Which tokens the layers of a panel see, where not all of them see all."""
     if not any(mixer.window for mixer, _ in group):
@@ -83,8 +91,9 @@ def describe(architecture: Architecture) -> str:
     working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
     pattern = pattern_words(architecture)
     layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
+    size = ", ".join(filter(None, [model.subtitle(architecture), model.stretched(architecture)]))
     return (
-        f"{architecture.name}: {model.subtitle(architecture)}."
+        f"{architecture.name}: {size}."
         f" From the token embedding the residual stream runs through {layers} to the output head."
         f" Each layer adds: {mixing}; and: {working or 'no MLP'}."
         f" {architecture.facts['norm'].value} {architecture.facts['norms stand'].value}."

@@ -1,6 +1,6 @@
 """The first panel: the residual stream from the embedding to the head, and the block that is repeated."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.strip import legend, strip
@@ -24,6 +24,7 @@ LEFT, RIGHT = 96, 352  # of the boxes beside the spine
 GAP = 18
 NORM_H = 28
 TOP = 84
+SECOND = 17  # pixels of a header's second line
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def _box_height(lines: tuple[str, ...]) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn, from the head down. branches: each a list of slots from top to bottom."""
+    """What is drawn, from the head down. branches: each a list of slots from top to bottom.
+
+    stretched: whether the header has a second line, of a context that scaled RoPE reaches.
+    """
 
     head: tuple[str, ...]
     embedding: tuple[str, ...]
@@ -56,7 +60,7 @@ class Plan:
     notes: tuple[str, ...]
     branches: tuple[tuple[Slot, ...], ...]
     parallel: bool
-    heights: dict[str, float] = field(default_factory=dict)
+    stretched: bool
 
 
 def plan(model: Architecture) -> Plan:
@@ -84,6 +88,7 @@ def plan(model: Architecture) -> Plan:
         notes=notes,
         branches=branches,
         parallel=parallel,
+        stretched=bool(stretched(model)),
     )
 
 
@@ -154,6 +159,7 @@ def heights_of(planned: Plan) -> dict[str, float]:
     """The height of each row, by its key."""
     found = {"head": _box_height(planned.head), "embedding": _box_height(planned.embedding)}
     found["notes"] = 17.0 * len(planned.notes)
+    found["header"] = float(SECOND * planned.stretched)
     for branch in planned.branches:
         for slot in branch:
             found[slot.key] = slot.height
@@ -165,7 +171,9 @@ def draw(model: Architecture, other: Architecture | None = None) -> tuple[Canvas
     mine = plan(model)
     theirs = plan(other) if other else None
     heights = heights_of(mine)
-    if theirs:
+    if not theirs:
+        heights["header"] = float(8 * mine.stretched)  # no legend of rings: its place takes the second line
+    else:
         for key, height in heights_of(theirs).items():
             heights[key] = max(heights.get(key, 0), height)
     drawing = _Drawing(mine, theirs, heights)
@@ -181,7 +189,7 @@ class _Drawing:
         self.canvas = Canvas()
 
     def header(self, model: Architecture, other: Architecture | None) -> None:
-        draw_header(self.canvas, model.name, subtitle(model), other.name if other else None)
+        draw_header(self.canvas, model.name, subtitle(model), other.name if other else None, stretched(model))
 
     def differs(self, key: str, content: object) -> bool:
         if self.theirs is None:
@@ -194,7 +202,7 @@ class _Drawing:
         return not found or found[0].boxes != content
 
     def rows(self, model: Architecture) -> float:
-        canvas, y = self.canvas, float(TOP)
+        canvas, y = self.canvas, TOP + self.heights["header"]
         head = Box(LEFT, y, WIDTH - 20 - LEFT, self.heights["head"])
         y = head.bottom + GAP
         final = Box(SPINE - 56, y, 92, NORM_H)
@@ -203,19 +211,26 @@ class _Drawing:
         order = self._aligned()
         bottoms = []
         ys: list[tuple[str, object, float]] = []
-        for branch in order:
-            plus = y
+        for i, branch in enumerate(order):
+            plus, part = y, self._part(i)
             ys.append(("plus", branch, plus))
+            canvas.bands[f"plus {part}"] = (plus - 11, plus + 11, plus - 11, plus + 11)
             y += 10 + GAP
             for slot in branch:
                 ys.append(("slot", slot, y))
+                if isinstance(slot, Slot):
+                    self._band(slot, y)
                 y += self.heights[slot.key if isinstance(slot, Slot) else str(slot)] + GAP
             bottoms.append(y + 2)
             ys.append(("leave", branch, y + 2))
+            canvas.bands["leave MLP" if len(order) > i + 1 else "leave attention"] = (y - 6, y + 5, y + 5, y + 5)
             y += 2 + 24
         block_bottom = y + self.heights.get("notes", 0) - 4
         block = Box(62, block_top, WIDTH - 20 - 62, block_bottom - block_top)
         canvas.area(block, "block", 12)
+        canvas.bands["block"] = (block.y, block.bottom, block.y, block.bottom)
+        notes = block.bottom - 4 - self.heights.get("notes", 0)
+        canvas.bands["notes"] = (notes, block.bottom - 2, notes, notes)
         embedding = Box(LEFT, block.bottom + 24, WIDTH - 20 - LEFT, self.heights["embedding"])
         canvas.line((SPINE, embedding.y), (SPINE, spine_from), arrow=False, style="spine")
         canvas.line((SPINE, final.y), (SPINE, head.bottom))
@@ -254,8 +269,20 @@ class _Drawing:
 
     def _compared(self, key: str, says: object, box: Box) -> None:
         self.canvas.spots[key] = (repr(says), box)
+        if key in ("head", "norm", "embedding"):
+            self.canvas.bands[key] = (box.y, box.bottom, box.y + 2, box.bottom - 2)
         if self.differs(key, says):
             self.canvas.ring(box)
+
+    def _part(self, branch: int) -> str:
+        """What a branch belongs to, counted from the head: the MLP, also where attention runs beside it."""
+        return "MLP" if branch == 0 and (len(self.mine.branches) > 1 or self.mine.parallel) else "attention"
+
+    def _band(self, slot: Slot, y: float) -> None:
+        """A branch's row. A box of several says something at its top, which stays there."""
+        bottom = y + self.heights[slot.key]
+        key = "norm before attention" if slot.key in ("norm both", "norm before") else slot.key
+        self.canvas.bands[key] = (y, bottom, y + (19 if len(slot.boxes) > 1 else 2), bottom - 2)
 
     def _branches(self, ys: list[tuple[str, object, float]]) -> None:
         canvas, cx = self.canvas, (LEFT + RIGHT) / 2
@@ -314,12 +341,23 @@ class _Drawing:
 
 
 def subtitle(model: Architecture) -> str:
-    """Size, context and width in a line."""
+    """Size and width in a line, and the context where it needs no line of its own."""
     size = f"{short(model.parameters)} parameters"
     if model.active != model.parameters:
         size = f"{short(model.parameters)}, {short(model.active)} active"
+    context = "" if stretched(model) else _context(model)
+    return f"{size} · width {model.width:,}" + (f" · {context}" if context else "")
+
+
+def stretched(model: Architecture) -> str:
+    """The context and how RoPE is scaled to reach it; empty where it is not scaled."""
+    how, context = str(model.facts["positions stretched"].value), _context(model)
+    return f"{context}, by {how}" if context and how != "no" else ""
+
+
+def _context(model: Architecture) -> str:
     context = model.facts["context"].value
-    return f"{size} · width {model.width:,}" + (f" · context {context:,}" if isinstance(context, int) else "")
+    return f"context {context:,}" if isinstance(context, int) else ""
 
 
 def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None, second: str = "") -> None:
@@ -329,6 +367,6 @@ def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None,
     if second:
         canvas.text(20, 73, second, "m", fitted(second, 13, WIDTH - 40), "start")
     if other:
-        words = f"not as in {other}"
-        canvas.ring(Box(25, 66, 9, 7))
-        canvas.text(44, 75, words, "r", fitted(words, 11.5, WIDTH - 60), "start")
+        words, y = f"not as in {other}", 75 + (SECOND if second else 0)
+        canvas.ring(Box(25, y - 9, 9, 7))
+        canvas.text(44, y, words, "r", fitted(words, 11.5, WIDTH - 60), "start")
