@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
-from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read
+from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read, site
 from grader.atlas.cache import per_token
 from grader.atlas.card_rows import rows
 from grader.atlas.changes import ORDER, concepts, steps, with_lessons
@@ -130,6 +130,12 @@ def test_published_numbers_of_the_talks_models(slug: str, words: list[str]) -> N
     told = "\n".join(said(architecture_of("gpt-2-xl" if slug == "gpt2-xl" else slug)).values())
     for word in words:
         assert word in told
+
+
+def test_a_comparison_says_how_a_context_is_reached_and_a_gallery_card_its_length_alone() -> None:
+    lines = {line.label: line for line in compare(architecture_of("gpt-2-xl"), architecture_of("deepseek-v3"))}
+    assert (lines["context"].left, lines["context"].right) == ("1,024", "163,840, by YaRN from 4,096, factor 40")
+    assert site.entry(gallery_model("deepseek-v3"))["context"] == "163,840"
 
 
 BROKEN: list[tuple[Any, str]] = [

@@ -55,6 +55,19 @@ def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) ->
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
 
 
+def test_panels_fill_the_columns_of_one_file() -> None:
+    """Kimi Linear's four other panels find room beside the first, and none lies over another."""
+    model = DRAWN["kimi-linear-48b-a3b"]
+    root, found = ET.fromstring(figure(model)), parts(model)
+    assert len(found) == 5 and float(root.get("height", 0)) == pytest.approx(found[0].height, abs=1)
+    places = [re.findall(r"[\d.]+", group.get("transform", "")) for group in root.findall(f"{SVG}g")]
+    columns: dict[str, float] = {}
+    for (x, y), part in zip(places, found, strict=True):
+        assert float(y) >= columns.get(x, 0)
+        columns[x] = float(y) + part.height
+    assert len(columns) == 3
+
+
 def test_text_is_large_enough_for_a_phone() -> None:
     """A panel of 440 pixels is drawn 358 wide there: no text of the gallery is below 8.5 pixels."""
     for name, model in DRAWN.items():

@@ -21,8 +21,8 @@ KINDS = {
     "preset": "a preset of another program, not its makers' own file",
 }
 OF_CLASS = (
-    "Read off the defaults of transformers' {}, for want of a config.json of its own: sizes are the model's; its"
-    " context, RoPE and norm epsilon may be others."
+    "Read off the defaults of transformers' {}, for want of a config.json of its own: sizes are the model's; context,"
+    " norm epsilon and RoPE, where it has it, may be others."
 )
 MOST_CLOSE = 8
 TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config

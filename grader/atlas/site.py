@@ -12,7 +12,7 @@ from typing import Any
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
-from grader.atlas.card_rows import rows
+from grader.atlas.card_rows import rows, shown
 from grader.atlas.changes import concepts
 from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
@@ -111,7 +111,7 @@ def _told(found: Architecture) -> dict[str, Any]:
         "decoder": lines["decoder"],
         "size": lines["scale"].replace(" parameters", ""),
         "parameters": found.parameters,
-        "context": lines["context"],
+        "context": shown(found.facts["context"].value),
         "kib": lines["cache for one token"],
         "cache": cache_groups(found),
         "summary": lines,

@@ -1,10 +1,11 @@
 """The panel of what happens inside attention: from a token's vector up to the output."""
 
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.model import SECOND, WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Index, Mixer
 
 PROJ_H, THIN_H, GAP = 42, 28, 18
+TOP = 76  # where what a panel's part gives leaves it, under a header of one line
 LEFT, RIGHT = 24, WIDTH - 24
 
 
@@ -48,7 +49,7 @@ def entries_line(mixer: Mixer) -> str:
 
 def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tuple[float, float]]:
     """Output projection, gate, softmax and index, from the top down. Returns their bottom, and where heads go in."""
-    y = 92.0
+    y = float(TOP + (SECOND if mixer.rate else 0))
     cx = WIDTH / 2
     canvas.line((cx, y + 16), (cx, y))
     out = Box(cx - 90, y + 16, 180, PROJ_H)

@@ -35,6 +35,8 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     for i, group in enumerate(groups):
         mixer, number = group[0][0], sum(count for _, count in group)
         title = mixer.label if len(groups) == 1 else f"{mixer.label}, in {number} layer{'s' * (number > 1)}"
+        if architecture.traits.double:
+            title += ", two a layer"
         if mixer.has_state:
             drawn, height = state.draw(mixer, architecture.width, title)
         else:
@@ -68,21 +70,19 @@ def _seen(group: Group) -> str:
 
 
 def figure(architecture: Architecture, against: Architecture | None = None) -> str:
-    """All panels in one SVG file, side by side, at most three in a row."""
-    found = parts(architecture, against)
-    gap, shapes, x, y, row = 12.0, [], 0.0, 0.0, 0.0
-    columns = min(len(found), 3)
-    heights = []
-    for i, part in enumerate(found):
-        if i and i % columns == 0:
-            y, x, row = y + row + gap, 0.0, 0.0
+    """All panels in one SVG file, in at most three columns: each goes below what ends highest."""
+    found, gap = parts(architecture, against), 12.0
+    bottoms = [0.0] * min(len(found), 3)
+    shapes = []
+    for part in found:
+        column = bottoms.index(min(bottoms))
+        x, y = column * (PANEL + gap), bottoms[column]
         card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{part.height - 1:.0f}" rx="10"/>'
         shapes.append(f'<g transform="translate({x:.0f} {y:.0f})">\n{card}\n{part.canvas.shapes()}\n</g>')
-        x, row = x + PANEL + gap, max(row, part.height)
-        heights.append(y + part.height)
-    width = columns * PANEL + (columns - 1) * gap
+        bottoms[column] = y + part.height + gap
+    size = (len(bottoms) * (PANEL + gap) - gap, max(bottoms) - gap)
     words = " ".join(part.description for part in found)
-    return document("\n".join(shapes), (width, max(heights)), architecture.name, words)
+    return document("\n".join(shapes), size, architecture.name, words)
 
 
 def describe(architecture: Architecture) -> str:

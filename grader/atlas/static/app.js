@@ -3,8 +3,8 @@
 const MODELS = window.MODELS, byId = (id) => document.getElementById(id);
 const controls = ["find", "attention", "decoder", "verified", "sort", "context"].map(byId);
 const chosen = new Set();
-const DEFAULTS = "from its class's defaults: context, RoPE and epsilon may be others";
-const SIDE_BY_SIDE = matchMedia("(min-width: 46rem)");  // as in style.css; below it figures stand under each other
+const DEFAULTS = "from its class's defaults: context and RoPE may be others";
+const SIDE_BY_SIDE = matchMedia("(min-width: 48.5rem)");  // as in style.css; below it figures stand under each other
 const PANELS = ["model", ...["attention", "mlp"].flatMap((kind) => [kind, ...[2, 3, 4, 5, 6].map((i) => `${kind}-${i}`)])];
 
 function contextLength() { return 2 ** Number(byId("context").value); }
