@@ -152,6 +152,20 @@ def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() ->
     assert parts(qwen3, qwen3)[0].svg.count('class="ring"') == 1  # the legend's own
 
 
+def test_the_rows_of_every_figure_follow_one_another_as_the_page_that_aligns_them_takes_them() -> None:
+    script = (ROOT / "grader/atlas/static/align.js").read_text(encoding="utf-8")
+    listed = re.search(r"const ROWS = (\[.*?\]);", script, re.DOTALL)
+    assert listed
+    order = json.loads(listed[1])
+    for name, model in DRAWN.items():
+        bands, last = parts(model)[0].canvas.bands, 0.0
+        assert set(bands) - {"block"} <= set(order) and {"head", "norm", "mixer", "embedding"} <= set(bands), name
+        for row in [row for row in order if row in bands]:
+            top, bottom, first, second = bands[row]
+            assert last <= top <= first <= second <= bottom, (name, row)
+            last = bottom
+
+
 def test_the_picture_has_the_numbers_of_the_config() -> None:
     model, attention, mlp = parts(lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3 8B"))
     for words in ("32 query heads of 128", "8 keys and values", "θ = 1,000,000", "151,936 tokens", "36 ×", "40,960"):

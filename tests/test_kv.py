@@ -409,15 +409,8 @@ def test_mimo_keeps_twice_the_heads_in_its_windows() -> None:
 
 def test_gpt_neo_looks_back_from_every_second_layer_no_further_than_its_window() -> None:
     """transformers keeps every token of those layers too, and never reads them: a window is what has to be kept."""
-    shape = {
-        "vocab_size": 50,
-        "hidden_size": 32,
-        "num_layers": 4,
-        "num_heads": 4,
-        "window_size": 5,
-        "intermediate_size": 48,
-    }
-    shape |= {"attention_types": [[["global", "local"], 2]], "max_position_embeddings": 64, "eos_token_id": 2}
+    shape: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "window_size": 5}
+    shape |= {"attention_types": [[["global", "local"], 2]], "intermediate_size": 48, "eos_token_id": 2}
     config = AutoConfig.for_model("gpt_neo", **shape)
     model, cache = AutoModelForCausalLM.from_config(config).eval(), DynamicCache(config=config)
     with torch.no_grad():
