@@ -87,9 +87,16 @@ def compared(page: Page, left: str, right: str) -> None:
 
 
 def test_the_rows_of_two_models_stand_where_the_command_sets_them(page: Page) -> None:
-    """A norm more, a taller box, more notes: each box is where `grader diff --svg` has it."""
+    """A norm more, a taller box, attention beside the MLP, one part a layer: each box is where `diff --svg` has it."""
     page.set_viewport_size({"width": 1280, "height": 900})
-    for pair in (("gpt-2-xl", "qwen3-8b"), ("gpt-2-xl", "gemma-2-9b"), ("qwen3-next-80b-a3b", "gpt-2-xl")):
+    for pair in (
+        ("gpt-2-xl", "qwen3-8b"),
+        ("gpt-2-xl", "gemma-2-9b"),
+        ("qwen3-next-80b-a3b", "gpt-2-xl"),
+        ("falcon-7b", "llama-3-8b"),
+        ("gpt-j-6b", "gemma-2-9b"),
+        ("nemotron-3-nano-30b-a3b", "qwen3-8b"),
+    ):
         compared(page, *pair)
         left, right = (gallery_models()[slug].architecture for slug in pair)
         assert left and right
@@ -98,6 +105,18 @@ def test_the_rows_of_two_models_stand_where_the_command_sets_them(page: Page) ->
             got = page.evaluate(ROWS, which)
             assert len(got) == len(want) > 6
             assert [y for box in got for y in box] == pytest.approx([y for box in want for y in box], abs=0.3)
+
+
+APART = """all => Object.entries(all).flatMap(([one, a]) => Object.entries(all).flatMap(([two, b]) => {
+  const [left, right] = [shifts(a, b), shifts(b, a)];
+  return ROWS.filter(row => a[row] && b[row]).filter(row => [0, 1].some(edge =>
+    Math.abs(moved(a[row][edge], left) - moved(b[row][edge], right)) > 0.1)).map(row => `${one}, ${two}: ${row}`);
+}))"""
+
+
+def test_every_two_models_of_the_gallery_have_their_rows_side_by_side(page: Page) -> None:
+    found = {slug: parts(m.architecture)[0].canvas.bands for slug, m in gallery_models().items() if m.architecture}
+    assert page.evaluate(APART, found) == []
 
 
 def test_rows_of_unlike_models_stand_side_by_side_without_text_over_text(page: Page) -> None:

@@ -24,6 +24,8 @@ LEFT, RIGHT = 96, 352  # of the boxes beside the spine
 GAP = 18
 NORM_H = 28
 TOP = 84
+PLUS, LEAVE = 10 + 18, 2 + 24  # from a branch's sum down to its first box, from its last box's gap to the next sum
+BETWEEN = "between branches"
 SECOND = 17  # pixels of a header's second line
 
 
@@ -159,6 +161,7 @@ def heights_of(planned: Plan) -> dict[str, float]:
     """The height of each row, by its key."""
     found = {"head": _box_height(planned.head), "embedding": _box_height(planned.embedding)}
     found["notes"] = 17.0 * len(planned.notes)
+    found[BETWEEN] = float(PLUS + LEAVE - GAP)
     found["header"] = float(SECOND * planned.stretched)
     for branch in planned.branches:
         for slot in branch:
@@ -208,14 +211,15 @@ class _Drawing:
         final = Box(SPINE - 56, y, 92, NORM_H)
         block_top = final.bottom + 22
         y, spine_from = block_top + 22, final.bottom
-        order = self._aligned()
+        lead, order = self._aligned()
+        y += lead
         bottoms = []
         ys: list[tuple[str, object, float]] = []
         for i, branch in enumerate(order):
             plus, part = y, self._part(i)
             ys.append(("plus", branch, plus))
-            canvas.bands[f"plus {part}"] = (plus - 11, plus + 11, plus - 11, plus + 11)
-            y += 10 + GAP
+            canvas.bands[f"plus {part}"] = (plus - 10, plus + 10, plus - 10, plus + 10)
+            y += PLUS
             for slot in branch:
                 ys.append(("slot", slot, y))
                 if isinstance(slot, Slot):
@@ -224,7 +228,7 @@ class _Drawing:
             bottoms.append(y + 2)
             ys.append(("leave", branch, y + 2))
             canvas.bands["leave MLP" if len(order) > i + 1 else "leave attention"] = (y - 6, y + 5, y + 5, y + 5)
-            y += 2 + 24
+            y += LEAVE
         block_bottom = y + self.heights.get("notes", 0) - 4
         block = Box(62, block_top, WIDTH - 20 - 62, block_bottom - block_top)
         canvas.area(block, "block", 12)
@@ -249,19 +253,26 @@ class _Drawing:
         legend(canvas, model, embedding.bottom + 52)
         return embedding.bottom + 66
 
-    def _aligned(self) -> list[list[Slot | str]]:
-        """My branches, with empty places where the other model has a norm and this one does not."""
+    def _aligned(self) -> tuple[float, list[list[Slot | str]]]:
+        """How far down my first branch starts, and my branches with empty places for rows that the other has alone."""
+        mine, theirs = self.mine.branches, self.theirs.branches if self.theirs else ()
+        if len(mine) == 1 and len(theirs) == 2:
+            upper, lower = ([slot.key for slot in branch] for branch in theirs)
+            if not self.mine.parallel:  # one part a layer: it stands beside the other's attention
+                return PLUS + LEAVE + sum(self.heights[key] + GAP for key in upper), [[*mine[0]]]
+            working, mixing, norm = mine[0]
+            above, between = upper[: upper.index("mlp")], upper[upper.index("mlp") + 1 :]
+            return 0.0, [[*above, working, *between, BETWEEN, *lower[: lower.index("mixer")], mixing, norm]]
         rows: list[list[Slot | str]] = []
-        theirs = self.theirs.branches if self.theirs else ()
-        for i, branch in enumerate(self.mine.branches):
+        for i, branch in enumerate(mine):
             row: list[Slot | str] = list(branch)
-            if len(theirs) == len(self.mine.branches):
+            if len(theirs) == len(mine) > 1:
                 own = {slot.key for slot in branch}
                 for slot in theirs[i]:
                     if slot.key not in own and slot.key.startswith("norm"):
                         row.insert(0 if "after" in slot.key else len(row), slot.key)
             rows.append(row)
-        return rows
+        return 0.0, rows
 
     def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str) -> None:
         self.canvas.box(box, role, lines)

@@ -7,13 +7,15 @@ const ROWS = ["head", "norm", "plus MLP", "norm after MLP", "mlp", "norm before 
 const LEFT_OF_BLOCK = 62;
 
 function shifts(bands, other) {  // [height, pixels inserted there], from the top down
-  const found = [], both = [bands, other], bottoms = [0, 0];
-  let inserted = 0, at = 0;
+  const found = [], both = [bands, other], bottoms = [0, 0], before = ["", ""];  // each figure's last row so far
+  let inserted = 0, at = 0, last = "";
   const insert = (height, pixels) => { if (pixels > 0.01) { found.push([height, pixels]); inserted += pixels; } };
   for (const row of ROWS) {
     const having = both.filter((one) => one[row]);
     if (!having.length) continue;
-    const space = Math.max(...both.map((one, i) => (one[row] ? one[row][0] - bottoms[i] : 0)));
+    const spaces = [0, 1].filter((i) => both[i][row]).map((i) => [before[i] === last, both[i][row][0] - bottoms[i]]);
+    const next = spaces.filter(([follows]) => follows);  // whose last row is this one's neighbour knows the space
+    const space = Math.max(...(next.length ? next : spaces).map(([, pixels]) => pixels));
     const height = Math.max(...having.map((one) => one[row][1] - one[row][0]));
     at += space;
     if (bands[row]) {
@@ -24,7 +26,8 @@ function shifts(bands, other) {  // [height, pixels inserted there], from the to
       insert(second, more / 2);
     }
     at += height;
-    both.forEach((one, i) => { if (one[row]) bottoms[i] = one[row][1]; });
+    both.forEach((one, i) => { if (one[row]) [bottoms[i], before[i]] = [one[row][1], row]; });
+    last = row;
   }
   return found;
 }
