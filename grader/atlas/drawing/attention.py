@@ -1,6 +1,6 @@
 """The panel of what happens inside attention: from a token's vector up to the output."""
 
-from grader.atlas.drawing.model import SECOND, WIDTH, draw_header
+from grader.atlas.drawing.header import SECOND, WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Index, Mixer
 

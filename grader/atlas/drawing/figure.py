@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing import attention, mlp, model, state
+from grader.atlas.drawing.header import WIDTH, stretched, subtitle
 from grader.atlas.drawing.svg import Canvas, document
 from grader.atlas.drawing.words import Group, alike, group_lines, mixer_lines, mlp_lines, mlps, pattern_words
 
-PANEL = model.WIDTH
+PANEL = WIDTH
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def describe(architecture: Architecture) -> str:
     working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
     pattern = pattern_words(architecture)
     layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
-    size = ", ".join(filter(None, [model.subtitle(architecture), model.stretched(architecture)]))
+    size = ", ".join(filter(None, [subtitle(architecture), stretched(architecture)]))
     return (
         f"{architecture.name}: {size}."
         f" From the token embedding the residual stream runs through {layers} to the output head."

@@ -1,7 +1,7 @@
 """The panel of the MLP: its gate, or its experts and their router."""
 
 from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas
 from grader.atlas.drawing.words import mlp_lines, short
 from grader.atlas.layer import Mlp, count

@@ -1,172 +1,14 @@
 """The first panel: the residual stream from the embedding to the head, and the block that is repeated."""
 
-from dataclasses import dataclass
-
 from grader.atlas.architecture import Architecture
+from grader.atlas.drawing.header import WIDTH, draw_header, stretched, subtitle
+from grader.atlas.drawing.plan import BETWEEN, GAP, LEAVE, NORM_H, PLUS, Plan, Slot, box_height, heights_of, plan
 from grader.atlas.drawing.strip import legend, strip
 from grader.atlas.drawing.svg import Box, Canvas, fitted
-from grader.atlas.drawing.words import (
-    Group,
-    alike,
-    first_dense,
-    group_lines,
-    mlp_lines,
-    mlps,
-    norm_word,
-    pattern_words,
-    short,
-)
-from grader.atlas.layer import Layer
 
-WIDTH = 440
 SPINE = 384
 LEFT, RIGHT = 96, 352  # of the boxes beside the spine
-GAP = 18
-NORM_H = 28
 TOP = 84
-PLUS, LEAVE = 10 + 18, 2 + 24  # from a branch's sum down to its first box, from its last box's gap to the next sum
-BETWEEN = "between branches"
-SECOND = 17  # pixels of a header's second line
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in a branch: one box, or several of which each layer has one. boxes: role and lines of each."""
-
-    key: str
-    boxes: tuple[tuple[str, tuple[str, ...]], ...]
-
-    @property
-    def height(self) -> float:
-        if self.key.startswith("norm"):
-            return NORM_H
-        inner = sum(_box_height(lines) for _, lines in self.boxes)
-        return inner if len(self.boxes) == 1 else inner + 10 * (len(self.boxes) - 1) + 36
-
-
-def _box_height(lines: tuple[str, ...]) -> float:
-    return 16 + 15 * (len(lines) - 1) + 18
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is drawn, from the head down. branches: each a list of slots from top to bottom.
-
-    stretched: whether the header has a second line, of a context that scaled RoPE reaches.
-    """
-
-    head: tuple[str, ...]
-    embedding: tuple[str, ...]
-    norm: str
-    repeated: str
-    notes: tuple[str, ...]
-    branches: tuple[tuple[Slot, ...], ...]
-    parallel: bool
-    stretched: bool
-
-
-def plan(model: Architecture) -> Plan:
-    """The rows of a model's first panel."""
-    layer = _typical(model)
-    norm = norm_word(model)
-    here = set(layer.norms)
-    mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
-    working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
-    parallel = "before both" in here or model.traits.norms == "parallel with two norms"
-    if model.traits.one_norm:
-        boxes = mixing.boxes + working.boxes
-        branches: tuple[tuple[Slot, ...], ...] = ((Slot("mixer", boxes), _norm("before", norm)),)
-    else:
-        branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
-        if parallel:
-            branches = ((working, mixing, _norm("both", norm)),)
-    told = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
-    notes = tuple(note for note in told if note)
-    return Plan(
-        head=("Output head", *_head_lines(model)),
-        embedding=("Token embedding", *_embedding_lines(model)),
-        norm=norm,
-        repeated=str(len(model.layers)),
-        notes=notes,
-        branches=branches,
-        parallel=parallel,
-        stretched=bool(stretched(model)),
-    )
-
-
-def _typical(model: Architecture) -> Layer:
-    return next((layer for layer in reversed(model.layers) if layer.mixer), model.layers[0])
-
-
-def _mixer_box(model: Architecture, group: Group) -> tuple[str, tuple[str, ...]]:
-    lines = _counted(group_lines(group), sum(number for _, number in group), model)
-    return ("state" if group[0][0].has_state else "mixer", tuple(lines))
-
-
-def _counted(lines: list[str], number: int, model: Architecture) -> list[str]:
-    """With the number of layers, where not all have it."""
-    if number == len(model.layers):
-        return lines
-    return [lines[0], f"in {number} layer{'s' if number > 1 else ''}", *lines[1:]]
-
-
-def _norm(where: str, name: str) -> Slot:
-    return Slot(f"norm {where}", (("norm", (name,)),))
-
-
-def _branch(part: str, slot: Slot, here: set[str], norm: str) -> tuple[Slot, ...]:
-    after = [_norm(f"after {part}", norm)] if f"after {part}" in here else []
-    before = [_norm(f"before {part}", norm)] if f"before {part}" in here else []
-    return (*after, slot, *before)
-
-
-def _head_lines(model: Architecture) -> list[str]:
-    lines = ["weights of its own" if "head" in model.head else "the embedding's weights"]
-    if cap := model.facts["soft cap of logits"].value:
-        lines.append(f"logits capped at ±{cap:g}")
-    return lines
-
-
-def _embedding_lines(model: Architecture) -> list[str]:
-    lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
-    if model.traits.embedding_scale:
-        lines.append(f"times √{model.width:,}")
-    if "positions" in model.embedding:
-        lines.append(f"+ {model.embedding['positions'][0]:,} learned positions")
-    if str(model.facts["positions"].value).startswith("ALiBi"):
-        lines.append("ALiBi: scores lose with distance")
-    if "per-layer tokens" in model.embedding:
-        lines.append("and one more of its own for each layer")
-    return lines
-
-
-def _oddities(model: Architecture) -> list[str]:
-    found = []
-    shared = sum(bool(layer.mixer and layer.mixer.shared) for layer in model.layers)
-    if shared:
-        found.append(f"the last {shared} use earlier keys and values")
-    chosen = sum(bool(layer.mixer and layer.mixer.index and layer.mixer.index.shared) for layer in model.layers)
-    if chosen:
-        found.append(f"{chosen} look where an earlier index chose")
-    if model.traits.double:
-        found.append("two attentions, two dense MLPs a layer")
-    if model.traits.hyper_connections:
-        found.append("four streams, mixed around each part")
-    if model.traits.altup:
-        found.append("four streams (AltUp), LAuReL beside attention")
-    return found
-
-
-def heights_of(planned: Plan) -> dict[str, float]:
-    """The height of each row, by its key."""
-    found = {"head": _box_height(planned.head), "embedding": _box_height(planned.embedding)}
-    found["notes"] = 17.0 * len(planned.notes)
-    found[BETWEEN] = float(PLUS + LEAVE - GAP)
-    found["header"] = float(SECOND * planned.stretched)
-    for branch in planned.branches:
-        for slot in branch:
-            found[slot.key] = slot.height
-    return found
 
 
 def draw(model: Architecture, other: Architecture | None = None) -> tuple[Canvas, float]:
@@ -336,10 +178,10 @@ class _Drawing:
         else:
             canvas.area(box, "white", 9, dashed=True)
             canvas.text(box.cx, box.y + 15, "each layer has one of these", "m", 11)
-            free = box.h - 36 - 10 * (len(slot.boxes) - 1) - sum(_box_height(lines) for _, lines in slot.boxes)
+            free = box.h - 36 - 10 * (len(slot.boxes) - 1) - sum(box_height(lines) for _, lines in slot.boxes)
             y = box.y + 22 + free / 2
             for role, lines in slot.boxes:
-                inner = Box(box.x + 7, y, box.w - 14, _box_height(lines))
+                inner = Box(box.x + 7, y, box.w - 14, box_height(lines))
                 canvas.box(inner, role, lines)
                 y = inner.bottom + 10
         self._compared(slot.key, slot.boxes, box)
@@ -349,35 +191,3 @@ class _Drawing:
         number = self.mine.repeated
         colour = "r" if self.differs("repeated", number) else ""
         self.canvas.text(38, block.y + 16, f"{number} ×", f"b {colour}".strip(), 17 if len(number) < 3 else 14)
-
-
-def subtitle(model: Architecture) -> str:
-    """Size and width in a line, and the context where it needs no line of its own."""
-    size = f"{short(model.parameters)} parameters"
-    if model.active != model.parameters:
-        size = f"{short(model.parameters)}, {short(model.active)} active"
-    context = "" if stretched(model) else _context(model)
-    return f"{size} · width {model.width:,}" + (f" · {context}" if context else "")
-
-
-def stretched(model: Architecture) -> str:
-    """The context and how RoPE is scaled to reach it; empty where it is not scaled."""
-    how, context = str(model.facts["positions stretched"].value), _context(model)
-    return f"{context}, by {how}" if context and how != "no" else ""
-
-
-def _context(model: Architecture) -> str:
-    context = model.facts["context"].value
-    return f"context {context:,}" if isinstance(context, int) else ""
-
-
-def draw_header(canvas: Canvas, title: str, line: str, other: str | None = None, second: str = "") -> None:
-    """A panel's name, and a line or two under it."""
-    canvas.text(20, 34, title, "b", fitted(title, 19, WIDTH - 40, True), "start")
-    canvas.text(20, 56, line, "m", fitted(line, 13, WIDTH - 40), "start")
-    if second:
-        canvas.text(20, 73, second, "m", fitted(second, 13, WIDTH - 40), "start")
-    if other:
-        words, y = f"not as in {other}", 75 + (SECOND if second else 0)
-        canvas.ring(Box(25, y - 9, 9, 7))
-        canvas.text(44, y, words, "r", fitted(words, 11.5, WIDTH - 60), "start")

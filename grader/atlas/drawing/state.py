@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from grader.atlas.cache import state_values
 from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
 
