@@ -15,14 +15,14 @@ from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
-from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read
+from grader.atlas import Architecture, architecture_of, caches, card, gallery_model, gallery_models, read, site
 from grader.atlas.cache import per_token
 from grader.atlas.card_rows import rows
 from grader.atlas.changes import ORDER, concepts, steps, with_lessons
 from grader.atlas.compare import compare
 from grader.atlas.drawing import figure
-from grader.atlas.gallery_models import KINDS, SOURCES, TOLD, sources
 from grader.atlas.panel import Card, changed_fields
+from grader.atlas.shown_models import KINDS, SOURCES, TOLD, sources
 from grader.cli import app
 from grader.errors import GraderError
 from grader.instruments.panel import Panel
@@ -132,6 +132,12 @@ def test_published_numbers_of_the_talks_models(slug: str, words: list[str]) -> N
         assert word in told
 
 
+def test_a_comparison_says_how_a_context_is_reached_and_a_gallery_card_its_length_alone() -> None:
+    lines = {line.label: line for line in compare(architecture_of("gpt-2-xl"), architecture_of("deepseek-v3"))}
+    assert (lines["context"].left, lines["context"].right) == ("1,024", "163,840, by YaRN from 4,096, factor 40")
+    assert site.entry(gallery_model("deepseek-v3"))["context"] == "163,840"
+
+
 BROKEN: list[tuple[Any, str]] = [
     ({}, "none of `hidden_size`"),
     ([1, 2], "is a list"),
@@ -215,7 +221,7 @@ def test_the_steps_of_a_port_are_in_the_order_of_a_program_and_name_lessons() ->
     [
         ("qwen3-8b", "gemma-3-1b", "sliding_window", "a window of 512 tokens in 22 of 26 layers"),
         ("qwen3-8b", "gemma-3-27b", "score_scale", "one over the root of 168"),
-        ("llama-3-8b", "llama-3.1-8b", "rope_scaling", "Llama 3's scaling, 8 × 8,192"),
+        ("llama-3-8b", "llama-3.1-8b", "rope_scaling", "Llama 3's scaling from 8,192, factor 8"),
         ("gemma-3-4b", "gemma-4-e4b", "v_norm", "values through an RMSNorm without weight"),
         ("deepseek-v3.2", "deepseek-v4-flash", "residual_streams", "4 streams"),
         ("deepseek-v3", "glm-4.5-air", "rope", "interleaved ⇒ RoPE, θ = 1,000,000, on 64 of 128"),

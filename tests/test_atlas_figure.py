@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figure_measure import MEASURE
 from jupyterlab_driver import CHROMIUM_FLAGS
 from playwright.sync_api import Page, sync_playwright
 
@@ -54,6 +55,19 @@ def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) ->
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
 
 
+def test_panels_fill_the_columns_of_one_file() -> None:
+    """Kimi Linear's four other panels find room beside the first, and none lies over another."""
+    model = DRAWN["kimi-linear-48b-a3b"]
+    root, found = ET.fromstring(figure(model)), parts(model)
+    assert len(found) == 5 and float(root.get("height", 0)) == pytest.approx(found[0].height, abs=1)
+    places = [re.findall(r"[\d.]+", group.get("transform", "")) for group in root.findall(f"{SVG}g")]
+    columns: dict[str, float] = {}
+    for (x, y), part in zip(places, found, strict=True):
+        assert float(y) >= columns.get(x, 0)
+        columns[x] = float(y) + part.height
+    assert len(columns) == 3
+
+
 def test_text_is_large_enough_for_a_phone() -> None:
     """A panel of 440 pixels is drawn 358 wide there: no text of the gallery is below 8.5 pixels."""
     for name, model in DRAWN.items():
@@ -67,6 +81,44 @@ def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
     svg = panels["DeepSeek V4 Flash: Compressed sparse attention, in 21 layers"].svg
     assert "compressor" in svg and "4 tokens → 1" in svg and "for every 4 tokens of the text: 512 + 128" in svg
     assert "compressor" not in panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+
+
+@pytest.mark.parametrize(
+    ("slug", "words"),
+    [
+        ("deepseek-v3", "context 163,840, by YaRN from 4,096, factor 40"),
+        ("gemma-3-27b", "context 131,072, by linear scaling, factor 8"),
+        ("llama-3.2-1b", "context 131,072, by Llama 3&#x27;s scaling from 8,192, factor 32"),
+        ("phi-4-mini", "context 131,072, by LongRoPE from 4,096"),
+    ],
+)
+def test_a_context_that_scaled_rope_reaches_says_so(slug: str, words: str) -> None:
+    model = parts(DRAWN[slug])[0]
+    assert f">{words}<" in model.svg and model.svg.count("context") == 2  # in the header, and in the description
+    compared_ = parts(DRAWN[slug], DRAWN["gpt2"])[0]
+    assert f">{words}<" in compared_.svg and compared_.height - model.height >= 9  # room for the legend of rings
+    assert "by " not in parts(DRAWN["qwen3-8b"])[0].svg
+
+
+def test_soft_caps_are_drawn_where_the_model_has_them() -> None:
+    model, attention, *_ = parts(DRAWN["gemma-2-9b"])
+    assert ">logits capped at ±30<" in model.svg and ">scores capped at ±50<" in model.svg
+    assert ">softmax( 50 · tanh( s / 50 ) + mask ) · v<" in attention.svg
+    assert "capped" not in "".join(part.svg for part in parts(DRAWN["gemma-3-27b"]))  # its files keep a field for it
+
+
+@pytest.mark.parametrize(
+    ("slug", "boxes"),
+    [
+        ("deepseek-v3.2", ["wq_b", "1,536 → 64 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "7,168 → 64"]),
+        ("glm-5", ["wq_b", "2,048 → 32 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "6,144 → 32"]),
+        ("deepseek-v4-flash", ["q_b_proj", "1,024 → 64 × 128", "compressor", "4 tokens → 1", "weights_proj"]),
+    ],
+)
+def test_an_index_is_drawn_with_its_projections(slug: str, boxes: list[str]) -> None:
+    svg = parts(DRAWN[slug])[1].svg
+    assert all(f">{words}<" in svg for words in [*boxes, "query latent"]) and "best of Σ w · ReLU( q · kᵀ )" in svg
+    assert "ReLU" not in parts(DRAWN["deepseek-v3"])[1].svg
 
 
 @pytest.mark.parametrize(
@@ -100,6 +152,20 @@ def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() ->
     assert parts(qwen3, qwen3)[0].svg.count('class="ring"') == 1  # the legend's own
 
 
+def test_the_rows_of_every_figure_follow_one_another_as_the_page_that_aligns_them_takes_them() -> None:
+    script = (ROOT / "grader/atlas/static/align.js").read_text(encoding="utf-8")
+    listed = re.search(r"const ROWS = (\[.*?\]);", script, re.DOTALL)
+    assert listed
+    order = json.loads(listed[1])
+    for name, model in DRAWN.items():
+        bands, last = parts(model)[0].canvas.bands, 0.0
+        assert set(bands) - {"block"} <= set(order) and {"head", "norm", "mixer", "embedding"} <= set(bands), name
+        for row in [row for row in order if row in bands]:
+            top, bottom, first, second = bands[row]
+            assert last <= top <= first <= second <= bottom, (name, row)
+            last = bottom
+
+
 def test_the_picture_has_the_numbers_of_the_config() -> None:
     model, attention, mlp = parts(lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3 8B"))
     for words in ("32 query heads of 128", "8 keys and values", "θ = 1,000,000", "151,936 tokens", "36 ×", "40,960"):
@@ -115,30 +181,6 @@ def page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         yield browser.new_page(viewport={"width": 460, "height": 900})
         browser.close()
-
-
-MEASURE = """() => [...document.querySelectorAll('svg')].flatMap((svg, which) => {
-  const card = svg.getBoundingClientRect();
-  const texts = [...svg.querySelectorAll('text')].map(t => ({what: t.textContent, box: t.getBoundingClientRect()}));
-  const found = [];
-  texts.forEach((a, i) => {
-    if (a.box.left < card.left + 2 || a.box.right > card.right - 2 || a.box.bottom > card.bottom - 1)
-      found.push(`${svg.querySelector('title').textContent}: "${a.what}" leaves the card`);
-    texts.slice(i + 1).forEach(b => {
-      const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
-      const tall = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
-      if (wide > 0.5 && tall > 3) found.push(`${svg.querySelector('title').textContent}: "${a.what}" over "${b.what}"`);
-    });
-    const rects = [...svg.querySelectorAll('rect:not(.card):not(.ring)')].map(r => r.getBoundingClientRect());
-    rects.forEach(r => {
-      const middle = (a.box.left + a.box.right) / 2, y = (a.box.top + a.box.bottom) / 2;
-      const inside = middle > r.left && middle < r.right && y > r.top && y < r.bottom;
-      if (inside && (a.box.left < r.left + 1 || a.box.right > r.right - 1))
-        found.push(`${svg.querySelector('title').textContent}: "${a.what}" is wider than its box`);
-    });
-  });
-  return found;
-})"""
 
 
 def test_no_text_lies_over_another_or_leaves_its_box(page: Page) -> None:

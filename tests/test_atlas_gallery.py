@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from figure_measure import MEASURE
 from jupyterlab_driver import CHROMIUM_FLAGS
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import chromium, why_no_browser
 from grader.atlas import caches, gallery_models
 from grader.atlas.cache import at
+from grader.atlas.drawing import parts
 from grader.atlas.site import Taught, cache_groups, write_site
 
 TEACHING = {"03-qwen3": Taught("Qwen3", ["rope", "qk_norm"], "port Llama to Qwen3")}
@@ -63,13 +65,80 @@ def test_two_models_are_compared(page: Page) -> None:
     page.select_option("#right", "qwen3-4b")
     told = page.locator("#compared").inner_text()
     assert "≠ attention" in told and "= decoder" in told and "300 KiB" in told
-    page.locator("#compared figcaption", has_text="Ringed: not as in GPT-2 XL").wait_for()
+    page.locator("#compared figcaption", has_text="Orange: not as in GPT-2 XL").wait_for()
     figures = page.locator("#compared figure svg")
-    assert figures.count() == 2 and figures.nth(1).locator(".ring").count() >= 6
+    assert figures.count() == 6 and figures.nth(1).locator(".ring").count() >= 6
     page.select_option("#left", "deepseek-r1")
     page.select_option("#right", "deepseek-v3")
     page.locator("#compared figcaption", has_text="As in DeepSeek R1").wait_for()
     assert page.locator("#compared .ring").count() == 0
+
+
+ROWS = """which => [...document.querySelectorAll('.pairs figure')[which].querySelectorAll('rect:not(.ring)')]
+  .map(shape => ['y', 'height'].map(name => Number(shape.getAttribute(name))))"""
+BOXES = re.compile(r'<rect class="(?!ring)[^>]* y="([\d.]+)"[^>]* height="([\d.]+)"')
+
+
+def compared(page: Page, left: str, right: str) -> None:
+    page.select_option("#left", "")  # so that what is waited for is new
+    page.select_option("#right", right)
+    page.select_option("#left", left)
+    page.locator("#compared figcaption").nth(1).wait_for()
+
+
+def test_the_rows_of_two_models_stand_where_the_command_sets_them(page: Page) -> None:
+    """A norm more, a taller box, attention beside the MLP, one part a layer: each box is where `diff --svg` has it."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    for pair in (
+        ("gpt-2-xl", "qwen3-8b"),
+        ("gpt-2-xl", "gemma-2-9b"),
+        ("qwen3-next-80b-a3b", "gpt-2-xl"),
+        ("falcon-7b", "llama-3-8b"),
+        ("gpt-j-6b", "gemma-2-9b"),
+        ("nemotron-3-nano-30b-a3b", "qwen3-8b"),
+    ):
+        compared(page, *pair)
+        left, right = (gallery_models()[slug].architecture for slug in pair)
+        assert left and right
+        for which, (one, other) in enumerate([(left, right), (right, left)]):
+            want = [[float(n) for n in found] for found in BOXES.findall(parts(one, other)[0].svg)]
+            got = page.evaluate(ROWS, which)
+            assert len(got) == len(want) > 6
+            assert [y for box in got for y in box] == pytest.approx([y for box in want for y in box], abs=0.3)
+
+
+APART = """all => Object.entries(all).flatMap(([one, a]) => Object.entries(all).flatMap(([two, b]) => {
+  const [left, right] = [shifts(a, b), shifts(b, a)];
+  return ROWS.filter(row => a[row] && b[row]).filter(row => [0, 1].some(edge =>
+    Math.abs(moved(a[row][edge], left) - moved(b[row][edge], right)) > 0.1)).map(row => `${one}, ${two}: ${row}`);
+}))"""
+
+
+def test_every_two_models_of_the_gallery_have_their_rows_side_by_side(page: Page) -> None:
+    found = {slug: parts(m.architecture)[0].canvas.bands for slug, m in gallery_models().items() if m.architecture}
+    assert page.evaluate(APART, found) == []
+
+
+def test_rows_of_unlike_models_stand_side_by_side_without_text_over_text(page: Page) -> None:
+    """Attention beside the MLP, one part a layer, two parts a layer, contexts that RoPE is scaled for."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    for pair in (
+        ("falcon-7b", "llama-3.1-8b"),
+        ("nemotron-3-nano-30b-a3b", "deepseek-v4-flash"),
+        ("gpt-j-6b", "gemma-4-e2b"),
+        ("glm-5.2", "jamba-v0.1"),
+        ("gpt-neox-20b", "kimi-linear-48b-a3b"),
+    ):
+        compared(page, *pair)
+        left, right = page.evaluate("[0, 1].map(" + ROWS + ").map(boxes => boxes.map(box => box[0]))")
+        head = 1  # after the card
+        assert abs(left[head] - right[head]) < 0.3 and abs(max(left) - max(right)) < 0.3, pair
+        assert page.evaluate(MEASURE) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    compared(page, "falcon-7b", "llama-3.1-8b")
+    assert page.evaluate("document.querySelector('.pairs svg').getAttribute('height')") == str(
+        round(parts(gallery_models()["falcon-7b"].architecture)[0].height)  # type: ignore[arg-type]
+    )
 
 
 def test_a_phone_shows_both_columns_of_a_comparison_and_where_facts_are_from(page: Page, site: Path) -> None:
@@ -105,6 +174,20 @@ def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
 def test_a_model_that_was_not_seen_shows_nothing_computed(site: Path) -> None:
     text = (site / "models" / "intellect-3.html").read_text()
     assert "not verified" in text and "<svg" not in text and "parameters</td>" not in text
+
+
+def test_what_is_off_a_classs_defaults_says_so_on_its_card_its_page_and_in_a_comparison(page: Page, site: Path) -> None:
+    of_class = {slug for slug, model in gallery_models().items() if model.of_class}
+    assert len(of_class) >= 19
+    for slug in gallery_models():
+        said = "Read off the defaults of transformers&#x27;" in (site / "models" / f"{slug}.html").read_text()
+        assert said == (slug in of_class), slug
+    marked = page.locator(".card", has=page.locator(".mark", has_text="from its class's defaults"))
+    assert marked.count() == len(of_class)
+    page.fill("#find", "command r")
+    assert "8,192 (its class's default)" in page.locator(".card").inner_text()
+    compared(page, "command-r-35b", "qwen3-8b")
+    assert page.locator("#compared th .mark", has_text="from its class's defaults").count() == 1
 
 
 def test_a_model_and_the_lessons_that_lead_to_it_link_each_other(page: Page, site: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from typer.testing import CliRunner
 
 from grader import Config, GraderError
+from grader.atlas import read
 from grader.authoring.outputs import without_widget
 from grader.cli import app
 from grader.kv import (
@@ -113,6 +114,28 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     | MLA
     | {"linear_num_heads": 2, "linear_head_dim": 8, "num_local_experts": 4}
     | {"q_lora_rank": None, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_key_value_heads": 4},
+    "axk1": SMALL | MLA | {"n_routed_experts": 16, "num_experts_per_tok": 2, "num_key_value_heads": 4},
+    "cwm": WINDOW,
+    "hy_v3": SMALL | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "jamba": SMALL
+    | {"attn_layer_period": 3, "attn_layer_offset": 1, "num_experts": 2, "num_experts_per_tok": 1}
+    | {"mamba_d_state": 6, "use_mamba_kernels": False},
+    "longcat_flash": {
+        name: value for name, value in SMALL.items() if name not in ("num_hidden_layers", "num_key_value_heads")
+    }
+    | MLA
+    | {
+        "num_layers": 3,
+        "head_dim": 4,
+        "ffn_hidden_size": 48,
+        "expert_ffn_hidden_size": 16,
+        "n_routed_experts": 4,
+        "moe_topk": 2,
+    }
+    | {"zero_expert_num": 2},
+    "mellum": WINDOW
+    | {"layer_types": ["sliding_attention", "full_attention"] * 3, "num_experts": 4, "num_experts_per_tok": 2}
+    | {"moe_intermediate_size": 16},
     "deepseek_v4": SMALL
     | {"num_hidden_layers": 3, "head_dim": 16, "q_lora_rank": 12, "o_lora_rank": 8, "o_groups": 2}
     | {"index_head_dim": 6, "index_n_heads": 2, "index_topk": 2, "sliding_window": 5, "num_key_value_heads": 1}
@@ -322,7 +345,7 @@ def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
         ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 3}, "more attention heads than channels"),
         ({"model_type": "llama", "per_layer_config": {"first": {}}}, "not what a config.json has there"),
         (AutoConfig.for_model("t5").to_dict(), "encoder-decoder"),
-        (AutoConfig.for_model("jamba").to_dict(), "'jamba[a-z_]*' is not known here"),
+        (AutoConfig.for_model("bamba").to_dict(), "'bamba[a-z_]*' is not known here"),
         (AutoConfig.for_model("falcon_h1").to_dict(), "'falcon_h1[a-z_]*' is not known here"),
         (AutoConfig.for_model("recurrent_gemma").to_dict(), "'recurrent_gemma[a-z_]*' is not known here"),
         (AutoConfig.for_model("mllama").to_dict(), "'mllama[a-z_]*' is not known here"),
@@ -330,7 +353,10 @@ def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
         ({"model_type": "deepseek_v4", "compress_ratios": [0, 4], "num_hidden_layers": 3}, "should be a list"),
         ({"num_hidden_layers": 10**9, "num_attention_heads": 4, "head_dim": 8}, "1,000,000,000 layers"),
         (AutoConfig.for_model("rwkv").to_dict(), "'rwkv[a-z_]*' is not known here"),
-        (AutoConfig.for_model("gpt_neo").to_dict(), "'gpt_neo[a-z_]*' is not known here"),
+        (AutoConfig.for_model("mpt").to_dict(), "'mpt[a-z_]*' is not known here"),
+        ({"model_type": "gpt_neo", "num_layers": 3, "attention_types": [[["local"], 2]]}, "speaks of 2 layers"),
+        ({"model_type": "gpt_neo", "attention_types": [[["sideways"], 24]]}, "neither global nor local"),
+        ({"model_type": "jamba", "attn_layer_period": 0}, "`attn_layer_period` is 0"),
     ],
 )
 def test_a_config_that_does_not_say_enough_is_refused(config: dict[str, Any], words: str) -> None:
@@ -379,6 +405,36 @@ def test_mimo_keeps_twice_the_heads_in_its_windows() -> None:
     assert layers(published | {"swa_num_key_value_heads": 16})[1].values_per_token == 2 * sliding
     on_the_hub = {"hybrid_layer_pattern": [0, 1, 1, 1, 1, 0] * 2, "sliding_window_size": 64}
     assert [layer.window for layer in layers(published | on_the_hub)] == [None, *[65] * 4, None] * 2
+
+
+def test_gpt_neo_looks_back_from_every_second_layer_no_further_than_its_window() -> None:
+    """transformers keeps every token of those layers too, and never reads them: a window is what has to be kept."""
+    shape: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "window_size": 5}
+    shape |= {"attention_types": [[["global", "local"], 2]], "intermediate_size": 48, "eos_token_id": 2}
+    config = AutoConfig.for_model("gpt_neo", **shape)
+    model, cache = AutoModelForCausalLM.from_config(config).eval(), DynamicCache(config=config)
+    with torch.no_grad():
+        model(torch.randint(3, 50, (1, 11)), cache=cache, use_cache=True)
+    found = layers(config.to_dict())
+    assert [layer.window for layer in found] == [None, 5] * 2
+    measured = sum(t.numel() for layer in cache.layers for t in tensors_of(layer))
+    assert measured == 11 * sum(layer.values_per_token for layer in found) == 11 * 4 * 2 * 32
+    text = torch.randint(3, 50, (1, 11))
+    with torch.no_grad():  # what lies before all windows changes nothing but through the layers that see everything
+        other = text.clone()
+        other[0, 0] = (other[0, 0] + 1) % 50
+        local = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model("gpt_neo", **shape | {"num_layers": 1, "attention_types": [[["local"], 1]]})
+        ).eval()
+        assert torch.equal(local(text).logits[0, 5:], local(other).logits[0, 5:])
+        assert not torch.equal(local(text).logits[0, 4], local(other).logits[0, 4])
+
+
+def test_longcat_keeps_two_latents_in_each_layer() -> None:
+    found = layers({"model_type": "longcat_flash"})
+    assert len(found) == 2 * 28 and {layer.values_per_token for layer in found} == {512 + 64}
+    fewer = {"model_type": "longcat_flash", "num_hidden_layers": 12}  # transformers counts attentions by this name
+    assert len(layers(fewer)) == 12 == 2 * AutoConfig.for_model(**fewer).num_layers == 2 * len(read(fewer).layers)
 
 
 def test_minimax_m2_says_of_each_layer_that_it_is_full() -> None:
@@ -456,7 +512,6 @@ def test_the_command_knows_models_by_the_calculators_name_and_the_gallerys(name:
     ("args", "words"),
     [
         (["--model", "DeepSeek"], "deepseek-v3"),
-        (["--model", "jamba-v0.1"], "grader card"),
         (["--model", "intellect-3"], "no public file"),
         ([], "--config"),
         (["--config", "nowhere.json"], "can't be read"),

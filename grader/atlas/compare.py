@@ -34,7 +34,7 @@ def summary(model: Architecture) -> dict[str, str]:
         size += f", {short(model.active)} active ({100 * model.active / model.parameters:.3g}%)"
     experts = any(layer.mlp and layer.mlp.experts for layer in model.layers)
     stateful = any(layer.mixer and layer.mixer.has_state for layer in model.layers)
-    facts = model.facts
+    facts, stretched = model.facts, str(model.facts["positions stretched"].value)
     return {
         "attention": " / ".join("; ".join(group_lines(group)) for group in alike(model)),
         "cache for one token": cache["cache for one token"],
@@ -44,7 +44,7 @@ def summary(model: Architecture) -> dict[str, str]:
         "MLP": " / ".join("; ".join(mlp_lines(part, model.width)) for part, _ in mlps(model)) or "none",
         "scale": size,
         "width": f"{model.width:,}",
-        "context": shown(facts["context"].value),
+        "context": shown(facts["context"].value) + (f", by {stretched}" if stretched != "no" else ""),
         "positions": str(facts["positions"].value),
         "norm": f"{facts['norm'].value}, {facts['norms stand'].value}",
         "activation": shown(facts["activation"].value),

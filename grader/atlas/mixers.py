@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from grader.atlas.compressed import compressed
-from grader.atlas.fields import Fields
+from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Index, Mixer
 from grader.atlas.rope import partial_factor, theta
 from grader.atlas.shapes import Shape, linear, query_heads, says, width
@@ -119,12 +119,20 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         v_norm=traits.v_norm and not shared,
         gate={"query": "each number", "projection": "each number", "head": "each head"}.get(traits.gate, ""),
         sinks=sinks,
+        score_cap=float(score_cap(f).value or 0),
         bias=" and ".join(["q, k, v"] * bias + ["o"] * out_bias),
         k_is_v=k_is_v,
         shared=shared,
         qkv=traits.qkv_name,
         out=traits.out_name,
     )
+
+
+def score_cap(f: Fields) -> Fact:
+    """What the scores are softly capped at; None where they are not."""
+    if f.kind == "gemma3_text":  # kept in its files, and read by nothing
+        return Fact(None, f.code)
+    return f.fact("attn_logit_softcapping")
 
 
 def _qk_norm(f: Fields, traits: Traits, kind: str) -> str:

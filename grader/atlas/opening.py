@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.atlas.architecture import Architecture, read
-from grader.atlas.gallery_models import gallery_model, gallery_models
+from grader.atlas.shown_models import gallery_model, gallery_models
 from grader.config import Config
 from grader.errors import GraderError
 

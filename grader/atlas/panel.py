@@ -12,8 +12,8 @@ import ipywidgets as widgets
 from grader.atlas.architecture import Architecture, read
 from grader.atlas.card_rows import rows
 from grader.atlas.drawing import figure, parts
-from grader.atlas.gallery_models import gallery_model, gallery_models
 from grader.atlas.opening import architecture_of
+from grader.atlas.shown_models import gallery_model, gallery_models
 from grader.errors import GraderError
 
 

@@ -12,6 +12,9 @@ NAMES = {
     "full_attention": ("full_attention", "compress"),
 }
 
+# Ways to reach positions beyond those of the training, by transformers' names.
+SCALINGS = {"yarn": "YaRN", "llama3": "Llama 3's scaling", "longrope": "LongRoPE", "linear": "linear scaling"}
+
 
 def parameters(f: Fields, kind: str) -> Mapping[str, Any]:
     """The RoPE parameters of a kind of layer: the file's own over the class's."""
@@ -58,15 +61,15 @@ def partial_factor(f: Fields, kind: str, head: int) -> float:
 
 
 def scaling(f: Fields) -> str:
-    """How positions beyond those of the training are reached: ``YaRN, 40 x 4,096``; empty where they are not."""
+    """How positions beyond those of the training are reached: ``YaRN from 4,096, factor 40``; empty where none are."""
     found: Any = f.mine("rope_scaling") or parameters(f, "full_attention")
     if not isinstance(found, Mapping):
         raise GraderError(f"`rope_scaling` is {found!r} in this config, and should be an object with fields.")
     kind = str(found.get("rope_type", found.get("type", "default")))
     if kind in ("default", "proportional"):
         return ""
-    name = {"yarn": "YaRN", "llama3": "Llama 3's scaling", "longrope": "LongRoPE", "linear": "linear"}.get(kind, kind)
+    words = SCALINGS.get(kind, kind)
     factor, base = found.get("factor"), found.get("original_max_position_embeddings")
-    if factor and base:
-        return f"{name}, {float(factor):g} × {base:,}"
-    return f"{name}, {float(factor):g} ×" if factor else name
+    if base := base or f.peek("original_max_position_embeddings"):  # Phi-3's files say it outside
+        words += f" from {base:,}"
+    return f"{words}, factor {float(factor):g}" if factor else words

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from grader.atlas.fields import Fact, Fields
 from grader.errors import GraderError
 from grader.kv.compressed import kinds_by_rule, kinds_of
-from grader.kv.schedule import MOST_LAYERS
+from grader.kv.fields import MOST_LAYERS, TWO_ATTENTIONS
 
 OLDER = {
     "mamba": "linear_attention",
@@ -34,6 +34,8 @@ def layer_kinds(f: Fields) -> tuple[list[str], str]:
     if f.kind == "nemotron_h" and not own_length:
         return OWN_RULES[f.kind](f, f.number("num_hidden_layers"))
     count = len(told.value) if own_length else f.needed("num_hidden_layers", "num_layers")
+    if f.kind in TWO_ATTENTIONS and f.mine("num_hidden_layers"):
+        count //= 2
     if not 0 < count <= MOST_LAYERS:
         raise GraderError(f"this config has {count:,} layers; is `num_hidden_layers` right?")
     listed = f.listed("layer_types", count) or f.listed("layers_block_type", count)

@@ -12,11 +12,11 @@ from typing import Any
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
-from grader.atlas.card_rows import rows
+from grader.atlas.card_rows import rows, shown
 from grader.atlas.changes import concepts
 from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
-from grader.atlas.gallery_models import TOLD, GalleryModel, Source, gallery_models
+from grader.atlas.shown_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, firsts, kinds_of, timeline
 
 STATIC = files("grader.atlas") / "static"
@@ -42,7 +42,7 @@ def write_site(to: Path, teaching: Mapping[str, Taught]) -> int:
     models = gallery_models()
     for folder in ("models", "figures", "lessons"):
         (to / folder).mkdir(parents=True, exist_ok=True)
-    for name in ("style.css", "app.js"):
+    for name in ("style.css", "align.js", "app.js"):
         with as_file(STATIC / name) as path:
             shutil.copyfile(path, to / name)
     for model in models.values():
@@ -58,11 +58,19 @@ def write_site(to: Path, teaching: Mapping[str, Taught]) -> int:
 
 
 def figure_script(slug: str, found: Architecture) -> str:
-    """A script with a model's first panel and its spots, for a comparison. (A page in a folder may fetch no file.)"""
-    panel = parts(found)[0]
-    spots = {key: [says, box.x, box.y, box.w, box.h] for key, (says, box) in panel.canvas.spots.items()}
-    told = json.dumps({"svg": panel.svg, "spots": spots}, ensure_ascii=False)
-    return f'(window.FIGURES ??= {{}})["{slug}"] = {told};\n'
+    """A script with a model's panels, the first one's spots and its bands, for a comparison.
+
+    (A page that is opened from a folder may fetch no file.)
+    """
+    panels = parts(found)
+    canvas = panels[0].canvas
+    told = {
+        "panels": {panel.name: panel.svg for panel in panels},
+        "spots": {key: [says, box.x, box.y, box.w, box.h] for key, (says, box) in canvas.spots.items()},
+        "bands": canvas.bands,
+        "repeated": str(len(found.layers)),
+    }
+    return f'(window.FIGURES ??= {{}})["{slug}"] = {json.dumps(told, ensure_ascii=False)};\n'
 
 
 def entry(model: GalleryModel) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def entry(model: GalleryModel) -> dict[str, Any]:
         "date": model.date,
         "licence": model.licence,
         "verified": model.verified,
+        "defaults": model.of_class,
         "mix": "",
         "kinds": [],
         "decoder": "",
@@ -87,6 +96,8 @@ def entry(model: GalleryModel) -> dict[str, Any]:
     }
     if model.architecture:
         told |= _told(model.architecture)
+    if model.of_class:
+        told["context"] += " (its class's default)"
     words = [model.name, model.developer, model.date, model.licence, told["mix"], told["decoder"], *told["kinds"]]
     return {**told, "text": " ".join([*words, *told["summary"].values()]).lower()}
 
@@ -100,7 +111,7 @@ def _told(found: Architecture) -> dict[str, Any]:
         "decoder": lines["decoder"],
         "size": lines["scale"].replace(" parameters", ""),
         "parameters": found.parameters,
-        "context": lines["context"],
+        "context": shown(found.facts["context"].value),
         "kib": lines["cache for one token"],
         "cache": cache_groups(found),
         "summary": lines,
@@ -123,6 +134,7 @@ def index(models: Sequence[GalleryModel]) -> str:
     fill = {
         "count": str(len(models)),
         "verified": str(len(readable)),
+        "defaults": str(sum(model.of_class for model in models)),
         "kinds": "".join(f"<option>{escape(kind)}</option>" for kind in KINDS if kind in used),
         "options": "".join(f'<option value="{model.slug}">{escape(model.name)}</option>' for model in readable),
         "links": "".join(f'<li><a href="models/{model.slug}.html">{escape(model.name)}</a></li>' for model in models),
@@ -221,9 +233,8 @@ def _read_off(found: Architecture, teaching: Mapping[str, Taught]) -> list[str]:
         f"<tr><td>{escape(row.label)}</td><td>{escape(row.shown)}</td><td class=muted>{escape(row.source)}</td></tr>"
         for row in rows(found)
     )
-    body = [f'<h2>Figure</h2><div class="panels">{figures}</div>']
-    if found.remark:
-        body.append(f'<p class="mark">{escape(found.remark)}</p>')
+    remark = f'<p class="mark">{escape(found.remark)}</p>' if found.remark else ""
+    body = [f'<h2>Figure</h2>{remark}<div class="panels">{figures}</div>']
     body.append(
         '<h2>Facts</h2><div class="scroll"><table class="facts">'
         "<thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>"

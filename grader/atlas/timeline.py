@@ -5,7 +5,7 @@ from datetime import date
 from html import escape
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.gallery_models import GalleryModel
+from grader.atlas.shown_models import GalleryModel
 
 # From the oldest to the newest idea; a model stands in the last row that it belongs to.
 KINDS = (

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Layer
+from grader.atlas.mixers import score_cap
 from grader.atlas.rope import scaling, theta
 from grader.atlas.shapes import says
 from grader.atlas.traits import Traits
@@ -42,7 +43,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         "activation": f.fact("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation"),
         "tied head": f.fact("tie_embedding", "tie_word_embeddings"),
         "soft cap of logits": f.fact("final_logit_softcapping"),
-        "soft cap of scores": _score_cap(f),
+        "soft cap of scores": score_cap(f),
         "multi-token prediction": f.fact("num_nextn_predict_layers", "num_mtp_layers"),
     }
     if any(layer.mlp and layer.mlp.experts for layer in layers):
@@ -121,13 +122,6 @@ def interleaved(f: Fields, traits: Traits) -> bool:
 
 def _scaling_source(f: Fields) -> str:
     return "rope_scaling" if f.own.get("rope_scaling") is not None else _rope_source(f)
-
-
-def _score_cap(f: Fields) -> Fact:
-    fact = f.fact("attn_logit_softcapping")
-    if f.kind == "gemma3_text":  # kept in its files, and read by nothing
-        return Fact(None, f.code)
-    return fact
 
 
 def norm_name(traits: Traits) -> str:

@@ -63,7 +63,7 @@ def kv(
 
 def _named(name: str) -> "Config":
     """A model's config, by the calculator's name for it or the gallery's. Raises GraderError for another."""
-    from grader.atlas.gallery_models import gallery_model
+    from grader.atlas.shown_models import gallery_model
     from grader.config import Config
     from grader.kv import known_model
 

@@ -121,6 +121,13 @@ def _mamba(config: Mapping[str, Any]) -> LayerCache:
     return LayerCache(STATE, 0, state_values=convolution, float32_values=width * state)
 
 
+def _mamba_1(config: Mapping[str, Any]) -> LayerCache:
+    """Jamba's: a state for each channel in float32, and the last inputs of a convolution."""
+    width = needed(config, "mamba_expand") * needed(config, "hidden_size")
+    state, convolution = width * needed(config, "mamba_d_state"), width * needed(config, "mamba_d_conv")
+    return LayerCache(STATE, 0, state_values=convolution, float32_values=state)
+
+
 def _kimi_delta(config: Mapping[str, Any]) -> LayerCache:
     """Kimi Linear's: a matrix for each head in float32, and the last inputs of a convolution for each of q, k and v."""
     heads, dim = needed(config, "linear_num_heads"), needed(config, "linear_head_dim")
@@ -137,6 +144,7 @@ def _short_convolution(config: Mapping[str, Any]) -> LayerCache:
 STATES: dict[str, Callable[[Mapping[str, Any]], LayerCache]] = {
     "mamba_num_heads": _mamba,
     "mamba_n_heads": _mamba,
+    "mamba_dt_rank": _mamba_1,
     "linear_num_key_heads": _gated_delta_net,
     "linear_num_heads": _kimi_delta,
     "conv_L_cache": _short_convolution,

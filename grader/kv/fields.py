@@ -13,6 +13,16 @@ TEXT_PARTS = ("text_config", "llm_config", "language_config")
 # A model_type of the hub that transformers has no class for, and the class that reads it.
 READ_AS = {"kimi_k2": "deepseek_v3"}
 
+# Words of a family's files for what others call otherwise.
+OTHER_WORDS: dict[str, dict[str, str]] = {
+    "gpt_neo": {"num_layers": "num_hidden_layers", "num_heads": "num_attention_heads", "window_size": "sliding_window"},
+}
+
+MOST_LAYERS = 4096
+
+# Families whose layers have two attentions each: `num_layers` counts layers, and `num_hidden_layers` attentions.
+TWO_ATTENTIONS = ("longcat_flash",)
+
 # Kinds of layers that keep nothing, and transformers 4's words for others.
 NOTHING = ("moe", "mlp")
 OLDER_WORDS = {
@@ -46,7 +56,8 @@ def complete(config: Mapping[str, Any]) -> Config:
     config = text_part(config)
     if config.get("is_encoder_decoder"):
         raise GraderError("this config is an encoder-decoder's, and what its decoder keeps is not counted here.")
-    config = Config({**_defaults(config.get("model_type")), **_mimo_fields(_kimi_delta_fields(config))})
+    config = _mimo_fields(_kimi_delta_fields(_usual_words(config)))
+    config = Config(_jamba_fields({**_defaults(config.get("model_type")), **config}))
     told = config.get("layer_types") or config.get("layers_block_type") or config.get("hybrid_override_pattern")
     compressed = COMPRESSING if config.get("model_type") == "deepseek_v4" else ()
     types = config.get("attn_type_list")
@@ -59,6 +70,24 @@ def complete(config: Mapping[str, Any]) -> Config:
                 " `grader card --config FILE` reads more families."
             )
     return config
+
+
+def _usual_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with the names that other families have for its fields."""
+    other = OTHER_WORDS.get(str(config.get("model_type")), {})
+    return {**config, **{usual: config[own] for own, usual in other.items() if own in config}}
+
+
+def _jamba_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Jamba's config with the kinds of its layers, which its file gives as a period and an offset."""
+    if config.get("model_type") != "jamba" or config.get("layer_types"):
+        return config
+    count, period = needed(config, "num_hidden_layers"), needed(config, "attn_layer_period")
+    at = number(config, "attn_layer_offset")
+    if count > MOST_LAYERS:
+        return config
+    kinds = ["full_attention" if i % period == at else "linear_attention" for i in range(count)]
+    return {**config, "layer_types": kinds}
 
 
 def _kimi_delta_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:

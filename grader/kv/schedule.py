@@ -5,13 +5,16 @@ from typing import Any
 
 from grader.errors import GraderError
 from grader.kv import compressed
-from grader.kv.fields import OLDER_WORDS, needed, number
-
-MOST_LAYERS = 4096
+from grader.kv.fields import MOST_LAYERS, OLDER_WORDS, TWO_ATTENTIONS, needed, number
 
 
 def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
-    """What each layer is, in transformers' words."""
+    """What each layer is, in transformers' words; a layer with two attentions stands for two."""
+    kinds = _layer_types(config)
+    return [kind for kind in kinds for _ in range(2)] if config.get("model_type") in TWO_ATTENTIONS else kinds
+
+
+def _layer_types(config: Mapping[str, Any]) -> Sequence[str]:
     for name in ("layer_types", "layers_block_type"):
         if config.get(name) is not None:
             if not isinstance(config[name], list):
@@ -20,12 +23,20 @@ def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
     if config.get("hybrid_override_pattern") is not None:  # Nemotron-H: M a Mamba, * attention, the rest keep nothing
         words = {"M": "linear_attention", "*": "full_attention"}
         return [words.get(c, "mlp") for c in str(config["hybrid_override_pattern"])]
-    count = needed(config, "num_hidden_layers", "n_layer")
+    count = needed(config, "num_hidden_layers", "n_layer", "num_layers")
+    if config.get("model_type") in TWO_ATTENTIONS and config.get("num_hidden_layers") is not None:
+        count //= 2
     if count > MOST_LAYERS:
         raise GraderError(f"this config has {count:,} layers; is `num_hidden_layers` right?")
     if config.get("model_type") == compressed.FAMILY:
         ratios = config.get("compress_ratios")
         return compressed.kinds_of(ratios, count) if ratios else compressed.kinds_by_rule(count)
+    if config.get("model_type") == "gpt_neo":
+        return _gpt_neo(config.get("attention_types"), count)
+    if config.get("model_type") == "cwm":
+        return ["sliding_attention" if i % 4 else "full_attention" for i in range(count)]
+    if config.get("model_type") == "mellum":
+        return ["full_attention"] * count
     if config.get("model_type") == "mimo_v2_flash":
         return ["full_attention", *_every(6, count, "sliding_attention")[1:]]
     if config.get("model_type") == "kimi_linear":
@@ -47,6 +58,18 @@ def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
         types = ["full_attention" if pattern[i % len(pattern)] == "G" else "sliding_attention" for i in range(count)]
         return [*types[:-1], "full_attention"]
     return _every(number(config, "sliding_window_pattern"), count, "sliding_attention")
+
+
+def _gpt_neo(types: Any, count: int) -> list[str]:
+    """The kinds of `count` layers by ``[[["global", "local"], 12]]``: kinds that take turns, and how often."""
+    words, found = {"global": "full_attention", "local": "sliding_attention"}, []
+    for kinds, times in types or [[["global", "local"], count]]:
+        if strange := [kind for kind in kinds if kind not in words]:
+            raise GraderError(f"`attention_types` has {strange[0]!r}, which is neither global nor local.")
+        found += [words[kind] for kind in kinds] * min(times, count)
+    if types and len(found) < count:
+        raise GraderError(f"`attention_types` speaks of {len(found)} layers, and the model has {count}.")
+    return found[:count]
 
 
 def _every(interval: int, count: int, other: str) -> list[str]:

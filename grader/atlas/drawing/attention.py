@@ -1,10 +1,11 @@
 """The panel of what happens inside attention: from a token's vector up to the output."""
 
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.header import SECOND, WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
-from grader.atlas.layer import Mixer
+from grader.atlas.layer import Index, Mixer
 
 PROJ_H, THIN_H, GAP = 42, 28, 18
+TOP = 76  # where what a panel's part gives leaves it, under a header of one line
 LEFT, RIGHT = 24, WIDTH - 24
 
 
@@ -15,8 +16,11 @@ def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, 
     """
     canvas = Canvas()
     draw_header(canvas, title, cached_line(mixer), second=entries_line(mixer))
-    y = _top(canvas, mixer, width, seen)
-    return canvas, _latent(canvas, mixer, width, y) if mixer.kind == "latent" else _heads(canvas, mixer, width, y)
+    y, scores = _top(canvas, mixer, width, seen)
+    frame = tile_frame(canvas, mixer, y + GAP)
+    canvas.line((scores[0], frame.y), scores)
+    draw_below = _latent if mixer.kind == "latent" else _heads
+    return canvas, draw_below(canvas, mixer, width, frame.bottom)
 
 
 def cached_line(mixer: Mixer) -> str:
@@ -43,9 +47,9 @@ def entries_line(mixer: Mixer) -> str:
     return f"and for every {mixer.rate} tokens of the text: {mixer.key_dim:,}{index}"
 
 
-def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
-    """Output projection, gate and softmax, from the top down. Returns the bottom of the softmax."""
-    y = 92.0
+def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tuple[float, float]]:
+    """Output projection, gate, softmax and index, from the top down. Returns their bottom, and where heads go in."""
+    y = float(TOP + (SECOND if mixer.rate else 0))
     cx = WIDTH / 2
     canvas.line((cx, y + 16), (cx, y))
     out = Box(cx - 90, y + 16, 180, PROJ_H)
@@ -60,29 +64,65 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> float:
         canvas.box(gate, "router", [f"gate: × sigmoid, for {mixer.gate}"])
         canvas.line((cx, gate.y), (cx, y))
         y = gate.bottom
-    scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + (16 if mixer.sinks else 0))
-    lines = ["softmax( q · kᵀ × scale + mask ) · v"]
-    if mixer.sinks:
-        lines.append("with a learned sink for each head")
+    lines = _softmax_lines(mixer)
+    scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + 16 * (len(lines) - 1))
     canvas.box(scores, "white", lines)
     canvas.line((cx, scores.y), (cx, y))
-    y = scores.bottom
+    y, into, room = scores.bottom, (cx, scores.bottom), float(RIGHT - LEFT)
     if mixer.index:
-        index = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, PROJ_H)
-        what = (
-            "the layer before chose"
-            if mixer.index.shared
-            else f"{mixer.index.heads} index heads of {mixer.index.dim} choose"
-        )
-        of = "entries" if mixer.rate else "tokens"
-        canvas.box(index, "router", ["Index", f"{what} {mixer.index.topk:,} {of} to look at"])
-        canvas.line((cx, index.y), (cx, y))
-        y = index.bottom
+        index = _index(canvas, mixer, mixer.index, width, y + GAP)
+        canvas.line((index.cx, index.y), (index.cx, y))
+        y, into, room, cx = index.bottom, (index.right + 10, y), index.w, index.cx
     if seen:
         words = f"mask: {seen}"
-        canvas.text(cx, y + 15, words, "m", fitted(words, 11.5, RIGHT - LEFT))
+        canvas.text(cx, y + 15, words, "m", fitted(words, 11.5, room))
         y += 20
-    return y
+    return y, into if mixer.index else (cx, y)
+
+
+def _softmax_lines(mixer: Mixer) -> list[str]:
+    lines = ["softmax( q · kᵀ × scale + mask ) · v"]
+    if cap := mixer.score_cap:
+        lines = [
+            f"softmax( {cap:g} · tanh( s / {cap:g} ) + mask ) · v",
+            f"scores s = q · kᵀ × scale, capped at ±{cap:g}",
+        ]
+    if mixer.sinks:
+        lines.append("with a learned sink for each head")
+    return lines
+
+
+def _index(canvas: Canvas, mixer: Mixer, index: Index, width: int, y: float) -> Box:
+    """What chooses the tokens that the softmax sees: its projections, and their scores over them. Returns its frame.
+
+    Source: DeepSeek-V3.2's report, lightning indexer.
+    """
+    of = "entries" if mixer.rate else "tokens"
+    frame = Box(LEFT, y, 356, PROJ_H)
+    if index.shared:
+        canvas.box(frame, "router", ["Index", f"the layer before chose {index.topk:,} {of} to look at"])
+        return frame
+    frame = Box(LEFT, y, 356, 2 * PROJ_H + 54)
+    canvas.area(frame, "faint", 9, dashed=True)
+    scores = Box(frame.x + 8, y + 8, frame.w - 16, PROJ_H)
+    counted = f"{index.heads} index heads of {index.dim} choose {index.topk:,} {of} to look at"
+    canvas.box(scores, "router", [f"Index: the {index.topk:,} best of Σ w · ReLU( q · kᵀ )", counted])
+    names = ("q_b_proj", "compressor", "weights_proj") if mixer.rate else ("wq_b", "wk, k_norm", "weights_proj")
+    key = f"{mixer.rate} tokens → 1" if mixer.rate else f"→ {index.dim}, cached"
+    told = (
+        (116, "query", f"{mixer.q_rank:,} → {index.heads} × {index.dim}", "query latent"),
+        (100, "key", key, "x"),
+        (108, "router", f"{width:,} → {index.heads}", "x"),
+    )
+    x = scores.x
+    for name, (wide, role, sizes, source) in zip(names, told, strict=True):
+        box = Box(x, scores.bottom + 16, wide, PROJ_H)
+        canvas.box(box, role, [name, sizes])
+        canvas.line((box.cx, box.y), (box.cx, scores.bottom))
+        canvas.line((box.cx, box.bottom + 13), (box.cx, box.bottom))
+        canvas.text(box.cx, box.bottom + 24, source, "m", 11)
+        x = box.right + 8
+    return frame
 
 
 def seen_by(mixer: Mixer) -> str:
@@ -133,11 +173,7 @@ def _tile_words(mixer: Mixer) -> str:
 
 
 def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    cx = WIDTH / 2
-    frame = tile_frame(canvas, mixer, y + GAP)
-    canvas.line((cx, frame.y), (cx, y))
     columns = [Box(LEFT, 0, 168, 0), Box(206, 0, 98, 0), Box(318, 0, 98, 0)]
-    y = frame.bottom
     above = [y, y, y]
     if mixer.rotary:
         whole = mixer.key_dim
@@ -219,10 +255,6 @@ def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
 
 
 def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    cx = WIDTH / 2
-    frame = tile_frame(canvas, mixer, y + GAP)
-    canvas.line((cx, frame.y), (cx, y))
-    y = frame.bottom
     nope = mixer.key_dim - mixer.rope_dim
     left, middle, right = Box(LEFT, 0, 156, 0), Box(192, 0, 138, 0), Box(340, 0, 76, 0)
     tiles = q_top = y

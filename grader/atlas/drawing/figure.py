@@ -1,13 +1,15 @@
 """Puts the panels of a figure together: the model, its kinds of attention, its kinds of MLP."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing import attention, mlp, model, state
+from grader.atlas.drawing.header import WIDTH, stretched, subtitle
 from grader.atlas.drawing.svg import Canvas, document
 from grader.atlas.drawing.words import Group, alike, group_lines, mixer_lines, mlp_lines, mlps, pattern_words
 
-PANEL = model.WIDTH
+PANEL = WIDTH
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     for i, group in enumerate(groups):
         mixer, number = group[0][0], sum(count for _, count in group)
         title = mixer.label if len(groups) == 1 else f"{mixer.label}, in {number} layer{'s' * (number > 1)}"
+        if architecture.traits.double:
+            title += ", two a layer"
         if mixer.has_state:
             drawn, height = state.draw(mixer, architecture.width, title)
         else:
@@ -50,6 +54,13 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
     return found
 
 
+def row_names(*figures: Sequence[Part]) -> list[str]:
+    """The names of all panels of these figures, in a figure's order: attention stands beside attention."""
+    names = {part.name: None for found in figures for part in found}
+    kinds = ("model", "attention", "mlp")
+    return sorted(names, key=lambda name: (kinds.index(name.partition("-")[0]), name))
+
+
 def _seen(group: Group) -> str:
     """Which tokens the layers of a panel see, where not all of them see all."""
     if not any(mixer.window for mixer, _ in group):
@@ -60,21 +71,19 @@ def _seen(group: Group) -> str:
 
 
 def figure(architecture: Architecture, against: Architecture | None = None) -> str:
-    """All panels in one SVG file, side by side, at most three in a row."""
-    found = parts(architecture, against)
-    gap, shapes, x, y, row = 12.0, [], 0.0, 0.0, 0.0
-    columns = min(len(found), 3)
-    heights = []
-    for i, part in enumerate(found):
-        if i and i % columns == 0:
-            y, x, row = y + row + gap, 0.0, 0.0
+    """All panels in one SVG file, in at most three columns: each goes below what ends highest."""
+    found, gap = parts(architecture, against), 12.0
+    bottoms = [0.0] * min(len(found), 3)
+    shapes = []
+    for part in found:
+        column = bottoms.index(min(bottoms))
+        x, y = column * (PANEL + gap), bottoms[column]
         card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{part.height - 1:.0f}" rx="10"/>'
         shapes.append(f'<g transform="translate({x:.0f} {y:.0f})">\n{card}\n{part.canvas.shapes()}\n</g>')
-        x, row = x + PANEL + gap, max(row, part.height)
-        heights.append(y + part.height)
-    width = columns * PANEL + (columns - 1) * gap
+        bottoms[column] = y + part.height + gap
+    size = (len(bottoms) * (PANEL + gap) - gap, max(bottoms) - gap)
     words = " ".join(part.description for part in found)
-    return document("\n".join(shapes), (width, max(heights)), architecture.name, words)
+    return document("\n".join(shapes), size, architecture.name, words)
 
 
 def describe(architecture: Architecture) -> str:
@@ -83,8 +92,9 @@ def describe(architecture: Architecture) -> str:
     working = " or ".join(", ".join(mlp_lines(part, architecture.width)) for part, _ in mlps(architecture))
     pattern = pattern_words(architecture)
     layers = f"{len(architecture.layers)} layers{f' ({pattern})' if pattern else ''}"
+    size = ", ".join(filter(None, [subtitle(architecture), stretched(architecture)]))
     return (
-        f"{architecture.name}: {model.subtitle(architecture)}."
+        f"{architecture.name}: {size}."
         f" From the token embedding the residual stream runs through {layers} to the output head."
         f" Each layer adds: {mixing}; and: {working or 'no MLP'}."
         f" {architecture.facts['norm'].value} {architecture.facts['norms stand'].value}."

@@ -1,7 +1,7 @@
 """The panel of the MLP: its gate, or its experts and their router."""
 
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, _fork
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
+from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas
 from grader.atlas.drawing.words import mlp_lines, short
 from grader.atlas.layer import Mlp, count
@@ -26,7 +26,7 @@ def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
         )
         return canvas, _experts(canvas, mlp, width)
     draw_header(canvas, title, f"{short(count(mlp.shapes))} parameters a layer")
-    return canvas, _dense(canvas, mlp, width, 92)
+    return canvas, _dense(canvas, mlp, width, TOP)
 
 
 def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
@@ -64,13 +64,13 @@ def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
 
 def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     cx = WIDTH / 2
-    canvas.line((cx, 108), (cx, 92))
-    beside = bool(mlp.shared or mlp.dense_beside)
+    canvas.line((cx, TOP + 16), (cx, TOP))
+    beside, plus = bool(mlp.shared or mlp.dense_beside), TOP + 26.0
     if beside:
-        canvas.plus(cx, 118)
-        top = 128.0
+        canvas.plus(cx, plus)
+        top = plus + 10
     else:
-        weighted = Box(cx - 100, 108, 200, THIN_H)
+        weighted = Box(cx - 100, TOP + 16, 200, THIN_H)
         canvas.box(weighted, "white", ["weighted sum"])
         top = weighted.bottom
     frame_w = 268 if beside else RIGHT - LEFT
@@ -108,11 +108,11 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     if not beside:
         canvas.line((cx, frame.y), (cx, top))
         return _fork(canvas, [router], width, router.bottom)
-    canvas.line((frame.cx, frame.y), (frame.cx, 118), (cx - 10, 118))
+    canvas.line((frame.cx, frame.y), (frame.cx, plus), (cx - 10, plus))
     always = Box(frame.right + 14, frame.y, RIGHT - frame.right - 14, frame.h)
     name = ["Dense MLP", f"of {mlp.dense_beside:,}"] if mlp.dense_beside else _shared_lines(mlp)
     canvas.box(always, "mlp", [*name, "for every", "token"])
-    canvas.line((always.cx, always.y), (always.cx, 118), (cx + 10, 118))
+    canvas.line((always.cx, always.y), (always.cx, plus), (cx + 10, plus))
     return _two(canvas, router, always, width)
 
 

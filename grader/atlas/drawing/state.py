@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from grader.atlas.cache import state_values
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, _fork
-from grader.atlas.drawing.model import WIDTH, draw_header
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
+from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
 
@@ -45,8 +45,8 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     if mixer.kind == "conv":
         return canvas, _convolution(canvas, mixer, width)
     steps, cx = KINDS[mixer.kind], WIDTH / 2
-    out = Box(cx - 90, 108, 180, PROJ_H)
-    canvas.line((cx, out.y), (cx, 92))
+    out = Box(cx - 90, TOP + 16, 180, PROJ_H)
+    canvas.line((cx, out.y), (cx, TOP))
     inner = mixer.heads * mixer.value_dim
     canvas.box(out, "state", [mixer.out, f"{inner:,} → {width:,}"])
     gate = Box(LEFT + 70, out.bottom + GAP, RIGHT - LEFT - 70, THIN_H)
@@ -107,8 +107,8 @@ def _tiles(canvas: Canvas, mixer: Mixer, frame: Box) -> None:
 
 def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
     cx = WIDTH / 2
-    out = Box(cx - 90, 108, 180, PROJ_H)
-    canvas.line((cx, out.y), (cx, 92))
+    out = Box(cx - 90, TOP + 16, 180, PROJ_H)
+    canvas.line((cx, out.y), (cx, TOP))
     canvas.box(out, "state", [mixer.out, f"{width:,} → {width:,}"])
     canvas.line((cx, out.bottom + 20), (cx, out.bottom))
     second = out.bottom + 30

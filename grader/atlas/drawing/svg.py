@@ -72,10 +72,14 @@ class Canvas:
     """Collects shapes. Sizes are pixels; y grows downwards.
 
     spots: where a figure may differ from another's, by name: what it says there, and the box to ring.
+    bands: its rows by name, for a page that sets two figures side by side (grader/atlas/static/align.js): of each its
+    top and bottom, and the two heights between them at which it may grow. Only upright lines cross those heights and
+    the pixel over a band, so that space can be inserted there.
     """
 
     def __init__(self) -> None:
         self.spots: dict[str, tuple[str, Box]] = {}
+        self.bands: dict[str, tuple[float, float, float, float]] = {}
         self._shapes: list[str] = []
         self._roles: set[str] = {"card"}
 

@@ -66,6 +66,7 @@ def features(mixer: Mixer) -> list[str]:
         (mixer.qk_norm, "QK-norm"),
         (mixer.gate, "gate"),
         (mixer.sinks, "sinks"),
+        (mixer.score_cap, f"scores capped at ±{mixer.score_cap:g}"),
         (mixer.bias, "bias"),
         (mixer.k_is_v, "k = v"),
     )

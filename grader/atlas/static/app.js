@@ -3,6 +3,9 @@
 const MODELS = window.MODELS, byId = (id) => document.getElementById(id);
 const controls = ["find", "attention", "decoder", "verified", "sort", "context"].map(byId);
 const chosen = new Set();
+const DEFAULTS = "from its class's defaults: context and RoPE may be others";
+const SIDE_BY_SIDE = matchMedia("(min-width: 48.5rem)");  // as in style.css; below it figures stand under each other
+const PANELS = ["model", ...["attention", "mlp"].flatMap((kind) => [kind, ...[2, 3, 4, 5, 6].map((i) => `${kind}-${i}`)])];
 
 function contextLength() { return 2 ** Number(byId("context").value); }
 
@@ -60,7 +63,7 @@ function card(model, most) {
   pick.addEventListener("change", () => choose(model.slug, pick.checked));
   const told = element("label", { className: "line" }, pick, " compare");
   if (chosen.size === 2 && chosen.has(model.slug)) told.append(" ", element("a", { href: "#compare", textContent: "see it" }));
-  const seen = model.verified ? "" : "config.json not seen: published, not verified";
+  const seen = model.defaults ? DEFAULTS : model.verified ? "" : "config.json not seen: published, not verified";
   return element("li", { className: "card" },
     element("h3", {}, element("a", { href: `models/${model.slug}.html`, textContent: model.name })),
     element("p", { className: "muted", textContent: [model.developer, model.date, model.licence].filter(Boolean).join(" · ") }),
@@ -83,7 +86,8 @@ function compare() {
   place.replaceChildren();
   if (!found[0] || !found[1]) return;
   const context = contextLength(), table = element("table", {}), head = element("tr", {}, element("th", { textContent: "" }));
-  for (const m of found) head.append(element("th", { scope: "col", textContent: m.name }));
+  for (const m of found)
+    head.append(element("th", { scope: "col" }, m.name, element("div", { className: "mark", textContent: m.defaults ? DEFAULTS : "" })));
   table.append(element("thead", {}, head));
   const body = element("tbody", {});
   const labels = [...new Set(found.flatMap((m) => Object.keys(m.summary)))];
@@ -96,11 +100,17 @@ function compare() {
       element("td", { textContent: right })));
   }
   table.append(body);
-  const panels = element("div", { className: "panels" });
+  const panels = element("div", { className: "pairs" });
   place.append(element("div", { className: "scroll" }, table), panels);
-  Promise.all(found.map((m) => figureOf(m.slug))).then(([left, right]) => {
-    panels.replaceChildren(ringed(left, right, found[1].name), ringed(right, left, found[0].name));
-  });
+  Promise.all(found.map((m) => figureOf(m.slug))).then((figures) => drawPair(panels, figures, found.map((m) => m.name)));
+}
+
+function drawPair(place, [left, right], [leftName, rightName]) {  // a row for each panel, attention beside attention
+  place.replaceChildren(...PANELS.flatMap((name) => {
+    if (name === "model") return [ringed(left, right, rightName), ringed(right, left, leftName)];
+    if (!left.panels[name] && !right.panels[name]) return [];
+    return [left, right].map((one) => element("figure", { innerHTML: one.panels[name] ?? "" }));
+  }));
 }
 
 function figureOf(slug) {  // a script for each figure: a page that is opened from its folder may fetch nothing
@@ -112,19 +122,25 @@ function figureOf(slug) {  // a script for each figure: a page that is opened fr
   });
 }
 
-function ringed(figure, other, name) {  // the figure, with a ring around what is not as in the other
-  const holder = element("figure", { innerHTML: figure.svg }), svg = holder.querySelector("svg");
+function ringed(figure, other, name) {  // the first panel, with a ring around what is not as in the other
+  const holder = element("figure", { innerHTML: figure.panels.model }), svg = holder.querySelector("svg");
+  const found = SIDE_BY_SIDE.matches ? shifts(figure.bands, other.bands) : [];
+  if (found.length) align(svg, figure.bands, found);
   let rings = 0;
   for (const [key, [says, x, y, width, height]] of Object.entries(figure.spots)) {
     if (other.spots[key]?.[0] === says) continue;
-    const ring = document.createElementNS(svg.namespaceURI, "rect");
-    const sizes = { class: "ring", x: x - 3, y: y - 3, width: width + 6, height: height + 6, rx: 9 };
+    const ring = document.createElementNS(svg.namespaceURI, "rect"), top = moved(y, found);
+    const sizes = { class: "ring", x: x - 3, y: top - 3, width: width + 6, height: moved(y + height, found) - top + 6, rx: 9 };
     for (const [field, value] of Object.entries(sizes)) ring.setAttribute(field, value);
     svg.append(ring);
     rings += 1;
   }
+  if (figure.repeated !== other.repeated) {
+    [...svg.querySelectorAll("text")].find((text) => text.textContent === `${figure.repeated} ×`).classList.add("r");
+    rings += 1;
+  }
   holder.append(element("figcaption", { className: "muted",
-    textContent: rings ? `Ringed: not as in ${name}` : `As in ${name}` }));
+    textContent: rings ? `Orange: not as in ${name}` : `As in ${name}` }));
   return holder;
 }
 
@@ -145,5 +161,6 @@ controls.forEach((control) => control.addEventListener("input", draw));
   for (const slug of [byId("left").value, byId("right").value]) if (slug) chosen.add(slug);
   draw();
 }));
+SIDE_BY_SIDE.addEventListener("change", compare);
 draw();
 byId("line").scrollLeft = byId("line").scrollWidth;  // on a phone: the newest first

@@ -3,13 +3,14 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
 from grader.atlas.architecture import Architecture, read
+from grader.atlas.family import class_name
 from grader.errors import GraderError
 
 MODELS = files("grader.atlas") / "models"
@@ -19,6 +20,10 @@ KINDS = {
     "code": "its makers' own program",
     "preset": "a preset of another program, not its makers' own file",
 }
+OF_CLASS = (
+    "Read off the defaults of transformers' {}, for want of a config.json of its own: sizes are the model's; context,"
+    " norm epsilon and RoPE, where it has it, may be others."
+)
 MOST_CLOSE = 8
 TOLD = ("date", "licence", "published", "hub", "report", "notes")  # what is said of a model beside its config
 
@@ -54,9 +59,17 @@ class GalleryModel:
         """Whether its config was seen in a public file, or is the default of transformers' class."""
         return self.config is not None
 
+    @property
+    def of_class(self) -> bool:
+        """Whether what is shown are the defaults of its class in transformers, for want of a file of its own."""
+        return bool(self.source and "default_of" in self.source)
+
     @cached_property
     def architecture(self) -> Architecture | None:
-        return read(self.config, self.name) if self.config is not None else None
+        if self.config is None:
+            return None
+        found = read(self.config, self.name)
+        return replace(found, remark=OF_CLASS.format(class_name(found.family))) if self.of_class else found
 
     @property
     def source_words(self) -> str:
@@ -67,7 +80,7 @@ class GalleryModel:
             words = f"the defaults of transformers' {self.source['default_of']} class"
             other = self.source.get("confirmed")
             words += f", confirmed by {sources()[other].place}" if other else ", which names this model"
-            return f"{words}: sizes are its own, context, RoPE and norm epsilon may be the class's"
+            return words
         if "package" in self.source:
             return f"{self.source['package']}, {self.source['path']}"
         return f"{KINDS[self.source['kind']]}: {_place(self.source)}"

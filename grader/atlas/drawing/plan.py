@@ -1,0 +1,154 @@
+"""What the first panel shows of a model, from the head down, before anything has its place."""
+
+from dataclasses import dataclass
+
+from grader.atlas.architecture import Architecture
+from grader.atlas.drawing.header import SECOND, stretched
+from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, norm_word, pattern_words
+from grader.atlas.layer import Layer
+
+GAP = 18
+NORM_H = 28
+PLUS, LEAVE = 10 + GAP, 2 + 24  # from a branch's sum down to its first box, from its last box's gap to the next sum
+BETWEEN = "between branches"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a branch: one box, or several of which each layer has one. boxes: role and lines of each."""
+
+    key: str
+    boxes: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def height(self) -> float:
+        if self.key.startswith("norm"):
+            return NORM_H
+        inner = sum(box_height(lines) for _, lines in self.boxes)
+        return inner if len(self.boxes) == 1 else inner + 10 * (len(self.boxes) - 1) + 36
+
+
+def box_height(lines: tuple[str, ...]) -> float:
+    """Pixels of a box with these lines."""
+    return 16 + 15 * (len(lines) - 1) + 18
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is drawn, from the head down. branches: each a list of slots from top to bottom.
+
+    stretched: whether the header has a second line, of a context that scaled RoPE reaches.
+    """
+
+    head: tuple[str, ...]
+    embedding: tuple[str, ...]
+    norm: str
+    repeated: str
+    notes: tuple[str, ...]
+    branches: tuple[tuple[Slot, ...], ...]
+    parallel: bool
+    stretched: bool
+
+
+def plan(model: Architecture) -> Plan:
+    """The rows of a model's first panel."""
+    layer = _typical(model)
+    norm = norm_word(model)
+    here = set(layer.norms)
+    mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
+    working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
+    parallel = "before both" in here or model.traits.norms == "parallel with two norms"
+    if model.traits.one_norm:
+        boxes = mixing.boxes + working.boxes
+        branches: tuple[tuple[Slot, ...], ...] = ((Slot("mixer", boxes), _norm("before", norm)),)
+    else:
+        branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
+        if parallel:
+            branches = ((working, mixing, _norm("both", norm)),)
+    told = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
+    notes = tuple(note for note in told if note)
+    return Plan(
+        head=("Output head", *_head_lines(model)),
+        embedding=("Token embedding", *_embedding_lines(model)),
+        norm=norm,
+        repeated=str(len(model.layers)),
+        notes=notes,
+        branches=branches,
+        parallel=parallel,
+        stretched=bool(stretched(model)),
+    )
+
+
+def _typical(model: Architecture) -> Layer:
+    return next((layer for layer in reversed(model.layers) if layer.mixer), model.layers[0])
+
+
+def _mixer_box(model: Architecture, group: Group) -> tuple[str, tuple[str, ...]]:
+    lines = _counted(group_lines(group), sum(number for _, number in group), model)
+    return ("state" if group[0][0].has_state else "mixer", tuple(lines))
+
+
+def _counted(lines: list[str], number: int, model: Architecture) -> list[str]:
+    """With the number of layers, where not all have it."""
+    if number == len(model.layers):
+        return lines
+    return [lines[0], f"in {number} layer{'s' if number > 1 else ''}", *lines[1:]]
+
+
+def _norm(where: str, name: str) -> Slot:
+    return Slot(f"norm {where}", (("norm", (name,)),))
+
+
+def _branch(part: str, slot: Slot, here: set[str], norm: str) -> tuple[Slot, ...]:
+    after = [_norm(f"after {part}", norm)] if f"after {part}" in here else []
+    before = [_norm(f"before {part}", norm)] if f"before {part}" in here else []
+    return (*after, slot, *before)
+
+
+def _head_lines(model: Architecture) -> list[str]:
+    lines = ["weights of its own" if "head" in model.head else "the embedding's weights"]
+    if cap := model.facts["soft cap of logits"].value:
+        lines.append(f"logits capped at ±{cap:g}")
+    return lines
+
+
+def _embedding_lines(model: Architecture) -> list[str]:
+    lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
+    if model.traits.embedding_scale:
+        lines.append(f"times √{model.width:,}")
+    if "positions" in model.embedding:
+        lines.append(f"+ {model.embedding['positions'][0]:,} learned positions")
+    if str(model.facts["positions"].value).startswith("ALiBi"):
+        lines.append("ALiBi: scores lose with distance")
+    if "per-layer tokens" in model.embedding:
+        lines.append("and one more of its own for each layer")
+    return lines
+
+
+def _oddities(model: Architecture) -> list[str]:
+    found = []
+    shared = sum(bool(layer.mixer and layer.mixer.shared) for layer in model.layers)
+    if shared:
+        found.append(f"the last {shared} use earlier keys and values")
+    chosen = sum(bool(layer.mixer and layer.mixer.index and layer.mixer.index.shared) for layer in model.layers)
+    if chosen:
+        found.append(f"{chosen} look where an earlier index chose")
+    if model.traits.double:
+        found.append("two attentions, two dense MLPs a layer")
+    if model.traits.hyper_connections:
+        found.append("four streams, mixed around each part")
+    if model.traits.altup:
+        found.append("four streams (AltUp), LAuReL beside attention")
+    return found
+
+
+def heights_of(planned: Plan) -> dict[str, float]:
+    """The height of each row, by its key."""
+    found = {"head": box_height(planned.head), "embedding": box_height(planned.embedding)}
+    found["notes"] = 17.0 * len(planned.notes)
+    found[BETWEEN] = float(PLUS + LEAVE - GAP)
+    found["header"] = float(SECOND * planned.stretched)
+    for branch in planned.branches:
+        for slot in branch:
+            found[slot.key] = slot.height
+    return found
