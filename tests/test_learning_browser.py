@@ -72,6 +72,15 @@ def test_the_page_says_where_i_am_and_is_read_again_when_its_tab_comes_to_the_fr
     )
 
 
+def test_a_check_that_is_run_first_of_all_says_which_cell_comes_before(lab: "Lab", test_output: Path) -> None:
+    notebook = lab.open_notebook("01-gpt2/gpt2.ipynb")
+    check = notebook.cell("check", "gpt2.mlp")
+    notebook.run(check)
+    shown = notebook.shown(check)
+    lab.page.screenshot(path=test_output / "learner-undefined.png")
+    assert "`check` comes from the lesson's first code cell" in shown
+
+
 def test_a_double_click_does_not_open_every_hint(lab: "Lab", test_output: Path) -> None:
     notebook = lab.open_notebook(NOTEBOOK)
     index = notebook._evaluate("return cells.findIndex(c => c.sharedModel.source.includes('<details'))")

@@ -1,14 +1,22 @@
-"""What Jupyter's server does for a learner: the page "Where am I" is never out of date, and it starts with one line."""
+"""What Jupyter's server does for a learner.
+
+The page "Where am I" is never out of date, kernels say which cell a missing name comes from, and the server starts with
+one line.
+"""
 
 import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 from grader.learning.home import Home
 from grader.learning.status import PAGE, write_page
+
+UNDEFINED = "--InteractiveShellApp.extra_extensions=grader.learning.undefined"
 
 
 class LearnersContents(AsyncLargeFileManager):
@@ -20,6 +28,17 @@ class LearnersContents(AsyncLargeFileManager):
             with contextlib.suppress(Exception):  # then the page is as it was; it must never keep a folder from opening
                 write_page(Home(Path(self.root_dir)))
         return await super().get(path, *arguments, **options)  # type: ignore[no-untyped-call]
+
+
+class LearnersKernels(AsyncMappingKernelManager):
+    """Jupyter's own kernels; this environment's Python loads `grader.learning.undefined`."""
+
+    async def start_kernel(self, **options: Any) -> str:  # type: ignore[override]
+        """See `MappingKernelManager.start_kernel`."""
+        name = options.get("kernel_name") or self.default_kernel_name
+        if name == NATIVE_KERNEL_NAME:  # others may have no grader, or no IPython
+            options.setdefault("extra_arguments", []).append(UNDEFINED)
+        return str(await super().start_kernel(**options))
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
