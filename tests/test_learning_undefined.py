@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from learners_course import code, lesson_cells, write_lesson
@@ -62,18 +63,21 @@ async def told(folder: Path, *cells: str) -> list[str]:
         for place, cell in enumerate(cells, 1):
             if place == len(cells):
                 await kernels.restart_kernel(kernel_id)
-            client = kernels.get_kernel(kernel_id).client()
-            client.start_channels()
-            await client.wait_for_ready(timeout=300)
-            shown: list[str] = []
-            await client.execute_interactive(
-                cell, output_hook=lambda message: shown.extend(message["content"].get("traceback", [])), timeout=300
-            )
-            client.stop_channels()
-            said.append("\n".join(shown))
+            said.append(await _run(kernels.get_kernel(kernel_id).client(), cell))
     finally:
         await kernels.shutdown_kernel(kernel_id, now=True)
     return said
+
+
+async def _run(client: Any, cell: str) -> str:
+    shown: list[str] = []
+    client.start_channels()
+    await client.wait_for_ready(timeout=300)
+    await client.execute_interactive(
+        cell, output_hook=lambda message: shown.extend(message["content"].get("traceback", [])), timeout=300
+    )
+    client.stop_channels()
+    return "\n".join(shown)
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """In a learner's kernel: a name that is not defined since the cell that defines it has not run yet.
 
-Somebody who opens a lesson to go on with its fifth exercise runs that cell first, in a kernel that knows nothing. Python
-says `NameError: name 'check' is not defined`; below that stands which cell defines it. `grader lab` has each kernel load
-this extension of IPython's. It changes no cell and adds no name, and what it can't find out it does not say.
+Somebody who opens a lesson to go on with its fifth exercise runs that cell first, in a kernel that knows nothing.
+Python says `NameError: name 'check' is not defined`; below that stands which cell defines it. `grader lab` has each
+kernel load this extension of IPython's. It changes no cell and adds no name, and what it can't find out it does not
+say.
 """
 
 import ast
