@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import tornado.log
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -16,6 +17,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from grader.learning.home import Home
 from grader.learning.status import PAGE, write_page
 
+UNSAID = ("To access the server", "is not trusted", "websocket_ping_timeout")
 UNDEFINED = "--InteractiveShellApp.extra_extensions=grader.learning.undefined"
 
 
@@ -47,10 +49,15 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    """Say where JupyterLab is in one line, in place of the server's own seven."""
+    """Say where JupyterLab is in one line, in place of the server's own seven, and nothing that a learner can't use.
+
+    A lesson that was never saved by Jupyter is "not trusted", which it is once it was; and Tornado corrects a time-out
+    of the server's own.
+    """
 
     def other(record: logging.LogRecord) -> bool:
-        return "To access the server" not in record.getMessage()
+        return not any(each in record.getMessage() for each in UNSAID)
 
-    server.log.addFilter(other)
+    for log in (server.log, tornado.log.gen_log):
+        log.addFilter(other)
     server.io_loop.add_callback(lambda: print(f"JupyterLab: {server.display_url.split()[-1]}", flush=True))
