@@ -164,19 +164,23 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_the_page_streams_stops_and_goes_on(page: Page) -> None:
+def test_the_page_streams_stops_and_goes_on(page: Page, test_output: Path) -> None:
     expect(page.get_by_text("It has no chat template, so it continues what you write.")).to_be_visible(timeout=120_000)
     page.locator("#chat-input").click()
     page.keyboard.type("It is a truth universally acknowledged, that")
     page.keyboard.press("Enter")
+    expect(page.locator(".message-content").last).to_have_text(re.compile(r"\w"), timeout=120_000)
+    page.screenshot(path=test_output / "chat-streaming.png")
     page.locator("#stop-button").click()
     measured = page.get_by_text(re.compile(r"tokens · context \d+ of 256"))
     expect(measured).to_have_count(1, timeout=120_000)
     page.locator("#chat-settings-open-modal").click()
     expect(page.get_by_text("Temperature (0: always the most likely token)")).to_be_visible()
+    page.screenshot(path=test_output / "chat-settings.png")
     page.keyboard.press("Escape")
     page.locator("#chat-input").click()
     page.keyboard.type(" Emma")
     page.keyboard.press("Enter")
     expect(measured).to_have_count(2, timeout=120_000)
     expect(measured.last).to_contain_text("tokens/s")
+    page.screenshot(path=test_output / "chat.png")

@@ -22,9 +22,13 @@ FIRST = "orientation.linear"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Lab]":
-    home = start_home(tmp_path_factory.mktemp("learner") / "lessons", "1")
-    with running_jupyterlab(home.folder) as address, running_browser(chromium() or "") as browser:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start_home(tmp_path_factory.mktemp("learner") / "lessons", "1").folder
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> "Iterator[Lab]":
+    with running_jupyterlab(folder) as address, running_browser(chromium() or "") as browser:
         lab = Lab.shown_in(browser, address)
         lab.page.set_viewport_size({"width": 1280, "height": 720})
         lab.open()
@@ -72,6 +76,15 @@ def test_the_page_says_where_i_am_and_is_read_again_when_its_tab_comes_to_the_fr
     )
 
 
+def test_a_check_that_is_run_first_of_all_says_which_cell_comes_before(lab: "Lab", test_output: Path) -> None:
+    notebook = lab.open_notebook("01-gpt2/gpt2.ipynb")
+    check = notebook.cell("check", "gpt2.mlp")
+    notebook.run(check)
+    shown = notebook.shown(check)
+    lab.page.screenshot(path=test_output / "learner-undefined.png")
+    assert "`check` comes from the lesson's first code cell" in shown
+
+
 def test_a_double_click_does_not_open_every_hint(lab: "Lab", test_output: Path) -> None:
     notebook = lab.open_notebook(NOTEBOOK)
     index = notebook._evaluate("return cells.findIndex(c => c.sharedModel.source.includes('<details'))")
@@ -82,3 +95,11 @@ def test_a_double_click_does_not_open_every_hint(lab: "Lab", test_output: Path) 
     lab.page.screenshot(path=test_output / "learner-hint.png")
     assert "jp-mod-rendered" in (cell.get_attribute("class") or "")
     assert "<details" not in cell.inner_text()
+
+
+def test_the_terminal_says_where_it_is_and_nothing_that_a_learner_can_not_use(lab: "Lab", folder: Path) -> None:
+    lab.open_notebook(NOTEBOOK)
+    (log,) = folder.glob(".home-*/jupyterlab.log")
+    said = log.read_text("utf-8")
+    assert said.count("JupyterLab: http") == 1
+    assert not [line for line in said.splitlines() if "trusted" in line or "websocket" in line]

@@ -66,6 +66,10 @@ def open_lab(*arguments: str) -> str:
     return result.output
 
 
+def test_lessons_that_are_only_copied_have_the_page_that_they_link_to(work: Path) -> None:
+    assert "Where am I" in (work / "Where am I.md").read_text("utf-8")
+
+
 def test_lab_in_a_clone_makes_work_and_opens_it_at_the_syllabus(
     release: Release, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

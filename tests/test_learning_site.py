@@ -58,12 +58,15 @@ def test_every_known_mistake_has_a_page_in_the_museum(project: Path, sources: Pa
                 )
                 assert all(f"[{each}](https://github.com/" in told for each in mistake.shipped)
                 pages.add(page)
-    assert len(pages) == len(list(sources.glob("mistakes/*/*.md"))), "two mistakes of one page"
+    written = list(sources.glob("mistakes/*/*.md"))
+    assert len(pages) == len(written), "two mistakes of one page"
+    titles = {re.search(r"^# (.+)$", page.read_text("utf-8"), re.MULTILINE)[1] for page in written}
+    assert len(titles) == len(written), "a search shows two pages under one title"
 
 
 def test_the_gallery_is_inside_and_leads_to_the_lessons(project: Path, sources: Path) -> None:
     gallery = sources / "_extra" / "atlas"
-    assert (gallery / "index.html").is_file()
+    assert '<a href="../index.html">From Scratch to Scale</a>' in (gallery / "index.html").read_text("utf-8")
     for lesson in lessons(project):
         page = gallery / "lessons" / f"{lesson.name}.html"
         teaches = "teaches" in tomllib.loads((lesson.folder / "lesson.toml").read_text("utf-8"))
@@ -88,4 +91,7 @@ def test_the_built_site_has_no_broken_link_and_asks_nothing_of_the_network(sourc
         for link in links(page):
             if not re.match(r"[a-z]+:", link):
                 assert (page.parent / unquote(link)).exists(), f"{page}: {link}"
-        assert not re.findall(r'<(?:script|img)[^>]+src="https?:', page.read_text("utf-8"))
+        text = page.read_text("utf-8")
+        assert not re.findall(r'<(?:script|img)[^>]+src="https?:', text)
+        pictures = re.findall(r"<img[^>]+>", text)
+        assert all(re.search(r'alt="(?!\S+\.png")[^"]', picture) for picture in pictures), f"{page}: no words"

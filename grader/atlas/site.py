@@ -34,10 +34,11 @@ class Taught:
     page: str = ""
 
 
-def write_site(to: Path, teaching: Mapping[str, Taught]) -> int:
+def write_site(to: Path, teaching: Mapping[str, Taught], back: tuple[str, str] | None = None) -> int:
     """Write the site into the folder `to`. Returns how many models it shows.
 
     teaching: the lessons by name. Each gets a page, and a model's page names those that lead to it.
+    back: the title and the address, from `to`, of the site that this one is a part of.
     """
     models = gallery_models()
     for folder in ("models", "figures", "lessons"):
@@ -53,7 +54,7 @@ def write_site(to: Path, teaching: Mapping[str, Taught]) -> int:
         (to / "lessons" / f"{name}.html").write_text(lesson_page(name, taught), encoding="utf-8")
     data = [entry(model) for model in models.values()]
     (to / "data.js").write_text(f"window.MODELS = {json.dumps(data, ensure_ascii=False)};\n", encoding="utf-8")
-    (to / "index.html").write_text(index(list(models.values())), encoding="utf-8")
+    (to / "index.html").write_text(index(list(models.values()), back), encoding="utf-8")
     return len(models)
 
 
@@ -126,12 +127,13 @@ def cache_groups(found: Architecture) -> list[list[int]]:
     return [[number, *told] for told, number in counted.items()]
 
 
-def index(models: Sequence[GalleryModel]) -> str:
-    """The first page."""
+def index(models: Sequence[GalleryModel], back: tuple[str, str] | None = None) -> str:
+    """The first page. back: title and address of what it is a part of."""
     text = (STATIC / "index.html").read_text(encoding="utf-8")
     readable = [model for model in models if model.architecture]
     used = {kind for model in readable if model.architecture for kind in kinds_of(model.architecture)}
     fill = {
+        "back": f'<p><a href="{escape(back[1])}">{escape(back[0])}</a></p>\n' if back else "",
         "count": str(len(models)),
         "verified": str(len(readable)),
         "defaults": str(sum(model.of_class for model in models)),

@@ -33,11 +33,13 @@ def start(
     What is there already is not touched: in a folder that was started before it only opens JupyterLab.
     """
     from grader.learning.home import folder_to_start, start_home
+    from grader.learning.status import write_page
 
     if folder is not None and str(folder).startswith("-"):  # an option of JupyterLab's, with no folder before it
         context.args.insert(0, str(folder))
         folder = None
     home = start_home(folder_to_start(folder, Path.cwd()), distribution().version)
+    write_page(home)  # every lesson links to it
     print(f"Your lessons are in {home.folder}. Next time: `grader lab` in that folder.")
     if not copy_only:
         _open(context.args, home.folder)

@@ -9,8 +9,9 @@ from nbformat import NotebookNode
 
 from grader.errors import GraderError
 from grader.learning.damaged import is_damaged
-from grader.learning.home import Home, write_notebook
+from grader.learning.home import Home, write_own
 from grader.learning.release import clone_around
+from grader.learning.trust import read_own
 from grader.lessons.cells import without_markers
 from grader.lessons.notebooks import read_notebook
 from grader.package import distribution, package_folder
@@ -32,10 +33,10 @@ def reset(home: Home, name: str) -> Path:
     kept = home.keep(place) if path.is_file() else path
     progress = read_progress(home.folder, lesson)
     if Path(name).name in lessons or is_damaged(path) or not path.is_file():
-        write_notebook(base, path)
+        write_own(base, path)
         progress = {}
     else:
-        notebook, stub = read_notebook(path), _exercise_cell(base, name)
+        notebook, stub = read_own(path), _exercise_cell(base, name)
         own = _exercise_cell(notebook, name)
         if stub is None or own is None:
             raise GraderError(f"{place} has no cell for `{name}` any more. `grader update` brings it back.")
@@ -43,7 +44,7 @@ def reset(home: Home, name: str) -> Path:
         for cell in notebook.cells:
             if cell is own or cell.metadata.get("check") == name:  # a check's report is of the code that is gone
                 cell.outputs, cell.execution_count = [], None
-        write_notebook(notebook, path)
+        write_own(notebook, path)
         progress.pop(name, None)
     write_progress(home.folder, lesson, progress)
     return kept

@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 from grader.digest import digest
 from grader.errors import GraderError
 from grader.learning.release import Release, clone_around, released_course
+from grader.learning.trust import sign_own
 from grader.lessons.notebooks import is_as_released, read_notebook
 from grader.progress import HIDDEN, learners_folder
 
@@ -131,6 +132,13 @@ def start_home(folder: Path, version: str) -> Home:
 def write_notebook(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook, whole or not at all."""
     _replace(path, nbformat.writes(notebook) + "\n")
+
+
+def write_own(notebook: NotebookNode, path: Path) -> None:
+    """Write a learner's notebook, whole or not at all, and keep Jupyter's trust in what `read_own` read of it."""
+    text = nbformat.writes(notebook) + "\n"
+    _replace(path, text)
+    sign_own(notebook, text)
 
 
 def write_json(path: Path, value: object) -> None:

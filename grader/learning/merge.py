@@ -28,6 +28,7 @@ NEW_STUB = "**The course has a new version of this exercise's stub.** Your code 
 ALIKE = 0.6  # of an exercise's text: from there on a stub of another name and id is the same one, renamed
 ROLES = ("exercise", "check", "given", "nbgrader")
 PROTECTED = (*ROLES, "deletable", "editable")
+TRUSTED = "trusted"  # Jupyter's mark, which is in no file: grader.learning.trust
 
 Cells = Mapping[str, NotebookNode]
 
@@ -139,10 +140,14 @@ def _settled(
 
 
 def _in_place_of(mine: NotebookNode, new: NotebookNode) -> NotebookNode:
-    """The learner's cell in the course's place: their text and outputs; what the cell is for is the course's to say."""
+    """The learner's cell in the course's place: their text and outputs; what the cell is for is the course's to say.
+
+    Whether outputs are trusted goes with the outputs.
+    """
     cell = deepcopy(mine)
     kept = {key: value for key, value in mine.metadata.items() if key not in PROTECTED}
-    cell.metadata = nbformat.from_dict({**deepcopy(dict(new.metadata)), **deepcopy(kept)})
+    said = {key: value for key, value in new.metadata.items() if key != TRUSTED}
+    cell.metadata = nbformat.from_dict(deepcopy({**said, **kept}))
     cell.id = new.id
     return cell
 

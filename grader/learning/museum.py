@@ -56,9 +56,11 @@ def page_name(mistake: str) -> str:
 
 def _page(exercise: Exercise, mistake: Mistake, lesson: str) -> list[str]:
     """What a report says of it, and where that happens. Sphinx calls a page that is in no menu an orphan."""
-    head = ["---", "orphan: true", "---", "", f"# {mistake.name[0].upper()}{mistake.name[1:]}", ""]
+    title = f"# `{exercise.name}`: {mistake.name}"  # many exercises share a mistake, and a search shows titles alone
+    head = ["---", "orphan: true", "---", "", title, ""]
     hint = f"*This is what comes out when {mistake.name}.* {one_line(mistake.hint)}{_shipped(mistake)}"
-    return [*head, f"In {lesson}, exercise `{exercise.name}`. The report of the check:", "", hint, ""]
+    where = f"In {lesson}, exercise `{exercise.name}`; one of [all known mistakes](../../{MUSEUM}.md)."
+    return [*head, f"{where} The report of the check:", "", hint, ""]
 
 
 def _numbers(cases: Sequence[str], answer: Answer, mistake: MistakeAnswer) -> Iterator[str]:

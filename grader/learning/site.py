@@ -5,7 +5,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -91,14 +91,15 @@ def write_site_sources(
         museum += write_room(lesson, title_of(notebook) or lesson.name, page, target)
     (target / f"{MUSEUM}.md").write_text("\n".join(museum) + "\n", encoding="utf-8")
     by_lesson = {page.partition("/")[0]: f"../../{page}.html" for page in pages}
-    models = write_site(target / "_extra" / "atlas", teaching(lambda name: by_lesson.get(name, "")))
-    (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))
+    heading = _HEADING.search(syllabus)
+    title = heading[1].partition(":")[0] if heading else "The course"
+    taught = teaching(lambda name: by_lesson.get(name, ""))
+    models = write_site(target / "_extra" / "atlas", taught, back=(title, "../index.html"))
+    (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
     tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, MUSEUM, ATLAS, "```"])
     (target / "index.md").write_text(f"{syllabus}\n{tree}\n", encoding="utf-8")
-    title = _HEADING.search(syllabus)
-    named = CONFIGURATION.replace("TITLE", repr(title[1].partition(":")[0] if title else "The course"))
-    (target / "conf.py").write_text(named, encoding="utf-8")
+    (target / "conf.py").write_text(CONFIGURATION.replace("TITLE", repr(title)), encoding="utf-8")
     (target / "_own").mkdir()
     (target / "_own" / "style.css").write_text(STYLE, encoding="utf-8")
     return ["index", *pages, MUSEUM, ATLAS]
@@ -111,9 +112,19 @@ def for_the_site(notebook: NotebookNode) -> NotebookNode:
             continue
         if "exercise" in cell.metadata or cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
+        told = cell.metadata.setdefault("mystnb", {})
         if "exercise" in cell.metadata:
-            cell.metadata["mystnb"] = {
-                f"code_prompt_{verb}": f"{verb.title()} the solution" for verb in ("show", "hide")
-            }
+            told |= {f"code_prompt_{verb}": f"{verb.title()} the solution" for verb in ("show", "hide")}
+        if words := " ".join(pictures_in_words(cell)):
+            told["image"] = {"alt": words}
         cell.source = without_markers(cell.source)
     return notebook
+
+
+def pictures_in_words(cell: NotebookNode) -> Iterator[str]:
+    """What a cell's stored pictures show, in words; MyST-NB knows only their files' names."""
+    for output in cell.outputs:
+        if "image/png" in output.get("data", {}):
+            shown = output.metadata.get("image/png", {}).get("alt") or output.data.get("text/plain", "")
+            if not shown.startswith("<"):  # matplotlib's "<Figure size ...>"
+                yield " ".join(shown.split())

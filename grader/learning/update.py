@@ -2,15 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
 
 from grader.digest import digest
 from grader.learning.damaged import is_damaged, rescued
-from grader.learning.home import Home, write_json, write_notebook
-from grader.learning.merge import Merged, merge, renamed_exercises, unknown_base
+from grader.learning.home import Home, write_json, write_own
+from grader.learning.merge import TRUSTED, Merged, merge, renamed_exercises, unknown_base
 from grader.learning.release import Release, release_it_came_from
-from grader.lessons.notebooks import read_notebook
+from grader.learning.trust import read_own
 from grader.progress import read_progress, write_progress
 
 SAME_NOTEBOOK = 0.5  # of a release's cells: so many are in the new one too where a notebook got another name
@@ -56,15 +57,15 @@ def take_over(home: Home, release: Release) -> list[str]:
         if taken.get(name) == now:
             continue
         pristine = release.pristine(name)
-        theirs, _ = (rescued(path, pristine)) if is_damaged(path) else (read_notebook(path), "")
+        theirs, _ = (rescued(path, pristine)) if is_damaged(path) else (read_own(path), "")
         if theirs is None:
             continue
-        base = release_it_came_from(path, theirs) or pristine or unknown_base(theirs, read_notebook(home.folder / name))
-        own = read_notebook(home.folder / name)
+        own = read_own(home.folder / name)
+        base = release_it_came_from(path, theirs) or pristine or unknown_base(theirs, own)
         merged = merge(base, theirs, own)
-        if merged.notebook.cells != own.cells:
+        if _as_saved(merged.notebook) != _as_saved(own):
             kept = home.keep(name)
-            write_notebook(merged.notebook, home.folder / name)
+            write_own(merged.notebook, home.folder / name)
             done.append(
                 f"{name}: your work in {path} is in your folder now ({_counted(merged)}); "
                 f"the copy before that is {_shown(home, kept)}."
@@ -77,6 +78,11 @@ def take_over(home: Home, release: Release) -> list[str]:
     return done
 
 
+def _as_saved(notebook: NotebookNode) -> list[dict[str, Any]]:
+    """The cells without Jupyter's marks of trust."""
+    return [{**cell, "metadata": {**cell.metadata, TRUSTED: None}} for cell in notebook.cells]
+
+
 def _update_notebook(home: Home, release: Release, name: str) -> str:
     """Merge one notebook; what was done, or an empty string."""
     path, base = home.folder / name, home.base(name)
@@ -84,7 +90,7 @@ def _update_notebook(home: Home, release: Release, name: str) -> str:
     if new is None:
         return ""
     if not path.exists():
-        write_notebook(new, path)
+        write_own(new, path)
         home.install(name, new, release)
         return f"{name} {'is new' if base is None else 'was missing, and is there again'}."
     mended = ""
@@ -92,16 +98,16 @@ def _update_notebook(home: Home, release: Release, name: str) -> str:
         mine, mended = rescued(path, base)
         mine = mine if mine is not None else new
     else:
-        mine = read_notebook(path)
+        mine = read_own(path)
     if not mended and base == new:
         return ""
     merged = merge(base if base is not None else unknown_base(mine, new), mine, new)
     said = ""
     if not mended and merged.notebook.cells == mine.cells:
-        write_notebook(merged.notebook, path)
+        write_own(merged.notebook, path)
     else:
         kept = _shown(home, home.keep(name))
-        write_notebook(merged.notebook, path)
+        write_own(merged.notebook, path)
         what = f"{mended}; {_counted(merged)}" if mended else _counted(merged)
         said = f"{name}: {what}; the copy before that is {kept}."
     if base is not None:
