@@ -168,6 +168,8 @@ class Comparison:
         masks, or make them wrongly.
         """
         others = node.other_tensors()
+        if not node.unequal_tensors():
+            return  # it is handed all that the reference hands over, so an error is its own
         options: list[tuple[str, dict[int, Tensor]]] = []
         for maker in {maker for i, (maker, _) in node.call.made_by.items() if i in others}:
             made = {i: k for i, (m, k) in node.call.made_by.items() if m is maker and i in others}

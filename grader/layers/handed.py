@@ -36,7 +36,7 @@ def _said(
     kinds: Sequence[str],
 ) -> Iterator[str]:
     other = _given_to(node, list(own.values()), recorded)
-    if other is not None:
+    if other is not None and right.keys() & own.keys():  # else it has what the reference hands over besides
         mine, theirs = _kind(node.recorded.path, kinds), _kind(other.path, kinds)
         if mine and theirs and mine != theirs:
             yield f"the `{name}` that the reference hands to {theirs} layers, and it is one of the {mine} layers."

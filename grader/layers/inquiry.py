@@ -81,13 +81,29 @@ class Inquiry:
         number = sum(other.path == step.path for other in own[: own.index(step)])
         again = [call.output for call in calls if call.path == step.path]
         got, want = again[number] if number < len(again) else None, step.recorded.output
-        right = [other.name for other in own[: own.index(step)] if other.alone is not None and other.alone.ok]
-        where = f"between `{right[-1]}`, which is right, and it" if right else "before it"
+        where = self._where(calls, step)
         lead = f"the first step of `{self.node.path or self.node.type}` that is wrong on its right input. Look {where}"
         looks = self._looks(got, arranged(want, got)) if got is not None and want is not None else None
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
+
+    def _where(self, calls: Sequence[Watched], step: Node) -> str:
+        """Between what the error of a step lies: the last that is right before it, and the first that is given a
+        wrong thing and passes it on, or else the step.
+        """
+        right = ""
+        for call, child in self._children(calls):
+            if child is step:
+                break
+            argument, want = argument_for(call, child.recorded), child.recorded.input
+            got = None if argument is None else call.leaves[argument]
+            if got is not None and want is not None and got.shape == want.shape and not outcome(got, want, {}).ok:
+                if not outcome_of(call.outputs, child.recorded, {}).ok:
+                    return f"{f'between `{right}`, which is right, and' if right else 'before'} `{child.name}`"
+            elif child.alone is not None and child.alone.ok:
+                right = child.name
+        return f"between `{right}`, which is right, and it" if right else "before it"
 
     def _comes_after(self, finding: _Clue, step: Node) -> bool:
         """Whether what a finding says is given wrongly is given after a step."""
