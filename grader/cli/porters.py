@@ -175,16 +175,16 @@ def _tell(report: "LayerReport", rows: Rows, as_json: bool, page: Path | None, m
     from grader.report import print_report
     from grader.report_page import to_page
 
-    lines = [*(table(report.alignment) if report.alignment else ()), *report_lines(report, rows.value)]
+    found, names = report_lines(report, rows.value), table(report.alignment) if report.alignment else []
     if page is not None:
-        try:
-            page.write_text(to_page(lines, f"grader compare {model}"), encoding="utf-8")
+        try:  # a page is read from its top, and a terminal from its end
+            page.write_text(to_page([*found, *names], f"grader compare {Path(model).name}"), encoding="utf-8")
         except OSError as error:
             raise GraderError(f"{page} can't be written: {error.strerror}.") from None
     if as_json:
         print(json.dumps(json_of(report), indent=1))
     else:
-        print_report(lines)
+        print_report([*names, *found])
     raise typer.Exit(0 if report.ok else FAILED)
 
 

@@ -43,7 +43,7 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("n_layers n_layer num_layers num_hidden_layers depth n_blocks num_blocks", "num_hidden_layers n_layer n_layers"),
     (
         "hidden_dim intermediate_size ffn_dim d_ff ff_dim mlp_dim ffn_hidden_size ffn_hidden_dim n_inner inner_dim"
-        " intermediate_dim dim_feedforward mlp_hidden_dim",
+        " intermediate_dim dim_feedforward mlp_hidden_dim inter_dim",
         "intermediate_size n_inner",
     ),
     (
@@ -67,6 +67,17 @@ FIELDS: tuple[tuple[str, str], ...] = (
         " n_activated_experts num_experts_per_token experts_per_tok",
         "num_experts_per_tok experts_per_token",
     ),
+    ("final_logit_softcap logit_softcap final_softcap", "final_logit_softcapping"),
+    ("attn_logit_softcap attn_softcap", "attn_logit_softcapping"),
+    ("n_dense_layers num_dense_layers", "first_k_dense_replace"),
+    ("n_expert_groups num_expert_groups", "n_group"),
+    ("n_limited_groups topk_groups", "topk_group"),
+    ("route_scale routing_scale", "routed_scaling_factor"),
+    ("score_func", "scoring_func"),
+    ("d_state ssm_state", "state_size ssm_state_size mamba_d_state"),
+    ("d_conv conv_kernel_size", "conv_kernel mamba_d_conv linear_conv_kernel_dim"),
+    ("dt_rank", "time_step_rank mamba_dt_rank"),
+    ("conv_bias", "use_conv_bias mamba_conv_bias"),
     ("rotary_pct rotary_percentage partial_rotary_factor", "rotary_pct partial_rotary_factor"),
 )
 # Meta's programs make the width of the feed-forward layers from two numbers: these give the config's own width.
@@ -182,7 +193,7 @@ def _config_class(parameter: inspect.Parameter, module: ModuleType) -> Any:
 
 
 def _asked_for(config: Any) -> dict[str, bool]:
-    """What a config's class may be given, and whether it has a default: arguments, and keys that it takes from others."""
+    """What a config's class may be given, and whether it has a default: arguments, and keys among further ones."""
     source = _written(config)
     if not source:
         return {f.name: _has_default(f) for f in dataclasses.fields(config) if f.init}
@@ -259,6 +270,8 @@ def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str 
         return "torch.float32"
     if name == "device":
         return '"cpu"'
+    if name in ("pad_vocab_size_multiple", "padding_multiple"):
+        return "1"
     if name in ("max_batch_size", "batch_size"):
         return str(BATCH)
     if name in ("bias", "qkv_bias", "attention_bias", "attn_bias"):

@@ -84,8 +84,12 @@ def small_reference(
         if text is not config:  # a model that also sees or hears: its language model is what is compared
             given = dict(given.get("text_config", {}))
         wishes = dict(changes or {})
-        asked = Asked(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways).with_length(length)
+        short = Asked(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways)
+        asked = short.with_length(length)
         found = _first_that_runs(asked, AMBITIONS)
+        if length is None and asked.length > TOKENS and not is_steady(found.traced):
+            asked = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
+            found = _first_that_runs(asked, AMBITIONS)
         if not _head_dim_is_derived(given):
             return found
         derived = _first_that_runs(asked, [wanted for wanted in AMBITIONS if not wanted.head_dim])
@@ -155,6 +159,8 @@ class Asked:
 
     def with_length(self, length: int | None) -> "Asked":
         """The same with room for `length` tokens; None: as many as show what the layers do."""
+        if length is None and self.ways != ONE_PASS:
+            length = TOKENS  # in parts, which cross every boundary themselves
         if length is None:
             narrow = shrunk(self.whole, self.whole, self.given, AMBITIONS[0]) | self.changes
             try:

@@ -144,6 +144,9 @@ class _Context:
             return min(value, EXPERTS)
         if role == "chosen":
             return min(value, 3)
+        expanded = (self.whole.get("expand") or 0) * (first_of("hidden", self.whole) or 0)
+        if name == "intermediate_size" and value == expanded:
+            return int(self.whole["expand"]) * HIDDEN
         if name == "index_topk" and self.whole.get("compress_rates"):
             return min(value, CHOSEN_ENTRIES)
         if name in SIZES:
