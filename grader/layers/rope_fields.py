@@ -51,6 +51,8 @@ def _whole(fields: Mapping[str, Any]) -> str | None:
     """All of them in one mapping, with the trained length under another name of it, too."""
     for expression, part in _places(fields):
         if part.get("factor") is not None and "low_freq_factor" in part:
+            if "original_max_position_embeddings" not in part:
+                return expression
             length = f'{expression}["original_max_position_embeddings"]'
             return f'{{**{expression}, "original_context_length": {length}}}'
     return None
