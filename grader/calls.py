@@ -55,8 +55,10 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in a value."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    """All tensors in a value; of a mapping with logits these come first, before a loss."""
+    leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    logits = value.get("logits") if isinstance(value, Mapping) else None
+    return sorted(leaves, key=lambda leaf: leaf is not logits) if isinstance(logits, Tensor) else leaves
 
 
 def copied(tensor: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Ports of six architectures with a bug in each: transformers' own file, changed in one place.
+"""Ports of eight architectures with a bug in each: transformers' own file, changed in one place.
 
 `BUGS` says for each what is changed, where, and which module or step is to be named. `OTHER_WAYS` are changes that
 keep a port right: another order of operations, or another algorithm for the same.
@@ -10,7 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-Change = tuple[str, str, str]  # the class or function, what stands in it once, and what is put in its place
+import planted_bugs_latest as latest
+from planted_bugs_latest import Change
 
 MOE = {"hidden_size": 2048, "num_attention_heads": 16, "vocab_size": 151936, "rms_norm_eps": 1e-6, "hidden_act": "silu"}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -295,6 +296,9 @@ OTHER_WAYS: dict[str, list[Change]] = {
          "glu = gate / (1 + torch.exp(-gate * self.alpha))"),
     ],
 }  # fmt: skip
+CONFIGS |= latest.CONFIGS
+BUGS |= latest.BUGS
+OTHER_WAYS |= latest.OTHER_WAYS
 
 
 def port(model: Any, *changes: Change) -> Any:

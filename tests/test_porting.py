@@ -170,10 +170,70 @@ def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grade
         source = source.replace(f"c.{field}", f'cfg["{field}"]')
     (folder / "last.py").write_text(source.replace("def __init__(self, c):", "def __init__(self, cfg):"))
     code, out, err = grader("compare", f"{folder / 'last.py'}:Model", folder / "gpt2.safetensors")
-    assert code == 1 and "returns the logits of the last token alone" in out
+    assert code == 0 and "returns the logits of the last token alone, so those alone were compared" in out
     assert grader("port", f"{folder / 'last.py'}:Model", folder / "gpt2.safetensors")[0] == 0
     assert "return self.model(ids, targets=ids)" in (folder / "port.py").read_text()
     code, out, err = grader("compare", f"{folder / 'port.py'}:Port", folder / "gpt2.safetensors")
+    assert (code, err) == (0, ""), out + err
+
+
+def test_logits_of_the_last_token_alone_are_compared_with_the_references() -> None:
+    last = ("return self.output(self.norm(h))", "return self.output(self.norm(h)[:, -1])")
+    report = layer_report(program("Llama", last), reference("Llama").trace(), OwnNames())
+    assert report.ok and {"output", "logits"} <= {row.name for row in report.rows}
+    wrong = (last[0], "return self.output(self.norm(h)[:, -2])")
+    report = layer_report(program("Llama", wrong), reference("Llama").trace(), OwnNames())
+    assert not report.ok and report.culprit is not None and report.culprit.path == ""
+
+
+def test_a_program_that_takes_one_text_at_a_time_is_judged_by_its_logits() -> None:
+    """RoPE that rotates neighbours shows in no module alone, as none is given what the reference's is."""
+    one_by_one = """
+class Whole(Model):
+    def forward(self, ids):
+        return torch.cat([Model.forward(self, text[None]) for text in ids])
+
+
+Model, Parts = Whole, Model
+""".replace("Model.forward(self", "Parts.forward(self")
+    report = layer_report(program("Llama", more=one_by_one), reference("Llama").trace(), OwnNames())
+    assert report.ok and report.alignment is not None
+    assert report.alignment.how["layers.0.attention.wq.weight"] == "running"
+    wrong = ("F.silu(self.w1(x)) * self.w3(x)", "F.silu(self.w3(x)) * self.w1(x)")
+    assert not layer_report(program("Llama", wrong, more=one_by_one), reference("Llama").trace(), OwnNames()).ok
+
+
+METAS = """
+class ModelArgs:
+    def __init__(self, dim=64, n_layers=2, **kwargs):
+        self.hidden_size, self.num_hidden_layers = dim, n_layers
+        self.num_attention_heads = kwargs.get("n_heads", 1)
+        self.num_key_value_heads = kwargs.get("n_kv_heads", 1)
+        self.vocab_size, self.rms_norm_eps = kwargs.get("vocab_size", 9), kwargs.get("norm_eps", 1.0)
+        self.max_position_embeddings, self.rope_theta = kwargs.get("max_seq_len", 9), kwargs.get("rope_theta", 1.0)
+        width = int(kwargs.get("ffn_dim_multiplier", 1.0) * int(8 * dim / 3))
+        multiple = kwargs.get("multiple_of", 256)
+        self.intermediate_size = multiple * ((width + multiple - 1) // multiple)
+"""
+
+
+def test_a_config_with_a_constructor_of_its_own_and_caches_that_are_set_up_first(tmp_path: Path, grader: Any) -> None:
+    source = source_of(
+        "Llama",
+        ("    def __init__(self, c):\n        super().__init__()\n        head_dim = c.hidden",
+         "    def __init__(self, c: ModelArgs):\n        super().__init__()\n        self.ready = False\n"
+         "        head_dim = c.hidden"),
+        ("    def forward(self, tokens):\n", "    def setup_caches(self, max_batch_size, max_seq_length):\n"
+         "        self.ready = True\n\n    def forward(self, tokens, input_pos=None):\n        assert self.ready\n"),
+    ).replace("class Model(", f"{METAS}\n\nclass Model(")  # fmt: skip
+    (tmp_path / "metas.py").write_text(source)
+    trace = tmp_path / "llama.safetensors"
+    write_trace(reference("Llama").trace(), trace)
+    assert grader("port", f"{tmp_path / 'metas.py'}:Model", trace)[0] == 0
+    written = (tmp_path / "port.py").read_text()
+    assert "self.model.setup_caches(max_batch_size=2, max_seq_length=config.max_position_embeddings)" in written
+    assert "multiple_of=config.intermediate_size" in written
+    code, out, err = grader("compare", f"{tmp_path / 'port.py'}:Port", trace)
     assert (code, err) == (0, ""), out + err
 
 

@@ -41,7 +41,7 @@ def trace(
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the small config; may be given several times."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=2, help="How many tokens the model is given, 14 if left out.")
+        int | None, typer.Option(min=2, help="How many tokens the model is given; 14 or what shows its layers.")
     ] = None,
     cached: Annotated[
         bool, typer.Option("--cached", help="Decode with a cache, too: a prompt, chunks, tokens.")
@@ -76,16 +76,15 @@ def trace(
     ways = Ways(cached, padded, offset)
     if (config is None) == (model is None):
         raise GraderError("Say what to trace: --config config.json for a small random model, or --model FOLDER.")
-    length = tokens or TOKENS
     if model is not None:
         if changes:
             raise GraderError("--set changes the config of a small random model. With --model the weights fix it.")
-        real = real_model(model, dtypes[dtype], length, ways)
+        real = real_model(model, dtypes[dtype], tokens or TOKENS, ways)
         write_trace(real.trace, output, real.kind)
         print(f"{real.kind} in {dtype}, {real.size:,} parameters, those of {model}; {output}")
         return
     assert config is not None
-    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), length, ways)
+    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), tokens, ways)
     found = measured(reference, _with_bar)
     write_trace(replace(reference.trace(), unseen=found.unseen), output, reference.kind)
     print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
@@ -176,16 +175,16 @@ def _tell(report: "LayerReport", rows: Rows, as_json: bool, page: Path | None, m
     from grader.report import print_report
     from grader.report_page import to_page
 
-    lines = [*(table(report.alignment) if report.alignment else ()), *report_lines(report, rows.value)]
+    found, names = report_lines(report, rows.value), table(report.alignment) if report.alignment else []
     if page is not None:
-        try:
-            page.write_text(to_page(lines, f"grader compare {model}"), encoding="utf-8")
+        try:  # a page is read from its top, and a terminal from its end
+            page.write_text(to_page([*found, *names], f"grader compare {Path(model).name}"), encoding="utf-8")
         except OSError as error:
             raise GraderError(f"{page} can't be written: {error.strerror}.") from None
     if as_json:
         print(json.dumps(json_of(report), indent=1))
     else:
-        print_report(lines)
+        print_report([*names, *found])
     raise typer.Exit(0 if report.ok else FAILED)
 
 

@@ -43,7 +43,7 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("n_layers n_layer num_layers num_hidden_layers depth n_blocks num_blocks", "num_hidden_layers n_layer n_layers"),
     (
         "hidden_dim intermediate_size ffn_dim d_ff ff_dim mlp_dim ffn_hidden_size ffn_hidden_dim n_inner inner_dim"
-        " intermediate_dim dim_feedforward mlp_hidden_dim",
+        " intermediate_dim dim_feedforward mlp_hidden_dim inter_dim",
         "intermediate_size n_inner",
     ),
     (
@@ -67,9 +67,26 @@ FIELDS: tuple[tuple[str, str], ...] = (
         " n_activated_experts num_experts_per_token experts_per_tok",
         "num_experts_per_tok experts_per_token",
     ),
+    ("final_logit_softcap logit_softcap final_softcap", "final_logit_softcapping"),
+    ("attn_logit_softcap attn_softcap", "attn_logit_softcapping"),
+    ("n_dense_layers num_dense_layers", "first_k_dense_replace"),
+    ("n_expert_groups num_expert_groups", "n_group"),
+    ("n_limited_groups topk_groups", "topk_group"),
+    ("route_scale routing_scale", "routed_scaling_factor"),
+    ("score_func", "scoring_func"),
+    ("d_state ssm_state", "state_size ssm_state_size mamba_d_state"),
+    ("d_conv conv_kernel_size", "conv_kernel mamba_d_conv linear_conv_kernel_dim"),
+    ("dt_rank", "time_step_rank mamba_dt_rank"),
+    ("conv_bias", "use_conv_bias mamba_conv_bias"),
     ("rotary_pct rotary_percentage partial_rotary_factor", "rotary_pct partial_rotary_factor"),
 )
+# Meta's programs make the width of the feed-forward layers from two numbers: these give the config's own width.
+WIDTHS = {
+    "multiple_of": "config.intermediate_size",
+    "ffn_dim_multiplier": "config.intermediate_size / (4 * config.hidden_size)",
+}
 DERIVED = {"head_dim": "config.hidden_size // config.num_attention_heads", "intermediate_size": "4 * config.n_embd"}
+CONFIG_CLASS = re.compile(r"config|args|params", re.IGNORECASE)
 NO_DROPOUT = re.compile(r"drop|pdrop")
 CONFIGS = ("config", "cfg", "args", "params", "c", "conf", "hparams", "model_args", "configs")
 BATCH = 2
@@ -142,8 +159,7 @@ def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[
     if given is not None and (len(required) == 1 or not required):
         found = _config_class(given, module)
         if found is not None:
-            wanted = {f.name: _has_default(f) for f in dataclasses.fields(found) if f.init}
-            values, missing = _values(wanted, fields, weights)
+            values, missing = _values(_asked_for(found), fields, weights)
             return found.__name__, f"{model.__name__}({_call(found.__name__, values)})", missing
         if given.name in CONFIGS or given.annotation is dict:
             read, is_dict = _read_from(file, given.name)
@@ -169,11 +185,30 @@ def _config_class(parameter: inspect.Parameter, module: ModuleType) -> Any:
     if isinstance(annotation, str):
         annotation = getattr(module, annotation.rpartition(".")[2], None)
     for argument in (annotation, *typing.get_args(annotation)):
-        if isinstance(argument, type) and dataclasses.is_dataclass(argument):
+        if isinstance(argument, type) and (dataclasses.is_dataclass(argument) or _written(argument)):
             return argument
     known = [v for v in vars(module).values() if isinstance(v, type) and dataclasses.is_dataclass(v)]
-    named = [v for v in known if re.search(r"config|args|params", v.__name__, re.IGNORECASE)]
+    named = [v for v in known if CONFIG_CLASS.search(v.__name__)]
     return named[0] if len(named) == 1 and parameter.name in CONFIGS else None
+
+
+def _asked_for(config: Any) -> dict[str, bool]:
+    """What a config's class may be given, and whether it has a default: arguments, and keys among further ones."""
+    source = _written(config)
+    if not source:
+        return {f.name: _has_default(f) for f in dataclasses.fields(config) if f.init}
+    wanted = {p.name: p.default is not p.empty for p in _signature(config.__init__)}
+    return wanted | dict.fromkeys(re.findall(r"kwargs\.(?:get|pop)\([\"'](\w+)[\"']", source), True)
+
+
+def _written(config: type) -> str:
+    """The source of a config's own constructor; "" where a dataclass made it."""
+    if "__init__" not in vars(config) or not CONFIG_CLASS.search(config.__name__):
+        return ""
+    try:
+        return inspect.getsource(config.__init__)  # type: ignore[misc]
+    except (OSError, TypeError):
+        return ""
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:
@@ -222,6 +257,8 @@ def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str 
         return derived if derived and set(re.findall(r"config\.(\w+)", derived)) <= fields.keys() else None
     if rope := rope_value(name, fields):
         return rope
+    if name in WIDTHS and {"intermediate_size", "hidden_size"} <= fields.keys():
+        return WIDTHS[name]
     if NO_DROPOUT.search(name):
         return "0.0"
     if "expert" in name and not any("expert" in field for field in fields):
@@ -233,6 +270,8 @@ def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str 
         return "torch.float32"
     if name == "device":
         return '"cpu"'
+    if name in ("pad_vocab_size_multiple", "padding_multiple"):
+        return "1"
     if name in ("max_batch_size", "batch_size"):
         return str(BATCH)
     if name in ("bias", "qkv_bias", "attention_bias", "attn_bias"):

@@ -34,10 +34,10 @@ class Parts:
 
 def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
     """The lines for a class of models. values: fills in what a constructor asks for, from the config."""
+    way = way_of(model)
     if not runs:
-        return Parts()
-    way, cached, padded = (
-        way_of(model),
+        return Parts(starts=_set_up(model, way, values))
+    cached, padded = (
         any(run.cached for run in runs),
         any(run.steps[0].mask is not None for run in runs),
     )
@@ -64,6 +64,15 @@ def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
             f"{name}=positions[0]" if one else f"{name}={'positions' if way.positions else 'int(positions[0, 0])'}"
         )
     return Parts(tuple(takes), tuple(hands), tuple(before), makes, imports, missing, starts)
+
+
+def _set_up(model: type, way: Way, values: Values) -> tuple[str, ...]:
+    """The line that makes the caches of a model that is not called before they are there."""
+    if not way.makes.startswith("setup") or way.cache or way.positions not in ("input_pos", "cache_position"):
+        return ()
+    made, _ = _called(f"self.model.{way.makes}", getattr(model, way.makes), values)
+    longest = values({"max_seq_len": False})[0]["max_seq_len"]
+    return (made.replace("=batch_size", "=2").replace("=capacity", f"={longest}").replace("self.config", "config"),)
 
 
 def _new_cache(model: type, way: Way, values: Values) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -111,14 +111,11 @@ def port_report(target: Any, trace: Trace, own: "OwnNames") -> LayerReport:
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
-    node = comparison.nodes[0]
-    got, want = node.call.output, node.recorded.output
-    if got is None or want is None or got.ndim != 3 or want.ndim != 3 or not got.shape[1] == 1 < want.shape[1]:
-        return
-    yield (
-        "Your model returns the logits of the last token alone, and the reference's are of all tokens. Where it gives"
-        " all of them if it is handed targets, `grader port` writes the lines that do so."
-    )
+    if comparison.last_alone:
+        yield (
+            "Your model returns the logits of the last token alone, so those alone were compared. Where it gives all of"
+            " them if it is handed targets, `grader port` writes the lines that do so."
+        )
 
 
 def _require_ids_alone(comparison: Comparison) -> None:

@@ -20,28 +20,29 @@ def handed(node: Node, recorded: Sequence[Call], kinds: Sequence[str] = ()) -> l
     """
     names, right = node.call.names(), node.right_others()
     unequal = [i for i in node.unequal_tensors() if i in names]
-    sentences = []
+    said: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(names[i] for i in unequal):
         own = {i: node.call.leaves[i] for i in unequal if names[i] == name}
-        sentences += [f"`{node.name}` is handed {said}" for said in _said(node, name, own, right, recorded, kinds)]
-    return sentences
+        for article, rest in _said(node, own, right, recorded, kinds):
+            said.setdefault((article, rest), []).append(f"`{name}`")
+    return [f"`{node.name}` is handed {a} {' and '.join(named)} that {rest}." for (a, rest), named in said.items()]
 
 
 def _said(
     node: Node,
-    name: str,
     own: Mapping[int, Tensor],
     right: Mapping[int, tuple[str, Tensor]],
     recorded: Sequence[Call],
     kinds: Sequence[str],
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
+    """What is said of one argument: an article before its name, and what comes after "that"."""
     other = _given_to(node, list(own.values()), recorded)
-    if other is not None:
+    if other is not None and right.keys() & own.keys():  # else it has what the reference hands over besides
         mine, theirs = _kind(node.recorded.path, kinds), _kind(other.path, kinds)
         if mine and theirs and mine != theirs:
-            yield f"the `{name}` that the reference hands to {theirs} layers, and it is one of the {mine} layers."
+            yield "the", f"the reference hands to {theirs} layers, and it is one of the {mine} layers"
         else:
-            yield f"the `{name}` that the reference hands to `{other.path}`."
+            yield "the", f"the reference hands to `{other.path}`"
         return
     for i, tensor in own.items():
         if i not in right:
@@ -50,7 +51,7 @@ def _said(
         masks = _blocked(tensor, want)
         text = of_masks(*masks) if masks else of_tables(tensor, want)
         if text:
-            yield f"a `{name}` that {text}."
+            yield "a", text
             return
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from grader.calls import Call, Watched, first_tensor
 from grader.checks.diagnose import Context, describe, known_as
 from grader.checks.layout import arranged
+from grader.layers.adapter import ADAPTER
 from grader.layers.comparison import Comparison
 from grader.layers.culprit import Culprit, uncalled
 from grader.layers.handed import handed
@@ -65,12 +66,24 @@ class Inquiry:
         unsure = [] if any(finding.explains for finding in findings) else self._other_arguments()
         different, unknown = self._doubtful()
         given = f", or in the {' and '.join([*different, *unknown])} that it was given" if unsure else ""
-        lead = f"all that it calls is right on the reference's input, so the error is in its own forward{given}."
+        adapter = f", or in what `{node.type}` hands it" if self._adapted() else ""
+        own = f"so the error is in its own forward{given}{adapter}"
+        lead = f"all that it calls is right on the reference's input, {own}."
         return self._culprit(lead, *(finding.text for finding in findings), *unsure)
 
     def _culprit(self, *reasons: str) -> Culprit:
-        node = self.node
+        node, adapted = self.node, self._adapted()
+        if adapted is not None:
+            return Culprit(node.path, adapted[0], adapted[1], reasons)
         return Culprit(node.path, node.name if node.path else node.type, node.type, reasons)
+
+    def _adapted(self) -> tuple[str, str] | None:
+        """The name and class of the program in an adapter, where that is the module that is looked into."""
+        inside = list(self.node.call.module.named_children())
+        if self.node.path or self.node.type != ADAPTER or len(inside) != 1:
+            return None
+        name, module = inside[0]
+        return None if name in self.comparison.paths else (name, type(module).__name__)
 
     def _wrong_step(self, calls: Sequence[Watched], findings: Sequence[_Clue]) -> Culprit | None:
         """The first step that the module names and that is wrong on the reference's input, unless more is known."""
@@ -81,13 +94,29 @@ class Inquiry:
         number = sum(other.path == step.path for other in own[: own.index(step)])
         again = [call.output for call in calls if call.path == step.path]
         got, want = again[number] if number < len(again) else None, step.recorded.output
-        right = [other.name for other in own[: own.index(step)] if other.alone is not None and other.alone.ok]
-        where = f"between `{right[-1]}`, which is right, and it" if right else "before it"
+        where = self._where(calls, step)
         lead = f"the first step of `{self.node.path or self.node.type}` that is wrong on its right input. Look {where}"
         looks = self._looks(got, arranged(want, got)) if got is not None and want is not None else None
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
+
+    def _where(self, calls: Sequence[Watched], step: Node) -> str:
+        """Between what the error of a step lies: the last that is right before it, and the first that is given a
+        wrong thing and passes it on, or else the step.
+        """
+        right = ""
+        for call, child in self._children(calls):
+            if child is step:
+                break
+            argument, want = argument_for(call, child.recorded), child.recorded.input
+            got = None if argument is None else call.leaves[argument]
+            if got is not None and want is not None and got.shape == want.shape and not outcome(got, want, {}).ok:
+                if not outcome_of(call.outputs, child.recorded, {}).ok:
+                    return f"{f'between `{right}`, which is right, and' if right else 'before'} `{child.name}`"
+            elif child.alone is not None and child.alone.ok:
+                right = child.name
+        return f"between `{right}`, which is right, and it" if right else "before it"
 
     def _comes_after(self, finding: _Clue, step: Node) -> bool:
         """Whether what a finding says is given wrongly is given after a step."""

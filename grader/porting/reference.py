@@ -19,6 +19,7 @@ from grader.porting.filling import fill, tokens
 from grader.porting.floor import highest_floor, is_steady, with_floors
 from grader.porting.hushed import hushed, last_line
 from grader.porting.kept import Kept, what_is_kept
+from grader.porting.lengths import enough_tokens, long_enough
 from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
 from grader.porting.sizes import NAMES, POSITIONS, ROLES, TOKENS, VOCAB, first_of
@@ -62,15 +63,14 @@ def small_reference(
     path: Path,
     dtype: torch.dtype = torch.float32,
     changes: Mapping[str, Any] | None = None,
-    length: int = TOKENS,
+    length: int | None = None,
     ways: Ways = ONE_PASS,
 ) -> Reference:
     """A small random model of the architecture in a config.json, which transformers can run.
 
-    changes: values that fields of the small config must have. length: how many tokens it is given. ways: how it is run
-    besides. Raises GraderError
-    for what is no config.json of a causal language model that this transformers knows, and where a small one can't be
-    made or run.
+    changes: values that fields of the small config must have. length: how many tokens it is given; None: as many as
+    show what its layers do. ways: how it is run besides. Raises GraderError for what is no config.json of a causal
+    language model that this transformers knows, and where a small one can't be made or run.
     """
     given = dict(Config.read(path))
     with hushed():
@@ -83,9 +83,13 @@ def small_reference(
         model_class = _model_class(config, text, path)
         if text is not config:  # a model that also sees or hears: its language model is what is compared
             given = dict(given.get("text_config", {}))
-        changes = _room_for(length + ways.offset, text.to_dict()) | dict(changes or {})
-        asked = Asked(model_class, type(text), text.to_dict(), given, dtype, changes, length, ways)
+        wishes = dict(changes or {})
+        short = Asked(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways)
+        asked = short.with_length(length)
         found = _first_that_runs(asked, AMBITIONS)
+        if length is None and asked.length > TOKENS and not is_steady(found.traced):
+            asked = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
+            found = _first_that_runs(asked, AMBITIONS)
         if not _head_dim_is_derived(given):
             return found
         derived = _first_that_runs(asked, [wanted for wanted in AMBITIONS if not wanted.head_dim])
@@ -149,9 +153,23 @@ class Asked:
     whole: dict[str, Any]
     given: dict[str, Any]
     dtype: torch.dtype
-    changes: Mapping[str, Any]
+    changes: dict[str, Any]
     length: int
     ways: Ways
+
+    def with_length(self, length: int | None) -> "Asked":
+        """The same with room for `length` tokens; None: as many as show what the layers do."""
+        if length is None and self.ways != ONE_PASS:
+            length = TOKENS  # in parts, which cross every boundary themselves
+        if length is None:
+            narrow = shrunk(self.whole, self.whole, self.given, AMBITIONS[0]) | self.changes
+            try:
+                with torch.device("meta"):
+                    length = enough_tokens(self.build(narrow), narrow)
+            except Exception:  # transformers may reject a config that wishes for much
+                length = TOKENS
+        room = _room_for(length + self.ways.offset, self.whole)
+        return dataclasses.replace(self, changes=room | self.changes, length=length)
 
     def build(self, fields: Mapping[str, Any]) -> Any:
         """The model that a config of these fields makes."""
@@ -206,16 +224,16 @@ def _reference(asked: Asked, wanted: Ambition) -> Reference:
             every = asked.build(narrowed)
     all_layers = kinds(every, narrow, depth)
     layers = first_of("layers", changes) or ends_alike(enough_layers(all_layers), narrow.get("layer_types") or [])
-    small = cut(narrow, depth, layers) | dict(changes)
+    small = cut(narrow, depth, layers) | changes
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in asked.build(small).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"it still has {size:,} parameters")
-    mine = cut(shrunk(asked.given, whole, asked.given, wanted), depth, layers) | dict(changes)
+    mine = cut(shrunk(asked.given, whole, asked.given, wanted), depth, layers) | changes
     fields = _without({**small, **mine}, HOUSEKEEPING)
     model, ids, trace, unequal = _steady(asked, small, fields)
     has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal, asked.length)
-    has = [*has, *consistency(trace), _steadiness(trace)]
+    has = [*has, *long_enough(model, small, asked.length), *consistency(trace), _steadiness(trace)]
     return Reference(asked.model_class.__name__, model, ids, fields, tuple(has), trace, small, asked.build_in_dtype)
 
 

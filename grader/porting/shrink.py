@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grader.porting.sizes import (
+    CHOSEN_ENTRIES,
     COUNTS_POSITIONS,
     EXPERTS,
     FIXED,
@@ -143,6 +144,11 @@ class _Context:
             return min(value, EXPERTS)
         if role == "chosen":
             return min(value, 3)
+        expanded = (self.whole.get("expand") or 0) * (first_of("hidden", self.whole) or 0)
+        if name == "intermediate_size" and value == expanded:
+            return int(self.whole["expand"]) * HIDDEN
+        if name == "index_topk" and self.whole.get("compress_rates"):
+            return min(value, CHOSEN_ENTRIES)
         if name in SIZES:
             return SIZES[name] if name in FIXED else min(value, SIZES[name])
         return OTHER_SIZE if value > LARGE and name.endswith(LARGE_ENDINGS) else value

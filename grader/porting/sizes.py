@@ -43,6 +43,7 @@ SIZES = {
     **{"local_attention": 2 * WINDOW, "index_block_size": 4, "index_topk_blocks": 2, "block_size": 4},
     **{"heavily_compressed_attention": 6},
 }
+CHOSEN_ENTRIES = 2  # index_topk where it chooses among compressed entries, which are few
 LIMITS = {"swiglu_limit": 1.0, "clip_qkv": 1.0}  # at a model's own limits, values of a small one never arrive
 COUNTS_POSITIONS = "llama_4_scaling_beta"  # a scale that counts how often the trained positions were passed
 FIXED = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")  # 8 heads of these make up twice the hidden size

@@ -45,8 +45,9 @@ def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Tr
     traces = layouts_of(trace)
     alignment = align(model, traces, _given(own, shapes, traces))
     if not alignment.complete:
-        parameters = {name: shapes[name] for name, _ in model.named_parameters()}
-        raise unmatched(type(model).__name__, alignment, parameters)
+        parameters = {name for name, _ in model.named_parameters()} | set(alignment.own_left)
+        found = {name: shape for name, shape in shapes.items() if name in parameters}
+        raise unmatched(type(model).__name__, alignment, found)
     if own.reordered:
         alignment = replace(alignment, questions=[replace(q, free=True) for q in alignment.questions])
     alignment = settled(model, alignment)

@@ -72,10 +72,16 @@ def _node_of(question: Question, comparison: Comparison) -> Node | None:
         around = around[:-1]  # one projection: the order of its rows shows only in what uses it
     while True:
         path = ".".join(around)
-        node = next((node for node in comparison.nodes if node.path == path and node.alone is not None), None)
+        node = next((n for n in comparison.nodes if n.path == path and n.alone is not None and _is_whole(n)), None)
         if node is not None or not around:
             return node
         around = around[:-1]
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a module is given all that the reference gives it; a program may take one token at a time."""
+    given, right = node.given, node.recorded.input
+    return given is None or right is None or given.numel() == right.numel()
 
 
 def _numbers(name: str) -> list[int]:
