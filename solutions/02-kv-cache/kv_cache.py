@@ -3,7 +3,7 @@
 #
 # **At which length does generating the next token cost more than reading the whole prompt did?**
 #
-# You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 128,000 tokens need 19 GB of memory beside the weights of a model with 4 billion parameters? Both have the same cause: the *KV cache*, which this lesson builds.
+# You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 131,072 tokens need 19 GB of memory beside the weights of a model with 4 billion parameters? Both have the same cause: the *KV cache*, which this lesson builds.
 #
 # First write down a guess. You read a prompt of 100 tokens, and then write. After how many tokens does one more token cost more than reading the whole prompt did? Guess once for lesson 01's program and once for a program with a cache. You will count it, and then measure it.
 #
@@ -1057,7 +1057,7 @@ for name, config in configs.items():
     print(f"{name:>12} {token / 1024:8.0f} KiB {short / 1e6:11.0f} MB {long / 1e9:8.2f} GB {many / 1e9:14.1f} GB")
 
 # %% [markdown] id="20605244"
-# GPT-2 XL needs 300 KiB for every token, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache would be 40 GB, 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token. The next section shows why.
+# GPT-2 XL needs 300 KiB for every token, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache would be 40 GB, 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token: 144 KiB, which for 131,072 tokens are the 19 GB of the start. The next section shows why.
 #
 # ## Method 1: share keys and values
 #

@@ -1037,7 +1037,7 @@ for kind in (QwenLayer, DecoderLayer):
     print(f"{kind.__name__:>13}: an update of {sizes[0]:.2f} times the stream, then {sizes[1]:.2f}")
 
 # %% [markdown] id="3261e612"
-# In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides. Untrained, it makes updates of size 1, and two of them come to about √2. So no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
+# In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides. Untrained, it makes updates of size 1. Two unrelated ones would come to √2, or 1.41; these two cancel each other a little. So no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
 #
 # Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
 

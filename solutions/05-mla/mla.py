@@ -152,7 +152,7 @@ for name in ("gpt2-xl", "qwen3-8b", "deepseek-v3"):
 #
 # Take a token's vector x as a row. Its keys are $x W_K$ and its values $x W_V$, for all heads together. Put the two matrices side by side: $W_{KV}$ is [D, N], with a column for each of the N numbers of a token's keys and values. Now write it as a product of two matrices, [D, r] times [r, N]. The r numbers in the middle are a latent: cache them, and the second factor rebuilds keys and values from them.
 #
-# Any matrix is a sum of products of one column and one row, of falling size; the size of each is called its singular value. A sum of r of them is a product [D, r] times [r, N]. For a given r, which product is closest to $W_{KV}$? The singular value decomposition finds it (Eckart and Young, 1936): it keeps the r products, or directions, with the largest singular values. Closest means here: the sum of the squared differences of the two matrices is smallest. What that does to a text is another question, and needs an experiment.
+# Any matrix is a sum of products of one column and one row, of falling size. The size of such a product, the root of the sum of its squares, is called a singular value. A sum of r of them is a product [D, r] times [r, N]. For a given r, which product is closest to $W_{KV}$? The singular value decomposition finds it (Eckart and Young, 1936): it keeps the r products, or directions, with the largest singular values. Closest means here: the sum of the squared differences of the two matrices is smallest. What that does to a text is another question, and needs an experiment.
 #
 # Take a trained model with ordinary attention, austen-gpt2 of lesson 01. It has D = 192 and 6 heads, so 384 numbers for keys and values. GPT-2 adds positions to the embeddings, so a key is linear in the normed x. (RoPE will break that.) Here is GPT-2 as one function of its weights:
 
@@ -748,7 +748,7 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
       f"its 37 billion active parameters need {37e9 / 1e12:.3f}")
 
 # %% [markdown] id="7c281270"
-# For one token, rebuilding would take 900 times as many multiply-adds as all its active parameters: of V3's 671 billion, a token is computed with 37 (lesson 07).
+# For one token, rebuilding would take 900 times as many multiply-adds as all its active parameters: of V3's 671 billion, a token is computed with 37 billion (lesson 07).
 #
 # ### Exercise 7 · Attention that never rebuilds
 # difficulty ●●●●● · importance ●●●●● · 20 minutes
@@ -1182,7 +1182,7 @@ class CausalLM(nn.Module):
 #
 # <details><summary>Hint 1</summary>
 #
-# In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room? The last token that is chosen is never read.
+# In the first step ids is the prompt, in all others the token that was just chosen, [1, 1]. For how many tokens must there be room? The last token that is chosen is never read, so one place less is right, too.
 # </details>
 
 # %% exercise="mla.generate" id="mla-generate"

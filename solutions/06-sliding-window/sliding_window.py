@@ -18,7 +18,7 @@
 #
 # ![Gemma 3 270M from the bottom up: token ids, the token embedding of 262,144 tokens times √640, 18 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: multi-query attention with 4 query heads, QK-norm and, in 15 of the 18 layers, a window of 512 tokens; and a GeGLU MLP of width 2,048. Each of the two has an RMSNorm before it and another after it.](figures/gemma-3-270m-model.svg)
 #
-# In the two masks below, each row is a query and each column a key. A full layer sees the whole past. A sliding layer sees a window, here of three tokens, as the talk draws it. On the right is what a layer has to cache while the text grows.
+# In the two masks below, each row is a query and each column a key. A full layer sees the whole past. A sliding layer sees a window, here of three tokens, as in the talk that this course follows. On the right is what a layer has to cache while the text grows.
 #
 # ![Left: in a full layer each of six tokens sees itself and all before it. Middle: with a window of 3 each token sees itself and the two before it. Right: while the text grows to 12 tokens, a full layer caches all of them, a sliding layer never more than 3.](figures/mask-and-cache.svg)
 
@@ -482,7 +482,7 @@ for name, config in (("all 62 layers sliding", sliding_only), ("as it is, 52 and
     print(f"{name:>22}: {reach(config, 131_072):,} tokens back, in a text of 131,072")
 
 # %% [markdown] id="8ac3dd33"
-# 62 · 1,023 = 63,426: with a window of one thousand, sixty-two layers reach sixty thousand tokens back, half of what the model may read, and no farther. With one full layer there is no limit. So are the ten full layers there for the other half? That would be a lot of memory for little. Whether information *can* arrive and how much of it *does* arrive are two questions. The second one needs numbers, so it waits until you have a model.
+# 62 · 1,023 = 63,426: with a window of one thousand, sixty-two layers reach sixty thousand tokens back, half of what the model may read, and no farther. With one full layer there is no limit. So are the ten full layers there for the other 65,000 tokens? That would be a lot of memory for little. Whether information *can* arrive and how much of it *does* arrive are two questions. The second one needs numbers, so it waits until you have a model.
 #
 # ## The cache that makes it pay
 #
@@ -886,7 +886,7 @@ for name, chunks in {
     print(f"{name:>26}: differs by at most {(got - whole).abs().max():.1e}, {same} of {T} next tokens the same")
 
 # %% [markdown] id="504cb033"
-# If your cache is right, they differ by about 10⁻⁵, in logits between −18 and 17. As in lesson 02, the last bits differ because one row and many rows go through different kernels. Otherwise the ring, in which a token is overwritten 32 tokens after it came, gives the same result as the whole text.
+# If your cache is right, they differ by at most about 2 · 10⁻⁵, and some not at all, in logits between −18 and 17. As in lesson 02, the last bits differ because one row and many rows go through different kernels. Otherwise the ring, in which a token is overwritten 32 tokens after it came, gives the same result as the whole text.
 #
 # ## Generate
 #
@@ -895,7 +895,7 @@ for name, chunks in {
 #
 # A ring stores W tokens. But a prompt of T tokens at once still creates scores of T × T in every head, for a moment. Why not read it in pieces? With at most `chunk` tokens at a time, a sliding layer's scores are never larger than chunk × (W − 1 + chunk), however long the prompt. In a full layer they still grow with the text, to chunk × T.
 #
-# The generated tokens must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read. (Lesson 05 allowed one place more, for the last one.)
+# The generated tokens must be the same. The rest is lesson 02's `generate_cached`: every token is read once, the last one never; and the cache has room for exactly those that are read.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -937,7 +937,7 @@ def generate_rolling(
 check("sliding_window.generate", generate_rolling)
 
 # %% [markdown] id="b2ce44b5"
-# What do the chunks save? **Predict:** a prompt of 2,048 tokens with random ids. How large is the largest tensor that the model creates while it reads them, all at once and in chunks of 512 or 128?
+# What do the chunks save? **Predict:** a prompt of 2,048 tokens with random ids. The model has 4 query heads. How large is the largest tensor that it creates while it reads them, all at once and in chunks of 512 or 128?
 
 # %% tags=["nbval-ignore-output"] id="ca4b7bbd"
 from functools import partial
@@ -985,7 +985,7 @@ by_transformers = (
     " the county of Gloucester, by whom he has issue, born"
 )
 if gemma_model is not None:
-    opening = torch.tensor([gemma.goldens[-1].prompt_ids[:500]])
+    opening = torch.tensor([gemma.goldens[-1].prompt_ids[:500]])  # the longest prompt that is recorded with the model
     written = gemma.tokenizer.decode(list(generate_rolling(gemma_model, opening, 40)))
     print(f"{written!r}\nwhat transformers writes: {written == by_transformers}")
 
@@ -1096,7 +1096,7 @@ for name, changes in progress.steps(WRONG.items(), "programs"):
     print(f"{name:33} {losses[0]:6.3f} {losses[1]:13.3f} {held:6}   {text!r}")
 
 # %% [markdown] id="4172b13e"
-# 1, 2 and 7 continue in the very same words as the right program. 2 does nothing wrong until there is a second text. 1 and 5 change the loss by about a hundredth at most, much less than one passage differs from another. 5 changes the text after two tokens, into another that reads as well. 3, 4 and 6 raise the loss by 0.2 to 1 nat.
+# 1, 2 and 7 continue in the very same words as the right program. With 1 only the tokens just behind the window are missed, only in sliding layers, and the full layer still sees them. 2 does nothing wrong until there is a second text. 1 and 5 change the loss by about a hundredth at most, much less than one passage differs from another. 5 changes the text after two tokens, into another that reads as well. 3, 4 and 6 raise the loss by 0.2 to 1 nat.
 #
 # 7 gives exactly right outputs; only its memory use is wrong. That is why the check of exercise 3 looks at what the cache *holds*.
 #
@@ -1104,7 +1104,7 @@ for name, changes in progress.steps(WRONG.items(), "programs"):
 #
 # ## How much arrives?
 #
-# Back to the question. Information *can* come from 63,426 tokens away. How much does? Move the first token's vector by a tiny amount, and measure how far each vector of each layer moves with it. PyTorch computes that exactly: `forward_ad` carries the derivative along with every number. Take three stacks of twelve layers with random weights, a window of 8 and 128 tokens: all sliding; every sixth full; all full.
+# Back to the question. Information *can* come from 63,426 tokens away. How much does? Move all channels of the first token's vector by the same tiny amount, and measure how far each vector of each layer moves with it. PyTorch computes that exactly: `forward_ad` carries the derivative along with every number. Take three stacks of twelve layers with random weights, a window of 8 and 128 tokens: all sliding; every sixth full; all full.
 #
 # **Predict** the first picture: up to which token does anything move at all?
 
@@ -1160,7 +1160,7 @@ for name, far in moved.items():
 plots.beside(*pictures)
 
 # %% [markdown] id="228a0221"
-# With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer. Each hop averages over W tokens, so a token's share shrinks about W-fold per layer. With one full layer the change reaches every token in one hop.
+# With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer. Where attention is spread evenly, as it nearly is with random weights, each hop averages over W tokens and leaves a Wth of the change, and to the very edge there is a single way of hops. With one full layer the change reaches every token in one hop, and is divided by the number of all tokens only once. A trained head can do better, since it need not spread its attention evenly.
 #
 # Does a *trained* model use that? `austen-gemma3` has one full layer among six. **Predict** the loss on the passage, beyond the first 32 tokens: as it was trained; with the full layer made to slide as well; and with all windows removed, so that every layer sees everything.
 
@@ -1173,7 +1173,7 @@ variants = {
     "as trained, 5 sliding and 1 full": (austen.config, right_mask),
     "all sliding": (austen.config.replace(layer_types=[SOME] * 6), right_mask),
     "the full layer's own rotations, but a window": (austen.config, always_a_window),
-    "all windows removed": (austen.config.replace(sliding_window=256), right_mask),
+    "all windows removed": (austen.config.replace(sliding_window=256), right_mask),  # longer than the passage
 }
 
 # %% tags=["nbval-ignore-output"] id="7a3ffedb"
@@ -1226,7 +1226,7 @@ if gemma_model is not None:
 #
 # This shows what the full layers of a trained model are *used* for. A model trained with windows alone might find other ways, but none that reaches back exactly over more than a window in one hop.
 #
-# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows. The perplexity hardly changed, even with seven sliding layers for each full one; the report shows that in a plot, without numbers. For the memory it gives numbers: at 32,000 tokens the cache of a model of 2 billion parameters added 60% to its memory with full layers alone, and less than 15% with three sliding layers of 1,024 for each full one. Why it must be just 5:1 and 1,024, it does not say.
+# How many full layers are enough? Gemma 2 (2024) alternated: one sliding layer of 4,096 tokens, one full. Gemma 3 has five sliding layers of 1,024 (512 in the smallest models) for each full one. Its report (section 5.2) trained models with other ratios and windows. The perplexity, the exponential of the loss, hardly changed, even with seven sliding layers for each full one; the report shows that in a plot, without numbers. For the memory it gives numbers: at 32,000 tokens the cache of a model of 2 billion parameters added 60% to its memory with full layers alone, and less than 15% with three sliding layers of 1,024 for each full one. Why it must be just 5:1 and 1,024, it does not say.
 #
 # ![For a text of 8,192 tokens, twelve layers each. Gemma 2 alternates sliding layers of 4,096 tokens with full layers and caches 75% of what full layers would. Gemma 3 has five sliding layers of 1,024 for each full layer and caches 27%.](figures/gemma2-and-gemma3.svg)
 #
@@ -1285,7 +1285,7 @@ for dtype, batch in ((torch.float32, 1), (torch.bfloat16, 3)):
         assert measured == formula
 
 # %% [markdown] id="c5203679"
-# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers instead of 18, and the ratio approaches 6, the number of layers for each full one. That is the most that 5:1 can give, however small the window.
+# The assertion holds to the byte. Up to the window nothing is saved. After it each token costs 3 layers instead of 18, and the ratio approaches 6: of six layers one is full. That is the most that 5:1 can give, however small the window.
 #
 # The same with the real weights, if they are here. The longest prompt is read with either kind of cache; then the caches for a longer text are created and measured.
 
@@ -1323,7 +1323,7 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
 # %% [markdown] id="1326130c"
 # 13.9 GB remain.
 #
-# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (a latent instead of keys and values), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
+# The talk showed three ways to a smaller cache, each with a chart for a model of its own: GQA (fewer heads), MLA (one short vector, a latent, instead of keys and values: lesson 05), SWA, sliding window attention (fewer tokens). Here all three have the same axes, so that they can be compared: how much of the same model's MHA cache is left.
 
 # %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
@@ -1332,7 +1332,7 @@ contexts = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128
 one_wide_head = Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048})
 mha = {"GQA": one_wide_head, "MLA": one_wide_head, "SWA": talk.replace(layer_types=full_only)}  # only the width counts
 methods = {
-    "GQA": {f"{n} share one": mha["GQA"].replace(head_dim=2048 // n) for n in (2, 4, 8)},
+    "GQA": {f"{n} share one": mha["GQA"].replace(head_dim=2048 // n) for n in (2, 4, 8)},  # only the product counts
     "MLA": {f"latent {n}": Config({"num_hidden_layers": 48, "kv_lora_rank": n}) for n in (1024, 512, 256, 64)},
     "SWA": {"MHA, window 2,048, 5:1": talk, "GQA, 4 share one, and the window": talk.replace(num_key_value_heads=8)},
 }
@@ -1372,7 +1372,7 @@ for name in ("Gemma 3 270M", "Gemma 3 27B"):
 # %% [markdown] id="18043ec4"
 # ### Windows or fewer heads?
 #
-# The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or GQA with half as many heads?
+# The panel of lesson 02, with your window. **Predict:** Gemma 3 27B at 131,072 tokens. What saves more: its windows (1,024, five of six layers), or 8 key-value heads in place of its 16?
 
 # %% tags=["nbval-ignore-output"] id="70fe4b82"
 from grader.kv import kv_panel
@@ -1380,7 +1380,7 @@ from grader.kv import kv_panel
 kv_panel("Gemma 3 27B", context=131_072)
 
 # %% [markdown] id="2da0ba5a"
-# The windows: they take 66.6 GB to 11.2 GB, a factor of 6. Half as many heads would be a factor of 2.
+# The windows: they take 66.6 GB to 11.2 GB, a factor of 6. Half as many key-value heads would be a factor of 2.
 #
 # ## Time
 #
@@ -1447,7 +1447,7 @@ plots.lines(curves, around)
 #
 # <details><summary>A window of 1,024 and 62 layers: how far back can information come from?</summary>
 #
-# With sliding layers alone 62 · 1,023 = 63,426 tokens; in the real Gemma 3 27B from anywhere, because ten of its layers are full. What arrives from afar through sliding layers alone is next to nothing: a token's share shrinks about W-fold per layer.
+# With sliding layers alone 62 · 1,023 = 63,426 tokens; in the real Gemma 3 27B from anywhere, because ten of its layers are full. What arrives from afar through sliding layers alone is next to nothing: in every layer it is averaged with W − 1 other tokens.
 # </details>
 #
 # <details><summary>Why are a few layers full?</summary>
@@ -1477,7 +1477,7 @@ plots.lines(curves, around)
 #
 # <details><summary>Which of the mistakes shows in no text?</summary>
 #
-# A chunk that sees only itself: the text here is the same, and the loss moves by a hundredth at most. The pointer that is not reset: the first text is right. A cache that masks and never drops: its outputs are exactly right, and only its memory tells.
+# A chunk that sees only itself: the text in the experiment is the same, and the loss moves by a hundredth at most. The pointer that is not reset: the first text is right. A cache that masks and never drops: its outputs are exactly right, and only its memory tells.
 # </details>
 #
 # <details><summary>By how much can 5:1 shrink a cache, at most?</summary>
