@@ -160,8 +160,8 @@ def _line_html(line: Line) -> str:
 
 
 def _table_html(rows: Sequence[Line]) -> str:
-    numbers = _numeric(rows)
-    columns = len(numbers)
+    columns = max(i + 1 for line in rows for i, cell in enumerate(line.cells) if cell)  # none that is empty at the end
+    numbers = _numeric(rows)[:columns]
     # Where a value stands in a tensor is the first thing that a phone has no room for.
     places = {
         i for line in rows for i, cell in enumerate(line.cells) if cell.startswith("[") and cell.endswith("]") and i
@@ -178,7 +178,7 @@ def _table_html(rows: Sequence[Line]) -> str:
 
 def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
     cells = []
-    for i, cell in enumerate((*line.cells, *("",) * (len(numbers) - len(line.cells)))):
+    for i, cell in enumerate((*line.cells[: len(numbers)], *("",) * (len(numbers) - len(line.cells)))):
         path = line.kind.startswith("row_") and i == 1
         kind = "num place" if i in places else "num" if numbers[i] else "mark" if i == 0 else "path" if path else ""
         tag = "th" if line.kind == "head" else "td"
@@ -188,7 +188,9 @@ def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
         if text in MARKS:
             colour = "m-ok" if text == "✓" else "m-bad"
             shown = f'<span class="{colour}" role="img" aria-label="{MARKS[text]}">{text}</span>'
-        cells.append(f"<{tag}{role}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{shown}</{tag}>")
+        # Said in the cell too: an untrusted notebook has no style of ours, and JupyterLab puts every cell to the right.
+        side = "" if numbers[i] or i in places else ' style="text-align:left"'
+        cells.append(f"<{tag}{role}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}{side}>{shown}</{tag}>")
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
 
 

@@ -55,6 +55,18 @@ def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) ->
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
 
 
+def test_a_file_by_itself_follows_light_and_dark_in_the_colours_of_the_atlas_pages() -> None:
+    style = (ROOT / "grader" / "atlas" / "static" / "style.css").read_text(encoding="utf-8")
+    page = dict(re.findall(r"(--atlas-[\w-]+): (#\w+);", style))
+    for model in gallery_models().values():
+        if model.architecture is not None:
+            drawn = figure(model.architecture)
+            dark = re.findall(r"@media\(prefers-color-scheme:dark\){\.atlas:root{(.*?)}}", drawn)
+            colours = dict(re.findall(r"(--atlas-[\w-]+):(#\w+);", dark[0]))
+            assert colours.items() <= page.items()
+            assert set(re.findall(r"var\((--atlas-[\w-]+)", drawn)) == set(colours)  # none stays as on a light page
+
+
 def test_panels_fill_the_columns_of_one_file() -> None:
     """Kimi Linear's four other panels find room beside the first, and none lies over another."""
     model = DRAWN["kimi-linear-48b-a3b"]

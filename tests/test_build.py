@@ -22,6 +22,7 @@ from grader.authoring.staging import staged_copy
 from grader.authoring.stale import check_build
 from grader.errors import GraderError, RecordingError
 from grader.lessons.cells import without_markers
+from grader.lessons.execution import execute_notebook
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 
@@ -147,6 +148,14 @@ def test_progress_is_shown_and_outputs_are_stored_without_time_or_path_of_this_m
     check_output = notebook.cells[4].outputs[0]
     assert "toy.linear · 2 of 2 cases right" in check_output.data["text/plain"]
     assert notebook.metadata.language_info == {"name": "python", "pygments_lexer": "ipython3"}
+
+
+def test_a_line_stays_above_the_report_that_it_is_printed_for(tmp_path: Path) -> None:
+    source = "for port in 'AB':\n    print('port', end=' ', flush=True)\n    print(port)\n    display(port)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    outputs = execute_notebook(notebook, tmp_path).cells[0].outputs
+    shown = [output.get("text") or output.data["text/plain"] for output in outputs]
+    assert shown == ["port A\n", "'A'", "port B\n", "'B'"]
 
 
 def test_building_again_changes_nothing_to_the_byte(course: Course) -> None:

@@ -301,8 +301,15 @@ def test_the_clock_waits_for_what_it_times() -> None:
 def test_a_place_shows_the_last_picture_and_nothing_outside_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     progress.Place().show(plots.lines({"loss": ([1, 2], [3.0, 2.0])}))  # no notebook, no error
     shown: list[dict[str, Any]] = []
-    monkeypatch.setattr(progress, "_place_in_notebook", lambda: shown.append)
+    words: list[str] = []
+
+    def update(data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        shown.append(data)
+        words.append(metadata["image/png"]["alt"])  # by this the build knows a picture, and stores its PNG
+
+    monkeypatch.setattr(progress, "_place_in_notebook", lambda: update)
     place = progress.Place()
     for loss in ([3.0], [3.0, 2.0]):
         place.show(plots.lines({"loss": (range(len(loss)), loss)}))
     assert len(shown) == 2 and "<img alt=" in shown[-1]["text/html"] and "to 2 at 1" in shown[-1]["text/plain"]
+    assert words[-1] == shown[-1]["text/plain"]

@@ -325,6 +325,14 @@ def test_the_columns_of_a_table_align_and_numbers_stand_to_the_right() -> None:
     ]
 
 
+def test_where_a_notebook_drops_our_style_names_still_stand_to_the_left_and_no_column_is_empty() -> None:
+    """JupyterLab, untrusted: `style` attributes are all that is left, and its own rule puts cells to the right."""
+    page = to_html([row("head", "", "module", "max", ""), row("row_ok", "[OK]", "  h.0", "0.25", "")])
+    cells = re.findall(r"<t[hd]\b([^>]*)>(.*?)</t[hd]>", page)
+    assert [shown for _, shown in cells] == ["", "module", "max", "[OK]", "&nbsp;&nbsp;h.0", "0.25"]
+    assert ["text-align:left" in attributes for attributes, _ in cells] == [True, True, False, True, True, False]
+
+
 SAMPLE = [
     Line("✗ toy · 1 of 2 cases right", "bad"),
     Line("This is what comes out when `x` is <b>twice</b> as long as it should be, " * 3, "text", 1),

@@ -9,6 +9,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from grader.lessons.execution import joined_streams
 from grader.lessons.lesson import Lesson
 from grader.package import package_folder
 
@@ -39,7 +40,7 @@ def make_portable(notebook: NotebookNode, lesson: Lesson) -> None:
             for output in cell.outputs:
                 without_widget(output)
                 without_html_of_a_picture(output)
-            cell.outputs = [nbformat.from_dict(portable(output)) for output in _joined_streams(cell.outputs)]
+            cell.outputs = [nbformat.from_dict(portable(output)) for output in joined_streams(cell.outputs)]
 
 
 def without_widget(output: NotebookNode) -> None:
@@ -56,17 +57,6 @@ def without_html_of_a_picture(output: NotebookNode) -> None:
     """
     if output.get("metadata", {}).get("image/png", {}).get("alt"):
         output.data.pop("text/html", None)
-
-
-def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """The outputs, with pieces of one stream that follow each other put together."""
-    joined: list[NotebookNode] = []
-    for output in outputs:
-        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def keep_varying_outputs(notebook: NotebookNode, previous: NotebookNode) -> None:

@@ -37,8 +37,8 @@ class Place:
     def show(self, picture: Any) -> None:
         """Show a picture in place of the one before: anything that a notebook can show, such as a `plots.Picture`."""
         if self._update is not None:
-            data = picture._repr_mimebundle_()
-            self._update(data[0] if isinstance(data, tuple) else data)
+            shown = picture._repr_mimebundle_()
+            self._update(*shown if isinstance(shown, tuple) else (shown,))
 
 
 def duration(seconds: float) -> str:
@@ -88,8 +88,8 @@ class _Bar:
         self._update({"text/plain": words, "text/html": f"<div>{bar}{html.escape(words)}</div>"})
 
 
-def _place_in_notebook() -> Callable[[dict[str, Any]], None] | None:
-    """What replaces a place in the cell's output by other contents; None outside a notebook."""
+def _place_in_notebook() -> Callable[..., None] | None:
+    """What replaces a place in the cell's output by other data, and metadata if any; None outside a notebook."""
     try:
         from IPython import get_ipython
         from IPython.display import display
@@ -99,4 +99,4 @@ def _place_in_notebook() -> Callable[[dict[str, Any]], None] | None:
     if shell is None or not hasattr(shell, "kernel"):
         return None
     handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-    return lambda contents: handle.update(contents, raw=True)
+    return lambda data, metadata=None: handle.update(data, metadata=metadata, raw=True)

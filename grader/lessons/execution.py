@@ -50,7 +50,6 @@ def execute_notebook(
         timeout=timeout,
         kernel_name="python3",
         allow_errors=allow_errors,
-        coalesce_streams=True,  # one output for text that a cell prints bit by bit
         resources={"metadata": {"path": str(cwd)}},
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: it warns about its transport otherwise
         on_cell_execute=started,
@@ -73,7 +72,26 @@ def execute_notebook(
         ) from None
     except RuntimeError as error:
         raise GraderError(f"no Python kernel could be started: {error}. Is ipykernel installed here?") from None
+    finally:
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = joined_streams(cell.outputs)
     return notebook
+
+
+def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs, with pieces of one stream that follow each other put together.
+
+    What stands between two pieces stays there: a line that is printed before each of several reports is above its own.
+    nbclient's `coalesce_streams` would put all that a cell prints in the place of the first line.
+    """
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def one_line(name: str, message: str) -> str:

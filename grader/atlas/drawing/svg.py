@@ -21,6 +21,23 @@ ROLES = {
     "router": ("#fbe0ec", "#b0447c"),
     "faint": ("#e6e8eb", "#c3c8cf"),
 }
+# The same on a dark page, for a figure that is a file of its own, as in a notebook. `static/style.css` has them too.
+DARK = {
+    "card": ("#1e2125", "#3a3f46"),
+    "block": ("#272b30", "#454b54"),
+    "white": ("#1a1c1f", "#7d858f"),
+    "token": ("#322d4a", "#a394e0"),
+    "norm": ("#41371a", "#d6ad3c"),
+    "query": ("#38315a", "#a394e0"),
+    "key": ("#1d3a56", "#6fb0ee"),
+    "value": ("#4d2d1f", "#ee9368"),
+    "mixer": ("#1c334a", "#6fb0ee"),
+    "state": ("#163f3a", "#56c2b4"),
+    "mlp": ("#1f3d29", "#74c48b"),
+    "router": ("#4a2438", "#e58ab8"),
+    "faint": ("#33383e", "#555c65"),
+}
+DARK_LINES = {"ink": "#e8e6e1", "muted": "#a7adb5", "line": "#a7adb5", "ring": "#ff9466"}
 # Widths of characters in thousandths of the font's size: DejaVu Sans, the widest font that a reader is likely to have.
 NARROW, WIDE = "iIjl.,:;'|!·[]()", "mMWw%—@×→"
 RING = "#d9480f"
@@ -168,6 +185,8 @@ def document(shapes: str, size: tuple[float, float], title: str, description: st
         f".{role}{{fill:var(--atlas-{role}-area,{ROLES[role][0]});stroke:var(--atlas-{role}-edge,{ROLES[role][1]})}}"
         for role in used
     )
+    dark = "".join(f"--atlas-{name}:{colour};" for name, colour in DARK_LINES.items())
+    dark += "".join(f"--atlas-{role}-area:{DARK[role][0]};--atlas-{role}-edge:{DARK[role][1]};" for role in used)
     width, height = size
     name = "a" + "".join(letter for letter in title.lower() if letter.isascii() and letter.isalnum())
     return (
@@ -180,7 +199,8 @@ def document(shapes: str, size: tuple[float, float], title: str, description: st
         f".line,.spine,.sign,.ring{{fill:none;stroke:var(--atlas-line,#59616b);stroke-width:1.3}}"
         f".spine{{stroke-width:5;stroke-linecap:round}}.sign{{stroke-width:1.6}}"
         f".tip{{fill:var(--atlas-line,#59616b)}}.tile{{stroke-width:.7}}"
-        f".ring{{stroke:var(--atlas-ring,{RING});stroke-width:2.2}}{roles}</style>\n{shapes}\n</svg>\n"
+        f".ring{{stroke:var(--atlas-ring,{RING});stroke-width:2.2}}{roles}"
+        f"@media(prefers-color-scheme:dark){{.atlas:root{{{dark}}}}}</style>\n{shapes}\n</svg>\n"
     )
 
 
