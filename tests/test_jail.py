@@ -19,7 +19,7 @@ from grader.grading.sandbox.seccomp import ALLOWED
 from grader.grading.sandbox.zygote import ROOM_MB
 
 pytest.importorskip("pyseccomp")
-LIMITS = Limits(memory_mb=512)
+LIMITS = Limits(memory_mb=1280)  # a PyTorch that can use a GPU takes 740 of them before anything runs
 UPROBES = [335, 336]  # Linux lets these past every filter, and answers them from its own trampoline alone
 
 

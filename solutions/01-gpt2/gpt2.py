@@ -66,7 +66,7 @@ print(Path("configs/gpt2.json").read_text())
 # | `vocab_size` 50257 | how many rows `wte` has: 256 bytes + 50,000 merges + 1 end of text. A merge makes one token of two that often stand side by side |
 # | `activation_function` `gelu_new` | the non-linear function in the MLP. The name matters: `gelu` is another function |
 # | `layer_norm_epsilon` 1e-05 | the small number added to the variance in every LayerNorm |
-# | `bos_token_id`, `eos_token_id` 50256 | `<\|endoftext\|>`: it separates two texts, so it begins one and ends the other |
+# | `bos_token_id`, `eos_token_id` 50256 | <code>&lt;&#124;endoftext&#124;&gt;</code>: it separates two texts, so it begins one and ends the other |
 # | `attn_pdrop`, `embd_pdrop`, `resid_pdrop` 0.1 | dropout in training: of attention weights, of the embeddings, before each sum. It does nothing in eval mode, in which the checks run, so you can leave it out |
 # | `initializer_range` 0.02 | the standard deviation of the weights before training. Trained weights overwrite it |
 # | `model_type`, `architectures` | which code is meant: `gpt2`, and in it the class `GPT2LMHeadModel` |
@@ -109,7 +109,7 @@ def parameters(config: Config) -> dict[str, int]:
 # %% id="6fb83751"
 for name, config in configs.items():
     counts = parameters(config)
-    shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items())
+    shares = ", ".join(f"{part} {count / sum(counts.values()):.0%}" for part, count in counts.items())
     print(f"{name:>12} {sum(counts.values()):>13,}   {shares}")
 
 # %% tags=["nbval-ignore-output"] id="0b562a78"

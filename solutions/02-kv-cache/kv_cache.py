@@ -381,7 +381,7 @@ for name, start, tokens in (("two tokens from the last slot on", 3, 2), ("one to
         room[:, :, start : start + tokens] = torch.ones(1, 1, tokens, 2)
         print(f"{name}: no error, and {int(room.sum())} numbers were written")
     except RuntimeError as error:
-        print(f"{name}: RuntimeError: {str(error)[:72]}")
+        print(f"{name}: RuntimeError: {str(error).partition(' at ')[0]}")
 
 # %% [markdown] id="57047089"
 # The second case raises nothing and writes nothing, and it is the case that occurs in decoding: one token a step. A slice past the end has no rows, and one row broadcasts to any number of rows, also to none. So the token is dropped silently, and the model goes on without it. Only your own check notices.
@@ -889,10 +889,10 @@ reading, without, cached = ([row[name] for row in times] for name in runs)
 
 # %% tags=["nbval-ignore-output"] id="35d8dd79"
 print("     n   ms: reading n   next, without   next, with    "
-      " multiply-adds, in millions: reading  without   with")
+      " M multiply-adds: reading  without   with")
 for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
     counts = [multiply_adds(clocked, *what) / 1e6 for what in ((n,), (n + 1,), (1, n))]
-    print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:41,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
+    print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:28,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
 
 # %% tags=["nbval-ignore-output"] id="85bd3885"
 curves = {"reading n tokens": reading, "next token, without a cache": without, "next token, with": cached}

@@ -67,7 +67,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 # | `tie_word_embeddings` false | whether the head shares the embedding's weight. In 0.6B, 1.7B and 4B it does, in 8B and above it does not |
 # | `vocab_size` 151936 | rows of the embedding. The tokenizer knows 151,669 tokens; the rest is padding, to a multiple of 128 |
 # | `sliding_window` null, `use_sliding_window` false, `max_window_layers` 36 | windows that some models of the family have. Here every layer attends to all earlier tokens |
-# | `eos_token_id` 151645, `bos_token_id` 151643 | `<\|im_end\|>` ends a turn; `<\|endoftext\|>` separates texts |
+# | `eos_token_id` 151645, `bos_token_id` 151643 | <code>&lt;&#124;im_end&#124;&gt;</code> ends a turn; <code>&lt;&#124;endoftext&#124;&gt;</code> separates texts |
 # | `torch_dtype` `bfloat16` | in which dtype the weights are stored |
 # | `model_type`, `architectures` | which code is meant. **Nothing else in the file says that q and k are normalised** |
 # | `attention_dropout`, `initializer_range`, `use_cache`, `transformers_version` | training, how to run it, who wrote the file |
@@ -598,7 +598,7 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
     plain = head(q, k, v, *rope)
     on_q, on_k, on_v = head(q + bias, k, v, *rope), head(q, k + bias, v, *rope), head(q, k, v + bias, *rope)
     print(f"{name:>17}: a bias on q changes the result by {(on_q - plain).abs().max():.1f}, one on k by"
-          f" {(on_k - plain).abs().max():.0e}; one on v is added to it, to within {(on_v - bias - plain).abs().max():.0e}")
+          f" {(on_k - plain).abs().max():.0e}; one on v is added, to within {(on_v - bias - plain).abs().max():.0e}")
 
 # %% [markdown] id="d7757a52"
 # A bias on v adds the same vector to every result, because the weights sum to 1. A bias on `o_proj` could do that too, but Qwen3 has none there either. A bias on q favours some keys whatever the query is. A bias on k, in GPT-2, adds the same number to all scores of a query, and the softmax ignores that. So GPT-2's can be dropped for nothing. With RoPE it is not so: the bias is rotated with each key, by that key's position, so it favours some *distances*.

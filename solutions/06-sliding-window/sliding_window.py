@@ -525,7 +525,7 @@ Panel({
 }, show_ring)
 
 # %% [markdown] id="380514af"
-# In the picture above, look at the fourth row. Five tokens come at once, more than there are slots. The first of them (token 5) must still see 2, 3 and 4, so these have to be returned *before* they are overwritten. Tokens 5 to 9 must all be returned, because each of them sees some of the others. Only then does the ring store the last four. A long prompt that is read in chunks is this case. LLMs-from-scratch, a widely read public program, got it wrong at first (#1013).
+# In the picture above, look at the fourth row. Five tokens come at once, more than there are slots. The first of them (token 5) must still see 2, 3 and 4, so these have to be returned *before* they are overwritten. Tokens 5 to 9 must all be returned, because each of them sees some of the others. Only then does the ring store the last four. A long prompt that is read in chunks is this case. LLMs-from-scratch, a widely read public program, got it wrong at first ([#1013](https://github.com/rasbt/LLMs-from-scratch/issues/1013)).
 #
 # Does the order of the keys matter? Not to attention, which sums over keys. The mask needs to know which key is which. Returning them from the oldest to the newest settles that, as in lesson 02.
 #
@@ -992,7 +992,7 @@ if gemma_model is not None:
 # %% [markdown] id="35c272ab"
 # ## What public programs got wrong
 #
-# Here are seven ways in which a sliding window with a cache goes wrong. Three of them are public bugs that were found later: 1 and 2 in LLMs-from-scratch (on GitHub: #1013 and #925), 4 in nanochat (#452). Each loads every weight, raises no error, and is one change to what you wrote.
+# Here are seven ways in which a sliding window with a cache goes wrong. Three of them are public bugs that were found later: 1 and 2 in LLMs-from-scratch ([#1013](https://github.com/rasbt/LLMs-from-scratch/issues/1013) and [#925](https://github.com/rasbt/LLMs-from-scratch/issues/925)), 4 in nanochat ([#452](https://github.com/karpathy/nanochat/issues/452)). Each loads every weight, raises no error, and is one change to what you wrote.
 #
 # `austen-gemma3` reads the passage above as a program would: a prompt of 100 tokens in chunks of 50, then one token at a time, and then a *second* text with the same cache after a reset.
 #
@@ -1146,8 +1146,8 @@ moved = {}
 for name, kinds in patterns.items():
     torch.manual_seed(0)
     moved[name] = movement(CachedModel(small.replace(layer_types=kinds)).eval(), random_ids)
-    print(f"{name:>17}: farthest token that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
-print(f"{'reach':>17}: farthest token after each of 12 sliding layers:  ",
+    print(f"{name:>17}: farthest that moves after each layer:", *(int(row.nonzero().max()) for row in moved[name]))
+print(f"{'reach':>17}: farthest after each of 12 sliding layers:      ",
       *(reach(small.replace(layer_types=[SOME] * n), 128) for n in range(1, 13)))
 
 # %% tags=["nbval-ignore-output"] id="11fcf1b8"

@@ -431,7 +431,7 @@ for name, runs in balance["runs"].items():
 # %% [markdown] id="50a2cee7"
 # ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 16, without balance to 28 of 32. It then falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 240 on; with the bias it ends at 5.](figures/balance.svg)
 #
-# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40 % of the choices, where an equal share would be 6 %. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model needs all its parameters. And where experts are spread over machines, all others wait for the machine that holds the busiest expert.
+# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40% of the choices, where an equal share would be 6%. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model needs all its parameters. And where experts are spread over machines, all others wait for the machine that holds the busiest expert.
 #
 # Two cures:
 #
@@ -1089,7 +1089,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
     print(f"{name:>14}: {rest + total:15,} parameters, {rest + active:14,} active: {(rest + active) / (rest + total):.0%}")
 
 # %% [markdown] id="f88677e1"
-# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02 % of the parameters in all, decides which 6 % are used.
+# That is who decides: one matrix of 256 · 7168 numbers a layer, 0.02% of the parameters in all, decides which 6% are used.
 #
 # The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
 #

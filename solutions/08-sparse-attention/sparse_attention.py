@@ -1345,7 +1345,7 @@ with torch.no_grad(), patch.replaced(Choosing, k=48):
         print(f"layer {number}: " + ", ".join(f"{way} {share:.0%}" for way, share in shares.items()))
 
 # %% [markdown] id="b7ebe175"
-# In layer 0 the last 48 have no more than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29 % that any 48 tokens could have, and in the other layers too all but about 1 % is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
+# In layer 0 the last 48 have no more than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29% that any 48 tokens could have, and in the other layers too all but about 1% is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
 
 # %% [markdown] id="f5b409ac"
 # ## What it costs
