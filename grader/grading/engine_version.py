@@ -51,6 +51,7 @@ MODULES = (
     "checks/probe",
     "checks/running",
     "checks/second_run",
+    "checks/torch_errors",
     "checks/values",
     "checks/verdict",
     "checks/whose",
