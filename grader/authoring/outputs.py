@@ -9,7 +9,6 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from grader.lessons.execution import joined_streams
 from grader.lessons.lesson import Lesson
 from grader.package import package_folder
 
@@ -18,7 +17,7 @@ VARIES = "nbval-ignore-output"
 
 
 def make_portable(notebook: NotebookNode, lesson: Lesson) -> None:
-    """Take out what only this machine or this run has: times, paths, how a stream was cut into pieces."""
+    """Take out what only this machine or this run has: times and paths."""
     packages = package_folder().resolve().parent
     places = {str(lesson.folder): ".", str(packages): "<packages>", sys.prefix: "<python>", str(Path.home()): "~"}
     longest_first = "|".join(re.escape(place) for place in sorted(places, key=len, reverse=True))
@@ -40,7 +39,7 @@ def make_portable(notebook: NotebookNode, lesson: Lesson) -> None:
             for output in cell.outputs:
                 without_widget(output)
                 without_html_of_a_picture(output)
-            cell.outputs = [nbformat.from_dict(portable(output)) for output in joined_streams(cell.outputs)]
+            cell.outputs = [nbformat.from_dict(portable(output)) for output in cell.outputs]
 
 
 def without_widget(output: NotebookNode) -> None:

@@ -75,11 +75,11 @@ def execute_notebook(
     finally:
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = joined_streams(cell.outputs)
+                cell.outputs = _joined_streams(cell.outputs)
     return notebook
 
 
-def joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """The outputs, with pieces of one stream that follow each other put together.
 
     What stands between two pieces stays there: a line that is printed before each of several reports is above its own.
