@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HOME
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM_FLAGS = [
@@ -45,6 +46,7 @@ def running_jupyterlab(project: Path, *options: str) -> Iterator[str]:
     home = Path(tempfile.mkdtemp(prefix=".home-", dir=project))
     environment = dict.fromkeys(("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"), str(home))
     environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
+    environment["HF_HOME"] = HF_HOME  # not its own, where packaged weights would be converted again, for a minute
     with running_server(["grader.cli", "lab", *options], project, environment) as address:
         yield address
 
