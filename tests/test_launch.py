@@ -17,7 +17,6 @@ from grader.grading.sandbox import launch
 from grader.grading.sandbox.jail import Jail
 from grader.grading.sandbox.launch import Lesson, end_early, launch_early, lesson_of, take_early
 from grader.grading.sandbox.limits import Limits
-from grader.recordings.format import RECORDING
 
 LESSON = "00-orientation"
 
@@ -35,7 +34,7 @@ def course(tmp_path: Path) -> Iterator[Path]:
 def released(course: Path) -> Lesson:
     folder = course / "course" / LESSON
     (notebook,) = folder.glob("*.ipynb")
-    return lesson_of(json.loads(notebook.read_text(encoding="utf-8")), (folder / RECORDING).read_bytes())
+    return lesson_of(json.loads(notebook.read_text(encoding="utf-8")))
 
 
 def test_what_was_started_early_is_the_jail_of_the_kit_that_needs_it(course: Path, tmp_path: Path) -> None:

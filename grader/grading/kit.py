@@ -57,7 +57,7 @@ class Kit:
     @cached_property
     def lesson(self) -> Lesson:
         """What a jail's warm process is told of the lesson."""
-        return lesson_of(json.loads(self.plan.notebook), self.public)
+        return lesson_of(json.loads(self.plan.notebook))
 
     @cached_property
     def recording_digest(self) -> str:

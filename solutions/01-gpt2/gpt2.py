@@ -889,7 +889,7 @@ print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats
 # %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
-# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 400 and all 800 steps.
+# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 200 and all 500 steps.
 
 # %% id="59d052a5"
 def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
@@ -913,7 +913,7 @@ def curve_of(losses: list[float]) -> plots.Picture:
 # %% tags=["nbval-ignore-output"] id="60026454"
 from grader.instruments import progress
 
-steps, losses = 800, []
+steps, losses = 500, []
 optimizer = torch.optim.AdamW(own.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 curve = progress.Place()
@@ -922,7 +922,7 @@ for step in progress.steps(range(1, steps + 1), "steps"):
     schedule.step()
     if step % 50 == 0:
         curve.show(curve_of(losses))
-    if step in (1, 100, 400, steps):
+    if step in (1, 100, 200, steps):
         print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
 
 # %% [markdown] id="ac0bcc11"

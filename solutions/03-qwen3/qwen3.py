@@ -601,7 +601,7 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
           f" {(on_k - plain).abs().max():.0e}; one on v is added, to within {(on_v - bias - plain).abs().max():.0e}")
 
 # %% [markdown] id="d7757a52"
-# A bias on v adds the same vector to every result, because the weights sum to 1. A bias on `o_proj` could do that too, but Qwen3 has none there either. A bias on q favours some keys whatever the query is. A bias on k, in GPT-2, adds the same number to all scores of a query, and the softmax ignores that. So GPT-2's can be dropped for nothing. With RoPE it is not so: the bias is rotated with each key, by that key's position, so it favours some *distances*.
+# A bias on v adds the same vector to every result, because the weights sum to 1. A bias on `o_proj` could do that too, but Qwen3 has none there either. A bias on q favours some keys whatever the query is. A bias on k, in GPT-2, adds the same number to all scores of a query, and the softmax ignores that. So GPT-2's bias on k can be dropped for nothing. With RoPE it is not so: the bias is rotated with each key, by that key's position, so it favours some *distances*.
 #
 # So Qwen3 gives something up. Why, is not published: its report says that it drops the biases of q, k and v and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
 #

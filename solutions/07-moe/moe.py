@@ -425,8 +425,10 @@ def mean(values) -> float:
 
 # %% id="d1fbea27"
 for name, runs in balance["runs"].items():
-    last = [(run["held_out_nats"][-1], idle(run["shares"][-1]), max(map(max, run["shares"][-1]))) for run in runs]
-    print(f"{name:>24}: " + "; ".join(f"{nats:.2f} nats, {dead:2} idle, most {most:3.0%}" for nats, dead, most in last))
+    nats = [f"{run['held_out_nats'][-1]:.2f}" for run in runs]
+    dead = [f"{idle(run['shares'][-1]):2}" for run in runs]
+    most = [f"{max(map(max, run['shares'][-1])):3.0%}" for run in runs]
+    print(f"{name:>24}:  nats", *nats, "  idle", *dead, "  most", *most)
 
 # %% [markdown] id="50a2cee7"
 # ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 16, without balance to 28 of 32. It then falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 240 on; with the bias it ends at 5.](figures/balance.svg)

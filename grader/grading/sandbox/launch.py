@@ -19,7 +19,6 @@ from typing import Any
 from grader.digest import digest
 from grader.grading.sandbox.limits import Limits
 from grader.package import package_folder
-from grader.recordings.format import RECORDING
 
 LEFT_OUT = ("*.ipynb", "*.safetensors", ".*", "*.py", "__pycache__")
 
@@ -55,18 +54,17 @@ _started: list[tuple[str, WarmProcess]] = []
 class Lesson:
     """What a warm process is told of the lesson that it is for.
 
-    cells: its own code cells. modes: whether its checks use a dispatch mode; a first one imports hundreds of modules.
+    cells: its own code cells.
     """
 
     cells: tuple[str, ...] = ()
-    modes: bool = False
 
 
-def lesson_of(notebook: dict[str, Any], recording: bytes) -> Lesson:
+def lesson_of(notebook: dict[str, Any]) -> Lesson:
     """What a warm process is told of a released lesson: its own cells are those of which nbgrader knows no id."""
     own = [c["source"] for c in notebook["cells"] if c["cell_type"] == "code" and not c["metadata"].get("nbgrader")]
     cells = tuple(source if isinstance(source, str) else "".join(source) for source in own)
-    return Lesson(cells, modes=b"TorchDispatchMode" in recording)
+    return Lesson(cells)
 
 
 def launch(files: Path, lesson: Lesson, limits: Limits, jailed: bool) -> WarmProcess:
@@ -103,7 +101,7 @@ def launch_early(root: Path, lesson: str, limits: Limits, workers: int, *, force
     try:
         (notebook,) = released.glob("*.ipynb")
         content = json.loads(notebook.read_text(encoding="utf-8"))
-        about = lesson_of(content, (released / RECORDING).read_bytes())
+        about = lesson_of(content)
         for _ in range(workers):
             place = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
             place.chmod(0o755)

@@ -108,7 +108,7 @@ def _warm_up(lesson: Lesson) -> None:
     from grader.grading.sandbox import child, needed
 
     torch.set_num_threads(1)
-    child.warm_up(lesson.modes)
+    child.warm_up()
     needed.warm_up(lesson.cells)
     for name in grader.__all__:  # their modules go out of reach, and a learner's own checks judge nothing here
         setattr(grader, name, getattr(grader, name) if name in KEPT else _nothing)
