@@ -26,7 +26,7 @@ from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks.examine import examine_here
 from grader.instruments.rounding import another_processor
-from grader.layers.compare import layer_report
+from grader.layers.debugger import layer_report
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 from grader.tolerance import distance

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from grader.calls import record_calls
 from grader.config import Config
 from grader.errors import CheckFailed, GraderError
-from grader.layers.compare import LayerReport, compare_layers, layer_report, report_lines
+from grader.layers.compare import compare_layers
+from grader.layers.debugger import layer_report
+from grader.layers.rows import LayerReport
+from grader.layers.shown import report_lines
 from grader.lessons.exercise import Draw, random_weights
 from grader.recordings.traces import Trace
 from grader.recordings.tracing import trace_of

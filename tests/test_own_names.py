@@ -9,10 +9,12 @@ from own_ports import COMMON, CONFIGS, FUSED_NEOX, MIXTRAL, program, source_of
 from small_references import small
 
 from grader.errors import GraderError
-from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.layers.debugger import layer_report
 from grader.layers.own_names.files import patterns, read_names, write_names
 from grader.layers.own_names.naming import OwnNames
 from grader.layers.own_names.told import table
+from grader.layers.rows import LayerReport
+from grader.layers.shown import report_lines
 from grader.recordings.tracefile import write_trace
 from grader.recordings.traces import Trace
 from grader.report import to_text

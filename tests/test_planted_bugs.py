@@ -7,7 +7,8 @@ from planted_bugs import BUGS, CONFIGS, OTHER_WAYS, port
 from small_references import small
 
 from grader.instruments.rounding import another_processor
-from grader.layers.compare import layer_report, report_lines
+from grader.layers.debugger import layer_report
+from grader.layers.shown import report_lines
 from grader.porting.reference import Reference
 from grader.report import to_text
 

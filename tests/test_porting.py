@@ -15,8 +15,9 @@ from small_references import small
 from grader.errors import GraderError, NeedsAdapter
 from grader.instruments.rounding import another_processor
 from grader.layers.adapter import adapter_for
-from grader.layers.compare import layer_report, port_report, report_lines
+from grader.layers.debugger import layer_report, port_report
 from grader.layers.own_names.naming import OwnNames
+from grader.layers.shown import report_lines
 from grader.porting.floor import highest_floor
 from grader.porting.reference import Reference
 from grader.recordings.tracefile import read_trace, write_trace

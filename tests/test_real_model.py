@@ -10,7 +10,7 @@ from own_ports import CONFIGS, program, source_of
 
 from grader.errors import GraderError
 from grader.layers.adapter import adapter_for
-from grader.layers.compare import layer_report
+from grader.layers.debugger import layer_report
 from grader.layers.own_names.naming import OwnNames
 from grader.layers.rope_fields import rope_value
 from grader.porting.real import real_model

@@ -13,9 +13,11 @@ from small_references import small
 from torch import nn
 
 from grader.errors import NeedsAdapter
-from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.layers.debugger import layer_report
 from grader.layers.decoding import way_of
 from grader.layers.own_names.naming import OwnNames
+from grader.layers.rows import LayerReport
+from grader.layers.shown import report_lines
 from grader.layers.states import Snapshot, compared_states, held_in
 from grader.porting.reference import Reference
 from grader.porting.runs import Ways

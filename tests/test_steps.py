@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 import grader
 from grader.calls import record_calls, watch
-from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.layers.debugger import layer_report
 from grader.layers.handed import of_masks, of_tables
 from grader.layers.own_names.naming import OwnNames
+from grader.layers.rows import LayerReport
+from grader.layers.shown import report_lines
 from grader.porting.reference import Reference
 from grader.report import to_text
 from grader.steps import functions_as_steps, step

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config
 
 from grader.errors import GraderError
-from grader.layers.compare import LayerReport, layer_report, report_lines
+from grader.layers.debugger import layer_report
+from grader.layers.rows import LayerReport
+from grader.layers.shown import report_lines
 from grader.lessons.exercise import Draw
 from grader.porting.filling import fill
 from grader.porting.reference import Reference, small_reference

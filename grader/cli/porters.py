@@ -144,7 +144,7 @@ def compare(
     A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
-    from grader.layers.compare import port_report
+    from grader.layers.debugger import port_report
     from grader.layers.dump import dump_report
     from grader.layers.own_model import load_model
     from grader.layers.own_names.files import read_names, write_names

@@ -1,37 +1,20 @@
-"""The layer debugger: every module of a learner's model against the same module of the reference."""
+"""`compare_layers`: the layer debugger as a notebook calls it."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from grader.checks.check import autograding, find_recording
-from grader.checks.running import learner_traceback, quietly
 from grader.devices import comparing_on_cpu
-from grader.errors import CheckFailed, GraderError, NeedsAdapter, RecordingError
-from grader.layers.comparison import Comparison
-from grader.layers.loading import loaded_model
-from grader.layers.own_model import called_with_config
-from grader.layers.rows import LayerReport, one_sided, rows_of, summarised
-from grader.layers.runs import with_runs
-from grader.layers.search import find_culprit
-from grader.layers.shown import Open, report_lines
+from grader.errors import CheckFailed, RecordingError
 from grader.recordings.format import RECORDING
-from grader.recordings.traces import Trace
 from grader.report import show
 
 if TYPE_CHECKING:
-    from grader.layers.own_names.naming import OwnNames
-
-DERIVED = (
-    "Your model derives head_dim as hidden size / heads. In the published model that is the same number, so it was"
-    " compared with a small reference in which it is, too."
-)
+    from grader.layers.rows import LayerReport
+    from grader.layers.shown import Open
+    from grader.recordings.traces import Trace
 
 
-def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first") -> None:
+def compare_layers(model: Any, trace: "Trace | None" = None, open: "Open" = "first") -> None:
     """Compare a model with the reference, module by module, and show where to start looking.
 
     model: the class, or an instance, which is left as it is: a copy gets the reference's weights. Both are run on
@@ -42,6 +25,9 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
     Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
     compared at all.
     """
+    from grader.layers.debugger import layer_report  # late: its parts take as long to import as all that a check needs
+    from grader.layers.shown import report_lines
+
     with comparing_on_cpu():
         report = layer_report(model, _lesson_trace()) if trace is None else _under_its_own_names(model, trace)
     culprit = report.culprit.path if report.culprit else None
@@ -50,78 +36,15 @@ def compare_layers(model: Any, trace: Trace | None = None, open: Open = "first")
         raise CheckFailed("The model differs from the reference: see the report above.")
 
 
-def _under_its_own_names(model: Any, trace: Trace) -> LayerReport:
+def _under_its_own_names(model: Any, trace: "Trace") -> "LayerReport":
+    from grader.layers.debugger import layer_report
     from grader.layers.own_names.naming import OwnNames
 
     return layer_report(model, trace, OwnNames())
 
 
-def _lesson_trace() -> Trace:
+def _lesson_trace() -> "Trace":
     trace = find_recording().trace
     if trace is None:
         raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
     return trace
-
-
-def layer_report(model: Any, trace: Trace, own: "OwnNames | None" = None) -> LayerReport:
-    """Compare a model's class or instance with a trace, and with the runs that it holds.
-
-    own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where it
-    can't be built, or its parameters are not the reference's.
-    """
-    with quietly([]), torch.no_grad():
-        built, trace, alignment = loaded_model(model, trace, own)
-        comparison = Comparison(built, trace)
-        _require_ids_alone(comparison)
-        found = report_of(comparison)
-        found = replace(found, alignment=alignment, remarks=tuple(_remarks(comparison)), unseen=trace.unseen)
-        return with_runs(found, built, trace, report_of) if trace.runs else found
-
-
-def report_of(comparison: Comparison) -> LayerReport:
-    """What a comparison of one pass found."""
-    rows = rows_of(comparison)
-    culprit = None if all(row.outcome.ok for row in rows) else find_culprit(comparison)
-    faulty = [n for n in comparison.nodes if n in comparison.faulty and not n.call.is_step]
-    further = [n.path for n in faulty if n not in comparison.holders]
-    return LayerReport(
-        rows=tuple(rows),
-        culprit=culprit,
-        own_errors=tuple(summarised(p for p in further if culprit and p != culprit.path.partition(":")[0])),
-        one_sided=tuple(one_sided(comparison)),
-        traceback=learner_traceback(comparison.error) if comparison.error else (),
-    )
-
-
-def port_report(target: Any, trace: Trace, own: "OwnNames") -> LayerReport:
-    """As `layer_report`, of a class, a model, or a function of the config.
-
-    A program that derives its head_dim is compared with a reference that does, where the published model does.
-    """
-    try:
-        return layer_report(called_with_config(target, trace.build), trace, own)
-    except GraderError as error:
-        if trace.derived is None or isinstance(error, NeedsAdapter):
-            raise
-        try:
-            found = layer_report(called_with_config(target, trace.derived.build), trace.derived, own)
-        except GraderError:
-            raise error from None
-    return replace(found, remarks=(DERIVED, *found.remarks))
-
-
-def _remarks(comparison: Comparison) -> Iterator[str]:
-    if comparison.last_alone:
-        yield (
-            "Your model returns the logits of the last token alone, so those alone were compared. Where it gives all of"
-            " them if it is handed targets, `grader port` writes the lines that do so."
-        )
-
-
-def _require_ids_alone(comparison: Comparison) -> None:
-    """Raise NeedsAdapter where the model asks for more than the reference is given."""
-    asked = re.search(r"missing \d+ required positional arguments?: (.+)", str(comparison.error))
-    if comparison.error is not None and asked and not comparison.calls[1:]:
-        name = type(comparison.model).__name__
-        wanted = asked[1].replace("'", "`")
-        raise NeedsAdapter(f"{name} can't be compared: besides the token ids, its forward asks for {wanted}.") from None

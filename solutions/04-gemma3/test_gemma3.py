@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 from grader import Config, GraderError, load_checkpoint
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.layers.compare import layer_report
+from grader.layers.debugger import layer_report
 from grader.tolerance import agree
 
 LESSON = lesson_of(__file__)
