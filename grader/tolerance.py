@@ -23,6 +23,8 @@ then a value may be off by one unit in the last place where it sat on a rounding
 few values, while a cast in the wrong place moves many.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +47,7 @@ BY_DTYPE = {
 }
 EXACT = Tolerance(0.0)
 ROUNDED_ONCE = Tolerance(8e-3, share=0.05)
+FAR = 2.1  # times a tolerance and the largest value: above every bound, and above what bfloat16 makes of one
 ROOM = 4  # a tolerance is at least this many times what rounding alone is seen to do
 
 
@@ -107,6 +110,9 @@ def wrong_values(got: Tensor, want: Tensor, tolerance: Tolerance) -> Tensor:
 
 
 def _rms(values: Tensor) -> Tensor:
+    whole = values.square().mean().sqrt()
+    if bool(whole.isfinite()):  # as nearly always: then there is nothing to leave out
+        return whole
     finite = values[values.isfinite()]
     return finite.square().mean().sqrt() if finite.numel() else values.new_zeros(())
 
@@ -116,13 +122,55 @@ def agree(got: Tensor, want: Tensor, tolerance: Tolerance | None = None) -> bool
     if got.shape != want.shape or got.dtype != want.dtype:
         return False
     tolerance = tolerance or tolerance_for(want.dtype)
-    return not _plainly_apart(got, want, tolerance) and not bool(wrong_values(got, want, tolerance).any())
+    plain = _plainly(got, want, tolerance)
+    return not bool(wrong_values(got, want, tolerance).any()) if plain is None else plain
 
 
-def _plainly_apart(got: Tensor, want: Tensor, tolerance: Tolerance) -> bool:
-    """Whether one value is further off than the largest could be: a few operations that spare a known mistake many."""
+def _plainly(got: Tensor, want: Tensor, tolerance: Tolerance) -> bool | None:
+    """Whether two tensors agree, where a few operations tell: that they are equal, or near, or far apart in one value.
+
+    None where these don't tell.
+    """
+    if torch.equal(got, want):
+        return True
     if not want.is_floating_point() or not want.numel():
-        return False
+        return None
     got, want = got.detach(), want.detach()
-    bound = 2.0 * tolerance.relative * want.abs().max()  # neither |want| nor rms(want) is above the largest
-    return bool((got - want).abs().max() > 1.05 * bound)  # the room is for the rounding of bfloat16; not so with NaN
+    apart, largest = (got - want).abs().max().item(), want.abs().max().item()
+    # Neither |want| nor rms(want) is above the largest, and rms(want) is at least this share of it. What is not finite
+    # is told by nothing here.
+    bound, least = tolerance.relative * largest, 1 / math.sqrt(want.numel())
+    if apart > FAR * bound:
+        return False
+    return True if tolerance.share == 1 and apart <= 0.95 * least * bound < math.inf else None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Tensors of one shape and dtype, each with a number for a name, to be compared with another all at once.
+
+    tensors: [N, values]. bounds: [N] float64; what is further off than that in one value does not agree.
+    """
+
+    numbers: tuple[int, ...]
+    tensors: Tensor
+    bounds: Tensor
+
+    @classmethod
+    def of(cls, members: Sequence[tuple[int, Tensor, Tolerance]]) -> "Stack":
+        """The stack of some tensors, each given with its number and its tolerance."""
+        tensors = torch.stack([tensor.detach().flatten() for _, tensor, _ in members])
+        values = tensors if tensors.is_floating_point() else tensors.double()
+        largest = values.abs().amax(1) if values.numel() else torch.zeros(len(members))
+        relative = torch.tensor([tolerance.relative for _, _, tolerance in members], dtype=torch.float64)
+        return cls(tuple(number for number, _, _ in members), tensors, FAR * relative * largest.double())
+
+    def near(self, got: Tensor) -> frozenset[int]:
+        """The numbers of those that `got`, a tensor of their shape and dtype, may agree with: `agree` tells."""
+        if not got.numel():
+            return frozenset(self.numbers)
+        got = got.detach().flatten()
+        # Whole numbers are equal, or are not.
+        apart = self.tensors - got if got.is_floating_point() else (self.tensors != got).double()
+        far = (apart.abs().amax(1) > self.bounds).tolist()  # never with NaN
+        return frozenset(number for number, is_far in zip(self.numbers, far, strict=True) if not is_far)

@@ -105,7 +105,7 @@ def test_two_machines_differ_and_gradients_are_rounded_too() -> None:
 @every_lesson
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_every_solution_is_right(lesson: Lesson, seed: int) -> None:
-    recorded, solutions = Recording.read(lesson.recording), lesson.namespace()
+    recorded, solutions = solved(lesson.name).recording, solved(lesson.name).solutions
     for name in recorded.exercises:
         with another_processor(seed):
             verdict = examine_here(recorded, name, solutions[recorded.task(name).solution])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from grader import check
 from grader.authoring.recorder import record, record_exercise
 from grader.checks.diagnose import Context, describe
-from grader.checks.examine import examine_here
+from grader.checks.examine import InProcess, examine, examine_here
 from grader.checks.running import unseen
 from grader.checks.values import canonical
 from grader.checks.verdict import Verdict
@@ -340,7 +341,12 @@ def test_functions_give_numbers_and_lists_and_generators_that_end() -> None:
 
 
 def on_gpt2(exercise: str, target: Any) -> Verdict:
-    return examine_here(Recording.read(GPT2), exercise, target)
+    return examine_here(recording_of_gpt2(), exercise, target)
+
+
+@cache
+def recording_of_gpt2() -> Recording:
+    return Recording.read(GPT2)
 
 
 def solution_with(patches: dict[str, str], exercise: str) -> Any:
@@ -353,7 +359,7 @@ def solution_with(patches: dict[str, str], exercise: str) -> Any:
         exec(source, space)
     for later in order[order.index(exercise) :][:1]:
         exec(names[later], space)
-    return space[Recording.read(GPT2).task(exercise).solution]
+    return space[recording_of_gpt2().task(exercise).solution]
 
 
 WRONG_CONV1D = """
@@ -386,7 +392,7 @@ def patched(exercise: str, find: str, replace: str) -> Any:
     lesson = Lesson(GPT2.parent)
     source = lesson.source_of(exercise)
     assert source.count(find) == 1
-    return lesson.namespace((exercise, source.replace(find, replace)))[Recording.read(GPT2).task(exercise).solution]
+    return lesson.namespace((exercise, source.replace(find, replace)))[recording_of_gpt2().task(exercise).solution]
 
 
 def test_a_wrongly_wired_composite_is_told_what_its_part_was_given() -> None:
@@ -496,10 +502,13 @@ def test_no_mistake_of_a_part_costs_a_right_composite_its_points(part: str) -> N
     lesson = Lesson(GPT2.parent)
     sources = {cell.name: cell.source for cell in lesson.cells() if cell.kind == "exercise"}
     exercise = next(e for e in lesson.exercises()[0] if e.name == part)
+    recorded, changed = recording_of_gpt2(), lesson.changed(part)
+    known: dict[tuple[str, Any], bool] = {}  # a part is examined once for all composites
     for mistake in exercise.mistakes[::3]:  # each runs every composite: a third of them is enough here
-        space = lesson.namespace((part, sources[part].replace(mistake.find, mistake.replace)))
+        space = changed(sources[part].replace(mistake.find, mistake.replace))
         for composite in PARTS_OF[part]:
-            verdict = on_gpt2(composite, space[Recording.read(GPT2).task(composite).solution])
+            prober = InProcess(recorded, space[recorded.task(composite).solution], known)
+            verdict = examine(recorded, composite, prober)
             assert verdict.points == verdict.max_points, (mistake.name, composite, to_text(report(verdict)))
 
 

@@ -13,7 +13,8 @@ import pytest
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import InProcess, examine
 from grader.checks.observation import Observation
-from grader.checks.probe import probe
+from grader.checks.probe import probe, probe_further
+from grader.checks.second_run import use_for_other_numbers
 from grader.checks.wording import report
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson
@@ -37,12 +38,9 @@ def mistakes() -> Iterator[Any]:
 
 
 class Remembering(InProcess):
-    """Examines the programs that a wrong one uses once for all mistakes of an exercise, and once on each machine."""
+    """Observes as a check does, and remembers it."""
 
-    def __init__(self, recording: Recording, solution: Any, known: dict[tuple[str, Any], bool]) -> None:
-        super().__init__(recording, solution)
-        self._known = known
-        self.observed: tuple[Observation, ...] = ()
+    observed: tuple[Observation, ...] = ()
 
     def observe(self, task: Task) -> tuple[Observation, ...]:
         """All that a check observes; but where some outputs are wrong, which is enough, of those cases no more."""
@@ -53,23 +51,19 @@ class Remembering(InProcess):
         if len(right) == len(found):
             self.observed = super().observe(task)
             return self.observed
+        if right:
+            use_for_other_numbers(task, task.cases[0], self._solution)
         for i in right:
-            (found[i],) = probe(replace(task, cases=(task.cases[i],)), self._solution)
+            found[i] = probe_further(replace(task, cases=(task.cases[i],)), task.cases[i], self._solution, found[i])
         self.observed = tuple(found)
         return self.observed
-
-    def _examine(self, exercise: str, solution: Any) -> None:
-        if (exercise, solution) not in self._known:
-            super()._examine(exercise, solution)
-            self._known[exercise, solution] = self._right[exercise, solution]
-        self._right[exercise, solution] = self._known[exercise, solution]
 
 
 @dataclass(frozen=True)
 class Started:
     """What all mistakes of an exercise share: the recording, the lesson run as far as the exercise, what was found.
 
-    known: for each machine, which programs of other exercises are right.
+    known: for each machine, which programs of other exercises are right: they are examined once for all mistakes.
     """
 
     recorded: Recording

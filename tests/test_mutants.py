@@ -11,7 +11,6 @@ import resource
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -20,10 +19,12 @@ from typing import Any
 import pytest
 from mutants import Mutant, mutants
 
-from grader.checks.examine import examine_here
-from grader.checks.probe import probe
+from grader.checks.judge import judge
+from grader.checks.observation import Observation
+from grader.checks.probe import probe_each
 from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson
+from grader.recordings.answers import Answer
 from grader.recordings.recording import Recording
 from grader.tolerance import agree
 
@@ -74,22 +75,33 @@ def time_limit() -> Iterator[None]:
 
 def passes(recorded: Recording, exercise: str, changed: Callable[[str], dict[str, Any]], mutant: Mutant) -> bool:
     """Whether the check lets the mutant pass. Most don't get beyond the first cases, and are not examined further."""
-    task = recorded.task(exercise)
+    task, answer = recorded.task(exercise), recorded.answer(exercise)
     try:
         with time_limit(), contextlib.redirect_stdout(io.StringIO()):
             target = changed(mutant.source)[task.solution]
-            return all(gives_it(recorded, exercise, case, target) for case in range(len(task.cases))) and (
-                examine_here(recorded, exercise, target).right
-            )
+            outputs = probe_each(task, target, outputs_only=True)
+            return all(gives_it(answer, i, one) for i, one in enumerate(outputs)) and right(recorded, exercise, target)
     except (RecordingError, KeyError, TimeoutError):
         return False
 
 
-def gives_it(recorded: Recording, exercise: str, case: int, target: Any) -> bool:
-    """Whether a program gives what is right in one case; a verdict asks more than that."""
-    task, answer = recorded.task(exercise), recorded.answer(exercise)
-    (given,) = probe(replace(task, cases=(task.cases[case],)), target, outputs_only=True)
+def gives_it(answer: Answer, case: int, given: Observation) -> bool:
+    """Whether what a program gives in one case is right; a verdict asks more than that."""
     return given.output is not None and agree(given.output, answer.outputs[case], answer.tolerances[case])
+
+
+def right(recorded: Recording, exercise: str, target: Any) -> bool:
+    """Whether a check finds a program right. The first case that it finds wrong settles that, and nothing is told.
+
+    It is what `examine` judges by: what else that looks at tells whose the error is.
+    """
+    task, answer = recorded.task(exercise), recorded.answer(exercise)
+    seen: list[Observation] = []
+    for place, observation in enumerate(probe_each(task, target)):
+        seen.append(observation)
+        if not gives_it(answer, place, observation) or not judge(task, answer, seen).cases[place].right:
+            return False
+    return judge(task, answer, seen).right
 
 
 @pytest.mark.parametrize(("folder", "exercise"), list(exercises()))

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from mutants_at_run import Kept, altering, cut, lowered, with_constants, wrapped
 from solved import Solved, every_lesson
-from test_mutants import known_equivalents, time_limit
+from test_mutants import known_equivalents, right, time_limit
 
-from grader.checks.examine import examine_here
 from grader.lessons.exercise import Exercise
 from grader.recordings.recording import Recording
 
@@ -36,10 +35,10 @@ def exercises() -> Iterator[Any]:
             yield pytest.param(lesson, exercise, id=exercise.name)
 
 
-def right(recording: Recording, exercise: str, target: Any) -> bool:
+def passes(recording: Recording, exercise: str, target: Any) -> bool:
     try:
         with time_limit(), contextlib.redirect_stdout(io.StringIO()):
-            return examine_here(recording, exercise, target).right
+            return right(recording, exercise, target)
     except TimeoutError:
         return False
 
@@ -58,7 +57,7 @@ def test_what_is_altered_while_a_solution_runs_is_noticed(lesson: Solved, exerci
     alters: dict[str, Callable[[], Any]] = {"cut": lambda: cut, "lowered": lambda: lowered, "kept": Kept}
     for place in tried:
         with altering(place, alters[kind]()) as now:
-            passed = right(lesson.recording, exercise.name, target)
+            passed = passes(lesson.recording, exercise.name, target)
         known = f"{kind}: {places[place]}" in equivalents(lesson, exercise.name)
         assert not (passed and now.effect) or known, f"let pass: {kind}: {places[place]}"
 
@@ -72,7 +71,7 @@ def test_a_number_of_the_first_case_written_down_is_noticed(lesson: Solved, exer
     found = with_constants(source, dict(zip(names, given, strict=False)))
     changed = lesson.lesson.changed(exercise.name)
     for mutant in found:
-        passed = right(lesson.recording, exercise.name, changed(mutant.source)[task.solution])
+        passed = passes(lesson.recording, exercise.name, changed(mutant.source)[task.solution])
         assert not passed or mutant.change in equivalents(lesson, exercise.name), f"let pass: {mutant.change}"
 
 

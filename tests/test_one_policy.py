@@ -9,7 +9,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,6 +61,7 @@ def few(draw: random.Random, of: list[Any], count: int) -> list[Any]:
     return draw.sample(of, min(len(of), count))
 
 
+@cache
 def programs(lesson: Lesson) -> list[Program]:
     draw = random.Random(lesson.name)
     recorded = Recording.read(lesson.recording)
@@ -87,10 +88,15 @@ def needed_by(recorded: Recording, exercise: str) -> list[str]:
     return [name for name in recorded.exercises if name in found]
 
 
+@cache
+def changed(lesson: Lesson, exercise: str) -> Callable[[str], dict[str, Any]]:
+    return lesson.changed(exercise)
+
+
 def in_process(one: Program, recorded: Recording) -> Verdict | None:
     """As a notebook's check; None where the cell itself does not run."""
     try:
-        namespace = one.lesson.namespace((one.changed, one.source))
+        namespace = changed(one.lesson, one.changed)(one.source)
     except RecordingError:
         return None
     return examine_here(recorded, one.exercise, namespace[recorded.task(one.exercise).solution])

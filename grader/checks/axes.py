@@ -32,8 +32,13 @@ def reordered(got: Tensor, want: Tensor, names: Sequence[str]) -> str | None:
         if not 1 < size <= LONGEST:
             continue
         own, right = got.unbind(axis), want.unbind(axis)
-        order = [next((k for k in range(size) if _same(one, right[k])), None) for one in own]
-        if None in order or len(set(order)) < size or order == list(range(size)):
+        order: list[int] = []
+        for one in own:
+            place = next((k for k in range(size) if _same(one, right[k])), None)
+            if place is None:
+                break
+            order.append(place)
+        if len(set(order)) < size or order == list(range(size)):
             continue
         if order == list(range(size))[::-1]:
             return f"the values are right, but along {name} they are in reverse"

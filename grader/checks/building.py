@@ -19,21 +19,25 @@ def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...
     target: the learner's class; it gets the build arguments in their order. Raises Stopped where it can't be
     built, or its parameters are not the checkpoint's in name or shape.
     """
+    module = constructed(target, case.build)
+    return module, filled(module, case.weights)
+
+
+def filled(module: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Load the recorded weights into a learner's module; remarks on it. Raises Stopped as `build_module` does."""
     with learner_errors():
-        module = constructed(target, case.build)
-        detail = wrong_names(module, case.weights)
+        detail = wrong_names(module, weights)
         if detail:
             raise Stopped("parameters", "its parameters are not the checkpoint's, so weights can't be loaded", detail)
-        load_weights(module, case.weights)
+        load_weights(module, weights)
         parameters = dict(module.named_parameters(remove_duplicate=False))
-        kept = [name for name in module.state_dict() if name not in case.weights and name not in parameters]
-        remarks: tuple[str, ...] = ()
-        if kept:
-            remarks = (
-                f"`{kept[0]}` would be expected in every checkpoint, and is in none:"
-                " register it with `persistent=False`, or loading real weights will complain",
-            )
-        return module, remarks
+        kept = [name for name in module.state_dict() if name not in weights and name not in parameters]
+        if not kept:
+            return ()
+        return (
+            f"`{kept[0]}` would be expected in every checkpoint, and is in none:"
+            " register it with `persistent=False`, or loading real weights will complain",
+        )
 
 
 def constructed(target: Any, build: Mapping[str, Any]) -> nn.Module:

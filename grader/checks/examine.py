@@ -79,12 +79,16 @@ def examine_here(recording: Recording, exercise: str, solution: Any) -> Verdict:
 
 
 class InProcess:
-    """Runs a learner's class or function in this process, and what else their notebook defines."""
+    """Runs a learner's class or function in this process, and what else their notebook defines.
 
-    def __init__(self, recording: Recording, solution: Any) -> None:
+    known: whether other programs are right, by exercise and the class or function, as far as that was found before.
+    """
+
+    def __init__(self, recording: Recording, solution: Any, known: dict[tuple[str, Any], bool] | None = None) -> None:
         self._recording = recording
         self._solution = solution
-        self._right: dict[tuple[str, Any], bool] = {}  # by exercise and the class or function that was examined
+        self._known = {} if known is None else known
+        self._right: dict[tuple[str, Any], bool] = {}  # of these, those that this solution uses
 
     def observe(self, task: Task) -> tuple[Observation, ...]:
         """See `Prober`."""
@@ -101,11 +105,12 @@ class InProcess:
     def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass]:
         """See `Prober`. A part whose exercise's solution has no name here is examined by its own class."""
         names = used_by(self._solution)
-        for path, kind in part_types(task, self._solution).items():
+        types = part_types(task, self._solution)
+        for path, kind in types.items():
             name = part_of(task.parts, path)
             if name and name in solutions and solutions[name] not in names and not kind.__module__.startswith("torch."):
                 self._examine(name, kind)
-        return part_classes(task, self._solution, solutions)
+        return part_classes(task, self._solution, solutions, types)
 
     def right(self, exercise: str) -> bool | None:
         """See `Prober`."""
@@ -116,5 +121,7 @@ class InProcess:
         return all(found) if found else None
 
     def _examine(self, exercise: str, solution: Any) -> None:
-        if (exercise, solution) not in self._right:
-            self._right[exercise, solution] = examine_here(self._recording, exercise, solution).right
+        if (exercise, solution) not in self._known:
+            prober = InProcess(self._recording, solution, self._known)
+            self._known[exercise, solution] = examine(self._recording, exercise, prober).right
+        self._right[exercise, solution] = self._known[exercise, solution]

@@ -36,7 +36,11 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None], correct: Sequence
     if not wrong:  # then there is nothing to name, and hundreds of comparisons to save
         return Suspects((), ((),) * len(outputs), ())
     candidates = [mistake for mistake in answer.mistakes if not _shows_in(mistake, answer, right)]
-    explained = {id(m): [i for i in wrong if _explains(m, answer, i, outputs[i])] for m in answer.mistakes}
+    near_to = {i: answer.near(i, outputs[i]) for i in wrong}
+    explained = {
+        id(m): [i for i in wrong if n in near_to[i] and _explains(m, answer, i, outputs[i])]
+        for n, m in enumerate(answer.mistakes)
+    }
     unknown = {id(m): [i for i in wrong if _known(m, answer, i) is None] for m in answer.mistakes}
     fitting = [m for m in candidates if explained[id(m)] and len(explained[id(m)] + unknown[id(m)]) == len(wrong)]
     apart = {id(m): _apart(m, answer, explained[id(m)], outputs) for m in fitting}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from grader.calls import argument_names, copied, first_tensor, watch
-from grader.checks.building import build_module, constructed, load_weights, wrong_names
+from grader.checks.building import constructed, filled, load_weights, wrong_names
 from grader.checks.layout import piece_of
 from grader.checks.observation import Fed, PartClass, PartKey, Problem, Replaced
 from grader.checks.running import Stopped, call_learner, fresh_args, quietly, use
@@ -31,15 +31,17 @@ def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
     return found
 
 
-def part_classes(task: Task, target: Any, solutions: Mapping[str, str]) -> dict[str, PartClass]:
+def part_classes(
+    task: Task, target: Any, solutions: Mapping[str, str], types: Mapping[str, type[nn.Module]]
+) -> dict[str, PartClass]:
     """What class each of the learner's parts has, by path, of the parts whose exercises are among `solutions`.
 
     solutions: exercises, and the name that the solution of each has. What such an exercise checks is the class of
-    that name, where the composite's notebook has one.
+    that name, where the composite's notebook has one. types: see `part_types`.
     """
     names = used_by(target)
     found = {}
-    for path, kind in part_types(task, target).items():
+    for path, kind in types.items():
         exercise = part_of(task.parts, path)
         if exercise and exercise in solutions:
             library = kind.__module__.startswith("torch.")
@@ -93,8 +95,7 @@ def _feed(task: Task, case: TaskCase, target: Any, inputs: Sequence[PartInput]) 
     if wrong:
         problem = Problem("parameters", "its parameters are not the checkpoint's, so weights can't be loaded")
         return {(given.path, given.index): Fed(None, problem) for given in inputs if given.path in wrong}
-    module, _ = build_module(target, case)
-    parts = _named(module, parts)
+    filled(module, case.weights)
     arguments = _arguments_of(task, module, parts, case)
     return {
         (given.path, given.index): _fed(parts[given.path], given, arguments) for given in inputs if given.path in parts

@@ -4,7 +4,8 @@ A probe runs learner's code and knows no answers: it returns tensors, and what s
 stopped. Whether they are right is for the judge, which runs elsewhere or later.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,30 +25,41 @@ from grader.recordings.tasks import Task, TaskCase
 def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Observation, ...]:
     """Run every case of `task` on the learner's class or function; an error in one case stops only that one.
 
-    outputs_only: run each case once, and observe nothing but its output.
+    outputs_only: run each case once, and observe no more than that shows.
     """
+    return tuple(probe_each(task, target, outputs_only=outputs_only))
+
+
+def probe_each(task: Task, target: Any, *, outputs_only: bool = False) -> Iterator[Observation]:
+    """As `probe`, one case after the other, each run when it is asked for."""
     wrong_target = _wrong_target(task, target)
     if wrong_target:
-        return tuple(Observation(case.name, problem=wrong_target) for case in task.cases)
-    run = _run_once if outputs_only else _run_function if task.function else _run_module
+        yield from (Observation(case.name, problem=wrong_target) for case in task.cases)
+        return
     if not outputs_only:
         use_for_other_numbers(task, task.cases[0], target)
-    return tuple(_observe(run, task, case, target) for case in task.cases)
+    run = _run_once if outputs_only else _run
+    for case in task.cases:
+        yield _observe(case, lambda case: run(task, case, target))
 
 
-def _observe(run: Callable[..., Observation], task: Task, case: TaskCase, target: Any) -> Observation:
+def probe_further(task: Task, case: TaskCase, target: Any, first: Observation) -> Observation:
+    """What `probe` observes of a case, where its one run is known already. first: what that showed."""
+    return _observe(case, lambda case: _run_again(task, case, target, first))
+
+
+def _observe(case: TaskCase, run: Callable[[TaskCase], Observation]) -> Observation:
     remarks: list[str] = []
     try:
         with quietly(remarks):
-            observation = run(task, case, target)
+            observation = run(case)
     except Stopped as stopped:
         observation = Observation(case.name, problem=stopped.problem)
     return _with_remarks(observation, remarks)
 
 
 def _with_remarks(observation: Observation, remarks: list[str]) -> Observation:
-    unique = tuple(dict.fromkeys((*observation.remarks, *remarks)))
-    return Observation(**{**observation.__dict__, "remarks": unique})
+    return replace(observation, remarks=tuple(dict.fromkeys((*observation.remarks, *remarks))))
 
 
 def _wrong_target(task: Task, target: Any) -> Problem | None:
@@ -71,48 +83,38 @@ def _wrong_target(task: Task, target: Any) -> Problem | None:
     return None
 
 
+def _run(task: Task, case: TaskCase, target: Any) -> Observation:
+    first, used = _first_run(task, case, target)
+    seen = _run_again(task, case, target, first)
+    output = seen.output
+    if isinstance(used, nn.Module) and output is not None and output.is_floating_point() and output.isnan().any():
+        return replace(seen, first_nan=find_first_nan(task, case, used))
+    return seen
+
+
 def _run_once(task: Task, case: TaskCase, target: Any) -> Observation:
+    return _first_run(task, case, target)[0]
+
+
+def _first_run(task: Task, case: TaskCase, target: Any) -> tuple[Observation, Any]:
+    """What one run shows, and what was run: the function, or a module. Raises Stopped where it gives no output."""
+    used, remarks = (target, ()) if task.function else build_module(target, case)
+    device = device_of(used)
+    args = fresh_args(case, device)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     if task.function:
-        device = device_of(target)
-        given = use(task, case, target, *fresh_args(case, device))
-        return Observation(case.name, output=taken(canonical_output(given, device)))
-    module, _ = build_module(target, case)
-    with torch.no_grad():
-        device = device_of(module)
-        given = use(task, case, module, *fresh_args(case, device))
-        return Observation(case.name, output=taken(module_output(given, device)))
-
-
-def _run_function(task: Task, case: TaskCase, target: Any) -> Observation:
-    device = device_of(target)
-    args = fresh_args(case, device)
-    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    output = taken(canonical_output(use(task, case, target, *args), device))
+        output = taken(canonical_output(use(task, case, used, *args), device))
+    else:
+        with torch.no_grad():
+            output = taken(module_output(use(task, case, used, *args), device))
     changed = changed_position(before, args)
-    with unseen():
-        second = function_again(task, case, target)
-    return Observation(case.name, output=output, changed_input=changed, **second)
+    return Observation(case.name, output=output, changed_input=changed, remarks=remarks), used
 
 
-def _run_module(task: Task, case: TaskCase, target: Any) -> Observation:
-    module, remarks = build_module(target, case)
-    device = device_of(module)
-    args = fresh_args(case, device)
-    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    with torch.no_grad():
-        output = taken(module_output(use(task, case, module, *args), device))
-    changed = changed_position(before, args)
-    torch.default_generator.manual_seed(1)
+def _run_again(task: Task, case: TaskCase, target: Any, first: Observation) -> Observation:
+    """What a second run shows, beside what the first did."""
+    if not task.function:
+        torch.default_generator.manual_seed(1)
     with unseen():
-        second = module_again(task, case, target)
-    first_nan = None
-    if output.is_floating_point() and output.isnan().any():
-        first_nan = find_first_nan(task, case, module)
-    return Observation(
-        case.name,
-        output=output,
-        changed_input=changed,
-        first_nan=first_nan,
-        remarks=remarks,
-        **second,
-    )
+        second = function_again(task, case, target) if task.function else module_again(task, case, target)
+    return replace(first, **second)

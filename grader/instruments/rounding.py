@@ -14,15 +14,16 @@ A whole number stays as it is: exp(0) and sums of small whole numbers are the sa
 computed in float32, moved there, and rounded once, which is what their kernels do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # where the first of the two factors stands
 SUMS = {"sum", "mean", "var", "var_mean", "std", "linalg_vector_norm", "norm", "logsumexp"}
@@ -61,39 +62,45 @@ class _AnotherProcessor(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _inexact(func)
-        if not name or _is_square(name, args):
-            return func(*args, **kwargs)
-        if func._schema.is_mutable:
-            return tree_map(self._move_in_place, func(*args, **kwargs))
-        if any(isinstance(leaf, Tensor) and leaf.dtype in REDUCED for leaf in tree_leaves((args, kwargs))):
-            return self._in_float32(func, args, kwargs)
-        given = func(*_reordered(func, args, kwargs), **kwargs)
+        operation = _operation(func)
+        if not operation.inexact or _is_square(operation, args):
+            return operation.run(*args, **kwargs)
+        if operation.in_place:
+            return tree_map(self._move_in_place, operation.run(*args, **kwargs))
+        if any(map(_is_reduced, args)) or (kwargs and any(map(_is_reduced, kwargs.values()))):
+            return self._in_float32(operation, args, kwargs)
+        given = operation.run(*_reordered(operation, args, kwargs), **kwargs)
         return self._moved(given) if isinstance(given, Tensor) else tree_map(self._moved, given)
 
-    def _in_float32(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _in_float32(self, operation: "_Operation", args: Any, kwargs: Any) -> Any:
         """As the kernels of bfloat16 do: accumulated in float32, and rounded at the end."""
-        rounded = func(*args, **kwargs)
-        wide_args, wide_kwargs = tree_map(_widened, (args, kwargs))
+        rounded = operation.run(*args, **kwargs)
+        wide_args, wide_kwargs = [_widened(arg) for arg in args], {name: _widened(arg) for name, arg in kwargs.items()}
         try:
-            wide = func(*_reordered(func, wide_args, wide_kwargs), **wide_kwargs)
+            wide = operation.run(*_reordered(operation, wide_args, wide_kwargs), **wide_kwargs)
         except RuntimeError:  # it was asked for a dtype that float32 can't give
             return rounded
+        if isinstance(rounded, Tensor):
+            return self._moved(wide).to(rounded.dtype)
         return tree_map(
             lambda own, new: self._moved(new).to(own.dtype) if isinstance(own, Tensor) else own, rounded, wide
         )
 
     def _moved(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype not in self._factors or not value.numel():
-            return value
-        if value.device.type != "cpu":
+        if not isinstance(value, Tensor) or value.dtype not in self._factors or not value.is_cpu:
             return value
         factors, count = self._factors[value.dtype], value.numel()
-        start = hash((count, value.flatten()[0].item())) % STEPS
+        if not count:
+            return value
+        first = value.as_strided((), ()).item()  # in one step, where an index takes one for each axis
+        start = hash((count, first if first == first else 0.0)) % STEPS  # each NaN has a hash of its own
         if start + count > len(factors):
             factors, start = factors.repeat(2 + count // len(factors)), start % len(factors)
-        moved = value * factors[start : start + count].view(value.shape)
-        return torch.where(value == value.round(), value, moved)
+        if value.is_contiguous():
+            factors = factors.as_strided(value.shape, value.stride(), start)
+        else:
+            factors = factors[start : start + count].view(value.shape)
+        return torch.where(value.eq(value.round()), value, value.mul(factors))
 
     def _move_in_place(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.dtype in self._factors and value.numel():
@@ -110,38 +117,66 @@ def _factors(seed: int, dtype: torch.dtype) -> Tensor:
     return choices[torch.randint(3, (2 * STEPS,), generator=generator)]
 
 
+@dataclass(frozen=True)
+class _Operation:
+    """What is asked of an operation at each call of it: told once from its schema, which takes long.
+
+    run: what calls it. product: where the first of its two factors stands, if it is a product.
+    """
+
+    run: Callable[..., Any]
+    name: str
+    inexact: bool
+    in_place: bool
+    arguments: tuple[str, ...]
+    product: int | None
+    is_sum: bool
+
+
 @cache
-def _inexact(func: Any) -> str:
-    """An operation's name; empty for one that gives the same everywhere."""
+def _operation(func: Any) -> _Operation:
     name: str = func.overloadpacket.__name__
-    return name if name.rstrip("_") in INEXACT else ""
+    schema = func._schema
+    return _Operation(
+        getattr(func, "_op", func),  # what func(...) calls, without a step between
+        name,
+        name.rstrip("_") in INEXACT,
+        schema.is_mutable,
+        tuple(argument.name for argument in schema.arguments),
+        PRODUCTS.get(name),
+        name in SUMS,
+    )
+
+
+def _is_reduced(value: Any) -> bool:
+    """Whether it is a tensor of bfloat16 or float16; no operation in `INEXACT` takes tensors in a list."""
+    return isinstance(value, Tensor) and value.dtype in REDUCED
 
 
 def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in REDUCED else value
+    return value.float() if _is_reduced(value) else value
 
 
-def _is_square(name: str, args: Any) -> bool:
+def _is_square(operation: _Operation, args: Any) -> bool:
     """x ** 2 is one multiplication, which is the same everywhere."""
-    return name == "pow" and not isinstance(args[1], Tensor) and args[1] == 2
+    return operation.name == "pow" and not isinstance(args[1], Tensor) and args[1] == 2
 
 
-def _reordered(func: Any, args: Any, kwargs: Any) -> Any:
+def _reordered(operation: _Operation, args: Any, kwargs: Any) -> Any:
     """The arguments of a product or a sum such that its terms are added up in another order."""
-    name = func.overloadpacket.__name__
-    if name in PRODUCTS:
-        at = PRODUCTS[name]
+    at = operation.product
+    if at is not None:
         order = _order(args[at].shape[-1])
         factors = args[at].index_select(-1, order), args[at + 1].index_select(-2, order)
         return (*args[:at], *factors, *args[at + 2 :])
-    if name in SUMS and args[0].ndim:
-        return (args[0].flip(_reduced_axes(func, args, kwargs)), *args[1:])
+    if operation.is_sum and args[0].ndim:
+        return (args[0].flip(_reduced_axes(operation, args, kwargs)), *args[1:])
     return args
 
 
-def _reduced_axes(func: Any, args: Any, kwargs: Any) -> tuple[int, ...]:
+def _reduced_axes(operation: _Operation, args: Any, kwargs: Any) -> tuple[int, ...]:
     """The axes that a reduction sums over: those it names, or else all."""
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    given = dict(zip(operation.arguments, args, strict=False)) | kwargs
     named = given.get("dim")
     axes = [named] if isinstance(named, int) else named
     return tuple(axes) if axes else tuple(range(args[0].ndim))

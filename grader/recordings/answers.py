@@ -1,14 +1,16 @@
 """What is right for an exercise, and what its known mistakes give: what only a judge needs."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from grader.calls import Call
 from grader.recordings.tasks import PartInput, PartOutput
-from grader.tolerance import Tolerance, agree, widened
+from grader.tolerance import Stack, Tolerance, agree, widened
 
 MAX_NOISE = 1e-2  # a mistake is not known by an output that rounding moves by more, in units of `Tolerance.relative`
 
@@ -74,6 +76,29 @@ class Answer:
     def shows_of(self) -> dict[str, tuple[bool, ...]]:
         """As `wrong_of`, but beyond what rounding may do to the mistake's own output."""
         return {m.name: tuple(self._shows(m, i) for i in range(len(self.outputs))) for m in self.mistakes}
+
+    def near(self, index: int, got: Tensor | None) -> Container[int]:
+        """The places of the mistakes whose output in a case may be `got`: all but those that a look at all tells apart.
+
+        index: the case's.
+        """
+        if got is None or not got.ndim:  # a number may also be the same in another dtype
+            return range(len(self.mistakes))
+        alike = self._stacked[index].get((got.shape, got.dtype))
+        return () if alike is None else alike.near(got)
+
+    @cached_property
+    def _stacked(self) -> list[dict[tuple[torch.Size, torch.dtype], Stack]]:
+        """For each case the outputs of those mistakes that show in it, by shape and dtype."""
+        stacked = []
+        for i, tolerance in enumerate(self.tolerances):
+            alike: dict[tuple[torch.Size, torch.dtype], list[tuple[int, Tensor, Tolerance]]] = defaultdict(list)
+            for place, mistake in enumerate(self.mistakes):
+                known = mistake.in_case(i, tolerance)
+                if known is not None and self.wrong_of[mistake.name][i]:
+                    alike[known.output.shape, known.output.dtype].append((place, known.output, known.tolerance))
+            stacked.append({kind: Stack.of(members) for kind, members in alike.items()})
+        return stacked
 
     def _compared(self, mistake: MistakeAnswer) -> Iterator[tuple[Tensor, Tensor, Tolerance]]:
         return zip(mistake.outputs, self.outputs, self.tolerances, strict=True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from grader.checks.observation import Observation, Problem
-from grader.checks.parts import feed_parts, part_classes, replace_parts
+from grader.checks.parts import feed_parts, part_classes, part_types, replace_parts
 from grader.checks.probe import probe
 from grader.checks.running import learner_traceback, quietly
 from grader.checks.whose import is_given
@@ -108,7 +108,7 @@ def _answer(message: Message, state: _State) -> bytes:
         return _undefined(do, task, state.problems.get(task.exercise))
     target = state.namespace[task.solution]
     if do == "classes":
-        return wire.classes(part_classes(task, target, message.body["solutions"]))
+        return wire.classes(part_classes(task, target, message.body["solutions"], part_types(task, target)))
     if do == "feed":
         return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
     if do == "replace":
