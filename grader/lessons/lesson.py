@@ -3,11 +3,11 @@
 import contextlib
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from grader.errors import RecordingError
@@ -105,7 +105,7 @@ class Lesson:
         if patch is not None:
             return self.changed(patch[0])(patch[1])
         module = _registered_module(self._module_name, str(self.twin))
-        self._run(range(len(self.cells())), module.__dict__)
+        self._run(list(enumerate(self.cells())), module.__dict__)
         return module.__dict__
 
     def changed(self, exercise: str) -> Callable[[str], dict[str, Any]]:
@@ -115,32 +115,35 @@ class Lesson:
         namespace: what an earlier source gave no longer holds. Both raise RecordingError as `namespace` does.
         """
         self.source_of(exercise)
-        at = next(i for i, cell in enumerate(self.cells()) if cell.kind == "exercise" and cell.name == exercise)
+        cells = list(enumerate(self.cells()))
+        at = next(i for i, cell in cells if cell.kind == "exercise" and cell.name == exercise)
         module = _registered_module(self._module_name, str(self.twin))
-        self._run(range(at), module.__dict__)
+        self._run(cells[:at], module.__dict__)
         above = dict(module.__dict__)
 
         def with_source(source: str) -> dict[str, Any]:
             sys.modules[module.__name__] = module
             module.__dict__.clear()
             module.__dict__.update(above)
-            self._run(range(at, len(self.cells())), module.__dict__, (exercise, source))
+            self._run(cells[at:], module.__dict__, (exercise, source))
             return module.__dict__
 
         return with_source
 
-    def _run(self, cells: range, namespace: dict[str, Any], patch: tuple[str, str] | None = None) -> None:
-        """Run those of the cells at these places that every exercise relies on."""
+    def _run(
+        self, cells: Sequence[tuple[int, Cell]], namespace: dict[str, Any], patch: tuple[str, str] | None = None
+    ) -> None:
+        """Run those of the cells, each with its place, that every exercise relies on."""
+        twin = self.twin
         with contextlib.chdir(self.folder):
-            for i in cells:
-                cell = self.cells()[i]
+            for i, cell in cells:
                 if cell.kind not in RUN_BY_EVERY_EXERCISE:
                     continue
                 source, filename = cell.source, f"<{self.name}, cell {i + 1}: {cell.title}>"
                 if patch is not None and cell.kind == "exercise" and cell.name == patch[0]:
                     source, filename = patch[1], f"<{self.name}, cell {i + 1}: {cell.title}, changed>"
                 _show_in_tracebacks(filename, source)
-                _execute(source, filename, namespace, title=f"{self.twin}, cell {i + 1} ({cell.title})")
+                _execute(source, filename, namespace, title=f"{twin}, cell {i + 1} ({cell.title})")
 
     def validate(self) -> None:
         """Raise RecordingError unless the cells are well formed and name just the exercises of exercises.py."""
@@ -191,9 +194,14 @@ def _registered_module(name: str, file: str) -> ModuleType:
     return module
 
 
+@lru_cache(maxsize=512)  # a cell runs again for each mistake in the cells above it
+def _compiled(source: str, filename: str) -> CodeType:
+    return compile(source, filename, "exec", dont_inherit=True)
+
+
 def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) -> None:
     try:
-        exec(compile(source, filename, "exec", dont_inherit=True), namespace)
+        exec(_compiled(source, filename), namespace)
     except RecordingError:
         raise
     except Exception as error:
