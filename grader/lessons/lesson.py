@@ -181,7 +181,7 @@ def lessons(root: Path, source: str = "solutions") -> list[Lesson]:
     return [Lesson(path.parent) for path in sorted((root / source).glob(f"*/{EXERCISES}"))]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # more than there are lessons: tests go round them
 def _cells_of(twin: str) -> tuple[Cell, ...]:
     return tuple(cell_from(cell.cell_type, cell.source, cell.metadata) for cell in parsed_twin(twin).cells)
 
