@@ -223,15 +223,24 @@ _CONTINUED: WeakKeyDictionary[Any, dict[tuple[tuple[int, ...], int], list[int]]]
 def continued_by_transformers(model: Any, ids: Tensor, tokens: int, known: Sequence[int] = ()) -> list[int]:
     """As `written_by_transformers`, once for each text and model.
 
-    known: the tokens, as they were written before. One pass of the model over them shows whether each is still what it
-    chooses after those in front of it, which is what writing greedily means; where one is not, all are written again.
+    known: the tokens, as they were written before or by another program. One pass of the model over them shows whether
+    each is what it chooses after those in front of it, which is what writing greedily means. Where one is not, the
+    model writes the text itself.
     """
     texts = _CONTINUED.setdefault(model, {})
     key = tuple(ids[0].tolist()), tokens
     if key not in texts:
-        still = len(known) == tokens and chosen(lambda text: model(text, use_cache=False).logits, ids, known)
-        texts[key] = list(known) if still == list(known) else written_by_transformers(model, ids, tokens)
+        known = [int(token) for token in known]
+        right = len(known) == tokens and _chosen_by_transformers(model, ids, known) == known
+        texts[key] = known if right else written_by_transformers(model, ids, tokens)
     return texts[key]
+
+
+def _chosen_by_transformers(model: Any, ids: Tensor, text: Sequence[int]) -> list[int]:
+    whole = torch.cat([ids, torch.tensor([text[:-1]], dtype=ids.dtype)], dim=1)
+    with torch.no_grad():
+        logits = model(whole, use_cache=False, logits_to_keep=len(text)).logits
+    return logits[0].argmax(-1).tolist()  # type: ignore[no-any-return]
 
 
 def chosen(model: Callable[[Tensor], Tensor], ids: Tensor, text: Sequence[int]) -> list[int]:
