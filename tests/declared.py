@@ -80,12 +80,14 @@ class Told:
 class Prompt:
     """A text to continue by `tokens` tokens, or to the model's last position if None.
 
-    options: further arguments of the solution's generate.
+    options: further arguments of the solution's generate. known: what transformers wrote there, token by token, where
+    that takes long: the test makes sure in one pass that it still would.
     """
 
     text: str
     tokens: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    known: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ Tests find lessons by listing ``solutions/`` (`every_lesson`); a lesson's own te
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -175,15 +177,30 @@ def _module_at(path: Path, name: str) -> ModuleType:
     return module
 
 
-@lru_cache(maxsize=2)  # the largest take two gigabytes; conftest.py has the tests of a lesson stand side by side
+@lru_cache(maxsize=2)  # the largest take a gigabyte; conftest.py has the tests of a lesson stand side by side
 def _trained(lesson: Solved, model: str, checkpoint: str) -> tuple[Any, nn.Module, Any]:
     loaded = load_checkpoint(checkpoint, optional=True)
     if loaded is None:
         pytest.skip(f"{checkpoint} is not on this machine: grader weights get {checkpoint}")
-    own = lesson.named(model)(loaded.config).eval()
+    with _without_initial_values():
+        own = lesson.named(model)(loaded.config).eval()
     loaded.load_into(own)
-    theirs = AutoModelForCausalLM.from_pretrained(loaded.folder, dtype=torch.float32, attn_implementation="eager")
-    return loaded, own, theirs.eval()
+    return loaded, own, _by_transformers(loaded.folder)
+
+
+@lru_cache(maxsize=2)
+def _by_transformers(folder: Path) -> Any:
+    """transformers' model with the weights in a folder, the same for every class of a lesson."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+@contextmanager
+def _without_initial_values() -> Iterator[None]:
+    """No random numbers for matrices that a checkpoint fills: 270 million of them take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (nn.Linear, nn.Embedding):
+            patch.setattr(kind, "reset_parameters", lambda module: None)
+        yield
 
 
 def encoded(checkpoint: Any, text: str) -> Tensor:
@@ -198,6 +215,39 @@ def written_by_transformers(model: Any, ids: Tensor, tokens: int) -> list[int]:
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0
     )
     return done[0, ids.shape[1] :].tolist()
+
+
+_CONTINUED: WeakKeyDictionary[Any, dict[tuple[tuple[int, ...], int], list[int]]] = WeakKeyDictionary()
+
+
+def continued_by_transformers(model: Any, ids: Tensor, tokens: int, known: Sequence[int] = ()) -> list[int]:
+    """As `written_by_transformers`, once for each text and model.
+
+    known: the tokens, as they were written before or by another program. One pass of the model over them shows whether
+    each is what it chooses after those in front of it, which is what writing greedily means. Where one is not, the
+    model writes the text itself.
+    """
+    texts = _CONTINUED.setdefault(model, {})
+    key = tuple(ids[0].tolist()), tokens
+    if key not in texts:
+        known = [int(token) for token in known]
+        right = len(known) == tokens and _chosen_by_transformers(model, ids, known) == known
+        texts[key] = known if right else written_by_transformers(model, ids, tokens)
+    return texts[key]
+
+
+def _chosen_by_transformers(model: Any, ids: Tensor, text: Sequence[int]) -> list[int]:
+    whole = torch.cat([ids, torch.tensor([text[:-1]], dtype=ids.dtype)], dim=1)
+    with torch.no_grad():
+        logits = model(whole, use_cache=False, logits_to_keep=len(text)).logits
+    return logits[0].argmax(-1).tolist()  # type: ignore[no-any-return]
+
+
+def chosen(model: Callable[[Tensor], Tensor], ids: Tensor, text: Sequence[int]) -> list[int]:
+    """What a model holds for the next token at every place of a text that follows ids [1, T]: one pass."""
+    whole = torch.cat([ids, torch.tensor([list(text)[:-1]], dtype=ids.dtype)], dim=1)
+    with torch.no_grad():
+        return model(whole)[0, ids.shape[1] - 1 :].argmax(-1).tolist()  # type: ignore[no-any-return]
 
 
 def same_tokens_but_for_near_ties(own: Sequence[int], reference: Sequence[int], model: Any, ids: Tensor) -> bool:

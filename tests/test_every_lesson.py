@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solved import (
     Solved,
+    chosen,
+    continued_by_transformers,
     encoded,
     every_lesson,
     same_tokens_but_for_near_ties,
-    written_by_transformers,
 )
 from stored_answers import replay
 
@@ -382,19 +383,12 @@ def test_greedy_tokens_are_those_of_transformers(lesson: Solved, trained: Traine
     checkpoint, model, theirs = lesson.trained(trained.model, trained.checkpoint)
     ids = encoded(checkpoint, prompt.text)
     tokens = prompt.tokens or checkpoint.config.n_positions + 1 - ids.shape[1]
-    reference = written_by_transformers(theirs, ids, tokens)
     written = min(tokens, trained.written or tokens)
     own = list(lesson.named(trained.generate)(model, ids, written, **prompt.options))
+    reference = continued_by_transformers(theirs, ids, tokens, prompt.known or own)
     if written < tokens:
         own += chosen(model, ids, reference)[written:]
     assert same_tokens_but_for_near_ties(own, reference, theirs, ids)
-
-
-def chosen(model: Any, ids: torch.Tensor, text: list[int]) -> list[int]:
-    """What the model holds for the next token at every place of a text that follows ids [1, T]: one pass."""
-    whole = torch.cat([ids, torch.tensor([text[:-1]], dtype=ids.dtype)], dim=1)
-    with torch.no_grad():
-        return model(whole)[0, ids.shape[1] - 1 :].argmax(-1).tolist()  # type: ignore[no-any-return]
 
 
 @every_trained_model

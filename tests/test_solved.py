@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from solved import same_tokens_but_for_near_ties
+from solved import continued_by_transformers, same_tokens_but_for_near_ties, written_by_transformers
+from transformers import GPT2Config, GPT2LMHeadModel
 
 IDS = torch.tensor([[3, 1]])
 REFERENCE = [5, 7, 2]
@@ -43,3 +44,15 @@ def test_the_second_best_is_accepted_at_a_near_tie_and_nothing_is_compared_after
 )
 def test_anything_else_is_another_text(own: list[int], margin: float) -> None:
     assert not same_tokens_but_for_near_ties(own, REFERENCE, undecided(margin), IDS)
+
+
+@pytest.mark.parametrize("wrong_at", [0, 3, 7, None])
+def test_a_known_text_counts_only_where_the_model_would_write_it(wrong_at: int | None) -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    ids = torch.randint(50, (1, 5))
+    right = written_by_transformers(model, ids, 8)
+    known = [(token + 1) % 50 if place == wrong_at else token for place, token in enumerate(right)]
+    assert continued_by_transformers(model, ids, 8, known) == right
+    assert continued_by_transformers(model, ids, 5, known) == right[:5]

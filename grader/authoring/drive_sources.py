@@ -6,6 +6,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from grader.authoring import drives
@@ -21,6 +22,11 @@ def source_of(functions: Iterable[Callable[..., Any]]) -> str:
     What is named is looked for in the function's own file and below `grader.authoring.drives`. Raises RecordingError
     for what has no name or no file of its own, such as a lambda, and for what names something else.
     """
+    return _source_of(tuple(functions))
+
+
+@lru_cache(maxsize=64)  # asked for with every case of an exercise
+def _source_of(functions: tuple[Callable[..., Any], ...]) -> str:
     found: dict[Any, str] = {}
     for function in functions:
         _collect(function, found)

@@ -96,6 +96,7 @@ def _record_with_mistakes(
     lesson: Lesson, exercise: Exercise, solution: Any, secret: str, measured: bool
 ) -> tuple[Task, Answer]:
     """An exercise's recording. One drawn from a secret may by chance not show a mistake; then another is drawn."""
+    source = lesson.source_of(exercise.name)
     changed = lesson.changed(exercise.name)  # the cells above it run once, for all its mistakes
     with one_thread():
         released = record_exercise(lesson.name, exercise)[1] if secret else None
@@ -111,8 +112,7 @@ def _record_with_mistakes(
             _require_right(task, answer, solution)
             mistakes, refused = [], []
             for mistake in exercise.mistakes:
-                source = patched_source(lesson.source_of(exercise.name), exercise.name, mistake)
-                target = _solution(exercise, changed(source))
+                target = _solution(exercise, changed(patched_source(source, exercise.name, mistake)))
                 try:
                     mistakes.append(record_mistake(task, answer, mistake, target, measured=measured))
                 except RecordingError as error:

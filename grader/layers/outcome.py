@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from grader.calls import Call
@@ -70,6 +71,8 @@ def outcome(
             moved = got.squeeze().shape != want.squeeze().shape
             return Outcome(True, note=f"other layout, {list(got.shape)} for {list(want.shape)}" if moved else "")
         return Outcome(False, note=describe_shape(got, want, Context(sizes=sizes)), in_kind=True)
+    if got.numel() and got.dtype == want.dtype and torch.equal(got, want):  # as most are, of a copy with one bug
+        return Outcome(True)
     equal = (got == want) | (got.isnan() & want.isnan())
     distance = (got.double() - want.double()).abs().masked_fill(equal, 0.0)
     largest, mean = (distance.max().item(), distance.mean().item()) if distance.numel() else (0.0, 0.0)

@@ -183,7 +183,7 @@ def lessons(root: Path, source: str = "solutions") -> list[Lesson]:
     return [Lesson(path.parent) for path in sorted((root / source).glob(f"*/{EXERCISES}"))]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # more than there are lessons: tests go round them
 def _cells_of(twin: str) -> tuple[Cell, ...]:
     return tuple(cell_from(cell.cell_type, cell.source, cell.metadata) for cell in parsed_twin(twin).cells)
 
@@ -206,7 +206,7 @@ def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) 
         raise RecordingError(f"{title} fails: {type(error).__name__}: {error}.{needs}") from error
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)  # a cell runs again for each mistake in the cells above it
 def _compiled(source: str, filename: str) -> CodeType:
     return compile(source, filename, "exec", dont_inherit=True)
 

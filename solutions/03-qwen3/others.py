@@ -476,14 +476,37 @@ SIZES = {
     "qwen3-8b": (LESSON.config("qwen3-8b"), 8_190_735_360),
 }
 AUSTEN = "It is a truth universally acknowledged", "Anne", "Captain Wentworth"
-SMOLLM2 = (
-    "The capital of France is",
-    "def fibonacci(n):",
-    "<|im_start|>user\nWhat is a language model?<|im_end|>\n<|im_start|>assistant\n",
-)
+# Text -> what transformers writes after it.
+# fmt: off
+SMOLLM2 = {
+    "The capital of France is": (
+        7042, 30, 198, 198, 504, 2988, 314, 42, 216, 34, 32, 33, 40, 29, 32, 33, 29, 34, 34, 216, 33, 34, 42,
+        33, 34, 42, 37, 35, 30, 2, 198, 1, 520, 9531, 198, 504, 2988, 314, 42, 216, 34, 32, 33, 40, 29, 32,
+        33, 29, 34, 34, 216, 33, 34, 42, 33, 34, 42, 37, 35, 2, 198, 2, 1, 9690,
+    ),
+    "def fibonacci(n):": (
+        472, 585, 304, 1758, 216, 32, 42, 448, 1003, 216, 33, 472, 1003, 304, 1672, 3987, 46477, 24, 94, 731,
+        216, 33, 25, 198, 198, 19, 4246, 260, 1517, 198, 3272, 24, 38572, 46477, 24, 33, 32, 1292, 216, 907,
+        21367, 42, 216, 35, 35, 39, 198, 3272, 24, 38572, 46477, 24, 34, 1292, 216, 907, 21367, 42, 216, 33,
+        30, 33, 198, 3272,
+    ),
+    "<|im_start|>user\nWhat is a language model?<|im_end|>\n<|im_start|>assistant\n": (
+        49, 1789, 1743, 314, 253, 2583, 1578, 338, 2925, 1782, 1789, 4604, 365, 62, 16611, 25, 288, 5051, 284,
+        6524, 1789, 30, 657, 506, 253, 1502, 282, 5646, 338, 416, 1044, 284, 5051, 1789, 28, 1129, 281, 260,
+        910, 282, 1694, 28, 284, 416, 325, 804, 288, 31587, 4381, 715, 347, 1789, 8483, 28, 1789, 8483, 28,
+        284, 1789, 8483, 11173, 30, 198, 198,
+    ),
+}
+# fmt: on
 TRAINED = [
     Trained("austen-qwen3", "CausalLM", "generate", [Prompt(text, 64) for text in AUSTEN]),
-    Trained("smollm2-135m-instruct", "CausalLM", "generate", [Prompt(text, 64) for text in SMOLLM2], written=12),
+    Trained(
+        "smollm2-135m-instruct",
+        "CausalLM",
+        "generate",
+        [Prompt(text, 64, known=known) for text, known in SMOLLM2.items()],
+        written=12,
+    ),
 ]
 
 
@@ -496,12 +519,14 @@ INSTEAD = {
 }
 SHOWN = "tokens so far   ms for the next", "without QK-norm"
 REFUSED = "your program says"  # a table of 10 rows is too short for the text
+FEWER_LENGTHS = {"lengths, losses = [16, 64, 128, 256, 512, 1024]": "lengths, losses = [16, 64]"}
 RERUNS = {
     "ints in a list": Rerun(
         {"qwen3.generate": generate_into_a_list},
         shows=SHOWN,
         hides=[REFUSED],
         instead=INSTEAD,
+        changes=FEWER_LENGTHS,
         skip="reference.model(",  # token 2 ends SmolLM2's turns alone
     ),
     # Parts that keep no `head_dim`, have no q_norm where a Llama has none, and a table as long as the config says.
@@ -519,6 +544,7 @@ RERUNS = {
         },
         shows=[*SHOWN, REFUSED],
         instead=INSTEAD,
+        changes=FEWER_LENGTHS,
         skip="reference.model(",
     ),
 }

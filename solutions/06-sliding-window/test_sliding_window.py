@@ -7,7 +7,7 @@ import torch
 from declared import Change
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solved import lesson_of, same_tokens_but_for_near_ties, written_by_transformers
+from solved import continued_by_transformers, lesson_of, same_tokens_but_for_near_ties
 from torch import nn
 from transformers import DynamicCache, Gemma3TextModel
 
@@ -234,7 +234,7 @@ def test_a_continuation_of_gemma_270m_that_crosses_its_window_is_what_transforme
     ids = torch.tensor([list(entry("gemma-3-270m").goldens[-1].prompt_ids or ())[:500]])
     written = list(LESSON.solutions["generate_rolling"](model, ids, 40))
     assert ids.shape[1] < checkpoint.config.sliding_window < ids.shape[1] + len(written)
-    by_transformers = written_by_transformers(theirs, ids, 40)
+    by_transformers = continued_by_transformers(theirs, ids, 40, written)
     assert same_tokens_but_for_near_ties(written, by_transformers, theirs, ids)
     text = checkpoint.tokenizer.decode(by_transformers)  # the lesson shows it, in two pieces
     cell = LESSON.cell_with("by_transformers = (")
