@@ -1,6 +1,7 @@
 """What every test starts from: no network, fixed seeds, and one place that says why a test can't run here."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import random
@@ -106,6 +107,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if reason and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=f"browser test: {reason}"))
+
+
+gc.disable()  # while the tests are collected: what is imported stays, and is walked through nineteen times else
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -783,6 +783,7 @@ def test_the_report_is_html_in_a_notebook(trace: Trace) -> None:
 
 def test_without_a_recording_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("grader.checks.check._STARTED_IN", tmp_path)
     with pytest.raises(GraderError, match=r"reference\.safetensors"):
         compare_layers(patched())
 

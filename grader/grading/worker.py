@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grader.digest import digest
-from grader.errors import GraderError
 from grader.grading.kit import Kit
 from grader.grading.results import SubmissionResult
 from grader.grading.run import grade
@@ -96,7 +95,7 @@ def _new_workplace(kit: Kit) -> _Workplace:
     jail = Jail(folder / "lesson", kit.limits, kit.jail, lesson, early)
     try:
         _prove(jail)
-    except GraderError:
+    except BaseException:
         jail.close()
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from grader.grading.sandbox.limits import MB, Limits
 JailKind = Literal["namespaces", "none"]
 
 START_SECONDS = 120
+START_TRIES = 3  # where the warm process is killed from outside before it is there
 FORK_SECONDS = 20
 
 HOW_TO = (
@@ -79,16 +81,21 @@ class Jail:
             raise JailError("The run was stopped.")
         if not sys.platform.startswith("linux") and self.kind == "namespaces":
             raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
-        jailed = self.kind == "namespaces"
-        warm = self._early or launch(self._lesson_files, self._lesson, self.limits, jailed)
-        self._early = None
-        self._process, self._control, self._mount_point = warm.process, warm.control, warm.mount_point
-        try:
-            answer = self._hear(START_SECONDS)
-        except ZygoteLost:
-            said = self._last_words()
-            self.close()
-            raise JailError(f"The jail's process did not start: {said}. {HOW_TO}") from None
+        for tries in range(1, START_TRIES + 1):
+            warm = self._early or launch(self._lesson_files, self._lesson, self.limits, self.kind == "namespaces")
+            self._early = None
+            self._process, self._control, self._mount_point = warm.process, warm.control, warm.mount_point
+            try:
+                answer = self._hear(START_SECONDS)
+                break
+            except ZygoteLost:
+                killed = self._was_killed()
+                said = self._last_words()
+                self.close()
+                if self._stopped:
+                    raise JailError("The run was stopped.") from None
+                if not killed or tries == START_TRIES:
+                    raise JailError(f"The jail's process did not start: {said}. {HOW_TO}") from None
         if "error" in answer:
             self.close()
             raise JailError(f"The jail can't be had here: {answer['error']}. {HOW_TO}")
@@ -173,6 +180,13 @@ class Jail:
 
     def _lost(self) -> ZygoteLost:
         return ZygoteLost("the warm process is gone")
+
+    def _was_killed(self) -> bool:
+        """Whether the warm process, whose socket has ended, was killed."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(2) == -signal.SIGKILL
+        return False
 
     def _last_words(self) -> str:
         assert self._process is not None and self._process.stderr is not None

@@ -26,6 +26,7 @@ from grader.grading.sandbox.limits import MB, Limits
 
 ROOM_MB = 512  # of addresses, beyond those of the memory
 KEPT = ("CheckFailed", "Config", "GraderError")  # of the package's public names, as they are
+TRIES = 3  # of starting a child that is killed from outside before it begins
 CHANNEL = 3  # the child's only descriptor besides 0, 1 and 2, which are /dev/null
 
 
@@ -140,7 +141,15 @@ def _say(control: socket.socket, **words: Any) -> None:
 
 
 def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any]:
-    """Start a child on a channel; in a jail, by way of a process that makes its namespaces and ends."""
+    """Start a child on a channel; once more where it is killed from outside before it begins."""
+    for _ in range(TRIES):
+        if answer := _fork_once(zygote, channel):
+            return answer
+    return {"error": "the child was killed before it began, again and again; is the machine out of memory?"}
+
+
+def _fork_once(zygote: Zygote, channel: int) -> dict[str, Any]:
+    """What is said of a new child; nothing where it was killed. In a jail another process makes its namespaces."""
     told, tell = os.pipe()
     go, let_go = os.pipe()
     pid = os.fork()
@@ -150,9 +159,11 @@ def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any
     os.close(tell)
     os.close(go)
     with os.fdopen(told, "rb") as reader:
-        answer: dict[str, Any] = json.loads(reader.read(1 << 12) or b'{"error": "the child ended before it began"}')
+        answer: dict[str, Any] = json.loads(reader.read(1 << 12) or b"{}")
     if zygote.jailed or "pid" not in answer:
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        if not answer and os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            answer = {"error": "the child ended before it began"}
     if "pid" in answer:
         zygote.child = answer["pid"]
         os.write(let_go, b".")
