@@ -4,8 +4,8 @@
 set -u
 
 export PATH="$PWD/.venv/bin:$PATH"
-export OMP_NUM_THREADS=1  # two workers on two cores; more threads only get in each other's way
-export OMP_WAIT_POLICY=passive  # where a test asks for two threads, one that waits leaves its core to the other worker
+export OMP_NUM_THREADS=1  # the workers keep two cores busy; more threads only get in each other's way
+export OMP_WAIT_POLICY=passive  # where a test asks for two threads, one that waits leaves its core to the other workers
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=268435456  # memory of a big tensor is kept for the next
 unset PYTHONDONTWRITEBYTECODE  # hundreds of processes import the same files
 export GRADER_CLOCK_REPEATS=1  # nobody reads the times that a lesson's cells get here

@@ -41,9 +41,9 @@ def test_the_engine_version_is_the_same_twice() -> None:
     assert done.stdout.strip() == engine_version()
 
 
-@pytest.mark.parametrize("module", ["nbformat", "transformers", "torch._dynamo", "grader.layers.debugger"])
-def test_what_notebooks_import_does_not_wait_for_what_few_use(module: str) -> None:
+def test_what_notebooks_import_does_not_wait_for_what_few_use() -> None:
     program = "import sys, grader; [getattr(grader, name) for name in grader.__all__]; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "grader.checks.check" in done.stdout.split()
-    assert module not in done.stdout.split()
+    imported = set(done.stdout.split())
+    assert "grader.checks.check" in imported
+    assert not imported & {"nbformat", "transformers", "torch._dynamo", "grader.layers.debugger"}
