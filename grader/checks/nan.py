@@ -7,23 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from grader.checks.running import Stopped, fresh_args, is_learners, use
 from grader.devices import device_of
+from grader.modes import Mode
 from grader.recordings.tasks import Task, TaskCase
 
 
-class _NanFinder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NanFinder(Mode):
     """Notes the first operation whose output has NaN while none of its inputs had."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: str | None = None
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and keeping the compiler away imports 800 modules: a second
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ MODULES = (
     "devices",
     "digest",
     "errors",
+    "modes",
     "names",
     "package",
     "padding",

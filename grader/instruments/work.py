@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from grader.modes import Mode
 
 COPIES = (torch.ops.aten.cat.default, torch.ops.aten.copy_.default)
 
@@ -84,13 +85,7 @@ def operators(run: Callable[[], Any], depth: int = 9) -> str:
     return "\n".join(lines)
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and keeping the compiler away imports 800 modules: a second
-
-
-class _Copies(_Counter):
+class _Copies(Mode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
@@ -102,7 +97,7 @@ class _Copies(_Counter):
         return result
 
 
-class _Largest(_Counter):
+class _Largest(Mode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
