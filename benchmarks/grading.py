@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -43,55 +44,49 @@ def main() -> None:
     options.add_argument("--loop-seconds", type=float, default=5.0, help="the limit of the exercise that never ends")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="grader-bench-") as folder:
-        raise SystemExit(0 if show(figures(chosen, Path(folder))) else 1)
+        raise SystemExit(0 if show(told(figures(chosen, Path(folder)))) else 1)
 
 
-def figures(chosen: argparse.Namespace, folder: Path) -> list[Figure]:
+def told(figures: Iterable[Figure]) -> Iterator[Figure]:
+    """The figures, each printed as soon as it is measured: the table comes when all are, after many minutes."""
+    for figure in figures:
+        print(f"  {figure.what}: {figure.value}", file=sys.stderr, flush=True)
+        yield figure
+
+
+def figures(chosen: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Everything that is measured, below a folder that is thrown away."""
     lesson = Lesson(ROOT / "solutions" / chosen.lesson)
     solved = solved_notebook(lesson, folder / "solved.ipynb")
-    started = child_seconds(ROOT / "course" / lesson.name)
-    return [
-        *throughput(folder, lesson.name, solved, chosen),
-        *other_lessons(folder, lesson.name, *chosen.others),
-        Figure("a jailed child, from asking for it to its end", ms(started)),
-        *memory(folder, lesson.name, solved, chosen.memory),
-        loop(folder / "loop", lesson, solved, chosen.loop_seconds),
-    ]
+    yield Figure("a jailed child, from asking for it to its end", ms(child_seconds(ROOT / "course" / lesson.name)))
+    yield from throughput(folder, lesson.name, solved, chosen)
+    yield from memory(folder, lesson.name, solved, chosen.memory)
+    yield loop(folder / "loop", lesson, solved, chosen.loop_seconds)
+    yield from other_lessons(folder, lesson.name, *chosen.others)
 
 
-def throughput(folder: Path, lesson: str, solved: Path, chosen: argparse.Namespace) -> list[Figure]:
+def throughput(folder: Path, lesson: str, solved: Path, chosen: argparse.Namespace) -> Iterator[Figure]:
     """Submissions a second, here and by others."""
     ours = ours_per_second(folder / "ours", lesson, solved, chosen.class_size)
+    yield Figure(f"{lesson}, {chosen.class_size} submissions, 2 workers", f"{ours:.2f} /s")
     stock = stock_per_second(folder / "stock", lesson, solved, chosen.stock)
-    rows = [
-        Figure(f"{lesson}, {chosen.class_size} submissions, 2 workers", f"{ours:.2f} /s"),
-        Figure(f"stock nbgrader, {chosen.stock} of them", f"{stock:.3f} /s"),
-        Figure(
-            "... this engine is faster by",
-            f"{ours / stock:.0f} times",
-            f">= {FASTER}",
-            ours / stock >= FASTER,
-        ),
-    ]
+    yield Figure(f"stock nbgrader, {chosen.stock} of them", f"{stock:.3f} /s")
+    yield faster(ours / stock)
     if not (otter := os.environ.get("OTTER")):
-        return [*rows, Figure("otter-grader", "not here")]
+        yield Figure("otter-grader", "not here")
+        return
     other = otter_per_second(otter, folder / "otter", lesson, solved, chosen.stock)
-    return [
-        *rows,
-        Figure(f"otter-grader, {chosen.stock} of them, no container", f"{other:.3f} /s"),
-        Figure(
-            "... this engine is faster by",
-            f"{ours / other:.0f} times",
-            f">= {FASTER}",
-            ours / other >= FASTER,
-        ),
-    ]
+    yield Figure(f"otter-grader, {chosen.stock} of them, no container", f"{other:.3f} /s")
+    yield faster(ours / other)
 
 
-def other_lessons(folder: Path, measured: str, size: int, stock: int) -> list[Figure]:
+def faster(times: float) -> Figure:
+    """By how much this engine is faster than the grader of the line before."""
+    return Figure("... this engine is faster by", f"{times:.0f} times", f">= {FASTER}", times >= FASTER)
+
+
+def other_lessons(folder: Path, measured: str, size: int, stock: int) -> Iterator[Figure]:
     """What every other lesson's grading takes, beside stock nbgrader: shown, and held to nothing."""
-    rows = []
     for lesson in lessons(ROOT):
         if lesson.name == measured or not size:
             continue
@@ -100,18 +95,15 @@ def other_lessons(folder: Path, measured: str, size: int, stock: int) -> list[Fi
         solved = solved_notebook(lesson, place / "solved.ipynb")
         ours = ours_per_second(place / "ours", lesson.name, solved, size)
         theirs = stock_per_second(place / "stock", lesson.name, solved, stock)
-        rows.append(Figure(f"{lesson.name}, {size} submissions", f"{ours:.2f} /s"))
-        rows.append(Figure(f"... and faster than stock nbgrader ({stock} of them) by", f"{ours / theirs:.0f} times"))
-    return rows
+        yield Figure(f"{lesson.name}, {size} submissions", f"{ours:.2f} /s")
+        yield Figure(f"... and faster than stock nbgrader ({stock} of them) by", f"{ours / theirs:.0f} times")
 
 
-def memory(folder: Path, lesson: str, solved: Path, sizes: tuple[int, int]) -> list[Figure]:
+def memory(folder: Path, lesson: str, solved: Path, sizes: tuple[int, int]) -> Iterator[Figure]:
     """The grader's own peak memory for a small class and a large one."""
     small, large = (peak_memory(folder / f"m{size}", lesson, solved, size) for size in sizes)
-    return [
-        Figure(f"the grader's own peak memory at {sizes[0]} submissions", f"{small / 1e6:.0f} MB"),
-        Figure(f"... at {sizes[1]}", f"{large / 1e6:.0f} MB", f"< {FLAT:g} times that", large < FLAT * small),
-    ]
+    yield Figure(f"the grader's own peak memory at {sizes[0]} submissions", f"{small / 1e6:.0f} MB")
+    yield Figure(f"... at {sizes[1]}", f"{large / 1e6:.0f} MB", f"< {FLAT:g} times that", large < FLAT * small)
 
 
 def loop(root: Path, lesson: Lesson, solved: Path, limit: float) -> Figure:

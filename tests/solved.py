@@ -6,8 +6,7 @@ Tests find lessons by listing ``solutions/`` (`every_lesson`); a lesson's own te
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -49,13 +48,18 @@ class Solved:
         self.folder = self.lesson.folder
 
     @cached_property
+    def declared(self) -> tuple[list[Exercise], str | None]:
+        """The exercises, and the name of the one whose model the layer comparison is about, if there is one."""
+        return self.lesson.exercises()
+
+    @cached_property
     def exercises(self) -> dict[str, Exercise]:
-        return {exercise.name: exercise for exercise in self.lesson.exercises()[0]}
+        return {exercise.name: exercise for exercise in self.declared[0]}
 
     @cached_property
     def traced(self) -> Exercise | None:
         """The exercise whose model the layer comparison is about, if there is one."""
-        name = self.lesson.exercises()[1]
+        name = self.declared[1]
         return self.exercises[name] if name else None
 
     @cached_property
@@ -182,9 +186,7 @@ def _trained(lesson: Solved, model: str, checkpoint: str) -> tuple[Any, nn.Modul
     loaded = load_checkpoint(checkpoint, optional=True)
     if loaded is None:
         pytest.skip(f"{checkpoint} is not on this machine: grader weights get {checkpoint}")
-    with _without_initial_values():
-        own = lesson.named(model)(loaded.config).eval()
-    loaded.load_into(own)
+    own = loaded.build(lesson.named(model))
     return loaded, own, _by_transformers(loaded.folder)
 
 
@@ -192,15 +194,6 @@ def _trained(lesson: Solved, model: str, checkpoint: str) -> tuple[Any, nn.Modul
 def _by_transformers(folder: Path) -> Any:
     """transformers' model with the weights in a folder, the same for every class of a lesson."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
-@contextmanager
-def _without_initial_values() -> Iterator[None]:
-    """No random numbers for matrices that a checkpoint fills: 270 million of them take seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in (nn.Linear, nn.Embedding):
-            patch.setattr(kind, "reset_parameters", lambda module: None)
-        yield
 
 
 def encoded(checkpoint: Any, text: str) -> Tensor:

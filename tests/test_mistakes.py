@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from solved import solved
 
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import InProcess, examine
@@ -32,7 +33,7 @@ LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/r
 
 def mistakes() -> Iterator[Any]:
     for lesson in LESSONS:
-        for exercise in lesson.exercises()[0]:
+        for exercise in solved(lesson.name).exercises.values():
             for mistake in exercise.mistakes:
                 yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
 

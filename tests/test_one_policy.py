@@ -52,7 +52,7 @@ def mistakes_of(lesson: Lesson) -> list[tuple[str, str]]:
     """Each mistake as the exercise and the source of its cell."""
     return [
         (exercise.name, patched_source(lesson.source_of(exercise.name), exercise.name, mistake))
-        for exercise in lesson.exercises()[0]
+        for exercise in solved(lesson.name).exercises.values()
         for mistake in exercise.mistakes
     ]
 

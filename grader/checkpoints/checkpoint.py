@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,7 @@ from grader.errors import GraderError
 from grader.names import explain_names, layers_as_one
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+M = TypeVar("M", bound=nn.Module)
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
@@ -116,6 +118,18 @@ class Checkpoint:
                         return name
         return None
 
+    def build(self, model: Callable[[Config], M], /, **changes: Any) -> M:
+        """A model with this config and these weights, loaded as strictly as by `load_into`, in eval mode.
+
+        model: its class. changes: fields of the config that differ from the checkpoint's. No random first values are
+        drawn for Linear and Embedding: the weights replace them, and 100 million take most of a second.
+        Raises GraderError that names what does not match, and whatever the class raises.
+        """
+        with without_first_values():
+            built = model(self.config.replace(**changes))
+        self.load_into(built)
+        return built.eval()
+
     def load_into(self, model: nn.Module) -> Any:
         """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
 
@@ -138,6 +152,24 @@ class Checkpoint:
         if complaint:
             raise GraderError("\n".join([f"{self.name} does not fit this model, which is left as it was:", *complaint]))
         return model.load_state_dict(state, strict=True)
+
+
+@contextmanager
+def without_first_values() -> Iterator[None]:
+    """What Linear and Embedding are made with is not drawn at random, for a while, but left as it lies in memory."""
+    kinds = (nn.Linear, nn.Embedding)
+    before = [kind.reset_parameters for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.reset_parameters = _nothing  # type: ignore[method-assign]
+        yield
+    finally:
+        for kind, own in zip(kinds, before, strict=True):
+            kind.reset_parameters = own  # type: ignore[method-assign]
+
+
+def _nothing(module: nn.Module) -> None:
+    pass
 
 
 def _tied_names(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:

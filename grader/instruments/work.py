@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from grader.modes import Mode
@@ -70,13 +70,13 @@ def bytes_held(*holders: Any) -> int:
 def operators(run: Callable[[], Any], depth: int = 9) -> str:
     """The operators that PyTorch dispatches during `run()`, a line each, below the one that called it.
 
-    depth: how many levels are shown. Source: torch.profiler.
+    depth: how many levels are shown. Source: torch.autograd.profiler.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would announce itself in the cell's output
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with profile() as recorded:  # torch.profiler would import the compiler, which takes a second
         run()
     lines = []
-    for event in recorded.events() or ():
+    for event in recorded.function_events or ():
         level, caller = 0, event.cpu_parent
         while caller is not None:
             level, caller = level + 1, caller.cpu_parent

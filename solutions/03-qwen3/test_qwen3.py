@@ -116,8 +116,7 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(
         save_file(state, tmp_path / "model.safetensors")
     known = replace(entry("qwen3-0.6b"), drop=("lm_head.weight",) if tied else ())
     checkpoint = Checkpoint(known, tmp_path, "hub")
-    own = LESSON.solutions["CausalLM"](checkpoint.config).eval()
-    checkpoint.load_into(own)
+    own = checkpoint.build(LESSON.solutions["CausalLM"])
     assert (own.lm_head.weight is own.model.embed_tokens.weight) == tied
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     assert isinstance(theirs, Qwen3ForCausalLM | LlamaForCausalLM)

@@ -349,20 +349,13 @@ class Start(CausalLM):
             layer.post_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 # %% id="3ec470ee"
-def loaded(model: type[nn.Module], checkpoint) -> nn.Module:
-    """The model with the checkpoint's weights, strictly loaded."""
-    built = model(checkpoint.config).eval()
-    checkpoint.load_into(built)
-    return built
-
-
 def continued(model: nn.Module, checkpoint, prompt: str, tokens: int) -> str:
     """What the model writes after the prompt, greedily."""
     ids = torch.tensor([checkpoint.tokenizer.encode(prompt).ids])
     return checkpoint.tokenizer.decode(list(generate(model, ids, tokens)), skip_special_tokens=False)
 
 # %% tags=["nbval-ignore-output"] id="cf0ccad9"
-nonsense = loaded(Start, austen)
+nonsense = austen.build(Start)
 for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain Wentworth"):
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
@@ -376,7 +369,7 @@ for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain 
 # %% tags=["nbval-ignore-output"] id="831523ea"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
 if gemma is not None:
-    print(repr(continued(loaded(Start, gemma), gemma, "Every effort moves you", 12)))
+    print(repr(continued(gemma.build(Start), gemma, "Every effort moves you", 12)))
 
 # %% [markdown] id="792ca6b5"
 # ### Why 262,144 tokens?
@@ -1224,14 +1217,14 @@ for name, change in PORTS.items():
 # First the small model. Its window is 32 tokens, and one of the prompts is longer than that.
 
 # %% tags=["nbval-ignore-output"] id="e81a3420"
-austen_model = loaded(CausalLM, austen)
+austen_model = austen.build(CausalLM)
 check_generation(austen_model, austen, generate=generate)
 
 # %% [markdown] id="3e7d9372"
 # Then the real one. One of its prompts is longer than 512 tokens, so its 15 sliding layers cannot see the beginning. This takes a while: without a cache every new token costs a pass over the whole text, and 262,144 logits at every position. Lesson 02 built the cache that avoids it.
 
 # %% tags=["nbval-ignore-output"] id="4d5bdf9e"
-gemma_model = None if gemma is None else loaded(CausalLM, gemma)
+gemma_model = None if gemma is None else gemma.build(CausalLM)
 check_generation(gemma_model, gemma, generate=generate)
 
 # %% [markdown] id="4af5e558"
@@ -1355,7 +1348,7 @@ def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> 
             print(f"{name:>38}  {loss:8.4f}  {continued(model, checkpoint, prompt, tokens)!r}")
 
 # %% tags=["nbval-ignore-output"] id="12cfa0a8"
-table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 6)
+table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 4)
 
 # %% [markdown] id="82eff503"
 # There are three groups. Some changes ruin the model: you would see that at once, but not where the fault is. Some make it worse while it still writes English: the text would not tell you. And some cannot be told from the right program at all on a text this short. The small model has a window of 32 tokens, so it shows more of the last group:
@@ -1399,7 +1392,7 @@ print(chat_prompt("Give me a short introduction to large language models."))
 
 # %% tags=["nbval-ignore-output"] id="20f65b41"
 talk = load_checkpoint("gemma-3-270m-it", optional=True)
-check_generation(None if talk is None else loaded(CausalLM, talk), talk, generate=generate)
+check_generation(None if talk is None else talk.build(CausalLM), talk, generate=generate)
 
 # %% [markdown] id="83140e0f"
 # ## What it costs

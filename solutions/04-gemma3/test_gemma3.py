@@ -116,8 +116,7 @@ def test_the_hubs_layout_loads_and_writes_what_transformers_does(tied: bool, sha
     small_reference(tied, torch.bfloat16).save_pretrained(tmp_path, max_shard_size="8KB" if sharded else "1GB")
     assert sharded == (tmp_path / "model.safetensors.index.json").exists()
     checkpoint = Checkpoint(replace(entry("gemma-3-270m-it")), tmp_path, "hub")
-    own = LESSON.solutions["CausalLM"](checkpoint.config).eval()
-    checkpoint.load_into(own)
+    own = checkpoint.build(LESSON.solutions["CausalLM"])
     assert (own.lm_head.weight is own.model.embed_tokens.weight) == tied
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     assert isinstance(theirs, Gemma3ForCausalLM)

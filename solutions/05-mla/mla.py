@@ -1364,7 +1364,7 @@ curves = {
 plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", log="x", xticks=ranks, marks={"y0": ""}))
 
 # %% [markdown] id="555fc230"
-# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. A model trained with a latent puts what counts into few directions. GPT-2 was never trained to do that. It can still give up three quarters of its numbers for nothing; after that each further cut costs more. So compression after training works too, but it stops at a higher rank.
+# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. A model trained with a latent puts what counts into few directions. GPT-2 was never trained to do that. It can still give up three quarters of its numbers at no cost; after that each further cut costs more. So compression after training works too, but it stops at a higher rank.
 #
 # Is the comparison fair? Not quite: austen-mla's scores depend mostly on the rotated channels, as you saw, so its latent carries mainly values. But then compare it with GPT-2's values alone, in the first picture: cut to 32 numbers they cost 0.19 nats, and here 0.01.
 #
@@ -1380,7 +1380,7 @@ plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", lo
 #
 # The last column matters most when one token is written. Every cached number has to be read from memory, and lesson 02 measured that decoding waits for memory. With ordinary attention each number that is read is used once; here each row is used by all heads. So absorbed MLA does 3.4 times the arithmetic and reads a seventieth as much.
 #
-# Does a whole model show it? Build one with random weights and V2-Lite's widths, four layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values (folded, like the loop that writes). It reads 1,024 tokens and writes 4. **Predict:** which form writes fastest, and how large is each cache?
+# Does a whole model show it? Build one with random weights and V2-Lite's widths, two layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values (folded, like the loop that writes). It reads 1,024 tokens and writes 4. **Predict:** which form writes fastest, and how large is each cache?
 
 # %% jupyter={"source_hidden": true} id="5699abf7"
 class HeadsCached(Attention):
@@ -1398,7 +1398,7 @@ class HeadsCached(Attention):
         return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
 
 # %% id="367eca46"
-deep = lite.replace(num_hidden_layers=4, vocab_size=1000, intermediate_size=1024)
+deep = lite.replace(num_hidden_layers=2, vocab_size=1000, intermediate_size=1024)
 per_head = Config({"kv_lora_rank": cached_by_heads(deep), "qk_rope_head_dim": 0})  # the width of HeadsCached's rows
 
 
@@ -1434,7 +1434,7 @@ for name, (caches, run) in readers.items():
           f" logits off by {(logits - right).abs().max():.0e}")
 
 # %% [markdown] id="1d179bbb"
-# All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache, and is about as fast as the form that caches everything.
+# All three compute the same logits. The cache of the two latent forms is nearly nine times smaller (16 heads here; with V3's 128 it would be 71 times). Expanded is far slower than the others, because it rebuilds 1,024 rows in every layer for every token. Absorbed has the small cache, and is as fast as the form that caches everything, or faster.
 #
 # For real models, in bytes:
 

@@ -840,9 +840,7 @@ class CachedLM(CausalLM):
 
 # %% tags=["nbval-ignore-output"] id="89ce8fd3"
 austen = load_checkpoint("austen-gemma3")
-model, whole_model = CachedLM(austen.config).eval(), CausalLM(austen.config).eval()
-for each in (model, whole_model):
-    austen.load_into(each)
+model, whole_model = austen.build(CachedLM), austen.build(CausalLM)
 
 # %% id="e18530aa"
 def encode(text: str) -> Tensor:
@@ -970,10 +968,7 @@ check_generation(model, austen, generate=generate_rolling)
 
 # %% tags=["nbval-ignore-output"] id="e48bfec4"
 gemma = load_checkpoint("gemma-3-270m", optional=True)
-gemma_model = None
-if gemma is not None:
-    gemma_model = CachedLM(gemma.config).eval()
-    gemma.load_into(gemma_model)
+gemma_model = None if gemma is None else gemma.build(CachedLM)
 check_generation(gemma_model, gemma, generate=generate_rolling)
 
 # %% [markdown] id="dffa88c3"
@@ -1403,12 +1398,12 @@ from functools import partial
 
 @torch.no_grad()
 def next_token(kinds: list[str], length: int):
-    """A call that reads one more token, of a model with random weights whose cache has read `length`."""
+    """A call that reads one more token, of a model with random weights whose caches hold `length` random ones."""
     torch.manual_seed(0)
     body = CachedModel(clocked.replace(layer_types=kinds)).eval()
     cache = body.new_cache(1, length + REPEATS + 1)
-    for start in range(0, length, 256):
-        body(torch.zeros(1, min(256, length - start), dtype=torch.int64), cache)
+    for layer in cache:
+        layer.append(*torch.randn(2, 1, clocked.num_key_value_heads, length, clocked.head_dim))
     return partial(body, torch.zeros(1, 1, dtype=torch.int64), cache)
 
 # %% tags=["nbval-ignore-output"] id="080f92bb"
