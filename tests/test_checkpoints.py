@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hub import tiny_tokenizer, write_tiny_gpt2
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from grader import checkpoints
 from grader.checkpoints import generated, golden, registry
 from grader.checkpoints.checkpoint import Checkpoint
+from grader.config import Config
 from grader.errors import GraderError
 from grader.names import TIED
 from grader.tolerance import tolerance_for
@@ -213,6 +215,48 @@ def test_a_head_tied_by_the_learner_is_loaded_with_what_it_is_tied_to(checkpoint
 def test_a_class_is_not_a_model(checkpoint: Checkpoint) -> None:
     with pytest.raises(GraderError, match="build it first"):
         checkpoint.load_into(GPT2Model)  # type: ignore[arg-type]
+
+
+class OfLinears(nn.Module):
+    """Two layers that draw first values, of the widths in a config."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.head = nn.Linear(config.n_embd, config.vocab_size)
+        self.config = config
+
+
+def of_linears(tmp_path: Path) -> tuple[OfLinears, Checkpoint]:
+    """A model, and a checkpoint that is not it but has its names and shapes."""
+    (tmp_path / "config.json").write_text('{"vocab_size": 300, "n_embd": 32, "n_layer": 2}')
+    saved = OfLinears(Config.read(tmp_path / "config.json"))
+    save_file(saved.state_dict(), tmp_path / "model.safetensors")
+    return saved, Checkpoint(registry.entry("gpt2"), tmp_path, "hub")
+
+
+def test_a_model_is_built_with_the_config_and_the_weights_and_without_first_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, checkpoint = of_linears(tmp_path)
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", None)  # drawing any value fails
+    monkeypatch.setattr(nn.init, "normal_", None)
+    model = checkpoint.build(OfLinears, n_layer=5)
+    assert not model.training and model.config.n_layer == 5 and model.config.n_embd == 32
+    assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_that_cannot_be_built_says_why_and_others_get_first_values_again(tmp_path: Path) -> None:
+    _, checkpoint = of_linears(tmp_path)
+    with pytest.raises(GraderError, match=r"`wte\.weight` has shape \[300, 64\]"):
+        checkpoint.build(OfLinears, n_embd=64)
+    with pytest.raises(RuntimeError, match="negative"):
+        checkpoint.build(OfLinears, n_embd=-1)
+    torch.manual_seed(0)
+    first = nn.Linear(3, 4).weight.clone()
+    torch.manual_seed(0)
+    assert torch.equal(nn.Linear(3, 4).weight, first)
+    assert 0 < first.abs().max() <= 3**-0.5
 
 
 def test_a_damaged_weight_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

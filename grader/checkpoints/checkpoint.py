@@ -157,15 +157,15 @@ class Checkpoint:
 @contextmanager
 def without_first_values() -> Iterator[None]:
     """What Linear and Embedding are made with is not drawn at random, for a while, but left as it lies in memory."""
-    kinds = (nn.Linear, nn.Embedding)
+    kinds: tuple[Any, ...] = (nn.Linear, nn.Embedding)
     before = [kind.reset_parameters for kind in kinds]
     try:
         for kind in kinds:
-            kind.reset_parameters = _nothing  # type: ignore[method-assign]
+            kind.reset_parameters = _nothing
         yield
     finally:
         for kind, own in zip(kinds, before, strict=True):
-            kind.reset_parameters = own  # type: ignore[method-assign]
+            kind.reset_parameters = own
 
 
 def _nothing(module: nn.Module) -> None:
