@@ -250,6 +250,8 @@ def test_a_model_that_cannot_be_built_says_why_and_others_get_first_values_again
     _, checkpoint = of_linears(tmp_path)
     with pytest.raises(GraderError, match=r"`wte\.weight` has shape \[300, 64\]"):
         checkpoint.build(OfLinears, n_embd=64)
+    with pytest.raises(GraderError, match=r"given a Linear, and needs its class"):
+        checkpoint.build(nn.Linear(2, 2))  # type: ignore[type-var]
     with pytest.raises(RuntimeError, match="negative"):
         checkpoint.build(OfLinears, n_embd=-1)
     torch.manual_seed(0)

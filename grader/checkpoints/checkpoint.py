@@ -125,6 +125,8 @@ class Checkpoint:
         drawn for Linear and Embedding: the weights replace them, and 100 million take most of a second.
         Raises GraderError that names what does not match, and whatever the class raises.
         """
+        if isinstance(model, nn.Module):
+            raise GraderError(f"build was given a {type(model).__name__}, and needs its class: it makes the model.")
         with without_first_values():
             built = model(self.config.replace(**changes))
         self.load_into(built)

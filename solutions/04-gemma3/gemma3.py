@@ -355,7 +355,7 @@ def continued(model: nn.Module, checkpoint, prompt: str, tokens: int) -> str:
     return checkpoint.tokenizer.decode(list(generate(model, ids, tokens)), skip_special_tokens=False)
 
 # %% tags=["nbval-ignore-output"] id="cf0ccad9"
-nonsense = austen.build(Start)
+nonsense = austen.build(Start)  # with the checkpoint's config and weights, strictly loaded
 for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain Wentworth"):
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
