@@ -86,9 +86,7 @@ def figures(measured: Measured, dtype: torch.dtype) -> list[Figure]:
 
 def loaded(measured: Measured, solution: dict[str, Any]) -> torch.nn.Module:
     """The lesson's model with the checkpoint's weights."""
-    checkpoint = load_checkpoint(measured.checkpoint)
-    model: torch.nn.Module = solution[measured.model](checkpoint.config).eval()
-    checkpoint.load_into(model)
+    model: torch.nn.Module = load_checkpoint(measured.checkpoint).build(solution[measured.model])
     return model
 
 

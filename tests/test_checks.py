@@ -645,6 +645,15 @@ def test_a_report_gives_numbers_and_nan_their_place() -> None:
     assert re.search(r"10 of 120, 10 NaN  +\[0, 0, 3\] +nan +-?\d", text), text
 
 
+def test_what_gave_nan_is_named_beside_its_case_too() -> None:
+    def forward(self: LayerNorm, x: Tensor) -> Tensor:
+        output = right(self, x)
+        return output + 1 if x.shape[1] == 5 else (output - output) / 0.0
+
+    text = text_on(changed(forward))
+    assert re.search(r"\d NaN .*it first appears in line \d+ of forward \(div\):  return", text), text
+
+
 # Recordings
 
 

@@ -102,8 +102,8 @@ def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
     difference = case.difference
     if difference is None or not difference.wrong:
         return ("✗", case.name, "", "", "", "", "", short)
-    # A name stands for numbers, and a description of them is for the case that is shown.
-    more = short if case.finding and (case.finding.mistake or case.finding.waits_for) else ""
+    # A name stands for numbers, as does the line that gave NaN; other descriptions are for the case that is shown.
+    more = short if case.finding and (case.finding.mistake or case.finding.waits_for or difference.nan) else ""
     wrong = f"{difference.wrong:,} of {difference.total:,}"
     if difference.wrong == difference.total:
         wrong = f"all {difference.total:,}" if difference.total > 1 else ""
