@@ -864,7 +864,7 @@ check("qwen3.generate", generate)
 # %% [markdown] id="baa1a8d2"
 # ### A Qwen3 that ships with the course
 #
-# `austen-qwen3` was trained for this course on five of Jane Austen's novels: 2.1M parameters, 6 query heads, 2 key and value heads, and 6 · 40 = 240 channels of queries on a width of 192. `build` calls your class with the checkpoint's config and loads the weights, as strictly as `load_into`. The only difference: the model gets no random values first, whose drawing takes a second for a model of 135 million parameters.
+# `austen-qwen3` was trained for this course on five of Jane Austen's novels: 2.1M parameters, 6 query heads, 2 key and value heads, and 6 · 40 = 240 channels of queries on a width of 192. `build` does in one step what you did in lesson 01: it calls your class with the checkpoint's config, loads the weights strictly, and puts the model in eval mode. It only leaves out the random first values, which the weights would overwrite.
 #
 # Compare token for token with what transformers wrote with these weights:
 
