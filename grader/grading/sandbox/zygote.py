@@ -166,7 +166,11 @@ def _fork_once(zygote: Zygote, channel: int) -> dict[str, Any]:
             answer = {"error": "the child ended before it began"}
     if "pid" in answer:
         zygote.child = answer["pid"]
-        os.write(let_go, b".")
+        try:
+            os.write(let_go, b".")
+        except BrokenPipeError:  # it was killed while it waited
+            os.waitpid(zygote.child, 0)
+            zygote.child, answer = 0, {}
     os.close(let_go)
     return answer
 
