@@ -1,7 +1,9 @@
 """What docs/grading.md says the jail is: seen from outside, in what Linux says of a child; and tried from inside."""
 
+import json
 import os
 import re
+import signal
 import tempfile
 import textwrap
 import time
@@ -9,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from grader.grading.frames import pack
+from grader.grading.sandbox import zygote
 from grader.grading.sandbox.confinement import attempts, prove
 from grader.grading.sandbox.jail import Child, Jail
 from grader.grading.sandbox.limits import MB, Limits
@@ -260,3 +264,17 @@ def test_threads_find_room_within_the_limits(child: Child) -> None:
         raise SystemExit(str(len(done)))
     """
     assert run(child, source) == "10"
+
+
+def test_a_child_that_is_killed_while_it_waits_for_its_go_is_one_to_start_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(_: zygote.Zygote, channel: int, tell: int, go: int) -> None:
+        os.close(go)  # before it is killed, so that nobody depends on the order in which a process ends
+        os.write(tell, json.dumps({"pid": os.getpid()}).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(zygote, "_in_child", killed)
+    own, before = zygote.Zygote(Limits(), jailed=False), psutil.Process().children()
+    assert zygote._fork_once(own, 0) == {} and own.child == 0
+    assert psutil.Process().children() == before  # it is not left behind as a zombie either

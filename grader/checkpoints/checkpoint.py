@@ -127,7 +127,7 @@ class Checkpoint:
         """
         if isinstance(model, nn.Module):
             raise GraderError(f"build was given a {type(model).__name__}, and needs its class: it makes the model.")
-        with without_first_values():
+        with _without_first_values():
             built = model(self.config.replace(**changes))
         self.load_into(built)
         return built.eval()
@@ -157,7 +157,7 @@ class Checkpoint:
 
 
 @contextmanager
-def without_first_values() -> Iterator[None]:
+def _without_first_values() -> Iterator[None]:
     """What Linear and Embedding are made with is not drawn at random, for a while, but left as it lies in memory."""
     kinds: tuple[Any, ...] = (nn.Linear, nn.Embedding)
     before = [kind.reset_parameters for kind in kinds]

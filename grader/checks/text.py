@@ -14,7 +14,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor, nn
 
 from grader.checkpoints import Golden, load_checkpoint
-from grader.checkpoints.checkpoint import Checkpoint, without_first_values
+from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks.check import autograding
 from grader.checks.running import learner_traceback
 from grader.errors import CheckFailed, GraderError
@@ -88,12 +88,11 @@ def _ready(model: Any, checkpoint: Checkpoint) -> nn.Module:
     if not callable(model):
         raise GraderError(f"check_generation was given a {type(model).__name__}: hand over your model, or its class.")
     try:
-        with without_first_values():
-            built = model(checkpoint.config)
+        ready: nn.Module = checkpoint.build(model)
+    except GraderError:
+        raise
     except Exception as error:  # learner's code may raise anything
         raise GraderError("\n".join(["the model can't be built:", *learner_traceback(error)])) from error
-    checkpoint.load_into(built)
-    ready: nn.Module = built
     return ready
 
 

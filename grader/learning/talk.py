@@ -174,10 +174,13 @@ def talk_with(target: str, weights: str, context: int | None = None) -> Talk:
     made = load_model(target)
     if not isinstance(made, nn.Module):
         try:
-            made = made(config)
+            made = checkpoint.build(made)
+        except GraderError:
+            raise
         except Exception as error:  # the learner's code may raise anything
             raise GraderError("\n  ".join((f"{target} can't be built:", *learner_traceback(error)))) from None
-    checkpoint.load_into(made)
+    else:
+        checkpoint.load_into(made)
     most = int(config.get("max_position_embeddings") or config.get("n_positions") or LONGEST)
     if context is not None and not 2 <= context <= most:
         raise GraderError(f"--context {context} is not possible: {weights} reads 2 to {most:,} tokens.")

@@ -165,12 +165,12 @@ def _fork_once(zygote: Zygote, channel: int) -> dict[str, Any]:
         if not answer and os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
             answer = {"error": "the child ended before it began"}
     if "pid" in answer:
-        zygote.child = answer["pid"]
         try:
             os.write(let_go, b".")
+            zygote.child = answer["pid"]
         except BrokenPipeError:  # it was killed while it waited
-            os.waitpid(zygote.child, 0)
-            zygote.child, answer = 0, {}
+            os.waitpid(answer["pid"], 0)
+            answer = {}
     os.close(let_go)
     return answer
 
