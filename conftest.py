@@ -44,7 +44,7 @@ def why_no_browser() -> str:
 
 def lesson_asked(nodeid: str) -> str:
     """The lesson that a test is about by its name or its place, or an empty string."""
-    asked = re.match(r"tests/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
+    asked = re.match(r"tests/lessons/test_every_lesson\.py::\w+\[([^\] ]+)", nodeid)
     own = re.match(r"solutions/([^/]+)/test_\w+\.py::", nodeid)
     found = asked or own
     return found[1] if found else ""
@@ -55,10 +55,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_about(item: pytest.Item, lesson: str) -> bool:
-    """Whether a test lies in a lesson's folder, or has that lesson or its folder for a parameter."""
+    """Whether a test lies in a lesson's folder, or is marked as asked of lessons and has this one for a parameter."""
+    if item.nodeid.startswith(f"solutions/{lesson}/"):
+        return True
+    if item.get_closest_marker("lesson") is None:
+        return False
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     names = [getattr(value, "name", None) for value in parameters.values()]
-    return item.nodeid.startswith(f"solutions/{lesson}/") or lesson in names
+    return lesson in names
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -167,7 +171,7 @@ def grader(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def small_references(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For modules that use tests/small_references.py: their models are so small that threads only wait for others."""
+    """For modules that use support/small_references.py: their models are so small that threads only wait for others."""
     import torch
     from small_references import HOME
 

@@ -2,7 +2,7 @@
 
 Of every model_type that grader/atlas/families.toml names: the class's own defaults, as they stand in its source (null
 where the class works the value out from other fields), the RoPE parameters that it falls back to, and its other names
-for a field. Needs transformers; tests/test_atlas_facts.py compares the file with the installed one.
+for a field. Needs transformers; tests/atlas/test_atlas_facts.py compares the file with the installed one.
 """
 
 import dataclasses

@@ -55,10 +55,7 @@ if [ -n "${LESSON-}" ]; then
     mypy_starts "$LESSON"
     step build grader build --check "$LESSON"
     step mypy mypy_ends
-    tests tests/test_every_lesson.py tests/test_mistakes.py tests/test_mutants.py tests/test_mutants_at_run.py \
-        tests/test_mutants_of_others.py tests/test_minutes.py tests/test_visible_cells.py tests/test_release.py tests/test_cell_ids.py tests/test_mistake_files.py \
-        tests/test_sanitisers.py tests/test_one_policy.py::test_a_lesson_has_as_many_wrong_programs_as_others_or_says_why_not \
-        "solutions/$LESSON" --lesson "$LESSON" "$@"
+    tests tests/lessons "solutions/$LESSON" --lesson "$LESSON" "$@"
 else
     step ruff ruff check .
     step format sh scripts/format.sh --check

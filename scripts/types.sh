@@ -17,7 +17,9 @@ relaxed_mypy() {
 
 if [ $# -eq 0 ]; then
     mypy || failed=1
-    MYPYPATH=tests:training relaxed_mypy tests/*.py
+    # shellcheck disable=SC2046  # one word for each file
+    MYPYPATH=tests/support:tests/lessons:training relaxed_mypy \
+        $(find tests -name '[a-z]*.py' -not -path '*/attacks/*' -not -name sitecustomize.py)
     relaxed_mypy training/*.py
     set -- solutions/*/
 fi
@@ -26,6 +28,6 @@ for lesson in "$@"; do
         [ -f "${file%.py}.ipynb" ] || echo "$file"  # a twin is a notebook
     done)
     # shellcheck disable=SC2086  # one word for each file
-    MYPYPATH="tests:benchmarks:solutions/$(basename "$lesson")" relaxed_mypy $files
+    MYPYPATH="tests/support:benchmarks:solutions/$(basename "$lesson")" relaxed_mypy $files
 done
 exit $failed

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError
 from grader.digest import digest
 from grader.package import distribution, package_folder
 
-# What grading/run.py and the jailed child import (tests/test_rooms.py compares): it decides about every verdict.
+# What grading/run.py and the jailed child import (test_rooms.py compares): it decides about every verdict.
 MODULES = (
     "calls",
     "config",

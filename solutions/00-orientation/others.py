@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of the first lesson: other right programs and random configs."""
+"""What tests/lessons/test_every_lesson.py asks of the first lesson: other right programs and random configs."""
 
 from collections.abc import Mapping
 from typing import Any

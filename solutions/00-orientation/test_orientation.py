@@ -1,4 +1,4 @@
-"""What the first lesson alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What the first lesson alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of GPT-2: other right programs and wrong ones, random configs, checkpoints."""
+"""What tests/lessons/test_every_lesson.py asks of GPT-2: other right programs and wrong ones, random configs, checkpoints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

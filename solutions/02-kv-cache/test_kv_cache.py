@@ -1,4 +1,4 @@
-"""What the KV cache alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What the KV cache alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 from collections.abc import Callable
 from typing import Any

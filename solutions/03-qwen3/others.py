@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of Qwen3: other right programs and wrong ones, random configs, checkpoints."""
+"""What tests/lessons/test_every_lesson.py asks of Qwen3: other right programs and wrong ones, random configs, checkpoints."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Qwen3 alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What Qwen3 alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of Gemma 3: other right programs and wrong ones, random configs, checkpoints."""
+"""What tests/lessons/test_every_lesson.py asks of Gemma 3: other right programs and wrong ones, random configs, checkpoints."""
 
 from collections.abc import Callable
 from typing import Any

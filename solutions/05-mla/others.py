@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of latent attention: other right programs and wrong ones, random configs."""
+"""What tests/lessons/test_every_lesson.py asks of latent attention: other right programs and wrong ones, random configs."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What latent attention alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What latent attention alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 from typing import Any
 

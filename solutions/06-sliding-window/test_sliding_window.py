@@ -1,4 +1,4 @@
-"""What sliding windows alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What sliding windows alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 from typing import Any
 

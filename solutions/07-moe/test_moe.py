@@ -1,4 +1,4 @@
-"""What the mixture of experts alone must hold; tests/test_every_lesson.py asks the rest."""
+"""What the mixture of experts alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
 import math
 from typing import Any

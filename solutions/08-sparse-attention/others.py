@@ -1,4 +1,4 @@
-"""What tests/test_every_lesson.py asks of sparse attention: other right programs and wrong ones, random configs."""
+"""What tests/lessons/test_every_lesson.py asks of sparse attention: other right programs and wrong ones, random configs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,210 @@
+"""The figure of an architecture: deterministic, small, told in words, no text over another (measured in Chromium)."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figure_measure import MEASURE
+from jupyterlab_driver import CHROMIUM_FLAGS
+from playwright.sync_api import Page, sync_playwright
+
+from conftest import chromium, why_no_browser
+from grader.atlas import Architecture, figure, gallery_models, read
+from grader.atlas.drawing import parts
+from grader.atlas.fields import classes
+
+ROOT = Path(__file__).resolve().parents[2]
+SVG = "{http://www.w3.org/2000/svg}"
+NEEDED: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "nemotron": {"head_dim": 128},
+    "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "ministral": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 4, "num_hidden_layers": 12},
+}
+
+
+def drawn() -> dict[str, Architecture]:
+    """Every gallery model that is read, and every family at its class's defaults."""
+    found = {name: model.architecture for name, model in gallery_models().items() if model.architecture}
+    return found | {kind: read({"model_type": kind, **NEEDED.get(kind, {})}) for kind in classes()}
+
+
+DRAWN = drawn()
+
+
+def lesson_config(path: str, name: str) -> Architecture:
+    return read(json.loads((ROOT / "solutions" / path).read_text()), name)
+
+
+@pytest.mark.parametrize("name", sorted(DRAWN))
+def test_a_figure_is_one_small_file_with_a_title_and_a_description(name: str) -> None:
+    text = figure(DRAWN[name])
+    assert text == figure(DRAWN[name])
+    assert len(text.encode()) < 60_000
+    root = ET.fromstring(text)
+    title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    assert root.get("role") == "img" and title is not None and description is not None
+    assert root.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+    assert title.text == DRAWN[name].name and len(description.text or "") > 80
+    assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)  # nothing is fetched
+
+
+def test_a_file_by_itself_follows_light_and_dark_in_the_colours_of_the_atlas_pages() -> None:
+    style = (ROOT / "grader" / "atlas" / "static" / "style.css").read_text(encoding="utf-8")
+    page = dict(re.findall(r"(--atlas-[\w-]+): (#\w+);", style))
+    for model in gallery_models().values():
+        if model.architecture is not None:
+            drawn = figure(model.architecture)
+            dark = re.findall(r"@media\(prefers-color-scheme:dark\){\.atlas:root{(.*?)}}", drawn)
+            colours = dict(re.findall(r"(--atlas-[\w-]+):(#\w+);", dark[0]))
+            assert colours.items() <= page.items()
+            assert set(re.findall(r"var\((--atlas-[\w-]+)", drawn)) == set(colours)  # none stays as on a light page
+
+
+def test_panels_fill_the_columns_of_one_file() -> None:
+    """Kimi Linear's four other panels find room beside the first, and none lies over another."""
+    model = DRAWN["kimi-linear-48b-a3b"]
+    root, found = ET.fromstring(figure(model)), parts(model)
+    assert len(found) == 5 and float(root.get("height", 0)) == pytest.approx(found[0].height, abs=1)
+    places = [re.findall(r"[\d.]+", group.get("transform", "")) for group in root.findall(f"{SVG}g")]
+    columns: dict[str, float] = {}
+    for (x, y), part in zip(places, found, strict=True):
+        assert float(y) >= columns.get(x, 0)
+        columns[x] = float(y) + part.height
+    assert len(columns) == 3
+
+
+def test_text_is_large_enough_for_a_phone() -> None:
+    """A panel of 440 pixels is drawn 358 wide there: no text of the gallery is below 8.5 pixels."""
+    for name, model in DRAWN.items():
+        if name in gallery_models():
+            sizes = {float(size) for part in parts(model) for size in re.findall(r'font-size="([\d.]+)"', part.svg)}
+            assert min(sizes) >= 8.5 * 440 / 358, name
+
+
+def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
+    panels = {part.title: part for part in parts(DRAWN["deepseek-v4-flash"])}
+    svg = panels["DeepSeek V4 Flash: Compressed sparse attention, in 21 layers"].svg
+    assert "compressor" in svg and "4 tokens → 1" in svg and "for every 4 tokens of the text: 512 + 128" in svg
+    assert "compressor" not in panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+
+
+@pytest.mark.parametrize(
+    ("slug", "words"),
+    [
+        ("deepseek-v3", "context 163,840, by YaRN from 4,096, factor 40"),
+        ("gemma-3-27b", "context 131,072, by linear scaling, factor 8"),
+        ("llama-3.2-1b", "context 131,072, by Llama 3&#x27;s scaling from 8,192, factor 32"),
+        ("phi-4-mini", "context 131,072, by LongRoPE from 4,096"),
+    ],
+)
+def test_a_context_that_scaled_rope_reaches_says_so(slug: str, words: str) -> None:
+    model = parts(DRAWN[slug])[0]
+    assert f">{words}<" in model.svg and model.svg.count("context") == 2  # in the header, and in the description
+    compared_ = parts(DRAWN[slug], DRAWN["gpt2"])[0]
+    assert f">{words}<" in compared_.svg and compared_.height - model.height >= 9  # room for the legend of rings
+    assert "by " not in parts(DRAWN["qwen3-8b"])[0].svg
+
+
+def test_soft_caps_are_drawn_where_the_model_has_them() -> None:
+    model, attention, *_ = parts(DRAWN["gemma-2-9b"])
+    assert ">logits capped at ±30<" in model.svg and ">scores capped at ±50<" in model.svg
+    assert ">softmax( 50 · tanh( s / 50 ) + mask ) · v<" in attention.svg
+    assert "capped" not in "".join(part.svg for part in parts(DRAWN["gemma-3-27b"]))  # its files keep a field for it
+
+
+@pytest.mark.parametrize(
+    ("slug", "boxes"),
+    [
+        ("deepseek-v3.2", ["wq_b", "1,536 → 64 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "7,168 → 64"]),
+        ("glm-5", ["wq_b", "2,048 → 32 × 128", "wk, k_norm", "→ 128, cached", "weights_proj", "6,144 → 32"]),
+        ("deepseek-v4-flash", ["q_b_proj", "1,024 → 64 × 128", "compressor", "4 tokens → 1", "weights_proj"]),
+    ],
+)
+def test_an_index_is_drawn_with_its_projections(slug: str, boxes: list[str]) -> None:
+    svg = parts(DRAWN[slug])[1].svg
+    assert all(f">{words}<" in svg for words in [*boxes, "query latent"]) and "best of Σ w · ReLU( q · kᵀ )" in svg
+    assert "ReLU" not in parts(DRAWN["deepseek-v3"])[1].svg
+
+
+@pytest.mark.parametrize(
+    ("slug", "notes"),
+    [
+        ("deepseek-v4-flash", ["first 2 sliding", "compressed sparse, then heavily compressed"]),
+        ("kimi-linear-48b-a3b", ["3 Kimi Delta Attention, then 1 MLA", "the last MLA", "the first dense"]),
+        ("glm-5.2", ["57 look where an earlier index chose", "32 index heads of 128 choose 2,048 tokens to look at"]),
+        ("gemma-3-27b", ["5 sliding, then 1 full"]),
+    ],
+)
+def test_a_figure_says_how_its_layers_follow_one_another(slug: str, notes: list[str]) -> None:
+    drawn_ = "".join(part.svg for part in parts(DRAWN[slug]))
+    assert all(f">{note}<" in drawn_ for note in notes)
+
+
+def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() -> None:
+    gpt2, qwen3 = (
+        lesson_config("01-gpt2/configs/gpt2-xl.json", "GPT-2"),
+        lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3"),
+    )
+    assert 'class="ring"' not in parts(qwen3)[0].svg
+    left, right = parts(gpt2, qwen3)[0], parts(qwen3, gpt2)[0]
+    assert right.svg.count('class="ring"') >= 6 and "not as in GPT-2" in right.svg
+    assert left.height == right.height
+
+    def plus_signs(svg: str) -> list[str]:
+        return re.findall(r'<circle [^>]*cy="([\d.]+)"', svg)
+
+    assert plus_signs(left.svg) == plus_signs(right.svg)
+    assert parts(qwen3, qwen3)[0].svg.count('class="ring"') == 1  # the legend's own
+
+
+def test_the_rows_of_every_figure_follow_one_another_as_the_page_that_aligns_them_takes_them() -> None:
+    script = (ROOT / "grader/atlas/static/align.js").read_text(encoding="utf-8")
+    listed = re.search(r"const ROWS = (\[.*?\]);", script, re.DOTALL)
+    assert listed
+    order = json.loads(listed[1])
+    for name, model in DRAWN.items():
+        bands, last = parts(model)[0].canvas.bands, 0.0
+        assert set(bands) - {"block"} <= set(order) and {"head", "norm", "mixer", "embedding"} <= set(bands), name
+        for row in [row for row in order if row in bands]:
+            top, bottom, first, second = bands[row]
+            assert last <= top <= first <= second <= bottom, (name, row)
+            last = bottom
+
+
+def test_the_picture_has_the_numbers_of_the_config() -> None:
+    model, attention, mlp = parts(lesson_config("03-qwen3/configs/qwen3-8b.json", "Qwen3 8B"))
+    for words in ("32 query heads of 128", "8 keys and values", "θ = 1,000,000", "151,936 tokens", "36 ×", "40,960"):
+        assert words in model.svg
+    assert "2 × 8 × 128 = 2,048 numbers" in attention.svg and "4,096 → 12,288" in mlp.svg
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    if why := why_no_browser():
+        pytest.skip(why)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        yield browser.new_page(viewport={"width": 460, "height": 900})
+        browser.close()
+
+
+def test_no_text_lies_over_another_or_leaves_its_box(page: Page) -> None:
+    """All gallery models and families, at the width of a panel; text of a line is about 14 pixels tall."""
+    for start in range(0, len(DRAWN), 20):
+        names = sorted(DRAWN)[start : start + 20]
+        page.set_content("".join(part.svg for name in names for part in parts(DRAWN[name])))
+        assert page.evaluate(MEASURE) == []
+
+
+def test_the_measure_would_find_text_over_text(page: Page) -> None:
+    svg = parts(DRAWN["gpt2"])[0].svg
+    page.set_content(svg.replace("</svg>", '<text x="200" y="36">a second title over the first one</text></svg>'))
+    page.evaluate("document.querySelector('svg text').setAttribute('x', 180)")
+    assert page.evaluate(MEASURE)

@@ -1,0 +1,114 @@
+"""Every named mistake gives what is recorded of it, is rejected and named: here, and as on another processor."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solved import solved
+
+from grader.authoring.recorder import patched_source
+from grader.checks.examine import InProcess, examine
+from grader.checks.observation import Observation
+from grader.checks.probe import probe, probe_further
+from grader.checks.second_run import use_for_other_numbers
+from grader.checks.wording import report
+from grader.instruments.rounding import another_processor
+from grader.lessons.lesson import Lesson
+from grader.recordings.answers import Known
+from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task
+from grader.report import to_text
+from grader.tolerance import agree
+
+pytestmark = pytest.mark.lesson
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 3  # of other processors; each mistake is tried on one of them
+HERE = 0
+LESSONS = [Lesson(path.parent) for path in sorted((ROOT / "solutions").glob("*/reference.safetensors"))]
+
+
+def mistakes() -> Iterator[Any]:
+    for lesson in LESSONS:
+        for exercise in solved(lesson.name).exercises.values():
+            for mistake in exercise.mistakes:
+                yield pytest.param(lesson, exercise.name, mistake, id=f"{exercise.name}: {mistake.name}")
+
+
+class Remembering(InProcess):
+    """Observes as a check does, and remembers it."""
+
+    observed: tuple[Observation, ...] = ()
+
+    def observe(self, task: Task) -> tuple[Observation, ...]:
+        """All that a check observes; but where some outputs are wrong, which is enough, of those cases no more."""
+        answer = self._recording.answer(task.exercise)
+        found = list(probe(task, self._solution, outputs_only=True))
+        cases = enumerate(zip(found, answer.outputs, answer.tolerances, strict=True))
+        right = [i for i, (one, output, bound) in cases if one.output is not None and agree(one.output, output, bound)]
+        if len(right) == len(found):
+            self.observed = super().observe(task)
+            return self.observed
+        if right:
+            use_for_other_numbers(task, task.cases[0], self._solution)
+        for i in right:
+            found[i] = probe_further(replace(task, cases=(task.cases[i],)), task.cases[i], self._solution, found[i])
+        self.observed = tuple(found)
+        return self.observed
+
+
+@dataclass(frozen=True)
+class Started:
+    """What all mistakes of an exercise share: the recording, the lesson run as far as the exercise, what was found.
+
+    known: for each machine, which programs of other exercises are right: they are examined once for all mistakes.
+    """
+
+    recorded: Recording
+    changed: Callable[[str], dict[str, Any]]
+    known: dict[int, dict[tuple[str, Any], bool]] = field(default_factory=lambda: defaultdict(dict))
+
+    def known_outputs(self, exercise: str, mistake: str) -> list[Known | None]:
+        """What the recording has of a mistake, for each case; None where rounding alone makes it another output."""
+        answer = self.recorded.answer(exercise)
+        (found,) = (one for one in answer.mistakes if one.name == mistake)
+        return [found.in_case(i, tolerance) for i, tolerance in enumerate(answer.tolerances)]
+
+
+@lru_cache(maxsize=1)
+def started(lesson: Lesson, exercise: str) -> Started:
+    return Started(Recording.read(lesson.recording), lesson.changed(exercise))
+
+
+@pytest.mark.parametrize(("lesson", "exercise", "mistake"), list(mistakes()))
+def test_a_named_mistake_is_rejected_and_named(lesson: Lesson, exercise: str, mistake: Any) -> None:
+    shared = started(lesson, exercise)
+    task = shared.recorded.task(exercise)
+    source = patched_source(lesson.source_of(exercise), exercise, mistake)
+    target = shared.changed(source)[task.solution]
+    another = 1 + sum(map(ord, mistake.name)) % SEEDS
+    for seed in (HERE, another):
+        with another_processor(seed) if seed else contextlib.nullcontext():
+            prober = Remembering(shared.recorded, target, shared.known[seed])
+            verdict = examine(shared.recorded, exercise, prober)
+        for i, known in enumerate(shared.known_outputs(exercise, mistake.name)):
+            given = prober.observed[i].output
+            assert known is None or (given is not None and agree(given, known.output, known.tolerance))
+        text = to_text(report(verdict))
+        assert not verdict.right
+        assert mistake.name in text
+        assert mistake.hint in text, text
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_hints_do_not_give_the_answer_away(lesson: Lesson) -> None:
+    for exercise in lesson.exercises()[0]:
+        solution = lesson.source_of(exercise.name)
+        for mistake in exercise.mistakes:
+            lines = [line.strip() for line in solution.splitlines() if len(line.strip()) > 12]
+            assert not [line for line in lines if line in mistake.hint], mistake.name

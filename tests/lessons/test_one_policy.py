@@ -1,0 +1,172 @@
+"""A notebook's check and the class's grading give one verdict for one program: the same points, and the same words.
+
+Each program is a lesson's solutions with one cell changed: a known mistake, a mutant, or a composite whose part is
+wrong. It is examined in this process, as `check` does, and in a real jail, as grading does.
+"""
+
+import ast
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutants import mutants
+from solved import solved
+
+from conftest import PROJECT
+from grader.authoring.recorder import patched_source
+from grader.checks.examine import examine_here
+from grader.checks.verdict import Verdict
+from grader.checks.wording import report
+from grader.errors import RecordingError
+from grader.grading.children import SubmissionRun
+from grader.grading.kit import Kit, pack_kit
+from grader.grading.run import before_any_solution
+from grader.grading.sandbox.jail import Jail
+from grader.grading.submission import parse, program
+from grader.lessons.lesson import Lesson, lessons
+from grader.recordings.recording import Recording
+from grader.report import to_text
+
+MISTAKES, MUTANTS, COMPOSITES = 16, 12, 6  # of every lesson but those whose others.py says why not ("one policy")
+NOT_DEFINED = re.compile(r"name '(\w+)' is not defined")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lesson's solutions with one exercise's cell changed, and the exercise whose verdict is compared."""
+
+    lesson: Lesson
+    changed: str
+    source: str
+    exercise: str
+
+
+def mistakes_of(lesson: Lesson) -> list[tuple[str, str]]:
+    """Each mistake as the exercise and the source of its cell."""
+    return [
+        (exercise.name, patched_source(lesson.source_of(exercise.name), exercise.name, mistake))
+        for exercise in solved(lesson.name).exercises.values()
+        for mistake in exercise.mistakes
+    ]
+
+
+def few(draw: random.Random, of: list[Any], count: int) -> list[Any]:
+    return draw.sample(of, min(len(of), count))
+
+
+@cache
+def programs(lesson: Lesson) -> list[Program]:
+    draw = random.Random(lesson.name)
+    recorded = Recording.read(lesson.recording)
+    mistakes = mistakes_of(lesson)
+    changes = [(name, mutant.source) for name in recorded.exercises for mutant in mutants(lesson.source_of(name))]
+    within = [
+        (part, source, name)
+        for part, source in mistakes
+        for name in recorded.exercises
+        if part in recorded.task(name).parts.values() or part in recorded.task(name).uses
+    ]
+    alone = [*few(draw, mistakes, MISTAKES), *few(draw, changes, MUTANTS)]
+    return [
+        *(Program(lesson, name, source, name) for name, source in alone),
+        *(Program(lesson, *one) for one in few(draw, within, COMPOSITES)),
+    ]
+
+
+def needed_by(recorded: Recording, exercise: str) -> list[str]:
+    """An exercise after those whose verdicts count for its own, in the lesson's order."""
+    task = recorded.task(exercise)
+    direct = {*task.parts.values(), *task.uses} & set(recorded.exercises)
+    found = {exercise, *(name for other in direct for name in needed_by(recorded, other))}
+    return [name for name in recorded.exercises if name in found]
+
+
+@cache
+def changed(lesson: Lesson, exercise: str) -> Callable[[str], dict[str, Any]]:
+    return lesson.changed(exercise)
+
+
+def in_process(one: Program, recorded: Recording) -> Verdict | None:
+    """As a notebook's check; None where the cell itself does not run."""
+    try:
+        namespace = changed(one.lesson, one.changed)(one.source)
+    except RecordingError:
+        return None
+    return examine_here(recorded, one.exercise, namespace[recorded.task(one.exercise).solution])
+
+
+@cache
+def left_by_cells(lesson: Lesson) -> frozenset[str]:
+    """The names that the lesson's ordinary cells give values to, a loop's among them."""
+    sources = [cell.source for cell in lesson.cells() if cell.kind == "other"]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    return frozenset(n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def reads_what_is_left(lesson: Lesson, told: str) -> bool:
+    """Whether a mutant reads a name that it does not set: in the jail the lesson's own cells have run, and left one."""
+    return not left_by_cells(lesson).isdisjoint(NOT_DEFINED.findall(told))
+
+
+def in_jail(one: Program, kit: Kit, jail: Jail) -> Verdict:
+    """As grading, with the released recording."""
+    notebook: dict[str, Any] = json.loads(kit.plan.notebook)
+    for cell in notebook["cells"]:
+        name = cell["metadata"].get("exercise")
+        if name:
+            cell["source"] = one.source if name == one.changed else one.lesson.source_of(name)
+    parts = program(parse(json.dumps(notebook).encode(), kit.plan), kit.plan)
+    recorded = kit.public_recording
+    solutions = recorded.solutions(recorded.exercises)
+    run = SubmissionRun(jail, parts, len(before_any_solution(kit)), time.monotonic() + 60, solutions, hidden=False)
+    return run.examine(recorded, needed_by(recorded, one.exercise))[one.exercise]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("jails")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def kit_and_jail(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Kit, Jail]]:
+    lesson: Lesson = request.getfixturevalue("lesson")
+    kit = pack_kit(PROJECT / "course" / lesson.name, None)
+    jail = Jail(kit.unpack_files(folder / lesson.name), kit.limits)
+    yield kit, jail
+    jail.close()
+
+
+@pytest.mark.lesson
+@pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
+def test_a_lesson_has_as_many_wrong_programs_as_others_or_says_why_not(lesson: Lesson) -> None:
+    found, asked = len(programs(lesson)), MISTAKES + MUTANTS + COMPOSITES
+    if solved(lesson.name).others.WITHOUT.get("one policy", ""):
+        assert found < asked, f'it has all {asked} by now: take "one policy" out of WITHOUT in others.py'
+    else:
+        assert found == asked, f'it has {found} of {asked}: add mistakes, or say why in WITHOUT["one policy"]'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
+def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and_jail: tuple[Kit, Jail]) -> None:
+    kit, jail = kit_and_jail
+    recorded = kit.public_recording
+    tried, compared = programs(lesson), 0
+    for one in tried:
+        here = in_process(one, recorded)
+        if here is None or reads_what_is_left(lesson, to_text(report(here))):
+            continue
+        there = in_jail(one, kit, jail)
+        assert there.points == here.points, (one.exercise, one.source)
+        assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
+        compared += 1
+    assert compared >= 0.9 * len(tried)
