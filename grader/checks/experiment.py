@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.checks.building import build_module
 from grader.checks.check import find_recording
 from grader.checks.probe import probe
-from grader.checks.running import Stopped, fresh_args
+from grader.checks.probe.building import build_module
+from grader.checks.probe.running import Stopped, fresh_args
 from grader.errors import GraderError
 from grader.recordings.tasks import Task, TaskCase
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from grader.authoring.case_design import numbers_of, require_secret, require_varied
-from grader.checks.measured import HELD_BACK, hold_back_measured, measures
-from grader.checks.verdict import CaseVerdict, Finding
+from grader.checks.judge.counting import HELD_BACK, hold_back_measured, measures
+from grader.checks.judge.verdict import CaseVerdict, Finding
 from grader.errors import RecordingError
 from grader.lessons.exercise import Exercise
 from grader.recordings.answers import Answer

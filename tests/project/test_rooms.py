@@ -7,7 +7,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from grader.grading.engine_version import MODULES, engine_version
+from grader.grading.running.engine_version import MODULES, engine_version
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "grader"
@@ -24,7 +24,7 @@ def test_the_engine_version_covers_what_can_change_a_verdict_and_nothing_else() 
     for imported in graph.find_modules_directly_imported_by(PACKAGE):  # on first use, of what a notebook names
         graph.remove_import(importer=PACKAGE, imported=imported)
     needed: set[str] = set()
-    for module in ("grader.grading.run", "grader.grading.sandbox.zygote"):
+    for module in ("grader.grading.running.run", "grader.grading.sandbox.zygote"):
         needed |= {module, *graph.find_upstream_modules(module)}
     packages = {module for module in needed if graph.find_children(module)}  # a docstring each
     assert {f"{PACKAGE}/{module}".replace("/", ".") for module in MODULES} == needed - packages
@@ -36,7 +36,7 @@ def test_every_module_that_the_engine_version_covers_is_there(module: str) -> No
 
 
 def test_the_engine_version_is_the_same_twice() -> None:
-    again = "from grader.grading.engine_version import engine_version; print(engine_version())"
+    again = "from grader.grading.running.engine_version import engine_version; print(engine_version())"
     done = subprocess.run([sys.executable, "-c", again], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == engine_version()
 

@@ -17,8 +17,8 @@ from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.feedback.content import content_of
 from grader.grading.feedback.render import render
-from grader.grading.gradebook_file import course_config, open_gradebook
-from grader.grading.marks import read_mark
+from grader.grading.nbgrader.gradebook_file import course_config, open_gradebook
+from grader.grading.nbgrader.marks import read_mark
 
 RELEASED_WITH = ("timestamp.txt", "submission_secret.txt")  # by these nbgrader's exchange releases a page
 MAX_NAMES = 5  # of notebooks in a submission: a student may hand in as many as they like
