@@ -34,7 +34,7 @@ from rich.console import Console
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
 from grader.grading.running.bundle import Bundle, pack_bundle
-from grader.grading.running.children import SubmissionRun
+from grader.grading.running.children import Children
 from grader.grading.running.results import ExerciseResult
 from grader.grading.running.submission import MAX_NOTES, parse
 from grader.grading.running.worker import close_jails, grade_one
@@ -271,8 +271,8 @@ def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(
     gpt2: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that starts just before the submission's time is up has time of its own for the lesson's first cells."""
-    in_time, used_up = iter([""]), SubmissionRun._used_up
-    monkeypatch.setattr(SubmissionRun, "_used_up", lambda run: used_up(run) if next(in_time, None) is None else "")
+    in_time, used_up = iter([""]), Children.used_up
+    monkeypatch.setattr(Children, "used_up", lambda own: used_up(own) if next(in_time, None) is None else "")
     late = dataclasses.replace(gpt2, limits=Limits(submission_seconds=0.001))
     results = graded_alone(late, a_right_one(late))
     assert {result.points for result in results.values()} == {0.0}

@@ -26,7 +26,8 @@ from grader.checks.judge.verdict import Verdict
 from grader.checks.judge.wording import report
 from grader.errors import RecordingError
 from grader.grading.running.bundle import Bundle, pack_bundle
-from grader.grading.running.children import SubmissionRun
+from grader.grading.running.children import Children, Program
+from grader.grading.running.prober import InChildren
 from grader.grading.running.run import before_any_solution
 from grader.grading.running.submission import parse, program
 from grader.grading.sandbox.jail import Jail
@@ -39,7 +40,7 @@ NOT_DEFINED = re.compile(r"name '(\w+)' is not defined")
 
 
 @dataclass(frozen=True)
-class Program:
+class Changed:
     """A lesson's solutions with one exercise's cell changed, and the exercise whose verdict is compared."""
 
     lesson: Lesson
@@ -62,7 +63,7 @@ def few(draw: random.Random, of: list[Any], count: int) -> list[Any]:
 
 
 @cache
-def programs(lesson: Lesson) -> list[Program]:
+def programs(lesson: Lesson) -> list[Changed]:
     draw = random.Random(lesson.name)
     recorded = Recording.read(lesson.recording)
     mistakes = mistakes_of(lesson)
@@ -75,8 +76,8 @@ def programs(lesson: Lesson) -> list[Program]:
     ]
     alone = [*few(draw, mistakes, MISTAKES), *few(draw, changes, MUTANTS)]
     return [
-        *(Program(lesson, name, source, name) for name, source in alone),
-        *(Program(lesson, *one) for one in few(draw, within, COMPOSITES)),
+        *(Changed(lesson, name, source, name) for name, source in alone),
+        *(Changed(lesson, *one) for one in few(draw, within, COMPOSITES)),
     ]
 
 
@@ -93,7 +94,7 @@ def changed(lesson: Lesson, exercise: str) -> Callable[[str], dict[str, Any]]:
     return lesson.changed(exercise)
 
 
-def in_process(one: Program, recorded: Recording) -> Verdict | None:
+def in_process(one: Changed, recorded: Recording) -> Verdict | None:
     """As a notebook's check; None where the cell itself does not run."""
     try:
         namespace = changed(one.lesson, one.changed)(one.source)
@@ -115,18 +116,19 @@ def reads_what_is_left(lesson: Lesson, told: str) -> bool:
     return not left_by_cells(lesson).isdisjoint(NOT_DEFINED.findall(told))
 
 
-def in_jail(one: Program, bundle: Bundle, jail: Jail) -> Verdict:
+def in_jail(one: Changed, bundle: Bundle, jail: Jail) -> Verdict:
     """As grading, with the released recording."""
     notebook: dict[str, Any] = json.loads(bundle.plan.notebook)
     for cell in notebook["cells"]:
         name = cell["metadata"].get("exercise")
         if name:
             cell["source"] = one.source if name == one.changed else one.lesson.source_of(name)
-    parts = program(parse(json.dumps(notebook).encode(), bundle.plan), bundle.plan)
+    cells = program(parse(json.dumps(notebook).encode(), bundle.plan), bundle.plan)
     recorded = bundle.public_recording
     solutions = recorded.solutions(recorded.exercises)
-    run = SubmissionRun(jail, parts, len(before_any_solution(bundle)), time.monotonic() + 60, solutions, hidden=False)
-    return run.examine(recorded, needed_by(recorded, one.exercise))[one.exercise]
+    submitted = Program(cells, len(before_any_solution(bundle)), solutions)
+    prober = InChildren(Children(jail, time.monotonic() + 60), submitted, recorded, hidden=False)
+    return prober.examine(needed_by(recorded, one.exercise))[one.exercise]
 
 
 @pytest.fixture(scope="module")

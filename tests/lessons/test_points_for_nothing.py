@@ -12,9 +12,9 @@ from torch import nn
 from grader.checks.check import check
 from grader.errors import CheckFailed
 from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.prober import most_bytes
 from grader.grading.running.submission import parse
 from grader.grading.running.worker import close_jails, grade_one
-from grader.grading.sandbox.wire import room_for
 from grader.kv import bytes_at
 from grader.lessons.lesson import lessons
 
@@ -156,4 +156,4 @@ def test_the_bytes_taken_for_an_exercise_are_bounded_by_what_its_right_answers_t
             max(t.nbytes for t in (want, *(m.outputs[i] for m in answer.mistakes)))
             for i, want in enumerate(answer.outputs)
         ]
-        assert sum(room_for(answer)) <= 4 * sum(known) + 4096 * len(known) < 16 << 20, name
+        assert sum(most_bytes(answer)) <= 4 * sum(known) + 4096 * len(known) < 16 << 20, name

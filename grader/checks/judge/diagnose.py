@@ -14,6 +14,9 @@ from torch import Tensor
 from grader.checks.judge.axes import moved, reordered, scaled
 from grader.tolerance import Tolerance, agree, tolerance_for, wrong_values
 
+MOST = 0.5  # of the values: what happens to a whole tensor makes at least as much of it wrong
+SMALLEST_NAMED = 5  # a factor of 2 is also the root of a config's 4 heads; such small numbers name nothing
+
 
 @dataclass(frozen=True)
 class Context:
@@ -42,7 +45,7 @@ def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     # What happens to a whole tensor makes most of it wrong. Where less is, a finder could fit an error so small
     # that anything brings it below the tolerance.
-    finders = _FINDERS if wrong.double().mean() >= 0.5 else (_wrong_places,)
+    finders = _FINDERS if wrong.double().mean() >= MOST else (_wrong_places,)
     for finder in finders:
         sentence = finder(got.detach(), want.detach(), context)
         if sentence:
@@ -167,7 +170,7 @@ def _name_of_factor(factor: float, sizes: Mapping[str, int]) -> str | None:
         root = math.sqrt(size)
         candidates = {f"√{name}": root, f"1/√{name}": 1 / root, name: float(size), f"1/{name}": 1 / size}
         for text, value in candidates.items():
-            if size > 4 and math.isclose(abs(factor), value, rel_tol=1e-3):
+            if size >= SMALLEST_NAMED and math.isclose(abs(factor), value, rel_tol=1e-3):
                 return text
     return None
 
