@@ -15,7 +15,7 @@ from grader.authoring.noise import require_margin
 from grader.authoring.recorded_mistakes import record_mistake, require_distinct
 from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
 from grader.checks.judge import judge
-from grader.checks.judge.counting import measures
+from grader.checks.judge.counting import counts
 from grader.checks.judge.wording import report
 from grader.checks.probe import probe
 from grader.checks.probe.running import one_thread
@@ -202,7 +202,7 @@ def _recorded_with_margin(
         noise = one.noise() if measured else 0.0
         try:
             require_margin(noise, case.tolerance or tolerance_for(one.output.dtype), where)
-            if released and not measures(one.case, drive_name(exercise, exercise.cases[0]), one.output):
+            if released and not counts(one.case, drive_name(exercise, exercise.cases[0]), one.output):
                 require_secret(where, one.output, released)
             gradients = one.gradients(_task(exercise, [one.case]), where, measured=measured)
         except RecordingError as error:

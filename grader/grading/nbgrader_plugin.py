@@ -4,6 +4,8 @@
 in which nbgrader would run a notebook in a kernel is replaced by one that grades it in the jail, for whoever
 uses nbgrader's converter in another way. Feedback is this package's page, made anew where it is stale, also when it is
 released. A lesson is released only while students can read neither solutions nor gradebook.
+
+The nbgrader_config.py of every course in use names this module, so it keeps its name.
 """
 
 from datetime import datetime
@@ -54,7 +56,7 @@ def start(autograde: Autograde) -> None:
     except GraderError as error:
         autograde.log.error(str(error))
         raise NbGraderException(str(error)) from None
-    from grader.grading.classroom.engine import Graded, Progress, Settings, grade_class
+    from grader.grading.classroom.engine import Graded, Listener, Settings, grade_class
 
     directory = autograde.coursedir
 
@@ -65,7 +67,7 @@ def start(autograde: Autograde) -> None:
             points = f"{graded.result.points:g} of {graded.result.max_points:g}"
             autograde.log.info("%s: %s%s", graded.student, points, "" if graded.fresh else " (as before)")
 
-    progress = Progress(done=done, say=autograde.log.warning)
+    progress = Listener(done=done, say=autograde.log.warning)
     settings = Settings(students=_students(directory), force=autograde.force)
     try:
         results = grade_class(Path(directory.root), directory.assignment_id, settings, progress, autograde.config)

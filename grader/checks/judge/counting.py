@@ -1,4 +1,4 @@
-"""Cases that count or measure something: how many rows are computed, how much memory is taken.
+"""Cases that count something: how many rows are computed, how much memory is taken.
 
 Their answers are a few whole numbers, often the same whatever the input. A program that computes nothing can have them
 right, so they count only beside a case that shows values.
@@ -19,21 +19,21 @@ HELD_BACK = Finding(
 )
 
 
-def measures(case: TaskCase, first: str, output: Tensor) -> bool:
-    """Whether a case measures: the solution is used otherwise than in the first case, and gives whole numbers.
+def counts(case: TaskCase, first: str, output: Tensor) -> bool:
+    """Whether a case counts: the solution is used otherwise than in the first case, and gives whole numbers.
 
     first: the first case's drive. output: what is right in the case.
     """
     return case.drive != first and not output.is_floating_point()
 
 
-def hold_back_measured(task: Task, answer: Answer, cases: Sequence[CaseVerdict]) -> list[CaseVerdict]:
-    """The verdicts, where no case that shows values earns its points without those for what is measured."""
+def hold_back_counts(task: Task, answer: Answer, cases: Sequence[CaseVerdict]) -> list[CaseVerdict]:
+    """The verdicts, where no case that shows values earns its points without those for what is counted."""
     first = task.cases[0].drive
-    measured = [measures(case, first, output) for case, output in zip(task.cases, answer.outputs, strict=True)]
-    if any(case.earned for case, m in zip(cases, measured, strict=True) if not m):
+    counted = [counts(case, first, output) for case, output in zip(task.cases, answer.outputs, strict=True)]
+    if any(case.earned for case, m in zip(cases, counted, strict=True) if not m):
         return list(cases)
     return [
         replace(case, right=False, exact=False, finding=HELD_BACK) if m and case.right else case
-        for case, m in zip(cases, measured, strict=True)
+        for case, m in zip(cases, counted, strict=True)
     ]

@@ -57,8 +57,8 @@ def describe_shape(got: Tensor, want: Tensor, context: Context) -> str:
     """Which axis is wrong, or in which order the axes came."""
     shapes = f"the shape is {list(got.shape)}, and should be {list(want.shape)}"
     if got.ndim == want.ndim == 1 and not context.axes:
-        told = f": {_listed(got, want)}" if not want.is_floating_point() and not got.is_floating_point() else ""
-        return f"it gave {len(got)} values, and should give {len(want)}{told}"
+        values = f": {_listed(got, want)}" if not want.is_floating_point() and not got.is_floating_point() else ""
+        return f"it gave {len(got)} values, and should give {len(want)}{values}"
     names = context.axes if len(context.axes) == want.ndim else tuple(str(i) for i in range(want.ndim))
     labelled = f" ({', '.join(names)})" if context.axes else ""
     if got.ndim != want.ndim:

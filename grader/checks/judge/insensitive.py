@@ -13,7 +13,7 @@ from grader.tolerance import distance
 REMARK = "it can't see the error that another case shows, so it earns nothing"
 
 
-def mark_blind(
+def mark_insensitive(
     cases: Sequence[CaseVerdict], answer: Answer, observed: Mapping[str, Observation]
 ) -> tuple[CaseVerdict, ...]:
     """The cases, of which those are marked that are right and would be with the error that the wrong ones show.
@@ -29,7 +29,7 @@ def mark_blind(
     if not errors or max(errors) == float("inf"):
         return tuple(cases)
     return tuple(
-        replace(case, blind=True, remarks=(*case.remarks, REMARK))
+        replace(case, insensitive=True, remarks=(*case.remarks, REMARK))
         if case.right and tolerance.share == 1 and max(errors) <= tolerance.relative
         else case
         for case, tolerance in zip(cases, answer.tolerances, strict=True)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from grader.checks.judge.composite import PartEvidence, find_in_parts
-from grader.checks.judge.counting import hold_back_measured
+from grader.checks.judge.counting import hold_back_counts
 from grader.checks.judge.diagnose import Context, describe
 from grader.checks.judge.difference import Difference, difference
 from grader.checks.judge.gradients import gradient_finding, unreached
-from grader.checks.judge.insensitive import mark_blind
+from grader.checks.judge.insensitive import mark_insensitive
 from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
@@ -60,10 +60,10 @@ def judge(
         named = _named(found, answer, i, outputs[i])
         cases.append(_judge_wrong(observation, answer.outputs[i], context, named, parts))
     seen = []
-    for i, verdict in enumerate(mark_blind(cases, answer, by_case)):
+    for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
         wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right[i] else None
         seen.append(_with_gradients(verdict, wrong))
-    judged = Verdict(task.exercise, tuple(hold_back_measured(task, answer, seen)), answer.points)
+    judged = Verdict(task.exercise, tuple(hold_back_counts(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
 
 
@@ -114,7 +114,7 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
         return ()
     seen = [verdict.cases[i].difference for i in wrong]
     alike = all(difference is not None and difference.wrong for difference in seen)  # else only a gradient is wrong
-    hidden = any(case.blind for case in verdict.cases)  # other cases may have the error, and can't show it
+    hidden = any(case.insensitive for case in verdict.cases)  # other cases may have the error, and can't show it
     notes = [note for note in (_only_in(task, wrong, seen),) if note and alike and not hidden]
     in_part: dict[str, list[str]] = {}
     for i in wrong:

@@ -76,8 +76,8 @@ def suspects(answer: Answer, outputs: Sequence[Tensor | None], correct: Sequence
     for i in wrong if not fitting else ():
         # A few numbers are soon the same by chance in one case, but hardly in two, with no right case against it.
         few = not answer.outputs[i].is_floating_point() or answer.outputs[i].numel() < FEWEST
-        told = [n for n in candidates if len(explained[n]) > 1] if few else every
-        in_part[i] = tuple(answer.mistakes[n] for n in told if i in explained[n])
+        explaining = [n for n in candidates if len(explained[n]) > 1] if few else every
+        in_part[i] = tuple(answer.mistakes[n] for n in explaining if i in explained[n])
     near = [] if fitting else sorted(
         (share, n) for n in candidates
         if (share := _nearness([(outputs[i], of.known[n][i], answer.outputs[i]) for i in wrong])) <= NEAR

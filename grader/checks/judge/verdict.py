@@ -35,7 +35,8 @@ class Finding:
 class CaseVerdict:
     """A case: right or not, to the last bit or not, how far off, and why.
 
-    blind: whether it is right, and would be with the error that another case shows: its tolerance is wider than that.
+    insensitive: whether it is right, and would be with the error that another case shows: its tolerance is wider than
+    that.
     """
 
     name: str
@@ -44,12 +45,12 @@ class CaseVerdict:
     difference: Difference | None = None
     finding: Finding | None = None
     remarks: tuple[str, ...] = ()
-    blind: bool = False
+    insensitive: bool = False
 
     @property
     def earned(self) -> bool:
         """Whether the case's points are given: for a right answer, and for one spoilt by a part alone."""
-        return (self.right and not self.blind) or (self.finding is not None and self.finding.carried)
+        return (self.right and not self.insensitive) or (self.finding is not None and self.finding.carried)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def autograde(root: Path, chosen: Chosen) -> bool:
     )  # fmt: skip
     with bar:
         task = bar.add_task(f"grading {chosen.lesson}", total=None)
-        progress = engine.Progress(
+        progress = engine.Listener(
             total=lambda count: bar.update(task, total=count),
             done=lambda _: bar.advance(task),
             say=lambda text: bar.console.print(text, markup=False),

@@ -72,7 +72,7 @@ class Settings:
 
 
 @dataclass
-class Progress:
+class Listener:
     """Whom to tell how a run goes: how many there are to grade, and each that is done."""
 
     total: Callable[[int], None] = lambda count: None
@@ -92,14 +92,14 @@ class _Job:
 
 
 def grade_class(
-    root: Path, lesson: str, settings: Settings, progress: Progress | None = None, config: Config | None = None
+    root: Path, lesson: str, settings: Settings, progress: Listener | None = None, config: Config | None = None
 ) -> list[Graded]:
     """Grade the submissions of a lesson below `root` and store them through nbgrader.
 
     config: nbgrader's; by default that of the course's nbgrader_config.py.
     Raises GraderError where the lesson or the jail can't be had, and then no score has changed.
     """
-    progress = progress or Progress()
+    progress = progress or Listener()
     config = config or course_config(root)
     bundle = _bundle(root, lesson, settings, config)
     torch.set_num_threads(1)
@@ -154,7 +154,7 @@ def _bundle(root: Path, lesson: str, settings: Settings, config: Config) -> Bund
 
 class _ClassRun:
     def __init__(
-        self, root: Path, bundle: Bundle, journal: Journal, store: Store, settings: Settings, progress: Progress
+        self, root: Path, bundle: Bundle, journal: Journal, store: Store, settings: Settings, progress: Listener
     ) -> None:
         self._root, self._bundle, self._journal, self._store = root, bundle, journal, store
         self._settings, self._progress = settings, progress

@@ -63,7 +63,7 @@ def read_plan(released: Path) -> Plan:
             f"{notebooks[0]} has been worked in since it was released. Grading takes the instructor's cells from it:"
             f" build it again with `grader build {released.name} --force`."
         )
-    return plan_of(json.loads(json.dumps(notebook)), released.name, notebooks[0].stem)
+    return plan_of(notebook, released.name, notebooks[0].stem)
 
 
 def plan_of(notebook: dict[str, Any], lesson: str, name: str) -> Plan:

@@ -11,16 +11,16 @@ from grader.report import Line, shipped_line
 
 def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
     earned = points * verdict.points / verdict.max_points if verdict.max_points else 0.0
-    told = str(summary(verdict)["summary"])
+    short = str(summary(verdict)["summary"])
     if not hidden:
         lines = report(verdict)
     elif verdict.right:
         lines = [Line(f"✓ {verdict.exercise} · {_hidden_headline(verdict)}", "ok")]
     elif shown is not None and shown.unwritten and not verdict.points:
-        lines, told = report(shown), str(summary(shown)["summary"])
+        lines, short = report(shown), str(summary(shown)["summary"])
     else:
-        lines, told = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
-    return ExerciseResult(verdict.exercise, earned, points, verdict.right, told, tuple(lines))
+        lines, short = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
+    return ExerciseResult(verdict.exercise, earned, points, verdict.right, short, tuple(lines))
 
 
 def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str]) -> ExerciseResult:
