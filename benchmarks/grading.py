@@ -21,7 +21,7 @@ import nbformat
 import psutil
 from figures import Figure, ms, show
 
-from grader.grading.kit import pack_kit
+from grader.grading.running.bundle import pack_bundle
 from grader.grading.sandbox.jail import Jail
 from grader.lessons.lesson import Lesson, lessons
 
@@ -214,7 +214,7 @@ def child_seconds(released: Path) -> float:
     """The median time from asking for a child to its end, with nothing done in it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        jail = Jail(pack_kit(released, None).unpack_files(Path(folder) / "lesson"))
+        jail = Jail(pack_bundle(released, None).unpack_files(Path(folder) / "lesson"))
         jail.start()
         times = []
         for _ in range(CHILDREN):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from grader.checkpoints import load_checkpoint
     from grader.checks.check import check
     from grader.checks.experiment import case
-    from grader.checks.text import check_generation
+    from grader.checks.generation import check_generation
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
     from grader.layers.compare import compare_layers
@@ -26,7 +26,7 @@ _HOMES = {
     "GraderError": "grader.errors",
     "case": "grader.checks.experiment",
     "check": "grader.checks.check",
-    "check_generation": "grader.checks.text",
+    "check_generation": "grader.checks.generation",
     "compare_layers": "grader.layers.compare",
     "load_checkpoint": "grader.checkpoints",
     "load_model": "grader.layers.own_model",

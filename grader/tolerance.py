@@ -16,7 +16,7 @@ Whole numbers must be equal.
 
 What rounding does to a case is measured when it is recorded (`noise`), and a case in which it comes near its tolerance
 is refused. A known mistake may amplify rounding, by dividing by what is nearly 0 or taking the cosine of what is large;
-its own output is then compared with as much more room.
+its own output is then compared with as much more margin.
 
 A case in which everything is computed in float32 and rounded once at the end can ask for `ROUNDED_ONCE`:
 then a value may be off by one unit in the last place where it sat on a rounding boundary, which happens to
@@ -24,7 +24,6 @@ few values, while a cast in the wrong place moves many.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +47,8 @@ BY_DTYPE = {
 EXACT = Tolerance(0.0)
 ROUNDED_ONCE = Tolerance(8e-3, share=0.05)
 FAR = 2.1  # times a tolerance and the largest value: above every bound, and above what bfloat16 makes of one
-ROOM = 4  # a tolerance is at least this many times what rounding alone is seen to do
+NEAR = 0.95  # times the least that a tolerance can be for a value: below it, though all of this is rounded in the dtype
+MARGIN = 4  # a tolerance is at least this many times what rounding alone is seen to do
 
 
 def widened(tolerance: Tolerance, noise: float) -> Tolerance:
@@ -58,8 +58,8 @@ def widened(tolerance: Tolerance, noise: float) -> Tolerance:
     """
     if noise == 0:
         return tolerance
-    room = ROOM if tolerance.share == 1 else 2
-    return Tolerance(max(tolerance.relative, room * noise))
+    margin = MARGIN if tolerance.share == 1 else 2
+    return Tolerance(max(tolerance.relative, margin * noise))
 
 
 def distance(got: Tensor, want: Tensor) -> float:
@@ -142,35 +142,4 @@ def _plainly(got: Tensor, want: Tensor, tolerance: Tolerance) -> bool | None:
     bound, least = tolerance.relative * largest, 1 / math.sqrt(want.numel())
     if apart > FAR * bound:
         return False
-    return True if tolerance.share == 1 and apart <= 0.95 * least * bound < math.inf else None
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Tensors of one shape and dtype, each with a number for a name, to be compared with another all at once.
-
-    tensors: [N, values]. bounds: [N] float64; what is further off than that in one value does not agree.
-    """
-
-    numbers: tuple[int, ...]
-    tensors: Tensor
-    bounds: Tensor
-
-    @classmethod
-    def of(cls, members: Sequence[tuple[int, Tensor, Tolerance]]) -> "Stack":
-        """The stack of some tensors, each given with its number and its tolerance."""
-        tensors = torch.stack([tensor.detach().flatten() for _, tensor, _ in members])
-        values = tensors if tensors.is_floating_point() else tensors.double()
-        largest = values.abs().amax(1) if values.numel() else torch.zeros(len(members))
-        relative = torch.tensor([tolerance.relative for _, _, tolerance in members], dtype=torch.float64)
-        return cls(tuple(number for number, _, _ in members), tensors, FAR * relative * largest.double())
-
-    def near(self, got: Tensor) -> frozenset[int]:
-        """The numbers of those that `got`, a tensor of their shape and dtype, may agree with: `agree` tells."""
-        if not got.numel():
-            return frozenset(self.numbers)
-        got = got.detach().flatten()
-        # Whole numbers are equal, or are not.
-        apart = self.tensors - got if got.is_floating_point() else (self.tensors != got).double()
-        far = (apart.abs().amax(1) > self.bounds).tolist()  # never with NaN
-        return frozenset(number for number, is_far in zip(self.numbers, far, strict=True) if not is_far)
+    return True if tolerance.share == 1 and apart <= NEAR * least * bound < math.inf else None

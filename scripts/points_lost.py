@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grader.grading.kit import Kit, pack_kit
-from grader.grading.submission import parse
-from grader.grading.worker import close_jails, grade_one
+from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.submission import parse
+from grader.grading.running.worker import close_jails, grade_one
 from grader.lessons.lesson import Lesson, lessons
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -40,29 +40,29 @@ def _broken(cells: list[dict[str, Any]], at: int) -> None:
 WAYS: dict[str, Change] = {"as released": lambda cells, at: None, "deleted": _deleted, "syntax error": _broken}
 
 
-def kit_of(lesson: Lesson) -> Kit:
-    return pack_kit(PROJECT / "course" / lesson.name, None, solved=lesson.folder)
+def bundle_of(lesson: Lesson) -> Bundle:
+    return pack_bundle(PROJECT / "course" / lesson.name, None, solved=lesson.folder)
 
 
-def lost(kit: Kit, exercise: str, way: str) -> float:
+def lost(bundle: Bundle, exercise: str, way: str) -> float:
     """The points that a right submission loses with one exercise left out in that way."""
-    notebook = json.loads(kit.plan.notebook)
+    notebook = json.loads(bundle.plan.notebook)
     cells = notebook["cells"]
     for cell in cells:
         name = cell["metadata"].get("exercise")
         if name and (name != exercise or way == "syntax error"):
-            cell["source"] = kit.solutions[name]
+            cell["source"] = bundle.solutions[name]
     WAYS[way](cells, next(i for i, cell in enumerate(cells) if cell["metadata"].get("exercise") == exercise))
-    result = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan))
+    result = grade_one(bundle, parse(json.dumps(notebook).encode(), bundle.plan))
     return round(result.max_points - result.points, 2)
 
 
 def rows(lesson: Lesson) -> list[str]:
     """The table's rows of one lesson."""
-    kit = kit_of(lesson)
+    bundle = bundle_of(lesson)
     found = []
-    for check in kit.plan.checks:
-        each = " | ".join(f"{lost(kit, check.exercise, way):g}" for way in WAYS)
+    for check in bundle.plan.checks:
+        each = " | ".join(f"{lost(bundle, check.exercise, way):g}" for way in WAYS)
         found.append(f"| {lesson.name} | {check.exercise} | {check.points:g} | {each} |")
     close_jails()
     return found

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grader.calls import Call
+from grader.checks.judge.known_mistakes import known_in
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task, TaskCase
@@ -42,7 +43,7 @@ def _answers_differ(old: Answer, new: Answer) -> str:
         return "the mistakes' names or hints are different"
     for mistake, other in zip(old.mistakes, new.mistakes, strict=True):
         for i, output in enumerate(other.outputs):
-            known = mistake.in_case(i, old.tolerances[i])
+            known = known_in(mistake, i, old.tolerances[i])
             if known is not None and not agree(output, known.output, known.tolerance):
                 return f"the mistake {mistake.name!r} gives something else in case {i + 1}"
     return ""

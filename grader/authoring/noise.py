@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
-from grader.tolerance import ROOM, Tolerance, distance
+from grader.tolerance import MARGIN, Tolerance, distance
 
 SEEDS = (1, 2, 3)
 SEEDS_OF_MISTAKES = (1, 2)
@@ -35,7 +35,7 @@ def distance_in_float64(run: Callable[[], Tensor], want: Tensor) -> float:
     return rounded(distance(exact.to(want.dtype), want))
 
 
-def require_room(noise: float, tolerance: Tolerance, where: str) -> None:
+def require_margin(noise: float, tolerance: Tolerance, where: str) -> None:
     """Raise RecordingError where rounding alone takes up so much of a tolerance that a right answer could fail."""
     if not worth_keeping([noise], [tolerance]):
         return
@@ -60,7 +60,7 @@ def worth_keeping(noise: Sequence[float], tolerances: Sequence[Tolerance]) -> tu
     Where few values may differ at all, none should differ by rounding.
     """
     kept = tuple(
-        n if ROOM * n > (tolerance.relative if tolerance.share == 1 else 0.0) else 0.0
+        n if MARGIN * n > (tolerance.relative if tolerance.share == 1 else 0.0) else 0.0
         for n, tolerance in zip(noise, tolerances, strict=True)
     )
     return kept if any(kept) else ()

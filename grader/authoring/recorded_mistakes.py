@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from grader.authoring.noise import SEEDS_OF_MISTAKES, rounded, worth_keeping
-from grader.checks.gradients import wrong_gradients
+from grader.checks.judge.gradients import wrong_gradients
 from grader.checks.observation import Observation
 from grader.checks.probe import probe
-from grader.checks.second_run import use_for_other_numbers
+from grader.checks.probe.second_run import use_for_other_numbers
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Mistake

@@ -11,21 +11,21 @@ from grader.authoring.case_design import require_secret, require_varied
 from grader.authoring.drive_sources import drive_name, drive_source
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import files_read
-from grader.authoring.noise import require_room
+from grader.authoring.noise import require_margin
 from grader.authoring.recorded_mistakes import record_mistake, require_distinct
 from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
 from grader.checks.judge import judge
-from grader.checks.measured import measures
+from grader.checks.judge.counting import counts
+from grader.checks.judge.wording import report
 from grader.checks.probe import probe
-from grader.checks.running import one_thread
-from grader.checks.wording import report
+from grader.checks.probe.running import one_thread
 from grader.errors import RecordingError
 from grader.lessons.exercise import Case, Exercise, Mistake
 from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer
-from grader.recordings.builder import Builder
+from grader.recordings.codec import Encoder
 from grader.recordings.format import FORMAT, versions
-from grader.recordings.recording import Recording
+from grader.recordings.recording import Recording, encoded_exercise
 from grader.recordings.tasks import Task, TaskCase
 from grader.report import to_text
 from grader.tolerance import tolerance_for
@@ -71,14 +71,14 @@ def record(
             f"{lesson.exercises_file} does not read the mistakes.toml beside it. End it with:"
             " EXERCISES = with_mistakes(__file__, [...])"
         )
-    builder = Builder()
+    encoder = Encoder()
     encoded: dict[str, Any] = {}
     solutions = lesson.namespace()
     for exercise in exercises:
         progress(exercise.name)
         _require_own_names(exercise)
         task, answer = _record_with_mistakes(lesson, exercise, _solution(exercise, solutions), secret, measured)
-        encoded[exercise.name] = builder.exercise(task, answer)
+        encoded[exercise.name] = encoded_exercise(encoder, task, answer)
     traced = next((e for e in exercises if e.name == trace and not secret), None)
     header = {
         "format": FORMAT,
@@ -87,9 +87,9 @@ def record(
         "versions": versions(),
         "made_from": made_from(lesson),
         "exercises": encoded,
-        "trace": builder.trace(record_trace(lesson.name, traced, measured=measured)) if traced else None,
+        "trace": encoder.encode(record_trace(lesson.name, traced, measured=measured)) if traced else None,
     }
-    return Recording(header, builder.tensors)
+    return Recording(header, encoder.tensors)
 
 
 def _record_with_mistakes(
@@ -150,7 +150,7 @@ def record_exercise(
             raise RecordingError(
                 f"{where} has a drive, and the exercise has none. Give the exercise one, which its other cases use."
             )
-        one, moved, slopes = _recorded_with_room(lesson, exercise, case, secret, measured, released)
+        one, moved, slopes = _recorded_with_margin(lesson, exercise, case, secret, measured, released)
         recorded.append(one)
         gradients.append(slopes)
         tolerances.append(case.tolerance or tolerance_for(one.output.dtype))
@@ -173,19 +173,19 @@ def record_exercise(
 
 def _task(exercise: Exercise, cases: Sequence[TaskCase]) -> Task:
     return Task(
-        exercise.name,
-        exercise.solution,
-        exercise.function,
-        exercise.differentiable,
-        exercise.parts,
-        tuple(cases),
-        drive_source(exercise),
-        tuple(exercise.uses),
-        tuple(exercise.gradients_of),
+        exercise=exercise.name,
+        solution=exercise.solution,
+        function=exercise.function,
+        differentiable=exercise.differentiable,
+        parts=exercise.parts,
+        cases=tuple(cases),
+        drive=drive_source(exercise),
+        uses=tuple(exercise.uses),
+        gradients_of=tuple(exercise.gradients_of),
     )
 
 
-def _recorded_with_room(
+def _recorded_with_margin(
     lesson: str, exercise: Exercise, case: Case, secret: str, measured: bool, released: Answer | None
 ) -> tuple[RecordedCase, float, Tensor | None]:
     """A case, how far rounding alone moves its output, if that is to be measured, and its gradients.
@@ -201,8 +201,8 @@ def _recorded_with_room(
             raise RecordingError(f"{where}: the reference gives values that are not finite.")
         noise = one.noise() if measured else 0.0
         try:
-            require_room(noise, case.tolerance or tolerance_for(one.output.dtype), where)
-            if released and not measures(one.case, drive_name(exercise, exercise.cases[0]), one.output):
+            require_margin(noise, case.tolerance or tolerance_for(one.output.dtype), where)
+            if released and not counts(one.case, drive_name(exercise, exercise.cases[0]), one.output):
                 require_secret(where, one.output, released)
             gradients = one.gradients(_task(exercise, [one.case]), where, measured=measured)
         except RecordingError as error:

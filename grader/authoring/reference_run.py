@@ -9,19 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from grader.authoring.drive_sources import drive_name
-from grader.authoring.noise import SEEDS, distance_in_float64, noise_of, require_room
+from grader.authoring.noise import SEEDS, distance_in_float64, noise_of, require_margin
 from grader.calls import Call, copied, first_tensor, record_calls
-from grader.checks.gradients import (
-    RELATIVE,
-    are_compared,
-    fingerprint,
-    gradient_distance,
-    leaf_names,
-    leaf_positions,
-    weighted_sum,
-)
-from grader.checks.running import one_thread
-from grader.checks.values import canonical
+from grader.checks.fingerprint import are_compared, fingerprint, leaf_names, leaf_positions, weighted_sum
+from grader.checks.judge.gradients import RELATIVE, gradient_distance
+from grader.checks.probe.running import one_thread
+from grader.checks.probe.values import canonical
 from grader.errors import RecordingError
 from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Case, Draw, Exercise
@@ -35,7 +28,7 @@ from grader.tolerance import Tolerance, distance, tolerance_for
 class RecordedCase:
     """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module.
 
-    gradients: their fingerprint (see checks.gradients), given what may be known of the exercise.
+    gradients: their fingerprint (see checks.fingerprint), given what may be known of the exercise.
     """
 
     case: TaskCase
@@ -53,7 +46,7 @@ class RecordedCase:
                 with another_processor(seed):
                     other = self.differentiate(task)
                 assert found is not None and other is not None
-                require_room(
+                require_margin(
                     float(gradient_distance(other, found).max()), Tolerance(RELATIVE), f"{where}, its gradients"
                 )
         return found
@@ -198,11 +191,11 @@ def record_trace(lesson: str, exercise: Exercise, *, measured: bool = False) -> 
     args = _arguments(case, draw)
     output, calls = _run_reference(module, exercise, args, None)
     if measured:
-        _require_room_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
+        _require_margin_in_calls(calls, lambda: _run_reference(module, exercise, args, None)[1], exercise.name)
     return Trace(case.built(draw), checkpoint_weights(module, exercise.renamed), args, calls, output, case.dtype)
 
 
-def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
+def _require_margin_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[Call]], exercise: str) -> None:
     for seed in SEEDS:
         with one_thread(), another_processor(seed):
             others = again()
@@ -210,4 +203,4 @@ def _require_room_in_calls(calls: Sequence[Call], again: Callable[[], Sequence[C
             if call.output is not None and other.output is not None:
                 noise = distance(other.output, call.output)
                 where = f"the trace of {exercise}, module `{call.path}`"
-                require_room(noise, tolerance_for(call.output.dtype), where)
+                require_margin(noise, tolerance_for(call.output.dtype), where)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.examine import examine_here
+from grader.checks.judge.verdict import Verdict
+from grader.checks.judge.wording import report, summary
+from grader.checks.probe.provenance import is_given
 from grader.checks.stale import not_from_the_last_cell
-from grader.checks.verdict import Verdict
-from grader.checks.whose import is_given
-from grader.checks.wording import report, summary
 from grader.devices import comparing_on_cpu
 from grader.errors import CheckFailed
 from grader.progress import State, note

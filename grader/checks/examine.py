@@ -1,18 +1,18 @@
 """The one policy by which an exercise is examined, wherever a learner's code runs.
 
-A notebook's check runs it in the kernel (`InProcess`), grading in jailed children (`grading.children`); what is asked,
-in which order, and what is made of the answers is the same.
+A notebook's check runs it in the kernel (`InProcess`), grading in jailed children (`grading.running.prober`); what is
+asked, in which order, and what is made of the answers is the same.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from grader.checks.composite import with_others_wrong
 from grader.checks.judge import judge
+from grader.checks.judge.composite import with_others_wrong
+from grader.checks.judge.verdict import Verdict
 from grader.checks.observation import Fed, Observation, PartClass, PartKey, Replaced
-from grader.checks.parts import feed_parts, part_classes, part_types, replace_parts, used_by
 from grader.checks.probe import probe
-from grader.checks.verdict import Verdict
+from grader.checks.probe.parts import feed_parts, part_classes, part_types, replace_parts, used_by
 from grader.recordings.answers import part_inputs, part_outputs
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import PartInput, PartOutput, Task, part_of
@@ -78,7 +78,7 @@ def examine_here(recording: Recording, exercise: str, solution: Any) -> Verdict:
     return examine(recording, exercise, InProcess(recording, solution))
 
 
-class InProcess:
+class InProcess(Prober):
     """Runs a learner's class or function in this process, and what else their notebook defines.
 
     known: whether other programs are right, by exercise and the class or function, as far as that was found before.
@@ -91,19 +91,16 @@ class InProcess:
         self._right: dict[tuple[str, Any], bool] = {}  # of these, those that this solution uses
 
     def observe(self, task: Task) -> tuple[Observation, ...]:
-        """See `Prober`."""
         return probe(task, self._solution)
 
     def feed(self, task: Task, inputs: PartInputs) -> tuple[dict[PartKey, Fed], ...]:
-        """See `Prober`."""
         return feed_parts(task, self._solution, inputs)
 
     def replace(self, task: Task, outputs: PartOutputs) -> tuple[Replaced, ...]:
-        """See `Prober`."""
         return replace_parts(task, self._solution, outputs)
 
     def classes(self, task: Task, solutions: Mapping[str, str]) -> Mapping[str, PartClass]:
-        """See `Prober`. A part whose exercise's solution has no name here is examined by its own class."""
+        # A part whose exercise's solution has no name here is examined by its own class.
         names = used_by(self._solution)
         types = part_types(task, self._solution)
         for path, kind in types.items():
@@ -113,7 +110,6 @@ class InProcess:
         return part_classes(task, self._solution, solutions, types)
 
     def right(self, exercise: str) -> bool | None:
-        """See `Prober`."""
         own = used_by(self._solution).get(self._recording.solutions([exercise])[exercise])
         if own is not None:
             self._examine(exercise, own)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.checks.building import build_module
 from grader.checks.check import find_recording
 from grader.checks.probe import probe
-from grader.checks.running import Stopped, fresh_args
+from grader.checks.probe.building import build_module
+from grader.checks.probe.running import Stopped, fresh_args
 from grader.errors import GraderError
 from grader.recordings.tasks import Task, TaskCase
 
@@ -55,7 +55,7 @@ class OneCase:
         try:
             return build_module(solution, self._case)[0]
         except Stopped as stopped:
-            raise _told(stopped.problem.message, stopped.problem.detail) from None
+            raise _problem(stopped.problem.message, stopped.problem.detail) from None
 
     def run(self, solution: Any) -> Tensor:
         """What your class or function gives in this case, as the check sees it.
@@ -65,7 +65,7 @@ class OneCase:
         (observation,) = probe(self._task, solution, outputs_only=True)
         if observation.output is None:
             problem = observation.problem
-            raise _told(problem.message, problem.detail) if problem else GraderError("it gave no output")
+            raise _problem(problem.message, problem.detail) if problem else GraderError("it gave no output")
         return observation.output.detach()
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ def case(exercise: str, name: str, *, recording: str | Path | None = None) -> On
     return OneCase(exercise, name, dict(found.build), expected, weights, replace(task, cases=(found,)))
 
 
-def _told(message: str, detail: tuple[str, ...]) -> GraderError:
+def _problem(message: str, detail: tuple[str, ...]) -> GraderError:
     return GraderError("\n  ".join([message, *detail]))
 
 

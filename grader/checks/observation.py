@@ -62,7 +62,7 @@ class Observation:
     output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
     changed_input: the position of an argument that was modified in place. no_gradient: parameters
     and arguments (``input``) that no gradient reached. backward: why gradients could not be computed.
-    gradients: a fingerprint of the gradients (see gradients.py), where they are compared.
+    gradients: a fingerprint of the gradients (see fingerprint.py), where they are compared.
     first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing.
     """
 

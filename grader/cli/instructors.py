@@ -25,7 +25,7 @@ def autograde(
 
     Exits with 1 if anything could not be graded. A run that was stopped goes on where it was.
     """
-    from grader.grading.only_linux import refuse_elsewhere
+    from grader.grading.classroom.only_linux import refuse_elsewhere
 
     refuse_elsewhere(on_a_cluster=bool(dask))
     from grader.grading.sandbox.launch import launch_early
@@ -36,10 +36,10 @@ def autograde(
     if not dask and not unsafe:
         launch_early(root, name, limits, workers, force=force)
 
-    from grader.grading.quick_start import without_unused_formats
+    from grader.grading.classroom.lean_jsonschema import without_unused_formats
 
     without_unused_formats()
-    from grader.grading import command  # imports torch, while the jails do
+    from grader.grading.classroom import command  # imports torch, while the jails do
 
     chosen = command.Chosen(name, tuple(student or ()), workers, force, dask, unsafe, limits)
     raise typer.Exit(0 if command.autograde(root, chosen) else FAILED)
@@ -71,7 +71,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")] = Path("export"),
 ) -> None:
     """For instructors: write the marks for Canvas (one wide table) and for Moodle (a table a lesson)."""
-    from grader.grading.export import export as write_marks
+    from grader.grading.nbgrader.export import export as write_marks
 
     names = [Path(lesson).name for lesson in lessons or ()]
     done = write_marks(find_project(Path.cwd()), to, names)
@@ -93,8 +93,8 @@ def similar(
     from rich.table import Table
     from rich.text import Text
 
-    from grader.grading.similar import PUBLISHED
-    from grader.grading.similar import similar as alike
+    from grader.grading.classroom.similarity import PUBLISHED
+    from grader.grading.classroom.similarity import similar as alike
 
     found = alike(find_project(Path.cwd()), Path(lesson).name)
     table = Table(box=box.SIMPLE_HEAD)
@@ -124,8 +124,8 @@ def record_cases(
     """
     from rich.console import Console
 
-    from grader.grading.gradebook_file import course_config, course_directory
-    from grader.grading.hidden import read_secret, record_hidden
+    from grader.grading.classroom.hidden import read_secret, record_hidden
+    from grader.grading.nbgrader.gradebook_file import course_config, course_directory
 
     root = find_project(Path.cwd())
     source = course_directory(root, course_config(root)).source_directory
@@ -151,7 +151,7 @@ def new_course(
     ] = None,
 ) -> None:
     """For instructors: make the folder of a class, with lessons and solutions, which only you can enter."""
-    from grader.grading.new_course import new_course as make_course
+    from grader.grading.classroom.new_course import new_course as make_course
 
     made = make_course(folder, clone or find_project(Path.cwd()), course_id, exchange, lesson or ())
     print(f"{made} is the folder of {course_id}. Only you can enter it; run all that follows in it:")
@@ -165,7 +165,7 @@ def doctor(
     a_class: Annotated[bool, typer.Option("--class", help="Say what students could read of the class in this folder.")],
 ) -> None:
     """For instructors: say what students could read that they should not. Exits with 1 if there is anything."""
-    from grader.grading.exposure import closes, exposed
+    from grader.grading.classroom.exposure import closes, exposed
 
     root = find_project(Path.cwd())
     found = exposed(root)

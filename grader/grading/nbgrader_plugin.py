@@ -4,6 +4,8 @@
 in which nbgrader would run a notebook in a kernel is replaced by one that grades it in the jail, for whoever
 uses nbgrader's converter in another way. Feedback is this package's page, made anew where it is stale, also when it is
 released. A lesson is released only while students can read neither solutions nor gradebook.
+
+The nbgrader_config.py of every course in use names this module, so it keeps its name.
 """
 
 from datetime import datetime
@@ -47,14 +49,14 @@ _nbgraders_release_feedback = ExchangeReleaseFeedback.start
 
 def start(autograde: Autograde) -> None:
     """What nbgrader's Autograde does instead of its own: raises NbGraderException where anything was not graded."""
-    from grader.grading.only_linux import refuse_elsewhere
+    from grader.grading.classroom.only_linux import refuse_elsewhere
 
     try:
         refuse_elsewhere()
     except GraderError as error:
         autograde.log.error(str(error))
         raise NbGraderException(str(error)) from None
-    from grader.grading.engine import Graded, Progress, Settings, grade_class
+    from grader.grading.classroom.engine import Graded, Listener, Settings, grade_class
 
     directory = autograde.coursedir
 
@@ -65,7 +67,7 @@ def start(autograde: Autograde) -> None:
             points = f"{graded.result.points:g} of {graded.result.max_points:g}"
             autograde.log.info("%s: %s%s", graded.student, points, "" if graded.fresh else " (as before)")
 
-    progress = Progress(done=done, say=autograde.log.warning)
+    progress = Listener(done=done, say=autograde.log.warning)
     settings = Settings(students=_students(directory), force=autograde.force)
     try:
         results = grade_class(Path(directory.root), directory.assignment_id, settings, progress, autograde.config)
@@ -118,7 +120,7 @@ def release_feedback(release: ExchangeReleaseFeedback) -> Any:
 
 def submitted_timestamp(api: NbGraderAPI, assignment_id: str, student_id: str) -> datetime | None:
     """When a submission was handed in; None where its file tells no time, which would end nbgrader's list of all."""
-    from grader.grading.gradebook import TIMESTAMP, read_timestamp
+    from grader.grading.nbgrader.gradebook import TIMESTAMP, read_timestamp
 
     directory = api.coursedir
     folder = directory.format_path(directory.submitted_directory, student_id, assignment_id)
@@ -127,7 +129,7 @@ def submitted_timestamp(api: NbGraderAPI, assignment_id: str, student_id: str) -
 
 def release_assignment(release: ExchangeReleaseAssignment) -> Any:
     """nbgrader's own, unless students could read what they must not: raises ExchangeError then."""
-    from grader.grading.exposure import refuse_exposed
+    from grader.grading.classroom.exposure import refuse_exposed
 
     try:
         refuse_exposed(Path(release.coursedir.root), release.config)
@@ -152,15 +154,15 @@ class GradeInJail(NbGraderPreprocessor):  # type: ignore[misc]
 
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         """The autograded notebook of the submission that nbgrader is at."""
-        from grader.grading.autograded import autograded_notebook
-        from grader.grading.engine import kit_of
-        from grader.grading.submission import read_submission
-        from grader.grading.worker import grade_one
+        from grader.grading.classroom.engine import bundle_of
+        from grader.grading.nbgrader.autograded import autograded_notebook
+        from grader.grading.running.submission import read_submission
+        from grader.grading.running.worker import grade_one
 
         about = resources["nbgrader"]
         directory = self.parent.coursedir if hasattr(self.parent, "coursedir") else self.parent.parent.coursedir
-        kit, hidden = kit_of(Path(directory.root), about["assignment"], about["student"], self.config)
+        bundle, hidden = bundle_of(Path(directory.root), about["assignment"], about["student"], self.config)
         folder = directory.format_path(directory.submitted_directory, about["student"], about["assignment"])
-        submission = read_submission(Path(folder) / f"{about['notebook']}.ipynb", kit.plan)
-        result = grade_one(kit, submission, hidden)
-        return autograded_notebook(kit.plan, submission, result), resources
+        submission = read_submission(Path(folder) / f"{about['notebook']}.ipynb", bundle.plan)
+        result = grade_one(bundle, submission, hidden)
+        return autograded_notebook(bundle.plan, submission, result), resources

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grader.checks.running import learner_traceback, quietly
+from grader.checks.probe.running import learner_traceback, quietly
 from grader.errors import GraderError, NeedsAdapter
 from grader.layers.comparison import Comparison
 from grader.layers.loading import loaded_model

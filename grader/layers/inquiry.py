@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grader.calls import Call, Watched, first_tensor
-from grader.checks.diagnose import Context, describe, known_as
+from grader.checks.judge.diagnose import Context, describe, known_as
 from grader.checks.layout import arranged
 from grader.layers.adapter import ADAPTER
 from grader.layers.comparison import Comparison

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from grader.checks.building import build_module, constructed
-from grader.checks.running import Stopped
+from grader.checks.probe.building import build_module, constructed
+from grader.checks.probe.running import Stopped
 from grader.errors import GraderError, NeedsAdapter
-from grader.recordings.naming import in_names_of
+from grader.recordings.renaming import in_names_of
 from grader.recordings.tasks import TaskCase
 from grader.recordings.traces import Trace
 

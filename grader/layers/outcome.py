@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
-from grader.checks.diagnose import Context, describe_shape
+from grader.checks.judge.diagnose import Context, describe_shape
 from grader.checks.layout import layout_between
 from grader.tolerance import agree, tolerance_for, widened
 

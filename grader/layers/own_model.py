@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from grader.checks.running import learner_traceback
+from grader.checks.probe.running import learner_traceback
 from grader.errors import GraderError
 from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, cell_from
 from grader.recordings.tasks import configured

@@ -14,7 +14,7 @@ from grader.layers.outcome import Outcome, outcome
 from grader.layers.rows import LayerReport, Row
 from grader.layers.states import Snapshot, State, compared_states, held_by, held_in
 from grader.padding import left_out, without_padding
-from grader.recordings.traces import Run, Step, Trace
+from grader.recordings.traces import Run, RunStep, Trace
 
 ANOTHER_WAY = "in another form than the reference's, and what follows is right"
 Report = Callable[[Comparison], LayerReport]
@@ -66,14 +66,14 @@ class _Follower:
             self.culprit = _left_behind(self.model, strange[0])
         return [row for title, rows in steps for row in (*rows, *judged.get(title, ()))]
 
-    def _step(self, step: Step) -> tuple[str, list[Row]]:
+    def _step(self, step: RunStep) -> tuple[str, list[Row]]:
         title = f"{self.run.name}, {step.name}"
         rows = self._compared(step, title)
         if not rows[-1].outcome.ok:
             self.blamed = True
         return title, rows
 
-    def _compared(self, step: Step, title: str) -> list[Row]:
+    def _compared(self, step: RunStep, title: str) -> list[Row]:
         before = Snapshot(self.model) if self.decoder.holds_its_cache else None
         after: list[Snapshot] = []
         held: dict[str, Tensor] = {}
@@ -92,7 +92,7 @@ class _Follower:
             snapshot.restore()
         return rows
 
-    def _rows(self, step: Step, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
+    def _rows(self, step: RunStep, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
         if self.blamed:
             outcome = self._last(step, one_pass)
             return [Row(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
@@ -107,7 +107,7 @@ class _Follower:
         rows = [replace(row, name=f"{title}: {row.name}", block=title, depth=row.depth + 1) for row in inside]
         return [*rows, replace(whole, name=title, block=title)]
 
-    def _last(self, step: Step, one_pass: Callable[[], object]) -> Outcome:
+    def _last(self, step: RunStep, one_pass: Callable[[], object]) -> Outcome:
         try:
             got = copied(first_tensor(one_pass()))
         except NeedsAdapter:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from grader.checks.difference import difference
+from grader.checks.judge.difference import difference
 from grader.lessons.cells import without_markers
 from grader.lessons.exercise import Exercise, Mistake
 from grader.lessons.lesson import Lesson

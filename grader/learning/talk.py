@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor, nn
 
 from grader.checkpoints import load_checkpoint
-from grader.checks.running import learner_traceback
+from grader.checks.probe.running import learner_traceback
 from grader.errors import GraderError
 from grader.layers.own_model import load_model
 

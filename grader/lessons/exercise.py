@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.recordings.naming import same_name
+from grader.recordings.renaming import same_name
 from grader.tolerance import Tolerance
 
 

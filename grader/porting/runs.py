@@ -14,10 +14,10 @@ from grader.layers.states import held_by
 from grader.padding import left_out, without_padding
 from grader.porting.hushed import last_line
 from grader.porting.kept import Kept
-from grader.recordings.traces import Run, Step, Trace
+from grader.recordings.traces import Run, RunStep, Trace
 from grader.recordings.tracing import trace_of
 from grader.steps import functions_as_steps
-from grader.tolerance import ROOM, distance, tolerance_for
+from grader.tolerance import MARGIN, distance, tolerance_for
 
 PREFILL, CHUNK, SINGLE = 3, 4, 4  # fewer than a convolution reads, then across a window's edge, then one by one
 PADDING = 2  # before the second text
@@ -99,7 +99,7 @@ def _parts(length: int) -> tuple[int, ...]:
     return PREFILL, CHUNK, length - PREFILL - CHUNK - SINGLE, *(1,) * SINGLE
 
 
-def _steps(model: nn.Module, plan: _Plan) -> Iterator[Step]:
+def _steps(model: nn.Module, plan: _Plan) -> Iterator[RunStep]:
     decoder = Decoder(model, plan.cached, *plan.ids.shape)
     done = 0
     for size in plan.sizes:
@@ -113,7 +113,7 @@ def _steps(model: nn.Module, plan: _Plan) -> Iterator[Step]:
         states = held_by(decoder.cache) if plan.cached else {}
         name = f"token {done}" if size == 1 else f"tokens {done} to {done + size - 1}"
         kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in states.items()}
-        yield Step(name, ids, mask, positions, tuple(calls), _blank(output, mask), kept)
+        yield RunStep(name, ids, mask, positions, tuple(calls), _blank(output, mask), kept)
         done += size
 
 
@@ -153,7 +153,7 @@ def _measured(model: nn.Module, run: Run, passes: Sequence[Callable[[nn.Module],
     return replace(run, steps=tuple(_with_floor(step, floor) for step, floor in zip(run.steps, floors, strict=True)))
 
 
-def _with_floor(step: Step, floors: Floors) -> Step:
+def _with_floor(step: RunStep, floors: Floors) -> RunStep:
     calls = tuple(replace(call, floor=kept_floor(floors, (call.path, call.index), step.output)) for call in step.calls)
     return replace(step, calls=calls, floor=kept_floor(floors, ("", 0), step.output))
 
@@ -171,7 +171,7 @@ def note_floors(calls: Sequence[Call], recorded: Sequence[Call], floors: Floors)
 def kept_floor(floors: Floors, key: tuple[str, int], output: Tensor) -> float:
     """A floor to two digits; 0 where the tolerance covers it with room."""
     floor = floors.get(key, 0.0)
-    return float(f"{floor:.2g}") if ROOM * floor > tolerance_for(output.dtype).relative else 0.0
+    return float(f"{floor:.2g}") if MARGIN * floor > tolerance_for(output.dtype).relative else 0.0
 
 
 def consistency(trace: Trace) -> Iterator[Kept]:
@@ -181,7 +181,7 @@ def consistency(trace: Trace) -> Iterator[Kept]:
             outputs = torch.cat([step.output for step in run.steps], dim=1)
             floors = [trace.floor, *(step.floor for step in run.steps)]
             apart = distance(outputs, trace.output)
-            alike = apart <= max(tolerance_for(trace.dtype).relative, ROOM * max(floors))
+            alike = apart <= max(tolerance_for(trace.dtype).relative, MARGIN * max(floors))
             sizes = ", ".join(str(step.ids.shape[1]) for step in run.steps)
             detail = f"texts in parts of {sizes} tokens"
             if not alike:

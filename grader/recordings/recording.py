@@ -6,26 +6,50 @@ see; `Recording.answer` is what only a judge needs. What a composite's parts wer
 back are two further views, each of which alone gives no answer away.
 """
 
-import copy
+import itertools
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from grader.calls import Call
-from grader.config import Config
 from grader.errors import RecordingError
 from grader.recordings.answers import Answer, MistakeAnswer
+from grader.recordings.codec import Decoder, Encoder
 from grader.recordings.format import FORMAT
-from grader.recordings.tasks import Task, TaskCase
-from grader.recordings.toy_lm import ToyLM
-from grader.recordings.traces import Layout, Run, Step, Trace
+from grader.recordings.tasks import Task
+from grader.recordings.traces import Trace
 from grader.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class _CaseAnswer:
+    """What an `Answer` has of one case; in the file it stands beside what the task has of it."""
+
+    sizes: Mapping[str, int]
+    output: Tensor
+    tolerance: Mapping[str, float]
+    part_calls: tuple[Call, ...]
+    noise: float | None = None
+    gradients: Tensor | None = None
+
+
+def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, Any]:
+    """An exercise as a recording has it, under its name."""
+    encoded = encoder.encode(task)
+    del encoded["exercise"]
+    tolerances = map(asdict, answer.tolerances)
+    columns = zip(answer.sizes, answer.outputs, tolerances, answer.part_calls, strict=True)
+    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients)
+    for (case, noise, gradients), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
+        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients))
+    mistakes = [encoder.encode(mistake) for mistake in answer.mistakes]
+    return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}
 
 
 class Recording:
@@ -34,6 +58,7 @@ class Recording:
     def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor], path: Path | None = None) -> None:
         self.header = header
         self._tensors = tensors
+        self._decoder = Decoder(tensors)
         self._answers: dict[str, Answer] = {}
         self.path = path
 
@@ -99,68 +124,9 @@ class Recording:
             ) from None
         return found
 
-    def _value(self, encoded: Mapping[str, Any]) -> Any:
-        """Undo `Builder.value`."""
-        ((kind, content),) = encoded.items()
-        if kind == "tensor":
-            return self._tensors[content]
-        if kind == "list":
-            return [self._value(item) for item in content]
-        if kind == "config":
-            return Config(copy.deepcopy(content))
-        if kind == "toy_lm":
-            weights = {name: self._value(item) for name, item in content.items()}
-            model = ToyLM(len(weights["token"]), len(weights["position"]), weights["token"].shape[1])
-            model.load_state_dict(weights)
-            return model.eval()
-        return copy.deepcopy(content)
-
-    def _optional_tensor(self, key: str | None) -> Tensor | None:
-        return None if key is None else self._tensors[key]
-
-    def _calls(self, encoded: list[dict[str, Any]]) -> tuple[Call, ...]:
-        return tuple(
-            Call(
-                c["path"],
-                c["index"],
-                c["type"],
-                self._optional_tensor(c["input"]),
-                self._optional_tensor(c["output"]),
-                tuple((name, self._tensors[key]) for name, key in c.get("others", ())),
-                tuple(self._tensors[key] for key in c.get("further", ())),
-                c.get("floor", 0.0),
-            )
-            for c in encoded
-        )
-
-    def _weights(self, encoded: Mapping[str, str]) -> dict[str, Tensor]:
-        return {name: self._tensors[key] for name, key in encoded.items()}
-
     def task(self, name: str) -> Task:
         """What a probe may see of an exercise. Raises RecordingError for an unknown one."""
-        exercise = self._exercise(name)
-        cases = tuple(
-            TaskCase(
-                case["name"],
-                case["build"],
-                tuple(self._value(arg) for arg in case["args"]),
-                getattr(torch, case["dtype"]),
-                self._weights(case["weights"]),
-                case.get("drive", ""),
-            )
-            for case in exercise["cases"]
-        )
-        return Task(
-            name,
-            exercise["solution"],
-            exercise["function"],
-            exercise["differentiable"],
-            exercise["parts"],
-            cases,
-            exercise.get("drive", ""),
-            tuple(exercise.get("uses", ())),
-            tuple(exercise.get("gradients_of", ())),
-        )
+        return self._decoder.decode(Task, {"exercise": name, **self._exercise(name)})
 
     def answer(self, name: str) -> Answer:
         """What is right for an exercise, and what its mistakes give. Raises RecordingError for an unknown one."""
@@ -170,68 +136,22 @@ class Recording:
 
     def _answer(self, name: str) -> Answer:
         exercise = self._exercise(name)
-        cases = exercise["cases"]
-        mistakes = tuple(
-            MistakeAnswer(
-                m["name"],
-                m["hint"],
-                tuple(self._tensors[key] for key in m["outputs"]),
-                tuple(m.get("noise", ())),
-                tuple(m.get("shipped", ())),
-                tuple(self._optional_tensor(key) for key in m.get("gradients", ())),
-            )
-            for m in exercise["mistakes"]
-        )
+        cases = [self._decoder.decode(_CaseAnswer, case) for case in exercise["cases"]]
         return Answer(
             name,
             exercise["points"],
             tuple(exercise["axes"].split()),
-            tuple(case["sizes"] for case in cases),
-            tuple(self._tensors[case["output"]] for case in cases),
-            tuple(Tolerance(**case["tolerance"]) for case in cases),
-            mistakes,
-            tuple(self._calls(case["part_calls"]) for case in cases),
-            tuple(case.get("noise", 0.0) for case in cases),
-            tuple(self._optional_tensor(case.get("gradients")) for case in cases),
+            tuple(case.sizes for case in cases),
+            tuple(case.output for case in cases),
+            tuple(Tolerance(**case.tolerance) for case in cases),
+            tuple(self._decoder.decode(MistakeAnswer, mistake) for mistake in exercise["mistakes"]),
+            tuple(case.part_calls for case in cases),
+            tuple(case.noise or 0.0 for case in cases),
+            tuple(case.gradients for case in cases),
         )
 
     @property
     def trace(self) -> Trace | None:
         """The lesson's full-model trace, where it has one."""
         encoded = self.header["trace"]
-        return None if encoded is None else self._trace(encoded)
-
-    def _trace(self, encoded: Mapping[str, Any]) -> Trace:
-        """Undo `Builder.trace`."""
-        derived = encoded.get("derived")
-        return Trace(
-            encoded["build"],
-            self._weights(encoded["weights"]),
-            tuple(self._value(arg) for arg in encoded["args"]),
-            self._calls(encoded["calls"]),
-            self._tensors[encoded["output"]],
-            getattr(torch, encoded["dtype"]),
-            tuple(Layout(self._weights(item["weights"]), item["paths"]) for item in encoded.get("layouts", ())),
-            encoded.get("prefix", ""),
-            encoded.get("floor", 0.0),
-            None if derived is None else self._trace(derived),
-            tuple(self._run(run) for run in encoded.get("runs", ())),
-            tuple(encoded.get("unseen", ())),
-        )
-
-    def _run(self, encoded: Mapping[str, Any]) -> Run:
-        """Undo `Builder.run`."""
-        steps = tuple(
-            Step(
-                step["name"],
-                self._tensors[step["ids"]],
-                self._optional_tensor(step["mask"]),
-                self._tensors[step["positions"]],
-                self._calls(step["calls"]),
-                self._tensors[step["output"]],
-                self._weights(step["states"]),
-                step["floor"],
-            )
-            for step in encoded["steps"]
-        )
-        return Run(encoded["name"], encoded["cached"], steps)
+        return None if encoded is None else self._decoder.decode(Trace, encoded)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.errors import GraderError, RecordingError
-from grader.recordings.builder import Builder
+from grader.recordings.codec import Encoder
 from grader.recordings.format import FORMAT, versions
 from grader.recordings.recording import Recording
 from grader.recordings.traces import Trace
@@ -14,11 +14,11 @@ KIND = "trace"
 
 def write_trace(trace: Trace, path: Path, model: str = "") -> None:
     """Write a trace. model: the reference's class. Raises GraderError where the file can't be written."""
-    builder = Builder()
+    encoder = Encoder()
     header: dict[str, Any] = {"format": FORMAT, "kind": KIND, "model": model, "versions": versions()}
-    header |= {"lesson": path.stem, "exercises": {}, "trace": builder.trace(trace)}
+    header |= {"lesson": path.stem, "exercises": {}, "trace": encoder.encode(trace)}
     try:
-        Recording(header, builder.tensors).write(path)
+        Recording(header, encoder.tensors).write(path)
     except Exception as error:  # safetensors has errors of its own
         raise GraderError(f"{path} can't be written: {error}") from None
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
+from grader.recordings.codec import written
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Step:
+class RunStep:
     """One pass of a run: some tokens of each text, ids [B, T], after those of the steps before.
 
     name: what a report calls it. mask: [B, tokens so far], True where a token is and no padding; None where there is
@@ -37,7 +38,7 @@ class Step:
     calls: tuple[Call, ...]
     output: Tensor
     states: Mapping[str, Tensor]
-    floor: float = 0.0
+    floor: float = written(0.0)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Run:
 
     name: str
     cached: bool
-    steps: tuple[Step, ...]
+    steps: tuple[RunStep, ...]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Trace:
     calls: tuple[Call, ...]
     output: Tensor
     dtype: torch.dtype
-    layouts: tuple[Layout, ...] = ()
-    prefix: str = ""
+    layouts: tuple[Layout, ...] = written(())
+    prefix: str = written("")
     floor: float = 0.0
     derived: "Trace | None" = None
     runs: tuple[Run, ...] = ()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.devices import CPU, moved
 from grader.errors import RecordingError
-from grader.recordings.naming import checkpoint_layout, same_name, untied
+from grader.recordings.renaming import checkpoint_layout, same_name, untied
 from grader.recordings.traces import Trace
 from grader.steps import functions_as_steps
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from grader import Config
-from grader.checks.running import one_thread
+from grader.checks.probe.running import one_thread
 from grader.tolerance import agree
 
 LESSON = lesson_of(__file__)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalL
 
 from grader import Config, GraderError, load_checkpoint
 from grader.checks.examine import examine_here
-from grader.checks.wording import report
+from grader.checks.judge.wording import report
 from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks.judge import judge

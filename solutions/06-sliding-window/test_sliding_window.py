@@ -14,7 +14,7 @@ from transformers import DynamicCache, Gemma3TextModel
 from grader import Config
 from grader.checkpoints import entry
 from grader.kv import bytes_at, known_model
-from grader.checks.running import one_thread
+from grader.checks.probe.running import one_thread
 from grader.tolerance import agree
 
 LESSON = lesson_of(__file__)

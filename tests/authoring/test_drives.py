@@ -24,7 +24,7 @@ from grader.checks.probe import probe
 from grader.errors import RecordingError
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import lessons
-from grader.recordings.builder import Builder
+from grader.recordings.codec import Encoder
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
 
@@ -110,8 +110,8 @@ EXERCISE = Exercise(
 
 def sent(task: Task) -> Task:
     """The task as it arrives from a file or a message."""
-    builder = Builder()
-    return Recording({"exercises": {task.exercise: builder.task(task)}}, builder.tensors).task(task.exercise)
+    encoder = Encoder()
+    return Recording({"exercises": {task.exercise: encoder.encode(task)}}, encoder.tensors).task(task.exercise)
 
 
 def test_a_case_may_be_used_otherwise_than_the_rest_and_have_its_own_right_answer() -> None:
@@ -127,7 +127,7 @@ def test_a_case_may_be_used_otherwise_than_the_rest_and_have_its_own_right_answe
 def test_a_recording_without_names_of_drives_uses_its_first_function() -> None:
     task, answer = record_exercise("00-toy", replace(EXERCISE, cases=EXERCISE.cases[:1], drive=used))
     old = replace(task, cases=tuple(replace(case, drive="") for case in task.cases))
-    assert "drive" not in Builder().task(old)["cases"][0]
+    assert "drive" not in Encoder().encode(old)["cases"][0]
     assert judge(sent(old), answer, probe(sent(old), lambda x: x + x + 1)).right
 
 

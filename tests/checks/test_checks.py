@@ -21,21 +21,21 @@ from torch import Tensor, nn
 
 from grader import check
 from grader.authoring.recorder import record, record_exercise
-from grader.checks.diagnose import Context, describe
 from grader.checks.examine import InProcess, examine, examine_here
-from grader.checks.running import unseen
-from grader.checks.values import canonical
-from grader.checks.verdict import Verdict
-from grader.checks.wording import report, summary
+from grader.checks.judge.diagnose import Context, describe
+from grader.checks.judge.verdict import Verdict
+from grader.checks.judge.wording import report, summary
+from grader.checks.probe.running import unseen
+from grader.checks.probe.values import canonical
 from grader.config import Config
 from grader.errors import CheckFailed, RecordingError
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson
 from grader.names import TIED, explain_names
 from grader.recordings.answers import MistakeAnswer, part_inputs
-from grader.recordings.builder import Builder
+from grader.recordings.codec import Encoder
 from grader.recordings.format import FORMAT
-from grader.recordings.recording import Recording
+from grader.recordings.recording import Recording, encoded_exercise
 from grader.report import to_html, to_text
 from grader.tolerance import BY_DTYPE, ROUNDED_ONCE, agree, wrong_values
 
@@ -73,10 +73,10 @@ class LayerNorm(nn.Module):
 
 
 def recorded(exercise: Exercise) -> Recording:
-    builder = Builder()
-    encoded = builder.exercise(*record_exercise("toy", exercise))
+    encoder = Encoder()
+    encoded = encoded_exercise(encoder, *record_exercise("toy", exercise))
     header = {"format": FORMAT, "lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}
-    return Recording(header, builder.tensors)
+    return Recording(header, encoder.tensors)
 
 
 def verdict_on(target: Any) -> Verdict:
@@ -671,10 +671,10 @@ def test_a_task_holds_no_answer() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 def test_a_slice_of_another_tensor_is_recorded_as_a_tensor_of_its_own_would_be(dtype: torch.dtype) -> None:
     """Also one of a single value, which counts as contiguous whatever its stride is."""
-    builder = Builder()
+    encoder = Encoder()
     for rows in (1, 3):
         whole = torch.arange(2 * rows).reshape(rows, 2).to(dtype)
-        assert builder.tensor(whole[:, 1]) == builder.tensor(whole[:, 1].clone())
+        assert encoder.tensor(whole[:, 1]) == encoder.tensor(whole[:, 1].clone())
 
 
 def test_recording_twice_gives_the_same_bytes_and_the_header_says_from_what(tmp_path: Path) -> None:
@@ -974,13 +974,13 @@ def test_what_is_used_and_wrong_by_itself_is_named(find: str, replace: str, told
         uses=["toy.memory"],
         cases=[Case("one part", lambda draw: [6, [draw.normal(2)]])],
     )
-    builder = Builder()
+    encoder = Encoder()
     memory = memory_exercise()
     exercises = {
-        "toy.memory": builder.exercise(memory.task("toy.memory"), memory.answer("toy.memory")),
-        "toy.twice": builder.exercise(*record_exercise("toy", uses)),
+        "toy.memory": encoded_exercise(encoder, memory.task("toy.memory"), memory.answer("toy.memory")),
+        "toy.twice": encoded_exercise(encoder, *record_exercise("toy", uses)),
     }
-    recording = Recording({"format": FORMAT, "lesson": "toy", "exercises": exercises, "trace": None}, builder.tensors)
+    recording = Recording({"format": FORMAT, "lesson": "toy", "exercises": exercises, "trace": None}, encoder.tensors)
     assert recording.task("toy.twice").uses == ("toy.memory",)
     assert find in WRITTEN
     written: dict[str, Any] = {}
@@ -999,9 +999,9 @@ def test_a_mistake_that_a_right_case_rules_out_is_not_named_for_a_number_that_is
     task, answer = record_exercise("toy", exercise)
     product = MistakeAnswer("the numbers are multiplied", "Look.", (torch.tensor(6), torch.tensor(16)))
     answer = dataclasses.replace(answer, mistakes=(product,))
-    builder = Builder()
-    header = {"format": FORMAT, "lesson": "toy", "exercises": {"toy.count": builder.exercise(task, answer)}}
-    recording = Recording({**header, "trace": None}, builder.tensors)
+    encoder = Encoder()
+    header = {"format": FORMAT, "lesson": "toy", "exercises": {"toy.count": encoded_exercise(encoder, task, answer)}}
+    recording = Recording({**header, "trace": None}, encoder.tensors)
     named = "This is what comes out when the numbers are multiplied"
     assert named in to_text(report(examine_here(recording, "toy.count", lambda a, b: a * b)))
     by_chance = to_text(report(examine_here(recording, "toy.count", lambda a, b: a + b + (a == 2))))

@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2Model
 
 from grader.checkpoints import generated, golden, load_checkpoint, registry
 from grader.checkpoints.checkpoint import Checkpoint
-from grader.checks import text as generation
-from grader.checks.text import check_generation
+from grader.checks import generation
+from grader.checks.generation import check_generation
 from grader.config import Config
 from grader.errors import CheckFailed
 

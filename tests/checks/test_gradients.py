@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
-from grader.checks.gradients import (
+from grader.checks.fingerprint import _directions, fingerprint, weighted_sum
+from grader.checks.judge.gradients import (
     RELATIVE,
-    _directions,
-    fingerprint,
     gradient_distance,
     gradient_finding,
     mistake_of_gradients,
-    weighted_sum,
     wrong_gradients,
 )
 from grader.checks.observation import Observation

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 import grader.checks.stale
 from grader import case
-from grader.checks.axes import moved, reordered, scaled
-from grader.checks.diagnose import Context, describe
-from grader.checks.difference import difference
 from grader.checks.examine import examine_here
+from grader.checks.judge.axes import moved, reordered, scaled
+from grader.checks.judge.diagnose import Context, describe
+from grader.checks.judge.difference import difference
+from grader.checks.judge.known_mistakes import suspects
+from grader.checks.judge.torch_errors import hint_for
+from grader.checks.judge.verdict import CaseVerdict, Finding, Verdict
+from grader.checks.judge.wording import report
 from grader.checks.layout import are_pieces, piece_of
-from grader.checks.naming import suspects
-from grader.checks.torch_errors import hint_for
-from grader.checks.verdict import CaseVerdict, Finding, Verdict
-from grader.checks.wording import report
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
 from grader.names import explain_names

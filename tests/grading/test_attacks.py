@@ -31,14 +31,14 @@ from people import person
 from real_nbgrader import nbgrader
 from rich.console import Console
 
-from grader.grading.children import SubmissionRun
-from grader.grading.command import summary
-from grader.grading.engine import Graded, Settings, grade_class
-from grader.grading.kit import Kit, pack_kit
-from grader.grading.results import ExerciseResult
+from grader.grading.classroom.command import summary
+from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.children import Children
+from grader.grading.running.results import ExerciseResult
+from grader.grading.running.submission import MAX_NOTES, parse
+from grader.grading.running.worker import close_jails, grade_one
 from grader.grading.sandbox.limits import Limits
-from grader.grading.submission import MAX_NOTES, parse
-from grader.grading.worker import close_jails, grade_one
 from grader.recordings.recording import Recording
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -198,9 +198,9 @@ def test_feedback_is_made_for_everyone_and_obeys_nobody(run: Run, tmp_path: Path
 # --- on the course's own lessons: composites, and cells of the lesson's between exercises ---
 
 
-def a_right_one(kit: Kit) -> dict[str, Any]:
+def a_right_one(bundle: Bundle) -> dict[str, Any]:
     """The lesson's own solution, as a submission: nbgrader's JSON."""
-    path = PROJECT / "solutions" / kit.plan.lesson / f"{kit.plan.name}.ipynb"
+    path = PROJECT / "solutions" / bundle.plan.lesson / f"{bundle.plan.name}.ipynb"
     notebook: dict[str, Any] = json.loads(path.read_text())
     return notebook
 
@@ -209,14 +209,14 @@ def solution_cell(notebook: dict[str, Any], exercise: str) -> dict[str, Any]:
     return next(cell for cell in notebook["cells"] if cell["metadata"].get("exercise") == exercise)
 
 
-def graded_alone(kit: Kit, notebook: dict[str, Any]) -> dict[str, ExerciseResult]:
-    result = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan))
+def graded_alone(bundle: Bundle, notebook: dict[str, Any]) -> dict[str, ExerciseResult]:
+    result = grade_one(bundle, parse(json.dumps(notebook).encode(), bundle.plan))
     return {exercise.exercise: exercise for exercise in result.exercises}
 
 
 @pytest.fixture(scope="module")
-def gpt2() -> Iterator[Kit]:
-    yield pack_kit(PROJECT / "course" / "01-gpt2", None)
+def gpt2() -> Iterator[Bundle]:
+    yield pack_bundle(PROJECT / "course" / "01-gpt2", None)
     close_jails()
 
 
@@ -232,7 +232,7 @@ TAKEN_FROM_ITS_PART = """
 
 
 @pytest.mark.parametrize("given", ["None", "x"])
-def test_a_composite_earns_nothing_with_its_last_parts_output(gpt2: Kit, given: str) -> None:
+def test_a_composite_earns_nothing_with_its_last_parts_output(gpt2: Bundle, given: str) -> None:
     """Whoever fails the part is given its right output, and has to show the right input for it."""
     notebook = a_right_one(gpt2)
     conv1d, attention = (solution_cell(notebook, f"gpt2.{name}") for name in ("conv1d", "attention"))
@@ -247,7 +247,7 @@ def test_a_composite_earns_nothing_with_its_last_parts_output(gpt2: Kit, given: 
 
 
 @pytest.mark.parametrize("entry", ['[["a"], 0, None]', "[{}, {}, None]", '["c_proj", 0.0, None]', '["c_proj", 0]', "7"])
-def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Kit, entry: str) -> None:
+def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Bundle, entry: str) -> None:
     notebook = a_right_one(gpt2)
     attention = solution_cell(notebook, "gpt2.attention")
     attention["source"] = "".join(attention["source"]) + textwrap.dedent(
@@ -268,11 +268,11 @@ def test_a_composites_answer_of_any_form_costs_that_exercise_alone(gpt2: Kit, en
 
 
 def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(
-    gpt2: Kit, monkeypatch: pytest.MonkeyPatch
+    gpt2: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that starts just before the submission's time is up has time of its own for the lesson's first cells."""
-    in_time, used_up = iter([""]), SubmissionRun._used_up
-    monkeypatch.setattr(SubmissionRun, "_used_up", lambda run: used_up(run) if next(in_time, None) is None else "")
+    in_time, used_up = iter([""]), Children.used_up
+    monkeypatch.setattr(Children, "used_up", lambda own: used_up(own) if next(in_time, None) is None else "")
     late = dataclasses.replace(gpt2, limits=Limits(submission_seconds=0.001))
     results = graded_alone(late, a_right_one(late))
     assert {result.points for result in results.values()} == {0.0}
@@ -281,12 +281,12 @@ def test_a_lesson_is_not_blamed_for_the_time_that_a_submission_used_up(
 
 
 def test_a_lessons_cell_that_is_lost_to_an_exercise_before_it_costs_that_exercise_alone() -> None:
-    kit = pack_kit(PROJECT / "course" / "02-kv-cache", None)
-    notebook = a_right_one(kit)
+    bundle = pack_bundle(PROJECT / "course" / "02-kv-cache", None)
+    notebook = a_right_one(bundle)
     cell = solution_cell(notebook, "kv_cache.attention")
     ends = "\nimport os\nBlock.__init_subclass__ = classmethod(lambda cls: os._exit(3))\n"
     cell["source"] = "".join(cell["source"]) + ends
-    results = graded_alone(kit, notebook)
+    results = graded_alone(bundle, notebook)
     wrong = {name for name, result in results.items() if not result.right}
     assert "kv_cache.bytes" not in wrong and "kv_cache.work" not in wrong and "kv_cache.cache" not in wrong
     close_jails()

@@ -25,16 +25,16 @@ from typer.testing import CliRunner
 from grader.authoring.build import build
 from grader.cli import app
 from grader.errors import GraderError
-from grader.grading import exposure
-from grader.grading.command import summary
-from grader.grading.engine import Graded, Settings, grade_class
-from grader.grading.export import export
+from grader.grading.classroom import exposure
+from grader.grading.classroom.command import summary
+from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.classroom.new_course import new_course
+from grader.grading.classroom.similarity import PUBLISHED, groups, normal_form
 from grader.grading.feedback import make
 from grader.grading.feedback.make import make_feedback
 from grader.grading.feedback.render import MAX_PAGE, duration
-from grader.grading.gradebook_file import course_config, open_gradebook
-from grader.grading.new_course import new_course
-from grader.grading.similar import PUBLISHED, groups, normal_form
+from grader.grading.nbgrader.export import export
+from grader.grading.nbgrader.gradebook_file import course_config, open_gradebook
 from grader.lessons.lesson import Lesson, lessons
 
 ALIVE = {"games": RIGHT, "man": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}}

@@ -13,8 +13,8 @@ from graded import journal, points, scores
 from real_nbgrader import SCORES, STUDENTS
 
 from grader.errors import GraderError
-from grader.grading.command import Chosen, _settings
-from grader.grading.engine import Settings, grade_class
+from grader.grading.classroom.command import Chosen, _settings
+from grader.grading.classroom.engine import Settings, grade_class
 from grader.grading.sandbox.jail import JailError
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[dask]')")
@@ -57,7 +57,7 @@ def test_a_worker_without_a_jail_is_refused_before_any_score_changes(tmp_path: P
 
 def without_a_jail() -> None:
     """In a worker: the trial at the start finds a way out."""
-    from grader.grading import worker
+    from grader.grading.running import worker
 
     worker.prove = lambda jail: ["escape"]
 
@@ -77,7 +77,7 @@ def kill_when_under_way(root: Path, pid: int) -> None:
 
 
 def test_a_cluster_that_cannot_grade_is_refused_before_anything_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grader.grading.command.WAIT_FOR_WORKERS", 1)
+    monkeypatch.setattr("grader.grading.classroom.command.WAIT_FOR_WORKERS", 1)
     with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
         chosen = Chosen(LESSON, dask=cluster.scheduler_address)
         with pytest.raises(GraderError, match="has no workers"), _settings(chosen):
@@ -85,7 +85,7 @@ def test_a_cluster_that_cannot_grade_is_refused_before_anything_is(monkeypatch: 
         cluster.scale(1)
         with distributed.Client(cluster) as client:
             client.wait_for_workers(1)
-            client.run(lambda: sys.modules.update({"grader.grading.engine_version": None}))  # type: ignore[dict-item]
+            client.run(lambda: sys.modules.update({"grader.grading.running.engine_version": None}))  # type: ignore[dict-item]
             with pytest.raises(GraderError, match="can't load this package"), _settings(chosen):
                 pass
     with pytest.raises(GraderError, match="no Dask scheduler answers"), _settings(Chosen(LESSON, dask="nonsense")):

@@ -23,13 +23,13 @@ from graded import gradebook, journal, points, scores
 from real_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
 from grader.errors import GraderError
-from grader.grading import worker
-from grader.grading.engine import Settings, grade_class
-from grader.grading.gradebook import Store
-from grader.grading.hidden import record_hidden
+from grader.grading.classroom.engine import Settings, grade_class
+from grader.grading.classroom.hidden import record_hidden
+from grader.grading.nbgrader.gradebook import Store
+from grader.grading.running import worker
+from grader.grading.running.worker import close_jails
 from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
-from grader.grading.worker import close_jails
 from grader.lessons.lesson import lessons
 from grader.recordings.recording import Recording
 
@@ -41,7 +41,7 @@ def jails(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     Not where a test is about the jails themselves, and not after a run that stopped them.
     """
     if request.node.get_closest_marker("own_jails") is None:
-        monkeypatch.setattr("grader.grading.engine.close_jails", lambda: None)
+        monkeypatch.setattr("grader.grading.classroom.engine.close_jails", lambda: None)
     else:
         close_jails()
     yield
@@ -136,7 +136,7 @@ def test_the_formgrader_finds_the_lessons_pictures_beside_a_graded_notebook(root
 def test_an_unchanged_regrade_runs_nothing(root: Path) -> None:
     grade_class(root, LESSON, Settings())
     before = journal(root)
-    again = grade_class(root, LESSON, Settings(prove=lambda kit: pytest.fail("a jail was started")))
+    again = grade_class(root, LESSON, Settings(prove=lambda bundle: pytest.fail("a jail was started")))
     assert not any(g.fresh for g in again) and points(again) == SCORES
     assert journal(root) == before
 
@@ -158,7 +158,7 @@ def test_an_earlier_score_ends_even_where_the_later_submission_cannot_be_graded(
     def fails(*_: object) -> None:
         raise RuntimeError("the worker has a fault")
 
-    monkeypatch.setattr("grader.grading.engine.grade_one", fails)
+    monkeypatch.setattr("grader.grading.classroom.engine.grade_one", fails)
     (graded,) = grade_class(root, LESSON, Settings(students=("ada",)))
     assert graded.result is None and "the worker has a fault" in graded.problem
     assert scores(root)["ada"] == 0.0
@@ -274,7 +274,7 @@ def test_a_gradebook_that_another_program_holds_stops_the_run_and_costs_no_verdi
             return super().store(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("grader.grading.gradebook.Store", Held)
+        patch.setattr("grader.grading.nbgrader.gradebook.Store", Held)
         with pytest.raises(GraderError, match="another program holds it"):
             grade_class(root, LESSON, Settings(students=("ada", "bo")))
     holder.execute("ROLLBACK")
@@ -336,7 +336,7 @@ def test_ctrl_c_stops_at_once_and_the_run_goes_on_later(root: Path) -> None:
 
 
 def test_two_runs_at_once_are_refused(root: Path) -> None:
-    from grader.grading.journal import open_journal
+    from grader.grading.classroom.journal import open_journal
 
     with open_journal(root / "journal" / f"{LESSON}.jsonl"), pytest.raises(GraderError, match="Another run"):
         grade_class(root, LESSON, Settings())
@@ -410,7 +410,7 @@ def test_a_loop_costs_its_limit_and_no_more(root: Path) -> None:
 
 @pytest.mark.own_jails
 def test_without_a_jail_nothing_is_graded_unless_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grader.grading.worker.prove", lambda jail: ["read a file of the host"])
+    monkeypatch.setattr("grader.grading.running.worker.prove", lambda jail: ["read a file of the host"])
     with pytest.raises(GraderError, match="read a file of the host"):
         grade_class(root, LESSON, Settings())
     assert not (root / "autograded").exists()

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from grader.grading.frames import pack
 from grader.grading.sandbox import zygote
 from grader.grading.sandbox.confinement import attempts, prove
+from grader.grading.sandbox.frames import pack
 from grader.grading.sandbox.jail import Child, Jail
 from grader.grading.sandbox.limits import MB, Limits
 from grader.grading.sandbox.seccomp import ALLOWED
-from grader.grading.sandbox.zygote import ROOM_MB
+from grader.grading.sandbox.zygote import EXTRA_ADDRESSES_MB
 
 pytest.importorskip("pyseccomp")
 LIMITS = Limits(memory_mb=1280)  # a PyTorch that can use a GPU takes 740 of them before anything runs
@@ -112,7 +112,7 @@ def test_a_child_has_limits(child: Child) -> None:
     assert limits["Max processes"] == LIMITS.threads
     assert limits["Max core file size"] == 0
     used = int(proc(child, "statm").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    assert 0 <= limits["Max address space"] - used - LIMITS.memory_mb * MB <= ROOM_MB * MB
+    assert 0 <= limits["Max address space"] - used - LIMITS.memory_mb * MB <= EXTRA_ADDRESSES_MB * MB
 
 
 def test_a_crash_leaves_no_core_wherever_the_host_has_them_sent(child: Child) -> None:
@@ -250,7 +250,7 @@ def test_there_is_no_way_around_the_limit_on_memory(
     child: Child, flags: int, protection: int, before: str, after: str
 ) -> None:
     taken = int(run(child, HOG.format(flags=flags, protection=protection, before=before, after=after)))
-    assert taken <= LIMITS.memory_mb + ROOM_MB
+    assert taken <= LIMITS.memory_mb + EXTRA_ADDRESSES_MB
 
 
 def test_threads_find_room_within_the_limits(child: Child) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT
-from grader.grading.gradebook_file import _newest_migration
-from grader.grading.kit import pack_kit
+from grader.grading.nbgrader.gradebook_file import _newest_migration
+from grader.grading.running.bundle import pack_bundle
 from grader.grading.sandbox import launch
 from grader.grading.sandbox.jail import Jail
-from grader.grading.sandbox.launch import Lesson, end_early, launch_early, lesson_of, take_early
+from grader.grading.sandbox.launch import end_early, launch_early, lessons_own_cells, take_early
 from grader.grading.sandbox.limits import Limits
 
 LESSON = "00-orientation"
@@ -31,19 +31,19 @@ def course(tmp_path: Path) -> Iterator[Path]:
     end_early()
 
 
-def released(course: Path) -> Lesson:
+def released(course: Path) -> tuple[str, ...]:
     folder = course / "course" / LESSON
     (notebook,) = folder.glob("*.ipynb")
-    return lesson_of(json.loads(notebook.read_text(encoding="utf-8")))
+    return lessons_own_cells(json.loads(notebook.read_text(encoding="utf-8")))
 
 
 def test_what_was_started_early_is_the_jail_of_the_kit_that_needs_it(course: Path, tmp_path: Path) -> None:
     launch_early(course, LESSON, Limits(), workers=2)
     assert len(launch._started) == 2
-    kit = pack_kit(course / "course" / LESSON, None)
-    warm = take_early(kit.unpack_files(tmp_path / "unpacked"), kit.lesson, kit.limits)
+    bundle = pack_bundle(course / "course" / LESSON, None)
+    warm = take_early(bundle.unpack_files(tmp_path / "unpacked"), bundle.lessons_own_cells, bundle.limits)
     assert warm is not None and warm.place is not None and len(launch._started) == 1
-    jail = Jail(warm.place / "lesson", kit.limits, lesson=kit.lesson, early=warm)
+    jail = Jail(warm.place / "lesson", bundle.limits, cells=bundle.lessons_own_cells, early=warm)
     with jail.child() as child:
         assert child.pid
     assert jail.pid == warm.process.pid
@@ -57,7 +57,7 @@ def test_other_limits_files_or_cells_are_not_given_it(course: Path) -> None:
     assert take_early(files, lesson, Limits()) is None, "notebook and recording are not what submissions may read"
     view = launch.lesson_view(files, course / "view")
     assert take_early(view, lesson, Limits(memory_mb=1024)) is None
-    assert take_early(view, Lesson((*lesson.cells, "x = 1")), Limits()) is None
+    assert take_early(view, (*lesson, "x = 1"), Limits()) is None
     (view / "extra.json").write_text("{}")
     assert take_early(view, lesson, Limits()) is None
     (view / "extra.json").unlink()
@@ -102,7 +102,8 @@ def test_what_is_wrong_is_left_to_what_needs_it(course: Path, broken: str) -> No
 
 def test_jsonschema_is_imported_without_what_notebooks_have_no_use_for() -> None:
     code = (
-        "import sys; from grader.grading.quick_start import without_unused_formats as spare; spare(); import nbformat;"
+        "import sys; from grader.grading.classroom.lean_jsonschema import without_unused_formats as spare; spare();"
+        "import nbformat;"
         "assert not {'rfc3987_syntax', 'isoduration'} & {m for m in sys.modules if sys.modules[m]};"
         "nbformat.validate(nbformat.v4.new_notebook()); spare();"
         "import importlib.util as u; assert 'rfc3987_syntax' not in sys.modules; u.find_spec('rfc3987_syntax')"

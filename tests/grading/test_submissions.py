@@ -13,12 +13,12 @@ from attack_course import LESSON, RIGHT, make_course, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grader.grading.engine import Settings, grade_class
-from grader.grading.gradebook import read_secret, read_timestamp
-from grader.grading.plan import Plan, read_plan
+from grader.grading.classroom.engine import Settings, grade_class
+from grader.grading.nbgrader.gradebook import read_secret, read_timestamp
+from grader.grading.running.plan import Plan, read_plan
+from grader.grading.running.submission import Submission, Unreadable, parse, program, read_submission
+from grader.grading.sandbox.dependencies import bound_names, needed, plain_python, used_names
 from grader.grading.sandbox.limits import Limits
-from grader.grading.sandbox.needed import bound_names, needed, plain_python, used_names
-from grader.grading.submission import Submission, Unreadable, parse, program, read_submission
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

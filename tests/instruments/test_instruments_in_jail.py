@@ -7,7 +7,7 @@ from attack_course import LESSON, RIGHT, submit
 from toy_course import write_course
 
 from grader.authoring.build import build
-from grader.grading.engine import Settings, grade_class
+from grader.grading.classroom.engine import Settings, grade_class
 
 IMPORT = "from grader.instruments import clock, patch, plots, progress, tables, work, writing"
 RELU = """\

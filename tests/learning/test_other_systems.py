@@ -13,7 +13,7 @@ import pytest
 from toy_course import write_course
 
 from grader.errors import GraderError
-from grader.grading.only_linux import refuse_elsewhere
+from grader.grading.classroom.only_linux import refuse_elsewhere
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN_WINDOWS = PROJECT / "tests" / "support" / "plain_windows"
@@ -76,7 +76,7 @@ def on_plain_windows(*words: str | Path, cwd: Path) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     "asked",
     ["import fcntl", "import os; os.fork()", "import signal; signal.SIGALRM", "import ctypes; ctypes.CDLL(None)"]
-    + [f"import {name}" for name in ("grader.grading.journal", "grader.grading.sandbox.zygote")],
+    + [f"import {name}" for name in ("grader.grading.classroom.journal", "grader.grading.sandbox.zygote")],
 )
 def test_what_only_a_unix_has_is_missing(tmp_path: Path, asked: str) -> None:
     done = on_plain_windows("-c", asked, cwd=tmp_path)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from grader.authoring.case_design import numbers_of, require_secret, require_varied
-from grader.checks.measured import HELD_BACK, hold_back_measured, measures
-from grader.checks.verdict import CaseVerdict, Finding
+from grader.checks.judge.counting import HELD_BACK, counts, hold_back_counts
+from grader.checks.judge.verdict import CaseVerdict, Finding
 from grader.errors import RecordingError
 from grader.lessons.exercise import Exercise
 from grader.recordings.answers import Answer
@@ -94,13 +94,13 @@ def held(*right: bool) -> list[CaseVerdict]:
         CaseVerdict(one.name, ok, finding=None if ok else Finding("wrong"))
         for one, ok in zip(cases, right, strict=True)
     ]
-    return hold_back_measured(task, answer(VALUES, COUNT), verdicts)
+    return hold_back_counts(task, answer(VALUES, COUNT), verdicts)
 
 
 def test_a_case_measures_if_it_is_driven_otherwise_and_gives_whole_numbers() -> None:
-    assert measures(case("a", drive="rows"), "", COUNT)
-    assert not measures(case("a", drive="rows"), "", VALUES)
-    assert not measures(case("a"), "", COUNT)
+    assert counts(case("a", drive="rows"), "", COUNT)
+    assert not counts(case("a", drive="rows"), "", VALUES)
+    assert not counts(case("a"), "", COUNT)
 
 
 def test_a_count_earns_nothing_beside_wrong_values_and_all_beside_right_ones() -> None:

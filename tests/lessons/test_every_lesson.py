@@ -30,7 +30,7 @@ from grader.authoring.recorder import record, record_exercise
 from grader.checkpoints import entry, names
 from grader.checks.examine import examine_here
 from grader.checks.probe import probe
-from grader.checks.running import one_thread
+from grader.checks.probe.running import one_thread
 from grader.layers.debugger import layer_report
 from grader.lessons.exercise import Draw
 from grader.recordings.recording import Recording

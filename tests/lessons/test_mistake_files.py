@@ -9,7 +9,7 @@ from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import FAMILIES, files_read, with_mistakes
 from grader.authoring.recorder import patched_source, record
 from grader.checks.examine import examine_here
-from grader.checks.wording import report
+from grader.checks.judge.wording import report
 from grader.errors import RecordingError
 from grader.lessons.exercise import Case, Exercise, Mistake
 from grader.lessons.lesson import Lesson, lessons

@@ -13,13 +13,13 @@ from solved import solved
 
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import InProcess, examine
+from grader.checks.judge.known_mistakes import Known, known_in
+from grader.checks.judge.wording import report
 from grader.checks.observation import Observation
 from grader.checks.probe import probe, probe_further
-from grader.checks.second_run import use_for_other_numbers
-from grader.checks.wording import report
+from grader.checks.probe.second_run import use_for_other_numbers
 from grader.instruments.rounding import another_processor
 from grader.lessons.lesson import Lesson
-from grader.recordings.answers import Known
 from grader.recordings.recording import Recording
 from grader.recordings.tasks import Task
 from grader.report import to_text
@@ -77,7 +77,7 @@ class Started:
         """What the recording has of a mistake, for each case; None where rounding alone makes it another output."""
         answer = self.recorded.answer(exercise)
         (found,) = (one for one in answer.mistakes if one.name == mistake)
-        return [found.in_case(i, tolerance) for i, tolerance in enumerate(answer.tolerances)]
+        return [known_in(found, i, tolerance) for i, tolerance in enumerate(answer.tolerances)]
 
 
 @lru_cache(maxsize=1)

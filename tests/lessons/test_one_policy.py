@@ -22,14 +22,15 @@ from solved import solved
 from conftest import PROJECT
 from grader.authoring.recorder import patched_source
 from grader.checks.examine import examine_here
-from grader.checks.verdict import Verdict
-from grader.checks.wording import report
+from grader.checks.judge.verdict import Verdict
+from grader.checks.judge.wording import report
 from grader.errors import RecordingError
-from grader.grading.children import SubmissionRun
-from grader.grading.kit import Kit, pack_kit
-from grader.grading.run import before_any_solution
+from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.children import Children, Program
+from grader.grading.running.prober import InChildren
+from grader.grading.running.run import before_any_solution
+from grader.grading.running.submission import parse, program
 from grader.grading.sandbox.jail import Jail
-from grader.grading.submission import parse, program
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.recording import Recording
 from grader.report import to_text
@@ -39,7 +40,7 @@ NOT_DEFINED = re.compile(r"name '(\w+)' is not defined")
 
 
 @dataclass(frozen=True)
-class Program:
+class Changed:
     """A lesson's solutions with one exercise's cell changed, and the exercise whose verdict is compared."""
 
     lesson: Lesson
@@ -62,7 +63,7 @@ def few(draw: random.Random, of: list[Any], count: int) -> list[Any]:
 
 
 @cache
-def programs(lesson: Lesson) -> list[Program]:
+def programs(lesson: Lesson) -> list[Changed]:
     draw = random.Random(lesson.name)
     recorded = Recording.read(lesson.recording)
     mistakes = mistakes_of(lesson)
@@ -75,8 +76,8 @@ def programs(lesson: Lesson) -> list[Program]:
     ]
     alone = [*few(draw, mistakes, MISTAKES), *few(draw, changes, MUTANTS)]
     return [
-        *(Program(lesson, name, source, name) for name, source in alone),
-        *(Program(lesson, *one) for one in few(draw, within, COMPOSITES)),
+        *(Changed(lesson, name, source, name) for name, source in alone),
+        *(Changed(lesson, *one) for one in few(draw, within, COMPOSITES)),
     ]
 
 
@@ -93,7 +94,7 @@ def changed(lesson: Lesson, exercise: str) -> Callable[[str], dict[str, Any]]:
     return lesson.changed(exercise)
 
 
-def in_process(one: Program, recorded: Recording) -> Verdict | None:
+def in_process(one: Changed, recorded: Recording) -> Verdict | None:
     """As a notebook's check; None where the cell itself does not run."""
     try:
         namespace = changed(one.lesson, one.changed)(one.source)
@@ -115,18 +116,19 @@ def reads_what_is_left(lesson: Lesson, told: str) -> bool:
     return not left_by_cells(lesson).isdisjoint(NOT_DEFINED.findall(told))
 
 
-def in_jail(one: Program, kit: Kit, jail: Jail) -> Verdict:
+def in_jail(one: Changed, bundle: Bundle, jail: Jail) -> Verdict:
     """As grading, with the released recording."""
-    notebook: dict[str, Any] = json.loads(kit.plan.notebook)
+    notebook: dict[str, Any] = json.loads(bundle.plan.notebook)
     for cell in notebook["cells"]:
         name = cell["metadata"].get("exercise")
         if name:
             cell["source"] = one.source if name == one.changed else one.lesson.source_of(name)
-    parts = program(parse(json.dumps(notebook).encode(), kit.plan), kit.plan)
-    recorded = kit.public_recording
+    cells = program(parse(json.dumps(notebook).encode(), bundle.plan), bundle.plan)
+    recorded = bundle.public_recording
     solutions = recorded.solutions(recorded.exercises)
-    run = SubmissionRun(jail, parts, len(before_any_solution(kit)), time.monotonic() + 60, solutions, hidden=False)
-    return run.examine(recorded, needed_by(recorded, one.exercise))[one.exercise]
+    submitted = Program(cells, len(before_any_solution(bundle)), solutions)
+    prober = InChildren(Children(jail, time.monotonic() + 60), submitted, recorded, hidden=False)
+    return prober.examine(needed_by(recorded, one.exercise))[one.exercise]
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +139,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kit_and_jail(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Kit, Jail]]:
+def bundle_and_jail(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Bundle, Jail]]:
     lesson: Lesson = request.getfixturevalue("lesson")
-    kit = pack_kit(PROJECT / "course" / lesson.name, None)
-    jail = Jail(kit.unpack_files(folder / lesson.name), kit.limits)
-    yield kit, jail
+    bundle = pack_bundle(PROJECT / "course" / lesson.name, None)
+    jail = Jail(bundle.unpack_files(folder / lesson.name), bundle.limits)
+    yield bundle, jail
     jail.close()
 
 
@@ -157,15 +159,15 @@ def test_a_lesson_has_as_many_wrong_programs_as_others_or_says_why_not(lesson: L
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", lessons(PROJECT), ids=lambda lesson: lesson.name)
-def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, kit_and_jail: tuple[Kit, Jail]) -> None:
-    kit, jail = kit_and_jail
-    recorded = kit.public_recording
+def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, bundle_and_jail: tuple[Bundle, Jail]) -> None:
+    bundle, jail = bundle_and_jail
+    recorded = bundle.public_recording
     tried, compared = programs(lesson), 0
     for one in tried:
         here = in_process(one, recorded)
         if here is None or reads_what_is_left(lesson, to_text(report(here))):
             continue
-        there = in_jail(one, kit, jail)
+        there = in_jail(one, bundle, jail)
         assert there.points == here.points, (one.exercise, one.source)
         assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
         compared += 1

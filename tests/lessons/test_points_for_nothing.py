@@ -11,10 +11,10 @@ from torch import nn
 
 from grader.checks.check import check
 from grader.errors import CheckFailed
-from grader.grading.kit import Kit, pack_kit
-from grader.grading.submission import parse
-from grader.grading.wire import room_for
-from grader.grading.worker import close_jails, grade_one
+from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.prober import most_bytes
+from grader.grading.running.submission import parse
+from grader.grading.running.worker import close_jails, grade_one
 from grader.kv import bytes_at
 from grader.lessons.lesson import lessons
 
@@ -29,99 +29,99 @@ EMPTY: dict[str, Callable[[str], str]] = {
 
 
 @pytest.fixture(scope="module", params=LESSONS)
-def kit(request: pytest.FixtureRequest) -> Iterator[Kit]:
-    yield kit_of(request.param)
+def bundle(request: pytest.FixtureRequest) -> Iterator[Bundle]:
+    yield bundle_of(request.param)
     close_jails()
 
 
 @cache
-def kit_of(lesson: str) -> Kit:
-    return pack_kit(PROJECT / "course" / lesson, None, solved=PROJECT / "solutions" / lesson)
+def bundle_of(lesson: str) -> Bundle:
+    return pack_bundle(PROJECT / "course" / lesson, None, solved=PROJECT / "solutions" / lesson)
 
 
-def released(kit: Kit) -> dict[str, Any]:
-    notebook: dict[str, Any] = json.loads(kit.plan.notebook)
+def released(bundle: Bundle) -> dict[str, Any]:
+    notebook: dict[str, Any] = json.loads(bundle.plan.notebook)
     return notebook
 
 
-def solution(kit: Kit, exercise: str) -> str:
-    lesson = next(lesson for lesson in lessons(PROJECT) if lesson.name == kit.plan.lesson)
+def solution(bundle: Bundle, exercise: str) -> str:
+    lesson = next(lesson for lesson in lessons(PROJECT) if lesson.name == bundle.plan.lesson)
     return lesson.source_of(exercise)
 
 
-def points(kit: Kit, notebook: dict[str, Any]) -> dict[str, float]:
-    result = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan))
+def points(bundle: Bundle, notebook: dict[str, Any]) -> dict[str, float]:
+    result = grade_one(bundle, parse(json.dumps(notebook).encode(), bundle.plan))
     return {e.exercise: e.points for e in result.exercises}
 
 
-def filled(kit: Kit, source_of: Callable[[str, str], str]) -> dict[str, Any]:
+def filled(bundle: Bundle, source_of: Callable[[str, str], str]) -> dict[str, Any]:
     """The released notebook, with what `source_of` makes of an exercise and its stub in the solution cells."""
-    notebook = released(kit)
+    notebook = released(bundle)
     for cell in notebook["cells"]:
         if exercise := cell["metadata"].get("exercise"):
             cell["source"] = source_of(exercise, cell["source"])
     return notebook
 
 
-def with_one(kit: Kit, only: str, empty: Callable[[str], str]) -> Callable[[str, str], str]:
+def with_one(bundle: Bundle, only: str, empty: Callable[[str], str]) -> Callable[[str, str], str]:
     """The lesson's solution for one exercise, and for the others an empty cell."""
-    return lambda exercise, stub: solution(kit, only) if exercise == only else empty(stub)
+    return lambda exercise, stub: solution(bundle, only) if exercise == only else empty(stub)
 
 
 @pytest.mark.parametrize("empty", EMPTY)
-def test_an_empty_lesson_earns_nothing(kit: Kit, empty: str) -> None:
-    earned = points(kit, filled(kit, lambda _, stub: EMPTY[empty](stub)))
+def test_an_empty_lesson_earns_nothing(bundle: Bundle, empty: str) -> None:
+    earned = points(bundle, filled(bundle, lambda _, stub: EMPTY[empty](stub)))
     assert set(earned.values()) == {0.0}, earned
 
 
 @pytest.mark.parametrize("empty", ["with pass in every cell"])
-def test_one_exercise_alone_earns_its_own_points_and_no_more(kit: Kit, empty: str) -> None:
-    for check_cell in kit.plan.checks:
+def test_one_exercise_alone_earns_its_own_points_and_no_more(bundle: Bundle, empty: str) -> None:
+    for check_cell in bundle.plan.checks:
         only = check_cell.exercise
-        earned = points(kit, filled(kit, with_one(kit, only, EMPTY[empty])))
+        earned = points(bundle, filled(bundle, with_one(bundle, only, EMPTY[empty])))
         assert earned[only] == check_cell.points, only
         assert sum(earned.values()) == check_cell.points, (only, earned)
 
 
-def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(kit: Kit) -> None:
+def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(bundle: Bundle) -> None:
     """Some lessons have cells of their own after an exercise, which can't run without it."""
-    notebook = filled(kit, lambda exercise, _: solution(kit, exercise))
+    notebook = filled(bundle, lambda exercise, _: solution(bundle, exercise))
     solutions = [cell for cell in notebook["cells"] if "exercise" in cell["metadata"]]
     notebook["cells"] = [cell for cell in notebook["cells"] if cell not in solutions[:-1]]
-    *missing, last = grade_one(kit, parse(json.dumps(notebook).encode(), kit.plan)).exercises
+    *missing, last = grade_one(bundle, parse(json.dumps(notebook).encode(), bundle.plan)).exercises
     assert missing and {result.points for result in missing} == {0.0}
     assert last.summary
 
 
 def of(*lessons: str) -> pytest.MarkDecorator:
     """For these lessons alone; the tests of one lesson share its jail."""
-    return pytest.mark.parametrize("kit", lessons, indirect=True)
+    return pytest.mark.parametrize("bundle", lessons, indirect=True)
 
 
-def with_attention(kit: Kit, source: str) -> float:
+def with_attention(bundle: Bundle, source: str) -> float:
     """What Gemma 3's attention earns with this source, beside the lesson's other solutions."""
-    notebook = filled(kit, lambda e, _: source if e == "gemma3.attention" else solution(kit, e))
-    return points(kit, notebook)["gemma3.attention"]
+    notebook = filled(bundle, lambda e, _: source if e == "gemma3.attention" else solution(bundle, e))
+    return points(bundle, notebook)["gemma3.attention"]
 
 
 @of("04-gemma3")
-def test_an_answer_may_be_a_class_of_ones_own_by_another_name(kit: Kit) -> None:
-    own = solution(kit, "gemma3.attention").replace("class Attention", "class Mine")
-    assert with_attention(kit, own + "\nAttention = Mine\n") > 0
+def test_an_answer_may_be_a_class_of_ones_own_by_another_name(bundle: Bundle) -> None:
+    own = solution(bundle, "gemma3.attention").replace("class Attention", "class Mine")
+    assert with_attention(bundle, own + "\nAttention = Mine\n") > 0
 
 
 @of("04-gemma3")
 @pytest.mark.parametrize("taken", ["Attention = Attention", "class Attention(Attention):\n    pass"])
-def test_a_given_class_is_no_answer(kit: Kit, taken: str) -> None:
-    assert with_attention(kit, taken) == 0
+def test_a_given_class_is_no_answer(bundle: Bundle, taken: str) -> None:
+    assert with_attention(bundle, taken) == 0
 
 
 @of("02-kv-cache", "05-mla", "06-sliding-window")
 @pytest.mark.parametrize("body", ["from grader.kv import bytes_at as {name}", "import grader\n{name} = grader.Config"])
-def test_the_packages_own_function_is_out_of_reach_where_submissions_run(kit: Kit, body: str) -> None:
-    exercise = next(c.exercise for c in kit.plan.checks if c.exercise.endswith(".bytes"))
-    notebook = filled(kit, lambda e, stub: body.format(name="cache_bytes") if e == exercise else solution(kit, e))
-    assert points(kit, notebook)[exercise] == 0
+def test_the_packages_own_function_is_out_of_reach_where_submissions_run(bundle: Bundle, body: str) -> None:
+    exercise = next(c.exercise for c in bundle.plan.checks if c.exercise.endswith(".bytes"))
+    notebook = filled(bundle, lambda e, stub: body.format(name="cache_bytes") if e == exercise else solution(bundle, e))
+    assert points(bundle, notebook)[exercise] == 0
 
 
 def test_the_notebooks_check_refuses_the_packages_own_function_with_a_sentence() -> None:
@@ -136,24 +136,24 @@ def test_a_librarys_class_is_the_learners_choice() -> None:
 
 
 @of("05-mla")
-def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does(kit: Kit) -> None:
+def test_a_case_that_cannot_see_an_error_earns_nothing_beside_one_that_does(bundle: Bundle) -> None:
     """One per cent is within what bfloat16 may differ by, and far outside what float32 may."""
     right = "return self.kv_a_layernorm(latent), key"
-    source = solution(kit, "mla.compress")
+    source = solution(bundle, "mla.compress")
     assert right in source
     source = source.replace(right, "return 1.01 * self.kv_a_layernorm(latent), 1.01 * key")
-    earned = points(kit, filled(kit, lambda e, _: source if e == "mla.compress" else solution(kit, e)))
+    earned = points(bundle, filled(bundle, lambda e, _: source if e == "mla.compress" else solution(bundle, e)))
     assert earned.pop("mla.compress") == 0.0
-    assert sum(earned.values()) == sum(c.points for c in kit.plan.checks if c.exercise != "mla.compress")
+    assert sum(earned.values()) == sum(c.points for c in bundle.plan.checks if c.exercise != "mla.compress")
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_bytes_taken_for_an_exercise_are_bounded_by_what_its_right_answers_take(lesson: str) -> None:
-    recording = kit_of(lesson).public_recording
+    recording = bundle_of(lesson).public_recording
     for name in recording.exercises:
         answer = recording.answer(name)
         known = [
             max(t.nbytes for t in (want, *(m.outputs[i] for m in answer.mistakes)))
             for i, want in enumerate(answer.outputs)
         ]
-        assert sum(room_for(answer)) <= 4 * sum(known) + 4096 * len(known) < 16 << 20, name
+        assert sum(most_bytes(answer)) <= 4 * sum(known) + 4096 * len(known) < 16 << 20, name

@@ -36,6 +36,6 @@ def test_the_table_has_every_exercise_and_none_costs_more_than_it_is_worth() -> 
     [("01-gpt2", "gpt2.conv1d"), ("05-mla", "mla.compress"), ("06-sliding-window", "sliding_window.mask")],
 )
 def test_the_table_is_what_grading_gives(lesson: str, exercise: str) -> None:
-    kit = points_lost.kit_of(solved(lesson).lesson)
+    bundle = points_lost.bundle_of(solved(lesson).lesson)
     _, *written = table()[lesson, exercise]
-    assert [points_lost.lost(kit, exercise, way) for way in points_lost.WAYS] == written
+    assert [points_lost.lost(bundle, exercise, way) for way in points_lost.WAYS] == written

@@ -15,7 +15,7 @@ from real_nbgrader import LINEAR, RELU, STUDENTS, write_answers
 from toy_course import write_course
 
 from grader.authoring.build import build
-from grader.grading.hidden import record_hidden
+from grader.grading.classroom.hidden import record_hidden
 from grader.recordings.recording import Recording
 
 LESSON = "00-toy"

@@ -8,7 +8,7 @@ from attack_course import LESSON
 from nbgrader.api import Gradebook
 from nbgrader.plugins.export import CsvExportPlugin
 
-from grader.grading.engine import Graded
+from grader.grading.classroom.engine import Graded
 
 
 def points(graded: list[Graded]) -> dict[str, float]:

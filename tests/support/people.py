@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from toy_course import PROJECT
 
-from grader.grading import exposure
-from grader.grading.new_course import new_course
+from grader.grading.classroom import exposure
+from grader.grading.classroom.new_course import new_course
 
 COURSE_ID = "cs101"
 PATIENCE = 300  # seconds for what would never come; a busy machine may take a minute

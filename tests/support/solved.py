@@ -24,10 +24,10 @@ from grader import Config, load_checkpoint
 from grader.authoring.recorder import record_exercise
 from grader.checks.examine import examine_here
 from grader.checks.judge import judge
+from grader.checks.judge.verdict import Verdict
+from grader.checks.judge.wording import report
 from grader.checks.probe import probe
-from grader.checks.running import one_thread
-from grader.checks.verdict import Verdict
-from grader.checks.wording import report
+from grader.checks.probe.running import one_thread
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson, lessons
 from grader.recordings.answers import Answer

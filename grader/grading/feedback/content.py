@@ -7,8 +7,8 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from grader.grading.autograded import NOTES_CELL, OWN, RESULT
-from grader.grading.marks import CellMark, Mark
+from grader.grading.nbgrader.autograded import NOTES_CELL, OWN, RESULT
+from grader.grading.nbgrader.marks import CellMark, Mark
 from grader.report import VERDICT_MIME
 
 NO_RESPONSE = "No response."  # nbgrader's own comment on a cell that is as it was released

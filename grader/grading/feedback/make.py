@@ -17,8 +17,8 @@ from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.feedback.content import content_of
 from grader.grading.feedback.render import render
-from grader.grading.gradebook_file import course_config, open_gradebook
-from grader.grading.marks import read_mark
+from grader.grading.nbgrader.gradebook_file import course_config, course_directory, open_gradebook
+from grader.grading.nbgrader.marks import read_mark
 
 RELEASED_WITH = ("timestamp.txt", "submission_secret.txt")  # by these nbgrader's exchange releases a page
 MAX_NAMES = 5  # of notebooks in a submission: a student may hand in as many as they like
@@ -48,13 +48,16 @@ def make_feedback(
 
     only_existing: leave alone who has no page yet. Raises GraderError where nobody is graded, or one who is named.
     """
+    config = config or course_config(root)
+    directory = course_directory(root, config)
+    pages = [_Page(directory, lesson, student) for student in _chosen(directory, lesson, students)]
+    wanted = [page for page in pages if not only_existing or page.path.exists()]
+    if not wanted:  # then there is nothing to open the gradebook for
+        return []
     found = []
-    with open_gradebook(root, config or course_config(root)) as (directory, gradebook):
-        for student in _chosen(directory, lesson, students):
-            page = _Page(directory, gradebook, lesson, student)
-            if only_existing and not page.path.exists():
-                continue
-            found.append(page.make(force))
+    with open_gradebook(root, config) as (_, gradebook):
+        for page in wanted:
+            found.append(page.make(gradebook, force))
             done(found[-1])
     return found
 
@@ -77,8 +80,8 @@ def _graded(directory: CourseDirectory, lesson: str) -> Iterator[str]:
 class _Page:
     """The page of one student's submission, under the name of the lesson's notebook and of each that was handed in."""
 
-    def __init__(self, directory: CourseDirectory, gradebook: Gradebook, lesson: str, student: str) -> None:
-        self._gradebook, self._lesson, self._student = gradebook, lesson, student
+    def __init__(self, directory: CourseDirectory, lesson: str, student: str) -> None:
+        self._lesson, self._student = lesson, student
         self._graded = Path(directory.format_path(directory.autograded_directory, student, lesson))
         self._folder = Path(directory.format_path(directory.feedback_directory, student, lesson))
         self._notebook = next(iter(sorted(self._graded.glob("*.ipynb"))))
@@ -90,9 +93,9 @@ class _Page:
         """Where it lies."""
         return self._folder / f"{self._notebook.stem}.html"
 
-    def make(self, force: bool) -> Made:
+    def make(self, gradebook: Gradebook, force: bool) -> Made:
         """Make it, where it is not there or stale."""
-        mark = read_mark(self._gradebook, self._lesson, self._notebook.stem, self._student)
+        mark = read_mark(gradebook, self._lesson, self._notebook.stem, self._student)
         if mark is None:
             return Made(self._student, False, "the gradebook has no submission of theirs: grade it again")
         try:

@@ -13,17 +13,16 @@ import torch
 from torch import nn
 
 from grader.checks.observation import Observation, Problem
-from grader.checks.parts import feed_parts, part_classes, part_types, replace_parts
 from grader.checks.probe import probe
-from grader.checks.running import learner_traceback, quietly
-from grader.checks.whose import is_given
-from grader.grading import wire
-from grader.grading.frames import Message, pack, receive, send, unpack
-from grader.grading.sandbox import confinement
-from grader.grading.sandbox.needed import needed, plain_python
+from grader.checks.probe.parts import feed_parts, part_classes, part_types, replace_parts
+from grader.checks.probe.provenance import is_given
+from grader.checks.probe.running import learner_traceback, quietly
+from grader.grading.sandbox import confinement, wire
+from grader.grading.sandbox.dependencies import needed, plain_python
+from grader.grading.sandbox.frames import Message, pack, receive, send, unpack
 from grader.grading.sandbox.view import REACHED
 from grader.package import package_folder
-from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase
 
 MODULE = "__main__"
 PACKAGE = "grader"
@@ -38,7 +37,7 @@ def warm_up() -> None:
     build = {"in_features": 2, "out_features": 2}
     case = TaskCase("warm", build, (torch.ones(1, 2),), torch.float32, weights)
     task = Task("warm", "Linear", False, True, {}, (case,))
-    wire.observed(probe(wire.asked(unpack(wire.ask("probe", task))), nn.Linear))
+    wire.observed(probe(wire.asked(unpack(wire.ask_probe(task, []))), nn.Linear))
     linecache.checkcache()
 
 
@@ -59,8 +58,8 @@ def put_out_of_reach() -> None:
 
 
 def _in_reach(module: str) -> bool:
-    room = module.partition(".")[2].partition(".")[0]
-    return not room or room in REACHED
+    child = module.partition(".")[2].partition(".")[0]
+    return not child or child in REACHED
 
 
 def fail_to_start(fd: int, error: Exception) -> None:
@@ -110,10 +109,10 @@ def _answer(message: Message, state: _State) -> bytes:
     if do == "classes":
         return wire.classes(part_classes(task, target, message.body["solutions"], part_types(task, target)))
     if do == "feed":
-        return wire.fed(feed_parts(task, target, wire.asked_inputs(message)))
+        return wire.fed(feed_parts(task, target, wire.asked_parts(message, PartInput)))
     if do == "replace":
-        return wire.replaced(replace_parts(task, target, wire.asked_outputs(message)))
-    return wire.observed(probe(task, target), message.body["room"])
+        return wire.replaced(replace_parts(task, target, wire.asked_parts(message, PartOutput)))
+    return wire.observed(probe(task, target), message.body["limits"])
 
 
 def _undefined(do: str, task: Task, problem: Problem | None) -> bytes:

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grader.grading.frames import FrameEnd, FrameError, pack
 from grader.grading.sandbox import view
+from grader.grading.sandbox.frames import FrameEnd, FrameError, pack
 
 SECONDS = 20
 TRIES = 3  # where the child that tries is killed from outside

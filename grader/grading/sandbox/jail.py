@@ -7,14 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from grader.errors import GraderError
-from grader.grading.frames import MAX_HEADER, FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
-from grader.grading.sandbox.launch import Lesson, WarmProcess, launch, lesson_view
+from grader.grading.sandbox.frames import MAX_HEADER, FrameEnd, FrameError, FrameTimeout, Message, receive, send, unpack
+from grader.grading.sandbox.launch import WarmProcess, launch, lesson_view
 from grader.grading.sandbox.limits import MB, Limits
 
 JailKind = Literal["namespaces", "none"]
@@ -51,8 +51,8 @@ class Ended:
 class Jail:
     """A warm process, and one child at a time.
 
-    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone. lesson: what
-    the warm process is told of it. early: a warm process that was started for just this.
+    lesson_files: a folder whose content submissions may read. kind: "none" runs them with limits alone. cells: the
+    lesson's own. early: a warm process that was started for just this.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Jail:
         lesson_files: Path,
         limits: Limits | None = None,
         kind: JailKind = "namespaces",
-        lesson: Lesson | None = None,
+        cells: Sequence[str] = (),
         early: WarmProcess | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.kind: JailKind = kind
         self._lesson_files = lesson_files
-        self._lesson = lesson or Lesson()
+        self._cells = cells
         self._early = early
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -82,7 +82,7 @@ class Jail:
         if not sys.platform.startswith("linux") and self.kind == "namespaces":
             raise JailError(f"There is no jail for submitted code on {sys.platform}. {HOW_TO}")
         for tries in range(1, START_TRIES + 1):
-            warm = self._early or launch(self._lesson_files, self._lesson, self.limits, self.kind == "namespaces")
+            warm = self._early or launch(self._lesson_files, self._cells, self.limits, self.kind == "namespaces")
             self._early = None
             self._process, self._control, self._mount_point = warm.process, warm.control, warm.mount_point
             try:
@@ -204,17 +204,17 @@ class Child:
         self._jail = jail
         self._channel = channel
 
-    def ask(self, command: bytes, deadline: float, room: int = 0) -> Message:
+    def ask(self, command: bytes, deadline: float, most_bytes: int = 0) -> Message:
         """Its answer to a command. Raises FrameTimeout, FrameEnd where it is gone, FrameError for nonsense.
 
-        room: the bytes that its tensors may have.
+        most_bytes: that its tensors may have.
         """
         send(self._channel.fileno(), command, deadline)
-        return self.hear(deadline, room)
+        return self.hear(deadline, most_bytes)
 
-    def hear(self, deadline: float, room: int = 0) -> Message:
+    def hear(self, deadline: float, most_bytes: int = 0) -> Message:
         """The next message from it."""
-        most = min(MAX_HEADER + 4 + room, self._jail.limits.answer_mb * MB)
+        most = min(MAX_HEADER + 4 + most_bytes, self._jail.limits.answer_mb * MB)
         return unpack(receive(self._channel.fileno(), most, deadline))
 
     def finish(self) -> Ended:

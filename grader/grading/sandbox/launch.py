@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,25 +51,14 @@ class WarmProcess:
 _started: list[tuple[str, WarmProcess]] = []
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a warm process is told of the lesson that it is for.
-
-    cells: its own code cells.
-    """
-
-    cells: tuple[str, ...] = ()
-
-
-def lesson_of(notebook: dict[str, Any]) -> Lesson:
-    """What a warm process is told of a released lesson: its own cells are those of which nbgrader knows no id."""
+def lessons_own_cells(notebook: dict[str, Any]) -> tuple[str, ...]:
+    """The sources of a released lesson's own code cells, which a warm process reads: nbgrader knows no id of them."""
     own = [c["source"] for c in notebook["cells"] if c["cell_type"] == "code" and not c["metadata"].get("nbgrader")]
-    cells = tuple(source if isinstance(source, str) else "".join(source) for source in own)
-    return Lesson(cells)
+    return tuple(source if isinstance(source, str) else "".join(source) for source in own)
 
 
-def launch(files: Path, lesson: Lesson, limits: Limits, jailed: bool) -> WarmProcess:
-    """Start a warm process. files: the folder that submissions may read."""
+def launch(files: Path, cells: Sequence[str], limits: Limits, jailed: bool) -> WarmProcess:
+    """Start a warm process. files: the folder that submissions may read. cells: the lesson's own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mount_point = Path(tempfile.mkdtemp(prefix="grader-jail-"))
     settings = {
@@ -78,7 +68,7 @@ def launch(files: Path, lesson: Lesson, limits: Limits, jailed: bool) -> WarmPro
         "mount_point": str(mount_point.resolve()),
     }
     with theirs, tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(lesson), file)
+        json.dump(cells, file)
         file.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "grader.grading.sandbox.zygote", str(theirs.fileno()), json.dumps(settings)],
@@ -101,20 +91,20 @@ def launch_early(root: Path, lesson: str, limits: Limits, workers: int, *, force
     try:
         (notebook,) = released.glob("*.ipynb")
         content = json.loads(notebook.read_text(encoding="utf-8"))
-        about = lesson_of(content)
+        cells = lessons_own_cells(content)
         for _ in range(workers):
             place = Path(tempfile.mkdtemp(prefix="grader-lesson-"))
             place.chmod(0o755)
-            warm = launch(lesson_view(released, place / "lesson"), about, limits, jailed=True)
+            warm = launch(lesson_view(released, place / "lesson"), cells, limits, jailed=True)
             warm.place = place
-            _started.append((_what(place / "lesson", about, limits), warm))
+            _started.append((_what(place / "lesson", cells, limits), warm))
     except (OSError, ValueError, LookupError):  # whatever is wrong is said by what needs it
         end_early()
 
 
-def take_early(files: Path, lesson: Lesson, limits: Limits) -> WarmProcess | None:
+def take_early(files: Path, cells: Sequence[str], limits: Limits) -> WarmProcess | None:
     """A process that was started early for just this; None where there is none."""
-    wanted = _what(files, lesson, limits)
+    wanted = _what(files, cells, limits)
     for at, (what, _) in enumerate(_started):
         if what == wanted:
             return _started.pop(at)[1]
@@ -141,11 +131,11 @@ def _is_something_new(root: Path, lesson: str) -> bool:
     return any(path.lstat().st_mtime > last for path in (root / "submitted").glob(f"*/{lesson}/*.ipynb"))
 
 
-def _what(files: Path, lesson: Lesson, limits: Limits) -> str:
+def _what(files: Path, cells: Sequence[str], limits: Limits) -> str:
     """A hash of all that a warm process depends on."""
     paths = [path for path in sorted(files.rglob("*")) if path.is_file()]
     named = [(path.relative_to(files).as_posix(), digest(path.read_bytes())) for path in paths]
-    return digest(json.dumps([named, dataclasses.asdict(lesson), dataclasses.asdict(limits)]))
+    return digest(json.dumps([named, cells, dataclasses.asdict(limits)]))
 
 
 def _environment() -> dict[str, str]:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grader.grading.sandbox.launch import Lesson
 from grader.grading.sandbox.limits import MB, Limits
 
-ROOM_MB = 512  # of addresses, beyond those of the memory
+EXTRA_ADDRESSES_MB = 512  # beyond those of the memory
 KEPT = ("CheckFailed", "Config", "GraderError")  # of the package's public names, as they are
 TRIES = 3  # of starting a child that is killed from outside before it begins
 CHANNEL = 3  # the child's only descriptor besides 0, 1 and 2, which are /dev/null
@@ -51,7 +50,7 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     zygote = Zygote(Limits(**settings["limits"]), settings["jailed"])
     try:
-        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]), _lesson())
+        _prepare(zygote, Path(settings["lesson"]), Path(settings["mount_point"]), _lessons_own_cells())
     except Exception as error:
         _say(control, error=f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
@@ -59,26 +58,27 @@ def main() -> None:
     _serve(zygote, control)
 
 
-def _lesson() -> Lesson:
-    """What there is to know of the lesson, which comes as JSON on standard input; from then on that is /dev/null."""
+def _lessons_own_cells() -> list[str]:
+    """The lesson's own cells, which come as JSON on standard input; from then on that is /dev/null."""
     text = sys.stdin.read()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    return Lesson(**json.loads(text)) if text else Lesson()
+    cells: list[str] = json.loads(text) if text else []
+    return cells
 
 
-def _prepare(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> None:
+def _prepare(zygote: Zygote, files: Path, mount_point: Path, cells: list[str]) -> None:
     if zygote.jailed:
-        _isolate(zygote, files, mount_point, lesson)
+        _isolate(zygote, files, mount_point, cells)
     else:
-        _warm_up(lesson)
+        _warm_up(cells)
         os.chdir(files)
     gc.collect()
     gc.freeze()
 
 
-def _isolate(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> None:
+def _isolate(zygote: Zygote, files: Path, mount_point: Path, cells: list[str]) -> None:
     """Leave the host: other namespaces, another root, nobody's rights. What needs the host is done before."""
     from grader.grading.sandbox import linux, seccomp, view
 
@@ -89,7 +89,7 @@ def _isolate(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> 
     if uid != 0:  # before torch is imported: a process with threads can't do it
         linux.unshare(flags | linux.CLONE_NEWUSER)
         linux.map_nobody(zygote.proc, uid, gid)
-    _warm_up(lesson)
+    _warm_up(cells)
     zygote.filter = seccomp.make_filter()
     if uid == 0:
         linux.unshare(flags)
@@ -101,16 +101,16 @@ def _isolate(zygote: Zygote, files: Path, mount_point: Path, lesson: Lesson) -> 
     zygote.addresses = linux.address_space(zygote.proc)
 
 
-def _warm_up(lesson: Lesson) -> None:
+def _warm_up(cells: list[str]) -> None:
     """Import what a child needs, and use it once, on one thread: threads do not survive a fork."""
     import torch
 
     import grader
-    from grader.grading.sandbox import child, needed
+    from grader.grading.sandbox import child, dependencies
 
     torch.set_num_threads(1)
     child.warm_up()
-    needed.warm_up(lesson.cells)
+    dependencies.warm_up(cells)
     for name in grader.__all__:  # their modules go out of reach, and a learner's own checks judge nothing here
         setattr(grader, name, getattr(grader, name) if name in KEPT else _nothing)
 
@@ -257,9 +257,9 @@ def _jailed_limits(zygote: Zygote) -> list[tuple[int, int]]:
     """Limits that only a jailed child can have.
 
     RLIMIT_DATA counts what can be written to now, and not what was written to and then made read-only; so there is
-    a limit on addresses too, with room for libraries that are not loaded yet.
+    a limit on addresses too, with more for libraries that are not loaded yet.
     """
-    addresses = zygote.addresses + (zygote.limits.memory_mb + ROOM_MB) * MB
+    addresses = zygote.addresses + (zygote.limits.memory_mb + EXTRA_ADDRESSES_MB) * MB
     return [(resource.RLIMIT_NPROC, zygote.limits.threads), (resource.RLIMIT_AS, addresses)]
 
 

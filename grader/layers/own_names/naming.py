@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from grader.checks.building import load_weights
+from grader.checks.probe.building import load_weights
 from grader.layers.own_names.alignment import Alignment, align
 from grader.layers.own_names.files import expanded, renamed
 from grader.layers.own_names.paths import in_own_names
 from grader.layers.own_names.recipes import Recipe
 from grader.layers.own_names.settling import settled
 from grader.layers.own_names.told import unmatched
-from grader.recordings.naming import layouts_of
+from grader.recordings.renaming import layouts_of
 from grader.recordings.traces import Trace
 
 

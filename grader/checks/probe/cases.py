@@ -1,0 +1,112 @@
+"""Build a learner's module, load the recorded weights, run the cases, and say what happened.
+
+A probe runs learner's code and knows no answers: it returns tensors, and what stopped it where it was
+stopped. Whether they are right is for the judge, which runs elsewhere or later.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.calls import copied
+from grader.checks.observation import Observation, Problem
+from grader.checks.probe.building import build_module
+from grader.checks.probe.nan import find_first_nan, has_nan
+from grader.checks.probe.running import Stopped, changed_position, fresh_args, quietly, unseen, use
+from grader.checks.probe.second_run import function_again, module_again, use_for_other_numbers
+from grader.checks.probe.values import canonical_output, kind_of, module_output, taken
+from grader.devices import device_of
+from grader.recordings.tasks import Task, TaskCase
+
+
+def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Observation, ...]:
+    """Run every case of `task` on the learner's class or function; an error in one case stops only that one.
+
+    outputs_only: run each case once, and observe no more than that shows.
+    """
+    return tuple(probe_each(task, target, outputs_only=outputs_only))
+
+
+def probe_each(task: Task, target: Any, *, outputs_only: bool = False) -> Iterator[Observation]:
+    """As `probe`, one case after the other, each run when it is asked for."""
+    wrong_target = _wrong_target(task, target)
+    if wrong_target:
+        yield from (Observation(case.name, problem=wrong_target) for case in task.cases)
+        return
+    if not outputs_only:
+        use_for_other_numbers(task, task.cases[0], target)
+    for case in task.cases:
+        yield _observe(task, case, target, further=not outputs_only)
+
+
+def probe_further(task: Task, case: TaskCase, target: Any, first: Observation) -> Observation:
+    """What `probe` observes of a case, where its one run is known already. first: what that showed."""
+    return _observe(task, case, target, first)
+
+
+def _observe(
+    task: Task, case: TaskCase, target: Any, first: Observation | None = None, *, further: bool = True
+) -> Observation:
+    """Run a case once, if `first` does not tell what that shows, and once more, if `further`."""
+    remarks: list[str] = []
+    used = None
+    try:
+        with quietly(remarks):
+            if first is None:
+                first, used = _run(task, case, target)
+            seen = replace(first, **_run_again(task, case, target)) if further else first
+            output = seen.output
+            if further and isinstance(used, nn.Module) and output is not None and has_nan(output):
+                seen = replace(seen, first_nan=find_first_nan(task, case, used))
+    except Stopped as stopped:
+        seen = Observation(case.name, problem=stopped.problem)
+    return replace(seen, remarks=tuple(dict.fromkeys((*seen.remarks, *remarks))))
+
+
+def _run(task: Task, case: TaskCase, target: Any) -> tuple[Observation, Any]:
+    """What one run shows, and what was run: the function, or a module. Raises Stopped where it gives no output."""
+    used, remarks = (target, ()) if task.function else build_module(target, case)
+    device = device_of(used)
+    args = fresh_args(case, device)
+    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    if task.function:
+        output = taken(canonical_output(use(task, case, used, *args), device))
+    else:
+        with torch.no_grad():
+            output = taken(module_output(use(task, case, used, *args), device))
+    changed = changed_position(before, args)
+    return Observation(case.name, output=output, changed_input=changed, remarks=remarks), used
+
+
+def _run_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
+    """Of an observation, what a second run shows."""
+    if task.function:
+        with unseen():
+            return function_again(task, case, target)
+    torch.default_generator.manual_seed(1)
+    with unseen():
+        return module_again(task, case, target)
+
+
+def _wrong_target(task: Task, target: Any) -> Problem | None:
+    """What is wrong with the object that was handed to check, before anything is run."""
+    kind = ("function or class" if task.drive else "function") if task.function else "class"
+    wanted = f'hand over the {kind}: check("{task.exercise}", {task.solution})'
+    if task.function:
+        if callable(target) and (task.drive or not isinstance(target, type)):
+            return None
+        return Problem("target", f"check was given {kind_of(target)}, but needs a {kind}; {wanted}")
+    if isinstance(target, nn.Module):
+        return Problem(
+            "target", f"check was given a {type(target).__name__} that is already built; {wanted}, without calling it"
+        )
+    if not isinstance(target, type):
+        return Problem("target", f"check was given {kind_of(target)}, but needs a class; {wanted}")
+    if not issubclass(target, nn.Module):
+        return Problem(
+            "target", f"the class {target.__name__} is no nn.Module; write `class {target.__name__}(nn.Module)`"
+        )
+    return None

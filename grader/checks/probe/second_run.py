@@ -1,0 +1,122 @@
+"""A case before its time, with other numbers; and once more: after other uses of the module, and with gradients.
+
+What one text leaves behind for the next shows here, and so does what no gradient flows through.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from grader.calls import copied
+from grader.checks.fingerprint import are_compared, fingerprint, leaf_names, leaf_positions, weighted_sum
+from grader.checks.probe.building import build_module
+from grader.checks.probe.running import Stopped, fresh_args, learner_errors, quietly, unseen, use
+from grader.checks.probe.values import canonical_output, module_output
+from grader.devices import device_of
+from grader.recordings.tasks import Task, TaskCase
+
+
+def use_for_other_numbers(task: Task, case: TaskCase, target: Any) -> None:
+    """Use the target for a case's arguments in reverse, before it is used for any case.
+
+    A program that keeps its first answer for all inputs of the same shape, wherever it keeps it, has kept a wrong one.
+    """
+    try:
+        with quietly([]), unseen(), torch.no_grad():
+            used = target if task.function else build_module(target, case)[0]
+            args = fresh_args(case, device_of(used))
+            other = tree_map(lambda leaf: _other_numbers(leaf) if isinstance(leaf, Tensor) else leaf, args)
+            use(task, case, used, *other)
+    except Stopped:  # told where the case is judged
+        pass
+
+
+def _other_numbers(tensor: Tensor) -> Tensor:
+    """The same numbers in reverse; half of them where that changes nothing."""
+    reverse = tensor.flip(tuple(range(tensor.dim())))
+    return tensor / 2 if tensor.is_floating_point() and torch.equal(reverse, tensor) else reverse
+
+
+def module_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
+    """Of an observation, what a second run shows, in a new module that was first used for other cases.
+
+    Only cases with the same build arguments can come first: one of another shape where there is one, and then the case
+    itself, used in the same way. What a module keeps from one text for the next shows after the one or the other.
+    """
+    try:
+        module, _ = build_module(target, case)
+        _use_before(task, case, module)
+        leaves = _leaves(task, case, device_of(module))
+        output = module_output(use(task, case, module, *_copies(leaves)), device_of(module))
+        every = dict(module.named_parameters(remove_duplicate=False))
+        trained = {name: every[name] for name in case.weights if name in every and every[name].requires_grad}
+        return _observed(task, case, output, trained, leaves)
+    except Stopped as stopped:
+        return {"backward": stopped.problem}
+
+
+def function_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:
+    """Of an observation, what a second run of a function shows. Raises Stopped where it stops."""
+    device = device_of(target)
+    leaves = _leaves(task, case, device)
+    output = canonical_output(use(task, case, target, *_copies(leaves)), device)
+    if not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+        return {"again": copied(output)}
+    try:
+        return _observed(task, case, output, {}, leaves)
+    except Stopped as stopped:
+        return {"again": copied(output), "backward": stopped.problem}
+
+
+def _use_before(task: Task, case: TaskCase, module: nn.Module) -> None:
+    """Use the module for another case, and for this one: whatever that gives, it must not show in what comes after."""
+    alike = [c for c in task.cases if c is not case and c.build == case.build and c.dtype == case.dtype]
+    others = [next((c for c in alike if _shapes(c) != _shapes(case)), alike[0])] if alike else []
+    for other in (*others, case):
+        try:
+            with torch.no_grad():
+                use(task, other, module, *fresh_args(other, device_of(module)))
+        except Stopped:  # told where that case is judged
+            pass
+    torch.default_generator.manual_seed(1)
+
+
+def _shapes(case: TaskCase) -> list[Any]:
+    return [arg.shape if isinstance(arg, Tensor) else repr(arg) for arg in case.args]
+
+
+def _leaves(task: Task, case: TaskCase, device: torch.device) -> list[Any]:
+    """Fresh arguments, of which those whose gradients count need one."""
+    args = fresh_args(case, device)
+    if not task.differentiable:
+        return args
+    return [arg.requires_grad_() if i in leaf_positions(task, args) else arg for i, arg in enumerate(args)]
+
+
+def _copies(leaves: Sequence[Any]) -> list[Any]:
+    """A leaf that needs a gradient can't be modified in place; a copy of it can, as in the first run."""
+    return [leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
+
+
+def _observed(
+    task: Task, case: TaskCase, output: Tensor, trained: Mapping[str, Tensor], leaves: Sequence[Any]
+) -> dict[str, Any]:
+    """The output, and what gradients reach. Raises Stopped where they can't be computed."""
+    observed: dict[str, Any] = {"again": copied(output)}
+    if not are_compared(task, case, output):
+        return observed
+    names = leaf_names(task, case)
+    arguments = [leaves[i] for i in leaf_positions(task, leaves)]
+    wanted = {**trained, **dict(zip(names[len(case.weights) :], arguments, strict=True))}
+    found: dict[str, Tensor | None] = {}
+    if output.requires_grad and wanted:
+        with learner_errors():
+            given = torch.autograd.grad(weighted_sum(output), list(wanted.values()), allow_unused=True)
+        found = dict(zip(wanted, given, strict=True))
+    gradients = [found.get(name) for name in names]
+    observed["no_gradient"] = tuple(name for name, g in zip(names, gradients, strict=True) if g is None)
+    observed["gradients"] = fingerprint(gradients) if names else None
+    return observed

@@ -1,0 +1,50 @@
+"""Hidden recordings: the same exercises with weights, inputs and sizes that no student has.
+
+They lie in ``hidden/<lesson>.safetensors``, or for one student in ``hidden/<lesson>/<student>.safetensors``, and
+depend only on a secret, so that they can be made again. Keep the secret and the folder to yourself.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from grader.authoring.recorder import record
+from grader.errors import GraderError
+from grader.grading.running.bundle import HIDDEN
+from grader.lessons.lesson import Lesson
+
+MIN_SECRET = 16
+
+
+def read_secret(path: Path) -> bytes:
+    """The secret in a file, which is made, readable by its owner alone, where there is none."""
+    if not path.exists():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    secret = path.read_bytes().strip()
+    if len(secret) < MIN_SECRET:
+        raise GraderError(f"{path} has {len(secret)} bytes; a secret needs {MIN_SECRET}. Delete it, and one is made.")
+    return secret
+
+
+def record_hidden(
+    root: Path,
+    lesson: Lesson,
+    secret: bytes,
+    student: str = "",
+    progress: Callable[[str], None] = lambda exercise: None,
+) -> Path:
+    """Record a lesson from a secret, for all students or for one, and return where."""
+    word = hmac.new(secret, student.encode(), hashlib.sha256).hexdigest()
+    folder = root / HIDDEN
+    path = folder / lesson.name / f"{student}.safetensors" if student else folder / f"{lesson.name}.safetensors"
+    recording = record(lesson, progress, word)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    recording.write(path)
+    path.chmod(0o600)
+    return path

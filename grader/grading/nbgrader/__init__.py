@@ -1,0 +1,1 @@
+"""What nbgrader keeps of grading: its gradebook, the autograded notebook, the marks that are exported."""

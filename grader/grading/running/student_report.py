@@ -1,0 +1,74 @@
+"""What a student is told of an exercise, and what never: anything of a hidden recording."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from grader.checks.judge.verdict import Verdict
+from grader.checks.judge.wording import report, summary
+from grader.grading.running.results import ExerciseResult
+from grader.report import Line, shipped_line
+
+
+def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
+    earned = points * verdict.points / verdict.max_points if verdict.max_points else 0.0
+    short = str(summary(verdict)["summary"])
+    if not hidden:
+        lines = report(verdict)
+    elif verdict.right:
+        lines = [Line(f"✓ {verdict.exercise} · {_hidden_headline(verdict)}", "ok")]
+    elif shown is not None and shown.unwritten and not verdict.points:
+        lines, short = report(shown), str(summary(shown)["summary"])
+    else:
+        lines, short = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
+    return ExerciseResult(verdict.exercise, earned, points, verdict.right, short, tuple(lines))
+
+
+def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str]) -> ExerciseResult:
+    """The result where the exercise earns more with the lesson's solutions of others, and says so.
+
+    verdict: the one with these. replaced: those exercises. Of the verdict the student learns the points alone.
+    """
+    points = exercise_result(result.max_points, verdict, None, "", hidden=True).points
+    if points <= result.points:
+        return result
+    names = " and ".join(f"`{name}`" for name in replaced)
+    earned = f"{round(points, 2):g} of {result.max_points:g} points"
+    verb = "is" if len(replaced) == 1 else "are"
+    line = Line(f"{earned}: judged with the lesson's own {names}, since yours {verb} not right.", "text", 1)
+    summary = f"{result.summary.rstrip('.')}; with the lesson's own {names} it is right"
+    whole = points == result.max_points
+    return replace(result, points=points, lines=(*result.lines, line), summary=summary if whole else result.summary)
+
+
+def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Line]:
+    """What a student is told who fails cases that they have not seen.
+
+    How many, the mistake's name, and how the same code does on the cases that they have. shown: the verdict on those.
+    lost: why the code did not come to an end; then nothing else is told.
+    """
+    lines = [Line(f"✗ {verdict.exercise} · {_hidden_headline(verdict)}", "bad")]
+    if shown is None:
+        reason = lost or "it was not run: the submission had used up its time"
+        return [*lines, Line(reason[:1].upper() + reason[1:], "text", 1)]
+    if verdict.carried and (shown.right or not shown.carried):  # else the report on the shown cases says it
+        lines.append(Line("This exercise's own points are not lost.", "muted", 1))
+    if not shown.right:
+        return [*lines, Line("On the cases in your notebook:", "muted", 1), *(_deeper(line) for line in report(shown))]
+    lines.append(Line("All cases in your notebook are right. These have other weights, inputs and sizes.", "text", 1))
+    finding = next((c.finding for c in verdict.cases if c.finding is not None and c.finding.mistake), None)
+    if finding is not None:
+        lines.append(Line(finding.what, "text", 1))
+        lines.append(Line(finding.hint, "hint", 1))
+        lines += [shipped_line(reference, 1) for reference in finding.shipped]
+    else:
+        lines.append(Line("Does your code rely on a size, or on numbers, that stand in one case only?", "hint", 1))
+    return lines
+
+
+def _hidden_headline(verdict: Verdict) -> str:
+    right = sum(case.right for case in verdict.cases)
+    return f"{right} of {len(verdict.cases)} hidden cases right"
+
+
+def _deeper(line: Line) -> Line:
+    return replace(line, indent=line.indent + 1)
