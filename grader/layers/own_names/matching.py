@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from grader.layers.own_names.experts import match_experts
 from grader.layers.own_names.fused import match_fused
-from grader.layers.own_names.pool import Pool
+from grader.layers.own_names.pool import Pool, fit
 from grader.layers.own_names.questions import Matched, Sizes
 from grader.layers.own_names.units import Unit
 
@@ -64,8 +64,8 @@ def _match_alike(pool: Pool) -> None:
     for unit in list(pool.own):
         if unit not in pool.own:
             continue
-        candidates = [w for w in pool.wanted if _can_be(pool, unit, w)]
-        rivals = [u for u in pool.own if any(_can_be(pool, u, w) for w in candidates)]
+        candidates = [w for w in pool.wanted if _can_be(unit, w)]
+        rivals = [u for u in pool.own if any(_can_be(u, w) for w in candidates)]
         if len(candidates) == len(rivals) == 1:
             pool.take(unit, candidates[0], "shape")
         elif len(candidates) == len(rivals) == 2:
@@ -85,7 +85,7 @@ def _take_two(pool: Pool, own: list[Unit], wanted: list[Unit]) -> None:
         pool.swap(own)
 
 
-def _can_be(pool: Pool, own: Unit, wanted: Unit) -> bool:
+def _can_be(own: Unit, wanted: Unit) -> bool:
     if own.names.keys() != wanted.names.keys() or own.word.inner != wanted.word.inner or own.shared != wanted.shared:
         return False
     if "norm" in own.word.role and not ("norm" in wanted.word.role or "norm" in wanted.word.last):
@@ -95,10 +95,7 @@ def _can_be(pool: Pool, own: Unit, wanted: Unit) -> bool:
     places = own.word.place, wanted.word.place
     if all(places) and places[0] != places[1]:
         return False
-    known = pool.found.questions[:]
-    fits = all(pool.recipe(own, wanted, leaf) is not None for leaf in own.names)
-    pool.found.questions = known
-    return fits
+    return all(fit(own, wanted, leaf) is not None for leaf in own.names)
 
 
 def _role_of(unit: Unit) -> object:

@@ -1,6 +1,7 @@
 """The reference's calls under a program's own names: which of its modules is which."""
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from grader.calls import Call, Watched, watch
 from grader.layers.own_names.alignment import Alignment
 from grader.layers.own_names.roles import read
 from grader.layers.own_names.units import stack_of
+from grader.recordings.naming import moved
 from grader.recordings.traces import Trace
 
 CONTAINERS = nn.ModuleList | nn.ModuleDict
@@ -30,7 +32,7 @@ def in_own_names(model: nn.Module, alignment: Alignment) -> Trace:
 
     def changed(call: Call) -> Call | None:
         inside, colon, step = call.path.partition(":")
-        path = pairs.get(inside) or (pairs.get(_around(inside, pairs), "") if colon else _moved(inside, pairs))
+        path = pairs.get(inside) or (pairs.get(_around(inside, pairs), "") if colon else moved(inside, pairs))
         taken = path in pairs.values() and inside not in pairs
         holds = path in own and any(holder == path or holder.startswith(f"{path}.") for holder in holders)
         kept = colon or inside in pairs or not (taken or holds)
@@ -56,7 +58,7 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
             continue
         recipes = {n: r for n, r in alignment.recipes.items() if n.startswith(f"{path}.")}
         tied = {n: r for n, r in recipes.items() if not _tied(n, recipes)}
-        key = frozenset(s for r in recipes.values() for s in r.sources), sum(_numel(r.shape) for r in tied.values())
+        key = frozenset(s for r in recipes.values() for s in r.sources), sum(math.prod(r.shape) for r in tied.values())
         candidates = [other for other in by_content.get(key, ()) if other not in pairs]
         alone = len(by_content.get(key, ())) == 1 and not _repeated(path, recipes, model)
         fitting = candidates if alone else [o for o in candidates if _gives_as_much(trace, o, given.get(path))]
@@ -140,20 +142,3 @@ def _gives_as_much(trace: Trace, path: str, own: Watched | None) -> bool:
     if own is None or own.output is None:
         return False
     return any(call.output is not None and call.output.numel() == own.output.numel() for call in recorded)
-
-
-def _moved(path: str, pairs: Mapping[str, str]) -> str:
-    head, tail = path, ""
-    while head:
-        if head in pairs:
-            return pairs[head] + tail
-        head, _, last = head.rpartition(".")
-        tail = f".{last}{tail}"
-    return path
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -1,9 +1,11 @@
 """Units of a program and of the reference that have no counterpart yet, and what was matched of them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from grader.layers.own_names.layout import is_turned, numel
+from grader.layers.own_names.layout import is_turned
 from grader.layers.own_names.questions import (
     PAIRED,
     ROWS_OR_COLUMNS,
@@ -21,6 +23,46 @@ from grader.layers.own_names.recipes import Piece, Recipe
 from grader.layers.own_names.units import Unit
 
 
+class Fit(NamedTuple):
+    """How a tensor of a program can be one of the reference's. questions: what its shape leaves open.
+
+    turned: of a matrix whose class does not say how it lies, and whose shape does: whether it is [in, out].
+    """
+
+    recipe: Recipe
+    questions: tuple[Question, ...] = ()
+    turned: tuple[bool, ...] = ()
+
+
+def fit(own: Unit, wanted: Unit, leaf: str) -> Fit | None:
+    """The likeliest way in which a tensor of the one is a tensor of the other; None where it can't be."""
+    mine, theirs = own.shapes[leaf], wanted.shapes[leaf]
+    source = wanted.names[leaf]
+    plain, turned = Recipe((Piece(source),), mine), Recipe((Piece(source, turned=True),), mine)
+    if len(mine) < 2 or len(theirs) < 2:
+        return Fit(plain) if math.prod(mine) == math.prod(theirs) else None
+    known = is_turned(own), is_turned(wanted)
+    if len(theirs) == 2 and known[1] is None:  # of transformers' matrices, only Conv1D's are [in, out]
+        known = known[0], False
+    if mine == theirs and mine == mine[::-1]:
+        if None not in known:
+            return Fit(turned if known[0] != known[1] else plain)
+        if wanted.word.role in ("embed", "positions", "head"):
+            return Fit(plain)
+        name = own.names[leaf]
+        question = Question(ROWS_OR_COLUMNS, [name], [Answer("as it is"), Answer("transposed", {name: turn})])
+        return Fit(turned if known[1] else plain, (question,))
+    if mine == theirs:
+        votes = (False,) if known[0] is None else ()
+        return Fit(plain, (), votes) if None in known or known[0] == known[1] else None
+    if mine == (*theirs[:-2], theirs[-1], theirs[-2]):
+        votes = (True,) if known[0] is None else ()
+        return None if None not in known and known[0] == known[1] else Fit(turned, (), votes)
+    if math.prod(mine) != math.prod(theirs) or None not in known:
+        return None
+    return Fit(plain if mine[-1] == theirs[-1] or mine[0] == theirs[0] else turned)
+
+
 class Pool:
     """own, wanted: what is left of each. found: what was matched."""
 
@@ -31,18 +73,22 @@ class Pool:
 
     def take(self, own: Unit, wanted: Unit, how: str) -> bool:
         """Match two units, if their tensors can be of the same content."""
-        made = {}
+        fits: dict[str, Fit] = {}
         for leaf, name in own.names.items():
             if leaf not in wanted.names:
                 if how == "name" and leaf == "bias" and "weight" in wanted.names:
                     continue  # it stays unmatched, and is named
                 return False
-            recipe = self.recipe(own, wanted, leaf)
-            if recipe is None:
+            found = fit(own, wanted, leaf)
+            if found is None:
                 return False
-            made[name] = recipe
-        if not made:
+            fits[name] = found
+        if not fits:
             return False
+        made = {name: found.recipe for name, found in fits.items()}
+        for found in fits.values():
+            self.found.questions += found.questions
+            self.turned += found.turned
         self.found.recipes |= made
         self.found.how |= dict.fromkeys(made, how)
         self._forget(own, wanted, made)
@@ -67,34 +113,6 @@ class Pool:
         rest = {leaf: name for leaf, name in wanted.names.items() if leaf not in own.names}
         if rest:
             self.wanted.append(replace(wanted, names=rest, shapes={leaf: wanted.shapes[leaf] for leaf in rest}))
-
-    def recipe(self, own: Unit, wanted: Unit, leaf: str) -> Recipe | None:
-        """The likeliest way in which a tensor of the one is a tensor of the other; asks where there are two."""
-        mine, theirs = own.shapes[leaf], wanted.shapes[leaf]
-        source = wanted.names[leaf]
-        plain, turned = Recipe((Piece(source),), mine), Recipe((Piece(source, turned=True),), mine)
-        if len(mine) < 2 or len(theirs) < 2:
-            return plain if numel(mine) == numel(theirs) else None
-        known = is_turned(own), is_turned(wanted)
-        if len(theirs) == 2 and known[1] is None:  # of transformers' matrices, only Conv1D's are [in, out]
-            known = known[0], False
-        if mine == theirs and mine == mine[::-1]:
-            if None not in known:
-                return turned if known[0] != known[1] else plain
-            if wanted.word.role in ("embed", "positions", "head"):
-                return plain
-            name = own.names[leaf]
-            self.ask(ROWS_OR_COLUMNS, [name], [Answer("as it is"), Answer("transposed", {name: turn})])
-            return turned if known[1] else plain
-        if mine == theirs:
-            self.turned += [False] if known[0] is None else []
-            return plain if None in known or known[0] == known[1] else None
-        if mine == (*theirs[:-2], theirs[-1], theirs[-2]):
-            self.turned += [True] if known[0] is None else []
-            return None if None not in known and known[0] == known[1] else turned
-        if numel(mine) != numel(theirs) or None not in known:
-            return None
-        return plain if mine[-1] == theirs[-1] or mine[0] == theirs[0] else turned
 
     def ask(self, about: str, names: list[str], answers: list[Answer], free: bool = True) -> None:
         self.found.questions.append(Question(about, names, answers, free))
