@@ -17,7 +17,7 @@ from grader.errors import GraderError, NeedsAdapter
 from grader.package import distribution
 
 if TYPE_CHECKING:
-    from grader.layers.rows import LayerReport
+    from grader.porting.report import PortReport
     from grader.recordings.traces import Trace
 
 
@@ -144,11 +144,11 @@ def compare(
     A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
-    from grader.layers.debugger import port_report
-    from grader.layers.dump import dump_report
     from grader.layers.own_model import load_model
-    from grader.layers.own_names.files import read_names, write_names
-    from grader.layers.own_names.naming import OwnNames
+    from grader.porting.comparing import port_report
+    from grader.porting.dump import dump_report
+    from grader.porting.own_names.files import read_names, write_names
+    from grader.porting.own_names.loading import OwnNames
     from grader.recordings.tracefile import read_trace
 
     recorded = read_trace(reference)
@@ -167,11 +167,11 @@ def compare(
     _tell(report, rows, as_json, page, model)
 
 
-def _tell(report: "LayerReport", rows: Rows, as_json: bool, page: Path | None, model: str) -> NoReturn:
+def _tell(report: "PortReport", rows: Rows, as_json: bool, page: Path | None, model: str) -> NoReturn:
     """Print what a comparison found, write it as a page where that is asked for, and end with the exit code."""
-    from grader.layers.as_json import as_json as json_of
-    from grader.layers.own_names.told import table
-    from grader.layers.shown import report_lines
+    from grader.layers.wording import report_lines
+    from grader.porting.own_names.wording import table
+    from grader.porting.report import as_json as json_of
     from grader.report import print_report
     from grader.report_page import to_page
 
@@ -200,8 +200,8 @@ def port(
 
     The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
     """
-    from grader.layers.adapter import adapter_for, is_module
     from grader.layers.own_model import file_of, load_model
+    from grader.porting.adapters.adapter import adapter_for, is_module
     from grader.recordings.tracefile import read_trace
 
     recorded, loaded, file = read_trace(reference), load_model(model, name), file_of(model)
@@ -219,8 +219,8 @@ def port(
 
 def _advice(target: str, loaded: Any, reference: Path, recorded: "Trace") -> str:
     """The adapter that a program needs, as far as one can be made."""
-    from grader.layers.adapter import adapter_for, is_module
     from grader.layers.own_model import file_of
+    from grader.porting.adapters.adapter import adapter_for, is_module
 
     if not is_module(loaded):
         return ""

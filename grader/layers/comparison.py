@@ -23,6 +23,7 @@ from grader.steps import functions_as_steps
 from grader.tolerance import agree
 
 MAX_ALTERNATIVES = 12
+CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 
 class Comparison:
@@ -112,6 +113,17 @@ class Comparison:
         outcome = self._again(node, {})
         others = (self._again(node, tensors) for _, tensors in self._alternatives(node)) if not outcome.ok else ()
         return next((other for other in others if other.ok), outcome)
+
+    def uncalled(self, prefix: str = "") -> list[str]:
+        """The modules below `prefix` that the reference calls, and the learner's model has but never calls.
+
+        Of a module and what is inside it, only the outer one. A container of modules that are called is none of them.
+        """
+        called = {node.path for node in self.nodes} | {call.path for call in self.calls}
+        own = {path for path, module in self.model.named_modules() if not isinstance(module, CONTAINERS)}
+        holders = {path[:i] for path in called for i, letter in enumerate(path) if letter == "."}
+        missed = [path for path in dict.fromkeys(c.path for c in self.recorded) if path in own - called - holders]
+        return [p for p in missed if p.startswith(prefix) and not any(p.startswith(f"{outer}.") for outer in missed)]
 
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""

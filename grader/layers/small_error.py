@@ -9,10 +9,10 @@ from torch import nn
 from grader.calls import Watched, watch
 from grader.layers.answers import answering
 from grader.layers.comparison import Comparison
-from grader.layers.culprit import Culprit
 from grader.layers.node import Node
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
+from grader.layers.rows import Culprit
 
 
 class SmallError:

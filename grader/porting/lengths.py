@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from grader.porting.kept import Kept
+from grader.porting.coverage import Kept
 from grader.porting.sizes import TOKENS
 
 MORE = 6  # tokens of a second chunk

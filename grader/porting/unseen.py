@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from grader.calls import Call, Watched, copied, first_tensor, tensors_in, watch
 from grader.names import layers_as_one
+from grader.porting.coverage import Kept
 from grader.porting.hushed import hushed
-from grader.porting.kept import Kept
 from grader.porting.reference import HOUSEKEEPING, Reference
 from grader.tolerance import agree, tolerance_for, widened
 

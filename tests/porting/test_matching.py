@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from grader.layers.own_names.alignment import align
+from grader.porting.own_names.alignment import align
 from grader.recordings.tracing import trace_of
 
 D, WIDE = 8, 12

@@ -17,7 +17,7 @@ from transformers import GPT2Config
 from grader.errors import GraderError
 from grader.layers.debugger import layer_report
 from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
 from grader.lessons.exercise import Draw
 from grader.porting.filling import fill
 from grader.porting.reference import Reference, small_reference

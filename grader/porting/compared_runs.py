@@ -8,28 +8,27 @@ from torch import Tensor, nn
 from grader.calls import copied, first_tensor
 from grader.errors import NeedsAdapter
 from grader.layers.comparison import Comparison
-from grader.layers.culprit import Culprit
-from grader.layers.decoding import Decoder
+from grader.layers.debugger import report_of
 from grader.layers.outcome import Outcome, outcome
-from grader.layers.rows import LayerReport, Row
-from grader.layers.states import Snapshot, State, compared_states, held_by, held_in
+from grader.layers.rows import Culprit, LayerReport, Row
 from grader.padding import left_out, without_padding
+from grader.porting.decoding import Decoder
+from grader.porting.states import Snapshot, State, compared_states, held_by, held_in
 from grader.recordings.traces import Run, Step, Trace
 
 ANOTHER_WAY = "in another form than the reference's, and what follows is right"
-Report = Callable[[Comparison], LayerReport]
 
 
-def with_runs(found: LayerReport, model: nn.Module, trace: Trace, report_of: Report) -> LayerReport:
-    """The report of the pass without a cache, with what the runs of the trace show besides.
+def with_runs(found: LayerReport, model: nn.Module, trace: Trace) -> LayerReport:
+    """The report of the pass without a cache, with what the runs of the trace show besides, if it holds any.
 
     Only the first step that is wrong is looked into, and none if the plain pass is wrong already.
     Raises NeedsAdapter where the program can't be given what a run needs.
     """
-    if found.culprit is not None:
+    if found.culprit is not None and trace.runs:
         found = replace(found, culprit=replace(found.culprit, row=found.culprit.row or _row_of(found)))
     for run in trace.runs:
-        follower = _Follower(model, trace, run, report_of, blamed=not found.ok)
+        follower = _Follower(model, trace, run, blamed=not found.ok)
         rows = follower.rows()
         found = replace(found, rows=(*found.rows, *rows), culprit=found.culprit or follower.culprit,
                         own_errors=(*found.own_errors, *follower.own_errors),
@@ -45,8 +44,8 @@ def _row_of(found: LayerReport) -> str:
 class _Follower:
     """One run: its steps one after the other. culprit: where to start, if a step is wrong."""
 
-    def __init__(self, model: nn.Module, trace: Trace, run: Run, report_of: Report, blamed: bool) -> None:
-        self.model, self.trace, self.run, self.report_of, self.blamed = model, trace, run, report_of, blamed
+    def __init__(self, model: nn.Module, trace: Trace, run: Run, blamed: bool) -> None:
+        self.model, self.trace, self.run, self.blamed = model, trace, run, blamed
         batch, capacity = run.steps[0].ids.shape[0], sum(step.ids.shape[1] for step in run.steps)
         self.decoder = Decoder(model, run.cached, batch, capacity)
         self.culprit: Culprit | None = None
@@ -100,7 +99,7 @@ class _Follower:
         comparison = Comparison(self.model, part, one_pass, before.restore if before else None)
         if isinstance(comparison.error, NeedsAdapter):
             raise comparison.error
-        report = self.report_of(comparison)
+        report = report_of(comparison)
         if not report.ok:
             self._blame(report, title)
         *inside, whole = report.rows

@@ -13,8 +13,7 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
-    hints = report.alignment.hints if report.alignment else ()
-    lines += [Line(text, "hint", 1) for text in (*hints, *report.remarks)]
+    lines += [Line(text, "hint", 1) for text in (*report.hints, *report.remarks)]
     lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))

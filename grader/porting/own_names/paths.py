@@ -9,13 +9,12 @@ from dataclasses import replace
 from torch import nn
 
 from grader.calls import Call, Watched, watch
-from grader.layers.own_names.alignment import Alignment
-from grader.layers.own_names.roles import read
-from grader.layers.own_names.units import stack_of
+from grader.layers.comparison import CONTAINERS
+from grader.porting.own_names.alignment import Alignment
+from grader.porting.own_names.roles import read
+from grader.porting.own_names.units import stack_of
 from grader.recordings.naming import moved
 from grader.recordings.traces import Trace
-
-CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 
 def in_own_names(model: nn.Module, alignment: Alignment) -> Trace:

@@ -1,15 +1,15 @@
 """A program's tensors beside the reference's: for each, which of the reference's it is made of, and how."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from grader.layers.own_names.matching import match
-from grader.layers.own_names.questions import Matched, Question, Sizes
-from grader.layers.own_names.recipes import Recipe, whole
-from grader.layers.own_names.roles import ATTENTION, MLP
-from grader.layers.own_names.units import Shape, Unit, stack_of, units_of
+from grader.porting.own_names.matching import match
+from grader.porting.own_names.questions import Matched, Question, Sizes
+from grader.porting.own_names.recipes import Recipe, whole
+from grader.porting.own_names.roles import ATTENTION, MLP
+from grader.porting.own_names.units import Shape, Unit, stack_of, units_of
 from grader.recordings.traces import Trace
 from grader.tolerance import agree
 
@@ -32,7 +32,7 @@ class Alignment:
     left: Sequence[str] = ()
     remarks: Sequence[str] = ()
     contradictions: Sequence[str] = ()
-    hints: Sequence[str] = field(default_factory=tuple)
+    hints: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:

@@ -7,11 +7,11 @@ is a question, with its answers in order of likelihood; running the modules answ
 import difflib
 from collections.abc import Callable, Sequence
 
-from grader.layers.own_names.experts import match_experts
-from grader.layers.own_names.fused import match_fused
-from grader.layers.own_names.pool import Pool, fit
-from grader.layers.own_names.questions import Matched, Sizes
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.experts import match_experts
+from grader.porting.own_names.fused import match_fused
+from grader.porting.own_names.pool import Pool, fit
+from grader.porting.own_names.questions import Matched, Sizes
+from grader.porting.own_names.units import Unit
 
 OF_ATTENTION = {"q", "k", "v", "o", "q_norm", "k_norm"}  # what names that say one of these never mean another
 

@@ -1,6 +1,6 @@
 """How a matrix lies, as far as its class and its shape say."""
 
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.units import Unit
 
 LINEAR, TURNED = ("Linear", "Embedding"), ("Conv1D",)
 

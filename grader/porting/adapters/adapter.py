@@ -17,11 +17,11 @@ from typing import Any
 
 from torch import nn
 
-from grader.layers.adapter_runs import parts_for
-from grader.layers.rope_fields import rope_value
+from grader.layers.culprit import ADAPTER
+from grader.porting.adapters.rope_fields import rope_value
+from grader.porting.adapters.runs import parts_for
 from grader.recordings.traces import Run
 
-ADAPTER = "Port"
 # What teaching and inference code calls the fields of a config, and what config.json files do.
 FIELDS: tuple[tuple[str, str], ...] = (
     ("vocab_size n_vocab padded_vocab_size vocab vocabulary_size vocab_len", "vocab_size"),

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grader.layers.own_names.layout import expands, turned_by
-from grader.layers.own_names.pool import Pool
-from grader.layers.own_names.questions import in_groups
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.layout import expands, turned_by
+from grader.porting.own_names.pool import Pool
+from grader.porting.own_names.questions import in_groups
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
 
 FUSED = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from grader.layers.own_names.layout import is_turned
-from grader.layers.own_names.questions import (
+from grader.porting.own_names.layout import is_turned
+from grader.porting.own_names.questions import (
     PAIRED,
     ROWS_OR_COLUMNS,
     Answer,
@@ -19,8 +19,8 @@ from grader.layers.own_names.questions import (
     swaps,
     turn,
 )
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
 
 
 class Fit(NamedTuple):

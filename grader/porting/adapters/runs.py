@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from grader.layers.decoding import SIZES, Way, way_of
+from grader.porting.decoding import SIZES, Way, way_of
 from grader.recordings.traces import Run
 
 Values = Callable[[Mapping[str, bool]], tuple[dict[str, str], list[str]]]

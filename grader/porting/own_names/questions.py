@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from grader.layers.own_names.recipes import Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.recipes import Recipe
+from grader.porting.own_names.units import Unit
 
 Change = Callable[[Recipe], Recipe]
 ROWS_OR_COLUMNS = "rows or columns"

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from grader.layers.own_names.fused import FUSED
-from grader.layers.own_names.layout import expands
-from grader.layers.own_names.pool import Pool
-from grader.layers.own_names.questions import Answer, in_groups, swaps
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.fused import FUSED
+from grader.porting.own_names.layout import expands
+from grader.porting.own_names.pool import Pool
+from grader.porting.own_names.questions import Answer, in_groups, swaps
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
 
 
 def match_experts(pool: Pool) -> None:
