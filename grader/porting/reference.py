@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import first_tensor
+from grader.checkpoints.quiet import quiet_transformers
 from grader.config import Config
-from grader.errors import GraderError
+from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
 from grader.porting.coverage import Kept, what_is_kept
 from grader.porting.depth import cut, depth_of, ends_alike, enough_layers, kinds
 from grader.porting.filling import fill, tokens
 from grader.porting.floor import highest_floor, is_steady, with_floors
-from grader.porting.hushed import hushed, last_line
 from grader.porting.lengths import enough_tokens, long_enough
 from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
@@ -73,7 +73,7 @@ def small_reference(
     language model that this transformers knows, and where a small one can't be made or run.
     """
     given = dict(Config.read(path))
-    with hushed():
+    with quiet_transformers():
         config_class = _config_class(given, path)
         try:
             config = config_class(**_without(given, HOUSEKEEPING))

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
-from grader.errors import GraderError, NeedsAdapter
+from grader.errors import GraderError, NeedsAdapter, last_line
 from grader.padding import left_out, without_padding
 from grader.porting.coverage import Kept
 from grader.porting.decoding import Decoder
-from grader.porting.hushed import last_line
 from grader.porting.states import held_by
 from grader.recordings.traces import Run, Step, Trace
 from grader.recordings.tracing import trace_of

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, Watched, copied, first_tensor, tensors_in, watch
+from grader.checkpoints.quiet import quiet_transformers
 from grader.names import layers_as_one
 from grader.porting.coverage import Kept
-from grader.porting.hushed import hushed
 from grader.porting.reference import HOUSEKEEPING, Reference
 from grader.tolerance import agree, tolerance_for, widened
 
@@ -64,7 +64,7 @@ def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
     names = list(_tensors(reference.model))
     weights = _Weights(reference)
     seen: dict[Any, bool] = {}
-    with hushed():
+    with quiet_transformers():
         for item in progress([*names, *fields]):
             seen[item] = weights.shows(item) if isinstance(item, str) else _field_shows(reference, item)
     unseen = layers_as_one([name for name in names if not seen[name]])
