@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, first_tensor, tensors_in, watch
+from grader.calls import Call, WatchedCall, first_tensor, tensors_in, watch
 from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
@@ -40,7 +40,7 @@ class Comparison:
         run: Callable[[], Any] | None = None,
         rewind: Callable[[], None] | None = None,
     ) -> None:
-        """run: one pass of the model, where it is not simply called. rewind: as of `Watched`."""
+        """run: one pass of the model, where it is not simply called. rewind: as of `WatchedCall`."""
         self.model = model
         self.sizes = _sizes(trace.build)
         self.kinds = _kinds(trace.build)
@@ -64,7 +64,7 @@ class Comparison:
         modules = (node for node in self.faulty if not node.call.is_step)
         self.holders = {ancestor for node in modules for ancestor in node.ancestors()}
 
-    def watched(self, run: Callable[[], Any]) -> tuple[list[Watched], Exception | None]:
+    def watched(self, run: Callable[[], Any]) -> tuple[list[WatchedCall], Exception | None]:
         """The calls and steps of one run of the model, and what it raised."""
         with functions_as_steps(self.model):
             return watch(self.model, run, self.paths, steps=True)
@@ -75,7 +75,7 @@ class Comparison:
         for call in self.recorded:
             recorded[call.path].append(call)
         partners = partners_of(self.calls, recorded)
-        nodes: dict[Watched, Node] = {}
+        nodes: dict[WatchedCall, Node] = {}
         for watched in self.calls:
             partner = partners.get(watched)
             if partner is None or partner.output is None:

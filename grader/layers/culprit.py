@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, first_tensor
+from grader.calls import Call, WatchedCall, first_tensor
 from grader.checks.diagnose import Context, describe, known_as
 from grader.checks.layout import arranged
 from grader.layers.arguments import wrong_arguments
@@ -98,7 +98,7 @@ class _Inquiry:
         name, module = inside[0]
         return None if name in self.comparison.paths else (name, type(module).__name__)
 
-    def _wrong_step(self, calls: Sequence[Watched], findings: Sequence[_Clue]) -> Culprit | None:
+    def _wrong_step(self, calls: Sequence[WatchedCall], findings: Sequence[_Clue]) -> Culprit | None:
         """The first step that the module names and that is wrong on the reference's input, unless more is known."""
         own = [other for other in self.comparison.nodes if other.parent is self.node]
         step = next((other for other in own if other.call.is_step and other.wrong), None)
@@ -114,7 +114,7 @@ class _Inquiry:
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
 
-    def _where(self, calls: Sequence[Watched], step: Node) -> str:
+    def _where(self, calls: Sequence[WatchedCall], step: Node) -> str:
         """Between what the error of a step lies: the last that is right before it, and the first that is given a
         wrong thing and passes it on, or else the step.
         """
@@ -165,7 +165,7 @@ class _Inquiry:
         unknown = dict.fromkeys(f"`{names[i]}`" for i in shown if i not in right_others)
         return different, [name for name in unknown if name not in different]
 
-    def _children(self, calls: Sequence[Watched]) -> list[tuple[Watched, Node]]:
+    def _children(self, calls: Sequence[WatchedCall]) -> list[tuple[WatchedCall, Node]]:
         """The calls made directly in the repeated call of the module, each with what it is compared with."""
         waiting: dict[str, list[Node]] = defaultdict(list)
         for other in self.comparison.nodes:
@@ -173,7 +173,7 @@ class _Inquiry:
                 waiting[other.path].append(other)
         return [(call, waiting[call.path].pop(0)) for call in calls if waiting[call.path]]
 
-    def _called_too_often(self, calls: Sequence[Watched]) -> Iterator[_Clue]:
+    def _called_too_often(self, calls: Sequence[WatchedCall]) -> Iterator[_Clue]:
         wanted = Counter(call.path for call in self.comparison.recorded)
         own = Counter(call.path for call in calls if call.parent is calls[0] and not call.is_step)
         for path, count in own.items():
@@ -183,7 +183,9 @@ class _Inquiry:
                 times = "once" if wanted[path] == 1 else f"{wanted[path]} times"
                 yield _Clue(f"`{path}` is called {count} times, and in the reference {times}.", True)
 
-    def _first_wrong_step(self, calls: Sequence[Watched], error: Exception | None, certain: bool) -> Iterator[_Clue]:
+    def _first_wrong_step(
+        self, calls: Sequence[WatchedCall], error: Exception | None, certain: bool
+    ) -> Iterator[_Clue]:
         """The first module that is given something wrong, or else what is wrong after the last one."""
         previous, almost = "", ""
         for call, child in self._children(calls):
@@ -225,7 +227,7 @@ class _Inquiry:
                 yield _Clue(f"`{child.name}` is given {' and '.join(f'`{name}`' for name in found)} in {dtypes}.")
                 return
 
-    def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[Watched, int] | None) -> _Clue:
+    def _given(self, child: Node, got: Tensor, want: Tensor, maker: tuple[WatchedCall, int] | None) -> _Clue:
         """What a module was given instead of what the reference gives it."""
         text = f"`{child.name}` was given something else than in the reference"
         want = arranged(want, got)
@@ -243,7 +245,7 @@ class _Inquiry:
         looks = in_sum or self._looks(got, want)
         return _Clue(f"{text}{f': {looks}' if looks else ''}.", in_sum is not None)
 
-    def _after(self, calls: Sequence[Watched], error: Exception | None, previous: str) -> _Clue:
+    def _after(self, calls: Sequence[WatchedCall], error: Exception | None, previous: str) -> _Clue:
         """What is wrong in a module whose parts are all given the right thing."""
         after = f"after `{previous}`" if previous else "in it"
         if error is not None:
@@ -267,7 +269,7 @@ class _Inquiry:
         whole = given is None or not given.is_floating_point()
         return describe(got, want, Context(sizes=sizes, input=None if whole else given))
 
-    def _spoiler(self, calls: Sequence[Watched]) -> Watched | None:
+    def _spoiler(self, calls: Sequence[WatchedCall]) -> WatchedCall | None:
         """The innermost module that modifies its input in place, if nearly all of the error is gone without that."""
         suspects = [call for call in calls[1:] if call.changed]
         before, want = self.node.alone, self.node.recorded.output

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from grader.calls import Call, Watched
+from grader.calls import Call, WatchedCall
 from grader.checks.layout import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.outcome import Outcome
@@ -22,7 +22,7 @@ class Node:
     """
 
     name: str
-    call: Watched
+    call: WatchedCall
     recorded: Call
     parent: "Node | None"
     argument: int | None

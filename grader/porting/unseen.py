@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, copied, first_tensor, tensors_in, watch
+from grader.calls import Call, WatchedCall, copied, first_tensor, tensors_in, watch
 from grader.checkpoints.quiet import quiet_transformers
 from grader.names import layers_as_one
 from grader.porting.coverage import Kept
@@ -91,7 +91,7 @@ class _Weights:
         paths = {path for path, _ in self.model.named_modules()}
         with torch.no_grad():
             calls, _ = watch(self.model, lambda: self.model(self.ids), paths)
-        self.calls: dict[str, list[Watched]] = {}
+        self.calls: dict[str, list[WatchedCall]] = {}
         for call in calls:
             self.calls.setdefault(call.path, []).append(call)
 
@@ -108,7 +108,7 @@ class _Weights:
         with _nudged(tensor):
             return self._differs(holder) or _differs(self.model, self.trace.calls, self.trace.output, self.ids)
 
-    def _experts(self, name: str, tensor: Tensor, holder: Sequence[Watched]) -> None:
+    def _experts(self, name: str, tensor: Tensor, holder: Sequence[WatchedCall]) -> None:
         idle = []
         for number, part in enumerate(tensor):
             with _nudged(part):
@@ -120,7 +120,7 @@ class _Weights:
         """Of modules that hold one matrix for each expert, those that no token chooses."""
         return [f"{path}: number {', '.join(map(str, numbers))}" for path, numbers in self.idle]
 
-    def _differs(self, calls: Sequence[Watched]) -> bool:
+    def _differs(self, calls: Sequence[WatchedCall]) -> bool:
         for call in calls:
             try:
                 with torch.no_grad():

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from grader.calls import Call, Watched, watch
+from grader.calls import Call, WatchedCall, watch
 from grader.layers.comparison import CONTAINERS
 from grader.porting.own_names.alignment import Alignment
 from grader.porting.own_names.roles import read
@@ -67,7 +67,7 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
 
 
 def _activations(
-    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, Watched]
+    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, WatchedCall]
 ) -> dict[str, str]:
     """The same pairs, and a module without weights that gives as many values as it is given, such as an activation:
     where a module and its counterpart have one of them each.
@@ -126,17 +126,17 @@ def _tied(name: str, recipes: Mapping[str, object]) -> bool:
     return any(recipes[name].sources == recipes[other].sources and recipes[name] == recipes[other] for other in before)  # type: ignore[attr-defined]
 
 
-def _given(model: nn.Module, trace: Trace) -> dict[str, Watched]:
+def _given(model: nn.Module, trace: Trace) -> dict[str, WatchedCall]:
     """The program's first call of each module."""
     paths = {path for path, _ in model.named_modules()}
     calls, _ = watch(model, lambda: model(*copy.deepcopy(trace.args)), paths)
-    found: dict[str, Watched] = {}
+    found: dict[str, WatchedCall] = {}
     for call in calls:
         found.setdefault(call.path, call)
     return found
 
 
-def _gives_as_much(trace: Trace, path: str, own: Watched | None) -> bool:
+def _gives_as_much(trace: Trace, path: str, own: WatchedCall | None) -> bool:
     recorded: Sequence[Call] = [call for call in trace.calls if call.path == path]
     if own is None or own.output is None:
         return False
