@@ -59,7 +59,7 @@ class Comparison:
         for node in self.nodes:
             node.alone = self._alone(node)
         for node in self.nodes:
-            node.mended = self._mended(node) if node.wrong else None
+            node.compensated = self._compensated(node) if node.wrong else None
         self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
         modules = (node for node in self.faulty if not node.call.is_step)
         self.holders = {ancestor for node in modules for ancestor in node.ancestors()}
@@ -95,8 +95,12 @@ class Comparison:
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
 
-    def _mended(self, node: Node) -> Node | None:
-        """What is given the right thing though this node gives a wrong one: a program may scale, say, elsewhere."""
+    def _compensated(self, node: Node) -> Node | None:
+        """The module that takes this one's output in the reference, if it is given the right thing all the same.
+
+        A program may do a step elsewhere than the reference, as scale queries after a projection and not in it. What
+        follows is right then, and nothing is wrong.
+        """
         want = node.recorded.output
         for other in self.nodes[self.nodes.index(node) + 1 :]:
             right, given = other.recorded.input, other.given
@@ -179,9 +183,12 @@ class Comparison:
         return any(other.call in makers and not other.seen.ok for other in self.nodes)
 
     def _alternatives(self, node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
-        """Other tensors for its further arguments: what the same maker gives in other calls, what other modules
-        of its class are given, and what the reference's module is given. A model may mix up its layers' tables or
-        masks, or make them wrongly.
+        """Other tensors for its further arguments, each with where it is from: what the same maker gives in other
+        calls, what other modules of its class are given, and what the reference's module is given.
+
+        A module that is wrong on the right input need not be wrong itself: a model may hand it another layer's mask or
+        table of angles, or make these wrongly. If it is right with one of these, the error is its caller's. What is
+        nearest to such a mix-up is tried first, and the reference's own last, which would excuse the most.
         """
         others = node.other_tensors()
         if not node.unequal_tensors():

@@ -15,7 +15,7 @@ Origin = Literal["", "own error", "error inside", "inherited"]
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One call of one module. name: its path, with ``[1]`` for its second call if there are several.
 
     block: the name of the row that stands for it while blocks are closed; its own, if it is such a row.
@@ -55,7 +55,7 @@ class LayerReport:
     unseen: what the trace can't show (see `Trace`).
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     culprit: Culprit | None
     own_errors: tuple[str, ...]
     one_sided: tuple[str, ...]
@@ -70,14 +70,14 @@ class LayerReport:
         return all(row.outcome.ok for row in self.rows)
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
+def rows_of(comparison: Comparison) -> list[LayerRow]:
     """A row for each call that is compared, the model's own last."""
     blocks = _blocks(comparison)
     rows = []
     for node in [*comparison.nodes[1:], *comparison.nodes[:1]]:
         outcome, origin = _judged(comparison, node)
         depth = sum(ancestor.parent is not None for ancestor in node.ancestors())
-        rows.append(Row(node.name, node.type, outcome, origin, blocks[node].name, depth))
+        rows.append(LayerRow(node.name, node.type, outcome, origin, blocks[node].name, depth))
     return rows
 
 

@@ -85,8 +85,8 @@ def _trace_small(options: TraceOptions, config: Path) -> None:
     found = measured(reference, _with_bar)
     write_trace(replace(reference.trace(), unseen=found.unseen), options.output, reference.kind)
     print(f"{reference.kind} in {options.dtype}, {reference.size:,} parameters, all random; {options.output}")
-    for item in (*reference.kept, found.kept()):
-        print(f"{'yes' if item.kept else 'no ':3} {item.name}: {item.detail}")
+    for item in (*reference.coverage, found.coverage()):
+        print(f"{'yes' if item.covered else 'no ':3} {item.name}: {item.detail}")
 
 
 def _with_bar(items: Sequence[Any]) -> Iterable[Any]:

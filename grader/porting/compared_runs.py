@@ -10,7 +10,7 @@ from grader.errors import NeedsAdapter
 from grader.layers.comparison import Comparison
 from grader.layers.debugger import report_of
 from grader.layers.outcome import Outcome, outcome
-from grader.layers.rows import Culprit, LayerReport, Row
+from grader.layers.rows import Culprit, LayerReport, LayerRow
 from grader.padding import left_out, without_padding
 from grader.porting.decoding import Decoder
 from grader.porting.states import Snapshot, State, compared_states, held_by, held_in
@@ -53,7 +53,7 @@ class _Follower:
         self.traceback: tuple[str, ...] = ()
         self.states: list[tuple[str, State]] = []
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[LayerRow]:
         """One row for each step, the rows of the first wrong one, and one for each state of the cache."""
         start = Snapshot(self.model) if self.decoder.holds_its_cache else None
         steps = [self._step(step) for step in self.run.steps]
@@ -65,14 +65,14 @@ class _Follower:
             self.culprit = _left_behind(self.model, strange[0])
         return [row for title, rows in steps for row in (*rows, *judged.get(title, ()))]
 
-    def _step(self, step: Step) -> tuple[str, list[Row]]:
+    def _step(self, step: Step) -> tuple[str, list[LayerRow]]:
         title = f"{self.run.name}, {step.name}"
         rows = self._compared(step, title)
         if not rows[-1].outcome.ok:
             self.blamed = True
         return title, rows
 
-    def _compared(self, step: Step, title: str) -> list[Row]:
+    def _compared(self, step: Step, title: str) -> list[LayerRow]:
         before = Snapshot(self.model) if self.decoder.holds_its_cache else None
         after: list[Snapshot] = []
         held: dict[str, Tensor] = {}
@@ -91,10 +91,10 @@ class _Follower:
             snapshot.restore()
         return rows
 
-    def _rows(self, step: Step, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
+    def _rows(self, step: Step, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[LayerRow]:
         if self.blamed:
             outcome = self._last(step, one_pass)
-            return [Row(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
+            return [LayerRow(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
         part = replace(self.trace, args=(step.ids,), calls=step.calls, output=step.output, floor=step.floor, runs=())
         comparison = Comparison(self.model, part, one_pass, before.restore if before else None)
         if isinstance(comparison.error, NeedsAdapter):
@@ -127,7 +127,7 @@ class _Follower:
         row = f"{title}: {report.culprit.name}" if report.culprit.path else title
         self.culprit = replace(report.culprit, reasons=(*report.culprit.reasons, *reasons), place=title, row=row)
 
-    def _judged(self, steps: Sequence[tuple[str, list[Row]]]) -> Iterator[tuple[str, list[Row]]]:
+    def _judged(self, steps: Sequence[tuple[str, list[LayerRow]]]) -> Iterator[tuple[str, list[LayerRow]]]:
         """The rows of the states: one in another form is right where what follows is."""
         titles = [title for title, _ in steps]
         wrong = [title for title, rows in steps if not rows[-1].outcome.ok]
@@ -143,11 +143,11 @@ class _Follower:
                 note = found.note or (f"your `{state.place}`" if state.place not in ("", state.name) else "")
                 name = f"{title}: cache after it: {state.name}"
                 origin = "" if found.ok else "inherited" if title in wrong[1:] else "own error"
-                rows.append(Row(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
+                rows.append(LayerRow(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
             yield title, rows
 
 
-def _left_behind(model: nn.Module, row: Row) -> Culprit:
+def _left_behind(model: nn.Module, row: LayerRow) -> Culprit:
     """All outputs are right, and a state of the cache is wrong that no later step reads."""
     state, note = row.name.rpartition(": ")[2], row.outcome.note
     apart = f" differs by up to {row.outcome.max:.1e}" if row.outcome.max else " is missing"

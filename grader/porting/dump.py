@@ -12,7 +12,7 @@ from torch import Tensor
 from grader.calls import Call
 from grader.errors import GraderError
 from grader.layers.outcome import outcome_of
-from grader.layers.rows import Culprit, Row
+from grader.layers.rows import Culprit, LayerRow
 from grader.porting.report import PortReport
 from grader.recordings.traces import Trace
 
@@ -61,16 +61,16 @@ def _call_of(name: str, trace: Trace) -> Call | None:
     )
 
 
-def _row(name: str, array: Tensor, call: Call) -> Row:
+def _row(name: str, array: Tensor, call: Call) -> LayerRow:
     assert call.output is not None
     if array.is_floating_point() and call.output.is_floating_point():
         array = array.to(call.output.dtype)
     elif call.output.dtype == torch.int64 and not array.is_floating_point():
         array = array.long()
-    return Row(name, call.type, outcome_of([array], call, {}), "", name, 0)
+    return LayerRow(name, call.type, outcome_of([array], call, {}), "", name, 0)
 
 
-def _first_wrong(rows: Sequence[Row]) -> Culprit | None:
+def _first_wrong(rows: Sequence[LayerRow]) -> Culprit | None:
     wrong = next((i for i, row in enumerate(rows) if not row.outcome.ok), None)
     if wrong is None:
         return None

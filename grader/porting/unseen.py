@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from grader.calls import Call, WatchedCall, copied, first_tensor, tensors_in, watch
 from grader.checkpoints.quiet import quiet_transformers
 from grader.names import layers_as_one
-from grader.porting.coverage import Kept
+from grader.porting.coverage import Coverage
 from grader.porting.reference import HOUSEKEEPING, Reference
 from grader.tolerance import agree, tolerance_for, widened
 
@@ -43,15 +43,15 @@ class Measured:
     fields: int
     unseen: tuple[str, ...]
 
-    def kept(self) -> Kept:
-        """The same as a line of what a small model has kept."""
+    def coverage(self) -> Coverage:
+        """The same as a line of what a small model covers."""
         name = "every weight and every field of the config shows"
         what = f"{self.weights} tensors and {self.fields} fields, changed one by one"
         if not self.unseen:
-            return Kept(name, True, what)
+            return Coverage(name, True, what)
         more = f" and {len(self.unseen) - NAMED} more" if len(self.unseen) > NAMED else ""
         listed = ", ".join(f"`{one}`" for one in self.unseen[:NAMED])
-        return Kept(name, False, f"of {what}, no row changes with {listed}{more}")
+        return Coverage(name, False, f"of {what}, no row changes with {listed}{more}")
 
 
 def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:

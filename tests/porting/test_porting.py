@@ -58,7 +58,7 @@ def test_a_row_that_rounding_moves_says_so_and_a_larger_error_in_it_is_red() -> 
     trace = found.trace()
     floor, count = highest_floor(trace)
     assert floor > 0 and count > 0
-    assert any("get more room" in kept.detail for kept in found.kept)
+    assert any("get more room" in kept.detail for kept in found.coverage)
     with another_processor(7):
         moved = program_report(found.model, trace)
         bare = replace(trace, floor=0.0, calls=tuple(replace(call, floor=0.0) for call in trace.calls))

@@ -19,7 +19,7 @@ from torch import nn
 
 from grader.layers.culprit import ADAPTER
 from grader.porting.adapters.fields import filled_in
-from grader.porting.adapters.runs import parts_for
+from grader.porting.adapters.runs import lines_for_runs
 from grader.recordings.traces import Run
 
 CONFIG_CLASS = re.compile(r"config|args|params", re.IGNORECASE)
@@ -43,7 +43,7 @@ def adapter_for(
     """
     fields = build.get("config", build)
     config, made, missing = _made(model, file, fields, weights)
-    parts = parts_for(model, runs, lambda wanted: filled_in(wanted, fields, weights))
+    parts = lines_for_runs(model, runs, lambda wanted: filled_in(wanted, fields, weights))
     known = {hand.partition("=")[0] for hand in parts.hands}
     arguments = [a for a in _arguments(model) if a.partition("=")[0] not in known] + list(parts.hands)
     imports = (

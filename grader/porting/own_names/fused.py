@@ -43,7 +43,7 @@ def _join(pool: Pool, own: Unit, wanted: list[Unit]) -> None:
         if sum(rows) * math.prod(shape[:-1] if turns else shape[1:]) != math.prod(shape):
             return
         made[name] = Recipe(pieces, shape, turned=turns)
-    pool.made(made, [own], wanted)
+    pool.match_as(made, [own], wanted)
     pool.by_turns(list(made), rows, lambda groups: lambda recipe: replace(recipe, groups=groups))
     pool.paired(own, own.word.role)
 
@@ -63,7 +63,7 @@ def _part(pool: Pool, own: list[Unit], wanted: Unit) -> bool:
         for i, unit in enumerate(own):
             piece = Piece(wanted.names[leaf], turned=turned, part=i, parts=parts)
             made[unit.names[leaf]] = Recipe((piece,), unit.shapes[leaf], turned=mine[i] and leaf == "weight")
-    pool.made(made, own, [wanted])
+    pool.match_as(made, own, [wanted])
     pool.by_turns(list(made), parts, in_groups)
     for unit in own:
         pool.paired(unit, unit.word.role)

@@ -78,9 +78,9 @@ def _match_alike(pool: Pool) -> None:
 
 
 def _take_two(pool: Pool, own: list[Unit], wanted: list[Unit]) -> None:
-    told = _likeness(own[0], wanted[0]) + _likeness(own[1], wanted[1])
+    straight = _likeness(own[0], wanted[0]) + _likeness(own[1], wanted[1])
     crossed = _likeness(own[0], wanted[1]) + _likeness(own[1], wanted[0])
-    wanted = wanted[::-1] if crossed > told + 0.5 else wanted
+    wanted = wanted[::-1] if crossed > straight + 0.5 else wanted
     if pool.take(own[0], wanted[0], "order") and pool.take(own[1], wanted[1], "order"):
         pool.swap(own)
 

@@ -64,7 +64,11 @@ def fit(own: Unit, wanted: Unit, leaf: str) -> Fit | None:
 
 
 class Pool:
-    """own, wanted: what is left of each. found: what was matched."""
+    """What is left to match, and what was matched. Each step of `matching` takes units out, so that those after it,
+    which know less, have fewer to choose from.
+
+    own, wanted: the units that are left of the program and of the reference. found: what was matched, with questions.
+    """
 
     def __init__(self, own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> None:
         self.own, self.wanted, self.sizes = list(own), list(wanted), sizes
@@ -97,7 +101,8 @@ class Pool:
         self.paired(own, wanted.word.role)
         return True
 
-    def made(self, made: Mapping[str, Recipe], own: list[Unit], wanted: list[Unit]) -> None:
+    def match_as(self, made: Mapping[str, Recipe], own: list[Unit], wanted: list[Unit]) -> None:
+        """Match several units at once, by recipes that were made of all of them."""
         self.found.recipes |= made
         self.found.how |= dict.fromkeys(made, "name")
         self.own = [unit for unit in self.own if unit not in own]
@@ -115,15 +120,21 @@ class Pool:
             self.wanted.append(replace(wanted, names=rest, shapes={leaf: wanted.shapes[leaf] for leaf in rest}))
 
     def ask(self, about: str, names: list[str], answers: list[Answer], free: bool = True) -> None:
+        """Leave something open; as of `Question`."""
         self.found.questions.append(Question(about, names, answers, free))
 
     def swap(self, own: list[Unit]) -> None:
+        """Ask whether two units that were matched by their order belong the other way round, as gate and up may."""
         crossed = swaps(own)
         about = " and ".join(unit.word.last for unit in own)
         self.ask(about, list(crossed), [Answer("in their order"), Answer("the other way round", {}, crossed)])
 
     def by_turns(self, names: list[str], rows: Sequence[int], change: Callable[[int], Change]) -> None:
-        """Ask whether parts of a matrix stand one after the other, or by turns: head by head, or row by row."""
+        """Ask whether parts of a matrix stand one after the other, or by turns: head by head, or row by row.
+
+        The shape is the same either way, and both are in use: GPT-NeoX has q, k and v of one head, then of the next;
+        gpt-oss has a row of gate, then one of up. rows: of each part. change: what an answer does, by its groups.
+        """
         counts = dict.fromkeys([self.sizes.kv_heads, self.sizes.heads, min(rows)])
         groups = [n for n in counts if n > 1 and all(count % n == 0 for count in rows)]
         if len(rows) == 2 and rows[0] == rows[1]:
