@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from grader.checks.generation import check_generation
     from grader.config import Config
     from grader.errors import CheckFailed, GraderError
-    from grader.layers.compare import compare_layers
     from grader.layers.own_model import load_model
+    from grader.porting.compare import compare_layers
     from grader.recordings.tracefile import read_trace
     from grader.recordings.tracing import trace_of
     from grader.steps import step
@@ -27,7 +27,7 @@ _HOMES = {
     "case": "grader.checks.experiment",
     "check": "grader.checks.check",
     "check_generation": "grader.checks.generation",
-    "compare_layers": "grader.layers.compare",
+    "compare_layers": "grader.porting.compare",
     "load_checkpoint": "grader.checkpoints",
     "load_model": "grader.layers.own_model",
     "read_trace": "grader.recordings.tracefile",

@@ -1,7 +1,7 @@
 """What every module of a model was given and returned in one forward pass: the one recorder of it.
 
-A `Call` holds tensors alone, and is what recordings keep. A `Watched` call also knows how it was made, so that it can
-be made again on another input.
+A `Call` holds tensors alone, and is what recordings keep. A `WatchedCall` also knows how it was made, so that it can be
+made again on another input.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def argument_names(module: nn.Module, spec: TreeSpec) -> dict[int, str]:
 
 
 @dataclass(eq=False)
-class Watched:
+class WatchedCall:
     """One call of one module.
 
     leaves, spec: its arguments as a flat list, copied before the call, and how to put them together again.
@@ -101,12 +101,12 @@ class Watched:
     module: nn.Module
     leaves: list[Any]
     spec: TreeSpec
-    parent: "Watched | None"
+    parent: "WatchedCall | None"
     outputs: list[Tensor] = field(default_factory=list)
     returned: str = ""
     finished: bool = False
     changed: set[int] = field(default_factory=set)
-    made_by: dict[int, "tuple[Watched, int]"] = field(default_factory=dict)
+    made_by: dict[int, "tuple[WatchedCall, int]"] = field(default_factory=dict)
     given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     rewind: Callable[[], None] | None = None
 
@@ -115,7 +115,7 @@ class Watched:
         """The first tensor that it gave."""
         return next(iter(self.outputs), None)
 
-    def ancestors(self) -> "Iterator[Watched]":
+    def ancestors(self) -> "Iterator[WatchedCall]":
         """The calls that it was made in, innermost first."""
         call = self.parent
         while call is not None:
@@ -159,7 +159,7 @@ class Watched:
 
 def watch(
     model: nn.Module, run: Callable[[], Any], paths: Collection[str], steps: bool = False
-) -> tuple[list[Watched], Exception | None]:
+) -> tuple[list[WatchedCall], Exception | None]:
     """Run `run()` and return every call of `model` (path "") and of its submodules at `paths`, in the order in
     which they began, and what `run()` raised.
 
@@ -171,7 +171,8 @@ def watch(
         if not path or path in paths:
             places.setdefault(module, []).append(path)
     with _forward_counts(places):
-        return _watched(places, run, steps)
+        recorder = _Recorder(places)
+        return recorder.calls, recorder.record(run, steps)
 
 
 @contextlib.contextmanager
@@ -213,71 +214,80 @@ def record_calls(
     modules = dict(module.named_modules())
     names = [name for name in modules if name] if paths is None else list(paths)
     returned: list[Any] = []
-    watched, error = _watched({modules[name]: [name] for name in names}, lambda: returned.append(run()), paths is None)
+    recorder = _Recorder({modules[name]: [name] for name in names})
+    error = recorder.record(lambda: returned.append(run()), steps=paths is None)
     if error is not None:
         raise error
-    return returned[0], [call.recorded() for call in watched if call.finished]
+    return returned[0], [call.recorded() for call in recorder.calls if call.finished]
 
 
-def _watched(
-    places: Mapping[nn.Module, list[str]], run: Callable[[], Any], steps: bool
-) -> tuple[list[Watched], Exception | None]:
-    """Run `run()` and note every call of the modules in `places`, each with the paths at which it stands."""
-    watched: list[Watched] = []
-    under_way: list[Watched] = []
-    seen: Counter[str] = Counter()
-    makers: dict[int, tuple[Watched, int]] = {}
-    alive: list[Any] = []  # keeps storages from being freed, and their addresses from being used again
-    originals: dict[Watched, list[Any]] = {}
+class _Recorder:
+    """Notes every call of modules, in the order in which they began. places: at which paths each module stands."""
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        parent = under_way[-1] if under_way else None
+    def __init__(self, places: Mapping[nn.Module, list[str]]) -> None:
+        self.places = places
+        self.calls: list[WatchedCall] = []
+        self.under_way: list[WatchedCall] = []
+        self.count: Counter[str] = Counter()
+        self.makers: dict[int, tuple[WatchedCall, int]] = {}  # by the address of what they gave
+        self.alive: list[Any] = []  # keeps storages from being freed, and their addresses from being used again
+        self.originals: dict[WatchedCall, list[Any]] = {}
+
+    def record(self, run: Callable[[], Any], steps: bool) -> Exception | None:
+        """Run `run()`, and return what it raised. steps: whether steps that code names are noted, too."""
+        handles = []
+        for module in self.places:
+            handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
+            handles.append(module.register_forward_hook(self._after, with_kwargs=True))
+        try:
+            with listening(self._step if steps else None):
+                run()
+        except Exception as error:  # learner's code may raise anything
+            return error
+        finally:
+            for handle in handles:
+                handle.remove()
+        return None
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         leaves, spec = tree_flatten((args, kwargs))
-        path = _place(places[module], parent)
-        call = Watched(path, seen[path], module, [_copy(leaf) for leaf in leaves], spec, parent, given=(args, kwargs))
-        call.made_by = {i: makers[a] for i, leaf in enumerate(leaves) if (a := _address(leaf)) in makers}
-        seen[path] += 1
-        originals[call] = leaves
-        watched.append(call)
-        under_way.append(call)
+        copies = [_copy(leaf) for leaf in leaves]
+        path = _place(self.places[module], self._parent)
+        call = WatchedCall(path, self.count[path], module, copies, spec, self._parent, given=(args, kwargs))
+        call.made_by = {i: self.makers[a] for i, leaf in enumerate(leaves) if (a := _address(leaf)) in self.makers}
+        self.originals[call] = leaves
+        self._add(call)
+        self.under_way.append(call)
 
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = under_way.pop()
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self.under_way.pop()
         while call.module is not module:  # the learner caught what these raised
-            call = under_way.pop()
+            call = self.under_way.pop()
         call.finished = True
         call.returned = type(output).__name__
         tensors = tensors_in(output)
         call.outputs = [_noted(tensor) for tensor in tensors]
-        before_it = {i: without_padding(originals[call][i]) for i in call.tensors()}
+        before_it = {i: without_padding(self.originals[call][i]) for i in call.tensors()}
         call.changed = {i for i, old in before_it.items() if not _unchanged(call.leaves[i], old)}
-        alive.append(output)
-        makers.update({a: (call, i) for i, tensor in enumerate(tensors) if (a := _address(tensor))})
+        self.alive.append(output)
+        self.makers.update({a: (call, i) for i, tensor in enumerate(tensors) if (a := _address(tensor))})
 
-    def note(name: str, value: Tensor) -> None:
-        parent = under_way[-1] if under_way else None
-        path = f"{parent.path if parent else ''}:{name}"
-        call = Watched(path, seen[path], Step(), [], NOTHING, parent, [_noted(value)], "Tensor", True)
-        seen[path] += 1
-        watched.append(call)
+    def _step(self, name: str, value: Tensor) -> None:
+        path = f"{self._parent.path if self._parent else ''}:{name}"
+        self._add(
+            WatchedCall(path, self.count[path], Step(), [], NOTHING, self._parent, [_noted(value)], "Tensor", True)
+        )
 
-    handles = []
-    for module in places:
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(module.register_forward_hook(after, with_kwargs=True))
-    error = None
-    try:
-        with listening(note if steps else None):
-            run()
-    except Exception as raised:  # learner's code may raise anything
-        error = raised
-    finally:
-        for handle in handles:
-            handle.remove()
-    return watched, error
+    def _add(self, call: WatchedCall) -> None:
+        self.count[call.path] += 1
+        self.calls.append(call)
+
+    @property
+    def _parent(self) -> WatchedCall | None:
+        return self.under_way[-1] if self.under_way else None
 
 
-def _place(paths: list[str], parent: Watched | None) -> str:
+def _place(paths: list[str], parent: WatchedCall | None) -> str:
     prefix = f"{parent.path}." if parent and parent.path else ""
     return next((path for path in paths if path.startswith(prefix)), paths[0])
 

@@ -19,3 +19,9 @@ class RecordingError(GraderError):
 
 class NeedsAdapter(GraderError):
     """A program that is not built from a config.json's fields, or is not called with token ids alone."""
+
+
+def last_line(error: Exception) -> str:
+    """The last line of what an error says, or its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -22,6 +22,7 @@ from typing import Any
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
+from grader.checkpoints.quiet import quiet_transformers
 from grader.checkpoints.registry import Entry, Packaged
 from grader.checkpoints.unavailable import Unavailable
 from grader.package import distribution
@@ -126,7 +127,7 @@ def _convert(entry: Entry, parts: list[Path], scratch: Path, made: Path, progres
             )
         source = joined if len(parts) > 1 else parts[0]
         bars.add_task(f"{entry.name}: reading names and vocabulary", total=None)
-        with _quiet_transformers(), _shown_in(bars, f"{entry.name}: de-quantising"):
+        with quiet_transformers(), _shown_in(bars, f"{entry.name}: de-quantising"):
             _save_converted(source, made)
 
 
@@ -181,21 +182,6 @@ def _shown_in(bars: Any, description: str) -> Iterator[None]:
         yield
     finally:
         reader.tqdm = original
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    from transformers.utils import logging
-
-    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()
 
 
 def _get(entry: Entry) -> str:

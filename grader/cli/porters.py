@@ -1,24 +1,12 @@
 """For people who port a model: a trace of a small reference, and a comparison with it."""
 
-import io
-import json
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import replace
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from grader.cli.course import FAILED
-from grader.errors import GraderError, NeedsAdapter
-from grader.package import distribution
-
-if TYPE_CHECKING:
-    from grader.layers.rows import LayerReport
-    from grader.recordings.traces import Trace
 
 
 class Rows(StrEnum):
@@ -56,60 +44,11 @@ def trace(
     The model has the architecture in the config.json, but is narrow and cut to its first layers. `grader compare`
     then tells whether a model of yours does the same.
     """
-    if find_spec("transformers") is None:
-        raise GraderError(
-            "`grader trace` runs transformers' own class, and transformers is not installed here. "
-            f"Install it: pip install '{distribution().name}[reference]'"
-        )
-    import torch
-
-    from grader.porting.real import real_model
-    from grader.porting.reference import small_reference
+    from grader.porting import command
     from grader.porting.runs import Ways
-    from grader.porting.sizes import TOKENS
-    from grader.porting.unseen import measured
-    from grader.recordings.tracefile import write_trace
 
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in dtypes:
-        raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(dtypes)}.")
     ways = Ways(cached, padded, offset)
-    if (config is None) == (model is None):
-        raise GraderError("Say what to trace: --config config.json for a small random model, or --model FOLDER.")
-    if model is not None:
-        if changes:
-            raise GraderError("--set changes the config of a small random model. With --model the weights fix it.")
-        real = real_model(model, dtypes[dtype], tokens or TOKENS, ways)
-        write_trace(real.trace, output, real.kind)
-        print(f"{real.kind} in {dtype}, {real.size:,} parameters, those of {model}; {output}")
-        return
-    assert config is not None
-    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), tokens, ways)
-    found = measured(reference, _with_bar)
-    write_trace(replace(reference.trace(), unseen=found.unseen), output, reference.kind)
-    print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
-    for item in (*reference.kept, found.kept()):
-        print(f"{'yes' if item.kept else 'no ':3} {item.name}: {item.detail}")
-
-
-def _with_bar(items: Sequence[Any]) -> Iterable[Any]:
-    """The items, with a bar in a terminal that shows how far it is."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(items, "What shows", console=console, transient=True, disable=not console.is_terminal)
-
-
-def _change(text: str) -> tuple[str, object]:
-    """A field and its value, which is read as JSON if it is any."""
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise GraderError(f"--set {text} is not FIELD=VALUE.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    command.trace(command.TraceOptions(config, model, output, dtype, changes or (), tokens, ways))
 
 
 def compare(
@@ -144,48 +83,12 @@ def compare(
     A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
     Exits with 0 if every row is right, with 1 if one is not, with 2 if the two can't be compared.
     """
-    from grader.layers.debugger import port_report
-    from grader.layers.dump import dump_report
-    from grader.layers.own_model import load_model
-    from grader.layers.own_names.files import read_names, write_names
-    from grader.layers.own_names.naming import OwnNames
-    from grader.recordings.tracefile import read_trace
+    from grader.porting import command
 
-    recorded = read_trace(reference)
-    if model.endswith(".safetensors"):
-        _tell(dump_report(Path(model), recorded), rows, as_json, page, model)
-    own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
-    loaded = load_model(model, name)
-    try:
-        with redirect_stdout(io.StringIO()):  # what the model prints
-            report = port_report(loaded, recorded, own)
-    except NeedsAdapter as error:
-        advice = _advice(model, loaded, reference, recorded)
-        raise GraderError(f"{error}\n{advice}" if advice else str(error)) from None
-    if report.alignment and save_names:
-        write_names(report.alignment.recipes, save_names)
-    _tell(report, rows, as_json, page, model)
-
-
-def _tell(report: "LayerReport", rows: Rows, as_json: bool, page: Path | None, model: str) -> NoReturn:
-    """Print what a comparison found, write it as a page where that is asked for, and end with the exit code."""
-    from grader.layers.as_json import as_json as json_of
-    from grader.layers.own_names.told import table
-    from grader.layers.shown import report_lines
-    from grader.report import print_report
-    from grader.report_page import to_page
-
-    found, names = report_lines(report, rows.value), table(report.alignment) if report.alignment else []
-    if page is not None:
-        try:  # a page is read from its top, and a terminal from its end
-            page.write_text(to_page([*found, *names], f"grader compare {Path(model).name}"), encoding="utf-8")
-        except OSError as error:
-            raise GraderError(f"{page} can't be written: {error.strerror}.") from None
-    if as_json:
-        print(json.dumps(json_of(report), indent=1))
-    else:
-        print_report([*names, *found])
-    raise typer.Exit(0 if report.ok else FAILED)
+    options = command.CompareOptions(
+        model, reference, name, rows.value, names, renames or (), reordered, save_names, as_json, page
+    )
+    raise typer.Exit(0 if command.compare(options) else FAILED)
 
 
 def port(
@@ -200,32 +103,6 @@ def port(
 
     The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
     """
-    from grader.layers.adapter import adapter_for, is_module
-    from grader.layers.own_model import file_of, load_model
-    from grader.recordings.tracefile import read_trace
+    from grader.porting import command
 
-    recorded, loaded, file = read_trace(reference), load_model(model, name), file_of(model)
-    if not is_module(loaded):
-        raise GraderError(f"{model} is no class of a model. Name the class: {file}:CLASS")
-    output = output or file.with_name("port.py")
-    if output.exists():
-        raise GraderError(f"{output} exists. Say where to write: --output FILE")
-    made = adapter_for(loaded, file, recorded.build, list(recorded.weights), recorded.runs)
-    output.write_text(made.source)
-    print(f"{output}: compare it with: grader compare {output}:Port {reference}")
-    if made.missing:
-        print(f"Fill in what is written as `...`: {', '.join(made.missing)}")
-
-
-def _advice(target: str, loaded: Any, reference: Path, recorded: "Trace") -> str:
-    """The adapter that a program needs, as far as one can be made."""
-    from grader.layers.adapter import adapter_for, is_module
-    from grader.layers.own_model import file_of
-
-    if not is_module(loaded):
-        return ""
-    file = file_of(target)
-    made = adapter_for(loaded, file, recorded.build, list(recorded.weights), recorded.runs)
-    named = f"{file}:{loaded.__name__}"
-    written = f"`grader port {named} {reference}` writes this one"
-    return f"Give it what it needs in a file beside it; {written}:\n\n{made.source}"
+    command.port(model, reference, name, output)

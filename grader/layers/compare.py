@@ -1,4 +1,4 @@
-"""`compare_layers`: the layer debugger as a notebook calls it."""
+"""Compare a learner's model with the trace of the notebook's lesson, and show what was found."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,41 +10,26 @@ from grader.report import show
 
 if TYPE_CHECKING:
     from grader.layers.rows import LayerReport
-    from grader.layers.shown import Open
-    from grader.recordings.traces import Trace
+    from grader.layers.wording import Open
 
 
-def compare_layers(model: Any, trace: "Trace | None" = None, open: "Open" = "first") -> None:
-    """Compare a model with the reference, module by module, and show where to start looking.
-
-    model: the class, or an instance, which is left as it is: a copy gets the reference's weights. Both are run on
-    the CPU, whatever device they are on.
-    trace: the reference's pass; that of the notebook's lesson if None. Compared with one that is given, the model may
-    have names of its own.
-    open: whether to show what is inside the first block with an error, inside all blocks, or inside none.
-    Raises CheckFailed if a row differs (not while nbgrader autogrades), and GraderError if the model can't be
-    compared at all.
-    """
+def compare_with_lesson(model: Any, open: "Open" = "first") -> None:
+    """`compare_layers` without a trace of one's own. Raises RecordingError where the lesson has none."""
     from grader.layers.debugger import layer_report  # late: its parts take as long to import as all that a check needs
-    from grader.layers.shown import report_lines
 
+    trace = find_recording().trace
+    if trace is None:
+        raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
     with comparing_on_cpu():
-        report = layer_report(model, _lesson_trace()) if trace is None else _under_its_own_names(model, trace)
+        report = layer_report(model, trace)
+    show_report(report, open)
+
+
+def show_report(report: "LayerReport", open: "Open") -> None:
+    """Show what a comparison found. Raises CheckFailed if a row differs, but not while nbgrader autogrades."""
+    from grader.layers.wording import report_lines
+
     culprit = report.culprit.path if report.culprit else None
     show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
         raise CheckFailed("The model differs from the reference: see the report above.")
-
-
-def _under_its_own_names(model: Any, trace: "Trace") -> "LayerReport":
-    from grader.layers.debugger import layer_report
-    from grader.layers.own_names.naming import OwnNames
-
-    return layer_report(model, trace, OwnNames())
-
-
-def _lesson_trace() -> "Trace":
-    trace = find_recording().trace
-    if trace is None:
-        raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
-    return trace

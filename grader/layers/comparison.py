@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, first_tensor, tensors_in, watch
+from grader.calls import Call, WatchedCall, first_tensor, tensors_in, watch
 from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
@@ -23,6 +23,7 @@ from grader.steps import functions_as_steps
 from grader.tolerance import agree
 
 MAX_ALTERNATIVES = 12
+CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 
 class Comparison:
@@ -39,7 +40,7 @@ class Comparison:
         run: Callable[[], Any] | None = None,
         rewind: Callable[[], None] | None = None,
     ) -> None:
-        """run: one pass of the model, where it is not simply called. rewind: as of `Watched`."""
+        """run: one pass of the model, where it is not simply called. rewind: as of `WatchedCall`."""
         self.model = model
         self.sizes = _sizes(trace.build)
         self.kinds = _kinds(trace.build)
@@ -58,12 +59,12 @@ class Comparison:
         for node in self.nodes:
             node.alone = self._alone(node)
         for node in self.nodes:
-            node.mended = self._mended(node) if node.wrong else None
+            node.compensated = self._compensated(node) if node.wrong else None
         self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
         modules = (node for node in self.faulty if not node.call.is_step)
         self.holders = {ancestor for node in modules for ancestor in node.ancestors()}
 
-    def watched(self, run: Callable[[], Any]) -> tuple[list[Watched], Exception | None]:
+    def watched(self, run: Callable[[], Any]) -> tuple[list[WatchedCall], Exception | None]:
         """The calls and steps of one run of the model, and what it raised."""
         with functions_as_steps(self.model):
             return watch(self.model, run, self.paths, steps=True)
@@ -74,7 +75,7 @@ class Comparison:
         for call in self.recorded:
             recorded[call.path].append(call)
         partners = partners_of(self.calls, recorded)
-        nodes: dict[Watched, Node] = {}
+        nodes: dict[WatchedCall, Node] = {}
         for watched in self.calls:
             partner = partners.get(watched)
             if partner is None or partner.output is None:
@@ -94,8 +95,12 @@ class Comparison:
             nodes[watched] = Node(name, watched, partner, nodes[parent] if parent else None, argument, seen)
         return list(nodes.values())
 
-    def _mended(self, node: Node) -> Node | None:
-        """What is given the right thing though this node gives a wrong one: a program may scale, say, elsewhere."""
+    def _compensated(self, node: Node) -> Node | None:
+        """The module that takes this one's output in the reference, if it is given the right thing all the same.
+
+        A program may do a step elsewhere than the reference, as scale queries after a projection and not in it. What
+        follows is right then, and nothing is wrong.
+        """
         want = node.recorded.output
         for other in self.nodes[self.nodes.index(node) + 1 :]:
             right, given = other.recorded.input, other.given
@@ -112,6 +117,17 @@ class Comparison:
         outcome = self._again(node, {})
         others = (self._again(node, tensors) for _, tensors in self._alternatives(node)) if not outcome.ok else ()
         return next((other for other in others if other.ok), outcome)
+
+    def uncalled(self, prefix: str = "") -> list[str]:
+        """The modules below `prefix` that the reference calls, and the learner's model has but never calls.
+
+        Of a module and what is inside it, only the outer one. A container of modules that are called is none of them.
+        """
+        called = {node.path for node in self.nodes} | {call.path for call in self.calls}
+        own = {path for path, module in self.model.named_modules() if not isinstance(module, CONTAINERS)}
+        holders = {path[:i] for path in called for i, letter in enumerate(path) if letter == "."}
+        missed = [path for path in dict.fromkeys(c.path for c in self.recorded) if path in own - called - holders]
+        return [p for p in missed if p.startswith(prefix) and not any(p.startswith(f"{outer}.") for outer in missed)]
 
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""
@@ -167,9 +183,12 @@ class Comparison:
         return any(other.call in makers and not other.seen.ok for other in self.nodes)
 
     def _alternatives(self, node: Node) -> Iterator[tuple[str, dict[int, Tensor]]]:
-        """Other tensors for its further arguments: what the same maker gives in other calls, what other modules
-        of its class are given, and what the reference's module is given. A model may mix up its layers' tables or
-        masks, or make them wrongly.
+        """Other tensors for its further arguments, each with where it is from: what the same maker gives in other
+        calls, what other modules of its class are given, and what the reference's module is given.
+
+        A module that is wrong on the right input need not be wrong itself: a model may hand it another layer's mask or
+        table of angles, or make these wrongly. If it is right with one of these, the error is its caller's. What is
+        nearest to such a mix-up is tried first, and the reference's own last, which would excuse the most.
         """
         others = node.other_tensors()
         if not node.unequal_tensors():

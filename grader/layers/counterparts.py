@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from grader.calls import Watched
+from grader.calls import WatchedCall
 from grader.tolerance import agree
 
 LOWEST_SCORE = -1e4  # what an additive mask adds where one may not look is at most this
 
 
 def counterparts(
-    call: Watched, positions: Sequence[int], recorded: Sequence[tuple[str, Tensor]]
+    call: WatchedCall, positions: Sequence[int], recorded: Sequence[tuple[str, Tensor]]
 ) -> tuple[dict[int, tuple[str, Tensor]], list[int]]:
     """For a call's leaves at `positions`: what the reference has in the place of those that it has not got.
 

@@ -3,42 +3,34 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from grader.checks.probe.running import learner_traceback, quietly
-from grader.errors import GraderError, NeedsAdapter
+from grader.errors import NeedsAdapter
 from grader.layers.comparison import Comparison
+from grader.layers.culprit import find_culprit
 from grader.layers.loading import loaded_model
-from grader.layers.own_model import called_with_config
 from grader.layers.rows import LayerReport, one_sided, rows_of, summarised
-from grader.layers.runs import with_runs
-from grader.layers.search import find_culprit
 from grader.recordings.traces import Trace
 
-if TYPE_CHECKING:
-    from grader.layers.own_names.naming import OwnNames
 
-DERIVED = (
-    "Your model derives head_dim as hidden size / heads. In the published model that is the same number, so it was"
-    " compared with a small reference in which it is, too."
-)
+def layer_report(model: Any, trace: Trace) -> LayerReport:
+    """Compare a model's class or instance with one pass of the reference; the runs that a trace may hold are left out.
 
-
-def layer_report(model: Any, trace: Trace, own: "OwnNames | None" = None) -> LayerReport:
-    """Compare a model's class or instance with a trace, and with the runs that it holds.
-
-    own: what is known of the model's names, if they may be others than the reference's. Raises GraderError where it
-    can't be built, or its parameters are not the reference's.
+    Raises GraderError where it can't be built, or its parameters are not the reference's.
     """
     with quietly([]), torch.no_grad():
-        built, trace, alignment = loaded_model(model, trace, own)
-        comparison = Comparison(built, trace)
-        _require_ids_alone(comparison)
-        found = report_of(comparison)
-        found = replace(found, alignment=alignment, remarks=tuple(_remarks(comparison)), unseen=trace.unseen)
-        return with_runs(found, built, trace, report_of) if trace.runs else found
+        return compared(*loaded_model(model, trace))
+
+
+def compared(model: nn.Module, trace: Trace) -> LayerReport:
+    """Compare a model that holds the trace's weights. Raises NeedsAdapter where its forward asks for more than ids."""
+    comparison = Comparison(model, trace)
+    _require_ids_alone(comparison)
+    return replace(report_of(comparison), remarks=tuple(_remarks(comparison)), unseen=trace.unseen)
 
 
 def report_of(comparison: Comparison) -> LayerReport:
@@ -54,23 +46,6 @@ def report_of(comparison: Comparison) -> LayerReport:
         one_sided=tuple(one_sided(comparison)),
         traceback=learner_traceback(comparison.error) if comparison.error else (),
     )
-
-
-def port_report(target: Any, trace: Trace, own: "OwnNames") -> LayerReport:
-    """As `layer_report`, of a class, a model, or a function of the config.
-
-    A program that derives its head_dim is compared with a reference that does, where the published model does.
-    """
-    try:
-        return layer_report(called_with_config(target, trace.build), trace, own)
-    except GraderError as error:
-        if trace.derived is None or isinstance(error, NeedsAdapter):
-            raise
-        try:
-            found = layer_report(called_with_config(target, trace.derived.build), trace.derived, own)
-        except GraderError:
-            raise error from None
-    return replace(found, remarks=(DERIVED, *found.remarks))
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from grader.calls import Call, Watched
+from grader.calls import Call, WatchedCall
 from grader.checks.layout import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.outcome import Outcome
@@ -17,12 +17,12 @@ class Node:
 
     argument: the position of the leaf that corresponds to the recorded input. seen: the outcome in the pass.
     alone: the outcome on the reference's input; None where that can't be told. misgiven: the names of arguments
-    with which it is wrong, while it is right with `better` in their place. mended: what is given the right thing all
-    the same, where the reference hands on what this one should have given.
+    with which it is wrong, while it is right with `better` in their place. compensated: what is given the right
+    thing all the same, where the reference hands on what this one should have given.
     """
 
     name: str
-    call: Watched
+    call: WatchedCall
     recorded: Call
     parent: "Node | None"
     argument: int | None
@@ -30,7 +30,7 @@ class Node:
     alone: Outcome | None = None
     misgiven: tuple[str, ...] = ()
     better: str = ""
-    mended: "Node | None" = None
+    compensated: "Node | None" = None
 
     @property
     def path(self) -> str:
@@ -93,8 +93,8 @@ def own_way(node: Node) -> Node | None:
         return next((a for a in node.ancestors() if a.seen.ok), None)
     if node.wrong:
         assert node.alone is not None
-        if node.mended is not None and node.alone.in_kind:
-            return node.mended
+        if node.compensated is not None and node.alone.in_kind:
+            return node.compensated
         right = (a for a in node.ancestors() if a.alone is not None and a.alone.ok)
         return next(right, None) if node.alone.in_kind else None
     return next((a for a in node.ancestors() if a.seen.ok), None) if node.seen.in_kind else None

@@ -3,26 +3,26 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from grader.calls import Call, Watched
+from grader.calls import Call, WatchedCall
 from grader.layers.outcome import outcome_of
 
 
-def argument_for(call: Watched, recorded: Call) -> int | None:
+def argument_for(call: WatchedCall, recorded: Call) -> int | None:
     """The leaf that corresponds to the recorded input: the first tensor of its shape, else the first tensor."""
     tensors = call.tensors()
     shaped = [i for i in tensors if recorded.input is not None and call.leaves[i].shape == recorded.input.shape]
     return next(iter([*shaped, *tensors]), None)
 
 
-def partners_of(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]) -> dict[Watched, Call]:
+def partners_of(calls: Sequence[WatchedCall], recorded: Mapping[str, Sequence[Call]]) -> dict[WatchedCall, Call]:
     """Which recorded call each of the learner's is compared with: the one of equal output, else of equal number.
 
     A model may call one module in an order of its own, or more often.
     """
-    by_path: dict[str, list[Watched]] = defaultdict(list)
+    by_path: dict[str, list[WatchedCall]] = defaultdict(list)
     for call in calls:
         by_path[call.path].append(call)
-    partners: dict[Watched, Call] = {}
+    partners: dict[WatchedCall, Call] = {}
     for path, own in by_path.items():
         free = list(recorded[path])
         if len(own) == len(free) == 1:
@@ -38,5 +38,5 @@ def partners_of(calls: Sequence[Watched], recorded: Mapping[str, Sequence[Call]]
     return partners
 
 
-def _equal_output(call: Watched, recorded: Call) -> bool:
+def _equal_output(call: WatchedCall, recorded: Call) -> bool:
     return recorded.output is not None and outcome_of(call.outputs, recorded, {}).ok

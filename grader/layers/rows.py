@@ -1,25 +1,21 @@
-"""What a comparison found, row by row."""
+"""What a comparison found: its rows, and where to start."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import nn
 
-from grader.layers.comparison import Comparison
-from grader.layers.culprit import Culprit, uncalled
+from grader.layers.comparison import CONTAINERS, Comparison
 from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome
 from grader.names import layers_as_one
-
-if TYPE_CHECKING:  # only a program with names of its own needs it
-    from grader.layers.own_names.alignment import Alignment
 
 Origin = Literal["", "own error", "error inside", "inherited"]
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One call of one module. name: its path, with ``[1]`` for its second call if there are several.
 
     block: the name of the row that stands for it while blocks are closed; its own, if it is such a row.
@@ -35,21 +31,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Culprit:
+    """Where to start looking. path: "" where it is the model's own forward. reasons: a sentence each.
+
+    place: the step of a run in which it is wrong. row: the row that stands for it, where that has another name.
+    """
+
+    path: str
+    name: str
+    type: str
+    reasons: tuple[str, ...]
+    place: str = ""
+    row: str = ""
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """What a comparison found: rows in the order in which the modules began, the model's output last.
 
     culprit: where to start, if a row differs. own_errors: paths of further modules that are wrong by themselves.
     one_sided: modules that only one of the two models has, or calls. traceback: the learner's own lines, if the
-    pass raised an error. alignment: which tensor is which, where the model has names of its own. unseen: what the trace
-    can't show (see `Trace`).
+    pass raised an error. hints: what would make a wrong module right, and has to be asked for. remarks: more to say.
+    unseen: what the trace can't show (see `Trace`).
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     culprit: Culprit | None
     own_errors: tuple[str, ...]
     one_sided: tuple[str, ...]
     traceback: tuple[str, ...]
-    alignment: "Alignment | None" = None
+    hints: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
 
@@ -59,14 +70,14 @@ class LayerReport:
         return all(row.outcome.ok for row in self.rows)
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
+def rows_of(comparison: Comparison) -> list[LayerRow]:
     """A row for each call that is compared, the model's own last."""
     blocks = _blocks(comparison)
     rows = []
     for node in [*comparison.nodes[1:], *comparison.nodes[:1]]:
         outcome, origin = _judged(comparison, node)
         depth = sum(ancestor.parent is not None for ancestor in node.ancestors())
-        rows.append(Row(node.name, node.type, outcome, origin, blocks[node].name, depth))
+        rows.append(LayerRow(node.name, node.type, outcome, origin, blocks[node].name, depth))
     return rows
 
 
@@ -100,14 +111,13 @@ def _blocks(comparison: Comparison) -> dict[Node, Node]:
 
 def one_sided(comparison: Comparison) -> list[str]:
     """What only one of the two models has, or calls."""
-    containers = nn.ModuleList | nn.ModuleDict
-    own = {path for path, module in comparison.model.named_modules() if not isinstance(module, containers)}
+    own = {path for path, module in comparison.model.named_modules() if not isinstance(module, CONTAINERS)}
     theirs = {path for path in comparison.paths if ":" not in path}
     lines = []
     for title, paths in (
         ("Only in the reference", sorted(theirs - own)),
         ("Only in your model", sorted(own - theirs)),
-        ("Never called by your model", [] if comparison.error else uncalled(comparison)),
+        ("Never called by your model", [] if comparison.error else comparison.uncalled()),
         ("Steps that the reference has not", _strange_steps(comparison)),
     ):
         if paths:

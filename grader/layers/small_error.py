@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import nn
 
-from grader.calls import Watched, watch
+from grader.calls import WatchedCall, watch
 from grader.layers.answers import answering
 from grader.layers.comparison import Comparison
-from grader.layers.culprit import Culprit
 from grader.layers.node import Node
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for
+from grader.layers.rows import Culprit
 
 
 class SmallError:
@@ -92,11 +92,11 @@ class SmallError:
 class _Trial(NamedTuple):
     """The calls of one run, and how right the module of interest was in it."""
 
-    calls: dict[tuple[nn.Module, int], Watched]
+    calls: dict[tuple[nn.Module, int], WatchedCall]
     different: Outcome
 
 
-def _numbered(calls: Sequence[Watched]) -> Iterator[tuple[Watched, tuple[nn.Module, int]]]:
+def _numbered(calls: Sequence[WatchedCall]) -> Iterator[tuple[WatchedCall, tuple[nn.Module, int]]]:
     """Each call with its module, and how often that was called before."""
     count: Counter[nn.Module] = Counter()
     for call in calls:

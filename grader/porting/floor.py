@@ -14,7 +14,7 @@ from torch import nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
 from grader.instruments.rounding import another_processor
-from grader.porting.runs import Floors, kept_floor, measured_runs, note_floors
+from grader.porting.runs import Floors, measured_runs, note_floors, rounded_floor
 from grader.recordings.traces import Trace
 from grader.steps import functions_as_steps
 from grader.tolerance import tolerance_for
@@ -37,9 +37,9 @@ def with_floors(trace: Trace, model: nn.Module) -> Trace:
         _measure(other, trace, floors)
     with contextlib.suppress(RuntimeError), _in_float64(model) as other:  # parts of it may insist on float32
         _measure(other, trace, floors)
-    calls = tuple(replace(c, floor=kept_floor(floors, (c.path, c.index), trace.output)) for c in trace.calls)
+    calls = tuple(replace(c, floor=rounded_floor(floors, (c.path, c.index), trace.output)) for c in trace.calls)
     runs = measured_runs(model, trace.runs, (_elsewhere,))
-    return replace(trace, calls=calls, floor=kept_floor(floors, OUTPUT, trace.output), runs=runs)
+    return replace(trace, calls=calls, floor=rounded_floor(floors, OUTPUT, trace.output), runs=runs)
 
 
 def is_steady(trace: Trace) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from grader.porting.kept import Kept
+from grader.porting.coverage import Coverage
 from grader.porting.sizes import TOKENS
 
 MORE = 6  # tokens of a second chunk
@@ -40,14 +40,16 @@ def chunk_of(model: nn.Module, config: Mapping[str, Any]) -> int:
     return max(found)
 
 
-def long_enough(model: nn.Module, config: Mapping[str, Any], length: int) -> list[Kept]:
+def long_enough(model: nn.Module, config: Mapping[str, Any], length: int) -> list[Coverage]:
     """Whether `length` tokens are more than one chunk, and give more compressed entries than are chosen."""
     chunk, rate, chosen = chunk_of(model, config), _rate(config), config.get("index_topk")
-    kept = [Kept("more tokens than a chunk", length > chunk, f"chunks of {chunk}, {length} tokens")] if chunk else []
+    covered = (
+        [Coverage("more tokens than a chunk", length > chunk, f"chunks of {chunk}, {length} tokens")] if chunk else []
+    )
     if rate and chosen:
         entries = length // rate
-        kept.append(Kept("more compressed entries than are chosen", entries > chosen, f"{chosen} of {entries}"))
-    return kept
+        covered.append(Coverage("more compressed entries than are chosen", entries > chosen, f"{chosen} of {entries}"))
+    return covered
 
 
 def _default(function: Any) -> int:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from grader.checkpoints.quiet import quiet_transformers
 from grader.config import Config
-from grader.errors import GraderError
+from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
 from grader.porting.filling import tokens
 from grader.porting.floor import with_floors
-from grader.porting.hushed import hushed, last_line
 from grader.porting.runs import ONE_PASS, Ways, traced
 from grader.porting.sizes import TOKENS
 from grader.recordings.traces import Trace
@@ -44,7 +44,7 @@ def real_model(
     fields = dict(Config.read(folder / "config.json"))
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise GraderError(f"{folder} holds a config.json and no weights ({', '.join(WEIGHTS)}). `--config` needs none.")
-    with hushed():
+    with quiet_transformers():
         model = _loaded(folder, dtype)
         text = model.config.get_text_config(decoder=True)
         draw = Draw("trace", type(model).__name__)

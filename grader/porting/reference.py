@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import first_tensor
+from grader.checkpoints.quiet import quiet_transformers
 from grader.config import Config
-from grader.errors import GraderError
+from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
+from grader.porting.coverage import Coverage, coverage_of
 from grader.porting.depth import cut, depth_of, ends_alike, enough_layers, kinds
 from grader.porting.filling import fill, tokens
 from grader.porting.floor import highest_floor, is_steady, with_floors
-from grader.porting.hushed import hushed, last_line
-from grader.porting.kept import Kept, what_is_kept
 from grader.porting.lengths import enough_tokens, long_enough
 from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
@@ -44,7 +44,7 @@ class Reference:
     model: Any
     ids: Tensor
     fields: dict[str, Any]
-    kept: tuple[Kept, ...]
+    coverage: tuple[Coverage, ...]
     traced: Trace
     config: dict[str, Any]
     remade: Callable[[Mapping[str, Any]], Any]
@@ -73,7 +73,7 @@ def small_reference(
     language model that this transformers knows, and where a small one can't be made or run.
     """
     given = dict(Config.read(path))
-    with hushed():
+    with quiet_transformers():
         config_class = _config_class(given, path)
         try:
             config = config_class(**_without(given, HOUSEKEEPING))
@@ -84,15 +84,15 @@ def small_reference(
         if text is not config:  # a model that also sees or hears: its language model is what is compared
             given = dict(given.get("text_config", {}))
         wishes = dict(changes or {})
-        short = Asked(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways)
-        asked = short.with_length(length)
-        found = _first_that_runs(asked, AMBITIONS)
-        if length is None and asked.length > TOKENS and not is_steady(found.traced):
-            asked = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
-            found = _first_that_runs(asked, AMBITIONS)
+        short = Request(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways)
+        request = short.with_length(length)
+        found = _first_that_runs(request, AMBITIONS)
+        if length is None and request.length > TOKENS and not is_steady(found.traced):
+            request = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
+            found = _first_that_runs(request, AMBITIONS)
         if not _head_dim_is_derived(given):
             return found
-        derived = _first_that_runs(asked, [wanted for wanted in AMBITIONS if not wanted.head_dim])
+        derived = _first_that_runs(request, [wanted for wanted in AMBITIONS if not wanted.head_dim])
         return dataclasses.replace(found, traced=dataclasses.replace(found.traced, derived=derived.traced))
 
 
@@ -145,7 +145,7 @@ def _model_class(config: Any, text: Any, path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a small model is made from: classes of transformers, all fields, those that the file gives, wishes."""
 
     model_class: Any
@@ -157,7 +157,7 @@ class Asked:
     length: int
     ways: Ways
 
-    def with_length(self, length: int | None) -> "Asked":
+    def with_length(self, length: int | None) -> "Request":
         """The same with room for `length` tokens; None: as many as show what the layers do."""
         if length is None and self.ways != ONE_PASS:
             length = TOKENS  # in parts, which cross every boundary themselves
@@ -186,11 +186,11 @@ class Asked:
         return model
 
 
-def _first_that_runs(asked: Asked, ambitions: Iterable[Ambition]) -> Reference:
+def _first_that_runs(request: Request, ambitions: Iterable[Ambition]) -> Reference:
     first: Exception | None = None
     for wanted in ambitions:
         try:
-            return _reference(asked, wanted)
+            return _reference(request, wanted)
         except Exception as error:  # transformers may reject a config, or fail in any way on it
             first = first or error
     assert first is not None
@@ -198,79 +198,81 @@ def _first_that_runs(asked: Asked, ambitions: Iterable[Ambition]) -> Reference:
         raise first
     try:
         with torch.device("meta"):
-            asked.build(asked.whole)
+            request.build(request.whole)
     except Exception as error:
         raise GraderError(
-            f"transformers can't make a {asked.model_class.__name__} of this config as it is"
+            f"transformers can't make a {request.model_class.__name__} of this config as it is"
             f" ({type(error).__name__}: {last_line(error)}). Does the file lack a field? --set FIELD=VALUE gives it."
         ) from None
     raise GraderError(
-        f"transformers can't run a small {asked.model_class.__name__} ({type(first).__name__}: {last_line(first)})."
+        f"transformers can't run a small {request.model_class.__name__} ({type(first).__name__}: {last_line(first)})."
         " Name the sizes that it needs with --set FIELD=VALUE."
     )
 
 
-def _reference(asked: Asked, wanted: Ambition) -> Reference:
-    whole, changes = asked.whole, asked.changes
-    narrowed = shrunk(whole, whole, asked.given, wanted)
+def _reference(request: Request, wanted: Ambition) -> Reference:
+    whole, changes = request.whole, request.changes
+    narrowed = shrunk(whole, whole, request.given, wanted)
     narrow = narrowed | {name: value for name, value in changes.items() if name not in ROLES}
     depth = depth_of(whole)
     with torch.device("meta"):
         try:
-            every = asked.build(narrow)
+            every = request.build(narrow)
         except Exception:  # what is changed may fit the smaller number of layers alone
             if narrow == narrowed:
                 raise
-            every = asked.build(narrowed)
+            every = request.build(narrowed)
     all_layers = kinds(every, narrow, depth)
     layers = first_of("layers", changes) or ends_alike(enough_layers(all_layers), narrow.get("layer_types") or [])
     small = cut(narrow, depth, layers) | changes
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in asked.build(small).parameters())
+        size = sum(parameter.numel() for parameter in request.build(small).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"it still has {size:,} parameters")
-    mine = cut(shrunk(asked.given, whole, asked.given, wanted), depth, layers) | changes
+    mine = cut(shrunk(request.given, whole, request.given, wanted), depth, layers) | changes
     fields = _without({**small, **mine}, HOUSEKEEPING)
-    model, ids, trace, unequal = _steady(asked, small, fields)
-    has = what_is_kept(small, kinds(model, small, layers), all_layers, unequal, asked.length)
-    has = [*has, *long_enough(model, small, asked.length), *consistency(trace), _steadiness(trace)]
-    return Reference(asked.model_class.__name__, model, ids, fields, tuple(has), trace, small, asked.build_in_dtype)
+    model, ids, trace, unequal = _steady(request, small, fields)
+    covered = coverage_of(small, kinds(model, small, layers), all_layers, unequal, request.length)
+    covered = [*covered, *long_enough(model, small, request.length), *consistency(trace), _steadiness(trace)]
+    return Reference(
+        request.model_class.__name__, model, ids, fields, tuple(covered), trace, small, request.build_in_dtype
+    )
 
 
-def _steady(asked: Asked, small: Mapping[str, Any], fields: dict[str, Any]) -> tuple[Any, Tensor, Trace, bool]:
+def _steady(request: Request, small: Mapping[str, Any], fields: dict[str, Any]) -> tuple[Any, Tensor, Trace, bool]:
     """A model, token ids, a pass, and whether embeddings are unequal: drawn anew where rounding moves it much.
 
     The steadiest of a few if all do.
     """
     drawn = []
     for number in range(DRAWS):
-        model = asked.build(small)
-        draw = Draw("trace", asked.model_class.__name__, *([str(number)] if number else []))
+        model = request.build(small)
+        draw = Draw("trace", request.model_class.__name__, *([str(number)] if number else []))
         unequal = fill(model, draw)
         for parameter in model.parameters():
-            parameter.data = parameter.data.to(asked.dtype)  # as `build_in_dtype` does
-        ids = tokens(first_of("vocab", small) or VOCAB, draw, asked.length)
+            parameter.data = parameter.data.to(request.dtype)  # as `build_in_dtype` does
+        ids = tokens(first_of("vocab", small) or VOCAB, draw, request.length)
         with torch.no_grad():
             logits = first_tensor(model(ids))
         if logits is None or not logits.isfinite().all():
             raise ValueError("its output is not finite")
-        trace = with_floors(traced(model, ids, fields, asked.ways), model)
+        trace = with_floors(traced(model, ids, fields, request.ways), model)
         drawn.append((highest_floor(trace)[0], (model, ids, trace, unequal)))
         if is_steady(trace):
             break
     return min(drawn, key=lambda item: item[0])[1]
 
 
-def _steadiness(trace: Trace) -> Kept:
-    floor, count = highest_floor(trace)
+def _steadiness(trace: Trace) -> Coverage:
+    name, (floor, count) = "right whatever the order of operations", highest_floor(trace)
     if not count:
-        return Kept("right whatever the order of operations", True, "rounding moves no row near its tolerance")
+        return Coverage(name, True, "rounding moves no row near its tolerance")
     calls = f"{count} of {len(trace.calls)} rows"
     if is_steady(trace):
-        return Kept("right whatever the order of operations", True, f"{calls} get more room: rounding moves them by up"
-                    f" to {floor:.1g} of their size, so smaller errors can't be seen there")  # fmt: skip
-    return Kept("right whatever the order of operations", False, f"rounding decides in {calls}, as where two experts"
-                " are as good; a right program may differ there")  # fmt: skip
+        moved = f"rounding moves them by up to {floor:.1g} of their size, so smaller errors can't be seen there"
+        return Coverage(name, True, f"{calls} get more room: {moved}")
+    as_good = "as where two experts are as good; a right program may differ there"
+    return Coverage(name, False, f"rounding decides in {calls}, {as_good}")
 
 
 def _without(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

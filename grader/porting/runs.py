@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, copied, first_tensor, record_calls
-from grader.errors import GraderError, NeedsAdapter
-from grader.layers.decoding import Decoder
-from grader.layers.states import held_by
+from grader.errors import GraderError, NeedsAdapter, last_line
 from grader.padding import left_out, without_padding
-from grader.porting.hushed import last_line
-from grader.porting.kept import Kept
+from grader.porting.coverage import Coverage
+from grader.porting.decoding import Decoder
+from grader.porting.states import held_by
 from grader.recordings.traces import Run, RunStep, Trace
 from grader.recordings.tracing import trace_of
 from grader.steps import functions_as_steps
@@ -38,7 +37,7 @@ ONE_PASS = Ways()
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _RunPlan:
     name: str
     cached: bool
     ids: Tensor
@@ -73,23 +72,23 @@ def traced_runs(model: nn.Module, ids: Tensor, ways: Ways) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _plans(ids: Tensor, ways: Ways) -> Iterator[_Plan]:
+def _plans(ids: Tensor, ways: Ways) -> Iterator[_RunPlan]:
     B, T = ids.shape
     positions = torch.arange(T).expand(B, T).contiguous()
     parts = _parts(T)
     if ways.cached:
-        yield _Plan("cached", True, ids, None, positions, parts)
+        yield _RunPlan("cached", True, ids, None, positions, parts)
     if ways.offset:
-        yield _Plan(f"from position {ways.offset}", False, ids, None, positions + ways.offset, (T,))
+        yield _RunPlan(f"from position {ways.offset}", False, ids, None, positions + ways.offset, (T,))
     if ways.padded:
         mask = torch.ones(B, T, dtype=torch.bool)
         mask[1::2, :PADDING] = False
         padded = ids.clone()
         padded[1::2] = torch.cat((torch.full_like(ids[1::2, :PADDING], PAD), ids[1::2, : T - PADDING]), dim=1)
         shifted = (mask.long().cumsum(1) - 1).clamp_min(0)
-        yield _Plan("padded", False, padded, mask, shifted, (T,))
+        yield _RunPlan("padded", False, padded, mask, shifted, (T,))
         if ways.cached:
-            yield _Plan("padded and cached", True, padded, mask, shifted, parts)
+            yield _RunPlan("padded and cached", True, padded, mask, shifted, parts)
 
 
 def _parts(length: int) -> tuple[int, ...]:
@@ -99,7 +98,7 @@ def _parts(length: int) -> tuple[int, ...]:
     return PREFILL, CHUNK, length - PREFILL - CHUNK - SINGLE, *(1,) * SINGLE
 
 
-def _steps(model: nn.Module, plan: _Plan) -> Iterator[RunStep]:
+def _steps(model: nn.Module, plan: _RunPlan) -> Iterator[RunStep]:
     decoder = Decoder(model, plan.cached, *plan.ids.shape)
     done = 0
     for size in plan.sizes:
@@ -154,8 +153,10 @@ def _measured(model: nn.Module, run: Run, passes: Sequence[Callable[[nn.Module],
 
 
 def _with_floor(step: RunStep, floors: Floors) -> RunStep:
-    calls = tuple(replace(call, floor=kept_floor(floors, (call.path, call.index), step.output)) for call in step.calls)
-    return replace(step, calls=calls, floor=kept_floor(floors, ("", 0), step.output))
+    calls = tuple(
+        replace(call, floor=rounded_floor(floors, (call.path, call.index), step.output)) for call in step.calls
+    )
+    return replace(step, calls=calls, floor=rounded_floor(floors, ("", 0), step.output))
 
 
 def note_floors(calls: Sequence[Call], recorded: Sequence[Call], floors: Floors) -> None:
@@ -168,13 +169,13 @@ def note_floors(calls: Sequence[Call], recorded: Sequence[Call], floors: Floors)
                 floors[key] = max(floors.get(key, 0.0), distance(got.to(want.dtype), want))
 
 
-def kept_floor(floors: Floors, key: tuple[str, int], output: Tensor) -> float:
+def rounded_floor(floors: Floors, key: tuple[str, int], output: Tensor) -> float:
     """A floor to two digits; 0 where the tolerance covers it with room."""
     floor = floors.get(key, 0.0)
     return float(f"{floor:.2g}") if MARGIN * floor > tolerance_for(output.dtype).relative else 0.0
 
 
-def consistency(trace: Trace) -> Iterator[Kept]:
+def consistency(trace: Trace) -> Iterator[Coverage]:
     """Whether the reference itself gives with a cache what it gives without."""
     for run in trace.runs:
         if run.name == "cached":
@@ -186,4 +187,4 @@ def consistency(trace: Trace) -> Iterator[Kept]:
             detail = f"texts in parts of {sizes} tokens"
             if not alike:
                 detail += f"; transformers' own results are {apart:.1g} apart, so one of the two is wrong there"
-            yield Kept("a cache gives what one pass gives", alike, detail)
+            yield Coverage("a cache gives what one pass gives", alike, detail)

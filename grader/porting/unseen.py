@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from grader.calls import Call, Watched, copied, first_tensor, tensors_in, watch
+from grader.calls import Call, WatchedCall, copied, first_tensor, tensors_in, watch
+from grader.checkpoints.quiet import quiet_transformers
 from grader.names import layers_as_one
-from grader.porting.hushed import hushed
-from grader.porting.kept import Kept
+from grader.porting.coverage import Coverage
 from grader.porting.reference import HOUSEKEEPING, Reference
 from grader.tolerance import agree, tolerance_for, widened
 
@@ -43,15 +43,15 @@ class Measured:
     fields: int
     unseen: tuple[str, ...]
 
-    def kept(self) -> Kept:
-        """The same as a line of what a small model has kept."""
+    def coverage(self) -> Coverage:
+        """The same as a line of what a small model covers."""
         name = "every weight and every field of the config shows"
         what = f"{self.weights} tensors and {self.fields} fields, changed one by one"
         if not self.unseen:
-            return Kept(name, True, what)
+            return Coverage(name, True, what)
         more = f" and {len(self.unseen) - NAMED} more" if len(self.unseen) > NAMED else ""
         listed = ", ".join(f"`{one}`" for one in self.unseen[:NAMED])
-        return Kept(name, False, f"of {what}, no row changes with {listed}{more}")
+        return Coverage(name, False, f"of {what}, no row changes with {listed}{more}")
 
 
 def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
@@ -64,7 +64,7 @@ def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
     names = list(_tensors(reference.model))
     weights = _Weights(reference)
     seen: dict[Any, bool] = {}
-    with hushed():
+    with quiet_transformers():
         for item in progress([*names, *fields]):
             seen[item] = weights.shows(item) if isinstance(item, str) else _field_shows(reference, item)
     unseen = layers_as_one([name for name in names if not seen[name]])
@@ -91,7 +91,7 @@ class _Weights:
         paths = {path for path, _ in self.model.named_modules()}
         with torch.no_grad():
             calls, _ = watch(self.model, lambda: self.model(self.ids), paths)
-        self.calls: dict[str, list[Watched]] = {}
+        self.calls: dict[str, list[WatchedCall]] = {}
         for call in calls:
             self.calls.setdefault(call.path, []).append(call)
 
@@ -108,7 +108,7 @@ class _Weights:
         with _nudged(tensor):
             return self._differs(holder) or _differs(self.model, self.trace.calls, self.trace.output, self.ids)
 
-    def _experts(self, name: str, tensor: Tensor, holder: Sequence[Watched]) -> None:
+    def _experts(self, name: str, tensor: Tensor, holder: Sequence[WatchedCall]) -> None:
         idle = []
         for number, part in enumerate(tensor):
             with _nudged(part):
@@ -120,7 +120,7 @@ class _Weights:
         """Of modules that hold one matrix for each expert, those that no token chooses."""
         return [f"{path}: number {', '.join(map(str, numbers))}" for path, numbers in self.idle]
 
-    def _differs(self, calls: Sequence[Watched]) -> bool:
+    def _differs(self, calls: Sequence[WatchedCall]) -> bool:
         for call in calls:
             try:
                 with torch.no_grad():

@@ -34,7 +34,7 @@ def _variants(trace: Trace) -> Iterator[Trace]:
 
 
 def _laid_out(trace: Trace, layout: Layout) -> Trace:
-    return _renamed(trace, layout.weights, lambda path: _moved(path, layout.paths))
+    return _renamed(trace, layout.weights, lambda path: moved(path, layout.paths))
 
 
 def _without_prefix(trace: Trace, prefix: str) -> Trace:
@@ -51,7 +51,7 @@ def _renamed(trace: Trace, weights: Mapping[str, Tensor], rename: Callable[[str]
     return dataclasses.replace(trace.with_calls(changed), weights=weights)
 
 
-def _moved(path: str, paths: Mapping[str, str]) -> str:
+def moved(path: str, paths: Mapping[str, str]) -> str:
     """A module's path, where it or the nearest module around it that has another path in `paths` has it."""
     head, tail = path, ""
     while head:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from grader.calls import record_calls
 from grader.config import Config
 from grader.errors import CheckFailed, GraderError
-from grader.layers.compare import compare_layers
 from grader.layers.debugger import layer_report
 from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
 from grader.lessons.exercise import Draw, random_weights
+from grader.porting.compare import compare_layers
 from grader.recordings.traces import Trace
 from grader.recordings.tracing import trace_of
 from grader.report import to_html, to_text

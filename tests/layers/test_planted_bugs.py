@@ -8,7 +8,7 @@ from small_references import small
 
 from grader.instruments.rounding import another_processor
 from grader.layers.debugger import layer_report
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
 from grader.porting.reference import Reference
 from grader.report import to_text
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import grader
 from grader.calls import record_calls, watch
+from grader.layers.arguments import of_masks, of_tables
 from grader.layers.debugger import layer_report
-from grader.layers.handed import of_masks, of_tables
-from grader.layers.own_names.naming import OwnNames
 from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
+from grader.porting.comparing import program_report
 from grader.porting.reference import Reference
 from grader.report import to_text
 from grader.steps import functions_as_steps, step
@@ -30,7 +30,7 @@ def reference(family: str) -> Reference:
 
 
 def compared(family: str, *changes: tuple[str, str]) -> LayerReport:
-    return layer_report(program(family, *changes), reference(family).trace(), OwnNames())
+    return program_report(program(family, *changes), reference(family).trace())
 
 
 def text(report: LayerReport) -> str:

@@ -10,11 +10,12 @@ from small_references import small
 
 from grader.errors import GraderError
 from grader.layers.debugger import layer_report
-from grader.layers.own_names.files import patterns, read_names, write_names
-from grader.layers.own_names.naming import OwnNames
-from grader.layers.own_names.told import table
-from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
+from grader.porting.comparing import program_report
+from grader.porting.own_names.files import patterns, read_names, write_names
+from grader.porting.own_names.loading import OwnNames
+from grader.porting.own_names.wording import table
+from grader.porting.report import PortReport
 from grader.recordings.tracefile import write_trace
 from grader.recordings.traces import Trace
 from grader.report import to_text
@@ -30,16 +31,16 @@ def reference(family: str) -> Trace:
     return small(CONFIGS[family]).trace()
 
 
-def compared(family: str, *changes: tuple[str, str], more: str = "", own: OwnNames | None = None) -> LayerReport:
-    return layer_report(program(family, *changes, more=more), reference(family), own or OwnNames())
+def compared(family: str, *changes: tuple[str, str], more: str = "", own: OwnNames | None = None) -> PortReport:
+    return program_report(program(family, *changes, more=more), reference(family), own)
 
 
-def text(report: LayerReport) -> str:
+def text(report: PortReport) -> str:
     assert report.alignment is not None
     return to_text([*table(report.alignment), *report_lines(report, "all")])
 
 
-def matched(report: LayerReport, name: str) -> str:
+def matched(report: PortReport, name: str) -> str:
     """The row of the table about one of the program's tensors, with single spaces."""
     assert report.alignment is not None
     lines = (" ".join(line.split()) for line in to_text(table(report.alignment)).splitlines())

@@ -14,11 +14,11 @@ from small_references import small
 
 from grader.errors import GraderError, NeedsAdapter
 from grader.instruments.rounding import another_processor
-from grader.layers.adapter import adapter_for
-from grader.layers.debugger import layer_report, port_report
-from grader.layers.own_names.naming import OwnNames
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
+from grader.porting.adapters.adapter import adapter_for
+from grader.porting.comparing import port_report, program_report
 from grader.porting.floor import highest_floor
+from grader.porting.own_names.loading import OwnNames
 from grader.porting.reference import Reference
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.recordings.traces import Trace
@@ -49,7 +49,7 @@ def reference(family: str) -> Reference:
 def test_the_same_model_with_another_order_of_operations_is_right(family: str) -> None:
     found = reference(family)
     with another_processor(7):
-        report = layer_report(found.model, found.trace())
+        report = program_report(found.model, found.trace())
     assert report.ok, to_text(report_lines(report, "all"))
 
 
@@ -58,14 +58,14 @@ def test_a_row_that_rounding_moves_says_so_and_a_larger_error_in_it_is_red() -> 
     trace = found.trace()
     floor, count = highest_floor(trace)
     assert floor > 0 and count > 0
-    assert any("get more room" in kept.detail for kept in found.kept)
+    assert any("get more room" in kept.detail for kept in found.coverage)
     with another_processor(7):
-        moved = layer_report(found.model, trace)
+        moved = program_report(found.model, trace)
         bare = replace(trace, floor=0.0, calls=tuple(replace(call, floor=0.0) for call in trace.calls))
-        assert not layer_report(found.model, bare).ok
+        assert not program_report(found.model, bare).ok
     assert "no further than rounding moves the reference's own" in to_text(report_lines(moved, "all"))
     wrong = replace(trace, output=trace.output * (1 + 8 * max(floor, 1e-4)))
-    assert not layer_report(found.model, wrong).ok
+    assert not program_report(found.model, wrong).ok
 
 
 def test_a_trace_keeps_its_floors(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_keys_of_layers_that_share_anothers_are_named_as_that() -> None:
     trace = replace(shared, build={"config": config}, weights=weights)
     split = ("self.to_kv = nn.Linear(c.hidden_size, 2 *", "self.to_k = nn.Linear(c.hidden_size,")
     with pytest.raises(GraderError, match="The last 1 layers have no keys and values of their own"):
-        layer_report(program("Qwen3", split), trace, OwnNames())
+        program_report(program("Qwen3", split), trace)
 
 
 # Programs that are called in another way
@@ -180,10 +180,10 @@ def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grade
 
 def test_logits_of_the_last_token_alone_are_compared_with_the_references() -> None:
     last = ("return self.output(self.norm(h))", "return self.output(self.norm(h)[:, -1])")
-    report = layer_report(program("Llama", last), reference("Llama").trace(), OwnNames())
+    report = program_report(program("Llama", last), reference("Llama").trace())
     assert report.ok and {"output", "logits"} <= {row.name for row in report.rows}
     wrong = (last[0], "return self.output(self.norm(h)[:, -2])")
-    report = layer_report(program("Llama", wrong), reference("Llama").trace(), OwnNames())
+    report = program_report(program("Llama", wrong), reference("Llama").trace())
     assert not report.ok and report.culprit is not None and report.culprit.path == ""
 
 
@@ -197,11 +197,11 @@ class Whole(Model):
 
 Model, Parts = Whole, Model
 """.replace("Model.forward(self", "Parts.forward(self")
-    report = layer_report(program("Llama", more=one_by_one), reference("Llama").trace(), OwnNames())
+    report = program_report(program("Llama", more=one_by_one), reference("Llama").trace())
     assert report.ok and report.alignment is not None
     assert report.alignment.how["layers.0.attention.wq.weight"] == "running"
     wrong = ("F.silu(self.w1(x)) * self.w3(x)", "F.silu(self.w3(x)) * self.w1(x)")
-    assert not layer_report(program("Llama", wrong, more=one_by_one), reference("Llama").trace(), OwnNames()).ok
+    assert not program_report(program("Llama", wrong, more=one_by_one), reference("Llama").trace()).ok
 
 
 METAS = """
@@ -242,7 +242,7 @@ def test_a_program_that_asks_for_a_mask_is_given_one(tmp_path: Path) -> None:
     masked = ("    def forward(self, tokens):", "    def forward(self, tokens, mask, start_pos):")
     trace = reference("Llama").trace()
     with pytest.raises(NeedsAdapter, match="besides the token ids, its forward asks for `mask` and `start_pos`"):
-        layer_report(program("Llama", masked), trace, OwnNames())
+        program_report(program("Llama", masked), trace)
     (tmp_path / "llama.py").write_text(source_of("Llama", masked))
     made = adapter_for(program("Llama", masked), tmp_path / "llama.py", trace.build)
     assert "mask=torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril(), start_pos=0)" in made.source
@@ -309,7 +309,7 @@ def test_a_trace_may_have_more_tokens(tmp_path: Path, grader: Any) -> None:
     assert (code, err) == (0, "")
     read = read_trace(trace)
     assert read.args[0].shape == (2, 40) and read.build["config"]["n_positions"] == 40
-    assert layer_report(program("GPT-2"), read, OwnNames()).ok
+    assert program_report(program("GPT-2"), read).ok
 
 
 def test_a_container_of_modules_that_are_called_is_not_said_to_be_uncalled() -> None:
@@ -319,16 +319,16 @@ def test_a_container_of_modules_that_are_called_is_not_said_to_be_uncalled() -> 
         "m, x2 = self.mlp, self.ln2(x)\n        return x + m.fc3(F.silu(m.fc1(x2)) * m.fc2(x2))",
     )
     assert QWEN3.count(inline[0]) == 1
-    report = layer_report(program("Qwen3", inline), reference("Qwen3").trace(), OwnNames())
+    report = program_report(program("Qwen3", inline), reference("Qwen3").trace())
     assert report.ok and not any("Never called" in line for line in report.one_sided)
-    llama = layer_report(program("Llama"), reference("Llama").trace(), OwnNames())
+    llama = program_report(program("Llama"), reference("Llama").trace())
     assert "layers.0.feed_forward" in {row.name for row in llama.rows}
 
 
 def test_a_program_that_breaks_in_bfloat16_has_the_module_named_that_raised() -> None:
     """Its tables of rotations stay in float32, so queries do not fit the values."""
     trace = small(CONFIGS["Qwen3"], dtype=torch.bfloat16).trace()
-    report = layer_report(program("Qwen3"), trace, OwnNames())
+    report = program_report(program("Qwen3"), trace)
     assert report.culprit is not None and report.culprit.path == "decoder.0.gqa"
     assert any("raised RuntimeError" in row.outcome.note for row in report.rows if row.name == "decoder.0.gqa")
     assert any("in attend" in line for line in report.traceback)

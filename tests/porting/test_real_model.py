@@ -9,10 +9,9 @@ import torch
 from own_ports import CONFIGS, program, source_of
 
 from grader.errors import GraderError
-from grader.layers.adapter import adapter_for
-from grader.layers.debugger import layer_report
-from grader.layers.own_names.naming import OwnNames
-from grader.layers.rope_fields import rope_value
+from grader.porting.adapters.adapter import adapter_for
+from grader.porting.adapters.rope_fields import rope_value
+from grader.porting.comparing import program_report
 from grader.porting.real import real_model
 from grader.porting.reference import small_reference
 from grader.recordings.tracefile import read_trace, write_trace
@@ -39,9 +38,9 @@ def test_a_model_of_a_folder_is_traced_and_a_port_of_it_compared(folder: Path, t
     assert [run.name for run in read.runs] == ["cached"] and read.build["config"]["n_layer"] == 2
     real = real_model(folder)
     assert torch.equal(real.trace.output, read.output) and real.trace.args[0].shape == (2, 14)
-    assert layer_report(program("GPT-2"), real.trace, OwnNames()).ok
+    assert program_report(program("GPT-2"), real.trace).ok
     wrong = ('nn.GELU(approximate="tanh")', "nn.GELU()")
-    assert not layer_report(program("GPT-2", wrong), real.trace, OwnNames()).ok
+    assert not program_report(program("GPT-2", wrong), real.trace).ok
 
 
 def test_what_is_no_models_folder_is_explained(folder: Path, tmp_path: Path, grader: Any) -> None:

@@ -17,7 +17,7 @@ from transformers import GPT2Config
 from grader.errors import GraderError
 from grader.layers.debugger import layer_report
 from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
+from grader.layers.wording import report_lines
 from grader.lessons.exercise import Draw
 from grader.porting.filling import fill
 from grader.porting.reference import Reference, small_reference
@@ -358,7 +358,7 @@ def test_in_bfloat16_a_copy_is_right_and_a_change_is_found(name: str) -> None:
 
 
 def kept(name: str) -> dict[str, tuple[bool, str]]:
-    return {item.name: (item.kept, item.detail) for item in reference(name)[0].kept}
+    return {item.name: (item.covered, item.detail) for item in reference(name)[0].coverage}
 
 
 LAYERS = "every kind of layer, twice where the model has two"

@@ -36,8 +36,8 @@ def test_what_moves_no_row_is_named(tmp_path: Path) -> None:
     found = measured(small(tmp_path, LLAMA))
     assert found.unseen == ("max_position_embeddings",)
     assert found.weights == 3 + 2 * 9 and found.fields > 12
-    kept = found.kept()
-    assert not kept.kept and "no row changes with `max_position_embeddings`" in kept.detail
+    kept = found.coverage()
+    assert not kept.covered and "no row changes with `max_position_embeddings`" in kept.detail
 
 
 def test_a_window_that_no_text_fills_and_a_far_end_of_yarns_ramp_are_named(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_a_weight_that_nothing_uses_is_named_and_nothing_is_left_changed(tmp_pat
 
 def test_many_are_counted() -> None:
     found = Measured(3, 4, tuple(f"field_{i}" for i in range(15)))
-    assert "`field_11` and 3 more" in found.kept().detail
-    assert Measured(3, 4, ()).kept().kept
+    assert "`field_11` and 3 more" in found.coverage().detail
+    assert Measured(3, 4, ()).coverage().covered
 
 
 def test_the_trace_keeps_it_and_a_right_program_is_told(tmp_path: Path, grader: Any) -> None:

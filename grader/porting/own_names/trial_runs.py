@@ -11,18 +11,18 @@ from grader.checks.probe.building import load_weights
 from grader.layers.comparison import Comparison
 from grader.layers.node import Node
 from grader.layers.outcome import Outcome
-from grader.layers.own_names.alignment import Alignment
-from grader.layers.own_names.paths import in_own_names
-from grader.layers.own_names.questions import Answer, Question
-from grader.layers.own_names.recipes import Recipe
-from grader.layers.own_names.roles import BIASES, WEIGHTS
 from grader.names import layers_as_one
+from grader.porting.own_names.alignment import Alignment
+from grader.porting.own_names.paths import in_own_names
+from grader.porting.own_names.questions import Answer, Question
+from grader.porting.own_names.recipes import Recipe
+from grader.porting.own_names.roles import BIASES, WEIGHTS
 
 MOST_TRIED = 64
 CLEARLY = 0.5  # an answer with which a module is wrong is taken if the error is at most this share of the first one's
 
 
-def settled(model: nn.Module, alignment: Alignment) -> Alignment:
+def decided_by_running(model: nn.Module, alignment: Alignment) -> Alignment:
     """The alignment with its questions answered. The model's weights are changed.
 
     A question is asked of the smallest module that holds all its tensors of one layer. The likeliest answer stays,

@@ -94,7 +94,7 @@ class Snapshot:
 
 
 # A state by texts: which, and what is kept of these.
-Parts = tuple[tuple[slice, Tensor], ...]
+TextStates = tuple[tuple[slice, Tensor], ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def compared_states(
     return [found[name] for name in recorded]
 
 
-def _by_texts(name: str, state: Tensor, mask: Tensor | None) -> Parts:
+def _by_texts(name: str, state: Tensor, mask: Tensor | None) -> TextStates:
     """All texts at once; or where there is padding, one after the other, each without what is kept of its padding."""
     B, tokens = (state.shape[0], 0) if mask is None else mask.shape
     if mask is None or _kind(name) not in ("keys", "values"):
@@ -143,7 +143,7 @@ def _by_texts(name: str, state: Tensor, mask: Tensor | None) -> Parts:
     return tuple((slice(i, i + 1), state[i : i + 1].index_select(-2, seen[i].nonzero()[:, 0])) for i in range(B))
 
 
-def _likeliest(name: str, want: Parts, pieces: Mapping[str, Tensor]) -> State:
+def _likeliest(name: str, want: TextStates, pieces: Mapping[str, Tensor]) -> State:
     options = []
     for place, piece in pieces.items():
         outcome = _best_of_all(piece, want, _kind(name))
@@ -174,7 +174,7 @@ def _pieces(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield from _pieces(f"{name}[{i}]", part)
 
 
-def _best_of_all(piece: Tensor, want: Parts, kind: str) -> Outcome | None:
+def _best_of_all(piece: Tensor, want: TextStates, kind: str) -> Outcome | None:
     """How far what a program holds is from a state, of the text for which it is furthest; None as of `_best`."""
     outcomes = [_best(piece, state, kind, texts) for texts, state in want if state.numel()]
     found = [outcome for outcome in outcomes if outcome is not None]

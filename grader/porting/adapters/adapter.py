@@ -17,79 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from grader.layers.adapter_runs import parts_for
-from grader.layers.rope_fields import rope_value
+from grader.layers.culprit import ADAPTER
+from grader.porting.adapters.fields import filled_in
+from grader.porting.adapters.runs import lines_for_runs
 from grader.recordings.traces import Run
 
-ADAPTER = "Port"
-# What teaching and inference code calls the fields of a config, and what config.json files do.
-FIELDS: tuple[tuple[str, str], ...] = (
-    ("vocab_size n_vocab padded_vocab_size vocab vocabulary_size vocab_len", "vocab_size"),
-    (
-        "block_size context_length max_seq_len max_seq_length n_positions n_ctx ctx_len seq_len max_len context_window"
-        " max_context_length max_position_embeddings context_size max_length",
-        "max_position_embeddings n_positions max_seq_len",
-    ),
-    (
-        "dim emb_dim n_embd n_embed d_model hidden_size embed_dim embedding_dim model_dim embed_size d_emb width",
-        "hidden_size n_embd d_model",
-    ),
-    ("n_heads n_head num_heads num_attention_heads heads nhead n_q_heads", "num_attention_heads n_head n_heads"),
-    (
-        "n_kv_heads num_kv_heads n_kv_groups num_key_value_heads n_local_heads n_query_groups kv_heads num_kv_groups"
-        " n_kv_head",
-        "num_key_value_heads num_kv_heads num_attention_heads n_head",
-    ),
-    ("n_layers n_layer num_layers num_hidden_layers depth n_blocks num_blocks", "num_hidden_layers n_layer n_layers"),
-    (
-        "hidden_dim intermediate_size ffn_dim d_ff ff_dim mlp_dim ffn_hidden_size ffn_hidden_dim n_inner inner_dim"
-        " intermediate_dim dim_feedforward mlp_hidden_dim inter_dim",
-        "intermediate_size n_inner",
-    ),
-    (
-        "moe_intermediate_size moe_hidden_dim moe_inter_dim expert_dim expert_hidden_dim",
-        "moe_intermediate_size intermediate_size",
-    ),
-    ("head_dim head_size d_head dim_head d_k", "head_dim"),
-    (
-        "norm_eps rms_norm_eps eps layer_norm_eps layer_norm_epsilon rms_eps epsilon",
-        "rms_norm_eps layer_norm_epsilon layer_norm_eps norm_eps",
-    ),
-    ("rope_theta rope_base theta rope_freq_base theta_base rotary_base", "rope_theta rotary_emb_base"),
-    ("rope_local_base rope_local_base_freq rope_local_theta rope_theta_local", "rope_local_base_freq"),
-    ("sliding_window window window_size sliding_window_size", "sliding_window"),
-    (
-        "num_experts n_experts n_expert num_local_experts n_routed_experts",
-        "num_experts num_local_experts n_routed_experts",
-    ),
-    (
-        "num_experts_per_tok experts_per_token top_k n_expert_per_token num_activated_experts n_experts_per_tok"
-        " n_activated_experts num_experts_per_token experts_per_tok",
-        "num_experts_per_tok experts_per_token",
-    ),
-    ("final_logit_softcap logit_softcap final_softcap", "final_logit_softcapping"),
-    ("attn_logit_softcap attn_softcap", "attn_logit_softcapping"),
-    ("n_dense_layers num_dense_layers", "first_k_dense_replace"),
-    ("n_expert_groups num_expert_groups", "n_group"),
-    ("n_limited_groups topk_groups", "topk_group"),
-    ("route_scale routing_scale", "routed_scaling_factor"),
-    ("score_func", "scoring_func"),
-    ("d_state ssm_state", "state_size ssm_state_size mamba_d_state"),
-    ("d_conv conv_kernel_size", "conv_kernel mamba_d_conv linear_conv_kernel_dim"),
-    ("dt_rank", "time_step_rank mamba_dt_rank"),
-    ("conv_bias", "use_conv_bias mamba_conv_bias"),
-    ("rotary_pct rotary_percentage partial_rotary_factor", "rotary_pct partial_rotary_factor"),
-)
-# Meta's programs make the width of the feed-forward layers from two numbers: these give the config's own width.
-WIDTHS = {
-    "multiple_of": "config.intermediate_size",
-    "ffn_dim_multiplier": "config.intermediate_size / (4 * config.hidden_size)",
-}
-DERIVED = {"head_dim": "config.hidden_size // config.num_attention_heads", "intermediate_size": "4 * config.n_embd"}
 CONFIG_CLASS = re.compile(r"config|args|params", re.IGNORECASE)
-NO_DROPOUT = re.compile(r"drop|pdrop")
 CONFIGS = ("config", "cfg", "args", "params", "c", "conf", "hparams", "model_args", "configs")
-BATCH = 2
 LONG = 60
 
 
@@ -109,7 +43,7 @@ def adapter_for(
     """
     fields = build.get("config", build)
     config, made, missing = _made(model, file, fields, weights)
-    parts = parts_for(model, runs, lambda wanted: _values(wanted, fields, weights))
+    parts = lines_for_runs(model, runs, lambda wanted: filled_in(wanted, fields, weights))
     known = {hand.partition("=")[0] for hand in parts.hands}
     arguments = [a for a in _arguments(model) if a.partition("=")[0] not in known] + list(parts.hands)
     imports = (
@@ -159,15 +93,15 @@ def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[
     if given is not None and (len(required) == 1 or not required):
         found = _config_class(given, module)
         if found is not None:
-            values, missing = _values(_asked_for(found), fields, weights)
+            values, missing = filled_in(_asked_for(found), fields, weights)
             return found.__name__, f"{model.__name__}({_call(found.__name__, values)})", missing
         if given.name in CONFIGS or given.annotation is dict:
             read, is_dict = _read_from(file, given.name)
-            values, missing = _values(dict.fromkeys(read, False), fields, weights)
+            values, missing = filled_in(dict.fromkeys(read, False), fields, weights)
             if is_dict:
                 return "", f"{model.__name__}({_dict(values)})", missing
             return "SimpleNamespace", f"{model.__name__}({_call('SimpleNamespace', values)})", missing
-    values, missing = _values({p.name: p.default is not p.empty for p in signature}, fields, weights)
+    values, missing = filled_in({p.name: p.default is not p.empty for p in signature}, fields, weights)
     return "", _call(model.__name__, values), missing
 
 
@@ -224,61 +158,6 @@ def _read_from(file: Path, name: str) -> tuple[list[str], bool]:
         return list(dict.fromkeys(keys)), True
     attributes = re.findall(rf"\b(?:{named})\.(\w+)\b(?!\()", text)
     return list(dict.fromkeys(attributes)), False
-
-
-def _values(
-    wanted: Mapping[str, bool], fields: Mapping[str, Any], weights: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """For each field of a program's config, whether it has a default: an expression; and those without any."""
-    values, missing = {}, []
-    for name, has_default in wanted.items():
-        value = _value(name, fields, weights)
-        if value is None and not has_default:
-            missing.append(name)
-            value = "..."
-        if value is not None:
-            values[name] = value
-    return values, missing
-
-
-def _value(name: str, fields: Mapping[str, Any], weights: Sequence[str]) -> str | None:
-    if name in ("model_type", "name"):  # of a preset, where the sizes are given instead
-        return "None"
-    known = [theirs for own, theirs in FIELDS if name in own.split()]
-    if name in fields and not known:
-        return f"config.{name}"
-    if known and not ("expert" in name and not any("expert" in field for field in fields)):
-        found = next((theirs for theirs in known[0].split() if fields.get(theirs) is not None), None)
-        if found:
-            return f"config.{found}"
-        if rope := rope_value(name, fields):
-            return rope
-        derived = DERIVED.get(known[0].split()[0])
-        return derived if derived and set(re.findall(r"config\.(\w+)", derived)) <= fields.keys() else None
-    if rope := rope_value(name, fields):
-        return rope
-    if name in WIDTHS and {"intermediate_size", "hidden_size"} <= fields.keys():
-        return WIDTHS[name]
-    if NO_DROPOUT.search(name):
-        return "0.0"
-    if "expert" in name and not any("expert" in field for field in fields):
-        return "0"
-    scaling = fields.get("rope_scaling") or fields.get("rope_parameters")
-    if "rope" in name and not (isinstance(scaling, Mapping) and "factor" in scaling):
-        return "None"  # nothing scales it
-    if name == "dtype":
-        return "torch.float32"
-    if name == "device":
-        return '"cpu"'
-    if name in ("pad_vocab_size_multiple", "padding_multiple"):
-        return "1"
-    if name in ("max_batch_size", "batch_size"):
-        return str(BATCH)
-    if name in ("bias", "qkv_bias", "attention_bias", "attn_bias"):
-        return str(any(re.search(r"(q_proj|c_attn|query_key_value|query)\.bias$", weight) for weight in weights))
-    if name == "qk_norm":
-        return str(any("q_norm" in weight for weight in weights))
-    return None
 
 
 def _arguments(model: type) -> list[str]:

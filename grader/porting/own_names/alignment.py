@@ -1,15 +1,16 @@
 """A program's tensors beside the reference's: for each, which of the reference's it is made of, and how."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from grader.layers.own_names.matching import match
-from grader.layers.own_names.questions import Matched, Question, Sizes
-from grader.layers.own_names.recipes import Recipe, whole
-from grader.layers.own_names.roles import ATTENTION, MLP
-from grader.layers.own_names.units import Shape, Unit, stack_of, units_of
+from grader.porting.own_names.matching import match
+from grader.porting.own_names.questions import Matched, Question, Sizes
+from grader.porting.own_names.recipes import Recipe, whole
+from grader.porting.own_names.roles import ATTENTION, MLP
+from grader.porting.own_names.units import Shape, Unit, stack_of, units_of
+from grader.porting.sizes import first_of
 from grader.recordings.traces import Trace
 from grader.tolerance import agree
 
@@ -32,7 +33,7 @@ class Alignment:
     left: Sequence[str] = ()
     remarks: Sequence[str] = ()
     contradictions: Sequence[str] = ()
-    hints: Sequence[str] = field(default_factory=tuple)
+    hints: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -95,7 +96,7 @@ def _is_known(parameters: Mapping[str, Tensor], name: str, recipes: Mapping[str,
 
 
 def _by_layers(own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> Matched:
-    every, asked = Matched(), dict[tuple[str, ...], Question]()
+    every, questions = Matched(), dict[tuple[str, ...], Question]()
     for layer in dict.fromkeys(unit.word.layer for unit in own):
         mine = [unit for unit in own if unit.word.layer == layer]
         theirs = [unit for unit in wanted if unit.word.layer == layer]
@@ -104,10 +105,10 @@ def _by_layers(own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> Mat
         every.how |= found.how
         for question in found.questions:
             key = (question.about, *(answer.words for answer in question.answers))
-            asked_of = [unit for unit in mine if any(name in question.names for name in unit.names.values())]
-            key += tuple(sorted({f"{unit.word.place} {unit.word.last} {unit.shared}" for unit in asked_of}))
-            asked[key] = asked[key].joined(question) if key in asked else question
-    every.questions = list(asked.values())
+            about = [unit for unit in mine if any(name in question.names for name in unit.names.values())]
+            key += tuple(sorted({f"{unit.word.place} {unit.word.last} {unit.shared}" for unit in about}))
+            questions[key] = questions[key].joined(question) if key in questions else question
+    every.questions = list(questions.values())
     return every
 
 
@@ -150,8 +151,8 @@ def _place_of(unit: Unit, trace: Trace) -> str:
     if norm is None:
         return ""
     around = norm.path.rpartition(".")[0]
-    beside = [c for c in trace.calls if c.path != norm.path and c.path.rpartition(".")[0] == around]
-    for call in beside:
+    neighbours = [c for c in trace.calls if c.path != norm.path and c.path.rpartition(".")[0] == around]
+    for call in neighbours:
         last = call.path.rpartition(".")[2].lower()
         what = "attention" if ATTENTION.search(last) or "mixer" in last else "mlp" if MLP.search(last) else ""
         if what and _same(call.output, norm.input):
@@ -198,11 +199,7 @@ def _sizes(trace: Trace, wanted: Mapping[str, Shape]) -> Sizes:
     fields: dict[str, object] = {}
     for value in trace.build.values():
         fields |= value if isinstance(value, Mapping) else {}
-    heads = _first(fields, "num_attention_heads", "n_head", "n_heads", "num_heads")
-    kv_heads = _first(fields, "num_key_value_heads", "num_kv_heads") or heads
-    head_dim = _first(fields, "head_dim") or (table[1] // heads if heads else 0)
+    heads = first_of("heads", fields) or 0
+    kv_heads = first_of("kv_heads", fields) or heads
+    head_dim = first_of("head_dim", fields) or (table[1] // heads if heads else 0)
     return Sizes(table[1], heads, kv_heads, head_dim)
-
-
-def _first(fields: Mapping[str, object], *names: str) -> int:
-    return next((value for name in names if isinstance(value := fields.get(name), int)), 0)

@@ -8,28 +8,27 @@ from torch import Tensor, nn
 from grader.calls import copied, first_tensor
 from grader.errors import NeedsAdapter
 from grader.layers.comparison import Comparison
-from grader.layers.culprit import Culprit
-from grader.layers.decoding import Decoder
+from grader.layers.debugger import report_of
 from grader.layers.outcome import Outcome, outcome
-from grader.layers.rows import LayerReport, Row
-from grader.layers.states import Snapshot, State, compared_states, held_by, held_in
+from grader.layers.rows import Culprit, LayerReport, LayerRow
 from grader.padding import left_out, without_padding
+from grader.porting.decoding import Decoder
+from grader.porting.states import Snapshot, State, compared_states, held_by, held_in
 from grader.recordings.traces import Run, RunStep, Trace
 
 ANOTHER_WAY = "in another form than the reference's, and what follows is right"
-Report = Callable[[Comparison], LayerReport]
 
 
-def with_runs(found: LayerReport, model: nn.Module, trace: Trace, report_of: Report) -> LayerReport:
-    """The report of the pass without a cache, with what the runs of the trace show besides.
+def with_runs(found: LayerReport, model: nn.Module, trace: Trace) -> LayerReport:
+    """The report of the pass without a cache, with what the runs of the trace show besides, if it holds any.
 
     Only the first step that is wrong is looked into, and none if the plain pass is wrong already.
     Raises NeedsAdapter where the program can't be given what a run needs.
     """
-    if found.culprit is not None:
+    if found.culprit is not None and trace.runs:
         found = replace(found, culprit=replace(found.culprit, row=found.culprit.row or _row_of(found)))
     for run in trace.runs:
-        follower = _Follower(model, trace, run, report_of, blamed=not found.ok)
+        follower = _Follower(model, trace, run, blamed=not found.ok)
         rows = follower.rows()
         found = replace(found, rows=(*found.rows, *rows), culprit=found.culprit or follower.culprit,
                         own_errors=(*found.own_errors, *follower.own_errors),
@@ -45,8 +44,8 @@ def _row_of(found: LayerReport) -> str:
 class _Follower:
     """One run: its steps one after the other. culprit: where to start, if a step is wrong."""
 
-    def __init__(self, model: nn.Module, trace: Trace, run: Run, report_of: Report, blamed: bool) -> None:
-        self.model, self.trace, self.run, self.report_of, self.blamed = model, trace, run, report_of, blamed
+    def __init__(self, model: nn.Module, trace: Trace, run: Run, blamed: bool) -> None:
+        self.model, self.trace, self.run, self.blamed = model, trace, run, blamed
         batch, capacity = run.steps[0].ids.shape[0], sum(step.ids.shape[1] for step in run.steps)
         self.decoder = Decoder(model, run.cached, batch, capacity)
         self.culprit: Culprit | None = None
@@ -54,7 +53,7 @@ class _Follower:
         self.traceback: tuple[str, ...] = ()
         self.states: list[tuple[str, State]] = []
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[LayerRow]:
         """One row for each step, the rows of the first wrong one, and one for each state of the cache."""
         start = Snapshot(self.model) if self.decoder.holds_its_cache else None
         steps = [self._step(step) for step in self.run.steps]
@@ -66,14 +65,14 @@ class _Follower:
             self.culprit = _left_behind(self.model, strange[0])
         return [row for title, rows in steps for row in (*rows, *judged.get(title, ()))]
 
-    def _step(self, step: RunStep) -> tuple[str, list[Row]]:
+    def _step(self, step: RunStep) -> tuple[str, list[LayerRow]]:
         title = f"{self.run.name}, {step.name}"
         rows = self._compared(step, title)
         if not rows[-1].outcome.ok:
             self.blamed = True
         return title, rows
 
-    def _compared(self, step: RunStep, title: str) -> list[Row]:
+    def _compared(self, step: RunStep, title: str) -> list[LayerRow]:
         before = Snapshot(self.model) if self.decoder.holds_its_cache else None
         after: list[Snapshot] = []
         held: dict[str, Tensor] = {}
@@ -92,15 +91,17 @@ class _Follower:
             snapshot.restore()
         return rows
 
-    def _rows(self, step: RunStep, title: str, one_pass: Callable[[], object], before: Snapshot | None) -> list[Row]:
+    def _rows(
+        self, step: RunStep, title: str, one_pass: Callable[[], object], before: Snapshot | None
+    ) -> list[LayerRow]:
         if self.blamed:
             outcome = self._last(step, one_pass)
-            return [Row(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
+            return [LayerRow(title, "", outcome, "" if outcome.ok else "inherited", title, 0)]
         part = replace(self.trace, args=(step.ids,), calls=step.calls, output=step.output, floor=step.floor, runs=())
         comparison = Comparison(self.model, part, one_pass, before.restore if before else None)
         if isinstance(comparison.error, NeedsAdapter):
             raise comparison.error
-        report = self.report_of(comparison)
+        report = report_of(comparison)
         if not report.ok:
             self._blame(report, title)
         *inside, whole = report.rows
@@ -128,7 +129,7 @@ class _Follower:
         row = f"{title}: {report.culprit.name}" if report.culprit.path else title
         self.culprit = replace(report.culprit, reasons=(*report.culprit.reasons, *reasons), place=title, row=row)
 
-    def _judged(self, steps: Sequence[tuple[str, list[Row]]]) -> Iterator[tuple[str, list[Row]]]:
+    def _judged(self, steps: Sequence[tuple[str, list[LayerRow]]]) -> Iterator[tuple[str, list[LayerRow]]]:
         """The rows of the states: one in another form is right where what follows is."""
         titles = [title for title, _ in steps]
         wrong = [title for title, rows in steps if not rows[-1].outcome.ok]
@@ -144,11 +145,11 @@ class _Follower:
                 note = found.note or (f"your `{state.place}`" if state.place not in ("", state.name) else "")
                 name = f"{title}: cache after it: {state.name}"
                 origin = "" if found.ok else "inherited" if title in wrong[1:] else "own error"
-                rows.append(Row(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
+                rows.append(LayerRow(name, "state", replace(found, note=note), origin, title, 1))  # type: ignore[arg-type]
             yield title, rows
 
 
-def _left_behind(model: nn.Module, row: Row) -> Culprit:
+def _left_behind(model: nn.Module, row: LayerRow) -> Culprit:
     """All outputs are right, and a state of the cache is wrong that no later step reads."""
     state, note = row.name.rpartition(": ")[2], row.outcome.note
     apart = f" differs by up to {row.outcome.max:.1e}" if row.outcome.max else " is missing"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from grader.errors import GraderError
-from grader.layers.own_names.recipes import Recipe, as_json, from_json, whole
-from grader.layers.own_names.roles import BIASES, WEIGHTS
+from grader.porting.own_names.recipes import Recipe, as_json, from_json, whole
+from grader.porting.own_names.roles import BIASES, WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -1,10 +1,12 @@
 """Units of a program and of the reference that have no counterpart yet, and what was matched of them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from grader.layers.own_names.layout import is_turned, numel
-from grader.layers.own_names.questions import (
+from grader.porting.own_names.layout import is_turned
+from grader.porting.own_names.questions import (
     PAIRED,
     ROWS_OR_COLUMNS,
     Answer,
@@ -17,12 +19,56 @@ from grader.layers.own_names.questions import (
     swaps,
     turn,
 )
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
+
+
+class Fit(NamedTuple):
+    """How a tensor of a program can be one of the reference's. questions: what its shape leaves open.
+
+    turned: of a matrix whose class does not say how it lies, and whose shape does: whether it is [in, out].
+    """
+
+    recipe: Recipe
+    questions: tuple[Question, ...] = ()
+    turned: tuple[bool, ...] = ()
+
+
+def fit(own: Unit, wanted: Unit, leaf: str) -> Fit | None:
+    """The likeliest way in which a tensor of the one is a tensor of the other; None where it can't be."""
+    mine, theirs = own.shapes[leaf], wanted.shapes[leaf]
+    source = wanted.names[leaf]
+    plain, turned = Recipe((Piece(source),), mine), Recipe((Piece(source, turned=True),), mine)
+    if len(mine) < 2 or len(theirs) < 2:
+        return Fit(plain) if math.prod(mine) == math.prod(theirs) else None
+    known = is_turned(own), is_turned(wanted)
+    if len(theirs) == 2 and known[1] is None:  # of transformers' matrices, only Conv1D's are [in, out]
+        known = known[0], False
+    if mine == theirs and mine == mine[::-1]:
+        if None not in known:
+            return Fit(turned if known[0] != known[1] else plain)
+        if wanted.word.role in ("embed", "positions", "head"):
+            return Fit(plain)
+        name = own.names[leaf]
+        question = Question(ROWS_OR_COLUMNS, [name], [Answer("as it is"), Answer("transposed", {name: turn})])
+        return Fit(turned if known[1] else plain, (question,))
+    if mine == theirs:
+        votes = (False,) if known[0] is None else ()
+        return Fit(plain, (), votes) if None in known or known[0] == known[1] else None
+    if mine == (*theirs[:-2], theirs[-1], theirs[-2]):
+        votes = (True,) if known[0] is None else ()
+        return None if None not in known and known[0] == known[1] else Fit(turned, (), votes)
+    if math.prod(mine) != math.prod(theirs) or None not in known:
+        return None
+    return Fit(plain if mine[-1] == theirs[-1] or mine[0] == theirs[0] else turned)
 
 
 class Pool:
-    """own, wanted: what is left of each. found: what was matched."""
+    """What is left to match, and what was matched. Each step of `matching` takes units out, so that those after it,
+    which know less, have fewer to choose from.
+
+    own, wanted: the units that are left of the program and of the reference. found: what was matched, with questions.
+    """
 
     def __init__(self, own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> None:
         self.own, self.wanted, self.sizes = list(own), list(wanted), sizes
@@ -31,18 +77,22 @@ class Pool:
 
     def take(self, own: Unit, wanted: Unit, how: str) -> bool:
         """Match two units, if their tensors can be of the same content."""
-        made = {}
+        fits: dict[str, Fit] = {}
         for leaf, name in own.names.items():
             if leaf not in wanted.names:
                 if how == "name" and leaf == "bias" and "weight" in wanted.names:
                     continue  # it stays unmatched, and is named
                 return False
-            recipe = self.recipe(own, wanted, leaf)
-            if recipe is None:
+            found = fit(own, wanted, leaf)
+            if found is None:
                 return False
-            made[name] = recipe
-        if not made:
+            fits[name] = found
+        if not fits:
             return False
+        made = {name: found.recipe for name, found in fits.items()}
+        for found in fits.values():
+            self.found.questions += found.questions
+            self.turned += found.turned
         self.found.recipes |= made
         self.found.how |= dict.fromkeys(made, how)
         self._forget(own, wanted, made)
@@ -51,7 +101,8 @@ class Pool:
         self.paired(own, wanted.word.role)
         return True
 
-    def made(self, made: Mapping[str, Recipe], own: list[Unit], wanted: list[Unit]) -> None:
+    def match_as(self, made: Mapping[str, Recipe], own: list[Unit], wanted: list[Unit]) -> None:
+        """Match several units at once, by recipes that were made of all of them."""
         self.found.recipes |= made
         self.found.how |= dict.fromkeys(made, "name")
         self.own = [unit for unit in self.own if unit not in own]
@@ -68,44 +119,22 @@ class Pool:
         if rest:
             self.wanted.append(replace(wanted, names=rest, shapes={leaf: wanted.shapes[leaf] for leaf in rest}))
 
-    def recipe(self, own: Unit, wanted: Unit, leaf: str) -> Recipe | None:
-        """The likeliest way in which a tensor of the one is a tensor of the other; asks where there are two."""
-        mine, theirs = own.shapes[leaf], wanted.shapes[leaf]
-        source = wanted.names[leaf]
-        plain, turned = Recipe((Piece(source),), mine), Recipe((Piece(source, turned=True),), mine)
-        if len(mine) < 2 or len(theirs) < 2:
-            return plain if numel(mine) == numel(theirs) else None
-        known = is_turned(own), is_turned(wanted)
-        if len(theirs) == 2 and known[1] is None:  # of transformers' matrices, only Conv1D's are [in, out]
-            known = known[0], False
-        if mine == theirs and mine == mine[::-1]:
-            if None not in known:
-                return turned if known[0] != known[1] else plain
-            if wanted.word.role in ("embed", "positions", "head"):
-                return plain
-            name = own.names[leaf]
-            self.ask(ROWS_OR_COLUMNS, [name], [Answer("as it is"), Answer("transposed", {name: turn})])
-            return turned if known[1] else plain
-        if mine == theirs:
-            self.turned += [False] if known[0] is None else []
-            return plain if None in known or known[0] == known[1] else None
-        if mine == (*theirs[:-2], theirs[-1], theirs[-2]):
-            self.turned += [True] if known[0] is None else []
-            return None if None not in known and known[0] == known[1] else turned
-        if numel(mine) != numel(theirs) or None not in known:
-            return None
-        return plain if mine[-1] == theirs[-1] or mine[0] == theirs[0] else turned
-
     def ask(self, about: str, names: list[str], answers: list[Answer], free: bool = True) -> None:
+        """Leave something open; as of `Question`."""
         self.found.questions.append(Question(about, names, answers, free))
 
     def swap(self, own: list[Unit]) -> None:
+        """Ask whether two units that were matched by their order belong the other way round, as gate and up may."""
         crossed = swaps(own)
         about = " and ".join(unit.word.last for unit in own)
         self.ask(about, list(crossed), [Answer("in their order"), Answer("the other way round", {}, crossed)])
 
     def by_turns(self, names: list[str], rows: Sequence[int], change: Callable[[int], Change]) -> None:
-        """Ask whether parts of a matrix stand one after the other, or by turns: head by head, or row by row."""
+        """Ask whether parts of a matrix stand one after the other, or by turns: head by head, or row by row.
+
+        The shape is the same either way, and both are in use: GPT-NeoX has q, k and v of one head, then of the next;
+        gpt-oss has a row of gate, then one of up. rows: of each part. change: what an answer does, by its groups.
+        """
         counts = dict.fromkeys([self.sizes.kv_heads, self.sizes.heads, min(rows)])
         groups = [n for n in counts if n > 1 and all(count % n == 0 for count in rows)]
         if len(rows) == 2 and rows[0] == rows[1]:

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.errors import GraderError
-from grader.layers.culprit import Culprit
 from grader.layers.outcome import outcome_of
-from grader.layers.rows import LayerReport, Row
+from grader.layers.rows import Culprit, LayerRow
+from grader.porting.report import PortReport
 from grader.recordings.traces import Trace
 
 ENDS = re.compile(r"\.(output|out|outputs)$")
 OUTPUTS = ("logits", "output", "lm_head.logits")
 
 
-def dump_report(path: Path, trace: Trace) -> LayerReport:
+def dump_report(path: Path, trace: Trace) -> PortReport:
     """Compare arrays in a safetensors file with the outputs of the reference's modules that they are named after.
 
     A name is a module's path, with or without the prefix of the model's inside, and `[1]` after it for its second
@@ -49,7 +49,7 @@ def dump_report(path: Path, trace: Trace) -> LayerReport:
     left = f"Not in the reference: {', '.join(sorted(strange))}"
     one_sided = (left,) if strange else ()
     remarks = (f"Not compared: {', '.join(run.name for run in trace.runs)}.",) if trace.runs else ()
-    return LayerReport(rows, _first_wrong(rows), (), one_sided, (), remarks=remarks, unseen=trace.unseen)
+    return PortReport(rows, _first_wrong(rows), (), one_sided, (), remarks=remarks, unseen=trace.unseen)
 
 
 def _call_of(name: str, trace: Trace) -> Call | None:
@@ -61,16 +61,16 @@ def _call_of(name: str, trace: Trace) -> Call | None:
     )
 
 
-def _row(name: str, array: Tensor, call: Call) -> Row:
+def _row(name: str, array: Tensor, call: Call) -> LayerRow:
     assert call.output is not None
     if array.is_floating_point() and call.output.is_floating_point():
         array = array.to(call.output.dtype)
     elif call.output.dtype == torch.int64 and not array.is_floating_point():
         array = array.long()
-    return Row(name, call.type, outcome_of([array], call, {}), "", name, 0)
+    return LayerRow(name, call.type, outcome_of([array], call, {}), "", name, 0)
 
 
-def _first_wrong(rows: Sequence[Row]) -> Culprit | None:
+def _first_wrong(rows: Sequence[LayerRow]) -> Culprit | None:
     wrong = next((i for i, row in enumerate(rows) if not row.outcome.ok), None)
     if wrong is None:
         return None

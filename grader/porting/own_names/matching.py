@@ -7,11 +7,11 @@ is a question, with its answers in order of likelihood; running the modules answ
 import difflib
 from collections.abc import Callable, Sequence
 
-from grader.layers.own_names.experts import match_experts
-from grader.layers.own_names.fused import match_fused
-from grader.layers.own_names.pool import Pool
-from grader.layers.own_names.questions import Matched, Sizes
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.experts import match_experts
+from grader.porting.own_names.fused import match_fused
+from grader.porting.own_names.pool import Pool, fit
+from grader.porting.own_names.questions import Matched, Sizes
+from grader.porting.own_names.units import Unit
 
 OF_ATTENTION = {"q", "k", "v", "o", "q_norm", "k_norm"}  # what names that say one of these never mean another
 
@@ -64,8 +64,8 @@ def _match_alike(pool: Pool) -> None:
     for unit in list(pool.own):
         if unit not in pool.own:
             continue
-        candidates = [w for w in pool.wanted if _can_be(pool, unit, w)]
-        rivals = [u for u in pool.own if any(_can_be(pool, u, w) for w in candidates)]
+        candidates = [w for w in pool.wanted if _can_be(unit, w)]
+        rivals = [u for u in pool.own if any(_can_be(u, w) for w in candidates)]
         if len(candidates) == len(rivals) == 1:
             pool.take(unit, candidates[0], "shape")
         elif len(candidates) == len(rivals) == 2:
@@ -78,14 +78,14 @@ def _match_alike(pool: Pool) -> None:
 
 
 def _take_two(pool: Pool, own: list[Unit], wanted: list[Unit]) -> None:
-    told = _likeness(own[0], wanted[0]) + _likeness(own[1], wanted[1])
+    straight = _likeness(own[0], wanted[0]) + _likeness(own[1], wanted[1])
     crossed = _likeness(own[0], wanted[1]) + _likeness(own[1], wanted[0])
-    wanted = wanted[::-1] if crossed > told + 0.5 else wanted
+    wanted = wanted[::-1] if crossed > straight + 0.5 else wanted
     if pool.take(own[0], wanted[0], "order") and pool.take(own[1], wanted[1], "order"):
         pool.swap(own)
 
 
-def _can_be(pool: Pool, own: Unit, wanted: Unit) -> bool:
+def _can_be(own: Unit, wanted: Unit) -> bool:
     if own.names.keys() != wanted.names.keys() or own.word.inner != wanted.word.inner or own.shared != wanted.shared:
         return False
     if "norm" in own.word.role and not ("norm" in wanted.word.role or "norm" in wanted.word.last):
@@ -95,10 +95,7 @@ def _can_be(pool: Pool, own: Unit, wanted: Unit) -> bool:
     places = own.word.place, wanted.word.place
     if all(places) and places[0] != places[1]:
         return False
-    known = pool.found.questions[:]
-    fits = all(pool.recipe(own, wanted, leaf) is not None for leaf in own.names)
-    pool.found.questions = known
-    return fits
+    return all(fit(own, wanted, leaf) is not None for leaf in own.names)
 
 
 def _role_of(unit: Unit) -> object:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from grader.layers.own_names.fused import FUSED
-from grader.layers.own_names.layout import expands
-from grader.layers.own_names.pool import Pool
-from grader.layers.own_names.questions import Answer, in_groups, swaps
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.fused import FUSED
+from grader.porting.own_names.layout import expands
+from grader.porting.own_names.pool import Pool
+from grader.porting.own_names.questions import Answer, in_groups, swaps
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
 
 
 def match_experts(pool: Pool) -> None:
@@ -43,7 +43,7 @@ def _unstack(pool: Pool, listed: Mapping[str, list[Unit]], wanted: Unit) -> None
                 piece = Piece(wanted.names[leaf], e, turned and leaf == "weight")
                 piece = replace(piece, part=i, parts=tuple(rows)) if len(parts) > 1 else piece
                 made[name] = Recipe((piece,), unit.shapes[leaf])
-    pool.made(made, [unit for group in ordered for unit in group], [wanted])
+    pool.match_as(made, [unit for group in ordered for unit in group], [wanted])
     if len(parts) > 1:
         pool.by_turns(list(made), rows, in_groups)
     if len(ordered) == 2 and ordered is mine:
@@ -68,7 +68,7 @@ def _stack(pool: Pool, own: Unit, listed: Mapping[str, list[Unit]]) -> None:
         pieces = tuple(Piece(group[e].names[leaf]) for e in range(count) for group in wanted)
         turned = leaf == "weight" and own.weight[1:] != (sum(rows), *wanted[0][0].weight[1:])
         made[name] = Recipe(pieces, own.shapes[leaf], each=len(parts), stacked=True, turned=turned)
-    pool.made(made, [own], [unit for group in wanted for unit in group])
+    pool.match_as(made, [own], [unit for group in wanted for unit in group])
     if len(parts) > 1:
         pool.by_turns(list(made), rows, lambda groups: lambda recipe: replace(recipe, groups=groups))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from grader.layers.decoding import SIZES, Way, way_of
+from grader.porting.decoding import SIZES, Way, way_of
 from grader.recordings.traces import Run
 
 Values = Callable[[Mapping[str, bool]], tuple[dict[str, str], list[str]]]
@@ -17,7 +17,7 @@ LAYERS = re.compile(r"layer")
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunLines:
     """What an adapter needs for a trace's runs. takes: what forward takes besides the ids. hands: what it hands on.
     before: lines that come first in forward. makes: the lines of new_cache. imports: names of the program's file.
     starts: lines that come last in __init__.
@@ -32,11 +32,11 @@ class Parts:
     starts: tuple[str, ...] = ()
 
 
-def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
+def lines_for_runs(model: type, runs: Sequence[Run], values: Values) -> RunLines:
     """The lines for a class of models. values: fills in what a constructor asks for, from the config."""
     way = way_of(model)
     if not runs:
-        return Parts(starts=_set_up(model, way, values))
+        return RunLines(starts=_set_up(model, way, values))
     cached, padded = (
         any(run.cached for run in runs),
         any(run.steps[0].mask is not None for run in runs),
@@ -63,7 +63,7 @@ def parts_for(model: type, runs: Sequence[Run], values: Values) -> Parts:
         hands.append(
             f"{name}=positions[0]" if one else f"{name}={'positions' if way.positions else 'int(positions[0, 0])'}"
         )
-    return Parts(tuple(takes), tuple(hands), tuple(before), makes, imports, missing, starts)
+    return RunLines(tuple(takes), tuple(hands), tuple(before), makes, imports, missing, starts)
 
 
 def _set_up(model: type, way: Way, values: Values) -> tuple[str, ...]:

@@ -1,19 +1,20 @@
 """The reference's calls under a program's own names: which of its modules is which."""
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
-from grader.calls import Call, Watched, watch
-from grader.layers.own_names.alignment import Alignment
-from grader.layers.own_names.roles import read
-from grader.layers.own_names.units import stack_of
+from grader.calls import Call, WatchedCall, watch
+from grader.layers.comparison import CONTAINERS
+from grader.porting.own_names.alignment import Alignment
+from grader.porting.own_names.roles import read
+from grader.porting.own_names.units import stack_of
+from grader.recordings.renaming import moved
 from grader.recordings.traces import Trace
-
-CONTAINERS = nn.ModuleList | nn.ModuleDict
 
 
 def in_own_names(model: nn.Module, alignment: Alignment) -> Trace:
@@ -30,7 +31,7 @@ def in_own_names(model: nn.Module, alignment: Alignment) -> Trace:
 
     def changed(call: Call) -> Call | None:
         inside, colon, step = call.path.partition(":")
-        path = pairs.get(inside) or (pairs.get(_around(inside, pairs), "") if colon else _moved(inside, pairs))
+        path = pairs.get(inside) or (pairs.get(_around(inside, pairs), "") if colon else moved(inside, pairs))
         taken = path in pairs.values() and inside not in pairs
         holds = path in own and any(holder == path or holder.startswith(f"{path}.") for holder in holders)
         kept = colon or inside in pairs or not (taken or holds)
@@ -56,7 +57,7 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
             continue
         recipes = {n: r for n, r in alignment.recipes.items() if n.startswith(f"{path}.")}
         tied = {n: r for n, r in recipes.items() if not _tied(n, recipes)}
-        key = frozenset(s for r in recipes.values() for s in r.sources), sum(_numel(r.shape) for r in tied.values())
+        key = frozenset(s for r in recipes.values() for s in r.sources), sum(math.prod(r.shape) for r in tied.values())
         candidates = [other for other in by_content.get(key, ()) if other not in pairs]
         alone = len(by_content.get(key, ())) == 1 and not _repeated(path, recipes, model)
         fitting = candidates if alone else [o for o in candidates if _gives_as_much(trace, o, given.get(path))]
@@ -66,7 +67,7 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
 
 
 def _activations(
-    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, Watched]
+    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, WatchedCall]
 ) -> dict[str, str]:
     """The same pairs, and a module without weights that gives as many values as it is given, such as an activation:
     where a module and its counterpart have one of them each.
@@ -125,35 +126,18 @@ def _tied(name: str, recipes: Mapping[str, object]) -> bool:
     return any(recipes[name].sources == recipes[other].sources and recipes[name] == recipes[other] for other in before)  # type: ignore[attr-defined]
 
 
-def _given(model: nn.Module, trace: Trace) -> dict[str, Watched]:
+def _given(model: nn.Module, trace: Trace) -> dict[str, WatchedCall]:
     """The program's first call of each module."""
     paths = {path for path, _ in model.named_modules()}
     calls, _ = watch(model, lambda: model(*copy.deepcopy(trace.args)), paths)
-    found: dict[str, Watched] = {}
+    found: dict[str, WatchedCall] = {}
     for call in calls:
         found.setdefault(call.path, call)
     return found
 
 
-def _gives_as_much(trace: Trace, path: str, own: Watched | None) -> bool:
+def _gives_as_much(trace: Trace, path: str, own: WatchedCall | None) -> bool:
     recorded: Sequence[Call] = [call for call in trace.calls if call.path == path]
     if own is None or own.output is None:
         return False
     return any(call.output is not None and call.output.numel() == own.output.numel() for call in recorded)
-
-
-def _moved(path: str, pairs: Mapping[str, str]) -> str:
-    head, tail = path, ""
-    while head:
-        if head in pairs:
-            return pairs[head] + tail
-        head, _, last = head.rpartition(".")
-        tail = f".{last}{tail}"
-    return path
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

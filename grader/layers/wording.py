@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from grader.layers.rows import LayerReport, Row
+from grader.layers.rows import LayerReport, LayerRow
 from grader.report import Line, LineKind
 
 Open = Literal["first", "all", "none"]
@@ -13,8 +13,7 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
-    hints = report.alignment.hints if report.alignment else ()
-    lines += [Line(text, "hint", 1) for text in (*hints, *report.remarks)]
+    lines += [Line(text, "hint", 1) for text in (*report.hints, *report.remarks)]
     lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))
@@ -50,7 +49,7 @@ def _opened(report: LayerReport, open: Open) -> set[str]:
     return set(next(([row.block] for row in closed if row.block in wrong), []))
 
 
-def _row_line(row: Row, report: LayerReport) -> Line:
+def _row_line(row: LayerRow, report: LayerReport) -> Line:
     outcome = row.outcome
     measured = outcome.ok or outcome.max != 0 or not outcome.note
     numbers = [_number(value) if measured else "" for value in (outcome.max, outcome.mean)]
@@ -60,7 +59,7 @@ def _row_line(row: Row, report: LayerReport) -> Line:
     return Line("", _row_kind(row, report), 0, (mark, indent + row.name.removeprefix(f"{row.block}: "), *numbers, said))
 
 
-def _row_kind(row: Row, report: LayerReport) -> LineKind:
+def _row_kind(row: LayerRow, report: LayerReport) -> LineKind:
     """Green for right, red for wrong by itself, grey for what only suffers; the one to start with is tinted, too."""
     culprit = report.culprit
     if culprit and row.name == (culprit.row or (culprit.name if culprit.path else report.rows[-1].name)):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from grader.errors import GraderError
-from grader.layers.own_names.alignment import Alignment
+from grader.porting.own_names.alignment import Alignment
 from grader.report import Line, row
 
 DECIDED = {

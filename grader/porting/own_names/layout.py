@@ -1,6 +1,6 @@
 """How a matrix lies, as far as its class and its shape say."""
 
-from grader.layers.own_names.units import Shape, Unit
+from grader.porting.own_names.units import Unit
 
 LINEAR, TURNED = ("Linear", "Embedding"), ("Conv1D",)
 
@@ -25,10 +25,3 @@ def expands(unit: Unit, hidden: int) -> bool:
     if unit.word.place != "mlp" or len(unit.weight) != 2 or unit.word.role == "router":
         return False
     return unit.weight[0 if turned_by(unit, hidden) else 1] == hidden
-
-
-def numel(shape: Shape) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

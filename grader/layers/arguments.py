@@ -1,4 +1,4 @@
-"""What a module was handed beside what the reference hands over, argument by argument, in words."""
+"""Which of a module's arguments are not the reference's, and how they differ, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from grader.tolerance import agree
 FURTHEST = 4  # positions by which a table may be shifted and still be known as that
 
 
-def handed(node: Node, recorded: Sequence[Call], kinds: Sequence[str] = ()) -> list[str]:
+def wrong_arguments(node: Node, recorded: Sequence[Call], kinds: Sequence[str] = ()) -> list[str]:
     """A sentence for each further argument of a call that is not the reference's, where one can be made.
 
     recorded: all of the reference's calls. kinds: of its layers.

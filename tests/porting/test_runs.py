@@ -13,14 +13,13 @@ from small_references import small
 from torch import nn
 
 from grader.errors import NeedsAdapter
-from grader.layers.debugger import layer_report
-from grader.layers.decoding import way_of
-from grader.layers.own_names.naming import OwnNames
-from grader.layers.rows import LayerReport
-from grader.layers.shown import report_lines
-from grader.layers.states import Snapshot, compared_states, held_in
+from grader.layers.wording import report_lines
+from grader.porting.comparing import program_report
+from grader.porting.decoding import way_of
 from grader.porting.reference import Reference
+from grader.porting.report import PortReport
 from grader.porting.runs import Ways
+from grader.porting.states import Snapshot, compared_states, held_in
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.report import to_text
 
@@ -44,11 +43,11 @@ def reference(family: str) -> Reference:
     return small(EVERY[family], ways=WAYS.get(family, Ways(cached=True)))
 
 
-def compared(family: str, *changes: tuple[str, str], more: str = "") -> LayerReport:
-    return layer_report(program(family, *changes, more=more), reference(family).trace(), OwnNames())
+def compared(family: str, *changes: tuple[str, str], more: str = "") -> PortReport:
+    return program_report(program(family, *changes, more=more), reference(family).trace())
 
 
-def text(report: LayerReport) -> str:
+def text(report: PortReport) -> str:
     return to_text(report_lines(report, "all"))
 
 
@@ -58,11 +57,11 @@ def text(report: LayerReport) -> str:
 @pytest.mark.parametrize("family", ["Qwen3", "Gemma 3", "Qwen3-Next"])
 def test_the_reference_itself_is_right_in_every_run(family: str) -> None:
     found = reference(family)
-    report = layer_report(found.model, found.trace())
+    report = program_report(found.model, found.trace())
     assert report.ok and all(row.outcome.max == 0 for row in report.rows), text(report)
     titles = [row.name for row in report.rows if row.block == row.name]
     assert [f"cached, {step}" for step in STEPS] == [title for title in titles if title.startswith("cached, ")]
-    assert any(kept.name == "a cache gives what one pass gives" and kept.kept for kept in found.kept)
+    assert any(kept.name == "a cache gives what one pass gives" and kept.covered for kept in found.coverage)
 
 
 def test_states_are_recorded_after_each_step() -> None:
@@ -85,7 +84,7 @@ def test_a_trace_keeps_its_runs(tmp_path: Path) -> None:
         for step, again in zip(run.steps, other.steps, strict=True):
             assert (step.name, list(step.states), step.floor) == (again.name, list(again.states), again.floor)
             assert torch.equal(step.output, again.output) and len(step.calls) == len(again.calls)
-    assert layer_report(reference("Qwen3").model, read).ok
+    assert program_report(reference("Qwen3").model, read).ok
 
 
 def test_what_stands_in_the_place_of_padding_is_not_compared() -> None:
@@ -186,7 +185,7 @@ def test_keys_that_are_cached_before_they_are_rotated_are_a_way_of_its_own() -> 
     ]  # fmt: skip
     trace = reference("Qwen3").trace()
     plain = replace(trace, runs=trace.runs[:1])
-    report = layer_report(program("Qwen3", *states), plain, OwnNames())
+    report = program_report(program("Qwen3", *states), plain)
     assert report.ok, text(report)
     notes = {row.outcome.note for row in report.rows if row.type == "state" and row.name.endswith("layers.0.keys")}
     assert notes == {"in another form than the reference's, and what follows is right"}

@@ -1,4 +1,4 @@
-"""What a small model has kept of what tells programs apart."""
+"""What a small model covers of what tells programs apart."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from grader.porting.sizes import NAMES, TOKENS, first_of
 
 
 @dataclass(frozen=True)
-class Kept:
+class Coverage:
     """One thing that tells programs apart: whether the small model has it, and in what form or why not."""
 
     name: str
-    kept: bool
+    covered: bool
     detail: str
 
 
-def what_is_kept(
+def coverage_of(
     config: Mapping[str, Any], found: Sequence[str], original: Sequence[str], unequal: bool, length: int = TOKENS
-) -> list[Kept]:
+) -> list[Coverage]:
     """What the small model has of what tells programs apart.
 
     found, original: the kinds of its layers, and of all. unequal: whether its embeddings are.
@@ -36,21 +36,21 @@ def what_is_kept(
     even = hidden // heads if hidden and heads else None
     experts, chosen = first_of("experts", config), first_of("chosen", config)
     kinds_of = f"{len(counts)} kinds of layers" if len(counts) > 1 else "one kind of layer"
-    kept = [
-        Kept("every kind of layer, twice where the model has two", several,
+    covered = [
+        Coverage("every kind of layer, twice where the model has two", several,
              f"{len(found)} layers: {numbers} of {kinds_of}{absent}"),
-        Kept("more tokens than the window", any(w < length for w in windows.values()),
+        Coverage("more tokens than the window", any(w < length for w in windows.values()),
              ", ".join(f"{n} {w}, {length} tokens" for n, w in windows.items()) or "the config has no window"),
-        Kept("fewer key and value heads than heads", bool(kv_heads and heads and kv_heads != heads),
+        Coverage("fewer key and value heads than heads", bool(kv_heads and heads and kv_heads != heads),
              f"{heads} heads, {kv_heads or heads} for keys and values" if heads else "the config has no heads"),
-        Kept("head_dim that is not hidden size / heads", bool(head_dim and head_dim != even),
+        Coverage("head_dim that is not hidden size / heads", bool(head_dim and head_dim != even),
              f"{head_dim or even}, and {hidden} / {heads} = {even}" if even else "the config has no heads"),
     ]  # fmt: skip
-    kept += [
-        Kept("random weights", True, "norms, biases and buffers of a checkpoint included"),
-        Kept("token embeddings of unequal size", unequal, f"every {SMALL_ROWS}th is {SMALL:g} times as large" if unequal
-             else "the model has no table of embeddings"),
-    ]  # fmt: skip
+    sizes = f"every {SMALL_ROWS}th is {SMALL:g} times as large" if unequal else "the model has no table of embeddings"
+    covered += [
+        Coverage("random weights", True, "norms, biases and buffers of a checkpoint included"),
+        Coverage("token embeddings of unequal size", unequal, sizes),
+    ]
     if experts:
-        kept.append(Kept("more experts than are chosen", experts > (chosen or 0), f"{chosen} of {experts}"))
-    return kept
+        covered.append(Coverage("more experts than are chosen", experts > (chosen or 0), f"{chosen} of {experts}"))
+    return covered

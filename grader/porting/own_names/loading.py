@@ -7,12 +7,14 @@ from typing import Any
 from torch import nn
 
 from grader.checks.probe.building import load_weights
-from grader.layers.own_names.alignment import Alignment, align
-from grader.layers.own_names.files import expanded, renamed
-from grader.layers.own_names.paths import in_own_names
-from grader.layers.own_names.recipes import Recipe
-from grader.layers.own_names.settling import settled
-from grader.layers.own_names.told import unmatched
+from grader.checks.probe.running import Stopped
+from grader.layers.loading import loaded, made_model, not_comparable
+from grader.porting.own_names.alignment import Alignment, align
+from grader.porting.own_names.files import expanded, renamed
+from grader.porting.own_names.paths import in_own_names
+from grader.porting.own_names.recipes import Recipe
+from grader.porting.own_names.trial_runs import decided_by_running
+from grader.porting.own_names.wording import unmatched
 from grader.recordings.renaming import layouts_of
 from grader.recordings.traces import Trace
 
@@ -35,6 +37,25 @@ class OwnNames:
         return bool(self.names or self.renames)
 
 
+def loaded_program(model: Any, trace: Trace, own: OwnNames) -> tuple[nn.Module, Trace, Alignment | None]:
+    """A program with the reference's weights, the trace under the program's names, and what was matched, if that was
+    needed: where the program's names are the reference's, and none are given, it was not.
+
+    Raises GraderError where the program can't be built, or something has no counterpart.
+    """
+    try:
+        try:
+            if not own.known:
+                return (*loaded(model, trace), None)
+        except Stopped as stopped:
+            if stopped.problem.kind != "parameters":
+                raise
+        made = made_model(model, trace)
+        return (made, *loaded_by_content(made, trace, own))
+    except Stopped as stopped:
+        raise not_comparable(model, trace, stopped) from None
+
+
 def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Trace, Alignment]:
     """Load the reference's weights into a program of other names; the trace under its names, and what was matched.
 
@@ -50,7 +71,7 @@ def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Tr
         raise unmatched(type(model).__name__, alignment, found)
     if own.reordered:
         alignment = replace(alignment, questions=[replace(q, free=True) for q in alignment.questions])
-    alignment = settled(model, alignment)
+    alignment = decided_by_running(model, alignment)
     load_weights(model, alignment.weights())
     return in_own_names(model, alignment), alignment
 

@@ -1,12 +1,21 @@
-"""What a comparison found as JSON, for other programs."""
+"""What a comparison of a port found, and the same as JSON, for other programs."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from grader.layers.own_names.files import patterns
 from grader.layers.rows import LayerReport
+from grader.porting.own_names.alignment import Alignment
+from grader.porting.own_names.files import patterns
 
 
-def as_json(report: LayerReport) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PortReport(LayerReport):
+    """A report, and which tensor is which, where the program has names of its own."""
+
+    alignment: Alignment | None = None
+
+
+def as_json(report: PortReport) -> dict[str, Any]:
     """A report as what JSON holds. max and mean are absolute differences; origin is empty where a row is right."""
     culprit = report.culprit
     found: dict[str, Any] = {
@@ -34,5 +43,5 @@ def as_json(report: LayerReport) -> dict[str, Any]:
     }
     if report.alignment:
         found["names"] = patterns(report.alignment.recipes)
-        found["hints"] = report.alignment.hints
+        found["hints"] = report.hints
     return found

@@ -1,13 +1,14 @@
 """Projections that one of two programs holds in one matrix, and the other in several."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grader.layers.own_names.layout import expands, numel, turned_by
-from grader.layers.own_names.pool import Pool
-from grader.layers.own_names.questions import in_groups
-from grader.layers.own_names.recipes import Piece, Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.layout import expands, turned_by
+from grader.porting.own_names.pool import Pool
+from grader.porting.own_names.questions import in_groups
+from grader.porting.own_names.recipes import Piece, Recipe
+from grader.porting.own_names.units import Unit
 
 FUSED = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
 
@@ -38,10 +39,11 @@ def _join(pool: Pool, own: Unit, wanted: list[Unit]) -> None:
         pieces = tuple(Piece(u.names[leaf], turned=t) for u, t in zip(wanted, turned, strict=True))
         rows = [unit.shapes[leaf][-1 if t and leaf == "weight" else 0] for unit, t in zip(wanted, turned, strict=True)]
         turns = bool(turned_by(own, pool.sizes.hidden)) and leaf == "weight"
-        if sum(rows) * numel(own.shapes[leaf][1:] if not turns else own.shapes[leaf][:-1]) != numel(own.shapes[leaf]):
+        shape = own.shapes[leaf]
+        if sum(rows) * math.prod(shape[:-1] if turns else shape[1:]) != math.prod(shape):
             return
-        made[name] = Recipe(pieces, own.shapes[leaf], turned=turns)
-    pool.made(made, [own], wanted)
+        made[name] = Recipe(pieces, shape, turned=turns)
+    pool.match_as(made, [own], wanted)
     pool.by_turns(list(made), rows, lambda groups: lambda recipe: replace(recipe, groups=groups))
     pool.paired(own, own.word.role)
 
@@ -61,7 +63,7 @@ def _part(pool: Pool, own: list[Unit], wanted: Unit) -> bool:
         for i, unit in enumerate(own):
             piece = Piece(wanted.names[leaf], turned=turned, part=i, parts=parts)
             made[unit.names[leaf]] = Recipe((piece,), unit.shapes[leaf], turned=mine[i] and leaf == "weight")
-    pool.made(made, own, [wanted])
+    pool.match_as(made, own, [wanted])
     pool.by_turns(list(made), parts, in_groups)
     for unit in own:
         pool.paired(unit, unit.word.role)

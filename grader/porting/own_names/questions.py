@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from grader.layers.own_names.recipes import Recipe
-from grader.layers.own_names.units import Unit
+from grader.porting.own_names.recipes import Recipe
+from grader.porting.own_names.units import Unit
 
 Change = Callable[[Recipe], Recipe]
 ROWS_OR_COLUMNS = "rows or columns"
@@ -67,19 +67,26 @@ class Sizes:
 
 
 def swaps(own: Sequence[Unit]) -> dict[str, str]:
+    """The change by which two units take each other's content: the names of their tensors, crosswise."""
     first, second = (unit.names for unit in own)
     return {first[leaf]: second[leaf] for leaf in first} | {second[leaf]: first[leaf] for leaf in first}
 
 
 def turn(recipe: Recipe) -> Recipe:
+    """The same tensors transposed: what a square matrix is if it holds [in, out] and not [out, in], or the reverse."""
     return replace(recipe, pieces=tuple(replace(piece, turned=not piece.turned) for piece in recipe.pieces))
 
 
 def in_groups(groups: int) -> Change:
+    """Take parts out of matrices that hold them by turns in so many groups: q k v of head 1, q k v of head 2."""
     return lambda recipe: replace(recipe, pieces=tuple(replace(p, groups=groups) for p in recipe.pieces))
 
 
 def relay(parts: tuple[int, ...], theirs: int, mine: int) -> Change:
+    """Put the rows of a fused matrix into another order: parts, of so many rows each, that the reference holds by turns
+    in `theirs` groups are joined by turns in `mine`; 1 is one part after the other.
+    """
+
     def change(recipe: Recipe) -> Recipe:
         (piece,) = recipe.pieces
         pieces = tuple(replace(piece, part=i, parts=parts, groups=theirs) for i in range(len(parts)))
@@ -89,6 +96,10 @@ def relay(parts: tuple[int, ...], theirs: int, mine: int) -> Change:
 
 
 def pair(head_dim: int, role: str) -> Change:
+    """Put the rows of each head, d = head_dim, into the order 0, d/2, 1, d/2 + 1, ...: RoPE that rotates neighbours
+    then does what RoPE over halves did. Values, the last part of a fused matrix, are not rotated.
+    """
+
     def change(recipe: Recipe) -> Recipe:
         fused = role in ("qkv", "kv") and len(recipe.pieces) > 1
         rotated = len(recipe.pieces) - fused  # all but the values

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from grader.layers.own_names.roles import BIASES, ROUTERS, WEIGHTS, Word, core, read
+from grader.porting.own_names.roles import BIASES, ROUTERS, WEIGHTS, Word, core, read
 
 ENDS = re.compile(r"(.+)_(weight|bias|w|b)$")
 Shape = tuple[int, ...]

@@ -1,0 +1,1 @@
+"""A program made comparable without changing it: the lines by which it is built and called as the reference is."""
