@@ -30,7 +30,7 @@ test: .venv/test.stamp
 bench: .venv/test.stamp
 	@failed=0; \
 	for each in benchmarks/bench.py solutions/*/benchmark.py; do \
-		PYTHONPATH=benchmarks .venv/bin/python "$$each" || failed=1; \
+		.venv/bin/python "$$each" || failed=1; \
 	done; \
 	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \
 	exit $$failed

@@ -19,10 +19,9 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeTopKRouter,
 )
 
-from grader.authoring.drives import routing
-from grader.authoring.mistakes import with_mistakes
-from grader.config import Config
-from grader.lessons.exercise import Case, Draw, Exercise, random_weights
+from grader.authoring.kit import Case, Config, Draw, Exercise, random_weights, with_mistakes
+
+from . import drives
 
 TRACE = "moe.model"
 
@@ -240,7 +239,7 @@ SOFTMAX_ROUTER = Exercise(
     reference=build_router,
     call=call_router,
     weights=router_weights,
-    drive=routing.dense_weights,
+    drive=drives.dense_weights,
     points=5,
     axes="N E",
     sizes=router_sizes,
@@ -252,14 +251,14 @@ SOFTMAX_ROUTER = Exercise(
     ],
 )
 
-TRAINED = {"drive": routing.trained_tensors, "right": lambda *args: torch.ones(1, dtype=torch.int64)}
+TRAINED = {"drive": drives.trained_tensors, "right": lambda *args: torch.ones(1, dtype=torch.int64)}
 SIGMOID_ROUTER = Exercise(
     name="moe.sigmoid_router",
     solution="SigmoidRouter",
     reference=build_router,
     call=call_router,
     weights=router_weights,
-    drive=routing.dense_weights,
+    drive=drives.dense_weights,
     points=8,
     axes="N E",
     sizes=router_sizes,
@@ -298,8 +297,8 @@ def experts_sizes(build: Mapping[str, Any]) -> dict[str, int]:
     return {name: build["config"][name] for name in ("hidden_size", "moe_intermediate_size")}
 
 
-NO_WORK = {"drive": routing.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
-NO_PICKS = {"drive": routing.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+NO_WORK = {"drive": drives.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+NO_PICKS = {"drive": drives.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
 
 
 def run_experts(module: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
@@ -332,7 +331,7 @@ SORTED_EXPERTS = replace(
     EXPERTS,
     name="moe.sorted_experts",
     solution="SortedExperts",
-    drive=routing.with_stable_sorts,
+    drive=drives.with_stable_sorts,
     uses=["moe.experts"],
     cases=[
         *EXPERTS_CASES,

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from solved import lesson_of
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from grader import Config
+from grader.authoring.kit import Draw
+from grader.authoring.kit.solved import lesson_of
 from grader.instruments import patch
-from grader.lessons.exercise import Draw
 
 LESSON = lesson_of(__file__)
 ROUTERS = ("moe.softmax_router", "moe.sigmoid_router")

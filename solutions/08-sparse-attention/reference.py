@@ -15,8 +15,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
 from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
 
-from grader.config import Config
-from grader.lessons.exercise import Draw, random_weights
+from grader.authoring.kit import Config, Draw, random_weights
 
 CLEAR = 0.08  # by how much a choice is clear, in units of what a token's scores differ by
 
