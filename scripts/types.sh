@@ -33,7 +33,7 @@ for lesson in "$@"; do
         [ -f "${file%.py}.ipynb" ] || echo "-m lesson.$(basename "$file" .py)"  # a twin is a notebook
     done)
     # shellcheck disable=SC2086  # two words for each file
-    MYPYPATH="$packages" relaxed_mypy $modules > "$packages/said"
+    MYPYPATH="$packages:training" relaxed_mypy $modules > "$packages/said"
     sed "s|^[^ ]*/lesson/|solutions/$lesson/|" "$packages/said"
 done
 exit $failed
