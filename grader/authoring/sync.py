@@ -87,7 +87,7 @@ def empty_given(lesson: Lesson) -> int:
     """Take out of the twin what stands in given cells: they name a solution. Returns how many cells that changed."""
     cells = read_twin(lesson.twin).cells
     emptied = without_given(cells)
-    changed = sum(cell.source != other.source for cell, other in zip(cells, emptied, strict=True))
+    changed: int = sum(cell.source != other.source for cell, other in zip(cells, emptied, strict=True))
     if changed:
         write_twin(lesson.twin, emptied)
     return changed

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.authoring.kit import BY_DTYPE, Case, Config, Draw, Exercise, with_mistakes
+from grader.authoring.kit import BY_DTYPE, Case, Config, Draw, Exercise, clear, configs, hf, with_mistakes
+from grader.authoring.kit.configs import fields_of
 
 from . import drives
 from .reference import (
-    CLEAR,
     build_attention,
     build_indexer,
     build_model,
@@ -20,7 +20,6 @@ from .reference import (
     call_attention,
     call_attention_with_work,
     call_choices,
-    call_model,
     call_scores,
     call_vectors,
     clear_text,
@@ -141,18 +140,12 @@ NARROW = OTHER | {"first_k_dense_replace": 2, "hidden_size": 8, "intermediate_si
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: config[name] for name in names if name in config}
-
-
 INDEXED = ("model_type", "hidden_size", "q_lora_rank", "qk_rope_head_dim", "index_n_heads", "index_head_dim")
 HEADS = ("num_attention_heads", "num_key_value_heads", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim", "rms_norm_eps")
 ATTENDED = (*INDEXED, *HEADS, "index_topk", "max_position_embeddings", "rope_parameters", "indexer_types")
 
 
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    wanted = ("hidden_size", "index_n_heads", "index_head_dim", "index_topk", "kv_lora_rank", "v_head_dim")
-    return fields_of(build["config"], *wanted)
+sizes = configs.sizes("hidden_size", "index_n_heads", "index_head_dim", "index_topk", "kv_lora_rank", "v_head_dim")
 
 
 def turns(draw: Draw, config: Mapping[str, Any], length: int, start: int) -> Tensor:
@@ -300,7 +293,7 @@ def attention_case(
     scale, limit, layer = more.pop("scale", 1.0), more.pop("limit", ()), more.pop("layer", 0)
     given, by, types = (
         more.pop("given", False),
-        more.pop("by", CLEAR),
+        more.pop("by", clear.CLEAR),
         config.get("indexer_types") or ["full"] * (layer + 1),
     )
 
@@ -420,21 +413,16 @@ CACHE = Exercise(
 # The model
 
 
-def learners_name(name: str) -> str | None:
-    """The course has no module for the activation or the rotations; a router and an indexer give no scores to compare."""
-    return None if "act_fn" in name or "rotary_emb" in name or name.endswith(("gate", "indexer")) else name
-
-
 MODEL = Exercise(
     name="sparse_attention.model",
     solution="Model",
     reference=build_model,
-    call=call_model,
+    call=hf.hidden_states,
     drive=drives.sparse_model_in_pieces,
     points=6,
     axes="B T D",
     sizes=sizes,
-    renamed=learners_name,
+    renamed=hf.without(*hf.NO_MODULES, endings=("gate", "indexer")),  # these give no scores to compare
     parts={"layers.*.self_attn": "sparse_attention.attention"},
     cases=[
         Case("DeepSeek-V3.2, 4 of 9 tokens", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL}),

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
-from grader.authoring.kit import Draw, random_weights
+from grader.authoring.kit import Draw, clear, random_weights
 from grader.authoring.kit.engine import record_calls
 from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_per_token, known_model
@@ -148,7 +148,7 @@ def test_every_case_leaves_tokens_out_and_none_hangs_on_a_near_tie(name: str, se
             with torch.no_grad():
                 scores = REFERENCE.run_attention(module, x, table)[1][0]
             first = more[0][0] if more[1:] and isinstance(more[1], int) else 0
-            assert REFERENCE.margins(scores[:, first:], config["index_topk"]).min() > 0.9 * REFERENCE.CLEAR, case.name
+            assert REFERENCE.margins(scores[:, first:], config["index_topk"]).min() > 0.9 * clear.CLEAR, case.name
 
 
 def test_choices_in_the_models_cases_are_clear() -> None:

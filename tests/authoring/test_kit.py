@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from toy_course import write_course
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from grader.authoring import drives, kit
+from grader.authoring.kit import clear, configs, hf
 from grader.authoring.made_from import made_from
 from grader.authoring.mistakes import FAMILIES, files_read
 from grader.lessons.lesson import Lesson, lessons
@@ -104,6 +107,57 @@ def test_every_family_of_mistakes_serves_two_lessons() -> None:
 def test_the_kits_list_names_all_that_it_has() -> None:
     listed = set(re.findall(r"`(\w+)`", kit.__doc__ or ""))
     assert set(kit.__all__) | {path.stem for path in KIT.glob("[a-z]*.py")} <= listed
+
+
+# What the kit does
+
+
+def test_a_second_config_has_no_number_of_the_firsts_and_no_two_equal_sizes() -> None:
+    first = {"hidden_size": 24, "num_heads": 4, "head_dim": 6, "num_layers": 3, "eps": 1e-3, "tied": True, "kind": "x"}
+    made = configs.second(first, num_heads=5)
+    assert made.keys() == first.keys() and (made["num_heads"], made["kind"]) == (5, "x")
+    assert not [name for name in first.keys() - {"kind"} if made[name] == first[name]]
+    numbers = [
+        config[name] for config in (first, made) for name in ("hidden_size", "num_heads", "head_dim", "num_layers")
+    ]
+    assert len(set(numbers)) == len(numbers)
+    assert [made[name] % 2 for name in ("hidden_size", "head_dim", "num_layers")] == [0, 0, 1]
+
+
+def test_a_case_has_the_fields_that_are_asked_for_and_there() -> None:
+    assert configs.fields_of({"a": 1, "b": 2}, "b", "c") == {"b": 2}
+    assert configs.sizes("a")({"config": {"a": 1, "b": 2}}) == {"a": 1}
+
+
+def test_only_inputs_of_clear_choice_are_taken_and_in_order() -> None:
+    drawn = iter(torch.arange(8.0).view(8, 1))
+    found = clear.clear(lambda: next(drawn), lambda x: x.item() % 3 == 0, 3)
+    assert found.flatten().tolist() == [0, 3, 6]
+    with pytest.raises(ValueError, match="of 2000 inputs that were drawn, 0 have clear choices; 1 are needed"):
+        clear.clear(lambda: torch.zeros(1), lambda x: False, 1)
+    assert clear.gap(torch.tensor([[1.0, 4.0, 2.5]]), 1).tolist() == [1.5]
+    assert clear.gap(torch.ones(2, 3), 3).tolist() == [float("inf")] * 2
+
+
+def test_transformers_config_is_eager_has_no_ends_and_fills_in_what_is_none() -> None:
+    made = hf.config(Qwen3Config, {"hidden_size": 8, "head_dim": None, "eos_token_id": 5})
+    assert (made.hidden_size, made.head_dim, made.eos_token_id, made.bos_token_id) == (8, 128, None, None)
+    assert made._attn_implementation == made._experts_implementation == "eager"
+    assert hf.config(Qwen3Config, {"hidden_size": 8}, hidden_size=9).hidden_size == 9
+
+
+def test_names_that_a_solution_lacks_are_left_out() -> None:
+    renamed = hf.without("act_fn", endings=("gate",))
+    assert [renamed(name) for name in ("mlp.act_fn", "mlp.gate", "mlp.gate.weight")] == [None, None, "mlp.gate.weight"]
+
+
+def test_what_transformers_gives_for_a_text() -> None:
+    made = hf.config(Qwen3Config, {"vocab_size": 7, "hidden_size": 8, "intermediate_size": 9, "num_hidden_layers": 1})
+    model, ids = Qwen3ForCausalLM(made).eval(), torch.tensor([[1, 2, 3]])
+    assert torch.equal(model.lm_head(hf.hidden_states(model.model, ids)), hf.logits(model, ids, "what else drives get"))
+    cos, sin = hf.rope_table(model.model.rotary_emb, torch.arange(3))
+    torch.testing.assert_close(cos**2 + sin**2, torch.ones(3, made.head_dim))
+    assert (hf.causal_mask(made, torch.zeros(1, 3, 8))[0, 0] == 0).tolist() == torch.ones(3, 3).tril().bool().tolist()
 
 
 # What a recording is made from

@@ -1,8 +1,8 @@
 """What others.py and tests of a lesson ask of the engine itself: a probe and its judge, reports, calls, checkpoints."""
 
 from grader.calls import record_calls
-from grader.checkpoints import entry
 from grader.checkpoints.checkpoint import Checkpoint
+from grader.checkpoints.registry import entry
 from grader.checks.examine import examine_here
 from grader.checks.judge import judge
 from grader.checks.probe import probe
