@@ -31,11 +31,11 @@ def staged_copy(lesson: Lesson) -> Iterator[Lesson]:
 
 def _copy_other_twins(lesson: Lesson, solutions: Path) -> None:
     """What given cells are filled from."""
-    for path in lesson.folder.parent.glob("*/*.py"):
-        if path.parent != lesson.folder and not is_beside(path.name):
-            target = solutions / path.parent.name / path.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
+    for folder in lesson.folder.parent.iterdir():
+        if folder.is_dir() and folder != lesson.folder:
+            (solutions / folder.name).mkdir()
+            for path in (path for path in folder.glob("*.py") if not is_beside(path.name)):
+                shutil.copyfile(path, solutions / folder.name / path.name)
 
 
 def root_of(lesson: Lesson) -> Path:
