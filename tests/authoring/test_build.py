@@ -193,6 +193,17 @@ def test_an_edited_notebook_changes_the_twin_and_an_edited_twin_the_notebook(cou
     assert course.problems() == []
 
 
+def test_a_notebook_is_taken_though_what_it_is_given_has_changed(course: Course) -> None:
+    first, second = course.lessons
+    replace_in(first.twin, "x @ self.weight.T + self.bias", "x @ self.weight.T + self.bias  # of all")
+    build(first)
+    edit_cell(second.notebook, "return linear(x)", "return linear(x) * 1")
+    build(second)
+    assert "return linear(x) * 1" in second.twin.read_text()
+    assert "self.bias  # of all" in second.notebook.read_text()
+    assert course.problems() == []
+
+
 def test_where_exercises_are_written_otherwise_the_recording_and_outputs_that_vary_stay(course: Course) -> None:
     before = Recording.read(course.first.recording)
     notebook = course.first.notebook.read_bytes()
