@@ -109,18 +109,22 @@ class Lesson:
     def module(self, name: str, *, anew: bool = False) -> ModuleType:
         """The lesson's file of that name, such as "others", as a module of a package that is the lesson's folder.
 
-        So ``from .drives import ...`` finds this lesson's drives.py, and an editor finds the same. anew: all of the
-        lesson's files are read again.
+        So ``from .drives import ...`` finds this lesson's drives.py, and an editor finds the same. anew: it and all
+        that it imports of them are read again.
         """
         package = f"{self._module_name}_{digest(str(self.folder))[:8]}"  # a build works on a copy in another folder
-        if anew:
-            for known in [known for known in sys.modules if known.partition(".")[0] == package]:
-                del sys.modules[known]
-            importlib.invalidate_caches()
+        before = {name: file for name, file in sys.modules.items() if anew and name.partition(".")[0] == package}
+        for known in before:
+            del sys.modules[known]
         if package not in sys.modules:
             _registered_module(package, str(self.folder / "__init__.py")).__path__ = [str(self.folder)]
-        with _no_bytecode():  # it is known by the second in which a file was changed
-            return importlib.import_module(f"{package}.{name}")
+            importlib.invalidate_caches()
+        try:
+            with _no_bytecode():  # it is known by the second in which a file was changed
+                return importlib.import_module(f"{package}.{name}")
+        finally:
+            for known, file in before.items():  # what was not read again still has classes, whose source is asked for
+                sys.modules.setdefault(known, file)
 
     def source_of(self, exercise: str) -> str:
         """The source of an exercise's solution cell. Raises RecordingError where the notebook has none."""

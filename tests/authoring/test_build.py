@@ -418,7 +418,10 @@ STALE = {
     "notebook missing": Stale(lambda c: c.first.notebook.unlink(), ["solutions/00-toy/toy.ipynb: is missing"]),
     "twin missing": Stale(
         lambda c: c.first.twin.unlink(),
-        ["solutions/00-toy/toy.py: is missing", "solutions/01-next: solutions/00-toy must hold one notebook and its text twin; found: none"],
+        [
+            "solutions/00-toy/toy.py: is missing",
+            "solutions/01-next: solutions/00-toy must hold one notebook and its text twin",
+        ],
     ),
     "recording missing": Stale(
         lambda c: c.first.recording.unlink(),

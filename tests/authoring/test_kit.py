@@ -1,6 +1,7 @@
 """The author's side: what a lesson imports of the engine is public, and what one lesson alone uses stands in it."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -215,3 +216,11 @@ def test_lessons_files_of_the_same_names_are_kept_apart(lesson: Lesson) -> None:
     if (lesson.folder / "drives.py").exists():
         file = lesson.module("drives").__file__
         assert file is not None and Path(file) == lesson.folder / "drives.py"
+
+
+def test_what_was_read_keeps_its_source_when_exercises_are_read_again() -> None:
+    lesson = next(lesson for lesson in LESSONS if (lesson.folder / "others.py").exists())
+    programs = [value for value in vars(lesson.module("others")).values() if inspect.isclass(value)]
+    own = [program for program in programs if program.__module__ == lesson.module("others").__name__]
+    lesson.exercises()
+    assert own and all(inspect.getsource(program).startswith("class ") for program in own)
