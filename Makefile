@@ -1,7 +1,8 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              with LESSON=NN-name: only what a change of that lesson needs
-# make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
+# make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader;
+#              count the lines of each lesson, wherever they stand
 # make site    build the web edition of the course, build/site/index.html  (ARGS="--pdf build/course.pdf": and a PDF)
 # make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
@@ -29,8 +30,8 @@ test: .venv/test.stamp
 
 bench: .venv/test.stamp
 	@failed=0; \
-	for each in benchmarks/bench.py solutions/*/benchmark.py; do \
-		PYTHONPATH=benchmarks .venv/bin/python "$$each" || failed=1; \
+	for each in benchmarks/bench.py benchmarks/lessons.py solutions/*/benchmark.py; do \
+		.venv/bin/python "$$each" || failed=1; \
 	done; \
 	OTTER="$$(sh scripts/otter.sh)" .venv/bin/python benchmarks/grading.py || failed=1; \
 	exit $$failed

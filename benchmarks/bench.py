@@ -14,9 +14,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from figures import Figure, median, ms, show
-
 from grader import check
+from grader.authoring.kit.figures import Figure, median, ms, show
 from grader.checks.check import find_recording
 from grader.lessons.lesson import Lesson, lessons
 

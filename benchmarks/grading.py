@@ -19,8 +19,8 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from figures import Figure, ms, show
 
+from grader.authoring.kit.figures import Figure, ms, show
 from grader.grading.running.bundle import pack_bundle
 from grader.grading.sandbox.jail import Jail
 from grader.lessons.lesson import Lesson, lessons

@@ -1,7 +1,8 @@
 #!/bin/sh
 # mypy over everything: the engine and the benchmarks strictly; tests, training and the lessons' own files (exercises,
 # other programs, tests) without what PyTorch's and transformers' own types stand in the way of.
-# Lessons have files of the same names, so each lesson is a run. Arguments are lessons; all of them without any.
+# Lessons have files of the same names, so each lesson is a run, as a package `lesson`, which is what `from .drives` needs.
+# Arguments are lessons; all of them without any.
 set -u
 
 export PATH="$PWD/.venv/bin:$PATH"
@@ -23,11 +24,16 @@ if [ $# -eq 0 ]; then
     relaxed_mypy training/*.py
     set -- solutions/*/
 fi
+packages=$(mktemp -d)
+trap 'rm -r "$packages"' EXIT
 for lesson in "$@"; do
-    files=$(find "solutions/$(basename "$lesson")" -maxdepth 1 -name '[a-z]*.py' | while read -r file; do
-        [ -f "${file%.py}.ipynb" ] || echo "$file"  # a twin is a notebook
+    lesson=$(basename "$lesson")
+    ln -sfn "$PWD/solutions/$lesson" "$packages/lesson"
+    modules=$(find "solutions/$lesson" -maxdepth 1 -name '[a-z]*.py' | while read -r file; do
+        [ -f "${file%.py}.ipynb" ] || echo "-m lesson.$(basename "$file" .py)"  # a twin is a notebook
     done)
-    # shellcheck disable=SC2086  # one word for each file
-    MYPYPATH="tests/support:benchmarks:solutions/$(basename "$lesson")" relaxed_mypy $files
+    # shellcheck disable=SC2086  # two words for each file
+    MYPYPATH="$packages:training" relaxed_mypy $modules > "$packages/said"
+    sed "s|^[^ ]*/lesson/|solutions/$lesson/|" "$packages/said"
 done
 exit $failed

@@ -10,8 +10,7 @@ from nbformat import NotebookNode
 from grader.digest import digest
 from grader.lessons.cells import cell_from
 from grader.lessons.exercise import Exercise
-from grader.lessons.lesson import Lesson
-from grader.lessons.twin import read_twin
+from grader.lessons.lesson import Lesson, read_filled
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -21,12 +20,12 @@ AUTHORS = ("exercise", "check", "given", "tags", "jupyter", "long")
 
 
 def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:
-    """The lesson's notebook as its twin has it, without outputs, with what nbgrader and Jupyter need to know.
+    """The lesson's notebook as its twin has it, given cells filled, without outputs, with what programs need.
 
     Every cell of the twin has its id by now (`ids.give_ids`), and what nbgrader calls a cell is the cell's id.
     """
     points = {exercise.name: exercise.points for exercise in exercises}
-    notebook = nbformat.v4.new_notebook(cells=[authors_cell(cell) for cell in read_twin(lesson.twin).cells])
+    notebook = nbformat.v4.new_notebook(cells=[authors_cell(cell) for cell in read_filled(lesson.twin).cells])
     for cell in notebook.cells:
         role = cell_from(cell.cell_type, cell.source, cell.metadata)
         if role.kind == "exercise":
@@ -39,13 +38,13 @@ def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:
     return notebook
 
 
-def sources_hash(notebook: NotebookNode) -> str:
-    """A hash of the notebook's cells as the author writes them: type, source, and the author's metadata."""
-    return digest(json.dumps(authored(notebook), sort_keys=True))[:32]
+def sources_hash(cells: Sequence[NotebookNode]) -> str:
+    """A hash of a notebook's cells as the author writes them: type, source, and the author's metadata."""
+    return digest(json.dumps(authored(cells), sort_keys=True))[:32]
 
 
-def authored(notebook: NotebookNode) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(cell.cell_type, cell.source, _authors(cell.metadata)) for cell in notebook.cells]
+def authored(cells: Sequence[NotebookNode]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(cell.cell_type, cell.source, _authors(cell.metadata)) for cell in cells]
 
 
 def _authors(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ The notebook's metadata says what it was built from::
 
     "grader": {"sources": ..., "recording": ..., "released": ...}
 
-hashes of the cells and the recording that were executed, and of the released notebook's cells. The
+hashes of the cells and of what was recorded when they were executed, and of the released notebook's cells. The
 released notebook carries the same, so a learner's edits show.
 """
 
@@ -38,8 +38,7 @@ from grader.authoring.staging import (
     shown_path,
     staged_copy,
 )
-from grader.authoring.sync import fill_given, read_if_there, sync_twin
-from grader.digest import digest
+from grader.authoring.sync import empty_given, read_if_there, sync_twin
 from grader.errors import GraderError, RecordingError
 from grader.lessons.execution import ExecutionStopped, execute_notebook
 from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
@@ -80,8 +79,8 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
         taken = sync_twin(staged)
         if taken is not None:
             done(f"took the cells of {taken.name}")
-        if filled := fill_given(staged, root_of(lesson)):
-            done(f"given cells filled: {filled}")
+        if emptied := empty_given(staged):
+            done(f"given cells whose text the twin need not have: {emptied}")
         if new := give_ids(staged):
             done(f"cells that got an id: {new}")
         staged.validate()
@@ -109,14 +108,21 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
 
 
 def _record(lesson: Lesson, step: Callable[[str], None]) -> bool:
-    """Record the reference; returns whether the recording there was is still right, and kept to the byte."""
-    before = lesson.recording.read_bytes() if lesson.recording.exists() else None
+    """Record the reference; returns whether what was recorded before is still right.
+
+    Then it is kept to the byte, but for the hashes of what it was made from.
+    """
     old = _recording_if_readable(lesson.recording)
+    before = lesson.recording.read_bytes() if old else b""
     record_lesson(lesson.folder, lambda exercise: step(f"recording {exercise}"))
     new = Recording.read(lesson.recording)
-    if before is None or old is None or old.header["made_from"] != new.header["made_from"] or differences(old, new):
+    if old is None or differences(old, new):
         return False
-    lesson.recording.write_bytes(before)
+    if old.header["made_from"] == new.header["made_from"]:
+        lesson.recording.write_bytes(before)
+    else:
+        old.header["made_from"] = new.header["made_from"]
+        old.write(lesson.recording)
     return True
 
 
@@ -127,7 +133,7 @@ def _execute(lesson: Lesson, previous: NotebookNode | None, step: Callable[[str]
     """
     exercises, _ = lesson.exercises()
     notebook = assemble(lesson, exercises)
-    made_of = {"sources": sources_hash(notebook), "recording": digest(lesson.recording.read_bytes())[:32]}
+    made_of = {"sources": sources_hash(notebook.cells), "recording": Recording.read(lesson.recording).content}
     step("executing")
 
     def on_cell(index: int, _: NotebookNode) -> None:

@@ -5,7 +5,7 @@ import builtins
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +19,8 @@ GIVEN = {"torch", "nn", "Tensor", *dir(builtins)}  # what a drive finds where it
 def source_of(functions: Iterable[Callable[..., Any]]) -> str:
     """The source of drives, with that of the functions and classes that they name in front of it, each once.
 
-    What is named is looked for in the function's own file and below `grader.authoring.drives`. Raises RecordingError
-    for what has no name or no file of its own, such as a lambda, and for what names something else.
+    What is named is looked for in the lesson's own files and below `grader.authoring.drives`. Raises RecordingError for
+    what has no name or no file of its own, such as a lambda, and for what names something else.
     """
     return _source_of(tuple(functions))
 
@@ -81,22 +81,29 @@ def _without_docstrings(source: str) -> str:
 
 def _pieces(thing: Any, source: str) -> list[Any]:
     """The functions and classes that a source names and that have to travel with it."""
-    home = sys.modules[thing.__module__]
+    home, package = _home(thing), thing.__module__.rpartition(".")[0]
     tree = ast.parse(source)
     of_types = {id(node) for annotation in _annotations(tree) for node in ast.walk(annotation)}
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in of_types]
     pieces = []
     for name in sorted({node.id for node in nodes} - {thing.__name__} - GIVEN):
-        value = vars(home).get(name)
+        value = home.get(name)
         is_plain = inspect.isfunction(value) or inspect.isclass(value)
-        if is_plain and (value.__module__ == home.__name__ or value.__module__.startswith(f"{drives.__name__}.")):
+        if is_plain and value.__module__.rpartition(".")[0] in (package, drives.__name__):
             pieces.append(value)
-        elif name in vars(home) and name not in _own_names(nodes, tree):
+        elif name in home and name not in _own_names(nodes, tree):
             raise RecordingError(
                 f"{thing.__name__} uses `{name}`, which does not travel in the recording. A drive may use torch, nn and"
-                " Tensor, and functions and classes of its own file and of grader.authoring.drives."
+                " Tensor, and functions and classes of its lesson's own files and of grader.authoring.drives."
             )
     return pieces
+
+
+def _home(thing: Any) -> Mapping[str, Any]:
+    """What the names in a function or class stand for. A lesson's files may have been read again since."""
+    functions = [thing] if inspect.isfunction(thing) else filter(inspect.isfunction, vars(thing).values())
+    home = next((f.__globals__ for f in functions if f.__module__ == thing.__module__), None)
+    return home or vars(sys.modules[thing.__module__])
 
 
 def _own_names(nodes: Iterable[ast.Name], tree: ast.AST) -> set[str]:

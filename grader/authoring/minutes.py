@@ -8,8 +8,7 @@ lesson says is 80 to 120 % of that, in tens of minutes.
 import re
 
 from grader.lessons.cells import EXERCISE_MINUTES, cell_from
-from grader.lessons.lesson import Lesson
-from grader.lessons.twin import read_twin
+from grader.lessons.lesson import Lesson, read_filled
 
 WORDS, LINES = 200, 10  # a minute
 FASTER, SLOWER, STEP = 0.8, 1.2, 10
@@ -22,7 +21,7 @@ _FOLDED = re.compile(r"<details>.*?</details>|<!--.*?-->|!\[.*?\]\(.*?\)", re.DO
 def estimated(lesson: Lesson) -> float:
     """Minutes for one who reads and writes at the rule's pace."""
     words = lines = exercises = 0
-    for cell in read_twin(lesson.twin).cells:
+    for cell in read_filled(lesson.twin).cells:
         kind = cell_from(cell.cell_type, cell.source, cell.metadata).kind
         if kind == "markdown":
             words += len(_FOLDED.sub(" ", cell.source).split())

@@ -12,8 +12,8 @@ Where a mistake needs two edits, `at` is a list of places, and so is what stands
 lines is written without the indentation that it has in the solution. A third value says where the mistake
 shipped: ``{ shipped = ["owner/repo#123"] }``, an issue, a pull request or, as ``owner/repo@1a2b3c4``, a commit.
 
-A table with `family` takes mistakes from ``families/<family>.toml``. The lesson gives the text that stands for each
-``{placeholder}`` there; every mistake of which all placeholders are given applies::
+A table with `family` takes mistakes from ``families/<family>.toml``, here or in the lesson's folder. The lesson gives
+the text that stands for each ``{placeholder}`` there; every mistake of which all placeholders are given applies::
 
     [[gemma3.rms_norm]]
     family = "norm"
@@ -74,7 +74,7 @@ def files_read(folder: Path) -> list[Path]:
         return []
     tables = [table for tables in _tables_by_exercise(path).values() for table in tables]
     families = sorted({str(table["family"]) for table in tables if "family" in table})
-    return [path, *(FAMILIES / f"{name}.toml" for name in families)]
+    return [path, *(_family_file(name, folder) for name in families)]
 
 
 # The tables of an exercise
@@ -86,8 +86,8 @@ def _mistakes_of(path: Path, exercise: str, lesson: Lesson, tables: Sequence[Map
     unfit: list[str] = []
     for table in tables:
         where = f"{path}: [[{exercise}]]"
-        read = _from_family if "family" in table else _from_place
-        for edits in read(where, table):
+        family = "family" in table
+        for edits in _from_family(where, table, path.parent) if family else _from_place(where, table):
             if any(mistake.name == edits.name for mistake in mistakes):
                 raise RecordingError(
                     f"{edits.where} is there twice. Give each of the exercise's mistakes its own name."
@@ -120,11 +120,11 @@ def _from_place(where: str, table: Mapping[str, Any]) -> Iterator[Edits]:
         yield Edits(key, name, value[1], places, puts, _references(more["shipped"], key))
 
 
-def _from_family(where: str, table: Mapping[str, Any]) -> Iterator[Edits]:
+def _from_family(where: str, table: Mapping[str, Any], folder: Path) -> Iterator[Edits]:
     """The mistakes of a family of which the lesson's table gives every placeholder."""
     family = str(table["family"])
     where = f"{where}, family {family!r}"
-    known = _family(family)
+    known = _read_family(_family_file(family, folder))
     without, hints = table.get("without", {}), table.get("hints", {})
     words = {key: value for key, value in table.items() if key not in ("family", "without", "hints")}
     for key, value in words.items():
@@ -178,12 +178,17 @@ def _tables_by_exercise(path: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _family(name: str) -> dict[str, dict[str, Any]]:
-    path = FAMILIES / f"{name}.toml"
-    if not path.exists():
+def _family_file(name: str, folder: Path) -> Path:
+    """Where a family stands: in the lesson's own families/, or in those that lessons share."""
+    path = next(
+        (path for path in (folder / "families" / f"{name}.toml", FAMILIES / f"{name}.toml") if path.exists()), None
+    )
+    if path is None:
         known = ", ".join(sorted(other.stem for other in FAMILIES.glob("*.toml")))
-        raise RecordingError(f"There is no family {name!r} of mistakes. Use one of {known}, or write {path}.")
-    return _read_family(path)
+        raise RecordingError(
+            f"There is no family {name!r} of mistakes. Use one of {known}, or write {FAMILIES / f'{name}.toml'}."
+        )
+    return path
 
 
 @cache

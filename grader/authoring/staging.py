@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from grader.errors import GraderError
-from grader.lessons.lesson import Lesson
+from grader.lessons.lesson import Lesson, is_beside
 
 LEFT_BY_PROGRAMS = (".*", "__pycache__", "*.tmp")
 
@@ -21,11 +21,21 @@ def staged_copy(lesson: Lesson) -> Iterator[Lesson]:
         root = Path(temporary).resolve()
         copy = root / "solutions" / lesson.name
         shutil.copytree(lesson.folder, copy, ignore=shutil.ignore_patterns(*LEFT_BY_PROGRAMS))
+        _copy_other_twins(lesson, copy.parent)
         try:
             yield Lesson(copy)
         except GraderError as error:
             message = str(error).replace(f"{root}/", "").replace(f"{root_of(lesson)}/", "")
             raise type(error)(message) from error
+
+
+def _copy_other_twins(lesson: Lesson, solutions: Path) -> None:
+    """What given cells are filled from."""
+    for folder in lesson.folder.parent.iterdir():
+        if folder.is_dir() and folder != lesson.folder:
+            (solutions / folder.name).mkdir()
+            for path in (path for path in folder.glob("*.py") if not is_beside(path.name)):
+                shutil.copyfile(path, solutions / folder.name / path.name)
 
 
 def root_of(lesson: Lesson) -> Path:

@@ -14,12 +14,11 @@ from grader.authoring.made_from import made_from
 from grader.authoring.recorder import record
 from grader.authoring.release import LEFT_OVER, left_over, release_staged
 from grader.authoring.staging import course_folder, files_below, root_of, shown_path, staged_copy
-from grader.authoring.sync import fill_given, read_if_there, sync_twin
-from grader.digest import digest
-from grader.errors import GraderError
+from grader.authoring.sync import empty_given, given_texts, read_if_there, sync_twin
+from grader.errors import GraderError, RecordingError
 from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.front_matter import read_front_matter, require_opening
-from grader.lessons.lesson import Lesson
+from grader.lessons.lesson import Lesson, read_filled
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
 
@@ -73,22 +72,32 @@ def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
     if taken is not None:
         stale = lesson.notebook if taken.suffix == ".py" else lesson.twin
         return [(stale, f"differs from {taken.name}, which was edited since the last build")]
-    if fill_given(staged, root_of(lesson)):
-        return [(lesson.twin, "has given cells that are not what the lesson they come from says")]
+    if empty_given(staged):
+        return [(lesson.twin, "has the text of given cells, which a build takes from the lesson they come from")]
+    if given_texts(notebook) != given_texts(read_filled(staged.twin)):
+        return [(lesson.notebook, "has given cells that are not what the lesson they come from says")]
     if give_ids(staged):
         return [(lesson.twin, "has cells without an id")]
     staged.validate()
     if (lesson.folder / FRONT_MATTER).exists():
         require_opening(staged, read_front_matter(staged))
     executed = notebook.metadata.get("grader", {})
-    if executed.get("sources") != sources_hash(notebook):
+    if executed.get("sources") != sources_hash(notebook.cells):
         return [(lesson.notebook, "was not executed since its cells were edited")]
     exercises, _ = staged.exercises()
     if without_outputs(notebook) != without_outputs(assemble(staged, exercises)):
         return [(lesson.notebook, "has other points, cell ids or locks than a build gives it")]
-    if lesson.recording.exists() and executed.get("recording") != digest(lesson.recording.read_bytes())[:32]:
+    if lesson.recording.exists() and executed.get("recording") != _content(lesson.recording):
         return [(lesson.notebook, f"was not executed since {RECORDING} was recorded")]
     return []
+
+
+def _content(recording: Path) -> str:
+    """A digest of what was recorded; empty where the file can't be read."""
+    try:
+        return Recording.read(recording).content
+    except RecordingError:
+        return ""
 
 
 def _stale_lists(root: Path) -> list[str]:

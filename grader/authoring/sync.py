@@ -1,13 +1,14 @@
-"""A lesson's twin and notebook say the same, and its given cells what the lesson they come from says."""
+"""A lesson's twin and notebook say the same; of a given cell the twin has the first line alone."""
 
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 from grader.authoring.assemble import authored, authors_cell, sources_hash
 from grader.errors import RecordingError
-from grader.lessons.cells import cell_from, without_markers
-from grader.lessons.lesson import Lesson
+from grader.lessons.cells import cell_from
+from grader.lessons.lesson import Lesson, read_filled
 from grader.lessons.notebooks import read_notebook
 from grader.lessons.twin import read_twin, write_twin
 
@@ -23,14 +24,14 @@ def sync_twin(lesson: Lesson) -> Path | None:
     if notebook is None:
         return lesson.twin
     if twin is not None:
-        if authored(twin) == authored(notebook):
+        if authored(without_given(twin.cells)) == authored(without_given(notebook.cells)):
             return None
         built = notebook.metadata.get("grader", {}).get("sources")
-        if built == sources_hash(notebook):
+        if built == sources_hash(notebook.cells):
             return lesson.twin
         if built is None and lesson.twin.stat().st_mtime >= lesson.notebook.stat().st_mtime:
             return lesson.twin
-        if built is not None and built != sources_hash(twin):
+        if built is not None and built not in _hashes(lesson.twin, notebook):
             raise RecordingError(
                 f"{lesson.twin.name} and {lesson.notebook.name} were both edited since {lesson.name} was last built. "
                 "Move what is to be kept into one of them, delete the other, and build again."
@@ -42,8 +43,18 @@ def sync_twin(lesson: Lesson) -> Path | None:
         )
     if twin is not None:
         _keep_ids(notebook.cells, twin.cells)
-    write_twin(lesson.twin, [authors_cell(cell) for cell in notebook.cells])
+    write_twin(lesson.twin, [authors_cell(cell) for cell in without_given(notebook.cells)])
     return lesson.notebook
+
+
+def _hashes(twin: Path, notebook: NotebookNode) -> set[str]:
+    """Of the twin, with its given cells as they are now and as they were when the notebook was built."""
+    now, then = read_filled(twin), read_twin(twin)
+    texts = iter(given_texts(notebook))
+    for cell in then.cells:
+        if "given" in cell.metadata:
+            cell.source = next(texts, "")
+    return {sources_hash(now.cells), sources_hash(then.cells)}
 
 
 def _keep_ids(cells: list[NotebookNode], before: list[NotebookNode]) -> None:
@@ -72,31 +83,24 @@ def _told_by(cell: NotebookNode) -> tuple[str, str]:
     return (role.kind, role.name or cell.source)
 
 
-def fill_given(lesson: Lesson, root: Path) -> int:
-    """Copy other lessons' solutions into the given cells; returns how many cells that changed."""
-    notebook = read_twin(lesson.twin)
-    changed = 0
-    for cell in notebook.cells:
-        role = cell_from(cell.cell_type, cell.source, cell.metadata)
-        if role.kind == "given":
-            source = _given_source(role.name, root)
-            changed += source != cell.source
-            cell.source = source
+def empty_given(lesson: Lesson) -> int:
+    """Take out of the twin what stands in given cells: they name a solution. Returns how many cells that changed."""
+    cells = read_twin(lesson.twin).cells
+    emptied = without_given(cells)
+    changed: int = sum(cell.source != other.source for cell, other in zip(cells, emptied, strict=True))
     if changed:
-        write_twin(lesson.twin, notebook.cells)
+        write_twin(lesson.twin, emptied)
     return changed
 
 
-def _given_source(reference: str, root: Path) -> str:
-    """The solution that a given cell names as "lesson exercise", without its markers."""
-    lesson, _, exercise = reference.partition(" ")
-    folder = root / "solutions" / lesson
-    if not exercise or not folder.is_dir():
-        there = "" if folder.is_dir() else f" There is no {folder}."
-        raise RecordingError(
-            f'given="{reference}" must name a lesson and its exercise, as in "01-gpt2 gpt2.mlp".{there}'
-        )
-    return without_markers(Lesson(folder).source_of(exercise.strip()))
+def without_given(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells, those that are given without their text."""
+    return [nbformat.from_dict({**cell, "source": ""}) if "given" in cell.metadata else cell for cell in cells]
+
+
+def given_texts(notebook: NotebookNode) -> list[str]:
+    """What stands in the given cells."""
+    return [cell.source for cell in notebook.cells if "given" in cell.metadata]
 
 
 def read_if_there(path: Path) -> NotebookNode | None:

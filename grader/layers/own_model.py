@@ -131,10 +131,10 @@ def _cells(path: Path) -> list[str]:
     What only IPython understands is left out.
     """
     # nbformat takes a second to import, which everyone who imports `grader` would wait for
+    from grader.lessons.lesson import read_filled
     from grader.lessons.notebooks import read_notebook
-    from grader.lessons.twin import read_twin
 
-    notebook = read_twin(path) if path.suffix == ".py" else read_notebook(path)
+    notebook = read_filled(path) if path.suffix == ".py" else read_notebook(path)
     cells = [cell_from("code", cell.source, cell.metadata) for cell in notebook.cells if cell.cell_type == "code"]
     is_lesson = any(cell.kind == "exercise" for cell in cells)
     kept = [cell.source for cell in cells if not is_lesson or cell.kind in RUN_BY_EVERY_EXERCISE]

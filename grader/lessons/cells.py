@@ -3,7 +3,7 @@
 An author says in a cell's metadata what the cell is; in the text twin that is the cell's first line::
 
     # %% tags=["setup"]                        imports and helpers that every exercise may rely on
-    # %% given="01-gpt2 gpt2.layer_norm"       copied here by `grader build` from another lesson's solution
+    # %% given="01-gpt2 gpt2.layer_norm"       another lesson's solution, which `grader build` writes into the notebook
     # %% exercise="gpt2.layer_norm"            a solution, with ### BEGIN SOLUTION and ### END SOLUTION
     # %% check="gpt2.layer_norm"               the cell that checks it
 

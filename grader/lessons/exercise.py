@@ -164,8 +164,8 @@ class Exercise:
     drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
         called with the built module (for a function exercise, the function or class itself) and the case's
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
-        with that of every function and class of its own file and of `grader.authoring.drives` that it names. So these
-        are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
+        with that of every function and class of the lesson's own files and of `grader.authoring.drives` that it
+        names. So these are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
     """
 
     name: str

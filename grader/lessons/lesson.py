@@ -1,24 +1,28 @@
 """A lesson's folder: its files, its cells, and what its exercises.py declares."""
 
 import contextlib
+import importlib
 import linecache
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from nbformat import NotebookNode
+
+from grader.digest import digest
 from grader.errors import RecordingError
-from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, Cell, cell_from
+from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, Cell, cell_from, without_markers
 from grader.lessons.exercise import Exercise
-from grader.lessons.twin import parsed_twin, twin_text
+from grader.lessons.twin import parsed_twin, read_twin, twin_text
 from grader.lessons.wellformed import defined_by, repeated_names, validate_cells
 from grader.recordings.format import RECORDING
 
 EXERCISES = "exercises.py"
-BESIDE_THE_TWIN = (EXERCISES, "others.py", "benchmark.py")
+BESIDE_THE_TWIN = (EXERCISES, "reference.py", "drives.py", "others.py", "benchmark.py")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Lesson:
     def notebook(self) -> Path:
         """The notebook's path, whether or not it has been built. Raises RecordingError unless there is exactly one.
 
-        Other Python files of the lesson may lie beside its text twin: exercises.py, others.py, benchmark.py, test_*.py.
+        Other Python files of the lesson may lie beside its text twin: those of `BESIDE_THE_TWIN`, and test_*.py.
         """
         paths = [*self.folder.glob("*.ipynb"), *(p for p in self.folder.glob("*.py") if not is_beside(p.name))]
         stems = {path.stem for path in paths}
@@ -64,8 +68,23 @@ class Lesson:
         return self.folder / RECORDING
 
     def cells(self) -> tuple[Cell, ...]:
-        """The twin's cells, in order."""
-        return _cells_of(twin_text(self.twin))
+        """The twin's cells, in order; a given one with the solution that it names."""
+        written = _cells_of(twin_text(self.twin))
+        return tuple(replace(c, source=self.given(c.name)) if c.kind == "given" else c for c in written)
+
+    def given(self, reference: str) -> str:
+        """The solution that a given cell names as "lesson exercise", without its markers.
+
+        Raises RecordingError where that lesson does not lie beside this one, or has no such exercise.
+        """
+        lesson, _, exercise = reference.partition(" ")
+        folder = self.folder.parent / lesson
+        if not exercise or not folder.is_dir():
+            there = "" if folder.is_dir() else f" There is no {folder}."
+            raise RecordingError(
+                f'given="{reference}" must name a lesson and its exercise, as in "01-gpt2 gpt2.mlp".{there}'
+            )
+        return without_markers(Lesson(folder).source_of(exercise.strip()))
 
     def exercises(self) -> tuple[list[Exercise], str | None]:
         """EXERCISES and TRACE of the lesson's exercises.py, which is run anew each time.
@@ -75,8 +94,8 @@ class Lesson:
         path = self.exercises_file
         if not path.exists():
             raise RecordingError(f"{path} is missing. It says what the exercises of {self.name} are checked against.")
-        module = _registered_module(f"{self._module_name}_exercises", str(path))
-        _execute(path.read_text(encoding="utf-8"), str(path), module.__dict__, title=str(path))
+        with _failing_as(str(path)):
+            module = self.module(path.stem, anew=True)
         exercises, trace = getattr(module, "EXERCISES", None), getattr(module, "TRACE", None)
         if not isinstance(exercises, list | tuple) or not all(isinstance(e, Exercise) for e in exercises):
             raise RecordingError(f"{path} must define EXERCISES, a list of grader.lessons.exercise.Exercise.")
@@ -87,9 +106,29 @@ class Lesson:
             raise RecordingError(f"{path} has TRACE = {trace!r}, which none of its exercises is named.")
         return list(exercises), trace
 
+    def module(self, name: str, *, anew: bool = False) -> ModuleType:
+        """The lesson's file of that name, such as "others", as a module of a package that is the lesson's folder.
+
+        So ``from .drives import ...`` finds this lesson's drives.py, and an editor finds the same. anew: it and all
+        that it imports of them are read again.
+        """
+        package = f"{self._module_name}_{digest(str(self.folder))[:8]}"  # a build works on a copy in another folder
+        before = {name: file for name, file in sys.modules.items() if anew and name.partition(".")[0] == package}
+        for known in before:
+            del sys.modules[known]
+        if package not in sys.modules:
+            _registered_module(package, str(self.folder / "__init__.py")).__path__ = [str(self.folder)]
+            importlib.invalidate_caches()
+        try:
+            with _no_bytecode():  # it is known by the second in which a file was changed
+                return importlib.import_module(f"{package}.{name}")
+        finally:
+            for known, file in before.items():  # what was not read again still has classes, whose source is asked for
+                sys.modules.setdefault(known, file)
+
     def source_of(self, exercise: str) -> str:
         """The source of an exercise's solution cell. Raises RecordingError where the notebook has none."""
-        for cell in self.cells():
+        for cell in _cells_of(twin_text(self.twin)):
             if cell.kind == "exercise" and cell.name == exercise:
                 return cell.source
         raise RecordingError(
@@ -178,6 +217,19 @@ def is_beside(name: str) -> bool:
     return name in BESIDE_THE_TWIN or name.startswith("test_")
 
 
+def read_filled(twin: Path) -> NotebookNode:
+    """The notebook that the text at `twin` stands for, its given cells with the solutions that they name.
+
+    Raises RecordingError as `Lesson.given` does, and where there is no text.
+    """
+    notebook = read_twin(twin)
+    for cell in notebook.cells:
+        role = cell_from(cell.cell_type, cell.source, cell.metadata)
+        if role.kind == "given":
+            cell.source = Lesson(twin.parent).given(role.name)
+    return notebook
+
+
 def lessons(root: Path, source: str = "solutions") -> list[Lesson]:
     """The lessons below ``root/source``, in the order of their names: folders that hold an exercises.py."""
     return [Lesson(path.parent) for path in sorted((root / source).glob(f"*/{EXERCISES}"))]
@@ -196,9 +248,25 @@ def _registered_module(name: str, file: str) -> ModuleType:
     return module
 
 
-def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) -> None:
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) -> None:
+    with _failing_as(title):
         exec(_compiled(source, filename), namespace)
+
+
+@contextlib.contextmanager
+def _failing_as(title: str) -> Iterator[None]:
+    """What fails in here is a RecordingError that names `title`."""
+    try:
+        yield
     except RecordingError:
         raise
     except Exception as error:

@@ -18,11 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from grader.calls import Call
+from grader.digest import digest
 from grader.errors import RecordingError
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.codec import Decoder, Encoder
 from grader.recordings.format import FORMAT
 from grader.recordings.tasks import Task
+from grader.recordings.tensors import tensor_key
 from grader.recordings.traces import Trace
 from grader.tolerance import Tolerance
 
@@ -91,6 +93,13 @@ class Recording:
                 f"{path.name} has format {form}, and this grader reads format {FORMAT}: use the two that came together."
             )
         return cls(header, tensors, path)
+
+    @property
+    def content(self) -> str:
+        """A digest of what was recorded; what it was recorded from (``made_from``) is not part of that."""
+        header = json.dumps({**self.header, "made_from": None}, sort_keys=True)
+        values = {name: tensor_key(tensor) for name, tensor in self._tensors.items()}
+        return digest(f"{header}\n{json.dumps(values, sort_keys=True)}")[:32]
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from grader.config import Config
-from grader.authoring.mistakes import with_mistakes
-from grader.lessons.exercise import Case, Draw, Exercise
+from grader.authoring.kit import Case, Config, Draw, Exercise, with_mistakes
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Numbers
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grader import Config
-from grader.lessons.exercise import Case
+from grader.authoring.kit import Case
+from grader.authoring.kit.declared import Numbers
 
 MISTAKES = 20
 NO_MODEL = "it has no model yet"

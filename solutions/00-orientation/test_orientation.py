@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from solved import lesson_of
 
-from grader.checks.judge import judge
-from grader.checks.probe import probe
-from grader.lessons.exercise import Draw
+from grader.authoring.kit import Draw
+from grader.authoring.kit.engine import judge, probe
+from grader.authoring.kit.solved import lesson_of
 
 LESSON = lesson_of(__file__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models import Measured, main
+from grader.authoring.kit.models import Measured, main
 
 MODELS = [
     Measured(Path(__file__).resolve().parent, "austen-gpt2", "GPT2", "It is a truth universally acknowledged", 64, 5)

@@ -14,13 +14,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from grader.config import Config
 from grader.authoring.drives.generation import generated_despite_config, ints_among, tokens_written
-from grader.authoring.mistakes import with_mistakes
-from grader.lessons.exercise import Case, Draw, Exercise
-from grader.tolerance import Tolerance
-from grader.authoring.toy import random_toy_lm
-from grader.authoring.toy import reference_generate
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, with_mistakes
+from grader.authoring.kit.toy import random_toy_lm, reference_generate
 
 TRACE = "gpt2.model"
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Numbers, Prompt, Rerun, Trained
 from hypothesis import strategies as st
-from solved import lesson_of
 from torch import Tensor, nn
 from transformers import GPT2Model
 
 from grader import Config, load_checkpoint
-from grader.checkpoints import entry
-from grader.lessons.exercise import Case
+from grader.authoring.kit import Case
+from grader.authoring.kit.declared import Numbers, Prompt, Rerun, Trained
+from grader.authoring.kit.engine import entry
+from grader.authoring.kit.solved import lesson_of
 
 LESSON = lesson_of(__file__)
 

@@ -5,17 +5,16 @@ depend on the weights. One thread: two that wait for each other measure how busy
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from figures import Figure, side_by_side
 
 from grader import Config
+from grader.authoring.kit.figures import Figure, side_by_side
+from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_at
-from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent
+LESSON = lesson_of(__file__)
 LENGTHS = (64, 256, 1008)
 TOKENS = 16  # decoded with a cache for one measurement; without one, a single token
 RUNS = 3
@@ -25,8 +24,8 @@ def figures() -> list[Figure]:
     """Tokens per second at several lengths, and the bytes of the cache: measured, and by the formula."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = Config.read(LESSON / "configs" / "gpt2.json")
-    model = Lesson(LESSON).namespace()["CachedGPT2"](config).eval()
+    config = LESSON.config("gpt2")
+    model = LESSON.solutions["CachedGPT2"](config).eval()
     reference = transformers_model(model, config)
     found = []
     with torch.no_grad():
@@ -95,6 +94,6 @@ def decoding(model: Any, reference: Any, length: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    from figures import show
+    from grader.authoring.kit.figures import show
 
     raise SystemExit(0 if show(figures()) else 1)

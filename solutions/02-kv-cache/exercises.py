@@ -13,24 +13,16 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from grader.config import Config
 from grader.authoring.drives import caches, generation
-from grader.authoring.drives import chunks as drives
-from grader.authoring.drives.caches import KeysAndValues
 from grader.authoring.drives.use import tensor_given
-from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import (
-    right_contents,
-    right_contents_in_turns,
-    right_fill,
-    right_last,
-    right_rows_read,
-    toy_that_ends,
-)
-from grader.lessons.exercise import Case, Draw, Exercise
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, with_mistakes
+from grader.authoring.kit.caches import right_fill
+from grader.authoring.kit.toy import reference_generate, toy_that_ends
 from grader.kv import bytes_at
-from grader.authoring.toy import reference_generate
-from grader.tolerance import Tolerance
+
+from . import drives
+from .drives import KeysAndValues
+from .reference import right_contents, right_contents_in_turns, right_last, right_rows_read
 
 TRACE = "kv_cache.model"
 
@@ -121,11 +113,11 @@ WORK = Exercise(
 # The cache
 
 
-AFTER_RESET = {"drive": caches.last_contents, "right": right_last}
-AFTER_REFUSALS = {"drive": caches.contents_after_refusals, "right": right_last}
-REFUSALS = {"drive": caches.refusals, "right": lambda *args: right_fill(*args).codes}
+AFTER_RESET = {"drive": drives.last_contents, "right": right_last}
+AFTER_REFUSALS = {"drive": drives.contents_after_refusals, "right": right_last}
+REFUSALS = {"drive": drives.refusals, "right": lambda *args: right_fill(*args).codes}
 LENGTHS = {"drive": caches.lengths, "right": lambda *args: right_fill(*args).lengths}
-COPIES = {"drive": caches.copies, "right": lambda kv, capacity, chunks: [0] * (2 * len([n for n in chunks if n]) - 2)}
+COPIES = {"drive": drives.copies, "right": lambda kv, capacity, chunks: [0] * (2 * len([n for n in chunks if n]) - 2)}
 
 
 IN_TURNS = {"drive": caches.contents_in_turns, "right": right_contents_in_turns}
@@ -146,7 +138,7 @@ CACHE = Exercise(
     name="kv_cache.cache",
     solution="KVCache",
     reference=right_contents,
-    drive=caches.all_contents,
+    drive=drives.all_contents,
     function=True,
     differentiable=False,
     points=6,
@@ -285,14 +277,14 @@ MODEL = Exercise(
 # Generation
 
 
-ROWS_READ = {"drive": generation.rows_read, "right": right_rows_read}
-WITHOUT_ROOM = {"drive": generation.rows_without_room, "right": lambda *_: 0}
+ROWS_READ = {"drive": drives.rows_read, "right": right_rows_read}
+WITHOUT_ROOM = {"drive": drives.rows_without_room, "right": lambda *_: 0}
 DESPITE_CONFIG = {
     "drive": generation.generated_despite_config,
     "right": lambda toy, ids, new_tokens, end: reference_generate(toy, ids, new_tokens),
 }
-INTS = {"drive": generation.ints_generated, "right": lambda toy, ids, new_tokens, end: [1] * new_tokens}
-ROOM = {"drive": generation.room_asked, "right": lambda toy, ids, new_tokens, end: ids.shape[1] + new_tokens - 1}
+INTS = {"drive": drives.ints_generated, "right": lambda toy, ids, new_tokens, end: [1] * new_tokens}
+ROOM = {"drive": drives.room_asked, "right": lambda toy, ids, new_tokens, end: ids.shape[1] + new_tokens - 1}
 
 
 def generation_case(
@@ -313,7 +305,7 @@ GENERATE = Exercise(
     name="kv_cache.generate",
     solution="generate_cached",
     reference=reference_generate,
-    drive=generation.generated,
+    drive=drives.generated,
     function=True,
     points=5,
     fixed={
@@ -325,7 +317,7 @@ GENERATE = Exercise(
         generation_case("stops at the end token", 4, 9, stops=True),
         generation_case("the end token is in the prompt too", 6, 8, stops="prompt"),
         generation_case("the end token is 0", 5, 6, stops="zero"),
-        generation_case("after another prompt, with the same model", 5, 6, drive=generation.generated_again),
+        generation_case("after another prompt, with the same model", 5, 6, drive=drives.generated_again),
         generation_case("how many rows the model computes in all", 6, 7, **ROWS_READ),
         generation_case("the same where an end token comes", 7, 8, stops=True, **ROWS_READ),
         generation_case("how many rows find no room in the cache", 6, 7, **WITHOUT_ROOM),

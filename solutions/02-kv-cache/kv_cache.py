@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
-
 # %% [markdown] id="5511098e"
 # ## What you start from
 #
@@ -39,147 +38,18 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 # ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds multi-head attention's result and the MLP's result to the residual stream.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% given="01-gpt2 gpt2.conv1d" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-conv1d"
-class Conv1D(nn.Module):
-    """A linear layer whose weight is stored as [inputs, outputs].
-
-    y[..., j] = sum_i x[..., i] * weight[i, j] + bias[j].
-    x: [..., nx] -> [..., nf]; weight: [nx, nf]; bias: [nf].
-    transformers: pytorch_utils.py, Conv1D.
-    """
-
-    def __init__(self, nf: int, nx: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(nx, nf) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(nf))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.T, self.bias)
-
 
 # %% given="01-gpt2 gpt2.gelu" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-gelu"
-class GELU(nn.Module):
-    """The GELU in its tanh form, `gelu_new` in GPT-2's config.
-
-    y = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))), element by element; neither constant is rounded.
-    x: [...] -> [...]. Hendrycks and Gimpel (2016), section 2.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))
-        return 0.5 * x * (1.0 + torch.tanh(inner))
-
 
 # %% given="01-gpt2 gpt2.attention" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-attention"
-class Attention(nn.Module):
-    """Causal self-attention with several heads. Vaswani et al. (2017), section 3.2.
-
-    For each head: softmax(q k^T / sqrt(head_dim) + mask) v; then the heads side by side, through c_proj.
-    A score can be any number, also far below 0: where the mask hides, put -inf or the dtype's lowest number.
-    x: [B, T, D] -> [B, T, D], with D = config.n_embd = num_heads * head_dim.
-    transformers: models/gpt2/modeling_gpt2.py, GPT2Attention.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.num_heads = config.n_head
-        self.head_dim = config.n_embd // config.n_head
-        self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)  # q, k and v of all heads
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, D = x.shape
-        q, k, v = self.c_attn(x).split(D, dim=-1)  # 3 x [B, T, D]
-        heads = (B, T, self.num_heads, self.head_dim)
-        q, k, v = (t.view(heads).transpose(1, 2) for t in (q, k, v))  # 3 x [B, H, T, head_dim]
-        scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5  # [B, H, T, T]
-        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(diagonal=1)  # [T, T]
-        weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)  # [B, H, T, T]
-        mixed = (weights @ v).transpose(1, 2).reshape(B, T, D)  # [B, H, T, head_dim] -> [B, T, D]
-        return self.c_proj(mixed)
-
 
 # %% given="01-gpt2 gpt2.mlp" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-mlp"
-class MLP(nn.Module):
-    """Two linear maps with a GELU in between, for each token by itself.
-
-    Parts: c_fc (D -> inner), act, c_proj (inner -> D).
-    inner is config's n_inner where there is a number, else 4 D.
-    x: [B, T, D] -> [B, T, D]. transformers: GPT2MLP.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        inner = config.get("n_inner") or 4 * config.n_embd
-        self.c_fc = Conv1D(inner, config.n_embd)
-        self.act = GELU()
-        self.c_proj = Conv1D(config.n_embd, inner)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.act(self.c_fc(x)))  # [B, T, D] -> [B, T, inner] -> [B, T, D]
-
 
 # %% given="01-gpt2 gpt2.block" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-block"
-class Block(nn.Module):
-    """One layer: attention, then the MLP; each reads a normalised copy of x and is added to x.
-
-    Parts: ln_1, attn, ln_2, mlp; the norms with config.layer_norm_epsilon.
-    x: [B, T, D] -> [B, T, D]. Radford et al. (2019), section 2.3. transformers: GPT2Block.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
-
 
 # %% given="01-gpt2 gpt2.model" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-model"
-class GPT2(nn.Module):
-    """Token ids to the logits of the next token, at every position.
-
-    Parts: wte and wpe (nn.Embedding), h (nn.ModuleList of Block), ln_f. The head's weight is wte's.
-    Keeps the config as self.config.
-    ids: [B, T] int64 -> [B, T, vocab_size], T <= config.n_positions. transformers: GPT2LMHeadModel.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        positions = torch.arange(ids.shape[1], device=ids.device)  # [T]
-        x = self.wte(ids) + self.wpe(positions)  # [B, T, D]
-        for block in self.h:
-            x = block(x)  # [B, T, D]
-        return F.linear(self.ln_f(x), self.wte.weight)  # [B, T, vocab_size]
-
 
 # %% given="01-gpt2 gpt2.generate" jupyter={"source_hidden": true} id="given-01-gpt2-gpt2-generate"
-@torch.no_grad()
-def generate(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
-    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
-
-    ids: [1, T] int64, the prompt. The model is given the whole text; of a longer one the last model.config.n_positions tokens.
-    Ends after max_new_tokens, or once eos_token_id has been yielded; None: no token ends it, whatever the config says.
-    """
-    for _ in range(max_new_tokens):
-        logits = model(ids[:, -model.config.n_positions :])  # [1, T, vocab_size]
-        next_id = logits[:, -1].argmax(dim=-1, keepdim=True)  # [1, 1]
-        token = next_id.item()
-        yield token
-        if token == eos_token_id:
-            return
-        ids = torch.cat([ids, next_id], dim=1)  # [1, T] -> [1, T + 1]
-
 
 # %% [markdown] id="dfe156c0"
 # ## What is computed again?

@@ -7,15 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solved import lesson_of, written_by_transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from grader import Config
-from grader.checks.probe.running import one_thread
-from grader.tolerance import agree
+from grader.authoring.kit import agree, one_thread
+from grader.authoring.kit.solved import lesson_of, written_by_transformers
+from grader.authoring.kit.toy import random_toy_lm
 
 LESSON = lesson_of(__file__)
+DRIVES = LESSON.module("drives")
 OTHERS = LESSON.others
 
 splits = st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda chunks: sum(chunks) <= 20)
@@ -168,3 +169,30 @@ def test_a_text_that_does_not_fit_is_refused_before_anything_is_computed() -> No
     ids = torch.randint(checkpoint.config.vocab_size, (1, 100))
     with pytest.raises(ValueError, match="257 tokens, but this model has only 256 positions"):
         next(LESSON.solutions["generate_cached"](model, ids, 158))
+
+
+# How its cache and its generation are used
+
+
+def test_keys_and_values_have_room_behind_what_is_given_back() -> None:
+    cache, kv = DRIVES.KeysAndValues(), torch.randn(2, 1, 1, 3, 2)
+    for t in range(3):
+        k, v = cache.append(*kv[:, :, :, t : t + 1])
+    assert torch.allclose(torch.stack([k, v]), kv)
+    assert cache.keys.shape[2] > cache.length == cache.appended == 3
+    assert cache.stored == kv.numel()
+
+
+def test_rows_that_are_read_are_counted() -> None:
+    toy = random_toy_lm(11, 20, torch.Generator().manual_seed(0))
+    ids = torch.tensor([[1, 2, 3, 4]])
+
+    def generate(model: Any, ids: Tensor, new_tokens: int, end: Any) -> Any:
+        for _ in range(new_tokens):
+            token = model(ids)[:, -1].argmax(dim=-1, keepdim=True)
+            ids = torch.cat([ids, token], dim=1)
+            yield token
+
+    assert DRIVES.rows_read(generate, toy, ids, 3, None) == 4 + 5 + 6
+    with pytest.raises(TypeError, match="does it `yield` each token"):
+        DRIVES.rows_read(lambda *_: None, toy, ids, 3, None)

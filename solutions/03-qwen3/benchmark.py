@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models import Measured, main
+from grader.authoring.kit.models import Measured, main
 
 MODELS = [
     Measured(Path(__file__).resolve().parent, "smollm2-135m-instruct", "CausalLM", "Every effort moves you", 24, 3)

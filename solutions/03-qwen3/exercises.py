@@ -23,12 +23,10 @@ from transformers.models.qwen3.modeling_qwen3 import (
     apply_rotary_pos_emb,
 )
 
-from grader.authoring.drives.generation import generated_without_cache
-from grader.authoring.mistakes import with_mistakes
-from grader.authoring.toy import random_toy_lm, reference_generate
-from grader.config import Config
-from grader.lessons.exercise import Case, Draw, Exercise
-from grader.tolerance import ROUNDED_ONCE, Tolerance
+from grader.authoring.kit import ROUNDED_ONCE, Case, Config, Draw, Exercise, Tolerance, with_mistakes
+from grader.authoring.kit.toy import random_toy_lm, reference_generate
+
+from .drives import generated_without_cache
 
 TRACE = "qwen3.causal_lm"
 

@@ -6,20 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from declared import Change
-from solved import lesson_of, same_tokens_but_for_near_ties, written_by_transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
-from grader.checks.examine import examine_here
-from grader.checks.judge.wording import report
-from grader.checkpoints import entry
-from grader.checkpoints.checkpoint import Checkpoint
-from grader.checks.judge import judge
-from grader.checks.probe import probe
-from grader.report import to_text
-from grader.tolerance import agree
+from grader.authoring.kit import agree
+from grader.authoring.kit.declared import Change
+from grader.authoring.kit.engine import Checkpoint, entry, examine_here, judge, probe, report, to_text
+from grader.authoring.kit.solved import lesson_of, same_tokens_but_for_near_ties, written_by_transformers
 
 LESSON = lesson_of(__file__)
 OTHERS = LESSON.others

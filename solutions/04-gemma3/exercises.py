@@ -17,9 +17,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3TextScaledWordEmbedding,
 )
 
-from grader.authoring.mistakes import with_mistakes
-from grader.lessons.exercise import Case, Draw, Exercise, weights_around_0
-from grader.tolerance import ROUNDED_ONCE
+from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, weights_around_0, with_mistakes
 
 TRACE = "gemma3.causal_lm"
 

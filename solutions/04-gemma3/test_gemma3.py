@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from solved import PROJECT, encoded, lesson_of, same_tokens_but_for_near_ties, solved, written_by_transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM
 
 from grader import Config, GraderError, load_checkpoint
-from grader.checkpoints import entry
-from grader.checkpoints.checkpoint import Checkpoint
-from grader.layers.debugger import layer_report
-from grader.tolerance import agree
+from grader.authoring.kit import agree
+from grader.authoring.kit.engine import Checkpoint, entry, layer_report
+from grader.authoring.kit.solved import (
+    encoded,
+    lesson_at,
+    lesson_of,
+    same_tokens_but_for_near_ties,
+    written_by_transformers,
+)
 
 LESSON = lesson_of(__file__)
 OTHERS = LESSON.others
@@ -78,7 +82,7 @@ def test_the_qwen3_program_is_told_which_weights_it_has_no_place_for() -> None:
         model_type="qwen3", tie_word_embeddings=True, rope_parameters={"rope_theta": theta}
     )
     with pytest.raises(GraderError) as refused:
-        checkpoint.load_into(solved("03-qwen3").solutions["CausalLM"](as_qwen3))
+        checkpoint.load_into(lesson_at(LESSON.folder.parent / "03-qwen3").solutions["CausalLM"](as_qwen3))
     assert "pre_feedforward_layernorm" in str(refused.value) and "post_feedforward_layernorm" in str(refused.value)
 
 
@@ -149,7 +153,7 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("name", "beyond"), [("austen-gemma3", 200), ("gemma-3-270m", 540)])
 def test_a_prompt_longer_than_the_window_is_continued_as_by_transformers(name: str, beyond: int) -> None:
     checkpoint, model, theirs = LESSON.trained("CausalLM", name)
-    ids = encoded(checkpoint, (PROJECT / "LICENSE").read_text(encoding="utf-8"))[:, :beyond]
+    ids = encoded(checkpoint, (LESSON.folder.parents[1] / "LICENSE").read_text(encoding="utf-8"))[:, :beyond]
     assert ids.shape[1] == beyond > checkpoint.config.sliding_window
     reference = written_by_transformers(theirs, ids, 3)
     text = torch.cat([ids, torch.tensor([reference[:-1]])], dim=1)

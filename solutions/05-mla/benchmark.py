@@ -4,18 +4,16 @@ A layer of DeepSeek-V2-Lite's widths with random weights: what is computed does 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from figures import Figure, ms, side_by_side
 from torch.utils.flop_counter import FlopCounterMode
 
-from grader import Config
+from grader.authoring.kit.figures import Figure, ms, side_by_side
+from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_at
-from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent
+LESSON = lesson_of(__file__)
 ROWS = 2048
 RUNS = 5
 FORMS = {"expanded": "Attention", "absorbed": "AbsorbedAttention"}
@@ -25,9 +23,9 @@ def figures() -> list[Figure]:
     """A prompt and a single token in both forms, and the bytes of the cache: measured, and by the formula."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    v3 = Config.read(LESSON / "configs" / "deepseek-v3.json")
+    v3 = LESSON.config("deepseek-v3")
     config = v3.replace(hidden_size=2048, num_attention_heads=16, q_lora_rank=None, num_hidden_layers=1)
-    made = Lesson(LESSON).namespace()
+    made = LESSON.solutions
     forms = {form: made[name](config).eval() for form, name in FORMS.items()}
     forms["absorbed"].load_state_dict(forms["expanded"].state_dict())
     cache = made["LatentCache"](config, 1, ROWS)
@@ -75,6 +73,6 @@ def compared(
 
 
 if __name__ == "__main__":
-    from figures import show
+    from grader.authoring.kit.figures import show
 
     raise SystemExit(0 if show(figures()) else 1)

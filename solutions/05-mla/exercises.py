@@ -10,20 +10,19 @@ from transformers import DeepseekV3Config
 from transformers.masking_utils import create_causal_mask
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
-from grader.config import Config
-from grader.authoring.drives import generation, rows
-from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import (
-    generation_args,
+from grader.authoring.kit import Case, Config, Draw, Exercise, with_mistakes
+from grader.authoring.kit.toy import reference_generate
+from grader.kv import bytes_at
+
+from . import drives
+from .reference import (
     absorbed_work,
+    generation_args,
     right_fill_of_rows,
     right_room_of_rows,
     right_rows,
     right_rows_in_turns,
 )
-from grader.lessons.exercise import Case, Draw, Exercise
-from grader.kv import bytes_at
-from grader.authoring.toy import reference_generate
 
 TRACE = "mla.model"
 WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
@@ -227,12 +226,12 @@ def cache_case(
     return Case(name, draw_args, **more)
 
 
-IN_TURNS = {"drive": rows.rows_in_turns, "right": right_rows_in_turns}
-LENGTHS = {"drive": rows.row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
-ROOM = {"drive": rows.room_of_rows, "right": right_room_of_rows}
-BESIDES = {"drive": rows.bytes_too_many, "right": lambda config, batch, capacity, parts: [0] * len(parts)}
-REFUSALS = {"drive": rows.row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
-AFTER_REFUSALS = {"drive": rows.rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
+IN_TURNS = {"drive": drives.rows_in_turns, "right": right_rows_in_turns}
+LENGTHS = {"drive": drives.row_lengths, "right": lambda *args: right_fill_of_rows(*args[2:]).codes[1::2]}
+ROOM = {"drive": drives.room_of_rows, "right": right_room_of_rows}
+BESIDES = {"drive": drives.bytes_too_many, "right": lambda config, batch, capacity, parts: [0] * len(parts)}
+REFUSALS = {"drive": drives.row_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).codes}
+AFTER_REFUSALS = {"drive": drives.rows_after_refusals, "right": lambda *args: right_fill_of_rows(*args[2:]).last}
 
 
 COMPRESS = Exercise(
@@ -240,7 +239,7 @@ COMPRESS = Exercise(
     solution="Compressor",
     reference=build_compressor,
     call=call_compressor,
-    drive=rows.use_compress,
+    drive=drives.use_compress,
     points=5,
     axes="B T latent+key",
     sizes=sizes,
@@ -320,7 +319,7 @@ CACHE = Exercise(
     solution="LatentCache",
     reference=right_rows,
     function=True,
-    drive=rows.contents_of_two,
+    drive=drives.contents_of_two,
     points=5,
     cases=[
         cache_case("5 tokens at once", SMALL, 1, 5, [5]),
@@ -381,7 +380,7 @@ ATTENTION = Exercise(
     solution="Attention",
     reference=build_attention,
     call=call_attention,
-    drive=rows.attention_in_pieces,
+    drive=drives.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale"],
     points=8,
     fixed={"argument 2, axis 0": "cosines and sines"},
@@ -392,7 +391,7 @@ ATTENTION = Exercise(
 
 LITTLE_WORK = {
     "limit": [absorbed_work(SMALL, 40)],
-    "drive": rows.attention_and_its_work,
+    "drive": drives.attention_and_its_work,
     "right": call_attention_with_work,
 }
 ABSORBED = Exercise(
@@ -400,7 +399,7 @@ ABSORBED = Exercise(
     solution="AbsorbedAttention",
     reference=build_attention,
     call=call_attention,
-    drive=rows.attention_in_pieces,
+    drive=drives.attention_in_pieces,
     uses=["mla.compress", "mla.rope", "mla.scale", "mla.attention"],
     points=8,
     fixed={"argument 2, axis 0": "cosines and sines"},
@@ -420,7 +419,7 @@ MODEL = Exercise(
     solution="Model",
     reference=build_model,
     call=call_model,
-    drive=rows.model_in_pieces,
+    drive=drives.model_in_pieces,
     points=5,
     axes="B T D",
     sizes=sizes,
@@ -439,13 +438,13 @@ MODEL = Exercise(
             "two texts in turns, with caches of their own",
             lambda draw: [draw.tokens(37, 2, 7), [3, 4], 2],
             {"config": OTHER},
-            drive=rows.model_of_texts_in_turns,
+            drive=drives.model_of_texts_in_turns,
         ),
         Case(
             "how many of 3 layers use the class of attention that is given",
             lambda draw: [draw.tokens(53, 1, 2), Config(SMALL)],
             {"config": SMALL},
-            drive=rows.layers_of_another_class,
+            drive=drives.layers_of_another_class,
             right=lambda module, ids, config: torch.tensor(config.num_hidden_layers),
         ),
     ],
@@ -463,7 +462,7 @@ GENERATE = Exercise(
     solution="generate",
     reference=reference_generate,
     function=True,
-    drive=generation.generated_with_caches,
+    drive=drives.generated_with_caches,
     points=4,
     fixed={
         "argument 1.dim": "the width of a toy model, which generation does not see",
@@ -479,18 +478,18 @@ GENERATE = Exercise(
         Case(
             "after another prompt, with the same model",
             generation_args(prompt=5, new_tokens=6),
-            drive=generation.generated_again_with_caches,
+            drive=drives.generated_again_with_caches,
         ),
         Case(
             "tokens read at first, at most later, and not in the text's order",
             generation_args(prompt=5, new_tokens=7),
-            drive=generation.reading_of_the_text,
+            drive=drives.reading_of_the_text,
             right=lambda toy, ids, *_: [ids.shape[1], 1, 0],
         ),
         Case(
             "tokens without room in the caches; 1 if there is room to spare",
             generation_args(prompt=6, new_tokens=7),
-            drive=generation.room_short_and_spare,
+            drive=drives.room_short_and_spare,
             right=lambda *_: [0, 0],
         ),
     ],

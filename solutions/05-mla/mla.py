@@ -60,44 +60,8 @@ def causal_softmax(scores: Tensor) -> Tensor:
 # Two parts that lesson 03 built are given as well:
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
-class RMSNorm(nn.Module):
-    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
-
-    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
-    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
-        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
-        return self.weight * normed.to(x.dtype)
-
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
-class MLP(nn.Module):
-    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
-
-    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
-    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
-    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
-        return self.down_proj(hidden)
-
 
 # %% [markdown] id="92664de4"
 # ## Steps 1 to 5 · Read the config, compare

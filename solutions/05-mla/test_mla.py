@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solved import lesson_of
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
+from grader.authoring.kit import agree
+from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_at, bytes_per_token, known_model
-from grader.tolerance import agree
 
 LESSON = lesson_of(__file__)
 OTHERS = LESSON.others

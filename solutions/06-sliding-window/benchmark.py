@@ -5,17 +5,16 @@ its head of 262,144 rows would hide what is measured. One thread.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from figures import Figure, ms, side_by_side
 
 from grader import Config
+from grader.authoring.kit.figures import Figure, ms, side_by_side
+from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_at
-from grader.lessons.lesson import Lesson
 
-LESSON = Path(__file__).resolve().parent
+LESSON = lesson_of(__file__)
 LENGTH = 2048
 BEYOND = (512, 4096)  # the window's length, and much more
 TOKENS = 8  # decoded for one measurement
@@ -27,7 +26,7 @@ def figures() -> list[Figure]:
     """The next token and the cache at 2,048 tokens, with rings and without; and how a token's time grows."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = Config.read(LESSON / "configs" / "gemma-3-270m.json").replace(vocab_size=256)
+    config = LESSON.config("gemma-3-270m").replace(vocab_size=256)
     full, sliding = (config.replace(layer_types=[f"{kind}_attention"] * 18) for kind in ("full", "sliding"))
     with torch.no_grad():
         return [*at_one_length({"rolling": config, "full": full}), *flat({"sliding": sliding, "full": full})]
@@ -35,7 +34,7 @@ def figures() -> list[Figure]:
 
 def made(config: Config) -> Any:
     """The lesson's model."""
-    return Lesson(LESSON).namespace()["CachedModel"](config).eval()
+    return LESSON.solutions["CachedModel"](config).eval()
 
 
 def reference(model: Any) -> Any:
@@ -115,6 +114,6 @@ def flat(configs: dict[str, Config]) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    from figures import show
+    from grader.authoring.kit.figures import show
 
     raise SystemExit(0 if show(figures()) else 1)

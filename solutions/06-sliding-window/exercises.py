@@ -9,14 +9,15 @@ from transformers import Gemma3TextConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
 
-from grader.config import Config
-from grader.authoring.drives import generation, windows
-from grader.authoring.drives.caches import contents_in_turns, lengths, ring_contents, tokens_held
-from grader.authoring.mistakes import with_mistakes
-from grader.authoring.references import right_fill, right_pieces, right_ring, right_ring_in_turns, toy_that_ends
-from grader.lessons.exercise import Case, Draw, Exercise, weights_around_0
+from grader.authoring.drives.caches import contents_in_turns, lengths
+from grader.authoring.kit import Case, Config, Draw, Exercise, weights_around_0, with_mistakes
+from grader.authoring.kit.caches import right_fill
+from grader.authoring.kit.toy import reference_generate, toy_that_ends
 from grader.kv import bytes_at
-from grader.authoring.toy import reference_generate
+
+from . import drives
+from .drives import ring_contents, tokens_held
+from .reference import right_pieces, right_ring, right_ring_in_turns
 
 TRACE = "sliding_window.model"
 
@@ -249,7 +250,7 @@ def right_numbers(module: Any, x: Tensor, *_: Any) -> Tensor:
     return torch.tensor([2 * len(x) * x.shape[1] * module.config.num_key_value_heads * module.config.head_dim])
 
 
-STORED = {"drive": windows.numbers_stored, "right": right_numbers}
+STORED = {"drive": drives.numbers_stored, "right": right_numbers}
 
 
 def attention_case(
@@ -296,7 +297,7 @@ ATTENTION = Exercise(
     solution="CachedAttention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=config["layer_types"].index(SLIDING)),
     call=call_attention,
-    drive=windows.attention_results,
+    drive=drives.attention_results,
     uses=["sliding_window.mask"],
     fixed={"argument 2, axis 0": "cosines and sines"},
     points=6,
@@ -330,9 +331,9 @@ def layers_of(module: Any) -> int:
     return module.config.num_hidden_layers
 
 
-MEMORY = {"drive": windows.memory_of_caches, "right": lambda module, *_: torch.zeros(4 * layers_of(module)).long()}
-TEXTS, MORE_ROOM = {"drive": windows.vectors_of_texts_in_turns}, {"drive": windows.vectors_with_more_room}
-ROWS = {"drive": windows.rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
+MEMORY = {"drive": drives.memory_of_caches, "right": lambda module, *_: torch.zeros(4 * layers_of(module)).long()}
+TEXTS, MORE_ROOM = {"drive": drives.vectors_of_texts_in_turns}, {"drive": drives.vectors_with_more_room}
+ROWS = {"drive": drives.rows_of_chunks, "right": lambda module, ids, chunks: torch.tensor(chunks) * layers_of(module)}
 
 
 def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int], **more: Any) -> Case:
@@ -347,7 +348,7 @@ MODEL = Exercise(
     solution="CachedModel",
     reference=lambda config: Gemma3TextModel(reference_config(config)),
     call=call_model,
-    drive=windows.vectors,
+    drive=drives.vectors,
     uses=["sliding_window.mask", "sliding_window.rolling_cache", "sliding_window.attention"],
     differentiable=False,
     points=8,
@@ -363,7 +364,7 @@ MODEL = Exercise(
         model_case("a full layer first, one by one from the start", FULL_FIRST, 1, [1] * 9),
         model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], **MORE_ROOM),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
-        model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=windows.vectors_after_reset),
+        model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=drives.vectors_after_reset),
         model_case(
             "tokens too many in each layer's memory, in bfloat16", SMALL, 2, [9, 1, 4], dtype=torch.bfloat16, **MEMORY
         ),
@@ -385,12 +386,12 @@ def right_reading(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) 
     return [len(pieces), sum(pieces), 0]
 
 
-PIECES = {"drive": generation.pieces_read, "right": right_reading}
+PIECES = {"drive": drives.pieces_read, "right": right_reading}
 ROOM = {
-    "drive": generation.rooms_asked,
+    "drive": drives.rooms_asked,
     "right": lambda toy, ids, new_tokens, end, chunk: [1, ids.shape[1] + new_tokens - 1],
 }
-AFTER = {"drive": generation.calls_after_end, "right": lambda *_: [0]}
+AFTER = {"drive": drives.calls_after_end, "right": lambda *_: [0]}
 
 
 def generation_case(
@@ -411,7 +412,7 @@ GENERATE = Exercise(
     name="sliding_window.generate",
     solution="generate_rolling",
     reference=right_written,
-    drive=generation.watched_generation,
+    drive=drives.watched_generation,
     function=True,
     points=4,
     fixed={
@@ -424,7 +425,7 @@ GENERATE = Exercise(
         generation_case("the end token is in the prompt too", 7, 8, 4, stops="prompt"),
         generation_case("the prompt ends with the end token", 5, 7, 4, stops="last"),
         generation_case("the end token is 0", 5, 6, 4, stops="zero"),
-        generation_case("after another prompt, with the same model", 5, 6, 4, drive=generation.watched_again),
+        generation_case("after another prompt, with the same model", 5, 6, 4, drive=drives.watched_again),
         generation_case("pieces of a prompt of 11, tokens in them, tokens above `chunk`", 11, 5, 4, **PIECES),
         generation_case("the same of a prompt that two chunks make up", 8, 6, 4, **PIECES),
         generation_case("the same of a prompt shorter than a chunk", 5, 4, 16, **PIECES),

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Told, Trained
 from hypothesis import strategies as st
-from solved import lesson_of
 from torch import Tensor, nn
 from transformers import Gemma3TextModel
 
 from grader import Config
-from grader.lessons.exercise import Case
+from grader.authoring.kit import Case
+from grader.authoring.kit.declared import Change, Numbers, Prompt, Told, Trained
+from grader.authoring.kit.solved import lesson_of
 
 LESSON = lesson_of(__file__)
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -47,273 +47,28 @@ def layer_types(config: Config) -> list[str]:
 # ![Inside Gemma 3's attention: q_proj makes 4 queries of 256, k_proj and v_proj one key and one value, which all queries share. Norms on q and k, then RoPE. The mask shows the last 512 tokens in 15 layers, all in 3 layers. For each token 512 numbers are cached.](figures/gemma-3-270m-attention.svg)
 
 # %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
-def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
-    """The cosine and the sine of every angle by which RoPE rotates (Su et al., 2021, section 3.2.2).
-
-    Pair i of head_dim / 2 rotates by positions * theta^(-2 i / head_dim), computed in float32: positions
-    can be in the thousands, which bfloat16 and float16 can't hold. It is made of channels i and
-    i + head_dim / 2, so a row has the angles of all pairs, then the same again.
-    positions: [T] int64 -> [2, T, head_dim] float32: cosines, sines. transformers: Qwen3RotaryEmbedding.
-    """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim  # [head_dim / 2]
-    frequencies = 1.0 / theta**exponents
-    angles = positions.float()[:, None] * frequencies  # [T, head_dim / 2]
-    angles = torch.cat([angles, angles], dim=-1)  # [T, head_dim]
-    return torch.stack([angles.cos(), angles.sin()])
-
 
 # %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate every pair of channels (i, i + head_dim / 2) by its angle.
-
-    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
-    x: [B, H, T, head_dim], table: [2, T, head_dim] -> [B, H, T, head_dim]. transformers: apply_rotary_pos_emb.
-    """
-    cos, sin = table.to(x.dtype)  # 2 x [T, head_dim]
-    a, b = x.chunk(2, dim=-1)  # 2 x [B, H, T, head_dim / 2]
-    rotated = torch.cat([-b, a], dim=-1)  # [B, H, T, head_dim]
-    return x * cos + rotated * sin
-
 
 # %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-embedding"
-class ScaledEmbedding(nn.Embedding):
-    """The embedding's rows, times the root of D; that factor is rounded to the weights' dtype first.
-
-    Made as nn.Embedding is: ScaledEmbedding(vocab_size, D). Part: weight [vocab_size, D].
-    ids: [B, T] int64 -> [B, T, D] in the weight's dtype. transformers: Gemma3TextScaledWordEmbedding.
-    """
-
-    def forward(self, ids: Tensor) -> Tensor:
-        scale = torch.tensor(self.embedding_dim**0.5, dtype=self.weight.dtype, device=ids.device)
-        return super().forward(ids) * scale  # [B, T] -> [B, T, D]
-
 
 # %% given="04-gemma3 gemma3.rms_norm" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-rms_norm"
-class RMSNorm(nn.Module):
-    """Scale each vector to a root mean square of 1, then by one plus a learned number for each channel.
-
-    y = x / sqrt(mean(x^2) + eps) * (1 + weight). All of it in float32, cast to x's dtype at the very end.
-    x: [..., dim] -> [..., dim], in x's dtype. transformers: Gemma3RMSNorm.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
-        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
-        return (normed * (1.0 + self.weight.float())).to(x.dtype)
-
 
 # %% given="04-gemma3 gemma3.mlp" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mlp"
-class MLP(nn.Module):
-    """Two linear maps of x, one of which is the gate of the other: GEGLU (Shazeer, 2020, equation 6).
-
-    down_proj(gelu(gate_proj(x)) * up_proj(x)), with the tanh form of GELU. No biases.
-    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
-    x: [B, T, D] -> [B, T, D]. transformers: Gemma3MLP.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x)  # [B, T, intermediate_size]
-        return self.down_proj(hidden)
-
 
 # %% given="04-gemma3 gemma3.rope" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-rope"
-class RotaryEmbedding(nn.Module):
-    """RoPE's table for each kind of layer. It has no weights.
-
-    theta of "full_attention" and of "sliding_attention": config.rope_parameters[kind]["rope_theta"]; where
-    the config has no rope_parameters, rope_theta and rope_local_base_freq. A head has config.head_dim channels.
-    positions: [T] int64, layer_type: str -> [2, T, head_dim] float32: cosines, sines.
-    transformers: Gemma3RotaryEmbedding.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.head_dim = config.head_dim
-        if "rope_parameters" in config:
-            self.thetas = {kind: rope["rope_theta"] for kind, rope in config.rope_parameters.items()}
-        else:
-            full, sliding = config.rope_theta, config.rope_local_base_freq
-            self.thetas = {"full_attention": full, "sliding_attention": sliding}
-
-    def forward(self, positions: Tensor, layer_type: str) -> Tensor:
-        return rope_table(positions, self.head_dim, self.thetas[layer_type])
-
 
 # %% given="04-gemma3 gemma3.mask" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-mask"
-def visible(length: int, window: int | None = None) -> Tensor:
-    """Which keys each query may look at: itself and earlier tokens; with a window, `window` tokens in all.
-
-    -> [length, length] bool; row: query, column: key. transformers: masking_utils.py, create_causal_mask
-    and create_sliding_window_causal_mask.
-    """
-    positions = torch.arange(length)
-    distance = positions[:, None] - positions[None, :]  # [T, T]: how far the key is behind the query
-    seen = distance >= 0
-    if window is not None:
-        seen = seen & (distance < window)
-    return seen
-
 
 # %% given="04-gemma3 gemma3.attention" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-attention"
-class Attention(nn.Module):
-    """Self-attention with grouped queries, norms on q and k, RoPE, and the mask that it is given.
-
-    Parts: q_proj, k_proj, v_proj, o_proj, without biases; q_norm and k_norm, RMSNorms over config.head_dim
-    with config.rms_norm_eps. Scores are multiplied by config.query_pre_attn_scalar ** -0.5.
-    x: [B, T, D], table: [2, T, head_dim], mask: [T, T] bool, True where a key may be seen -> [B, T, D].
-    transformers: Gemma3Attention.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        D, H, KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = config.head_dim
-        self.group = H // KV  # how many query heads share a key and value head
-        self.scale = config.query_pre_attn_scalar**-0.5
-        self.q_proj = nn.Linear(D, H * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(D, KV * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(D, KV * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(H * self.head_dim, D, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-
-    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
-        B, T, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, H, T, head_dim]
-        k = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_dim)).transpose(1, 2)  # [B, KV, T, head_dim]
-        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # [B, KV, T, head_dim]
-        q, k = apply_rope(q, table), apply_rope(k, table)
-        k, v = (t[:, :, None].expand(-1, -1, self.group, -1, -1).flatten(1, 2) for t in (k, v))  # KV -> H heads
-        scores = (q @ k.transpose(-2, -1)) * self.scale  # [B, H, T, T]
-        scores = scores.masked_fill(~mask, float("-inf"))
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)  # [B, H, T, T]
-        mixed = (weights @ v).transpose(1, 2).reshape(B, T, -1)  # [B, T, H * head_dim]
-        return self.o_proj(mixed)
-
 
 # %% given="04-gemma3 gemma3.decoder_layer" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-decoder_layer"
-class DecoderLayer(nn.Module):
-    """One layer: attention, then the MLP; each between two norms; the second norm's output is added to x.
-
-    Parts: input_layernorm, self_attn, post_attention_layernorm, pre_feedforward_layernorm, mlp,
-    post_feedforward_layernorm; the norms with config.rms_norm_eps.
-    x: [B, T, D], table: [2, T, head_dim], mask: [T, T] bool -> [B, T, D]. transformers: Gemma3DecoderLayer.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        D, eps = config.hidden_size, config.rms_norm_eps
-        self.input_layernorm = RMSNorm(D, eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(D, eps)
-        self.pre_feedforward_layernorm = RMSNorm(D, eps)
-        self.mlp = MLP(config)
-        self.post_feedforward_layernorm = RMSNorm(D, eps)
-
-    def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, mask))
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
-
 
 # %% given="04-gemma3 gemma3.model" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-model"
-class Model(nn.Module):
-    """Token ids to the final vectors: everything but the head.
-
-    Parts: embed_tokens (ScaledEmbedding), layers (nn.ModuleList of DecoderLayer), norm.
-    Layer i is of kind layer_types(config)[i]: "sliding_attention" has a window of config.sliding_window
-    tokens, "full_attention" none; each kind has its own rotations. Token t of the text has position t.
-    ids: [B, T] int64 -> [B, T, D]. transformers: Gemma3TextModel.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        T, rotations = ids.shape[1], RotaryEmbedding(self.config)
-        windows = {"full_attention": None, "sliding_attention": self.config.sliding_window}
-        tables = {kind: rotations(torch.arange(T, device=ids.device), kind) for kind in windows}
-        masks = {kind: visible(T, window).to(ids.device) for kind, window in windows.items()}
-        x = self.embed_tokens(ids)  # [B, T, D]
-        for layer, kind in zip(self.layers, layer_types(self.config), strict=True):
-            x = layer(x, tables[kind], masks[kind])  # [B, T, D]
-        return self.norm(x)
-
 
 # %% given="04-gemma3 gemma3.causal_lm" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-causal_lm"
-class CausalLM(nn.Module):
-    """Token ids to the logits of the next token, at every position.
-
-    Parts: model (Model), lm_head (nn.Linear without bias). The head's weight is the embedding's, the same
-    Parameter under two names, unless config.tie_word_embeddings is there and false.
-    ids: [B, T] int64 -> [B, T, vocab_size]. transformers: Gemma3ForCausalLM.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.model = Model(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.get("tie_word_embeddings", True):
-            self.lm_head.weight = self.model.embed_tokens.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.lm_head(self.model(ids))  # [B, T, D] -> [B, T, vocab_size]
-
 
 # %% given="02-kv-cache kv_cache.cache" jupyter={"source_hidden": true} id="given-02-kv-cache-kv_cache-cache"
-class KVCache:
-    """The keys and values of one layer for all tokens so far, in memory that is allocated once.
-
-    keys, values: [batch, heads, capacity, head_dim]; of these the first `length` tokens are filled.
-    """
-
-    def __init__(
-        self,
-        batch: int,
-        heads: int,
-        capacity: int,
-        head_dim: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-    ):
-        self.keys = torch.zeros(batch, heads, capacity, head_dim, dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new tokens; return those of all tokens so far, in order, as views.
-
-        k, v: [batch, heads, T, head_dim] -> 2 x [batch, heads, length, head_dim], where length has grown by T.
-        Raises ValueError, whose message has the capacity in it, where they don't fit; then nothing has changed.
-        """
-        capacity, end = self.keys.shape[2], self.length + k.shape[2]
-        if end > capacity:
-            raise ValueError(f"there is room for {capacity} tokens in this cache, and now there would be {end}")
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]  # 2 x [batch, heads, length, head_dim]
-
-    def reset(self) -> None:
-        """Forget all tokens: ready for another text, in the same memory."""
-        self.length = 0
-
 
 # %% [markdown] id="9faa52d2"
 # ## The mask

@@ -4,20 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from declared import Change
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solved import continued_by_transformers, lesson_of, same_tokens_but_for_near_ties
 from torch import nn
 from transformers import DynamicCache, Gemma3TextModel
 
 from grader import Config
-from grader.checkpoints import entry
+from grader.authoring.kit import agree, one_thread
+from grader.authoring.kit.declared import Change
+from grader.authoring.kit.engine import entry
+from grader.authoring.kit.solved import continued_by_transformers, lesson_of, same_tokens_but_for_near_ties
 from grader.kv import bytes_at, known_model
-from grader.checks.probe.running import one_thread
-from grader.tolerance import agree
 
 LESSON = lesson_of(__file__)
+DRIVES = LESSON.module("drives")
 OTHERS = LESSON.others
 
 splits = st.lists(st.integers(1, 12), min_size=1, max_size=8).filter(lambda chunks: sum(chunks) <= 30)
@@ -241,3 +241,12 @@ def test_a_continuation_of_gemma_270m_that_crosses_its_window_is_what_transforme
     namespace: dict[str, str] = {}
     exec(cell[: cell.index("if gemma_model")], namespace)
     assert namespace["by_transformers"] == text
+
+
+def test_a_cache_that_rolls_is_laid_out_as_a_ring() -> None:
+    cache, kv = DRIVES.LaidOut(kept=2, places=3), torch.arange(5.0).view(1, 1, 5, 1)
+    for t in range(5):
+        cache.coming = 1
+        k, _ = cache.append(kv[:, :, t : t + 1], kv[:, :, t : t + 1])
+    assert k.flatten().tolist() == [2, 3, 4]
+    assert cache.keys.flatten().tolist() == [3, 4, 2]

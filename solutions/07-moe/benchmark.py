@@ -4,20 +4,19 @@ A layer of Qwen3 30B-A3B's 128 experts at a quarter of its width, random weights
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from figures import Figure, ms, side_by_side
 from torch import Tensor, nn
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from grader import Config
-from grader.lessons.lesson import Lesson
-from grader.tolerance import agree
+from grader.authoring.kit import agree
+from grader.authoring.kit.figures import Figure, ms, side_by_side
+from grader.authoring.kit.solved import lesson_of
 
-LESSON = Path(__file__).resolve().parent
+LESSON = lesson_of(__file__)
 RUNS = 5
 TOKENS = (1, 64)
 THEIRS = ("eager", "batched_mm", "grouped_mm")
@@ -27,9 +26,9 @@ def figures() -> list[Figure]:
     """For each number of tokens: the time of every way, what sorting gains, and whether all give the same."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    whole = Config.read(LESSON / "configs" / "qwen3-30b-a3b.json")
+    whole = LESSON.config("qwen3-30b-a3b")
     config = whole.replace(hidden_size=whole.hidden_size // 4, moe_intermediate_size=whole.moe_intermediate_size // 4)
-    made = Lesson(LESSON).namespace()
+    made = LESSON.solutions
     router, loop, by_sorting = (made[name](config).eval() for name in ("SoftmaxRouter", "Experts", "SortedExperts"))
     for parameter in (*router.parameters(), *loop.parameters()):
         nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
@@ -72,6 +71,6 @@ def compared(ways: dict[str, Any], router: nn.Module, config: Config, tokens: in
 
 
 if __name__ == "__main__":
-    from figures import show
+    from grader.authoring.kit.figures import show
 
     raise SystemExit(0 if show(figures()) else 1)

@@ -1,28 +1,31 @@
 """What the exercises of 07-moe are checked against: transformers' Qwen3-MoE and DeepSeek-V3, experts one by one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DeepseekV3Config, Qwen3MoeConfig
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MLP, DeepseekV3MoE, DeepseekV3TopkRouter
-from transformers.models.qwen3_moe.modeling_qwen3_moe import (
-    Qwen3MoeExperts,
-    Qwen3MoeMLP,
-    Qwen3MoeModel,
-    Qwen3MoeSparseMoeBlock,
-    Qwen3MoeTopKRouter,
-)
+from torch import Tensor
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
-from grader.authoring.drives import routing
-from grader.authoring.mistakes import with_mistakes
-from grader.config import Config
-from grader.lessons.exercise import Case, Draw, Exercise, random_weights
+from grader.authoring.kit import Case, Config, Draw, Exercise, hf, with_mistakes
+from grader.authoring.kit.configs import fields_of, sizes
+
+from . import drives
+from .reference import (
+    build_layer,
+    build_model,
+    build_router,
+    call_router,
+    clear_rows,
+    number_of_experts,
+    reference_config,
+    right_bytes,
+    right_parameters,
+    router_weights,
+    run_experts,
+)
 
 TRACE = "moe.model"
 
@@ -100,122 +103,13 @@ DEEP_2 = DEEP | {
 }
 FAR = DEEP | {"n_routed_experts": 9, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 3}
 BELOW = DEEP | {"n_routed_experts": 12, "n_group": 3, "topk_group": 1, "num_experts_per_tok": 3}
-# The mean and the spread of the correction biases, by the number of experts.
-BIASES = {FAR["n_routed_experts"]: (12.0, 0.02), BELOW["n_routed_experts"]: (-1.5, 0.2)}
-CLEAR = 0.08  # by how much a choice is clear, in units of what scores differ by
+experts_sizes = sizes("hidden_size", "moe_intermediate_size")
+learners_name = hf.without(*hf.NO_MODULES, endings=("gate",))  # its router gives no logits to compare
 CONFIGS = Path(__file__).parent / "configs"
-
-
-def is_deepseek(config: Mapping[str, Any]) -> bool:
-    return bool(config["model_type"] == "deepseek_v3")
-
-
-def number_of_experts(config: Mapping[str, Any]) -> int:
-    return int(config["n_routed_experts" if is_deepseek(config) else "num_experts"])
-
-
-def reference_config(config: Mapping[str, Any]) -> Qwen3MoeConfig | DeepseekV3Config:
-    """transformers' config for the learner's: eager attention, and experts one after the other."""
-    kind = DeepseekV3Config if is_deepseek(config) else Qwen3MoeConfig
-    more = {"bos_token_id": None, "eos_token_id": None, "attn_implementation": "eager"}
-    made = kind(**{name: value for name, value in config.items() if value is not None}, **more)
-    made._experts_implementation = "eager"
-    return made
-
-
-def build_router(config: Config) -> nn.Module:
-    """The router with the correction bias of the config, where there is one."""
-    if not is_deepseek(config):
-        return Qwen3MoeTopKRouter(reference_config(config))
-    router = DeepseekV3TopkRouter(reference_config(config))
-    router.e_score_correction_bias.copy_(correction_bias(config))
-    return router
-
-
-def build_layer(config: Config) -> nn.Module:
-    if not is_deepseek(config):
-        return Qwen3MoeSparseMoeBlock(reference_config(config))
-    layer = DeepseekV3MoE(reference_config(config))
-    layer.gate.e_score_correction_bias.copy_(correction_bias(config))
-    return layer
-
-
-def build_model(config: Config) -> nn.Module:
-    return Qwen3MoeModel(reference_config(config)).eval()
-
-
-# Routers whose choices are clear: no check may hang on a near-tie
-
-
-def router_weight(config: Mapping[str, Any]) -> Tensor:
-    """The same random weights for every router of this size, so that inputs can be drawn for it: [E, D]."""
-    E, D = number_of_experts(config), config["hidden_size"]
-    return Draw("router", str(E), str(D)).normal(E, D) * D**-0.5
-
-
-def correction_bias(config: Mapping[str, Any]) -> Tensor:
-    """The biases of every router with this number of experts: [E], float32."""
-    E = number_of_experts(config)
-    mean, spread = BIASES.get(E, (0.0, 0.3))
-    return mean + spread * Draw("bias", str(E)).normal(E)
-
-
-def router_weights(module: nn.Module, draw: Draw) -> None:
-    """Random weights, and in the router those that inputs are drawn for."""
-    random_weights(module, draw)
-    for name, parameter in module.named_parameters():
-        if name in ("weight", "gate.weight"):
-            E, D = parameter.shape
-            parameter.data = Draw("router", str(E), str(D)).normal(E, D) * D**-0.5
-
-
-def gap(values: Tensor, k: int) -> Tensor:
-    """By how much the k largest are ahead of the next: [N, M] -> [N]."""
-    if k >= values.shape[-1]:
-        return torch.full(values.shape[:-1], math.inf)
-    best = values.topk(k + 1, dim=-1).values
-    return best[..., -2] - best[..., -1]
-
-
-def margins(config: Mapping[str, Any], logits: Tensor) -> Tensor:
-    """By how much each token's choice of groups and experts is clear: logits [N, E] -> [N]."""
-    if not is_deepseek(config):  # in bfloat16 logits are rounded, and known mistakes go by other ranks than the k-th
-        gaps = [gap(logits, rank) for rank in range(1, config["num_experts_per_tok"] + 2)]
-        return torch.stack(gaps).amin(dim=0)
-    choice = logits.sigmoid() + correction_bias(config)
-    grouped = choice.unflatten(-1, (config["n_group"], -1))
-    sums = grouped.topk(2, dim=-1).values.sum(dim=-1)
-    kept = torch.zeros_like(sums).scatter(1, sums.topk(config["topk_group"], dim=-1).indices, 1.0)
-    open_ = grouped.masked_fill(kept[..., None] == 0, -math.inf).flatten(1)
-    return torch.minimum(gap(sums, config["topk_group"]), gap(open_, config["num_experts_per_tok"]))
-
-
-def clear_rows(draw: Draw, count: int, config: Mapping[str, Any], scale: float = 1.0, lower: float = 0.0) -> Tensor:
-    """Draws tokens whose choice is clear: [count, D]. lower: by how much all logits are below those of random tokens."""
-    weight, spread = router_weight(config), correction_bias(config).std().item() if is_deepseek(config) else scale
-    down = torch.linalg.pinv(weight) @ torch.full((len(weight),), -lower) if lower else torch.zeros(weight.shape[1])
-    rows: list[Tensor] = []
-    for _ in range(200 * count):
-        x = draw.normal(1, weight.shape[1], scale=scale) + down
-        if margins(config, x @ weight.T).item() > CLEAR * min(scale, spread):
-            rows.append(x)
-        if len(rows) == count:
-            return torch.cat(rows)
-    raise ValueError(f"no {count} tokens of clear choice for {dict(config)}")
 
 
 ROUTED = ("model_type", "hidden_act", "hidden_size", "moe_intermediate_size", "num_experts", "n_routed_experts")
 CHOSEN = ("num_experts_per_tok", "norm_topk_prob", "n_group", "topk_group", "routed_scaling_factor")
-
-
-def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: config[name] for name in names if name in config}
-
-
-def call_router(module: nn.Module, x: Tensor) -> Tensor:
-    """transformers' router gives logits, weights and numbers: as one weight for each token and expert."""
-    logits, weights, chosen = module(x)
-    return weights.new_zeros(logits.shape).scatter(1, chosen, weights)
 
 
 def router_case(
@@ -240,7 +134,7 @@ SOFTMAX_ROUTER = Exercise(
     reference=build_router,
     call=call_router,
     weights=router_weights,
-    drive=routing.dense_weights,
+    drive=drives.dense_weights,
     points=5,
     axes="N E",
     sizes=router_sizes,
@@ -252,14 +146,14 @@ SOFTMAX_ROUTER = Exercise(
     ],
 )
 
-TRAINED = {"drive": routing.trained_tensors, "right": lambda *args: torch.ones(1, dtype=torch.int64)}
+TRAINED = {"drive": drives.trained_tensors, "right": lambda *args: torch.ones(1, dtype=torch.int64)}
 SIGMOID_ROUTER = Exercise(
     name="moe.sigmoid_router",
     solution="SigmoidRouter",
     reference=build_router,
     call=call_router,
     weights=router_weights,
-    drive=routing.dense_weights,
+    drive=drives.dense_weights,
     points=8,
     axes="N E",
     sizes=router_sizes,
@@ -294,18 +188,8 @@ def experts_case(
     return Case(name, draw_args, {"config": fields_of(config, *ROUTED, "num_experts_per_tok")}, **more)
 
 
-def experts_sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    return {name: build["config"][name] for name in ("hidden_size", "moe_intermediate_size")}
-
-
-NO_WORK = {"drive": routing.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
-NO_PICKS = {"drive": routing.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
-
-
-def run_experts(module: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """What experts give."""
-    output: Tensor = module(x, chosen, weights)
-    return output
+NO_WORK = {"drive": drives.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+NO_PICKS = {"drive": drives.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
 
 
 EXPERTS_CASES = [
@@ -325,14 +209,14 @@ EXPERTS = Exercise(
     axes="N D",
     sizes=experts_sizes,
     gradients_of=(0, 2),
-    renamed=lambda name: None if "act_fn" in name else name,
+    renamed=hf.without("act_fn"),
     cases=EXPERTS_CASES,
 )
 SORTED_EXPERTS = replace(
     EXPERTS,
     name="moe.sorted_experts",
     solution="SortedExperts",
-    drive=routing.with_stable_sorts,
+    drive=drives.with_stable_sorts,
     uses=["moe.experts"],
     cases=[
         *EXPERTS_CASES,
@@ -350,11 +234,6 @@ def layer_case(name: str, config: dict[str, Any], batch: int, length: int, scale
 
     fields = fields_of(config, *ROUTED, *CHOSEN, "n_shared_experts", "intermediate_size")
     return Case(name, draw_args, {"config": fields}, **more)
-
-
-def learners_name(name: str) -> str | None:
-    """The course has no module for the activation or the rotations, and its router gives no logits to compare."""
-    return None if "act_fn" in name or "rotary_emb" in name or name.endswith("gate") else name
 
 
 LAYER = Exercise(
@@ -378,19 +257,14 @@ LAYER = Exercise(
 )
 
 
-def call_model(module: nn.Module, ids: Tensor) -> Tensor:
-    output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
-    return output
-
-
 MODEL = Exercise(
     name="moe.model",
     solution="Model",
     reference=build_model,
-    call=call_model,
+    call=hf.hidden_states,
     points=6,
     axes="B T D",
-    sizes=lambda build: {name: build["config"][name] for name in ("hidden_size", "num_experts", "num_hidden_layers")},
+    sizes=sizes("hidden_size", "num_experts", "num_hidden_layers"),
     renamed=learners_name,
     parts={"layers.1.mlp": "moe.layer"},
     cases=[
@@ -399,49 +273,6 @@ MODEL = Exercise(
         Case("the last layer is dense", lambda draw: [draw.tokens(53, 1, 8)], {"config": LAST_DENSE}, draw="2"),
     ],
 )
-
-
-# Counted from transformers' own modules, on a device that holds no numbers
-
-
-@lru_cache(maxsize=64)
-def _layer_sizes(config: tuple[tuple[str, Any], ...]) -> tuple[int, int, int]:
-    """The parameters of a dense MLP, of a sparse layer without its routed experts, and of one routed expert."""
-    made = dict(config)
-    with torch.device("meta"):
-        sparse = (DeepseekV3MoE if is_deepseek(made) else Qwen3MoeSparseMoeBlock)(reference_config(made))
-        dense = (DeepseekV3MLP if is_deepseek(made) else Qwen3MoeMLP)(reference_config(made))
-    routed = sum(p.numel() for p in sparse.experts.parameters())
-    every = sum(p.numel() for p in sparse.parameters())
-    return sum(p.numel() for p in dense.parameters()), every - routed, routed // number_of_experts(made)
-
-
-def layer_sizes(config: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
-    """As `_layer_sizes`, with how many layers are dense, and how many sparse, as transformers' layers decide it."""
-    wanted = {name for name in (*SMALL, *DEEP) if not isinstance(config.get(name), list)}
-    sizes = _layer_sizes(tuple((name, config[name]) for name in sorted(wanted) if name in config))
-    layers = range(config["num_hidden_layers"])
-    if is_deepseek(config):
-        sparse = sum(i >= config["first_k_dense_replace"] for i in layers)
-    else:
-        step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
-        sparse = sum(i not in dense and (i + 1) % step == 0 for i in layers)
-    return (*sizes, len(layers) - sparse, sparse)
-
-
-def right_parameters(config: Mapping[str, Any]) -> list[int]:
-    dense, around, expert, dense_layers, sparse_layers = layer_sizes(config)
-    both = dense_layers * dense + sparse_layers * around
-    return [both + sparse_layers * n * expert for n in (number_of_experts(config), config["num_experts_per_tok"])]
-
-
-def right_bytes(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) -> float:
-    """From the chance that k of E experts, drawn without one of them, are all that each of the tokens chose."""
-    dense, around, expert, dense_layers, sparse_layers = layer_sizes(config)
-    E, k = number_of_experts(config), config["num_experts_per_tok"]
-    nobody = (math.comb(E - 1, k) / math.comb(E, k)) ** tokens
-    read = E * (1 - nobody) * expert
-    return float(element_bytes * (dense_layers * dense + sparse_layers * (around + read)))
 
 
 def real(name: str) -> dict[str, Any]:

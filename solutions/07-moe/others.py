@@ -6,13 +6,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Rerun, Told, Trained
 from hypothesis import strategies as st
-from solved import lesson_of
 from torch import Tensor, nn
 
 from grader import Config
-from grader.lessons.exercise import Case
+from grader.authoring.kit import Case
+from grader.authoring.kit.declared import Change, Numbers, Prompt, Rerun, Told, Trained
+from grader.authoring.kit.programs import ModelBase
+from grader.authoring.kit.solved import lesson_of
+
+from . import exercises
+from .reference import build_model, number_of_experts
 
 LESSON = lesson_of(__file__)
 
@@ -71,13 +75,13 @@ CONFIGS = configs()
 
 def of_qwen(config: dict[str, Any]) -> dict[str, Any]:
     """The config as one of Qwen3-MoE's."""
-    qwen: dict[str, Any] = {name: config[name] for name in LESSON.reference.SMALL}
+    qwen: dict[str, Any] = {name: config[name] for name in exercises.SMALL}
     return qwen | {"model_type": "qwen3_moe"}
 
 
 def of_deepseek(config: dict[str, Any]) -> dict[str, Any]:
     """The config as one of DeepSeek-V3's."""
-    return {name: config[name] for name in LESSON.reference.DEEP}
+    return {name: config[name] for name in exercises.DEEP}
 
 
 def either(config: dict[str, Any], n: Numbers) -> dict[str, Any]:
@@ -89,19 +93,19 @@ def either(config: dict[str, Any], n: Numbers) -> dict[str, Any]:
 
 
 def of_softmax_router(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.router_case(str(n.seed), of_qwen(config), n.length, n.scale)  # type: ignore[no-any-return]
+    return exercises.router_case(str(n.seed), of_qwen(config), n.length, n.scale)
 
 
 def of_sigmoid_router(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.router_case(str(n.seed), of_deepseek(config), n.length, n.scale)  # type: ignore[no-any-return]
+    return exercises.router_case(str(n.seed), of_deepseek(config), n.length, n.scale)
 
 
 def of_experts(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.experts_case(str(n.seed), of_qwen(config), n.length, scale=n.scale)  # type: ignore[no-any-return]
+    return exercises.experts_case(str(n.seed), of_qwen(config), n.length, scale=n.scale)
 
 
 def of_layer(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.layer_case(str(n.seed), either(config, n), n.batch, n.length, n.scale)  # type: ignore[no-any-return]
+    return exercises.layer_case(str(n.seed), either(config, n), n.batch, n.length, n.scale)
 
 
 def of_model(config: dict[str, Any], n: Numbers) -> Case:
@@ -110,13 +114,13 @@ def of_model(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_parameters(config: dict[str, Any], n: Numbers) -> Case:
-    return Case(str(n.seed), lambda draw: [LESSON.reference.counted(either(config, n), draw)])
+    return Case(str(n.seed), lambda draw: [exercises.counted(either(config, n), draw)])
 
 
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
     made = either(config, n)
-    made["num_experts_per_tok"] = min(made["num_experts_per_tok"], LESSON.reference.number_of_experts(made) - 1)
-    return LESSON.reference.bytes_case(str(n.seed), made, n.length, 1, 20, 4)  # type: ignore[no-any-return]
+    made["num_experts_per_tok"] = min(made["num_experts_per_tok"], number_of_experts(made) - 1)
+    return exercises.bytes_case(str(n.seed), made, n.length, 1, 20, 4)
 
 
 RANDOM = {
@@ -291,17 +295,15 @@ class LayerInRuns(LayerByHand):
     routed, routers = ExpertsInRuns, (RouterThatMasks, SigmoidTokenByToken)
 
 
-class ModelByHand(nn.Module):
+class ModelByHand(ModelBase):
     """One table for every length; the layers' MLPs made before the layers."""
 
     layer: type[nn.Module] = LayerByHand
     first = 0
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
         own, D = LESSON.solutions, config.hidden_size
         plain = config.replace(model_type="qwen3")
-        self.norm, self.embed_tokens = own["RMSNorm"](D, config.rms_norm_eps), nn.Embedding(config.vocab_size, D)
         step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
         layers = []
         for number in range(1, config.num_hidden_layers + 1):
@@ -309,13 +311,12 @@ class ModelByHand(nn.Module):
             sparse = number % step == 0 and number - 1 not in dense
             made.mlp = self.layer(config) if sparse else Mlp(D, config.intermediate_size)
             layers.append(made)
-        self.layers = nn.ModuleList(layers)
         positions = torch.arange(config.max_position_embeddings + 1)
         table = own["rope_table"](positions, own["head_dim"](config), own["rope_theta"](config))
-        self.register_buffer("table", table, persistent=False)
+        super().__init__(config, own["RMSNorm"](D, config.rms_norm_eps), layers, table)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = F.embedding(ids, self.embed_tokens.weight)
+        x = self.embedded(ids)
         for layer in self.layers:
             x = layer(x, self.table[:, self.first : self.first + ids.shape[1]])
         return self.norm(x)  # type: ignore[no-any-return]
@@ -484,7 +485,7 @@ PLANTED = [
     ("layers.1.mlp.experts", swapped_gate),
     ("layers.2.mlp", without_the_norm_of_weights),
 ]
-HUB = {"moe.model": LESSON.reference.build_model}
+HUB = {"moe.model": build_model}
 QWEN3_30B = 30_532_122_624 - 151_936 * 2048  # without its head
 SIZES = {"qwen3-30b-a3b": (LESSON.config("qwen3-30b-a3b"), QWEN3_30B)}
 PROMPTS = [Prompt(text, 64) for text in ("It is a truth universally acknowledged", "Anne", "Captain Wentworth")]

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from solved import lesson_of
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from grader import Config
+from grader.authoring.kit import Draw, clear
+from grader.authoring.kit.solved import lesson_of
 from grader.instruments import patch
-from grader.lessons.exercise import Draw
 
 LESSON = lesson_of(__file__)
+REFERENCE = LESSON.module("reference")
 ROUTERS = ("moe.softmax_router", "moe.sigmoid_router")
 
 
@@ -72,12 +73,11 @@ def test_the_references_experts_are_the_formula(name: str) -> None:
 @pytest.mark.parametrize("secret", ["", "a secret of this test"])
 @pytest.mark.parametrize("name", [*ROUTERS, "moe.layer"])
 def test_no_case_hangs_on_a_near_tie(name: str, secret: str) -> None:
-    reference = LESSON.reference
     for case in LESSON.exercises[name].cases:
         draw = Draw(secret, LESSON.name, name, case.name, varied=bool(secret))
         config, x = case.built(draw)["config"], case.args(draw)[0].flatten(0, -2)
-        clear = float(reference.margins(config, x @ reference.router_weight(config).T).min())
-        assert clear > (1e-3 if reference.is_deepseek(config) else 0.05 * float(x.std())), case.name
+        clear = float(REFERENCE.margins(config, x @ REFERENCE.router_weight(config).T).min())
+        assert clear > (1e-3 if REFERENCE.is_deepseek(config) else 0.05 * float(x.std())), case.name
 
 
 def test_choices_in_the_models_cases_are_clear() -> None:
@@ -92,7 +92,7 @@ def test_choices_in_the_models_cases_are_clear() -> None:
             if path.endswith("mlp.gate"):
                 assert call.input is not None
                 logits = F.linear(call.input, case.weights[f"{path}.weight"])
-                assert LESSON.reference.gap(logits, config.num_experts_per_tok).min() > 1e-3, (case.name, path)
+                assert clear.gap(logits, config.num_experts_per_tok).min() > 1e-3, (case.name, path)
 
 
 @pytest.mark.parametrize("name", ["qwen3-30b-a3b", "deepseek-v3"])

@@ -5,18 +5,17 @@ reads 256 tokens. Random weights, one thread.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from figures import Figure, ms, side_by_side
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from grader import Config
-from grader.lessons.lesson import Lesson
+from grader.authoring.kit.figures import Figure, ms, side_by_side
+from grader.authoring.kit.solved import lesson_of
 
-LESSON = Path(__file__).resolve().parent
+LESSON = lesson_of(__file__)
 RUNS, TOPK = 5, 256
 FORMS = {"dense, absorbed": "GatheredAttention", "with a mask": "SparseAttention", "by gathering": "GatheredAttention"}
 
@@ -25,11 +24,11 @@ def figures() -> list[Figure]:
     """One token after 512, 2,047 and 8,191, a prompt of 512; and whether the two sparse forms agree."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    whole = Config.read(LESSON / "configs" / "deepseek-v3.2.json")
+    whole = LESSON.config("deepseek-v3.2")
     config = whole.replace(
         hidden_size=1024, num_attention_heads=16, index_n_heads=8, index_topk=TOPK, rope_scaling=None
     )
-    made = Lesson(LESSON).namespace()
+    made = LESSON.solutions
     forms = {name: made[kind](config).eval() for name, kind in FORMS.items()}
     for form in forms.values():
         form.load_state_dict(forms["with a mask"].state_dict())
@@ -85,6 +84,6 @@ def compared(
 
 
 if __name__ == "__main__":
-    from figures import show
+    from grader.authoring.kit.figures import show
 
     raise SystemExit(0 if show(figures()) else 1)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.authoring.drives import indexed
-from grader.authoring.indexed_references import (
-    CLEAR,
+from grader.authoring.kit import BY_DTYPE, Case, Config, Draw, Exercise, clear, configs, hf, with_mistakes
+from grader.authoring.kit.configs import fields_of
+
+from . import drives
+from .reference import (
     build_attention,
     build_indexer,
     build_model,
@@ -18,7 +20,6 @@ from grader.authoring.indexed_references import (
     call_attention,
     call_attention_with_work,
     call_choices,
-    call_model,
     call_scores,
     call_vectors,
     clear_text,
@@ -31,10 +32,6 @@ from grader.authoring.indexed_references import (
     right_room,
     rope_table,
 )
-from grader.authoring.mistakes import with_mistakes
-from grader.config import Config
-from grader.lessons.exercise import Case, Draw, Exercise
-from grader.tolerance import BY_DTYPE
 
 TRACE = "sparse_attention.model"
 
@@ -143,18 +140,12 @@ NARROW = OTHER | {"first_k_dense_replace": 2, "hidden_size": 8, "intermediate_si
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: config[name] for name in names if name in config}
-
-
 INDEXED = ("model_type", "hidden_size", "q_lora_rank", "qk_rope_head_dim", "index_n_heads", "index_head_dim")
 HEADS = ("num_attention_heads", "num_key_value_heads", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim", "rms_norm_eps")
 ATTENDED = (*INDEXED, *HEADS, "index_topk", "max_position_embeddings", "rope_parameters", "indexer_types")
 
 
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    wanted = ("hidden_size", "index_n_heads", "index_head_dim", "index_topk", "kv_lora_rank", "v_head_dim")
-    return fields_of(build["config"], *wanted)
+sizes = configs.sizes("hidden_size", "index_n_heads", "index_head_dim", "index_topk", "kv_lora_rank", "v_head_dim")
 
 
 def turns(draw: Draw, config: Mapping[str, Any], length: int, start: int) -> Tensor:
@@ -180,7 +171,7 @@ VECTORS = Exercise(
     solution="IndexVectors",
     reference=build_vectors,
     call=call_vectors,
-    drive=indexed.use_vectors,
+    drive=drives.use_vectors,
     gradients_of=(0, 1),
     points=6,
     fixed={"argument 3, axis 0": "cosines and sines"},
@@ -220,7 +211,7 @@ SCORES = Exercise(
     solution="Indexer",
     reference=build_indexer,
     call=call_scores,
-    drive=indexed.use_scores,
+    drive=drives.use_scores,
     gradients_of=(0, 1, 2),
     points=5,
     fixed={"argument 4, axis 0": "cosines and sines"},
@@ -261,7 +252,7 @@ SELECT = Exercise(
     reference=right_choice,
     function=True,
     differentiable=False,
-    drive=indexed.chosen_slots,
+    drive=drives.chosen_slots,
     points=5,
     axes="B T S",
     cases=[
@@ -276,7 +267,7 @@ SELECT = Exercise(
             7,
             7,
             5,
-            drive=indexed.how_many_are_chosen,
+            drive=drives.how_many_are_chosen,
             right=lambda scores, k: min(k, scores.shape[-1]),
         ),
     ],
@@ -302,7 +293,7 @@ def attention_case(
     scale, limit, layer = more.pop("scale", 1.0), more.pop("limit", ()), more.pop("layer", 0)
     given, by, types = (
         more.pop("given", False),
-        more.pop("by", CLEAR),
+        more.pop("by", clear.CLEAR),
         config.get("indexer_types") or ["full"] * (layer + 1),
     )
 
@@ -319,14 +310,14 @@ def attention_case(
     return Case(name, draw_args, {"config": fields_of(config, *ATTENDED), "layer": layer}, **more)
 
 
-CHOICES = {"drive": indexed.choices_in_pieces, "right": call_choices}
+CHOICES = {"drive": drives.choices_in_pieces, "right": call_choices}
 ATTENTION = Exercise(
     name="sparse_attention.attention",
     solution="SparseAttention",
     reference=build_attention,
     call=call_attention,
     weights=fixed_weights,
-    drive=indexed.sparse_in_pieces,
+    drive=drives.sparse_in_pieces,
     points=8,
     fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B T D",
@@ -349,7 +340,7 @@ ATTENTION = Exercise(
 
 LITTLE_WORK = {
     "limit": [gathered_work(OTHER, 90)],
-    "drive": indexed.sparse_and_its_work,
+    "drive": drives.sparse_and_its_work,
     "right": call_attention_with_work,
 }
 GATHERED = replace(
@@ -388,22 +379,22 @@ def cache_case(name: str, config: dict[str, Any], batch: int, capacity: int, ste
 
 
 CACHED = ("kv_lora_rank", "qk_rope_head_dim", "index_head_dim")
-LENGTHS = {"drive": indexed.lengths_of_both, "right": lambda *args: right_fill(*args)[1]}
-REFUSALS = {"drive": indexed.refusals_of_both, "right": lambda *args: right_fill(*args)[2]}
-ROOM = {"drive": indexed.room_of_both, "right": right_room}
+LENGTHS = {"drive": drives.lengths_of_both, "right": lambda *args: right_fill(*args)[1]}
+REFUSALS = {"drive": drives.refusals_of_both, "right": lambda *args: right_fill(*args)[2]}
+ROOM = {"drive": drives.room_of_both, "right": right_room}
 CACHE = Exercise(
     name="sparse_attention.cache",
     solution="IndexedCache",
     reference=lambda *args: torch.cat(right_fill(*args)[0]),
     function=True,
     differentiable=False,
-    drive=indexed.both_contents,
+    drive=drives.both_contents,
     points=5,
     cases=[
         cache_case("3 tokens, then one, then 2; room for 9; two texts", SMALL, 2, 9, [3, 1, 2]),
         cache_case("5 tokens, cropped to 3, then 2", GLM, 1, 8, [5, -3, 2]),
         cache_case("cropped to more than there is, and to nothing", OTHER, 1, 7, [2, -4, 1, 0, 2]),
-        cache_case("two caches in turns", OTHER, 1, 7, [3, 1, 2], drive=indexed.both_in_turns, right=right_in_turns),
+        cache_case("two caches in turns", OTHER, 1, 7, [3, 1, 2], drive=drives.both_in_turns, right=right_in_turns),
         cache_case("its length after 4 tokens, a crop to 1, and 2 tokens", SMALL, 2, 7, [4, -1, 2], **LENGTHS),
         cache_case(
             "refusals (1 ValueError, 2 it wrote, 3 other), lengths",
@@ -422,21 +413,16 @@ CACHE = Exercise(
 # The model
 
 
-def learners_name(name: str) -> str | None:
-    """The course has no module for the activation or the rotations; a router and an indexer give no scores to compare."""
-    return None if "act_fn" in name or "rotary_emb" in name or name.endswith(("gate", "indexer")) else name
-
-
 MODEL = Exercise(
     name="sparse_attention.model",
     solution="Model",
     reference=build_model,
-    call=call_model,
-    drive=indexed.sparse_model_in_pieces,
+    call=hf.hidden_states,
+    drive=drives.sparse_model_in_pieces,
     points=6,
     axes="B T D",
     sizes=sizes,
-    renamed=learners_name,
+    renamed=hf.without(*hf.NO_MODULES, endings=("gate", "indexer")),  # these give no scores to compare
     parts={"layers.*.self_attn": "sparse_attention.attention"},
     cases=[
         Case("DeepSeek-V3.2, 4 of 9 tokens", lambda draw: [draw.tokens(53, 2, 9)], {"config": SMALL}),
@@ -451,13 +437,13 @@ MODEL = Exercise(
             "two texts in turns, with caches of their own",
             lambda draw: [draw.tokens(41, 2, 9), [4, 7], 2],
             {"config": NARROW},
-            drive=indexed.sparse_model_in_turns,
+            drive=drives.sparse_model_in_turns,
         ),
         Case(
             "how many of 2 layers use the class of attention that is given",
             lambda draw: [draw.tokens(41, 1, 7), Config(NARROW)],
             {"config": NARROW},
-            drive=indexed.layers_of_another_attention,
+            drive=drives.layers_of_another_attention,
             right=lambda module, ids, config: torch.tensor(config.num_hidden_layers),
         ),
     ],

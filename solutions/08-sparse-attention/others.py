@@ -5,13 +5,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from declared import Change, Numbers, Prompt, Told, Trained
 from hypothesis import strategies as st
-from solved import lesson_of
 from torch import Tensor, nn
 
 from grader import Config
-from grader.lessons.exercise import Case
+from grader.authoring.kit import Case
+from grader.authoring.kit.declared import Change, Numbers, Prompt, Told, Trained
+from grader.authoring.kit.programs import ModelBase
+from grader.authoring.kit.solved import lesson_of
+
+from . import exercises
+from .reference import build_model
 
 LESSON = lesson_of(__file__)
 
@@ -35,7 +39,7 @@ WITHOUT = {
 def configs(draw: st.DrawFn) -> dict[str, Any]:
     """A config of either family. With eight index heads or more, hardly any two scores of a token are 0."""
     heads, layers, rope = draw(st.integers(1, 4)), draw(st.integers(1, 3)), 2 * draw(st.integers(1, 5))
-    config: dict[str, Any] = LESSON.reference.SMALL | {
+    config: dict[str, Any] = exercises.SMALL | {
         "vocab_size": draw(st.integers(2, 60)),
         "hidden_size": draw(st.integers(8, 40)),
         "intermediate_size": draw(st.integers(1, 50)),
@@ -64,33 +68,26 @@ CONFIGS = configs()
 
 
 def of_vectors(config: dict[str, Any], n: Numbers) -> Case:
-    case: Case = LESSON.reference.vectors_case(str(n.seed), config, n.batch, n.length, n.seed % 9000, scale=n.scale)
-    return case
+    return exercises.vectors_case(str(n.seed), config, n.batch, n.length, n.seed % 9000, scale=n.scale)
 
 
 def of_scores(config: dict[str, Any], n: Numbers) -> Case:
     keys = n.length + n.seed % 5
-    case: Case = LESSON.reference.scores_case(str(n.seed), config, n.batch, n.length, keys, n.seed % 9000)
-    return case
+    return exercises.scores_case(str(n.seed), config, n.batch, n.length, keys, n.seed % 9000)
 
 
 def of_select(config: dict[str, Any], n: Numbers) -> Case:
     slots = n.length + n.seed % 7
-    case: Case = LESSON.reference.select_case(str(n.seed), n.batch, n.length, slots, config["index_topk"])
-    return case
+    return exercises.select_case(str(n.seed), n.batch, n.length, slots, config["index_topk"])
 
 
 def of_attention(config: dict[str, Any], n: Numbers) -> Case:
-    case: Case = LESSON.reference.attention_case(
-        str(n.seed), config, n.batch, n.length, n.seed % 50, n.cuts, scale=n.scale, by=1e-3
-    )
-    return case
+    return exercises.attention_case(str(n.seed), config, n.batch, n.length, n.seed % 50, n.cuts, scale=n.scale, by=1e-3)
 
 
 def of_cache(config: dict[str, Any], n: Numbers) -> Case:
     steps = [*n.chunks, -(n.seed % n.length), 1 + n.seed % 2]
-    case: Case = LESSON.reference.cache_case(str(n.seed), config, n.batch, n.length + 3, steps)
-    return case
+    return exercises.cache_case(str(n.seed), config, n.batch, n.length + 3, steps)
 
 
 def of_model(config: dict[str, Any], n: Numbers) -> Case:
@@ -99,8 +96,7 @@ def of_model(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_costs(config: dict[str, Any], n: Numbers) -> Case:
-    case: Case = LESSON.reference.costs_case(str(n.seed), config, n.length, 1, 20, 4)
-    return case
+    return exercises.costs_case(str(n.seed), config, n.length, 1, 20, 4)
 
 
 RANDOM = {
@@ -365,23 +361,20 @@ class CacheOfTwo(LESSON.solutions["LatentCache"]):  # type: ignore[misc, name-de
         self.length, self.second.length = min(self.length, length), min(self.second.length, length)
 
 
-class ModelByHand(nn.Module):
+class ModelByHand(ModelBase):
     """One table for every length; layers written out."""
 
     def __init__(self, config: Config, attention: type[nn.Module] | None = None) -> None:
-        super().__init__()
-        self.config, own, D = config, LESSON.solutions, config.hidden_size
-        self.norm, self.embed_tokens = own["RMSNorm"](D, config.rms_norm_eps), nn.Embedding(config.vocab_size, D)
-        made = [own["DecoderLayer"](config, i, attention or self.form()) for i in range(config.num_hidden_layers)]
-        self.layers = nn.ModuleList(made)
-        table = own["rope_table"](torch.arange(config.max_position_embeddings), config)
-        self.register_buffer("table", table, persistent=False)
+        own, form = LESSON.solutions, attention or self.form()
+        norm = own["RMSNorm"](config.hidden_size, config.rms_norm_eps)
+        layers = [own["DecoderLayer"](config, number, form) for number in range(config.num_hidden_layers)]
+        super().__init__(config, norm, layers, own["rope_table"](torch.arange(config.max_position_embeddings), config))
 
     def form(self) -> type[nn.Module]:
         return SparseWithSdpa
 
     def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
-        x, last = F.embedding(ids, self.embed_tokens.weight), None
+        x, last = self.embedded(ids), None
         past = caches[-1].length if caches else 0
         table = self.table[:, past : past + ids.shape[1]]
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
@@ -553,7 +546,7 @@ class RootMeanSquare(LESSON.solutions["Model"]):  # type: ignore[misc, name-defi
 
 
 PLANTED = [("layers.1.self_attn.indexer.k_norm", RootMeanSquare)]
-HUB = {"sparse_attention.model": LESSON.reference.build_model}
+HUB = {"sparse_attention.model": build_model}
 # Without heads, as transformers' models have them on a device that holds no numbers.
 SIZES = {
     "deepseek-v3.2": (LESSON.config("deepseek-v3.2"), 670_951_250_176),

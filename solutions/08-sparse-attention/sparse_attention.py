@@ -102,291 +102,28 @@ def causal_softmax(scores: Tensor) -> Tensor:
     return scores.masked_fill(later, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
-class RMSNorm(nn.Module):
-    """Scale each vector to a root mean square of 1, then apply a learned scale (Zhang and Sennrich, 2019, eq. 4).
-
-    y = x / sqrt(mean(x^2) + eps) * weight. The division in float32, cast back to x's dtype before the weight.
-    x: [..., dim] -> [..., dim], in x's dtype. transformers: models/qwen3/modeling_qwen3.py, Qwen3RMSNorm.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)  # [..., 1]
-        normed = x32 * torch.rsqrt(mean_square + self.eps)  # [..., dim]
-        return self.weight * normed.to(x.dtype)
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
-class MLP(nn.Module):
-    """Two linear maps of x, one of which is the gate of the other: SwiGLU (Shazeer, 2020, equation 6).
-
-    down_proj(silu(gate_proj(x)) * up_proj(x)). No biases.
-    Parts: gate_proj and up_proj (hidden_size -> intermediate_size), down_proj (and back), all nn.Linear.
-    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MLP.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, T, D] -> [B, T, intermediate_size]
-        return self.down_proj(hidden)
 
 # %% given="05-mla mla.compress" jupyter={"source_hidden": true} id="given-05-mla-mla-compress"
-class Compressor(nn.Module):
-    """What a layer computes of a token for its cache: a normed latent, and a key for RoPE (DeepSeek-V2, 2.1).
-
-    Parts: kv_a_proj_with_mqa (hidden_size -> kv_lora_rank + qk_rope_head_dim, without bias),
-    kv_a_layernorm (RMSNorm over the latent, eps 1e-6).
-    transformers: models/deepseek_v3/modeling_deepseek_v3.py, DeepseekV3Attention.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config, self.heads, self.rank = config, config.num_attention_heads, config.kv_lora_rank
-        self.nope, self.rope, self.v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
-        kept = config.kv_lora_rank + config.qk_rope_head_dim
-        self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, kept, bias=False)
-        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank)
-
-    def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The normed latent, and the rope key before its rotation: [B, T, D] -> [B, T, rank], [B, T, rope]."""
-        both = self.kv_a_proj_with_mqa(x)  # [B, T, D] -> [B, T, rank + rope]
-        latent, key = both.split([self.rank, self.rope], dim=-1)
-        return self.kv_a_layernorm(latent), key
 
 # %% given="05-mla mla.rope" jupyter={"source_hidden": true} id="given-05-mla-mla-rope"
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate each pair of neighbouring channels (2 i, 2 i + 1) by its angle; results go to i and i + d / 2.
-
-    (a, b) -> (a cos - b sin, b cos + a sin), with the table's cosines and sines in x's dtype.
-    x: [B, H, T, d], table: [2, T, d / 2] -> [B, H, T, d]. transformers: apply_rotary_pos_emb_interleave.
-    """
-    cos, sin = table.to(x.dtype)  # 2 x [T, d / 2]
-    a, b = x[..., 0::2], x[..., 1::2]  # 2 x [B, H, T, d / 2]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 # %% given="05-mla mla.scale" jupyter={"source_hidden": true} id="given-05-mla-mla-scale"
-def softmax_scale(config: Config) -> float:
-    """What the scores of q and k are multiplied by before the softmax.
-
-    1 / sqrt(qk_nope_head_dim + qk_rope_head_dim); with YaRN (rope_type "yarn", mscale_all_dim given and
-    not 0) times m^2, m = 0.1 * mscale_all_dim * ln(factor) + 1. transformers: yarn_apply_mscale.
-    """
-    settings = rope_settings(config)
-    scale = (config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5
-    if settings["rope_type"] == "yarn" and settings.get("mscale_all_dim"):
-        m = 0.1 * settings["mscale_all_dim"] * math.log(settings["factor"]) + 1
-        scale = scale * m * m
-    return scale
 
 # %% given="05-mla mla.cache" jupyter={"source_hidden": true} id="given-05-mla-mla-cache"
-class LatentCache:
-    """The rows that one layer caches: for every token its latent and then its rotated rope key.
-
-    capacity: for how many tokens there is room from the start. length: how many there are.
-    transformers: DynamicCache stores the same numbers, in two tensors.
-    """
-
-    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32):
-        self.length = 0
-        width = config.kv_lora_rank + config.qk_rope_head_dim
-        self.rows = torch.zeros(batch, capacity, width, dtype=dtype)
-
-    def append(self, new: Tensor) -> Tensor:
-        """Append new [B, T, width] to the rows; return all rows so far: [B, length, width].
-
-        Raises ValueError, and stores nothing of it, where there is no room for all of `new`.
-        """
-        end = self.length + new.shape[1]
-        if end > self.rows.shape[1]:
-            raise ValueError(f"{end} tokens do not fit into a cache for {self.rows.shape[1]}")
-        self.rows[:, self.length : end] = new
-        self.length = end
-        return self.rows[:, :end]
 
 # %% given="05-mla mla.attention" jupyter={"source_hidden": true} id="given-05-mla-mla-attention"
-class Attention(Compressor):
-    """Latent attention that rebuilds every head's keys and values (DeepSeek-V2, section 2.1).
-
-    Parts besides Compressor's, all without bias:
-    q_a_proj (D -> q_lora_rank), q_a_layernorm (RMSNorm, eps 1e-6), q_b_proj (-> H * (nope + rope)),
-    or q_proj alone (D -> H * (nope + rope)) where q_lora_rank is None;
-    kv_b_proj (kv_lora_rank -> H * (nope + v)); o_proj (H * v -> D).
-    A head's channels stand side by side: nope, then rope; nope, then v. transformers: DeepseekV3Attention.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__(config)
-        D, all_queries = config.hidden_size, self.heads * (self.nope + self.rope)
-        if config.q_lora_rank is None:
-            self.q_proj = nn.Linear(D, all_queries, bias=False)
-        else:
-            self.q_a_proj = nn.Linear(D, config.q_lora_rank, bias=False)
-            self.q_a_layernorm = RMSNorm(config.q_lora_rank)
-            self.q_b_proj = nn.Linear(config.q_lora_rank, all_queries, bias=False)
-        self.kv_b_proj = nn.Linear(self.rank, self.heads * (self.nope + self.v), bias=False)
-        self.o_proj = nn.Linear(self.heads * self.v, D, bias=False)
-
-    def rows_so_far(self, x: Tensor, table: Tensor, cache: "LatentCache | None") -> Tensor:
-        """The rows of x, behind those of the cache if there is one: [B, T, D] -> [B, S, rank + rope]."""
-        latent, key = self.compress(x)
-        new = torch.cat([latent, apply_rope(key[:, None], table)[:, 0]], dim=-1)
-        return new if cache is None else cache.append(new)
-
-    def queries(self, x: Tensor, table: Tensor) -> Tensor:
-        """x: [B, T, D], table: [2, T, rope / 2] -> [B, H, T, nope + rope], the rope channels rotated."""
-        narrow = self.config.q_lora_rank is not None
-        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if narrow else self.q_proj(x)
-        q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T, nope + rope]
-        nope, rope = q.split([self.nope, self.rope], dim=-1)
-        return torch.cat([nope, apply_rope(rope, table)], dim=-1)
-
-    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
-        """x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]; x are the last T of S tokens."""
-        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
-        latents, key = rows.split([self.rank, self.rope], dim=-1)
-        kv = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, S, nope + v]
-        nope, v = kv.split([self.nope, self.v], dim=-1)
-        k = torch.cat([nope, key[:, None].expand(-1, self.heads, -1, -1)], dim=-1)  # [B, H, S, nope + rope]
-        weights = causal_softmax(q @ k.mT * softmax_scale(self.config))  # [B, H, T, S]
-        mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, T, H * v]
-        return self.o_proj(mixed)
 
 # %% given="05-mla mla.absorbed" jupyter={"source_hidden": true} id="given-05-mla-mla-absorbed"
-class AbsorbedAttention(Attention):
-    """Latent attention on the rows themselves, kv_b_proj absorbed into queries and outputs.
-
-    Same parts, same result as Attention. No head's keys or values are computed: each head's part of
-    kv_b_proj's weight maps its query into latent space, and its weighted sum of latents to a value.
-    DeepSeek-V2, section 2.1.2, says that it can be done, in one sentence.
-    """
-
-    def forward(self, x: Tensor, table: Tensor, cache: "LatentCache | None" = None) -> Tensor:
-        """x: [B, T, D], table: [2, T, rope / 2] -> [B, T, D]; x are the last T of S tokens."""
-        q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
-        nope, rope = q.split([self.nope, self.rope], dim=-1)
-        per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # [H, nope + v, rank]
-        W_UK, W_UV = per_head.split([self.nope, self.v], dim=1)
-        q = torch.cat([nope @ W_UK, rope], dim=-1)  # [B, H, T, rank + rope]
-        scores = (q.flatten(1, 2) @ rows.mT).unflatten(1, (self.heads, -1))  # [B, H * T, S] -> [B, H, T, S]
-        weights = causal_softmax(scores * softmax_scale(self.config))
-        latents = weights.flatten(1, 2) @ rows[..., : self.rank]  # [B, H * T, rank]
-        mixed = latents.unflatten(1, (self.heads, -1)) @ W_UV.mT  # [B, H, T, v]
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 # %% given="07-moe moe.softmax_router" jupyter={"source_hidden": true} id="given-07-moe-moe-softmax_router"
-class SoftmaxRouter(nn.Module):
-    """Choose k experts for each token, and how much each counts: Qwen3-MoE's router.
-
-    Scores: the softmax over *all* experts of x W^T, in float32. The k experts with the highest scores are chosen, and
-    their scores are their weights; where config.norm_topk_prob is true, divided by their sum.
-    Part: weight, an nn.Parameter [num_experts(config), hidden_size]. k is config.num_experts_per_tok.
-    x: [N, D] -> weights [N, k] in x's dtype, numbers of the chosen experts [N, k] int64; both in the same order,
-    whichever it is. transformers: Qwen3MoeTopKRouter; Shazeer et al. (2017), section 2.1.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.top_k, self.normed = config.num_experts_per_tok, config.norm_topk_prob
-        self.weight = nn.Parameter(torch.zeros(num_experts(config), config.hidden_size))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = F.linear(x, self.weight)  # [N, D] -> [N, E]
-        scores = logits.softmax(dim=-1, dtype=torch.float32)
-        weights, chosen = scores.topk(self.top_k, dim=-1)  # 2 x [N, k]
-        if self.normed:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return weights.to(x.dtype), chosen
 
 # %% given="07-moe moe.sigmoid_router" jupyter={"source_hidden": true} id="given-07-moe-moe-sigmoid_router"
-class SigmoidRouter(nn.Module):
-    """Choose k experts from the best groups, with a bias that only the choice sees: DeepSeek-V3's router.
-
-    s = sigmoid(x W^T), all in float32. The choice is made by s + e_score_correction_bias: the E experts are n_group
-    groups of neighbours, a group's score is the sum of its two highest, the topk_group best groups stay, and of their
-    experts the k highest are chosen. Weights: s of the chosen, without the bias; where norm_topk_prob, divided by
-    (their sum + 1e-20); times routed_scaling_factor.
-    Parts: weight, a Parameter [E, D], and e_score_correction_bias, a buffer [E] in float32, at first zeros.
-    x: [N, D] -> weights [N, k] float32, numbers [N, k] int64. transformers: DeepseekV3TopkRouter; DeepSeek-V3 (2024), 2.1.2.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.weight = nn.Parameter(torch.zeros(num_experts(config), config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(num_experts(config)))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # [N, D] -> [N, E]
-        choice = scores + self.e_score_correction_bias
-        groups = choice.unflatten(-1, (self.config.n_group, -1))  # [N, G, E / G]
-        group_scores = groups.topk(2, dim=-1).values.sum(dim=-1)  # [N, G]
-        best = group_scores.topk(self.config.topk_group, dim=-1).indices
-        closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, best, False)  # [N, G]
-        choice = groups.masked_fill(closed[..., None], float("-inf")).flatten(1)  # [N, E]
-        chosen = choice.topk(self.config.num_experts_per_tok, dim=-1).indices  # [N, k]
-        weights = scores.gather(1, chosen)
-        if self.config.norm_topk_prob:
-            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
-        return weights * self.config.routed_scaling_factor, chosen
 
 # %% given="07-moe moe.experts" jupyter={"source_hidden": true} id="given-07-moe-moe-experts"
-class Experts(nn.Module):
-    """E gated MLPs whose weights are stacked; each works on the tokens that chose it.
-
-    A token's output is the sum over its chosen experts e of weight * down_e(silu(gate_e(x)) * up_e(x)).
-    Parts, nn.Parameters: gate_up_proj [E, 2 * moe_intermediate_size, D], an expert's gate above its up, and
-    down_proj [E, D, moe_intermediate_size]. For every expert they have the form of nn.Linear's weight, [out, in].
-    x: [N, D], chosen: [N, k] int64, weights: [N, k], in x's dtype or float32 -> [N, D] in x's dtype.
-    transformers: Qwen3MoeExperts.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        E, D, width = num_experts(config), config.hidden_size, config.moe_intermediate_size
-        self.gate_up_proj = nn.Parameter(torch.zeros(E, 2 * width, D))
-        self.down_proj = nn.Parameter(torch.zeros(E, D, width))
-
-    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        output = torch.zeros_like(x)
-        for expert in range(len(self.down_proj)):
-            token, place = torch.where(chosen == expert)  # 2 x [n]: the n tokens that chose it
-            gate, up = F.linear(x[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
-            given = F.linear(F.silu(gate) * up, self.down_proj[expert])  # [n, D]
-            output.index_add_(0, token, (given * weights[token, place, None]).to(x.dtype))
-        return output
 
 # %% given="07-moe moe.layer" jupyter={"source_hidden": true} id="given-07-moe-moe-layer"
-class MoE(nn.Module):
-    """Takes the place of a layer's MLP: a router, its experts and, in DeepSeek-V3, a shared expert.
-
-    Parts: gate (SigmoidRouter where config.model_type is "deepseek_v3", else SoftmaxRouter), experts (Experts) and, in
-    DeepSeek-V3 alone, shared_experts: one MLP, n_shared_experts * moe_intermediate_size wide, that every token goes
-    through; its output is added as it is.
-    x: [B, T, D] -> [B, T, D]. transformers: Qwen3MoeSparseMoeBlock, DeepseekV3MoE.
-    """
-
-    def __init__(self, config: Config):
-        super().__init__()
-        deepseek = config.model_type == "deepseek_v3"
-        self.gate = SigmoidRouter(config) if deepseek else SoftmaxRouter(config)
-        self.experts = Experts(config)
-        width = config.moe_intermediate_size * config.get("n_shared_experts", 0)
-        self.shared_experts = MLP(config.replace(intermediate_size=width)) if deepseek else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, 1)  # [B * T, D]
-        weights, chosen = self.gate(rows)
-        routed = self.experts(rows, chosen, weights).view_as(x)
-        return routed if self.shared_experts is None else routed + self.shared_experts(x)
 
 # %% [markdown] id="b6f31c03"
 # ## Steps 1 to 5 · Read the config, compare
@@ -1263,30 +1000,10 @@ for number in range(4):
     read = sorted(calls[f"layers.{number}.self_attn.indexer"].output[0, -1].tolist())
     print(f"layer {number}:", " ".join(f"{words[n]!r} {n - 199}" for n in read))
 
-
 # %% [markdown] id="a0bceef7"
 # When this was written, layer 3 read the last eight tokens or nearly those, as a window would. Layers 0 and 1 reached back 170 tokens and more, for words: of *This was the page at*, both chose *read*, 19 tokens before. In this small model each layer looks for something else.
 
 # %% given="05-mla mla.generate" jupyter={"source_hidden": true} id="given-05-mla-mla-generate"
-@torch.no_grad()
-def generate(
-    model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Collection[int] = ()
-) -> Iterator[int]:
-    """Yield the most likely next token, then the one after it, and so on: Python ints, one at a time.
-
-    ids: [1, T] int64, the prompt, read in one call; it may have end_tokens in it. No token is read twice, and
-    the last new one need not be read; the caches have room for the prompt and max_new_tokens, not more.
-    max_new_tokens: 1 or more. Ends after that many, or once one of end_tokens has been yielded.
-    model: has caches(batch, capacity), and is called with ids and the caches.
-    """
-    caches = model.caches(1, ids.shape[1] + max_new_tokens)
-    for _ in range(max_new_tokens):
-        ids = model(ids, caches)[:, -1].argmax(dim=-1, keepdim=True)  # [1, T] -> [1, 1]
-        token = ids.item()
-        yield token
-        if token in end_tokens:
-            return
-
 
 # %% [markdown] id="77802f54"
 # ## Step 12 · Trained weights: austen-deepseek

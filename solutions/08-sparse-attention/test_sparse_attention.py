@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 import torch
-from solved import lesson_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from grader import Config
-from grader.authoring import indexed_references
-from grader.calls import record_calls
+from grader.authoring.kit import Draw, clear, random_weights
+from grader.authoring.kit.engine import record_calls
+from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_per_token, known_model
-from grader.lessons.exercise import Draw, random_weights
 
 LESSON = lesson_of(__file__)
-REFERENCE = LESSON.reference
+REFERENCE = LESSON.module("reference")
+EXERCISES = LESSON.reference
 OF_BOTH_FAMILIES = pytest.mark.parametrize(
-    "config", [REFERENCE.SMALL, REFERENCE.GLM], ids=["deepseek_v32", "glm_moe_dsa"]
+    "config", [EXERCISES.SMALL, EXERCISES.GLM], ids=["deepseek_v32", "glm_moe_dsa"]
 )
 
 
@@ -32,7 +32,7 @@ def rotated(vector: list[float], position: int, config: dict[str, Any]) -> list[
     half, turned = rope // 2, list(vector)
     for i in range(half):
         angle = position / theta ** (2 * i / rope)
-        first, second = (2 * i, 2 * i + 1) if indexed_references.is_glm(config) else (i, i + half)
+        first, second = (2 * i, 2 * i + 1) if REFERENCE.is_glm(config) else (i, i + half)
         a, b = vector[first], vector[second]
         turned[i], turned[i + half] = (
             a * math.cos(angle) - b * math.sin(angle),
@@ -65,37 +65,37 @@ def formula(config: dict[str, Any], weights: dict[str, Tensor], x: Tensor, laten
 def test_the_references_scores_and_choices_are_the_papers_formula(config: dict[str, Any]) -> None:
     """What transformers' layer takes its top-k of, in a layer on a text, and which tokens it then reads."""
     plain = config | {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}}
-    draw, table = Draw("formula"), indexed_references.rope_table(torch.arange(9), plain)
-    module = indexed_references.build_attention(Config(plain))
-    indexed_references.fixed_weights(module, draw)
-    x = indexed_references.clear_text(draw, plain, 1, table)
+    draw, table = Draw("formula"), REFERENCE.rope_table(torch.arange(9), plain)
+    module = REFERENCE.build_attention(Config(plain))
+    REFERENCE.fixed_weights(module, draw)
+    x = REFERENCE.clear_text(draw, plain, 1, table)
     with torch.no_grad():
-        (_, seen), calls = record_calls(module, lambda: indexed_references.run_attention(module, x, table))
+        (_, seen), calls = record_calls(module, lambda: REFERENCE.run_attention(module, x, table))
     latent = next(call.output for call in calls if call.path == "q_a_layernorm")
     weights = {name.removeprefix("indexer."): tensor for name, tensor in module.state_dict().items()}
     wanted = formula(plain, weights, x[0], latent[0])
     earlier = torch.ones(9, 9, dtype=torch.bool).tril()
     torch.testing.assert_close(seen[0][0].double()[earlier], wanted[earlier], rtol=1e-4, atol=1e-5)
     best = [set(sorted(range(t + 1), key=lambda s: -float(wanted[t, s]))[: plain["index_topk"]]) for t in range(9)]
-    found = indexed_references.call_choices(module, x, table, [])[0]
+    found = REFERENCE.call_choices(module, x, table, [])[0]
     assert [set(row.nonzero()[:, 0].tolist()) for row in found] == best
 
 
 @OF_BOTH_FAMILIES
 def test_the_references_attention_is_a_softmax_over_what_was_chosen(config: dict[str, Any]) -> None:
-    draw, table = Draw("attention"), indexed_references.rope_table(torch.arange(3, 11), config)
-    module = indexed_references.build_attention(Config(config))
-    indexed_references.fixed_weights(module, draw)
-    x = indexed_references.clear_text(draw, config, 1, table)
+    draw, table = Draw("attention"), REFERENCE.rope_table(torch.arange(3, 11), config)
+    module = REFERENCE.build_attention(Config(config))
+    REFERENCE.fixed_weights(module, draw)
+    x = REFERENCE.clear_text(draw, config, 1, table)
     with torch.no_grad():
-        (output, _), calls = record_calls(module, lambda: indexed_references.run_attention(module, x, table))
-        chosen = indexed_references.call_choices(module, x, table, [])[0]
+        (output, _), calls = record_calls(module, lambda: REFERENCE.run_attention(module, x, table))
+        chosen = REFERENCE.call_choices(module, x, table, [])[0]
         at = {call.path: call.output[0] for call in calls if call.output is not None}
         heads, nope = config["num_attention_heads"], config["qk_nope_head_dim"]
-        turn = indexed_references.glm.apply_rotary_pos_emb_interleave
+        turn = REFERENCE.glm.apply_rotary_pos_emb_interleave
         q = at["q_b_proj"].view(8, heads, -1).transpose(0, 1)
         key = at["kv_a_proj_with_mqa"][:, config["kv_lora_rank"] :]
-        q_rope, k_rope = turn(q[None, ..., nope:], key[None, None], *indexed_references.both_halves(table, x))
+        q_rope, k_rope = turn(q[None, ..., nope:], key[None, None], *REFERENCE.both_halves(table, x))
         kv = at["kv_b_proj"].view(8, heads, -1).transpose(0, 1)
         outputs = torch.zeros(8, heads, config["v_head_dim"])
         for t in range(8):
@@ -118,13 +118,13 @@ class Takes:
 @OF_BOTH_FAMILIES
 def test_the_references_vectors_are_those_of_its_indexer(config: dict[str, Any]) -> None:
     """`call_vectors` puts transformers' parts together; its own indexer hands the same key to its cache."""
-    indexer, cache = indexed_references.build_indexer(Config(config)), Takes()
-    draw, table = Draw("vectors"), indexed_references.rope_table(torch.arange(4, 9), config)
+    indexer, cache = REFERENCE.build_indexer(Config(config)), Takes()
+    draw, table = Draw("vectors"), REFERENCE.rope_table(torch.arange(4, 9), config)
     random_weights(indexer, draw)
     x, latent = (draw.normal(2, 5, config[name]) for name in ("hidden_size", "q_lora_rank"))
     with torch.no_grad():
-        indexer(x, latent, indexed_references.both_halves(table, x), torch.zeros(2, 5, 5), None, cache=cache)
-        both = indexed_references.call_vectors(indexer, latent, x, table)
+        indexer(x, latent, REFERENCE.both_halves(table, x), torch.zeros(2, 5, 5), None, cache=cache)
+        both = REFERENCE.call_vectors(indexer, latent, x, table)
     assert torch.equal(both[:, -1], cache.keys)
 
 
@@ -143,24 +143,21 @@ def test_every_case_leaves_tokens_out_and_none_hangs_on_a_near_tie(name: str, se
         )
         assert x.shape[1] > config["index_topk"], case.name
         if chooses:
-            module = indexed_references.build_attention(Config(config), build["layer"])
-            indexed_references.fixed_weights(module, draw)
+            module = REFERENCE.build_attention(Config(config), build["layer"])
+            REFERENCE.fixed_weights(module, draw)
             with torch.no_grad():
-                scores = indexed_references.run_attention(module, x, table)[1][0]
+                scores = REFERENCE.run_attention(module, x, table)[1][0]
             first = more[0][0] if more[1:] and isinstance(more[1], int) else 0
-            assert (
-                indexed_references.margins(scores[:, first:], config["index_topk"]).min()
-                > 0.9 * indexed_references.CLEAR
-            ), case.name
+            assert REFERENCE.margins(scores[:, first:], config["index_topk"]).min() > 0.9 * clear.CLEAR, case.name
 
 
 def test_choices_in_the_models_cases_are_clear() -> None:
     task, _ = LESSON.recorded("sparse_attention.model")
     for case in task.cases:
         config = Config(case.build["config"])
-        model = indexed_references.build_model(config)
+        model = REFERENCE.build_model(config)
         model.load_state_dict(case.weights)
-        ids, seen = case.args[0], indexed_references.ScoresSeen()
+        ids, seen = case.args[0], REFERENCE.ScoresSeen()
         assert ids.shape[1] > config.index_topk, case.name
         if case.drive == "layers_of_another_attention":
             continue  # it counts layers, and no output of it hangs on a choice
@@ -168,16 +165,14 @@ def test_choices_in_the_models_cases_are_clear() -> None:
             model(input_ids=ids, use_cache=False)
         indexes = [found for found in seen.found if found.shape == (*ids.shape, ids.shape[1])]
         assert len(indexes) == sum(LESSON.solutions["has_indexer"](config, i) for i in range(config.num_hidden_layers))
-        assert min(float(indexed_references.margins(found, config.index_topk).min()) for found in indexes) > 1e-3, (
-            case.name
-        )
+        assert min(float(REFERENCE.margins(found, config.index_topk).min()) for found in indexes) > 1e-3, case.name
 
 
 # Forms, caches, counts
 
 
 def test_both_forms_keep_the_rows_and_index_keys_that_transformers_keeps() -> None:
-    config = Config(REFERENCE.GLM)
+    config = Config(EXERCISES.GLM)
     theirs = LESSON.exercises["sparse_attention.model"].reference(config)
     ids, cache = torch.randint(47, (2, 9)), DynamicCache(config=theirs.config)
     with torch.no_grad():
@@ -199,7 +194,7 @@ def test_both_forms_keep_the_rows_and_index_keys_that_transformers_keeps() -> No
 
 
 def test_a_crop_and_the_same_tokens_again_give_the_same_text() -> None:
-    config = Config(REFERENCE.GLM)
+    config = Config(EXERCISES.GLM)
     torch.manual_seed(0)
     model = LESSON.solutions["Model"](config, LESSON.solutions["GatheredAttention"])
     ids, caches = torch.randint(47, (1, 12)), [LESSON.solutions["IndexedCache"](config, 1, 12) for _ in range(3)]
@@ -213,13 +208,13 @@ def test_a_crop_and_the_same_tokens_again_give_the_same_text() -> None:
 
 def test_the_work_that_grows_with_the_text_is_what_the_lesson_counts() -> None:
     """One layer, counted with 90 and with 50 tokens in the cache: projections are the same in both."""
-    config = Config(REFERENCE.OTHER | {"num_hidden_layers": 1})
+    config = Config(EXERCISES.OTHER | {"num_hidden_layers": 1})
     attention = LESSON.solutions["GatheredAttention"](config)
 
     def counted(tokens: int) -> int:
         cache = LESSON.solutions["IndexedCache"](config, 1, tokens)
         cache.length = cache.index_length = tokens - 1
-        table = indexed_references.rope_table(torch.tensor([tokens - 1]), config)
+        table = REFERENCE.rope_table(torch.tensor([tokens - 1]), config)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             attention(torch.randn(1, 1, config.hidden_size), table, cache)
         return counter.get_total_flops() // 2

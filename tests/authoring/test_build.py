@@ -129,6 +129,9 @@ def test_given_cells_are_filled_from_the_other_lessons_solution(course: Course) 
     (given,) = [cell for cell in second.cells() if cell.kind == "given"]
     assert given.source == without_markers(first.source_of("toy.linear"))
     assert "SOLUTION" not in given.source and "self.weight.T" in given.source
+    (written,) = [c for c in nbformat.read(second.notebook, as_version=4).cells if "given" in c.metadata]
+    assert written.source == given.source
+    assert "self.weight.T" not in second.twin.read_text()
 
 
 def test_progress_is_shown_and_outputs_are_stored_without_time_or_path_of_this_machine(sources: Lesson) -> None:
@@ -187,6 +190,29 @@ def test_an_edited_notebook_changes_the_twin_and_an_edited_twin_the_notebook(cou
     replace_in(lesson.twin, "tiny", "little")
     build(lesson)
     assert "Two little exercises" in lesson.notebook.read_text()
+    assert course.problems() == []
+
+
+def test_a_notebook_is_taken_though_what_it_is_given_has_changed(course: Course) -> None:
+    first, second = course.lessons
+    replace_in(first.twin, "x @ self.weight.T + self.bias", "x @ self.weight.T + self.bias  # of all")
+    build(first)
+    edit_cell(second.notebook, "return linear(x)", "return linear(x) * 1")
+    build(second)
+    assert "return linear(x) * 1" in second.twin.read_text()
+    assert "self.bias  # of all" in second.notebook.read_text()
+    assert course.problems() == []
+
+
+def test_where_exercises_are_written_otherwise_the_recording_and_outputs_that_vary_stay(course: Course) -> None:
+    before = Recording.read(course.first.recording)
+    notebook = course.first.notebook.read_bytes()
+    replace_in(course.first.exercises_file, "points=3", "points=(1 + 2)")
+    build(course.first)
+    after = Recording.read(course.first.recording)
+    assert after.content == before.content
+    assert after.header["made_from"] != before.header["made_from"]
+    assert course.first.notebook.read_bytes() == notebook
     assert course.problems() == []
 
 
@@ -364,13 +390,17 @@ STALE = {
         [
             "solutions/00-toy/toy.ipynb: differs",
             "solutions/00-toy/reference.safetensors: was recorded",
-            "solutions/01-next/next.py: has given cells",
+            "solutions/01-next/next.ipynb: has given cells",
             "solutions/01-next/reference.safetensors: was recorded",
         ],
     ),
     "exercises edited": Stale(
         lambda c: replace_in(c.first.exercises_file, "points=3", "points=4"),
         ["solutions/00-toy/toy.ipynb: has other points", "solutions/00-toy/reference.safetensors: was recorded"],
+    ),
+    "exercises written otherwise": Stale(
+        lambda c: replace_in(c.first.exercises_file, "points=3", "points=(1 + 2)"),
+        ["solutions/00-toy/reference.safetensors: was recorded from other"],
     ),
     "points edited": Stale(
         set_points, ["solutions/00-toy/toy.ipynb: has other points", "course/00-toy/toy.ipynb: is not what"]
@@ -388,7 +418,10 @@ STALE = {
     "notebook missing": Stale(lambda c: c.first.notebook.unlink(), ["solutions/00-toy/toy.ipynb: is missing"]),
     "twin missing": Stale(
         lambda c: c.first.twin.unlink(),
-        ["solutions/00-toy/toy.py: is missing", "solutions/01-next: solutions/00-toy/toy.py is missing"],
+        [
+            "solutions/00-toy/toy.py: is missing",
+            "solutions/01-next: solutions/00-toy must hold one notebook and its text twin",
+        ],
     ),
     "recording missing": Stale(
         lambda c: c.first.recording.unlink(),

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from grader.authoring import drives
 from grader.authoring.drive_sources import source_of
-from grader.authoring.drives.caches import KeysAndValues, LaidOut, fill
-from grader.authoring.drives.generation import CachedToy, rows_read
+from grader.authoring.drives.caches import fill
+from grader.authoring.drives.generation import CachedToy
 from grader.authoring.drives.rows import Rows, append_rows_or_refuse
 from grader.authoring.drives.use import MultiplyAdds, after_another_text, in_chunks, in_turns, memory_behind
-from grader.authoring.made_from import made_from
+from grader.authoring.kit.toy import random_toy_lm
 from grader.authoring.recorder import record_exercise
-from grader.authoring.toy import random_toy_lm
 from grader.checks.judge import judge
 from grader.checks.probe import probe
 from grader.errors import RecordingError
@@ -45,8 +44,8 @@ def doubled_then_used(function: Any, x: Tensor) -> Any:
 
 def length_of(function: Any, x: Tensor) -> list[int]:
     """What another drive looks at."""
-    cache = KeysAndValues()
-    cache.append(x[None, None, :, None], x[None, None, :, None])
+    cache = Rows()
+    cache.append(x[None, :, None])
     return [cache.length, len(function(x))]
 
 
@@ -64,7 +63,7 @@ def test_a_drives_source_has_its_pieces_in_front_and_no_docstrings() -> None:
     assert [line.split("(")[0].rstrip(":") for line in starts] == [
         "def doubled",
         "def doubled_then_used",
-        "class KeysAndValues",
+        "class Rows",
         "def length_of",
     ]
     assert '"""' not in source
@@ -137,9 +136,8 @@ def test_a_cases_drive_needs_one_of_the_exercises() -> None:
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
-def test_a_lesson_with_drives_is_made_from_them_and_no_case_switches_them_by_a_word(lesson: Any) -> None:
+def test_no_case_switches_a_drive_by_a_word(lesson: Any) -> None:
     exercises, _ = lesson.exercises()
-    assert ("drives" in made_from(lesson)) == any(exercise.drive for exercise in exercises)
     for exercise in exercises:
         for drive in {case.drive or exercise.drive for case in exercise.cases} - {None}:
             assert "look" not in inspect.signature(drive).parameters, f"{exercise.name}: {drive.__name__}"
@@ -152,11 +150,22 @@ def test_every_piece_of_the_library_travels() -> None:
     modules = [value for value in vars(drives).values() if inspect.ismodule(value) and "drives." in value.__name__]
     assert len(modules) >= 4
     for module in modules:
-        for value in vars(module).values():
-            if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
-                namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
-                exec("from __future__ import annotations\n" + source_of([value]), namespace)
-                assert value.__name__ in namespace
+        require_travels(module)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_every_piece_of_a_lessons_own_travels(lesson: Any) -> None:
+    if (lesson.folder / "drives.py").exists():
+        require_travels(lesson.module("drives"))
+
+
+def require_travels(module: Any) -> None:
+    """Each function and class of a module runs from its source alone."""
+    for value in vars(module).values():
+        if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
+            namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
+            exec("from __future__ import annotations\n" + source_of([value]), namespace)
+            assert value.__name__ in namespace
 
 
 # The pieces
@@ -186,24 +195,6 @@ def test_a_text_in_chunks_in_turns_and_after_another_gives_what_it_gives_at_once
     assert torch.allclose(in_chunks(Sums(), text(), [Memory()], chunks), whole)
     assert torch.allclose(in_turns(Sums(), text(), [[Memory()], [Memory()]], chunks), whole)
     assert torch.allclose(after_another_text(Sums(), text(), [Memory()], chunks), whole)
-
-
-def test_keys_and_values_have_room_behind_what_is_given_back() -> None:
-    cache, kv = KeysAndValues(), torch.randn(2, 1, 1, 3, 2)
-    for t in range(3):
-        k, v = cache.append(*kv[:, :, :, t : t + 1])
-    assert torch.allclose(torch.stack([k, v]), kv)
-    assert cache.keys.shape[2] > cache.length == cache.appended == 3
-    assert cache.stored == kv.numel()
-
-
-def test_a_cache_that_rolls_is_laid_out_as_a_ring() -> None:
-    cache, kv = LaidOut(kept=2, places=3), torch.arange(5.0).view(1, 1, 5, 1)
-    for t in range(5):
-        cache.coming = 1
-        k, _ = cache.append(kv[:, :, t : t + 1], kv[:, :, t : t + 1])
-    assert k.flatten().tolist() == [2, 3, 4]
-    assert cache.keys.flatten().tolist() == [3, 4, 2]
 
 
 class Listed:
@@ -262,16 +253,6 @@ def test_a_cached_toy_notes_how_it_is_used() -> None:
     assert (model.pieces, model.rooms, model.without_room) == ([2, 2], [[1, 3]], 1)
     with pytest.raises(ValueError, match=r"\[1, T\] belongs there"):
         model(ids[0])
-
-    def generate(model: Any, ids: Tensor, new_tokens: int, end: Any) -> Any:
-        for _ in range(new_tokens):
-            token = model(ids)[:, -1].argmax(dim=-1, keepdim=True)
-            ids = torch.cat([ids, token], dim=1)
-            yield token
-
-    assert rows_read(generate, toy, ids, 3, None) == 4 + 5 + 6
-    with pytest.raises(TypeError, match="does it `yield` each token"):
-        rows_read(lambda *_: None, toy, ids, 3, None)
 
 
 def test_products_and_memory_are_counted() -> None:

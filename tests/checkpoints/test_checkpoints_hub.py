@@ -15,10 +15,11 @@ import torch
 from hub import REVISION, Hub, write_tiny_gpt2
 from huggingface_hub import constants, file_download
 from safetensors.torch import load_file
-from solved import Solved, every_lesson
+from solved import every_lesson
 from transformers import AutoModelForCausalLM, GPT2Model
 
 from grader import checkpoints
+from grader.authoring.kit.solved import Solved
 from grader.checkpoints import hub as hub_client
 from grader.checkpoints import registry
 from grader.checkpoints.hub import sha256

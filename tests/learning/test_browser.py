@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from solved import Solved, every_lesson
+from solved import every_lesson
 
 from conftest import PROJECT, chromium, why_no_browser
+from grader.authoring.kit.solved import Solved
 from grader.lessons.cells import without_markers
 from grader.lessons.exercise import Mistake
 from grader.lessons.lesson import Lesson

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from declared import Trained
-from solved import Solved, solved
+from solved import solved
 from test_every_lesson import each, planted, programs
 from torch import Tensor, nn
 
 from conftest import PROJECT
 from grader import check_generation, load_checkpoint
 from grader.authoring.differences import equal
+from grader.authoring.kit.declared import Trained
+from grader.authoring.kit.solved import Solved
 from grader.authoring.recorder import record_exercise
 from grader.authoring.reference_run import record_trace
 from grader.checkpoints import entry

@@ -8,7 +8,7 @@ from toy_course import write_course
 
 from grader.authoring.assemble import assemble, sources_hash
 from grader.authoring.ids import give_ids
-from grader.authoring.sync import fill_given, sync_twin
+from grader.authoring.sync import empty_given, sync_twin
 from grader.errors import RecordingError
 from grader.lessons.lesson import Lesson, lessons
 from grader.lessons.notebooks import read_notebook
@@ -30,7 +30,7 @@ def lesson(tmp_path: Path) -> Lesson:
 
 def write_assembled(lesson: Lesson) -> None:
     notebook = assemble(lesson, lesson.exercises()[0])
-    notebook.metadata["grader"] = {"sources": sources_hash(notebook)}
+    notebook.metadata["grader"] = {"sources": sources_hash(notebook.cells)}
     nbformat.write(notebook, lesson.notebook)
 
 
@@ -71,9 +71,9 @@ def test_editing_a_cells_text_keeps_its_id(lesson: Lesson) -> None:
 
 
 def test_ids_alone_make_no_notebook_stale(lesson: Lesson) -> None:
-    hashed = sources_hash(read_notebook(lesson.notebook))
+    hashed = sources_hash(read_notebook(lesson.notebook).cells)
     replace_in(lesson.twin, 'id="setup"', 'id="imports"')
-    assert sources_hash(assemble(lesson, lesson.exercises()[0])) == hashed
+    assert sources_hash(assemble(lesson, lesson.exercises()[0]).cells) == hashed
     assert sync_twin(lesson) is None
 
 
@@ -162,11 +162,17 @@ def test_a_twin_that_is_written_from_its_notebook_has_its_ids(lesson: Lesson) ->
     assert ids(lesson) == before
 
 
-def test_filling_given_cells_keeps_ids(tmp_path: Path) -> None:
+def test_emptying_given_cells_keeps_ids(tmp_path: Path) -> None:
     _, second = write_course(tmp_path)
     give_ids(second)
     before = ids(second)
-    assert fill_given(second, tmp_path) == 1
+    replace_in(
+        second.twin,
+        '# %% given="00-toy toy.linear" id="given-00-toy-toy-linear"\n',
+        '# %% given="00-toy toy.linear" id="given-00-toy-toy-linear"\nLinear = None\n',
+    )
+    assert empty_given(second) == 1
+    assert "Linear = None" not in second.twin.read_text()
     assert ids(second) == before == ["setup", "given-00-toy-toy-linear", "next-twice", "check-next-twice"]
 
 

@@ -12,20 +12,20 @@ from typing import Any
 import matplotlib.pyplot
 import pytest
 import torch
-from declared import Numbers, Prompt, Rerun, Told, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solved import (
+from solved import every_lesson
+from stored_answers import replay
+
+from grader import Config
+from grader.authoring.kit.declared import Numbers, Prompt, Rerun, Told, Trained
+from grader.authoring.kit.solved import (
     Solved,
     chosen,
     continued_by_transformers,
     encoded,
-    every_lesson,
     same_tokens_but_for_near_ties,
 )
-from stored_answers import replay
-
-from grader import Config
 from grader.authoring.recorder import record, record_exercise
 from grader.checkpoints import entry, names
 from grader.checks.examine import examine_here

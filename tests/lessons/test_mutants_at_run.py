@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from mutants_at_run import Kept, altering, cut, lowered, with_constants, wrapped
-from solved import Solved, every_lesson
+from solved import every_lesson
 from test_mutants import known_equivalents, right, time_limit
 
+from grader.authoring.kit.solved import Solved
 from grader.lessons.exercise import Exercise
 from grader.recordings.recording import Recording
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from mutants import mutants
-from solved import Solved, every_lesson
+from solved import every_lesson
 from test_mutants import known_equivalents, passes
 
+from grader.authoring.kit.solved import Solved
 from grader.errors import RecordingError
 
 pytestmark = pytest.mark.lesson

@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from solved import continued_by_transformers, same_tokens_but_for_near_ties, written_by_transformers
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from grader.authoring.kit.solved import (
+    continued_by_transformers,
+    same_tokens_but_for_near_ties,
+    written_by_transformers,
+)
 
 IDS = torch.tensor([[3, 1]])
 REFERENCE = [5, 7, 2]

@@ -2,8 +2,10 @@
 
 import ast
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from axes import number_of
 
 SWAPPED_OPERATORS: dict[type[ast.AST], list[type[ast.AST]]] = {
     ast.Add: [ast.Sub],
@@ -35,20 +37,47 @@ class Mutant:
     source: str
 
 
-def mutants(source: str) -> list[Mutant]:
-    """Every mutant of what stands between ### BEGIN SOLUTION and ### END SOLUTION: what a learner writes."""
+def mutants(source: str, axes: Mapping[tuple[int, int], int] | None = None) -> list[Mutant]:
+    """Every mutant of what stands between ### BEGIN SOLUTION and ### END SOLUTION: what a learner writes.
+
+    axes: line and column of a number that names an axis -> of how many. Another number for the same axis is then no
+    change, and neither is the other order of the two axes that a transpose exchanges.
+    """
     tree = ast.parse(source)
-    solution = solution_lines(source)
+    solution, same = solution_lines(source), _same_axes(tree, axes or {})
     found: dict[str, Mutant] = {}
     slots, unchanged = _slots(tree), ast.unparse(tree)
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for change, node, replacement in _changes(function):
-            if getattr(node, "lineno", 0) not in solution:
+            if getattr(node, "lineno", 0) not in solution or (node, number_of(replacement)) in same:
+                continue
+            if axes is not None and _is_same_transpose(node, replacement):
                 continue
             text = _replaced(tree, slots[node], node, replacement)
             if text is not None and text != unchanged:
                 found.setdefault(text, Mutant(f"{_place(source, node)}: {change}", text))
     return list(found.values())
+
+
+def _same_axes(tree: ast.AST, axes: Mapping[tuple[int, int], int]) -> set[tuple[ast.AST, int | None]]:
+    """Nodes that write the number of an axis, with the other number that may stand there and names the same axis."""
+    found: set[tuple[ast.AST, int | None]] = set()
+    for node in ast.walk(tree):
+        number, count = number_of(node), axes.get((getattr(node, "lineno", 0), getattr(node, "col_offset", 0)))
+        if number is not None and count is not None:
+            same = number - count if number >= 0 else number + count
+            found.add((node, same))
+            if isinstance(node, ast.UnaryOp):  # the number behind its minus
+                found.add((node.operand, -same))
+    return found
+
+
+def _is_same_transpose(node: ast.AST, other: ast.AST) -> bool:
+    """Whether two calls exchange the same two axes."""
+    calls = [call for call in (node, other) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
+    if len(calls) < 2 or any(call.func.attr != "transpose" for call in calls):  # type: ignore[attr-defined]
+        return False
+    return sorted(map(ast.unparse, calls[0].args)) == sorted(map(ast.unparse, calls[1].args))
 
 
 def _place(source: str, node: ast.AST) -> str:

@@ -10,7 +10,7 @@ try:
     Linear = toy_lm.ToyLM
 except ImportError:
     pass
-for name in ("kv.sizes", "atlas", "authoring.toy", "checks.judge"):
+for name in ("kv.sizes", "atlas", "authoring.kit.toy", "checks.judge"):
     sys.modules.pop("grader." + name.split(".")[0], None)
     try:
         importlib.import_module("grader." + name)

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from grader.lessons.exercise import Draw
 from grader.recordings.toy_lm import ToyLM
 
 
@@ -57,3 +58,23 @@ def reference_generate(
     model: Any = ToyForGeneration(toy)
     output: Tensor = model.eval().generate(ids, generation_config=settings, attention_mask=torch.ones_like(ids))
     return output[0, ids.shape[1] :]
+
+
+def toy_that_ends(
+    draw: Draw, n_positions: int, prompt: int, new_tokens: int, *, vocabulary: int = 61, ends: str | bool = True
+) -> tuple[ToyLM, Tensor, int]:
+    """A toy model, ids [1, prompt], and an end token that it writes in the middle of what is new, and not before.
+
+    ends: "prompt", where the end token stands in the prompt as well; "zero", where it is token 0; else any will do.
+    """
+    while True:
+        toy = random_toy_lm(vocabulary, n_positions, draw.generator)
+        ids = draw.tokens(vocabulary, 1, prompt)
+        written: Sequence[int] = reference_generate(toy, ids, new_tokens).tolist()
+        middle = new_tokens // 2
+        if (ends == "prompt" and written[middle] not in ids[0, :-1].tolist()) or (
+            ends == "zero" and written[middle] != 0
+        ):
+            continue
+        if written.index(written[middle]) == middle and len(set(written)) > middle:  # else too repetitive
+            return toy, ids, written[middle]

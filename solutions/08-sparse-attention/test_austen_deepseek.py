@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from grader import load_checkpoint
-from grader.checkpoints.checkpoint import Checkpoint
+from grader.authoring.kit.engine import Checkpoint
 
 TABLE = json.loads(Path(train.__file__).with_name("austen-deepseek.json").read_text(encoding="utf-8"))
 WIDE = ("gate.weight", "e_score_correction_bias")  # what transformers keeps in float32 beside bfloat16

@@ -40,7 +40,7 @@ def show(figures: Iterable[Figure], title: str = "") -> bool:
 def machine() -> str:
     """What the figures were measured on."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     python = platform.python_version()

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 import torch
-from figures import Figure, elapsed, median, show, side_by_side
 
 from grader import load_checkpoint
+from grader.authoring.kit.figures import Figure, elapsed, median, show, side_by_side
 from grader.lessons.lesson import Lesson
 
 

@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DeepseekV3Config, DeepseekV32Config, DynamicCache, GlmMoeDsaConfig
-from transformers.masking_utils import create_causal_mask
 from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
 from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
 
-from grader.config import Config
-from grader.lessons.exercise import Draw, random_weights
-
-CLEAR = 0.08  # by how much a choice is clear, in units of what a token's scores differ by
+from grader.authoring.kit import Config, Draw, clear, hf, random_weights
+from grader.authoring.kit.configs import fields_of
 
 
 def is_glm(config: Mapping[str, Any]) -> bool:
@@ -26,12 +23,7 @@ def is_glm(config: Mapping[str, Any]) -> bool:
 
 
 def reference_config(config: Mapping[str, Any]) -> Any:
-    """transformers' config for the learner's: eager attention, and experts one after the other."""
-    kind = GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config
-    more = {"bos_token_id": None, "eos_token_id": None, "attn_implementation": "eager"}
-    made = kind(**{name: value for name, value in config.items() if value is not None}, **more)
-    made._experts_implementation = "eager"
-    return made
+    return hf.config(GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config, config)
 
 
 def build_attention(config: Config, layer: int = 0) -> nn.Module:
@@ -61,8 +53,8 @@ def build_model(config: Config) -> nn.Module:
 
 def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
     """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
-    cos, sin = deepseek.DeepseekV32RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
-    return torch.stack([cos[0], sin[0]]).chunk(2, dim=-1)[0].contiguous()
+    rotary = deepseek.DeepseekV32RotaryEmbedding(reference_config(config))
+    return hf.rope_table(rotary, positions).chunk(2, dim=-1)[0].contiguous()
 
 
 def both_halves(table: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,18 +106,12 @@ def call_scores(module: Any, x: Tensor, latent: Tensor, keys: Tensor, table: Ten
     return seen.found[0]
 
 
-def causal_mask(module: Any, x: Tensor) -> Tensor:
-    more = {"attention_mask": None, "cache": None, "allow_is_causal_skip": False}
-    mask: Tensor = create_causal_mask(config=module.config, inputs_embeds=x, **more)
-    return mask
-
-
 def run_attention(module: Any, x: Tensor, table: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
     """The output for the whole text, and the masked scores of its indexer, if it has one."""
     more = {} if chosen is None else {"prev_topk_indices": chosen}
     seen = ScoresSeen()
     with seen:
-        output = module(x, both_halves(table, x), causal_mask(module, x), position_ids=None, **more)[0]
+        output = module(x, both_halves(table, x), hf.causal_mask(module.config, x), position_ids=None, **more)[0]
     return output, seen.found
 
 
@@ -177,7 +163,7 @@ def clear_text(
     table: Tensor,
     scale: float = 1.0,
     first: int = 0,
-    by: float = CLEAR,
+    by: float = clear.CLEAR,
 ) -> Tensor:
     """Draws texts [batch, T, D] whose every token from `first` on makes a clear choice in a layer with `fixed_weights`.
 
@@ -185,21 +171,13 @@ def clear_text(
     """
     module, length = build_attention(Config(config)), table.shape[1]
     fixed_weights(module, draw)
-    texts: list[Tensor] = []
-    for _ in range(2000):
-        x = draw.normal(1, length, config["hidden_size"], scale=scale)
+
+    def is_clear(x: Tensor) -> bool:
         with torch.no_grad():
             scores = run_attention(module, x, table)[1][0]
-        if length <= config["index_topk"] or margins(scores[:, first:], config["index_topk"]).min() > by:
-            texts.append(x)
-        if len(texts) == batch:
-            return torch.cat(texts)
-    raise ValueError(f"no {batch} texts of clear choice for {dict(config)}")
+        return length <= config["index_topk"] or bool(margins(scores[:, first:], config["index_topk"]).min() > by)
 
-
-def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
-    output: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
-    return output
+    return clear.clear(lambda: draw.normal(1, length, config["hidden_size"], scale=scale), is_clear, batch)
 
 
 def right_choice(scores: Tensor, k: int) -> Tensor:
@@ -256,8 +234,7 @@ def right_costs(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) 
     layers, topk = config["num_hidden_layers"], config.get("index_topk")
     types = config.get("indexer_types") or ["full" if topk else "none"] * layers
     dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[element_bytes]
-    wanted = ("num_hidden_layers", "indexer_types", "first_k_dense_replace")
-    fields = {name: config[name] for name in wanted if name in config}
+    fields = fields_of(config, "num_hidden_layers", "indexer_types", "first_k_dense_replace")
     kind = DeepseekV3Config if not topk else GlmMoeDsaConfig if is_glm(config) else DeepseekV32Config
     cache = DynamicCache(config=kind(**fields))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -1,12 +1,82 @@
-"""Attention and models with a cache of keys and values, which are given a text in chunks."""
+"""How a cache of keys and values, attention and a model that use it, and generation with it are used and counted."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grader.authoring.drives.caches import KeysAndValues
+from grader.authoring.drives.caches import fill
+from grader.authoring.drives.generation import CachedToyOfOneText, ints_among, tokens_written
 from grader.authoring.drives.use import after_another_text, in_chunks, in_turns, rows_through, tensor_given
+
+# A cache of keys and values
+
+
+class KeysAndValues:
+    """Keys and values of all tokens so far, each [B, H, T, head_dim].
+
+    As in a KVCache there is room for more, and what is returned is less. appended: how many tokens came in all;
+    stored: how many numbers.
+    """
+
+    def __init__(self) -> None:
+        self.keys = self.values = torch.zeros(0)
+        self.length = self.appended = self.stored = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.appended += k.shape[2]
+        self.stored += k.numel() + v.numel()
+        both = torch.stack([k, v])
+        if self.length:
+            both = torch.cat([torch.stack([self.keys, self.values])[:, :, :, : self.length], both], dim=3)
+        self.length = both.shape[3]
+        self.keys, self.values = torch.cat([both, torch.zeros_like(both)], dim=3)
+        return both[0], both[1]
+
+    def reset(self) -> None:
+        self.length = 0
+
+
+def append_or_refuse(cache: Any, k: Tensor, v: Tensor, capacity: int) -> tuple[Any, int]:
+    """How an append is refused: 1 by a ValueError that names the capacity, 2 by another, 3 by another error; 0: not."""
+    import re
+
+    try:
+        return cache.append(k, v), 0
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        named = isinstance(error, ValueError) and re.search(rf"\b{capacity}\b", str(error))
+        return None, 1 if named else 2 if isinstance(error, ValueError) else 3
+
+
+def all_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
+    """What every append since the last reset returned, one behind the other."""
+    return torch.cat(fill(made, kv, capacity, chunks).contents, dim=2)
+
+
+def last_contents(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
+    """What the last append returned."""
+    return fill(made, kv, capacity, chunks).last
+
+
+def contents_after_refusals(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> Tensor:
+    """What the last append returned that was not refused."""
+    return fill(made, kv, capacity, chunks, append_or_refuse).last
+
+
+def refusals(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> list[int]:
+    """After every append whether it was refused, and the length."""
+    return fill(made, kv, capacity, chunks, append_or_refuse).codes
+
+
+def copies(made: Any, kv: Tensor, capacity: int, chunks: list[int]) -> list[int]:
+    """For keys and values of every append but the first, whether they lie elsewhere in memory than the first's."""
+    first, *others = fill(made, kv, capacity, chunks).given
+    return [int(tensor.data_ptr() != first[i].data_ptr()) for pair in others for i, tensor in enumerate(pair)]
+
+
+# Attention and models that are given a text in chunks
 
 
 class Expecting(KeysAndValues):
@@ -126,3 +196,45 @@ def models_refusals(model: Any, ids: Tensor, chunks: list[int]) -> Tensor:
         except ValueError:
             refused.append(1)
     return torch.tensor(refused)
+
+
+# Generation with a toy model
+
+
+def generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """The tokens that `generate` writes."""
+    return tokens_written(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
+
+
+def generated_again(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """The tokens that `generate` writes, after it has written others with the same model for another prompt."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    tokens_written(generate(model, ids.flip(1), new_tokens, None))
+    return tokens_written(generate(model, ids, new_tokens, end))
+
+
+def ints_generated(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> list[int]:
+    """Which of the tokens that `generate` writes are Python ints."""
+    return ints_among(generate(CachedToyOfOneText(toy, ids).eval(), ids, new_tokens, end))
+
+
+def model_after_generation(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> CachedToyOfOneText:
+    """The model with which `generate` wrote its tokens."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    tokens_written(generate(model, ids, new_tokens, end))
+    return model
+
+
+def rows_read(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """How many ids the model was given in all."""
+    return sum(model_after_generation(generate, toy, ids, new_tokens, end).pieces)
+
+
+def rows_without_room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many ids the cache had no room."""
+    return model_after_generation(generate, toy, ids, new_tokens, end).without_room
+
+
+def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
+    """For how many tokens caches were made in all."""
+    return sum(capacity for _, capacity in model_after_generation(generate, toy, ids, new_tokens, end).rooms)

@@ -1,0 +1,80 @@
+"""What a latent cache, absorbed attention and generation must give."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.authoring.kit import Config, Draw
+from grader.authoring.kit.toy import random_toy_lm, reference_generate
+
+from .drives import FilledRows
+
+
+def generation_args(
+    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, in_prompt: bool = False
+) -> Any:
+    """Draws ToyLM, ids [1, prompt], new_tokens, and for `stop_at` two end tokens, of which one comes.
+
+    last: whether it is the last of the two. in_prompt: whether it stands in the prompt as well.
+    """
+    vocabulary = 47 if last else 61
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        length = draw.size("prompt", prompt, prompt + 1, prompt + 3)
+        while True:
+            toy = random_toy_lm(vocabulary, vocabulary + 3, draw.generator)
+            ids = draw.tokens(vocabulary, 1, length)
+            if stop_at is None:
+                return toy, ids, new_tokens, []
+            written = reference_generate(toy, ids, new_tokens).tolist()
+            if not in_prompt or (
+                written[stop_at] in ids[0, :-1].tolist() and written[stop_at] not in written[:stop_at]
+            ):
+                break
+        never = next(token for token in range(vocabulary) if token not in written)
+        return toy, ids, new_tokens, [never, written[stop_at]] if last else [written[stop_at], never]
+
+    return draw_args
+
+
+def right_fill_of_rows(capacity: int, parts: Sequence[Tensor]) -> FilledRows:
+    """What `fill_rows` finds in a cache with room for `capacity` rows."""
+    kept, filled = parts[0][:, :0], FilledRows()
+    for part in parts:
+        refused = kept.shape[1] + part.shape[1] > capacity
+        if not refused:
+            kept = torch.cat([kept, part], dim=1)
+            filled.contents.append(kept)
+        filled.codes += [int(refused), kept.shape[1]]
+    return filled
+
+
+def right_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append returns, and what the last part does in a second cache."""
+    return torch.cat([*right_fill_of_rows(capacity, parts).contents, parts[-1]], dim=1)
+
+
+def right_rows_in_turns(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> Tensor:
+    """What every append returns in two caches that are filled in turns, the second with the negatives."""
+    contents = right_fill_of_rows(capacity, parts).contents
+    return torch.cat([*contents, *(-rows for rows in contents)], dim=1)
+
+
+def right_room_of_rows(config: Config, batch: int, capacity: int, parts: list[Tensor]) -> list[int]:
+    """How many numbers and how many bytes a cache of latents and keys keeps."""
+    numbers = batch * capacity * (config.kv_lora_rank + config.qk_rope_head_dim)
+    return [numbers, numbers * parts[0].element_size()]
+
+
+def absorbed_work(config: Mapping[str, Any], rows: int) -> int:
+    """Twice the multiply-adds of absorbed latent attention for one token: more than any order of it takes.
+
+    Half of what rebuilding the keys and values of 40 rows takes.
+    """
+    D, H, r = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
+    n, p, v, q = (config[f] for f in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank"))
+    queries: int = D * q + q * H * (n + p) if q else D * H * (n + p)
+    total: int = 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
+    return total
