@@ -80,14 +80,21 @@ def to_text(lines: Sequence[Line]) -> str:
 
 
 def _table_text(rows: Sequence[Line]) -> list[str]:
-    numbers = _numeric(rows)
-    widths = [max(len(line.cells[i]) for line in rows if i < len(line.cells)) for i in range(len(numbers))]
-    texts = []
-    for line in rows:
-        cells = zip(line.cells, widths, numbers, strict=False)
-        padded = (cell.rjust(width) if number else cell.ljust(width) for cell, width, number in cells)
-        texts.append(("  " * line.indent + "  ".join(padded)).rstrip())
-    return texts
+    texts = aligned([line.cells for line in rows], _numeric(rows))
+    return [("  " * line.indent + text).rstrip() for line, text in zip(rows, texts, strict=True)]
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool], least: int = 0) -> list[str]:
+    """Rows of a table as text: each column as wide as its widest cell, and at least `least`. A row may be short.
+
+    right: for each column, whether its cells stand to the right.
+    """
+    widths = [max(least, *(len(row[i]) for row in rows if i < len(row))) for i in range(len(right))]
+    padded = (
+        [(c.rjust if to_right else c.ljust)(w) for c, w, to_right in zip(row, widths, right, strict=False)]
+        for row in rows
+    )
+    return ["  ".join(cells) for cells in padded]
 
 
 # As HTML

@@ -17,11 +17,8 @@ from meta_models import names, parameters
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from grader.atlas import Architecture, caches, gallery_models, read
+from grader.atlas import caches, read
 from grader.atlas.fields import CLASSES, classes
-from grader.errors import GraderError
-from grader.kv import families as kv_families
-from grader.kv import layers as kv_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,24 +129,6 @@ def test_every_config_of_a_lesson_is_counted(path: Path) -> None:
     rest = {name: value for name, value in model.config.items() if name != "model_type"}
     assert model.parameters == parameters(model.family, rest)
     assert not model.remark
-
-
-@pytest.mark.parametrize("kind", sorted(set(classes()) & set(kv_families())))
-def test_the_cache_is_what_kv_counts(kind: str) -> None:
-    model: Architecture = read({"model_type": kind, **NEEDED.get(kind, {})})
-    try:
-        want = kv_layers(model.config)
-    except GraderError as error:
-        assert "not counted" in str(error)
-        return
-    assert caches(model) == want
-
-
-def test_the_cache_of_every_gallery_model_is_what_kv_counts_of_its_file() -> None:
-    found = [model for model in gallery_models().values() if model.architecture]
-    assert len(found) > 90
-    for model in found:
-        assert model.architecture and caches(model.architecture) == kv_layers(model.config or {}), model.slug
 
 
 @pytest.mark.parametrize("kind", sorted(classes()))
