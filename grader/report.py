@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from grader.columns import aligned
+
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
 LineKind = Literal[
@@ -82,19 +84,6 @@ def to_text(lines: Sequence[Line]) -> str:
 def _table_text(rows: Sequence[Line]) -> list[str]:
     texts = aligned([line.cells for line in rows], _numeric(rows))
     return [("  " * line.indent + text).rstrip() for line, text in zip(rows, texts, strict=True)]
-
-
-def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool], least: int = 0) -> list[str]:
-    """Rows of a table as text: each column as wide as its widest cell, and at least `least`. A row may be short.
-
-    right: for each column, whether its cells stand to the right.
-    """
-    widths = [max(least, *(len(row[i]) for row in rows if i < len(row))) for i in range(len(right))]
-    padded = (
-        [(c.rjust if to_right else c.ljust)(w) for c, w, to_right in zip(row, widths, right, strict=False)]
-        for row in rows
-    )
-    return ["  ".join(cells) for cells in padded]
 
 
 # As HTML

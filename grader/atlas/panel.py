@@ -128,7 +128,9 @@ def as_html(model: Architecture) -> str:
         f' src="data:image/svg+xml;base64,{base64.b64encode(part.svg.encode()).decode()}">'
         for part in parts(model)
     )
-    table = tables.as_html([(row.label, row.shown, row.source) for row in rows(model)], "text-align: left")
+    left = "text-align: left; vertical-align: top; padding: 0 1em 0 0"
+    facts = [(row.label, row.shown, row.source) for row in rows(model)]
+    table = tables.as_html(facts, [left, f"{left}; font-weight: bold", left])
     remark = f"<p><b>{html.escape(model.remark)}</b></p>" if model.remark else ""
     flex = "display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start"
     return f'{remark}<div style="{flex}">{images}</div>{table}'

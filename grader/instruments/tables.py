@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grader.report import aligned
+from grader.columns import aligned
 
 
 def table(rows: Mapping[str, Sequence[Any]], head: Sequence[str] = (), least: int = 0) -> None:
@@ -26,12 +26,11 @@ def shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def as_html(rows: Sequence[Sequence[str]], style: str, head: Sequence[str] = ()) -> str:
-    """Rows of cells as an HTML table. style: of every cell but a row's first, which stands to the left."""
+def as_html(rows: Sequence[Sequence[str]], styles: Sequence[str], head: Sequence[str] = ()) -> str:
+    """Rows of cells as an HTML table. styles: of the cells of each column."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        styles = ["text-align: left; vertical-align: top", *[style] * (len(cells) - 1)]
         each = zip(cells, styles, strict=True)
-        return "<tr>" + "".join(f'<{tag} style="{own}">{html.escape(cell)}</{tag}>' for cell, own in each) + "</tr>"
+        return "<tr>" + "".join(f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for cell, style in each) + "</tr>"
 
     return f"<table>{line(head, 'th') if head else ''}{''.join(line(row, 'td') for row in rows)}</table>"

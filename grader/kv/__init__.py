@@ -5,12 +5,13 @@ keep a state of fixed size, there are two: bytes for one more token now, and byt
 the config; here it is counted, plotted and shown.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grader.atlas.cache import LayerCache, readable
 from grader.kv.models import known_model, known_models
 from grader.kv.sizes import bytes_at, bytes_by_kind, bytes_per_token, layers
 from grader.kv.ways import methods
+from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
     from grader.kv.panel import kv_panel
@@ -29,10 +30,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The panel, on first use: it needs widgets and matplotlib."""
-    if name != "kv_panel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from grader.kv.panel import kv_panel
-
-    return kv_panel
+__getattr__ = on_first_use(__name__, {"kv_panel": "grader.kv.panel"})  # which needs widgets and matplotlib

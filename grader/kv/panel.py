@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from grader.atlas.cache import readable, readable_kib
 from grader.atlas.opening import config_of
 from grader.atlas.panel import model_controls
+from grader.columns import aligned
 from grader.config import Config
 from grader.errors import GraderError
 from grader.instruments.panel import Panel, Shown
 from grader.instruments.tables import as_html
 from grader.kv.sizes import ELEMENT_BYTES, bytes_at, bytes_per_token, layers, remark
 from grader.kv.ways import methods, plain
-from grader.report import aligned
 
 CONTEXTS = [2**i for i in range(9, 21)]
 COLOURS = {"MHA": "#c62828", "GQA": "#1f77b4", "MLA": "#2e7d32"}  # dotted with windows
@@ -119,7 +119,8 @@ def _shown(
     note = remark(own)
     lines = aligned([HEADINGS, *rows], [False, *[True] * (len(HEADINGS) - 1)])
     text = "\n".join(line.rstrip() for line in lines)
-    table = as_html(rows, "text-align: right; padding: 0 1em; white-space: nowrap", HEADINGS)
+    numbers = ["text-align: right; padding: 0 1em; white-space: nowrap"] * (len(HEADINGS) - 1)
+    table = as_html(rows, ["text-align: left", *numbers], HEADINGS)
     if note:
         text, table = f"{note}\n{text}", f"<p>{html.escape(note)}</p>{table}"
     labels = {row[0]: f"{row[0]}: {row[2]}" + (f" ({row[3]} saved)" if row[3] else "") for row in rows}
