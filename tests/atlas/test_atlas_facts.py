@@ -28,6 +28,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 8, "moe_topk": 2},
     "ministral": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 4, "num_hidden_layers": 12},
     "bamba": {"attn_layer_indices": [3, 6]},
@@ -83,6 +84,13 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
     odd = {name: value for name, value in shape.items() if name in known or names.get(name, name) in known}
     fields = {**NEEDED.get(kind, {}), **odd, **OWN_LISTS.get(kind, {})}
     check_count(kind, {name: value for name, value in fields.items() if value is not None})
+
+
+def test_what_transformers_writes_of_single_layers_is_read() -> None:
+    """Its `per_layer_config` says how wide the heads of Gemma 4's full layers are, and how many."""
+    heads = {"head_dim": 8, "num_key_value_heads": 6, "global_head_dim": 20, "num_global_key_value_heads": 3}
+    assert "per_layer_config" in AutoConfig.for_model("gemma4_text", **ODD | heads).to_dict()
+    check_count("gemma4_text", ODD | heads)
 
 
 @pytest.mark.parametrize("kind", sorted(classes()))
