@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from grader.columns import aligned
+
 VERDICT_MIME = "application/vnd.grader.verdict+json"
 
 LineKind = Literal[
@@ -80,14 +82,8 @@ def to_text(lines: Sequence[Line]) -> str:
 
 
 def _table_text(rows: Sequence[Line]) -> list[str]:
-    numbers = _numeric(rows)
-    widths = [max(len(line.cells[i]) for line in rows if i < len(line.cells)) for i in range(len(numbers))]
-    texts = []
-    for line in rows:
-        cells = zip(line.cells, widths, numbers, strict=False)
-        padded = (cell.rjust(width) if number else cell.ljust(width) for cell, width, number in cells)
-        texts.append(("  " * line.indent + "  ".join(padded)).rstrip())
-    return texts
+    texts = aligned([line.cells for line in rows], _numeric(rows))
+    return [("  " * line.indent + text).rstrip() for line, text in zip(rows, texts, strict=True)]
 
 
 # As HTML

@@ -3,17 +3,27 @@
 `read` makes an `Architecture` of a config; `figure` draws it; `card` shows both in a notebook.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from grader.atlas.architecture import Architecture, read
-    from grader.atlas.cache import caches
-    from grader.atlas.drawing import figure
-    from grader.atlas.fields import Fact
-    from grader.atlas.opening import architecture_of
-    from grader.atlas.panel import card
-    from grader.atlas.shown_models import GalleryModel, gallery_model, gallery_models
+    from grader.atlas.architecture import Architecture as Architecture
+    from grader.atlas.architecture import read as read
+    from grader.atlas.cache import caches as caches
+    from grader.atlas.drawing import figure as figure
+    from grader.atlas.fields import Fact as Fact
+    from grader.atlas.opening import architecture_of as architecture_of
+    from grader.atlas.panel import card as card
+    from grader.atlas.shown_models import (
+        GalleryModel as GalleryModel,
+    )
+    from grader.atlas.shown_models import (
+        gallery_model as gallery_model,
+    )
+    from grader.atlas.shown_models import (
+        gallery_models as gallery_models,
+    )
 
 _HOMES = {
     "Architecture": "grader.atlas.architecture",
@@ -27,25 +37,5 @@ _HOMES = {
     "gallery_models": "grader.atlas.shown_models",
     "read": "grader.atlas.architecture",
 }
-
-__all__ = [
-    "Architecture",
-    "Fact",
-    "GalleryModel",
-    "architecture_of",
-    "caches",
-    "card",
-    "figure",
-    "gallery_model",
-    "gallery_models",
-    "read",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import grader.atlas` alone is quick."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__all__ = list(_HOMES)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -6,8 +6,8 @@ from math import prod
 from typing import Any
 
 from grader.atlas.family import Family, family_of
-from grader.atlas.fields import Fact, Fields
-from grader.atlas.layer import Layer, Shapes, count
+from grader.atlas.fields import Fact, Fields, explained
+from grader.atlas.layer import Layer, Mixer, Shapes, count
 from grader.atlas.mixers import mixer_of
 from grader.atlas.mlps import mlp_of
 from grader.atlas.schedule import layer_kinds, sparse_layers
@@ -23,8 +23,8 @@ class Architecture:
     name: what it was asked for as, or its model_type. model_type: the file's own; family: as which it was read.
     remark: what to know about the reading, empty where the family is the file's own. layers: from first to last.
     embedding, head: shapes outside the layers, the head's empty where it is the embedding's. facts: what is said of
-    the model as a whole, by name. config: the fields that were read, with layer_types resolved for `grader.kv`; given:
-    the same as the file has them.
+    the model as a whole, by name. config: the fields that were read, with layer_types resolved; given: the same as the
+    file has them.
     """
 
     name: str
@@ -56,6 +56,12 @@ class Architecture:
         return self._outside + sum(layer.active for layer in self.layers)
 
     @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """What mixes tokens, from the first layer to the last, two for a layer that has two."""
+        each = range(1 + self.traits.double)
+        return tuple(layer.mixer for layer in self.layers if layer.mixer for _ in each)
+
+    @property
     def ends(self) -> int:
         """The parameters of the embedding of tokens and of a head of its own."""
         return prod(self.embedding["tokens"]) + prod(self.head.get("head", (0,)))
@@ -71,18 +77,15 @@ def read(config: Mapping[str, Any], name: str = "") -> Architecture:
     Raises GraderError where it does not say enough, contradicts itself, or describes what is not known here.
     """
     family = family_of(config)
-    try:
+    with explained(family.fields):
         found = _read(family, name)
         assert found.parameters  # counted, so that a field of a wrong kind shows here
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        near = f" The last one that was read is `{list(family.fields.asked)[-1]}`." if family.fields.asked else ""
-        raise GraderError(f"a field of this config is not what a config.json has there: {error}.{near}") from None
     return found
 
 
 def _read(family: Family, name: str) -> Architecture:
     f, traits = family.fields, family.traits
-    kinds, kinds_source = layer_kinds(f)
+    kinds, kinds_source = layer_kinds(f, traits)
     told = f.fact("num_hidden_layers", "num_layers")
     given = {**f.own, "model_type": f.kind}
     f.own.setdefault("num_hidden_layers", len(kinds))
@@ -91,8 +94,8 @@ def _read(family: Family, name: str) -> Architecture:
         query_heads(f, 0)
     sparse, sparse_source = [False] * len(kinds), f.code
     if traits.mlp == "experts" and f.number("num_local_experts", "n_routed_experts", "num_experts"):
-        sparse, sparse_source = sparse_layers(f, len(kinds))
-    layers = tuple(_layer(f, traits, kind, sparse[i], i) for i, kind in enumerate(kinds))
+        sparse, sparse_source = sparse_layers(f, traits, len(kinds))
+    layers = tuple(_layer(f.of_layer(i), traits, kind, sparse[i], i) for i, kind in enumerate(kinds))
     from grader.atlas.whole import facts_of
 
     sources = {
@@ -122,6 +125,9 @@ def _read(family: Family, name: str) -> Architecture:
 def _layer(f: Fields, traits: Traits, kind: str, sparse: bool, index: int) -> Layer:
     f.asked.clear()
     mixer = mixer_of(f, traits, kind, index)
+    if mixer and mixer.kind == "attention" and mixer.heads % mixer.kv_heads:
+        shared = f"{mixer.heads} query heads can't share {mixer.kv_heads} key/value heads evenly"
+        raise GraderError(f"{shared}; is one of them a slip?")
     if mixer:
         mixer = replace(mixer, sources=tuple(f.asked))
     f.asked.clear()
@@ -175,7 +181,7 @@ def _norms(f: Fields, traits: Traits, kind: str, sparse: bool) -> Shapes:
     elif rule == "falcon":
         two = f.truth("new_decoder_architecture") and f.get("num_ln_in_parallel_attn") in (None, 2)
         where = ("before attention", "before MLP") if two or not f.truth("parallel_attn") else ("before both",)
-    if f.kind == "gemma4_text" and f.truth("enable_moe_block"):
+    if traits.mlp == "gemma4" and f.truth("enable_moe_block"):
         where = (*where, "after dense MLP", "before experts", "after experts")
     if traits.post_experts_norm and sparse:
         where = (*where, "after MLP")

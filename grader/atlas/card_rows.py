@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.cache import at, caches, entry_values, index_values, per_token, state_bytes
+from grader.atlas.cache import (
+    at,
+    caches,
+    entry_values,
+    index_keys,
+    per_token,
+    readable,
+    readable_kib,
+)
 from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words, router_words
 from grader.atlas.family import class_name
 from grader.atlas.fields import Fact
-from grader.kv import readable, readable_kib
 
 CONTEXTS = (8_192, 131_072)
 NOT_TOLD = "not told"
@@ -86,13 +93,13 @@ def cache_rows(model: Architecture) -> list[Row]:
     one = per_token(kept)
     source = "counted from the layers, in bfloat16"
     found = [Row("cache for one token", one, readable_kib(one), source)]
-    if index := index_values(model):
+    if index := sum(map(index_keys, model.mixers)):
         without = one - 2 * index
         found.append(Row("the same without index keys", without, readable_kib(without), "what published cards give"))
-    if entries := 2 * entry_values(model):
+    if entries := 2 * entry_values(model.mixers):
         words = "what published cards give: neither windows nor index keys"
         found.append(Row("compressed entries alone", entries, readable_kib(entries), words))
-    if state := state_bytes(kept):
+    if state := at(kept, 0):
         words = "what the next entry needs of the last" if entries else "float32, with inputs of convolutions"
         found.append(Row("state, of one size", state, readable(state), words))
     for context in CONTEXTS:

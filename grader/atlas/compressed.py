@@ -1,10 +1,15 @@
 """Reads DeepSeek-V4's attention: a window of tokens, and the whole text in entries that stand for several each."""
 
+from collections.abc import Mapping
+
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Index, Mixer
 from grader.atlas.rope import compressed_theta, partial_factor, theta
 from grader.atlas.shapes import Shape, linear, width
-from grader.kv.compressed import rate_of
+from grader.errors import GraderError
+
+# How many tokens share an entry, by the kind of layer, where a config does not say.
+RATES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 
 
 def compressed(f: Fields, kind: str) -> Mixer:
@@ -14,7 +19,7 @@ def compressed(f: Fields, kind: str) -> Mixer:
     shapes: dict[str, Shape] = {"sinks": (heads,), "q_a_norm": (rank,), "kv_norm": (dim,)}
     shapes |= linear("q_a_proj", rank, d) | linear("q_b_proj", heads * dim, rank) | linear("kv_proj", dim, d)
     shapes |= linear("o_a_proj", groups * low, heads * dim // groups) | linear("o_b_proj", d, groups * low)
-    rate, index = rate_of(f.own, kind), None
+    rate, index = rate_of(f, kind), None
     if kind != "sliding_attention":
         twice = 2 if kind == "compressed_sparse_attention" else 1  # entries overlap, each made of two halves
         shapes |= {"compressor.position_bias": (rate, twice * dim), "compressor.kv_norm": (dim,)}
@@ -46,3 +51,13 @@ def compressed(f: Fields, kind: str) -> Mixer:
         qk_norm="head without weight",
         rate=rate,
     )
+
+
+def rate_of(f: Fields, kind: str) -> int:
+    """How many tokens share an entry in a layer of this kind; 0 for one with a window alone. Raises GraderError."""
+    if kind == "sliding_attention":
+        return 0
+    if kind not in RATES:
+        raise GraderError(f"this config has layers of type {kind!r}, which {f.model} does not have.")
+    own = f.own.get("compress_rates")
+    return Fields({**RATES, **(own if isinstance(own, Mapping) else {})}, f.kind).needed(kind)

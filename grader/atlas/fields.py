@@ -1,7 +1,9 @@
 """What a config.json says, or its class in transformers takes where the file says nothing; and which of the two."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -37,11 +39,14 @@ class Fields:
 
     own: the file's fields. kind: the model_type whose class is asked for the rest. asked: the sources of the values
     that were asked for, in that order; whoever clears it learns which fields a part of the model is read from.
+    model: what they describe, in words. least_width: what the width of the residual stream is at least.
     """
+
+    least_width = 1
 
     def __init__(self, own: Mapping[str, Any], kind: str) -> None:
         known = classes()[kind]
-        self.own, self.kind = dict(own), kind
+        self.own, self.kind, self.model = dict(own), kind, f"a {kind} model"
         self.asked: dict[str, None] = {}
         self.class_name: str = known["class"]
         self._defaults: dict[str, Any] = known["fields"]
@@ -89,6 +94,16 @@ class Fields:
                     return Fact(self._defaults[spelling], f"default of {self.class_name}: {spelling}")
         return Fact(None, names[0])
 
+    def of_layer(self, layer: int) -> "Fields":
+        """The fields with what `per_layer_config` says of one layer alone, as transformers 5 writes it: ``"05"``."""
+        told = self.own.get("per_layer_config") or {}
+        changed = next((fields for key, fields in told.items() if int(key) == layer), None)
+        if not changed:
+            return self
+        found = copy(self)
+        found.own = {**self.own, **changed}
+        return found
+
     def get(self, *names: str) -> Any:
         """The value alone; None where neither the file nor the class has one."""
         return self.fact(*names).value
@@ -106,7 +121,7 @@ class Fields:
         if type(value) is not int or value < least:
             if fact.value is None:
                 what = f"this config has {'null as' if self.has(names[0]) else 'no'} `{names[0]}`"
-                raise GraderError(f"{what}, and a {self.kind} model can't be read without it. {self._close(names[0])}")
+                raise GraderError(f"{what}, and {self.model} can't be read without it. {self._close(names[0])}")
             kind = "a positive whole number" if least else "a whole number"
             raise GraderError(f"`{fact.source}` is {fact.value!r} in this config, and should be {kind}.")
         return value
@@ -136,4 +151,27 @@ class Fields:
     def _close(self, name: str) -> str:
         if any(part in self.own for part in ("vision_config", "image_size", "patch_size")):
             return "It looks like the config of a model for images; the language model's part is what is read here."
+        if not self.own:
+            return "It has no fields at all."
         return f"Its fields are: {', '.join(list(self.own)[:12])}{', ...' if len(self.own) > 12 else '.'}"
+
+
+class ShapeFields(Fields):
+    """Those of a config without a model_type, which takes nothing from a class. kind: whose rules it follows."""
+
+    least_width = 0  # no cache depends on it
+
+    def __init__(self, own: Mapping[str, Any], kind: str) -> None:
+        super().__init__(own, kind)
+        self.model = "a shape without a model_type"
+        self._defaults, self._names = {}, classes()["gpt2"]["names"]
+
+
+@contextmanager
+def explained(fields: Fields) -> Iterator[None]:
+    """Raises GraderError, with the field that was read last, where a field is not of the kind that it should be."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        near = f" The last one that was read is `{list(fields.asked)[-1]}`." if fields.asked else ""
+        raise GraderError(f"a field of this config is not what a config.json has there: {error}.{near}") from None

@@ -1,5 +1,6 @@
 """Reads the part of a layer that mixes tokens, with the shapes of its parameters."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,47 +8,45 @@ from grader.atlas.compressed import compressed
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Index, Mixer
 from grader.atlas.rope import partial_factor, theta
-from grader.atlas.shapes import Shape, linear, query_heads, says, width
+from grader.atlas.shapes import WIDTHS, Shape, linear, query_heads, says, width
 from grader.atlas.states import STATES, short_convolution
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
-from grader.kv.fields import takes_earlier_choice
 
 
 def key_heads(f: Fields, layer_kind: str, layer: int) -> int:
     """How many heads of keys and values a layer has."""
     heads = query_heads(f, layer)
-    if f.kind == "falcon":
-        if f.truth("new_decoder_architecture"):
-            return f.number("num_kv_heads", "num_attention_heads") or heads
-        return 1 if f.truth("multi_query") else heads
-    if f.kind == "gpt_bigcode" and f.truth("multi_query"):
-        return 1
-    if f.kind == "gemma4_text" and layer_kind == "full_attention" and f.truth("attention_k_eq_v"):
-        return f.number("num_global_key_value_heads") or f.number("num_key_value_heads") or heads
-    if f.kind == "mimo_v2_flash" and layer_kind == "sliding_attention":
-        return f.number("swa_num_key_value_heads") or 2 * f.needed("num_key_value_heads")
-    return f.number("num_key_value_heads") or heads
+    own = OWN_KEY_HEADS[f.kind](f, layer_kind) if f.kind in OWN_KEY_HEADS else f.number("num_key_value_heads")
+    return own or heads
 
 
-def head_width(f: Fields, layer_kind: str, layer: int) -> int:
+def head_width(f: Fields, traits: Traits, layer_kind: str, layer: int) -> int:
     """How many numbers one head's query and key have."""
-    if f.kind == "gemma4_text" and layer_kind == "full_attention":
+    if traits.global_heads and layer_kind == "full_attention" and not f.peek("per_layer_config"):
         return f.number("global_head_dim") or 512
     own = f.fact("head_dim")
-    if own.value is not None and f.kind not in ("cohere2",):
+    if own.value is not None and traits.head_dim:
         return f.needed("head_dim")
-    each, rest = divmod(width(f), query_heads(f, layer))
-    if not each or (rest and f.kind not in ROUNDED):
+    heads, d = query_heads(f, layer), f.needed(*WIDTHS)
+    each, rest = divmod(d, heads)
+    if not each or (rest and not traits.rounded_heads):
         raise GraderError(
-            f"the width {width(f):,} of this config can't be split among {query_heads(f, layer)} heads"
+            f"the width {d:,} of this config can't be split among {heads} heads"
             " and there is no `head_dim`; are `hidden_size` and `num_attention_heads` right?"
         )
     return each
 
 
-# Their classes round hidden_size / num_attention_heads down; Llama's and others refuse what does not divide.
-ROUNDED = ("glm4_moe", "solar_open", "sarvam_moe")
+def value_width(f: Fields, traits: Traits, key: int) -> int:
+    """How many numbers one head's value has, where its key has `key`."""
+    return f.number("v_head_dim") or key if traits.value_dim else key
+
+
+def shares(f: Fields, layer: int) -> bool:
+    """Whether a layer uses the keys and values of an earlier one, as the last `num_kv_shared_layers` do."""
+    last = f.number("num_kv_shared_layers")
+    return bool(last) and layer >= f.needed("num_hidden_layers", "num_layers") - last
 
 
 def mixer_of(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer | None:
@@ -58,7 +57,7 @@ def mixer_of(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer | None:
         return short_convolution(f)
     if kind == "linear_attention":
         if traits.linear not in STATES:
-            raise GraderError(f"`layer_types` has linear_attention, which a {f.kind} model does not have.")
+            raise GraderError(f"`layer_types` has linear_attention, which {f.model} does not have.")
         return STATES[traits.linear](f, traits)
     if traits.compressed:
         return compressed(f, kind)
@@ -77,35 +76,16 @@ def label_of(heads: int, kv: int) -> str:
 
 def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
     d, heads, kv = width(f), query_heads(f, layer), key_heads(f, kind, layer)
-    if heads % kv:
-        raise GraderError(f"{heads} query heads can't share {kv} key/value heads evenly; is one of them a slip?")
-    dim = head_width(f, kind, layer)
-    value = f.number("v_head_dim") or dim if f.kind == "mimo_v2_flash" else dim
-    bias, out_bias = says(f, traits.qkv_bias), says(f, traits.o_bias) or f.kind == "gpt_neo"
-    k_is_v = f.kind == "gemma4_text" and kind == "full_attention" and f.truth("attention_k_eq_v")
-    last = f.number("num_kv_shared_layers")  # of the model use what earlier ones keep
-    shared = bool(last) and layer >= f.needed("num_hidden_layers", "num_layers") - last
-    shapes = linear("q_proj", heads * dim * (2 if traits.gate == "query" else 1), d, bias)
-    if not shared:
-        shapes |= linear("k_proj", kv * dim, d, bias) | ({} if k_is_v else linear("v_proj", kv * value, d, bias))
-    shapes |= linear("o_proj", d, heads * value, out_bias)
-    norm = _qk_norm(f, traits, kind)
-    shapes |= _norm_shapes(norm, heads, kv, dim, not shared)
-    if traits.gate == "projection":
-        shapes |= linear("gate_proj", heads * dim, d)
-    if traits.gate == "head":
-        shapes |= linear("g_proj", heads, d) if f.truth("gating") else {}
-    if sinks := traits.sinks == "all" or (traits.sinks == "sliding" and kind == "sliding_attention"):
-        shapes |= {"sinks": (heads,)}
-    if traits.sub_norms:
-        shapes |= {"attn_sub_norm": (d,)}
-    if f.kind == "diffllama":
-        shapes |= {f"lambda_{name}": (dim,) for name in ("q1", "k1", "q2", "k2")}
+    dim = head_width(f, traits, kind, layer)
+    value = value_width(f, traits, dim)
+    bias, out_bias = says(f, traits.qkv_bias), says(f, traits.o_bias)
+    k_is_v = traits.global_heads and kind == "full_attention" and f.truth("attention_k_eq_v")
+    shared, norm, gate = shares(f, layer), _qk_norm(f, traits, kind), _gate(f, traits)
     turned = rotates(f, traits, kind, layer)
-    return Mixer(
+    found = Mixer(
         kind="attention",
         label=label_of(heads, kv),
-        shapes=shapes,
+        shapes={},
         heads=heads,
         kv_heads=kv,
         key_dim=dim,
@@ -117,45 +97,74 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         unplaced=not turned and traits.positions not in ("learned", "alibi", "falcon"),
         qk_norm=norm,
         v_norm=traits.v_norm and not shared,
-        gate={"query": "each number", "projection": "each number", "head": "each head"}.get(traits.gate, ""),
-        sinks=sinks,
-        score_cap=float(score_cap(f).value or 0),
+        gate=gate,
+        sinks=traits.sinks == "all" or (traits.sinks == "sliding" and kind == "sliding_attention"),
+        score_cap=float(score_cap(f, traits).value or 0),
         bias=" and ".join(["q, k, v"] * bias + ["o"] * out_bias),
         k_is_v=k_is_v,
         shared=shared,
         qkv=traits.qkv_name,
         out=traits.out_name,
     )
+    return replace(found, shapes=_attention_shapes(f, traits, found, d))
 
 
-def score_cap(f: Fields) -> Fact:
+def _attention_shapes(f: Fields, traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
+    heads, kv, dim, value = mixer.heads, mixer.kv_heads, mixer.key_dim, mixer.value_dim
+    bias = mixer.bias.startswith("q")
+    shapes = linear("q_proj", heads * dim * (2 if traits.gate == "query" else 1), d, bias)
+    if not mixer.shared:
+        shapes |= linear("k_proj", kv * dim, d, bias)
+        shapes |= {} if mixer.k_is_v else linear("v_proj", kv * value, d, bias)
+    shapes |= linear("o_proj", d, heads * value, mixer.bias.endswith("o"))
+    shapes |= _norm_shapes(mixer)
+    if traits.gate == "projection":
+        shapes |= linear("gate_proj", heads * dim, d)
+    if mixer.gate == "each head":
+        shapes |= linear("g_proj", heads, d)
+    if mixer.sinks:
+        shapes |= {"sinks": (heads,)}
+    if traits.sub_norms:
+        shapes |= {"attn_sub_norm": (d,)}
+    if traits.differential:
+        shapes |= {f"lambda_{name}": (dim,) for name in ("q1", "k1", "q2", "k2")}
+    return shapes
+
+
+def _gate(f: Fields, traits: Traits) -> str:
+    """What its output is multiplied by: a number for each number or each head."""
+    if traits.gate == "head":
+        return "each head" if f.truth("gating") else ""
+    return "each number" if traits.gate else ""
+
+
+def score_cap(f: Fields, traits: Traits) -> Fact:
     """What the scores are softly capped at; None where they are not."""
-    if f.kind == "gemma3_text":  # kept in its files, and read by nothing
-        return Fact(None, f.code)
-    return f.fact("attn_logit_softcapping")
+    return f.fact("attn_logit_softcapping") if traits.capped else Fact(None, f.code)
 
 
 def _qk_norm(f: Fields, traits: Traits, kind: str) -> str:
-    norm = traits.qk_norm
-    if norm.startswith("use_qk_norm") or norm.startswith("qk_layernorm"):
-        field, _, over = norm.partition(" ")
-        return ("heads" if over else "head") if f.truth(field) else ""
-    if f.kind == "llama4_text":
-        return "head without weight" if f.truth("use_qk_norm") and kind == "chunked_attention" else ""
-    return norm
+    field, _, how = traits.qk_norm.partition(" ")
+    if field not in ("use_qk_norm", "qk_layernorm"):
+        return traits.qk_norm
+    if not f.truth(field):
+        return ""
+    if how == "in chunks":
+        return "head without weight" if kind == "chunked_attention" else ""
+    return "heads" if how == "over heads" else "head"
 
 
-def _norm_shapes(norm: str, heads: int, kv: int, dim: int, own_keys: bool) -> dict[str, Shape]:
-    found: dict[str, Shape] = {}
-    if norm == "head":
-        found["q_norm"] = (dim,)
-        return {**found, "k_norm": (dim,)} if own_keys else found
-    if norm == "width":
+def _norm_shapes(mixer: Mixer) -> dict[str, Shape]:
+    heads, kv, dim = mixer.heads, mixer.kv_heads, mixer.key_dim
+    if mixer.qk_norm == "head":
+        names = ["q_norm"] if mixer.shared else ["q_norm", "k_norm"]
+        return dict.fromkeys(names, (dim,))
+    if mixer.qk_norm == "width":
         return {"q_norm": (heads * dim,), "k_norm": (kv * dim,)}
-    if norm == "heads":
+    if mixer.qk_norm == "heads":
         return {"q_norm": (heads, dim), "k_norm": (kv, dim)}
-    if norm == "head LayerNorm":
-        return {"q_norm": (dim,), "q_norm.bias": (dim,), "k_norm": (dim,), "k_norm.bias": (dim,)}
+    if mixer.qk_norm == "head LayerNorm":
+        return dict.fromkeys(("q_norm", "q_norm.bias", "k_norm", "k_norm.bias"), (dim,))
     return {}
 
 
@@ -178,9 +187,7 @@ def rotates(f: Fields, traits: Traits, kind: str, layer: int) -> bool:
 def window(f: Fields, kind: str) -> int | None:
     """How many tokens a layer of this kind sees, its own among them; None: all."""
     if kind == "sliding_attention":
-        if f.kind == "mimo_v2_flash" and f.mine("sliding_window_size"):
-            return f.needed("sliding_window_size") + 1
-        return f.needed("window_size" if f.kind == "gpt_neo" else "sliding_window")
+        return OWN_WINDOWS[f.kind](f) if f.kind in OWN_WINDOWS else f.needed("sliding_window")
     return f.needed("attention_chunk_size") if kind == "chunked_attention" else None
 
 
@@ -222,8 +229,64 @@ def _indexer(f: Fields, traits: Traits, layer: int, q_rank: int) -> tuple[Index 
     if not traits.indexer:
         return None, {}
     heads, dim, topk = f.needed("index_n_heads"), f.needed("index_head_dim"), f.needed("index_topk")
-    if takes_earlier_choice(f.own, layer):
+    if _takes_earlier_choice(f, layer):
         return Index(heads, dim, topk, shared=True), {}
     shapes: dict[str, Any] = linear("indexer.wq_b", heads * dim, q_rank) | linear("indexer.wk", dim, width(f))
     shapes |= {"indexer.k_norm": (dim,), "indexer.k_norm.bias": (dim,)}
     return Index(heads, dim, topk), shapes | linear("indexer.weights_proj", heads, width(f))
+
+
+def _takes_earlier_choice(f: Fields, layer: int) -> bool:
+    """Whether a layer of sparse attention looks at the tokens that an earlier layer's index chose (GLM-5.2)."""
+    told = f.own.get("indexer_types") or f.own.get("index_topk_pattern")
+    if told:
+        if layer >= len(told):
+            raise GraderError(f"this config says of {len(told)} layers whose index they use, and has more layers.")
+        return told[layer] in ("S", "shared")
+    offset, own = f.own.get("index_skip_topk_offset"), Fields(f.own, f.kind)  # which notes nothing
+    after = layer - (2 if offset is None else int(offset)) + 1
+    return max(after, 0) % max(own.number("index_topk_freq"), 1) != 0
+
+
+# What few families have by a rule of their own
+
+
+def _falcon_heads(f: Fields, kind: str) -> int:
+    """Falcon 40B's and 180B's files say `multi_query` too, and mean groups."""
+    if f.truth("new_decoder_architecture"):
+        return f.number("num_kv_heads", "num_attention_heads")
+    return int(f.truth("multi_query"))
+
+
+def _bigcode_heads(f: Fields, kind: str) -> int:
+    return 1 if f.truth("multi_query") else f.number("num_key_value_heads")
+
+
+def _gemma4_heads(f: Fields, kind: str) -> int:
+    fewer = kind == "full_attention" and f.truth("attention_k_eq_v")
+    return (f.number("num_global_key_value_heads") if fewer else 0) or f.number("num_key_value_heads")
+
+
+def _mimo_heads(f: Fields, kind: str) -> int:
+    """MiMo-V2-Flash has twice as many in its windows: its files name them, transformers' class doubles."""
+    if kind != "sliding_attention":
+        return f.number("num_key_value_heads")
+    return f.number("swa_num_key_value_heads") or 2 * f.needed("num_key_value_heads")
+
+
+def _mimo_window(f: Fields) -> int:
+    """Its files count the earlier tokens, beside the newest."""
+    return f.needed("sliding_window_size") + 1 if f.mine("sliding_window_size") else f.needed("sliding_window")
+
+
+# Heads of keys and values in a layer of a kind; 0: as many as queries.
+OWN_KEY_HEADS: dict[str, Callable[[Fields, str], int]] = {
+    "falcon": _falcon_heads,
+    "gpt_bigcode": _bigcode_heads,
+    "gemma4_text": _gemma4_heads,
+    "mimo_v2_flash": _mimo_heads,
+}
+OWN_WINDOWS: dict[str, Callable[[Fields], int]] = {
+    "mimo_v2_flash": _mimo_window,
+    "gpt_neo": lambda f: f.needed("window_size"),
+}

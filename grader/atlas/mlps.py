@@ -1,5 +1,6 @@
 """Reads the part of a layer that works on each token alone."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -37,10 +38,8 @@ def mlp_of(f: Fields, traits: Traits, sparse: bool, layer: int) -> Mlp | None:
 
 def dense_width(f: Fields, traits: Traits, layer: int) -> int:
     """How wide a dense MLP is."""
-    if f.kind == "mpt":
-        return f.needed("expansion_ratio") * width(f)
-    if traits.mlp == "lfm2":
-        return _lfm2_width(f)
+    if f.kind in OWN_WIDTHS:
+        return OWN_WIDTHS[f.kind](f)
     own = f.get(traits.dense_width, "n_inner", "ffn_dim", "ffn_hidden_size")
     if isinstance(own, list):  # Gemma 3n: one for each layer
         own = own[layer]
@@ -63,6 +62,12 @@ def _lfm2_width(f: Fields) -> int:
     multiple = f.needed("block_multiple_of")
     found = int((f.get("block_ffn_dim_multiplier") or 1.0) * int(2 * found / 3))
     return multiple * ((found + multiple - 1) // multiple)
+
+
+OWN_WIDTHS: dict[str, Callable[[Fields], int]] = {
+    "mpt": lambda f: f.needed("expansion_ratio") * width(f),
+    "lfm2": _lfm2_width,
+}
 
 
 def _mlp_shapes(wide: int, d: int, gated: bool, bias: bool = False) -> dict[str, tuple[int, ...]]:
@@ -104,7 +109,7 @@ def experts(f: Fields, traits: Traits) -> Mlp:
     if chosen > number + f.number("zero_expert_num"):
         raise GraderError(f"this config chooses {chosen} of {number} experts; is `num_experts_per_tok` right?")
     wide = _expert_width(f, traits)
-    latent = f.number("moe_latent_size") if f.kind == "nemotron_h" else 0
+    latent = f.number("moe_latent_size")
     inner = latent or d
     expert: dict[str, Any] = _mlp_shapes(wide, inner, traits.gated)
     if traits.expert_bias:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.atlas.architecture import Architecture, read
-from grader.atlas.shown_models import gallery_model, gallery_models
+from grader.atlas.shown_models import GalleryModel, gallery_model, gallery_models
 from grader.config import Config
 from grader.errors import GraderError
 
@@ -14,30 +14,45 @@ def architecture_of(model: str | Path | Mapping[str, Any], name: str = "") -> Ar
     """The architecture of a config (its fields), a config.json (its path), a gallery model or a hub repository.
 
     A name with a slash that is no file, ``Qwen/Qwen3-8B``, is looked up in the hub's cache, then on the hub where it
-    is in reach. Raises GraderError where nothing is found.
+    is in reach. Raises GraderError where nothing is found, or what is found can't be read.
     """
+    if isinstance(model, str) and not _is_path(model) and "/" not in model:
+        found = _of_gallery(model).architecture
+        assert found  # its config was seen
+        return found
+    config, own_name = config_of(model)
+    return read(config, name or own_name)
+
+
+def config_of(model: str | Path | Mapping[str, Any]) -> tuple[Config, str]:
+    """The config that `architecture_of` would read, as its file has it, and its name. Raises GraderError."""
     if isinstance(model, Mapping):
-        return read(model, name)
-    path = Path(model)
-    if path.suffix == ".json" or path.exists():
-        file = path / "config.json" if path.is_dir() else path
-        return read(Config.read(file), name or _name_of(file))
+        return Config(model), ""
+    if _is_path(model):
+        file = Path(model) / "config.json" if Path(model).is_dir() else Path(model)
+        return Config.read(file), file.resolve().parent.name if file.name == "config.json" else file.stem
     text = str(model)
     if "/" in text:
         found = _from_hub(text)
         config = Config.read(found) if isinstance(found, Path) else Config.parse(found, f"{text}'s config.json")
-        return read(config, name or text.rpartition("/")[2])
-    model_ = gallery_model(text)
-    if model_.architecture is None:
+        return config, text.rpartition("/")[2]
+    in_gallery = _of_gallery(text)
+    return Config(in_gallery.config or {}), in_gallery.name
+
+
+def _is_path(model: str | Path) -> bool:
+    return Path(model).suffix == ".json" or Path(model).exists()
+
+
+def _of_gallery(name: str) -> GalleryModel:
+    """A gallery model with a config. Raises GraderError for another."""
+    found = gallery_model(name)
+    if found.config is None:
         raise GraderError(
-            f"the config.json of {model_.name} was not seen, so nothing can be read off it."
+            f"the config.json of {found.name} was not seen, so nothing can be read off it."
             " Give the file itself, from the model's page on the hub."
         )
-    return model_.architecture
-
-
-def _name_of(path: Path) -> str:
-    return path.resolve().parent.name if path.name == "config.json" else path.stem
+    return found
 
 
 def _from_hub(repository: str) -> Path | str:

@@ -12,9 +12,11 @@ import ipywidgets as widgets
 from grader.atlas.architecture import Architecture, read
 from grader.atlas.card_rows import rows
 from grader.atlas.drawing import figure, parts
-from grader.atlas.opening import architecture_of
-from grader.atlas.shown_models import gallery_model, gallery_models
+from grader.atlas.opening import architecture_of, config_of
+from grader.atlas.shown_models import gallery_models
+from grader.config import Config
 from grader.errors import GraderError
+from grader.instruments import tables
 
 
 class Card(widgets.VBox):  # type: ignore[misc]
@@ -23,20 +25,7 @@ class Card(widgets.VBox):  # type: ignore[misc]
     def __init__(self, first: Architecture) -> None:
         style = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="34em", max_width="100%")}
         self.controls: dict[str, Any] = {
-            # No Dropdown: JupyterLab takes the keys that are pressed on one for its own, and "x" would cut the cell.
-            "model": widgets.Combobox(
-                description="model",
-                placeholder=f"{first.name}; or type another's name",
-                options=[model.name for model in gallery_models().values() if model.verified],
-                continuous_update=False,
-                **style,
-            ),
-            "pasted": widgets.Textarea(
-                description="or a config.json",
-                placeholder="paste one here: it takes the model's place",
-                continuous_update=False,
-                **style,
-            ),
+            **model_controls(first.name, style),
             "changed": widgets.Text(
                 description="change fields",
                 placeholder="num_key_value_heads = 4, sliding_window = 512",
@@ -67,17 +56,10 @@ class Card(widgets.VBox):  # type: ignore[misc]
         pasted, named = self.controls["pasted"].value.strip(), self.controls["model"].value.strip()
         name, config = self._first.name, dict(self._first.given)
         if pasted:
-            try:
-                config, name = json.loads(pasted), "the pasted config"
-            except ValueError as error:
-                raise GraderError(f"what you pasted is not JSON ({error}). A config.json starts with {{.") from None
-            if not isinstance(config, dict):
-                raise GraderError(f"what you pasted is a {type(config).__name__}; a config.json is one object.")
+            config, name = dict(Config.parse(pasted, "what you pasted")), "the pasted config"
         elif named:
-            model = gallery_model(named)
-            if model.config is None:
-                raise GraderError(f"no public file with the config of {model.name} was seen.")
-            name, config = model.name, dict(model.config)
+            found, name = config_of(named)
+            config = dict(found)
         changes = changed_fields(self.controls["changed"].value)
         if {"num_hidden_layers", "n_layer"} & set(changes):
             config.pop("layer_types", None)  # else the list would have another length
@@ -86,6 +68,28 @@ class Card(widgets.VBox):  # type: ignore[misc]
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
         return {**bundle, "text/plain": self.text, "image/svg+xml": figure(self.architecture)}
+
+
+def model_controls(first: str, style: Mapping[str, Any]) -> dict[str, widgets.Widget]:
+    """Two controls: for the name of a model of the gallery, and for a config.json that takes its place.
+
+    first: the name of the model that is shown at first.
+    """
+    told = {"continuous_update": False, **style}
+    return {
+        # No Dropdown: JupyterLab takes the keys that are pressed on one for its own, and "x" would cut the cell.
+        "model": widgets.Combobox(
+            description="model",
+            placeholder=f"{first}; or type another's name",
+            options=[model.name for model in gallery_models().values() if model.verified],
+            **told,
+        ),
+        "pasted": widgets.Textarea(
+            description="or a config.json",
+            placeholder="paste one here: it takes the model's place",
+            **told,
+        ),
+    }
 
 
 def card(model: str | Path | Mapping[str, Any], name: str = "") -> Card:
@@ -124,12 +128,9 @@ def as_html(model: Architecture) -> str:
         f' src="data:image/svg+xml;base64,{base64.b64encode(part.svg.encode()).decode()}">'
         for part in parts(model)
     )
-    left = "style='text-align: left; vertical-align: top; padding: 0 1em 0 0'"
-    table = "".join(
-        f"<tr><td {left}>{html.escape(row.label)}</td><td {left}><b>{html.escape(row.shown)}</b></td>"
-        f"<td {left}>{html.escape(row.source)}</td></tr>"
-        for row in rows(model)
-    )
+    left = "text-align: left; vertical-align: top; padding: 0 1em 0 0"
+    facts = [(row.label, row.shown, row.source) for row in rows(model)]
+    table = tables.as_html(facts, [left, f"{left}; font-weight: bold", left])
     remark = f"<p><b>{html.escape(model.remark)}</b></p>" if model.remark else ""
     flex = "display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start"
-    return f'{remark}<div style="{flex}">{images}</div><table>{table}</table>'
+    return f'{remark}<div style="{flex}">{images}</div>{table}'

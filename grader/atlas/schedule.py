@@ -1,11 +1,13 @@
 """What each layer of a model is, from whatever field its family has for that."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from grader.atlas.fields import Fact, Fields
+from grader.atlas.traits import Traits
 from grader.errors import GraderError
-from grader.kv.compressed import kinds_by_rule, kinds_of
-from grader.kv.fields import MOST_LAYERS, TWO_ATTENTIONS
+
+MOST_LAYERS = 4096
 
 OLDER = {
     "mamba": "linear_attention",
@@ -22,29 +24,29 @@ KINDS = (
 )
 
 
-def layer_kinds(f: Fields) -> tuple[list[str], str]:
+def layer_kinds(f: Fields, traits: Traits) -> tuple[list[str], str]:
     """For each layer one of KINDS, and the field that says so. Raises GraderError where a list is too short."""
-    pattern = f.get("hybrid_override_pattern")
-    if pattern is not None and f.kind == "nemotron_h":
-        if strange := set(str(pattern)) - set(NEMOTRON):
-            raise GraderError(f"`hybrid_override_pattern` has {sorted(strange)[0]!r}, which is none of M, *, E and -.")
-        return [NEMOTRON[letter] for letter in str(pattern)], "hybrid_override_pattern"
-    told = f.fact("layer_types", "layers_block_type")
-    own_length = f.kind == "nemotron_h" and isinstance(told.value, list)
-    if f.kind == "nemotron_h" and not own_length:
-        return OWN_RULES[f.kind](f, f.number("num_hidden_layers"))
-    count = len(told.value) if own_length else f.needed("num_hidden_layers", "num_layers")
-    if f.kind in TWO_ATTENTIONS and f.mine("num_hidden_layers"):
+    if f.kind in OWN_LENGTHS and (found := OWN_LENGTHS[f.kind](f)):
+        return found
+    told, listed = f.fact("layer_types", "layers_block_type"), _listed(f, 0)
+    if listed and (f.kind in OWN_LENGTHS or f.peek("num_hidden_layers") is None):
+        count = len(listed)
+    else:
+        count = f.needed("num_hidden_layers", "num_layers")
+    if traits.double and f.mine("num_hidden_layers"):  # which counts attentions, and `num_layers` layers
         count //= 2
     if not 0 < count <= MOST_LAYERS:
         raise GraderError(f"this config has {count:,} layers; is `num_hidden_layers` right?")
-    listed = f.listed("layer_types", count) or f.listed("layers_block_type", count)
-    if listed is not None:
+    if listed := _listed(f, count):
         kinds = [OLDER.get(str(kind), str(kind)) for kind in listed[:count]]
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise GraderError(f"`{told.source}` has a layer of kind {unknown[0]!r}, which is not known here.")
         return kinds, told.source
     return _from_rule(f, count)
+
+
+def _listed(f: Fields, count: int) -> list[Any] | None:
+    return f.listed("layer_types", count) or f.listed("layers_block_type", count)
 
 
 def _from_rule(f: Fields, count: int) -> tuple[list[str], str]:
@@ -142,11 +144,19 @@ def _minimax(f: Fields, count: int) -> tuple[list[str], str]:
     return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(count)], f.code
 
 
+# The kinds of DeepSeek-V4's layers by the tokens that share an entry, as its files list them.
+RATIOS = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+
+
 def _deepseek_v4(f: Fields, count: int) -> tuple[list[str], str]:
     ratios = f.get("compress_ratios")
-    if ratios:
-        return kinds_of(ratios, count), "compress_ratios"
-    return kinds_by_rule(count), f.code
+    if not ratios:
+        return [RATIOS[4 if i > 2 and i % 2 else 128] for i in range(count)], f.code
+    if not isinstance(ratios, Sequence) or isinstance(ratios, str) or len(ratios) < count:
+        raise GraderError(f"`compress_ratios` is {ratios!r}, and should be a list with one of 0, 4 and 128 a layer.")
+    if strange := [ratio for ratio in ratios[:count] if ratio not in RATIOS]:
+        raise GraderError(f"`compress_ratios` has {strange[0]!r}, which is none of 0, 4 and 128.")
+    return [RATIOS[ratio] for ratio in ratios[:count]], "compress_ratios"
 
 
 def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
@@ -160,7 +170,9 @@ def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
 
 def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
     types = f.get("attention_types") or [[["global", "local"], count // 2]]
-    expanded = [OLDER[kind] for kinds, times in types for _ in range(times) for kind in kinds]
+    if strange := [kind for kinds, _ in types for kind in kinds if kind not in ("global", "local")]:
+        raise GraderError(f"`attention_types` has {strange[0]!r}, which is neither global nor local.")
+    expanded = [OLDER[kind] for kinds, times in types for _ in range(min(times, count)) for kind in kinds]
     if len(expanded) < count:
         raise GraderError(f"`attention_types` speaks of {len(expanded)} layers, and the model has {count}.")
     return expanded, "attention_types"
@@ -193,7 +205,6 @@ OWN_RULES: dict[str, Rule] = {
     "deepseek_v32": _only("indexed_attention"),
     "glm_moe_dsa": _only("indexed_attention"),
     "deepseek_v4": _deepseek_v4,
-    "nemotron_h": lambda f, n: ([LINEAR, "moe", "full_attention", "mlp"], f.code),
     "jamba": _jamba,
     "bamba": _bamba,
     "falcon_h1": _only("full_attention"),
@@ -210,7 +221,7 @@ OWN_RULES: dict[str, Rule] = {
         ],
         "sliding_window, max_window_layers",
     ),
-    "minimax_m2": _only("full_attention"),
+    "minimax_m2": lambda f, n: _minimax(f, n) if f.get("attn_type_list") else (["full_attention"] * n, f.code),
     "qwen3_moe": lambda f, n: (
         [SLIDING if f.get("use_sliding_window") and f.get("sliding_window") else "full_attention"] * n,
         f.fact("use_sliding_window").source,
@@ -227,25 +238,29 @@ OWN_RULES: dict[str, Rule] = {
 }
 
 
-def sparse_layers(f: Fields, count: int) -> tuple[list[bool], str]:
+def _nemotron(f: Fields) -> tuple[list[str], str] | None:
+    pattern = f.get("hybrid_override_pattern")
+    if pattern is not None:
+        if strange := set(str(pattern)) - set(NEMOTRON):
+            raise GraderError(f"`hybrid_override_pattern` has {sorted(strange)[0]!r}, which is none of M, *, E and -.")
+        return [NEMOTRON[letter] for letter in str(pattern)], "hybrid_override_pattern"
+    if isinstance(f.get("layer_types", "layers_block_type"), list):
+        return None
+    return [LINEAR, "moe", "full_attention", "mlp"], f.code
+
+
+# Families whose list of layers says how many there are; None where the list is one for each layer, as others have it.
+OWN_LENGTHS: dict[str, Callable[[Fields], tuple[list[str], str] | None]] = {"nemotron_h": _nemotron}
+
+
+def sparse_layers(f: Fields, traits: Traits, count: int) -> tuple[list[bool], str]:
     """Of a family with experts: which layers have them, and the field that says so."""
     types = f.fact("mlp_layer_types")
     if types.value is not None:
         listed = f.listed("mlp_layer_types", count) or []
         return [kind != "dense" for kind in listed], types.source
-    if f.kind == "llama4_text":
-        moe, step = f.get("moe_layers"), f.needed("interleave_moe_layer_step")
-        chosen = moe if moe is not None else range(step - 1, count, step)
-        return [i in chosen for i in range(count)], "moe_layers" if moe else f.fact("interleave_moe_layer_step").source
-    if f.kind == "jamba":
-        period, offset = f.needed("expert_layer_period"), f.number("expert_layer_offset")
-        sparse = [i % period == offset and f.number("num_experts") > 1 for i in range(count)]
-        return sparse, "expert_layer_period, expert_layer_offset"
-    if f.kind == "ernie4_5_moe":
-        start, interval = f.number("moe_layer_start_index"), f.needed("moe_layer_interval")
-        end = count - 1 if f.get("moe_layer_end_index") in (-1, None) else f.number("moe_layer_end_index")
-        sparse = [(i + 1) % interval == 0 and start <= i <= end for i in range(count)]
-        return sparse, "moe_layer_start_index, moe_layer_end_index, moe_layer_interval"
+    if f.kind in OWN_SPARSE:
+        return OWN_SPARSE[f.kind](f, count)
     freq = f.mine("moe_layer_freq")
     if isinstance(freq, list):
         return [bool(flag) for flag in (f.listed("moe_layer_freq", count) or [])], "moe_layer_freq"
@@ -253,9 +268,32 @@ def sparse_layers(f: Fields, count: int) -> tuple[list[bool], str]:
         step, dense = f.needed("decoder_sparse_step"), f.get("mlp_only_layers") or []
         return [i not in dense and (i + 1) % step == 0 for i in range(count)], "decoder_sparse_step, mlp_only_layers"
     first = f.fact("first_k_dense_replace", "num_dense_layers")
-    if first.value is None and f.kind in ONE_DENSE:
-        return [i > 0 for i in range(count)], f.code
-    return [i >= (first.value or 0) for i in range(count)], first.source if first.value is not None else f.code
+    if first.value is None:
+        return [i >= traits.first_dense for i in range(count)], f.code
+    return [i >= first.value for i in range(count)], first.source
 
 
-ONE_DENSE = ("hy_v3", "laguna", "mimo_v2_flash", "axk1", "kimi_linear", "glm4_moe_lite")
+def _llama4_sparse(f: Fields, count: int) -> tuple[list[bool], str]:
+    moe, step = f.get("moe_layers"), f.needed("interleave_moe_layer_step")
+    chosen = moe if moe is not None else range(step - 1, count, step)
+    return [i in chosen for i in range(count)], "moe_layers" if moe else f.fact("interleave_moe_layer_step").source
+
+
+def _jamba_sparse(f: Fields, count: int) -> tuple[list[bool], str]:
+    period, offset = f.needed("expert_layer_period"), f.number("expert_layer_offset")
+    sparse = [i % period == offset and f.number("num_experts") > 1 for i in range(count)]
+    return sparse, "expert_layer_period, expert_layer_offset"
+
+
+def _ernie_sparse(f: Fields, count: int) -> tuple[list[bool], str]:
+    start, interval = f.number("moe_layer_start_index"), f.needed("moe_layer_interval")
+    end = count - 1 if f.get("moe_layer_end_index") in (-1, None) else f.number("moe_layer_end_index")
+    sparse = [(i + 1) % interval == 0 and start <= i <= end for i in range(count)]
+    return sparse, "moe_layer_start_index, moe_layer_end_index, moe_layer_interval"
+
+
+OWN_SPARSE: dict[str, Callable[[Fields, int], tuple[list[bool], str]]] = {
+    "llama4_text": _llama4_sparse,
+    "jamba": _jamba_sparse,
+    "ernie4_5_moe": _ernie_sparse,
+}

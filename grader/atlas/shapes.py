@@ -15,9 +15,12 @@ def linear(name: str, out: int, inner: int, bias: bool = False) -> dict[str, Sha
     return {name: (out, inner), **({f"{name}.bias": (out,)} if bias else {})}
 
 
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+
+
 def width(f: Fields) -> int:
-    """The width of the residual stream."""
-    return f.needed("hidden_size", "n_embd", "d_model")
+    """The width of the residual stream; 0 for a shape that says nothing of it."""
+    return f.number(*WIDTHS, least=f.least_width)
 
 
 def query_heads(f: Fields, layer: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mixer
-from grader.atlas.shapes import Shape, linear, query_heads, width
+from grader.atlas.shapes import Shape, linear, query_heads, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
@@ -65,19 +65,19 @@ def mamba2(f: Fields, traits: Traits) -> Mixer:
     d = width(f)
     heads = f.needed("mamba_num_heads", "mamba_n_heads", "num_heads")
     head = f.get("mamba_head_dim", "mamba_d_head", "head_dim")
-    inner = f.number("mamba_d_ssm") if f.kind == "falcon_h1" else 0
+    inner = f.number("mamba_d_ssm")
     if not inner and (head in (None, "auto")):
         inner = f.needed("mamba_expand", "expand") * d
     inner = inner or heads * int(head)
     state, groups = f.needed("ssm_state_size", "mamba_d_state", "state_size"), f.needed("n_groups", "mamba_n_groups")
     conv = f.needed("conv_kernel", "mamba_d_conv")
-    bias = f.truth("use_bias") if f.kind in ("nemotron_h", "mamba2") else f.truth("mamba_proj_bias")
+    bias = f.truth(traits.state_bias)
     mixed = inner + 2 * groups * state
     shapes: dict[str, Shape] = {"dt_bias": (heads,), "A_log": (heads,), "D": (heads,), "conv1d": (mixed, 1, conv)}
     if f.truth("use_conv_bias") or f.truth("mamba_conv_bias"):
         shapes |= {"conv1d.bias": (mixed,)}
     shapes |= linear("in_proj", inner + mixed + heads, d, bias)
-    if f.kind != "falcon_h1" or f.truth("mamba_rms_norm"):
+    if says(f, traits.state_norm):
         shapes |= {"norm": (inner,)}
     shapes |= linear("out_proj", d, inner, bias)
     return Mixer(

@@ -16,11 +16,15 @@ class Traits:
     norm: RMSNorm or LayerNorm; norm_bias, norm_weight: what it learns; norm_centred: it multiplies by 1 + weight.
     norms: pre (before each part), post (after each part, before the sum), both, parallel (one norm before both parts,
     which read the same input), or a family's own way. one_norm: a layer is one part alone, with a norm before it.
-    qk_norm: over each head, over the whole width, or the field that decides. positions: rope, learned, alibi, none, or
-    the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate: what the output of attention is
-    multiplied by. linear: what layers do that are no attention. mlp: dense, experts, none, or a family's own rule.
-    Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and empty
-    where each has its own.
+    qk_norm: over each head, over the whole width, or the field that decides. head_dim: whether that field says how wide
+    a head is; else the width is shared out, rounded down with rounded_heads. global_heads: full layers have heads of
+    another width (Gemma 4). value_dim: values have a width of their own. differential: what is used is the difference
+    of two softmaxes. capped: `attn_logit_softcapping` is read. unscaled: scores are multiplied by nothing. positions:
+    rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate:
+    what the output of attention is multiplied by. linear: what layers do that are no attention; state_bias, state_norm:
+    of Mamba-2. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before those with
+    experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and
+    empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -33,6 +37,13 @@ class Traits:
     embedding_norm: bool = False
     qk_norm: str = ""
     v_norm: bool = False
+    head_dim: bool = True
+    rounded_heads: bool = False
+    global_heads: bool = False
+    value_dim: bool = False
+    differential: bool = False
+    capped: bool = True
+    unscaled: bool = False
     qkv_bias: str = "no"
     o_bias: str = "no"
     mlp_bias: str = "no"
@@ -46,9 +57,10 @@ class Traits:
     compressed: bool = False
     linear: str = ""
     mamba_norms: bool = False
+    state_bias: str = "mamba_proj_bias"
+    state_norm: str = "yes"
     side_by_side: bool = False
     double: bool = False
-    double_sliding_kv: bool = False
     mlp: str = "dense"
     gated: bool = True
     qkv_name: str = ""
@@ -68,12 +80,12 @@ class Traits:
     router_bias: bool = False
     router_bias_counts: bool = False
     post_experts_norm: bool = False
+    first_dense: int = 0
     embedding_scale: bool = False
     per_layer_embeddings: bool = False
     layer_scalar: bool = False
     altup: bool = False
     hyper_connections: bool = False
-    other: str = ""
     hub_only: str = ""
 
 

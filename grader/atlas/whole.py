@@ -43,7 +43,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         "activation": f.fact("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation"),
         "tied head": f.fact("tie_embedding", "tie_word_embeddings"),
         "soft cap of logits": f.fact("final_logit_softcapping"),
-        "soft cap of scores": score_cap(f),
+        "soft cap of scores": score_cap(f, traits),
         "multi-token prediction": f.fact("num_nextn_predict_layers", "num_mtp_layers"),
     }
     if any(layer.mlp and layer.mlp.experts for layer in layers):
@@ -75,15 +75,11 @@ def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
         found["scale of each layer's output"] = Fact("a number that the checkpoint holds", f.code)
     if traits.v_norm:
         found["norm of values"] = Fact("RMSNorm without weight", f.code)
-    if f.kind in UNSCALED:
+    if traits.unscaled:
         found["scale of scores"] = Fact("1, not one over the root of a head's width", f.code)
     if traits.head_bias != "no" and says(f, traits.head_bias):
         found["bias of the head"] = Fact(True, f.code if traits.head_bias == "yes" else traits.head_bias)
     return found
-
-
-# Whose attention multiplies the scores by nothing.
-UNSCALED = ("gemma3n_text", "gemma4_text")
 
 
 def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:

@@ -3,14 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grader.errors import GraderError
-
-if TYPE_CHECKING:
-    from grader.config import Config
 
 
 def kv(
@@ -24,22 +21,16 @@ def kv(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Say how much memory a model's KV cache takes: for one more token, in total, and by kind of layer."""
+    from grader.atlas.cache import readable_kib
     from grader.config import Config
-    from grader.kv import (
-        ELEMENT_BYTES,
-        bytes_at,
-        bytes_by_kind,
-        bytes_per_token,
-        readable,
-        readable_kib,
-        remark,
-    )
+    from grader.kv import bytes_at, bytes_by_kind, bytes_per_token, known_model, readable
+    from grader.kv.sizes import ELEMENT_BYTES, remark
 
     if (config is None) == (model is None):
         raise GraderError("give either --config FILE or --model NAME.")
     if dtype not in ELEMENT_BYTES:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
-    found, size = Config.read(config) if config else _named(str(model)), ELEMENT_BYTES[dtype]
+    found, size = Config.read(config) if config else known_model(str(model)), ELEMENT_BYTES[dtype]
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
     later = bytes_per_token(found, size, after=context)
     kinds = bytes_by_kind(found, context, batch, size)
@@ -59,18 +50,3 @@ def kv(
     width = max(map(len, lines)) + 2
     for label, number in lines.items():
         print(f"{label + ':':<{width}}{number}")
-
-
-def _named(name: str) -> "Config":
-    """A model's config, by the calculator's name for it or the gallery's. Raises GraderError for another."""
-    from grader.atlas.shown_models import gallery_model
-    from grader.config import Config
-    from grader.kv import known_model
-
-    try:
-        return known_model(name)
-    except GraderError:
-        found = gallery_model(name)
-    if found.config is None:
-        raise GraderError(f"no public file with the config of {found.name} was seen, so its cache can't be counted.")
-    return Config(found.config)

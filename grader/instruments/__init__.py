@@ -14,36 +14,24 @@ rounding   another processor, simulated
 A notebook takes what it needs: `from grader.instruments import clock, plots`. Nothing is imported before.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from grader.instruments import clock, patch, plots, progress, reference, rounding, tables, work, writing
-    from grader.instruments.panel import Panel, Shown
+    from grader.instruments import clock as clock
+    from grader.instruments import patch as patch
+    from grader.instruments import plots as plots
+    from grader.instruments import progress as progress
+    from grader.instruments import reference as reference
+    from grader.instruments import rounding as rounding
+    from grader.instruments import tables as tables
+    from grader.instruments import work as work
+    from grader.instruments import writing as writing
+    from grader.instruments.panel import Panel as Panel
+    from grader.instruments.panel import Shown as Shown
 
 MODULES = ("clock", "patch", "plots", "progress", "reference", "rounding", "tables", "work", "writing")
-
-__all__ = [
-    "Panel",
-    "Shown",
-    "clock",
-    "patch",
-    "plots",
-    "progress",
-    "reference",
-    "rounding",
-    "tables",
-    "work",
-    "writing",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """On first use: panels and plots need widgets and matplotlib, and what else stands here does not."""
-    if name in MODULES:
-        return import_module(f"grader.instruments.{name}")
-    if name not in ("Panel", "Shown"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from grader.instruments import panel
-
-    return getattr(panel, name)
+_HOMES = dict.fromkeys(("Panel", "Shown"), "grader.instruments.panel")
+__all__ = [*_HOMES, *MODULES]
+__getattr__ = on_first_use(__name__, _HOMES, MODULES)

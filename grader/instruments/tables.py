@@ -1,7 +1,10 @@
-"""Tables in plain text."""
+"""Tables, in plain text and as HTML."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from grader.columns import aligned
 
 
 def table(rows: Mapping[str, Sequence[Any]], head: Sequence[str] = (), least: int = 0) -> None:
@@ -12,10 +15,8 @@ def table(rows: Mapping[str, Sequence[Any]], head: Sequence[str] = (), least: in
     """
     lines = [["", *map(str, head)]] if head else []
     lines += [[name, *map(shown, values)] for name, values in rows.items()]
-    columns = max(map(len, lines), default=0)
-    widths = [max(least, *(len(line[i]) for line in lines if i < len(line))) for i in range(columns)]
-    for line in lines:
-        print("  ".join(value.rjust(width) for value, width in zip(line, widths, strict=False)))
+    for line in aligned(lines, [True] * max(map(len, lines), default=0), least):
+        print(line)
 
 
 def shown(value: Any) -> str:
@@ -23,3 +24,13 @@ def shown(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
         return f"{value:,.0f}"
     return "-" if value is None else str(value)
+
+
+def as_html(rows: Sequence[Sequence[str]], styles: Sequence[str], head: Sequence[str] = ()) -> str:
+    """Rows of cells as an HTML table. styles: of the cells of each column."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        each = zip(cells, styles, strict=True)
+        return "<tr>" + "".join(f'<{tag} style="{style}">{html.escape(cell)}</{tag}>' for cell, style in each) + "</tr>"
+
+    return f"<table>{line(head, 'th') if head else ''}{''.join(line(row, 'td') for row in rows)}</table>"

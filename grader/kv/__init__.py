@@ -1,43 +1,33 @@
 """What a model keeps for every token it has read, told from its config.json: the size of its KV cache.
 
 One number a token is enough for a model whose layers all see everything. With sliding windows, or layers that
-keep a state of fixed size, there are two: bytes for one more token now, and bytes in total at a length.
+keep a state of fixed size, there are two: bytes for one more token now, and bytes in total at a length. The atlas reads
+the config; here it is counted, plotted and shown.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from grader.kv.caches import layers, remark
-from grader.kv.layer import LayerCache
-from grader.kv.models import families, known_model, known_models
-from grader.kv.sizes import ELEMENT_BYTES, bytes_at, bytes_by_kind, bytes_per_token, readable, readable_kib
-from grader.kv.ways import methods, plain
+from grader.atlas.cache import LayerCache, readable
+from grader.kv.models import known_model, known_models
+from grader.kv.sizes import bytes_at, bytes_by_kind, bytes_per_token, layers
+from grader.kv.ways import methods
+from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
     from grader.kv.panel import kv_panel
 
 __all__ = [
-    "ELEMENT_BYTES",
     "LayerCache",
     "bytes_at",
     "bytes_by_kind",
     "bytes_per_token",
-    "families",
     "known_model",
     "known_models",
     "kv_panel",
     "layers",
     "methods",
-    "plain",
     "readable",
-    "readable_kib",
-    "remark",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The panel, on first use: it needs widgets and matplotlib."""
-    if name != "kv_panel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from grader.kv.panel import kv_panel
-
-    return kv_panel
+__getattr__ = on_first_use(__name__, {"kv_panel": "grader.kv.panel"})  # which needs widgets and matplotlib

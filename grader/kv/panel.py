@@ -1,28 +1,21 @@
 """A panel to play with: what each way to keep less does to the size of a KV cache."""
 
 import html
-import json
 from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
+from grader.atlas.cache import readable, readable_kib
+from grader.atlas.opening import config_of
+from grader.atlas.panel import model_controls
+from grader.columns import aligned
 from grader.config import Config
 from grader.errors import GraderError
 from grader.instruments.panel import Panel, Shown
-from grader.kv import (
-    ELEMENT_BYTES,
-    bytes_at,
-    bytes_per_token,
-    known_model,
-    known_models,
-    layers,
-    methods,
-    plain,
-    readable,
-    readable_kib,
-    remark,
-)
+from grader.instruments.tables import as_html
+from grader.kv.sizes import ELEMENT_BYTES, bytes_at, bytes_per_token, layers, remark
+from grader.kv.ways import methods, plain
 
 CONTEXTS = [2**i for i in range(9, 21)]
 COLOURS = {"MHA": "#c62828", "GQA": "#1f77b4", "MLA": "#2e7d32"}  # dotted with windows
@@ -33,9 +26,10 @@ POINTS = 65  # of each curve
 def kv_panel(model: str = "Qwen3 8B", context: int = 32_768, **settings: Any) -> Panel:
     """The panel, as the last line of a cell. Everything in it can be reached and moved with the keyboard.
 
-    model: a name that `grader.kv.known_models` has. context: tokens, one of 512, 1,024, ... 1,048,576.
+    model: what `grader card` takes: a gallery model's name, a path, or owner/name.
+    context: tokens, one of 512, 1,024, ... 1,048,576.
     settings: first values of the other controls: kv_heads, latent, window, ratio, batch, dtype. Raises GraderError
-    for a model that is not known.
+    for a model that is not known, or whose config can't be read.
     """
     controls = _controls(model, context)
     panel = Panel(controls, lambda **values: _shown(**{**values, "model": values["model"].strip() or model}))
@@ -43,7 +37,7 @@ def kv_panel(model: str = "Qwen3 8B", context: int = 32_768, **settings: Any) ->
     def take_over(_: Any) -> None:
         """A new model, or pasted config, brings its own heads."""
         try:
-            heads = _heads(_config(controls["model"].value.strip() or model, controls["pasted"].value))
+            heads = _heads(_config(controls["model"].value.strip() or model, controls["pasted"].value)[0])
             for name, value in heads.items():
                 controls[name].max = max(MOST_HEADS, value)
             panel.set(**heads)
@@ -60,22 +54,10 @@ def kv_panel(model: str = "Qwen3 8B", context: int = 32_768, **settings: Any) ->
 def _controls(model: str, context: int) -> dict[str, Any]:
     style = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em", max_width="100%")}
     slider = {**style, "continuous_update": False}
-    first = _heads(known_model(model))
+    config, name = config_of(model)
+    first = _heads(config)
     return {
-        # No Dropdown: JupyterLab takes the keys that are pressed on one for its own, and "x" would cut the cell.
-        "model": widgets.Combobox(
-            description="model",
-            placeholder=f"{model}; or type another's name",
-            options=list(known_models()),
-            continuous_update=False,
-            **style,
-        ),
-        "pasted": widgets.Textarea(
-            description="or a config.json",
-            placeholder="paste one here: it takes the model's place",
-            continuous_update=False,
-            **style,
-        ),
+        **model_controls(name, style),
         "heads": widgets.IntSlider(description="query heads", min=1, max=MOST_HEADS, value=first["heads"], **slider),
         "kv_heads": widgets.IntSlider(
             description="KV heads (GQA)", min=1, max=MOST_HEADS, value=first["kv_heads"], **slider
@@ -93,19 +75,15 @@ def _controls(model: str, context: int) -> dict[str, Any]:
     }
 
 
-def _config(model: str, pasted: str) -> Config:
-    """The pasted config, or the model's. Raises GraderError for a text that is none."""
+def _config(model: str, pasted: str) -> tuple[Config, str]:
+    """The pasted config, or the model's, and what its row is called. Raises GraderError for a text that is none."""
     if not pasted.strip():
-        return known_model(model)
-    try:
-        fields = json.loads(pasted)
-    except ValueError as error:
-        raise GraderError(f"what you pasted is not JSON ({error}). A config.json starts with {{.") from None
-    if not isinstance(fields, dict):
-        raise GraderError(f"what you pasted is a {type(fields).__name__}; a config.json is one object.")
+        config, name = config_of(model)
+        return config, f"{name}, as its config says"
+    config = Config.parse(pasted, "what you pasted")
     for read in (layers, plain):  # both refuse what does not say enough
-        read(fields)
-    return Config(fields)
+        read(config)
+    return config, "what the pasted config says"
 
 
 def _heads(config: Config) -> dict[str, int]:
@@ -126,12 +104,11 @@ def _shown(
     context: int,
 ) -> Shown:
     try:
-        own = _config(model, pasted)
+        own, name = _config(model, pasted)
     except GraderError as error:
         return Shown(Figure(figsize=(0.1, 0.1)), str(error), f"<b>{html.escape(str(error))}</b>")
     size = ELEMENT_BYTES[dtype]
     base = plain(own).replace(num_attention_heads=heads, num_key_value_heads=kv_heads)
-    name = "what the pasted config says" if pasted.strip() else f"{model}, as its config says"
     configs = {name: own, **methods(base, latent, 64, window, ratio)}
     whole = bytes_at(configs["MHA"], context, batch, size)
     rows: list[tuple[str, ...]] = []
@@ -140,7 +117,10 @@ def _shown(
         saved = f"{1 - total / whole:.1%}" if method != "MHA" else ""
         rows.append((method, readable_kib(bytes_per_token(config, size)), readable(total), saved))
     note = remark(own)
-    text, table = _text(rows), _table(rows)
+    lines = aligned([HEADINGS, *rows], [False, *[True] * (len(HEADINGS) - 1)])
+    text = "\n".join(line.rstrip() for line in lines)
+    numbers = ["text-align: right; padding: 0 1em; white-space: nowrap"] * (len(HEADINGS) - 1)
+    table = as_html(rows, ["text-align: left", *numbers], HEADINGS)
     if note:
         text, table = f"{note}\n{text}", f"<p>{html.escape(note)}</p>{table}"
     labels = {row[0]: f"{row[0]}: {row[2]}" + (f" ({row[3]} saved)" if row[3] else "") for row in rows}
@@ -150,23 +130,6 @@ def _shown(
 
 
 HEADINGS = ("", "for one token, at the start", "in total", "saved against MHA")
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    def line(cells: tuple[str, ...], tag: str) -> str:
-        first, *rest = cells
-        style = "text-align: right; padding: 0 1em" + ("; white-space: nowrap" if tag == "td" else "")
-        values = "".join(f'<{tag} style="{style}">{html.escape(c)}</{tag}>' for c in rest)
-        return f'<tr><{tag} style="text-align: left">{html.escape(first)}</{tag}>{values}</tr>'
-
-    return f"<table>{line(HEADINGS, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
-
-
-def _text(rows: list[tuple[str, ...]]) -> str:
-    table = [HEADINGS, *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEADINGS))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _curves(configs: dict[str, Config], labels: dict[str, str], batch: int, size: float, context: int) -> Figure:

@@ -4,29 +4,46 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from grader.kv.caches import layers
+from grader.atlas.cache import COMPRESSED, LayerCache, entry_values, index_keys, kept, per_token
+from grader.atlas.mixing import mixing_of
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
+
+
+def layers(config: Mapping[str, Any]) -> list[LayerCache]:
+    """What the layers of the model with this config.json keep; those that keep nothing are left out.
+
+    config: of a causal language model, as it stands on the hub or as transformers writes it; or a shape, which has no
+    model_type and means what it says. Raises GraderError where it does not say enough, or speaks of things that are not
+    known here. Source of the rules: the cache of each family in transformers, with which the tests compare them.
+    """
+    return kept(mixing_of(config).mixers)
 
 
 def bytes_per_token(config: Mapping[str, Any], element_bytes: float = 2, after: int = 0) -> int:
     """Bytes that one more token takes after `after` tokens: at 0, while no window is full yet.
 
-    element_bytes: 2 for bfloat16. Of an entry for several tokens (DeepSeek-V4) a token takes its share.
+    element_bytes: 2 for bfloat16. Of an entry for several tokens (DeepSeek-V4) a token takes its share. Raises
+    GraderError for a config that `layers` refuses.
     """
-    growing = [layer for layer in layers(config) if layer.window is None or layer.window > after]
-    return math.ceil(element_bytes * sum(layer.values_per_token / layer.rate for layer in growing))
+    return math.ceil(per_token((c for c in layers(config) if c.window is None or c.window > after), element_bytes))
 
 
 def bytes_at(config: Mapping[str, Any], context: int, batch: int = 1, element_bytes: float = 2) -> int:
-    """Bytes of the whole cache after `context` tokens in each of `batch` sequences, windows and states included."""
+    """Bytes of the whole cache after `context` tokens in each of `batch` sequences, windows and states included.
+
+    Raises GraderError for a config that `layers` refuses.
+    """
     return batch * sum(layer.bytes_at(context, element_bytes) for layer in layers(config))
 
 
 def bytes_by_kind(
     config: Mapping[str, Any], context: int, batch: int = 1, element_bytes: float = 2
 ) -> dict[str, tuple[int, int]]:
-    """For each kind of layer: how many there are, and the bytes that they keep together after `context` tokens."""
+    """For each kind of layer: how many there are, and the bytes that they keep together after `context` tokens.
+
+    Raises GraderError for a config that `layers` refuses.
+    """
     found: dict[str, tuple[int, int]] = {}
     for layer in layers(config):
         count, total = found.get(layer.kind, (0, 0))
@@ -34,13 +51,27 @@ def bytes_by_kind(
     return found
 
 
-def readable(count: float) -> str:
-    """Bytes as people write them: ``300 KiB`` below a million, ``4.29 GB`` (decimal) above."""
-    if count < 1e6:
-        return f"{count / 1024:,.4g} KiB" if count >= 1024 else f"{count:,.0f} bytes"
-    return f"{count / 1e9:,.3g} GB" if count >= 1e9 else f"{count / 1e6:,.3g} MB"
+def remark(config: Mapping[str, Any]) -> str:
+    """What to know about the numbers for this config; empty where there is nothing to add.
 
-
-def readable_kib(count: float) -> str:
-    """Bytes for one token as people write them: always in KiB, so that the numbers compare."""
-    return f"{count / 1024:,.4g} KiB" if count < 1024 * 9999 else f"{count / 1024:,.0f} KiB"
+    Sparse attention keeps index keys beside the latent. The talk's card of DeepSeek V3.2 has 68.6 KiB a token, which
+    is the latent alone; with index keys in bfloat16, as transformers keeps them, it is 83.9. (DeepSeek's own program
+    keeps them in float8.) Cards of DeepSeek-V4 have its compressed entries alone. Raises GraderError for a config that
+    `layers` refuses.
+    """
+    mixing = mixing_of(config)
+    found, index = kept(mixing.mixers), sum(map(index_keys, mixing.mixers))
+    kib = per_token(found) / 1024
+    words = [mixing.remark] if mixing.remark else []
+    if any(layer.kind == COMPRESSED for layer in found):
+        words.append(
+            f"Windows and index keys are counted: {kib:.1f} KiB a token in bfloat16 until the windows are full,"
+            f" {2 * entry_values(mixing.mixers) / 1024:.1f} for the compressed entries alone, which is what published"
+            " cards give."
+        )
+    elif index:
+        words.append(
+            f"Index keys are counted: {kib:.1f} KiB a token in bfloat16, {kib - 2 * index / 1024:.1f} without them,"
+            " which is what published cards give."
+        )
+    return " ".join(words)

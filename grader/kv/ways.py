@@ -3,26 +3,32 @@
 from collections.abc import Mapping
 from typing import Any
 
+from grader.atlas.mixing import mixing_of
 from grader.config import Config
-from grader.kv.fields import NOTHING, complete, head_sizes, kv_heads, needed
-from grader.kv.schedule import layer_types
+from grader.errors import GraderError
 
 
 def plain(config: Mapping[str, Any]) -> Config:
-    """The model's shape alone: every layer that mixes tokens full, with keys and values kept as they are."""
-    config = complete(config)
-    heads = needed(config, "num_attention_heads", "n_head")
-    _, key, value = head_sizes(config, heads)
-    mixing = [kind for kind in layer_types(config) if kind not in NOTHING]
-    shape = {"num_hidden_layers": len(mixing), "num_attention_heads": heads}
-    return Config({**shape, "num_key_value_heads": kv_heads(config), "head_dim": key, "v_head_dim": value})
+    """The model's shape alone: every layer that mixes tokens full, with keys and values kept as they are.
+
+    Its heads are those of the first layer with attention. Raises GraderError for a config that can't be read, and for a
+    model without attention.
+    """
+    mixers = mixing_of(config).mixers
+    first = next((mixer for mixer in mixers if mixer.heads and mixer.key_dim and not mixer.has_state), None)
+    if first is None:
+        raise GraderError("this config has no attention heads, so there are no keys and values to keep less of.")
+    heads = {"num_attention_heads": first.heads, "num_key_value_heads": first.kv_heads}
+    widths = {"head_dim": first.key_dim, "v_head_dim": first.value_dim}
+    return Config({"num_hidden_layers": len(mixers), **heads, **widths})
 
 
 def methods(config: Mapping[str, Any], latent: int, rope: int, window: int, ratio: int) -> dict[str, Config]:
     """The same model with each way to keep less, one config each, from keeping everything (MHA) on.
 
     latent, rope: the numbers that MLA keeps for a token: the compressed state, and the rotated key that all heads
-    share. window: how far a sliding layer sees. ratio: how many sliding layers come before each full one.
+    share. window: how far a sliding layer sees. ratio: how many sliding layers come before each full one. Raises
+    GraderError for a config that `plain` refuses. Sources: GQA, Ainslie et al., 2023; MLA, DeepSeek-V2's report, 2024.
     """
     gqa = plain(config)
     count = range(gqa.num_hidden_layers)

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from typer.testing import CliRunner
 
 from grader import Config, GraderError
-from grader.atlas import read
+from grader.atlas import caches, gallery_models, read
+from grader.atlas.fields import classes
 from grader.authoring.outputs import without_widget
 from grader.cli import app
 from grader.kv import (
@@ -26,15 +27,14 @@ from grader.kv import (
     bytes_at,
     bytes_by_kind,
     bytes_per_token,
-    families,
     known_model,
     known_models,
     kv_panel,
     layers,
     methods,
-    plain,
-    remark,
 )
+from grader.kv.sizes import remark
+from grader.kv.ways import plain
 
 SMALL = {
     "vocab_size": 50,
@@ -172,10 +172,9 @@ HUB_FILES: list[dict[str, Any]] = [
     {"num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 4},
     {"hidden_size": 3072, "num_attention_heads": 24},
 ]
-STATES_IN = {"granitemoehybrid", "lfm2", "lfm2_moe", "nemotron_h"}
 
 
-@pytest.mark.parametrize("kind", sorted(families()))
+@pytest.mark.parametrize("kind", sorted(classes()))
 def test_a_file_that_leaves_fields_out_means_what_the_class_takes_it_to_mean(kind: str) -> None:
     """Gemma 3 4B's names neither heads nor their width, 12B's no width; the class has them."""
     compared = 0
@@ -186,11 +185,7 @@ def test_a_file_that_leaves_fields_out_means_what_the_class_takes_it_to_mean(kin
             config = AutoConfig.for_model(kind, **file).to_dict()
         except StrictDataclassClassValidationError:
             continue  # not a shape that this class allows
-        if kind in STATES_IN:
-            with pytest.raises(GraderError, match="not counted"):
-                layers(file | {"model_type": kind})
-        else:
-            assert layers(file | {"model_type": kind}) == layers(config)
+        assert layers(file | {"model_type": kind}) == layers(config)
         compared += 1
     assert compared
 
@@ -228,7 +223,7 @@ def test_a_file_without_layer_types_means_the_classs_own_pattern(kind: str) -> N
     ],
 )  # fmt: skip
 def test_kib_a_token_are_the_published_ones(name: str, kib: float) -> None:
-    assert bytes_per_token(known_models()[name]) == kib * 1024
+    assert bytes_per_token(known_model(name)) == kib * 1024
 
 
 @pytest.mark.parametrize(("name", "gallery", "kept"), [("Gemma 4 31B", 840, 880), ("Gemma 4 26B-A4B", 210, 220)])
@@ -243,7 +238,7 @@ def test_gemma_4_keeps_both_its_keys_and_its_values(name: str, gallery: int, kep
 @pytest.mark.parametrize(("name", "gallery"), [("DeepSeek V3.2", 68.625), ("GLM-5", 87.75)])
 def test_sparse_attention_keeps_an_index_too(name: str, gallery: float) -> None:
     model = known_models()[name]
-    without = {field: value for field, value in model.items() if field != "index_head_dim"}
+    without = model.replace(model_type="deepseek_v3")
     assert bytes_per_token(without) == gallery * 1024 < bytes_per_token(model)
 
 
@@ -335,25 +330,26 @@ def test_a_config_for_images_and_text_is_read_for_its_text() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({}, "no `num_hidden_layers`"),
-        ({"num_hidden_layers": 3}, "no `num_key_value_heads`"),
+        ({}, "no `num_hidden_layers`.*no fields at all"),
+        ({"num_hidden_layers": 3}, "no `num_attention_heads`"),
+        ({"num_hidden_layers": 3, "num_attention_heads": 4}, "no `hidden_size`"),
+        ({"layer_types": ["conv"], "conv_L_cache": 3}, "no `hidden_size`"),
+        ({"layer_types": ["conv"], "compress_rates": {}, "block_types": ["a"]}, "`block_types` and no model_type"),
+        ({"is_encoder_decoder": True}, "encoder and a decoder"),
         ({"num_hidden_layers": "3"}, "`num_hidden_layers` is '3'"),
         ({"num_hidden_layers": 3, "num_attention_heads": 0}, "`num_attention_heads` is 0"),
         ({"layer_types": ["hyperbolic"]}, "'hyperbolic'"),
         ({"layer_types": "full_attention"}, "should be a list"),
-        ({"layer_types": ["linear_attention"]}, "'linear_attention'"),
-        ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 3}, "more attention heads than channels"),
+        ({"layer_types": ["linear_attention"]}, "linear_attention, which a shape"),
+        ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 3}, "can't be split among 4 heads"),
         ({"model_type": "llama", "per_layer_config": {"first": {}}}, "not what a config.json has there"),
-        (AutoConfig.for_model("t5").to_dict(), "encoder-decoder"),
-        (AutoConfig.for_model("bamba").to_dict(), "'bamba[a-z_]*' is not known here"),
-        (AutoConfig.for_model("falcon_h1").to_dict(), "'falcon_h1[a-z_]*' is not known here"),
-        (AutoConfig.for_model("recurrent_gemma").to_dict(), "'recurrent_gemma[a-z_]*' is not known here"),
-        (AutoConfig.for_model("mllama").to_dict(), "'mllama[a-z_]*' is not known here"),
+        (AutoConfig.for_model("t5").to_dict(), "an encoder and a decoder"),
+        (AutoConfig.for_model("recurrent_gemma").to_dict(), "`lru_width`, which no architecture"),
+        (AutoConfig.for_model("mllama").to_dict(), "`cross_attention_layers`, which no architecture"),
         ({"model_type": "deepseek_v4", "compress_ratios": [0, 5], "num_hidden_layers": 2}, "none of 0, 4 and 128"),
         ({"model_type": "deepseek_v4", "compress_ratios": [0, 4], "num_hidden_layers": 3}, "should be a list"),
         ({"num_hidden_layers": 10**9, "num_attention_heads": 4, "head_dim": 8}, "1,000,000,000 layers"),
         (AutoConfig.for_model("rwkv").to_dict(), "'rwkv[a-z_]*' is not known here"),
-        (AutoConfig.for_model("mpt").to_dict(), "'mpt[a-z_]*' is not known here"),
         ({"model_type": "gpt_neo", "num_layers": 3, "attention_types": [[["local"], 2]]}, "speaks of 2 layers"),
         ({"model_type": "gpt_neo", "attention_types": [[["sideways"], 24]]}, "neither global nor local"),
         ({"model_type": "jamba", "attn_layer_period": 0}, "`attn_layer_period` is 0"),
@@ -372,7 +368,7 @@ ANY_JSON = st.one_of(
     st.text(max_size=3),
     st.sampled_from([["full_attention"], [1], [], {}, {"1": 3}, {"0": {"head_dim": 4}}, "auto", "MM*"]),
 )
-READ = sorted({name for model in [*known_models().values(), *families().values()] for name in model})
+READ = sorted({name for model in known_models().values() for name in model})
 READ += ["layer_types", "per_layer_config", "indexer_types", "num_kv_shared_layers", "text_config", "model_type"]
 
 
@@ -388,13 +384,41 @@ def test_whatever_a_file_holds_it_is_counted_or_refused(model: str, spoilt: dict
         assert str(error)
 
 
-def test_a_family_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_a_family_that_is_not_known_is_read_as_its_nearest_relative_or_refused(tmp_path: Path) -> None:
+    """As a card reads it. A shape without a model_type means what it says."""
     shape = {"num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64}
     assert bytes_per_token(shape) == bytes_per_token(shape | {"model_type": "llama"}) == 2 * 2 * 3 * 64 * 2
+    assert remark(shape) == ""
     (tmp_path / "config.json").write_text(json.dumps(shape | {"model_type": "llama_of_mine"}))
     result = run("--config", str(tmp_path / "config.json"), "--json")
     assert isinstance(result.exception, GraderError)
-    assert "'llama_of_mine' is not known here" in str(result.exception)
+    assert "llama_of_mine model has none of `hidden_size`" in str(result.exception)
+    mine = shape | {"model_type": "llama_of_mine", "hidden_size": 100, "vocab_size": 50, "intermediate_size": 48}
+    assert bytes_per_token(mine) == bytes_per_token(shape)
+    assert "'llama_of_mine' is not known here: it is read as if it were llama" in remark(mine)
+
+
+def test_a_shape_may_have_layers_with_a_state() -> None:
+    """What the published configs of three families say of their caches, without a model_type and the rest."""
+    for name in ("Qwen3-Next 80B-A3B", "Qwen3.5 397B-A17B", "Nemotron 3 Nano 30B-A3B", "Gemma 4 31B"):
+        file = known_model(name)
+        told = ("layers", "heads", "head", "window", "pattern", "interval", "state", "conv", "groups", "k_eq_v")
+        kept = {field: value for field, value in file.items() if any(word in field for word in told)}
+        assert "model_type" not in kept and "hidden_size" not in kept
+        assert layers(kept) == layers(file), name
+
+
+def test_what_a_card_counts_is_counted() -> None:
+    found = [model for model in gallery_models().values() if model.architecture]
+    assert len(found) > 90
+    for model in found:
+        assert model.architecture and caches(model.architecture) == layers(model.config or {}), model.slug
+
+
+@pytest.mark.parametrize("kind", ["bamba", "falcon_h1", "mpt", "youtu", "minimax"])
+def test_families_that_a_card_reads_are_counted(kind: str) -> None:
+    config = AutoConfig.for_model(kind).to_dict()
+    assert layers(config) == caches(read(config))
 
 
 def test_mimo_keeps_twice_the_heads_in_its_windows() -> None:
@@ -440,7 +464,7 @@ def test_longcat_keeps_two_latents_in_each_layer() -> None:
 def test_minimax_m2_says_of_each_layer_that_it_is_full() -> None:
     config = {"model_type": "minimax_m2", "num_hidden_layers": 2, "head_dim": 16, "num_key_value_heads": 3}
     assert bytes_per_token(config | {"attn_type_list": [1, 1]}) == bytes_per_token(config) == 2 * 2 * 3 * 16 * 2
-    with pytest.raises(GraderError, match="has `attn_type_list`"):
+    with pytest.raises(GraderError, match="linear_attention, which a minimax_m2 model does not have"):
         layers(config | {"attn_type_list": [0, 1]})
 
 
@@ -508,11 +532,20 @@ def test_the_command_knows_models_by_the_calculators_name_and_the_gallerys(name:
     assert json.loads(run("--model", name, "--context", "1", "--json").output)["bytes_per_token"] == 70_272
 
 
+def test_a_model_is_named_as_a_card_names_it(tmp_path: Path) -> None:
+    """One name is shown, the gallery's; its short one, a path and the calculator's earlier names are taken too."""
+    assert dict(known_model("qwen3-235b-a22b")) == dict(known_model("Qwen3 235B-A22B"))
+    assert "Qwen3 235B-A22B Thinking 2507, as its config says" in kv_panel("Qwen3 235B-A22B").shown.text
+    (tmp_path / "config.json").write_text(json.dumps(dict(known_model("Qwen3 8B"))))
+    assert "144 KiB" in run("--model", str(tmp_path / "config.json")).output
+    assert f"{tmp_path.name}, as its config says" in kv_panel(str(tmp_path)).shown.text
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--model", "DeepSeek"], "deepseek-v3"),
-        (["--model", "intellect-3"], "no public file"),
+        (["--model", "intellect-3"], "was not seen"),
         ([], "--config"),
         (["--config", "nowhere.json"], "can't be read"),
         (["--model", "Qwen3 4B", "--context", "0"], "context"),
@@ -556,10 +589,10 @@ def test_a_model_brings_its_own_heads() -> None:
     ("pasted", "words"),
     [
         ("{", "not JSON"),
-        ("[1]", "is a list"),
+        ("[1]", "holds a list"),
         ("{}", "no `num_hidden_layers`"),
         (json.dumps({"layer_types": ["hyperbolic"], "num_attention_heads": 4, "head_dim": 8}), "'hyperbolic'"),
-        (json.dumps({"model_type": "t5", "is_encoder_decoder": True}), "encoder-decoder"),
+        (json.dumps({"model_type": "t5", "is_encoder_decoder": True}), "an encoder and a decoder"),
     ],
 )
 def test_what_is_pasted_wrongly_is_explained_and_mended(pasted: str, words: str) -> None:
@@ -590,7 +623,7 @@ def test_a_pasted_config_of_an_unknown_family_is_refused() -> None:
     panel = kv_panel("GPT-2 XL")
     shape = {"model_type": "mine", "num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64}
     panel.controls["pasted"].value = json.dumps(shape)
-    assert "'mine' is not known here" in panel.shown.text and "not known here" in panel.shown.html
+    assert "config of a mine model has none of" in panel.shown.text and "of a mine model" in panel.shown.html
 
 
 def test_feedback_shows_the_picture_and_not_an_empty_widget(project: Path) -> None:

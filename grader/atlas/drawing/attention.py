@@ -7,6 +7,8 @@ from grader.atlas.layer import Index, Mixer
 PROJ_H, THIN_H, GAP = 42, 28, 18
 TOP = 76  # where what a panel's part gives leaves it, under a header of one line
 LEFT, RIGHT = 24, WIDTH - 24
+FRAME = 7  # around what is cached
+FORK, INPUT = 22, 42  # below the lowest boxes: to the line that forks, and from it to the panel's edge
 
 
 def draw(mixer: Mixer, width: int, title: str, seen: str = "") -> tuple[Canvas, float]:
@@ -172,8 +174,13 @@ def _tile_words(mixer: Mixer) -> str:
     return f"{mixer.heads} query heads, {each} to each of {mixer.kv_heads} keys and values"
 
 
+def _columns(first: float, second: float, third: float, gap: float) -> list[Box]:
+    """Three columns of these widths: a gap between the first two, and the third at the right edge."""
+    return [Box(LEFT, 0, first, 0), Box(LEFT + first + gap, 0, second, 0), Box(RIGHT - third, 0, third, 0)]
+
+
 def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    columns = [Box(LEFT, 0, 168, 0), Box(206, 0, 98, 0), Box(318, 0, 98, 0)]
+    columns = _columns(168, 98, 98, 14)
     above = [y, y, y]
     if mixer.rotary:
         whole = mixer.key_dim
@@ -243,7 +250,7 @@ def _joined_words(mixer: Mixer) -> str:
 
 def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
     """The layer's input, forked to these boxes. Returns the height of the panel."""
-    line, cx = bottom + 22, WIDTH / 2
+    line, cx = bottom + FORK, WIDTH / 2
     for box in boxes:
         if abs(box.cx - cx) < 1:
             canvas.line((cx, line), (cx, box.bottom))
@@ -251,12 +258,12 @@ def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
             canvas.line((cx, line), (box.cx, line), (box.cx, box.bottom))
     canvas.line((cx, line + 14), (cx, line), arrow=False)
     canvas.text(cx, line + 28, f"x [T, {width:,}]", "", 12.5)
-    return line + 42
+    return line + INPUT
 
 
 def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     nope = mixer.key_dim - mixer.rope_dim
-    left, middle, right = Box(LEFT, 0, 156, 0), Box(192, 0, 138, 0), Box(340, 0, 76, 0)
+    left, middle, right = _columns(156, 138, 76, 12)
     tiles = q_top = y
     if mixer.rotary:
         box = Box(left.x, y + GAP, left.w, THIN_H)
@@ -272,15 +279,17 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     source = mixer.q_rank or width
     canvas.box(q, "query", [name, f"{source:,} → {mixer.heads} × ({nope} + {mixer.rope_dim})"])
     canvas.line((q.cx, q.y), (q.cx, q_top))
-    row = q.bottom + GAP + 7
+    row = q.bottom + GAP + FRAME
     latent, rope = Box(middle.x, row, middle.w, PROJ_H), Box(right.x, row, right.w, PROJ_H)
-    canvas.area(Box(middle.x - 6, row - 7, right.right - middle.x + 12, PROJ_H + 14), "faint", 9, dashed=True)
+    canvas.area(
+        Box(middle.x - 6, row - FRAME, right.right - middle.x + 12, PROJ_H + 2 * FRAME), "faint", 9, dashed=True
+    )
     canvas.box(latent, "value", ["latent", f"{mixer.kv_rank} numbers"])
     canvas.box(rope, "value", ["rope key", f"{mixer.rope_dim}, shared"])
     canvas.line((latent.cx, latent.y), (latent.cx, kv.bottom))
     canvas.line((rope.cx, rope.y), (rope.cx, tiles))
     canvas.text(middle.x - 12, row + 25, "cached", "m", 11.5, "end")
-    row = latent.bottom + GAP + 7
+    row = latent.bottom + GAP + FRAME
     norm, turn = Box(middle.x, row, middle.w, THIN_H), Box(right.x, row, right.w, THIN_H)
     canvas.box(norm, "norm", ["RMSNorm"])
     canvas.line((norm.cx, norm.y), (norm.cx, latent.bottom))
