@@ -2,7 +2,7 @@
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              with LESSON=NN-name: only what a change of that lesson needs
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader
-# make site    build the web edition of the course, build/site/index.html  (ARGS="--pdf build/course.pdf": and a PDF)
+# make site    build the web edition of the course, build/site/index.html  (ARGS="--to build/course.pdf": and a PDF)
 # make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 

@@ -18,22 +18,42 @@ def architecture_of(model: str | Path | Mapping[str, Any], name: str = "") -> Ar
     """
     if isinstance(model, Mapping):
         return read(model, name)
-    path = Path(model)
-    if path.suffix == ".json" or path.exists():
-        file = path / "config.json" if path.is_dir() else path
+    file = _file_of(model)
+    if file is not None:
         return read(Config.read(file), name or _name_of(file))
+    if "/" in str(model):
+        return read(config_of(model), name or str(model).rpartition("/")[2])
+    return _seen(str(model))
+
+
+def config_of(model: str | Path) -> Config:
+    """The config.json of what names a model, as for `architecture_of`, with its fields as they are."""
+    file = _file_of(model)
+    if file is not None:
+        return Config.read(file)
     text = str(model)
     if "/" in text:
         found = _from_hub(text)
-        config = Config.read(found) if isinstance(found, Path) else Config.parse(found, f"{text}'s config.json")
-        return read(config, name or text.rpartition("/")[2])
-    model_ = gallery_model(text)
-    if model_.architecture is None:
+        return Config.read(found) if isinstance(found, Path) else Config.parse(found, f"{text}'s config.json")
+    return Config(_seen(text).given)
+
+
+def _file_of(model: str | Path) -> Path | None:
+    path = Path(model)
+    if path.suffix == ".json" or path.exists():
+        return path / "config.json" if path.is_dir() else path
+    return None
+
+
+def _seen(name: str) -> Architecture:
+    """A gallery model's. Raises GraderError where its config.json was not seen."""
+    model = gallery_model(name)
+    if model.architecture is None:
         raise GraderError(
-            f"the config.json of {model_.name} was not seen, so nothing can be read off it."
+            f"the config.json of {model.name} was not seen, so nothing can be read off it."
             " Give the file itself, from the model's page on the hub."
         )
-    return model_.architecture
+    return model.architecture
 
 
 def _name_of(path: Path) -> str:

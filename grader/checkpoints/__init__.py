@@ -3,7 +3,7 @@
 - ``load_checkpoint(name, optional=False) -> Checkpoint | None``: what notebooks call
 - ``list_checkpoints() -> list[Listed]``: for ``grader weights list``
 - ``get(name, progress=True) -> Checkpoint``: for ``grader weights get NAME``
-- ``record_goldens(name) -> Path``: for ``grader weights record NAME`` (authors)
+- ``record_goldens(name) -> Path``: for ``grader weights generate NAME`` (authors)
 
 Each raises GraderError with what happened, why, and what to do next. `Unavailable`, a kind of it, means
 that the checkpoint exists and can't be had here and now.

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from grader.cli.course import FAILED
+from grader.cli.options import Json, Model, earlier, the_model
 from grader.errors import GraderError, NeedsAdapter
 from grader.package import distribution
 
 if TYPE_CHECKING:
     from grader.layers.rows import LayerReport
     from grader.recordings.traces import Trace
+
+
+TRACE = Path("trace.safetensors")
 
 
 class Rows(StrEnum):
@@ -30,11 +34,11 @@ class Rows(StrEnum):
 
 
 def trace(
-    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="In its place a folder with a model's weights: these are run.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", help="Where to write the trace.")] = Path("trace.safetensors"),
+    model: Model = None,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write the trace.")] = TRACE,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Run the weights that are in the folder MODEL, not a small random model.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of the weights.")] = "float32",
     changes: Annotated[
         list[str] | None,
@@ -50,11 +54,15 @@ def trace(
         bool, typer.Option("--padding", help="Texts of unequal length, too: padding before one.")
     ] = False,
     offset: Annotated[int, typer.Option(min=0, help="Begin at this position, too.")] = 0,
+    config: Annotated[str | None, earlier("--config", instead="grader trace FILE")] = None,
+    folder: Annotated[str | None, earlier("--model", instead="grader trace FOLDER --weights")] = None,
+    output: Annotated[Path | None, earlier("--output", instead="--to FILE")] = None,
 ) -> None:
-    """Run a small random model of any architecture that transformers knows, and keep what every module does.
+    """Keep what each module of a small reference does.
 
-    The model has the architecture in the config.json, but is narrow and cut to its first layers. `grader compare`
-    then tells whether a model of yours does the same.
+    It runs a small random model of any architecture that transformers knows. The model has the architecture in the
+    config.json, but is narrow and cut to its first layers. `grader compare` then tells whether a model of yours
+    does the same.
     """
     if find_spec("transformers") is None:
         raise GraderError(
@@ -74,20 +82,18 @@ def trace(
     if dtype not in dtypes:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(dtypes)}.")
     ways = Ways(cached, padded, offset)
-    if (config is None) == (model is None):
-        raise GraderError("Say what to trace: --config config.json for a small random model, or --model FOLDER.")
-    if model is not None:
+    chosen, to = the_model(model, config, folder), output or to
+    if weights or folder:
         if changes:
-            raise GraderError("--set changes the config of a small random model. With --model the weights fix it.")
-        real = real_model(model, dtypes[dtype], tokens or TOKENS, ways)
-        write_trace(real.trace, output, real.kind)
-        print(f"{real.kind} in {dtype}, {real.size:,} parameters, those of {model}; {output}")
+            raise GraderError("--set changes the config of a small random model. With --weights the weights fix it.")
+        real = real_model(Path(chosen), dtypes[dtype], tokens or TOKENS, ways)
+        write_trace(real.trace, to, real.kind)
+        print(f"{real.kind} in {dtype}, {real.size:,} parameters, those of {chosen}; {to}")
         return
-    assert config is not None
-    reference = small_reference(config, dtypes[dtype], dict(map(_change, changes or [])), tokens, ways)
+    reference = small_reference(chosen, dtypes[dtype], dict(map(_change, changes or [])), tokens, ways)
     found = measured(reference, _with_bar)
-    write_trace(replace(reference.trace(), unseen=found.unseen), output, reference.kind)
-    print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {output}")
+    write_trace(replace(reference.trace(), unseen=found.unseen), to, reference.kind)
+    print(f"{reference.kind} in {dtype}, {reference.size:,} parameters, all random; {to}")
     for item in (*reference.kept, found.kept()):
         print(f"{'yes' if item.kept else 'no ':3} {item.name}: {item.detail}")
 
@@ -135,10 +141,13 @@ def compare(
     reordered: Annotated[
         bool, typer.Option("--reordered", help="Your loader reorders rows of weights, as this command told you.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
-    page: Annotated[Path | None, typer.Option("--html", help="Write what was found as an HTML page, too.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE.html", help="Write what was found as a page, too.")
+    ] = None,
+    as_json: Json = False,
+    page: Annotated[Path | None, earlier("--html", instead="--to FILE.html")] = None,
 ) -> None:
-    """Compare your model with a trace, module by module, and say where to start looking.
+    """Compare your model with a trace: where to start looking.
 
     The model may have names of its own: they are matched with the reference's, and the table says which is which.
     A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
@@ -151,7 +160,7 @@ def compare(
     from grader.layers.own_names.naming import OwnNames
     from grader.recordings.tracefile import read_trace
 
-    recorded = read_trace(reference)
+    recorded, page = read_trace(reference), to or page
     if model.endswith(".safetensors"):
         _tell(dump_report(Path(model), recorded), rows, as_json, page, model)
     own = OwnNames(read_names(names) if names else {}, renames or (), reordered)
@@ -192,13 +201,15 @@ def port(
     model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
     reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote.")],
     name: Annotated[str | None, typer.Option("--class", help="The model's class.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Where to write it; port.py beside the model if left out.")
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Where to write it; by default port.py beside it.")
     ] = None,
+    output: Annotated[Path | None, earlier("--output", instead="--to FILE")] = None,
 ) -> None:
-    """Write the lines that let a program with a config of its own be compared: its fields, filled in.
+    """Write what a program with its own config needs to be compared.
 
-    The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
+    Those are lines that fill in the fields of that config. The program itself is not changed. `grader compare
+    port.py:Port TRACE` compares it.
     """
     from grader.layers.adapter import adapter_for, is_module
     from grader.layers.own_model import file_of, load_model
@@ -207,9 +218,9 @@ def port(
     recorded, loaded, file = read_trace(reference), load_model(model, name), file_of(model)
     if not is_module(loaded):
         raise GraderError(f"{model} is no class of a model. Name the class: {file}:CLASS")
-    output = output or file.with_name("port.py")
+    output = to or output or file.with_name("port.py")
     if output.exists():
-        raise GraderError(f"{output} exists. Say where to write: --output FILE")
+        raise GraderError(f"{output} exists. Say where to write: --to FILE")
     made = adapter_for(loaded, file, recorded.build, list(recorded.weights), recorded.runs)
     output.write_text(made.source)
     print(f"{output}: compare it with: grader compare {output}:Port {reference}")

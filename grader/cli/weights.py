@@ -8,7 +8,7 @@ import typer
 
 
 def weights_list() -> None:
-    """Say which checkpoints there are, and which of them are on this machine."""
+    """Say which there are, and which are on this machine."""
     from grader.checkpoints import list_checkpoints
 
     width = min(shutil.get_terminal_size().columns, 100)
@@ -29,15 +29,18 @@ def weights_list() -> None:
 
 
 def weights_get(name: Annotated[str, typer.Argument(help="A name that `grader weights list` shows.")]) -> None:
-    """Bring a checkpoint onto this machine and verify it; an interrupted download goes on where it stopped."""
+    """Bring a checkpoint onto this machine and verify it.
+
+    A download that was interrupted goes on where it stopped.
+    """
     from grader.checkpoints import get
 
     checkpoint = get(name)
     print(f"{checkpoint.name} ({checkpoint.source}) is in {checkpoint.folder}")
 
 
-def weights_record(name: Annotated[str, typer.Argument(help="A checkpoint that is on this machine.")]) -> None:
-    """For authors: have transformers generate the texts that learners' models must repeat."""
+def weights_generate(name: Annotated[str, typer.Argument(help="A checkpoint that is on this machine.")]) -> None:
+    """Have transformers generate what a right model repeats."""
     from grader.checkpoints import record_goldens
 
     print(record_goldens(name))

@@ -67,7 +67,7 @@ def complete(config: Mapping[str, Any]) -> Config:
         if config.get(name):
             raise GraderError(
                 f"this config has `{name}`, and what such a model keeps is not counted here."
-                " `grader card --config FILE` reads more families."
+                " `grader card FILE` reads more families."
             )
     return config
 
@@ -126,7 +126,7 @@ def _defaults(kind: Any) -> Mapping[str, Any]:
     if known is None:
         raise GraderError(
             f"the model_type {kind!r} is not known here, so what its layers keep can't be told."
-            " `grader card --config FILE` reads more families."
+            " `grader card FILE` reads more families."
         )
     return known
 
