@@ -142,11 +142,11 @@ def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Ta
     pages: where a lesson of a name can be read, from the gallery's folder lessons/.
     """
     from grader.atlas.site import Taught
-    from grader.learning.release import released_course
+    from grader.learning.places import released_folder
     from grader.lessons.front_matter import TAUGHT
 
     try:
-        file = released_course(Path.cwd()).folder / TAUGHT
+        file = released_folder(Path.cwd()) / TAUGHT
     except GraderError:
         return {}
     told = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -57,7 +57,7 @@ def lab(
     Options that are not below go to JupyterLab: --no-browser, --port.
     """
     from grader.learning.home import IN_A_CLONE, find_home, start_home
-    from grader.learning.release import clone_around
+    from grader.learning.places import clone_around
 
     if instructor:
         open_jupyterlab(find_project(Path.cwd()), "/lab", context.args, instructor=True)

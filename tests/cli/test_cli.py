@@ -180,6 +180,13 @@ def test_help_imports_neither_torch_nor_jupyter(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("words", [["diff", "gpt2-xl", "qwen3-4b"], ["card", "qwen3-8b"], ["kv", "qwen3-8b"]])
+def test_what_reads_configs_waits_for_neither_torch_nor_jupyter(words: list[str], tmp_path: Path) -> None:
+    program = f"import sys, grader.cli\ngrader.cli.app({words}, standalone_mode=False)\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not {"torch", "nbformat", "jupytext", "transformers"} & set(done.stdout.splitlines()[-1].split())
+
+
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
     from grader.package import distribution
 
