@@ -131,4 +131,4 @@ def test_a_trace_without_transformers_is_refused_with_what_to_install(
 ) -> None:
     monkeypatch.setattr("grader.cli.porters.find_spec", lambda name: None)
     with pytest.raises(GraderError, match=r"transformers is not installed here\. Install it: pip install '.*\[ref"):
-        trace(project / "course/01-gpt2/configs/gpt2.json")
+        trace(str(project / "course/01-gpt2/configs/gpt2.json"))

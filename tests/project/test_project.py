@@ -32,7 +32,16 @@ def test_the_changelog_begins_with_this_version(project: Path, about: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/not-tried.md", "docs/files.md", "docs/grading.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/not-tried.md",
+        "docs/files.md",
+        "docs/grading.md",
+        "docs/learning.md",
+    ],
 )
 def test_the_files_that_a_page_links_to_are_there(project: Path, page: str) -> None:
     text = (project / page).read_text("utf-8")
