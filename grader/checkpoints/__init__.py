@@ -41,8 +41,9 @@ class Listed:
     """A line of `grader weights list`.
 
     place: where the files are: cached, shipped or packaged. Where they are not here yet: "hub" or "package";
-        "missing" where they should have come with the course, or not all came. size: bytes; parameters: how many;
-        None where it is not known. pinned: see `Entry.pinned`.
+        "missing" where they should have come with the course, or not all came. size: bytes on this machine, or to be
+        fetched; download: bytes to be fetched; parameters: how many; None where it is not known. pinned: see
+        `Entry.pinned`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Listed:
     licence: str
     gated: bool
     pinned: bool
+    download: int | None
 
 
 def list_checkpoints() -> list[Listed]:
@@ -70,7 +72,15 @@ def _listed(known: Entry) -> Listed:
     else:
         place = "package" if known.packaged else "hub" if known.hub else "missing"
     return Listed(
-        known.name, known.description, place, size, known.parameters, known.licence, known.gated, known.pinned
+        name=known.name,
+        description=known.description,
+        place=place,
+        size=size,
+        parameters=known.parameters,
+        licence=known.licence,
+        gated=known.gated,
+        pinned=known.pinned,
+        download=known.size if known.hub or known.packaged else None,
     )
 
 

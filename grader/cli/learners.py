@@ -1,6 +1,7 @@
 """Learn: check a notebook."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from grader.lessons.results import CheckResult
+
+INTERRUPTED = 130  # as shells have it for a program that Ctrl-C ended
 
 
 def check(
@@ -66,15 +69,21 @@ def _execute(notebook: "NotebookNode", cwd: Path, timeout: int, console: "Consol
     """Run the notebook with its progress shown to a terminal; why it stopped early, or an empty string."""
     from grader.lessons.execution import ExecutionStopped, execute_notebook
 
+    where = "while a kernel started"
     with console.status("starting a kernel") as status:
 
         def on_cell(index: int, _: "NotebookNode") -> None:
-            status.update(f"running cell {index + 1} of {len(notebook.cells)}")
+            nonlocal where
+            where = f"in cell {index + 1} of {len(notebook.cells)}"
+            status.update(f"running {where.removeprefix('in ')}")
 
         try:
             execute_notebook(notebook, cwd, on_cell, allow_errors=True, timeout=timeout)
         except ExecutionStopped as stopped:
             return str(stopped)
+        except KeyboardInterrupt:
+            print(f"grader check: stopped {where}, as you asked. Nothing is said of the exercises.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
     return ""
 
 

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -316,6 +318,21 @@ def test_an_endless_cell_is_stopped(course: Path) -> None:
     done = grader("check", "--timeout", "20", released, cwd=course)  # the imports of its setup have to fit in
     assert done.returncode == 1
     assert "ran longer than 20 s" in done.stdout
+
+
+def test_a_check_that_is_interrupted_says_so_and_in_which_cell(tmp_path: Path) -> None:
+    notebook_of(tmp_path / "long.ipynb", "1", "open('running', 'w').close()\nwhile True: pass")
+    command = [sys.executable, "-m", "grader.cli", "check", "long.ipynb"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + TIMEOUT
+    while not (tmp_path / "running").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT)
+    said = "grader check: stopped in cell 2 of 2, as you asked. Nothing is said of the exercises.\n"
+    assert (process.returncode, out, err) == (130, "", said)
 
 
 def test_an_error_elsewhere_is_noted_and_does_not_fail_the_checks(course: Path) -> None:
