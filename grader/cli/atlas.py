@@ -112,7 +112,7 @@ def diff(
 
 
 def models() -> None:
-    """List the models of the gallery by the names that commands take."""
+    """List the models of the gallery by their names."""
     from grader.atlas import gallery_models
 
     for slug, model in gallery_models().items():
