@@ -53,7 +53,7 @@ def execute_notebook(
         kernel_name="python3",
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(cwd)}},
-        # Nothing below a critical error: it warns about its transport otherwise, and shows a traceback when it is ended.
+        # Critical errors alone: it warns about its transport otherwise, and shows a traceback when it is ended.
         extra_arguments=["--IPKernelApp.log_level=50"],
         on_cell_execute=started,
     )
