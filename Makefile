@@ -1,9 +1,10 @@
 # make lab     install what learners need, open the course in JupyterLab   (ARGS="--no-browser --port 9999")
 # make test    install what authors need too, run every check              (ARGS="-k gpt2")
 #              with LESSON=NN-name: only what a change of that lesson needs
+# make check   the quick part of it: style, types, rooms, and the tests of what changed against main
 # make bench   measure the engine, the models against transformers, and grading against nbgrader and otter-grader;
 #              count the lines of each lesson, wherever they stand
-# make site    build the web edition of the course, build/site/index.html  (ARGS="--pdf build/course.pdf": and a PDF)
+# make site    build the web edition of the course, build/site/index.html  (ARGS="--to build/course.pdf": and a PDF)
 # make gallery write the atlas of architectures as a site that opens from its folder  (ARGS="--to gallery")
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
 
@@ -16,7 +17,7 @@ ifeq ($(shell .venv/bin/grader --version 2>/dev/null),)
 $(shell rm -f .venv/lab.stamp .venv/test.stamp)
 endif
 
-.PHONY: help lab test bench site gallery
+.PHONY: help lab check test bench site gallery
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -27,6 +28,9 @@ test: .venv/test.stamp
 	@test -n "$(LESSON)" || sh scripts/chromium.sh
 	@test -n "$(LESSON)" || sh scripts/libseccomp.sh
 	@LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
+
+check: .venv/test.stamp
+	@sh scripts/check.sh $(ARGS)
 
 bench: .venv/test.stamp
 	@failed=0; \

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def lesson_asked(nodeid: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--lesson", help="run only what is about the lesson of this name")
+    parser.addoption("--lesson", action="append", help="run only what is about lessons of these names")
+    parser.addoption("--seconds", type=float, help="skip the tests that have not begun by then, and say so")
 
 
 def is_about(item: pytest.Item, lesson: str) -> bool:
@@ -97,13 +99,14 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if only := config.getoption("--lesson"):
-        others = [item for item in items if not is_about(item, only)]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if is_about(item, only)]
+    if names := config.getoption("--lesson"):
+        asked = [any(is_about(item, name) for name in names) for item in items]
+        config.hook.pytest_deselected(items=[item for item, wanted in zip(items, asked, strict=True) if not wanted])
+        items[:] = [item for item, wanted in zip(items, asked, strict=True) if wanted]
     place = {name: at for at, name in enumerate(LONGEST_FIRST)}
     other = {".ipynb": 1}
-    items.sort(key=lambda item: place.get(item.path.name, other.get(item.path.suffix, len(place))))
+    if not config.getoption("--seconds"):  # where there is not time for all, what was named first comes first
+        items.sort(key=lambda item: place.get(item.path.name, other.get(item.path.suffix, len(place))))
     places = [i for i, item in enumerate(items) if lesson_asked(item.nodeid)]
     for i, item in zip(places, sorted((items[i] for i in places), key=lambda it: lesson_asked(it.nodeid)), strict=True):
         items[i] = item  # side by side, lesson by lesson
@@ -111,6 +114,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if reason and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=f"browser test: {reason}"))
+
+
+BEGAN = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    limit = item.config.getoption("--seconds")
+    if limit and time.monotonic() - BEGAN > limit:
+        pytest.skip(f"after {limit:g} s nothing is begun: `make test` runs it")
 
 
 gc.disable()  # while the tests are collected: what is imported stays, and is walked through nineteen times else

@@ -24,9 +24,9 @@ _CODE = """import sys
 
 if "google.colab" in sys.modules:
     !{{sys.executable}} -m pip install --quiet "{name} @ git+{address}"
-    from grader.learning.beside import fetch_beside
+    from grader.learning.lesson_files import fetch_lesson_files
 
-    fetch_beside("{lesson}")"""
+    fetch_lesson_files("{lesson}")"""
 
 
 def repository() -> str:

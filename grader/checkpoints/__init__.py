@@ -3,7 +3,7 @@
 - ``load_checkpoint(name, optional=False) -> Checkpoint | None``: what notebooks call
 - ``list_checkpoints() -> list[Listed]``: for ``grader weights list``
 - ``get(name, progress=True) -> Checkpoint``: for ``grader weights get NAME``
-- ``record_goldens(name) -> Path``: for ``grader weights record NAME`` (authors)
+- ``record_goldens(name) -> Path``: for ``grader weights generate NAME`` (authors)
 
 Each raises GraderError with what happened, why, and what to do next. `Unavailable`, a kind of it, means
 that the checkpoint exists and can't be had here and now.
@@ -41,8 +41,9 @@ class Listed:
     """A line of `grader weights list`.
 
     place: where the files are: cached, shipped or packaged. Where they are not here yet: "hub" or "package";
-        "missing" where they should have come with the course, or not all came. size: bytes; parameters: how many;
-        None where it is not known. pinned: see `Entry.pinned`.
+        "missing" where they should have come with the course, or not all came. size: bytes on this machine, or to be
+        fetched; download: bytes to be fetched; parameters: how many; None where it is not known. pinned: see
+        `Entry.pinned`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Listed:
     licence: str
     gated: bool
     pinned: bool
+    download: int | None
 
 
 def list_checkpoints() -> list[Listed]:
@@ -70,7 +72,15 @@ def _listed(known: Entry) -> Listed:
     else:
         place = "package" if known.packaged else "hub" if known.hub else "missing"
     return Listed(
-        known.name, known.description, place, size, known.parameters, known.licence, known.gated, known.pinned
+        name=known.name,
+        description=known.description,
+        place=place,
+        size=size,
+        parameters=known.parameters,
+        licence=known.licence,
+        gated=known.gated,
+        pinned=known.pinned,
+        download=known.size if known.hub or known.packaged else None,
     )
 
 

@@ -10,7 +10,7 @@ Its fields (those in brackets may be left out):
   GGUF file of ``size`` bytes and ``sha256``. ``files`` are then what it is converted to.
 - ``files."name"`` for every file: [``size``] in bytes, [``sha256``], where they are known; else what the hub says
   of the file counts.
-- [``record``]: ``prompts`` that ``grader weights record`` generates from, and how many ``tokens``: a number, or one
+- [``record``]: ``prompts`` that ``grader weights generate`` generates from, and how many ``tokens``: a number, or one
   for each prompt.
 - [``golden``], a list: greedy generations that somebody else published; the fields of `Golden`.
 """
@@ -98,7 +98,7 @@ class Entry:
 
     @property
     def golden_file(self) -> Path:
-        """Where `grader weights record` writes its generations."""
+        """Where `grader weights generate` writes its generations."""
         ships = self.hub is None and self.packaged is None
         return self.shipped_folder / "golden.json" if ships else REGISTRY / f"{self.name}.golden.json"
 

@@ -8,35 +8,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grader.cli.options import Json, Model, earlier, the_model
 from grader.errors import GraderError
 
 if TYPE_CHECKING:
     from grader.atlas import Architecture
     from grader.atlas.site import Taught
 
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 NUMBERS_ALONE = ("layers",)  # what changes in a program's config and nowhere else
-Svg = Annotated[Path | None, typer.Option("--svg", help="Write the figure into this file.")]
+Figure = Annotated[Path | None, typer.Option("--to", metavar="FILE.svg", help="Draw it into this file, too.")]
+Svg = Annotated[Path | None, earlier("--svg", instead="--to FILE.svg")]
 
 
 def card(
-    model: Annotated[str | None, typer.Argument(help="A gallery model (qwen3-8b), a path, or owner/name.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json.")] = None,
+    model: Model = None,
+    to: Figure = None,
     as_json: Json = False,
+    config: Annotated[str | None, earlier("--config", instead="grader card FILE")] = None,
     svg: Svg = None,
 ) -> None:
-    """Say what a model is, read off its config.json: each fact with the field that it is from."""
+    """Say what a model is, read off its config.json.
+
+    Each fact stands with the field that it is from.
+    """
     from rich.console import Console
     from rich.table import Table
 
     from grader.atlas.card_rows import rows
     from grader.atlas.drawing import figure
 
-    if (model is None) == (config is None):
-        raise GraderError("name a model, or give --config FILE; `grader models` lists those that can be named.")
-    found = _open(str(config or model), config)
-    if svg:
-        svg.write_text(figure(found), encoding="utf-8")
+    found, to = _open(the_model(model, config)), to or svg
+    if to:
+        to.write_text(figure(found), encoding="utf-8")
     if as_json:
         lines = {row.label: {"value": row.value, "source": row.source} for row in rows(found)}
         print(json.dumps({"name": found.name, "remark": found.remark, "facts": lines}, indent=2, ensure_ascii=False))
@@ -51,17 +54,24 @@ def card(
     if found.remark:
         console.print(found.remark, style="yellow", highlight=False)
     console.print(table)
-    if svg:
-        console.print(f"figure: {svg}", highlight=False)
+    if to:
+        console.print(f"figure: {to}", highlight=False)
 
 
 def diff(
-    left: Annotated[str, typer.Argument(help="A gallery model, a config.json, or owner/name.")],
-    right: Annotated[str, typer.Argument(help="The other.")],
+    left: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A gallery model (qwen3-8b), a config.json or its folder, or owner/name."),
+    ],
+    right: Annotated[str, typer.Argument(metavar="OTHER", help="The other model, named in the same way.")],
+    to: Figure = None,
     as_json: Json = False,
     svg: Svg = None,
 ) -> None:
-    """Set two models side by side: what they share, what not, and what a program has to change, in order."""
+    """Set two models side by side, with what a program changes.
+
+    What they share, what not, and the changes in order, each with the lesson that teaches it.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -69,12 +79,12 @@ def diff(
     from grader.atlas.compare import compare
     from grader.atlas.drawing.pair import pair
 
-    one, two = _open(left), _open(right)
+    one, two, to = _open(left), _open(right), to or svg
     lines = compare(one, two)
     teaching = _teaching()
     changes = with_lessons(steps(one, two), teaching)
-    if svg:
-        svg.write_text(pair(one, two), encoding="utf-8")
+    if to:
+        to.write_text(pair(one, two), encoding="utf-8")
     if as_json:
         table_ = [{"what": x.label, "left": x.left, "right": x.right, "differs": x.differs} for x in lines]
         ported = [{"module": s.module, "change": s.change, "concept": s.concept, "lessons": t} for s, t in changes]
@@ -97,12 +107,12 @@ def diff(
         if teaching and not lessons and not step.takes_away and step.concept not in NUMBERS_ALONE:
             taught = "  (no lesson here teaches it)"
         console.print(f"{number:>3}. {step.module}: {step.change}{taught}", highlight=False, soft_wrap=True)
-    if svg:
-        console.print(f"figure: {svg}", highlight=False)
+    if to:
+        console.print(f"figure: {to}", highlight=False)
 
 
 def models() -> None:
-    """List the models of the gallery by the names that `card` and `diff` take."""
+    """List the models of the gallery by their names."""
     from grader.atlas import gallery_models
 
     for slug, model in gallery_models().items():
@@ -111,19 +121,19 @@ def models() -> None:
 
 
 def gallery(
-    to: Annotated[Path, typer.Option("--to", help="The folder to write.")] = Path("gallery"),
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to write it.")] = Path("gallery"),
 ) -> None:
-    """Write the gallery: a static site that opens from its folder, without a server."""
+    """Write the gallery as pages that open from their folder."""
     from grader.atlas.site import write_site
 
     count = write_site(to, lessons_here())
     print(f"{count} models: open {to / 'index.html'}")
 
 
-def _open(name: str, path: Path | None = None) -> "Architecture":
+def _open(model: str) -> "Architecture":
     from grader.atlas import architecture_of
 
-    return architecture_of(path or name)
+    return architecture_of(model)
 
 
 def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Taught]":
@@ -132,11 +142,11 @@ def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Ta
     pages: where a lesson of a name can be read, from the gallery's folder lessons/.
     """
     from grader.atlas.site import Taught
-    from grader.learning.release import released_course
+    from grader.learning.places import released_folder
     from grader.lessons.front_matter import TAUGHT
 
     try:
-        file = released_course(Path.cwd()).folder / TAUGHT
+        file = released_folder(Path.cwd()) / TAUGHT
     except GraderError:
         return {}
     told = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

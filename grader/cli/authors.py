@@ -1,4 +1,4 @@
-"""For authors: build lessons."""
+"""Write lessons: begin one, build it, build the web edition."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from grader.cli.course import FAILED, choose_lessons, find_project
+from grader.cli.options import earlier, earlier_argument
 from grader.errors import GraderError
 from grader.package import distribution
+
+SITE = Path("build/site")
 
 
 def build(
@@ -25,7 +28,7 @@ def build(
         bool, typer.Option("--force", help="Replace a released notebook that was worked in; a backup is kept.")
     ] = False,
 ) -> None:
-    """For authors: record the reference, run the notebooks, and release them to course/."""
+    """Record lessons, run their notebooks, release them to course/."""
     from rich.console import Console
 
     from grader.authoring.build import build as build_lesson
@@ -52,12 +55,18 @@ def build(
 
 
 def site(
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to build it.")] = Path("build/site"),
-    pdf: Annotated[
-        Path | None, typer.Option("--pdf", metavar="FILE", help="Print the lessons to a PDF too, by a Chromium.")
+    to: Annotated[
+        list[Path] | None,
+        typer.Option("--to", metavar="FOLDER", help="Where to build it, build/site by default; or a .pdf, too."),
     ] = None,
+    folder: Annotated[Path | None, earlier_argument("FOLDER", instead="--to FOLDER")] = None,
+    printed: Annotated[Path | None, earlier("--pdf", instead="--to FILE.pdf")] = None,
 ) -> None:
-    """For authors: build the web edition of the course, from the worked notebooks as they are stored."""
+    """Build the web edition of the course.
+
+    It is made of the worked notebooks as they are stored; nothing is executed. With a second --to, which
+    ends in .pdf, Chromium prints the lessons too.
+    """
     import subprocess
     import sys
     from importlib.util import find_spec
@@ -66,6 +75,8 @@ def site(
     from grader.learning.book import find_browser, write_book
     from grader.learning.site import write_site_sources
 
+    pdf = next((path for path in to or () if path.suffix == ".pdf"), printed)
+    target = next((path for path in to or () if path.suffix != ".pdf"), folder or SITE)
     if find_spec("myst_nb") is None:
         raise GraderError(f"the web edition needs Sphinx. Install it: pip install '{distribution().name}[site]'")
     if pdf:
@@ -89,7 +100,7 @@ def new_lesson(
         typer.Argument(metavar="FOLDER", help="The course's folder; the one you are in if none is named."),
     ] = None,
 ) -> None:
-    """For authors: make a new lesson in solutions/, with one exercise that is green at once."""
+    """Begin a lesson in solutions/: one exercise, green at once."""
     from grader.authoring.new_lesson import new_lesson as make_lesson
 
     root = find_project(Path.cwd()) if folder is None else folder

@@ -2,35 +2,36 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from grader.cli.options import Json, Model, earlier, the_model, tokens
 from grader.errors import GraderError
 
 
 def kv(
-    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="In its place: a model by name (`grader models`).")
-    ] = None,
-    context: Annotated[int, typer.Option(help="How many tokens a sequence has.", min=1)] = 8192,
+    model: Model = None,
+    context: Annotated[
+        int, typer.Option(parser=tokens, metavar="TOKENS", help="How many tokens a sequence has: 8192, 128k.")
+    ] = 8192,
     batch: Annotated[int, typer.Option(help="How many sequences.", min=1)] = 1,
     dtype: Annotated[str, typer.Option(help="Of what is kept: float32, bfloat16, float8, int4, ...")] = "bfloat16",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    as_json: Json = False,
+    config: Annotated[str | None, earlier("--config", instead="grader kv FILE")] = None,
+    named: Annotated[str | None, earlier("--model", instead="grader kv NAME")] = None,
 ) -> None:
-    """Say how much memory a model's KV cache takes: for one more token, in total, and by kind of layer."""
+    """Say how much memory a model's KV cache takes.
+
+    For one more token, in total, and by kind of layer.
+    """
     from grader.atlas.cache import readable_kib
-    from grader.config import Config
     from grader.kv import bytes_at, bytes_by_kind, bytes_per_token, known_model, readable
     from grader.kv.sizes import ELEMENT_BYTES, remark
 
-    if (config is None) == (model is None):
-        raise GraderError("give either --config FILE or --model NAME.")
     if dtype not in ELEMENT_BYTES:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
-    found, size = Config.read(config) if config else known_model(str(model)), ELEMENT_BYTES[dtype]
+    found, size = known_model(the_model(model, config, named)), ELEMENT_BYTES[dtype]
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
     later = bytes_per_token(found, size, after=context)
     kinds = bytes_by_kind(found, context, batch, size)

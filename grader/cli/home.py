@@ -1,4 +1,4 @@
-"""For learners: a folder of their own, where they are in the course, and an exercise begun anew or shown solved."""
+"""Learn: a folder of one's own, where one is in the course, and an exercise begun anew or shown solved."""
 
 import subprocess
 import sys
@@ -28,9 +28,10 @@ def start(
         bool, typer.Option("--copy-only", help="Copy the lessons, and don't open JupyterLab.")
     ] = False,
 ) -> None:
-    """Copy the lessons into a folder of your own and open JupyterLab at the syllabus. Other options go to JupyterLab.
+    """Copy the lessons into your own folder, and open JupyterLab.
 
-    What is there already is not touched: in a folder that was started before it only opens JupyterLab.
+    Options that are not below go to JupyterLab. What is there already is not touched: in a folder that was started
+    before it only opens JupyterLab.
     """
     from grader.learning.home import folder_to_start, start_home
     from grader.learning.status import write_page
@@ -51,9 +52,12 @@ def lab(
         bool, typer.Option("--instructor", help="Open the whole project, with nbgrader's menus and its formgrader.")
     ] = False,
 ) -> None:
-    """Open your lessons in JupyterLab, at the syllabus. Other options go to JupyterLab: --no-browser, --port."""
+    """Open your lessons in JupyterLab.
+
+    Options that are not below go to JupyterLab: --no-browser, --port.
+    """
     from grader.learning.home import IN_A_CLONE, find_home, start_home
-    from grader.learning.release import clone_around
+    from grader.learning.places import clone_around
 
     if instructor:
         open_jupyterlab(find_project(Path.cwd()), "/lab", context.args, instructor=True)
@@ -70,7 +74,10 @@ def lab(
 
 
 def update() -> None:
-    """Bring your lessons to the newest release. What you changed or added stays; old notebooks are kept in kept/."""
+    """Bring your lessons to the newest release.
+
+    What you changed or added stays; old notebooks are kept in kept/.
+    """
     from grader.learning.home import require_home
     from grader.learning.release import released_course
     from grader.learning.status import write_page
@@ -85,7 +92,10 @@ def update() -> None:
 
 
 def status() -> None:
-    """Say where you are: for each lesson how many exercises are right, red or not started, and the time left."""
+    """Say how far each lesson is.
+
+    That is how many exercises are right, red or not started, and the time left.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -115,7 +125,10 @@ def next_exercise() -> None:
 def reset(
     name: Annotated[str, typer.Argument(metavar="EXERCISE", help="As in gpt2.block; or a lesson, as in 01-gpt2.")],
 ) -> None:
-    """Begin one exercise, or a whole lesson, anew. A copy of your notebook is kept in kept/."""
+    """Begin one exercise, or a whole lesson, anew.
+
+    A copy of your notebook is kept in kept/.
+    """
     from grader.learning.exercises import reset as begin_anew
     from grader.learning.home import require_home
     from grader.learning.status import write_page

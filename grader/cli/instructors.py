@@ -1,4 +1,4 @@
-"""For instructors: grade a class, record hidden cases."""
+"""Teach: grade a class, give back, export, record hidden cases."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +21,10 @@ def autograde(
     submission_seconds: Annotated[float, typer.Option(help="Seconds that one submission may take.", min=0.1)] = 60.0,
     memory: Annotated[int, typer.Option(metavar="MB", help="Memory that one submission may use.", min=512)] = 2048,
 ) -> None:
-    """For instructors: grade what is under submitted/, each submission in a jail, and store it through nbgrader.
+    """Grade what is under submitted/, each submission in a jail.
 
-    Exits with 1 if anything could not be graded. A run that was stopped goes on where it was.
+    The marks are stored through nbgrader. Exits with 1 if anything could not be graded. A run that was stopped goes
+    on where it was.
     """
     from grader.grading.classroom.only_linux import refuse_elsewhere
 
@@ -50,9 +51,10 @@ def feedback(
     student: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this student; may be repeated.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make also those anew in which nothing has changed.")] = False,
 ) -> None:
-    """For instructors: make the pages that students get back, wherever a mark, a comment or a submission has changed.
+    """Make the pages that students get back.
 
-    They are written to feedback/, from where `nbgrader release_feedback` takes them.
+    They are made where a mark, a comment or a submission has changed, and written to feedback/, from where
+    `nbgrader release_feedback` takes them.
     """
     from grader.grading.feedback.make import make_feedback
 
@@ -70,7 +72,10 @@ def export(
     lessons: Annotated[list[str] | None, typer.Argument(metavar="LESSON", help="Only these; all by default.")] = None,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")] = Path("export"),
 ) -> None:
-    """For instructors: write the marks for Canvas (one wide table) and for Moodle (a table a lesson)."""
+    """Write the marks for Canvas and for Moodle.
+
+    For Canvas that is one wide table, for Moodle a table a lesson.
+    """
     from grader.grading.nbgrader.export import export as write_marks
 
     names = [Path(lesson).name for lesson in lessons or ()]
@@ -87,7 +92,10 @@ def export(
 def similar(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
 ) -> None:
-    """For instructors: show solutions that are the same but for names, comments and layout, or nearly. A hint."""
+    """Show solutions that are alike, as a hint.
+
+    They are the same but for names, comments and layout, or nearly.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -111,16 +119,17 @@ def similar(
         print("No two solutions are alike, but for those too short to tell.")
 
 
-def record_cases(
+def hidden_cases(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="A folder among those with solutions.")],
     secret: Annotated[Path, typer.Option(metavar="FILE", help="What it depends on; made where there is none.")],
     student: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Make one for this student alone; may be repeated.")
     ] = None,
 ) -> None:
-    """For instructors: record a lesson's exercises with other weights, inputs and sizes, for grading.
+    """Record cases for grading that no student has.
 
-    What it writes to hidden/ holds answers: students must not get it, nor the secret.
+    They are a lesson's exercises with other weights, inputs and sizes. What it writes to hidden/ holds answers:
+    students must not get it, nor the secret.
     """
     from rich.console import Console
 
@@ -150,12 +159,15 @@ def new_course(
         typer.Option("--from", metavar="CLONE", help="The project with its solutions; by default this one."),
     ] = None,
 ) -> None:
-    """For instructors: make the folder of a class, with lessons and solutions, which only you can enter."""
+    """Make the folder of a class, which only you can enter.
+
+    It has the lessons, their solutions, and nbgrader's configuration.
+    """
     from grader.grading.classroom.new_course import new_course as make_course
 
     made = make_course(folder, clone or find_project(Path.cwd()), course_id, exchange, lesson or ())
     print(f"{made} is the folder of {course_id}. Only you can enter it; run all that follows in it:")
-    print("  grader record --secret ~/course.secret LESSON     # cases that no student has")
+    print("  grader hidden-cases --secret ~/course.secret LESSON   # cases that no student has")
     print("  nbgrader db assignment add LESSON --duedate='2027-01-31 23:59 UTC'")
     print("  nbgrader release_assignment LESSON")
     print("docs/class.md goes on from there.")
@@ -164,7 +176,10 @@ def new_course(
 def doctor(
     a_class: Annotated[bool, typer.Option("--class", help="Say what students could read of the class in this folder.")],
 ) -> None:
-    """For instructors: say what students could read that they should not. Exits with 1 if there is anything."""
+    """Say what students could read that they should not.
+
+    Exits with 1 if there is anything.
+    """
     from grader.grading.classroom.exposure import closes, exposed
 
     root = find_project(Path.cwd())

@@ -1,6 +1,7 @@
-"""For learners: check a notebook."""
+"""Learn: check a notebook."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from grader.cli.course import FAILED
+from grader.cli.options import Json, earlier
 from grader.errors import GraderError
 
 if TYPE_CHECKING:
@@ -16,18 +18,22 @@ if TYPE_CHECKING:
 
     from grader.lessons.results import CheckResult
 
+INTERRUPTED = 130  # as shells have it for a program that Ctrl-C ended
+
 
 def check(
     notebook: Annotated[Path, typer.Argument(help="A notebook with checks in it.")],
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.", min=1)] = 600,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the results in JUnit's format too, for CI.")
+    as_json: Json = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE.xml", help="Write them in JUnit's format too, for CI.")
     ] = None,
+    junit: Annotated[Path | None, earlier("--junit", instead="--to FILE.xml")] = None,
 ) -> None:
-    """Run a notebook from the top and say which exercises pass. The notebook's file is left as it is.
+    """Run a notebook from the top and say which exercises pass.
 
-    Exits with 0 if every graded check passes, with 1 if one does not, with 2 if the notebook can't be run.
+    The notebook's file is left as it is. Exits with 0 if every graded check passes, with 1 if one does not, with 2
+    if the notebook can't be run.
     """
     from rich.console import Console
 
@@ -42,10 +48,10 @@ def check(
     results += unchecked(results, notebook.resolve().parent)
     notes = [stopped] if stopped else unexpected_errors(loaded)
     all_passed = not stopped and all(result.passed for result in results)
-    if junit:
+    if path := to or junit:
         from grader.lessons.junit import write_junit
 
-        write_junit(junit, notebook, results, notes, stopped)
+        write_junit(path, notebook, results, notes, stopped)
     if as_json:
         report = {
             "notebook": str(notebook),
@@ -63,15 +69,21 @@ def _execute(notebook: "NotebookNode", cwd: Path, timeout: int, console: "Consol
     """Run the notebook with its progress shown to a terminal; why it stopped early, or an empty string."""
     from grader.lessons.execution import ExecutionStopped, execute_notebook
 
+    where = "while a kernel started"
     with console.status("starting a kernel") as status:
 
         def on_cell(index: int, _: "NotebookNode") -> None:
-            status.update(f"running cell {index + 1} of {len(notebook.cells)}")
+            nonlocal where
+            where = f"in cell {index + 1} of {len(notebook.cells)}"
+            status.update(f"running {where.removeprefix('in ')}")
 
         try:
             execute_notebook(notebook, cwd, on_cell, allow_errors=True, timeout=timeout)
         except ExecutionStopped as stopped:
             return str(stopped)
+        except KeyboardInterrupt:
+            print(f"grader check: stopped {where}, as you asked. Nothing is said of the exercises.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
     return ""
 
 

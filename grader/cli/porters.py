@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 from grader.cli.course import FAILED
+from grader.cli.options import Json, Model, earlier, the_model
+
+TRACE = Path("trace.safetensors")
 
 
 class Rows(StrEnum):
@@ -18,11 +21,11 @@ class Rows(StrEnum):
 
 
 def trace(
-    config: Annotated[Path | None, typer.Option("--config", help="A model's config.json, as the hub has it.")] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="In its place a folder with a model's weights: these are run.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", help="Where to write the trace.")] = Path("trace.safetensors"),
+    model: Model = None,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write the trace.")] = TRACE,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Run the weights that are in the folder MODEL, not a small random model.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of the weights.")] = "float32",
     changes: Annotated[
         list[str] | None,
@@ -38,17 +41,21 @@ def trace(
         bool, typer.Option("--padding", help="Texts of unequal length, too: padding before one.")
     ] = False,
     offset: Annotated[int, typer.Option(min=0, help="Begin at this position, too.")] = 0,
+    config: Annotated[str | None, earlier("--config", instead="grader trace FILE")] = None,
+    folder: Annotated[str | None, earlier("--model", instead="grader trace FOLDER --weights")] = None,
+    output: Annotated[Path | None, earlier("--output", instead="--to FILE")] = None,
 ) -> None:
-    """Run a small random model of any architecture that transformers knows, and keep what every module does.
+    """Keep what each module of a small reference does.
 
-    The model has the architecture in the config.json, but is narrow and cut to its first layers. `grader compare`
-    then tells whether a model of yours does the same.
+    It runs a small random model of any architecture that transformers knows. The model has the architecture in the
+    config.json, but is narrow and cut to its first layers. `grader compare` then tells whether a model of yours
+    does the same.
     """
     from grader.porting import command
     from grader.porting.runs import Ways
 
-    ways = Ways(cached, padded, offset)
-    command.trace(command.TraceOptions(config, model, output, dtype, changes or (), tokens, ways))
+    chosen, real, ways = the_model(model, config, folder), weights or folder is not None, Ways(cached, padded, offset)
+    command.trace(command.TraceOptions(chosen, real, output or to, dtype, changes or (), tokens, ways))
 
 
 def compare(
@@ -74,10 +81,13 @@ def compare(
     reordered: Annotated[
         bool, typer.Option("--reordered", help="Your loader reorders rows of weights, as this command told you.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
-    page: Annotated[Path | None, typer.Option("--html", help="Write what was found as an HTML page, too.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE.html", help="Write what was found as a page, too.")
+    ] = None,
+    as_json: Json = False,
+    page: Annotated[Path | None, earlier("--html", instead="--to FILE.html")] = None,
 ) -> None:
-    """Compare your model with a trace, module by module, and say where to start looking.
+    """Compare your model with a trace: where to start looking.
 
     The model may have names of its own: they are matched with the reference's, and the table says which is which.
     A program that is not PyTorch writes its arrays to a .safetensors file, named after the reference's modules.
@@ -86,7 +96,7 @@ def compare(
     from grader.porting import command
 
     options = command.CompareOptions(
-        model, reference, name, rows.value, names, renames or (), reordered, save_names, as_json, page
+        model, reference, name, rows.value, names, renames or (), reordered, save_names, as_json, to or page
     )
     raise typer.Exit(0 if command.compare(options) else FAILED)
 
@@ -95,14 +105,16 @@ def port(
     model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="model.py:CLASS or notebook.ipynb:CLASS.")],
     reference: Annotated[Path, typer.Argument(metavar="TRACE", help="What `grader trace` wrote.")],
     name: Annotated[str | None, typer.Option("--class", help="The model's class.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Where to write it; port.py beside the model if left out.")
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Where to write it; by default port.py beside it.")
     ] = None,
+    output: Annotated[Path | None, earlier("--output", instead="--to FILE")] = None,
 ) -> None:
-    """Write the lines that let a program with a config of its own be compared: its fields, filled in.
+    """Write what a program with its own config needs to be compared.
 
-    The program itself is not changed. `grader compare port.py:Port TRACE` compares it.
+    Those are lines that fill in the fields of that config. The program itself is not changed. `grader compare
+    port.py:Port TRACE` compares it.
     """
     from grader.porting import command
 
-    command.port(model, reference, name, output)
+    command.port(model, reference, name, to or output)

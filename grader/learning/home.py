@@ -13,7 +13,8 @@ from nbformat import NotebookNode
 
 from grader.digest import digest
 from grader.errors import GraderError
-from grader.learning.release import Release, clone_around, released_course
+from grader.learning.places import clone_around
+from grader.learning.release import Release, released_course
 from grader.learning.trust import sign_own
 from grader.lessons.notebooks import is_as_released, read_notebook
 from grader.progress import HIDDEN, learners_folder

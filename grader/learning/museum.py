@@ -21,7 +21,7 @@ ABOUT = (
 CONTEXT = 2  # lines around a changed one
 
 
-def write_room(lesson: Lesson, title: str, page: str, target: Path) -> list[str]:
+def write_mistake_pages(lesson: Lesson, title: str, page: str, target: Path) -> list[str]:
     """Write a page for each mistake of a lesson, below `target`; returns the lines of the list that leads to them.
 
     title: the lesson's. page: its page's name, without an ending, from `target`.

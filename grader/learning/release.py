@@ -10,13 +10,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.digest import digest
-from grader.errors import GraderError
-from grader.learning.copies import SYLLABUS, learners_copy, title_of
+from grader.learning.copies import learners_copy, title_of
+from grader.learning.places import SYLLABUS, released_folder
 from grader.lessons.notebooks import is_as_released, read_notebook, released_hash
-from grader.package import package_folder
 
-IN_A_CLONE = "course"
-OF_A_CLONE = "nbgrader_config.py"  # a clone's folder, and no other, has one
 HISTORY = 100  # changes of a released notebook that are looked through for the one that a copy was made from
 
 
@@ -76,19 +73,7 @@ def released_course(start: Path) -> Release:
 
     Raises GraderError where there is neither.
     """
-    installed = package_folder() / "learning" / IN_A_CLONE
-    clones = [folder / IN_A_CLONE for folder in (start, *start.parents) if (folder / OF_A_CLONE).is_file()]
-    for folder in (*clones[:1], installed, package_folder().parent / IN_A_CLONE):
-        if (folder / SYLLABUS).is_file():
-            return Release(folder)
-    raise GraderError(
-        "no released lessons are here. In a clone `grader build` makes them; otherwise install the course again."
-    )
-
-
-def clone_around(start: Path) -> Path | None:
-    """The clone that `start` lies in, or None."""
-    return next((folder for folder in (start, *start.parents) if (folder / OF_A_CLONE).is_file()), None)
+    return Release(released_folder(start))
 
 
 def release_it_came_from(path: Path, notebook: NotebookNode) -> NotebookNode | None:

@@ -12,9 +12,10 @@ from nbformat import NotebookNode
 
 from grader.atlas.site import Taught, write_site
 from grader.errors import GraderError
-from grader.learning.copies import SYLLABUS, title_of
+from grader.learning.copies import title_of
 from grader.learning.home import write_notebook
-from grader.learning.museum import ABOUT, MUSEUM, write_room
+from grader.learning.museum import ABOUT, MUSEUM, write_mistake_pages
+from grader.learning.places import SYLLABUS
 from grader.lessons.cells import without_markers
 from grader.lessons.lesson import lessons
 from grader.lessons.notebooks import read_notebook
@@ -88,7 +89,7 @@ def write_site_sources(
                 shutil.copytree(lesson.folder / folder, target / lesson.name / folder)
         page = f"{lesson.name}/{lesson.notebook.stem}"
         pages.append(page)
-        museum += write_room(lesson, title_of(notebook) or lesson.name, page, target)
+        museum += write_mistake_pages(lesson, title_of(notebook) or lesson.name, page, target)
     (target / f"{MUSEUM}.md").write_text("\n".join(museum) + "\n", encoding="utf-8")
     by_lesson = {page.partition("/")[0]: f"../../{page}.html" for page in pages}
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from nbformat import NotebookNode
 
-from grader.learning.copies import SYLLABUS, WHERE_AM_I, title_of
+from grader.learning.copies import WHERE_AM_I, title_of
 from grader.learning.home import Home
+from grader.learning.places import SYLLABUS
 from grader.lessons.cells import EXERCISE_MINUTES
 from grader.progress import HIDDEN, Progress, State, read_progress
 

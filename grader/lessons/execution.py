@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
@@ -32,7 +33,8 @@ def execute_notebook(
     on_cell: called with the index and the cell before each code cell runs.
     allow_errors: go on after a cell that raises; a cell tagged ``raises-exception`` may always raise.
     timeout: seconds that one cell may take. env: variables added to the kernel's environment.
-    Raises ExecutionStopped where the notebook did not run to its end; outputs up to there are kept.
+    Raises ExecutionStopped where the notebook did not run to its end; outputs up to there are kept. Raises
+    KeyboardInterrupt where a person stopped it.
     """
     running = 0
 
@@ -51,7 +53,8 @@ def execute_notebook(
         kernel_name="python3",
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(cwd)}},
-        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: it warns about its transport otherwise
+        # Critical errors alone: it warns about its transport otherwise, and shows a traceback when it is ended.
+        extra_arguments=["--IPKernelApp.log_level=50"],
         on_cell_execute=started,
     )
     client.log.disabled = True  # what it logs is in the errors below
@@ -59,7 +62,7 @@ def execute_notebook(
     environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", **(env or {})}
     ensure_event_loop(prefer_selector_loop=True)  # as Jupyter does: Windows' usual loop can't wait for a socket of zmq
     try:
-        client.execute(cwd=str(cwd), env=environment)
+        _execute(client, cwd=str(cwd), env=environment)
     except CellExecutionError as error:
         raise ExecutionStopped(f"cell {running + 1} raised {one_line(error.ename, error.evalue)}") from None
     except CellTimeoutError:
@@ -77,6 +80,16 @@ def execute_notebook(
             if cell.cell_type == "code":
                 cell.outputs = _joined_streams(cell.outputs)
     return notebook
+
+
+def _execute(client: NotebookClient, **options: Any) -> None:
+    try:
+        client.execute(**options)
+    except Exception:
+        # At Ctrl-C nbclient ends its kernel, and what waits for that fails in one of several ways.
+        if getattr(client, "_async_cleanup_kernel_future", None) is not None:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -15,10 +15,12 @@ import tomllib
 from dataclasses import dataclass, fields
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grader.errors import RecordingError
-from grader.lessons.lesson import Lesson
+
+if TYPE_CHECKING:  # a lesson brings PyTorch, and `grader diff` reads one name of this module
+    from grader.lessons.lesson import Lesson
 
 FILE_NAME = "lesson.toml"
 TAUGHT = ".lessons.toml"  # beside the released lessons: what of it goes with a release
@@ -59,7 +61,7 @@ class FrontMatter:
         return f"{self.minutes[0]} to {self.minutes[1]} minutes · difficulty {self.dots} · {self.prerequisites}"
 
 
-def read_front_matter(lesson: Lesson) -> FrontMatter:
+def read_front_matter(lesson: "Lesson") -> FrontMatter:
     """The lesson's front matter. Raises RecordingError where its lesson.toml is missing or says something else."""
     path = lesson.folder / FILE_NAME
     names = [field.name for field in fields(FrontMatter)]
@@ -86,12 +88,12 @@ def _front_matter(path: Path, names: list[str], found: dict[str, Any]) -> FrontM
     return FrontMatter(**{**found, "minutes": tuple(found["minutes"])})
 
 
-def number(lesson: Lesson) -> str:
+def number(lesson: "Lesson") -> str:
     """The number that a lesson's name begins with: "01"."""
     return lesson.name.partition("-")[0]
 
 
-def require_opening(lesson: Lesson, front: FrontMatter) -> None:
+def require_opening(lesson: "Lesson", front: FrontMatter) -> None:
     """Raise RecordingError unless the notebook's first cell has the title and the line of the front matter."""
     lines = lesson.cells()[0].source.splitlines() or [""]
     heading = f"# {number(lesson)} · {front.title}"

@@ -1,8 +1,6 @@
 """A notebook as text, in jupytext's percent format."""
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -25,7 +23,9 @@ def write_twin(path: Path, cells: list[NotebookNode]) -> None:
     keep = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}
     cells = [_with_id_in_line(cell, place) for place, cell in enumerate(cells)]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"jupytext": keep})
-    path.write_text(_jupytext().writes(notebook, fmt=TWIN_FORMAT), encoding="utf-8")
+    import jupytext  # half a second, which a command that reads no twin does not wait for
+
+    path.write_text(jupytext.writes(notebook, fmt=TWIN_FORMAT), encoding="utf-8")
 
 
 def twin_text(path: Path) -> str:
@@ -38,7 +38,9 @@ def twin_text(path: Path) -> str:
 
 
 def parsed_twin(text: str) -> NotebookNode:
-    notebook = _jupytext().reads(text, fmt=TWIN_FORMAT)
+    import jupytext
+
+    notebook: NotebookNode = jupytext.reads(text, fmt=TWIN_FORMAT)
     for cell in notebook.cells:
         cell.id = str(cell.metadata.pop("id", ""))
     return notebook
@@ -48,12 +50,3 @@ def _with_id_in_line(cell: NotebookNode, place: int) -> NotebookNode:
     """The cell with its id as the last entry of its metadata, which is where the text has it."""
     metadata = {**cell.metadata, **({"id": cell.id} if cell.id else {})}
     return nbformat.from_dict({**cell, "id": str(place), "metadata": metadata})
-
-
-@cache
-def _jupytext() -> Any:
-    try:
-        import jupytext
-    except ImportError:
-        raise RecordingError("Reading a lesson's source needs jupytext: pip install -e '.[reference]'") from None
-    return jupytext

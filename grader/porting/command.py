@@ -39,14 +39,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """What to trace: a small random model of a config.json, or a folder's real one. output: where to write the trace.
+    """What to trace: a small random model of a config, or with `weights` a folder's real one. output: where to write.
 
+    model: what names it, as for `grader.atlas.architecture_of`; with `weights` a folder.
     dtype: a name of DTYPES. changes: `FIELD=VALUE` of the small config. tokens: how many; None: as many as show what
     the layers do. ways: how the model is run besides.
     """
 
-    config: Path | None = None
-    model: Path | None = None
+    model: str
+    weights: bool = False
     output: Path = Path("trace.safetensors")
     dtype: str = "float32"
     changes: Sequence[str] = ()
@@ -55,7 +56,7 @@ class TraceOptions:
 
 
 def trace(options: TraceOptions) -> None:
-    """Write a trace, and print what it shows. Raises GraderError where options contradict, or no model can be run."""
+    """Write a trace, and print what it shows. Raises GraderError where they contradict, or no model can be run."""
     if find_spec("transformers") is None:
         raise GraderError(
             "`grader trace` runs transformers' own class, and transformers is not installed here. "
@@ -63,25 +64,23 @@ def trace(options: TraceOptions) -> None:
         )
     if options.dtype not in DTYPES:
         raise GraderError(f"--dtype {options.dtype} is not known; there are: {', '.join(DTYPES)}.")
-    if options.config is not None and options.model is None:
-        _trace_small(options, options.config)
-    elif options.model is not None and options.config is None:
-        _trace_real(options, options.model)
+    if options.weights:
+        _trace_real(options, Path(options.model))
     else:
-        raise GraderError("Say what to trace: --config config.json for a small random model, or --model FOLDER.")
+        _trace_small(options)
 
 
 def _trace_real(options: TraceOptions, folder: Path) -> None:
     if options.changes:
-        raise GraderError("--set changes the config of a small random model. With --model the weights fix it.")
+        raise GraderError("--set changes the config of a small random model. With --weights the weights fix it.")
     real = real_model(folder, DTYPES[options.dtype], options.tokens or TOKENS, options.ways)
     write_trace(real.trace, options.output, real.kind)
     print(f"{real.kind} in {options.dtype}, {real.size:,} parameters, those of {folder}; {options.output}")
 
 
-def _trace_small(options: TraceOptions, config: Path) -> None:
+def _trace_small(options: TraceOptions) -> None:
     changes = dict(map(_change, options.changes))
-    reference = small_reference(config, DTYPES[options.dtype], changes, options.tokens, options.ways)
+    reference = small_reference(options.model, DTYPES[options.dtype], changes, options.tokens, options.ways)
     found = measured(reference, _with_bar)
     write_trace(replace(reference.trace(), unseen=found.unseen), options.output, reference.kind)
     print(f"{reference.kind} in {options.dtype}, {reference.size:,} parameters, all random; {options.output}")
@@ -176,7 +175,7 @@ def port(target: str, trace: Path, name: str | None = None, output: Path | None 
         raise GraderError(f"{target} is no class of a model. Name the class: {file}:CLASS")
     output = output or file.with_name("port.py")
     if output.exists():
-        raise GraderError(f"{output} exists. Say where to write: --output FILE")
+        raise GraderError(f"{output} exists. Say where to write: --to FILE")
     made = _adapter(loaded, file, recorded)
     output.write_text(made.source)
     print(f"{output}: compare it with: grader compare {output}:Port {trace}")

@@ -39,11 +39,13 @@ def real_model(
     """
     if not folder.is_dir():
         raise GraderError(
-            f"{folder} {'is no folder' if folder.exists() else 'does not exist'}. --model takes a model's folder."
+            f"{folder} {'is no folder' if folder.exists() else 'does not exist'}. --weights takes a model's folder."
         )
     fields = dict(Config.read(folder / "config.json"))
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
-        raise GraderError(f"{folder} holds a config.json and no weights ({', '.join(WEIGHTS)}). `--config` needs none.")
+        raise GraderError(
+            f"{folder} holds a config.json and no weights ({', '.join(WEIGHTS)}). Without --weights none are needed."
+        )
     with quiet_transformers():
         model = _loaded(folder, dtype)
         text = model.config.get_text_config(decoder=True)
@@ -66,5 +68,5 @@ def _loaded(folder: Path, dtype: torch.dtype) -> Any:
     except Exception as error:  # transformers may refuse it in any way
         raise GraderError(
             f"transformers can't load {folder}: {last_line(error)} It needs the config.json and weights of a causal"
-            " language model that this transformers knows; `grader trace --config` makes a small random one."
+            " language model that this transformers knows; `grader trace` without --weights makes a small random one."
         ) from None

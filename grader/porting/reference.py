@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader.atlas.opening import config_of
 from grader.calls import first_tensor
 from grader.checkpoints.quiet import quiet_transformers
-from grader.config import Config
 from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
 from grader.porting.coverage import Coverage, coverage_of
@@ -60,7 +60,7 @@ class Reference:
 
 
 def small_reference(
-    path: Path,
+    path: str | Path,
     dtype: torch.dtype = torch.float32,
     changes: Mapping[str, Any] | None = None,
     length: int | None = None,
@@ -68,11 +68,12 @@ def small_reference(
 ) -> Reference:
     """A small random model of the architecture in a config.json, which transformers can run.
 
-    changes: values that fields of the small config must have. length: how many tokens it is given; None: as many as
-    show what its layers do. ways: how it is run besides. Raises GraderError for what is no config.json of a causal
+    path: the file, or what else names a model to `grader.atlas.architecture_of`. changes: values that fields of the
+    small config must have. length: how many tokens it is given; None: as many as show what its layers do. ways: how it
+    is run besides. Raises GraderError for what is no config.json of a causal
     language model that this transformers knows, and where a small one can't be made or run.
     """
-    given = dict(Config.read(path))
+    given = dict(config_of(path)[0])
     with quiet_transformers():
         config_class = _config_class(given, path)
         try:
@@ -110,7 +111,7 @@ def _head_dim_is_derived(given: Mapping[str, Any]) -> bool:
     return bool(head_dim and heads) and head_dim * heads == hidden
 
 
-def _config_class(given: Mapping[str, Any], path: Path) -> Any:
+def _config_class(given: Mapping[str, Any], path: str | Path) -> Any:
     try:
         from transformers import CONFIG_MAPPING, __version__
     except ImportError:
@@ -131,7 +132,7 @@ def _config_class(given: Mapping[str, Any], path: Path) -> Any:
     raise GraderError(f"transformers {__version__} knows no architecture `{kind}`.{nearest}")
 
 
-def _model_class(config: Any, text: Any, path: Path) -> Any:
+def _model_class(config: Any, text: Any, path: str | Path) -> Any:
     """The causal language model of `text`, the config of the language model in `config`, which may be the same."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 

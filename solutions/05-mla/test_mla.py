@@ -101,7 +101,9 @@ def test_the_lessons_config_agrees_with_the_calculators() -> None:
     config = LESSON.config("deepseek-v3")
     known = known_model("DeepSeek V3")
     same = {field: config[field] for field in known}
-    assert same | {"rope_scaling": {**known.rope_scaling, **same["rope_scaling"]}} == dict(known)  # that one has RoPE's base
+    assert same | {"rope_scaling": {**known.rope_scaling, **same["rope_scaling"]}} == dict(
+        known
+    )  # that one has RoPE's base
     assert bytes_per_token(config) == LESSON.solutions["cache_bytes"](config, 1) == 70_272
 
 

@@ -294,11 +294,11 @@ def run(*args: str) -> Any:
 def test_the_commands_print_and_draw(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(LLAMA))
-    printed = run("card", "--config", str(config), "--svg", str(tmp_path / "card.svg"))
+    printed = run("card", str(config), "--to", str(tmp_path / "card.svg"))
     assert "num_hidden_layers" in printed.stdout and (tmp_path / "card.svg").read_text().startswith("<svg")
     told = json.loads(run("card", "qwen3-8b", "--json").stdout)
     assert told["facts"]["parameters"]["value"] == 8_190_735_360
-    compared = run("diff", "gpt-2-xl", "qwen3-4b", "--svg", str(tmp_path / "pair.svg")).stdout
+    compared = run("diff", "gpt-2-xl", "qwen3-4b", "--to", str(tmp_path / "pair.svg")).stdout
     assert "≠ attention" in compared and "= decoder" in compared and "RMSNorm" in compared
     assert 'class="ring"' in (tmp_path / "pair.svg").read_text()
     assert "qwen3-8b" in run("models").stdout

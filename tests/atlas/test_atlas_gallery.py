@@ -87,7 +87,7 @@ def compared(page: Page, left: str, right: str) -> None:
 
 
 def test_the_rows_of_two_models_stand_where_the_command_sets_them(page: Page) -> None:
-    """A norm more, a taller box, attention beside the MLP, one part a layer: each box is where `diff --svg` has it."""
+    """A norm more, a taller box, attention beside the MLP, one part a layer: each box is where `diff --to` has it."""
     page.set_viewport_size({"width": 1280, "height": 900})
     for pair in (
         ("gpt-2-xl", "qwen3-8b"),

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import nbformat
 import pytest
 from toy_course import FIRST, write_course
 
+from grader.cli import PANELS
+from grader.cli.options import tokens
 from grader.errors import GraderError
 from grader.lessons.cells import without_markers
 from grader.lessons.junit import write_junit
@@ -115,11 +119,60 @@ def notebook_of(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def test_help_names_every_command(tmp_path: Path) -> None:
-    done = shell("--help", cwd=tmp_path)
+def test_help_names_every_command_in_a_panel_by_what_people_come_for(tmp_path: Path) -> None:
+    done = shell("--help", cwd=tmp_path, COLUMNS="80")
     assert done.returncode == 0
-    for command in ("lab", "check", "build", "weights"):
-        assert command in done.stdout
+    panels = [line.split("─ ")[1].strip("─╮ ") for line in done.stdout.splitlines() if line.startswith("╭")]
+    assert panels == ["Options", "Learn", "Models", "Port a model", "Teach", "Write lessons"]
+    for command in (name for commands in PANELS.values() for name in (*commands, "weights")):
+        assert f"│ {command} " in done.stdout
+    assert "│ record " not in done.stdout and "For instructors" not in done.stdout
+
+
+@pytest.mark.parametrize(("old", "instead"), [("--config", "grader card FILE"), ("--svg", "--to FILE.svg")])
+def test_an_option_of_before_works_and_says_what_to_write_instead(tmp_path: Path, old: str, instead: str) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    words = {"--config": ["--config", "config.json"], "--svg": ["config.json", "--svg", "card.svg"]}[old]
+    done = grader("card", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "GPT2" in done.stdout
+    assert done.stderr == f"grader: `{old}` still works; write `{instead}`.\n"
+    assert old not in grader("card", "--help", cwd=tmp_path).stdout
+
+
+def test_a_command_under_its_old_name_says_the_new_one(tmp_path: Path) -> None:
+    done = grader("weights", "record", "austen-gpt", cwd=tmp_path)
+    first, second = done.stderr.splitlines()
+    assert first == "grader: `grader weights record` still works; write `grader weights generate`."
+    assert done.returncode == 2 and "austen-gpt2" in second
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["diff", "gpt2-xl"], ["grader diff: OTHER is missing", "For example: grader diff gpt2-xl qwen3-4b"]),
+        (["card"], ["grader card: MODEL is missing.", "For example: grader card qwen3-8b"]),
+        (["card", "--sgv", "a"], ["grader card: no such option: --sgv", "For example: grader card qwen3-8b"]),
+        (["chek"], ["grader: no such command 'chek'", "`grader --help` lists what there is."]),
+        (["kv", "qwen3-8b", "--context", "12x"], ["12x is no number of tokens", "For example: grader kv qwen3-8b"]),
+    ],
+)
+def test_words_that_a_command_cant_read_are_answered_with_an_example(
+    words: list[str], says: list[str], tmp_path: Path
+) -> None:
+    lines = complaint(grader(*words, cwd=tmp_path)).splitlines()
+    assert len(lines) == 2
+    for line, part in zip(lines, says, strict=True):
+        assert part in line
+
+
+def test_every_command_has_an_example_that_it_can_read() -> None:
+    for name, (_, example) in {n: c for commands in PANELS.values() for n, c in commands.items()}.items():
+        assert example.startswith(f"grader {name}")
+
+
+@pytest.mark.parametrize(("text", "number"), [("8192", 8192), ("131,072", 131072), ("128k", 131072), ("1M", 1048576)])
+def test_a_number_of_tokens_is_read_as_people_write_it(text: str, number: int) -> None:
+    assert tokens(text) == number
 
 
 def test_help_imports_neither_torch_nor_jupyter(tmp_path: Path) -> None:
@@ -127,6 +180,13 @@ def test_help_imports_neither_torch_nor_jupyter(tmp_path: Path) -> None:
     program = f"import sys, grader.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["diff", "gpt2-xl", "qwen3-4b"], ["card", "qwen3-8b"], ["kv", "qwen3-8b"]])
+def test_what_reads_configs_waits_for_neither_torch_nor_jupyter(words: list[str], tmp_path: Path) -> None:
+    program = f"import sys, grader.cli\ngrader.cli.app({words}, standalone_mode=False)\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not {"torch", "nbformat", "jupytext", "transformers"} & set(done.stdout.splitlines()[-1].split())
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
@@ -187,7 +247,7 @@ def test_results_in_junits_format_are_for_ci(course: Path) -> None:
     notebook = course / "course" / "00-toy" / "toy.ipynb"
     solve(notebook, "toy.linear", notebook_source("toy.linear").replace(" + self.bias", ""))
     solve(notebook, "toy.relu", notebook_source("toy.relu"))
-    done = grader("check", "--junit", "out/results.xml", "course/00-toy/toy.ipynb", cwd=course)
+    done = grader("check", "--to", "out/results.xml", "course/00-toy/toy.ipynb", cwd=course)
     assert done.returncode == 1
     assert "1 of 2 exercises pass" in done.stdout
     (suite,) = ElementTree.parse(course / "out" / "results.xml").getroot()
@@ -258,6 +318,21 @@ def test_an_endless_cell_is_stopped(course: Path) -> None:
     done = grader("check", "--timeout", "20", released, cwd=course)  # the imports of its setup have to fit in
     assert done.returncode == 1
     assert "ran longer than 20 s" in done.stdout
+
+
+def test_a_check_that_is_interrupted_says_so_and_in_which_cell(tmp_path: Path) -> None:
+    notebook_of(tmp_path / "long.ipynb", "1", "open('running', 'w').close()\nwhile True: pass")
+    command = [sys.executable, "-m", "grader.cli", "check", "long.ipynb"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + TIMEOUT
+    while not (tmp_path / "running").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT)
+    said = "grader check: stopped in cell 2 of 2, as you asked. Nothing is said of the exercises.\n"
+    assert (process.returncode, out, err) == (130, "", said)
 
 
 def test_an_error_elsewhere_is_noted_and_does_not_fail_the_checks(course: Path) -> None:

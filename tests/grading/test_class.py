@@ -352,6 +352,6 @@ def test_hidden_cases_are_recorded_where_the_solutions_have_another_folder(
     config = root / "nbgrader_config.py"
     config.write_text(config.read_text().replace('source_directory = "solutions"', 'source_directory = "source"'))
     monkeypatch.chdir(root)
-    done = CliRunner().invoke(app, ["record", LESSON, "--secret", str(tmp_path / "secret")])
+    done = CliRunner().invoke(app, ["hidden-cases", LESSON, "--secret", str(tmp_path / "secret")])
     assert done.exit_code == 0, done.output
     assert (root / "hidden" / f"{LESSON}.safetensors").is_file()

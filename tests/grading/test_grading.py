@@ -382,7 +382,8 @@ def test_a_student_can_have_hidden_cases_of_their_own(root: Path) -> None:
 
     secret = "the secret of this course"
     (root / "course.secret").write_text(secret)
-    command = [sys.executable, "-m", "grader.cli", "record", LESSON, "--secret", "course.secret", "--student", "eve"]
+    options = ["--secret", "course.secret", "--student", "eve"]
+    command = [sys.executable, "-m", "grader.cli", "hidden-cases", LESSON, *options]
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     again = grade_class(root, LESSON, Settings())
     assert [g.student for g in again if g.fresh] == ["eve"]

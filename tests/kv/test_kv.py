@@ -390,7 +390,7 @@ def test_a_family_that_is_not_known_is_read_as_its_nearest_relative_or_refused(t
     assert bytes_per_token(shape) == bytes_per_token(shape | {"model_type": "llama"}) == 2 * 2 * 3 * 64 * 2
     assert remark(shape) == ""
     (tmp_path / "config.json").write_text(json.dumps(shape | {"model_type": "llama_of_mine"}))
-    result = run("--config", str(tmp_path / "config.json"), "--json")
+    result = run(str(tmp_path / "config.json"), "--json")
     assert isinstance(result.exception, GraderError)
     assert "llama_of_mine model has none of `hidden_size`" in str(result.exception)
     mine = shape | {"model_type": "llama_of_mine", "hidden_size": 100, "vocab_size": 50, "intermediate_size": 48}
@@ -472,16 +472,16 @@ def test_both_numbers_of_sparse_attention_are_said() -> None:
     """68.6 KiB is what the talk's card of DeepSeek V3.2 has, without the keys that its index needs."""
     assert "83.9 KiB" in remark(known_model("DeepSeek V3.2")) and "68.6 without" in remark(known_model("DeepSeek V3.2"))
     assert remark(known_model("Qwen3 8B")) == remark(known_model("Nemotron 3 Nano 30B-A3B")) == ""
-    assert "68.6 without" in run("--model", "DeepSeek V3.2").stderr
+    assert "68.6 without" in run("DeepSeek V3.2").stderr
 
 
 def test_compressed_attention_keeps_windows_and_entries() -> None:
     """DeepSeek-V4: cards have 5.4 KiB a token, the entries alone; a token takes more until the windows are full."""
-    told = json.loads(run("--model", "deepseek-v4-flash", "--context", "131072", "--json").stdout)
+    told = json.loads(run("deepseek-v4-flash", "--context", "131072", "--json").stdout)
     assert (told["bytes_per_token"], told["bytes_per_token_at_context"]) == (52_960, 6_880)
     assert {kind: layers["count"] for kind, layers in told["layers"].items()} == {"sliding": 43, "compressed": 41}
-    assert "51.7 KiB" in run("--model", "deepseek-v4-flash").stderr
-    assert "5.4 for the compressed entries alone" in run("--model", "deepseek-v4-flash").stderr
+    assert "51.7 KiB" in run("deepseek-v4-flash").stderr
+    assert "5.4 for the compressed entries alone" in run("deepseek-v4-flash").stderr
 
 
 def test_glm_5_2_keeps_the_index_keys_of_every_fourth_layer() -> None:
@@ -513,14 +513,14 @@ def run(*args: str) -> Any:
 
 def test_the_command_prints_both_numbers(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(dict(known_models()["Gemma 3 27B"])))
-    result = run("--config", str(tmp_path / "config.json"), "--context", "131072")
+    result = run(str(tmp_path / "config.json"), "--context", "131072")
     assert result.exit_code == 0, result.output
     assert "496 KiB" in result.output and "80 KiB" in result.output and "11.2 GB" in result.output
 
 
 def test_the_command_gives_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"n_layer": 48, "n_head": 25, "n_embd": 1600}))
-    result = run("--config", str(tmp_path / "config.json"), "--context", "1024", "--dtype", "float32", "--json")
+    result = run(str(tmp_path / "config.json"), "--context", "1024", "--dtype", "float32", "--json")
     found = json.loads(result.output)
     assert found["bytes_per_token"] == 2 * 300 * 1024
     assert found["total_bytes"] == 2 * 300 * 1024 * 1024
@@ -529,7 +529,7 @@ def test_the_command_gives_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["DeepSeek V3", "deepseek-r1"])
 def test_the_command_knows_models_by_the_calculators_name_and_the_gallerys(name: str) -> None:
-    assert json.loads(run("--model", name, "--context", "1", "--json").output)["bytes_per_token"] == 70_272
+    assert json.loads(run(name, "--context", "1", "--json").output)["bytes_per_token"] == 70_272
 
 
 def test_a_model_is_named_as_a_card_names_it(tmp_path: Path) -> None:
@@ -544,11 +544,11 @@ def test_a_model_is_named_as_a_card_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--model", "DeepSeek"], "deepseek-v3"),
-        (["--model", "intellect-3"], "was not seen"),
-        ([], "--config"),
-        (["--config", "nowhere.json"], "can't be read"),
-        (["--model", "Qwen3 4B", "--context", "0"], "context"),
+        (["DeepSeek"], "deepseek-v3"),
+        (["intellect-3"], "was not seen"),
+        ([], "MODEL"),
+        (["nowhere.json"], "can't be read"),
+        (["Qwen3 4B", "--context", "0"], "context"),
     ],
 )
 def test_the_command_says_what_is_wrong(args: list[str], words: str) -> None:

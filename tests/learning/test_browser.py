@@ -1,13 +1,17 @@
 """The course as a person meets it: JupyterLab in a browser. Screenshots are left in test-output/."""
 
+import io
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from solved import every_lesson
 
 from conftest import PROJECT, chromium, why_no_browser
@@ -25,6 +29,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NOTEBOOK = "00-orientation/orientation.ipynb"  # the smallest lesson; nbval runs every lesson whole
 FIRST_EXERCISE = "orientation.linear"
+REPORT = "report"  # the field of a PNG that holds its reports as text
+LINES = 105  # pixels of a solution that are shown above its check
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +178,25 @@ def test_a_lessons_first_exercise_is_told_unwritten_and_then_right(name: str, la
     assert verdict(notebook, index)
 
 
+def test_the_picture_in_the_readme_shows_what_a_check_says_today(lab: "Lab", test_output: Path) -> None:
+    """A known mistake, then the right solution. The picture holds its reports as text, to be compared by."""
+    lesson, exercise = Lesson(PROJECT / "solutions" / "01-gpt2"), "gpt2.layer_norm"
+    right = without_markers(lesson.source_of(exercise))
+    notebook = lab.open_notebook(f"{lesson.name}/{lesson.notebook.name}")
+    solution, check = notebook.cell("exercise", exercise), notebook.cell("check", exercise)
+    notebook.run_given(check)
+    pictures, reports = [], []
+    for source in (right.replace("correction=0", "correction=1"), right):
+        reports.append(answer(notebook, exercise, source))
+        pictures += [notebook.picture(solution), notebook.picture(check)]
+    assert "the variance is divided by D - 1" in reports[0] and "cases right" in reports[1]
+    written = test_output / "check.png"
+    words = [re.sub(r"[-\d.,]+", "#", report) for report in reports]  # a number's last digit is the processor's
+    stacked(pictures, "\n".join(words), written)
+    shown, now = (Image.open(path).info.get(REPORT) for path in (PROJECT / "docs" / "check.png", written))
+    assert shown == now, f"the reports say something else now: cp {written} docs/check.png"
+
+
 def test_the_formgrader_shows_every_lesson(instructors_lab: "Lab", test_output: Path) -> None:
     instructors_lab.run_command("nbgrader:open-formgrader-local")
     page = instructors_lab.page
@@ -211,6 +236,20 @@ def answer(notebook: "OpenNotebook", exercise: str, source: str) -> str:
     notebook.run(solution)
     notebook.run(check)
     return notebook.shown(check)
+
+
+def stacked(pictures: Sequence[bytes], report: str, path: Path) -> None:
+    """Write pictures of cells as one, of each solution its last lines alone, with the reports as text in it."""
+    images = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures]
+    images = [each if i % 2 else each.crop((0, each.height - LINES, *each.size)) for i, each in enumerate(images)]
+    whole = Image.new("RGB", (max(each.width for each in images), sum(each.height for each in images)), "white")
+    top = 0
+    for each in images:
+        whole.paste(each, (0, top))
+        top += each.height
+    told = PngInfo()
+    told.add_itxt(REPORT, report)
+    whole.save(path, pnginfo=told, optimize=True)
 
 
 def verdict(notebook: "OpenNotebook", index: int) -> bool | None:

@@ -17,7 +17,7 @@ from grader.authoring import colab
 from grader.authoring.colab import with_colab
 from grader.cli.porters import trace
 from grader.errors import GraderError
-from grader.learning.beside import fetch_beside
+from grader.learning.lesson_files import fetch_lesson_files
 from grader.learning.release import Release
 from grader.lessons.notebooks import read_notebook
 
@@ -36,7 +36,7 @@ def test_with_an_address_a_lesson_begins_with_a_badge_and_a_cell_for_colab(relea
     nbformat.validate(made)
     badge, setup = made.cells[:2]
     assert f"https://colab.research.google.com/github/somebody/a-course/blob/main/{PATH}" in badge.source
-    assert f"@ git+{ADDRESS}" in setup.source and 'fetch_beside("00-toy")' in setup.source
+    assert f"@ git+{ADDRESS}" in setup.source and 'fetch_lesson_files("00-toy")' in setup.source
     assert made.cells[2:] == released.cells
 
 
@@ -75,12 +75,12 @@ def test_what_stands_beside_a_notebook_is_fetched_and_nothing_is_overwritten(rel
     folder = release.folder.parent / "opened alone"
     folder.mkdir()
     (folder / "reference.safetensors").write_bytes(b"mine")
-    fetch_beside("00-toy", folder)
+    fetch_lesson_files("00-toy", folder)
     assert (folder / "configs/toy.json").read_text() == "{}"
     assert (folder / "reference.safetensors").read_bytes() == b"mine"
     assert not list(folder.glob("*.ipynb"))
     with pytest.raises(GraderError, match="There are: 00-toy, 01-next"):
-        fetch_beside("07-other", folder)
+        fetch_lesson_files("07-other", folder)
 
 
 COMMANDS = ["Containerfile", ".devcontainer/devcontainer.json", "binder/postBuild"]
@@ -131,4 +131,4 @@ def test_a_trace_without_transformers_is_refused_with_what_to_install(
 ) -> None:
     monkeypatch.setattr("grader.cli.porters.find_spec", lambda name: None)
     with pytest.raises(GraderError, match=r"transformers is not installed here\. Install it: pip install '.*\[ref"):
-        trace(project / "course/01-gpt2/configs/gpt2.json")
+        trace(str(project / "course/01-gpt2/configs/gpt2.json"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from learners_course import code, lesson_cells, write_lesson
 
-from grader.cli.learners_server import LearnersKernels
+from grader.learning.server import LearnersKernels
 from grader.learning.undefined import defined, origin
 
 SETUP = code("setup", "import math\nfrom grader import check", tags=["setup"])

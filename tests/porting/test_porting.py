@@ -305,7 +305,7 @@ def test_a_report_as_json_says_the_same(folder: Path, grader: Any) -> None:
 def test_a_trace_may_have_more_tokens(tmp_path: Path, grader: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["GPT-2"]))
     trace = tmp_path / "t.safetensors"
-    code, _, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, "--tokens", "40")
+    code, _, err = grader("trace", tmp_path / "config.json", "--to", trace, "--tokens", "40")
     assert (code, err) == (0, "")
     read = read_trace(trace)
     assert read.args[0].shape == (2, 40) and read.build["config"]["n_positions"] == 40

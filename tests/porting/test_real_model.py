@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_of_a_folder_is_traced_and_a_port_of_it_compared(folder: Path, tmp_path: Path, grader: Any) -> None:
     trace = tmp_path / "t.safetensors"
-    code, out, err = grader("trace", "--model", folder, "--output", trace, "--cached")
+    code, out, err = grader("trace", folder, "--weights", "--to", trace, "--cached")
     assert (code, err) == (0, "") and out.startswith("GPT2LMHeadModel in float32, ") and f"those of {folder}" in out
     read = read_trace(trace)
     assert [run.name for run in read.runs] == ["cached"] and read.build["config"]["n_layer"] == 2
@@ -50,14 +50,14 @@ def test_what_is_no_models_folder_is_explained(folder: Path, tmp_path: Path, gra
     (tmp_path / "odd" / "config.json").write_text('{"model_type": "nothing"}')
     (tmp_path / "odd" / "model.safetensors").write_bytes(b"")
     for arguments, complaint in (
-        (("--model", tmp_path / "none"), "does not exist"),
-        (("--model", tmp_path / "bare"), "a config.json and no weights"),
-        (("--model", tmp_path / "odd"), "can't load"),
-        (("--model", folder, "--set", "n_layer=2"), "--set changes the config of a small random model"),
-        (("--model", folder, "--config", folder / "config.json"), "Say what to trace"),
-        ((), "Say what to trace"),
+        ((tmp_path / "none", "--weights"), "does not exist"),
+        ((tmp_path / "bare", "--weights"), "a config.json and no weights"),
+        ((tmp_path / "odd", "--weights"), "can't load"),
+        ((folder, "--set", "n_layer=2", "--weights"), "--set changes the config of a small random model"),
+        ((folder, "--config", folder / "config.json", "--weights"), "one model is named"),
+        ((), "MODEL is missing"),
     ):
-        code, _, err = grader("trace", *arguments, "--output", tmp_path / "t.safetensors")
+        code, _, err = grader("trace", *arguments, "--to", tmp_path / "t.safetensors")
         assert code == 2 and complaint in err and "Traceback" not in err, err
     with pytest.raises(GraderError, match="does not exist"):
         real_model(tmp_path / "none")
@@ -70,12 +70,12 @@ def test_a_report_is_a_page_of_its_own_light_and_dark(folder: Path, tmp_path: Pa
     write_trace(real_model(folder).trace, tmp_path / "t.safetensors")
     (tmp_path / "mine.py").write_text(source_of("GPT-2", ('nn.GELU(approximate="tanh")', "nn.GELU()")))
     page = tmp_path / "report.html"
-    code, out, _ = grader("compare", f"{tmp_path / 'mine.py'}:Model", tmp_path / "t.safetensors", "--html", page)
+    code, out, _ = grader("compare", f"{tmp_path / 'mine.py'}:Model", tmp_path / "t.safetensors", "--to", page)
     assert code == 1 and "Start here" in out
     text = page.read_text()
     assert text.startswith("<!doctype html>") and "prefers-color-scheme:dark" in text and "trf_blocks.0.ff" in text
     assert "http://" not in text and "https://" not in text and "<script" not in text
-    code, _, err = grader("compare", f"{tmp_path / 'mine.py'}:Model", tmp_path / "t.safetensors", "--html", tmp_path)
+    code, _, err = grader("compare", f"{tmp_path / 'mine.py'}:Model", tmp_path / "t.safetensors", "--to", tmp_path)
     assert code == 2 and "can't be written" in err
 
 

@@ -228,7 +228,7 @@ def test_the_command_traces_the_runs_that_are_asked_for(tmp_path: Path, grader: 
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["GPT-2"]))
     trace = tmp_path / "t.safetensors"
     options = ("--cached", "--padding", "--offset", "20")
-    code, out, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace, *options)
+    code, out, err = grader("trace", tmp_path / "config.json", "--to", trace, *options)
     assert (code, err) == (0, "") and "yes a cache gives what one pass gives: texts in parts of 3, 4, 3, 1" in out
     read = read_trace(trace)
     assert [run.name for run in read.runs] == ["cached", "from position 20", "padded", "padded and cached"]

@@ -755,7 +755,7 @@ def porting(tmp_path: Path) -> Path:
 
 
 def test_trace_says_what_it_kept(porting: Path, grader: Grader) -> None:
-    code, out, err = grader("trace", "--config", porting / "config.json", "--output", porting / "new.safetensors")
+    code, out, err = grader("trace", porting / "config.json", "--to", porting / "new.safetensors")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("Qwen3ForCausalLM in float32, ") and lines[0].endswith("new.safetensors")
@@ -767,7 +767,7 @@ def test_trace_says_what_it_kept(porting: Path, grader: Grader) -> None:
 def test_trace_in_bfloat16_with_fields_of_ones_own(porting: Path, grader: Grader) -> None:
     new = porting / "new.safetensors"
     options = ("--dtype", "bfloat16", "--set", "num_hidden_layers=2", "--set", "hidden_act=gelu")
-    assert grader("trace", "--config", porting / "config.json", "--output", new, *options)[0] == 0
+    assert grader("trace", porting / "config.json", "--to", new, *options)[0] == 0
     trace = read_trace(new)
     assert trace.dtype == torch.bfloat16
     assert trace.build["config"]["num_hidden_layers"] == 2 and trace.build["config"]["hidden_act"] == "gelu"
@@ -833,7 +833,7 @@ BAD_CONFIGS = {
 def test_a_config_that_can_not_be_used_is_explained(tmp_path: Path, grader: Grader, what: str) -> None:
     content, complaint = BAD_CONFIGS[what]
     (tmp_path / "config.json").write_text(content)
-    code, out, err = grader("trace", "--config", tmp_path / "config.json", "--output", tmp_path / "t.safetensors")
+    code, out, err = grader("trace", tmp_path / "config.json", "--to", tmp_path / "t.safetensors")
     assert (code, out) == (2, "")
     assert complaint in err and "Traceback" not in err and len(err.splitlines()) <= 2
     assert not (tmp_path / "t.safetensors").exists()
@@ -845,11 +845,11 @@ def test_other_bad_input_is_explained(porting: Path, grader: Grader) -> None:
     (porting / "text.txt").write_text("")
     (porting / "other.safetensors").write_bytes(b"no")
     cases = [
-        (("trace", "--config", porting / "none.json"), "can't be read"),
-        (("trace", "--config", config, "--dtype", "int8"), "--dtype int8 is not known"),
-        (("trace", "--config", config, "--set", "hidden_size"), "is not FIELD=VALUE"),
-        (("trace", "--config", config, "--output", porting / "none" / "t.safetensors"), "can't be written"),
-        (("trace", "--config", config, "--set", "hidden_size=-3"), "can't run a small Qwen3ForCausalLM"),
+        (("trace", porting / "none.json"), "can't be read"),
+        (("trace", config, "--dtype", "int8"), "--dtype int8 is not known"),
+        (("trace", config, "--set", "hidden_size"), "is not FIELD=VALUE"),
+        (("trace", config, "--to", porting / "none" / "t.safetensors"), "can't be written"),
+        (("trace", config, "--set", "hidden_size=-3"), "can't run a small Qwen3ForCausalLM"),
         (("compare", mine, trace), "Which class of"),
         (("compare", f"{mine}:Qwen", trace), "defines no `Qwen`. Its modules are: RMSNorm"),
         (("compare", f"{mine}:rotate", trace), "`rotate` fails:"),

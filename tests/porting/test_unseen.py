@@ -71,7 +71,7 @@ def test_many_are_counted() -> None:
 def test_the_trace_keeps_it_and_a_right_program_is_told(tmp_path: Path, grader: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     trace = tmp_path / "t.safetensors"
-    code, out, err = grader("trace", "--config", tmp_path / "config.json", "--output", trace)
+    code, out, err = grader("trace", tmp_path / "config.json", "--to", trace)
     assert (code, err) == (0, "")
     assert "no  every weight and every field of the config shows: of 21 tensors and" in out
     assert read_trace(trace).unseen == ("max_position_embeddings",)

@@ -196,6 +196,11 @@ class OpenNotebook:
         self._evaluate("panel.content.deselectAll(); panel.content.activeCellIndex = argument;", index)
         self.lab.run_command("notebook:run-cell")
 
+    def picture(self, index: int) -> bytes:
+        """A cell with what it shows, as a PNG."""
+        self._evaluate("panel.content.activeCellIndex = argument; await panel.content.scrollToItem(argument)", index)
+        return self.lab.page.locator(".jp-Notebook:visible .jp-Cell.jp-mod-active").screenshot()
+
     def run_from_the_top(self, last: int | None = None) -> None:
         """Run the code cells in order, all or up to and with `last`; goes on where a cell raises."""
         kinds = self._evaluate("return cells.map(c => c.type)")

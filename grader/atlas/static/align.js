@@ -1,5 +1,5 @@
 "use strict";
-// Sets a figure's rows at the heights of another's, as `grader diff --svg` does: where the other has a row more, space is
+// Sets a figure's rows at the heights of another's, as `grader diff --to` does: where the other has a row more, space is
 // inserted; where its row is taller, the box grows. A figure comes with its bands: of each row its top and bottom, and
 // the two heights between them at which it may grow (grader/atlas/drawing/svg.py).
 const ROWS = ["head", "norm", "plus MLP", "norm after MLP", "mlp", "norm before MLP", "leave MLP", "plus attention",

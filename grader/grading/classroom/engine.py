@@ -108,7 +108,7 @@ def grade_class(
         if bundle.hidden is None and not (root / HIDDEN / lesson).is_dir():
             progress.say(
                 f"No hidden recording: {lesson} is graded on the cases that students have, answers included."
-                f" Make one with: grader record --secret FILE {lesson}"
+                f" Make one with: grader hidden-cases --secret FILE {lesson}"
             )
         try:
             return _ClassRun(root, bundle, journal, store, settings, progress).all(students)

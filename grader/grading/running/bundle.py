@@ -113,7 +113,7 @@ def require_current(hidden: Path, made_from: object) -> None:
     if Recording.read(hidden).header["made_from"] != made_from:
         raise GraderError(
             f"{hidden} was recorded before the lesson's solutions or exercises changed: make it again with"
-            " `grader record --secret FILE LESSON`, and the same secret."
+            " `grader hidden-cases --secret FILE LESSON`, and the same secret."
         )
 
 

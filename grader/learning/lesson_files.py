@@ -1,4 +1,4 @@
-"""What stands beside a lesson's notebook, brought to where that was opened alone, as in Colab."""
+"""The files of a lesson besides its notebook, brought to where that was opened alone, as in Colab."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from grader.errors import GraderError
 from grader.learning.release import released_course
 
 
-def fetch_beside(lesson: str, folder: Path | None = None) -> None:
+def fetch_lesson_files(lesson: str, folder: Path | None = None) -> None:
     """Copy a lesson's recording, configs and texts into `folder`, by default the one that the notebook runs in.
 
     lesson: its folder's name, "01-gpt2". Files that are there already stay. Raises GraderError for another lesson.

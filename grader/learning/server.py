@@ -45,7 +45,7 @@ class LearnersKernels(AsyncMappingKernelManager):
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     """By this Jupyter's server finds what follows."""
-    return [{"module": "grader.cli.learners_server"}]
+    return [{"module": "grader.learning.server"}]
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
