@@ -139,8 +139,10 @@ class InChildren(Prober):
     def _observed_in(self, child: Child, name: str, deadline: float) -> tuple[Observation, ...]:
         task, limits = self._recording.task(name), most_bytes(self._recording.answer(name))
         most = 2 * sum(limits) + wire.GRADIENT_BYTES * len(limits)
-        read = lambda answer: wire.read_observations(answer, task, limits)  # noqa: E731
-        return self._children.ask(child, self._commands[name], deadline, read, most)
+        command = self._commands[name]
+        return self._children.ask(
+            child, command, deadline, lambda answer: wire.read_observations(answer, task, limits), most
+        )
 
     def _lose(self, name: str, lost: Lost, exercises: Sequence[str]) -> None:
         why = self.lost.setdefault(name, str(lost) if self._hidden else lost.in_full())
