@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import torch
 
-from grader import load_checkpoint
 from grader.authoring.kit.figures import Figure, elapsed, median, show, side_by_side
+from grader.checkpoints import load_checkpoint
 from grader.lessons.lesson import Lesson
 
 

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from grader import Config, load_checkpoint
 from grader.authoring.kit.declared import Change
 from grader.authoring.recorder import record_exercise
+from grader.checkpoints import load_checkpoint
 from grader.checks.examine import examine_here
 from grader.checks.judge import judge
 from grader.checks.judge.verdict import Verdict
 from grader.checks.judge.wording import report
 from grader.checks.probe import probe
 from grader.checks.probe.running import one_thread
+from grader.config import Config
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer
