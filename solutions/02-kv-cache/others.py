@@ -439,21 +439,11 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class Unscaled(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
-    def forward(self, x: Tensor, cache: Any = None) -> Tensor:
-        self.head_dim, head_dim = self.head_dim, self.head_dim  # type: ignore[has-type]
-        x = super().forward(x * 1.1, cache)
-        self.head_dim = head_dim
-        return x
+def of_a_larger_input(self: Any, x: Tensor, cache: Any = None) -> Tensor:
+    return LESSON.solutions["CachedAttention"].forward(self, x * 1.1, cache)
 
 
-class UnscaledInOneLayer(LESSON.solutions["CachedGPT2"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.h[1].attn = Unscaled(config)
-
-
-PLANTED = [("h.1.attn", UnscaledInOneLayer)]
+PLANTED = [("h.1.attn", of_a_larger_input)]
 
 
 def hubs(config: Config) -> nn.Module:

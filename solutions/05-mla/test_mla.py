@@ -53,7 +53,7 @@ def test_both_forms_keep_the_rows_that_transformers_keeps() -> None:
             own(ids[:, :6], caches)
             own(ids[:, 6:], caches)
             for layer, kept in zip(cache.layers, caches, strict=True):
-                rows = torch.cat([layer.keys, layer.values], dim=-1)[:, 0]  # type: ignore[attr-defined, list-item]
+                rows = torch.cat([layer.keys, layer.values], dim=-1)[:, 0]
                 assert agree(kept.rows, rows)
                 assert kept.rows.nbytes == rows.nbytes
 

@@ -454,18 +454,11 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class TooFar(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
-    def forward(self, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
-        return super().forward(x, table, window and window + 1, cache)
+def too_far(self: Any, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
+    return LESSON.solutions["CachedAttention"].forward(self, x, table, window and window + 1, cache)
 
 
-class TooFarInOneLayer(LESSON.solutions["CachedModel"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.layers[2].self_attn = TooFar(config)
-
-
-PLANTED = [("layers.2.self_attn", TooFarInOneLayer)]
+PLANTED = [("layers.2.self_attn", too_far)]
 
 
 def hubs(config: Config) -> nn.Module:
