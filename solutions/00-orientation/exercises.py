@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from grader.authoring.kit import Case, Config, Draw, Exercise, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, configs, with_mistakes
 
-CONFIGS = Path(__file__).parent / "configs"
+from .reference import reference_count
 
 
 def vectors(*shape: int) -> Any:
@@ -44,13 +42,6 @@ linear = Exercise(
 )
 
 
-def reference_count(config: Mapping[str, Any]) -> int:
-    """How many parameters transformers makes for a config; a tied head is one tensor and counts once."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, bos_token_id=None, eos_token_id=None))
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def given(config: Mapping[str, Any], draw: Draw) -> Sequence[Config]:
     """The arguments of a case: the config; in a hidden recording with another vocabulary and other layers."""
     layers = "n_layer" if "n_layer" in config else "num_hidden_layers"
@@ -59,7 +50,7 @@ def given(config: Mapping[str, Any], draw: Draw) -> Sequence[Config]:
 
 def published(title: str, name: str) -> Case:
     """A case on the config of a published model."""
-    return Case(title, partial(given, Config.read(CONFIGS / f"{name}.json")))
+    return Case(title, partial(given, configs.published(__file__, name)))
 
 
 def made_up(title: str, **config: Any) -> Case:

@@ -10,6 +10,7 @@ from grader.authoring.kit.engine import judge, probe
 from grader.authoring.kit.solved import lesson_of
 
 LESSON = lesson_of(__file__)
+REFERENCE = LESSON.module("reference")
 
 # Counts of the published checkpoints, which transformers' counts must equal too.
 PUBLISHED = {
@@ -26,7 +27,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_counts_of_published_models_equal_transformers(name: str) -> None:
     config = LESSON.config(name)
-    assert LESSON.solutions["parameter_count"](config) == LESSON.reference.reference_count(config) == PUBLISHED[name]
+    assert LESSON.solutions["parameter_count"](config) == REFERENCE.reference_count(config) == PUBLISHED[name]
 
 
 def test_every_published_config_is_a_case() -> None:

@@ -1,22 +1,21 @@
 """What the exercises of 01-gpt2 are checked against: transformers' GPT-2, eager attention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-)
 from transformers.activations import NewGELUActivation
-from transformers.masking_utils import create_causal_mask
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from grader.authoring.drives.generation import generated_despite_config, ints_among, tokens_written
-from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, with_mistakes
-from grader.authoring.kit.toy import random_toy_lm, reference_generate
+from grader.authoring.drives.generation import generated_despite_config
+from grader.authoring.kit import Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
+from grader.authoring.kit.inputs import alike, with_zeros
+from grader.authoring.kit.toy import FIXED, reference_generate
+
+from . import drives
+from .reference import build_mlp, build_model, generation_args, reference_config
 
 TRACE = "gpt2.model"
 
@@ -72,107 +71,25 @@ def norm_of(dim: Callable[[Draw], int]) -> Callable[[Draw], dict[str, Any]]:
     return lambda draw: {"dim": dim(draw), "eps": 1e-5}
 
 
-def reference_config(config: Config) -> GPT2Config:
-    """transformers' config for the learner's, with eager attention and without the tokens of GPT-2's vocabulary."""
-    return GPT2Config(**config, bos_token_id=None, eos_token_id=None, attn_implementation="eager")
+# The hub file has no ``transformer.`` prefix; the head is tied and the course has no dropout modules.
+learners_name = hf.without("lm_head", "drop", endings=("transformer",), prefix="transformer.")
+attention_sizes = configs.head_sizes("n_embd", "n_head")
 
 
-def build_mlp(config: Config) -> nn.Module:
-    inner = config.get("n_inner") or 4 * config.n_embd
-    return GPT2MLP(inner, reference_config(config))
-
-
-def build_model(config: Config) -> nn.Module:
-    return GPT2LMHeadModel(reference_config(config)).eval()
-
-
-def call_causal(module: nn.Module, x: Tensor) -> Tensor:
-    """GPT2Attention and GPT2Block are handed their mask by the model around them; here by this."""
-    attention = module if isinstance(module, GPT2Attention) else module.attn
-    mask = create_causal_mask(config=attention.config, inputs_embeds=x, attention_mask=None, cache=None)
-    output = module(x, attention_mask=mask)
-    return output[0] if isinstance(output, tuple) else output
-
-
-def call_model(module: nn.Module, ids: Tensor) -> Tensor:
-    return module(input_ids=ids, use_cache=False).logits
-
-
-def learners_name(name: str) -> str | None:
-    """The hub file has no ``transformer.`` prefix; the head is tied and the course has no dropout modules."""
-    left_out = ("transformer", "lm_head", "lm_head.weight", "transformer.drop")
-    if name in left_out or name.endswith("dropout"):
-        return None
-    return name.removeprefix("transformer.")
-
-
-def attention_sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    config = build["config"]
-    return {"head_dim": config["n_embd"] // config["n_head"], "n_embd": config["n_embd"], "n_head": config["n_head"]}
-
-
-def generation_args(
-    prompt: int,
-    new_tokens: int,
-    n_positions: int,
-    ends: Callable[[int, list[int]], bool] | None = None,
-    vocab_size: int = 61,
-) -> Any:
-    """Draws ToyLM, ids [1, prompt], new_tokens and, if `ends` is given, an end token.
-
-    ends(token, prompt): whether a token will do. Models are drawn until one of them writes such a token, and not as
-    its first, second or last.
-    """
-
-    def draw_args(draw: Draw) -> Sequence[Any]:
-        while True:
-            toy = random_toy_lm(vocab_size, n_positions, draw.generator)
-            ids = draw.tokens(vocab_size, 1, prompt)
-            if ends is None:
-                return toy, ids, new_tokens
-            written = reference_generate(toy, ids, new_tokens).tolist()
-            for i in range(2, new_tokens - 1):
-                if written[i] not in written[:i] and ends(written[i], ids[0].tolist()):
-                    return toy, ids, new_tokens, written[i]
-
-    return draw_args
+def vectors(
+    batch: int, length: Callable[[Draw], int], width: int, scale: float = 1.0
+) -> Callable[[Draw], list[Tensor]]:
+    """Draws x [batch, T, width]."""
+    return lambda draw: [draw.normal(batch, length(draw), width, scale=scale)]
 
 
 def far_from_zero(draw: Draw) -> list[Tensor]:
-    """Tokens that have much in common: each head's scores are near one number, which may be 100 or -100."""
-    return [draw.normal(2, 1, 24, scale=9.0) + draw.normal(2, few_tokens(draw), 24, scale=0.2)]
+    return [alike(draw, 2, few_tokens(draw), 24)]
 
 
 def far_below(draw: Draw) -> list[Tensor]:
     """Large vectors: a head's scores are tens of thousands above or below 0, and its softmax takes one key alone."""
     return [draw.normal(3, few_tokens(draw), 24, scale=150.0)]
-
-
-def logits(model: Any, ids: Tensor) -> Tensor:
-    """What the model gives."""
-    return model(ids)
-
-
-def config_kept(model: Any, ids: Tensor) -> Tensor:
-    """The numbers of the config that users of the model read; 0 where it keeps none."""
-    config = getattr(model, "config", None)
-    return torch.tensor([0, 0] if config is None else [config.n_positions, config.vocab_size])
-
-
-def written(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
-    """The tokens that `generate` writes."""
-    return tokens_written(generate(toy, ids, *more))
-
-
-def ints_written(generate: Any, toy: Any, ids: Tensor, *more: Any) -> list[int]:
-    """Which of the tokens that `generate` writes are Python ints."""
-    return ints_among(generate(toy, ids, *more))
-
-
-def with_zeros(x: Tensor) -> list[Tensor]:
-    """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
-    x[0, 0] = 0.0
-    return [x]
 
 
 LAYER_NORM = Exercise(
@@ -192,10 +109,10 @@ LAYER_NORM = Exercise(
         ),
         Case(
             "tiny inputs, another eps",
-            lambda draw: [draw.normal(2, few_tokens(draw), 24, scale=0.03)],
+            vectors(2, few_tokens, 24, 0.03),
             {"dim": 24, "eps": 1e-3},
         ),
-        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], {"dim": 24, "eps": 1e-5}, torch.bfloat16),
+        Case("bfloat16", vectors(2, few_tokens, 24), {"dim": 24, "eps": 1e-5}, torch.bfloat16),
     ],
 )
 
@@ -209,9 +126,9 @@ GELU = Exercise(
     points=3,
     axes="B T D",
     cases=[
-        Case("ordinary inputs", lambda draw: [draw.normal(2, tokens(draw), 24)], tolerance=DIGITS),
-        Case("large inputs", lambda draw: [draw.normal(3, few_tokens(draw), 20, scale=4.0)]),
-        Case("bfloat16", lambda draw: [draw.normal(2, few_tokens(draw), 24)], dtype=torch.bfloat16),
+        Case("ordinary inputs", vectors(2, tokens, 24), tolerance=DIGITS),
+        Case("large inputs", vectors(3, few_tokens, 20, 4.0)),
+        Case("bfloat16", vectors(2, few_tokens, 24), dtype=torch.bfloat16),
     ],
 )
 
@@ -223,10 +140,10 @@ CONV1D = Exercise(
     axes="B T nf",
     sizes=lambda build: {"nf": build["nf"], "nx": build["nx"]},
     cases=[
-        Case("a rectangular weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 40, "nx": 24}),
-        Case("a square weight", lambda draw: [draw.normal(2, tokens(draw), 24)], {"nf": 24, "nx": 24}),
+        Case("a rectangular weight", vectors(2, tokens, 24), {"nf": 40, "nx": 24}),
+        Case("a square weight", vectors(2, tokens, 24), {"nf": 24, "nx": 24}),
         Case("no batch axis", lambda draw: [draw.normal(5, 20)], {"nf": 18, "nx": 20}),
-        Case("bfloat16", lambda draw: [draw.normal(3, few_tokens(draw), 28)], {"nf": 40, "nx": 28}, torch.bfloat16),
+        Case("bfloat16", vectors(3, few_tokens, 28), {"nf": 40, "nx": 28}, torch.bfloat16),
     ],
 )
 
@@ -234,18 +151,18 @@ ATTENTION = Exercise(
     name="gpt2.attention",
     solution="Attention",
     reference=lambda config: GPT2Attention(reference_config(config), layer_idx=0),
-    call=call_causal,
+    call=hf.call_part,
     points=8,
     axes="B T D",
     sizes=attention_sizes,
     renamed=learners_name,
     parts={"c_attn": "gpt2.conv1d", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("7 tokens, 3 heads of 8", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
-        Case("11 tokens, 5 heads of 6", lambda draw: [draw.normal(3, many_tokens(draw), 30)], {"config": OTHER}),
+        Case("7 tokens, 3 heads of 8", vectors(2, tokens, 24), {"config": SMALL}),
+        Case("11 tokens, 5 heads of 6", vectors(3, many_tokens, 30), {"config": OTHER}),
         Case("scores far from 0", far_from_zero, {"config": SMALL}),
         Case("scores of tens of thousands", far_below, {"config": SMALL}),
-        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", vectors(2, tokens, 24), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -255,18 +172,18 @@ MLP = Exercise(
     reference=build_mlp,
     points=4,
     axes="B T D",
-    sizes=lambda build: {"n_embd": build["config"]["n_embd"]},
+    sizes=configs.sizes("n_embd"),
     renamed=learners_name,
     parts={"c_fc": "gpt2.conv1d", "act": "gpt2.gelu", "c_proj": "gpt2.conv1d"},
     cases=[
-        Case("no n_inner in the config", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case("no n_inner in the config", vectors(2, tokens, 24), {"config": SMALL}),
         Case(
             "n_inner is null",
-            lambda draw: [draw.normal(2, few_tokens(draw), 24)],
+            vectors(2, few_tokens, 24),
             {"config": SMALL | {"n_inner": None}},
         ),
-        Case("n_inner is 44", lambda draw: [draw.normal(3, tokens(draw), 30)], {"config": OTHER}),
-        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
+        Case("n_inner is 44", vectors(3, tokens, 30), {"config": OTHER}),
+        Case("bfloat16", vectors(2, tokens, 24), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -274,20 +191,20 @@ BLOCK = Exercise(
     name="gpt2.block",
     solution="Block",
     reference=lambda config: GPT2Block(reference_config(config), layer_idx=0),
-    call=call_causal,
+    call=hf.call_part,
     points=6,
     axes="B T D",
     sizes=attention_sizes,
     renamed=learners_name,
     parts={"ln_1": "gpt2.layer_norm", "attn": "gpt2.attention", "ln_2": "gpt2.layer_norm", "mlp": "gpt2.mlp"},
     cases=[
-        Case("7 tokens", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}),
+        Case("7 tokens", vectors(2, tokens, 24), {"config": SMALL}),
         Case(
             "small inputs, another eps",
-            lambda draw: [draw.normal(3, many_tokens(draw), 30, scale=0.03)],
+            vectors(3, many_tokens, 30, 0.03),
             {"config": OTHER | {"layer_norm_epsilon": 1e-2}},
         ),
-        Case("bfloat16", lambda draw: [draw.normal(2, tokens(draw), 24)], {"config": SMALL}, torch.bfloat16),
+        Case("bfloat16", vectors(2, tokens, 24), {"config": SMALL}, torch.bfloat16),
     ],
 )
 
@@ -295,8 +212,8 @@ MODEL = Exercise(
     name="gpt2.model",
     solution="GPT2",
     reference=build_model,
-    call=call_model,
-    drive=logits,
+    call=hf.logits,
+    drive=drives.logits,
     points=6,
     axes="B T vocab_size",
     sizes=lambda build: attention_sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
@@ -324,8 +241,8 @@ MODEL = Exercise(
             "n_positions and vocab_size in its config",
             lambda draw: [draw.tokens(37, 1, 3)],
             {"config": OTHER | {"layer_norm_epsilon": 0.02}},
-            drive=config_kept,
-            right=config_kept,
+            drive=drives.config_kept,
+            right=drives.config_kept,
         ),
     ],
 )
@@ -334,13 +251,10 @@ GENERATE = Exercise(
     name="gpt2.generate",
     solution="generate",
     reference=reference_generate,
-    drive=written,
+    drive=drives.written,
     function=True,
     points=6,
-    fixed={
-        "argument 1.dim": "the width of a toy model, which generation does not see",
-        "argument 2, axis 0": "one text, as the docstring says",
-    },
+    fixed=FIXED,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8, n_positions=16)),
         Case("a prompt longer than n_positions", generation_args(11, new_tokens=5, n_positions=8, vocab_size=47)),
@@ -357,7 +271,7 @@ GENERATE = Exercise(
         Case(
             "which of the tokens are Python ints (1: yes)",
             generation_args(prompt=4, new_tokens=6, n_positions=16),
-            drive=ints_written,
+            drive=drives.ints_written,
             right=lambda toy, ids, new_tokens: [1] * new_tokens,
         ),
     ],

@@ -12,9 +12,13 @@ from transformers import GPT2Model
 
 from grader import Config, load_checkpoint
 from grader.authoring.kit import Case
-from grader.authoring.kit.declared import Numbers, Prompt, Rerun, Trained
+from grader.authoring.kit.declared import Prompt, Rerun, Trained
 from grader.authoring.kit.engine import entry
+from grader.authoring.kit.programs import written
+from grader.authoring.kit.randomly import of_tokens, of_vectors
 from grader.authoring.kit.solved import lesson_of
+
+from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
@@ -53,37 +57,22 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 # exercise -> a random case of it; as many tokens as there are positions
 
 
-def of_model(config: dict[str, Any], n: Numbers) -> Case:
-    shape = config["vocab_size"], n.batch, config["n_positions"]
-    return Case(str(n.seed), lambda draw: [draw.tokens(*shape)], {"config": config})
+def at_full_length(of: Callable[..., Case]) -> Callable[..., Case]:
+    return lambda config, n, **build: of(config, replace(n, length=config["n_positions"]), **build)
 
 
-def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
-    shape = n.batch, config["n_positions"], config["n_embd"]
-    return Case(str(n.seed), lambda draw: [draw.normal(*shape, scale=n.scale)], build or {"config": config})
-
-
-def of_gelu(config: dict[str, Any], n: Numbers) -> Case:
-    return replace(of_vectors(config, n), build={})
-
-
-def of_conv1d(config: dict[str, Any], n: Numbers) -> Case:
-    return of_vectors(config, n, nf=config["vocab_size"], nx=config["n_embd"])
-
-
-def of_layer_norm(config: dict[str, Any], n: Numbers) -> Case:
-    return of_vectors(config, n, dim=config["n_embd"], eps=config["layer_norm_epsilon"])
+vectors = at_full_length(of_vectors)
 
 
 CONFIGS = configs()
 RANDOM = {
-    "gpt2.layer_norm": of_layer_norm,
-    "gpt2.gelu": of_gelu,
-    "gpt2.conv1d": of_conv1d,
-    "gpt2.attention": of_vectors,
-    "gpt2.mlp": of_vectors,
-    "gpt2.block": of_vectors,
-    "gpt2.model": of_model,
+    "gpt2.layer_norm": lambda config, n: vectors(config, n, dim=config["n_embd"], eps=config["layer_norm_epsilon"]),
+    "gpt2.gelu": lambda config, n: replace(vectors(config, n), build={}),
+    "gpt2.conv1d": lambda config, n: vectors(config, n, nf=config["vocab_size"], nx=config["n_embd"]),
+    "gpt2.attention": vectors,
+    "gpt2.mlp": vectors,
+    "gpt2.block": vectors,
+    "gpt2.model": at_full_length(of_tokens),
 }
 
 
@@ -286,13 +275,13 @@ class ModelByHand(ModelWithKernels):
 
 
 def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Any:
-    text, prompt = ids[0].tolist(), ids.shape[1]
-    with torch.inference_mode():
-        while len(text) < prompt + max_new_tokens:
-            text.append(int(model(torch.tensor([text])[:, -model.config.n_positions :])[0, -1].argmax()))
-            if text[-1] == eos_token_id:
-                break
-    return text[prompt:]
+    text: list[int] = []
+
+    def read(new: Tensor) -> Tensor:
+        text.extend(new[0].tolist())
+        return model(torch.tensor([text[-model.config.n_positions :]]))
+
+    return written(read, ids, max_new_tokens, [eos_token_id])
 
 
 def generate_with_topk(
@@ -358,7 +347,7 @@ PLANTED = [("h.0.ln_1", ModelWithItsOwnEps)]
 
 def hubs(config: Config) -> nn.Module:
     """The hub's files hold the model without a head."""
-    return GPT2Model(LESSON.reference.reference_config(config))
+    return GPT2Model(reference_config(config))
 
 
 HUB = {"gpt2.model": hubs}

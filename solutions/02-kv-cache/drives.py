@@ -238,3 +238,28 @@ def rows_without_room(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end
 def room_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any) -> int:
     """For how many tokens caches were made in all."""
     return sum(capacity for _, capacity in model_after_generation(generate, toy, ids, new_tokens, end).rooms)
+
+
+# Grouped queries
+
+
+def group(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> tuple[Tensor, KeysAndValues]:
+    """Results for q [B, H, T, head_dim] and kv [2, B, KV, T, head_dim] that come in chunks, and the cache that was used."""
+    memory, start, seen = KeysAndValues(), 0, []
+    for size in chunks:
+        part = slice(start, start + size)
+        given = tensor_given(function(q[:, :, part], *kv[:, :, :, part], memory), "it")
+        if given.shape != q[:, :, part].shape:
+            wanted = f"{list(q[:, :, part].shape)}, as the queries have it, belongs there"
+            raise ValueError(f"it gave a tensor of shape {list(given.shape)}; {wanted}")
+        seen.append(given)
+        start += size
+    return torch.cat(seen, dim=2), memory
+
+
+def grouped_results(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> Tensor:
+    return group(function, q, kv, chunks)[0]
+
+
+def numbers_stored(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> int:
+    return group(function, q, kv, chunks)[1].stored

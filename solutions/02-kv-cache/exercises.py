@@ -1,28 +1,29 @@
 """What the exercises of 02-kv-cache are checked against: transformers' GPT-2, eager, which sees a text all at once."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
-from transformers.masking_utils import create_causal_mask
+from transformers import GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
-from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from grader.authoring.drives import caches, generation
-from grader.authoring.drives.use import tensor_given
-from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.caches import right_fill
-from grader.authoring.kit.toy import reference_generate, toy_that_ends
+from grader.authoring.kit.inputs import alike
+from grader.authoring.kit.toy import FIXED, reference_generate, toy_that_ends
 from grader.kv import bytes_at
 
 from . import drives
-from .drives import KeysAndValues
-from .reference import right_contents, right_contents_in_turns, right_last, right_rows_read
+from .reference import (
+    count_products,
+    reference_config,
+    right_contents,
+    right_contents_in_turns,
+    right_groups,
+    right_last,
+    right_rows_read,
+)
 
 TRACE = "kv_cache.model"
 
@@ -50,39 +51,12 @@ WIDER = OTHER | {"n_inner": 52}
 TINY = OTHER | {"vocab_size": 31, "n_embd": 15, "n_head": 5, "n_inner": 20}
 
 
-def reference_config(config: Mapping[str, Any]) -> GPT2Config:
-    """transformers' config for the learner's, with eager attention and without the tokens of GPT-2's vocabulary."""
-    return GPT2Config(**config, bos_token_id=None, eos_token_id=None, attn_implementation="eager")
-
-
-def checkpoints_name(name: str) -> str | None:
-    """The name in the checkpoint's file, or None for what it does not hold: the tied head, dropout."""
-    inside = name.removeprefix("transformer.")
-    return None if inside in ("transformer", "lm_head.weight", "lm_head") or "drop" in inside else inside
-
-
-def head_sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    config = build.get("config")
-    if config is None:
-        return {}
-    return {"head_dim": config["n_embd"] // config["n_head"], "n_embd": config["n_embd"], "n_head": config["n_head"]}
+# The name in the checkpoint's file, or None for what it does not hold: the tied head, dropout.
+checkpoints_name = hf.without("lm_head", "drop", endings=("transformer",), prefix="transformer.")
+head_sizes = configs.head_sizes("n_embd", "n_head")
 
 
 # Work
-
-
-def count_products(config: Config, new: int, past: int = 0) -> int:
-    """The multiply-adds that transformers' GPT-2 makes for `new` tokens after `past` in its own cache."""
-    model: Any = GPT2LMHeadModel(reference_config(config)).eval()
-    cache = DynamicCache()
-    with torch.no_grad():
-        if past:
-            model(input_ids=torch.zeros(1, past, dtype=torch.int64), cache=cache, use_cache=True)
-        with FlopCounterMode(display=False) as counter:
-            model(input_ids=torch.zeros(1, new, dtype=torch.int64), cache=cache, use_cache=True)
-    operations = counter.get_total_flops()  # an addition and a multiplication are two
-    assert operations % 2 == 0 and cache.get_seq_length() == past + new
-    return operations // 2
 
 
 def work_case(name: str, config: dict[str, Any], *numbers: int) -> Case:
@@ -161,14 +135,7 @@ CACHE = Exercise(
 # Attention
 
 
-def call_attention(module: nn.Module, x: Tensor, chunks: list[int]) -> Tensor:
-    mask = create_causal_mask(config=module.config, inputs_embeds=x, attention_mask=None, cache=None)
-    return module(x, attention_mask=mask)[0]
-
-
-def all_tokens(module: nn.Module, x: Tensor, chunks: list[int]) -> Tensor:
-    """Each token is computed and appended once."""
-    return torch.tensor(sum(chunks))
+ALL_TOKENS = {"right": lambda module, x, chunks: torch.tensor(sum(chunks))}  # each is computed and appended once
 
 
 def attention_case(name: str, config: dict[str, Any], chunks: list[int], batch: int = 2, **more: Any) -> Case:
@@ -179,16 +146,14 @@ def attention_case(name: str, config: dict[str, Any], chunks: list[int], batch: 
 
 
 def far_from_zero(draw: Draw) -> Sequence[Any]:
-    """Tokens that have much in common: each head's scores are near one number, which may be 100 or -100."""
-    D = SMALL["n_embd"]
-    return draw.normal(2, 1, D, scale=12.0) + draw.normal(2, 6, D, scale=0.2), [4, 1, 1]
+    return alike(draw, 2, 6, SMALL["n_embd"], 12.0), [4, 1, 1]
 
 
 ATTENTION = Exercise(
     name="kv_cache.attention",
     solution="CachedAttention",
     reference=lambda config: GPT2Attention(reference_config(config), layer_idx=0),
-    call=call_attention,
+    call=lambda module, x, chunks: hf.call_part(module, x),
     drive=drives.attention_results,
     points=6,
     axes="B T D",
@@ -204,11 +169,9 @@ ATTENTION = Exercise(
             SMALL,
             [4, 1, 2],
             drive=drives.tokens_appended,
-            right=all_tokens,
+            **ALL_TOKENS,
         ),
-        attention_case(
-            "how many rows are computed in all", SMALL, [4, 1, 2], drive=drives.rows_computed, right=all_tokens
-        ),
+        attention_case("how many rows are computed in all", SMALL, [4, 1, 2], drive=drives.rows_computed, **ALL_TOKENS),
         Case("scores far from 0", far_from_zero, {"config": SMALL}, draw="2"),
         attention_case("bfloat16", SMALL, [4, 1, 3], dtype=torch.bfloat16),
     ],
@@ -216,11 +179,6 @@ ATTENTION = Exercise(
 
 
 # The model
-
-
-def call_model(module: Any, ids: Tensor, chunks: Any = None) -> Tensor:
-    """transformers' GPT-2 on the whole text at once, without a cache."""
-    return module(input_ids=ids, use_cache=False).logits
 
 
 NEW_CACHE = {"drive": drives.logits_with_new_cache}
@@ -243,7 +201,7 @@ MODEL = Exercise(
     name="kv_cache.model",
     solution="CachedGPT2",
     reference=lambda config: GPT2LMHeadModel(reference_config(config)),
-    call=call_model,
+    call=hf.logits,
     drive=drives.logits,
     uses=["kv_cache.attention", "kv_cache.cache"],
     points=6,
@@ -308,10 +266,7 @@ GENERATE = Exercise(
     drive=drives.generated,
     function=True,
     points=5,
-    fixed={
-        "argument 1.dim": "the width of a toy model, which generation does not see",
-        "argument 2, axis 0": "one text, as the docstring says",
-    },
+    fixed=FIXED,
     cases=[
         generation_case("8 new tokens", 5, 8),
         generation_case("stops at the end token", 4, 9, stops=True),
@@ -344,7 +299,7 @@ def config_case(name: str, config: Mapping[str, Any], context: int, *others: int
 
 
 def published(name: str, file: str, *numbers: int) -> Case:
-    return config_case(name, Config.read(Path(__file__).parent / "configs" / f"{file}.json"), *numbers)
+    return config_case(name, configs.published(__file__, file), *numbers)
 
 
 LLAMA: dict[str, Any] = {
@@ -387,39 +342,6 @@ BYTES = Exercise(
 # Grouped queries
 
 
-def group(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> tuple[Tensor, KeysAndValues]:
-    """Results for q [B, H, T, head_dim] and kv [2, B, KV, T, head_dim] that come in chunks, and the cache that was used."""
-    memory, start, seen = KeysAndValues(), 0, []
-    for size in chunks:
-        part = slice(start, start + size)
-        given = tensor_given(function(q[:, :, part], *kv[:, :, :, part], memory), "it")
-        if given.shape != q[:, :, part].shape:
-            wanted = f"{list(q[:, :, part].shape)}, as the queries have it, belongs there"
-            raise ValueError(f"it gave a tensor of shape {list(given.shape)}; {wanted}")
-        seen.append(given)
-        start += size
-    return torch.cat(seen, dim=2), memory
-
-
-def grouped_results(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> Tensor:
-    return group(function, q, kv, chunks)[0]
-
-
-def numbers_stored(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> int:
-    return group(function, q, kv, chunks)[1].stored
-
-
-def right_groups(q: Tensor, kv: Tensor, chunks: list[int]) -> Any:
-    """transformers' eager attention on everything at once."""
-    k, v = kv.to(q.dtype)
-    T, head_dim = q.shape[2:]
-    mask = torch.zeros(1, 1, T, T, dtype=q.dtype).masked_fill(
-        torch.ones(T, T, dtype=torch.bool).triu(1), torch.finfo(q.dtype).min
-    )
-    module: Any = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)
-    return eager_attention_forward(module, q, k, v, mask, scaling=head_dim**-0.5)[0].transpose(1, 2)
-
-
 def grouped_case(
     name: str, heads: int, kv_heads: int, chunks: list[int], sizes: Sequence[int] = (2, 8), **more: Any
 ) -> Case:
@@ -445,7 +367,7 @@ GROUPED = Exercise(
     name="kv_cache.grouped",
     solution="grouped_attention",
     reference=right_groups,
-    drive=grouped_results,
+    drive=drives.grouped_results,
     function=True,
     points=4,
     axes="B H T head_dim",
@@ -462,7 +384,7 @@ GROUPED = Exercise(
             6,
             2,
             [4, 1, 2],
-            drive=numbers_stored,
+            drive=drives.numbers_stored,
             right=lambda q, kv, chunks: kv.numel(),
         ),
     ],

@@ -13,7 +13,11 @@ from grader import Config
 from grader.authoring.kit import Case
 from grader.authoring.kit.declared import Change, Numbers, Prompt, Told, Trained
 from grader.authoring.kit.engine import entry
+from grader.authoring.kit.programs import written
 from grader.authoring.kit.solved import lesson_of
+
+from . import exercises
+from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
@@ -63,16 +67,16 @@ def of_work(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_attention(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.attention_case(str(n.seed), config, n.chunks)  # type: ignore[no-any-return]
+    return exercises.attention_case(str(n.seed), config, n.chunks)
 
 
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.config_case(str(n.seed), config, n.length, n.batch, 4)  # type: ignore[no-any-return]
+    return exercises.config_case(str(n.seed), config, n.length, n.batch, 4)
 
 
 def of_groups(config: dict[str, Any], n: Numbers) -> Case:
     kv_heads, group = n.seed % 4 + 1, n.seed // 4 % 4 + 1
-    return LESSON.reference.grouped_case(str(n.seed), kv_heads * group, kv_heads, n.chunks)  # type: ignore[no-any-return]
+    return exercises.grouped_case(str(n.seed), kv_heads * group, kv_heads, n.chunks)
 
 
 CONFIGS = configs()
@@ -227,15 +231,10 @@ class ModelRowByRow(ModelFromScratch):
 
 def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> list[int]:
     """Reads the prompt one by one."""
-    text = ids[0].tolist()
-    cache = model.new_cache(1, len(text) + max_new_tokens - 1)
-    with torch.inference_mode():
-        for token in text:
-            logits = model(torch.tensor([[token]]), cache)
-        new = [int(logits[0, -1].argmax())]
-        while len(new) < max_new_tokens and new[-1] != eos_token_id:
-            new.append(int(model(torch.tensor([new[-1:]]), cache)[0, -1].argmax()))
-    return new
+    cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)
+    for token in ids[:, :-1].unbind(1):
+        model(token[:, None], cache)
+    return written(lambda new: model(new, cache), ids[:, -1:], max_new_tokens, [eos_token_id])
 
 
 def generate_with_topk(model: Any, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None) -> Iterator[int]:
@@ -440,26 +439,16 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class Unscaled(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
-    def forward(self, x: Tensor, cache: Any = None) -> Tensor:
-        self.head_dim, head_dim = self.head_dim, self.head_dim  # type: ignore[has-type]
-        x = super().forward(x * 1.1, cache)
-        self.head_dim = head_dim
-        return x
+def of_a_larger_input(self: Any, x: Tensor, cache: Any = None) -> Tensor:
+    return LESSON.solutions["CachedAttention"].forward(self, x * 1.1, cache)
 
 
-class UnscaledInOneLayer(LESSON.solutions["CachedGPT2"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.h[1].attn = Unscaled(config)
-
-
-PLANTED = [("h.1.attn", UnscaledInOneLayer)]
+PLANTED = [("h.1.attn", of_a_larger_input)]
 
 
 def hubs(config: Config) -> nn.Module:
     """The hub's files hold the model without a head."""
-    return GPT2Model(LESSON.reference.reference_config(config))
+    return GPT2Model(reference_config(config))
 
 
 HUB = {"kv_cache.model": hubs}

@@ -1,12 +1,36 @@
 """What a cache of keys and values, and a model that reads with it, must give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from grader.authoring.kit import Config, hf
 from grader.authoring.kit.caches import right_fill
 from grader.authoring.kit.toy import ToyLM, reference_generate
+
+
+def reference_config(config: Mapping[str, Any]) -> Any:
+    return hf.config(GPT2Config, config)
+
+
+def count_products(config: Config, new: int, past: int = 0) -> int:
+    """The multiply-adds that transformers' GPT-2 makes for `new` tokens after `past` in its own cache."""
+    model: Any = GPT2LMHeadModel(reference_config(config)).eval()
+    cache = DynamicCache()
+    with torch.no_grad():
+        if past:
+            model(input_ids=torch.zeros(1, past, dtype=torch.int64), cache=cache, use_cache=True)
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=torch.zeros(1, new, dtype=torch.int64), cache=cache, use_cache=True)
+    operations = counter.get_total_flops()  # an addition and a multiplication are two
+    assert operations % 2 == 0 and cache.get_seq_length() == past + new
+    return operations // 2
 
 
 def right_rows_read(toy: ToyLM, ids: Tensor, new_tokens: int, end: int | None) -> int:
@@ -27,3 +51,13 @@ def right_contents_in_turns(kv: Tensor, capacity: int, chunks: Sequence[int]) ->
 def right_last(kv: Tensor, capacity: int, chunks: Sequence[int]) -> Tensor:
     """What the last append returns that fits."""
     return right_fill(kv, capacity, chunks).last
+
+
+def right_groups(q: Tensor, kv: Tensor, chunks: list[int]) -> Any:
+    """transformers' eager attention on everything at once."""
+    k, v = kv.to(q.dtype)
+    T, head_dim = q.shape[2:]
+    later = torch.ones(T, T, dtype=torch.bool).triu(1)
+    mask = torch.zeros(1, 1, T, T, dtype=q.dtype).masked_fill(later, torch.finfo(q.dtype).min)
+    module: Any = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)
+    return eager_attention_forward(module, q, k, v, mask, scaling=head_dim**-0.5)[0].transpose(1, 2)

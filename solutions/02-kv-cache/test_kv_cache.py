@@ -16,7 +16,7 @@ from grader.authoring.kit.solved import lesson_of, written_by_transformers
 from grader.authoring.kit.toy import random_toy_lm
 
 LESSON = lesson_of(__file__)
-DRIVES = LESSON.module("drives")
+DRIVES, REFERENCE = LESSON.module("drives"), LESSON.module("reference")
 OTHERS = LESSON.others
 
 splits = st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda chunks: sum(chunks) <= 20)
@@ -25,11 +25,12 @@ splits = st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda chunk
 def both_models(config: dict[str, Any], seed: int) -> tuple[Any, Any]:
     """transformers' model with random weights and the solution's with the same."""
     torch.manual_seed(seed)
-    theirs: Any = GPT2LMHeadModel(LESSON.reference.reference_config(config)).eval()
+    theirs: Any = GPT2LMHeadModel(REFERENCE.reference_config(config)).eval()
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)
     own = LESSON.solutions["CachedGPT2"](Config(config)).eval()
-    named = {LESSON.reference.checkpoints_name(name): tensor for name, tensor in theirs.state_dict().items()}
+    renamed = LESSON.exercises["kv_cache.model"].renamed
+    named = {renamed(name): tensor for name, tensor in theirs.state_dict().items()}
     own.load_state_dict({name: tensor for name, tensor in named.items() if name})
     return theirs, own
 
@@ -103,7 +104,7 @@ def test_grouped_attention_with_the_lessons_own_cache_is_transformers(
         part = slice(start, start + size)
         seen.append(LESSON.solutions["grouped_attention"](q[:, :, part], *kv[:, :, :, part], cache))
         start += size
-    assert agree(torch.cat(seen, dim=2), LESSON.reference.right_groups(q, kv, chunks))
+    assert agree(torch.cat(seen, dim=2), REFERENCE.right_groups(q, kv, chunks))
 
 
 @settings(max_examples=15)

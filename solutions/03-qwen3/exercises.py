@@ -1,32 +1,26 @@
 """What the exercises of 03-qwen3 are checked against: transformers' Qwen3 and Llama, eager attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
-from transformers.masking_utils import create_causal_mask
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
-from transformers.models.qwen3.modeling_qwen3 import (
-    Qwen3Attention,
-    Qwen3DecoderLayer,
-    Qwen3MLP,
-    Qwen3Model,
-    Qwen3RMSNorm,
-    Qwen3RotaryEmbedding,
-    apply_rotary_pos_emb,
-)
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
-from grader.authoring.kit import ROUNDED_ONCE, Case, Config, Draw, Exercise, Tolerance, with_mistakes
-from grader.authoring.kit.toy import random_toy_lm, reference_generate
+from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
+from grader.authoring.kit.inputs import alike, with_zeros
+from grader.authoring.kit.toy import FIXED, reference_generate
 
 from .drives import generated_without_cache
+from .reference import (
+    apply_rope,
+    build_attention,
+    build_causal_lm,
+    build_layer,
+    build_model,
+    generation_args,
+    reference_config,
+    rope_table,
+)
 
 TRACE = "qwen3.causal_lm"
 
@@ -69,72 +63,8 @@ LLAMA = {k: v for k, v in SMALL.items() if k not in ("head_dim", "rope_theta")} 
 
 FAR = LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}
 
-LAYERS = {"qwen3": (Qwen3Attention, Qwen3DecoderLayer), "llama": (LlamaAttention, LlamaDecoderLayer)}
-
-
-def reference_config(config: Config) -> Qwen3Config | LlamaConfig:
-    """transformers' config for the learner's, with eager attention."""
-    kind = {"qwen3": Qwen3Config, "llama": LlamaConfig}[config.model_type]
-    ends = {"bos_token_id": None, "eos_token_id": None}  # Llama's are ids that these small vocabularies lack
-    return kind(**config, **ends, attn_implementation="eager")
-
-
-def build_attention(config: Config) -> nn.Module:
-    return LAYERS[config.model_type][0](reference_config(config), layer_idx=0)
-
-
-def build_layer(config: Config) -> nn.Module:
-    return LAYERS[config.model_type][1](reference_config(config), layer_idx=0)
-
-
-def build_model(config: Config) -> nn.Module:
-    return {"qwen3": Qwen3Model, "llama": LlamaModel}[config.model_type](reference_config(config)).eval()
-
-
-def build_causal_lm(config: Config) -> nn.Module:
-    return {"qwen3": Qwen3ForCausalLM, "llama": LlamaForCausalLM}[config.model_type](reference_config(config)).eval()
-
-
-def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
-    """transformers' cosines and sines: [2, T, head_dim]."""
-    parameters = {"rope_type": "default", "rope_theta": theta}
-    rotary = Qwen3RotaryEmbedding(Qwen3Config(head_dim=head_dim, rope_parameters=parameters))
-    cos, sin = rotary(torch.zeros(()), positions[None])
-    return torch.stack([cos[0], sin[0]])
-
-
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    cos, sin = table.to(x.dtype)
-    return apply_rotary_pos_emb(x, x, cos[None], sin[None])[0]
-
-
-def call_with_table(module: nn.Module, x: Tensor, table: Tensor) -> Tensor:
-    """Attention and DecoderLayer are handed their mask and rotations by the model around them; here by this."""
-    attention = module if isinstance(module, Qwen3Attention | LlamaAttention) else module.self_attn
-    mask = create_causal_mask(config=attention.config, inputs_embeds=x, attention_mask=None, cache=None)
-    cos, sin = table.to(x.dtype)
-    output = module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask)
-    return output[0] if isinstance(output, tuple) else output
-
-
-def call_model(module: nn.Module, ids: Tensor) -> Tensor:
-    output = module(input_ids=ids, use_cache=False)
-    return output.logits if "logits" in output else output.last_hidden_state
-
-
-def learners_name(name: str) -> str | None:
-    """The course has neither a module for the activation nor one for the rotations."""
-    return None if "act_fn" in name or "rotary_emb" in name else name
-
-
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    config = build["config"]
-    return {
-        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-        "hidden_size": config["hidden_size"],
-        "num_attention_heads": config["num_attention_heads"],
-        "num_key_value_heads": config["num_key_value_heads"],
-    }
+learners_name = hf.without(*hf.NO_MODULES)
+sizes = configs.head_sizes("hidden_size", "num_attention_heads", "num_key_value_heads")
 
 
 def hidden_and_table(config: dict[str, Any], batch: int, length: int, start: int, scale: float = 1.0) -> Any:
@@ -150,38 +80,9 @@ def hidden_and_table(config: dict[str, Any], batch: int, length: int, start: int
 
 def far_from_zero(draw: Draw) -> Sequence[Any]:
     """Tokens that have much in common: without QK-norm, scores come to be 100 or -100."""
-    x = draw.normal(2, 1, LLAMA["hidden_size"], scale=9.0) + draw.normal(2, 7, LLAMA["hidden_size"], scale=0.2)
-    return x, rope_table(torch.arange(4, 11), sizes({"config": FAR})["head_dim"], 300.0)
-
-
-def generation_args(
-    prompt: int, new_tokens: int, stop_at: int | None = None, last: bool = False, vocabulary: int = 61
-) -> Any:
-    """Draws ToyLM, ids [1, prompt], new_tokens and, for `stop_at`, two end tokens of which that one comes first.
-
-    The other one stands in the prompt, as in a chat the marks that ended earlier turns do. Neither comes where
-    `stop_at` is `new_tokens`. last: whether the one that comes is the last in the list.
-    """
-
-    def draw_args(draw: Draw) -> Sequence[Any]:
-        toy = random_toy_lm(vocabulary, prompt + 2 * vocabulary, draw.generator)
-        ids = draw.tokens(vocabulary, 1, prompt)
-        if stop_at is None:
-            return toy, ids, new_tokens
-        written = reference_generate(toy, ids, new_tokens).tolist()
-        never = [token for token in [*ids[0].tolist(), *range(vocabulary)] if token not in written]
-        if stop_at == new_tokens:
-            return toy, ids, new_tokens, never[:2]
-        earlier = never[0]
-        return toy, ids, new_tokens, [earlier, written[stop_at]] if last else [written[stop_at], earlier]
-
-    return draw_args
-
-
-def with_zeros(x: Tensor) -> list[Tensor]:
-    """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
-    x[0, 0] = 0.0
-    return [x]
+    return alike(draw, 2, 7, LLAMA["hidden_size"]), rope_table(
+        torch.arange(4, 11), sizes({"config": FAR})["head_dim"], 300.0
+    )
 
 
 RMS_NORM = Exercise(
@@ -262,7 +163,7 @@ MLP = Exercise(
     reference=lambda config: Qwen3MLP(reference_config(config)),
     points=4,
     axes="B T D",
-    sizes=lambda build: {"hidden_size": build["config"]["hidden_size"]},
+    sizes=configs.sizes("hidden_size"),
     renamed=learners_name,
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, 7, 24)], {"config": SMALL}),
@@ -275,7 +176,7 @@ ATTENTION = Exercise(
     name="qwen3.attention",
     solution="Attention",
     reference=build_attention,
-    call=call_with_table,
+    call=hf.call_part,
     points=8,
     fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B T D",
@@ -296,7 +197,7 @@ DECODER_LAYER = Exercise(
     name="qwen3.decoder_layer",
     solution="DecoderLayer",
     reference=build_layer,
-    call=call_with_table,
+    call=hf.call_part,
     points=5,
     fixed={"argument 2, axis 0": "cosines and sines"},
     axes="B T D",
@@ -320,7 +221,7 @@ MODEL = Exercise(
     name="qwen3.model",
     solution="Model",
     reference=build_model,
-    call=call_model,
+    call=hf.hidden_states,
     points=5,
     axes="B T D",
     sizes=sizes,
@@ -338,7 +239,7 @@ CAUSAL_LM = Exercise(
     name="qwen3.causal_lm",
     solution="CausalLM",
     reference=build_causal_lm,
-    call=call_model,
+    call=hf.logits,
     points=3,
     axes="B T vocab_size",
     sizes=lambda build: sizes(build) | {"vocab_size": build["config"]["vocab_size"]},
@@ -362,10 +263,7 @@ GENERATE = Exercise(
     function=True,
     drive=generated_without_cache,
     points=4,
-    fixed={
-        "argument 1.dim": "the width of a toy model, which generation does not see",
-        "argument 2, axis 0": "one text, as the docstring says",
-    },
+    fixed=FIXED,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("stops at the first of two end tokens", generation_args(5, new_tokens=9, stop_at=3, vocabulary=47)),

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grader import Config, load_checkpoint
-from grader.authoring.kit import Case
+from grader.authoring.kit import Case, programs
 from grader.authoring.kit.declared import Change, Numbers, Prompt, Rerun, Told, Trained
+from grader.authoring.kit.programs import AttentionBase, GatedBase, ModelBase, NormBase, written
+from grader.authoring.kit.randomly import of_norm, of_tokens, of_vectors, positions
 from grader.authoring.kit.solved import lesson_of
+
+from . import exercises
+from .reference import build_causal_lm
 
 LESSON = lesson_of(__file__)
 
@@ -60,27 +65,9 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 # exercise -> a random case of it
 
 
-def of_tokens(config: dict[str, Any], n: Numbers) -> Case:
-    return Case(str(n.seed), lambda draw: [draw.tokens(config["vocab_size"], n.batch, n.length)], {"config": config})
-
-
-def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
-    args = (n.batch, n.length, config["hidden_size"])
-    return Case(str(n.seed), lambda draw: [draw.normal(*args, scale=n.scale)], build or {"config": config})
-
-
-def of_norm(config: dict[str, Any], n: Numbers) -> Case:
-    return of_vectors(config, n, dim=config["hidden_size"], eps=config["rms_norm_eps"])
-
-
 def of_layer(config: dict[str, Any], n: Numbers) -> Case:
-    inputs = LESSON.reference.hidden_and_table(config, n.batch, n.length, n.seed % 50, n.scale)
+    inputs = exercises.hidden_and_table(config, n.batch, n.length, n.seed % 50, n.scale)
     return Case(str(n.seed), inputs, {"config": config})
-
-
-def positions(n: Numbers) -> list[int]:
-    """Anywhere in a text of 40,000 tokens, and in no order."""
-    return [(n.seed * (i + 1)) % 40_000 for i in range(n.length)]
 
 
 def of_table(config: dict[str, Any], n: Numbers) -> Case:
@@ -90,7 +77,7 @@ def of_table(config: dict[str, Any], n: Numbers) -> Case:
 
 def of_rotation(config: dict[str, Any], n: Numbers) -> Case:
     """In bfloat16 for every other seed."""
-    args = LESSON.reference.rope_args(n.batch, 3, positions(n), 2 * (n.seed % 70 + 1), config["rope_theta"])
+    args = exercises.rope_args(n.batch, 3, positions(n), 2 * (n.seed % 70 + 1), config["rope_theta"])
     return Case(str(n.seed), args, dtype=torch.bfloat16 if n.seed % 2 else torch.float32)
 
 
@@ -110,12 +97,8 @@ RANDOM = {
 # Other right programs
 
 
-class RMSNormWithKernel(nn.Module):
+class RMSNormWithKernel(NormBase):
     """The fused kernel, in float32, then the cast."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).to(x.dtype) * self.weight
@@ -166,14 +149,8 @@ def rope_with_roll(x: Tensor, table: Tensor) -> Tensor:
     return x * table[0].to(x.dtype) + x.roll(half, dims=-1) * sign * table[1].to(x.dtype)
 
 
-class MLPFused(nn.Module):
+class MLPFused(GatedBase):
     """Gate and up in one product."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        D, inner = config.hidden_size, config.intermediate_size
-        self.down_proj = nn.Linear(inner, D, bias=False)
-        self.up_proj, self.gate_proj = nn.Linear(D, inner, bias=False), nn.Linear(D, inner, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
@@ -187,27 +164,15 @@ class MLPWithEinsum(MLPFused):
         return (up * nn.SiLU()(gate)) @ self.down_proj.weight.T
 
 
-class AttentionBase(nn.Module):
+class OtherAttention(AttentionBase):
     norm: type[nn.Module] = RMSNormWithKernel
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        D, self.H, self.KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.hd = config["head_dim"] if "head_dim" in config else D // self.H
         self.has_norms = config.model_type == "qwen3"
-        if self.has_norms:
-            self.q_norm, self.k_norm = (self.norm(self.hd, config.rms_norm_eps) for _ in "qk")
-        self.q_proj, self.o_proj = nn.Linear(D, self.H * self.hd, False), nn.Linear(self.H * self.hd, D, False)
-        self.k_proj, self.v_proj = (nn.Linear(D, self.KV * self.hd, False) for _ in "kv")
-
-    def heads(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (p(x).unflatten(-1, (-1, self.hd)).movedim(2, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
-        if self.has_norms:  # after the transpose: the axis of head_dim is still the last
-            q, k = self.q_norm(q), self.k_norm(k)
-        return rope_with_halves(q, table), rope_with_halves(k, table), v
+        super().__init__(config)
 
 
-class AttentionSdpa(AttentionBase):
+class AttentionSdpa(OtherAttention):
     """The fused kernel, which shares the key and value heads itself."""
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
@@ -216,7 +181,7 @@ class AttentionSdpa(AttentionBase):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class AttentionWithGroups(AttentionBase):
+class AttentionWithGroups(OtherAttention):
     """Five axes, so that nothing is repeated; an additive mask; the scale before the product."""
 
     norm = RMSNormWithEinsum
@@ -231,7 +196,7 @@ class AttentionWithGroups(AttentionBase):
         return self.o_proj(mixed.flatten(2))
 
 
-class AttentionHeadByHead(AttentionBase):
+class AttentionHeadByHead(OtherAttention):
     """A loop over heads."""
 
     norm = RMSNormWithNorm
@@ -274,25 +239,21 @@ class LayerWithGroups(LayerWithKernels):
     norm, attention = RMSNormWithEinsum, AttentionWithGroups
 
 
-class ModelWithKernels(nn.Module):
+class ModelWithKernels(ModelBase):
     """The table is a buffer of the model's full length."""
 
     layer: type[nn.Module] = LayerWithKernels
     norm_class: type[nn.Module] = RMSNormWithKernel
-    table: Tensor
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([self.layer(config) for _ in range(config.num_hidden_layers)])
-        self.norm = self.norm_class(config.hidden_size, config.rms_norm_eps)
         theta = config["rope_parameters"]["rope_theta"] if "rope_parameters" in config else config.rope_theta
         width = config.get("head_dim") or config.hidden_size // config.num_attention_heads
         table = table_by_outer(torch.arange(config.max_position_embeddings), width, theta)
-        self.register_buffer("table", table, persistent=False)
+        layers = [self.layer(config) for _ in range(config.num_hidden_layers)]
+        super().__init__(config, self.norm_class(config.hidden_size, config.rms_norm_eps), layers, table)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = F.embedding(ids, self.embed_tokens.weight)
+        x = self.embedded(ids)
         for layer in self.layers:
             x = layer(x, self.table[:, : ids.shape[1]])
         return self.norm(x)
@@ -310,45 +271,22 @@ class ModelCountingFromOne(ModelWithKernels):
         return self.norm(x)
 
 
-class HeadWithoutModule(nn.Module):
-    """A tied head as a product with the embedding's weight; lm_head exists where the head is its own only."""
-
-    body: type[nn.Module] = ModelWithKernels
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.model = self.body(config)
-        self.tied = config.get("tie_word_embeddings", False)
-        if not self.tied:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        weight = self.model.embed_tokens.weight if self.tied else self.lm_head.weight
-        return self.model(ids) @ weight.T
+class HeadWithoutModule(programs.HeadWithoutModule):
+    body = ModelWithKernels
 
 
-class EmbeddingTiedToHead(nn.Module):
-    """Tied the other way round: the embedding takes the head's weight."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.model = ModelCountingFromOne(config)
-        if "tie_word_embeddings" in config and config.tie_word_embeddings:
-            self.model.embed_tokens.weight = self.lm_head.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.lm_head(self.model(ids))
+class EmbeddingTiedToHead(programs.EmbeddingTiedToHead):
+    body = ModelCountingFromOne
 
 
 def generate_into_a_list(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
-    text, prompt = ids[0].tolist(), ids.shape[1]
-    with torch.inference_mode():
-        while len(text) < prompt + max_new_tokens:
-            text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
-            if text[-1] in set(end_tokens):
-                break
-    return text[prompt:]
+    text: list[int] = []
+
+    def read(new: Tensor) -> Tensor:
+        text.extend(new[0].tolist())
+        return model(torch.tensor([text]))
+
+    return written(read, ids, max_new_tokens, end_tokens)
 
 
 def generate_by_topk(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[int]:
@@ -421,7 +359,7 @@ def centred(self: Any, x: Tensor) -> Tensor:
 
 
 def swapped_gate(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(self.gate_proj(x) * F.silu(self.up_proj(x)))  # type: ignore[no-any-return]
+    return self.down_proj(self.gate_proj(x) * F.silu(self.up_proj(x)))
 
 
 def heads_in_another_order(self: Any, x: Tensor, table: Tensor) -> Tensor:
@@ -431,12 +369,12 @@ def heads_in_another_order(self: Any, x: Tensor, table: Tensor) -> Tensor:
     q, k = rope_with_halves(self.q_norm(q), table), rope_with_halves(self.k_norm(k), table)
     k, v = (t.repeat(1, q.shape[1] // k.shape[1], 1, 1) for t in (k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def without_the_second_sum(self: Any, x: Tensor, table: Tensor) -> Tensor:
     x = x + self.self_attn(self.input_layernorm(x), table)
-    return self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+    return self.mlp(self.post_attention_layernorm(x))
 
 
 PLANTED = [
@@ -466,7 +404,7 @@ TOLD = [
 # Names, sizes and trained weights
 
 
-HUB = {"qwen3.causal_lm": LESSON.reference.build_causal_lm}
+HUB = {"qwen3.causal_lm": build_causal_lm}
 CONFIG_SHA256 = {
     "qwen3-0.6b": "660db3b73d788119c04535e48cf9be5f55bc3100841a718637ae695b442f27dd",
     "qwen3-8b": "f7c4eadfbbf522470667b797a3c89be2524832d2d599797248dc304fff447c30",

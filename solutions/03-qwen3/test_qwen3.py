@@ -16,7 +16,7 @@ from grader.authoring.kit.engine import Checkpoint, entry, examine_here, judge, 
 from grader.authoring.kit.solved import lesson_of, same_tokens_but_for_near_ties, written_by_transformers
 
 LESSON = lesson_of(__file__)
-OTHERS = LESSON.others
+OTHERS, EXERCISES = LESSON.others, LESSON.module("exercises")
 
 
 def test_a_tied_head_is_recorded_once_and_must_be_tied() -> None:
@@ -84,9 +84,7 @@ def test_the_chat_template_by_hand_is_the_models_own() -> None:
 
 
 def small_reference(tied: bool, kind: str) -> nn.Module:
-    config = Config(LESSON.reference.SMALL if kind == "qwen3" else LESSON.reference.LLAMA).replace(
-        tie_word_embeddings=tied
-    )
+    config = Config(EXERCISES.SMALL if kind == "qwen3" else EXERCISES.LLAMA).replace(tie_word_embeddings=tied)
     model = LESSON.exercises["qwen3.causal_lm"].reference(config)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)

@@ -1,12 +1,10 @@
 """What the exercises of 04-gemma3 are checked against: transformers' Gemma 3, eager attention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers import Gemma3ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3Attention,
     Gemma3DecoderLayer,
@@ -14,10 +12,12 @@ from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3RMSNorm,
     Gemma3RotaryEmbedding,
     Gemma3TextModel,
-    Gemma3TextScaledWordEmbedding,
 )
 
-from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, weights_around_0, with_mistakes
+from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, configs, hf, weights_around_0, with_mistakes
+from grader.authoring.kit.inputs import alike, steep_weights, with_zeros
+
+from .reference import build_embedding, reference_config, rotations
 
 TRACE = "gemma3.causal_lm"
 
@@ -92,61 +92,8 @@ OTHER_NESTED = NESTED | {
 }
 
 
-def reference_config(config: Mapping[str, Any]) -> Gemma3TextConfig:
-    """transformers' config for the learner's, with eager attention."""
-    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    return Gemma3TextConfig(**{**config, **ends}, attn_implementation="eager")
-
-
-def rotations(config: Mapping[str, Any], positions: Tensor, kind: str) -> Tensor:
-    """transformers' cosines and sines for a kind of layer: [2, T, head_dim]."""
-    cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
-    return torch.stack([cos[0], sin[0]])
-
-
-def visible(length: int, window: int | None = None) -> Tensor:
-    """transformers' masks, True where a key may be seen: [length, length]."""
-    # Only the window and the implementation count here; what else a config needs is SMALL's.
-    config = reference_config(SMALL | {"sliding_window": window or length})
-    make = create_causal_mask if window is None else create_sliding_window_causal_mask
-    mask = make(config=config, inputs_embeds=torch.zeros(1, length, 1), attention_mask=None, cache=None)
-    return torch.ones(length, length, dtype=torch.bool) if mask is None else mask[0, 0] == 0
-
-
-def build_embedding(num_embeddings: int, embedding_dim: int) -> nn.Module:
-    return Gemma3TextScaledWordEmbedding(num_embeddings, embedding_dim, None, embed_scale=embedding_dim**0.5)
-
-
-def call_embedding(module: nn.Module, ids: Tensor) -> Tensor:
-    return module(ids)
-
-
-def call_with_table_and_mask(module: nn.Module, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
-    """Attention and DecoderLayer are handed their mask and rotations by the model around them; here by this."""
-    cos, sin = table.to(x.dtype)
-    added = torch.zeros(mask.shape, dtype=x.dtype).masked_fill(~mask, torch.finfo(x.dtype).min)
-    output = module(x, position_embeddings=(cos[None], sin[None]), attention_mask=added[None, None])
-    return output[0] if isinstance(output, tuple) else output
-
-
-def call_model(module: nn.Module, ids: Tensor) -> Tensor:
-    output = module(input_ids=ids, use_cache=False)
-    return output.logits if "logits" in output else output.last_hidden_state
-
-
-def call_rotary(module: nn.Module, positions: Tensor, kind: str) -> Tensor:
-    cos, sin = module(torch.zeros(()), positions[None], kind)
-    return torch.stack([cos[0], sin[0]])
-
-
-def learners_name(name: str) -> str | None:
-    """The course has neither a module for the activation nor one for the rotations; a factor is no weight."""
-    return None if "act_fn" in name or "rotary_emb" in name or "embed_scale" in name else name
-
-
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    fields = ("head_dim", "hidden_size", "num_attention_heads", "num_key_value_heads", "sliding_window")
-    return {field: build["config"][field] for field in fields}
+learners_name = hf.without(*hf.NO_MODULES, "embed_scale")  # a factor is no weight
+sizes = configs.sizes("head_dim", "hidden_size", "num_attention_heads", "num_key_value_heads", "sliding_window")
 
 
 def layer_inputs(
@@ -167,7 +114,7 @@ def layer_inputs(
     def draw_args(draw: Draw) -> Sequence[Any]:
         length = draw.size("T", usual, *others)
         table = rotations(config, torch.arange(start, start + length), kind)
-        mask = visible(length, config["sliding_window"] if kind == SLIDING else None)
+        mask = hf.visible(length, config["sliding_window"] if kind == SLIDING else None)
         return draw.normal(batch, length, config["hidden_size"], scale=scale), table, mask
 
     return draw_args
@@ -194,12 +141,6 @@ EMBEDDING = Exercise(
 )
 
 
-def with_zeros(x: Tensor) -> list[Tensor]:
-    """The same with a first vector of zeros, which nothing but eps keeps from a division by zero."""
-    x[0, 0] = 0.0
-    return [x]
-
-
 RMS_NORM = Exercise(
     name="gemma3.rms_norm",
     solution="RMSNorm",
@@ -223,7 +164,7 @@ MLP = Exercise(
     reference=lambda config: Gemma3MLP(reference_config(config)),
     points=3,
     axes="B T D",
-    sizes=lambda build: {"hidden_size": build["config"]["hidden_size"]},
+    sizes=configs.sizes("hidden_size"),
     renamed=learners_name,
     cases=[
         Case("ordinary inputs", lambda draw: [draw.normal(2, draw.size("T", 7, 5, 6), 24)], {"config": SMALL}),
@@ -243,10 +184,10 @@ ROPE = Exercise(
     name="gemma3.rope",
     solution="RotaryEmbedding",
     reference=lambda config: Gemma3RotaryEmbedding(reference_config(config)),
-    call=call_rotary,
+    call=hf.rope_table,
     points=3,
     axes="cos/sin T head_dim",
-    sizes=lambda build: {"head_dim": build["config"]["head_dim"]},
+    sizes=configs.sizes("head_dim"),
     differentiable=False,
     renamed=lambda name: None,
     cases=[
@@ -274,7 +215,7 @@ def window_of_all_but_one(draw: Draw) -> Sequence[Any]:
 MASK = Exercise(
     name="gemma3.mask",
     solution="visible",
-    reference=visible,
+    reference=hf.visible,
     function=True,
     points=4,
     axes="query key",
@@ -288,32 +229,20 @@ MASK = Exercise(
     ],
 )
 
-# Scores are bounded by the norms of q and k, whose weights training can make large.
 STEEP = ONE_HEAD | {"query_pre_attn_scalar": 1}
-
-
-def steep_weights(module: Any, draw: Draw) -> None:
-    """As `weights_around_0`; but where the scale is 1, the first head's scores are near -120."""
-    weights_around_0(module, draw)
-    if module.config.query_pre_attn_scalar == 1:
-        with torch.no_grad():
-            width = module.head_dim
-            module.k_proj.weight[:width] = -module.q_proj.weight[:width]
-            for norm in (module.q_norm, module.k_norm):
-                norm.weight.copy_(0.1 * norm.weight + (120 / width) ** 0.5 - 1)
 
 
 def far_from_zero(draw: Draw) -> Sequence[Any]:
     """Tokens that have nearly everything in common: each head's scores are near one number, far above or below 0."""
-    x = draw.normal(1, 1, STEEP["hidden_size"]) + draw.normal(1, 6, STEEP["hidden_size"], scale=0.25)
-    return x, rotations(STEEP, torch.zeros(6, dtype=torch.int64), SLIDING), visible(6)
+    x = alike(draw, 1, 6, STEEP["hidden_size"], 1.0, 0.25)
+    return x, rotations(STEEP, torch.zeros(6, dtype=torch.int64), SLIDING), hf.visible(6)
 
 
 ATTENTION = Exercise(
     name="gemma3.attention",
     solution="Attention",
     reference=lambda config: Gemma3Attention(reference_config(config), layer_idx=0),
-    call=call_with_table_and_mask,
+    call=hf.call_part,
     weights=steep_weights,
     fixed={"argument 2, axis 0": "cosines and sines"},
     points=8,
@@ -342,7 +271,7 @@ DECODER_LAYER = Exercise(
     name="gemma3.decoder_layer",
     solution="DecoderLayer",
     reference=lambda config: Gemma3DecoderLayer(reference_config(config), layer_idx=0),
-    call=call_with_table_and_mask,
+    call=hf.call_part,
     weights=weights_around_0,
     fixed={"argument 2, axis 0": "cosines and sines"},
     points=6,
@@ -369,7 +298,7 @@ MODEL = Exercise(
     name="gemma3.model",
     solution="Model",
     reference=lambda config: Gemma3TextModel(reference_config(config)).eval(),
-    call=call_model,
+    call=hf.hidden_states,
     weights=weights_around_0,
     points=6,
     axes="B T D",
@@ -397,7 +326,7 @@ CAUSAL_LM = Exercise(
     name="gemma3.causal_lm",
     solution="CausalLM",
     reference=lambda config: Gemma3ForCausalLM(reference_config(config)).eval(),
-    call=call_model,
+    call=hf.logits,
     weights=weights_around_0,
     points=2,
     axes="B T vocab_size",

@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grader import Config, load_checkpoint
-from grader.authoring.kit import Case
+from grader.authoring.kit import Case, programs
 from grader.authoring.kit.declared import Change, Numbers, Opening, Prompt, Rerun, Told, Trained
+from grader.authoring.kit.programs import AttentionBase, GatedBase, NormBase
+from grader.authoring.kit.randomly import of_norm, of_tokens, of_vectors
 from grader.authoring.kit.solved import lesson_of
 
+from . import exercises
+from .exercises import FULL, SLIDING
+
 LESSON = lesson_of(__file__)
-SLIDING, FULL = "sliding_attention", "full_attention"
 
 MISTAKES = 35
 VARIES = ["gemma3.embedding", "gemma3.mask"]
@@ -62,26 +66,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 # exercise -> a random case of it
 
 
-def ids(config: dict[str, Any], n: Numbers) -> Callable[..., Any]:
-    return lambda draw: [draw.tokens(config["vocab_size"], n.batch, n.length)]
-
-
-def of_tokens(config: dict[str, Any], n: Numbers) -> Case:
-    return Case(str(n.seed), ids(config, n), {"config": config})
-
-
 def of_embedding(config: dict[str, Any], n: Numbers) -> Case:
-    build = {"num_embeddings": config["vocab_size"], "embedding_dim": config["hidden_size"]}
-    return Case(str(n.seed), ids(config, n), build)
-
-
-def of_vectors(config: dict[str, Any], n: Numbers, **build: Any) -> Case:
-    args = (n.batch, n.length, config["hidden_size"])
-    return Case(str(n.seed), lambda draw: [draw.normal(*args, scale=n.scale)], build or {"config": config})
-
-
-def of_norm(config: dict[str, Any], n: Numbers) -> Case:
-    return of_vectors(config, n, dim=config["hidden_size"], eps=config["rms_norm_eps"])
+    return of_tokens(config, n, num_embeddings=config["vocab_size"], embedding_dim=config["hidden_size"])
 
 
 def kind_of(config: dict[str, Any], n: Numbers) -> str:
@@ -90,7 +76,7 @@ def kind_of(config: dict[str, Any], n: Numbers) -> str:
 
 
 def of_layer(config: dict[str, Any], n: Numbers) -> Case:
-    inputs = LESSON.reference.layer_inputs(config, n.batch, kind_of(config, n), n.seed % 50, scale=n.scale)
+    inputs = exercises.layer_inputs(config, n.batch, kind_of(config, n), n.seed % 50, scale=n.scale)
     return Case(str(n.seed), inputs, {"config": config})
 
 
@@ -148,12 +134,8 @@ class EmbeddingRoundedByHand(nn.Embedding):
         return F.embedding(ids, self.weight).mul(factor)
 
 
-class RMSNormWithKernel(nn.Module):
+class RMSNormWithKernel(NormBase):
     """The fused kernel, with the weight in it, in float32."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), x.shape[-1:], 1 + self.weight.float(), self.eps).to(x.dtype)
@@ -176,14 +158,8 @@ class RMSNormWithEinsum(RMSNormWithKernel):
         return (x32 * scale).to(x.dtype)
 
 
-class MLPFused(nn.Module):
+class MLPFused(GatedBase):
     """Gate and up in one product; GELU's tanh form written out."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        D, inner = config.hidden_size, config.intermediate_size
-        self.down_proj = nn.Linear(inner, D, bias=False)
-        self.up_proj, self.gate_proj = nn.Linear(D, inner, bias=False), nn.Linear(D, inner, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
@@ -208,7 +184,7 @@ def theta_of(config: Config, layer_type: str) -> float:
     if "rope_parameters" in config:
         theta: float = config["rope_parameters"][layer_type]["rope_theta"]
         return theta
-    return config["rope_local_base_freq" if layer_type == SLIDING else "rope_theta"]  # type: ignore[no-any-return]
+    return config["rope_local_base_freq" if layer_type == SLIDING else "rope_theta"]
 
 
 class RotaryInFloat64(nn.Module):
@@ -231,7 +207,7 @@ class RotaryWithBuffers(nn.Module):
             self.register_buffer(kind, table, persistent=False)
 
     def forward(self, positions: Tensor, layer_type: str) -> Tensor:
-        return getattr(self, layer_type)[:, positions]  # type: ignore[no-any-return]
+        return getattr(self, layer_type)[:, positions]
 
 
 def mask_by_triangles(length: int, window: int | None = None) -> Tensor:
@@ -244,38 +220,25 @@ def mask_by_loops(length: int, window: int | None = None) -> Tensor:
     return torch.tensor([[first[i] <= j <= i for j in range(length)] for i in range(length)])
 
 
-class AttentionBase(nn.Module):
+class OtherAttention(AttentionBase):
     norm: type[nn.Module] = RMSNormWithKernel
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        D, self.H, self.KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.hd, self.scalar = config["head_dim"], config["query_pre_attn_scalar"]
-        self.q_norm, self.k_norm = (self.norm(self.hd, config.rms_norm_eps) for _ in "qk")
-        self.q_proj, self.o_proj = nn.Linear(D, self.H * self.hd, False), nn.Linear(self.H * self.hd, D, False)
-        self.k_proj, self.v_proj = (nn.Linear(D, self.KV * self.hd, False) for _ in "kv")
-
-    def heads(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (p(x).unflatten(-1, (-1, self.hd)).movedim(2, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
-        cos, sin = table[..., : self.hd // 2].to(x.dtype)
-        turned = []
-        for t in (self.q_norm(q), self.k_norm(k)):  # after the transpose, as in the reference
-            a, b = t.chunk(2, dim=-1)
-            turned.append(torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1))
-        return turned[0], turned[1], v
+        super().__init__(config)
+        self.scalar = config["query_pre_attn_scalar"]
 
 
-class AttentionSdpa(AttentionBase):
+class AttentionSdpa(OtherAttention):
     """The fused kernel, which shares the key and value heads itself."""
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
         q, k, v = self.heads(x, table)
         scale = self.scalar**-0.5
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class AttentionWithGroups(AttentionBase):
+class AttentionWithGroups(OtherAttention):
     """Five axes, so that nothing is repeated; an additive mask; the scale before the product."""
 
     norm = RMSNormWithEinsum
@@ -286,10 +249,10 @@ class AttentionWithGroups(AttentionBase):
         scores = torch.einsum("bkgid,bkjd->bkgij", q, k).float()
         scores = scores + torch.zeros(mask.shape).masked_fill(mask.logical_not(), -1e30)
         mixed = torch.einsum("bkgij,bkjd->bikgd", scores.softmax(-1).to(x.dtype), v)
-        return self.o_proj(mixed.flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(mixed.flatten(2))
 
 
-class AttentionHeadByHead(AttentionBase):
+class AttentionHeadByHead(OtherAttention):
     """A loop over heads."""
 
     norm = RMSNormWithNorm
@@ -302,10 +265,10 @@ class AttentionHeadByHead(AttentionBase):
             scores = q[:, h] @ k[:, own].mT * self.scalar**-0.5
             weights = torch.where(mask, scores, torch.finfo(x.dtype).min).softmax(-1)
             results.append(weights @ v[:, own])
-        return self.o_proj(torch.cat(results, dim=-1))  # type: ignore[no-any-return]
+        return self.o_proj(torch.cat(results, dim=-1))
 
 
-class AttentionWithRepeat(AttentionBase):
+class AttentionWithRepeat(OtherAttention):
     """repeat_interleave, which copies where the reference does not."""
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
@@ -313,7 +276,7 @@ class AttentionWithRepeat(AttentionBase):
         k, v = (t.repeat_interleave(self.H // self.KV, dim=1) for t in (k, v))
         scores = (q @ k.mT * self.scalar**-0.5).masked_fill(~mask, torch.finfo(x.dtype).min)
         mixed = scores.float().softmax(-1).type_as(x) @ v
-        return self.o_proj(mixed.movedim(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(mixed.movedim(1, 2).flatten(2))
 
 
 class LayerWithKernels(nn.Module):
@@ -333,7 +296,7 @@ class LayerWithKernels(nn.Module):
         x = self.post_attention_layernorm(x) + residual
         residual = x
         x = self.mlp(self.pre_feedforward_layernorm(x))
-        return self.post_feedforward_layernorm(x) + residual  # type: ignore[no-any-return]
+        return self.post_feedforward_layernorm(x) + residual
 
 
 class LayerByHand(LayerWithKernels):
@@ -367,7 +330,7 @@ class ModelWithKernels(nn.Module):
             kind, window = (FULL, None) if full else (SLIDING, self.config.sliding_window)
             table = table_of(theta_of(self.config, kind), self.config.head_dim, torch.arange(ids.shape[1]))
             x = layer(x, table, mask_by_triangles(ids.shape[1], window))
-        return self.norm(x)  # type: ignore[no-any-return]
+        return self.norm(x)
 
 
 class ModelWithPlainEmbedding(ModelWithKernels):
@@ -386,36 +349,15 @@ class ModelWithPlainEmbedding(ModelWithKernels):
         for kind, layer in zip(LESSON.solutions["layer_types"](self.config), self.layers, strict=True):
             window = self.config.sliding_window if "sliding" in kind else ids.shape[1]
             x = layer(x, self.rotary_emb(positions, kind), mask_by_loops(ids.shape[1], window))
-        return self.norm(x)  # type: ignore[no-any-return]
+        return self.norm(x)
 
 
-class HeadWithoutModule(nn.Module):
-    """A tied head as a product with the embedding's weight; lm_head exists where the head is its own only."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.model = ModelWithKernels(config)
-        self.tied = config.get("tie_word_embeddings") is not False
-        if not self.tied:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        weight = self.model.embed_tokens.weight if self.tied else self.lm_head.weight
-        return self.model(ids) @ weight.T  # type: ignore[no-any-return]
+class HeadWithoutModule(programs.HeadWithoutModule):
+    body, tied = ModelWithKernels, True
 
 
-class EmbeddingTiedToHead(nn.Module):
-    """Tied the other way round: the embedding takes the head's weight."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.model = ModelWithKernels(config)
-        if config.get("tie_word_embeddings", True):
-            self.model.embed_tokens.weight = self.lm_head.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.lm_head(self.model(ids))  # type: ignore[no-any-return]
+class EmbeddingTiedToHead(programs.EmbeddingTiedToHead):
+    body, tied = ModelWithKernels, True
 
 
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -472,7 +414,7 @@ class AttentionOfOneHead(AttentionSdpa):
         mixed = F.scaled_dot_product_attention(
             q, k[:, :1].expand_as(q), v[:, :1].expand_as(q), attn_mask=mask, scale=self.scalar**-0.5
         )
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class RMSNormOfThreeAxes(RMSNormWithKernel):
@@ -496,7 +438,7 @@ def scale_alone(self: Any, x: Tensor) -> Tensor:
 
 
 def with_silu(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+    return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 def without_scale(self: Any, ids: Tensor) -> Tensor:
@@ -505,12 +447,12 @@ def without_scale(self: Any, ids: Tensor) -> Tensor:
 
 def window_one_too_long(self: Any, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
     longer = mask | mask_by_triangles(len(mask), int(mask.sum(-1).max()) + 1)
-    return LESSON.solutions["Attention"].forward(self, x, table, longer)  # type: ignore[no-any-return]
+    return LESSON.solutions["Attention"].forward(self, x, table, longer)
 
 
 def without_the_norm_after_attention(self: Any, x: Tensor, table: Tensor, mask: Tensor) -> Tensor:
     x = x + self.self_attn(self.input_layernorm(x), table, mask)
-    return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
+    return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
 PLANTED = [
@@ -553,7 +495,7 @@ FIELDS = (
 
 
 def of_size(*values: int) -> Config:
-    return Config(LESSON.reference.SMALL | dict(zip(FIELDS, values, strict=True)))
+    return Config(exercises.SMALL | dict(zip(FIELDS, values, strict=True)))
 
 
 SIZES = {

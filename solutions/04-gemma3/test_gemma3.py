@@ -21,7 +21,7 @@ from grader.authoring.kit.solved import (
 )
 
 LESSON = lesson_of(__file__)
-OTHERS = LESSON.others
+OTHERS, EXERCISES, REFERENCE = LESSON.others, LESSON.module("exercises"), LESSON.module("reference")
 SLIDING, FULL = OTHERS.SLIDING, OTHERS.FULL
 
 
@@ -29,13 +29,13 @@ SLIDING, FULL = OTHERS.SLIDING, OTHERS.FULL
 @pytest.mark.parametrize("pattern", [None, 2, 6])
 def test_the_kinds_of_layers_are_those_of_transformers(layers: int, pattern: int | None) -> None:
     fields = {"num_hidden_layers": layers} | ({} if pattern is None else {"sliding_window_pattern": pattern})
-    theirs = LESSON.reference.reference_config({k: v for k, v in small().items() if k != "layer_types"} | fields)
+    theirs = REFERENCE.reference_config({k: v for k, v in small().items() if k != "layer_types"} | fields)
     assert LESSON.solutions["layer_types"](Config(fields)) == theirs.layer_types
     assert LESSON.solutions["layer_types"](Config({"layer_types": [FULL], **fields})) == [FULL]
 
 
 def small() -> dict[str, Any]:
-    config: dict[str, Any] = LESSON.reference.SMALL
+    config: dict[str, Any] = EXERCISES.SMALL
     return config
 
 

@@ -1,27 +1,31 @@
 """What the exercises of 05-mla are checked against: transformers' DeepSeek-V3, eager attention, dense MLPs."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DeepseekV3Config
-from transformers.masking_utils import create_causal_mask
-from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
-from grader.authoring.kit import Case, Config, Draw, Exercise, with_mistakes
-from grader.authoring.kit.toy import reference_generate
+from grader.authoring.kit import Case, Config, Draw, Exercise, configs, hf, with_mistakes
+from grader.authoring.kit.configs import fields_of
+from grader.authoring.kit.toy import FIXED, reference_generate
 from grader.kv import bytes_at
 
 from . import drives
 from .reference import (
     absorbed_work,
+    apply_rope,
+    build_attention,
+    build_compressor,
+    build_model,
+    call_attention,
+    call_attention_with_work,
+    call_compressor,
     generation_args,
     right_fill_of_rows,
     right_room_of_rows,
     right_rows,
     right_rows_in_turns,
+    rope_table,
 )
 
 TRACE = "mla.model"
@@ -101,81 +105,10 @@ PLAIN: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "rope_parameters
     "rope_scaling": None,
 }
 PLAIN_2 = PLAIN | {"vocab_size": 41, "rope_theta": 300.0, "num_hidden_layers": 3}
-V3 = Config.read(Path(__file__).parent / "configs" / "deepseek-v3.json")
+V3 = configs.published(__file__, "deepseek-v3")
 
 
-def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: config[name] for name in names}
-
-
-def reference_config(config: Mapping[str, Any]) -> DeepseekV3Config:
-    """transformers' config for the learner's, with eager attention and no experts."""
-    return DeepseekV3Config(
-        **{k: v for k, v in config.items() if v is not None or k == "q_lora_rank"},
-        first_k_dense_replace=config["num_hidden_layers"],
-        num_mtp_layers=0,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation="eager",
-    )
-
-
-def build_attention(config: Config) -> nn.Module:
-    return deepseek.DeepseekV3Attention(reference_config(config), layer_idx=0)
-
-
-def build_compressor(config: Config) -> nn.Module:
-    """The two parts of transformers' attention that make what is kept."""
-    attention, made = build_attention(config), nn.Module()
-    made.kv_a_proj_with_mqa, made.kv_a_layernorm = attention.kv_a_proj_with_mqa, attention.kv_a_layernorm
-    return made
-
-
-def build_model(config: Config) -> nn.Module:
-    return deepseek.DeepseekV3Model(reference_config(config)).eval()
-
-
-def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
-    cos, sin = deepseek.DeepseekV3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None])
-    return torch.stack([cos[0], sin[0]]).chunk(2, dim=-1)[0].contiguous()
-
-
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
-    return deepseek.apply_rotary_pos_emb_interleave(x, x, cos[None], sin[None])[0]
-
-
-def call_compressor(module: Any, x: Tensor) -> Tensor:
-    both = module.kv_a_proj_with_mqa(x)
-    rank = module.kv_a_layernorm.weight.numel()
-    return torch.cat([module.kv_a_layernorm(both[..., :rank]), both[..., rank:]], dim=-1)
-
-
-def call_attention(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
-    """The whole text at once, whatever the pieces in which the solution gets it."""
-    mask = create_causal_mask(config=module.config, inputs_embeds=x, attention_mask=None, cache=None)
-    cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
-    return module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask)[0]
-
-
-def call_model(module: nn.Module, ids: Tensor, *_: Any) -> Tensor:
-    return module(input_ids=ids, use_cache=False).last_hidden_state
-
-
-def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
-    """As `call_attention`, with a 1 behind it: the work stays below the limit."""
-    output = call_attention(module, x, table)
-    return torch.cat([output.flatten(), output.new_ones(1)])
-
-
-def learners_name(name: str) -> str | None:
-    """The course has neither a module for the activation nor one for the rotations."""
-    return None if "act_fn" in name or "rotary_emb" in name else name
-
-
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    return fields_of(build["config"], "hidden_size", "kv_lora_rank", *WIDTHS)
+sizes = configs.sizes("hidden_size", "kv_lora_rank", *WIDTHS)
 
 
 def hidden(config: dict[str, Any], batch: int, usual: int, *others: int, scale: float = 1.0) -> Any:
@@ -348,7 +281,7 @@ GROUPED = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2
 BYTES = Exercise(
     name="mla.bytes",
     solution="cache_bytes",
-    reference=lambda config, tokens, batch=1, element_bytes=2: bytes_at(config, tokens, batch, element_bytes),
+    reference=bytes_at,
     function=True,
     points=4,
     cases=[
@@ -418,12 +351,12 @@ MODEL = Exercise(
     name="mla.model",
     solution="Model",
     reference=build_model,
-    call=call_model,
+    call=hf.hidden_states,
     drive=drives.model_in_pieces,
     points=5,
     axes="B T D",
     sizes=sizes,
-    renamed=learners_name,
+    renamed=hf.without(*hf.NO_MODULES),
     parts={"layers.*.self_attn": "mla.attention"},
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, draw.size("T", 7, 6, 9))], {"config": SMALL}),
@@ -464,10 +397,7 @@ GENERATE = Exercise(
     function=True,
     drive=drives.generated_with_caches,
     points=4,
-    fixed={
-        "argument 1.dim": "the width of a toy model, which generation does not see",
-        "argument 2, axis 0": "one text, as the docstring says",
-    },
+    fixed=FIXED,
     cases=[
         Case("8 new tokens", generation_args(prompt=4, new_tokens=8)),
         Case("one new token", generation_args(prompt=3, new_tokens=1)),

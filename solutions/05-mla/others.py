@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from grader import Config
 from grader.authoring.kit import Case
 from grader.authoring.kit.declared import Change, Numbers, Prompt, Told, Trained
+from grader.authoring.kit.programs import ModelBase, NormBase, written
+from grader.authoring.kit.randomly import of_vectors, positions
 from grader.authoring.kit.solved import lesson_of
+
+from . import exercises
+from .reference import rope_table
 
 LESSON = lesson_of(__file__)
 
@@ -68,16 +73,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 # exercise -> a random case of it
 
 
-def of_vectors(config: dict[str, Any], n: Numbers) -> Case:
-    args = (n.batch, n.length, config["hidden_size"])
-    return Case(str(n.seed), lambda draw: [draw.normal(*args, scale=n.scale)], {"config": config})
-
-
 def of_attention(config: dict[str, Any], n: Numbers) -> Case:
-    case: Case = LESSON.reference.attention_case(
-        str(n.seed), config, n.batch, n.length, n.seed % 50, n.cuts, scale=n.scale
-    )
-    return case
+    return exercises.attention_case(str(n.seed), config, n.batch, n.length, n.seed % 50, n.cuts, scale=n.scale)
 
 
 def of_model(config: dict[str, Any], n: Numbers) -> Case:
@@ -87,8 +84,7 @@ def of_model(config: dict[str, Any], n: Numbers) -> Case:
 
 def of_rotation(config: dict[str, Any], n: Numbers) -> Case:
     """Anywhere in a text of 40,000 tokens, and in no order; in bfloat16 for every other seed."""
-    positions = [(n.seed * (i + 1)) % 40_000 for i in range(n.length)]
-    args = LESSON.reference.rope_args(n.batch, 3, positions, config)
+    args = exercises.rope_args(n.batch, 3, positions(n), config)
     return Case(str(n.seed), args, dtype=torch.bfloat16 if n.seed % 2 else torch.float32)
 
 
@@ -97,11 +93,11 @@ def of_scale(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_cache(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.cache_case(str(n.seed), config, n.batch, n.length + n.seed % 4, n.chunks)  # type: ignore[no-any-return]
+    return exercises.cache_case(str(n.seed), config, n.batch, n.length + n.seed % 4, n.chunks)
 
 
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.bytes_case(str(n.seed), config, n.length, n.batch, 4)  # type: ignore[no-any-return]
+    return exercises.bytes_case(str(n.seed), config, n.length, n.batch, 4)
 
 
 CONFIGS = configs()
@@ -120,11 +116,7 @@ RANDOM = {
 # Other right programs
 
 
-class Norm(nn.Module):
-    def __init__(self, dim: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
-
+class Norm(NormBase):
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).to(x.dtype) * self.weight
 
@@ -349,24 +341,20 @@ class AbsorbedIntoTheOutput(AttentionBase):
         return torch.einsum("bhtr,hvr,hdv->btd", mixed, W[:, self.n :], outputs)
 
 
-class ModelByHand(nn.Module):
+class ModelByHand(ModelBase):
     """One table for every length; layers written out."""
 
     def __init__(self, config: Config, attention: type[nn.Module] | None = None) -> None:
-        super().__init__()
-        self.config, form = config, attention or self.form()
-        D, eps, layer = config.hidden_size, config.rms_norm_eps, LESSON.solutions["DecoderLayer"]
-        self.norm = Norm(D, eps)
-        self.layers = nn.ModuleList([layer(config, form) for _ in range(config.num_hidden_layers)])
-        self.embed_tokens = nn.Embedding(config.vocab_size, D)
-        table = LESSON.reference.rope_table(torch.arange(config.max_position_embeddings), config)
-        self.register_buffer("table", table, persistent=False)
+        form, layer = attention or self.form(), LESSON.solutions["DecoderLayer"]
+        layers = [layer(config, form) for _ in range(config.num_hidden_layers)]
+        table = rope_table(torch.arange(config.max_position_embeddings), config)
+        super().__init__(config, Norm(config.hidden_size, config.rms_norm_eps), layers, table)
 
     def form(self) -> type[nn.Module]:
         return ExpandedWithSdpa
 
     def forward(self, ids: Tensor, caches: Any = None) -> Tensor:
-        x = F.embedding(ids, self.embed_tokens.weight)
+        x = self.embedded(ids)
         past = 0 if caches is None else caches[-1].length
         table = self.table[:, past : past + ids.shape[1]]
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
@@ -386,19 +374,13 @@ class ModelCountingFromOne(ModelByHand):
         past = caches[0].length if caches else 0
         positions = torch.arange(ids.shape[1]) + past + 1
         for i, layer in enumerate(self.layers):
-            x = layer(x, LESSON.reference.rope_table(positions, self.config), caches and caches[i])
+            x = layer(x, rope_table(positions, self.config), caches and caches[i])
         return self.norm(x)
 
 
 def generate_into_a_list(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
-    caches, written = model.caches(batch=1, capacity=ids.shape[1] + max_new_tokens - 1), []
-    with torch.inference_mode():
-        logits = model(ids, caches=caches)
-        while True:
-            written.append(int(logits[0, -1].argmax()))
-            if len(written) == max_new_tokens or written[-1] in set(end_tokens):
-                return written
-            logits = model(torch.tensor([written[-1:]]), caches=caches)
+    caches = model.caches(batch=1, capacity=ids.shape[1] + max_new_tokens - 1)
+    return written(lambda new: model(new, caches=caches), ids, max_new_tokens, end_tokens)
 
 
 def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> Iterator[int]:
@@ -457,7 +439,7 @@ class ModelThatCountsCalls(ModelByHand):
         x = self.embed_tokens(ids)
         positions = torch.arange(ids.shape[1]) + self.calls
         for i, layer in enumerate(self.layers):
-            x = layer(x, LESSON.reference.rope_table(positions, self.config), caches and caches[i])
+            x = layer(x, rope_table(positions, self.config), caches and caches[i])
         return self.norm(x)
 
 
@@ -489,14 +471,10 @@ class ModelOfOneForm(ModelByHand):
 
 
 def generate_reading_one_by_one(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
-    caches, written = model.caches(1, ids.shape[1] + max_new_tokens), []
-    for i in range(ids.shape[1]):
-        logits = model(ids[:, i : i + 1], caches)
-    while True:
-        written.append(int(logits[0, -1].argmax()))
-        if len(written) == max_new_tokens or written[-1] in end_tokens:
-            return written
-        logits = model(torch.tensor([written[-1:]]), caches)
+    caches = model.caches(1, ids.shape[1] + max_new_tokens)
+    for token in ids[:, :-1].unbind(1):
+        model(token[:, None], caches)
+    return written(lambda new: model(new, caches), ids[:, -1:], max_new_tokens, end_tokens)
 
 
 def generate_with_room_for_anything(model: Any, ids: Tensor, max_new_tokens: int, end_tokens: Any = ()) -> list[int]:
@@ -590,19 +568,11 @@ TOLD = [
 # The layer comparison, names and trained weights
 
 
-class ConfigsEps(LESSON.solutions["Attention"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.kv_a_layernorm = LESSON.solutions["RMSNorm"](config.kv_lora_rank, config.rms_norm_eps)
+def with_the_configs_eps(self: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], self.weight, exercises.SMALL["rms_norm_eps"])
 
 
-class ConfigsEpsInOneLayer(LESSON.solutions["Model"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.layers[1].self_attn = ConfigsEps(config)
-
-
-PLANTED = [("layers.1.self_attn.kv_a_layernorm", ConfigsEpsInOneLayer)]
+PLANTED = [("layers.1.self_attn.kv_a_layernorm", with_the_configs_eps)]
 HUB = {"mla.model": LESSON.exercises["mla.model"].reference}
 
 
@@ -610,7 +580,7 @@ def causal_lm(config: Config, form: str) -> nn.Module:
     """The model with a head that a later cell of the lesson makes, in one of the two forms of attention."""
     made = dict(LESSON.solutions)
     exec(LESSON.cell_with("class CausalLM("), made)
-    return made["CausalLM"](config, LESSON.solutions[form])  # type: ignore[no-any-return]
+    return made["CausalLM"](config, LESSON.solutions[form])
 
 
 def expanded_lm(config: Config) -> nn.Module:

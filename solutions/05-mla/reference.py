@@ -1,15 +1,66 @@
-"""What a latent cache, absorbed attention and generation must give."""
+"""What is right in 05-mla: transformers' DeepSeek-V3 with dense MLPs, a latent cache, absorbed attention, generation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import DeepseekV3Config
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
-from grader.authoring.kit import Config, Draw
+from grader.authoring.kit import Config, Draw, hf
 from grader.authoring.kit.toy import random_toy_lm, reference_generate
 
 from .drives import FilledRows
+
+
+def reference_config(config: Mapping[str, Any]) -> Any:
+    """Without experts; a q_lora_rank of None is one that is given."""
+    dense = {"first_k_dense_replace": config["num_hidden_layers"], "num_mtp_layers": 0}
+    return hf.config(DeepseekV3Config, config, q_lora_rank=config["q_lora_rank"], **dense)
+
+
+def build_attention(config: Config) -> nn.Module:
+    return deepseek.DeepseekV3Attention(reference_config(config), layer_idx=0)
+
+
+def build_compressor(config: Config) -> nn.Module:
+    """The two parts of transformers' attention that make what is kept."""
+    attention, made = build_attention(config), nn.Module()
+    made.kv_a_proj_with_mqa, made.kv_a_layernorm = attention.kv_a_proj_with_mqa, attention.kv_a_layernorm
+    return made
+
+
+def build_model(config: Config) -> nn.Module:
+    return deepseek.DeepseekV3Model(reference_config(config)).eval()
+
+
+def rope_table(positions: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """transformers' cosines and sines, each pair's once: [2, T, qk_rope_head_dim / 2]."""
+    rotary = deepseek.DeepseekV3RotaryEmbedding(reference_config(config))
+    return hf.rope_table(rotary, positions).chunk(2, dim=-1)[0].contiguous()
+
+
+def apply_rope(x: Tensor, table: Tensor) -> Tensor:
+    cos, sin = torch.cat([table, table], dim=-1).to(x.dtype)
+    return deepseek.apply_rotary_pos_emb_interleave(x, x, cos[None], sin[None])[0]
+
+
+def call_compressor(module: Any, x: Tensor) -> Tensor:
+    both = module.kv_a_proj_with_mqa(x)
+    rank = module.kv_a_layernorm.weight.numel()
+    return torch.cat([module.kv_a_layernorm(both[..., :rank]), both[..., rank:]], dim=-1)
+
+
+def call_attention(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
+    """The whole text at once, whatever the pieces in which the solution gets it."""
+    return hf.call_part(module, x, torch.cat([table, table], dim=-1))
+
+
+def call_attention_with_work(module: Any, x: Tensor, table: Tensor, *_: Any) -> Tensor:
+    """As `call_attention`, with a 1 behind it: the work stays below the limit."""
+    output = call_attention(module, x, table)
+    return torch.cat([output.flatten(), output.new_ones(1)])
 
 
 def generation_args(

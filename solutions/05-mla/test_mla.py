@@ -15,7 +15,7 @@ from grader.authoring.kit.solved import lesson_of
 from grader.kv import bytes_at, bytes_per_token, known_model
 
 LESSON = lesson_of(__file__)
-OTHERS = LESSON.others
+OTHERS, EXERCISES, REFERENCE = LESSON.others, LESSON.module("exercises"), LESSON.module("reference")
 
 
 def test_the_scale_of_v3_is_the_known_one() -> None:
@@ -37,11 +37,11 @@ def test_the_absorbed_forms_weights_have_the_checkpoints_names(case: str) -> Non
 def test_the_table_of_rotations_is_that_of_transformers(config: dict[str, Any], positions: list[int]) -> None:
     """It is given, and no exercise: neither a recording nor a check looks at it."""
     table = LESSON.solutions["rope_table"](torch.tensor(positions), Config(config))
-    assert agree(table, LESSON.reference.rope_table(torch.tensor(positions), config))
+    assert agree(table, REFERENCE.rope_table(torch.tensor(positions), config))
 
 
 def test_both_forms_keep_the_rows_that_transformers_keeps() -> None:
-    config = Config(LESSON.reference.SMALL)
+    config = Config(EXERCISES.SMALL)
     theirs = LESSON.exercises["mla.model"].reference(config)
     ids, cache = torch.randint(53, (2, 9)), DynamicCache(config=theirs.config)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_both_forms_keep_the_rows_that_transformers_keeps() -> None:
             own(ids[:, :6], caches)
             own(ids[:, 6:], caches)
             for layer, kept in zip(cache.layers, caches, strict=True):
-                rows = torch.cat([layer.keys, layer.values], dim=-1)[:, 0]  # type: ignore[attr-defined, list-item]
+                rows = torch.cat([layer.keys, layer.values], dim=-1)[:, 0]
                 assert agree(kept.rows, rows)
                 assert kept.rows.nbytes == rows.nbytes
 
@@ -65,10 +65,10 @@ def test_the_lessons_formula_counts_every_multiplication(form: str, T: int, S: i
     body = source[source.index("def by_formula(") :].split("\n\n\n")[0].replace("= lite", "")
     namespace: dict[str, Any] = {"Config": Config}
     exec(body, namespace)
-    config = Config(LESSON.reference.PLAIN)
+    config = Config(EXERCISES.PLAIN)
     cache = LESSON.solutions["LatentCache"](config, 1, S)
     cache.length = S - T
-    table = LESSON.reference.rope_table(torch.arange(S - T, S), config)
+    table = REFERENCE.rope_table(torch.arange(S - T, S), config)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         LESSON.solutions[form](config)(torch.randn(1, T, config.hidden_size), table, cache)
     name = "expanded" if form == "Attention" else "absorbed"

@@ -1,23 +1,32 @@
 """What the exercises of 06-sliding-window are checked against: transformers' Gemma 3, which sees a text all at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import Gemma3TextConfig
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding, Gemma3TextModel
+from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3TextModel
 
 from grader.authoring.drives.caches import contents_in_turns, lengths
-from grader.authoring.kit import Case, Config, Draw, Exercise, weights_around_0, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, configs, hf, weights_around_0, with_mistakes
 from grader.authoring.kit.caches import right_fill
-from grader.authoring.kit.toy import reference_generate, toy_that_ends
+from grader.authoring.kit.inputs import alike, steep_weights
+from grader.authoring.kit.toy import FIXED, toy_that_ends
 from grader.kv import bytes_at
 
 from . import drives
 from .drives import ring_contents, tokens_held
-from .reference import right_pieces, right_ring, right_ring_in_turns
+from .reference import (
+    call_attention,
+    reference_config,
+    right_mask,
+    right_numbers,
+    right_reading,
+    right_ring,
+    right_ring_in_turns,
+    right_written,
+    rotations,
+    walk_back,
+)
 
 TRACE = "sliding_window.model"
 
@@ -77,36 +86,11 @@ ALL_SLIDING = SMALL | {"layer_types": [SLIDING] * 2, "num_hidden_layers": 2, "nu
 THREE_SLIDING = ALL_SLIDING | {"layer_types": [SLIDING] * 3, "num_hidden_layers": 3}
 
 
-def reference_config(config: Mapping[str, Any]) -> Gemma3TextConfig:
-    """transformers' config for the learner's, with eager attention."""
-    no_ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    return Gemma3TextConfig(**{**config, **no_ends}, attn_implementation="eager")
-
-
-def square_mask(length: int, window: int | None) -> Tensor:
-    """transformers' mask for a whole text, True where a key may be seen: [length, length]."""
-    config = reference_config(SMALL | {"sliding_window": window or length})
-    create = create_sliding_window_causal_mask if window else create_causal_mask
-    mask = create(config=config, inputs_embeds=torch.zeros(1, length, 1), attention_mask=None, cache=None)
-    return torch.ones(length, length, dtype=torch.bool) if mask is None else mask[0, 0] == 0
-
-
-def learners_name(name: str) -> str | None:
-    """The course has neither a module for the activation nor one for the rotations; a factor is no weight."""
-    return None if any(part in name for part in ("act_fn", "rotary_emb", "embed_scale")) else name
-
-
-def sizes(build: Mapping[str, Any]) -> dict[str, int]:
-    fields = ("head_dim", "hidden_size", "num_attention_heads", "num_key_value_heads", "sliding_window")
-    return {field: build["config"][field] for field in fields}
+learners_name = hf.without(*hf.NO_MODULES, "embed_scale")  # a factor is no weight
+sizes = configs.sizes("head_dim", "hidden_size", "num_attention_heads", "num_key_value_heads", "sliding_window")
 
 
 # The mask
-
-
-def right_mask(queries: int, keys: int, window: int | None = None) -> Tensor:
-    """The last rows of transformers' mask for the whole text."""
-    return square_mask(keys, window)[keys - queries :]
 
 
 def mask_case(name: str, queries: int, more_keys: int, window: int | None = None, hides: int = 0) -> Case:
@@ -139,15 +123,6 @@ MASK = Exercise(
 
 
 # How far back
-
-
-def walk_back(config: Config, length: int) -> int:
-    """Follows transformers' masks from layer to layer, and counts from where something arrives at the last token."""
-    types = reference_config({**config}).layer_types
-    known = torch.eye(length)
-    for kind in types:
-        known = ((square_mask(length, config.sliding_window if kind == SLIDING else None).float() @ known) > 0).float()
-    return int(known[-1].sum()) - 1
 
 
 def reach_case(name: str, config: dict[str, Any], length: int, *others: int) -> Case:
@@ -238,18 +213,6 @@ ROLLING_CACHE = Exercise(
 # Attention
 
 
-def call_attention(module: Any, x: Tensor, table: Tensor, window: Any, *_: Any) -> Any:
-    """transformers' attention on the whole text at once."""
-    cos, sin = table.to(x.dtype)
-    seen = square_mask(x.shape[1], window)
-    mask = torch.zeros(seen.shape, dtype=x.dtype).masked_fill(~seen, torch.finfo(x.dtype).min)
-    return module(x, position_embeddings=(cos[None], sin[None]), attention_mask=mask[None, None])[0]
-
-
-def right_numbers(module: Any, x: Tensor, *_: Any) -> Tensor:
-    return torch.tensor([2 * len(x) * x.shape[1] * module.config.num_key_value_heads * module.config.head_dim])
-
-
 STORED = {"drive": drives.numbers_stored, "right": right_numbers}
 
 
@@ -263,31 +226,18 @@ def attention_case(
         length = sum(chunks) or draw.size("T", 8, 9)
         first = draw.size("first position", 5, 11)
         positions = torch.arange(first, first + length)
-        cos, sin = Gemma3RotaryEmbedding(reference_config(config))(torch.zeros(()), positions[None], kind)
         x = draw.normal(draw.size("B", batch, 1, 3), length, config["hidden_size"])
-        return x, torch.stack([cos[0], sin[0]]), window, chunks, window - 1 if rolls and window else None
+        return x, rotations(config, positions, kind), window, chunks, window - 1 if rolls and window else None
 
     return Case(name, draw_args, {"config": config}, **more)
 
 
-# Scores are bounded by the norms of q and k, whose weights training can make large.
 STEEP = ALL_SLIDING | {"query_pre_attn_scalar": 1}
-
-
-def steep_weights(module: Any, draw: Draw) -> None:
-    """As `weights_around_0`; but where the scale is 1, the first head's scores are near -120."""
-    weights_around_0(module, draw)
-    if module.config.query_pre_attn_scalar == 1:
-        with torch.no_grad():
-            width = module.head_dim
-            module.k_proj.weight[:width] = -module.q_proj.weight[:width]
-            for norm in (module.q_norm, module.k_norm):
-                norm.weight.copy_(0.1 * norm.weight + (120 / width) ** 0.5 - 1)
 
 
 def far_from_zero(draw: Draw) -> Sequence[Any]:
     """Tokens that have nearly everything in common: each head's scores are near one number, far above or below 0."""
-    x = draw.normal(1, 1, STEEP["hidden_size"]) + draw.normal(1, 6, STEEP["hidden_size"], scale=0.25)
+    x = alike(draw, 1, 6, STEEP["hidden_size"], 1.0, 0.25)
     table = torch.stack([torch.ones(6, STEEP["head_dim"]), torch.zeros(6, STEEP["head_dim"])])  # nothing rotates
     return x, table, STEEP["sliding_window"], [4, 1, 1], STEEP["sliding_window"] - 1
 
@@ -322,11 +272,6 @@ ATTENTION = Exercise(
 # The model
 
 
-def call_model(module: Any, ids: Tensor, *_: Any) -> Any:
-    """transformers' model on the whole text at once, without a cache."""
-    return module(input_ids=ids, use_cache=False).last_hidden_state
-
-
 def layers_of(module: Any) -> int:
     return module.config.num_hidden_layers
 
@@ -347,7 +292,7 @@ MODEL = Exercise(
     name="sliding_window.model",
     solution="CachedModel",
     reference=lambda config: Gemma3TextModel(reference_config(config)),
-    call=call_model,
+    call=hf.hidden_states,
     drive=drives.vectors,
     uses=["sliding_window.mask", "sliding_window.rolling_cache", "sliding_window.attention"],
     differentiable=False,
@@ -374,16 +319,6 @@ MODEL = Exercise(
 
 
 # Generation
-
-
-def right_written(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> Any:
-    return reference_generate(toy, ids, new_tokens, end)
-
-
-def right_reading(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
-    """As few pieces as there can be; their lengths are free."""
-    pieces = right_pieces(toy, ids, new_tokens, end, chunk)
-    return [len(pieces), sum(pieces), 0]
 
 
 PIECES = {"drive": drives.pieces_read, "right": right_reading}
@@ -415,10 +350,7 @@ GENERATE = Exercise(
     drive=drives.watched_generation,
     function=True,
     points=4,
-    fixed={
-        "argument 1.dim": "the width of a toy model, which generation does not see",
-        "argument 2, axis 0": "one text, as the docstring says",
-    },
+    fixed=FIXED,
     cases=[
         generation_case("8 new tokens, a prompt of 11 in chunks of 4", 11, 8, 4),
         generation_case("stops at the end token", 6, 9, 4, stops=True),

@@ -13,10 +13,14 @@ from transformers import Gemma3TextModel
 from grader import Config
 from grader.authoring.kit import Case
 from grader.authoring.kit.declared import Change, Numbers, Prompt, Told, Trained
+from grader.authoring.kit.programs import AttentionBase, written
 from grader.authoring.kit.solved import lesson_of
 
+from . import exercises
+from .exercises import FULL, SLIDING
+from .reference import reference_config
+
 LESSON = lesson_of(__file__)
-SLIDING, FULL = "sliding_attention", "full_attention"
 
 MISTAKES = 25
 VARIES = ["sliding_window.rolling_cache"]
@@ -68,22 +72,22 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 
 def of_mask(config: dict[str, Any], n: Numbers) -> Case:
     window = None if n.seed % 5 == 0 else n.seed % 25 + 1
-    return LESSON.reference.mask_case(str(n.seed), n.length, n.seed % 13, window)  # type: ignore[no-any-return]
+    return exercises.mask_case(str(n.seed), n.length, n.seed % 13, window)
 
 
 def of_reach(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.reach_case(str(n.seed), config, n.seed % 40 + 1)  # type: ignore[no-any-return]
+    return exercises.reach_case(str(n.seed), config, n.seed % 40 + 1)
 
 
 def of_attention(config: dict[str, Any], n: Numbers) -> Case:
     kind, chunks = (SLIDING, FULL)[n.seed % 2], n.chunks
     # The reference is a sliding layer's, and rotations are asked of both kinds.
     config = config | {"num_hidden_layers": 2, "layer_types": [SLIDING, FULL]}
-    return LESSON.reference.attention_case(str(n.seed), config, kind, chunks, n.seed % 3 > 0)  # type: ignore[no-any-return]
+    return exercises.attention_case(str(n.seed), config, kind, chunks, n.seed % 3 > 0)
 
 
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
-    return LESSON.reference.bytes_case(str(n.seed), config, n.length, n.batch, 4)  # type: ignore[no-any-return]
+    return exercises.bytes_case(str(n.seed), config, n.length, n.batch, 4)
 
 
 CONFIGS = configs()
@@ -187,37 +191,33 @@ class OneByOne:
         return keys, values
 
 
-class AttentionBase(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        D, self.H, self.KV = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.hd, self.scalar = config["head_dim"], config["query_pre_attn_scalar"]
-        self.q_norm, self.k_norm = (LESSON.solutions["RMSNorm"](self.hd, config.rms_norm_eps) for _ in "qk")
-        self.q_proj, self.o_proj = nn.Linear(D, self.H * self.hd, False), nn.Linear(self.H * self.hd, D, False)
-        self.k_proj, self.v_proj = (nn.Linear(D, self.KV * self.hd, False) for _ in "kv")
+class OtherAttention(AttentionBase):
+    norm = LESSON.solutions["RMSNorm"]
 
-    def heads(self, x: Tensor, table: Tensor, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (p(x).unflatten(-1, (-1, self.hd)).movedim(2, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
-        rope = LESSON.solutions["apply_rope"]
-        q, k = rope(self.q_norm(q), table), rope(self.k_norm(k), table)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.scalar = config["query_pre_attn_scalar"]
+
+    def so_far(self, x: Tensor, table: Tensor, cache: Any) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.heads(x, table)
         return (q, *cache.append(k, v)) if cache is not None else (q, k, v)
 
 
-class AttentionSdpa(AttentionBase):
+class AttentionSdpa(OtherAttention):
     """The fused kernel, which shares the key and value heads itself."""
 
     def forward(self, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
-        q, k, v = self.heads(x, table, cache)
+        q, k, v = self.so_far(x, table, cache)
         mask = mask_by_triangles(q.shape[2], k.shape[2], window)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scalar**-0.5, enable_gqa=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class AttentionRowByRow(AttentionBase):
+class AttentionRowByRow(OtherAttention):
     """Each query with the keys that it sees, which needs no mask."""
 
     def forward(self, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
-        q, k, v = self.heads(x, table, cache)
+        q, k, v = self.so_far(x, table, cache)
         q = q.unflatten(1, (self.KV, -1))  # [B, KV, group, T, head_dim]
         old, rows = k.shape[2] - x.shape[1], []
         for t in range(x.shape[1]):
@@ -225,7 +225,7 @@ class AttentionRowByRow(AttentionBase):
             scores = torch.einsum("bkgd,bkjd->bkgj", q[:, :, :, t], k[:, :, seen]) / self.scalar**0.5
             weights = scores.float().softmax(-1).to(x.dtype)
             rows.append(torch.einsum("bkgj,bkjd->bkgd", weights, v[:, :, seen]).flatten(1))
-        return self.o_proj(torch.stack(rows, dim=1))  # type: ignore[no-any-return]
+        return self.o_proj(torch.stack(rows, dim=1))
 
 
 class OtherLayer(nn.Module):
@@ -240,7 +240,7 @@ class OtherLayer(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor, window: int | None, cache: Any) -> Tensor:
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), table, window, cache))
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
 class ModelFromScratch(nn.Module):
@@ -267,7 +267,7 @@ class ModelFromScratch(nn.Module):
         for kind, layer, cache in zip(self.kinds, self.layers, caches or [None] * len(self.kinds), strict=True):
             table = rotations(old + torch.arange(ids.shape[1]), kind)
             x = layer(x, table, None if kind == FULL else self.config.sliding_window, cache)
-        return self.norm(x)  # type: ignore[no-any-return]
+        return self.norm(x)
 
 
 class LayerRowByRow(OtherLayer):
@@ -281,17 +281,11 @@ class ModelRowByRow(ModelFromScratch):
 def generate_into_a_list(
     model: Any, ids: Tensor, max_new_tokens: int, eos_token_id: int | None = None, chunk: int = 64
 ) -> list[int]:
-    cache, new = model.new_cache(1, ids.shape[1] + max_new_tokens - 1), []
-    start = 0
-    with torch.inference_mode():
-        while start < ids.shape[1]:
-            logits = model(ids[:, start : start + chunk], cache)
-            start += chunk
-        while True:
-            new.append(int(logits[0, -1].argmax()))
-            if len(new) == max_new_tokens or new[-1] == eos_token_id:
-                return new
-            logits = model(torch.tensor([new[-1:]]), cache)
+    cache = model.new_cache(1, ids.shape[1] + max_new_tokens - 1)
+    *earlier, last = ids.split(chunk, dim=1)
+    for piece in earlier:
+        model(piece, cache)
+    return written(lambda new: model(new, cache), last, max_new_tokens, [eos_token_id])
 
 
 def generate_with_the_short_piece_first(
@@ -460,22 +454,15 @@ TOLD = [
 # The layer comparison, names, sizes and trained weights
 
 
-class TooFar(LESSON.solutions["CachedAttention"]):  # type: ignore[misc, name-defined]
-    def forward(self, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
-        return super().forward(x, table, window and window + 1, cache)  # type: ignore[no-any-return]
+def too_far(self: Any, x: Tensor, table: Tensor, window: int | None = None, cache: Any = None) -> Tensor:
+    return LESSON.solutions["CachedAttention"].forward(self, x, table, window and window + 1, cache)
 
 
-class TooFarInOneLayer(LESSON.solutions["CachedModel"]):  # type: ignore[misc, name-defined]
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.layers[2].self_attn = TooFar(config)
-
-
-PLANTED = [("layers.2.self_attn", TooFarInOneLayer)]
+PLANTED = [("layers.2.self_attn", too_far)]
 
 
 def hubs(config: Config) -> nn.Module:
-    return Gemma3TextModel(LESSON.reference.reference_config(config))
+    return Gemma3TextModel(reference_config(config))
 
 
 HUB = {"sliding_window.model": hubs}

@@ -17,7 +17,7 @@ from grader.authoring.kit.solved import continued_by_transformers, lesson_of, sa
 from grader.kv import bytes_at, known_model
 
 LESSON = lesson_of(__file__)
-DRIVES = LESSON.module("drives")
+DRIVES, EXERCISES, REFERENCE = (LESSON.module(name) for name in ("drives", "exercises", "reference"))
 OTHERS = LESSON.others
 
 splits = st.lists(st.integers(1, 12), min_size=1, max_size=8).filter(lambda chunks: sum(chunks) <= 30)
@@ -26,11 +26,11 @@ splits = st.lists(st.integers(1, 12), min_size=1, max_size=8).filter(lambda chun
 def both_models(config: dict[str, Any], seed: int) -> tuple[Any, Any]:
     """transformers' model with random weights and the solution's with the same."""
     torch.manual_seed(seed)
-    theirs: Any = Gemma3TextModel(LESSON.reference.reference_config(config)).eval()
+    theirs: Any = Gemma3TextModel(REFERENCE.reference_config(config)).eval()
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)
     own = LESSON.solutions["CachedModel"](Config(config)).eval()
-    named = {LESSON.reference.learners_name(name): tensor for name, tensor in theirs.state_dict().items()}
+    named = {EXERCISES.learners_name(name): tensor for name, tensor in theirs.state_dict().items()}
     own.load_state_dict({name: tensor for name, tensor in named.items() if name})
     return theirs, own
 
@@ -154,7 +154,7 @@ def test_attention_must_take_what_append_gives_back() -> None:
 
 
 def test_a_full_layer_refuses_what_does_not_fit() -> None:
-    config = Config(LESSON.reference.SMALL)
+    config = Config(EXERCISES.SMALL)
     model = LESSON.solutions["CachedModel"](config)
     cache = model.new_cache(1, 6)
     model(torch.zeros(1, 6, dtype=torch.int64), cache)
@@ -185,7 +185,7 @@ def test_the_panel_counts_what_its_masks_let_through() -> None:
     ("heads", "windows", "gigabytes"), [(32, False, 77.31), (32, True, 13.89), (8, False, 19.33), (8, True, 3.47)]
 )
 def test_the_talks_chart(heads: int, windows: bool, gigabytes: float) -> None:
-    config = Config(LESSON.reference.TALK | {"num_key_value_heads": heads})
+    config = Config(EXERCISES.TALK | {"num_key_value_heads": heads})
     if not windows:
         config = config.replace(layer_types=[OTHERS.FULL] * 36)
     assert round(LESSON.solutions["cache_bytes"](config, 131_072) / 1e9, 2) == gigabytes

@@ -12,9 +12,11 @@ and from the modules below:
 
 - `hf`: transformers' config for a learner's, its names without what the course lacks, what it gives for a text
 - `configs`: the fields that an exercise reads, the sizes that its reports name, a second config unlike the first
+- `inputs`: inputs and weights that show what ordinary ones do not
 - `clear`: inputs whose choice, of experts or of tokens, is clear
 - `toy`, `caches`: a toy model and what transformers' greedy generation makes of it; what a cache of keys must hold
 - `declared`: the words of ``others.py``
+- `randomly`: random cases of vectors and of tokens
 - `programs`: what other right programs begin with
 - `solved`: the lesson's own solutions, exercises, configs and trained models, for others.py and tests: `lesson_of`
 - `engine`: what tests ask of the engine itself: a probe and its judge, reports, calls, checkpoints

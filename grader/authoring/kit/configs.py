@@ -1,7 +1,15 @@
 """Configs of exercises: the fields that one reads, the sizes that a report names, a second config unlike the first."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from grader.config import Config
+
+
+def published(file: str, name: str) -> Config:
+    """The config of a published model, ``configs/NAME.json`` beside `file`."""
+    return Config.read(Path(file).parent / "configs" / f"{name}.json")
 
 
 def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -12,6 +20,17 @@ def fields_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def sizes(*names: str) -> Callable[[Mapping[str, Any]], dict[str, int]]:
     """`sizes` of an exercise that is built from a config: these fields of it."""
     return lambda build: fields_of(build["config"], *names)
+
+
+def head_sizes(width: str, heads: str, *more: str) -> Callable[[Mapping[str, Any]], dict[str, int]]:
+    """As `sizes`, with that of a head in front: its own field, or the model's width divided among the heads."""
+
+    def found(build: Mapping[str, Any]) -> dict[str, int]:
+        config = build["config"]
+        head_dim = config.get("head_dim") or config[width] // config[heads]
+        return {"head_dim": head_dim, **fields_of(config, width, heads, *more)}
+
+    return found
 
 
 def second(first: Mapping[str, Any], **given: Any) -> dict[str, Any]:

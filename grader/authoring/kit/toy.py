@@ -11,6 +11,12 @@ from transformers.modeling_outputs import CausalLMOutput
 from grader.lessons.exercise import Draw
 from grader.recordings.toy_lm import ToyLM
 
+# `fixed` of an exercise whose function generates: its first arguments are the model and the prompt.
+FIXED = {
+    "argument 1.dim": "the width of a toy model, which generation does not see",
+    "argument 2, axis 0": "one text, as the docstring says",
+}
+
 
 def random_toy_lm(vocab_size: int, n_positions: int, generator: torch.Generator, dim: int = 8) -> ToyLM:
     """A `ToyLM` whose weights are standard normal values from `generator`."""
