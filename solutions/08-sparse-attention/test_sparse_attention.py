@@ -17,7 +17,7 @@ from grader.kv import bytes_per_token, known_model
 
 LESSON = lesson_of(__file__)
 REFERENCE = LESSON.module("reference")
-EXERCISES = LESSON.reference
+EXERCISES = LESSON.module("exercises")
 OF_BOTH_FAMILIES = pytest.mark.parametrize(
     "config", [EXERCISES.SMALL, EXERCISES.GLM], ids=["deepseek_v32", "glm_moe_dsa"]
 )

@@ -70,7 +70,7 @@ class Solved:
         return self.module("exercises")
 
     def module(self, name: str) -> ModuleType:
-        """The lesson's own file of that name: "drives" or "reference"."""
+        """The lesson's own file of that name: "exercises", "reference" or "drives"."""
         _ = self.exercises  # read once, and with them what they import
         return self.lesson.module(name)
 
