@@ -25,7 +25,9 @@ def explain_names(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tenso
         like = [m for m in missing if m.count(".") == name.count(".")]
         close = difflib.get_close_matches(name, like, n=1, cutoff=0.7)
         asked = TIED if name == "lm_head.weight" else ""
-        asked = f"; did you mean `{close[0]}`?" if close else asked
+        # A bias where a weight is missing is no slip of the pen: the layer is of another kind.
+        kinds = {name.rpartition(".")[2], close[0].rpartition(".")[2]} if close else set()
+        asked = f"; did you mean `{close[0]}`?" if close and kinds != {"weight", "bias"} else asked
         lines.append(f"`{name}` is not in the checkpoint{asked}")
         missing = [m for m in missing if not close or m != close[0]]
     lines.extend(f"`{name}` {list(wanted[name].shape)} is in the checkpoint, and missing here" for name in missing)

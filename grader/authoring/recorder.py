@@ -14,6 +14,7 @@ from grader.authoring.mistakes import files_read
 from grader.authoring.noise import require_margin
 from grader.authoring.recorded_mistakes import record_mistake, require_distinct
 from grader.authoring.reference_run import RecordedCase, draw_of, record_case, record_trace
+from grader.authoring.variants import Asked, with_variants_chosen
 from grader.checks.judge import judge
 from grader.checks.judge.counting import counts
 from grader.checks.judge.wording import report
@@ -104,12 +105,14 @@ def _record_with_mistakes(
         try:
             with one_thread():
                 words = f"{secret} {attempt}" if attempt else secret
-                task, answer = record_exercise(lesson.name, exercise, words, measured=measured, released=released)
+                task, answer, recorded = _recorded(lesson.name, exercise, words, measured, released)
             if exercise.parts and not any(answer.part_calls):
                 raise RecordingError(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
                 )
             _require_right(task, answer, solution)
+            with one_thread():
+                task, answer = _with_variants(exercise, task, answer, recorded, solution)
             mistakes, refused = [], []
             for mistake in exercise.mistakes:
                 target = _solution(exercise, changed(patched_source(source, exercise.name, mistake)))
@@ -141,6 +144,13 @@ def record_exercise(
     not have. Raises RecordingError where two cases have one name, an output is not finite, a hidden answer is a
     released one, or rounding takes up too much of the tolerance.
     """
+    return _recorded(lesson, exercise, secret, measured, released)[:2]
+
+
+def _recorded(
+    lesson: str, exercise: Exercise, secret: str, measured: bool, released: Answer | None
+) -> tuple[Task, Answer, list[RecordedCase]]:
+    """As `record_exercise`; besides, the reference's runs."""
     if len({case.name for case in exercise.cases}) != len(exercise.cases) or not exercise.cases:
         raise RecordingError(f"{exercise.name}: every case needs a name of its own, and there must be one.")
     recorded, tolerances, noise, gradients = [], [], [], []
@@ -168,7 +178,7 @@ def record_exercise(
         noise=tuple(noise),
         gradients=tuple(gradients),
     )
-    return task, answer
+    return task, answer, recorded
 
 
 def _task(exercise: Exercise, cases: Sequence[TaskCase]) -> Task:
@@ -210,6 +220,18 @@ def _recorded_with_margin(
         else:
             return one, noise, gradients
     raise refused
+
+
+def _with_variants(
+    exercise: Exercise, task: Task, answer: Answer, recorded: Sequence[RecordedCase], solution: Any
+) -> tuple[Task, Answer]:
+    """Both, where cases are asked in other ways too."""
+    asked = [
+        Asked(one.case, one.output, tolerance, one.varied)
+        for one, tolerance in zip(recorded, answer.tolerances, strict=True)
+    ]
+    cases, ends = with_variants_chosen(exercise, task, asked, solution)
+    return replace(task, cases=cases), replace(answer, ends=ends)
 
 
 def _solution(exercise: Exercise, namespace: Mapping[str, Any]) -> Any:

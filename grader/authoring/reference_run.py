@@ -1,6 +1,7 @@
 """Run the reference on one case of an exercise: what is right, what its parts did, and how far rounding moves that."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,13 +29,15 @@ from grader.tolerance import Tolerance, distance, tolerance_for
 class RecordedCase:
     """A case, what the reference gives for it, and how to run the reference again, in float64 too if it is a module.
 
-    gradients: their fingerprint (see checks.fingerprint), given what may be known of the exercise.
+    gradients: their fingerprint (see checks.fingerprint), given what may be known of the exercise. varied: runs the
+    reference on the case as a variant asks it.
     """
 
     case: TaskCase
     output: Tensor
     calls: tuple[Call, ...]
     again: Callable[[], Tensor]
+    varied: Callable[[TaskCase], Tensor]
     in_float64: Callable[[], Tensor] | None = None
     differentiate: Callable[[Task], Tensor | None] = lambda task: None
 
@@ -81,9 +84,10 @@ def _arguments(case: Case, draw: Draw) -> tuple[Any, ...]:
 def _record_function(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
     build = case.built(draw)
     args = _arguments(case, draw)
+    right = case.right or exercise.reference
 
     def run() -> Tensor:
-        return canonical((case.right or exercise.reference)(*copy.deepcopy(args)))
+        return canonical(right(*copy.deepcopy(args)))
 
     task_case, output = TaskCase(case.name, build, args, case.dtype, {}, drive_name(exercise, case)), run()
 
@@ -92,10 +96,13 @@ def _record_function(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase
         if not names or not are_compared(task, task_case, output):
             return None
         own = _differentiable(task, args)
-        again = canonical((case.right or exercise.reference)(*own))
+        again = canonical(right(*own))
         return _gradients(again, [own[i] for i in leaf_positions(task, args)])
 
-    return RecordedCase(task_case, output, (), run, differentiate=differentiate)
+    def varied(case: TaskCase) -> Tensor:
+        return canonical(right(*copy.deepcopy(case.args)))
+
+    return RecordedCase(task_case, output, (), run, varied, differentiate=differentiate)
 
 
 def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
@@ -121,6 +128,10 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
 
     task_case = TaskCase(case.name, build, args, case.dtype, weights, drive_name(exercise, case))
 
+    def varied(case: TaskCase) -> Tensor:
+        same = case.build == build and case.weights is weights
+        return run(module if same else _reference_with(exercise, case), case.args)
+
     def differentiate(task: Task) -> Tensor | None:
         if not are_compared(task, task_case, output):
             return None
@@ -136,6 +147,7 @@ def _record_module(exercise: Exercise, case: Case, draw: Draw) -> RecordedCase:
         output,
         part_calls,
         run,
+        varied,
         in_float64 if output.dtype == torch.float32 else None,
         differentiate,
     )
@@ -168,6 +180,16 @@ def reference_module(exercise: Exercise, case: Case, draw: Draw) -> nn.Module:
     exercise.weights(module, draw)
     for parameter in module.parameters():
         parameter.data = parameter.data.to(case.dtype)
+    return module.eval()
+
+
+def _reference_with(exercise: Exercise, case: TaskCase) -> nn.Module:
+    """The reference with a case's weights, in eval mode."""
+    module: nn.Module = exercise.reference(**configured(case.build))
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        own = exercise.renamed(name)
+        if own is not None and own in case.weights:
+            tensor.data = case.weights[own].clone()
     return module.eval()
 
 

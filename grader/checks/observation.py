@@ -56,23 +56,37 @@ class PartClass:
 
 
 @dataclass(frozen=True)
+class Varied:
+    """What came out where a case was asked in another way: the part that counts, or why there is none.
+
+    alone: the same of a module that was used for nothing before, where the first was and gave something else.
+    """
+
+    output: Tensor | None = None
+    problem: Problem | None = None
+    alone: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Observation:
     """What happened when one case ran.
 
     output: the learner's output, or None where `problem` stopped it. again: the output of a second run.
-    changed_input: the position of an argument that was modified in place. no_gradient: parameters
+    changed: what was modified in place, an argument or a field of the config, in words. no_gradient: parameters
     and arguments (``input``) that no gradient reached. backward: why gradients could not be computed.
     gradients: a fingerprint of the gradients (see fingerprint.py), where they are compared.
-    first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing.
+    first_nan: where NaN first appeared. remarks: what does not make it wrong, and is worth knowing. varied: what came
+    out for each of the case's variants.
     """
 
     case: str
     output: Tensor | None = None
     problem: Problem | None = None
     again: Tensor | None = None
-    changed_input: int | None = None
+    changed: str | None = None
     no_gradient: tuple[str, ...] = ()
     backward: Problem | None = None
     first_nan: str | None = None
     remarks: tuple[str, ...] = ()
     gradients: Tensor | None = None
+    varied: tuple[Varied, ...] = ()

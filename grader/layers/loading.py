@@ -9,7 +9,7 @@ from grader.checks.probe.building import build_module, constructed
 from grader.checks.probe.running import Stopped
 from grader.errors import GraderError, NeedsAdapter
 from grader.recordings.renaming import in_names_of
-from grader.recordings.tasks import TaskCase
+from grader.recordings.tasks import TaskCase, configured
 from grader.recordings.traces import Trace
 
 
@@ -62,6 +62,6 @@ def made_model(model: Any, trace: Trace) -> nn.Module:
         except Exception as error:  # whatever the learner keeps in the model
             raise GraderError(f"This model can't be copied ({error}). Hand over its class instead.") from None
     if isinstance(model, type) and issubclass(model, nn.Module):
-        return constructed(model, trace.build).cpu()
+        return constructed(model, configured(trace.build)).cpu()
     kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise GraderError(f"compare_layers needs an nn.Module, the class or an instance of it; this is {kind}.")

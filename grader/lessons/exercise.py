@@ -166,6 +166,7 @@ class Exercise:
         arguments, and what it returns is judged. Its source travels in the recording and runs beside the solution,
         with that of every function and class of the lesson's own files and of `grader.authoring.drives` that it
         names. So these are plain ``def`` and ``class``, and use nothing else but ``torch``, ``nn`` and ``Tensor``.
+    without: the variants (see recordings/variants.py) in which its cases are not asked, by their names, and why.
     """
 
     name: str
@@ -186,3 +187,4 @@ class Exercise:
     gradients_of: Sequence[int] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
     drive: Callable[..., Any] | None = None
+    without: Mapping[str, str] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from grader.recordings.tensors import dtype_name, tensor_key
 from grader.recordings.toy_lm import ToyLM
 
 T = TypeVar("T")
+KIND = "kind"  # the name of an object's class, where that is derived from the field's
 
 
 def written(default: Any) -> Any:
@@ -46,6 +47,21 @@ def _each(hint: Any, count: int) -> tuple[Any, ...]:
     """The types of a tuple's items."""
     items = get_args(hint)
     return items[:1] * count if items[-1] is ... else items
+
+
+def _subclass(kind: type, name: str | None) -> type:
+    """The class itself, or the one of that name that is derived from it. Raises RecordingError where there is none."""
+    if name is None:
+        return kind
+    derived = [kind]
+    for one in derived:
+        derived += one.__subclasses__()
+    for one in derived:
+        if one.__name__ == name:
+            return one
+    raise RecordingError(
+        f"`{name}` is no {kind.__name__} that this grader knows: use a grader as new as the recording."
+    )
 
 
 def _holds_tensors(hint: Any) -> bool:
@@ -100,7 +116,10 @@ class Encoder:
             return [self._encoded(item, kind) for item, kind in zip(value, _each(hint, len(value)), strict=True)]
         if isinstance(value, Mapping):
             return {name: self.tensor(item) for name, item in value.items()} if _holds_tensors(hint) else dict(value)
-        return self.encode(value) if dataclasses.is_dataclass(value) else value
+        if not dataclasses.is_dataclass(value):
+            return value
+        name = {} if type(value) is hint else {KIND: type(value).__name__}
+        return name | self.encode(value)
 
 
 class Decoder:
@@ -143,7 +162,7 @@ class Decoder:
             inner = zip(encoded, _each(hint, len(encoded)), strict=True)
             return tuple(self._decoded(item, _something(one)) for item, one in inner)
         if dataclasses.is_dataclass(hint):
-            return self.decode(hint, encoded)  # type: ignore[arg-type]
+            return self.decode(_subclass(hint, encoded.get(KIND)), encoded)  # type: ignore[arg-type]
         if isinstance(encoded, dict) and _holds_tensors(hint):
             return {name: self.tensors[key] for name, key in encoded.items()}
         return encoded

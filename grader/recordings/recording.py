@@ -39,6 +39,7 @@ class _CaseAnswer:
     part_calls: tuple[Call, ...]
     noise: float | None = None
     gradients: Tensor | None = None
+    end: Tensor | None = None
 
 
 def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def encoded_exercise(encoder: Encoder, task: Task, answer: Answer) -> dict[str, 
     del encoded["exercise"]
     tolerances = map(asdict, answer.tolerances)
     columns = zip(answer.sizes, answer.outputs, tolerances, answer.part_calls, strict=True)
-    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients)
-    for (case, noise, gradients), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
-        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients))
+    measured = itertools.zip_longest(encoded["cases"], answer.noise, answer.gradients, answer.ends)
+    for (case, noise, gradients, end), (sizes, output, tolerance, calls) in zip(measured, columns, strict=True):
+        case |= encoder.encode(_CaseAnswer(sizes, output, tolerance, calls, noise, gradients, end))
     mistakes = [encoder.encode(mistake) for mistake in answer.mistakes]
     return encoded | {"points": answer.points, "axes": " ".join(answer.axes), "mistakes": mistakes}
 
@@ -157,6 +158,7 @@ class Recording:
             tuple(case.part_calls for case in cases),
             tuple(case.noise or 0.0 for case in cases),
             tuple(case.gradients for case in cases),
+            tuple(case.end for case in cases),
         )
 
     @property

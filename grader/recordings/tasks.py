@@ -1,7 +1,8 @@
 """What a probe may see of an exercise: what to build, which weights to load, what to call it with. No answers."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grader.config import Config
+from grader.recordings.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class TaskCase:
     """One case as a probe sees it: what to build, which weights to load, what to call it with.
 
     drive: the name of the function in the task's `drive` that uses the solution; its first function where empty.
+    variants: other ways to ask it, for which what is right follows from the case's own answer.
     """
 
     name: str
@@ -24,6 +27,12 @@ class TaskCase:
     dtype: torch.dtype
     weights: Mapping[str, Tensor]
     drive: str = ""
+    variants: tuple[Variant, ...] = ()
+
+    def varied(self, variant: Variant) -> "TaskCase":
+        """The case as the variant asks it."""
+        args, weights, build = variant.args(self.args), variant.weights(self.weights), variant.build(self.build)
+        return replace(self, args=args, weights=weights, build=build, variants=())
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,12 @@ class Task:
 
 
 def configured(build: Mapping[str, Any]) -> dict[str, Any]:
-    """Build arguments as a constructor gets them: a dict called ``config`` becomes a `Config`."""
-    return {k: Config(v) if k == "config" and isinstance(v, Mapping) else v for k, v in build.items()}
+    """Build arguments as a constructor gets them: a dict called ``config`` becomes a `Config`.
+
+    Each build gets a copy of its own, the lists in it included: what a constructor does to them reaches no other.
+    """
+    own = copy.deepcopy(dict(build))
+    return {k: Config(v) if k == "config" and isinstance(v, Mapping) else v for k, v in own.items()}
 
 
 def part_of(parts: Mapping[str, str], path: str) -> str | None:

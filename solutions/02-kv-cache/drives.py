@@ -31,7 +31,7 @@ class KeysAndValues:
             both = torch.cat([torch.stack([self.keys, self.values])[:, :, :, : self.length], both], dim=3)
         self.length = both.shape[3]
         self.keys, self.values = torch.cat([both, torch.zeros_like(both)], dim=3)
-        return both[0], both[1]
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]  # not copies, as in a KVCache
 
     def reset(self) -> None:
         self.length = 0

@@ -47,6 +47,7 @@ OTHER = SMALL | {
     "n_inner": 44,
     "layer_norm_epsilon": 1e-2,
 }
+WIDE = SMALL | {"n_inner": None, "n_embd": 501, "vocab_size": 2003}  # tens of millions, which are odd
 WIDER = OTHER | {"n_inner": 52}
 TINY = OTHER | {"vocab_size": 31, "n_embd": 15, "n_head": 5, "n_inner": 20}
 
@@ -79,7 +80,7 @@ WORK = Exercise(
         work_case("a prompt of 7 tokens", SMALL, 7),
         work_case("one token after 10", SMALL, 1, 10),
         work_case("3 tokens after 5, an MLP of its own width", OTHER, 3, 5),
-        work_case("n_inner is null", SMALL | {"n_inner": None}, 2, 6),
+        work_case("n_inner is null, more than float32 can count", WIDE, 3, 6),
     ],
 )
 
@@ -122,7 +123,7 @@ CACHE = Exercise(
         cache_case("chunks of several sizes", 23, [1, 3, 2, 3], (3, 2, 5)),
         cache_case("two caches in turns", 12, [3, 1, 2], (1, 2, 3), **IN_TURNS),
         cache_case("its length, with a reset in between", 20, [4, 1, 3, 0, 2, 1], **LENGTHS),
-        cache_case("another text after a reset", 20, [6, 1, 0, 2, 1], **AFTER_RESET),
+        cache_case("another text after a reset, in bfloat16", 20, [6, 1, 0, 2, 1], dtype=torch.bfloat16, **AFTER_RESET),
         cache_case("which appends are refused (0: none), and the length after each", 26, [24, 3, 2, 1, 2], **REFUSALS),
         cache_case("the contents after a refusal", 8, [5, 4, 2], **AFTER_REFUSALS),
         cache_case("nothing is copied (1: another place in memory)", 24, [5, 1, 1, 4], **COPIES),
@@ -375,7 +376,7 @@ GROUPED = Exercise(
     fixed={"argument 2, axis 0": "keys and values"},
     cases=[
         grouped_case("6 heads on 2, prefill of 5, then one by one", 6, 2, [5, 1, 1]),
-        grouped_case("4 heads on 2, in chunks of 2, 3 and 4", 4, 2, [2, 3, 4], (3, 10)),
+        grouped_case("8 heads on 2, in chunks of 2, 3 and 4", 8, 2, [2, 3, 4], (1, 10)),
         grouped_case("9 heads on 3, one by one", 9, 3, [1, 1, 1, 1]),
         # Every score is near -120, of which rounding moves more than of scores around 0.
         Case("scores far from 0", groups_far_from_zero, tolerance=Tolerance(2e-4)),

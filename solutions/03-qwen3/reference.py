@@ -19,7 +19,8 @@ from grader.authoring.kit.toy import random_toy_lm, reference_generate
 
 
 def is_llama(config: Config) -> bool:
-    return bool(config.model_type == "llama")
+    """Whether a config is read as a Llama's: that of every model but Qwen3."""
+    return bool(config.model_type != "qwen3")
 
 
 def reference_config(config: Config) -> Any:

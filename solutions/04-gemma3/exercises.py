@@ -222,7 +222,7 @@ MASK = Exercise(
     differentiable=False,
     cases=[
         Case("full", lambda draw: [draw.size("T", 7, 6, 8)]),
-        Case("a window of 3", lambda draw: [draw.size("T", 8, 7, 9), 3]),
+        Case("a window of 3", lambda draw: [draw.size("T", 7, 6, 9), 3]),
         Case("a window of 1", lambda draw: [draw.size("T", 4, 5, 6), 1]),
         Case("a window that hides one key", window_of_all_but_one),
         Case("a window longer than the text", lambda draw: [draw.size("T", 5, 10, 11), draw.size("W", 12, 13, 14)]),

@@ -34,7 +34,9 @@ def fill_rows(cache: Any, parts: list[Tensor], append: Any = None) -> FilledRows
     """
     filled = FilledRows()
     for part in parts:
-        given, refused = append(cache, part) if append else (cache.append(part.clone()), 0)
+        own = part.clone()
+        given, refused = append(cache, own) if append else (cache.append(own), 0)
+        own.zero_()  # a cache that only remembers the caller's tensor loses its rows
         if not refused:
             filled.contents.append(rows_given(given, part))
         filled.codes += [refused, int(cache.length)]

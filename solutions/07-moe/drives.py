@@ -31,6 +31,8 @@ def two_tensors(given: Any) -> tuple[Tensor, Tensor]:
     weights, chosen = given
     if chosen.is_floating_point() or not weights.is_floating_point():
         raise TypeError("the router returned numbers of experts first; the weights come first, then the numbers")
+    if chosen.dtype != torch.int64:
+        raise TypeError(f"the numbers of the chosen experts are {chosen.dtype}; torch.int64 belongs there")
     return weights, chosen
 
 

@@ -142,6 +142,7 @@ SOFTMAX_ROUTER = Exercise(
         router_case("7 experts, 2 chosen, their weights sum to 1", SMALL, 9),
         router_case("12 experts, 3 chosen, norm_topk_prob false", OTHER, 8),
         router_case("tiny inputs", SMALL, 5, scale=1e-3),
+        router_case("one expert is chosen, in bfloat16", SMALL | {"num_experts_per_tok": 1}, 6, dtype=torch.bfloat16),
         router_case("bfloat16, nearly equal logits", OTHER | {"norm_topk_prob": True}, 6, 1e-4, dtype=torch.bfloat16),
     ],
 )
@@ -169,6 +170,11 @@ SIGMOID_ROUTER = Exercise(
 )
 
 
+def as_qwen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same experts in a config of Qwen3-MoE, whatever the model's is."""
+    return {**config, "model_type": "qwen3_moe", "num_experts": number_of_experts(config)}
+
+
 def some_choice(draw: Draw, count: int, experts: int, k: int, never: int | None = None) -> Tensor:
     """Draws k different experts for each token, in any order: [count, k] int64. never: one that nobody chooses."""
     open_ = torch.tensor([number for number in range(experts) if number != never])
@@ -194,7 +200,7 @@ NO_PICKS = {"drive": drives.picks_beyond, "right": lambda *args: torch.zeros(1, 
 
 EXPERTS_CASES = [
     experts_case("9 tokens, an expert that nobody chose", SMALL, 9, never=4),
-    experts_case("one token", OTHER | {"num_experts_per_tok": 5}, 1),
+    experts_case("one token, and DeepSeek's name for the number of experts", DEEP, 1),
     experts_case("tiny inputs", SMALL, 9, scale=1e-3),
     experts_case("bfloat16, weights in float32", SMALL | {"num_experts": 5}, 6, dtype=torch.bfloat16),
     experts_case("multiply-adds beyond 1.5 times those of the chosen experts", OTHER, 11, **NO_WORK),
@@ -202,7 +208,7 @@ EXPERTS_CASES = [
 EXPERTS = Exercise(
     name="moe.experts",
     solution="Experts",
-    reference=lambda config: Qwen3MoeExperts(reference_config(config)),
+    reference=lambda config: Qwen3MoeExperts(reference_config(as_qwen(config))),
     call=run_experts,
     drive=run_experts,
     points=6,

@@ -57,7 +57,7 @@ def as_counts(chosen: Any, batch: int, queries: int, slots: int, who: str) -> Te
     The queries belong to the last `queries` of `slots` tokens. A later token that was chosen counts as nothing.
     """
     given = tensor_given(chosen, who)
-    if given.is_floating_point() or given.dtype == torch.bool:
+    if given.dtype != torch.int64:
         raise TypeError(f"{who} returned a tensor of {given.dtype}; numbers of tokens belong there, int64")
     if given.ndim != 3 or given.shape[:2] != (batch, queries):
         wanted = f"[{batch}, {queries}, k] belongs there"
@@ -73,12 +73,12 @@ def as_counts(chosen: Any, batch: int, queries: int, slots: int, who: str) -> Te
 def chosen_slots(select: Any, scores: Tensor, k: int) -> Tensor:
     """Which slots a selection chooses by scores [B, T, S], as counts."""
     batch, queries, slots = scores.shape
-    return as_counts(select(scores.clone(), k), batch, queries, slots, "select")
+    return as_counts(select(scores, k), batch, queries, slots, "select")
 
 
 def how_many_are_chosen(select: Any, scores: Tensor, k: int) -> int:
     """How many numbers a selection gives for each query."""
-    return int(tensor_given(select(scores.clone(), k), "select").shape[-1])
+    return int(tensor_given(select(scores, k), "select").shape[-1])
 
 
 # Attention

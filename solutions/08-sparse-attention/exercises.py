@@ -135,7 +135,7 @@ OTHER: dict[str, Any] = SMALL | {
 }
 SECOND_SHARED = GLM | {"indexer_types": ["full", "full", "shared"], "index_topk": 4}
 LAST_SHARED = SECOND_SHARED | {"vocab_size": 31, "num_hidden_layers": 4, "first_k_dense_replace": 4, "q_lora_rank": 9}
-LAST_SHARED |= {"hidden_size": 12, "intermediate_size": 21, "indexer_types": ["full", "full", "full", "shared"]}
+LAST_SHARED |= {"hidden_size": 12, "intermediate_size": 21, "indexer_types": ["full", "full", "shared", "shared"]}
 NARROW = OTHER | {"first_k_dense_replace": 2, "hidden_size": 8, "intermediate_size": 7, "q_lora_rank": 5}
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -68,7 +68,7 @@ def test_a_lesson_imports_what_is_public(lesson: Lesson) -> None:
 
 def test_every_module_of_authoring_is_the_engines_or_serves_two_lessons() -> None:
     """The engine's are reached from the command line, or from what tests ask of every lesson."""
-    asked = [ROOT / "tests" / "lessons" / "test_every_lesson.py", ROOT / "tests" / "lessons" / "test_minutes.py"]
+    asked = [ROOT / "tests" / "lessons" / f"test_{name}.py" for name in ("every_lesson", "minutes", "sly")]
     engines = reached([*(ROOT / "grader" / "cli").glob("*.py"), *asked])
     of_lessons = [reached(own_files(lesson)) for lesson in LESSONS]
     authoring = ROOT / "grader" / "authoring"

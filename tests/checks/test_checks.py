@@ -139,7 +139,7 @@ def lossy(module: LayerNorm, x: Tensor) -> Tensor:
         (lambda self, x: right(self, x).double(), "the dtype is float64, and should be float32; the values are right"),
         (lambda self, x: torch.cat([right(self, x)[:, :3], x[:, 3:]], 1), "wrong at index 3 and later of T"),
         (lambda self, x: torch.cat([right(self, x)[:1], x[1:]]), "wrong at index 1 of B"),
-        (lossy, "the input was modified in place"),
+        (lossy, "the input `x` was modified in place"),
         (lambda self, x: right(self, x) + torch.rand(()), "gives another output in a second run"),
         (lambda self, x: F.dropout(right(self, x), 0.5), "gives another output in a second run"),
         (lambda self, x: right(self, x.detach()), "no gradient reaches `input`"),
@@ -561,6 +561,47 @@ def test_a_tied_head_of_ones_own_passes() -> None:
             self.lm_head.weight = self.wte.weight
 
     assert on_gpt2("gpt2.model", Tied).right
+
+
+def keeps_a_list(config: Any) -> nn.Module:
+    """What is right of a config: as many values as its list is long."""
+    return nn.LayerNorm(len(config.kinds))
+
+
+def of_a_list(name: str, kinds: int) -> Case:
+    return Case(name, lambda draw: [draw.normal(2, kinds)], {"config": {"kinds": ["a"] * kinds}})
+
+
+class ReadsTheList(nn.LayerNorm):
+    def __init__(self, config: Config) -> None:
+        super().__init__(len(config.kinds))
+
+
+class PopsFromTheList(ReadsTheList):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        config.kinds.pop()
+
+
+def test_what_a_program_does_to_its_configs_lists_reaches_no_other() -> None:
+    exercise = Exercise("toy.list", "N", keeps_a_list, [of_a_list("two", 2), of_a_list("three", 3)])
+    recording = recorded(exercise)
+    examine_here(recording, "toy.list", PopsFromTheList)
+    assert examine_here(recording, "toy.list", ReadsTheList).right
+
+
+def test_a_functions_config_is_its_own_too() -> None:
+    exercise = Exercise(
+        "toy.count",
+        "count",
+        lambda config: len(config.kinds),
+        [Case(str(n), lambda draw, n=n: [Config({"kinds": ["a"] * n})]) for n in (2, 3)],  # type: ignore[misc]
+        function=True,
+        differentiable=False,
+    )
+    recording = recorded(exercise)
+    examine_here(recording, "toy.count", lambda config: len(config.kinds) + bool(config.kinds.pop()))
+    assert examine_here(recording, "toy.count", lambda config: len(config.kinds)).right
 
 
 def test_gradients_switched_off_in_the_notebook_play_no_part() -> None:

@@ -6,7 +6,7 @@ A cache's class takes config, batch, capacity and dtype.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.authoring.drives.use import tensor_given
 
@@ -38,8 +38,9 @@ def rows_given(given: Any, part: Tensor) -> Tensor:
 
 
 def tensors_of(cache: Any) -> list[Tensor]:
-    """The tensors that a cache keeps."""
-    return [value for value in vars(cache).values() if isinstance(value, Tensor)]
+    """The tensors that a cache keeps, as attributes or as a module's buffers."""
+    held = [*vars(cache).values(), *(cache.buffers() if isinstance(cache, nn.Module) else ())]
+    return [value for value in held if isinstance(value, Tensor)]
 
 
 def append_rows_or_refuse(cache: Any, part: Tensor) -> tuple[Any, int]:
@@ -50,7 +51,7 @@ def append_rows_or_refuse(cache: Any, part: Tensor) -> tuple[Any, int]:
 
     before = memory()
     try:
-        return cache.append(part.clone()), 0
+        return cache.append(part), 0
     except NotImplementedError:
         raise
     except Exception as error:

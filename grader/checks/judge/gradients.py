@@ -68,7 +68,7 @@ def gradient_finding(
     return Finding(
         f"the output is right, but the gradient of {shown} is not the reference's",
         "Training would go astray. Look for `.detach()`, `.data`, `.item()` or `no_grad` on the way from there to the"
-        " output.",
+        " output, and in an embedding for `padding_idx`.",
         waits_for=waits_for,
     )
 

@@ -14,6 +14,7 @@ from grader.checks.judge.gradients import gradient_finding, unreached
 from grader.checks.judge.insensitive import mark_insensitive
 from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
 from grader.checks.judge.torch_errors import hint_for
+from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
 from grader.recordings.answers import Answer
@@ -62,7 +63,10 @@ def judge(
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
         wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right[i] else None
-        seen.append(_with_gradients(verdict, wrong))
+        end = answer.ends[i] if answer.ends else None
+        asked = Right(answer.outputs[i], answer.tolerances[i], end)
+        verdict = _with_gradients(verdict, wrong)
+        seen.append(with_variants(verdict, task.cases[i], by_case[verdict.name], asked) if verdict.right else verdict)
     judged = Verdict(task.exercise, tuple(hold_back_counts(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
 
@@ -129,7 +133,8 @@ def _notes(task: Task, verdict: Verdict, found: Suspects) -> tuple[str, ...]:
             else ". Then other cases would be wrong too: what is different in them?"
         )
         notes.append(f"In {where} it is what comes out when {name}{but}")
-    if len(notes) < 2:
+    scaled = all(finding.what.startswith("every value is") for finding in findings)  # a question would guess past it
+    if len(notes) < 2 and not scaled:
         notes += [f"Could it be that {m.name}?" for m in found.near if m.name not in in_part]
     return tuple(notes[:3])
 
@@ -149,6 +154,8 @@ def _only_in(task: Task, wrong: Sequence[int], seen: Sequence[Difference | None]
     only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]
     if only and not (torch.float32 in dtypes[0] and _large(seen)):
         name = str(next(iter(dtypes[0]))).removeprefix("torch.")
+        if torch.float32 in dtypes[0]:
+            return "Only what is in float32 is wrong: in a coarser dtype so small an error does not show."
         return f"Only what is in {name} is wrong: look at where values are cast, and in which order."
     sizes = [[_rms(task.cases[i]) for i in group] for group in (wrong, right)]
     if max(sizes[0]) < TINY <= min(sizes[1]):
@@ -202,10 +209,13 @@ def _stopped(problem: Problem) -> Finding:
 def _misbehaviour(observation: Observation, tolerance: Tolerance) -> Finding | None:
     """What is wrong with a module whose output is right."""
     got, again = observation.output, observation.again
-    if observation.changed_input is not None:
+    if observation.changed is not None:
+        of_config = observation.changed.startswith("the config")
         return Finding(
-            "the output is right, but the input was modified in place",
-            "Whoever called the module still needs its input: a residual connection does. Look for `+=`, or a name"
+            f"the output is right, but {observation.changed} was modified in place",
+            "A config is read by others, too: by the next layer, and by the next model. Make a copy: `list(...)`."
+            if of_config
+            else "Whoever called the module still needs its input: a residual connection does. Look for `+=`, or a name"
             " that ends in `_`.",
         )
     if got is not None and again is not None and not agree(again, got, tolerance):
@@ -262,5 +272,5 @@ def _find(
     sentence = describe(got, want, context)
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
-    changed = "the input was modified in place" if observation.changed_input is not None else None
+    changed = f"{observation.changed} was modified in place" if observation.changed is not None else None
     return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else ())

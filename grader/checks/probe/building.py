@@ -13,13 +13,16 @@ from grader.names import explain_names
 from grader.recordings.tasks import TaskCase, configured
 
 
-def build_module(target: Any, case: TaskCase) -> tuple[nn.Module, tuple[str, ...]]:
+def build_module(
+    target: Any, case: TaskCase, build: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, tuple[str, ...]]:
     """The learner's module with the recorded weights, in eval mode, and remarks on it.
 
-    target: the learner's class; it gets the build arguments in their order. Raises Stopped where it can't be
+    target: the learner's class; it gets the build arguments in their order. build: these, as `configured` makes them,
+    for who wants to see what became of them. Raises Stopped where it can't be
     built, or its parameters are not the checkpoint's in name or shape.
     """
-    module = constructed(target, case.build)
+    module = constructed(target, configured(case.build) if build is None else build)
     return module, filled(module, case.weights)
 
 
@@ -41,10 +44,13 @@ def filled(module: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def constructed(target: Any, build: Mapping[str, Any]) -> nn.Module:
-    """The learner's module as its class makes it, in eval mode. Raises Stopped where it does not."""
+    """The learner's module as its class makes it, in eval mode. Raises Stopped where it does not.
+
+    build: its arguments, as `configured` makes them.
+    """
     with learner_errors():
         with chosen_device():
-            module = target(*configured(build).values())
+            module = target(*build.values())
         if not isinstance(module, nn.Module):
             raise Stopped("build", f"{target.__name__}(...) gave {kind_of(module)}, and no nn.Module")
         nn.Module.train(module, False)

@@ -4,22 +4,22 @@ A probe runs learner's code and knows no answers: it returns tensors, and what s
 stopped. Whether they are right is for the judge, which runs elsewhere or later.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from grader.calls import copied
 from grader.checks.observation import Observation, Problem
 from grader.checks.probe.building import build_module
 from grader.checks.probe.nan import find_first_nan, has_nan
-from grader.checks.probe.running import Stopped, changed_position, fresh_args, quietly, unseen, use
+from grader.checks.probe.running import Stopped, changed_argument, changed_field, fresh_args, quietly, unseen, use
 from grader.checks.probe.second_run import function_again, module_again, use_for_other_numbers
 from grader.checks.probe.values import canonical_output, kind_of, module_output, taken
+from grader.checks.probe.variants import vary
 from grader.devices import device_of
-from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.tasks import Task, TaskCase, configured
 
 
 def probe(task: Task, target: Any, *, outputs_only: bool = False) -> tuple[Observation, ...]:
@@ -59,6 +59,8 @@ def _observe(
                 first, used = _run(task, case, target)
             seen = replace(first, **_run_again(task, case, target)) if further else first
             output = seen.output
+            if further and case.variants:
+                seen = replace(seen, varied=vary(task, case, target, first.output))
             if further and isinstance(used, nn.Module) and output is not None and has_nan(output):
                 seen = replace(seen, first_nan=find_first_nan(task, case, used))
     except Stopped as stopped:
@@ -68,17 +70,24 @@ def _observe(
 
 def _run(task: Task, case: TaskCase, target: Any) -> tuple[Observation, Any]:
     """What one run shows, and what was run: the function, or a module. Raises Stopped where it gives no output."""
-    used, remarks = (target, ()) if task.function else build_module(target, case)
+    build = configured(case.build)
+    used, remarks = (target, ()) if task.function else build_module(target, case, build)
     device = device_of(used)
     args = fresh_args(case, device)
-    before = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     if task.function:
         output = taken(canonical_output(use(task, case, used, *args), device))
     else:
         with torch.no_grad():
             output = taken(module_output(use(task, case, used, *args), device))
-    changed = changed_position(before, args)
-    return Observation(case.name, output=output, changed_input=changed, remarks=remarks), used
+    changed = _changed_config(case, build) or changed_argument(task, case, used, args)
+    return Observation(case.name, output=output, changed=changed, remarks=remarks), used
+
+
+def _changed_config(case: TaskCase, build: Mapping[str, Any]) -> str | None:
+    """The field of the config that a module was built with which is no longer what it was."""
+    old, new = case.build.get("config"), build.get("config")
+    field = changed_field(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else None
+    return field and f"the config's `{field}`"
 
 
 def _run_again(task: Task, case: TaskCase, target: Any) -> dict[str, Any]:

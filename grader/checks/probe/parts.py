@@ -17,14 +17,14 @@ from grader.checks.probe.building import constructed, filled, load_weights, wron
 from grader.checks.probe.running import Stopped, call_learner, fresh_args, quietly, use
 from grader.checks.probe.values import module_output
 from grader.devices import device_of
-from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase, part_of
+from grader.recordings.tasks import PartInput, PartOutput, Task, TaskCase, configured, part_of
 
 
 def part_types(task: Task, target: Any) -> dict[str, type[nn.Module]]:
     """The classes of the learner's parts, by path; empty where the module can't be built."""
 
     def built() -> dict[str, type[nn.Module]]:
-        module = constructed(target, task.cases[0].build)
+        module = constructed(target, configured(task.cases[0].build))
         return {path: type(part) for path, part in module.named_modules() if part_of(task.parts, path)}
 
     found: dict[str, type[nn.Module]] = _quietly_or({}, built)
@@ -89,7 +89,7 @@ def _named(module: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
 
 
 def _feed(task: Task, case: TaskCase, target: Any, inputs: Sequence[PartInput]) -> dict[PartKey, Fed]:
-    module = constructed(target, case.build)
+    module = constructed(target, configured(case.build))
     parts = _named(module, (given.path for given in inputs))
     wrong = {path for path, part in parts.items() if wrong_names(part, _below(case.weights, path))}
     if wrong:
@@ -216,7 +216,7 @@ class _StandIn(nn.Module):
 
 
 def _replace(task: Task, case: TaskCase, target: Any, outputs: Sequence[PartOutput]) -> Replaced:
-    module = constructed(target, case.build)
+    module = constructed(target, configured(case.build))
     device = device_of(module)
     recorded = {(output.path, output.index): output for output in outputs}
     parts = _named(module, (output.path for output in outputs))

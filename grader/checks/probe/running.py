@@ -4,15 +4,16 @@ import __future__
 
 import bdb
 import contextlib
+import copy
 import inspect
 import io
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Problem
+from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
@@ -73,16 +75,45 @@ def unseen() -> Iterator[None]:
 
 def fresh_args(case: TaskCase, device: torch.device = CPU) -> list[Any]:
     """Copies of a case's arguments, on the device of what they are for."""
-    fresh: list[Any] = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, list(case.args))
+    fresh: list[Any] = tree_map(_fresh, list(case.args))
     return fresh if device == CPU else moved(fresh, device)
 
 
-def changed_position(before: Sequence[Any], after: Sequence[Any]) -> int | None:
-    """The position of the first tensor that is no longer what it was."""
-    for position, (old, new) in enumerate(zip(before, after, strict=True)):
-        if isinstance(old, Tensor) and not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
-            return position
+def _fresh(leaf: Any) -> Any:
+    """A copy of an argument, a config's lists included; a model is the same for every case."""
+    if isinstance(leaf, Tensor):
+        return leaf.clone()
+    return copy.deepcopy(leaf) if isinstance(leaf, Config) else leaf
+
+
+def changed_argument(task: Task, case: TaskCase, target: Any, given: Sequence[Any]) -> str | None:
+    """Which of the arguments is no longer what it was, by the name that the function or the drive has for it.
+
+    given: what the target, or the drive, was called with.
+    """
+    for position, (old, new) in enumerate(zip(case.args, given, strict=True)):
+        if isinstance(old, Tensor):
+            if not torch.equal(torch.nan_to_num(old.to(new.device)), torch.nan_to_num(new)):
+                return f"the input {_name_of(task, case, target, position)}"
+        elif isinstance(old, Config) and (field := changed_field(old, new)):
+            return f"the config's `{field}`"
     return None
+
+
+def changed_field(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The field of a config that is no longer what it was."""
+    return next((name for name, value in old.items() if new.get(name) != value), None)
+
+
+def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:
+    """What the learner's function calls an argument; its number where that can't be told."""
+    called = _drive(task.drive, case.drive) if task.drive else getattr(target, "forward", target)
+    skipped = 0 if isinstance(called, MethodType) or (task.function and not task.drive) else 1
+    try:
+        names = list(inspect.signature(called).parameters)[skipped:]
+    except (TypeError, ValueError):
+        names = []
+    return f"`{names[position]}`" if position < len(names) else f"number {position + 1}"
 
 
 def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:

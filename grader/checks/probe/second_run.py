@@ -3,7 +3,8 @@
 What one text leaves behind for the next shows here, and so does what no gradient flows through.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from grader.checks.fingerprint import are_compared, fingerprint, leaf_names, lea
 from grader.checks.probe.building import build_module
 from grader.checks.probe.running import Stopped, fresh_args, learner_errors, quietly, unseen, use
 from grader.checks.probe.values import canonical_output, module_output
+from grader.config import Config
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase
 
@@ -23,15 +25,33 @@ def use_for_other_numbers(task: Task, case: TaskCase, target: Any) -> None:
     """Use the target for a case's arguments in reverse, before it is used for any case.
 
     A program that keeps its first answer for all inputs of the same shape, wherever it keeps it, has kept a wrong one.
+    Numbers that are no whole ones are others too, such as a theta: in the arguments, and in the config.
     """
+    for change in (_other, _other_float):
+        _use_changed(task, case, target, change)
+
+
+def _use_changed(task: Task, case: TaskCase, target: Any, change: Callable[[Any], Any]) -> None:
+    """Use the target for a case of which every number, of config and arguments, is changed."""
     try:
         with quietly([]), unseen(), torch.no_grad():
-            used = target if task.function else build_module(target, case)[0]
-            args = fresh_args(case, device_of(used))
-            other = tree_map(lambda leaf: _other_numbers(leaf) if isinstance(leaf, Tensor) else leaf, args)
-            use(task, case, used, *other)
+            other = replace(case, build=tree_map(change, dict(case.build)))
+            used = target if task.function else build_module(target, other)[0]
+            use(task, case, used, *tree_map(change, fresh_args(case, device_of(used))))
     except Stopped:  # told where the case is judged
         pass
+
+
+def _other(leaf: Any) -> Any:
+    """Another number for one that is no whole one, and a tensor's in reverse."""
+    return _other_numbers(leaf) if isinstance(leaf, Tensor) else _other_float(leaf)
+
+
+def _other_float(leaf: Any) -> Any:
+    """Another number for one that is no whole one, as a theta or an eps: half as much again."""
+    if isinstance(leaf, Config):
+        return Config(tree_map(_other_float, dict(leaf)))
+    return 1.5 * leaf if isinstance(leaf, float) else leaf
 
 
 def _other_numbers(tensor: Tensor) -> Tensor:

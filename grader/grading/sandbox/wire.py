@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from torch import Tensor
 
-from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced
+from grader.checks.observation import Fed, Observation, PartClass, PartKey, Problem, Replaced, Varied
 from grader.grading.sandbox.frames import DTYPES, FrameError, Message, pack
 from grader.recordings.codec import Decoder, Encoder
 from grader.recordings.tasks import PartInput, PartOutput, Task
@@ -26,6 +26,7 @@ GRADIENT_BYTES = 1 << 14  # at most: a few numbers for each of a case's gradient
 MAX_TEXT = 400
 MAX_LINES = 12
 MAX_NAMES = 40
+MAX_VARIANTS = 40  # of a case
 MAX_CALLS = 64  # of one part in a pass
 MAX_CLASS_NAME = 60
 LENGTHS = {"kind": 20, "name": MAX_CLASS_NAME, "others": MAX_CLASS_NAME}  # of a text in a field; MAX_TEXT in any other
@@ -89,6 +90,8 @@ class _Tensors:
         def one(name: str, item: Any) -> Any:
             if isinstance(item, Tensor):
                 return self.keep(item, (limits or {}).get(name))
+            if name == "varied":
+                return [self.encoded(varied, limits) for varied in item]
             return dataclasses.asdict(item) if isinstance(item, Problem) else item
 
         return {field.name: one(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -96,7 +99,7 @@ class _Tensors:
 
 def _limits(output: int | None) -> dict[str, int | None]:
     """The bytes of an observation's tensors, where its output may have so many."""
-    return {"output": output, "again": output, "gradients": GRADIENT_BYTES}
+    return {"output": output, "again": output, "alone": output, "gradients": GRADIENT_BYTES}
 
 
 def observed(observations: Sequence[Observation], limits: Sequence[int | None] = ()) -> bytes:
@@ -256,8 +259,9 @@ def _believed(kind: type[T], entry: Any, message: Message, limits: Mapping[str, 
         elif type_ == tuple[str, ...]:
             texts = _list(said.get(name, []))[: COUNTS.get(name, MAX_NAMES)]
             found[name] = tuple(clean(text, length) for text in texts)
-        elif type_ == int | None:
-            found[name] = value if type(value) is int and 0 <= value < MAX_NAMES else None
+        elif type_ == tuple[Varied, ...]:
+            entries = _list(said.get(name, []))[:MAX_VARIANTS]
+            found[name] = tuple(_believed(Varied, one, message, limits) for one in entries)
         elif type_ is bool:
             found[name] = value is True
         elif type_ is str or value is not None:

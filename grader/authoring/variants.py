@@ -1,0 +1,289 @@
+"""In which other ways a case is asked: those that the reference and the lesson's own solution answer as promised.
+
+Nothing is declared by hand. Each candidate is run on the reference; where the part that counts is what was recorded,
+with room for rounding, learners' programs are asked the same.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.checks.judge.variants import Right, with_variants
+from grader.checks.judge.verdict import CaseVerdict
+from grader.checks.observation import Observation
+from grader.checks.probe.running import Stopped, quietly
+from grader.checks.probe.variants import vary
+from grader.config import Config
+from grader.lessons.exercise import Exercise
+from grader.recordings import variants as v
+from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.toy_lm import ToyLM
+from grader.tolerance import MARGIN, Tolerance, distance
+
+LENGTHS = (1100, 300, 130, 65)
+MOST_NUMBERS = 4_000_000  # that a program may make where it is asked with more tokens: a few milliseconds
+LOUD = 1e5  # above what masks of 1e4 hide
+MORE_IDS = 300
+LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
+FAR_CORNER = 600
+NEW_TOKENS = 2  # the place among the arguments of a generation at which stands how many tokens are to be written
+END = 3  # the place among the arguments of a generation at which the ids that end it stand
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A case that is looked at, and what is known of it. run: the reference, on the case as a variant changes it."""
+
+    case: TaskCase
+    output: Tensor
+    tolerance: Tolerance
+    run: Callable[[TaskCase], Tensor]
+
+    def end(self, variant: v.Longer) -> Tensor:
+        """What the reference gives for the last of more tokens."""
+        with torch.no_grad():
+            return variant.end(self.run(self.case.varied(variant))).clone()
+
+    def holds(self, variant: v.Variant) -> bool:
+        """Whether the reference gives what the variant promises, with room for rounding."""
+        try:
+            varied = self.case.varied(variant)
+            with torch.no_grad(), quietly([]):
+                got = variant.without_end(variant.picked(self.run(varied)))
+            wanted = variant.wanted(self.output)
+        except Exception:  # the reference can't be asked so
+            return False
+        return MARGIN * distance(got, wanted) <= self.tolerance.relative
+
+
+def with_variants_chosen(
+    exercise: Exercise, task: Task, asked: Sequence[Asked], target: Any
+) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...]]:
+    """The task's cases with their variants, and for each what is right for the last of more tokens.
+
+    Each kind is asked of one case, the first of which it holds.
+    """
+    chosen: dict[str, list[v.Variant]] = {case.name: [] for case in task.cases}
+    ends: dict[str, Tensor] = {}
+    found: set[Any] = set()
+    for one in sorted(asked, key=_by_worth):
+        for variant in _candidates(exercise, task, one, asked):
+            kind = _kind(variant, one.case, one.output)
+            if kind in found or type(variant).__name__ in exercise.without:
+                continue
+            if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
+                continue
+            if _asked_of_the_reference(variant) and not one.holds(variant):
+                continue
+            end = one.end(variant) if isinstance(variant, v.Longer) else None
+            if not _solution_holds(task, one, variant, target, end):
+                continue
+            found.add(kind)
+            chosen[one.case.name].append(variant)
+            if end is not None:
+                ends[one.case.name] = end
+    cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
+    return cases, tuple(ends.get(case.name) for case in task.cases)
+
+
+def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
+    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument."""
+    if isinstance(variant, v.Fields):
+        return v.Fields, None if case.build else case.name
+    if isinstance(variant, v.Loud):
+        return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
+    if isinstance(variant, v.Longer):
+        return v.Longer, variant.takes[-1].along - output.ndim
+    return type(variant)
+
+
+def _asked_of_the_reference(variant: v.Variant) -> bool:
+    """What only the learner's own program shows is asked of the solution alone.
+
+    A reference may have dropout, and transformers writes one token at least.
+    """
+    return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Again | v.Fewer)
+
+
+def _by_worth(asked: Asked) -> tuple[bool, bool]:
+    return asked.case.dtype != torch.float32, not asked.output.is_floating_point()
+
+
+def _in_order(variants: list[v.Variant]) -> tuple[v.Variant, ...]:
+    """Behind those that share a module, the case once more, and then in training mode."""
+    last = [variant for variant in variants if type(variant) in (v.Again, v.Training)]
+    return (*(variant for variant in variants if variant not in last), *last)
+
+
+def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
+    case = replace(asked.case, variants=(variant,))
+    try:
+        with quietly([]):
+            varied = vary(task, case, target, asked.output)
+    except Stopped:
+        return False
+    right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end)
+    return with_variants(CaseVerdict(case.name, right=True), case, Observation(case.name, varied=varied), right).right
+
+
+def _candidates(exercise: Exercise, task: Task, asked: Asked, others: Sequence[Asked]) -> Iterator[v.Variant]:
+    case = asked.case
+    tensors = any(isinstance(arg, Tensor | list) for arg in case.args)
+    if tensors:
+        yield v.Strided()
+    if not task.function:
+        yield v.Reloaded()
+        yield v.Copied()
+    yield from _of_rows(asked)
+    yield from _of_tokens(exercise, task, asked, others)
+    yield from _of_values(task, asked)
+    if not task.function:
+        yield v.Again()
+        yield v.Training()
+
+
+def _of_rows(asked: Asked) -> Iterator[v.Variant]:
+    if not asked.output.ndim:
+        return
+    size = len(asked.output)
+    axes = _axes(asked, 0, tuple(reversed(range(size))) if size > 1 else (0, 0, 0), 3 if size == 1 else size)
+    if axes is None:
+        return
+    if size > 1:
+        yield v.OneRow((v.Take(axes, 0, 1, (0,)),))
+        yield v.Rows((v.Take(axes, 0, size + 1, (*reversed(range(size)), size - 1)),))
+    yield v.SameRow((v.Take(axes, 0, max(size, 3), (0,) * max(size, 3)),))
+
+
+def _token_axes(exercise: Exercise, output: Tensor) -> list[int]:
+    """The output's axes of tokens."""
+    names = exercise.axes.split()
+    if names:
+        return [names.index(name) - len(names) + output.ndim for name in ("T", "S") if name in names]
+    return [output.ndim - 2]
+
+
+def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[Asked]) -> Iterator[v.Variant]:
+    in_pieces = any(isinstance(arg, list) and arg for arg in asked.case.args)  # whose lengths would no longer fit
+    for along in _token_axes(exercise, asked.output):
+        if not 0 <= along < asked.output.ndim:
+            continue
+        size = asked.output.shape[along]
+        same = tuple(range(size)) if in_pieces else tuple(i % size for i in range(size + 2))
+        axes = _axes(asked, along, same, size)
+        if axes is None:
+            continue
+        if size > 1:
+            yield from _loud(asked, axes, along, size)
+        if not in_pieces:
+            yield from _of_lengths(asked, others, axes, along)
+
+
+def _of_lengths(
+    asked: Asked, others: Sequence[Asked], axes: tuple[tuple[int, ...], ...], along: int
+) -> Iterator[v.Variant]:
+    size = asked.output.shape[along]
+    if size > 1:
+        yield v.OneToken((v.Take(axes, along, 1, (0,)),))
+    rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
+    first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
+    learnt = asked.case.build.get("config", {}).get("n_positions", 0)
+    for length in LENGTHS:
+        longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt)
+        if _numbers_made(asked, longer) <= MOST_NUMBERS:
+            yield longer
+    for other in others:
+        alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
+        if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:
+            yield v.SameLength((v.Take(axes, along, min(size, length), up_to=length),), other.case.name)
+
+
+def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) -> Iterator[v.Variant]:
+    for place, arg in enumerate(asked.case.args):
+        if _is_float(arg) and len(axes[place]) == 1:
+            yield v.Loud(place, axes[place][0], along, (size + 1) // 2, LOUD)
+
+
+def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
+    case, output = asked.case, asked.output
+    place = next((i for i, arg in enumerate(case.args) if _is_float(arg)), None)
+    if place is not None and output.is_floating_point():
+        yield v.Zeros(place)
+        if case.weights:
+            yield v.NoWeights()
+            yield v.DoubleWeights()
+    yield from _of_ids(case, output)
+    for i, arg in enumerate(case.args):
+        if any(isinstance(one, ToyLM) for one in case.args) and isinstance(arg, list) and arg:
+            yield v.AsSet(i)
+    if "config" in case.build or any(isinstance(arg, Config) for arg in case.args):
+        config = case.build.get("config") or next(arg for arg in case.args if isinstance(arg, Config))
+        kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
+        if kept:
+            yield v.Fields(kept)
+    ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
+    if task.function and output.dtype == torch.bool and output.ndim == 2:
+        for sizes in (tuple(ints[:2]), tuple(ints[1:2]), tuple(ints[:1])):
+            if sizes:
+                yield v.LargerMask(sizes, LARGER_MASK, *output.shape)
+                yield v.FarCorner(sizes, FAR_CORNER, *output.shape)
+
+
+def _of_ids(case: TaskCase, output: Tensor) -> Iterator[v.Variant]:
+    toy = next((arg for arg in case.args if isinstance(arg, ToyLM)), None)
+    if toy is not None:
+        if output.ndim == 1:
+            yield v.Fewer(NEW_TOKENS, 0)
+        ends = case.args[END] if len(case.args) > END else None
+        if ends is not None and ends != []:  # one id or several
+            yield v.Vocabulary(len(toy.token), MORE_IDS, (END,), written=True)
+        return
+    size = case.build.get("num_embeddings") or case.build.get("config", {}).get("vocab_size")
+    if size and any(isinstance(arg, Tensor) and arg.dtype == torch.int64 for arg in case.args):
+        yield v.Vocabulary(size, MORE_IDS, columns=output.ndim > 0 and output.shape[-1] == size)
+
+
+def _is_float(arg: Any) -> bool:
+    return isinstance(arg, Tensor) and arg.is_floating_point()
+
+
+def _axes(asked: Asked, along: int, index: Sequence[int], keep: int) -> tuple[tuple[int, ...], ...] | None:
+    """For each argument the axes that go with the output's axis `along`; None where the reference has none that do.
+
+    Found by trying: those of the right size, as few as are enough.
+    """
+    size = asked.output.shape[along]
+    options: list[list[tuple[int, ...]]] = []
+    for arg in asked.case.args:
+        alike = [i for i, n in enumerate(arg.shape) if n == size] if isinstance(arg, Tensor) else []
+        both = [tuple(alike)] if len(alike) == 2 and arg.dtype == torch.bool else []
+        options.append([(), *both, *((axis,) for axis in alike)])
+    every = sorted(itertools.product(*options), key=lambda axes: sum(map(len, axes)))
+    for axes in every[1:]:
+        if asked.holds(v.Taken((v.Take(axes, along, keep, tuple(index)),))):
+            return axes
+    return None
+
+
+class _Numbers(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that operations make."""
+
+    total: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.total += result.numel() if isinstance(result, Tensor) else 0
+        return result
+
+
+def _numbers_made(asked: Asked, variant: v.Variant) -> int:
+    try:
+        with torch.no_grad(), _Numbers() as counter:  # type: ignore[no-untyped-call]
+            asked.run(asked.case.varied(variant))
+    except Exception:
+        return 0
+    return int(counter.total)

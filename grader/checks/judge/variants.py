@@ -1,0 +1,162 @@
+"""What came out where a case was asked in other ways: judged by the case's own answer, and told in words of its own."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from grader.checks.judge.verdict import CaseVerdict, Finding
+from grader.checks.observation import Observation, Varied
+from grader.recordings import variants as v
+from grader.recordings.tasks import TaskCase
+from grader.tolerance import Tolerance, agree
+
+LEFT_BEHIND = Finding(
+    "the output is right, and no longer so once the same module was used for something else",
+    "Look for what an earlier call leaves behind: a mask, a table or a length that is kept from the first one.",
+)
+
+
+@dataclass(frozen=True)
+class Right:
+    """What is right in a case, how near to it, and what the reference gave for the last of more tokens."""
+
+    output: Tensor
+    tolerance: Tolerance
+    end: Tensor | None = None
+
+
+def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation, right: Right) -> CaseVerdict:
+    """The verdict on a case whose output is right, once it is seen what came out for its variants.
+
+    One that is missing counts as wrong. The first that is wrong is told.
+    """
+    if not verdict.right:
+        return verdict
+    for place, variant in enumerate(case.variants):
+        varied = observation.varied[place] if place < len(observation.varied) else Varied()
+        finding = _finding(variant, varied, variant.wanted(right.output, right.end), right.tolerance)
+        if finding is not None:
+            return replace(verdict, right=False, exact=False, finding=finding)
+    return verdict
+
+
+def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tolerance) -> Finding | None:
+    if varied.output is not None and agree(varied.output, wanted, tolerance):
+        return None
+    if varied.alone is not None and agree(varied.alone, wanted, tolerance):
+        return LEFT_BEHIND
+    what, hint = told(variant)
+    came = varied.alone if varied.alone is not None else varied.output
+    if came is None:
+        problem = varied.problem
+        how = "" if problem is None else f": {problem.message}"
+        return Finding(f"the output is right, but {what}{how}", hint, () if problem is None else problem.detail)
+    if came.shape != wanted.shape:
+        shapes = f"its shape is {list(came.shape)}, and should be {list(wanted.shape)}"
+        return Finding(f"the output is right, but {what}: {shapes}", hint)
+    if came.dtype != wanted.dtype:
+        return Finding(f"the output is right, but {what}: it is {came.dtype}, and should be {wanted.dtype}", hint)
+    nan = bool(came.is_floating_point() and came.isnan().any() and not wanted.isnan().any())
+    return Finding(f"the output is right, but {what}{': there is NaN in it' if nan else ''}", hint)
+
+
+def told(variant: v.Variant) -> tuple[str, str]:
+    """What is wrong where a variant's output is, after "the output is right, but", and where to look."""
+    if isinstance(variant, v.Longer | v.SameLength | v.LargerMask):
+        return _told_of_length(variant)
+    return _TOLD[type(variant)]
+
+
+def _told_of_length(variant: v.Variant) -> tuple[str, str]:
+    if isinstance(variant, v.SameLength):
+        return (
+            f"with as many tokens as in the case “{variant.before}”, which ran before, it is another",
+            "Look for what is kept under the number of tokens alone: a table depends on the config and positions, too.",
+        )
+    if isinstance(variant, v.FarCorner):
+        return (
+            f"with {variant.more:,} tokens more, the last ones do not see the first",
+            "Without a window every earlier token is seen, however far back it is.",
+        )
+    if isinstance(variant, v.LargerMask):
+        return (
+            f"a mask for {variant.more:,} tokens more does not end with the same rows and columns",
+            "Is every position exact? float16 and bfloat16 hold whole numbers only up to 2,048 and 256.",
+        )
+    assert isinstance(variant, v.Longer)
+    recorded = variant.takes[-1].keep
+    return (
+        f"with {variant.length - recorded:,} tokens more, {variant.length:,} in all, the first {recorded} or the last"
+        " one come out wrong",
+        "Is a table or a mask too short, is something only done for short texts, or does a token see later ones?",
+    )
+
+
+_TOLD: dict[type[v.Variant], tuple[str, str]] = {
+    v.OneRow: (
+        "one row of the batch alone gives something else than in the batch",
+        "Does something mix the rows, or is an axis of size 1 dropped, as by `squeeze()`?",
+    ),
+    v.Rows: (
+        "with the rows of the batch in another order, and one of them twice, it is not the same rows in that order",
+        "Each row is a text of its own. Does something mix them, or count on how many there are?",
+    ),
+    v.SameRow: (
+        "where every row is the same one, it is no longer that row's output",
+        "Nothing limits how many rows may be alike, or choose the same.",
+    ),
+    v.OneToken: (
+        "the first token alone gives something else than in front of the others",
+        "Is there a case of its own for one token, or is an axis of size 1 dropped, as by `squeeze()`?",
+    ),
+    v.Loud: (
+        "the first tokens change where those behind them are very large",
+        "No token may see a later one, whatever its score is: hide with -inf, not with a large number.",
+    ),
+    v.Zeros: (
+        "an input of zeros does not give zeros",
+        "A score of 0 is a score like any other: what is hidden is known by its place, not by its value.",
+    ),
+    v.NoWeights: (
+        "weights of 0 do not give zeros",
+        "A score of 0 is a score like any other: what is hidden is known by its place, not by its value.",
+    ),
+    v.Training: (
+        "in training mode it is another",
+        "Is there dropout, noise, or something else that depends on `self.training`? Nothing of the kind is asked for.",
+    ),
+    v.Strided: (
+        "an input that lies in memory in another order gives something else",
+        "A transposed tensor is as good as any: `view` needs a certain order in memory, `reshape` does not.",
+    ),
+    v.Reloaded: (
+        "after its weights were saved and loaded into another module it is another",
+        "Everything that is learnt belongs into the state_dict, and what is computed from weights must follow them: a"
+        " buffer with `persistent=False` is not saved, and a product kept from the first call stays as it was.",
+    ),
+    v.Copied: (
+        "a `copy.deepcopy` of the module gives something else",
+        "A copy must use its own weights: a function that is kept in the module still has the first one's.",
+    ),
+    v.Vocabulary: (
+        "with ids above 256, at the end of a larger vocabulary, it is not the same",
+        "Ids are whole numbers of any size: compare them with `==`, not with `is`, and cast them to nothing smaller.",
+    ),
+    v.AsSet: (
+        "numbers that come in a set and not in a list are not understood",
+        "A Collection can be a list, a tuple, a set or a range: what they share is `in`, `len` and `for`.",
+    ),
+    v.Fields: (
+        "it is another where the config also has fields of other families",
+        "Read the fields that this family has, by their own names; others say nothing here.",
+    ),
+    v.Fewer: (
+        "where no token is asked for, some come out",
+        "How often does the loop run for max_new_tokens = 0?",
+    ),
+    v.DoubleWeights: (
+        "where the weights have another dtype than the input, it is another",
+        "Cast back to the input's dtype, and not to the weight's.",
+    ),
+    v.Again: (LEFT_BEHIND.what.removeprefix("the output is right, and "), LEFT_BEHIND.hint),
+}

@@ -1,0 +1,448 @@
+"""A recorded case asked in another way, and the part of its recorded output that must then come out.
+
+No variant holds a right number of its own: what is right follows from what was recorded. Each says how build arguments,
+arguments and weights change, which part of the new output counts (`picked`), and what that must be (`wanted`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from grader.config import Config
+from grader.recordings.toy_lm import ToyLM
+
+Values = tuple[Any, ...]
+POSITIONS = ("n_positions", "max_position_embeddings")  # how many tokens a model is for
+
+# Fields that a family may have, and that say nothing in a config of another, each with some value.
+OTHER_FIELDS: dict[str, Any] = {
+    "head_dim": 7,
+    "sliding_window": 2,
+    "attention_chunk_size": 2,
+    "n_head": 5,
+    "n_inner": 11,
+    "num_kv_heads": 3,
+    "multi_query": True,
+    "num_experts": 3,
+    "n_routed_experts": 5,
+    "num_local_experts": 6,
+    "final_logit_softcapping": 3.0,
+    "attn_logit_softcapping": 3.0,
+    "logit_scale": 0.5,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.3,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """As it stands, nothing is changed, and all of the output must come out again."""
+
+    @property
+    def own_module(self) -> bool:
+        """Whether it needs a module that no other variant has used."""
+        return False
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The build arguments, changed."""
+        return build
+
+    def args(self, args: Values) -> Values:
+        """The arguments, changed."""
+        return args
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights, changed."""
+        return weights
+
+    def picked(self, output: Tensor) -> Tensor:
+        """The part of an output that counts. Raises RuntimeError or IndexError where it has no such part."""
+        return output
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        """What that part must be. end: what the reference gave for the last of more tokens (see `Longer`)."""
+        return recorded
+
+    def without_end(self, picked: Tensor) -> Tensor:
+        """Of the part that counts what follows from the recorded output alone."""
+        return picked
+
+
+@dataclass(frozen=True)
+class Take:
+    """Rows or tokens in another number or order.
+
+    axes: for each argument the axes along which it is taken from. along: that of the output. index: which are taken;
+    for none, all up to the number `up_to`. Numbers beyond the last begin again at 0. keep: how many of the output's
+    count, from the first on.
+    """
+
+    axes: tuple[tuple[int, ...], ...]
+    along: int
+    keep: int
+    index: tuple[int, ...] = ()
+    up_to: int = 0
+
+    def args(self, args: Values) -> Values:
+        """The arguments after it."""
+        return tuple(self._arg(arg, axes) for arg, axes in zip(args, self.axes, strict=True))
+
+    def _arg(self, arg: Any, axes: Sequence[int]) -> Any:
+        if len(axes) == 2 and arg.dtype == torch.bool:
+            return self._mask(arg)
+        for axis in axes:
+            arg = arg.index_select(axis, self._numbers(arg.shape[axis]))
+        return arg
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        """A mask [T, T] for more or fewer tokens. The new ones see all before them, and are seen by none of those."""
+        size, old = len(self._numbers(len(mask))), len(mask)
+        longer = torch.ones(max(size, old), max(size, old), dtype=torch.bool).tril()
+        longer[:old, :old] = mask
+        return longer[:size, :size]
+
+    def _numbers(self, size: int) -> Tensor:
+        return (torch.tensor(self.index) if self.index else torch.arange(self.up_to)) % size
+
+    def picked(self, output: Tensor) -> Tensor:
+        """Of an output what counts."""
+        return output.narrow(self.along, 0, self.keep) if output.shape[self.along] > self.keep else output
+
+    def wanted(self, recorded: Tensor) -> Tensor:
+        """Of the recorded output what must come out."""
+        return recorded.index_select(self.along, self._numbers(recorded.shape[self.along])[: self.keep])
+
+
+@dataclass(frozen=True)
+class Taken(Variant):
+    """Other rows or tokens, taken one after the other."""
+
+    takes: tuple[Take, ...]
+
+    def args(self, args: Values) -> Values:
+        for take in self.takes:
+            args = take.args(args)
+        return args
+
+    def picked(self, output: Tensor) -> Tensor:
+        for take in self.takes:
+            output = take.picked(output)
+        return output
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        for take in self.takes:
+            recorded = take.wanted(recorded)
+        return recorded
+
+
+class OneRow(Taken):
+    """One row of a batch alone."""
+
+
+class Rows(Taken):
+    """The rows of a batch in another order, and one of them twice."""
+
+
+class SameRow(Taken):
+    """One row of a batch, in every place."""
+
+
+class OneToken(Taken):
+    """The first token alone."""
+
+
+@dataclass(frozen=True)
+class Longer(Taken):
+    """More tokens behind the recorded ones; of what comes out for them the last token's counts too.
+
+    learnt: how many positions the config has weights for, if it has: each such weight gets more rows.
+    """
+
+    learnt: int = 0
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    @property
+    def length(self) -> int:
+        """How many tokens there are."""
+        return self.takes[-1].up_to
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        config = build.get("config", {})
+        short = {name: 2 * self.length for name in POSITIONS if config.get(name, self.length) < self.length}
+        return {**build, "config": {**config, **short}} if short else build
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        rows = torch.arange(2 * self.length) % max(1, self.learnt)
+        return {
+            name: w[rows] if self.learnt and w.ndim > 1 and len(w) == self.learnt else w for name, w in weights.items()
+        }
+
+    def picked(self, output: Tensor) -> Tensor:
+        return torch.cat([super().picked(output), self.end(output)], dim=self.takes[-1].along)
+
+    def end(self, output: Tensor) -> Tensor:
+        """What came out for the last token."""
+        along = self.takes[-1].along
+        if output.shape[along] != self.length:
+            raise IndexError("an output of another length")
+        return output.narrow(along, self.length - 1, 1)
+
+    def without_end(self, picked: Tensor) -> Tensor:
+        along = self.takes[-1].along
+        return picked.narrow(along, 0, picked.shape[along] - 1)
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        known = super().wanted(recorded)
+        return known if end is None else torch.cat([known, end], dim=self.takes[-1].along)
+
+
+@dataclass(frozen=True)
+class SameLength(Taken):
+    """As many tokens as another case has, which runs first. before: its name."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    before: str
+
+
+@dataclass(frozen=True)
+class Loud(Variant):
+    """The tokens behind the first `tokens` multiplied by a large number. argument: in which; axis: along which."""
+
+    argument: int
+    axis: int
+    along: int
+    tokens: int
+    factor: float
+
+    def args(self, args: Values) -> Values:
+        given = args[self.argument]
+        loud = torch.where(torch.arange(given.shape[self.axis]) < self.tokens, 1.0, self.factor)
+        shape = [-1 if axis == self.axis else 1 for axis in range(given.ndim)]
+        return _with(args, {self.argument: given * loud.view(shape).to(given.dtype)})
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output.narrow(self.along, 0, self.tokens)
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return recorded.narrow(self.along, 0, self.tokens)
+
+
+@dataclass(frozen=True)
+class Zeros(Variant):
+    """Every number of an argument 0, with which the output is 0 too."""
+
+    argument: int
+
+    def args(self, args: Values) -> Values:
+        return _with(args, {self.argument: torch.zeros_like(args[self.argument])})
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(recorded)
+
+
+class NoWeights(Variant):
+    """Every weight 0, with which the output is 0 too."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: torch.zeros_like(weight) for name, weight in weights.items()}
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(recorded)
+
+
+class Training(Variant):
+    """The module in training mode."""
+
+
+class Strided(Variant):
+    """Tensors that do not lie in memory in the order of their axes."""
+
+    def args(self, args: Values) -> Values:
+        return tuple(tree_map(strided, list(args)))
+
+
+class Reloaded(Variant):
+    """A module that was used with other weights, and then loads those of another from its state_dict."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+
+class Copied(Variant):
+    """A deep copy of a module, whose own weights are 0 from then on."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+
+class Again(Variant):
+    """The case itself, on a module that was used for all other variants."""
+
+
+@dataclass(frozen=True)
+class Vocabulary(Variant):
+    """Token ids at the end of a larger vocabulary, where their rows of the weights have moved to.
+
+    size: how many ids there are so far. more: how many come to them. ids: the positions of further arguments that are
+    ids. columns: whether the output has a column for each id. written: whether it is ids itself.
+    """
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    size: int
+    more: int
+    ids: tuple[int, ...] = ()
+    columns: bool = False
+    written: bool = False
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: self._grown_field(name, value) for name, value in build.items()}
+
+    def _grown_field(self, name: str, value: Any) -> Any:
+        if name == "config":
+            return self.build(value)
+        return value + self.more if name in ("vocab_size", "num_embeddings") else value
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: self._grown(weight) for name, weight in weights.items()}
+
+    def _grown(self, weight: Tensor) -> Tensor:
+        """A weight that has a row for each id, with rows of 0 for the new ones in front."""
+        if weight.ndim < 2 or len(weight) != self.size:
+            return weight
+        return torch.cat([weight.new_zeros(self.more, *weight.shape[1:]), weight])
+
+    def args(self, args: Values) -> Values:
+        return tuple(self._arg(i, arg) for i, arg in enumerate(args))
+
+    def _arg(self, position: int, arg: Any) -> Any:
+        if isinstance(arg, ToyLM):
+            grown = ToyLM(len(arg.token) + self.more, len(arg.position), arg.token.shape[1])
+            grown.load_state_dict(self.weights({name: weight.detach() for name, weight in arg.state_dict().items()}))
+            return grown.eval()
+        if isinstance(arg, Tensor):
+            return arg if arg.is_floating_point() or arg.dtype == torch.bool else arg + self.more
+        if position not in self.ids:
+            return arg
+        return [one + self.more for one in arg] if isinstance(arg, list) else arg + self.more
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output[..., self.more :] if self.columns else output
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return recorded + self.more if self.written else recorded
+
+
+@dataclass(frozen=True)
+class AsSet(Variant):
+    """A list of numbers given as a set. argument: which."""
+
+    argument: int
+
+    def args(self, args: Values) -> Values:
+        return _with(args, {self.argument: frozenset(args[self.argument])})
+
+
+@dataclass(frozen=True)
+class Fields(Variant):
+    """Fields in the config that other families have. names: which of `OTHER_FIELDS`."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    names: tuple[str, ...]
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: self._with_fields(value) if name == "config" else value for name, value in build.items()}
+
+    def args(self, args: Values) -> Values:
+        return tuple(Config(self._with_fields(arg)) if isinstance(arg, Config) else arg for arg in args)
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
+
+
+@dataclass(frozen=True)
+class LargerMask(Variant):
+    """A mask for more tokens, whose last rows and columns are the recorded one. sizes: the arguments that grow."""
+
+    sizes: tuple[int, ...]
+    more: int
+    rows: int
+    columns: int
+
+    def args(self, args: Values) -> Values:
+        return _with(args, {place: args[place] + self.more for place in self.sizes})
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output[-self.rows :, -self.columns :]
+
+
+@dataclass(frozen=True)
+class FarCorner(LargerMask):
+    """A mask for more tokens that has no window: its last rows see the first columns."""
+
+    def picked(self, output: Tensor) -> Tensor:
+        return output[-self.rows :, : self.columns]
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return torch.ones_like(recorded)
+
+
+@dataclass(frozen=True)
+class Fewer(Variant):
+    """Fewer tokens to be written, of which the first are the same. argument: where their number stands."""
+
+    argument: int
+    tokens: int
+
+    def args(self, args: Values) -> Values:
+        return _with(args, {self.argument: self.tokens})
+
+    def wanted(self, recorded: Tensor, end: Tensor | None = None) -> Tensor:
+        return recorded[: self.tokens]
+
+
+class DoubleWeights(Variant):
+    """Weights in float64, with which the output is in the input's dtype."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+    def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: weight.double() for name, weight in weights.items()}
+
+
+def _with(args: Values, others: Mapping[int, Any]) -> Values:
+    """The arguments with others in some places."""
+    return tuple(others.get(place, arg) for place, arg in enumerate(args))
+
+
+def strided(leaf: Any) -> Any:
+    """The same numbers in memory in the order of the reversed axes; those of one axis with a gap after each."""
+    if not isinstance(leaf, Tensor) or not leaf.ndim:
+        return leaf
+    if leaf.ndim == 1:
+        return torch.stack([leaf, leaf], dim=1)[:, 0]
+    return leaf.permute(*reversed(range(leaf.ndim))).contiguous().permute(*reversed(range(leaf.ndim)))

@@ -1,0 +1,197 @@
+"""Properties: a recorded case is asked in other ways, and what is right follows from what was recorded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grader.authoring.recorder import _recorded, _with_variants
+from grader.checks.examine import examine_here
+from grader.checks.judge.wording import report
+from grader.config import Config
+from grader.lessons.exercise import Case, Draw, Exercise
+from grader.recordings import variants as v
+from grader.recordings.codec import Decoder, Encoder
+from grader.recordings.recording import Recording, encoded_exercise
+from grader.recordings.tasks import TaskCase
+from grader.report import to_text
+
+
+class Mixer(nn.Module):
+    """Each token becomes the mean of itself and those before it, through a linear map."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        T = x.shape[-2]
+        seen = torch.ones(T, T, dtype=torch.bool).tril()
+        weights = (x @ x.mT).masked_fill(~seen, float("-inf")).softmax(-1)
+        return self.proj(weights @ x)
+
+
+def mixer_exercise(**more: Any) -> Exercise:
+    def case(name: str, width: int, length: int) -> Case:
+        def args(draw: Draw) -> list[Tensor]:
+            return [draw.normal(2, length, width)]
+
+        return Case(name, args, {"config": {"width": width, "n_positions": 2 * length}})
+
+    cases = [case("7 tokens", 6, 7), case("5 tokens", 8, 5)]
+    return Exercise("toy.mixer", "Mixer", Mixer, cases, axes="B T D", points=2, **more)
+
+
+def recorded(exercise: Exercise, solution: Any) -> Recording:
+    task, answer, runs = _recorded("toy", exercise, "", False, None)
+    task, answer = _with_variants(exercise, task, answer, runs, solution)
+    encoder = Encoder()
+    encoded = encoded_exercise(encoder, task, answer)
+    header = {"lesson": "toy", "exercises": {exercise.name: encoded}, "trace": None}
+    return Recording(header, encoder.tensors)
+
+
+@pytest.fixture(scope="module")
+def mixer() -> Recording:
+    return recorded(mixer_exercise(), Mixer)
+
+
+def asked(recording: Recording, exercise: str) -> set[type[v.Variant]]:
+    return {type(variant) for case in recording.task(exercise).cases for variant in case.variants}
+
+
+def test_what_the_reference_holds_is_asked(mixer: Recording) -> None:
+    of_rows = {v.OneRow, v.Rows, v.SameRow}
+    of_tokens = {v.OneToken, v.Longer, v.SameLength, v.Loud}
+    of_the_module = {v.Strided, v.Reloaded, v.Copied, v.Again, v.Training}
+    assert asked(mixer, "toy.mixer") >= of_rows | of_tokens | of_the_module
+
+
+def test_an_author_may_leave_one_out_and_says_why() -> None:
+    without = recorded(mixer_exercise(without={"Training": "this one drops tokens in training"}), Mixer)
+    assert v.Training not in asked(without, "toy.mixer")
+
+
+def test_variants_are_written_and_read(mixer: Recording) -> None:
+    cases = mixer.task("toy.mixer").cases
+    encoder = Encoder()
+    decoder = Decoder(encoder.tensors)
+    again = [decoder.decode(TaskCase, encoder.encode(case)) for case in cases]
+    assert [case.variants for case in again] == [case.variants for case in cases]
+    assert any(case.variants for case in cases)
+
+
+def test_a_right_program_written_otherwise_is_accepted(mixer: Recording) -> None:
+    class Loop(Mixer):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = [(x[:, t : t + 1] @ x[:, : t + 1].mT).softmax(-1) @ x[:, : t + 1] for t in range(x.shape[1])]
+            return self.proj(torch.cat(rows, dim=1))
+
+    assert examine_here(mixer, "toy.mixer", Loop).right
+
+
+def with_forward(change: Callable[[Any, Tensor], Tensor]) -> type[Mixer]:
+    class Changed(Mixer):
+        def forward(self, x: Tensor) -> Tensor:
+            return change(self, x)
+
+    return Changed
+
+
+def right(module: Any, x: Tensor) -> Tensor:
+    return Mixer.forward(module, x)
+
+
+def dropout(module: Any, x: Tensor) -> Tensor:
+    return F.dropout(right(module, x), 0.5, module.training)
+
+
+def squeezed(module: Any, x: Tensor) -> Tensor:
+    return right(module, x).squeeze(0)
+
+
+def mixes_many_rows(module: Any, x: Tensor) -> Tensor:
+    return right(module, x) + (len(x) > 2) * x.mean()
+
+
+def views(module: Any, x: Tensor) -> Tensor:
+    return right(module, x.view(-1).view(x.shape))
+
+
+def short(module: Any, x: Tensor) -> Tensor:
+    return right(module, x) * (torch.arange(x.shape[1]) < 20)[:, None]
+
+
+def hides_with_a_number(module: Any, x: Tensor) -> Tensor:
+    seen = torch.ones(x.shape[1], x.shape[1]).tril()
+    return module.proj(((x @ x.mT) - 1e4 * (1 - seen)).softmax(-1) @ x)
+
+
+def keeps_its_mask(module: Any, x: Tensor) -> Tensor:
+    T = x.shape[1]
+    module.kept = min(module.__dict__.get("kept", T), T)
+    later = torch.ones(T, T, dtype=torch.bool).tril() | (torch.arange(T) >= module.kept)
+    return module.proj((x @ x.mT).masked_fill(~later, float("-inf")).softmax(-1) @ x)
+
+
+TABLES: dict[int, Tensor] = {}
+
+
+def kept_by_length(module: Any, x: Tensor) -> Tensor:
+    factor = TABLES.setdefault(x.shape[1], torch.tensor(float(x.shape[2] == 6)))
+    return right(module, x) + (factor - float(x.shape[2] == 6))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (dropout, "in training mode it is another"),
+        (squeezed, "one row of the batch alone gives something else than in the batch"),
+        (mixes_many_rows, "with the rows of the batch in another order"),
+        (views, "an input that lies in memory in another order"),
+        (short, "come out wrong"),
+        (hides_with_a_number, "the first tokens change where those behind them are very large"),
+        (keeps_its_mask, "no longer so once the same module was used for something else"),
+        (kept_by_length, "which ran before, it is another"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_property_finds_is_told_in_its_own_words(
+    mixer: Recording, change: Callable[[Any, Tensor], Tensor], told: str
+) -> None:
+    verdict = examine_here(mixer, "toy.mixer", with_forward(change))
+    assert not verdict.right
+    assert told in " ".join(to_text(report(verdict)).split())
+
+
+def test_a_case_loses_its_points_where_it_is_right_and_a_property_of_it_is_not(mixer: Recording) -> None:
+    verdict = examine_here(mixer, "toy.mixer", with_forward(dropout))
+    assert [case.right for case in verdict.cases] == [False, True]
+    assert verdict.points == 1
+
+
+def test_no_property_is_told_of_a_case_whose_output_is_wrong(mixer: Recording) -> None:
+    verdict = examine_here(mixer, "toy.mixer", with_forward(lambda module, x: 2 * dropout(module, x)))
+    assert "in training mode" not in to_text(report(verdict))
+
+
+def test_a_program_that_changes_its_configs_lists_is_told() -> None:
+    class Pops(nn.LayerNorm):
+        def __init__(self, config: Config) -> None:
+            super().__init__(len(config.kinds))
+            config.kinds.pop()
+
+    cases = [
+        Case(str(n), lambda draw, n=n: [draw.normal(2, n)], {"config": {"kinds": ["a"] * n}})  # type: ignore[misc]
+        for n in (2, 3)
+    ]
+    exercise = Exercise("toy.list", "N", lambda config: nn.LayerNorm(len(config.kinds)), cases)
+    task, answer, _ = _recorded("toy", exercise, "", False, None)
+    encoder = Encoder()
+    header = {"lesson": "toy", "exercises": {"toy.list": encoded_exercise(encoder, task, answer)}, "trace": None}
+    recording = Recording(header, encoder.tensors)
+    verdict = examine_here(recording, "toy.list", Pops)
+    assert "the config's `kinds` was modified in place" in to_text(report(verdict))
