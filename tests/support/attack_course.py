@@ -31,7 +31,7 @@ HONEST = {
 class Attack:
     """What an attack file says. tries: what it tries. earns: what an honest grader gives. earlier: whether the student
     had handed in a right notebook before. carries: what must not come back to the student. cells: sources by exercise.
-    file: a program that changes the submission."""
+    file: a program that changes the submission. exchange: one that the student runs in nbgrader's exchange, late."""
 
     name: str
     tries: str
@@ -40,6 +40,7 @@ class Attack:
     carries: str
     cells: dict[str, str]
     file: str
+    exchange: str = ""
 
 
 def read_attack(path: Path) -> Attack:
@@ -47,14 +48,16 @@ def read_attack(path: Path) -> Attack:
     head, *pieces = re.split(r"^# %% (.+)\n", path.read_text(), flags=re.MULTILINE)
     about = dict(re.findall(r"^# (\w+): (.+)$", head, flags=re.MULTILINE))
     cells = dict(zip(pieces[::2], pieces[1::2], strict=True))
-    program = cells.pop("file", "")
+    program, exchange = cells.pop("file", ""), cells.pop("exchange", "")
     earlier, carries = about.get("Earlier") == "right", about.get("Carries", "")
-    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program)
+    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program, exchange)
 
 
-ATTACKS = [
+ALL_ATTACKS = [
     read_attack(path) for path in sorted((Path(__file__).resolve().parents[1] / "grading" / "attacks").glob("*.py"))
 ]
+ATTACKS = [attack for attack in ALL_ATTACKS if not attack.exchange]
+ON_COLLECTING = [attack for attack in ALL_ATTACKS if attack.exchange]
 
 
 def make_course(root: Path, secret: bytes | None = b"the attackers do not know this") -> None:
