@@ -16,7 +16,7 @@ from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
 from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
-from grader.cli.instructors import autograde, doctor, export, feedback, hidden_cases, new_course, similar
+from grader.cli.instructors import autograde, collect, doctor, export, feedback, hidden_cases, new_course, similar
 from grader.cli.learners import check
 from grader.cli.options import renamed
 from grader.cli.porters import compare, port, trace
@@ -66,6 +66,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Teach": {
         "new-course": (new_course, "grader new-course my-class --id llm27"),
         "hidden-cases": (hidden_cases, "grader hidden-cases --secret ~/course.secret 01-gpt2"),
+        "collect": (collect, "grader collect 01-gpt2"),
         "autograde": (autograde, "grader autograde 01-gpt2"),
         "feedback": (feedback, "grader feedback 01-gpt2"),
         "export": (export, "grader export --to export"),

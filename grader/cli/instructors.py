@@ -8,6 +8,24 @@ import typer
 from grader.cli.course import FAILED, choose_lessons, find_project
 
 
+def collect(
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
+    student: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this student; may be repeated.")] = None,
+) -> None:
+    """Collect the last that each student has handed in.
+
+    It comes from nbgrader's exchange to submitted/. Whose it is and when it came says the file system; what can't be
+    used is left out and named.
+    """
+    from grader.grading.classroom.collecting import collect as take
+
+    taken = take(find_project(Path.cwd()), Path(lesson).name, student or ())
+    for said in taken.remarks:
+        print(said)
+    fresh = sum(one.fresh for one in taken.submissions)
+    print(f"{fresh} collected, {len(taken.submissions) - fresh} as before, {len(taken.left_out)} left out")
+
+
 def autograde(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson, as its folder is called.")],
     student: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this student; may be repeated.")] = None,

@@ -3,7 +3,8 @@
 ``nbgrader_config.py`` calls `install`. From then on nbgrader's Autograde hands the class to this engine; and the step
 in which nbgrader would run a notebook in a kernel is replaced by one that grades it in the jail, for whoever
 uses nbgrader's converter in another way. Feedback is this package's page, made anew where it is stale, also when it is
-released. A lesson is released only while students can read neither solutions nor gradebook.
+released. A lesson is released only while students can read neither solutions nor gradebook. What they hand in is
+collected by whose it is, and when it came, as the file system says.
 
 The nbgrader_config.py of every course in use names this module, so it keeps its name.
 """
@@ -18,7 +19,7 @@ from nbgrader.apps.api import NbGraderAPI
 from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.converters.base import NbGraderException
 from nbgrader.exchange import ExchangeError
-from nbgrader.exchange.default import ExchangeReleaseAssignment, ExchangeReleaseFeedback
+from nbgrader.exchange.default import ExchangeCollect, ExchangeReleaseAssignment, ExchangeReleaseFeedback
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -38,6 +39,7 @@ def install(config: Config) -> None:
     ]
     Autograde.start = start
     GenerateFeedback.start = start_feedback
+    ExchangeCollect.start = collect
     ExchangeReleaseAssignment.start = release_assignment
     ExchangeReleaseFeedback.start = release_feedback
     NbGraderAPI.get_submitted_timestamp = submitted_timestamp
@@ -116,6 +118,20 @@ def release_feedback(release: ExchangeReleaseFeedback) -> Any:
     except GraderError as error:
         release.fail(str(error))
     return _nbgraders_release_feedback(release)
+
+
+def collect(exchange: ExchangeCollect) -> None:
+    """What nbgrader's Collect does instead of its own, which believes the names and times that students write."""
+    from grader.grading.classroom.collecting import collect_from
+
+    try:
+        taken = collect_from(exchange)
+    except GraderError as error:
+        exchange.fail(str(error))
+    for one in taken.submissions:
+        exchange.log.info("%s: %s", one.student, "collected" if one.fresh else "as before")
+    for said in taken.remarks:
+        exchange.log.warning("%s", said)
 
 
 def submitted_timestamp(api: NbGraderAPI, assignment_id: str, student_id: str) -> datetime | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from attack_course import (
+    ALL_ATTACKS,
     ATTACKS,
     HONEST,
     LESSON,
@@ -33,8 +34,12 @@ from rich.console import Console
 
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.feedback.content import Content, Section
+from grader.grading.feedback.render import render
+from grader.grading.nbgrader.marks import Mark
 from grader.grading.running.bundle import Bundle, pack_bundle
 from grader.grading.running.children import Children
+from grader.grading.running.prober import NO_ANSWER
 from grader.grading.running.results import ExerciseResult
 from grader.grading.running.submission import MAX_NOTES, parse
 from grader.grading.running.worker import close_jails, grade_one
@@ -87,8 +92,8 @@ def test_there_is_an_attack_for_everything_known_and_the_docs_list_what_each_get
     assert len(ATTACKS) >= 160
     listed = (PROJECT / "docs" / "attacks.md").read_text()
     rows = [[cell.strip() for cell in line.split(" | ")] for line in listed.splitlines() if line.startswith("| ")]
-    assert [(row[0].removeprefix("| "), row[2]) for row in rows[1:]] == [(a.name, f"{a.earns:g}") for a in ATTACKS]
-    assert f"grades all {len(ATTACKS)} with this engine" in listed and all(attack.tries for attack in ATTACKS)
+    assert [(row[0].removeprefix("| "), row[2]) for row in rows[1:]] == [(a.name, f"{a.earns:g}") for a in ALL_ATTACKS]
+    assert f"grades all {len(ATTACKS)} with this engine" in listed and all(attack.tries for attack in ALL_ATTACKS)
 
 
 @every_attack
@@ -130,6 +135,21 @@ def test_no_secret_is_in_what_is_returned(run: Run) -> None:
         assert [secret for secret in secrets if secret in text] == [], attack.name
 
 
+ENDINGS = ("leak_by_refusal", "leak_by_ending", "leak_by_memory", "leak_by_time")
+
+
+def test_how_an_answer_to_hidden_cases_is_missing_is_not_told(run: Run) -> None:
+    """Whatever a child does there that is no answer: its report is the same."""
+    reports = set()
+    for name in ENDINGS:
+        result = run.graded[name].result
+        assert result is not None
+        linear = next(exercise for exercise in result.exercises if exercise.exercise == "toy.linear")
+        reports.add((linear.summary, linear.lines))
+    ((summary, lines),) = reports
+    assert summary == "0 of 2 hidden cases right" and lines[-1].text == NO_ANSWER
+
+
 def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:
     for attack in ATTACKS:
         assert not attack.carries or attack.carries not in autograded_text(run.root, attack.name), attack.name
@@ -163,6 +183,9 @@ def test_the_journal_holds_every_verdict_once(run: Run) -> None:
     assert {student for student, _ in graded} == set(run.graded)
 
 
+POLICY = "Content-Security-Policy"
+
+
 class Obeyed(HTMLParser):
     """What a page has that a browser obeys: scripts, frames, refreshes, links that run something."""
 
@@ -175,10 +198,45 @@ class Obeyed(HTMLParser):
         of = {name: value or "" for name, value in attrs}
         if tag in ("script", "svg", "iframe", "object", "embed", "form", "base", "img", "link", "video", "audio"):
             self.found.append(tag)
-        self.found += [name for name in of if name.startswith("on") or name in ("http-equiv", "srcdoc", "src")]
+        self.found += [name for name in of if name.startswith("on") or name in ("srcdoc", "src", "xlink:href")]
+        self.found += [of["content"] for _ in ["http-equiv"] if of.get("http-equiv", POLICY) != POLICY]
         self.found += [
             of["href"] for _ in ["href"] if "href" in of and not of["href"].startswith("https://github.com/")
         ]
+
+
+FORMULAS = [
+    r"\text{<script>alert(1)</script>}",
+    r"\tag{<img src=x onerror=alert(1)>}",
+    r"\unicode{<iframe srcdoc=x>}",
+    r"\unicode{x3csvg onload=alert(1)>}",
+    r"\href{javascript:alert(1)}{x}",
+    r"\href{https://example.org}{x}",
+    r"\mbox{</mtext></math><form action=x><meta http-equiv=refresh content=0>}",
+    r"\text{<annotation-xml encoding='text/html'><style><img src onerror=alert(1)></style>}",
+    r"\style{position:fixed;width:100%}{x}",
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("form", ["${}$", "$${}$$"])
+def test_a_formula_of_anybodys_is_a_formula_and_no_more(formula: str, form: str) -> None:
+    """In an answer in words, and in a comment."""
+    answer = Section("a", "A question", code=form.format(formula), comment=form.format(formula), answer=True)
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0), parts=(answer,)), "digest")
+    assert Obeyed(page).found == []
+    assert not [word for word in (" style=", "<style") if word in page.partition("<body>")[2]]
+
+
+def test_a_page_lets_a_browser_load_and_run_nothing() -> None:
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0)), "digest")
+    assert "Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'" in page
+
+
+def test_an_ordinary_formula_is_shown() -> None:
+    written = r"$\sqrt{\frac{a}{b}} < \sum_{i=1}^n x_i \in \mathbb{R}^{B \times T}$ and $\text{softmax if } a<b$"
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0), parts=(Section("a", "b", code=written, answer=True),)), "d")
+    assert page.count("<math") == 2 and "<msqrt><mrow><mfrac>" in page and "<mi>a</mi><mo>&#x0003C;</mo>" in page
 
 
 def test_feedback_is_made_for_everyone_and_obeys_nobody(run: Run, tmp_path: Path) -> None:

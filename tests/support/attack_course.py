@@ -31,7 +31,7 @@ HONEST = {
 class Attack:
     """What an attack file says. tries: what it tries. earns: what an honest grader gives. earlier: whether the student
     had handed in a right notebook before. carries: what must not come back to the student. cells: sources by exercise.
-    file: a program that changes the submission."""
+    file: a program that changes the submission. exchange: one that the student runs in nbgrader's exchange, late."""
 
     name: str
     tries: str
@@ -40,6 +40,7 @@ class Attack:
     carries: str
     cells: dict[str, str]
     file: str
+    exchange: str = ""
 
 
 def read_attack(path: Path) -> Attack:
@@ -47,14 +48,16 @@ def read_attack(path: Path) -> Attack:
     head, *pieces = re.split(r"^# %% (.+)\n", path.read_text(), flags=re.MULTILINE)
     about = dict(re.findall(r"^# (\w+): (.+)$", head, flags=re.MULTILINE))
     cells = dict(zip(pieces[::2], pieces[1::2], strict=True))
-    program = cells.pop("file", "")
+    program, exchange = cells.pop("file", ""), cells.pop("exchange", "")
     earlier, carries = about.get("Earlier") == "right", about.get("Carries", "")
-    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program)
+    return Attack(path.stem, about["Tries"], float(about["Earns"]), earlier, carries, cells, program, exchange)
 
 
-ATTACKS = [
+ALL_ATTACKS = [
     read_attack(path) for path in sorted((Path(__file__).resolve().parents[1] / "grading" / "attacks").glob("*.py"))
 ]
+ATTACKS = [attack for attack in ALL_ATTACKS if not attack.exchange]
+ON_COLLECTING = [attack for attack in ALL_ATTACKS if attack.exchange]
 
 
 def make_course(root: Path, secret: bytes | None = b"the attackers do not know this") -> None:
@@ -82,10 +85,11 @@ def attack_with(root: Path, attack: Attack, port: int, student: str = "") -> Non
         "ROOT": str(root),
         "PORT": str(port),
         "REPLAYED": json.dumps(released_answers(root)),
+        "BIASES": json.dumps(released_biases(root)),
     }
 
     def filled(text: str) -> str:
-        return re.sub("CANARY|ROOT|PORT|REPLAYED", lambda found: words[found[0]], text)
+        return re.sub("CANARY|ROOT|PORT|REPLAYED|BIASES", lambda found: words[found[0]], text)
 
     path = submit(root, student or attack.name, {name: filled(text) for name, text in attack.cells.items()})
     if attack.file:
@@ -106,6 +110,12 @@ def released_answers(root: Path) -> dict[str, list[object]]:
     recording = Recording.read(root / "course" / LESSON / "reference.safetensors")
     cases = zip(recording.task("toy.linear").cases, recording.answer("toy.linear").outputs, strict=True)
     return {str(list(case.args[0].shape)): output.tolist() for case, output in cases}
+
+
+def released_biases(root: Path) -> list[object]:
+    """The biases in the released recording, by which a program knows whether it runs on its cases."""
+    task = Recording.read(root / "course" / LESSON / "reference.safetensors").task("toy.linear")
+    return [case.weights["bias"].tolist() for case in task.cases]
 
 
 @contextlib.contextmanager

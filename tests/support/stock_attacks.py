@@ -4,17 +4,21 @@
 
 Each attack is graded in a course of its own, after an honest student and before another, inside bubblewrap
 (apt install bubblewrap) with no network and a time limit. Those that would exhaust the machine are left out:
-stock nbgrader has no limits.
+stock nbgrader has no limits. Attacks on collecting go through an exchange, with accounts of their own, as root; the
+code in them is honest.
 """
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from attack_course import ATTACKS, LESSON, RIGHT, Attack, attack_with, canary, make_course, submit
+from attack_course import ATTACKS, LESSON, ON_COLLECTING, RIGHT, Attack, attack_with, canary, make_course, submit
+from attacked_exchange import HONEST, attacked
+from attacked_exchange import scores as exported
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,10 +46,30 @@ def main() -> None:
         config = built / "nbgrader_config.py"
         config.write_text(config.read_text().partition(UNTIL)[0])
         (built / "canaries").mkdir()
-        stock(built, "generate_assignment", LESSON, "--force")
+        if chosen:
+            stock(built, "generate_assignment", LESSON, "--force")
         for attack in chosen:
             print(row(built, attack, Path(folder) / attack.name), flush=True)
             shutil.rmtree(Path(folder) / attack.name)
+        for attack in ON_COLLECTING:
+            if attack.name in sys.argv[1:] or not sys.argv[1:]:
+                print(row_of_collecting(built, attack), flush=True)
+
+
+def row_of_collecting(built: Path, attack: Attack) -> str:
+    """What an attack in the exchange achieves, as a row."""
+    with attacked(built, [attack], stock_from=UNTIL) as (made, who):
+        stopped = ""
+        for name in ("collect", "autograde"):  # in programs of their own: this one has the engine's nbgrader
+            command, environment = [sys.executable, "-m", "nbgrader", name, LESSON], made.lecturer.environment
+            done = subprocess.run(command, cwd=made.root, env=os.environ | environment, capture_output=True)
+            if done.returncode:
+                stopped = f" (`{name}` fails)"
+                break
+        found = exported(made)
+    neighbours = ", ".join(f"{found[s]:g}" if s in found else "not graded" for s in HONEST)
+    shown = f"{found[who[attack.name]]:g}" if who[attack.name] in found else "-"
+    return f"| {attack.name} | {attack.tries} | {attack.earns:g} | {shown}{stopped} | {neighbours} | no |"
 
 
 def row(built: Path, attack: Attack, root: Path) -> str:
