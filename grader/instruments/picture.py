@@ -80,7 +80,7 @@ class Picture:
         rows = -(-len(self._drawings) // self._columns)
         widths = [drawing.width for drawing in first_row]
         size = (min(sum(widths), WIDEST), rows * max(drawing.height for drawing in first_row))
-        with _settings():
+        with settings():
             figure = Figure(figsize=size, layout="constrained")
             places = figure.subplots(rows, self._columns, squeeze=False, width_ratios=widths).flatten()
             for drawing, axes in zip(self._drawings, places, strict=False):
@@ -91,32 +91,19 @@ class Picture:
 
     def svg(self) -> str:
         """The picture as SVG, with its words as title and description."""
-        buffer = io.StringIO()
-        with _settings():
-            self.figure().savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        drawn = buffer.getvalue()
-        drawn = drawn[drawn.index("<svg") :].replace(PAPER, "var(--paper)").replace(INK, "var(--ink)")
-        start, body = drawn.split(">", 1)
-        first, _, rest = self.text.partition("\n")
-        words = f"<title>{html.escape(first)}</title><desc>{html.escape(rest or first)}</desc>"
-        return f'{start} role="img">{words}<style>{STYLE}</style>{body}'
+        return as_svg(self.figure(), self.text)
 
     def png(self) -> bytes:
         """The picture as PNG, on white."""
-        buffer = io.BytesIO()
-        with _settings():
-            self.figure().savefig(buffer, format="png", facecolor="white")
-        return buffer.getvalue()
+        return as_png(self.figure())
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        source = base64.b64encode(self.svg().encode()).decode()
-        alt = html.escape(self.text)
         data = {
             "text/plain": self.text,
-            "text/html": f'<img alt="{alt}" style="max-width: 100%" src="data:image/svg+xml;base64,{source}">',
+            "text/html": as_image(self.figure(), self.text),
             "image/png": base64.b64encode(self.png()).decode(),
         }
         return data, {"image/png": {"alt": self.text}}
@@ -127,5 +114,33 @@ def beside(*pictures: Picture) -> Picture:
     return Picture([drawing for picture in pictures for drawing in picture._drawings])
 
 
-def _settings() -> Any:
+def settings() -> Any:
+    """A context in which matplotlib draws on PAPER with INK, which `as_svg` makes follow light and dark."""
     return matplotlib.rc_context(SETTINGS)  # type: ignore[arg-type]
+
+
+def as_svg(figure: Figure, text: str) -> str:
+    """A figure that was drawn within `settings`, as SVG, with its words as title and description."""
+    buffer = io.StringIO()
+    with settings():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(PAPER, "var(--paper)").replace(INK, "var(--ink)")
+    start, body = drawn.split(">", 1)
+    first, _, rest = text.partition("\n")
+    words = f"<title>{html.escape(first)}</title><desc>{html.escape(rest or first)}</desc>"
+    return f'{start} role="img">{words}<style>{STYLE}</style>{body}'
+
+
+def as_image(figure: Figure, text: str) -> str:
+    """The same as an <img>, whose alternative text the words are."""
+    source = base64.b64encode(as_svg(figure, text).encode()).decode()
+    return f'<img alt="{html.escape(text)}" style="max-width: 100%" src="data:image/svg+xml;base64,{source}">'
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as PNG, on white."""
+    buffer = io.BytesIO()
+    with settings():
+        figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()

@@ -579,10 +579,30 @@ def test_the_panel_follows_every_control() -> None:
         assert panel.shown.text != before, name
 
 
-def test_a_model_brings_its_own_heads() -> None:
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        ("Gemma 3 27B", {"heads": 32, "kv_heads": 16, "window": 1024, "ratio": 5}),
+        ("gpt-oss-20b", {"heads": 64, "kv_heads": 8, "window": 128, "ratio": 1}),
+        ("DeepSeek V3", {"heads": 128, "latent": 512}),
+    ],
+)
+def test_a_model_brings_its_own_heads_latent_and_window(model: str, own: dict[str, int]) -> None:
     panel = kv_panel("GPT-2 XL")
-    panel.controls["model"].value = "Gemma 3 27B"
-    assert (panel.controls["heads"].value, panel.controls["kv_heads"].value) == (32, 16)
+    panel.controls["model"].value = model
+    assert {name: panel.controls[name].value for name in own} == own
+    panel.controls["model"].value = "GPT-2 XL"
+    assert panel.controls["window"].value == 1024
+
+
+def test_the_panel_knows_the_models_of_the_gallery() -> None:
+    known = {model.name for model in gallery_models().values() if model.verified}
+    assert set(kv_panel().controls["model"].options) == known
+
+
+def test_the_panels_picture_is_dark_where_its_page_is() -> None:
+    image = re.search(r"data:image/svg\+xml;base64,([^\"]+)", kv_panel().children[0].value)
+    assert image and "prefers-color-scheme: dark" in base64.b64decode(image[1]).decode()
 
 
 @pytest.mark.parametrize(
@@ -597,8 +617,9 @@ def test_a_model_brings_its_own_heads() -> None:
 )
 def test_what_is_pasted_wrongly_is_explained_and_mended(pasted: str, words: str) -> None:
     panel = kv_panel("GPT-2 XL")
+    before = panel.shown
     panel.controls["pasted"].value = pasted
-    assert words in panel.shown.text
+    assert words in panel.error and panel.shown == before  # the figure stays, below the words
     panel.controls["pasted"].value = json.dumps({"num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64})
     assert re.search(r"^MHA +1\.5 KiB", panel.shown.text, re.MULTILINE)
 
@@ -623,7 +644,7 @@ def test_a_pasted_config_of_an_unknown_family_is_refused() -> None:
     panel = kv_panel("GPT-2 XL")
     shape = {"model_type": "mine", "num_hidden_layers": 2, "num_attention_heads": 3, "head_dim": 64}
     panel.controls["pasted"].value = json.dumps(shape)
-    assert "config of a mine model has none of" in panel.shown.text and "of a mine model" in panel.shown.html
+    assert "config of a mine model has none of" in panel.error
 
 
 def test_feedback_shows_the_picture_and_not_an_empty_widget(project: Path) -> None:

@@ -57,6 +57,14 @@ def test_the_theme_follows_the_system(lab: "Lab") -> None:
     lab.page.wait_for_function("document.body.dataset.jpThemeLight == 'true'")
 
 
+def test_a_theme_that_is_chosen_is_taken_whatever_the_system_has(lab: "Lab") -> None:
+    """JupyterLab alone would stop following the system, and stay as it was until the theme is chosen once more."""
+    lab.run_command("apputils:change-theme", theme="JupyterLab Dark")
+    lab.page.wait_for_function("document.body.dataset.jpThemeLight == 'false'")
+    lab.run_command("apputils:change-theme", theme="JupyterLab Light")
+    lab.page.wait_for_function("document.body.dataset.jpThemeLight == 'true'")
+
+
 def test_the_page_says_where_i_am_and_is_read_again_when_its_tab_comes_to_the_front(
     lab: "Lab", test_output: Path
 ) -> None:
