@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.header import SECOND, stretched
-from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, norm_word, pattern_words
+from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, pattern_words
 from grader.atlas.layer import Layer
 
 GAP = 18
@@ -53,7 +53,7 @@ class Plan:
 def plan(model: Architecture) -> Plan:
     """The rows of a model's first panel."""
     layer = _typical(model)
-    norm = norm_word(model)
+    norm = model.traits.norm
     here = set(layer.norms)
     mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
     working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))

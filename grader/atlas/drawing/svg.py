@@ -124,8 +124,8 @@ class Canvas:
         big = "" if size == 12 else f' font-size="{_n(size)}"'
         self._shapes.append(f'<text x="{_n(x)}" y="{_n(y)}"{look}{where}{big}>{escape(text)}</text>')
 
-    def box(self, box: Box, role: str, lines: Sequence[str]) -> None:
-        """A box with a bold first line and others under it, in its middle."""
+    def box(self, box: Box, role: str, lines: Sequence[str], up: float | None = None) -> Box:
+        """A box with a bold first line and others under it, in its middle. up: where an arrow from its top ends."""
         self.area(box, role)
         heights = [16.0] + [15.0] * (len(lines) - 1)
         y = box.y + (box.h - sum(heights)) / 2
@@ -134,6 +134,9 @@ class Canvas:
             size = fitted(line, 13 if bold else 12, box.w - 12, bold)
             self.text(box.cx, y + height - 3.5, line, "b" if bold else "", size)
             y += height
+        if up is not None:
+            self.line((box.cx, box.y), (box.cx, up))
+        return box
 
     def line(self, *points: tuple[float, float], arrow: bool = True, style: str = "line") -> None:
         """A line through these points, with rounded corners and, unless told otherwise, an arrow at its end."""
