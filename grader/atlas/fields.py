@@ -96,8 +96,8 @@ class Fields:
 
     def of_layer(self, layer: int) -> "Fields":
         """The fields with what `per_layer_config` says of one layer alone, as transformers 5 writes it: ``"05"``."""
-        told = self.own.get("per_layer_config") or {}
-        changed = next((fields for key, fields in told.items() if int(key) == layer), None)
+        by_layer = self.own.get("per_layer_config") or {}
+        changed = next((fields for key, fields in by_layer.items() if int(key) == layer), None)
         if not changed:
             return self
         found = copy(self)

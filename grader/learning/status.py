@@ -170,9 +170,9 @@ def _exercises(base: NotebookNode, progress: dict[str, Progress]) -> tuple[Exerc
     """The notebook's exercises; what is said of each stands in the last heading above it that names minutes."""
     found, heading, minutes = [], "", 0
     for cell in base.cells:
-        told = EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
-        if told is not None:
-            heading, minutes = _last_heading(cell.source[: told.start()]), int(told[1])
+        opening = EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
+        if opening is not None:
+            heading, minutes = _last_heading(cell.source[: opening.start()]), int(opening[1])
         if name := cell.metadata.get("exercise"):
             state = progress.get(name, Progress()).state
             found.append(ExerciseStatus(name, heading or name, minutes, state))

@@ -106,13 +106,13 @@ def _index(canvas: Canvas, mixer: Mixer, index: Index, width: int, y: float) -> 
     canvas.box(scores, "router", [f"Index: the {index.topk:,} best of Σ w · ReLU( q · kᵀ )", counted])
     names = ("q_b_proj", "compressor", "weights_proj") if mixer.rate else ("wq_b", "wk, k_norm", "weights_proj")
     key = f"{mixer.rate} tokens → 1" if mixer.rate else f"→ {index.dim}, cached"
-    told = (
+    columns = (
         (116, "query", f"{mixer.q_rank:,} → {index.heads} × {index.dim}", "query latent"),
         (100, "key", key, "x"),
         (108, "router", f"{width:,} → {index.heads}", "x"),
     )
     x = scores.x
-    for name, (wide, role, sizes, source) in zip(names, told, strict=True):
+    for name, (wide, role, sizes, source) in zip(names, columns, strict=True):
         box = canvas.box(Box(x, scores.bottom + 16, wide, PROJ_H), role, [name, sizes], scores.bottom)
         canvas.line((box.cx, box.bottom + 13), (box.cx, box.bottom))
         canvas.text(box.cx, box.bottom + 24, source, "m", 11)

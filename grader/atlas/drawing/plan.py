@@ -65,8 +65,8 @@ def plan(model: Architecture) -> Plan:
         branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
         if parallel:
             branches = ((working, mixing, _norm("both", norm)),)
-    told = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
-    notes = tuple(note for note in told if note)
+    lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
+    notes = tuple(note for note in lines if note)
     return Plan(
         head=("Output head", *_head_lines(model)),
         embedding=("Token embedding", *_embedding_lines(model)),

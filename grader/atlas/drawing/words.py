@@ -62,7 +62,7 @@ def details(mixer: Mixer) -> list[str]:
 
 def features(mixer: Mixer) -> list[str]:
     """What attention has that not all have."""
-    told = (
+    possible = (
         (mixer.qk_norm, "QK-norm"),
         (mixer.gate, "gate"),
         (mixer.sinks, "sinks"),
@@ -70,7 +70,7 @@ def features(mixer: Mixer) -> list[str]:
         (mixer.bias, "bias"),
         (mixer.k_is_v, "k = v"),
     )
-    return [word for there, word in told if there]
+    return [word for there, word in possible if there]
 
 
 def placing(mixer: Mixer) -> str:
