@@ -106,10 +106,10 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         qkv=traits.qkv_name,
         out=traits.out_name,
     )
-    return replace(found, shapes=_attention_shapes(f, traits, found, d))
+    return replace(found, shapes=_attention_shapes(traits, found, d))
 
 
-def _attention_shapes(f: Fields, traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
+def _attention_shapes(traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
     heads, kv, dim, value = mixer.heads, mixer.kv_heads, mixer.key_dim, mixer.value_dim
     bias = mixer.bias.startswith("q")
     shapes = linear("q_proj", heads * dim * (2 if traits.gate == "query" else 1), d, bias)

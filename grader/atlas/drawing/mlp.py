@@ -69,7 +69,7 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     else:
         top = canvas.box(Box(cx - 100, TOP + 16, 200, THIN_H), "white", ["weighted sum"]).bottom
     frame_w = 268 if beside else RIGHT - LEFT
-    rows, columns = _grid(mlp.experts, frame_w - 24)
+    rows, columns = _grid(mlp.experts)
     step = (frame_w - 24) / columns
     height = rows * min(step, 16) + 68
     frame = Box(LEFT, top + (40 if beside else GAP), frame_w, height)
@@ -112,7 +112,7 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     return fork(canvas, [router, always], width, router.bottom)
 
 
-def _grid(number: int, room: float) -> tuple[int, int]:
+def _grid(number: int) -> tuple[int, int]:
     """Rows and columns of tiles."""
     columns = next((c for c in (8, 16, 32, 48, 64) if -(-number // c) <= 8), 64)
     return -(-number // columns), columns
