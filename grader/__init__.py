@@ -21,19 +21,4 @@ if TYPE_CHECKING:
     from grader.recordings.tracing import trace_of as trace_of
     from grader.steps import step as step
 
-_HOMES = {
-    "CheckFailed": "grader.errors",
-    "Config": "grader.config",
-    "GraderError": "grader.errors",
-    "case": "grader.checks.experiment",
-    "check": "grader.checks.check",
-    "check_generation": "grader.checks.generation",
-    "compare_layers": "grader.porting.compare",
-    "load_checkpoint": "grader.checkpoints",
-    "load_model": "grader.layers.own_model",
-    "read_trace": "grader.recordings.tracefile",
-    "step": "grader.steps",
-    "trace_of": "grader.recordings.tracing",
-}
-__all__ = list(_HOMES)
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__, __all__ = on_first_use(__name__, __file__)

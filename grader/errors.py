@@ -17,6 +17,10 @@ class RecordingError(GraderError):
     """A recording is missing, foreign or damaged, or an author's exercise can't be recorded."""
 
 
+class Unavailable(GraderError):
+    """A checkpoint can't be had here and now: no network, no licence accepted, no room, a damaged download."""
+
+
 class NeedsAdapter(GraderError):
     """A program that is not built from a config.json's fields, or is not called with token ids alone."""
 

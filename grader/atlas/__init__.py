@@ -25,17 +25,4 @@ if TYPE_CHECKING:
         gallery_models as gallery_models,
     )
 
-_HOMES = {
-    "Architecture": "grader.atlas.architecture",
-    "Fact": "grader.atlas.fields",
-    "GalleryModel": "grader.atlas.shown_models",
-    "architecture_of": "grader.atlas.opening",
-    "caches": "grader.atlas.cache",
-    "card": "grader.atlas.panel",
-    "figure": "grader.atlas.drawing",
-    "gallery_model": "grader.atlas.shown_models",
-    "gallery_models": "grader.atlas.shown_models",
-    "read": "grader.atlas.architecture",
-}
-__all__ = list(_HOMES)
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__, __all__ = on_first_use(__name__, __file__)

@@ -86,7 +86,7 @@ def read(config: Mapping[str, Any], name: str = "") -> Architecture:
 def _read(family: Family, name: str) -> Architecture:
     f, traits = family.fields, family.traits
     kinds, kinds_source = layer_kinds(f, traits)
-    told = f.fact("num_hidden_layers", "num_layers")
+    declared = f.fact("num_hidden_layers", "num_layers")
     given = {**f.own, "model_type": f.kind}
     f.own.setdefault("num_hidden_layers", len(kinds))
     vocabulary, heads_known = f.needed("vocab_size"), traits.mlp != "none"
@@ -99,7 +99,7 @@ def _read(family: Family, name: str) -> Architecture:
     from grader.atlas.whole import facts_of
 
     sources = {
-        "layers": told.source if told.value else kinds_source,
+        "layers": declared.source if declared.value else kinds_source,
         "layer mix": kinds_source,
         "experts": sparse_source,
     }

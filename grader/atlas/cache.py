@@ -44,19 +44,19 @@ class LayerCache:
 
 def caches(model: Architecture) -> list[LayerCache]:
     """What the layers keep; those that keep nothing are left out. A layer may keep more than one thing."""
-    return kept(model.mixers)
+    return caches_of(model.mixers)
 
 
-def kept(mixers: Iterable[Mixer]) -> list[LayerCache]:
+def caches_of(mixers: Iterable[Mixer]) -> list[LayerCache]:
     """What layers with these mixers keep, in their order."""
     found = []
     for mixer in mixers:
         if not mixer.shared:
-            found += kept_by(mixer) + (kept_by(mixer.beside) if mixer.beside else [])
+            found += cache_of(mixer) + (cache_of(mixer.beside) if mixer.beside else [])
     return found
 
 
-def kept_by(mixer: Mixer) -> list[LayerCache]:
+def cache_of(mixer: Mixer) -> list[LayerCache]:
     """What one layer keeps."""
     if mixer.kind == "attention":
         values = mixer.kv_heads * (mixer.key_dim + mixer.value_dim)

@@ -64,9 +64,9 @@ def rows(model: Architecture) -> list[Row]:
     return found + cache_rows(model)
 
 
-def _sources(told: Sequence[Sequence[str]], model: Architecture) -> str:
+def _sources(groups: Sequence[Sequence[str]], model: Architecture) -> str:
     """The file's fields, then those that are the class's defaults, then the code, which says what they mean."""
-    every = list(dict.fromkeys(source for one in told for source in one))
+    every = list(dict.fromkeys(source for one in groups for source in one))
     own = [source for source in every if not source.startswith("default of ")]
     defaults = [source.rpartition(": ")[2] for source in every if source.startswith("default of ")]
     parts = [", ".join(own)] if own else []

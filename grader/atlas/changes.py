@@ -10,7 +10,7 @@ from grader.atlas.layer import Mixer
 
 
 @dataclass(frozen=True)
-class Step:
+class PortStep:
     """One thing to change in a program, in the order of a port. concept: what a lesson's `teaches` calls it."""
 
     concept: str
@@ -60,7 +60,7 @@ PARTICULAR = {
 }
 
 
-def steps(left: Architecture, right: Architecture) -> list[Step]:
+def steps(left: Architecture, right: Architecture) -> list[PortStep]:
     """What a program for `left` has to change to become one for `right`, from the embedding to the head."""
     mine, theirs = concepts(left), concepts(right)
     gone, new = [c for c in mine if c not in theirs], [c for c in theirs if c not in mine]
@@ -70,12 +70,12 @@ def steps(left: Architecture, right: Architecture) -> list[Step]:
         if old and other:
             gone.remove(old[0])
             new.remove(other[0])
-            found.append(Step(other[0], theirs[other[0]][0], f"{mine[old[0]][1]} ⇒ {theirs[other[0]][1]}"))
-    found += [Step(c, theirs[c][0], f"add: {theirs[c][1]}") for c in new]
-    found += [Step(c, mine[c][0], f"remove: {mine[c][1]}") for c in gone]
+            found.append(PortStep(other[0], theirs[other[0]][0], f"{mine[old[0]][1]} ⇒ {theirs[other[0]][1]}"))
+    found += [PortStep(c, theirs[c][0], f"add: {theirs[c][1]}") for c in new]
+    found += [PortStep(c, mine[c][0], f"remove: {mine[c][1]}") for c in gone]
     for concept, (module, words) in theirs.items():
         if concept in mine and mine[concept][1] != words:
-            found.append(Step(concept, module, f"{mine[concept][1]} ⇒ {words}"))
+            found.append(PortStep(concept, module, f"{mine[concept][1]} ⇒ {words}"))
     return sorted(found, key=lambda step: ORDER.index(step.concept))
 
 
@@ -160,7 +160,9 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
     return found
 
 
-def with_lessons(found: Iterable[Step], teaching: Mapping[str, Sequence[str]]) -> list[tuple[Step, tuple[str, ...]]]:
+def with_lessons(
+    found: Iterable[PortStep], teaching: Mapping[str, Sequence[str]]
+) -> list[tuple[PortStep, tuple[str, ...]]]:
     """Each step with the lessons that teach it. teaching: for each lesson's name the concepts of its lesson.toml."""
     return [
         (step, () if step.takes_away else tuple(n for n, t in teaching.items() if step.concept in t)) for step in found

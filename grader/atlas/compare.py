@@ -22,8 +22,8 @@ class Line:
 
 def compare(left: Architecture, right: Architecture) -> list[Line]:
     """The talk's table: what is shared and what is not."""
-    told = [summary(left), summary(right)]
-    return [Line(label, told[0].get(label, "–"), told[1].get(label, "–")) for label in {**told[0], **told[1]}]
+    one, other = summary(left), summary(right)
+    return [Line(label, one.get(label, "–"), other.get(label, "–")) for label in {**one, **other}]
 
 
 def summary(model: Architecture) -> dict[str, str]:

@@ -96,8 +96,8 @@ class Fields:
 
     def of_layer(self, layer: int) -> "Fields":
         """The fields with what `per_layer_config` says of one layer alone, as transformers 5 writes it: ``"05"``."""
-        told = self.own.get("per_layer_config") or {}
-        changed = next((fields for key, fields in told.items() if int(key) == layer), None)
+        by_layer = self.own.get("per_layer_config") or {}
+        changed = next((fields for key, fields in by_layer.items() if int(key) == layer), None)
         if not changed:
             return self
         found = copy(self)
@@ -121,7 +121,7 @@ class Fields:
         if type(value) is not int or value < least:
             if fact.value is None:
                 what = f"this config has {'null as' if self.has(names[0]) else 'no'} `{names[0]}`"
-                raise GraderError(f"{what}, and {self.model} can't be read without it. {self._close(names[0])}")
+                raise GraderError(f"{what}, and {self.model} can't be read without it. {self._close()}")
             kind = "a positive whole number" if least else "a whole number"
             raise GraderError(f"`{fact.source}` is {fact.value!r} in this config, and should be {kind}.")
         return value
@@ -148,7 +148,7 @@ class Fields:
             raise GraderError(f"`{name}` has {len(value)} entries in this config, and the model has {count} layers.")
         return list(value)
 
-    def _close(self, name: str) -> str:
+    def _close(self) -> str:
         if any(part in self.own for part in ("vision_config", "image_size", "patch_size")):
             return "It looks like the config of a model for images; the language model's part is what is read here."
         if not self.own:

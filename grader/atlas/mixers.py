@@ -106,10 +106,10 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         qkv=traits.qkv_name,
         out=traits.out_name,
     )
-    return replace(found, shapes=_attention_shapes(f, traits, found, d))
+    return replace(found, shapes=_attention_shapes(traits, found, d))
 
 
-def _attention_shapes(f: Fields, traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
+def _attention_shapes(traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
     heads, kv, dim, value = mixer.heads, mixer.kv_heads, mixer.key_dim, mixer.value_dim
     bias = mixer.bias.startswith("q")
     shapes = linear("q_proj", heads * dim * (2 if traits.gate == "query" else 1), d, bias)
@@ -238,11 +238,11 @@ def _indexer(f: Fields, traits: Traits, layer: int, q_rank: int) -> tuple[Index 
 
 def _takes_earlier_choice(f: Fields, layer: int) -> bool:
     """Whether a layer of sparse attention looks at the tokens that an earlier layer's index chose (GLM-5.2)."""
-    told = f.own.get("indexer_types") or f.own.get("index_topk_pattern")
-    if told:
-        if layer >= len(told):
-            raise GraderError(f"this config says of {len(told)} layers whose index they use, and has more layers.")
-        return told[layer] in ("S", "shared")
+    choices = f.own.get("indexer_types") or f.own.get("index_topk_pattern")
+    if choices:
+        if layer >= len(choices):
+            raise GraderError(f"this config says of {len(choices)} layers whose index they use, and has more layers.")
+        return choices[layer] in ("S", "shared")
     offset, own = f.own.get("index_skip_topk_offset"), Fields(f.own, f.kind)  # which notes nothing
     after = layer - (2 if offset is None else int(offset)) + 1
     return max(after, 0) % max(own.number("index_topk_freq"), 1) != 0

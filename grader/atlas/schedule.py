@@ -9,17 +9,18 @@ from grader.errors import GraderError
 
 MOST_LAYERS = 4096
 
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 OLDER = {
-    "mamba": "linear_attention",
-    "attention": "full_attention",
+    "mamba": LINEAR,
+    "attention": FULL,
     "deepseek_sparse_attention": "indexed_attention",
-    "hybrid": "full_attention",
-    "global": "full_attention",
-    "local": "sliding_attention",
+    "hybrid": FULL,
+    "global": FULL,
+    "local": SLIDING,
 }
-NEMOTRON = {"M": "linear_attention", "*": "full_attention", "E": "moe", "-": "mlp"}
+NEMOTRON = {"M": LINEAR, "*": FULL, "E": "moe", "-": "mlp"}
 KINDS = (
-    *("full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "linear_attention", "conv"),
+    *(FULL, SLIDING, "chunked_attention", "indexed_attention", LINEAR, "conv"),
     *("moe", "mlp", "compressed_sparse_attention", "heavily_compressed_attention"),
 )
 
@@ -55,17 +56,17 @@ def _from_rule(f: Fields, count: int) -> tuple[list[str], str]:
     window = f.fact("sliding_window")
     if f.has("use_sliding_window") or f.get("use_sliding_window") is not None:
         if not f.get("use_sliding_window"):
-            return ["full_attention"] * count, f.fact("use_sliding_window").source
+            return [FULL] * count, f.fact("use_sliding_window").source
         first = f.number("max_window_layers")
-        return ["full_attention" if i < first else "sliding_attention" for i in range(count)], "max_window_layers"
+        return [FULL if i < first else SLIDING for i in range(count)], "max_window_layers"
     if not window.value:
-        return ["full_attention"] * count, f.code
-    return ["sliding_attention"] * count, window.source
+        return [FULL] * count, f.code
+    return [SLIDING] * count, window.source
 
 
 def _every(interval: int, count: int, other: str) -> list[str]:
     """Every interval-th layer full; 0: none."""
-    return ["full_attention" if interval and (i + 1) % interval == 0 else other for i in range(count)]
+    return [FULL if interval and (i + 1) % interval == 0 else other for i in range(count)]
 
 
 Rule = Callable[[Fields, int], tuple[list[str], str]]
@@ -86,13 +87,11 @@ def _interval(names: Sequence[str], default: int, other: str) -> Rule:
 def _exaone(f: Fields, count: int) -> tuple[list[str], str]:
     fact = f.fact("sliding_window_pattern")
     if not f.get("sliding_window"):
-        return ["full_attention"] * count, "sliding_window"
+        return [FULL] * count, "sliding_window"
     if isinstance(fact.value, str):  # "LLLG", and the last layer sees everything
-        types = [
-            "full_attention" if fact.value[i % len(fact.value)] == "G" else "sliding_attention" for i in range(count)
-        ]
-        return [*types[:-1], "full_attention"], fact.source
-    return _every(f.needed("sliding_window_pattern"), count, "sliding_attention"), fact.source
+        types = [FULL if fact.value[i % len(fact.value)] == "G" else SLIDING for i in range(count)]
+        return [*types[:-1], FULL], fact.source
+    return _every(f.needed("sliding_window_pattern"), count, SLIDING), fact.source
 
 
 def _llama4(f: Fields, count: int) -> tuple[list[str], str]:
@@ -100,7 +99,7 @@ def _llama4(f: Fields, count: int) -> tuple[list[str], str]:
     interval = f.needed("no_rope_layer_interval")
     chunked = f.get("attention_chunk_size") is not None
     turns = [bool(x) for x in rotated] if rotated else [(i + 1) % interval != 0 for i in range(count)]
-    kinds = ["chunked_attention" if turn and chunked else "full_attention" for turn in turns[:count]]
+    kinds = ["chunked_attention" if turn and chunked else FULL for turn in turns[:count]]
     return kinds, "no_rope_layers" if rotated else f.fact("no_rope_layer_interval").source
 
 
@@ -109,43 +108,43 @@ def _only(kind: str) -> Rule:
 
 
 def _gemma4(f: Fields, count: int) -> tuple[list[str], str]:
-    kinds = _every(6, count, "sliding_attention")
-    return [*kinds[:-1], "full_attention"], f.code
+    kinds = _every(6, count, SLIDING)
+    return [*kinds[:-1], FULL], f.code
 
 
 def _lfm2(f: Fields, count: int) -> tuple[list[str], str]:
     full = f.get("full_attn_idxs")
     full = range(count) if full is None else full
-    return ["full_attention" if i in full else "conv" for i in range(count)], f.fact("full_attn_idxs").source
+    return [FULL if i in full else "conv" for i in range(count)], f.fact("full_attn_idxs").source
 
 
 def _jamba(f: Fields, count: int) -> tuple[list[str], str]:
     period, offset = f.needed("attn_layer_period"), f.number("attn_layer_offset")
-    kinds = ["full_attention" if i % period == offset else "linear_attention" for i in range(count)]
+    kinds = [FULL if i % period == offset else LINEAR for i in range(count)]
     return kinds, "attn_layer_period, attn_layer_offset"
 
 
 def _bamba(f: Fields, count: int) -> tuple[list[str], str]:
     full = f.get("attn_layer_indices") or []
-    return ["full_attention" if i in full else "linear_attention" for i in range(count)], "attn_layer_indices"
+    return [FULL if i in full else LINEAR for i in range(count)], "attn_layer_indices"
 
 
 def _mimo(f: Fields, count: int) -> tuple[list[str], str]:
     pattern = f.listed("hybrid_layer_pattern", count)
     if pattern:
-        return ["sliding_attention" if flag else "full_attention" for flag in pattern[:count]], "hybrid_layer_pattern"
-    return ["full_attention" if i == 0 or (i + 1) % 6 == 0 else "sliding_attention" for i in range(count)], f.code
+        return [SLIDING if flag else FULL for flag in pattern[:count]], "hybrid_layer_pattern"
+    return [FULL if i == 0 or (i + 1) % 6 == 0 else SLIDING for i in range(count)], f.code
 
 
 def _minimax(f: Fields, count: int) -> tuple[list[str], str]:
     types = f.listed("attn_type_list", count)
     if types:
-        return ["full_attention" if kind else "linear_attention" for kind in types[:count]], "attn_type_list"
-    return ["full_attention" if (i + 1) % 2 else "linear_attention" for i in range(count)], f.code
+        return [FULL if kind else LINEAR for kind in types[:count]], "attn_type_list"
+    return [FULL if (i + 1) % 2 else LINEAR for i in range(count)], f.code
 
 
 # The kinds of DeepSeek-V4's layers by the tokens that share an entry, as its files list them.
-RATIOS = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+RATIOS = {0: SLIDING, 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
 
 
 def _deepseek_v4(f: Fields, count: int) -> tuple[list[str], str]:
@@ -163,9 +162,9 @@ def _kimi_linear(f: Fields, count: int) -> tuple[list[str], str]:
     linear = f.get("linear_attn_config")
     if isinstance(linear, dict) and linear.get("full_attn_layers"):  # counted from 1
         full = set(linear["full_attn_layers"])
-        kinds = ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
+        kinds = [FULL if i + 1 in full else LINEAR for i in range(count)]
         return kinds, "linear_attn_config.full_attn_layers"
-    return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(count)], f.code
+    return [FULL if i and i % 4 == 0 else LINEAR for i in range(count)], f.code
 
 
 def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
@@ -178,17 +177,22 @@ def _gpt_neo(f: Fields, count: int) -> tuple[list[str], str]:
     return expanded, "attention_types"
 
 
-SLIDING, LINEAR = "sliding_attention", "linear_attention"
+def _qwen2_moe(f: Fields, count: int) -> tuple[list[str], str]:
+    slides = f.number("max_window_layers") if f.get("use_sliding_window") else 0
+    kinds = [SLIDING if (i + 1) % 2 and i < slides else FULL for i in range(count)]
+    return kinds, f.fact("use_sliding_window").source
+
+
 OWN_RULES: dict[str, Rule] = {
-    "gemma2": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
-    "vaultgemma": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
+    "gemma2": _interval([], 2, SLIDING),
+    "vaultgemma": _interval([], 2, SLIDING),
     "gemma3_text": _interval(["sliding_window_pattern", "_sliding_window_pattern"], 6, SLIDING),
     "gemma3n_text": _interval([], 5, SLIDING),
     "gemma4_text": _gemma4,
-    "gpt_oss": lambda f, n: ([SLIDING if (i + 1) % 2 else "full_attention" for i in range(n)], f.code),
+    "gpt_oss": _interval([], 2, SLIDING),
     "olmo3": _interval([], 4, SLIDING),
     "cohere2": _interval(["sliding_window_pattern"], 4, SLIDING),
-    "cwm": lambda f, n: (["full_attention" if i % 4 == 0 else SLIDING for i in range(n)], f.code),
+    "cwm": lambda f, n: ([FULL if i % 4 == 0 else SLIDING for i in range(n)], f.code),
     "afmoe": _interval(["global_attn_every_n_layers"], 4, SLIDING),
     "exaone4": _exaone,
     "exaone_moe": _exaone,
@@ -200,14 +204,14 @@ OWN_RULES: dict[str, Rule] = {
     "kimi_linear": _kimi_linear,
     "minimax": _minimax,
     "mimo_v2_flash": _mimo,
-    "laguna": _only("full_attention"),
-    "mellum": _only("full_attention"),
+    "laguna": _only(FULL),
+    "mellum": _only(FULL),
     "deepseek_v32": _only("indexed_attention"),
     "glm_moe_dsa": _only("indexed_attention"),
     "deepseek_v4": _deepseek_v4,
     "jamba": _jamba,
     "bamba": _bamba,
-    "falcon_h1": _only("full_attention"),
+    "falcon_h1": _only(FULL),
     "granitemoehybrid": _only(LINEAR),
     "mamba": _only(LINEAR),
     "mamba2": _only(LINEAR),
@@ -215,26 +219,15 @@ OWN_RULES: dict[str, Rule] = {
     "lfm2": _lfm2,
     "gpt_neo": _gpt_neo,
     "dots1": lambda f, n: (
-        [
-            SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else "full_attention"
-            for i in range(n)
-        ],
+        [SLIDING if f.get("sliding_window") and i >= f.number("max_window_layers") else FULL for i in range(n)],
         "sliding_window, max_window_layers",
     ),
-    "minimax_m2": lambda f, n: _minimax(f, n) if f.get("attn_type_list") else (["full_attention"] * n, f.code),
+    "minimax_m2": lambda f, n: _minimax(f, n) if f.get("attn_type_list") else ([FULL] * n, f.code),
     "qwen3_moe": lambda f, n: (
-        [SLIDING if f.get("use_sliding_window") and f.get("sliding_window") else "full_attention"] * n,
+        [SLIDING if f.get("use_sliding_window") and f.get("sliding_window") else FULL] * n,
         f.fact("use_sliding_window").source,
     ),
-    "qwen2_moe": lambda f, n: (
-        [
-            SLIDING
-            if (i + 1) % 2 and i < f.number("max_window_layers") and f.get("use_sliding_window")
-            else "full_attention"
-            for i in range(n)
-        ],
-        f.fact("use_sliding_window").source,
-    ),
+    "qwen2_moe": _qwen2_moe,
 }
 
 
@@ -246,7 +239,7 @@ def _nemotron(f: Fields) -> tuple[list[str], str] | None:
         return [NEMOTRON[letter] for letter in str(pattern)], "hybrid_override_pattern"
     if isinstance(f.get("layer_types", "layers_block_type"), list):
         return None
-    return [LINEAR, "moe", "full_attention", "mlp"], f.code
+    return [LINEAR, "moe", FULL, "mlp"], f.code
 
 
 # Families whose list of layers says how many there are; None where the list is one for each layer, as others have it.

@@ -35,10 +35,10 @@ def delta(f: Fields, traits: Traits) -> Mixer:
 
 def kda(f: Fields, traits: Traits) -> Mixer:
     """Kimi Delta Attention: a delta rule that forgets each channel at its own pace."""
-    told = f.mine("linear_attn_config") or {}
-    if not isinstance(told, Mapping):
-        raise GraderError(f"`linear_attn_config` is {told!r} in this config, and should be an object with fields.")
-    d, own = width(f), Fields(told, f.kind)
+    given = f.mine("linear_attn_config") or {}
+    if not isinstance(given, Mapping):
+        raise GraderError(f"`linear_attn_config` is {given!r} in this config, and should be an object with fields.")
+    d, own = width(f), Fields(given, f.kind)
     heads = own.number("num_heads") or f.needed("linear_num_heads")
     dim = own.number("head_dim") or f.needed("linear_head_dim")
     conv = own.number("short_conv_kernel_size") or f.needed("linear_conv_kernel_dim")

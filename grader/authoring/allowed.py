@@ -11,8 +11,8 @@ NEVER = ("*.py", "*.pyc", "*.toml", "__pycache__", ".*", "*.bak", "*.log")
 
 def not_released(root: Path) -> list[str]:
     """Names and patterns that nbgrader has to ignore, for all that lies in ``root/solutions`` now."""
-    beside = (path for path in (root / "solutions").glob("*/*") if not _is_allowed(path))
-    return sorted({*NEVER, *(path.name for path in beside)})
+    others = (path for path in (root / "solutions").glob("*/*") if not _is_allowed(path))
+    return sorted({*NEVER, *(path.name for path in others)})
 
 
 def leaked(release: Path, files: Iterable[Path]) -> list[Path]:

@@ -41,8 +41,7 @@ from grader.authoring.staging import (
 from grader.authoring.sync import empty_given, read_if_there, sync_twin
 from grader.errors import GraderError, RecordingError
 from grader.lessons.execution import ExecutionStopped, execute_notebook
-from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
-from grader.lessons.front_matter import read_front_matter, require_opening
+from grader.lessons.front_matter import require_opening
 from grader.lessons.lesson import Lesson
 from grader.lessons.notebooks import is_as_released
 from grader.recordings.format import RECORDING
@@ -84,8 +83,7 @@ def build(lesson: Lesson, *, force: bool = False, console: Console | None = None
         if new := give_ids(staged):
             done(f"cells that got an id: {new}")
         staged.validate()
-        if (lesson.folder / FRONT_MATTER).exists():
-            require_opening(staged, read_front_matter(staged))
+        require_opening(staged)
         drawn = write_figures(staged)
         require_figures(staged)
         stale_lists(root_of(lesson))  # what stops them stops the build, before anything is executed

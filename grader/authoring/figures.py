@@ -12,7 +12,6 @@ pictures in the folder are the author's own.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from grader.atlas import architecture_of
 from grader.atlas.drawing import parts
 from grader.authoring.staging import install_files
 from grader.errors import GraderError
+from grader.lessons.front_matter import FIGURES, read_toml
 from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
 from grader.lessons.lesson import Lesson
 
@@ -32,7 +32,7 @@ DRAWN = 'class="atlas"'  # stands at the top of every figure that is drawn from 
 def drawn_figures(lesson: Lesson) -> dict[Path, str]:
     """Each file below the lesson's folder, and what it should hold. Raises GraderError for an entry that can't be."""
     path = lesson.folder / FRONT_MATTER
-    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("figures", []) if path.exists() else []
+    entries = read_toml(path, "what is drawn").get(FIGURES, []) if path.exists() else []
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise GraderError(f"{path}: `figures` should be a list of tables, each with `config` and `name`.")
     found: dict[Path, str] = {}

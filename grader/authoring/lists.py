@@ -11,13 +11,12 @@ file. With them goes a file that learners do not see, `TAUGHT` in the released c
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from grader.authoring.staging import course_folder
 from grader.errors import RecordingError
-from grader.lessons.front_matter import FILE_NAME, TAUGHT, FrontMatter, number, read_front_matter
+from grader.lessons.front_matter import TAUGHT, FrontMatter, number, read_front_matter
 from grader.lessons.lesson import Lesson, lessons
 
 FILES = ("README.md", "course/README.md")
@@ -65,9 +64,8 @@ def _taught(entries: Sequence[Entry]) -> str:
     lines: list[str] = []
     head = ["# What each lesson teaches, for `grader diff` and the gallery. Written by grader build from lesson.toml."]
     for lesson, front in entries:
-        told = tomllib.loads((lesson.folder / FILE_NAME).read_text(encoding="utf-8"))
-        if told.get("teaches"):
-            fields = {"title": front.title, "you_can": front.you_can, "teaches": list(told["teaches"])}
+        if front.teaches:
+            fields = {"title": front.title, "you_can": front.you_can, "teaches": front.teaches}
             written = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
             lines += ["", f"[{json.dumps(lesson.name)}]", *written]
     return "\n".join([*head, *lines]) + "\n" if lines else ""

@@ -27,7 +27,6 @@ A mistake of a family has `hint`, `at`, `put` and, where it shipped, `shipped`.
 
 import re
 import textwrap
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -37,6 +36,7 @@ from typing import Any
 from grader.authoring.edits import Edits, fitted, short
 from grader.errors import RecordingError
 from grader.lessons.exercise import Exercise, Mistake
+from grader.lessons.front_matter import read_toml
 from grader.lessons.lesson import Lesson
 from grader.recordings.format import SHIPPED
 
@@ -168,7 +168,7 @@ def _own_hint(value: Any, familys: str, where: str) -> str:
 def _tables_by_exercise(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The tables of a mistakes.toml by the exercise's whole name."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for lesson, exercises in _toml(path).items():
+    for lesson, exercises in read_toml(path, "which mistakes the exercises beside it know").items():
         if not isinstance(exercises, dict):
             raise RecordingError(f"{path}: `{lesson}` stands alone. Start each table with [[lesson.exercise]].")
         for name, tables in exercises.items():
@@ -193,7 +193,7 @@ def _family_file(name: str, folder: Path) -> Path:
 
 @cache
 def _read_family(path: Path) -> dict[str, dict[str, Any]]:
-    found = _toml(path)
+    found = read_toml(path, "which mistakes lessons share")
     for name, mistake in found.items():
         where = f"{path}: {name!r}"
         if not isinstance(mistake, dict) or not OF_A_FAMILY <= mistake.keys() <= OF_A_FAMILY | {"shipped"}:
@@ -203,15 +203,6 @@ def _read_family(path: Path) -> dict[str, dict[str, Any]]:
         if len(_texts(mistake["at"], f"{where}, `at`")) != len(_texts(mistake["put"], f"{where}, `put`")):
             raise RecordingError(f"{where}: `at` and `put` must be as many. Give one text for each place.")
     return found
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordingError(f"{path} is missing. It says which mistakes the exercises beside it know.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecordingError(f"{path} is not valid TOML: {error}. Mend that place.") from None
 
 
 def _text(value: Any, where: str) -> str:

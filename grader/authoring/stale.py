@@ -16,8 +16,7 @@ from grader.authoring.release import LEFT_OVER, left_over, release_staged
 from grader.authoring.staging import course_folder, files_below, root_of, shown_path, staged_copy
 from grader.authoring.sync import empty_given, given_texts, read_if_there, sync_twin
 from grader.errors import GraderError, RecordingError
-from grader.lessons.front_matter import FILE_NAME as FRONT_MATTER
-from grader.lessons.front_matter import read_front_matter, require_opening
+from grader.lessons.front_matter import require_opening
 from grader.lessons.lesson import Lesson, read_filled
 from grader.recordings.format import RECORDING
 from grader.recordings.recording import Recording
@@ -79,8 +78,7 @@ def _stale_sources(lesson: Lesson, staged: Lesson) -> list[Stale]:
     if give_ids(staged):
         return [(lesson.twin, "has cells without an id")]
     staged.validate()
-    if (lesson.folder / FRONT_MATTER).exists():
-        require_opening(staged, read_front_matter(staged))
+    require_opening(staged)
     executed = notebook.metadata.get("grader", {})
     if executed.get("sources") != sources_hash(notebook.cells):
         return [(lesson.notebook, "was not executed since its cells were edited")]

@@ -7,7 +7,7 @@ from nbformat import NotebookNode
 
 from grader.authoring.assemble import authored, authors_cell, sources_hash
 from grader.errors import RecordingError
-from grader.lessons.cells import cell_from
+from grader.lessons.cells import identity
 from grader.lessons.lesson import Lesson, read_filled
 from grader.lessons.notebooks import read_notebook
 from grader.lessons.twin import read_twin, write_twin
@@ -73,14 +73,9 @@ def matched_ids(cells: list[NotebookNode], others: list[NotebookNode]) -> None:
     taken = {cell.id for cell in cells}
     free = [other for other in others if other.id and other.id not in taken]
     for cell in (cell for cell in cells if not cell.id):
-        if (same := next((other for other in free if _told_by(other) == _told_by(cell)), None)) is not None:
+        if (same := next((other for other in free if identity(other) == identity(cell)), None)) is not None:
             cell.id = same.id
             free.remove(same)
-
-
-def _told_by(cell: NotebookNode) -> tuple[str, str]:
-    role = cell_from(cell.cell_type, cell.source, cell.metadata)
-    return (role.kind, role.name or cell.source)
 
 
 def empty_given(lesson: Lesson) -> int:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from grader.checkpoints.golden import Golden, Step
 from grader.checkpoints.registry import Entry, entry, names
 from grader.checkpoints.sources import local_folder, require
-from grader.checkpoints.unavailable import Unavailable
-from grader.errors import GraderError
+from grader.errors import GraderError, Unavailable
 
 if TYPE_CHECKING:
     from grader.checkpoints.checkpoint import Checkpoint

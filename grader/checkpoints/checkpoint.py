@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -99,23 +99,22 @@ class Checkpoint:
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Every weight under its own name, converted to `dtype`; left out is only what the registry drops."""
-        state = {}
+        return {name: tensor.to(dtype) for name, tensor in self._read(self._tensors)}
+
+    def _read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """The weights of these names, one file after the other."""
         for path in dict.fromkeys(self._tensors.values()):
             with self._open(path) as file:
-                for name in (name for name, place in self._tensors.items() if place == path):
-                    state[name] = file.get_tensor(name).to(dtype)
-        return state
+                for name in (name for name, place in self._tensors.items() if place == path and name in names):
+                    yield name, file.get_tensor(name)
 
     def unlike(self, model: nn.Module) -> str | None:
         """The name of a weight that `model` has in the same shape and with other values; None if there is none."""
         mine = model.state_dict()
-        for path in dict.fromkeys(self._tensors.values()):
-            with self._open(path) as file:
-                for name in (name for name, place in self._tensors.items() if place == path and name in mine):
-                    own = mine[name].cpu()
-                    theirs = file.get_tensor(name).to(own.dtype)
-                    if own.shape == theirs.shape and not torch.equal(own, theirs):
-                        return name
+        for name, theirs in self._read(mine):
+            own = mine[name].cpu()
+            if own.shape == theirs.shape and not torch.equal(own, theirs.to(own.dtype)):
+                return name
         return None
 
     def build(self, model: Callable[[Config], M], /, **changes: Any) -> M:
@@ -163,15 +162,11 @@ def _without_first_values() -> Iterator[None]:
     before = [kind.reset_parameters for kind in kinds]
     try:
         for kind in kinds:
-            kind.reset_parameters = _nothing
+            kind.reset_parameters = lambda module: None
         yield
     finally:
         for kind, own in zip(kinds, before, strict=True):
             kind.reset_parameters = own
-
-
-def _nothing(module: nn.Module) -> None:
-    pass
 
 
 def _tied_names(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:

@@ -30,8 +30,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, b
 from huggingface_hub.utils import logging as hub_logging
 
 from grader.checkpoints.registry import Entry, File, Hub
-from grader.checkpoints.unavailable import Unavailable
-from grader.errors import GraderError
+from grader.errors import GraderError, Unavailable
 
 METADATA_TIMEOUT = 5.0  # seconds to find out that there is no network
 ETAG = re.compile("[0-9a-zA-Z-]{1,128}")  # it becomes a file's name in the cache: nothing that leads out of it

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from grader.checkpoints.quiet import quiet_transformers
 from grader.checkpoints.registry import Entry, Packaged
-from grader.checkpoints.unavailable import Unavailable
+from grader.errors import Unavailable
 from grader.package import distribution
 
 CHUNK = 1 << 20
@@ -152,8 +152,8 @@ def _save_converted(gguf: Path, made: Path) -> None:
     if tokenizer.chat_template:
         (made / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
     usual = PreTrainedConfig().to_dict()  # what every config has and none of these models needs
-    told = {key: value for key, value in model.config.to_dict().items() if key not in usual or value != usual[key]}
-    config = {key: _shortest(value) for key, value in told.items() if key[0] != "_" and key != "quantization_config"}
+    fields = {key: value for key, value in model.config.to_dict().items() if key not in usual or value != usual[key]}
+    config = {key: _shortest(value) for key, value in fields.items() if key[0] != "_" and key != "quantization_config"}
     config["architectures"] = [type(model).__name__]
     (made / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -17,7 +17,7 @@ Its fields (those in brackets may be left out):
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ class Hub:
 class Packaged:
     """A GGUF file that Python packages carry, in one part or several."""
 
-    requirements: tuple[str, ...]
-    parts: tuple[str, ...]
+    requirements: Sequence[str]
+    parts: Sequence[str]
     size: int
     sha256: str
 
@@ -136,17 +136,8 @@ def _parse(name: str, content: Mapping[str, Any]) -> Entry:
         drop=tuple(content.get("drop", ())),
         files={file: File(**known) for file, known in content["files"].items()},
         hub=Hub(**hub) if hub else None,
-        packaged=_packaged(packaged) if packaged else None,
+        packaged=Packaged(**packaged) if packaged else None,
         record_prompts=prompts,
         record_tokens=tuple(tokens) if isinstance(tokens, list) else (tokens,) * len(prompts),
         published=tuple(Golden.from_json(golden) for golden in content.get("golden", ())),
-    )
-
-
-def _packaged(content: Mapping[str, Any]) -> Packaged:
-    return Packaged(
-        requirements=tuple(content["requirements"]),
-        parts=tuple(content["parts"]),
-        size=content["size"],
-        sha256=content["sha256"],
     )

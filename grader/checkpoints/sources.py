@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from grader.checkpoints.registry import Entry
-from grader.checkpoints.unavailable import Unavailable
+from grader.errors import Unavailable
 
 
 def local_folder(entry: Entry) -> tuple[str, Path] | None:

@@ -149,10 +149,10 @@ def lessons_here(pages: Callable[[str], str] = lambda name: "") -> "dict[str, Ta
         file = released_folder(Path.cwd()) / TAUGHT
     except GraderError:
         return {}
-    told = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    lessons = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return {
         name: Taught(lesson["title"], lesson["teaches"], lesson["you_can"], pages(name))
-        for name, lesson in told.items()
+        for name, lesson in lessons.items()
     }
 
 

@@ -31,7 +31,4 @@ if TYPE_CHECKING:
     from grader.instruments.panel import Panel as Panel
     from grader.instruments.panel import Shown as Shown
 
-MODULES = ("clock", "patch", "plots", "progress", "reference", "rounding", "tables", "work", "writing")
-_HOMES = dict.fromkeys(("Panel", "Shown"), "grader.instruments.panel")
-__all__ = [*_HOMES, *MODULES]
-__getattr__ = on_first_use(__name__, _HOMES, MODULES)
+__getattr__, __all__ = on_first_use(__name__, __file__)

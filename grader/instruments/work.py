@@ -40,18 +40,12 @@ def multiply_adds(run: Callable[[], Any]) -> int:
 
 def bytes_copied(run: Callable[[], Any]) -> int:
     """How many bytes `run()` writes by joining tensors (`torch.cat`) and by copying into them (`x[...] = y`)."""
-    counter = _Copies()
-    with torch.no_grad(), counter:
-        run()
-    return counter.bytes
+    return sum(size for operator, size in _made(run) if operator in COPIES)
 
 
 def largest_tensor(run: Callable[[], Any]) -> int:
     """The size in bytes of the largest tensor that an operator makes in `run()`. Views make none."""
-    counter = _Largest()
-    with torch.no_grad(), counter:
-        run()
-    return counter.bytes
+    return max((size for operator, size in _made(run) if not operator.is_view), default=0)
 
 
 def bytes_held(*holders: Any) -> int:
@@ -85,28 +79,24 @@ def operators(run: Callable[[], Any], depth: int = 9) -> str:
     return "\n".join(lines)
 
 
-class _Copies(Mode):
+class _Noting(Mode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
+        self.made: list[tuple[Any, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in COPIES:
-            self.bytes += result.nbytes
+        if isinstance(result, Tensor):
+            self.made.append((func, result.nbytes))
         return result
 
 
-class _Largest(Mode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not func.is_view:
-            self.bytes = max(self.bytes, result.nbytes)
-        return result
+def _made(run: Callable[[], Any]) -> list[tuple[Any, int]]:
+    """Each operator that gives a tensor in `run()`, with that tensor's size in bytes."""
+    noting = _Noting()
+    with torch.no_grad(), noting:
+        run()
+    return noting.made
 
 
 def _tensors(holder: Any) -> Iterable[Tensor]:

@@ -14,7 +14,7 @@ from grader.kv.ways import methods
 from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from grader.kv.panel import kv_panel
+    from grader.kv.panel import kv_panel  # which needs widgets and matplotlib
 
 __all__ = [
     "LayerCache",
@@ -28,6 +28,4 @@ __all__ = [
     "methods",
     "readable",
 ]
-
-
-__getattr__ = on_first_use(__name__, {"kv_panel": "grader.kv.panel"})  # which needs widgets and matplotlib
+__getattr__, _ = on_first_use(__name__, __file__)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from grader.atlas.cache import COMPRESSED, LayerCache, entry_values, index_keys, kept, per_token
+from grader.atlas.cache import COMPRESSED, LayerCache, caches_of, entry_values, index_keys, per_token
 from grader.atlas.mixing import mixing_of
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
@@ -17,7 +17,7 @@ def layers(config: Mapping[str, Any]) -> list[LayerCache]:
     model_type and means what it says. Raises GraderError where it does not say enough, or speaks of things that are not
     known here. Source of the rules: the cache of each family in transformers, with which the tests compare them.
     """
-    return kept(mixing_of(config).mixers)
+    return caches_of(mixing_of(config).mixers)
 
 
 def bytes_per_token(config: Mapping[str, Any], element_bytes: float = 2, after: int = 0) -> int:
@@ -60,7 +60,7 @@ def remark(config: Mapping[str, Any]) -> str:
     `layers` refuses.
     """
     mixing = mixing_of(config)
-    found, index = kept(mixing.mixers), sum(map(index_keys, mixing.mixers))
+    found, index = caches_of(mixing.mixers), sum(map(index_keys, mixing.mixers))
     kib = per_token(found) / 1024
     words = [mixing.remark] if mixing.remark else []
     if any(layer.kind == COMPRESSED for layer in found):

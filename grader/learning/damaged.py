@@ -12,8 +12,6 @@ from grader.errors import GraderError
 from grader.learning.merge import merge, unknown_base
 from grader.lessons.notebooks import has_conflict_markers, read_notebook
 
-_OURS, _OTHER, _THEIRS, _COMMON = "<<<<<<<", "=======", ">>>>>>>", "|||||||"
-
 
 def is_damaged(path: Path) -> bool:
     """Whether the file is there and can't be read as a notebook."""
@@ -77,7 +75,7 @@ def sides(text: str) -> tuple[str, str]:
             for side in into:
                 side.append(line)
         else:
-            into = {_OURS: (ours,), _COMMON: (), _OTHER: (theirs,), _THEIRS: (ours, theirs)}[marker[1]]
+            into = {"<": (ours,), "|": (), "=": (theirs,), ">": (ours, theirs)}[marker[1][0]]
     return "".join(ours), "".join(theirs)
 
 

@@ -14,7 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.digest import digest
-from grader.lessons.cells import cell_from
+from grader.lessons.cells import identity
 
 BOTH_CHANGED = (
     "**The course has a new version of this cell, and you changed it too.** Yours is above, the course's is below. "
@@ -192,7 +192,7 @@ def _with_known_ids(cells: Sequence[NotebookNode], old: Cells, course: Cells) ->
     free = [name for name in known if name not in found]
     for place, cell in enumerate(cells):
         if not found[place]:
-            match = next((name for name in free if _told_by(cell) == _told_by(known[name])), "")
+            match = next((name for name in free if identity(cell) == identity(known[name])), "")
             if match:
                 found[place] = match
                 free.remove(match)
@@ -210,13 +210,7 @@ def _with_known_ids(cells: Sequence[NotebookNode], old: Cells, course: Cells) ->
 
 
 def _same_role(one: NotebookNode, other: NotebookNode) -> bool:
-    first, second = _told_by(one), _told_by(other)
-    return first[0] not in ("markdown", "other") and first == second
-
-
-def _told_by(cell: NotebookNode) -> tuple[str, str]:
-    role = cell_from(cell.cell_type, cell.source, cell.metadata)
-    return (role.kind, role.name or cell.source)
+    return identity(one)[0] not in ("markdown", "other") and identity(one) == identity(other)
 
 
 def _renamed_exercises(base: Sequence[NotebookNode], new: Sequence[NotebookNode]) -> dict[str, str]:

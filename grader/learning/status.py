@@ -21,7 +21,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Exercise:
+class ExerciseStatus:
     """An exercise as a learner's table shows it: what its last check said, and the minutes that it usually takes."""
 
     name: str
@@ -37,7 +37,7 @@ class LessonStatus:
     notebook: str
     title: str
     minutes: int
-    exercises: tuple[Exercise, ...]
+    exercises: tuple[ExerciseStatus, ...]
     worked_at: float
 
     @property
@@ -58,7 +58,7 @@ class LessonStatus:
         return 5 * round(self.minutes * left / whole / 5)
 
     @property
-    def next_exercise(self) -> Exercise | None:
+    def next_exercise(self) -> ExerciseStatus | None:
         """The first one that is not right."""
         return next((exercise for exercise in self.exercises if exercise.state != "right"), None)
 
@@ -166,16 +166,16 @@ def _lesson_status(home: Home, name: str) -> LessonStatus:
     )
 
 
-def _exercises(base: NotebookNode, progress: dict[str, Progress]) -> tuple[Exercise, ...]:
+def _exercises(base: NotebookNode, progress: dict[str, Progress]) -> tuple[ExerciseStatus, ...]:
     """The notebook's exercises; what is said of each stands in the last heading above it that names minutes."""
     found, heading, minutes = [], "", 0
     for cell in base.cells:
-        told = EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
-        if told is not None:
-            heading, minutes = _last_heading(cell.source[: told.start()]), int(told[1])
+        opening = EXERCISE_MINUTES.search(cell.source) if cell.cell_type == "markdown" else None
+        if opening is not None:
+            heading, minutes = _last_heading(cell.source[: opening.start()]), int(opening[1])
         if name := cell.metadata.get("exercise"):
             state = progress.get(name, Progress()).state
-            found.append(Exercise(name, heading or name, minutes, state))
+            found.append(ExerciseStatus(name, heading or name, minutes, state))
             heading, minutes = "", 0
     return tuple(found)
 

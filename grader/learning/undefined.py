@@ -23,7 +23,7 @@ RUN_ABOVE = "Run > Run All Above Selected Cell runs it and all others, up to the
 def load_ipython_extension(shell: Any) -> None:
     """By this IPython starts it."""
 
-    def told(
+    def with_origin(
         _: Any, kind: type[NameError], error: NameError, trace: TracebackType, tb_offset: int | None = None
     ) -> None:
         with contextlib.suppress(Exception):
@@ -32,7 +32,7 @@ def load_ipython_extension(shell: Any) -> None:
                 error.add_note(note)
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
-    shell.set_custom_exc((NameError,), told)
+    shell.set_custom_exc((NameError,), with_origin)
 
 
 def origin(name: str, cells: "Sequence[NotebookNode]", ran: Iterable[str], running: str) -> str:
@@ -79,6 +79,6 @@ def _code_cells() -> "list[NotebookNode]":
     """Those of the notebook that this kernel is for, as it was last saved."""
     from grader.lessons.notebooks import read_notebook
 
-    told = Path(os.environ.get("JPY_SESSION_NAME", ""))
-    (path,) = [told] if told.is_file() else Path.cwd().glob("*.ipynb")
+    named = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    (path,) = [named] if named.is_file() else Path.cwd().glob("*.ipynb")
     return [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]

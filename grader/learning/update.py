@@ -15,7 +15,6 @@ from grader.learning.trust import read_own
 from grader.progress import read_progress, write_progress
 
 SAME_NOTEBOOK = 0.5  # of a release's cells: so many are in the new one too where a notebook got another name
-RELOAD = "If a lesson is open in JupyterLab: File > Reload Notebook from Disk."
 
 
 def update(home: Home, release: Release, version: str) -> list[str]:

@@ -46,6 +46,12 @@ def cell_from(cell_type: str, source: str, metadata: dict[str, Any]) -> Cell:
     return Cell("setup" if "setup" in metadata.get("tags", []) else "other", source)
 
 
+def identity(cell: Any) -> tuple[str, str]:
+    """By what a notebook's cell is known where it has lost its id: its kind, with its name or else its text."""
+    role = cell_from(cell.cell_type, cell.source, cell.metadata)
+    return role.kind, role.name or role.source
+
+
 def without_markers(source: str) -> str:
     """A solution's source without the lines that mark where the solution begins and ends."""
     lines = source.splitlines()

@@ -12,7 +12,7 @@ The opening of the notebook says the first four too, and they must agree (`requi
 """
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,7 @@ if TYPE_CHECKING:  # a lesson brings PyTorch, and `grader diff` reads one name o
 FILE_NAME = "lesson.toml"
 TAUGHT = ".lessons.toml"  # beside the released lessons: what of it goes with a release
 HARDEST = 5
-# What lesson.toml says for others: `teaches` for `grader diff`, `figures` for grader/authoring/figures.py.
-NOT_LISTED = ("teaches", "figures")
+FIGURES = "figures"  # what lesson.toml says for grader/authoring/figures.py
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class FrontMatter:
     """What a list says of a lesson.
 
     title: without its number. minutes: from and to. difficulty: 1 to 5. you_build, you_know, you_can: they complete
-    "you build ...", "and know afterwards ...", "afterwards you can ...".
+    "you build ...", "and know afterwards ...", "afterwards you can ...". teaches: concepts, for `grader diff`.
     """
 
     title: str
@@ -44,6 +43,7 @@ class FrontMatter:
     you_build: str
     you_know: str
     you_can: str
+    teaches: tuple[str, ...] = ()
 
     @property
     def dots(self) -> str:
@@ -64,28 +64,29 @@ class FrontMatter:
 def read_front_matter(lesson: "Lesson") -> FrontMatter:
     """The lesson's front matter. Raises RecordingError where its lesson.toml is missing or says something else."""
     path = lesson.folder / FILE_NAME
-    names = [field.name for field in fields(FrontMatter)]
-    elsewhere = {name: found for name, found in _told(path, names).items() if name not in NOT_LISTED}
-    return _front_matter(path, names, elsewhere)
+    names = [field.name for field in fields(FrontMatter) if field.default is MISSING]
+    found = read_toml(path, f"what lists say of the lesson: {', '.join(names)}")
+    missing = [name for name in names if name not in found]
+    more = [name for name in found if name not in (*names, "teaches", FIGURES)]
+    if missing or more:
+        what = f"lacks `{missing[0]}`" if missing else f"has `{more[0]}`, which no list shows"
+        raise RecordingError(f"{path} {what}. It must hold: {', '.join(names)}.")
+    listed = {name: value for name, value in found.items() if name != FIGURES}
+    for name, value in listed.items():
+        if what := _wrong(name, value):
+            raise RecordingError(f"{path}: `{name}` must be {what}, and is {value!r}.")
+    listed |= {name: tuple(value) for name, value in listed.items() if isinstance(value, list)}
+    return FrontMatter(**listed)
 
 
-def _told(path: Path, names: list[str]) -> dict[str, Any]:
+def read_toml(path: Path, says: str) -> dict[str, Any]:
+    """A file that an author writes. says: what it says. Raises RecordingError where it is missing, or no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecordingError(f"{path} is missing. It says what lists say of the lesson: {', '.join(names)}.") from None
+        raise RecordingError(f"{path} is missing. It says {says}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecordingError(f"{path} is not valid TOML: {error}. Mend that place.") from None
-
-
-def _front_matter(path: Path, names: list[str], found: dict[str, Any]) -> FrontMatter:
-    if (missing := [name for name in names if name not in found]) or (more := [n for n in found if n not in names]):
-        what = f"lacks `{missing[0]}`" if missing else f"has `{more[0]}`, which no list shows"
-        raise RecordingError(f"{path} {what}. It must hold: {', '.join(names)}.")
-    for name, value in found.items():
-        if what := _wrong(name, value):
-            raise RecordingError(f"{path}: `{name}` must be {what}, and is {value!r}.")
-    return FrontMatter(**{**found, "minutes": tuple(found["minutes"])})
 
 
 def number(lesson: "Lesson") -> str:
@@ -93,8 +94,14 @@ def number(lesson: "Lesson") -> str:
     return lesson.name.partition("-")[0]
 
 
-def require_opening(lesson: "Lesson", front: FrontMatter) -> None:
-    """Raise RecordingError unless the notebook's first cell has the title and the line of the front matter."""
+def require_opening(lesson: "Lesson") -> None:
+    """Raise RecordingError unless the notebook's first cell has the title and the line of the lesson's front matter.
+
+    A lesson that no list shows needs no lesson.toml.
+    """
+    if not (lesson.folder / FILE_NAME).exists():
+        return
+    front = read_front_matter(lesson)
     lines = lesson.cells()[0].source.splitlines() or [""]
     heading = f"# {number(lesson)} · {front.title}"
     if lines[0] != heading and not lines[0].startswith(f"{heading}: "):
@@ -116,5 +123,8 @@ def _wrong(name: str, value: Any) -> str:
         return "" if whole and 0 < value[0] <= value[1] else "two whole numbers, from and to, as in [90, 120]"
     if name == "difficulty":
         return "" if type(value) is int and 1 <= value <= HARDEST else f"a whole number from 1 to {HARDEST}"
+    if name == "teaches":
+        texts = isinstance(value, list) and all(isinstance(concept, str) for concept in value)
+        return "" if texts else 'a list of concepts, as in ["rope", "head"]'
     fits = isinstance(value, str) and value.strip() and "\n" not in value and "|" not in value
     return "" if fits else "a text of one line without |, which would end a table's cell"

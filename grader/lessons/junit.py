@@ -34,10 +34,9 @@ def write_junit(
         ET.SubElement(case, "error", message=_clean(stopped)).text = _clean(stopped)
     if notes:
         ET.SubElement(suite, "system-out").text = _clean("\n".join(notes))
-    tree = ET.ElementTree(ET.Element("testsuites"))
-    root = tree.getroot()
-    assert root is not None
+    root = ET.Element("testsuites")
     root.append(suite)
+    tree = ET.ElementTree(root)
     ET.indent(tree)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

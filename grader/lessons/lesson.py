@@ -183,8 +183,9 @@ class Lesson:
                 source, filename = cell.source, f"<{self.name}, cell {number}: {cell.title}>"
                 if patch is not None and cell.kind == "exercise" and cell.name == patch[0]:
                     source, filename = patch[1], f"<{self.name}, cell {number}: {cell.title}, changed>"
-                _show_in_tracebacks(filename, source)
-                _execute(source, filename, namespace, title=f"{twin}, cell {number} ({cell.title})")
+                linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+                with _failing_as(f"{twin}, cell {number} ({cell.title})"):
+                    exec(_compiled(source, filename), namespace)
 
     def validate(self) -> None:
         """Raise RecordingError unless the cells are well formed and name just the exercises of exercises.py."""
@@ -257,11 +258,6 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def _execute(source: str, filename: str, namespace: dict[str, Any], title: str) -> None:
-    with _failing_as(title):
-        exec(_compiled(source, filename), namespace)
-
-
 @contextlib.contextmanager
 def _failing_as(title: str) -> Iterator[None]:
     """What fails in here is a RecordingError that names `title`."""
@@ -277,7 +273,3 @@ def _failing_as(title: str) -> Iterator[None]:
 @lru_cache(maxsize=512)  # a cell runs again for each mistake in the cells above it
 def _compiled(source: str, filename: str) -> CodeType:
     return compile(source, filename, "exec", dont_inherit=True)
-
-
-def _show_in_tracebacks(filename: str, source: str) -> None:
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)

@@ -90,7 +90,7 @@ def _results_of(cell: NotebookNode) -> list[CheckResult]:
             waits_for=tuple(str(name) for name in verdict.get("waits_for", ())),
             report=report,
         )
-        for verdict, report in zip(_verdicts(cell), _reports(cell), strict=True)
+        for verdict, report in _verdicts(cell)
     ]
     if found and error and all(result.passed for result in found):
         return [*found, _without_verdict(cell, error)]
@@ -108,23 +108,14 @@ def _is_graded(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(cell.metadata.get("nbgrader", {}).get("grade", False))
 
 
-def _verdicts(cell: NotebookNode) -> list[dict[str, Any]]:
-    """What the checks in a cell displayed; a comparison of layers, which is about no exercise, is left out."""
-    return [dict(shown[VERDICT_MIME]) for shown in _checks_shown(cell)]
+def _verdicts(cell: NotebookNode) -> list[tuple[dict[str, Any], str]]:
+    """What the checks in a cell displayed, each with its report as plain text.
 
-
-def _reports(cell: NotebookNode) -> list[str]:
-    """The reports that stand with those verdicts, as plain text."""
-    return [str(shown.get("text/plain", "")) for shown in _checks_shown(cell)]
-
-
-def _checks_shown(cell: NotebookNode) -> list[dict[str, Any]]:
-    shown = [
-        output.data
-        for output in cell.get("outputs", [])
-        if output.output_type in ("display_data", "execute_result") and VERDICT_MIME in output.data
-    ]
-    return [data for data in shown if "exercise" in data[VERDICT_MIME]]
+    A comparison of layers, which is about no exercise, is left out.
+    """
+    shown = [output.get("data", {}) for output in cell.get("outputs", [])]
+    checks = [data for data in shown if "exercise" in data.get(VERDICT_MIME, {})]
+    return [(dict(data[VERDICT_MIME]), str(data.get("text/plain", ""))) for data in checks]
 
 
 def _error(cell: NotebookNode) -> str:

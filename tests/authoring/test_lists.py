@@ -14,7 +14,7 @@ from grader.authoring.lists import stale_lists, write_lists
 from grader.authoring.stale import check_build
 from grader.cli import app
 from grader.errors import GraderError, RecordingError
-from grader.lessons.front_matter import FILE_NAME, TAUGHT, FrontMatter, read_front_matter, require_opening
+from grader.lessons.front_matter import FILE_NAME, TAUGHT, FrontMatter, require_opening
 from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +168,7 @@ def test_an_opening_that_says_something_else_stops_a_build_and_a_check(
     first, _ = lessons(course)
     replace_in(first.folder / file, old, new)
     with pytest.raises(RecordingError, match=message):
-        require_opening(first, read_front_matter(first))
+        require_opening(first)
     with pytest.raises(GraderError, match=message):
         build(first)
     assert not first.notebook.exists()
@@ -184,6 +184,7 @@ def test_an_opening_that_says_something_else_stops_a_build_and_a_check(
         ('"a line"', '"a | line"', r"`you_build` must be a text of one line without \|"),
         ('"a line"', '""', "`you_build` must be a text"),
         ('"a line"', '"a line"\nauthor = "me"', "has `author`, which no list shows"),
+        ('"a line"', '"a line"\nteaches = "rope"', "`teaches` must be a list of concepts"),
         ('"a line"', "a line", "is not valid TOML"),
     ],
 )
@@ -224,7 +225,8 @@ def test_what_a_lesson_takes_is_shown_in_hours_and_dots() -> None:
 
 @pytest.mark.parametrize("lesson", lessons(ROOT), ids=lambda lesson: lesson.name)
 def test_a_lessons_opening_says_what_lists_say(lesson: Lesson) -> None:
-    require_opening(lesson, read_front_matter(lesson))
+    assert (lesson.folder / FILE_NAME).exists()
+    require_opening(lesson)
 
 
 def test_the_lists_of_this_course_are_up_to_date() -> None:

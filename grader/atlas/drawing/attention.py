@@ -62,14 +62,10 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tu
         canvas.box(out, "mixer", [mixer.out, f"{inner:,} → {width:,}"])
     y = out.bottom
     if mixer.gate:
-        gate = Box(cx - 120, y + GAP, 240, THIN_H)
-        canvas.box(gate, "router", [f"gate: × sigmoid, for {mixer.gate}"])
-        canvas.line((cx, gate.y), (cx, y))
-        y = gate.bottom
+        y = canvas.box(Box(cx - 120, y + GAP, 240, THIN_H), "router", [f"gate: × sigmoid, for {mixer.gate}"], y).bottom
     lines = _softmax_lines(mixer)
     scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + 16 * (len(lines) - 1))
-    canvas.box(scores, "white", lines)
-    canvas.line((cx, scores.y), (cx, y))
+    canvas.box(scores, "white", lines, y)
     y, into, room = scores.bottom, (cx, scores.bottom), float(RIGHT - LEFT)
     if mixer.index:
         index = _index(canvas, mixer, mixer.index, width, y + GAP)
@@ -102,8 +98,7 @@ def _index(canvas: Canvas, mixer: Mixer, index: Index, width: int, y: float) -> 
     of = "entries" if mixer.rate else "tokens"
     frame = Box(LEFT, y, 356, PROJ_H)
     if index.shared:
-        canvas.box(frame, "router", ["Index", f"the layer before chose {index.topk:,} {of} to look at"])
-        return frame
+        return canvas.box(frame, "router", ["Index", f"the layer before chose {index.topk:,} {of} to look at"])
     frame = Box(LEFT, y, 356, 2 * PROJ_H + 54)
     canvas.area(frame, "faint", 9, dashed=True)
     scores = Box(frame.x + 8, y + 8, frame.w - 16, PROJ_H)
@@ -111,16 +106,14 @@ def _index(canvas: Canvas, mixer: Mixer, index: Index, width: int, y: float) -> 
     canvas.box(scores, "router", [f"Index: the {index.topk:,} best of Σ w · ReLU( q · kᵀ )", counted])
     names = ("q_b_proj", "compressor", "weights_proj") if mixer.rate else ("wq_b", "wk, k_norm", "weights_proj")
     key = f"{mixer.rate} tokens → 1" if mixer.rate else f"→ {index.dim}, cached"
-    told = (
+    columns = (
         (116, "query", f"{mixer.q_rank:,} → {index.heads} × {index.dim}", "query latent"),
         (100, "key", key, "x"),
         (108, "router", f"{width:,} → {index.heads}", "x"),
     )
     x = scores.x
-    for name, (wide, role, sizes, source) in zip(names, told, strict=True):
-        box = Box(x, scores.bottom + 16, wide, PROJ_H)
-        canvas.box(box, role, [name, sizes])
-        canvas.line((box.cx, box.y), (box.cx, scores.bottom))
+    for name, (wide, role, sizes, source) in zip(names, columns, strict=True):
+        box = canvas.box(Box(x, scores.bottom + 16, wide, PROJ_H), role, [name, sizes], scores.bottom)
         canvas.line((box.cx, box.bottom + 13), (box.cx, box.bottom))
         canvas.text(box.cx, box.bottom + 24, source, "m", 11)
         x = box.right + 8
@@ -198,30 +191,19 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
             if (i < 2 and not mixer.qk_norm) or (i == 2 and not third) or (i == 1 and mixer.shared):
                 continue
             column = columns[i]
-            box = Box(column.x, y + GAP, column.w, THIN_H)
-            canvas.box(box, "norm", [name])
-            canvas.line((column.cx, box.y), (column.cx, above[i]))
-            above[i] = box.bottom
+            above[i] = canvas.box(Box(column.x, y + GAP, column.w, THIN_H), "norm", [name], above[i]).bottom
         y += GAP + THIN_H
     if mixer.qkv:
         joined = Box(LEFT, y + GAP, columns[2].right - LEFT, PROJ_H)
         canvas.box(joined, "query", [mixer.qkv, f"{width:,} → {_joined_words(mixer)}"])
         for column, top in zip(columns, above, strict=True):
             canvas.line((column.cx, joined.y), (column.cx, top))
-        return _fork(canvas, [joined], width, joined.bottom)
+        return fork(canvas, [joined], width, joined.bottom)
     boxes = [Box(c.x, y + GAP, c.w, PROJ_H) for c in columns]
     for box, role, lines, top in zip(boxes, ("query", "key", "value"), _projections(mixer, width), above, strict=True):
-        canvas.box(box, role, lines)
-        canvas.line((box.cx, box.y), (box.cx, top))
-    bottom = boxes[0].bottom
-    drawn = [
-        box
-        for box, used in zip(
-            boxes, (True, not mixer.shared, not mixer.shared and bool(mixer.rate or not mixer.k_is_v)), strict=True
-        )
-        if used
-    ]
-    return _fork(canvas, drawn, width, bottom)
+        canvas.box(box, role, lines, top)
+    fed = 1 if mixer.shared else 2 if mixer.k_is_v and not mixer.rate else 3  # q, and k and v that are not others'
+    return fork(canvas, boxes[:fed], width, boxes[0].bottom)
 
 
 def _projections(mixer: Mixer, width: int) -> list[list[str]]:
@@ -248,7 +230,7 @@ def _joined_words(mixer: Mixer) -> str:
     return f"q, k, v: ({mixer.heads} + 2 × {mixer.kv_heads}) × {mixer.key_dim}"
 
 
-def _fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
+def fork(canvas: Canvas, boxes: list[Box], width: int, bottom: float) -> float:
     """The layer's input, forked to these boxes. Returns the height of the panel."""
     line, cx = bottom + FORK, WIDTH / 2
     for box in boxes:
@@ -266,19 +248,14 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     left, middle, right = _columns(156, 138, 76, 12)
     tiles = q_top = y
     if mixer.rotary:
-        box = Box(left.x, y + GAP, left.w, THIN_H)
-        canvas.box(box, "white", [f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"])
-        canvas.line((box.cx, box.y), (box.cx, y))
-        q_top = box.bottom
+        words = f"RoPE on {mixer.rope_dim} of {mixer.key_dim}"
+        q_top = canvas.box(Box(left.x, y + GAP, left.w, THIN_H), "white", [words], y).bottom
     row = y + GAP + (THIN_H + GAP if mixer.rotary else 0)
-    kv = Box(middle.x, row, middle.w, PROJ_H)
-    canvas.box(kv, "key", ["kv_b_proj", f"→ {mixer.heads} × ({nope} + {mixer.value_dim})"])
-    canvas.line((kv.cx, kv.y), (kv.cx, y))
-    q = Box(left.x, row, left.w, PROJ_H)
+    sizes = f"→ {mixer.heads} × ({nope} + {mixer.value_dim})"
+    kv = canvas.box(Box(middle.x, row, middle.w, PROJ_H), "key", ["kv_b_proj", sizes], y)
     name = "q_b_proj" if mixer.q_rank else "q_proj"
-    source = mixer.q_rank or width
-    canvas.box(q, "query", [name, f"{source:,} → {mixer.heads} × ({nope} + {mixer.rope_dim})"])
-    canvas.line((q.cx, q.y), (q.cx, q_top))
+    sizes = f"{mixer.q_rank or width:,} → {mixer.heads} × ({nope} + {mixer.rope_dim})"
+    q = canvas.box(Box(left.x, row, left.w, PROJ_H), "query", [name, sizes], q_top)
     row = q.bottom + GAP + FRAME
     latent, rope = Box(middle.x, row, middle.w, PROJ_H), Box(right.x, row, right.w, PROJ_H)
     canvas.area(
@@ -290,12 +267,10 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     canvas.line((rope.cx, rope.y), (rope.cx, tiles))
     canvas.text(middle.x - 12, row + 25, "cached", "m", 11.5, "end")
     row = latent.bottom + GAP + FRAME
-    norm, turn = Box(middle.x, row, middle.w, THIN_H), Box(right.x, row, right.w, THIN_H)
-    canvas.box(norm, "norm", ["RMSNorm"])
-    canvas.line((norm.cx, norm.y), (norm.cx, latent.bottom))
+    norm = canvas.box(Box(middle.x, row, middle.w, THIN_H), "norm", ["RMSNorm"], latent.bottom)
+    turn = Box(right.x, row, right.w, THIN_H)
     if mixer.rotary:
-        canvas.box(turn, "white", ["RoPE"])
-        canvas.line((turn.cx, turn.y), (turn.cx, rope.bottom))
+        canvas.box(turn, "white", ["RoPE"], rope.bottom)
     row3 = norm.bottom + GAP
     down = Box(middle.x, row3, right.right - middle.x, PROJ_H)
     canvas.box(down, "key", ["kv_a_proj_with_mqa", f"{width:,} → {mixer.kv_rank} + {mixer.rope_dim}"])
@@ -303,10 +278,7 @@ def _latent(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
     canvas.line((turn.cx, down.y), (turn.cx, turn.bottom if mixer.rotary else rope.bottom))
     low = q
     if mixer.q_rank:
-        q_norm = Box(left.x, row, left.w, THIN_H)
-        canvas.box(q_norm, "norm", ["RMSNorm"])
-        canvas.line((q.cx, q_norm.y), (q.cx, q.bottom))
-        low = Box(left.x, row3, left.w, PROJ_H)
-        canvas.box(low, "query", ["q_a_proj", f"{width:,} → {mixer.q_rank:,}"])
-        canvas.line((q.cx, low.y), (q.cx, q_norm.bottom))
-    return _fork(canvas, [low, down], width, down.bottom)
+        q_norm = canvas.box(Box(left.x, row, left.w, THIN_H), "norm", ["RMSNorm"], q.bottom)
+        lines = ["q_a_proj", f"{width:,} → {mixer.q_rank:,}"]
+        low = canvas.box(Box(left.x, row3, left.w, PROJ_H), "query", lines, q_norm.bottom)
+    return fork(canvas, [low, down], width, down.bottom)

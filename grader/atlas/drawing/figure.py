@@ -27,6 +27,11 @@ class Part:
         """The panel as a file."""
         return self.canvas.written(PANEL, self.height, self.title, self.description)
 
+    def placed(self, x: float, y: float) -> str:
+        """The panel as a part of a larger figure, on a card of its own with its corner there."""
+        card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{self.height - 1:.0f}" rx="10"/>'
+        return f'<g transform="translate({x:.0f} {y:.0f})">\n{card}\n{self.canvas.shapes()}\n</g>'
+
 
 def parts(architecture: Architecture, against: Architecture | None = None) -> list[Part]:
     """The panels of a figure, each 440 pixels wide. against: what is not as there has an orange ring."""
@@ -49,8 +54,8 @@ def parts(architecture: Architecture, against: Architecture | None = None) -> li
         title = part.label if not part.experts else f"{part.experts} {part.label}"
         drawn, height = mlp.draw(part, architecture.width, title)
         name = "mlp" if i == 0 else f"mlp-{i + 1}"
-        words = mlp.describe(part, architecture.width)
-        found.append(Part(name, f"{architecture.name}: {title}", words, drawn, height))
+        words = "; ".join(mlp_lines(part, architecture.width))
+        found.append(Part(name, f"{architecture.name}: {title}", f"{words}.", drawn, height))
     return found
 
 
@@ -77,10 +82,8 @@ def figure(architecture: Architecture, against: Architecture | None = None) -> s
     shapes = []
     for part in found:
         column = bottoms.index(min(bottoms))
-        x, y = column * (PANEL + gap), bottoms[column]
-        card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{part.height - 1:.0f}" rx="10"/>'
-        shapes.append(f'<g transform="translate({x:.0f} {y:.0f})">\n{card}\n{part.canvas.shapes()}\n</g>')
-        bottoms[column] = y + part.height + gap
+        shapes.append(part.placed(column * (PANEL + gap), bottoms[column]))
+        bottoms[column] += part.height + gap
     size = (len(bottoms) * (PANEL + gap) - gap, max(bottoms) - gap)
     words = " ".join(part.description for part in found)
     return document("\n".join(shapes), size, architecture.name, words)

@@ -1,9 +1,9 @@
 """The panel of the MLP: its gate, or its experts and their router."""
 
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, fork
 from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas
-from grader.atlas.drawing.words import mlp_lines, short
+from grader.atlas.drawing.words import short
 from grader.atlas.layer import Mlp, count
 
 ACTIVATIONS = {
@@ -37,13 +37,10 @@ def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
     canvas.box(down, "mlp", [down_name, f"{wide:,} → {width:,}{bias}"])
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     if not mlp.gated:
-        act = Box(cx - 100, down.bottom + GAP, 200, THIN_H)
-        canvas.box(act, "white", [activation])
-        canvas.line((cx, act.y), (cx, down.bottom))
-        up = Box(cx - 100, act.bottom + GAP, 200, PROJ_H)
-        canvas.box(up, "mlp", [up_name, f"{width:,} → {wide:,}{bias}"])
-        canvas.line((cx, up.y), (cx, act.bottom))
-        return _fork(canvas, [up], width, up.bottom)
+        act = canvas.box(Box(cx - 100, down.bottom + GAP, 200, THIN_H), "white", [activation], down.bottom)
+        lines = [up_name, f"{width:,} → {wide:,}{bias}"]
+        up = canvas.box(Box(cx - 100, act.bottom + GAP, 200, PROJ_H), "mlp", lines, act.bottom)
+        return fork(canvas, [up], width, up.bottom)
     times = down.bottom + 30
     canvas.plus(cx, times, "×")
     canvas.line((cx, times - 10), (cx, down.bottom))
@@ -59,7 +56,7 @@ def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
     canvas.line((gate.cx, gate.y), (gate.cx, act.bottom))
     canvas.line((gate.cx, act.y), (gate.cx, times), (cx - 10, times))
     canvas.line((up.cx, up.y), (up.cx, times), (cx + 10, times))
-    return _fork(canvas, [joined] if mlp.gate_up else [gate, up], width, gate.bottom)
+    return fork(canvas, [joined] if mlp.gate_up else [gate, up], width, gate.bottom)
 
 
 def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
@@ -70,11 +67,9 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
         canvas.plus(cx, plus)
         top = plus + 10
     else:
-        weighted = Box(cx - 100, TOP + 16, 200, THIN_H)
-        canvas.box(weighted, "white", ["weighted sum"])
-        top = weighted.bottom
+        top = canvas.box(Box(cx - 100, TOP + 16, 200, THIN_H), "white", ["weighted sum"]).bottom
     frame_w = 268 if beside else RIGHT - LEFT
-    rows, columns = _grid(mlp.experts, frame_w - 24)
+    rows, columns = _grid(mlp.experts)
     step = (frame_w - 24) / columns
     height = rows * min(step, 16) + 68
     frame = Box(LEFT, top + (40 if beside else GAP), frame_w, height)
@@ -103,40 +98,21 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
     if mlp.groups:
         lines.append(f"from the best {mlp.chosen_groups} of {mlp.groups} groups")
-    canvas.box(router, "router", lines)
-    canvas.line((router.cx, router.y), (router.cx, frame.bottom))
+    canvas.box(router, "router", lines, frame.bottom)
     if not beside:
         canvas.line((cx, frame.y), (cx, top))
-        return _fork(canvas, [router], width, router.bottom)
+        return fork(canvas, [router], width, router.bottom)
     canvas.line((frame.cx, frame.y), (frame.cx, plus), (cx - 10, plus))
     always = Box(frame.right + 14, frame.y, RIGHT - frame.right - 14, frame.h)
-    name = ["Dense MLP", f"of {mlp.dense_beside:,}"] if mlp.dense_beside else _shared_lines(mlp)
+    name = [f"{mlp.shared_count} shared", f"of {mlp.shared // max(mlp.shared_count, 1):,}"]
+    if mlp.dense_beside:
+        name = ["Dense MLP", f"of {mlp.dense_beside:,}"]
     canvas.box(always, "mlp", [*name, "for every", "token"])
     canvas.line((always.cx, always.y), (always.cx, plus), (cx + 10, plus))
-    return _two(canvas, router, always, width)
+    return fork(canvas, [router, always], width, router.bottom)
 
 
-def _two(canvas: Canvas, router: Box, always: Box, width: int) -> float:
-    """The input, forked to the router and to what every token goes through."""
-    line, cx = router.bottom + 22, WIDTH / 2
-    canvas.line((cx, line), (router.cx, line), (router.cx, router.bottom))
-    canvas.line((cx, line), (always.cx, line), (always.cx, always.bottom))
-    canvas.line((cx, line + 14), (cx, line), arrow=False)
-    canvas.text(cx, line + 28, f"x [T, {width:,}]", "", 12.5)
-    return line + 42
-
-
-def _shared_lines(mlp: Mlp) -> list[str]:
-    each = mlp.shared // max(mlp.shared_count, 1)
-    return [f"{mlp.shared_count} shared", f"of {each:,}"]
-
-
-def _grid(number: int, room: float) -> tuple[int, int]:
+def _grid(number: int) -> tuple[int, int]:
     """Rows and columns of tiles."""
     columns = next((c for c in (8, 16, 32, 48, 64) if -(-number // c) <= 8), 64)
     return -(-number // columns), columns
-
-
-def describe(mlp: Mlp, width: int) -> str:
-    """The panel in words."""
-    return f"{'; '.join(mlp_lines(mlp, width))}."

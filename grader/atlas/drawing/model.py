@@ -22,7 +22,7 @@ def draw(model: Architecture, other: Architecture | None = None) -> tuple[Canvas
         for key, height in heights_of(theirs).items():
             heights[key] = max(heights.get(key, 0), height)
     drawing = _Drawing(mine, theirs, heights)
-    drawing.header(model, other)
+    draw_header(drawing.canvas, model.name, subtitle(model), other.name if other else None, stretched(model))
     return drawing.canvas, drawing.rows(model)
 
 
@@ -32,9 +32,6 @@ class _Drawing:
     def __init__(self, mine: Plan, theirs: Plan | None, heights: dict[str, float]) -> None:
         self.mine, self.theirs, self.heights = mine, theirs, heights
         self.canvas = Canvas()
-
-    def header(self, model: Architecture, other: Architecture | None) -> None:
-        draw_header(self.canvas, model.name, subtitle(model), other.name if other else None, stretched(model))
 
     def differs(self, key: str, content: object) -> bool:
         if self.theirs is None:
@@ -90,7 +87,7 @@ class _Drawing:
             size = fitted(note, 11.5, SPINE - block.x - 24)
             middle = (block.x + SPINE - 6) / 2
             canvas.text(middle, block_bottom - 8 - 17 * (len(self.mine.notes) - 1 - i), note, "m", size)
-        self._repeats(model, block)
+        self._repeats(block)
         strip(canvas, model, block)
         legend(canvas, model, embedding.bottom + 52)
         return embedding.bottom + 66
@@ -186,7 +183,7 @@ class _Drawing:
                 y = inner.bottom + 10
         self._compared(slot.key, slot.boxes, box)
 
-    def _repeats(self, model: Architecture, block: Box) -> None:
+    def _repeats(self, block: Box) -> None:
         """How often, over the strip of layers."""
         number = self.mine.repeated
         colour = "r" if self.differs("repeated", number) else ""

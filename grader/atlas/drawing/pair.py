@@ -10,15 +10,8 @@ def pair(left: Architecture, right: Architecture) -> str:
     columns = [parts(left, right), parts(right, left)]
     shapes, gap, y = [], 12.0, 0.0
     for name in row_names(*columns):
-        tallest = 0.0
-        for which, column in enumerate(columns):
-            for part in column:
-                if part.name == name:
-                    card = f'<rect class="card" x="0.5" y="0.5" width="{PANEL - 1}" height="{part.height - 1:.0f}"'
-                    x = which * (PANEL + gap)
-                    moved = f'<g transform="translate({x:.0f} {y:.0f})">'
-                    shapes.append(f'{moved}\n{card} rx="10"/>\n{part.canvas.shapes()}\n</g>')
-                    tallest = max(tallest, part.height)
-        y += tallest + gap
+        row = [(which, part) for which, column in enumerate(columns) for part in column if part.name == name]
+        shapes += [part.placed(which * (PANEL + gap), y) for which, part in row]
+        y += max(part.height for _, part in row) + gap
     words = " ".join(part.description for column in columns for part in column[:1])
     return document("\n".join(shapes), (2 * PANEL + gap, y - gap), f"{left.name} and {right.name}", words)

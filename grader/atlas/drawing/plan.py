@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.header import SECOND, stretched
-from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, norm_word, pattern_words
+from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, pattern_words
 from grader.atlas.layer import Layer
 
 GAP = 18
@@ -53,7 +53,7 @@ class Plan:
 def plan(model: Architecture) -> Plan:
     """The rows of a model's first panel."""
     layer = _typical(model)
-    norm = norm_word(model)
+    norm = model.traits.norm
     here = set(layer.norms)
     mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
     working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
@@ -65,8 +65,8 @@ def plan(model: Architecture) -> Plan:
         branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
         if parallel:
             branches = ((working, mixing, _norm("both", norm)),)
-    told = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
-    notes = tuple(note for note in told if note)
+    lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
+    notes = tuple(note for note in lines if note)
     return Plan(
         head=("Output head", *_head_lines(model)),
         embedding=("Token embedding", *_embedding_lines(model)),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from grader.atlas.cache import state_values
-from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, _fork
+from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, fork
 from grader.atlas.drawing.header import WIDTH, draw_header
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 from grader.atlas.layer import Mixer
@@ -60,26 +60,21 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     canvas.text(frame.cx, frame.y + 95, f"read: {steps.read}", "", 12)
     canvas.text(frame.cx, frame.bottom - 7, _numbers(mixer), "m", fitted(_numbers(mixer), 11, frame.w - 12))
     y = frame.bottom
-    main = Box(LEFT, y + GAP, 190, THIN_H)
     top = y
     if mixer.conv:
-        canvas.box(main, "white", [f"convolution over {mixer.conv}, SiLU"])
-        canvas.line((main.cx, main.y), (main.cx, y))
-        top = main.bottom
+        words = f"convolution over {mixer.conv}, SiLU"
+        top = canvas.box(Box(LEFT, y + GAP, 190, THIN_H), "white", [words], y).bottom
     row = top + GAP
-    first = Box(LEFT, row, 190, PROJ_H)
-    canvas.box(first, "state", [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"])
-    canvas.line((first.cx, first.y), (first.cx, top))
+    lines = [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"]
+    first = canvas.box(Box(LEFT, row, 190, PROJ_H), "state", lines, top)
     boxes = [first]
     gate_box = Box(RIGHT - 66, row, 66, PROJ_H)
     if len(steps.inputs) == 3:
-        small = Box(LEFT + 214, row, 84, PROJ_H)
-        canvas.box(small, "router", [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else "decay, β"])
-        canvas.line((small.cx, small.y), (small.cx, frame.bottom))
-        boxes.append(small)
+        lines = [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else "decay, β"]
+        boxes.append(canvas.box(Box(LEFT + 214, row, 84, PROJ_H), "router", lines, frame.bottom))
     canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
     canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
-    return canvas, _fork(canvas, [*boxes, gate_box], width, first.bottom)
+    return canvas, fork(canvas, [*boxes, gate_box], width, first.bottom)
 
 
 def _numbers(mixer: Mixer) -> str:
@@ -114,8 +109,7 @@ def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
     second = out.bottom + 30
     canvas.plus(cx, second, "×")
     conv = Box(cx - 110, second + 30, 220, THIN_H)
-    canvas.box(conv, "white", [f"convolution over {mixer.conv} tokens"])
-    canvas.line((cx, conv.y), (cx, second + 10))
+    canvas.box(conv, "white", [f"convolution over {mixer.conv} tokens"], second + 10)
     first = conv.bottom + 30
     canvas.plus(cx, first, "×")
     canvas.line((cx, first - 10), (cx, conv.bottom))
@@ -126,4 +120,4 @@ def _convolution(canvas: Canvas, mixer: Mixer, width: int) -> float:
     canvas.line((boxes[1].cx, row), (cx, first + 10))
     canvas.line((boxes[0].cx, row), (boxes[0].cx, first), (cx - 10, first))
     canvas.line((boxes[2].cx, row), (boxes[2].cx, second), (cx + 10, second))
-    return _fork(canvas, boxes, width, boxes[0].bottom)
+    return fork(canvas, boxes, width, boxes[0].bottom)

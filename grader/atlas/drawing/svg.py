@@ -98,11 +98,9 @@ class Canvas:
         self.spots: dict[str, tuple[str, Box]] = {}
         self.bands: dict[str, tuple[float, float, float, float]] = {}
         self._shapes: list[str] = []
-        self._roles: set[str] = {"card"}
 
     def area(self, box: Box, role: str, radius: float = 7, dashed: bool = False) -> None:
         """A rounded rectangle."""
-        self._roles.add(role)
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         self._shapes.append(
             f'<rect class="{role}" x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.w)}" height="{_n(box.h)}"'
@@ -111,11 +109,7 @@ class Canvas:
 
     def ring(self, box: Box) -> None:
         """The mark of what is not as in the other model."""
-        grown = Box(box.x - 3, box.y - 3, box.w + 6, box.h + 6)
-        self._shapes.append(
-            f'<rect class="ring" x="{_n(grown.x)}" y="{_n(grown.y)}" width="{_n(grown.w)}"'
-            f' height="{_n(grown.h)}" rx="9"/>'
-        )
+        self.area(Box(box.x - 3, box.y - 3, box.w + 6, box.h + 6), "ring", 9)
 
     def text(self, x: float, y: float, text: str, style: str = "", size: float = 12, anchor: str = "middle") -> None:
         """A line of text around (x, y), its baseline. style: words of b (bold), m (muted), r (the ring's colour)."""
@@ -124,8 +118,8 @@ class Canvas:
         big = "" if size == 12 else f' font-size="{_n(size)}"'
         self._shapes.append(f'<text x="{_n(x)}" y="{_n(y)}"{look}{where}{big}>{escape(text)}</text>')
 
-    def box(self, box: Box, role: str, lines: Sequence[str]) -> None:
-        """A box with a bold first line and others under it, in its middle."""
+    def box(self, box: Box, role: str, lines: Sequence[str], up: float | None = None) -> Box:
+        """A box with a bold first line and others under it, in its middle. up: where an arrow from its top ends."""
         self.area(box, role)
         heights = [16.0] + [15.0] * (len(lines) - 1)
         y = box.y + (box.h - sum(heights)) / 2
@@ -134,6 +128,9 @@ class Canvas:
             size = fitted(line, 13 if bold else 12, box.w - 12, bold)
             self.text(box.cx, y + height - 3.5, line, "b" if bold else "", size)
             y += height
+        if up is not None:
+            self.line((box.cx, box.y), (box.cx, up))
+        return box
 
     def line(self, *points: tuple[float, float], arrow: bool = True, style: str = "line") -> None:
         """A line through these points, with rounded corners and, unless told otherwise, an arrow at its end."""
@@ -155,13 +152,11 @@ class Canvas:
 
     def tiles(self, boxes: Sequence[Box], role: str) -> None:
         """Many small rectangles of one role, as one path."""
-        self._roles.add(role)
         path = "".join(f"M{_n(b.x)} {_n(b.y)}h{_n(b.w)}v{_n(b.h)}h-{_n(b.w)}z" for b in boxes)
         self._shapes.append(f'<path class="{role} tile" d="{path}"/>')
 
     def plus(self, x: float, y: float, sign: str = "+") -> None:
         """A circle with an operation's sign."""
-        self._roles.add("white")
         self._shapes.append(f'<circle class="white" cx="{_n(x)}" cy="{_n(y)}" r="10"/>')
         arms = f"M{_n(x - 5)} {_n(y)}h10M{_n(x)} {_n(y - 5)}v10"
         if sign == "×":

@@ -62,7 +62,7 @@ def details(mixer: Mixer) -> list[str]:
 
 def features(mixer: Mixer) -> list[str]:
     """What attention has that not all have."""
-    told = (
+    possible = (
         (mixer.qk_norm, "QK-norm"),
         (mixer.gate, "gate"),
         (mixer.sinks, "sinks"),
@@ -70,7 +70,7 @@ def features(mixer: Mixer) -> list[str]:
         (mixer.bias, "bias"),
         (mixer.k_is_v, "k = v"),
     )
-    return [word for there, word in told if there]
+    return [word for there, word in possible if there]
 
 
 def placing(mixer: Mixer) -> str:
@@ -107,15 +107,17 @@ def router_words(mlp: Mlp) -> str:
     return f"router: {mlp.router}{groups}" if mlp.router else ""
 
 
-def norm_word(model: Architecture) -> str:
-    """The norm's name in a box."""
-    return model.traits.norm
-
-
 def mixers(model: Architecture) -> list[tuple[Mixer, int]]:
     """The kinds of mixers with how many layers have each, the most frequent first."""
     counted = Counter(_mixer_key(layer) for layer in model.layers if layer.mixer)
-    return [(first, number) for first, number in _firsts(model, counted)]
+    merged: dict[tuple[str, ...], tuple[Mixer, int]] = {}
+    for key, number in counted.most_common():  # an index that is shared makes no other box
+        mixer = next(layer.mixer for layer in model.layers if layer.mixer and _mixer_key(layer) == key)
+        lines = tuple(mixer_lines(mixer))
+        first, before = merged.get(lines, (mixer, 0))
+        own = mixer if first.index and first.index.shared else first
+        merged[lines] = (own, before + number)
+    return list(merged.values())
 
 
 def _mixer_key(layer: Layer) -> tuple[str, ...]:
@@ -123,20 +125,6 @@ def _mixer_key(layer: Layer) -> tuple[str, ...]:
     assert mixer
     shared = mixer.index.shared if mixer.index else False
     return (kind_name(layer), *mixer_lines(mixer), str(shared))
-
-
-def _firsts(model: Architecture, counted: Counter[tuple[str, ...]]) -> list[tuple[Mixer, int]]:
-    found = []
-    for key, number in counted.most_common():
-        mixer = next(layer.mixer for layer in model.layers if layer.mixer and _mixer_key(layer) == key)
-        found.append((mixer, number))
-    merged: dict[tuple[str, ...], tuple[Mixer, int]] = {}
-    for mixer, number in found:  # an index that is shared makes no other box
-        lines = tuple(mixer_lines(mixer))
-        first, before = merged.get(lines, (mixer, 0))
-        own = mixer if first.index and first.index.shared else first
-        merged[lines] = (own, before + number)
-    return list(merged.values())
 
 
 def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
