@@ -3,6 +3,10 @@
 # fails where a file is not formatted.
 set -eu
 
+if [ "${1-}" = --check ]; then
+    trap '[ $? = 0 ] || echo "Run \`sh scripts/format.sh\`, which formats what is named above." >&2' EXIT
+fi
+
 export PATH="$PWD/.venv/bin:$PATH"
 ruff format "$@" .
 find solutions -name '[a-z]*.py' | while read -r file; do

@@ -12,8 +12,8 @@ from grader.lessons.exercise import Mistake
 class Edits:
     """A mistake's places in the solution, and what stands there instead.
 
-    where: where all this is written, for errors. shipped: where the mistake was published. A text of several lines has
-    none of the indentation that it has in the solution.
+    where: where all this is written, for errors. shipped: where the mistake was published. mend: what to do where a
+    place is not in the solution once. A text of several lines has none of the indentation that it has in the solution.
     """
 
     where: str
@@ -22,6 +22,7 @@ class Edits:
     places: Sequence[str]
     puts: Sequence[str]
     shipped: Sequence[str] = ()
+    mend: str = "Copy the text from there, with enough around it."
 
 
 def fitted(edits: Edits, source: str) -> Mistake:
@@ -58,8 +59,7 @@ def _find(edits: Edits, place: str, source: str) -> tuple[int, int]:
     if len(found) != 1:
         times = "not at all" if not found else f"{len(found)} times"
         raise RecordingError(
-            f"{edits.where}: {short(place)} occurs {times} in the solution's cell, and must occur once. Copy the text"
-            " from there, with enough around it."
+            f"{edits.where}: {short(place)} occurs {times} in the solution's cell, and must occur once. {edits.mend}"
         )
     return found[0]
 

@@ -125,6 +125,10 @@ def _from_family(where: str, table: Mapping[str, Any], folder: Path) -> Iterator
     family = str(table["family"])
     where = f"{where}, family {family!r}"
     known = _read_family(_family_file(family, folder))
+    mend = (
+        f"Copy the placeholders' texts from there. Where the words that {family}.toml puts around them do not fit, take"
+        ' a placeholder out of this table, or say why the mistake is left out: without."its name" = "why".'
+    )
     without, hints = table.get("without", {}), table.get("hints", {})
     words = {key: value for key, value in table.items() if key not in ("family", "without", "hints")}
     for key, value in words.items():
@@ -151,7 +155,7 @@ def _from_family(where: str, table: Mapping[str, Any], folder: Path) -> Iterator
             hint = _own_hint(hints[name], hint, f"{where}, `hints`, {name!r}")
         places = [_filled(place, words) for place in _texts(mistake["at"], key)]
         puts = [_filled(put, words) for put in _texts(mistake["put"], key)]
-        yield Edits(key, name, _filled(hint, words), places, puts, mistake.get("shipped", []))
+        yield Edits(key, name, _filled(hint, words), places, puts, mistake.get("shipped", []), mend)
 
 
 def _own_hint(value: Any, familys: str, where: str) -> str:

@@ -60,7 +60,8 @@ def test_words_code_and_exercises_count(tmp_path: Path) -> None:
 def test_a_lesson_takes_as_long_as_it_says(lesson: Lesson) -> None:
     told, rule = read_front_matter(lesson).minutes, minutes_by_rule(lesson)
     apart = max(abs(one - other) for one, other in zip(told, rule, strict=True))
-    assert apart <= STEP, f"lesson.toml says {told}, and the rule (grader/authoring/minutes.py) gives {rule}"
+    mend = "Write that there and into the notebook's first cell"
+    assert apart <= STEP, f"lesson.toml says {told}, and the rule (grader/authoring/minutes.py) gives {rule}. {mend}"
 
 
 @every_lesson

@@ -214,6 +214,10 @@ WRONG: dict[str, tuple[str, str]] = {
         FAMILY + 'other = "x"',
         "family 'product', `other`: no mistake of the family needs this one",
     ),
+    "a placeholder that the family's words do not fit": (
+        FAMILY + 'cut = "y + 1.0"',
+        r"'nothing is cut off': `y \+ 1.0` occurs not at all .* the words that product.toml puts around them",
+    ),
     "leaving out what does not apply": (
         FAMILY + 'without."nothing is cut off" = "why"',
         "does not apply here as it is",
