@@ -34,6 +34,9 @@ from rich.console import Console
 
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.feedback.content import Content, Section
+from grader.grading.feedback.render import render
+from grader.grading.nbgrader.marks import Mark
 from grader.grading.running.bundle import Bundle, pack_bundle
 from grader.grading.running.children import Children
 from grader.grading.running.results import ExerciseResult
@@ -164,6 +167,9 @@ def test_the_journal_holds_every_verdict_once(run: Run) -> None:
     assert {student for student, _ in graded} == set(run.graded)
 
 
+POLICY = "Content-Security-Policy"
+
+
 class Obeyed(HTMLParser):
     """What a page has that a browser obeys: scripts, frames, refreshes, links that run something."""
 
@@ -176,10 +182,45 @@ class Obeyed(HTMLParser):
         of = {name: value or "" for name, value in attrs}
         if tag in ("script", "svg", "iframe", "object", "embed", "form", "base", "img", "link", "video", "audio"):
             self.found.append(tag)
-        self.found += [name for name in of if name.startswith("on") or name in ("http-equiv", "srcdoc", "src")]
+        self.found += [name for name in of if name.startswith("on") or name in ("srcdoc", "src", "xlink:href")]
+        self.found += [of["content"] for _ in ["http-equiv"] if of.get("http-equiv", POLICY) != POLICY]
         self.found += [
             of["href"] for _ in ["href"] if "href" in of and not of["href"].startswith("https://github.com/")
         ]
+
+
+FORMULAS = [
+    r"\text{<script>alert(1)</script>}",
+    r"\tag{<img src=x onerror=alert(1)>}",
+    r"\unicode{<iframe srcdoc=x>}",
+    r"\unicode{x3csvg onload=alert(1)>}",
+    r"\href{javascript:alert(1)}{x}",
+    r"\href{https://example.org}{x}",
+    r"\mbox{</mtext></math><form action=x><meta http-equiv=refresh content=0>}",
+    r"\text{<annotation-xml encoding='text/html'><style><img src onerror=alert(1)></style>}",
+    r"\style{position:fixed;width:100%}{x}",
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("form", ["${}$", "$${}$$"])
+def test_a_formula_of_anybodys_is_a_formula_and_no_more(formula: str, form: str) -> None:
+    """In an answer in words, and in a comment."""
+    answer = Section("a", "A question", code=form.format(formula), comment=form.format(formula), answer=True)
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0), parts=(answer,)), "digest")
+    assert Obeyed(page).found == []
+    assert not [word for word in (" style=", "<style") if word in page.partition("<body>")[2]]
+
+
+def test_a_page_lets_a_browser_load_and_run_nothing() -> None:
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0)), "digest")
+    assert "Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'" in page
+
+
+def test_an_ordinary_formula_is_shown() -> None:
+    written = r"$\sqrt{\frac{a}{b}} < \sum_{i=1}^n x_i \in \mathbb{R}^{B \times T}$ and $\text{softmax if } a<b$"
+    page = render(Content(LESSON, "eve", Mark(0.0, 1.0), parts=(Section("a", "b", code=written, answer=True),)), "d")
+    assert page.count("<math") == 2 and "<msqrt><mrow><mfrac>" in page and "<mi>a</mi><mo>&#x0003C;</mo>" in page
 
 
 def test_feedback_is_made_for_everyone_and_obeys_nobody(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""A feedback page as one HTML file that needs no network: formulas as MathML, code in colours, no script."""
+"""A feedback page as one HTML file that needs no network: formulas as MathML, code in colours, no script.
+
+Two things keep what somebody wrote from being obeyed: it is escaped, or cut down to formulas and Markdown; and the
+page's own policy lets a browser load and run nothing, whatever came through.
+"""
 
 import re
 from functools import cache
@@ -6,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import bleach
 import jinja2
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -20,6 +25,19 @@ LONG = 30  # lines: longer code is folded
 MAX_PAGE = 2_000_000  # characters, whatever is handed in: what a student wrote is cut before (autograded.MAX_SHOWN)
 _IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 _ALT = re.compile(r"\balt=\"([^\"]*)\"", re.IGNORECASE)
+# What a formula is made of (https://www.w3.org/TR/mathml-core), without links, styles, names and annotations.
+_MATH_TAGS = {
+    "math", "menclose", "merror", "mfenced", "mfrac", "mi", "mmultiscripts", "mn", "mo", "mover", "mpadded",
+    "mphantom", "mprescripts", "mroot", "mrow", "ms", "mspace", "msqrt", "mstyle", "msub", "msubsup", "msup",
+    "mtable", "mtd", "mtext", "mtr", "munder", "munderover", "none",
+}  # fmt: skip
+_MATH_ATTRIBUTES = [
+    "accent", "accentunder", "close", "columnalign", "columnlines", "columnspacing", "depth", "display",
+    "displaystyle", "fence", "form", "frame", "height", "largeop", "linebreak", "linethickness", "lspace",
+    "mathbackground", "mathcolor", "mathsize", "mathvariant", "maxsize", "minsize", "movablelimits", "notation",
+    "open", "rowlines", "rowspacing", "rspace", "scriptlevel", "separator", "separators", "stretchy",
+    "symmetric", "voffset", "width", "xmlns",
+]  # fmt: skip
 _STYLE = re.compile(r"^<style>.*?</style>", re.DOTALL)
 
 
@@ -124,10 +142,14 @@ def _described(text: str) -> str:
 
 
 def _mathml(body: str, display: str) -> str:
-    """A formula as MathML, which browsers show by themselves; as its source where it can't be converted."""
+    """A formula as MathML, which browsers show by themselves; as its source where it can't be converted.
+
+    latex2mathml passes on what stands in \text, \\tag and \\unicode as it is, and makes links and styles of \\href and
+    \\style: what is no part of a formula is text here.
+    """
     from latex2mathml.converter import convert
 
     try:
-        return str(convert(body, display=display))
+        return str(bleach.clean(convert(body, display=display), tags=_MATH_TAGS, attributes=_MATH_ATTRIBUTES))
     except Exception:  # of whatever kind: it was written by anybody
         return f"<code>{escape(body, quote=False)}</code>"
