@@ -28,12 +28,13 @@ from grader.errors import GraderError
 from grader.grading.classroom import exposure
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.classroom.hidden import read_secret, remember_secret
 from grader.grading.classroom.new_course import new_course
 from grader.grading.classroom.similarity import PUBLISHED, groups, normal_form
 from grader.grading.feedback import make
 from grader.grading.feedback.make import make_feedback
 from grader.grading.feedback.render import MAX_PAGE, duration
-from grader.grading.nbgrader.export import export
+from grader.grading.nbgrader.export import _as_text, export
 from grader.grading.nbgrader.gradebook_file import course_config, open_gradebook
 from grader.lessons.lesson import Lesson, lessons
 
@@ -149,7 +150,7 @@ def test_nothing_is_released_while_students_could_read_the_solutions(taught: Cla
 def test_a_page_begins_with_a_table_and_needs_no_network(taught: Class) -> None:
     page = feedback_that_came(taught.students["man"])
     top, _, below = page.partition("<section")
-    assert "<script" not in page and "http" not in top
+    assert "<script" not in page and "http:" not in top and "https:" not in top
     assert '<label for="go-check-toy-linear">Exercise 1 · Linear</label>' in top
     assert 'id="go-check-toy-linear"' in below and 'href="#' not in page  # JupyterLab's viewer leads such links away
     assert "Marked by hand: 1.5 points" in top and "(automatically 0)" in top
@@ -198,8 +199,26 @@ def test_marks_go_to_canvas_and_moodle_with_names_and_two_decimals(taught: Class
     ]
     with (tmp_path / f"moodle-{LESSON}.csv").open() as file:
         assert list(csv.reader(file))[3] == ["Gwen", "Ames", "77", "games", "", "5.00"]
-    with pytest.raises(GraderError, match="has no lesson 09-none"):
+    with pytest.raises(GraderError, match="has no graded lesson 09-none"):
         export(taught.root, tmp_path, ["09-none"])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("=1+1", "'=1+1"), ("\n=1+1", "'=1+1"), (" \t-2", "'-2"), ("\u2028@x", "'@x"), ("＝1", "'＝1"),
+        ("Ames;=1+1", "Ames =1+1"), ("Ames\r\n=1+1", "Ames =1+1"), ("O'Neil-Ames", "O'Neil-Ames"), (None, ""),
+    ],
+)  # fmt: skip
+def test_no_name_is_a_formula_in_any_countrys_spreadsheet(name: str | None, written: str) -> None:
+    assert _as_text([name]) == [written]
+
+
+def test_a_lesson_with_no_more_than_a_due_date_is_left_out(taught: Class, tmp_path: Path) -> None:
+    due = ["db", "assignment", "add", "01-next", "--duedate=2999-01-01 00:00:00 UTC"]
+    taught.lecturer.runs(due, cwd=taught.root)
+    assert {path.name for path in export(taught.root, tmp_path).files} == {"canvas.csv", f"moodle-{LESSON}.csv"}
+    taught.lecturer.runs(["db", "assignment", "remove", "01-next", "--force"], cwd=taught.root)
 
 
 def table_of(results: list[Graded]) -> str:
@@ -232,8 +251,8 @@ def test_a_run_says_what_changed_and_why(taught: Class) -> None:
 
 
 def test_a_time_is_told_in_words() -> None:
-    assert [duration(s) for s in (1, 3600, 90 * 60, 86400 * 2 + 3600)] == [
-        "1 minute", "1 hour", "1 hour and 30 minutes", "2 days and 1 hour"
+    assert [duration(s) for s in (1, 3600, 90 * 60, 86400 * 2 + 3600, 86400 * 2_546_869)] == [
+        "1 minute", "1 hour", "1 hour and 30 minutes", "2 days and 1 hour", "more than 6,977 years"
     ]  # fmt: skip
 
 
@@ -342,6 +361,63 @@ def test_every_folder_above_has_to_let_others_in(tmp_path: Path) -> None:
         assert exposure._readers(inside) == ("", False)
     finally:
         shutil.rmtree(place)
+
+
+def test_the_clones_history_and_the_secret_hold_solutions_too(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its folder of solutions closed alone, students would read them with `git show`."""
+    place = Path(tempfile.mkdtemp(prefix="grader-clone-"))
+    try:
+        place.chmod(0o755)
+        clone, secret = place / "clone", place / "course.secret"
+        for folder in (clone / "grader", clone / ".git"):
+            folder.mkdir(parents=True)
+        (clone / "solutions").mkdir(mode=0o700)
+        secret.write_text("a word that makes hidden cases")
+        root = new_course(tmp_path / "cs", course, "cs1", place / "exchange", [LESSON])
+        (root / "hidden").mkdir()
+        remember_secret(root, secret)
+        monkeypatch.setattr(exposure, "package_folder", lambda: clone / "grader")
+        found = {one.path: exposure.closing(root, one.path) for one in exposure.exposed(root)}
+        assert found == {clone / ".git": f"chmod 700 {clone}", secret: f"chmod 600 {secret}"}
+        read_secret(secret)
+        assert secret.stat().st_mode & 0o777 == 0o600
+        (place / "exchange").mkdir()
+        (place / "exchange").chmod(0o777)
+        assert f"chmod 1777 {place / 'exchange'}" in exposure.open_exchange(root)
+        (place / "exchange").chmod(0o1777)
+        assert not exposure.open_exchange(root)
+    finally:
+        shutil.rmtree(place)
+
+
+def test_each_student_of_a_roster_gets_cases_of_their_own_once(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_course(tmp_path / "cs", course, "cs1", None, [LESSON])
+    (tmp_path / "roster.csv").write_text("id,first_name\nada,Ada\nbo,Bo\n")
+    monkeypatch.chdir(root)
+    words = ["hidden-cases", LESSON, "--secret", str(tmp_path / "secret"), "--roster", str(tmp_path / "roster.csv")]
+    first, again = (CliRunner().invoke(app, words) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0, first.output + again.output
+    assert [Path(line).stem for line in first.output.splitlines() if "safetensors" in line] == ["ada", "bo"]
+    assert "Each student of the roster has cases" in again.output
+    (tmp_path / "roster.csv").write_text("id\n../ada\n")
+    assert isinstance(CliRunner().invoke(app, words).exception, GraderError)
+
+
+def test_a_cell_that_a_graded_lesson_did_not_have_is_told_in_words(taught: Class, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(taught.root, tmp_path / "changed", symlinks=True))
+    path = root / "course" / LESSON / "toy.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    check = next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade"))
+    notebook.cells.append(nbformat.from_dict({**check, "id": "another", "metadata": {**check.metadata}}))
+    notebook.cells[-1].metadata.nbgrader = {**check.metadata.nbgrader, "grade_id": "another"}
+    notebook.metadata.get("grader", {}).pop("released", None)
+    nbformat.write(notebook, path)
+    with pytest.raises(GraderError, match="nbgrader db assignment remove"):
+        grade_class(root, LESSON, Settings(jail="none"))
 
 
 def test_hidden_cases_are_recorded_where_the_solutions_have_another_folder(
