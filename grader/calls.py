@@ -179,28 +179,22 @@ def watch(
 def _forward_counts(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Have `module.forward(x)` count as a call: as `module(x)`, which alone runs hooks."""
     called: set[nn.Module] = set()
-    handles, replaced = [], []
-    for module in modules:
-        forward = module.forward
+    with contextlib.ExitStack() as undone:
+        for module in modules:
+            forward = module.forward
 
-        @functools.wraps(forward)
-        def instead(*args: Any, _module: nn.Module = module, _forward: Any = forward, **kwargs: Any) -> Any:
-            if _module in called:
-                called.discard(_module)
-                return _forward(*args, **kwargs)
-            return _module(*args, **kwargs)
+            @functools.wraps(forward)
+            def instead(*args: Any, _module: nn.Module = module, _forward: Any = forward, **kwargs: Any) -> Any:
+                if _module in called:
+                    called.discard(_module)
+                    return _forward(*args, **kwargs)
+                return _module(*args, **kwargs)
 
-        if "forward" not in vars(module):  # what a module holds as its own is left alone
-            handles.append(module.register_forward_pre_hook(lambda module, args: called.add(module)))
-            module.forward = instead
-            replaced.append(module)
-    try:
+            if "forward" not in vars(module):  # what a module holds as its own is left alone
+                undone.enter_context(module.register_forward_pre_hook(lambda module, args: called.add(module)))
+                module.forward = instead
+                undone.callback(delattr, module, "forward")
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in replaced:
-            del module.forward
 
 
 def record_calls(
@@ -235,18 +229,14 @@ class _Recorder:
 
     def record(self, run: Callable[[], Any], steps: bool) -> Exception | None:
         """Run `run()`, and return what it raised. steps: whether steps that code names are noted, too."""
-        handles = []
-        for module in self.places:
-            handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
-            handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         try:
-            with listening(self._step if steps else None):
+            with contextlib.ExitStack() as hooks, listening(self._step if steps else None):
+                for module in self.places:
+                    hooks.enter_context(module.register_forward_pre_hook(self._before, with_kwargs=True))
+                    hooks.enter_context(module.register_forward_hook(self._after, with_kwargs=True))
                 run()
         except Exception as error:  # learner's code may raise anything
             return error
-        finally:
-            for handle in handles:
-                handle.remove()
         return None
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -33,9 +33,7 @@ def answering(answers: Mapping[tuple[nn.Module, int], Sequence[Tensor]]) -> Iter
             leaves[i] = copied(arranged(tensor, leaves[i]))
         return tree_unflatten(leaves, spec) if pairs else output
 
-    handles = [module.register_forward_hook(after) for module in {module for module, _ in answers}]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in {module for module, _ in answers}:
+            hooks.enter_context(module.register_forward_hook(after))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

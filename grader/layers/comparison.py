@@ -49,7 +49,7 @@ class Comparison:
         self.paths = {call.path for call in self.recorded}
         run = run or (lambda: model(*copy.deepcopy(trace.args)))
         self.calls, self.error = self.watched(run)
-        self.last_alone = _of_the_last_token(self.calls[0].output, trace.output)
+        self.last_alone = bool(self.calls) and _of_the_last_token(self.calls[0].output, trace.output)
         if self.last_alone:
             self.recorded = [_last_token(call, trace.output, self.calls[0].output) for call in self.recorded]
         for call in self.calls:

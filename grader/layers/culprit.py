@@ -1,5 +1,6 @@
 """Where in a model to start looking, and why: told from a comparison of its pass with the reference's."""
 
+import contextlib
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -279,15 +280,13 @@ class _Inquiry:
         def protect(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             return copy.deepcopy(args), copy.deepcopy(kwargs)
 
-        modules = {call.module for call in suspects}
-        handles = [module.register_forward_pre_hook(protect, with_kwargs=True) for module in modules]
         try:
-            output = first_tensor(self.node.call.again(self.node.right_input()))
+            with contextlib.ExitStack() as hooks:
+                for module in {call.module for call in suspects}:
+                    hooks.enter_context(module.register_forward_pre_hook(protect, with_kwargs=True))
+                output = first_tensor(self.node.call.again(self.node.right_input()))
         except Exception:  # learner's code may raise anything
             return None
-        finally:
-            for handle in handles:
-                handle.remove()
         after = outcome(output, want, {})
         if not after.ok and (after.in_kind or after.mean > 0.01 * before.mean):
             return None

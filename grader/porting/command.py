@@ -82,7 +82,7 @@ def _trace_small(options: TraceOptions) -> None:
     changes = dict(map(_change, options.changes))
     reference = small_reference(options.model, DTYPES[options.dtype], changes, options.tokens, options.ways)
     found = measured(reference, _with_bar)
-    write_trace(replace(reference.trace(), unseen=found.unseen), options.output, reference.kind)
+    write_trace(replace(reference.trace, unseen=found.unseen), options.output, reference.kind)
     print(f"{reference.kind} in {options.dtype}, {reference.size:,} parameters, all random; {options.output}")
     for item in (*reference.coverage, found.coverage()):
         print(f"{'yes' if item.covered else 'no ':3} {item.name}: {item.detail}")

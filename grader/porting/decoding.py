@@ -118,7 +118,10 @@ class Decoder:
             found = second
         self.cache = self.cache if found is None else found
         if self.cache is None:
-            raise self._no_maker()
+            raise NeedsAdapter(
+                f"{type(self.model).__name__} takes `{self.way.cache}`, and nothing says how a new one is made: it has"
+                " no method new_cache(batch_size, capacity), and forward gives none back when it gets None."
+            )
 
     def _new_cache(self) -> Any:
         way = self.way
@@ -150,10 +153,4 @@ class Decoder:
         return NeedsAdapter(
             f"{type(self.model).__name__} can't be given {what}: its forward has none of the arguments"
             f" {', '.join(names.split()[:4])}. Give it {how}, or compare with a trace that was made without this."
-        )
-
-    def _no_maker(self) -> NeedsAdapter:
-        return NeedsAdapter(
-            f"{type(self.model).__name__} takes `{self.way.cache}`, and nothing says how a new one is made: it has no"
-            " method new_cache(batch_size, capacity), and forward gives none back when it gets None."
         )

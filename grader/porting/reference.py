@@ -37,7 +37,7 @@ MOST_PARAMETERS = 50_000_000  # of a model that is to be small; above it, a pass
 class Reference:
     """A small random model of transformers'. kind: its class. fields: its config as the ported model reads it.
 
-    traced: one pass of it. config: its own config, all fields. remade: a model that another config makes, in its dtype.
+    trace: one pass of it. config: its own config, all fields. remade: a model that another config makes, in its dtype.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Reference:
     ids: Tensor
     fields: dict[str, Any]
     coverage: tuple[Coverage, ...]
-    traced: Trace
+    trace: Trace
     config: dict[str, Any]
     remade: Callable[[Mapping[str, Any]], Any]
 
@@ -53,10 +53,6 @@ class Reference:
     def size(self) -> int:
         """The number of its parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
-
-    def trace(self) -> Trace:
-        """One pass of it."""
-        return self.traced
 
 
 def small_reference(
@@ -88,13 +84,13 @@ def small_reference(
         short = Request(model_class, type(text), text.to_dict(), given, dtype, wishes, TOKENS, ways)
         request = short.with_length(length)
         found = _first_that_runs(request, AMBITIONS)
-        if length is None and request.length > TOKENS and not is_steady(found.traced):
+        if length is None and request.length > TOKENS and not is_steady(found.trace):
             request = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
             found = _first_that_runs(request, AMBITIONS)
         if not _head_dim_is_derived(given):
             return found
         derived = _first_that_runs(request, [wanted for wanted in AMBITIONS if not wanted.head_dim])
-        return dataclasses.replace(found, traced=dataclasses.replace(found.traced, derived=derived.traced))
+        return dataclasses.replace(found, trace=dataclasses.replace(found.trace, derived=derived.trace))
 
 
 def _room_for(length: int, whole: Mapping[str, Any]) -> dict[str, Any]:

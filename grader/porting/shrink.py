@@ -8,33 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grader.porting.sizes import (
-    CHOSEN_ENTRIES,
-    COUNTS_POSITIONS,
-    EXPERTS,
-    FIXED,
-    HEAD_DIM,
-    HEADS,
-    HIDDEN,
-    IN_SOME_LAYERS,
-    KV_HEADS,
-    LARGE,
-    LARGE_ENDINGS,
-    LIMITS,
-    LISTS_OF_THREE,
-    NAMES,
-    NOT_SHRUNK,
-    OTHER_SIZE,
-    OTHER_TOKEN,
-    PER_LAYER,
-    POSITIONS,
-    ROLES,
-    SIZES,
-    SPECIAL_TOKENS,
-    VOCAB,
-    WINDOW,
-    first_of,
-)
+from grader.porting import sizes
+from grader.porting.sizes import HEADS, HIDDEN, NAMES, PER_LAYER, ROLES, SIZES, first_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +54,10 @@ class _Context:
         self.head_dim = self._tied_head_dim() or HIDDEN // HEADS
         if wanted.head_dim and head_dim and not self._tied_head_dim():
             apart = head_dim != even or self._spelt_out("head_dim")
-            self.head_dim = HEAD_DIM if apart else self.head_dim
+            self.head_dim = sizes.HEAD_DIM if apart else self.head_dim
         self.kv_heads = HEADS
         if wanted.kv_heads and kv_heads and heads and (kv_heads != heads or self._spelt_out("kv_heads")):
-            self.kv_heads = KV_HEADS
+            self.kv_heads = sizes.KV_HEADS
 
     def _tied_head_dim(self) -> int | None:
         """The small size of a head where it must fit another size."""
@@ -106,22 +81,22 @@ class _Context:
     def small(self, name: str, value: Any, within: str = "") -> Any:
         """A small value for the field `name`, which may lie in another field, `within`."""
         if isinstance(value, Mapping):
-            kept = tuple(value) if name in NOT_SHRUNK else ()
-            if "yarn" in (value.get("rope_type"), value.get("type")) and COUNTS_POSITIONS not in value:
+            kept = tuple(value) if name in sizes.NOT_SHRUNK else ()
+            if "yarn" in (value.get("rope_type"), value.get("type")) and sizes.COUNTS_POSITIONS not in value:
                 kept = ("original_max_position_embeddings",)  # with few, no turn is on the ramp from fast to slow
             return {k: item if k in kept else self.small(k, item, within or name) for k, item in value.items()}
         if isinstance(value, list | tuple):
             return self._small_list(name, value)
         if value is None and self.wanted.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
-            return self._small_number(name, LARGE)
-        if name in LIMITS and self._is_given(name) and isinstance(value, int | float):
-            return min(value, LIMITS[name])
+            return self._small_number(name, sizes.LARGE)
+        if name in sizes.LIMITS and self._is_given(name) and isinstance(value, int | float):
+            return min(value, sizes.LIMITS[name])
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if name.endswith(("_token_id", "_token_index")):
-            return SPECIAL_TOKENS.get(name, OTHER_TOKEN)
+            return sizes.SPECIAL_TOKENS.get(name, sizes.OTHER_TOKEN)
         if within == PER_LAYER and value != self.whole.get(name) and self._apart_in_some_layers(name):
-            return IN_SOME_LAYERS[name]
+            return sizes.IN_SOME_LAYERS[name]
         return self._small_number(name, value)
 
     def _is_given(self, name: str) -> bool:
@@ -129,35 +104,35 @@ class _Context:
         return any(name in fields for fields in (self.given, *self.given.values()) if isinstance(fields, Mapping))
 
     def _apart_in_some_layers(self, name: str) -> bool:
-        return name in IN_SOME_LAYERS and (self.wanted.kv_heads or ROLES.get(name) != "kv_heads")
+        return name in sizes.IN_SOME_LAYERS and (self.wanted.kv_heads or ROLES.get(name) != "kv_heads")
 
     def _small_number(self, name: str, value: int) -> int:
         role = ROLES.get(name)
-        sizes = {"hidden": HIDDEN, "heads": HEADS, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
-        sizes |= {"vocab": VOCAB, "window": WINDOW, "positions": POSITIONS}
-        if role in sizes and value > 0:
+        by_role = {"hidden": HIDDEN, "heads": HEADS, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
+        by_role |= {"vocab": sizes.VOCAB, "window": sizes.WINDOW, "positions": sizes.POSITIONS}
+        if role in by_role and value > 0:
             whole_hidden = first_of("hidden", self.whole) or value
-            return sizes[role] * (max(1, value // whole_hidden) if role == "hidden" else 1)
+            return by_role[role] * (max(1, value // whole_hidden) if role == "hidden" else 1)
         if role == "layers":
             return value
         if role == "experts":
-            return min(value, EXPERTS)
+            return min(value, sizes.EXPERTS)
         if role == "chosen":
             return min(value, 3)
         expanded = (self.whole.get("expand") or 0) * (first_of("hidden", self.whole) or 0)
         if name == "intermediate_size" and value == expanded:
             return int(self.whole["expand"]) * HIDDEN
         if name == "index_topk" and self.whole.get("compress_rates"):
-            return min(value, CHOSEN_ENTRIES)
+            return min(value, sizes.CHOSEN_ENTRIES)
         if name in SIZES:
-            return SIZES[name] if name in FIXED else min(value, SIZES[name])
-        return OTHER_SIZE if value > LARGE and name.endswith(LARGE_ENDINGS) else value
+            return SIZES[name] if name in sizes.FIXED else min(value, SIZES[name])
+        return sizes.OTHER_SIZE if value > sizes.LARGE and name.endswith(sizes.LARGE_ENDINGS) else value
 
     def _small_list(self, name: str, value: list[Any] | tuple[Any, ...]) -> list[Any]:
         if name == "eos_token_id":
-            return [SPECIAL_TOKENS[name]]
+            return [sizes.SPECIAL_TOKENS[name]]
         pairs = self._rotary_pairs()
-        if name in LISTS_OF_THREE:
+        if name in sizes.LISTS_OF_THREE:
             return [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
         if name in ("short_factor", "long_factor"):
             return list(value[:pairs])

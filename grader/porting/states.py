@@ -62,12 +62,8 @@ def _walk(value: Any, name: str, found: dict[str, Tensor], depth: int, seen: set
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
     """What a module holds besides modules, parameters and buffers, and may change: tensors, lists, numbers, caches."""
-    kept = {}
-    for name, value in vars(module).items():
-        if name in PYTORCHS or name == "config" or callable(value):
-            continue
-        kept[name] = value
-    return kept
+    own = {name: value for name, value in vars(module).items() if name not in PYTORCHS and name != "config"}
+    return {name: value for name, value in own.items() if not callable(value)}
 
 
 class Snapshot:
@@ -76,7 +72,8 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.fixed = {id(part): part for part in (*model.modules(), *model.parameters())}
-        self.held = self._copied({path: self._state(module) for path, module in model.named_modules()})
+        states = {path: (module._buffers, _attributes(module)) for path, module in model.named_modules()}
+        self.held = self._copied(states)
 
     def restore(self) -> None:
         """Bring the model back."""
@@ -85,9 +82,6 @@ class Snapshot:
             buffers, attributes = held[path]
             module._buffers.update(buffers)
             vars(module).update(attributes)
-
-    def _state(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-        return dict(module._buffers), _attributes(module)
 
     def _copied(self, held: Any) -> Any:
         return copy.deepcopy(held, dict(self.fixed))

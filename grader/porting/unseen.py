@@ -9,6 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from operator import getitem
 from typing import Any, TypeVar
 
 import torch
@@ -86,7 +89,7 @@ class _Weights:
     """A weight is changed, and the module that holds it called again; if that gives the same, the whole model."""
 
     def __init__(self, reference: Reference) -> None:
-        self.model, self.trace, self.ids = reference.model, reference.traced, reference.ids
+        self.model, self.trace, self.ids = reference.model, reference.trace, reference.ids
         self.idle: dict[tuple[str, tuple[int, ...]], None] = {}
         paths = {path for path, _ in self.model.named_modules()}
         with torch.no_grad():
@@ -97,11 +100,7 @@ class _Weights:
 
     def shows(self, name: str) -> bool:
         """Whether any row changes with a tensor."""
-        tensor = (
-            self.model.get_parameter(name)
-            if name in dict(self.model.named_parameters())
-            else self.model.get_buffer(name)
-        )
+        tensor: Tensor = dict(chain(self.model.named_buffers(), self.model.named_parameters()))[name]
         holder = self.calls.get(name.rpartition(".")[0], [])
         if tensor.ndim == 3 and holder:
             self._experts(name, tensor, holder)
@@ -174,22 +173,15 @@ def _others(value: Any) -> list[Any]:
 
 def _field_shows(reference: Reference, path: tuple[Any, ...]) -> bool:
     """Whether any row changes with a field. A value that is refused, or asks for other weights, shows."""
-    value = _at(reference.config, path)
-    for other in _others(value):
+    for other in _others(reduce(getitem, path, reference.config)):
         try:
             model = reference.remade(copy.deepcopy(_with(reference.config, path, other)))
             model.load_state_dict(reference.model.state_dict())
-            if _differs(model, reference.traced.calls, reference.traced.output, reference.ids):
+            if _differs(model, reference.trace.calls, reference.trace.output, reference.ids):
                 return True
         except Exception:  # transformers may refuse it in any way
             return True
     return False
-
-
-def _at(fields: Any, path: Sequence[Any]) -> Any:
-    for name in path:
-        fields = fields[name]
-    return fields
 
 
 def _with(fields: Mapping[str, Any], path: Sequence[Any], value: Any) -> dict[str, Any]:
@@ -219,15 +211,14 @@ def _differs(model: nn.Module, recorded: Sequence[Call], output: Tensor, ids: Te
 
         return compare
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in model.named_modules() if path]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.ExitStack() as hooks:
+            for path, module in model.named_modules():
+                if path:
+                    hooks.enter_context(module.register_forward_hook(hook(path)))
             logits = copied(first_tensor(model(ids)))
     except _Different:
         return True
-    finally:
-        for handle in handles:
-            handle.remove()
     return logits is None or not agree(logits, output)
 
 

@@ -24,10 +24,10 @@ def reference(family: str) -> Reference:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_right_port_with_another_order_of_operations_is_right(family: str) -> None:
     found = reference(family)
-    report = layer_report(port(found.model, *OTHER_WAYS[family]), found.trace())
+    report = layer_report(port(found.model, *OTHER_WAYS[family]), found.trace)
     assert report.ok, to_text(report_lines(report, "all"))
     with another_processor(7):
-        report = layer_report(found.model, found.trace())
+        report = layer_report(found.model, found.trace)
     assert report.ok, to_text(report_lines(report, "all"))
 
 
@@ -35,7 +35,7 @@ def test_a_right_port_with_another_order_of_operations_is_right(family: str) -> 
 def test_a_planted_bug_is_named_or_its_step_is(family: str, bug: str) -> None:
     change, culprit = BUGS[family][bug]
     found = reference(family)
-    report = layer_report(port(found.model, change), found.trace())
+    report = layer_report(port(found.model, change), found.trace)
     assert not report.ok and report.culprit is not None, to_text(report_lines(report, "all"))
     assert report.culprit.path.endswith(culprit), to_text(report_lines(report))
 

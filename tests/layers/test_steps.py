@@ -30,7 +30,7 @@ def reference(family: str) -> Reference:
 
 
 def compared(family: str, *changes: tuple[str, str]) -> LayerReport:
-    return program_report(program(family, *changes), reference(family).trace())
+    return program_report(program(family, *changes), reference(family).trace)
 
 
 def text(report: LayerReport) -> str:
@@ -60,9 +60,7 @@ def test_a_step_gives_back_what_it_is_given_and_notes_nothing_by_itself() -> Non
 
 
 def test_the_references_functions_are_steps() -> None:
-    paths = [
-        call.path for call in reference("Qwen3").trace().calls if call.path.startswith("model.layers.0.self_attn:")
-    ]
+    paths = [call.path for call in reference("Qwen3").trace.calls if call.path.startswith("model.layers.0.self_attn:")]
     steps = [path.partition(":")[2] for path in paths]
     assert steps == ["rope", "rope", "weights", "attention"]
 
@@ -153,7 +151,7 @@ def window(**values: int) -> Any:
 @pytest.mark.parametrize(("by", "words"), [(1, "reaches one token too far back"), (-2, "reaches 2 tokens too short")])
 def test_a_mask_is_told_in_tokens(by: int, words: str) -> None:
     found = reference("Gemma 3")
-    report = layer_report(window(sliding_window=by)(found.model), found.trace())
+    report = layer_report(window(sliding_window=by)(found.model), found.trace)
     assert f"`model.layers.0` is handed a `attention_mask` that {words}" in said(report), text(report)
 
 
@@ -163,7 +161,7 @@ def test_tables_that_are_mixed_up_are_told() -> None:
     found = reference("Gemma 3")
     mixed: Any = copy.deepcopy(found.model)
     mixed.config.layer_types = ["full_attention", "sliding_attention"]
-    words = said(layer_report(mixed, found.trace()))
+    words = said(layer_report(mixed, found.trace))
     assert "that the reference hands to full attention layers, and it is one of the sliding attention layers" in words
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("small_references")
 
 @cache
 def reference(family: str) -> Trace:
-    return small(CONFIGS[family]).trace()
+    return small(CONFIGS[family]).trace
 
 
 def compared(family: str, *changes: tuple[str, str], more: str = "", own: OwnNames | None = None) -> PortReport:

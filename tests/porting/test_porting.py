@@ -10,7 +10,7 @@ import pytest
 import torch
 from own_ports import CONFIGS, GPT2, LLAMA, QWEN3, program, source_of
 from safetensors.torch import save_file
-from small_references import small
+from small_references import QWEN3_NEXT, small
 
 from grader.errors import GraderError, NeedsAdapter
 from grader.instruments.rounding import another_processor
@@ -26,13 +26,6 @@ from grader.report import to_text
 
 pytest.importorskip("transformers")
 
-QWEN3_NEXT = {
-    "model_type": "qwen3_next", "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 16,
-    "num_key_value_heads": 2, "head_dim": 256, "moe_intermediate_size": 512, "vocab_size": 151936, "num_experts": 16,
-    "shared_expert_intermediate_size": 512, "num_experts_per_tok": 4, "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
-    "partial_rotary_factor": 0.25, "layer_types": ["linear_attention", "full_attention"],
-}  # fmt: skip
 EVERY = CONFIGS | {"Qwen3-Next": QWEN3_NEXT}
 pytestmark = pytest.mark.usefixtures("small_references")
 
@@ -49,13 +42,13 @@ def reference(family: str) -> Reference:
 def test_the_same_model_with_another_order_of_operations_is_right(family: str) -> None:
     found = reference(family)
     with another_processor(7):
-        report = program_report(found.model, found.trace())
+        report = program_report(found.model, found.trace)
     assert report.ok, to_text(report_lines(report, "all"))
 
 
 def test_a_row_that_rounding_moves_says_so_and_a_larger_error_in_it_is_red() -> None:
     found = reference("Qwen3-Next")
-    trace = found.trace()
+    trace = found.trace
     floor, count = highest_floor(trace)
     assert floor > 0 and count > 0
     assert any("get more room" in kept.detail for kept in found.coverage)
@@ -69,7 +62,7 @@ def test_a_row_that_rounding_moves_says_so_and_a_larger_error_in_it_is_red() -> 
 
 
 def test_a_trace_keeps_its_floors(tmp_path: Path) -> None:
-    trace = reference("Qwen3-Next").trace()
+    trace = reference("Qwen3-Next").trace
     write_trace(trace, tmp_path / "t.safetensors")
     read = read_trace(tmp_path / "t.safetensors")
     assert [call.floor for call in read.calls] == [call.floor for call in trace.calls] and read.floor == trace.floor
@@ -80,7 +73,7 @@ def test_a_trace_keeps_its_floors(tmp_path: Path) -> None:
 
 def test_a_program_that_derives_its_head_dim_is_compared_with_a_reference_that_does(tmp_path: Path) -> None:
     spelt_out = CONFIGS["Llama"] | {"head_dim": 128}  # 4096 / 32
-    write_trace(small(spelt_out).trace(), tmp_path / "t.safetensors")
+    write_trace(small(spelt_out).trace, tmp_path / "t.safetensors")
     trace = read_trace(tmp_path / "t.safetensors")
     report = port_report(program("Llama"), trace, OwnNames())
     assert report.ok
@@ -90,14 +83,14 @@ def test_a_program_that_derives_its_head_dim_is_compared_with_a_reference_that_d
 
 
 def test_where_the_published_head_dim_is_another_a_program_that_derives_it_is_wrong() -> None:
-    trace = small(CONFIGS["Llama"] | {"head_dim": 64}).trace()
+    trace = small(CONFIGS["Llama"] | {"head_dim": 64}).trace
     assert trace.derived is None
     with pytest.raises(GraderError, match="can't be compared"):
         port_report(program("Llama"), trace, OwnNames())
 
 
 def test_keys_of_layers_that_share_anothers_are_named_as_that() -> None:
-    shared = small(CONFIGS["Qwen3"]).trace()
+    shared = small(CONFIGS["Qwen3"]).trace
     config = {**shared.build["config"], "num_kv_shared_layers": 1}
     weights = {name: tensor for name, tensor in shared.weights.items() if "layers.1.self_attn.k_proj" not in name}
     trace = replace(shared, build={"config": config}, weights=weights)
@@ -145,7 +138,7 @@ LAST_ONLY = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_trace(reference("GPT-2").trace(), tmp_path / "gpt2.safetensors")
+    write_trace(reference("GPT-2").trace, tmp_path / "gpt2.safetensors")
     return tmp_path
 
 
@@ -180,10 +173,10 @@ def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grade
 
 def test_logits_of_the_last_token_alone_are_compared_with_the_references() -> None:
     last = ("return self.output(self.norm(h))", "return self.output(self.norm(h)[:, -1])")
-    report = program_report(program("Llama", last), reference("Llama").trace())
+    report = program_report(program("Llama", last), reference("Llama").trace)
     assert report.ok and {"output", "logits"} <= {row.name for row in report.rows}
     wrong = (last[0], "return self.output(self.norm(h)[:, -2])")
-    report = program_report(program("Llama", wrong), reference("Llama").trace())
+    report = program_report(program("Llama", wrong), reference("Llama").trace)
     assert not report.ok and report.culprit is not None and report.culprit.path == ""
 
 
@@ -197,11 +190,11 @@ class Whole(Model):
 
 Model, Parts = Whole, Model
 """.replace("Model.forward(self", "Parts.forward(self")
-    report = program_report(program("Llama", more=one_by_one), reference("Llama").trace())
+    report = program_report(program("Llama", more=one_by_one), reference("Llama").trace)
     assert report.ok and report.alignment is not None
     assert report.alignment.how["layers.0.attention.wq.weight"] == "running"
     wrong = ("F.silu(self.w1(x)) * self.w3(x)", "F.silu(self.w3(x)) * self.w1(x)")
-    assert not program_report(program("Llama", wrong, more=one_by_one), reference("Llama").trace()).ok
+    assert not program_report(program("Llama", wrong, more=one_by_one), reference("Llama").trace).ok
 
 
 METAS = """
@@ -229,7 +222,7 @@ def test_a_config_with_a_constructor_of_its_own_and_caches_that_are_set_up_first
     ).replace("class Model(", f"{METAS}\n\nclass Model(")  # fmt: skip
     (tmp_path / "metas.py").write_text(source)
     trace = tmp_path / "llama.safetensors"
-    write_trace(reference("Llama").trace(), trace)
+    write_trace(reference("Llama").trace, trace)
     assert grader("port", f"{tmp_path / 'metas.py'}:Model", trace)[0] == 0
     written = (tmp_path / "port.py").read_text()
     assert "self.model.setup_caches(max_batch_size=2, max_seq_length=config.max_position_embeddings)" in written
@@ -240,7 +233,7 @@ def test_a_config_with_a_constructor_of_its_own_and_caches_that_are_set_up_first
 
 def test_a_program_that_asks_for_a_mask_is_given_one(tmp_path: Path) -> None:
     masked = ("    def forward(self, tokens):", "    def forward(self, tokens, mask, start_pos):")
-    trace = reference("Llama").trace()
+    trace = reference("Llama").trace
     with pytest.raises(NeedsAdapter, match="besides the token ids, its forward asks for `mask` and `start_pos`"):
         program_report(program("Llama", masked), trace)
     (tmp_path / "llama.py").write_text(source_of("Llama", masked))
@@ -272,7 +265,7 @@ def dumped(trace: Trace) -> dict[str, torch.Tensor]:
 
 def test_arrays_of_a_program_that_is_not_pytorch_are_compared_by_name(folder: Path, grader: Any) -> None:
     trace = folder / "gpt2.safetensors"
-    arrays = dumped(reference("GPT-2").trace())
+    arrays = dumped(reference("GPT-2").trace)
     assert set(arrays) == {"transformer.h.0.output", "transformer.h.1.output", "logits"}
     short = {name.removeprefix("transformer."): tensor for name, tensor in arrays.items()}
     for written in (arrays, short, {name: tensor.double() for name, tensor in arrays.items()}):
@@ -319,15 +312,15 @@ def test_a_container_of_modules_that_are_called_is_not_said_to_be_uncalled() -> 
         "m, x2 = self.mlp, self.ln2(x)\n        return x + m.fc3(F.silu(m.fc1(x2)) * m.fc2(x2))",
     )
     assert QWEN3.count(inline[0]) == 1
-    report = program_report(program("Qwen3", inline), reference("Qwen3").trace())
+    report = program_report(program("Qwen3", inline), reference("Qwen3").trace)
     assert report.ok and not any("Never called" in line for line in report.one_sided)
-    llama = program_report(program("Llama"), reference("Llama").trace())
+    llama = program_report(program("Llama"), reference("Llama").trace)
     assert "layers.0.feed_forward" in {row.name for row in llama.rows}
 
 
 def test_a_program_that_breaks_in_bfloat16_has_the_module_named_that_raised() -> None:
     """Its tables of rotations stay in float32, so queries do not fit the values."""
-    trace = small(CONFIGS["Qwen3"], dtype=torch.bfloat16).trace()
+    trace = small(CONFIGS["Qwen3"], dtype=torch.bfloat16).trace
     report = program_report(program("Qwen3"), trace)
     assert report.culprit is not None and report.culprit.path == "decoder.0.gqa"
     assert any("raised RuntimeError" in row.outcome.note for row in report.rows if row.name == "decoder.0.gqa")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cached_ports import CONFIGS, PROGRAMS, program, source_of
-from small_references import small
+from small_references import QWEN3_NEXT, small
 from torch import nn
 
 from grader.errors import NeedsAdapter
@@ -25,14 +25,7 @@ from grader.report import to_text
 
 pytest.importorskip("transformers")
 
-HYBRID = {
-    "model_type": "qwen3_next", "hidden_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 16,
-    "num_key_value_heads": 2, "head_dim": 256, "moe_intermediate_size": 512, "vocab_size": 151936, "num_experts": 16,
-    "shared_expert_intermediate_size": 512, "num_experts_per_tok": 4, "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
-    "partial_rotary_factor": 0.25, "layer_types": ["linear_attention", "full_attention"],
-}  # fmt: skip
-EVERY = CONFIGS | {"Qwen3-Next": HYBRID}
+EVERY = CONFIGS | {"Qwen3-Next": QWEN3_NEXT}
 WAYS = {"Qwen3": Ways(cached=True, padded=True, offset=3)}
 STEPS = ["tokens 0 to 2", "tokens 3 to 6", "tokens 7 to 9", "token 10", "token 11", "token 12", "token 13"]
 pytestmark = pytest.mark.usefixtures("small_references")
@@ -44,7 +37,7 @@ def reference(family: str) -> Reference:
 
 
 def compared(family: str, *changes: tuple[str, str], more: str = "") -> PortReport:
-    return program_report(program(family, *changes, more=more), reference(family).trace())
+    return program_report(program(family, *changes, more=more), reference(family).trace)
 
 
 def text(report: PortReport) -> str:
@@ -57,7 +50,7 @@ def text(report: PortReport) -> str:
 @pytest.mark.parametrize("family", ["Qwen3", "Gemma 3", "Qwen3-Next"])
 def test_the_reference_itself_is_right_in_every_run(family: str) -> None:
     found = reference(family)
-    report = program_report(found.model, found.trace())
+    report = program_report(found.model, found.trace)
     assert report.ok and all(row.outcome.max == 0 for row in report.rows), text(report)
     titles = [row.name for row in report.rows if row.block == row.name]
     assert [f"cached, {step}" for step in STEPS] == [title for title in titles if title.startswith("cached, ")]
@@ -65,18 +58,18 @@ def test_the_reference_itself_is_right_in_every_run(family: str) -> None:
 
 
 def test_states_are_recorded_after_each_step() -> None:
-    steps = reference("Qwen3-Next").trace().runs[0].steps
+    steps = reference("Qwen3-Next").trace.runs[0].steps
     assert {name.rpartition(".")[0] for name in steps[0].states} >= {
         "layers.0.conv_states",
         "layers.0.recurrent_states",
     }
     assert [step.states["layers.1.keys"].shape[2] for step in steps] == [3, 7, 10, 11, 12, 13, 14]
-    window = reference("Gemma 3").trace().runs[0].steps
+    window = reference("Gemma 3").trace.runs[0].steps
     assert [step.states["layers.0.keys"].shape[2] for step in window] == [3, 4, 4, 4, 4, 4, 4]
 
 
 def test_a_trace_keeps_its_runs(tmp_path: Path) -> None:
-    trace = reference("Qwen3").trace()
+    trace = reference("Qwen3").trace
     write_trace(trace, tmp_path / "t.safetensors")
     read = read_trace(tmp_path / "t.safetensors")
     assert [run.name for run in read.runs] == ["cached", "from position 3", "padded", "padded and cached"]
@@ -88,7 +81,7 @@ def test_a_trace_keeps_its_runs(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_place_of_padding_is_not_compared() -> None:
-    run = next(run for run in reference("Qwen3").trace().runs if run.name == "padded")
+    run = next(run for run in reference("Qwen3").trace.runs if run.name == "padded")
     assert run.steps[0].mask is not None and run.steps[0].mask.sum() == 2 * 14 - 2
     assert not run.steps[0].output[1, :2].any() and run.steps[0].output[0, :2].any()
     assert run.steps[0].positions[1].tolist() == [0, 0, *range(12)]
@@ -183,7 +176,7 @@ def test_keys_that_are_cached_before_they_are_rotated_are_a_way_of_its_own() -> 
         ("        return self.o_proj(",
          "        kept = k, v\n        k = turn_halves(k, angle[1])\n        return self.o_proj("),
     ]  # fmt: skip
-    trace = reference("Qwen3").trace()
+    trace = reference("Qwen3").trace
     plain = replace(trace, runs=trace.runs[:1])
     report = program_report(program("Qwen3", *states), plain)
     assert report.ok, text(report)
@@ -204,6 +197,12 @@ def test_a_program_without_a_cache_is_told_what_is_needed() -> None:
                  ("self.heads, capacity, self.head_dim", "self.heads, room, self.head_dim"))  # fmt: skip
 
 
+def test_a_program_without_a_mask_is_told_what_padding_needs() -> None:
+    padded = small(EVERY["GPT-2"], ways=Ways(padded=True)).trace
+    with pytest.raises(NeedsAdapter, match=r"can't be given padding: its forward has none of the arguments"):
+        program_report(program("GPT-2"), padded)
+
+
 def test_the_way_in_which_a_program_is_called_is_read_from_its_signature() -> None:
     assert way_of(program("Llama")).start == "start_pos"
     own = way_of(program("Qwen3"))
@@ -214,7 +213,7 @@ def test_the_way_in_which_a_program_is_called_is_read_from_its_signature() -> No
 
 def test_the_lines_that_a_program_needs_for_its_cache_are_written(tmp_path: Path, grader: Any) -> None:
     trace = tmp_path / "t.safetensors"
-    write_trace(reference("Gemma 3").trace(), trace)
+    write_trace(reference("Gemma 3").trace, trace)
     (tmp_path / "ringed.py").write_text(source_of("Gemma 3"))
     code, out, err = grader("compare", f"{tmp_path / 'ringed.py'}:Model", trace)
     assert code == 2 and "return RingCache(num_layers=self.config.num_hidden_layers)" in err

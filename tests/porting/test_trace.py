@@ -116,7 +116,7 @@ def reference(name: str, dtype: torch.dtype = torch.float32) -> tuple[Reference,
     path = Path(_folder) / f"{name}.json"
     path.write_text(json.dumps(CONFIGS[name]))
     small = small_reference(path, dtype)
-    return small, small.trace()
+    return small, small.trace
 
 
 _folder = ""
@@ -429,7 +429,7 @@ def test_weights_are_random_and_embeddings_of_unequal_size() -> None:
 def test_what_a_program_may_know_from_the_trace_is_the_same_every_time(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIGS["Qwen3"]))
-    again = small_reference(path).trace()
+    again = small_reference(path).trace
     first = reference("Qwen3")[1]
     assert torch.equal(again.args[0], first.args[0]) and torch.equal(again.output, first.output)
 
@@ -453,7 +453,7 @@ def test_a_number_that_json_has_not_is_read_as_transformers_writes_it(tmp_path: 
     infinite = {"model_type": "mamba2", "time_step_limit": [0.0, {"__float__": "Infinity"}]}
     small = small_of(tmp_path / "config.json", infinite)
     assert small.fields["time_step_limit"] == [0.0, float("inf")]
-    assert layer_report(small.model, small.trace()).ok
+    assert layer_report(small.model, small.trace).ok
 
 
 def test_a_small_model_ends_in_a_layer_of_the_type_that_the_whole_one_ends_in(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_small_model_ends_in_a_layer_of_the_type_that_the_whole_one_ends_in(tm
     small = small_of(tmp_path / "config.json", shared)
     assert small.fields["layer_types"] == (["sliding_attention"] * 5 + ["full_attention"]) * 2
     assert small.fields["num_kv_shared_layers"] == 6
-    assert layer_report(small.model, small.trace()).ok
+    assert layer_report(small.model, small.trace).ok
 
 
 def test_sizes_that_must_fit_one_another_do(tmp_path: Path) -> None:

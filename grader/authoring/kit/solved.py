@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from grader.authoring.kit.declared import Change
 from grader.authoring.recorder import record_exercise
@@ -26,6 +25,8 @@ from grader.checks.judge.wording import report
 from grader.checks.probe import probe
 from grader.checks.probe.running import one_thread
 from grader.config import Config
+from grader.instruments.reference import model as reference_model
+from grader.instruments.reference import written
 from grader.lessons.exercise import Case, Exercise
 from grader.lessons.lesson import Lesson
 from grader.recordings.answers import Answer
@@ -177,10 +178,7 @@ def _trained(lesson: Solved, model: str, checkpoint: str) -> tuple[Any, nn.Modul
     return loaded, own, _by_transformers(loaded.folder)
 
 
-@lru_cache(maxsize=2)
-def _by_transformers(folder: Path) -> Any:
-    """transformers' model with the weights in a folder, the same for every class of a lesson."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+_by_transformers = lru_cache(maxsize=2)(reference_model)  # the same for every class of a lesson
 
 
 def encoded(checkpoint: Any, text: str) -> Tensor:
@@ -191,11 +189,7 @@ def encoded(checkpoint: Any, text: str) -> Tensor:
 def written_by_transformers(model: Any, ids: Tensor, tokens: int) -> list[int]:
     """The greedy continuation of ids [1, T], whatever ends a turn."""
     model.generation_config.eos_token_id = None
-    done = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0
-    )
-    written: list[int] = done[0, ids.shape[1] :].tolist()
-    return written
+    return written(model, ids, tokens)
 
 
 _CONTINUED: WeakKeyDictionary[Any, dict[tuple[tuple[int, ...], int], list[int]]] = WeakKeyDictionary()

@@ -130,7 +130,8 @@ def _asked_for(config: Any) -> dict[str, bool]:
     """What a config's class may be given, and whether it has a default: arguments, and keys among further ones."""
     source = _written(config)
     if not source:
-        return {f.name: _has_default(f) for f in dataclasses.fields(config) if f.init}
+        none, fields = dataclasses.MISSING, [f for f in dataclasses.fields(config) if f.init]
+        return {f.name: f.default is not none or f.default_factory is not none for f in fields}
     wanted = {p.name: p.default is not p.empty for p in _signature(config.__init__)}
     return wanted | dict.fromkeys(re.findall(r"kwargs\.(?:get|pop)\([\"'](\w+)[\"']", source), True)
 
@@ -143,10 +144,6 @@ def _written(config: type) -> str:
         return inspect.getsource(config.__init__)  # type: ignore[misc]
     except (OSError, TypeError):
         return ""
-
-
-def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _read_from(file: Path, name: str) -> tuple[list[str], bool]:

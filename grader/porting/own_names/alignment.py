@@ -78,21 +78,18 @@ def _aligned(model: nn.Module, trace: Trace, given: Mapping[str, Recipe]) -> Ali
     order = [name for name in [*own, *recipes] if name in recipes]
     recipes = {name: recipes[name] for name in order}
     sources = {source for recipe in recipes.values() for source in recipe.sources}
+    known = {id(parameters[name]) for name in recipes if name in parameters}  # under one of their names
     remarks = [f"Your model has {own_count} layers, and the reference {count}."] if own_count != count else []
     return Alignment(
         trace,
         recipes,
         how,
         matched.questions,
-        [name for name in own if name not in recipes and not _is_known(parameters, name, recipes)],
+        [name for name in own if name not in recipes and id(parameters[name]) not in known],
         [name for name in wanted if name not in sources],
         remarks,
         _contradictions(parameters, recipes),
     )
-
-
-def _is_known(parameters: Mapping[str, Tensor], name: str, recipes: Mapping[str, Recipe]) -> bool:
-    return any(parameters[other] is parameters[name] for other in recipes if other in parameters)
 
 
 def _by_layers(own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> Matched:

@@ -63,12 +63,10 @@ def _pairs(model: nn.Module, alignment: Alignment) -> dict[str, str]:
         fitting = candidates if alone else [o for o in candidates if _gives_as_much(trace, o, given.get(path))]
         if fitting:
             pairs[fitting[0]] = path
-    return _activations(model, trace, heads | pairs, given)
+    return _activations(trace, heads | pairs, given)
 
 
-def _activations(
-    model: nn.Module, trace: Trace, pairs: Mapping[str, str], given: Mapping[str, WatchedCall]
-) -> dict[str, str]:
+def _activations(trace: Trace, pairs: Mapping[str, str], given: Mapping[str, WatchedCall]) -> dict[str, str]:
     """The same pairs, and a module without weights that gives as many values as it is given, such as an activation:
     where a module and its counterpart have one of them each.
     """

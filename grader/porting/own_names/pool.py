@@ -97,7 +97,7 @@ class Pool:
         self.found.how |= dict.fromkeys(made, how)
         self._forget(own, wanted, made)
         if own.word.role == wanted.word.role == "qkv" and own.word.last != wanted.word.last:
-            self._relaid(own, wanted)
+            self._relaid(own)
         self.paired(own, wanted.word.role)
         return True
 
@@ -144,7 +144,7 @@ class Pool:
         if len(answers) > 1:
             self.ask("the order of rows", names, answers)
 
-    def _relaid(self, own: Unit, wanted: Unit) -> None:
+    def _relaid(self, own: Unit) -> None:
         """Ask whether two fused projections of one shape hold their rows in another order."""
         sizes, rows = self.sizes, max(own.weight)
         head_dim = rows // max(1, sizes.heads + 2 * sizes.kv_heads)
