@@ -1,5 +1,6 @@
 """A card: what is known of a model, line by line, each with where it is from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,7 @@ def rows(model: Architecture) -> list[Row]:
         found.append(Row("experts stand", dense, dense, facts["layers with experts"].source))
     for name, fact in facts.items():
         absent = fact.value is None and name in MAY_LACK
+        absent |= name == "positions stretched" and not str(facts["positions"].value).startswith("RoPE")
         if name not in ("layers", "layer mix") and not absent:
             found.append(_row(name, fact))
     return found + cache_rows(model)
@@ -87,6 +89,12 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def context_of(model: Architecture) -> float:
+    """How many tokens its config says that it reads; without end where it says nothing."""
+    told = model.facts["context"].value
+    return told if isinstance(told, int) else math.inf
+
+
 def cache_rows(model: Architecture) -> list[Row]:
     """What its cache takes in bfloat16: for one token, at contexts, and what does not grow."""
     kept = caches(model)
@@ -103,6 +111,7 @@ def cache_rows(model: Architecture) -> list[Row]:
         words = "what the next entry needs of the last" if entries else "float32, with inputs of convolutions"
         found.append(Row("state, of one size", state, readable(state), words))
     for context in CONTEXTS:
-        total = at(kept, context)
-        found.append(Row(f"cache at {context:,} tokens", total, readable(total), source))
+        total, longest = at(kept, context), context_of(model)
+        beyond = f"; its context is shorter, {longest:,}" if context > longest else ""
+        found.append(Row(f"cache at {context:,} tokens", total, readable(total), f"{source}{beyond}"))
     return found

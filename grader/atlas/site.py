@@ -17,8 +17,23 @@ from grader.atlas.changes import concepts
 from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
 from grader.atlas.shown_models import TOLD, GalleryModel, Source, gallery_models
-from grader.atlas.timeline import KINDS, firsts, kinds_of, timeline
+from grader.atlas.timeline import KINDS, firsts, kinds_of, thumbnail, timeline
 
+# What people search for, by the word that stands in what is said of a model.
+SYNONYMS = {
+    "experts": "moe mixture of experts sparse mlp",
+    "multi-head": "mha full attention",
+    "multi-query": "mqa",
+    "grouped-query": "gqa grouped queries",
+    "sliding window": "swa local attention windowed",
+    "latent (mla)": "multi-head latent attention compressed kv",
+    "sparse": "dsa nsa lightning indexer selection",
+    "linear": "deltanet gated delta recurrent hybrid",
+    "state space": "ssm mamba recurrent hybrid",
+    "qk": "qk-norm qk norm query-key normalisation",
+    "learned": "absolute positions",
+}
+NO_DATE, NO_LICENCE = "date not found", "licence not found"
 STATIC = files("grader.atlas") / "static"
 
 
@@ -90,6 +105,8 @@ def entry(model: GalleryModel) -> dict[str, Any]:
         "size": model.published,
         "parameters": None,
         "context": "",
+        "longest": None,
+        "thumbnail": "",
         "kib": "",
         "cache": None,
         "summary": {},
@@ -100,7 +117,8 @@ def entry(model: GalleryModel) -> dict[str, Any]:
     if model.of_class:
         told["context"] += " (its class's default)"
     words = [model.name, model.developer, model.date, model.licence, told["mix"], told["decoder"], *told["kinds"]]
-    return {**told, "text": " ".join([*words, *told["summary"].values()]).lower()}
+    text = " ".join([*words, *told["summary"].values()]).lower()
+    return {**told, "text": " ".join([text, *(more for word, more in SYNONYMS.items() if word in text)])}
 
 
 def _told(found: Architecture) -> dict[str, Any]:
@@ -113,6 +131,8 @@ def _told(found: Architecture) -> dict[str, Any]:
         "size": lines["scale"].replace(" parameters", ""),
         "parameters": found.parameters,
         "context": shown(found.facts["context"].value),
+        "longest": found.facts["context"].value,
+        "thumbnail": thumbnail(found),
         "kib": lines["cache for one token"],
         "cache": cache_groups(found),
         "summary": lines,
@@ -151,7 +171,7 @@ def index(models: Sequence[GalleryModel], back: tuple[str, str] | None = None) -
 def page(model: GalleryModel, teaching: Mapping[str, Taught]) -> str:
     """One model's page."""
     found = model.architecture
-    described = [model.developer, model.date, model.licence]
+    described = [model.developer, model.date or NO_DATE, model.licence or NO_LICENCE]
     links = []
     if model.hub:
         links.append(f'<a href="{escape(model.hub)}">on the hub</a>')
@@ -242,10 +262,15 @@ def _read_off(found: Architecture, teaching: Mapping[str, Taught]) -> list[str]:
         "<thead><tr><th>fact</th><th>value</th><th>from</th></tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
+    by_lesson: dict[str, list[str]] = {}
+    for concept in concepts(found):  # in the order of a port; each leads to the first lesson that teaches it
+        if concept in _own_concepts(found):
+            for name in [name for name, taught in teaching.items() if concept in taught.concepts][:1]:
+                by_lesson.setdefault(name, []).append(concept.replace("_", " "))
     lessons = [
-        f'<li><a href="../lessons/{name}.html">{escape(name.partition("-")[0])} {escape(taught.title)}</a></li>'
-        for name, taught in teaching.items()
-        if set(taught.concepts) & _own_concepts(found)
+        f'<li>{escape(", ".join(taught))}: <a href="../lessons/{name}.html">{escape(name.partition("-")[0])}'
+        f" {escape(teaching[name].title)}</a></li>"
+        for name, taught in by_lesson.items()
     ]
     if lessons:
         body.append(f"<h2>Lessons that lead to it</h2><ul>{''.join(lessons)}</ul>")

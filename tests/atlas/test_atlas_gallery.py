@@ -52,7 +52,7 @@ def test_filter_sort_and_the_slider_work(page: Page) -> None:
     assert 0 < page.locator(".card").count() < 12
     page.select_option("#attention", "sparse")
     assert page.locator(".card h3").all_inner_texts() == ["DeepSeek V3.2"]
-    assert "compressed: DeepSeek V4 Flash, 2026-04-24" in page.locator(".firsts").inner_text()
+    assert "compressed: DeepSeek V4 Flash, 2026-04-24" in page.locator(".firsts").text_content()
     before = page.locator(".numbers").inner_text()
     page.locator("#context").focus()
     page.keyboard.press("ArrowRight")
@@ -152,17 +152,76 @@ def test_a_phone_shows_both_columns_of_a_comparison_and_where_facts_are_from(pag
 
 
 def test_the_keyboard_keeps_its_place_when_models_are_picked(page: Page) -> None:
-    page.fill("#find", "qwen3")
+    page.fill("#find", "qwen3 dense")
     for slug in ("qwen3-8b", "qwen3-4b"):
         page.locator(f"#cards input[data-slug='{slug}']").focus()
         page.keyboard.press("Space")
         assert page.evaluate("document.activeElement.dataset.slug") == slug
     assert page.locator("#count").inner_text().endswith("to compare: Qwen3 8B and Qwen3 4B")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "see it"
-    page.keyboard.press("Enter")
+    page.get_by_role("link", name="see the comparison").press("Enter")
     page.wait_for_function("location.hash === '#compare'")
     assert page.locator("#compared td", has_text="= attention").is_visible()
+
+
+def test_what_is_ticked_stays_in_sight_and_a_third_tick_drops_none(page: Page) -> None:
+    for slug in ("gpt-2-xl", "qwen3-4b"):
+        page.locator(f"#cards input[data-slug='{slug}']").check()
+    page.locator("#cards li").last.scroll_into_view_if_needed()
+    tray = page.locator("#tray")
+    assert tray.locator("button").all_inner_texts() == ["GPT-2 XL ×", "Qwen3 4B ×"]
+    box = tray.bounding_box()
+    assert box and 0 <= box["y"] <= 800 - box["height"]
+    assert page.locator("#cards input[data-slug='qwen3-8b']").is_disabled()
+    tray.get_by_role("button", name="untick GPT-2 XL").click()
+    page.locator("#cards input[data-slug='qwen3-8b']").check()
+    assert tray.locator("button").all_inner_texts() == ["Qwen3 4B ×", "Qwen3 8B ×"]
+
+
+def test_the_address_says_what_is_shown(page: Page) -> None:
+    page.fill("#find", "moe")
+    page.select_option("#sort", "largest")
+    page.locator("#cards input[data-slug='qwen3-30b-a3b']").check()
+    first = page.locator("#cards h3").all_text_contents()
+    assert len(first) > 20  # mixtures of experts, under the name that everybody looks for
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.locator("#cards h3").all_text_contents() == first
+    assert page.input_value("#sort") == "largest" and page.input_value("#left") == "qwen3-30b-a3b"
+
+
+@pytest.mark.parametrize("words", ["moe", "mla", "gqa", "mamba", "swa"])
+def test_the_search_knows_what_people_call_it(page: Page, words: str) -> None:
+    page.fill("#find", words)
+    assert page.locator(".card").count() >= 2
+
+
+def test_the_overview_has_a_picture_of_every_models_layers_and_fits_a_few_screens(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    seen = sum(model.verified for model in gallery_models().values())
+    assert page.locator(".card .thumbnail svg").count() == seen
+    assert page.locator("#cards").bounding_box()["height"] < 80 * len(gallery_models())  # type: ignore[index]
+    assert page.evaluate("document.querySelector('#time').compareDocumentPosition(document.querySelector('#all'))") == 4
+    assert page.locator(".timeline .first", has_text="GPT-2 124M").is_visible()
+
+
+def test_a_cache_beyond_a_models_context_says_so(page: Page, site: Path) -> None:
+    """GPT-2 XL reads 1,024 tokens: 40.3 GB at 131,072 are of a model that there is not."""
+    page.fill("#find", "gpt-2 xl")
+    assert "40.3 GB, beyond its context" in page.locator(".card").inner_text()
+    page.locator("#context").fill("10")
+    assert "beyond" not in page.locator(".card").inner_text()
+    page.goto(site.joinpath("models/gpt-2-xl.html").as_uri())
+    assert "its context is shorter, 1,024" in page.locator("tr", has_text="131,072").inner_text()
+    assert page.get_by_text("rope_parameters").count() == 0  # it has no RoPE to stretch
+
+
+def test_a_date_or_a_licence_that_was_not_found_is_said(page: Page, site: Path) -> None:
+    for slug, model in gallery_models().items():
+        text = (site / "models" / f"{slug}.html").read_text()
+        assert ("date not found" in text) == (not model.date) and ("licence not found" in text) == (not model.licence)
+    page.fill("#find", "cwm")
+    assert "date not found" in (page.locator(".card").text_content() or "")
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, site: Path) -> None:
@@ -185,13 +244,14 @@ def test_what_is_off_a_classs_defaults_says_so_on_its_card_its_page_and_in_a_com
     marked = page.locator(".card", has=page.locator(".mark", has_text="from its class's defaults"))
     assert marked.count() == len(of_class)
     page.fill("#find", "command r")
-    assert "8,192 (its class's default)" in page.locator(".card").inner_text()
+    assert "8,192 (its class's default)" in (page.locator(".card").text_content() or "")
     compared(page, "command-r-35b", "qwen3-8b")
     assert page.locator("#compared th .mark", has_text="from its class's defaults").count() == 1
 
 
 def test_a_model_and_the_lessons_that_lead_to_it_link_each_other(page: Page, site: Path) -> None:
     page.goto(site.joinpath("models/qwen3-8b.html").as_uri())
+    assert "rope, qk norm: 03 Qwen3" in page.locator("main").inner_text()  # what of it the lesson teaches
     page.get_by_role("link", name="03 Qwen3").click()
     assert "port Llama to Qwen3" in page.locator("main").inner_text()
     page.get_by_role("link", name="Qwen3 8B").click()

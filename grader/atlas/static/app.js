@@ -46,38 +46,82 @@ function shown() {
   return found.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
 }
 
-function card(model, most) {
-  const bytes = bytesAt(model, contextLength());
+function line(model, most) {  // one model: a picture of its layers, what it is, its numbers
+  const context = contextLength(), bytes = bytesAt(model, context), beyond = model.longest && context > model.longest;
   const numbers = element("dl", { className: "numbers" });
-  for (const [label, value] of [["parameters", model.size], ["context", model.context], ["cache for one token", model.kib],
-    [`cache at ${contextLength().toLocaleString("en")} tokens`, readable(bytes)]])
-    if (value) numbers.append(element("dt", { textContent: label }), element("dd", { textContent: value }));
+  const add = (label, ...value) => numbers.append(element("div", {}, element("dt", { textContent: label }), element("dd", {}, ...value)));
+  if (model.size) add("parameters", model.size);
+  if (model.context) add("context", model.context);
+  if (model.kib) add("cache for one token", model.kib);
   if (bytes !== null) {
     const fill = element("span", {});
     fill.style.width = `${Math.max(1, 100 * bytes / most)}%`;
-    numbers.append(element("div", { className: "bar", ariaHidden: "true" }, fill));
+    add(`cache at ${context.toLocaleString("en")} tokens`, beyond ? element("span", { className: "mark", textContent:
+      `${readable(bytes)}, beyond its context` }) : readable(bytes), element("div", { className: "bar", ariaHidden: "true" }, fill));
   }
-  const pick = element("input", { type: "checkbox", checked: chosen.has(model.slug), disabled: !model.verified });
+  const picked = chosen.has(model.slug), full = chosen.size === 2 && !picked;
+  const pick = element("input", { type: "checkbox", checked: picked, disabled: !model.verified || full });
   pick.dataset.slug = model.slug;
   pick.setAttribute("aria-label", `compare ${model.name}`);
   pick.addEventListener("change", () => choose(model.slug, pick.checked));
-  const told = element("label", { className: "line" }, pick, " compare");
-  if (chosen.size === 2 && chosen.has(model.slug)) told.append(" ", element("a", { href: "#compare", textContent: "see it" }));
   const seen = model.defaults ? DEFAULTS : model.verified ? "" : "config.json not seen: published, not verified";
-  return element("li", { className: "card" },
-    element("h3", {}, element("a", { href: `models/${model.slug}.html`, textContent: model.name })),
-    element("p", { className: "muted", textContent: [model.developer, model.date, model.licence].filter(Boolean).join(" · ") }),
-    element("p", { textContent: model.mix }), element("p", { className: "mark", textContent: seen }), numbers,
-    told);
+  const made = [model.developer, model.date || "date not found", model.licence || "licence not found"].join(" · ");
+  return element("li", { className: picked ? "card picked" : "card" },
+    element("label", { className: "line", title: full ? "Two are ticked: untick one first" : "compare" }, pick),
+    element("div", { className: "thumbnail", innerHTML: model.thumbnail }),
+    element("div", { className: "what" },
+      element("h3", {}, element("a", { href: `models/${model.slug}.html`, textContent: model.name })),
+      element("p", { textContent: model.mix }), element("p", { className: "muted", textContent: made }),
+      ...(seen ? [element("p", { className: "mark", textContent: seen })] : [])),
+    numbers);
 }
 
 function choose(slug, picked) {
-  if (picked) chosen.add(slug); else chosen.delete(slug);
-  while (chosen.size > 2) chosen.delete([...chosen][0]);
+  if (picked && chosen.size < 2) chosen.add(slug); else chosen.delete(slug);
   const [left, right] = [...chosen];
   byId("left").value = left ?? ""; byId("right").value = right ?? "";
   draw();
-  document.querySelector(`#cards input[data-slug="${slug}"]`)?.focus();  // the cards are new: who used the keyboard goes on
+  document.querySelector(`#cards input[data-slug="${slug}"]`)?.focus();  // the lines are new: who used the keyboard goes on
+}
+
+function tray() {  // what is ticked, wherever on the page one is
+  const place = byId("tray");
+  place.hidden = !chosen.size;
+  place.replaceChildren(...[...chosen].map((slug) => {
+    const name = MODELS.find((m) => m.slug === slug).name;
+    const drop = element("button", { type: "button", textContent: `${name} ×` });
+    drop.setAttribute("aria-label", `untick ${name}`);
+    drop.addEventListener("click", () => choose(slug, false));
+    return drop;
+  }), chosen.size === 2 ? element("a", { href: "#compare", textContent: "see the comparison" })
+    : element("span", { className: "muted", textContent: "tick one more to compare" }));
+}
+
+// The address says what is shown, behind #, which is all that a page from a folder may change of it.
+const KEPT = ["find", "attention", "decoder", "sort", "context", "verified"];
+const FIRST = Object.fromEntries(KEPT.map((id) => [id, valueOf(byId(id))]));
+
+function valueOf(control) { return control.type === "checkbox" ? String(control.checked) : control.value; }
+
+function keep() {
+  const said = new URLSearchParams();
+  for (const id of KEPT) if (valueOf(byId(id)) !== FIRST[id]) said.set(id, valueOf(byId(id)));
+  if (chosen.size) said.set("compare", [...chosen].join(","));
+  if (String(said) || location.hash.includes("=")) history.replaceState(null, "", `#${said}`);
+}
+
+function takeUp() {
+  if (location.hash && !location.hash.includes("=")) return;  // a place on the page
+  const said = new URLSearchParams(location.hash.slice(1));
+  for (const id of KEPT) {
+    const value = said.get(id) ?? FIRST[id];
+    if (byId(id).type === "checkbox") byId(id).checked = value === "true"; else byId(id).value = value;
+  }
+  chosen.clear();
+  for (const slug of (said.get("compare") ?? "").split(",").slice(0, 2))
+    if (MODELS.some((m) => m.slug === slug && m.verified)) chosen.add(slug);
+  const [left, right] = [...chosen];
+  byId("left").value = left ?? ""; byId("right").value = right ?? "";
 }
 
 function compare() {
@@ -92,7 +136,8 @@ function compare() {
   const body = element("tbody", {});
   const labels = [...new Set(found.flatMap((m) => Object.keys(m.summary)))];
   const rows = labels.map((label) => [label, ...found.map((m) => m.summary[label] ?? "–")]);
-  rows.push([`cache at ${context.toLocaleString("en")} tokens`, ...found.map((m) => readable(bytesAt(m, context)))]);
+  const cache = (m) => readable(bytesAt(m, context)) + (m.longest && context > m.longest ? ", beyond its context" : "");
+  rows.push([`cache at ${context.toLocaleString("en")} tokens`, ...found.map(cache)]);
   for (const [label, left, right] of rows) {
     const differs = left !== right;
     body.append(element("tr", { className: differs ? "differs" : "" },
@@ -151,7 +196,9 @@ function draw() {
   byId("context").setAttribute("aria-valuetext", `${context.toLocaleString("en")} tokens`);
   const pair = [...chosen].map((slug) => MODELS.find((m) => m.slug === slug).name).join(" and ");
   byId("count").textContent = `${found.length} of ${MODELS.length} models${pair && `; to compare: ${pair}`}`;
-  byId("cards").replaceChildren(...found.map((m) => card(m, most)));
+  byId("cards").replaceChildren(...found.map((m) => line(m, most)));
+  tray();
+  keep();
   compare();
 }
 
@@ -162,5 +209,7 @@ controls.forEach((control) => control.addEventListener("input", draw));
   draw();
 }));
 SIDE_BY_SIDE.addEventListener("change", compare);
+window.addEventListener("hashchange", () => { if (location.hash.includes("=")) { takeUp(); draw(); } });
+takeUp();
 draw();
 byId("line").scrollLeft = byId("line").scrollWidth;  // on a phone: the newest first
