@@ -60,13 +60,15 @@ def judge(
             continue
         named = _named(found, answer, i, outputs[i])
         cases.append(_judge_wrong(observation, answer.outputs[i], context, named, parts))
+    named = bool(found.fitting) and not all(right)
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
         wrong = gradient_finding(task, answer, i, by_case[verdict.name], unfinished) if right[i] else None
         end = answer.ends[i] if answer.ends else None
         asked = Right(answer.outputs[i], answer.tolerances[i], end)
         verdict = _with_gradients(verdict, wrong)
-        seen.append(with_variants(verdict, task.cases[i], by_case[verdict.name], asked) if verdict.right else verdict)
+        asks = verdict.right and not named  # a known mistake that explains the wrong cases is told alone
+        seen.append(with_variants(verdict, task.cases[i], by_case[verdict.name], asked) if asks else verdict)
     judged = Verdict(task.exercise, tuple(hold_back_counts(task, answer, seen)), answer.points)
     return replace(judged, notes=_notes(task, judged, found))
 
