@@ -39,6 +39,7 @@ from grader.grading.feedback.render import render
 from grader.grading.nbgrader.marks import Mark
 from grader.grading.running.bundle import Bundle, pack_bundle
 from grader.grading.running.children import Children
+from grader.grading.running.prober import NO_ANSWER
 from grader.grading.running.results import ExerciseResult
 from grader.grading.running.submission import MAX_NOTES, parse
 from grader.grading.running.worker import close_jails, grade_one
@@ -132,6 +133,21 @@ def test_no_secret_is_in_what_is_returned(run: Run) -> None:
     for attack in ATTACKS:
         text = autograded_text(run.root, attack.name)
         assert [secret for secret in secrets if secret in text] == [], attack.name
+
+
+ENDINGS = ("leak_by_refusal", "leak_by_ending", "leak_by_memory", "leak_by_time")
+
+
+def test_how_an_answer_to_hidden_cases_is_missing_is_not_told(run: Run) -> None:
+    """Whatever a child does there that is no answer: its report is the same."""
+    reports = set()
+    for name in ENDINGS:
+        result = run.graded[name].result
+        assert result is not None
+        linear = next(exercise for exercise in result.exercises if exercise.exercise == "toy.linear")
+        reports.add((linear.summary, linear.lines))
+    ((summary, lines),) = reports
+    assert summary == "0 of 2 hidden cases right" and lines[-1].text == f"{NO_ANSWER}."
 
 
 def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:

@@ -102,6 +102,19 @@ def test_a_child_can_write_to_its_scratch_space_alone(child: Child) -> None:
     assert not top & {"proc", "sys", "etc", "home", "run", "var"}
 
 
+def test_a_child_sees_no_file_that_no_solution_reads(child: Child) -> None:
+    """Each would carry a bit in whether the system has it in memory."""
+    source = """
+        import os, sysconfig, torch
+        packages = os.path.dirname(os.path.dirname(torch.__file__))
+        places = [f"{packages}/{name}" for name in ("torch/include", "torch/share", "pip")]
+        places += ["/usr/share", "/usr/include"]
+        places += [sysconfig.get_path("stdlib") + "/" + name for name in ("test", "idlelib", "ensurepip")]
+        raise SystemExit(str([place for place in places if any(names for _, _, names in os.walk(place))]))
+    """
+    assert run(child, source) == "[]"
+
+
 def test_a_child_has_limits(child: Child) -> None:
     rows = re.findall(r"^(.+?)  +(\d+)  +(\d+)", proc(child, "limits"), re.MULTILINE)
     limits = {name: int(hard) for name, soft, hard in rows if soft == hard}

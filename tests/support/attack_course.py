@@ -85,10 +85,11 @@ def attack_with(root: Path, attack: Attack, port: int, student: str = "") -> Non
         "ROOT": str(root),
         "PORT": str(port),
         "REPLAYED": json.dumps(released_answers(root)),
+        "BIASES": json.dumps(released_biases(root)),
     }
 
     def filled(text: str) -> str:
-        return re.sub("CANARY|ROOT|PORT|REPLAYED", lambda found: words[found[0]], text)
+        return re.sub("CANARY|ROOT|PORT|REPLAYED|BIASES", lambda found: words[found[0]], text)
 
     path = submit(root, student or attack.name, {name: filled(text) for name, text in attack.cells.items()})
     if attack.file:
@@ -109,6 +110,12 @@ def released_answers(root: Path) -> dict[str, list[object]]:
     recording = Recording.read(root / "course" / LESSON / "reference.safetensors")
     cases = zip(recording.task("toy.linear").cases, recording.answer("toy.linear").outputs, strict=True)
     return {str(list(case.args[0].shape)): output.tolist() for case, output in cases}
+
+
+def released_biases(root: Path) -> list[object]:
+    """The biases in the released recording, by which a program knows whether it runs on its cases."""
+    task = Recording.read(root / "course" / LESSON / "reference.safetensors").task("toy.linear")
+    return [case.weights["bias"].tolist() for case in task.cases]
 
 
 @contextlib.contextmanager

@@ -19,6 +19,11 @@ from grader.recordings.tasks import Task
 T = TypeVar("T")
 TIMES, LEAST_BYTES = 4, 4096  # how many times a right answer's bytes another may have, and how many in any case
 NOT_JUDGED = "it was not judged: the exercises before it had used up the time of the whole submission"
+# Which sentence it is would be for submitted code to choose, and could carry hidden values home: it is always this one.
+NO_ANSWER = (
+    "On cases that are not in your notebook it gave no answer that could be used: it took too long, needed too much"
+    " memory, ended its process, or said something else"
+)
 
 
 class InChildren(Prober):
@@ -44,11 +49,16 @@ class InChildren(Prober):
         for name in exercises:
             if name not in self.lost and self._children.late():
                 # Judging takes time too, and it is the submission that says how much.
-                self._observed[name] = _problem(self._recording.task(name), NOT_JUDGED)
-                self.lost[name] = NOT_JUDGED
+                self.lost[name] = NO_ANSWER if self._hidden else NOT_JUDGED
+                self._observed[name] = _problem(self._recording.task(name), self.lost[name])
             whole = name not in self.lost
             self._verdicts[name] = examine(self._recording, name, self) if whole else self._judged(name)
         return self._verdicts
+
+    def take_lost(self, other: "InChildren") -> None:
+        """Take over what another found of the exercises at which it lost a child: they are not run again."""
+        for name in other.lost:
+            self._verdicts[name], self._observed[name] = other._verdicts[name], other._observed[name]
 
     def judge_alone(self, exercises: Sequence[str]) -> dict[str, Verdict]:
         """Verdicts told from what exercises' cases give alone, of those whose cells end no child."""
@@ -103,6 +113,8 @@ class InChildren(Prober):
         """Observe exercises, in as many children as it takes."""
         while pending := [name for name in exercises if name not in self._observed]:
             if reason := self._children.used_up():
+                if self._hidden:
+                    self.lost |= dict.fromkeys(pending, reason := NO_ANSWER)
                 self._observed |= {name: _problem(self._recording.task(name), reason) for name in pending}
                 break
             self._children.with_new(lambda child: self._probe_in(child, exercises))
@@ -145,7 +157,7 @@ class InChildren(Prober):
         )
 
     def _lose(self, name: str, lost: Lost, exercises: Sequence[str]) -> None:
-        why = self.lost.setdefault(name, str(lost) if self._hidden else lost.in_full())
+        why = self.lost.setdefault(name, NO_ANSWER if self._hidden else lost.in_full())
         if name in exercises:
             self._observed.setdefault(name, _problem(self._recording.task(name), why))
 

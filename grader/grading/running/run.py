@@ -7,8 +7,9 @@ the inputs of the reference's parts, the other their outputs; each alone gives n
 An exercise that lost points and builds on a wrong or missing one is judged once more, in a child in which the lesson's
 own solution stands for that one: an error costs the points of its own exercise.
 
-With a hidden recording, that one scores, and nothing of it is shown: an exercise that fails is run again in a child
-that has seen only the released recording, and that run's report is what the student gets.
+With a hidden recording, that one scores, and nothing of it is shown. All exercises are run on the released recording
+before, in a child that has seen no other: that run's report is what the student gets, and what comes first can tell
+nothing of what comes later. An exercise at which that child is lost is not run again.
 """
 
 import itertools
@@ -44,14 +45,15 @@ def grade(bundle: Bundle, submission: Submission, jail: Jail) -> SubmissionResul
     children = Children(jail, started + bundle.limits.submission_seconds)
     own = Program(cells, len(before_any_solution(bundle)), scoring.solutions(bundle.plan.exercises))
     prober = InChildren(children, own, scoring, hidden)
-    verdicts = shown = prober.examine(wanted)
+    first = InChildren(children, own, bundle.public_recording, hidden=False) if hidden else prober
+    verdicts = shown = first.examine(wanted)
+    if hidden:
+        prober.take_lost(first)
+        verdicts = prober.examine([e for e in wanted if e not in first.lost])
     helped = {}
     if built := _built_on_wrong_ones(bundle, verdicts, own):
         other = own.with_cells(with_solutions(bundle.plan, cells, _replaced(bundle, verdicts)))
         helped = InChildren(children, other, scoring, hidden).judge_alone(list(built))
-    if hidden:
-        again = [e for e in wanted if not verdicts[e].right and e not in prober.lost]
-        shown = InChildren(children, own, bundle.public_recording, hidden=False).examine(again)
     results = []
     for check in bundle.plan.checks:
         e = check.exercise
@@ -59,7 +61,8 @@ def grade(bundle: Bundle, submission: Submission, jail: Jail) -> SubmissionResul
             lines = (Line(f"{e}   no points", "bad"), Line(lost[e], "text", 1))
             results.append(ExerciseResult(e, 0.0, check.points, False, lost[e], lines))
         else:
-            result = exercise_result(check.points, verdicts[e], shown.get(e), prober.lost.get(e, ""), hidden)
+            unseen = hidden and e not in first.lost
+            result = exercise_result(check.points, verdicts[e], shown[e], prober.lost.get(e, ""), unseen)
             results.append(with_help(result, helped[e], built[e]) if e in helped else result)
     seconds = time.monotonic() - started
     ran = children.own_cells or ()

@@ -9,14 +9,15 @@ from grader.grading.running.results import ExerciseResult
 from grader.report import Line, shipped_line
 
 
-def exercise_result(points: float, verdict: Verdict, shown: Verdict | None, lost: str, hidden: bool) -> ExerciseResult:
-    earned = points * verdict.points / verdict.max_points if verdict.max_points else 0.0
+def exercise_result(points: float, verdict: Verdict, shown: Verdict, lost: str, hidden: bool) -> ExerciseResult:
+    """What the student earns and reads. shown: the verdict on the cases that they have. lost: see `hidden_report`."""
+    earned = _earned(points, verdict)
     short = str(summary(verdict)["summary"])
     if not hidden:
         lines = report(verdict)
     elif verdict.right:
         lines = [Line(f"✓ {verdict.exercise} · {_hidden_headline(verdict)}", "ok")]
-    elif shown is not None and shown.unwritten and not verdict.points:
+    elif shown.unwritten and not verdict.points:
         lines, short = report(shown), str(summary(shown)["summary"])
     else:
         lines, short = hidden_report(verdict, shown, lost), _hidden_headline(verdict)
@@ -28,7 +29,7 @@ def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str])
 
     verdict: the one with these. replaced: those exercises. Of the verdict the student learns the points alone.
     """
-    points = exercise_result(result.max_points, verdict, None, "", hidden=True).points
+    points = _earned(result.max_points, verdict)
     if points <= result.points:
         return result
     names = " and ".join(f"`{name}`" for name in replaced)
@@ -40,20 +41,19 @@ def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str])
     return replace(result, points=points, lines=(*result.lines, line), summary=summary if whole else result.summary)
 
 
-def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Line]:
+def hidden_report(verdict: Verdict, shown: Verdict, lost: str) -> list[Line]:
     """What a student is told who fails cases that they have not seen.
 
     How many, the mistake's name, and how the same code does on the cases that they have. shown: the verdict on those.
-    lost: why the code did not come to an end; then nothing else is told.
+    lost: what is said where the code gave no answer; then nothing else is told of them.
     """
     lines = [Line(f"✗ {verdict.exercise} · {_hidden_headline(verdict)}", "bad")]
-    if shown is None:
-        reason = lost or "it was not run: the submission had used up its time"
-        return [*lines, Line(reason[:1].upper() + reason[1:], "text", 1)]
     if verdict.carried and (shown.right or not shown.carried):  # else the report on the shown cases says it
         lines.append(Line("This exercise's own points are not lost.", "muted", 1))
     if not shown.right:
         return [*lines, Line("On the cases in your notebook:", "muted", 1), *(_deeper(line) for line in report(shown))]
+    if lost:
+        return [*lines, Line(f"{lost}.", "text", 1)]
     lines.append(Line("All cases in your notebook are right. These have other weights, inputs and sizes.", "text", 1))
     finding = next((c.finding for c in verdict.cases if c.finding is not None and c.finding.mistake), None)
     if finding is not None:
@@ -63,6 +63,10 @@ def hidden_report(verdict: Verdict, shown: Verdict | None, lost: str) -> list[Li
     else:
         lines.append(Line("Does your code rely on a size, or on numbers, that stand in one case only?", "hint", 1))
     return lines
+
+
+def _earned(points: float, verdict: Verdict) -> float:
+    return points * verdict.points / verdict.max_points if verdict.max_points else 0.0
 
 
 def _hidden_headline(verdict: Verdict) -> str:

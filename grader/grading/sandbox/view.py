@@ -20,13 +20,20 @@ from grader.grading.sandbox import linux
 from grader.package import package_folder
 
 HIDDEN_PACKAGES = ("transformers",)
+# What no solution reads. How fast a file is read tells whether the system has it in memory, so each file that nothing
+# else reads could carry a bit from one child to the next.
+UNREAD = (
+    *("torch/include", "torch/share", "torch/test", "torch/bin", "nvidia/*/include", "numpy/_core/include"),
+    *("jedi/third_party", "babel/locale-data", "mypy", "mypyc", "pip", "jupyterlab", "notebook", "nbgrader"),
+    *("playwright", "debugpy", "sqlalchemy", "alembic", "distributed", "hypothesis", "_pytest", "ruff"),
+    *("test", "idlelib", "lib2to3", "tkinter", "ensurepip", "turtledemo", "config-*"),  # of the standard library
+)
 # What submissions reach of this package, beside its public names: the instruments, and what these import.
 REACHED = (
     *("__init__", "instruments", "calls", "columns", "config", "devices", "errors", "lazy", "modes", "names"),
     *("package", "tolerance"),
 )
 DEVICES = ("null", "zero", "random", "urandom")
-SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 LESSON = Path("/lesson")
 SCRATCH = Path("/scratch")
 
@@ -45,10 +52,29 @@ def of_this_python() -> View:
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = [Path(sysconfig.get_path(name)) for name in names]
     folders += [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    folders += [Path(sys.base_prefix) / "lib", *map(Path, SYSTEM_LIBRARIES)]
-    shown = _outermost([folder for folder in folders if folder.is_dir()])
-    covered = [folder / name for folder in folders for name in HIDDEN_PACKAGES if (folder / name).is_dir()]
-    return View(tuple(shown), tuple(dict.fromkeys(covered)), package_folder())
+    own = Path(sys.base_prefix) / "lib"
+    others = [own / path.name for path in own.glob("python3.*")] if own.parent != Path("/usr") else []
+    libraries = [*_system_libraries(), *([own] if own.parent != Path("/usr") else [])]
+    shown = _outermost([folder for folder in (*folders, *libraries) if folder.is_dir()])
+    left_out = (*HIDDEN_PACKAGES, *UNREAD)
+    covered = [path for folder in folders for name in left_out for path in folder.glob(name) if path.is_dir()]
+    covered += [
+        folder for path in others for folder in (path, path / "site-packages") if not _holds_any(folder, folders)
+    ]
+    return View(tuple(shown), tuple(_outermost(covered)), package_folder())
+
+
+def _system_libraries() -> list[Path]:
+    """The folders of the system's libraries: those of this architecture alone, where these have their own."""
+    architecture = sysconfig.get_config_var("MULTIARCH") or ""
+    inside = [Path(folder, architecture) for folder in ("/lib", "/usr/lib") if architecture]
+    found = [folder for folder in inside if folder.is_dir()] or [Path("/lib"), Path("/usr/lib")]
+    return [*found, Path("/lib64"), Path("/usr/lib64")]
+
+
+def _holds_any(folder: Path, folders: list[Path]) -> bool:
+    """Whether a folder is one of these, holds one, or is not there."""
+    return not folder.is_dir() or any(other == folder or folder in other.parents for other in folders)
 
 
 def _outermost(folders: list[Path]) -> list[Path]:
