@@ -78,7 +78,7 @@ SHORT = Limits(exercise_seconds=2, submission_seconds=120)  # for what does not 
 
 
 @pytest.mark.own_jails
-def test_the_class_gets_the_scores_that_stock_nbgrader_gives(root: Path) -> None:
+def test_the_class_gets_its_scores_and_nbgrader_exports_them(root: Path) -> None:
     assert points(grade_class(root, LESSON, Settings())) == SCORES
     assert scores(root) == SCORES
     assert not worker._all  # the jails have ended with the run
@@ -90,7 +90,7 @@ def test_the_class_gets_the_scores_that_stock_nbgrader_gives(root: Path) -> None
 def test_nbgraders_own_autograde_takes_the_same_path(root: Path) -> None:
     submit(root, "evil", {"toy.relu": "import os\nos.system('touch /tmp/grader-evil')\ndef relu(x): return x"})
     nbgrader("autograde", LESSON, cwd=root)
-    assert scores(root) == SCORES | {"evil": 1.0}
+    assert scores(root) == SCORES | {"evil": 0.0}
     assert not Path("/tmp/grader-evil").exists()
     assert {entry["student"] for entry in journal(root)} == {*STUDENTS, "evil"}
 
@@ -174,9 +174,9 @@ def test_a_manual_score_stays_with_its_submission_and_does_not_pass_to_a_later_o
         book.db.commit()
     grade_class(root, LESSON, Settings(force=True))
     assert scores(root)["bo"] == 1.5
-    submit(root, "bo", {"toy.relu": RELU.format("x")})
+    submit(root, "bo", {"toy.relu": RELU.format("x.relu()")})
     graded = {g.student: g for g in grade_class(root, LESSON, Settings())}
-    assert scores(root)["bo"] == 1.0
+    assert scores(root)["bo"] == 2.0
     withdrawn = [entry for entry in journal(root) if entry.get("manual")]
     assert withdrawn and graded["bo"].result is not None
 
@@ -190,7 +190,7 @@ def test_a_late_submission_gets_nbgraders_penalty(root: Path) -> None:
     for student, when in (("ada", "2026-01-02 00:00:00 UTC"), ("cleo", "2025-12-31 00:00:00 UTC")):
         (root / "submitted" / student / LESSON / "timestamp.txt").write_text(when)
     grade_class(root, LESSON, Settings())
-    assert scores(root)["ada"] == 0.0 and scores(root)["cleo"] == 4.0
+    assert scores(root)["ada"] == 0.0 and scores(root)["cleo"] == 3.0
 
 
 def test_the_same_notebook_handed_in_again_and_late_is_late(root: Path) -> None:
@@ -552,7 +552,7 @@ KINDS = {
         5.0,
     ),
     "a named mistake": ({"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}, 2.0),
-    "half a function": ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 4.0),
+    "half a function": ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 3.0),
     "one exercise": ({"toy.relu": RELU.format("x.relu()")}, 2.0),
     "nothing": ({}, 0.0),
     "an error": ({"toy.linear": "class Linear(nn.Module:\n", "toy.relu": RELU.format("y")}, 0.0),

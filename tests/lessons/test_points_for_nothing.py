@@ -12,6 +12,7 @@ from torch import nn
 from grader.checks.check import check
 from grader.errors import CheckFailed
 from grader.grading.running.bundle import Bundle, pack_bundle
+from grader.grading.running.effortless import effortless
 from grader.grading.running.prober import most_bytes
 from grader.grading.running.submission import parse
 from grader.grading.running.worker import close_jails, grade_one
@@ -93,6 +94,41 @@ def test_a_missing_solution_that_the_lesson_goes_on_with_costs_its_own_points(bu
     assert last.summary
 
 
+def points_with(bundle: Bundle, only: str, source: str) -> float:
+    """What an exercise earns with this source, beside the lesson's other solutions."""
+    return points(bundle, filled(bundle, lambda e, _: source if e == only else solution(bundle, e)))[only]
+
+
+def test_whatever_is_no_work_on_an_exercise_earns_nothing(bundle: Bundle) -> None:
+    """The class that a stub extends, the input, zeros, ones and constants: each in all exercises at once."""
+    stubs = {step.exercise: step.source for step in bundle.plan.steps if step.exercise}
+    programs = {exercise: list(effortless(stub)) for exercise, stub in stubs.items()}
+    for i in range(max(map(len, programs.values()))):
+        notebook = filled(bundle, lambda e, _, i=i: programs[e][i % len(programs[e])])  # type: ignore[misc]
+        earned = points(bundle, notebook)
+        assert set(earned.values()) == {0.0}, (i, earned)
+
+
+EXTENDED = [
+    ("05-mla", "mla.absorbed"),
+    ("07-moe", "moe.sorted_experts"),
+    ("08-sparse-attention", "sparse_attention.gathered"),
+]
+
+
+@pytest.mark.parametrize(("bundle", "exercise"), EXTENDED, indirect=["bundle"])
+def test_the_class_that_a_stub_extends_earns_nothing_with_an_unused_method(bundle: Bundle, exercise: str) -> None:
+    """Beside the lesson's other solutions, where it gives all the right values, the slow way."""
+    stub = next(step.source for step in bundle.plan.steps if step.exercise == exercise)
+    assert points_with(bundle, exercise, next(effortless(stub))) == 0
+
+
+@pytest.mark.parametrize("bundle", ["07-moe"], indirect=True)
+def test_a_copy_of_what_is_given_earns_nothing_where_the_way_is_the_exercise(bundle: Bundle) -> None:
+    copied = solution(bundle, "moe.experts").replace("class Experts", "class SortedExperts")
+    assert points_with(bundle, "moe.sorted_experts", copied) == 0
+
+
 def of(*lessons: str) -> pytest.MarkDecorator:
     """For these lessons alone; the tests of one lesson share its jail."""
     return pytest.mark.parametrize("bundle", lessons, indirect=True)
@@ -100,8 +136,7 @@ def of(*lessons: str) -> pytest.MarkDecorator:
 
 def with_attention(bundle: Bundle, source: str) -> float:
     """What Gemma 3's attention earns with this source, beside the lesson's other solutions."""
-    notebook = filled(bundle, lambda e, _: source if e == "gemma3.attention" else solution(bundle, e))
-    return points(bundle, notebook)["gemma3.attention"]
+    return points_with(bundle, "gemma3.attention", source)
 
 
 @of("04-gemma3")

@@ -24,8 +24,9 @@ STUDENTS = {
     "cleo": {"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")},
     "dan": {"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")},
 }
-# toy.linear is worth 3 points, toy.relu 2, one for each of its two cases.
-SCORES = {"ada": 5.0, "bo": 0.0, "cleo": 4.0, "dan": 2.0}
+# toy.linear is worth 3 points, toy.relu 2, one for each of its two cases; the one that the input returned gets right as
+# well counts only beside the other.
+SCORES = {"ada": 5.0, "bo": 0.0, "cleo": 3.0, "dan": 2.0}
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,8 @@ One child runs the cells and probes every exercise. Where it dies at an exercise
 child goes on with the rest. A composite that is wrong is looked at in two more children: one is given
 the inputs of the reference's parts, the other their outputs; each alone gives no answer away.
 
+Cases that are right without any work on the exercise count only beside one that is not (`effortless`).
+
 An exercise that lost points and builds on a wrong or missing one is judged once more, in a child in which the lesson's
 own solution stands for that one: an error costs the points of its own exercise.
 
@@ -19,11 +21,12 @@ from collections.abc import Mapping
 from grader.checks.judge.verdict import Verdict
 from grader.grading.running.bundle import Bundle
 from grader.grading.running.children import Children, Program
+from grader.grading.running.effortless import effortless_cases, only_effortless
 from grader.grading.running.plan import PlanStep
 from grader.grading.running.prober import InChildren
 from grader.grading.running.results import ExerciseResult, SubmissionResult
 from grader.grading.running.solutions import uses, with_solutions
-from grader.grading.running.student_report import exercise_result, with_help
+from grader.grading.running.student_report import exercise_result, with_help, without_effort
 from grader.grading.running.submission import Submission, program
 from grader.grading.sandbox.jail import Jail
 from grader.report import Line
@@ -63,7 +66,12 @@ def grade(bundle: Bundle, submission: Submission, jail: Jail) -> SubmissionResul
         else:
             unseen = hidden and e not in first.lost
             result = exercise_result(check.points, verdicts[e], shown[e], prober.lost.get(e, ""), unseen)
-            results.append(with_help(result, helped[e], built[e]) if e in helped else result)
+            counted = verdicts[e]
+            if e in helped and (better := with_help(result, helped[e], built[e])) is not result:
+                result, counted = better, helped[e]
+            if 0 < result.points < result.max_points and only_effortless(counted, effortless_cases(bundle, e, jail)):
+                result = without_effort(result)
+            results.append(result)
     seconds = time.monotonic() - started
     ran = children.own_cells or ()
     return SubmissionResult(tuple(results), submission.notes, submission.problem, seconds, children.started, ran)

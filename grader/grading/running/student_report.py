@@ -41,6 +41,17 @@ def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str])
     return replace(result, points=points, lines=(*result.lines, line), summary=summary if whole else result.summary)
 
 
+def without_effort(result: ExerciseResult) -> ExerciseResult:
+    """The result where all that is right is so without any work on the exercise: it earns nothing, and says so."""
+    line = Line(
+        "No points: what is right so far is right too with the class that is given, or with nothing done. It counts"
+        " once one of the other cases is right.",
+        "text",
+        1,
+    )
+    return replace(result, points=0.0, lines=(*result.lines, line))
+
+
 def hidden_report(verdict: Verdict, shown: Verdict, lost: str) -> list[Line]:
     """What a student is told who fails cases that they have not seen.
 

@@ -1,5 +1,5 @@
 # Tries: return the input as it is, and change it after it was compared with itself
-# Earns: 4
+# Earns: 3
 
 # %% toy.linear
 class Linear(nn.Module):
