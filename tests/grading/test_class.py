@@ -33,7 +33,7 @@ from grader.grading.classroom.similarity import PUBLISHED, groups, normal_form
 from grader.grading.feedback import make
 from grader.grading.feedback.make import make_feedback
 from grader.grading.feedback.render import MAX_PAGE, duration
-from grader.grading.nbgrader.export import export
+from grader.grading.nbgrader.export import _as_text, export
 from grader.grading.nbgrader.gradebook_file import course_config, open_gradebook
 from grader.lessons.lesson import Lesson, lessons
 
@@ -198,8 +198,26 @@ def test_marks_go_to_canvas_and_moodle_with_names_and_two_decimals(taught: Class
     ]
     with (tmp_path / f"moodle-{LESSON}.csv").open() as file:
         assert list(csv.reader(file))[3] == ["Gwen", "Ames", "77", "games", "", "5.00"]
-    with pytest.raises(GraderError, match="has no lesson 09-none"):
+    with pytest.raises(GraderError, match="has no graded lesson 09-none"):
         export(taught.root, tmp_path, ["09-none"])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("=1+1", "'=1+1"), ("\n=1+1", "'=1+1"), (" \t-2", "'-2"), ("\u2028@x", "'@x"), ("＝1", "'＝1"),
+        ("Ames;=1+1", "Ames =1+1"), ("Ames\r\n=1+1", "Ames =1+1"), ("O'Neil-Ames", "O'Neil-Ames"), (None, ""),
+    ],
+)  # fmt: skip
+def test_no_name_is_a_formula_in_any_countrys_spreadsheet(name: str | None, written: str) -> None:
+    assert _as_text([name]) == [written]
+
+
+def test_a_lesson_with_no_more_than_a_due_date_is_left_out(taught: Class, tmp_path: Path) -> None:
+    due = ["db", "assignment", "add", "01-next", "--duedate=2999-01-01 00:00:00 UTC"]
+    taught.lecturer.runs(due, cwd=taught.root)
+    assert {path.name for path in export(taught.root, tmp_path).files} == {"canvas.csv", f"moodle-{LESSON}.csv"}
+    taught.lecturer.runs(["db", "assignment", "remove", "01-next", "--force"], cwd=taught.root)
 
 
 def table_of(results: list[Graded]) -> str:

@@ -5,6 +5,7 @@ is found by ID, else by SIS User ID, else by SIS Login ID, else by name; an assi
 """
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from grader.grading.nbgrader.marks import Mark, read_mark
 CANVAS = "canvas.csv"
 CANVAS_STUDENT = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 POINTS_POSSIBLE = "    Points Possible"  # the second row, told by these words
+_ENDS = re.compile(r"[;|\x00-\x1f\x7f\x85\u2028\u2029]")
+_FORMULA = tuple("=+-@＝＋－＠")  # the wide ones too, which some spreadsheets take for the others
 MOODLE_STUDENT = ("First name", "Last name", "ID number", "Username", "Email address")
 
 
@@ -35,12 +38,13 @@ class Exported:
 def export(root: Path, folder: Path, lessons: Sequence[str] = ()) -> Exported:
     """Write the marks of lessons, of all that are graded if none is named, to files in `folder`.
 
-    Raises GraderError for a lesson that the gradebook does not know.
+    Raises GraderError for a lesson that the gradebook does not know. One that has no more than a due date there is left
+    out.
     """
     with open_gradebook(root, course_config(root)) as (_, gradebook):
-        known = sorted(assignment.name for assignment in gradebook.assignments)
+        known = sorted(assignment.name for assignment in gradebook.assignments if assignment.notebooks)
         if missing := [name for name in lessons if name not in known]:
-            raise GraderError(f"the gradebook has no lesson {missing[0]}. It has: {', '.join(known) or 'none'}.")
+            raise GraderError(f"the gradebook has no graded lesson {missing[0]}. It has: {', '.join(known) or 'none'}.")
         chosen = [name for name in known if not lessons or name in lessons]
         students = sorted(gradebook.students, key=lambda s: (s.last_name or "", s.first_name or "", s.id))
         marks = {name: _marks(gradebook, name, students) for name in chosen}
@@ -87,8 +91,10 @@ def _moodle(lesson: str, students: Iterable[Any], marks: dict[str, Mark]) -> lis
 
 def _as_text(about: Iterable[str | None]) -> list[str]:
     """What a student's columns hold. What begins like a formula gets an apostrophe, or a spreadsheet would compute it
-    (https://owasp.org/www-community/attacks/CSV_Injection): people choose their names themselves."""
-    return [f"'{text}" if text and text[0] in "=+-@\t\r" else text or "" for text in about]
+    (https://owasp.org/www-community/attacks/CSV_Injection): people choose their names themselves. What ends a cell in
+    some country's spreadsheet, a semicolon or the end of a line, is a space."""
+    texts = [" ".join(_ENDS.sub(" ", text or "").split()) for text in about]
+    return [f"'{text}" if text.startswith(_FORMULA) else text for text in texts]
 
 
 def _write(path: Path, rows: list[list[str]]) -> Path:
