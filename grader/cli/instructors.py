@@ -151,7 +151,7 @@ def hidden_cases(
     """
     from rich.console import Console
 
-    from grader.grading.classroom.hidden import read_secret, record_hidden
+    from grader.grading.classroom.hidden import read_secret, record_hidden, remember_secret
     from grader.grading.nbgrader.gradebook_file import course_config, course_directory
 
     root = find_project(Path.cwd())
@@ -163,6 +163,7 @@ def hidden_cases(
             name = f" for {one}" if one else ""
             path = record_hidden(root, chosen, word, one, lambda e: status.update(f"recording {e}{name}"))  # noqa: B023
             print(path)
+    remember_secret(root, secret)
 
 
 def new_course(
@@ -181,6 +182,7 @@ def new_course(
 
     It has the lessons, their solutions, and nbgrader's configuration.
     """
+    from grader.grading.classroom.exposure import exposed
     from grader.grading.classroom.new_course import new_course as make_course
 
     made = make_course(folder, clone or find_project(Path.cwd()), course_id, exchange, lesson or ())
@@ -189,6 +191,8 @@ def new_course(
     print("  nbgrader db assignment add LESSON --duedate='2027-01-31 23:59 UTC'")
     print("  nbgrader release_assignment LESSON")
     print("docs/class.md goes on from there.")
+    if count := len(exposed(made)):
+        print(f"{count} things of it, or of the clone, others could read yet: cd {folder}; grader doctor --class")
 
 
 def doctor(
@@ -198,17 +202,18 @@ def doctor(
 
     Exits with 1 if there is anything.
     """
-    from grader.grading.classroom.exposure import closes, exposed
+    from grader.grading.classroom.exposure import closing, exposed, open_exchange
 
     root = find_project(Path.cwd())
-    found = exposed(root)
+    found, exchange = exposed(root), open_exchange(root)
     for one in found:
         print(f"{one.who} could read {one.what}: {one.path}")
-    to_close = dict.fromkeys(closes(root, one.path) for one in found if one.secret)
-    for path in to_close:
-        print(f"Close it: chmod 700 {path}")
+    for command in dict.fromkeys(closing(root, one.path) for one in found if one.secret):
+        print(f"Close it: {command}")
+    if exchange:
+        print(exchange)
     if any(not one.secret for one in found):
         print("A group may be the instructors' own. If students are in it: chmod -R g-rwx, on each of these.")
     if not found:
         print(f"Nobody but you, and root, can read anything of {root} that is not the students' own.")
-    raise typer.Exit(FAILED if found else 0)
+    raise typer.Exit(FAILED if found or exchange else 0)

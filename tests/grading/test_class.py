@@ -28,6 +28,7 @@ from grader.errors import GraderError
 from grader.grading.classroom import exposure
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
+from grader.grading.classroom.hidden import read_secret, remember_secret
 from grader.grading.classroom.new_course import new_course
 from grader.grading.classroom.similarity import PUBLISHED, groups, normal_form
 from grader.grading.feedback import make
@@ -250,8 +251,8 @@ def test_a_run_says_what_changed_and_why(taught: Class) -> None:
 
 
 def test_a_time_is_told_in_words() -> None:
-    assert [duration(s) for s in (1, 3600, 90 * 60, 86400 * 2 + 3600)] == [
-        "1 minute", "1 hour", "1 hour and 30 minutes", "2 days and 1 hour"
+    assert [duration(s) for s in (1, 3600, 90 * 60, 86400 * 2 + 3600, 86400 * 2_546_869)] == [
+        "1 minute", "1 hour", "1 hour and 30 minutes", "2 days and 1 hour", "more than 6,977 years"
     ]  # fmt: skip
 
 
@@ -360,6 +361,48 @@ def test_every_folder_above_has_to_let_others_in(tmp_path: Path) -> None:
         assert exposure._readers(inside) == ("", False)
     finally:
         shutil.rmtree(place)
+
+
+def test_the_clones_history_and_the_secret_hold_solutions_too(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its folder of solutions closed alone, students would read them with `git show`."""
+    place = Path(tempfile.mkdtemp(prefix="grader-clone-"))
+    try:
+        place.chmod(0o755)
+        clone, secret = place / "clone", place / "course.secret"
+        for folder in (clone / "grader", clone / ".git"):
+            folder.mkdir(parents=True)
+        (clone / "solutions").mkdir(mode=0o700)
+        secret.write_text("a word that makes hidden cases")
+        root = new_course(tmp_path / "cs", course, "cs1", place / "exchange", [LESSON])
+        (root / "hidden").mkdir()
+        remember_secret(root, secret)
+        monkeypatch.setattr(exposure, "package_folder", lambda: clone / "grader")
+        found = {one.path: exposure.closing(root, one.path) for one in exposure.exposed(root)}
+        assert found == {clone / ".git": f"chmod 700 {clone}", secret: f"chmod 600 {secret}"}
+        read_secret(secret)
+        assert secret.stat().st_mode & 0o777 == 0o600
+        (place / "exchange").mkdir()
+        (place / "exchange").chmod(0o777)
+        assert f"chmod 1777 {place / 'exchange'}" in exposure.open_exchange(root)
+        (place / "exchange").chmod(0o1777)
+        assert not exposure.open_exchange(root)
+    finally:
+        shutil.rmtree(place)
+
+
+def test_a_cell_that_a_graded_lesson_did_not_have_is_told_in_words(taught: Class, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(taught.root, tmp_path / "changed", symlinks=True))
+    path = root / "course" / LESSON / "toy.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    check = next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade"))
+    notebook.cells.append(nbformat.from_dict({**check, "id": "another", "metadata": {**check.metadata}}))
+    notebook.cells[-1].metadata.nbgrader = {**check.metadata.nbgrader, "grade_id": "another"}
+    notebook.metadata.get("grader", {}).pop("released", None)
+    nbformat.write(notebook, path)
+    with pytest.raises(GraderError, match="nbgrader db assignment remove"):
+        grade_class(root, LESSON, Settings(jail="none"))
 
 
 def test_hidden_cases_are_recorded_where_the_solutions_have_another_folder(

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,11 @@ def _to_know(graded: Graded) -> Iterator[str]:
         yield f"manual scores of an earlier submission were taken back: {', '.join(graded.taken_back)}"
     mark, result = graded.mark, graded.result
     if mark is not None and mark.late:
-        penalty = f": {points(mark.penalty)} points off" if mark.penalty else ", without a penalty"
+        without = ", without a penalty" if mark.raw else ""  # where there are no points, none can be taken off
+        penalty = f": {points(mark.penalty)} points off" if mark.penalty else without
         yield f"{duration(mark.late)} late{penalty}"
+    if mark is not None and mark.timestamp is not None and mark.timestamp > datetime.now(UTC).replace(tzinfo=None):
+        yield f"its time is still to come: {mark.timestamp:%Y-%m-%d %H:%M} UTC stands in its timestamp.txt"
     for name, cell in mark.by_hand.items() if mark is not None else ():
         extra = f" and {points(cell.extra)} extra" if cell.extra else ""
         yield f"by hand: {name} {points(cell.points - cell.extra)}{extra} (automatically {points(cell.automatic)})"

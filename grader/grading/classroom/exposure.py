@@ -20,6 +20,7 @@ from grader.grading.running.bundle import HIDDEN
 from grader.package import package_folder
 
 JOURNALS = "journal"
+SECRET_PLACE = "secret-is-in.txt"  # beside hidden recordings: the path of what they were made from
 SOLUTIONS_PACKAGE = "grader_solutions"
 
 
@@ -52,13 +53,18 @@ def refuse_exposed(root: Path, config: Config | None = None) -> None:
         first = open_to_all[0]
         raise GraderError(
             f"Nothing was released: {first.who} could read {first.what}, {first.path}. Close it, with"
-            f" `chmod 700 {closes(root, first.path)}`; `grader doctor --class` says what else is open."
+            f" `{closing(root, first.path)}`; `grader doctor --class` says what else is open."
         )
 
 
-def closes(root: Path, path: Path) -> Path:
-    """What to close for something exposed: the whole course where it is a part of that."""
-    return root if path.is_relative_to(root) else path
+def closing(root: Path, path: Path) -> str:
+    """The command that closes something exposed: the whole course, or the whole clone, where it is a part of one.
+
+    With the folder of solutions closed alone, `git show` would still find them in the clone's history.
+    """
+    whole = (folder for folder in (root, package_folder().parent) if path != folder and path.is_relative_to(folder))
+    closed = next(whole, path)
+    return f"chmod {700 if closed.is_dir() else 600} {closed}"
 
 
 def _precious(root: Path, config: Config) -> Iterator[tuple[Path, str]]:
@@ -66,15 +72,18 @@ def _precious(root: Path, config: Config) -> Iterator[tuple[Path, str]]:
     directory = course_directory(root, config)
     url = str(directory.db_url)
     gradebook = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else root / "gradebook.db"
+    clone = package_folder().parent
     candidates = [
         (root / directory.source_directory, "the worked solutions"),
-        (package_folder().parent / "solutions", "the worked solutions that this package comes from"),
+        *((folder / ".git", "the history, where `git show` finds the solutions") for folder in (root, clone)),
+        (clone / "solutions", "the worked solutions that this package comes from"),
         (root / HIDDEN, "the hidden cases and their answers"),
         (gradebook, "the gradebook"),
         (root / directory.submitted_directory, "what students handed in"),
         (root / directory.autograded_directory, "graded submissions"),
         (root / directory.feedback_directory, "students' feedback"),
         (root / JOURNALS, "the journal of all verdicts"),
+        *((path, "the secret that hidden cases are made from") for path in _secrets(root)),
     ]
     spec = find_spec(SOLUTIONS_PACKAGE)
     for place in spec.submodule_search_locations or () if spec is not None else ():
@@ -84,6 +93,27 @@ def _precious(root: Path, config: Config) -> Iterator[tuple[Path, str]]:
         if path.exists() and path.resolve() not in seen:
             seen.add(path.resolve())
             yield path.resolve(), what
+
+
+def _secrets(root: Path) -> list[Path]:
+    """Where the secret of hidden cases may be: where docs/class.md has it, and where it was when they were made."""
+    try:
+        noted = [Path((root / HIDDEN / SECRET_PLACE).read_text(encoding="utf-8").strip())]
+    except OSError:
+        noted = []
+    return [Path.home() / "course.secret", *noted]
+
+
+def open_exchange(root: Path, config: Config | None = None) -> str:
+    """What is wrong with the exchange, in a sentence: where students could move the course's folder in it away."""
+    place = (config or course_config(root)).Exchange.get("root", "/usr/local/share/nbgrader/exchange")
+    try:
+        mode = Path(str(place)).stat().st_mode
+    except OSError:
+        return ""
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return f"Students could put another folder in place of the course's in {place}. Keep them: chmod 1777 {place}"
+    return ""
 
 
 def _readers(path: Path) -> tuple[str, bool]:

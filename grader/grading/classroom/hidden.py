@@ -13,6 +13,7 @@ from pathlib import Path
 
 from grader.authoring.recorder import record
 from grader.errors import GraderError
+from grader.grading.classroom.exposure import SECRET_PLACE
 from grader.grading.running.bundle import HIDDEN
 from grader.lessons.lesson import Lesson
 
@@ -25,10 +26,22 @@ def read_secret(path: Path) -> bytes:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
+    if path.stat().st_mode & 0o044:
+        path.chmod(path.stat().st_mode & 0o700)  # its owner's alone, whoever copied it here
     secret = path.read_bytes().strip()
     if len(secret) < MIN_SECRET:
         raise GraderError(f"{path} has {len(secret)} bytes; a secret needs {MIN_SECRET}. Delete it, and one is made.")
     return secret
+
+
+def remember_secret(root: Path, path: Path) -> None:
+    """Note where the secret is, so that `grader doctor --class` can look whether others could read it."""
+    (root / HIDDEN / SECRET_PLACE).write_text(str(path.absolute()), encoding="utf-8")
+
+
+def _path(root: Path, lesson: Lesson, student: str) -> Path:
+    folder = root / HIDDEN
+    return folder / lesson.name / f"{student}.safetensors" if student else folder / f"{lesson.name}.safetensors"
 
 
 def record_hidden(
@@ -40,10 +53,9 @@ def record_hidden(
 ) -> Path:
     """Record a lesson from a secret, for all students or for one, and return where."""
     word = hmac.new(secret, student.encode(), hashlib.sha256).hexdigest()
-    folder = root / HIDDEN
-    path = folder / lesson.name / f"{student}.safetensors" if student else folder / f"{lesson.name}.safetensors"
+    path = _path(root, lesson, student)
     recording = record(lesson, progress, word)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    (root / HIDDEN).mkdir(mode=0o700, exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     recording.write(path)
     path.chmod(0o600)

@@ -21,6 +21,7 @@ from pygments.lexers import PythonLexer
 from grader.grading.feedback.content import Content
 from grader.report import inline_html
 
+_YEAR = 365 * 24 * 60  # minutes
 LONG = 30  # lines: longer code is folded
 MAX_PAGE = 2_000_000  # characters, whatever is handed in: what a student wrote is cut before (autograded.MAX_SHOWN)
 _IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
@@ -61,6 +62,8 @@ def points(value: float) -> str:
 def duration(seconds: float) -> str:
     """A time that somebody was late by: "2 days and 3 hours"."""
     minutes = max(1, round(seconds / 60))
+    if minutes >= _YEAR:
+        return f"more than {_counted(minutes // _YEAR, 'year')}"
     for unit, size, smaller, smaller_size in (("day", 1440, "hour", 60), ("hour", 60, "minute", 1)):
         if minutes >= size:
             rest = minutes % size // smaller_size
@@ -70,7 +73,7 @@ def duration(seconds: float) -> str:
 
 
 def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @cache

@@ -96,7 +96,7 @@ def _outputs(result: ExerciseResult) -> list[NotebookNode]:
         "points": result.points,
         "max_points": result.max_points,
         "summary": result.summary,
-        "found": next((line.text for line in _first_finding(result)), ""),
+        "found": "" if result.helped else next((line.text for line in _first_finding(result)), ""),
     }
     report = {"text/plain": to_text(result.lines), "text/html": to_html(result.lines), VERDICT_MIME: verdict}
     return [

@@ -23,6 +23,7 @@ from nbgrader.utils import compute_checksum, determine_grade, parse_utc
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
+from grader.errors import GraderError
 from grader.grading.nbgrader.autograded import autograded_notebook, released_notebook
 from grader.grading.nbgrader.gradebook_file import open_gradebook
 from grader.grading.nbgrader.marks import Mark, read_mark
@@ -92,7 +93,10 @@ class Store:
         return {submission.student_id for submission in assignment.submissions}
 
     def prepare(self) -> None:
-        """Make sure that the gradebook knows the lesson's cells, as `nbgrader generate_assignment` does."""
+        """Make sure that the gradebook knows the lesson's cells, as `nbgrader generate_assignment` does.
+
+        Raises GraderError where submissions are graded and the lesson has other cells now: nbgrader keeps what it has.
+        """
         self._gradebook.update_or_create_assignment(self._plan.lesson)
         resources = {
             "nbgrader": {
@@ -102,7 +106,15 @@ class Store:
                 "db_url": self._directory.db_url,
             }
         }
-        SaveCells(config=self._config).preprocess(released_notebook(self._plan), resources)
+        try:
+            SaveCells(config=self._config).preprocess(released_notebook(self._plan), resources)
+        except RuntimeError:
+            lesson = self._plan.lesson
+            raise GraderError(
+                f"{lesson} has other cells now than when its submissions were graded, and nbgrader's gradebook adds and"
+                " removes none. Go back to the lesson as it was; or forget its scores, comments and due date with"
+                f" `nbgrader db assignment remove {lesson} --force`, add the due date again, and grade again."
+            ) from None
         self._gradebook.db.expire_all()
 
     def withdraw(self, student: str, *, keep_manual: bool) -> dict[str, float]:

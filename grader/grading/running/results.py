@@ -9,7 +9,8 @@ from grader.report import Line
 class ExerciseResult:
     """What a submission earned with one exercise, and what the student is told.
 
-    lines: the report. text, html: what nbgrader shows. right: whether nothing is left to mend.
+    lines: the report. text, html: what nbgrader shows. right: whether nothing is left to mend. helped: whether points
+    were earned with the lesson's own solutions of other exercises, which the summary says.
     """
 
     exercise: str
@@ -18,6 +19,7 @@ class ExerciseResult:
     right: bool
     summary: str
     lines: tuple[Line, ...]
+    helped: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,11 @@ def with_help(result: ExerciseResult, verdict: Verdict, replaced: Sequence[str])
     earned = f"{round(points, 2):g} of {result.max_points:g} points"
     verb = "is" if len(replaced) == 1 else "are"
     line = Line(f"{earned}: judged with the lesson's own {names}, since yours {verb} not right.", "text", 1)
-    summary = f"{result.summary.rstrip('.')}; with the lesson's own {names} it is right"
-    whole = points == result.max_points
-    return replace(result, points=points, lines=(*result.lines, line), summary=summary if whole else result.summary)
+    right = "it is right" if points == result.max_points else f"it earns {earned}"
+    summary = f"{result.summary.rstrip('.')}; with the lesson's own {names} {right}"
+    return replace(
+        result, points=points, lines=(*result.lines[:1], line, *result.lines[1:]), summary=summary, helped=True
+    )
 
 
 def without_effort(result: ExerciseResult) -> ExerciseResult:
