@@ -143,6 +143,9 @@ def hidden_cases(
     student: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Make one for this student alone; may be repeated.")
     ] = None,
+    roster: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Make one for each student of a roster who has none yet.")
+    ] = None,
 ) -> None:
     """Record cases for grading that no student has.
 
@@ -151,7 +154,7 @@ def hidden_cases(
     """
     from rich.console import Console
 
-    from grader.grading.classroom.hidden import read_secret, record_hidden, remember_secret
+    from grader.grading.classroom.hidden import read_secret, record_hidden, remember_secret, without_cases
     from grader.grading.nbgrader.gradebook_file import course_config, course_directory
 
     root = find_project(Path.cwd())
@@ -159,11 +162,15 @@ def hidden_cases(
     (chosen,) = choose_lessons(root, [lesson], source)
     word = read_secret(secret)
     with Console(stderr=True).status("recording") as status:
-        for one in student or [""]:
+        waiting = without_cases(root, chosen, roster) if roster else []
+        for number, one in enumerate([*(student or []), *waiting] or ([] if roster else [""]), start=1):
             name = f" for {one}" if one else ""
+            name += f" ({number} of {len(waiting)})" if waiting else ""
             path = record_hidden(root, chosen, word, one, lambda e: status.update(f"recording {e}{name}"))  # noqa: B023
             print(path)
     remember_secret(root, secret)
+    if roster and not waiting:
+        print("Each student of the roster has cases of their own.")
 
 
 def new_course(

@@ -392,6 +392,21 @@ def test_the_clones_history_and_the_secret_hold_solutions_too(
         shutil.rmtree(place)
 
 
+def test_each_student_of_a_roster_gets_cases_of_their_own_once(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_course(tmp_path / "cs", course, "cs1", None, [LESSON])
+    (tmp_path / "roster.csv").write_text("id,first_name\nada,Ada\nbo,Bo\n")
+    monkeypatch.chdir(root)
+    words = ["hidden-cases", LESSON, "--secret", str(tmp_path / "secret"), "--roster", str(tmp_path / "roster.csv")]
+    first, again = (CliRunner().invoke(app, words) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0, first.output + again.output
+    assert [Path(line).stem for line in first.output.splitlines() if "safetensors" in line] == ["ada", "bo"]
+    assert "Each student of the roster has cases" in again.output
+    (tmp_path / "roster.csv").write_text("id\n../ada\n")
+    assert isinstance(CliRunner().invoke(app, words).exception, GraderError)
+
+
 def test_a_cell_that_a_graded_lesson_did_not_have_is_told_in_words(taught: Class, tmp_path: Path) -> None:
     root = Path(shutil.copytree(taught.root, tmp_path / "changed", symlinks=True))
     path = root / "course" / LESSON / "toy.ipynb"

@@ -4,6 +4,7 @@ They lie in ``hidden/<lesson>.safetensors``, or for one student in ``hidden/<les
 depend only on a secret, so that they can be made again. Keep the secret and the folder to yourself.
 """
 
+import csv
 import hashlib
 import hmac
 import os
@@ -16,6 +17,7 @@ from grader.errors import GraderError
 from grader.grading.classroom.exposure import SECRET_PLACE
 from grader.grading.running.bundle import HIDDEN
 from grader.lessons.lesson import Lesson
+from grader.recordings.recording import Recording
 
 MIN_SECRET = 16
 
@@ -37,6 +39,29 @@ def read_secret(path: Path) -> bytes:
 def remember_secret(root: Path, path: Path) -> None:
     """Note where the secret is, so that `grader doctor --class` can look whether others could read it."""
     (root / HIDDEN / SECRET_PLACE).write_text(str(path.absolute()), encoding="utf-8")
+
+
+def without_cases(root: Path, lesson: Lesson, roster: Path) -> list[str]:
+    """The students of a roster, a CSV file with a column `id`, who have no cases of their own of the lesson as it is.
+
+    Raises GraderError for a file that is no roster, and for a name that can't be a file's.
+    """
+    try:
+        with roster.open(newline="", encoding="utf-8-sig") as file:
+            names = [(row.get("id") or "").strip() for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise GraderError(f"{roster} can't be read as a roster: {error}.") from None
+    if not any(names):
+        raise GraderError(f"{roster} names nobody: a roster is a CSV file with a column `id`.")
+    if odd := [name for name in names if name and (name.startswith(".") or "/" in name or not name.isprintable())]:
+        raise GraderError(f"{roster} has an id that can't name a file: {odd[0]!a}.")
+    made_from = Recording.read(lesson.recording).header["made_from"]
+    return [name for name in dict.fromkeys(filter(None, names)) if not _has_cases(root, lesson, name, made_from)]
+
+
+def _has_cases(root: Path, lesson: Lesson, student: str, made_from: object) -> bool:
+    path = _path(root, lesson, student)
+    return path.exists() and Recording.read(path).header["made_from"] == made_from
 
 
 def _path(root: Path, lesson: Lesson, student: str) -> Path:
