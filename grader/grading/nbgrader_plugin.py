@@ -26,6 +26,7 @@ from nbgrader.preprocessors import (
     NbGraderPreprocessor,
     SaveAutoGrades,
 )
+from traitlets import Unicode
 from traitlets.config import Config
 
 from grader.errors import GraderError
@@ -167,6 +168,11 @@ def _students(directory: Any, among: str | None = None) -> tuple[str, ...]:
 
 class GradeInJail(NbGraderPreprocessor):  # type: ignore[misc]
     """In place of nbgrader's Execute: grade the submitted file in the jail, and put what it earned in its checks."""
+
+    shown = Unicode(
+        "mistake",
+        help="How much of an error in hidden cases a student sees: 'mistake', 'count' or 'verdict' (docs/grading.md).",
+    ).tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         """The autograded notebook of the submission that nbgrader is at."""

@@ -22,16 +22,19 @@ from attack_course import LESSON, RIGHT, make_course, submit
 from graded import gradebook, journal, points, scores
 from real_nbgrader import LINEAR, RELU, SCORES, STUDENTS, nbgrader
 
+from grader.checks.judge.verdict import CaseVerdict, Finding, Verdict
 from grader.errors import GraderError
 from grader.grading.classroom.engine import Settings, grade_class
 from grader.grading.classroom.hidden import record_hidden
 from grader.grading.nbgrader.gradebook import Store
 from grader.grading.running import worker
+from grader.grading.running.student_report import Shown, exercise_result
 from grader.grading.running.worker import close_jails
 from grader.grading.sandbox.confinement import _holds_more, _signal
 from grader.grading.sandbox.limits import Limits
 from grader.lessons.lesson import lessons
 from grader.recordings.recording import Recording
+from grader.report import to_text
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +108,33 @@ def test_the_formgraders_button_takes_the_same_path(root: Path) -> None:
     answer = NbGraderAPI(CourseDirectory(config=config), config=config).autograde(LESSON, "cleo")
     assert answer["success"], answer
     assert [entry["student"] for entry in journal(root)] == ["cleo", "cleo"]
+
+
+@pytest.mark.parametrize(
+    ("of_hidden", "headline", "named"),
+    [
+        (Shown.MISTAKE, "1 of 2 hidden cases right", True),
+        (Shown.COUNT, "1 of 2 hidden cases right", False),
+        (Shown.VERDICT, "not all hidden cases right", False),
+    ],
+)
+def test_the_instructor_says_how_much_of_an_error_in_hidden_cases_is_shown(
+    of_hidden: Shown, headline: str, named: bool
+) -> None:
+    bias = Finding("This is what comes out when the bias is left out.", mistake="the bias is left out")
+    hidden = Verdict("toy.linear", (CaseVerdict("a", True), CaseVerdict("b", False, finding=bias)), 3)
+    released = Verdict("toy.linear", (CaseVerdict("a", True), CaseVerdict("b", True)), 3)
+    result = exercise_result(3, hidden, released, "", of_hidden)
+    said = to_text(result.lines)
+    assert result.points == 1.5 and result.summary == headline and headline in said
+    assert (bias.what in said) is named and "All cases in your notebook are right" in said
+
+
+def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(root: Path) -> None:
+    config = root / "nbgrader_config.py"
+    config.write_text(config.read_text() + '\nc.GradeInJail.shown = "all"\n')
+    with pytest.raises(GraderError, match="'mistake', 'count', 'verdict'"):
+        grade_class(root, LESSON, Settings())
 
 
 def test_feedback_names_the_mistake_for_the_student(root: Path) -> None:

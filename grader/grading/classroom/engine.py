@@ -18,6 +18,7 @@ from grader.grading.nbgrader.marks import Mark
 from grader.grading.running.bundle import HIDDEN, Bundle, pack_bundle, require_current
 from grader.grading.running.engine_version import engine_version
 from grader.grading.running.results import SubmissionResult
+from grader.grading.running.student_report import Shown
 from grader.grading.running.submission import Submission, read_submission
 from grader.grading.running.worker import close_jails, grade_one, prove_jail, stop_jails
 from grader.grading.sandbox.jail import JailKind
@@ -149,7 +150,18 @@ def _bundle(root: Path, lesson: str, settings: Settings, config: Config) -> Bund
         raise GraderError(f"there is no released lesson {released}. Is its name right, and was it built?")
     hidden = root / HIDDEN / f"{lesson}.safetensors"
     solved = root / str(config.CourseDirectory.get("source_directory", "source")) / lesson
-    return pack_bundle(released, hidden if hidden.exists() else None, settings.limits, settings.jail, solved)
+    bundle = pack_bundle(released, hidden if hidden.exists() else None, settings.limits, settings.jail, solved)
+    return replace(bundle, shown=_shown(config))
+
+
+def _shown(config: Config) -> Shown:
+    """How much of an error in hidden cases a student sees, as nbgrader_config.py has it."""
+    said = config.GradeInJail.get("shown", Shown.MISTAKE.value)
+    try:
+        return Shown(said)
+    except ValueError:
+        known = ", ".join(repr(one.value) for one in Shown)
+        raise GraderError(f"nbgrader_config.py has c.GradeInJail.shown = {said!r}; it can be {known}.") from None
 
 
 class _ClassRun:
@@ -216,6 +228,7 @@ class _ClassRun:
             engine=self._engine,
             jail=self._bundle.jail,
             limits=repr(self._bundle.limits),
+            shown=self._bundle.shown.value,
         )
         keep_manual = self._journal.stored_submission(student) == submission.digest
         return _Job(student, submission, key, hidden, keep_manual, self._about(submission, hidden is not None))

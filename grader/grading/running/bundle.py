@@ -13,6 +13,7 @@ from grader.digest import digest
 from grader.errors import GraderError
 from grader.grading.running.plan import Plan, read_plan
 from grader.grading.running.solutions import builds_on, read_solutions
+from grader.grading.running.student_report import Shown
 from grader.grading.sandbox.jail import JailKind, lesson_view
 from grader.grading.sandbox.launch import lessons_own_cells
 from grader.grading.sandbox.limits import Limits
@@ -29,6 +30,7 @@ class Bundle:
     public: the released recording, whose answers students have. hidden: the one that scores, where there is one.
     files: what submissions may read, as a tar archive. jail: "none" for no jail at all. solutions: the lesson's own, by
     exercise; a child gets one in place of the student's where theirs is wrong, for the exercises that build on it.
+    shown: how much of an error in hidden cases the student sees.
     """
 
     plan: Plan
@@ -38,6 +40,7 @@ class Bundle:
     limits: Limits = field(default_factory=Limits)
     jail: JailKind = "namespaces"
     solutions: Mapping[str, str] = field(default_factory=dict)
+    shown: Shown = Shown.MISTAKE
 
     @cached_property
     def builds_on(self) -> Mapping[str, frozenset[str]]:

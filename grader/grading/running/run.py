@@ -64,7 +64,7 @@ def grade(bundle: Bundle, submission: Submission, jail: Jail) -> SubmissionResul
             lines = (Line(f"{e}   no points", "bad"), Line(lost[e], "text", 1))
             results.append(ExerciseResult(e, 0.0, check.points, False, lost[e], lines))
         else:
-            unseen = hidden and e not in first.lost
+            unseen = bundle.shown if hidden and e not in first.lost else None
             result = exercise_result(check.points, verdicts[e], shown[e], prober.lost.get(e, ""), unseen)
             counted = verdicts[e]
             if e in helped and (better := with_help(result, helped[e], built[e])) is not result:
