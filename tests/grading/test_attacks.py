@@ -147,7 +147,7 @@ def test_how_an_answer_to_hidden_cases_is_missing_is_not_told(run: Run) -> None:
         linear = next(exercise for exercise in result.exercises if exercise.exercise == "toy.linear")
         reports.add((linear.summary, linear.lines))
     ((summary, lines),) = reports
-    assert summary == "0 of 2 hidden cases right" and lines[-1].text == NO_ANSWER
+    assert summary == "0 of 2 hidden cases right" and lines[-1].text == f"{NO_ANSWER}."
 
 
 def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:

@@ -106,7 +106,7 @@ def test_a_lesson_goes_from_the_assignment_list_to_the_formgrader_and_back(
     solve(student)
     submit(student)
     table = collect_and_grade(lecturer, classroom.root)
-    assert table.partition(account(student.person))[2].split()[:2] == ["4", "5"], table
+    assert table.partition(account(student.person))[2].split()[:2] == ["3", "5"], table
     mark_by_hand(lecturer)
     give_back(lecturer)
     read_feedback(student)
@@ -205,7 +205,7 @@ def mark_by_hand(lecturer: Desk) -> None:
     for link in ("Manual Grading", LESSON, "toy", "Submission #1"):
         shown.get_by_role("link", name=link, exact=True).click()
     score, comment = shown.locator("#check-toy-relu"), shown.locator("#toy-relu-comment")
-    shown.locator("#check-toy-relu[placeholder='1']").wait_for()  # the page has asked for the scores
+    shown.locator("#check-toy-relu[placeholder='0']").wait_for()  # the page has asked for the scores
     shown.locator("#toy-relu-comment[placeholder^='Type']").wait_for()
     lecturer.picture("formgrader-submission")
     for field, text in ((score, "1.5"), (comment, "Nearly there: what of *negative* inputs?")):

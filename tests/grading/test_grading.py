@@ -204,9 +204,9 @@ def test_a_manual_score_stays_with_its_submission_and_does_not_pass_to_a_later_o
         book.db.commit()
     grade_class(root, LESSON, Settings(force=True))
     assert scores(root)["bo"] == 1.5
-    submit(root, "bo", {"toy.relu": RELU.format("x")})
+    submit(root, "bo", {"toy.relu": RELU.format("x.relu()")})
     graded = {g.student: g for g in grade_class(root, LESSON, Settings())}
-    assert scores(root)["bo"] == 1.0
+    assert scores(root)["bo"] == 2.0
     withdrawn = [entry for entry in journal(root) if entry.get("manual")]
     assert withdrawn and graded["bo"].result is not None
 
@@ -582,7 +582,7 @@ KINDS = {
         5.0,
     ),
     "a named mistake": ({"toy.linear": LINEAR.format(bias=""), "toy.relu": RELU.format("x.relu()")}, 2.0),
-    "half a function": ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 4.0),
+    "half a function": ({"toy.linear": LINEAR.format(bias=", self.bias"), "toy.relu": RELU.format("x")}, 3.0),
     "one exercise": ({"toy.relu": RELU.format("x.relu()")}, 2.0),
     "nothing": ({}, 0.0),
     "an error": ({"toy.linear": "class Linear(nn.Module:\n", "toy.relu": RELU.format("y")}, 0.0),

@@ -82,7 +82,7 @@ def hidden_report(verdict: Verdict, shown: Verdict, lost: str, of_hidden: Shown)
     if not shown.right:
         return [*lines, Line("On the cases in your notebook:", "muted", 1), *(_deeper(line) for line in report(shown))]
     if lost and of_hidden is not Shown.VERDICT:
-        return [*lines, Line(lost, "text", 1)]
+        return [*lines, Line(f"{lost}.", "text", 1)]
     lines.append(Line("All cases in your notebook are right. These have other weights, inputs and sizes.", "text", 1))
     finding = next((c.finding for c in verdict.cases if c.finding is not None and c.finding.mistake), None)
     if finding is not None and of_hidden is Shown.MISTAKE:
