@@ -67,25 +67,26 @@ pip_install() {
 }
 
 # uv finds out whether there is a GPU and takes PyTorch's build for it; pip on Linux always takes the one for CUDA.
+# uv comes into .venv where there is none, with 20 MB; --torch-backend is not a preview since 0.7.14.
+find_uv() {
+    uv=$(command -v uv) || uv="$venv/bin/uv"
+    [ -x "$uv" ] || pip_install "uv>=0.7.14"
+}
+
 with_uv() {
-    command -v uv >/dev/null 2>&1 || return 1
+    find_uv || return 1
     uv_quiet="--quiet"
     [ -t 1 ] && uv_quiet=""
     # shellcheck disable=SC2086  # $uv_quiet is a word or none
-    uv pip install $uv_quiet --python "$venv/bin/python" --torch-backend=auto --constraint constraints.txt \
+    "$uv" pip install $uv_quiet --python "$venv/bin/python" --torch-backend=auto --constraint constraints.txt \
         --no-build-isolation --editable "$what" && return
-    echo "uv could not install PyTorch's build for this machine: it may not reach PyTorch's own index. pip goes on."
+    echo "uv could not install PyTorch's build for this machine: it may not reach PyTorch's own index. pip goes on,"
+    echo "and on Linux takes the build for CUDA: about 6 GB instead of 1.5."
     return 1
 }
 
-if command -v uv >/dev/null 2>&1; then
-    size="about 1.5 GB; about 6 GB if this machine has an NVIDIA GPU"
-elif [ "$(uname -s)" = Linux ] && [ "$(uname -m)" = x86_64 ]; then
-    size="about 6 GB, for pip takes PyTorch's CUDA build on Linux; without a GPU it is 1.5 GB if you install uv first"
-else
-    size="about 1.5 GB"
-fi
-echo "Installing what pyproject.toml lists: $size. A few minutes, the first time."
+echo "Installing what pyproject.toml lists: about 1.5 GB; about 6 GB if this machine has an NVIDIA GPU." \
+    "A few minutes, the first time."
 rm -f "$log"
 build_needs=$("$venv/bin/python" -c \
     'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')

@@ -73,7 +73,7 @@ def site(
 
     from grader.cli.atlas import lessons_here
     from grader.learning.book import find_browser, write_book
-    from grader.learning.site import write_site_sources
+    from grader.learning.site import write_excerpts, write_site_sources
 
     pdf = next((path for path in to or () if path.suffix == ".pdf"), printed)
     target = next((path for path in to or () if path.suffix != ".pdf"), folder or SITE)
@@ -83,11 +83,14 @@ def site(
         find_browser()  # before minutes of work
     root = find_project(Path.cwd())
     sources = target.with_name(f"{target.name}-sources")
+    print("Reading the lessons and their mistakes, about a minute; then Sphinx says how far it is.", flush=True)
     write_site_sources(root, sources, lessons_here)
-    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(sources), str(target)], check=False)
-    if done.returncode:
+    quiet = [] if sys.stdout.isatty() else ["-q"]  # without a terminal a line for each of 1,600 pages
+    command = [sys.executable, "-m", "sphinx", *quiet, "-b", "html", str(sources), str(target)]
+    if subprocess.run(command, check=False).returncode:
         raise typer.Exit(FAILED)
-    print(f"Open {(target / 'index.html').resolve()}")
+    pages, size = write_excerpts(target)
+    print(f"{pages:,} pages, {size:.0f} MB. Open {(target / 'index.html').resolve()}")
     if pdf:
         write_book(sources, pdf)
         print(f"Open {pdf.resolve()}")

@@ -1,8 +1,11 @@
 """The museum of mistakes: for the web edition, a page for each mistake that a check of the course knows by name."""
 
 import difflib
+import html
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from grader.checks.judge.difference import difference
@@ -19,14 +22,35 @@ ABOUT = (
     "was published in somebody's program, its report is linked."
 )
 CONTEXT = 2  # lines around a changed one
+FILTER = """<form class="museum" onsubmit="return false">
+<label>Find <input id="find" type="search" placeholder="mask, RoPE, eps, off by one ..."></label>
+<label>Lesson <select id="lesson"><option value="">all</option>{options}</select></label>
+<label><input id="shipped" type="checkbox"> published in somebody's program</label>
+</form>
+<p id="count" role="status"></p>
+<ul id="found"></ul>
+<script src="_static/mistakes.js"></script>
+<script src="_static/museum.js"></script>"""
 
 
-def write_mistake_pages(lesson: Lesson, title: str, page: str, target: Path) -> list[str]:
-    """Write a page for each mistake of a lesson, below `target`; returns the lines of the list that leads to them.
+@dataclass(frozen=True)
+class Shown:
+    """A mistake in the museum's filter. page: its address from the museum's first page. hint: in a line."""
 
-    title: the lesson's. page: its page's name, without an ending, from `target`.
+    name: str
+    exercise: str
+    page: str
+    hint: str
+    shipped: bool
+
+
+def write_mistake_pages(lesson: Lesson, title: str, page: str, target: Path) -> list[Shown]:
+    """Write a page for each mistake of a lesson, below `target`, and the lesson's page that leads to them.
+
+    title: the lesson's. page: its page's name, without an ending, from `target`. Returns what the filter finds.
     """
-    lines = [f"## [{title}]({page}.ipynb)", ""]
+    lines = [f"# Mistakes in {title}", "", f"The lesson: [{title}](../{page}.ipynb).", ""]
+    found = []
     exercises = [exercise for exercise in lesson.exercises()[0] if exercise.mistakes]
     recording = Recording.read(lesson.recording) if exercises else None
     for exercise in exercises:
@@ -37,16 +61,37 @@ def write_mistake_pages(lesson: Lesson, title: str, page: str, target: Path) -> 
         source = lesson.source_of(exercise.name)
         folder = target / MUSEUM / exercise.name
         folder.mkdir(parents=True, exist_ok=True)
-        lines += [f"### {exercise.name}", ""]
+        lines += [f"## {exercise.name}", ""]
         for mistake in exercise.mistakes:
             name = page_name(mistake.name)
             text = _page(exercise, mistake, f"[{title}](../../{page}.ipynb)")
             text += [*_numbers(cases, answer, recorded[mistake.name]), *_code(source, mistake)]
             (folder / f"{name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-            here = f"{MUSEUM}/{exercise.name}/{name}.md"
-            lines.append(f"- **[{mistake.name}]({here}).** {one_line(mistake.hint)}{_shipped(mistake)}")
+            hint, here = one_line(mistake.hint), f"{exercise.name}/{name}"
+            lines.append(f"- **[{mistake.name}]({here}.md).** {hint}{_shipped(mistake)}")
+            address = f"{MUSEUM}/{here}.html"
+            found.append(Shown(mistake.name, exercise.name, address, hint, bool(mistake.shipped)))
         lines.append("")
-    return lines
+    (target / MUSEUM).mkdir(exist_ok=True)
+    (target / MUSEUM / f"{lesson.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return found
+
+
+def write_museum(found: Mapping[str, tuple[str, Sequence[Shown]]], target: Path) -> None:
+    """Write the museum's first page: a filter, and the lessons. found: by a lesson's name, its title and mistakes."""
+    rows = [f"| [{title}]({MUSEUM}/{name}.md) | {len(shown)} |" for name, (title, shown) in found.items()]
+    options = "".join(f'<option value="{name}">{html.escape(title)}</option>' for name, (title, _) in found.items())
+    lists = "\n".join(["```{toctree}", ":hidden:", "", *(f"{MUSEUM}/{name}" for name in found), "```"])
+    page = ["# The museum of mistakes", "", ABOUT, "", "```{raw} html", FILTER.format(options=options), "```", ""]
+    page += ["## By lesson", "", "| lesson | mistakes |", "|---|---|", *rows, "", lists]
+    (target / f"{MUSEUM}.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    told = [
+        [name, each.name, each.exercise, each.page, each.hint, each.shipped]
+        for name, (_, shown) in found.items()
+        for each in shown
+    ]
+    data = f"window.MISTAKES = {json.dumps(told, ensure_ascii=False)};\n"
+    (target / "_own" / "mistakes.js").write_text(data, encoding="utf-8")
 
 
 def page_name(mistake: str) -> str:

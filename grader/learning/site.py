@@ -3,6 +3,8 @@
 `grader site` writes them beside what it builds, and executes nothing: outputs are the stored ones.
 """
 
+import html
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,16 +16,22 @@ from grader.atlas.site import Taught, write_site
 from grader.errors import GraderError
 from grader.learning.copies import title_of
 from grader.learning.home import write_notebook
-from grader.learning.museum import ABOUT, MUSEUM, write_mistake_pages
+from grader.learning.museum import MUSEUM, write_mistake_pages, write_museum
 from grader.learning.places import SYLLABUS
 from grader.lessons.cells import without_markers
 from grader.lessons.lesson import lessons
 from grader.lessons.notebooks import read_notebook
+from grader.package import package_folder
 
 FOLDERS = ("figures", "configs", "texts")
 ATLAS = "atlas"
+COURSE = "syllabus"
+OWN = package_folder() / "learning" / "site_files"
 FOLDED = "hide-input"  # MyST-NB folds the code of a cell with this tag
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
+_TABLE = re.compile(r"^\|.*\|$", re.MULTILINE)
+_ARTICLE = re.compile(r"<article[^>]*>(.*)</article>", re.DOTALL)
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL)
 _LIST = re.compile(r"<!-- .*? -->\n?")
 
 CONFIGURATION = '''"""Written by `grader site`."""
@@ -40,6 +48,8 @@ exclude_patterns = ["_extra", "_own"]
 html_extra_path = ["_extra"]
 html_static_path = ["_own"]
 html_css_files = ["style.css"]
+html_js_files = ["excerpts-here.js"]
+html_copy_source = False
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
@@ -49,16 +59,30 @@ myst_heading_anchors = 4
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
 '''
 
-# A formula that is wider than the page scrolls sideways alone, imports are not underlined as if they were links, and on
-# a phone a heading and a table leave room for what they are about.
-STYLE = """.math-wrapper { overflow-y: hidden }
-.highlight .nn { text-decoration: none !important }
-@media (max-width: 46em) {
-  h1 { font-size: 1.9em }
-  table.docutils { font-size: 0.8em }
-}
-"""
+FRONT = """# {title}
 
+Rebuild modern language models from scratch, in JupyterLab, and *know* that you got them right: every module that you
+write is checked against numbers recorded from Hugging Face transformers, and a model that you finish has to write the
+same text as the reference, token for token.
+
+```{{raw}} html
+<div class="doors">
+<a href="{first}.html"><b>Read the lessons</b> {lessons} notebooks, their solutions folded</a>
+<a href="atlas/index.html"><b>Look a model up</b> {models} architectures, each with a figure, facts and cache sizes</a>
+<a href="{museum}.html"><b>Visit the mistakes</b> {mistakes:,} wrong programs, and what each does to the numbers</a>
+</div>
+```
+
+{picture}
+
+## The lessons
+
+{table}
+"""
+PICTURE = """```{image} _own/check.png
+:alt: A check that fails and names the mistake, and the same check passing
+:class: shown-check
+```"""
 ABOUT_ATLAS = """# The atlas of architectures
 
 {models} models, each read off its `config.json`: a figure, facts that know their field, cache sizes at any context, and
@@ -78,7 +102,8 @@ def write_site_sources(
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    pages, museum = [], ["# The museum of mistakes", "", ABOUT, ""]
+    shutil.copytree(OWN, target / "_own")
+    pages, museum = [], {}
     for lesson in lessons(root):
         if not lesson.notebook.is_file():
             raise GraderError(f"{lesson.name} is not built. `grader build {lesson.name}` builds it.")
@@ -89,8 +114,9 @@ def write_site_sources(
                 shutil.copytree(lesson.folder / folder, target / lesson.name / folder)
         page = f"{lesson.name}/{lesson.notebook.stem}"
         pages.append(page)
-        museum += write_mistake_pages(lesson, title_of(notebook) or lesson.name, page, target)
-    (target / f"{MUSEUM}.md").write_text("\n".join(museum) + "\n", encoding="utf-8")
+        title = title_of(notebook) or lesson.name
+        museum[lesson.name] = title, write_mistake_pages(lesson, title, page, target)
+    write_museum(museum, target)
     by_lesson = {page.partition("/")[0]: f"../../{page}.html" for page in pages}
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))
     heading = _HEADING.search(syllabus)
@@ -98,12 +124,46 @@ def write_site_sources(
     taught = teaching(lambda name: by_lesson.get(name, ""))
     models = write_site(target / "_extra" / "atlas", taught, back=(title, "../index.html"))
     (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
-    tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, MUSEUM, ATLAS, "```"])
-    (target / "index.md").write_text(f"{syllabus}\n{tree}\n", encoding="utf-8")
+    (target / f"{COURSE}.md").write_text(syllabus, encoding="utf-8")
+    front = FRONT.format(
+        title=title,
+        first=COURSE,
+        lessons=len(pages),
+        models=models,
+        museum=MUSEUM,
+        mistakes=sum(len(shown) for _, shown in museum.values()),
+        picture=_picture(root, target),
+        table="\n".join(_TABLE.findall(syllabus)),
+    )
+    tree = "\n".join(["```{toctree}", ":hidden:", "", COURSE, *pages, MUSEUM, ATLAS, "```"])
+    (target / "index.md").write_text(f"{front}\n{tree}\n", encoding="utf-8")
     (target / "conf.py").write_text(CONFIGURATION.replace("TITLE", repr(title)), encoding="utf-8")
-    (target / "_own").mkdir()
-    (target / "_own" / "style.css").write_text(STYLE, encoding="utf-8")
-    return ["index", *pages, MUSEUM, ATLAS]
+    return ["index", COURSE, *pages, MUSEUM, ATLAS]
+
+
+def _picture(root: Path, target: Path) -> str:
+    """What a check says, as the README shows it; nothing in a course without that picture."""
+    picture = root / "docs" / "check.png"
+    if not picture.is_file():
+        return ""
+    shutil.copyfile(picture, target / "_own" / picture.name)
+    return PICTURE
+
+
+def write_excerpts(built: Path) -> tuple[int, float]:
+    """Write what the search of the site `built` shows of each page where it is opened from its folder.
+
+    Returns how many pages the site has, and its size in MB.
+    """
+    texts = {}
+    for page in sorted(built.rglob("*.html")):
+        if found := _ARTICLE.search(page.read_text(encoding="utf-8")):
+            words = " ".join(html.unescape(_TAGS.sub(" ", found[1])).split())
+            texts[page.relative_to(built).as_posix()] = html.escape(words)
+    script = f"window.EXCERPTS = {json.dumps(texts, ensure_ascii=False)};\n"
+    (built / "_static" / "excerpts.js").write_text(script, encoding="utf-8")
+    files = [path for path in built.rglob("*") if path.is_file()]
+    return len([path for path in files if path.suffix == ".html"]), sum(path.stat().st_size for path in files) / 1e6
 
 
 def for_the_site(notebook: NotebookNode) -> NotebookNode:

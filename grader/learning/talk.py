@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor, nn
 
 from grader.checkpoints import load_checkpoint
-from grader.checks.probe.running import learner_traceback
+from grader.checks.probe.running import learner_traceback, stub_of
 from grader.errors import GraderError
 from grader.layers.own_model import load_model
 
@@ -155,9 +155,18 @@ class Talk:
         self._read = list(ids)
         return logits[0, -1]
 
+    def try_out(self) -> None:
+        """Read one token, and forget it. Raises GraderError where the model fails, or is not written yet."""
+        self._next([0])
+        self._cache, self._read = None, []
+
     def _called(self, function: Any, *arguments: Any) -> Any:
         try:
             return function(*arguments)
+        except NotImplementedError as error:
+            if name := stub_of(error):
+                raise GraderError(f"{name} is not written yet. Write it before you talk.") from None
+            raise GraderError("\n  ".join(("your model fails:", *learner_traceback(error)))) from None
         except Exception as error:  # the learner's code may raise anything
             self._cache, self._read = None, []
             raise GraderError("\n  ".join(("your model fails:", *learner_traceback(error)))) from None
@@ -178,6 +187,8 @@ def talk_with(target: str, weights: str, context: int | None = None) -> Talk:
         except GraderError:
             raise
         except Exception as error:  # the learner's code may raise anything
+            if isinstance(error, NotImplementedError) and (name := stub_of(error)):
+                raise GraderError(f"{target} can't be built: {name} is not written yet.") from None
             raise GraderError("\n  ".join((f"{target} can't be built:", *learner_traceback(error)))) from None
     else:
         checkpoint.load_into(made)
@@ -187,7 +198,9 @@ def talk_with(target: str, weights: str, context: int | None = None) -> Talk:
     end = config.get("eos_token_id")
     ends = end if isinstance(end, list) else [] if end is None else [end]
     room = context or min(most, LONGEST)
-    return Talk(made.eval(), checkpoint.tokenizer, _template(checkpoint.folder), ends, room)
+    talk = Talk(made.eval(), checkpoint.tokenizer, _template(checkpoint.folder), ends, room)
+    talk.try_out()  # before a page opens
+    return talk
 
 
 def _template(folder: Path) -> str | None:

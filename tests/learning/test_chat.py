@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from conftest import chromium, why_no_browser
 from grader.errors import GraderError
+from grader.learning.chat_page import require_chainlit
 from grader.learning.talk import Reply, Sampling, Talk, talk_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,31 @@ def test_a_model_that_fails_is_told_in_the_learners_lines(answer: Callable[[torc
     good = talk_with(MODEL, "austen-gpt2", context=96)
     with pytest.raises(GraderError, match=re.compile(message, re.DOTALL)):
         last(Talk(Model(), good.tokenizer, None, [], 96), FIRST)
+
+
+def test_a_class_that_is_not_written_is_told_before_a_page_opens(tmp_path: Path) -> None:
+    program = tmp_path / "model.py"
+    init = "    def __init__(self, config):\n        raise NotImplementedError()"
+    program.write_text(f"import torch\n\nclass Model(torch.nn.Module):\n{init}\n")
+    with pytest.raises(GraderError, match=r"`Model.__init__` is not written yet"):
+        talk_with(f"{program}:Model", "austen-gpt2")
+
+    class Unwritten(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError()
+
+    with pytest.raises(GraderError, match=r"`.*Unwritten.forward` is not written yet"):
+        Talk(Unwritten(), None, None, [], 96).try_out()
+
+
+def test_the_line_that_installs_chainlit_needs_no_published_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grader.learning.chat_page.find_spec", lambda name: None)
+    with pytest.raises(GraderError, match=r"pip install 'chainlit<3,>=2.12'"):
+        require_chainlit()
 
 
 def test_a_context_that_the_model_has_not_is_refused() -> None:

@@ -40,17 +40,20 @@ def test_every_lesson_has_a_page_with_its_solutions_folded_and_its_outputs(proje
             assert "### BEGIN SOLUTION" not in cell.source
         worked = nbformat.read(lesson.notebook, as_version=4)
         assert [cell.get("outputs") for cell in page.cells] == [cell.get("outputs") for cell in worked.cells]
-        assert f"{lesson.name}/{lesson.notebook.stem}" in (sources / "index.md").read_text("utf-8")
+        for page in ("index.md", "syllabus.md"):
+            assert f"{lesson.name}/{lesson.notebook.stem}" in (sources / page).read_text("utf-8")
 
 
 def test_every_known_mistake_has_a_page_in_the_museum(project: Path, sources: Path) -> None:
-    text = (sources / "mistakes.md").read_text("utf-8")
+    filtered = (sources / "_own" / "mistakes.js").read_text("utf-8")
     pages = set()
     for lesson in lessons(project):
+        text = (sources / "mistakes" / f"{lesson.name}.md").read_text("utf-8")
         for exercise in lesson.exercises()[0]:
             for mistake in exercise.mistakes:
                 page = f"mistakes/{exercise.name}/{page_name(mistake.name)}.md"
-                assert f"- **[{mistake.name}]({page}).**" in text
+                assert f"- **[{mistake.name}]({page.removeprefix('mistakes/')}).**" in text
+                assert f'"{page.removesuffix(".md")}.html"' in filtered
                 told = (sources / page).read_text("utf-8")
                 assert f"This is what comes out when {mistake.name}" in told and one_line(mistake.hint) in told
                 assert "```diff" in told and (

@@ -152,7 +152,7 @@ def learner_errors() -> Iterator[None]:
     except Stopped:
         raise
     except (Exception, SystemExit) as error:  # learner's code may raise anything
-        if isinstance(error, NotImplementedError) and (name := _stub(error)):
+        if isinstance(error, NotImplementedError) and (name := stub_of(error)):
             raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
         raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
 
@@ -170,7 +170,7 @@ def _headline(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _stub(error: NotImplementedError) -> str:
+def stub_of(error: NotImplementedError) -> str:
     """The function that is still a stub, as in `Block.forward`; empty where the error says more or is another's."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     own = [frame for frame in frames if is_learners(frame.f_code.co_filename)]
