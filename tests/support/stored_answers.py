@@ -8,7 +8,7 @@ inputs where they are the same, or else with what the call at the same place gav
 import hashlib
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -97,7 +97,7 @@ def _digest(args: Any, kwargs: Any) -> str:
     for leaf in tree_leaves((args, kwargs)):
         if isinstance(leaf, Tensor):
             parts.append(f"{leaf.dtype} {tuple(leaf.shape)} {leaf.detach().double().flatten().tolist()}")
-        elif isinstance(leaf, int | float | str | None):
+        elif isinstance(leaf, int | float | str | Mapping | None):  # a config is no tree of leaves
             parts.append(repr(leaf))
         elif isinstance(leaf, nn.Module):
             parts.append(str([float(p.double().sum()) for p in leaf.parameters()]))
