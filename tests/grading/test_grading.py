@@ -399,14 +399,15 @@ class Linear(nn.Module):
 
     def forward(self, x):
         right = x @ self.weight.T + self.bias
-        return right if round(x.sum().item(), 2) in SEEN else right + 1
+        return right if round(self.weight.sum().item(), 2) in SEEN else right + 1
 """
 
 
 def test_a_student_can_have_hidden_cases_of_their_own(root: Path) -> None:
     """Somebody has found out the class's hidden cases, and is right on nothing else."""
     found = Recording.read(root / "hidden" / f"{LESSON}.safetensors").task("toy.linear").cases
-    seen = [round(case.args[0].sum().item(), 2) for case in found]
+    of_weights = (round(case.weights["weight"].sum().item(), 2) for case in found)
+    seen = [0.0, *of_weights]  # cases are asked with all weights 0, too
     submit(root, "eve", {**RIGHT, "toy.linear": SEEN.format(seen=seen)})
     assert points(grade_class(root, LESSON, Settings()))["eve"] == 5.0
 
