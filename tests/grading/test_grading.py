@@ -625,10 +625,11 @@ def test_two_hundred_honest_submissions_get_what_they_earn(built: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_stock_nbgrader_gives_honest_submissions_the_same_scores(built: Path, tmp_path: Path) -> None:
+def test_stock_nbgrader_scores_honest_submissions_alike_but_for_an_input_returned(built: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "course"))
+    stock = {KINDS["half a function"][1]: 4.0}  # relu that returns its input is right on positive ones: no work
     expected = {
-        s: p
+        s: stock.get(p, p)
         for s, p in honest_class(root, len(KINDS)).items()
         if (root / "submitted" / s / LESSON / "toy.ipynb").exists()
     }
