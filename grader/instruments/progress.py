@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
-from grader.report import in_notebook
-
 Item = TypeVar("Item")
 PATIENCE = 0.2  # seconds between two updates
 SHORT = 1.0  # seconds: what takes no longer leaves nothing behind
@@ -92,9 +90,13 @@ class _Bar:
 
 def _place_in_notebook() -> Callable[..., None] | None:
     """What replaces a place in the cell's output by other data, and metadata if any; None outside a notebook."""
-    if not in_notebook():
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
         return None
-    from IPython.display import display
-
+    shell = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
     handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
     return lambda data, metadata=None: handle.update(data, metadata=metadata, raw=True)
