@@ -138,7 +138,6 @@ def test_no_secret_is_in_what_is_returned(run: Run) -> None:
 ENDINGS = ("leak_by_refusal", "leak_by_ending", "leak_by_memory", "leak_by_time")
 
 
-@pytest.mark.xfail(reason="leak_by_exit_code ends in variants of released cases too, where its code is told")
 def test_how_an_answer_to_hidden_cases_is_missing_is_not_told(run: Run) -> None:
     """Whatever a child does there that is no answer: its report is the same."""
     reports = set()
@@ -151,7 +150,6 @@ def test_how_an_answer_to_hidden_cases_is_missing_is_not_told(run: Run) -> None:
     assert summary == "0 of 2 hidden cases right" and lines[-1].text == f"{NO_ANSWER}."
 
 
-@pytest.mark.xfail(reason="leak_by_exit_code ends in variants of released cases too, where its code is told")
 def test_nothing_that_an_attack_carries_comes_back(run: Run) -> None:
     for attack in ATTACKS:
         assert not attack.carries or attack.carries not in autograded_text(run.root, attack.name), attack.name

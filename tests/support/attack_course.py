@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import torch
 from real_nbgrader import LINEAR, RELU, STUDENTS, write_answers
 from toy_course import write_course
 
@@ -113,9 +114,10 @@ def released_answers(root: Path) -> dict[str, list[object]]:
 
 
 def released_biases(root: Path) -> list[object]:
-    """The biases in the released recording, by which a program knows whether it runs on its cases."""
+    """The biases with which a released case is asked, its variants included: so a program knows that it runs on one."""
     task = Recording.read(root / "course" / LESSON / "reference.safetensors").task("toy.linear")
-    return [case.weights["bias"].tolist() for case in task.cases]
+    biases = [case.weights["bias"] for case in task.cases]
+    return [each.tolist() for bias in biases for each in (bias, torch.zeros_like(bias))]  # some variants: no weights
 
 
 @contextlib.contextmanager
