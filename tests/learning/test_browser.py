@@ -271,7 +271,6 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.xfail(reason="the panel stands beside its sliders now, and the test still looks for the older layout")
 def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_follow(
     lab: "Lab", copied: Path, test_output: Path
 ) -> None:

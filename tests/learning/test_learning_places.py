@@ -129,6 +129,6 @@ def test_classrooms_workflow_checks_every_notebook_and_fails_where_an_exercise_d
 def test_a_trace_without_transformers_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, project: Path
 ) -> None:
-    monkeypatch.setattr("grader.cli.porters.find_spec", lambda name: None)
+    monkeypatch.setattr("grader.porting.command.find_spec", lambda name: None)
     with pytest.raises(GraderError, match=r"transformers is not installed here\. Install it: pip install '.*\[ref"):
         trace(str(project / "course/01-gpt2/configs/gpt2.json"))
