@@ -291,7 +291,7 @@ def test_a_slider_of_the_calculator_moves_with_the_keyboard_and_the_numbers_foll
     pasted = lab.page.locator(".jp-OutputArea textarea")
     pasted.fill('{"model_type": "t5", "is_encoder_decoder": true}')
     pasted.press("Tab")
-    lab.page.locator(".jp-OutputArea").get_by_text("encoder-decoder").wait_for()
+    lab.page.locator(".jp-OutputArea").get_by_text("is an encoder and a decoder").wait_for()
     assert rows.count() and lab.page.locator(".jp-OutputArea img").count() == 1  # what was shown before stays
     pasted.fill(
         '{"model_type": "gemma3_text", "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 8}'
