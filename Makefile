@@ -30,6 +30,7 @@ test: .venv/test.stamp
 	@LESSON="$(LESSON)" sh scripts/test.sh $(ARGS)
 
 check: .venv/test.stamp
+	@sh scripts/libseccomp.sh
 	@sh scripts/check.sh $(ARGS)
 
 bench: .venv/test.stamp
