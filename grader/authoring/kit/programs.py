@@ -121,9 +121,7 @@ def written(read: Callable[[Tensor], Tensor], ids: Tensor, max_new_tokens: int, 
     """Greedy decoding into a list. read: takes what is new, ids [1, T] first, then [1, 1]; gives logits [1, ..., V]."""
     new: list[int] = []
     with torch.inference_mode():
-        logits = read(ids)
-        while True:
+        while len(new) < max_new_tokens and not (new and new[-1] in ends):
+            logits = read(torch.tensor([new[-1:]]) if new else ids)
             new.append(int(logits[0, -1].argmax()))
-            if len(new) == max_new_tokens or new[-1] in ends:
-                return new
-            logits = read(torch.tensor([new[-1:]]))
+    return new
