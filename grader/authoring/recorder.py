@@ -64,7 +64,8 @@ def record(
     """As `record_lesson`, without writing.
 
     secret: draws weights, inputs and sizes that nobody can foresee who does not know it; such a recording has no trace.
-    measured: whether to measure too how far rounding alone moves each output, which takes several times as long.
+    measured: whether to measure too how far rounding alone moves each output, and in which other ways a case is asked,
+    which takes several times as long.
     """
     exercises, trace = lesson.exercises()
     if files_read(lesson.folder) and not any(exercise.mistakes for exercise in exercises):
@@ -111,8 +112,9 @@ def _record_with_mistakes(
                     f"{exercise.name}: none of its parts {list(exercise.parts)} is a submodule of the reference."
                 )
             _require_right(task, answer, solution)
-            with one_thread():
-                task, answer = _with_variants(exercise, task, answer, recorded, solution)
+            if measured:
+                with one_thread():
+                    task, answer = _with_variants(exercise, task, answer, recorded, solution)
             mistakes, refused = [], []
             for mistake in exercise.mistakes:
                 target = _solution(exercise, changed(patched_source(source, exercise.name, mistake)))

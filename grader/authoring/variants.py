@@ -1,7 +1,8 @@
 """In which other ways a case is asked: those that the reference and the lesson's own solution answer as promised.
 
-Nothing is declared by hand. Each candidate is run on the reference; where the part that counts is what was recorded,
-with room for rounding, learners' programs are asked the same.
+Nothing is declared by hand. Each candidate is run on the reference, here and as on other processors; where the part
+that counts is what was recorded, with room for rounding, learners' programs are asked the same. So which these are is
+measured, as noise is: once, when a lesson is recorded.
 """
 
 import itertools
@@ -12,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grader.authoring.noise import SEEDS_OF_MISTAKES
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import CaseVerdict
 from grader.checks.observation import Observation
 from grader.checks.probe.running import Stopped, quietly
 from grader.checks.probe.variants import vary
 from grader.config import Config
+from grader.instruments.rounding import another_processor
 from grader.lessons.exercise import Exercise
 from grader.recordings import variants as v
 from grader.recordings.tasks import Task, TaskCase
@@ -48,13 +51,14 @@ class Asked:
         with torch.no_grad():
             return variant.end(self.run(self.case.varied(variant))).clone()
 
-    def holds(self, variant: v.Variant) -> bool:
-        """Whether the reference gives what the variant promises, with room for rounding."""
+    def holds(self, variant: v.Variant, end: Tensor | None = None) -> bool:
+        """Whether the reference gives what the variant promises, with room for rounding. end: as `end` gave it."""
         try:
             varied = self.case.varied(variant)
             with torch.no_grad(), quietly([]):
-                got = variant.without_end(variant.picked(self.run(varied)))
-            wanted = variant.wanted(self.output)
+                given = variant.picked(self.run(varied))
+            got = variant.without_end(given) if end is None else given
+            wanted = variant.wanted(self.output, end)
         except Exception:  # the reference can't be asked so
             return False
         return MARGIN * distance(got, wanted) <= self.tolerance.relative
@@ -77,10 +81,8 @@ def with_variants_chosen(
                 continue
             if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
                 continue
-            if _asked_of_the_reference(variant) and not one.holds(variant):
-                continue
-            end = one.end(variant) if isinstance(variant, v.Longer) else None
-            if not _solution_holds(task, one, variant, target, end):
+            end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
+            if not _holds_everywhere(task, one, variant, target, end):
                 continue
             found.add(kind)
             chosen[one.case.name].append(variant)
@@ -88,6 +90,24 @@ def with_variants_chosen(
                 ends[one.case.name] = end
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
     return cases, tuple(ends.get(case.name) for case in task.cases)
+
+
+def _holds_everywhere(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
+    """Whether the reference and the solution give what the variant promises, here and on other processors."""
+    if not _holds_there(task, asked, variant, target, end):
+        return False
+    for seed in SEEDS_OF_MISTAKES:
+        with another_processor(seed):
+            if not _holds_there(task, asked, variant, target, end):
+                return False
+    return True
+
+
+def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
+    """Whether the reference and the solution give what the variant promises, on the processor that is at work."""
+    if _asked_of_the_reference(variant) and not asked.holds(variant, end):
+        return False
+    return _solution_holds(task, asked, variant, target, end)
 
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:

@@ -58,8 +58,8 @@ def judge(
         if right[i]:
             cases.append(_judge_right(observation, answer.outputs[i], answer.tolerances[i]))
             continue
-        named = _named(found, answer, i, outputs[i])
-        cases.append(_judge_wrong(observation, answer.outputs[i], context, named, parts))
+        suspected = _named(found, answer, i, outputs[i])
+        cases.append(_judge_wrong(observation, answer.outputs[i], context, suspected, parts))
     named = bool(found.fitting) and not all(right)
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
