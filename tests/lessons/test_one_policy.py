@@ -198,4 +198,4 @@ def test_a_loop_that_does_not_end_for_no_tokens_is_ended_and_told(
     told = to_text(report(here))
     assert told == to_text(report(there))
     assert "where no token is asked for" in told
-    assert "the model was called 1,000 times, and the loop goes on" in told
+    assert "the model was called 1,000 times, and the loop still goes on" in told
