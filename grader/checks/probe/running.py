@@ -25,6 +25,7 @@ from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.toy_lm import ending
 
 
 class Stopped(Exception):
@@ -119,11 +120,12 @@ def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:
 def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
     """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
     drive = _drive(task.drive, case.drive) if task.drive else None
-    if drive is None:
-        return call_learner(target, *args)
-    device = device_of(target)
-    with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
-        return call_learner(drive, target, *args)
+    with ending(args):
+        if drive is None:
+            return call_learner(target, *args)
+        device = device_of(target)
+        with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
+            return call_learner(drive, target, *args)
 
 
 @cache
