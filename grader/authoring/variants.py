@@ -5,6 +5,7 @@ that counts is what was recorded, with room for rounding, learners' programs are
 measured, as noise is: once, when a lesson is recorded.
 """
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -81,6 +82,8 @@ def with_variants_chosen(
                 continue
             if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
                 continue
+            if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
+                continue
             end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
             if not _holds_everywhere(task, one, variant, target, end):
                 continue
@@ -111,13 +114,15 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
-    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument."""
+    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; and so on."""
     if isinstance(variant, v.Fields):
         return v.Fields, None if case.build else case.name
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
     if isinstance(variant, v.Longer):
-        return v.Longer, variant.takes[-1].along - output.ndim
+        return v.Longer, variant.takes[-1].along - output.ndim, case.dtype, variant.pieces
+    if isinstance(variant, v.Training | v.OneToken | v.OneRow):
+        return type(variant), case.drive, case.build.get("config", {}).get("model_type")
     return type(variant)
 
 
@@ -127,6 +132,11 @@ def _asked_of_the_reference(variant: v.Variant) -> bool:
     A reference may have dropout, and transformers writes one token at least.
     """
     return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Again | v.Fewer)
+
+
+def _takes_any_mapping(target: Any) -> bool:
+    """Whether a function promises, by its annotations, to take any Mapping."""
+    return any("Mapping" in str(parameter.annotation) for parameter in inspect.signature(target).parameters.values())
 
 
 def _by_worth(asked: Asked) -> tuple[bool, bool]:
@@ -199,24 +209,27 @@ def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[As
             continue
         if size > 1:
             yield from _loud(asked, axes, along, size)
-        if not in_pieces:
-            yield from _of_lengths(asked, others, axes, along)
+        pieces = next((i for i, arg in enumerate(asked.case.args) if isinstance(arg, list) and sum(arg) == size), None)
+        if not in_pieces or pieces is not None:
+            yield from _of_lengths(asked, others, (axes, along), pieces)
 
 
 def _of_lengths(
-    asked: Asked, others: Sequence[Asked], axes: tuple[tuple[int, ...], ...], along: int
+    asked: Asked, others: Sequence[Asked], where: tuple[tuple[tuple[int, ...], ...], int], pieces: int | None
 ) -> Iterator[v.Variant]:
+    """where: the arguments' axes of tokens, and the output's. pieces: the argument with lengths of pieces, if any."""
+    axes, along = where
     size = asked.output.shape[along]
-    if size > 1:
+    if size > 1 and pieces is None:
         yield v.OneToken((v.Take(axes, along, 1, (0,)),))
     rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
     first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
     learnt = asked.case.build.get("config", {}).get("n_positions", 0)
     for length in LENGTHS:
-        longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt)
+        longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt, pieces)
         if _numbers_made(asked, longer) <= MOST_NUMBERS:
             yield longer
-    for other in others:
+    for other in others if pieces is None else ():
         alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
         if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:
             yield v.SameLength((v.Take(axes, along, min(size, length), up_to=length),), other.case.name)
@@ -245,6 +258,9 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
         if kept:
             yield v.Fields(kept)
+    if task.function and any(isinstance(arg, Config) for arg in case.args) and place is None:
+        yield v.Neighbours()
+        yield v.AsDict()
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
     if task.function and output.dtype == torch.bool and output.ndim == 2:
         for sizes in (tuple(ints[:2]), tuple(ints[1:2]), tuple(ints[:1])):

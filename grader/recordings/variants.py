@@ -4,7 +4,8 @@ No variant holds a right number of its own: what is right follows from what was 
 arguments and weights change, which part of the new output counts (`picked`), and what that must be (`wanted`).
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ OTHER_FIELDS: dict[str, Any] = {
     "head_dim": 7,
     "sliding_window": 2,
     "attention_chunk_size": 2,
+    "n_ctx": 3,
     "n_head": 5,
     "n_inner": 11,
     "num_kv_heads": 3,
@@ -30,6 +32,7 @@ OTHER_FIELDS: dict[str, Any] = {
     "num_experts": 3,
     "n_routed_experts": 5,
     "num_local_experts": 6,
+    "n_shared_experts": 1,
     "final_logit_softcapping": 3.0,
     "attn_logit_softcapping": 3.0,
     "logit_scale": 0.5,
@@ -160,10 +163,12 @@ class OneToken(Taken):
 class Longer(Taken):
     """More tokens behind the recorded ones; of what comes out for them the last token's counts too.
 
-    learnt: how many positions the config has weights for, if it has: each such weight gets more rows.
+    learnt: how many positions the config has weights for, if it has: each such weight gets more rows. pieces: the
+    argument that says in pieces of which lengths the tokens come, if one does: the new ones are one more piece.
     """
 
     learnt: int = 0
+    pieces: int | None = None
 
     @property
     def own_module(self) -> bool:
@@ -173,6 +178,13 @@ class Longer(Taken):
     def length(self) -> int:
         """How many tokens there are."""
         return self.takes[-1].up_to
+
+    def args(self, args: Values) -> Values:
+        args = super().args(args)
+        if self.pieces is None:
+            return args
+        lengths = args[self.pieces]
+        return _with(args, {self.pieces: [*lengths, self.length - sum(lengths)]})
 
     def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
         config = build.get("config", {})
@@ -277,7 +289,7 @@ class Strided(Variant):
 
 
 class Reloaded(Variant):
-    """A module that was used with other weights, and then loads those of another from its state_dict."""
+    """A module that was used with other weights, and then loads those of another, for the very same arguments."""
 
     @property
     def own_module(self) -> bool:
@@ -285,7 +297,7 @@ class Reloaded(Variant):
 
 
 class Copied(Variant):
-    """A deep copy of a module, whose own weights are 0 from then on."""
+    """A deep copy of a module that was called where gradients count, and whose own weights are 0 from then on."""
 
     @property
     def own_module(self) -> bool:
@@ -293,7 +305,7 @@ class Copied(Variant):
 
 
 class Again(Variant):
-    """The case itself, on a module that was used for all other variants."""
+    """The case itself, on a module that was used for all other variants, and is used for another before it is read."""
 
 
 @dataclass(frozen=True)
@@ -380,6 +392,27 @@ class Fields(Variant):
 
     def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
+
+
+class Neighbours(Variant):
+    """The case itself, after configs that differ from it in one field each."""
+
+    @staticmethod
+    def before(args: Values) -> Iterator[Values]:
+        """The arguments of all that comes before it."""
+        for place, arg in enumerate(args):
+            if isinstance(arg, Config):
+                for name, value in arg.items():
+                    if isinstance(value, int | float):
+                        other = not value if isinstance(value, bool) else 2 * value
+                        yield _with(args, {place: Config({**arg, name: other})})
+
+
+class AsDict(Variant):
+    """A config given as a plain dict."""
+
+    def args(self, args: Values) -> Values:
+        return tuple(copy.deepcopy(dict(arg)) if isinstance(arg, Config) else arg for arg in args)
 
 
 @dataclass(frozen=True)

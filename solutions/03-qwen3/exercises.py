@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
+from grader.authoring.drives.generation import generated_after_other_weights, generated_despite_config
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
-from grader.authoring.kit.toy import FIXED, reference_generate
+from grader.authoring.kit.toy import EARLY, FIXED, STILL_TRAINING, reference_generate
 
 from .drives import generated_without_cache
 from .reference import (
@@ -272,6 +273,19 @@ GENERATE = Exercise(
         Case(
             "a prompt of 1,100 tokens; no end token comes",
             generation_args(1_100, new_tokens=6, stop_at=6, vocabulary=31),
+        ),
+        Case(
+            "an end token in the config, and none given",
+            generation_args(5, new_tokens=7, stop_at=3),
+            drive=generated_despite_config,
+            right=lambda toy, ids, new_tokens, ends: reference_generate(toy, ids, new_tokens),
+        ),
+        Case("the first token comes before all are computed (1: yes)", generation_args(4, new_tokens=5), **EARLY),
+        Case("a model in training mode is left in it (1: yes)", generation_args(5, new_tokens=4), **STILL_TRAINING),
+        Case(
+            "after the same text, when the model had other weights",
+            generation_args(prompt=6, new_tokens=7),
+            drive=generated_after_other_weights,
         ),
     ],
 )

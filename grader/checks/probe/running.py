@@ -96,14 +96,14 @@ def changed_argument(task: Task, case: TaskCase, target: Any, given: Sequence[An
         if isinstance(old, Tensor):
             if not torch.equal(torch.nan_to_num(old.to(new.device)), torch.nan_to_num(new)):
                 return f"the input {_name_of(task, case, target, position)}"
-        elif isinstance(old, Config) and (field := changed_field(old, new)):
+        elif isinstance(old, Mapping) and (field := changed_field(old, new)):
             return f"the config's `{field}`"
     return None
 
 
 def changed_field(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """The field of a config that is no longer what it was."""
-    return next((name for name, value in old.items() if new.get(name) != value), None)
+    return next((name for name in {**old, **new} if (name in old, old.get(name)) != (name in new, new.get(name))), None)
 
 
 def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Varied
 from grader.checks.probe.building import build_module, constructed, filled
-from grader.checks.probe.running import Stopped, fresh_args, learner_errors, unseen, use
+from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase, configured
-from grader.recordings.variants import Copied, Reloaded, SameLength, Training, Variant
+from grader.recordings.variants import Again, AsDict, Copied, Neighbours, Reloaded, SameLength, Training, Variant
 from grader.tolerance import agree
 
 
@@ -32,11 +33,15 @@ def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[V
 
 
 class _Asking:
-    """Asks the variants of one case, in their order. used: the module that they share; made with the first."""
+    """Asks the variants of one case, in their order.
+
+    used: the module that they share; made with the first. given: the arguments of a module that is loaded anew.
+    """
 
     def __init__(self, task: Task, case: TaskCase, target: Any, own: Tensor) -> None:
         self.task, self.case, self.target, self.own = task, case, target, own
         self.used: Any = target if task.function else None
+        self.given: list[Any] = []
 
     def asked(self, variant: Variant) -> Varied:
         try:
@@ -59,6 +64,8 @@ class _Asking:
     def _module(self, variant: Variant) -> Any:
         """The module that is asked. Raises Stopped where it can't be made."""
         if self.task.function:
+            if isinstance(variant, Neighbours):
+                self._run_neighbours(variant)
             return self.target
         if not variant.own_module:
             if self.used is None:
@@ -77,7 +84,8 @@ class _Asking:
         second = constructed(self.target, configured(self.case.build))
         try:
             filled(second, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
-            use(self.task, self.case, second, *fresh_args(self.case, device_of(second)))
+            self.given = fresh_args(self.case, device_of(second))
+            use(self.task, self.case, second, *self.given)
         except Stopped:  # with such weights it need not work
             pass
         with learner_errors():
@@ -87,11 +95,18 @@ class _Asking:
 
     def _copied(self) -> nn.Module:
         first, _ = build_module(self.target, self.case)
+        with torch.enable_grad(), contextlib.suppress(Stopped):
+            use(self.task, self.case, first, *fresh_args(self.case, device_of(first)))
         with learner_errors():
             second = copy.deepcopy(first)
         for parameter in first.parameters():
             parameter.zero_()
         return second
+
+    def _run_neighbours(self, variant: Neighbours) -> None:
+        for args in variant.before(self.case.args):
+            with contextlib.suppress(Stopped):  # such a config need not make sense
+                use(self.task, self.case, self.target, *args)
 
     def _run_before(self, name: str) -> None:
         """Run another case, whatever it gives. A task may hold one case alone; then nothing comes before."""
@@ -111,12 +126,28 @@ class _Asking:
         torch.default_generator.manual_seed(2)
         if isinstance(variant, Training):
             used.train()
+        args = self.given if isinstance(variant, Reloaded) and self.given else fresh_args(case, device)
         try:
-            given = use(self.task, case, used, *fresh_args(case, device))
+            given = use(self.task, case, used, *args)
         finally:
             if isinstance(variant, Training):
                 nn.Module.train(used, False)
+        if isinstance(variant, AsDict) and (changed := changed_argument(self.task, case, used, args)):
+            raise Stopped("changed", f"{changed} is changed")
+        if isinstance(variant, Again):
+            self._use_for_another(case, used, device)
         output = canonical_output(given, device) if self.task.function else module_output(given, device)
         with contextlib.suppress(RuntimeError, IndexError):
             output = variant.picked(output)
         return taken(output)
+
+    def _use_for_another(self, case: TaskCase, used: Any, device: torch.device) -> None:
+        """Use a module for other numbers of the same shapes, before what it gave is read."""
+        with contextlib.suppress(Stopped):
+            use(self.task, case, used, *tree_map(_other_numbers, fresh_args(case, device)))
+
+
+def _other_numbers(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.dtype == torch.bool:
+        return leaf
+    return -2 * leaf if leaf.is_floating_point() else leaf.flip(-1)
