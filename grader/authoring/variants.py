@@ -120,9 +120,11 @@ def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
     if isinstance(variant, v.Longer):
-        return v.Longer, variant.takes[-1].along - output.ndim, case.dtype, variant.pieces
+        in_pieces = any(isinstance(arg, list) and arg for arg in case.args)
+        return v.Longer, variant.takes[-1].along - output.ndim, case.dtype, in_pieces
     if isinstance(variant, v.Training | v.OneToken | v.OneRow):
-        return type(variant), case.drive, case.build.get("config", {}).get("model_type")
+        model_type = case.build.get("config", {}).get("model_type")
+        return type(variant), case.drive, model_type, any(isinstance(arg, list) and arg for arg in case.args)
     return type(variant)
 
 
@@ -198,30 +200,38 @@ def _token_axes(exercise: Exercise, output: Tensor) -> list[int]:
 
 
 def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[Asked]) -> Iterator[v.Variant]:
-    in_pieces = any(isinstance(arg, list) and arg for arg in asked.case.args)  # whose lengths would no longer fit
+    lists = [arg for arg in asked.case.args if isinstance(arg, list) and arg]
     for along in _token_axes(exercise, asked.output):
         if not 0 <= along < asked.output.ndim:
             continue
         size = asked.output.shape[along]
-        same = tuple(range(size)) if in_pieces else tuple(i % size for i in range(size + 2))
+        in_lengths = any(sum(arg) == size for arg in lists)  # which would not fit another number of tokens
+        same = tuple(range(size)) if in_lengths else tuple(i % size for i in range(size + 2))
         axes = _axes(asked, along, same, size)
         if axes is None:
             continue
         if size > 1:
             yield from _loud(asked, axes, along, size)
-        pieces = next((i for i, arg in enumerate(asked.case.args) if isinstance(arg, list) and sum(arg) == size), None)
-        if not in_pieces or pieces is not None:
-            yield from _of_lengths(asked, others, (axes, along), pieces)
+        if not lists:
+            yield from _of_fewer(asked, others, axes, along)
+        yield from _longer(asked, axes, along)
 
 
-def _of_lengths(
-    asked: Asked, others: Sequence[Asked], where: tuple[tuple[tuple[int, ...], ...], int], pieces: int | None
+def _of_fewer(
+    asked: Asked, others: Sequence[Asked], axes: tuple[tuple[int, ...], ...], along: int
 ) -> Iterator[v.Variant]:
-    """where: the arguments' axes of tokens, and the output's. pieces: the argument with lengths of pieces, if any."""
-    axes, along = where
     size = asked.output.shape[along]
-    if size > 1 and pieces is None:
+    if size > 1:
         yield v.OneToken((v.Take(axes, along, 1, (0,)),))
+    for other in others:
+        alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
+        if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:
+            yield v.SameLength((v.Take(axes, along, min(size, length), up_to=length),), other.case.name)
+
+
+def _longer(asked: Asked, axes: tuple[tuple[int, ...], ...], along: int) -> Iterator[v.Variant]:
+    size = asked.output.shape[along]
+    pieces = next((i for i, arg in enumerate(asked.case.args) if isinstance(arg, list) and sum(arg) == size), None)
     rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
     first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
     learnt = asked.case.build.get("config", {}).get("n_positions", 0)
@@ -229,10 +239,6 @@ def _of_lengths(
         longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt, pieces)
         if _numbers_made(asked, longer) <= MOST_NUMBERS:
             yield longer
-    for other in others if pieces is None else ():
-        alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
-        if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:
-            yield v.SameLength((v.Take(axes, along, min(size, length), up_to=length),), other.case.name)
 
 
 def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) -> Iterator[v.Variant]:
@@ -259,7 +265,6 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         if kept:
             yield v.Fields(kept)
     if task.function and any(isinstance(arg, Config) for arg in case.args) and place is None:
-        yield v.Neighbours()
         yield v.AsDict()
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
     if task.function and output.dtype == torch.bool and output.ndim == 2:

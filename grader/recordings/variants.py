@@ -5,7 +5,7 @@ arguments and weights change, which part of the new output counts (`picked`), an
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -392,20 +392,6 @@ class Fields(Variant):
 
     def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
-
-
-class Neighbours(Variant):
-    """The case itself, after configs that differ from it in one field each."""
-
-    @staticmethod
-    def before(args: Values) -> Iterator[Values]:
-        """The arguments of all that comes before it."""
-        for place, arg in enumerate(args):
-            if isinstance(arg, Config):
-                for name, value in arg.items():
-                    if isinstance(value, int | float):
-                        other = not value if isinstance(value, bool) else 2 * value
-                        yield _with(args, {place: Config({**arg, name: other})})
 
 
 class AsDict(Variant):

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
-from grader.authoring.drives.generation import generated_after_other_weights, generated_despite_config
+from grader.authoring.drives.generation import (
+    generated_after_other_weights,
+    generated_despite_config,
+    generated_past_its_config,
+)
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import EARLY, FIXED, STILL_TRAINING, reference_generate
@@ -279,6 +283,11 @@ GENERATE = Exercise(
             generation_args(5, new_tokens=7, stop_at=3),
             drive=generated_despite_config,
             right=lambda toy, ids, new_tokens, ends: reference_generate(toy, ids, new_tokens),
+        ),
+        Case(
+            "a text longer than the config's max_position_embeddings",
+            generation_args(7, new_tokens=5),
+            drive=generated_past_its_config,
         ),
         Case("the first token comes before all are computed (1: yes)", generation_args(4, new_tokens=5), **EARLY),
         Case("a model in training mode is left in it (1: yes)", generation_args(5, new_tokens=4), **STILL_TRAINING),

@@ -329,7 +329,6 @@ BYTES_READ = Exercise(
         bytes_case("3 tokens, float32", DEEP_2, 3, 2, 6, 4),
         bytes_case("5 tokens, 8 bits, every second layer dense", OTHER, 5, 2, 7, 1),
         bytes_case("900 tokens of DeepSeek-V3", real("deepseek-v3"), 900, 800, 990),
-        bytes_case("each token chooses every expert", SMALL | {"num_experts_per_tok": SMALL["num_experts"]}, 4, 2, 7),
         bytes_case(
             "5 layers, and one is dense for two reasons",
             OTHER | {"num_hidden_layers": 5, "mlp_only_layers": [0, 3]},

@@ -104,6 +104,13 @@ def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: i
     return tokens_written(generate(model, ids, new_tokens))
 
 
+def generated_past_its_config(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
+    """The tokens that `generate` writes behind a text that is longer than the config says that it may be."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    model.config = toy.config.replace(max_position_embeddings=ids.shape[1] - 1)
+    return tokens_written(generate(model, ids, *others))
+
+
 def generated_in_turns(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
     """The tokens that `generate` writes, while the same model writes behind another prompt."""
     model = CachedToyOfOneText(toy, ids).eval()

@@ -151,10 +151,6 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "it is another where the config also has fields of other families",
         "Read the fields that this family has, by their own names; others say nothing here.",
     ),
-    v.Neighbours: (
-        "after other configs, each of which differs in one field, it is another",
-        "What is kept for later must be kept under everything that it depends on.",
-    ),
     v.AsDict: (
         "a config that is a plain dict does not give it",
         "A Mapping is read by `config[name]`, `config.get(name)` and `name in config`, and it is the caller's.",

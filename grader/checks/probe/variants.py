@@ -15,7 +15,7 @@ from grader.checks.probe.running import Stopped, changed_argument, fresh_args, l
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
 from grader.recordings.tasks import Task, TaskCase, configured
-from grader.recordings.variants import Again, AsDict, Copied, Neighbours, Reloaded, SameLength, Training, Variant
+from grader.recordings.variants import Again, AsDict, Copied, Reloaded, SameLength, Training, Variant
 from grader.tolerance import agree
 
 
@@ -64,8 +64,6 @@ class _Asking:
     def _module(self, variant: Variant) -> Any:
         """The module that is asked. Raises Stopped where it can't be made."""
         if self.task.function:
-            if isinstance(variant, Neighbours):
-                self._run_neighbours(variant)
             return self.target
         if not variant.own_module:
             if self.used is None:
@@ -102,11 +100,6 @@ class _Asking:
         for parameter in first.parameters():
             parameter.zero_()
         return second
-
-    def _run_neighbours(self, variant: Neighbours) -> None:
-        for args in variant.before(self.case.args):
-            with contextlib.suppress(Stopped):  # such a config need not make sense
-                use(self.task, self.case, self.target, *args)
 
     def _run_before(self, name: str) -> None:
         """Run another case, whatever it gives. A task may hold one case alone; then nothing comes before."""
