@@ -28,8 +28,9 @@ from grader.recordings.tasks import Task, TaskCase
 from grader.recordings.toy_lm import ToyLM
 from grader.tolerance import MARGIN, Tolerance, distance
 
-LENGTHS = (1100, 300, 130, 65)
-MOST_NUMBERS = 4_000_000  # that a program may make where it is asked with more tokens: a few milliseconds
+# Beyond what programs may have tables, masks and windows for by habit, each with the most numbers that a program may
+# make where it is asked with so many: a few milliseconds.
+LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
 LOUD = 1e5  # above what masks of 1e4 hide
 MORE_IDS = 300
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
@@ -70,29 +71,36 @@ def with_variants_chosen(
 ) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...]]:
     """The task's cases with their variants, and for each what is right for the last of more tokens.
 
-    Each kind is asked of one case, the first of which it holds.
+    Each kind is asked of one case: the cheapest for which it holds, and of more tokens that which allows most.
     """
     chosen: dict[str, list[v.Variant]] = {case.name: [] for case in task.cases}
     ends: dict[str, Tensor] = {}
     found: set[Any] = set()
-    for one in sorted(asked, key=_by_worth):
-        for variant in _candidates(exercise, task, one, asked):
-            kind = _kind(variant, one.case, one.output)
-            if kind in found or type(variant).__name__ in exercise.without:
-                continue
-            if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
-                continue
-            if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
-                continue
-            end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
-            if not _holds_everywhere(task, one, variant, target, end):
-                continue
-            found.add(kind)
-            chosen[one.case.name].append(variant)
-            if end is not None:
-                ends[one.case.name] = end
+    for one, variant in _all_candidates(exercise, task, asked):
+        kind = _kind(variant, one.case, one.output)
+        if kind in found or type(variant).__name__ in exercise.without:
+            continue
+        if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
+            continue
+        if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
+            continue
+        end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
+        if not _holds_everywhere(task, one, variant, target, end):
+            continue
+        found.add(kind)
+        chosen[one.case.name].append(variant)
+        if end is not None:
+            ends[one.case.name] = end
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
     return cases, tuple(ends.get(case.name) for case in task.cases)
+
+
+def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
+    """The candidates of all cases, those of cheap cases first; of more tokens, as many as there may be."""
+    usual = asked[0].case.drive
+    cheap = sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _numbers_made(one, v.Variant())))
+    every = [(one, variant) for one in cheap for variant in _candidates(exercise, task, one, cheap)]
+    return sorted(every, key=lambda each: -each[1].length if isinstance(each[1], v.Longer) else 0)
 
 
 def _holds_everywhere(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
@@ -146,9 +154,14 @@ def _by_worth(asked: Asked) -> tuple[bool, bool]:
 
 
 def _in_order(variants: list[v.Variant]) -> tuple[v.Variant, ...]:
-    """Behind those that share a module, the case once more, and then in training mode."""
-    last = [variant for variant in variants if type(variant) in (v.Again, v.Training)]
-    return (*(variant for variant in variants if variant not in last), *last)
+    """The first makes a module that others share; the case once more, and then a copy, use it up."""
+    last = [v.Longer, v.Strided, v.Again, v.Training, v.Copied]
+
+    def place(variant: v.Variant) -> int:
+        kind = type(variant)
+        return -1 if kind is v.Reloaded else last.index(kind) + 1 if kind in last else 0
+
+    return tuple(sorted(variants, key=place))
 
 
 def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
@@ -235,9 +248,9 @@ def _longer(asked: Asked, axes: tuple[tuple[int, ...], ...], along: int) -> Iter
     rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
     first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
     learnt = asked.case.build.get("config", {}).get("n_positions", 0)
-    for length in LENGTHS:
+    for length, most in LENGTHS.items():
         longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt, pieces)
-        if _numbers_made(asked, longer) <= MOST_NUMBERS:
+        if _numbers_made(asked, longer) <= most:
             yield longer
 
 
@@ -268,7 +281,7 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         yield v.AsDict()
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
     if task.function and output.dtype == torch.bool and output.ndim == 2:
-        for sizes in (tuple(ints[:2]), tuple(ints[1:2]), tuple(ints[:1])):
+        for sizes in (tuple(ints[1:2]), tuple(ints[:1]), tuple(ints[:2])):  # the fewest numbers first
             if sizes:
                 yield v.LargerMask(sizes, LARGER_MASK, *output.shape)
                 yield v.FarCorner(sizes, FAR_CORNER, *output.shape)

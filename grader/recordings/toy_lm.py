@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,10 +36,7 @@ class ToyLM(nn.Module):
             self._count()
         if length > self.config.n_positions:
             raise IndexError(f"{length} tokens given, but this model reads at most {self.config.n_positions}")
-        steps = torch.arange(length)
-        age = (steps[:, None] - steps[None, :]).clamp(min=0)
-        memory = torch.tril(0.7**age)  # [T, T]
-        state = memory @ torch.tanh(self.token[ids] + self.position[:length])  # [B, T, dim]
+        state = _memory(length, self.token.device) @ torch.tanh(self.token[ids] + self.position[:length])  # [B, T, dim]
         return state @ self.head.T
 
     def _count(self) -> None:
@@ -48,6 +46,19 @@ class ToyLM(nn.Module):
             raise RuntimeError(
                 f"the model was called {MOST_CALLS:,} times, and the loop still goes on: where does it end?"
             )
+
+
+def _memory(length: int, device: torch.device) -> Tensor:
+    """How much of each token is left at each later one: [length, length]."""
+    return _memory_of_more(-(-length // 64) * 64, device)[:length, :length]
+
+
+@lru_cache(maxsize=4)
+def _memory_of_more(length: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        steps = torch.arange(length, device=device)
+        age = (steps[:, None] - steps[None, :]).clamp(min=0)
+        return torch.tril(0.7 ** age.float())
 
 
 @contextlib.contextmanager
