@@ -120,7 +120,7 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
     """What is asked once: of fields, in each case of a function; of loud tokens, for each argument."""
-    if isinstance(variant, v.Fields):
+    if type(variant) is v.Fields:
         return v.Fields, None if case.build else case.name
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
@@ -258,6 +258,8 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
         if kept:
             yield v.Fields(kept)
+        if config.get("sliding_window") and "sliding_attention" not in config.get("layer_types", ["sliding_attention"]):
+            yield v.NullWindow(("sliding_window",))
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
     if task.function and output.dtype == torch.bool and output.ndim == 2:
         for sizes in (tuple(ints[1:2]), tuple(ints[:1]), tuple(ints[:2])):  # the fewest numbers first

@@ -378,6 +378,13 @@ class Fields(Variant):
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
 
 
+class NullWindow(Fields):
+    """A window that is null in the config, where no layer slides."""
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, **dict.fromkeys(self.names)}
+
+
 @dataclass(frozen=True)
 class LargerMask(Variant):
     """A mask for more tokens, whose last rows and columns are the recorded one. sizes: the arguments that grow."""
