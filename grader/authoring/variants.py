@@ -123,7 +123,7 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
     """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; and so on."""
-    if isinstance(variant, v.Fields):
+    if type(variant) is v.Fields:
         return v.Fields, None if case.build else case.name
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
@@ -277,6 +277,8 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
         if kept:
             yield v.Fields(kept)
+        if config.get("sliding_window") and "sliding_attention" not in config.get("layer_types", ["sliding_attention"]):
+            yield v.NullWindow(("sliding_window",))
     if task.function and any(isinstance(arg, Config) for arg in case.args) and place is None:
         yield v.AsDict()
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]

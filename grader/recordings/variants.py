@@ -390,6 +390,13 @@ class Fields(Variant):
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
 
 
+class NullWindow(Fields):
+    """A window that is null in the config, where no layer slides."""
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, **dict.fromkeys(self.names)}
+
+
 class AsDict(Variant):
     """A config given as a plain dict."""
 

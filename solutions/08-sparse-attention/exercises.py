@@ -419,7 +419,7 @@ CACHE = Exercise(
             **REFUSALS,
         ),
         cache_case("room at the start: bytes with index keys, without, and beyond it", SMALL, 2, 6, [1, 2], **ROOM),
-        cache_case("4 rows and one index key, cropped to 3, then more of both", SMALL, 2, 7, [4, -3, 2], **UNEQUAL),
+        cache_case("4 rows and one index key, cropped to 3, then more of both", SMALL, 2, 12, [4, -3, 2], **UNEQUAL),
         cache_case(
             "without an indexer: keys refused (1 ValueError, 2 it wrote, 3 other), rows, length",
             GLM,

@@ -151,6 +151,10 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
         "it is another where the config also has fields of other families",
         "Read the fields that this family has, by their own names; others say nothing here.",
     ),
+    v.NullWindow: (
+        "it is another where the config's `sliding_window` is null, and no layer slides",
+        "Read the window where a layer of kind sliding_attention needs it: without one there may be none.",
+    ),
     v.AsDict: (
         "a config that is a plain dict does not give it",
         "A Mapping is read by `config[name]`, `config.get(name)` and `name in config`, and it is the caller's.",
