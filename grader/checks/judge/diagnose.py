@@ -6,7 +6,7 @@ Every finder compares tensors only. It gives one sentence for a person, or None 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,13 +23,14 @@ class Context:
     """What a finder may use besides the two tensors.
 
     axes: names of the right tensor's axes, as in ("B", "T", "D"). sizes: named numbers, as in
-    {"head_dim": 16}. input: the first tensor the module was given, if any.
+    {"head_dim": 16}. input: the first tensor the module was given, if any. weights: the module's own, by name.
     """
 
     axes: tuple[str, ...] = ()
     sizes: Mapping[str, int] | None = None
     input: Tensor | None = None
     tolerance: Tolerance | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -196,7 +197,7 @@ def _constant_offset(got: Tensor, want: Tensor, context: Context) -> str | None:
 def _transposed(got: Tensor, want: Tensor, context: Context) -> str | None:
     for i, j in itertools.combinations(range(want.ndim), 2):
         if want.shape[i] == want.shape[j] and want.shape[i] > 1 and _same(got, want.transpose(i, j), context):
-            names = _names(want, context)
+            names = axis_names(want, context)
             return f"the values are right, but {names[i]} and {names[j]} are swapped: the result is transposed"
     return None
 
@@ -242,18 +243,18 @@ def _swapped_halves(got: Tensor, want: Tensor, context: Context) -> str | None:
 
 
 def _shifted(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return moved(got, want, _names(want, context))
+    return moved(got, want, axis_names(want, context))
 
 
 def _reordered(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return reordered(got, want, _names(want, context))
+    return reordered(got, want, axis_names(want, context))
 
 
 def _scaled(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return scaled(got, want, _names(want, context))
+    return scaled(got, want, axis_names(want, context))
 
 
-def _names(want: Tensor, context: Context) -> tuple[str, ...]:
+def axis_names(want: Tensor, context: Context) -> tuple[str, ...]:
     """The names of the axes, or their numbers."""
     return context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
 
@@ -278,7 +279,7 @@ def _wrong_places(got: Tensor, want: Tensor, context: Context) -> str | None:
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     if want.is_floating_point() and wrong.sum() == 1:
         return None  # one value lies somewhere on every axis, and gathers nowhere
-    names = _names(want, context)
+    names = axis_names(want, context)
     for i in range(want.ndim):
         size = want.shape[i]
         bad = sorted({int(k) for k in wrong.nonzero()[:, i]})

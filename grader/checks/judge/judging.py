@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from grader.checks.judge.axes import FACTOR_OF_ITS_OWN
 from grader.checks.judge.composite import PartEvidence, find_in_parts
 from grader.checks.judge.counting import hold_back_counts
 from grader.checks.judge.diagnose import Context, describe
@@ -13,6 +14,7 @@ from grader.checks.judge.difference import Difference, difference
 from grader.checks.judge.gradients import gradient_finding, unreached
 from grader.checks.judge.insensitive import mark_insensitive
 from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
+from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
@@ -49,7 +51,7 @@ def judge(
             cases.append(CaseVerdict(case.name, right=False, finding=finding))
             continue
         observation = replace(observation, no_gradient=unreached(task, answer, i, observation.no_gradient))
-        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
+        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i], case.weights)
         parts = (
             PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes, case.weights)
             if fed and replaced
@@ -60,6 +62,8 @@ def judge(
             continue
         suspected = _named(found, answer, i, outputs[i])
         cases.append(_judge_wrong(observation, answer.outputs[i], context, suspected, parts))
+    if any(found.in_part):  # a name says more
+        cases = [replace(c, finding=c.finding and replace(c.finding, measured=())) for c in cases]
     named = bool(found.fitting) and not all(right)
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
@@ -275,4 +279,6 @@ def _find(
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
     changed = f"{observation.changed} was modified in place" if observation.changed is not None else None
-    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else ())
+    unknown = sentence is None or FACTOR_OF_ITS_OWN in sentence
+    told = measured(got, want, context) if unknown else ()
+    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else (), measured=told)

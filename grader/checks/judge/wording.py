@@ -55,6 +55,9 @@ def report(verdict: Verdict) -> list[Line]:
         others = [case for case in verdict.cases if not case.right and case.finding != shown.finding]
         alone = others or (len(verdict.cases) > 1 and shown.finding.what.startswith("it gave "))
         lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
+    elif shown.finding and shown.finding.measured:
+        lines.append(Line(f"In the case “{shown.name}”:", "text", 1))
+        lines += [Line(said, "text", 1) for said in shown.finding.measured]
     lines += [Line(note, "text", 1) for note in verdict.notes]
     if not _same_problem_everywhere(verdict):
         lines += _table(verdict, shown)
@@ -141,7 +144,7 @@ def _finding(finding: Finding, where: str) -> list[Line]:
         what += "."
     lines = [Line(where + what, "named" if finding.mistake else "text", 1)]
     lines += [Line(detail, "code", 2) for detail in finding.detail]
-    lines += [Line(note, "text", 1) for note in finding.notes]
+    lines += [Line(note, "text", 1) for note in (*finding.measured, *finding.notes)]
     if finding.hint:
         lines.append(Line(finding.hint, "hint", 1))
     return lines + [shipped_line(reference, 1) for reference in finding.shipped]
