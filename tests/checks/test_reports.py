@@ -304,6 +304,38 @@ def test_what_cases_have_in_common_is_said_once() -> None:
     assert text.lower().count("it is odd") == 1 and text.count("✗") == 6 and "In the case" not in text
 
 
+FORGOTTEN = ("x.mean(dim=-1, keepdim=True)", "x.mean(dim=-1)")
+
+
+def test_one_error_in_several_cases_is_told_once_with_the_shapes_that_met() -> None:
+    text = text_with("gpt2.layer_norm", FORGOTTEN)
+    assert text.count("must match the size of tensor b") == 1 and "✗  tiny inputs" not in text
+    assert text.splitlines()[2:] == [
+        "    line 18, in forward:  normed = (x - mean) / torch.sqrt(variance + self.eps)  # [..., dim]",
+        "    x is [2, 7, 40], mean is [2, 7], variance is [2, 7, 1]",
+        "  The same error in 4 further cases.",
+    ]
+
+
+def test_another_error_among_them_keeps_its_own_words() -> None:
+    odd = "if x.dtype == torch.bfloat16: raise ValueError('coarse')\n        normed = (x - mean)"
+    text = text_with("gpt2.layer_norm", FORGOTTEN, ("normed = (x - mean)", odd))
+    assert "The same error in 3 further cases." in text
+    assert re.search(r"✗  tiny inputs +see above", text)
+    assert re.search(r"✗  bfloat16 +it raised ValueError: coarse", text)
+
+
+def test_the_same_words_from_another_line_are_another_error() -> None:
+    twice = "assert x.ndim == 2 or False, 'odd'\n        assert x.ndim > 2, 'odd'\n        normed = (x - mean)"
+    text = text_with("gpt2.layer_norm", ("normed = (x - mean)", twice))
+    assert "The same error in 3 further cases." in text  # of five: one stopped at the second line
+
+
+def test_shapes_are_those_of_the_line_that_failed_a_weights_among_them() -> None:
+    text = text_with("gpt2.conv1d", ("F.linear(x, self.weight.T, self.bias)", "x @ self.weight.T + self.bias"))
+    assert re.search(r"x is \[2, 7, \d+\], self.weight is \[\d+, \d+\], self.bias is \[\d+\]", text), text
+
+
 def test_an_untouched_stub_is_not_started() -> None:
     lines = report(
         verdict_with("gpt2.gelu", ("inner = math.sqrt", "raise NotImplementedError()\n        inner = math.sqrt"))
