@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import grader.checks.stale
 from grader import case
 from grader.checks.examine import examine_here
+from grader.checks.judge import judge
 from grader.checks.judge.axes import moved, reordered, scaled
 from grader.checks.judge.diagnose import Context, describe
 from grader.checks.judge.difference import difference
@@ -25,13 +26,15 @@ from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.verdict import CaseVerdict, Finding, Verdict
 from grader.checks.judge.wording import report
 from grader.checks.layout import are_pieces, piece_of
+from grader.checks.observation import Observation
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
 from grader.names import explain_names
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task, TaskCase
 from grader.report import DARK, LIGHT, Line, print_to, row, to_html, to_text
-from grader.tolerance import BY_DTYPE, agree
+from grader.tolerance import BY_DTYPE, agree, tolerance_for
 
 LESSON = Lesson(Path(__file__).resolve().parents[2] / "solutions" / "01-gpt2")
 AXES = ("B", "T", "D")
@@ -143,6 +146,23 @@ def test_what_only_tiny_inputs_or_one_dtype_show_is_said() -> None:
     assert "Only what is in bfloat16 is wrong" in text_with("gpt2.layer_norm", casts)
 
 
+def test_a_single_number_that_is_near_a_mistakes_asks_about_none() -> None:
+    want = torch.tensor(1.0, dtype=torch.float64)
+    assert not named([0.9956 * 2 * want], [want], doubled=[2 * want]).near
+
+
+def test_wrong_counts_of_one_dtype_are_no_matter_of_casts() -> None:
+    cases = [
+        TaskCase(name, {}, (), dtype, {}) for name, dtype in (("values", torch.float32), ("bytes", torch.bfloat16))
+    ]
+    task = Task("toy", "Toy", False, False, {}, tuple(cases))
+    wants = (normal(20), torch.tensor([5, 7, 9]))
+    answer = Answer("toy", 2, (), ({}, {}), wants, tuple(tolerance_for(want.dtype) for want in wants))
+    seen = [Observation("values", wants[0], again=wants[0]), Observation("bytes", 2 * wants[1], again=2 * wants[1])]
+    text = to_text(report(judge(task, answer, seen)))
+    assert "it gave 10, 14, 18" in text.replace("It", "it") and "are cast" not in text
+
+
 # What a wrong tensor looks like
 
 
@@ -177,6 +197,40 @@ def test_lists_of_whole_numbers_show_what_was_got_and_wanted() -> None:
     long = torch.arange(30)
     said = str(describe(torch.where(long == 20, 7, long), long, Context()))
     assert "17, 18, 19, 7, 21" in said and "17, 18, 19, 20, 21" in said and "from position 20 on" in said
+
+
+@pytest.mark.parametrize(
+    ("lesson", "exercise", "change", "told"),
+    [
+        (
+            *("07-moe", "moe.parameters", ("expert = 3 * D", "expert = 5 * D")),
+            "“active” is 23,040, and should be 17,280 (1.333 times, 5,760 too many)",
+        ),
+        (
+            *("08-sparse-attention", "sparse_attention.costs"),
+            ("(row + config.kv_lora_rank)", "(row + 7 * config.kv_lora_rank)"),
+            "“bytes” is right",
+        ),
+    ],
+)
+def test_which_of_several_numbers_is_which_is_said(
+    lesson: str, exercise: str, change: tuple[str, str], told: str
+) -> None:
+    own = Lesson(LESSON.folder.parent / lesson)
+    source = own.source_of(exercise)
+    assert source.count(change[0]) == 1
+    recording = Recording.read(own.recording)
+    name = recording.task(exercise).solution
+    verdict = examine_here(recording, exercise, own.namespace((exercise, source.replace(*change)))[name])
+    found = [case.finding.what for case in verdict.cases if case.finding]
+    assert any(told in what for what in found), found
+
+
+def test_numbers_that_a_case_names_are_told_by_these_names() -> None:
+    numbers = Context(numbers=("numbers", "bytes"))
+    assert describe(torch.tensor([624, 1248]), torch.tensor([312, 1248]), numbers) == (
+        "“numbers” is 624, and should be 312 (2 times, 312 too many); “bytes” is right"
+    )
 
 
 # Composites

@@ -24,6 +24,7 @@ class Context:
 
     axes: names of the right tensor's axes, as in ("B", "T", "D"). sizes: named numbers, as in
     {"head_dim": 16}. input: the first tensor the module was given, if any. weights: the module's own, by name.
+    numbers: what each of a few whole numbers is, where they have names.
     """
 
     axes: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Context:
     input: Tensor | None = None
     tolerance: Tolerance | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
 
 
 def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -99,6 +101,9 @@ def _describe_dtype(got: Tensor, want: Tensor) -> str:
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
+    if context.numbers:
+        pairs = zip(context.numbers, got.tolist(), want.tolist(), strict=True)
+        return "; ".join(_told_of_number(name, own, right) for name, own, right in pairs)
     if got.ndim == 0:
         off = int(got - want)
         share = 100 * off / max(1, abs(int(want)))
@@ -107,6 +112,14 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
     if got.ndim == 1:
         return f"it gave {_listed(got, want)}"
     return _wrong_places(got, want, context)
+
+
+def _told_of_number(name: str, own: int, right: int) -> str:
+    if own == right:
+        return f"“{name}” is right"
+    times = f"{own / right:.4g} times, " if right and own and abs(own / right - 1) >= 5e-4 else ""
+    off = f"{abs(own - right):,} too {'many' if own > right else 'few'}"
+    return f"“{name}” is {own:,}, and should be {right:,} ({times}{off})"
 
 
 def _listed(got: Tensor, want: Tensor) -> str:

@@ -51,7 +51,8 @@ def judge(
             cases.append(CaseVerdict(case.name, right=False, finding=finding))
             continue
         observation = replace(observation, no_gradient=unreached(task, answer, i, observation.no_gradient))
-        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i], case.weights)
+        numbers = _names_of_numbers(answer, i, case.name)
+        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i], case.weights, numbers)
         parts = (
             PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes, case.weights)
             if fed and replaced
@@ -80,6 +81,19 @@ def judge(
 def _is_right(answer: Answer, i: int, got: Tensor | None) -> bool:
     """Whether an output is right in a case. Everything else about the case is told from that."""
     return got is not None and agree(got, answer.outputs[i], answer.tolerances[i])
+
+
+def _names_of_numbers(answer: Answer, index: int, case: str) -> tuple[str, ...]:
+    """What each of a few whole numbers is: by the exercise's axis, as in "total/active", or by the case's own name, as
+    in "room: numbers, bytes". Empty where neither says."""
+    want = answer.outputs[index]
+    if want.ndim != 1 or want.is_floating_point() or len(want) < 2:
+        return ()
+    by_case = case.partition(": ")[2].replace(" and ", " ")
+    for said in (answer.axes[0].split("/") if len(answer.axes) == 1 else [], by_case.split(", ")):
+        if len(said) == len(want) and all(said):
+            return tuple(name.strip() for name in said)
+    return ()
 
 
 def _with_gradients(verdict: CaseVerdict, wrong: Finding | None) -> CaseVerdict:
@@ -157,7 +171,8 @@ def _only_in(task: Task, wrong: Sequence[int], seen: Sequence[Difference | None]
     if not right:
         return ""
     dtypes = [{task.cases[i].dtype for i in group} for group in (wrong, right)]
-    only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]
+    counted = any(one is not None and one.whole for one in seen)  # bytes, say: no cast makes them wrong
+    only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1] and not counted
     if only and not (torch.float32 in dtypes[0] and _large(seen)):
         name = str(next(iter(dtypes[0]))).removeprefix("torch.")
         if torch.float32 in dtypes[0]:
