@@ -7,7 +7,9 @@ import contextlib
 import copy
 import inspect
 import io
+import linecache
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from grader.checks.observation import Problem
+from grader.checks.observation import RAISED, Problem
 from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
@@ -156,7 +158,42 @@ def learner_errors() -> Iterator[None]:
     except (Exception, SystemExit) as error:  # learner's code may raise anything
         if isinstance(error, NotImplementedError) and (name := stub_of(error)):
             raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
-        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
+        detail = (*learner_traceback(error)[:-1], *_shapes_that_met(error))
+        raise Stopped("exception", f"{RAISED}{_headline(error)}", detail) from error
+
+
+def _shapes_that_met(error: BaseException) -> tuple[str, ...]:
+    """The shapes of the tensors that the learner's last line names, in a line; none where it names none.
+
+    They are looked up without running any code of the learner's.
+    """
+    frames = [frame for frame in traceback.walk_tb(error.__traceback__) if is_learners(frame[0].f_code.co_filename)]
+    if not frames or not isinstance(error, RuntimeError | IndexError | ValueError):
+        return ()
+    frame, number = frames[-1]
+    line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).partition("#")[0]
+    shapes = {}
+    for name in dict.fromkeys(_NAMES.findall(line)):
+        value = _found_in(frame.f_locals, name)
+        if type(value) in (Tensor, nn.Parameter):
+            shapes[name] = f"{name} is {list(value.shape)}"
+    return (", ".join(list(shapes.values())[:MOST_SHAPES]),) if shapes else ()
+
+
+_NAMES = re.compile(r"(?<![\w.])(?:self\.)?[A-Za-z_]\w*")
+MOST_SHAPES = 4
+
+
+def _found_in(names: Mapping[str, Any], name: str) -> Any:
+    """What a name such as `x` or `self.weight` stands for; None for what isn't simply kept under it."""
+    if not name.startswith("self."):
+        return names.get(name)
+    own = names.get("self")
+    if not isinstance(own, nn.Module):
+        return None
+    kept, name = object.__getattribute__(own, "__dict__"), name.removeprefix("self.")
+    kinds = (kept, kept.get("_parameters"), kept.get("_buffers"))
+    return next((kind[name] for kind in kinds if type(kind) is dict and name in kind), None)
 
 
 def message_of(error: BaseException) -> str:
