@@ -218,7 +218,7 @@ def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[As
         if not 0 <= along < asked.output.ndim:
             continue
         size = asked.output.shape[along]
-        in_lengths = any(sum(arg) == size for arg in lists)  # which would not fit another number of tokens
+        in_lengths = any(_sums_to(arg, size) for arg in lists)  # which would not fit another number of tokens
         same = tuple(range(size)) if in_lengths else tuple(i % size for i in range(size + 2))
         axes = _axes(asked, along, same, size)
         if axes is None:
@@ -228,6 +228,11 @@ def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[As
         if not lists:
             yield from _of_fewer(asked, others, axes, along)
         yield from _longer(asked, axes, along)
+
+
+def _sums_to(arg: Any, size: int) -> bool:
+    """Whether an argument is a list of lengths of pieces that are `size` tokens in all."""
+    return isinstance(arg, list) and all(type(one) is int for one in arg) and sum(arg) == size
 
 
 def _of_fewer(
@@ -244,7 +249,7 @@ def _of_fewer(
 
 def _longer(asked: Asked, axes: tuple[tuple[int, ...], ...], along: int) -> Iterator[v.Variant]:
     size = asked.output.shape[along]
-    pieces = next((i for i, arg in enumerate(asked.case.args) if isinstance(arg, list) and sum(arg) == size), None)
+    pieces = next((i for i, arg in enumerate(asked.case.args) if _sums_to(arg, size)), None)
     rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
     first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
     learnt = asked.case.build.get("config", {}).get("n_positions", 0)

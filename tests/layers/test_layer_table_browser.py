@@ -1,5 +1,7 @@
 """A layer table as a browser shows it: no number and no verdict is cut off where there is little room."""
 
+from typing import Literal
+
 import pytest
 from jupyterlab_driver import running_browser
 
@@ -30,7 +32,7 @@ CUT = """() => [...document.querySelectorAll('td')].filter(cell => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [800, 400])
-def test_names_wrap_so_that_numbers_and_verdicts_stay(width: int, scheme: str) -> None:
+def test_names_wrap_so_that_numbers_and_verdicts_stay(width: int, scheme: Literal["light", "dark"]) -> None:
     with running_browser(chromium() or "") as browser:
         page = browser.new_page(viewport={"width": width, "height": 700}, color_scheme=scheme)
         page.set_content(to_page(TABLE, "Layers"))
