@@ -37,14 +37,23 @@ def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[V
     if own is None:
         return ()
     asking = _Asking(task, case, target, own)
-    groups = [[one for one in case.variants if isinstance(one, kinds)] for kinds in AT_ONCE]
-    together = [one for group in groups if len(group) > 1 for one in group]
+    groups = _at_once(case.variants)
+    together = [one for group in groups for one in group]
     with unseen(), torch.no_grad():
         found = {one: asking.asked(one) for one in case.variants if one not in together}
         for group in groups:
-            if len(group) > 1:
-                found |= asking.asked_at_once(group)
+            found |= asking.asked_at_once(group)
     return tuple(found[one] for one in case.variants)
+
+
+def _at_once(variants: Sequence[v.Variant]) -> list[list[v.Variant]]:
+    """Those that are asked at once, in the order of `AT_ONCE`; of loud tokens, those along one axis of the output."""
+    groups: dict[tuple[int, int], list[v.Variant]] = {}
+    for place, kinds in enumerate(AT_ONCE):
+        for one in variants:
+            if isinstance(one, kinds):
+                groups.setdefault((place, one.along if isinstance(one, v.Loud) else 0), []).append(one)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class _Asking:
