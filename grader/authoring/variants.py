@@ -31,6 +31,7 @@ from grader.tolerance import MARGIN, Tolerance, distance
 # Beyond what programs may have tables, masks and windows for by habit, each with the most numbers that a program may
 # make where it is asked with so many: a few milliseconds.
 LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
+DEAR = 300_000  # numbers that a case makes: one is asked in other ways only where no other case can be
 LOUD = 1e5  # above what masks of 1e4 hide
 MORE_IDS = 300
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
@@ -96,11 +97,15 @@ def with_variants_chosen(
 
 
 def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
-    """The candidates of all cases, those of cheap cases first; of more tokens, as many as there may be."""
+    """The candidates of all cases, in the author's order but for the dear ones; of more tokens, as many as may be."""
     usual = asked[0].case.drive
-    cheap = sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _numbers_made(one, v.Variant())))
+    cheap = sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _is_dear(one)))
     every = [(one, variant) for one in cheap for variant in _candidates(exercise, task, one, cheap)]
     return sorted(every, key=lambda each: -each[1].length if isinstance(each[1], v.Longer) else 0)
+
+
+def _is_dear(asked: Asked) -> bool:
+    return _numbers_made(asked, v.Variant()) > DEAR
 
 
 def _holds_everywhere(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
