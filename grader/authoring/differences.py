@@ -19,7 +19,7 @@ def differences(old: Recording, new: Recording) -> list[str]:
     """How two recordings of a lesson differ, a line each.
 
     Values are compared within tolerance, not bit by bit, and a mistake that amplifies rounding with as much more room
-    as was measured for the old recording. What was measured is not compared, nor is how else a case is asked.
+    as was measured for the old recording. What was measured is not compared, nor in which other ways a case is asked.
     """
     found = []
     for name in dict.fromkeys((*old.exercises, *new.exercises)):
