@@ -17,7 +17,7 @@ from grader.config import Config
 from grader.recordings.toy_lm import ToyLM
 
 Values = tuple[Any, ...]
-POSITIONS = "n_positions"  # how many tokens a model has learnt positions for; rotations go on for ever
+POSITIONS = "n_positions", "max_position_embeddings"  # how many tokens a model is made for
 
 # Fields that a family may have, and that say nothing in a config of another, each with some value.
 OTHER_FIELDS: dict[str, Any] = {
@@ -188,8 +188,8 @@ class Longer(Taken):
 
     def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
         config = build.get("config", {})
-        short = config.get(POSITIONS, self.length) < self.length
-        return {**build, "config": {**config, POSITIONS: 2 * self.length}} if short else build
+        short = {name: 2 * self.length for name in POSITIONS if config.get(name, self.length) < self.length}
+        return {**build, "config": {**config, **short}} if short else build
 
     def weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         rows = torch.arange(2 * self.length) % max(1, self.learnt)

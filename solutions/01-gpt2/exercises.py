@@ -9,10 +9,14 @@ from transformers.activations import NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from grader.authoring.drives.generation import generated_after_other_weights, generated_despite_config
+from grader.authoring.drives.generation import (
+    STILL_TRAINING,
+    generated_after_other_weights,
+    generated_despite_config,
+)
 from grader.authoring.kit import Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
-from grader.authoring.kit.toy import EARLY, FIXED, STILL_TRAINING, reference_generate
+from grader.authoring.kit.toy import FIXED, reference_generate
 
 from . import drives
 from .reference import build_mlp, build_model, generation_args, reference_config
@@ -274,7 +278,6 @@ GENERATE = Exercise(
             drive=drives.ints_written,
             right=lambda toy, ids, new_tokens: [1] * new_tokens,
         ),
-        Case("the first token comes before all are computed (1: yes)", generation_args(4, 5, 16), **EARLY),
         Case("a model in training mode is left in it (1: yes)", generation_args(5, 4, 16), **STILL_TRAINING),
         Case(
             "after the same text, when the model had other weights",

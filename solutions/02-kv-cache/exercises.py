@@ -11,7 +11,7 @@ from grader.authoring.drives import caches, generation
 from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.caches import right_fill
 from grader.authoring.kit.inputs import alike
-from grader.authoring.kit.toy import EARLY, FIXED, STILL_TRAINING, reference_generate, toy_that_ends
+from grader.authoring.kit.toy import FIXED, reference_generate, toy_that_ends
 from grader.kv import bytes_at
 
 from . import drives
@@ -281,9 +281,8 @@ GENERATE = Exercise(
         generation_case("up to the model's last position", 5, 8, n_positions=12),
         generation_case("an end token in the config, and none given", 5, 8, stops=True, **DESPITE_CONFIG),
         generation_case("which of the tokens are Python ints (1: yes)", 4, 6, **INTS),
-        generation_case("two texts in turns, with the same model", 6, 7, drive=generation.generated_in_turns),
-        generation_case("the first token comes before all are computed (1: yes)", 4, 5, **EARLY),
-        generation_case("a model in training mode is left in it (1: yes)", 5, 4, **STILL_TRAINING),
+        generation_case("two texts in turns, with the same model", 6, 7, drive=drives.generated_in_turns),
+        generation_case("a model in training mode is left in it (1: yes)", 5, 4, **generation.STILL_TRAINING),
     ],
 )
 

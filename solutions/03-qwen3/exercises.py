@@ -7,15 +7,15 @@ import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
 from grader.authoring.drives.generation import (
+    STILL_TRAINING,
     generated_after_other_weights,
     generated_despite_config,
-    generated_past_its_config,
 )
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
-from grader.authoring.kit.toy import EARLY, FIXED, STILL_TRAINING, reference_generate
+from grader.authoring.kit.toy import FIXED, reference_generate
 
-from .drives import generated_without_cache
+from .drives import generated_past_its_config, generated_without_cache
 from .reference import (
     apply_rope,
     build_attention,
@@ -289,7 +289,6 @@ GENERATE = Exercise(
             generation_args(7, new_tokens=5),
             drive=generated_past_its_config,
         ),
-        Case("the first token comes before all are computed (1: yes)", generation_args(4, new_tokens=5), **EARLY),
         Case("a model in training mode is left in it (1: yes)", generation_args(5, new_tokens=4), **STILL_TRAINING),
         Case(
             "after the same text, when the model had other weights",

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from grader.authoring.drives import generation
 from grader.lessons.exercise import Draw
 from grader.recordings.toy_lm import ToyLM
 
@@ -17,11 +16,6 @@ FIXED = {
     "argument 1.dim": "the width of a toy model, which generation does not see",
     "argument 2, axis 0": "one text, as the docstring says",
 }
-
-
-# What else is asked of a function that generates: the drive, and what is right.
-EARLY: dict[str, Any] = {"drive": generation.first_comes_early, "right": lambda *_: 1}
-STILL_TRAINING: dict[str, Any] = {"drive": generation.left_in_training, "right": lambda *_: 1}
 
 
 def random_toy_lm(vocab_size: int, n_positions: int, generator: torch.Generator, dim: int = 8) -> ToyLM:
