@@ -134,7 +134,7 @@ def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
     if isinstance(variant, v.Longer):
         in_pieces = any(isinstance(arg, list) and arg for arg in case.args)
-        return v.Longer, variant.takes[-1].along - output.ndim, case.dtype, in_pieces
+        return type(variant), variant.takes[-1].along - output.ndim, case.dtype, in_pieces
     if isinstance(variant, v.Training | v.OneToken | v.OneRow):
         model_type = case.build.get("config", {}).get("model_type")
         return type(variant), case.drive, model_type, any(isinstance(arg, list) and arg for arg in case.args)
@@ -262,6 +262,9 @@ def _longer(asked: Asked, axes: tuple[tuple[int, ...], ...], along: int) -> Iter
         longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt, pieces)
         if _numbers_made(asked, longer) <= most:
             yield longer
+    made_for = asked.case.build.get("config", {}).get("max_position_embeddings", 0)
+    if made_for and not learnt and size <= made_for < min(LENGTHS):
+        yield v.Beyond((*first, v.Take(axes, along, size, up_to=min(LENGTHS))), 0, pieces)
 
 
 def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) -> Iterator[v.Variant]:

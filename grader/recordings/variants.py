@@ -216,6 +216,13 @@ class Longer(Taken):
         return known if end is None else torch.cat([known, end], dim=self.takes[-1].along)
 
 
+class Beyond(Longer):
+    """More tokens than the config says that a model is made for: a program may refuse them, and else is right."""
+
+    def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
+        return build
+
+
 @dataclass(frozen=True)
 class SameLength(Taken):
     """As many tokens as another case has, which runs first. before: its name."""

@@ -45,6 +45,8 @@ def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tole
         return None
     if varied.alone is not None and agree(varied.alone, wanted, tolerance):
         return LEFT_BEHIND
+    if isinstance(variant, v.Beyond) and varied.output is None and varied.problem is not None:  # it refuses them
+        return None
     what, hint = told(variant)
     came = varied.alone if varied.alone is not None else varied.output
     if came is None:
@@ -85,6 +87,12 @@ def _told_of_length(variant: v.Variant) -> tuple[str, str]:
         )
     assert isinstance(variant, v.Longer)
     recorded = variant.takes[-1].keep
+    if isinstance(variant, v.Beyond):
+        return (
+            f"with {variant.length:,} tokens, more than the config has, it raises no error, and the first {recorded} or"
+            " the last one come out wrong",
+            "Is a table too short, and a position beyond it taken for its last one? RoPE goes on for ever.",
+        )
     return (
         f"with {variant.length - recorded:,} tokens more, {variant.length:,} in all, the first {recorded} or the last"
         " one come out wrong",
