@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.authoring.noise import SEEDS_OF_MISTAKES
 from grader.checks.judge.variants import Right, with_variants
@@ -137,7 +137,8 @@ def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
         return type(variant), variant.takes[-1].along - output.ndim, case.dtype, in_pieces
     if isinstance(variant, v.Training | v.OneToken | v.OneRow):
         model_type = case.build.get("config", {}).get("model_type")
-        return type(variant), case.drive, model_type, any(isinstance(arg, list) and arg for arg in case.args)
+        takes = len(variant.takes) if isinstance(variant, v.Taken) else 0
+        return type(variant), case.drive, model_type, takes, any(isinstance(arg, list) and arg for arg in case.args)
     return type(variant)
 
 
@@ -146,7 +147,7 @@ def _asked_of_the_reference(variant: v.Variant) -> bool:
 
     A reference may have dropout, and transformers writes one token at least.
     """
-    return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Again | v.Fewer)
+    return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Moved | v.Again | v.Fewer)
 
 
 def _takes_any_mapping(target: Any) -> bool:
@@ -159,8 +160,11 @@ def _by_worth(asked: Asked) -> tuple[bool, bool]:
 
 
 def _in_order(variants: list[v.Variant]) -> tuple[v.Variant, ...]:
-    """The first makes a module that others share; the case once more, and then a copy, use it up."""
-    last = [v.Longer, v.Strided, v.Again, v.Training, v.Copied]
+    """The first makes a module that others share; the case once more, and then a copy, use it up.
+
+    What only shows on another device is told where there is nothing else to tell.
+    """
+    last = [v.Longer, v.Strided, v.Again, v.Training, v.Copied, v.Moved]
 
     def place(variant: v.Variant) -> int:
         kind = type(variant)
@@ -177,7 +181,8 @@ def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, e
     except Stopped:
         return False
     right = Right(asked.output, Tolerance(asked.tolerance.relative / MARGIN), end)
-    return with_variants(CaseVerdict(case.name, right=True), case, Observation(case.name, varied=varied), right).right
+    verdict = with_variants(CaseVerdict(case.name, right=True), case, Observation(case.name, varied=varied), right)
+    return verdict.right and not verdict.remarks
 
 
 def _candidates(exercise: Exercise, task: Task, asked: Asked, others: Sequence[Asked]) -> Iterator[v.Variant]:
@@ -185,6 +190,8 @@ def _candidates(exercise: Exercise, task: Task, asked: Asked, others: Sequence[A
     tensors = any(isinstance(arg, Tensor | list) for arg in case.args)
     if tensors:
         yield v.Strided()
+    if tensors or any(isinstance(arg, nn.Module) for arg in case.args):
+        yield v.Moved()
     if not task.function:
         yield v.Reloaded()
         yield v.Copied()
@@ -245,7 +252,10 @@ def _of_fewer(
 ) -> Iterator[v.Variant]:
     size = asked.output.shape[along]
     if size > 1:
-        yield v.OneToken((v.Take(axes, along, 1, (0,)),))
+        one = v.Take(axes, along, 1, (0,))
+        yield v.OneToken((one,))
+        if along and (rows := _axes(asked, 0, (0,), 1)):
+            yield v.OneToken((v.Take(rows, 0, 1, (0,)), one))
     for other in others:
         alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
         if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:

@@ -8,6 +8,10 @@ from torch import Tensor
 RAISED = "it raised "  # begins what is said of an exception
 
 
+class LeftBehind(RuntimeError):
+    """A tensor that was made without `device=` meets one that is where the input is."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Why a case gave no tensor: one sentence, then lines of detail (a traceback, names) if there are any."""

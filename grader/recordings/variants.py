@@ -292,7 +292,10 @@ class Strided(Variant):
 
 
 class Reloaded(Variant):
-    """A module that was used with other weights, and then loads those of another, for the very same arguments."""
+    """A module that was used with other weights, and then loads those of another, for the very same arguments.
+
+    Before it is used again, a second of its kind is made and loaded.
+    """
 
     @property
     def own_module(self) -> bool:
@@ -301,6 +304,14 @@ class Reloaded(Variant):
 
 class Copied(Variant):
     """A deep copy of a module that was called where gradients count, and whose own weights are 0 from then on."""
+
+    @property
+    def own_module(self) -> bool:
+        return True
+
+
+class Moved(Variant):
+    """A module and its input on another device, as far as the CPU alone can show that (`probe.left_behind`)."""
 
     @property
     def own_module(self) -> bool:

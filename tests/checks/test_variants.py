@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from grader.authoring.recorder import _recorded, _with_variants
 from grader.checks.examine import examine_here
 from grader.checks.judge.wording import report
+from grader.checks.observation import LeftBehind
+from grader.checks.probe.left_behind import Following
 from grader.config import Config
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.recordings import variants as v
@@ -29,7 +31,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[-2]
-        seen = torch.ones(T, T, dtype=torch.bool).tril()
+        seen = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
         weights = (x @ x.mT).masked_fill(~seen, float("-inf")).softmax(-1)
         return self.proj(weights @ x)
 
@@ -66,7 +68,7 @@ def asked(recording: Recording, exercise: str) -> set[type[v.Variant]]:
 def test_what_the_reference_holds_is_asked(mixer: Recording) -> None:
     of_rows = {v.OneRow, v.Rows, v.SameRow}
     of_tokens = {v.OneToken, v.Longer, v.SameLength, v.Loud}
-    of_the_module = {v.Strided, v.Reloaded, v.Copied, v.Again, v.Training}
+    of_the_module = {v.Strided, v.Reloaded, v.Copied, v.Moved, v.Again, v.Training}
     assert asked(mixer, "toy.mixer") >= of_rows | of_tokens | of_the_module
 
 
@@ -137,6 +139,15 @@ def keeps_its_mask(module: Any, x: Tensor) -> Tensor:
     return module.proj((x @ x.mT).masked_fill(~later, float("-inf")).softmax(-1) @ x)
 
 
+def on_the_cpu(module: Any, x: Tensor) -> Tensor:
+    seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+    return module.proj((x @ x.mT).masked_fill(~seen, float("-inf")).softmax(-1) @ x)
+
+
+def short_cut_for_one_token_of_one_row(module: Any, x: Tensor) -> Tensor:
+    return x if x.shape[:2] == (1, 1) else right(module, x)
+
+
 TABLES: dict[int, Tensor] = {}
 
 
@@ -156,6 +167,7 @@ def kept_by_length(module: Any, x: Tensor) -> Tensor:
         (hides_with_a_number, "the first tokens change where those behind them are very large"),
         (keeps_its_mask, "no longer so once the same module was used for something else"),
         (kept_by_length, "which ran before, it is another"),
+        (short_cut_for_one_token_of_one_row, "the first token alone gives something else"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -165,6 +177,65 @@ def test_what_a_property_finds_is_told_in_its_own_words(
     verdict = examine_here(mixer, "toy.mixer", with_forward(change))
     assert not verdict.right
     assert told in " ".join(to_text(report(verdict)).split())
+
+
+def test_what_a_gpu_would_refuse_is_remarked_and_costs_nothing(mixer: Recording) -> None:
+    verdict = examine_here(mixer, "toy.mixer", with_forward(on_the_cpu))
+    assert verdict.right
+    text = " ".join(to_text(report(verdict)).split())
+    assert "on a GPU this raises an error: in `Tensor.masked_fill` a tensor" in text
+    assert "on a GPU" not in to_text(report(examine_here(mixer, "toy.mixer", Mixer)))
+
+
+def test_two_modules_share_no_weights(mixer: Recording) -> None:
+    kept: dict[int, nn.Linear] = {}
+
+    class Shares(Mixer):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.proj = kept.setdefault(config.width, self.proj)
+
+    verdict = examine_here(mixer, "toy.mixer", Shares)
+    assert not verdict.right and "of weights that two modules share the last ones count" in to_text(report(verdict))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x + torch.ones(x.shape[-1]).to(x.device),
+        lambda x: x + torch.ones(x.shape[-1], dtype=torch.float64).to(x),
+        lambda x: x + torch.ones(x.shape[-1]).type_as(x),
+        lambda x: x + x.new_ones(x.shape[-1]),
+        lambda x: x + torch.ones_like(x),
+        lambda x: x * torch.tensor(2.0),
+        lambda x: x[:, torch.arange(2)] + x[:, :2],
+        lambda x: torch.arange(6.0)[:, None].expand_as(x).to(x.device) + x,
+        lambda x: torch.zeros(x.shape, device=x.device).copy_(torch.ones(x.shape)),
+    ],
+)
+def test_what_is_moved_or_may_be_elsewhere_is_let_pass(change: Callable[[Tensor], Tensor]) -> None:
+    x = torch.ones(2, 6, 6)
+    with Following():
+        change(x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x + torch.ones(x.shape[-1]),
+        lambda x: x + torch.ones(x.shape[-1], device="cpu"),
+        lambda x: x + torch.ones(x.shape[-1]).float().clone()[None],
+        lambda x: x.cpu() + x,
+        lambda x: torch.cat([x, torch.zeros(2, 6, 6)]),
+        lambda x: F.embedding(torch.arange(2), x[0]),
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(6, 6, dtype=torch.bool)),
+        lambda x: x.gather(-1, torch.zeros(2, 6, 1, dtype=torch.int64)),
+    ],
+)
+def test_two_devices_do_not_meet(change: Callable[[Tensor], Tensor]) -> None:
+    x = torch.ones(2, 6, 6)
+    with Following(), pytest.raises(LeftBehind, match="was made without `device=`, meets one"):
+        change(x)
 
 
 def test_a_case_loses_its_points_where_it_is_right_and_a_property_of_it_is_not(mixer: Recording) -> None:

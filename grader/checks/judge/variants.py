@@ -1,11 +1,12 @@
 """What came out where a case was asked in other ways: judged by the case's own answer, and told in words of its own."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from grader.checks.judge.verdict import CaseVerdict, Finding
-from grader.checks.observation import Observation, Varied
+from grader.checks.observation import LeftBehind, Observation, Varied
 from grader.recordings import variants as v
 from grader.recordings.tasks import TaskCase
 from grader.tolerance import Tolerance, agree
@@ -28,16 +29,29 @@ class Right:
 def with_variants(verdict: CaseVerdict, case: TaskCase, observation: Observation, right: Right) -> CaseVerdict:
     """The verdict on a case whose output is right, once it is seen what came out for its variants.
 
-    One that is missing counts as wrong. The first that is wrong is told.
+    One that is missing counts as wrong. The first that is wrong is told. What would fail on another device alone is
+    right here, and remarked.
     """
     if not verdict.right:
         return verdict
     for place, variant in enumerate(case.variants):
         varied = observation.varied[place] if place < len(observation.varied) else Varied()
+        if isinstance(variant, v.Moved):
+            verdict = replace(verdict, remarks=(*verdict.remarks, *_elsewhere(varied)))
+            continue
         finding = _finding(variant, varied, variant.wanted(right.output, right.end), right.tolerance)
         if finding is not None:
             return replace(verdict, right=False, exact=False, finding=finding)
     return verdict
+
+
+def _elsewhere(varied: Varied) -> Iterator[str]:
+    """What would be raised on a GPU, where something would be."""
+    _, is_told, where = ("" if varied.problem is None else varied.problem.message).rpartition(
+        f"{LeftBehind.__name__}: "
+    )
+    if is_told:
+        yield f"on a GPU this raises an error: {where}. Make it with `device=x.device`, or keep it as a buffer"
 
 
 def _finding(variant: v.Variant, varied: Varied, wanted: Tensor, tolerance: Tolerance) -> Finding | None:
@@ -140,7 +154,8 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     v.Reloaded: (
         "after its weights were saved and loaded into another module it is another",
         "Everything that is learnt belongs into the state_dict, and what is computed from weights must follow them: a"
-        " buffer with `persistent=False` is not saved, and a product kept from the first call stays as it was.",
+        " buffer with `persistent=False` is not saved, a product kept from the first call stays as it was, and of"
+        " weights that two modules share the last ones count.",
     ),
     v.Copied: (
         "a `copy.deepcopy` of the module gives something else",

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Varied
 from grader.checks.probe.building import build_module, constructed, filled
+from grader.checks.probe.left_behind import Following, arrived
 from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
@@ -22,7 +23,7 @@ from grader.tolerance import agree
 # What is asked at once, since all of it must give the same: only where it does not, one after the other. The last use
 # the module up.
 AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
-    (v.Vocabulary, v.Fields),
+    (v.Vocabulary, v.Fields, v.Moved),
     (v.Loud,),
     (v.Strided, v.Training, v.Again, v.Copied),
 )
@@ -71,7 +72,8 @@ class _Asking:
         """What comes out for several variants of which each must give the same."""
         case = reduce(TaskCase.varied, group, self.case)
         try:
-            used = self._copy() if any(isinstance(one, v.Copied) for one in group) else self._module(group[0], case)
+            kinds = {type(one) for one in group}
+            used = self._copy() if v.Copied in kinds else self._module(group[0], case, v.Moved in kinds)
             output = self._output(group, case, used)
             if agree(output, reduce(lambda out, one: one.wanted(out), group, self.own)):
                 return dict.fromkeys(group, Varied(output))
@@ -83,7 +85,7 @@ class _Asking:
         """What comes out for one variant."""
         case = self.case.varied(variant)
         try:
-            used = self._module(variant, case)
+            used = self._module(variant, case, isinstance(variant, v.Moved))
             output = self._output([variant], case, used)
         except Stopped as stopped:
             return Varied(problem=stopped.problem)
@@ -103,8 +105,8 @@ class _Asking:
         except (RuntimeError, IndexError):
             return False
 
-    def _module(self, variant: v.Variant, case: TaskCase) -> Any:
-        """The module that is asked. Raises Stopped where it can't be made."""
+    def _module(self, variant: v.Variant, case: TaskCase, moves: bool = False) -> Any:
+        """The module that is asked. moves: to where the input is. Raises Stopped where it can't be made."""
         if isinstance(variant, v.SameLength):
             self._run_before(variant.before)
         if self.task.function:
@@ -113,6 +115,12 @@ class _Asking:
             return self._reloaded()
         if isinstance(variant, v.Copied):
             return self._copy()
+        if moves:
+            with Following():
+                module = constructed(self.target, configured(case.build))
+            filled(module, case.weights)
+            arrived(module)
+            return module
         return build_module(self.target, case)[0] if variant.own_module else self._shared()
 
     def _shared(self) -> Any:
@@ -131,6 +139,8 @@ class _Asking:
         with learner_errors():
             saved = module.state_dict()
             module.load_state_dict({n: w for n, w in self.case.weights.items() if n in saved}, strict=False)
+            beside = constructed(self.target, configured(self.case.build))
+        filled(beside, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
         return module
 
     def _copy(self) -> nn.Module:
@@ -166,7 +176,8 @@ class _Asking:
             used.train()
         args = self.given if v.Reloaded in kinds and self.given else fresh_args(case, device)
         try:
-            given = use(self.task, case, used, *args)
+            with Following() if v.Moved in kinds else contextlib.nullcontext():
+                given = use(self.task, case, used, *args)
         finally:
             if v.Training in kinds:
                 nn.Module.train(used, False)
