@@ -84,6 +84,7 @@ def _trace_small(options: TraceOptions) -> None:
     found = measured(reference, _with_bar)
     write_trace(replace(reference.trace, unseen=found.unseen), options.output, reference.kind)
     print(f"{reference.kind} in {options.dtype}, {reference.size:,} parameters, all random; {options.output}")
+    print(f"small in: {', '.join(reference.trace.changed)}")
     for item in (*reference.coverage, found.coverage()):
         print(f"{'yes' if item.covered else 'no ':3} {item.name}: {item.detail}")
 
