@@ -1,4 +1,4 @@
-"""Packages that a program imports and that are not installed here: empty ones stand for them while nothing of them runs.
+"""Packages that a program imports and that are not installed: empty ones stand for them while nothing of them runs.
 
 Training code imports much that a forward pass on one processor has no use for. What it does use of a package for
 several processors, a layer cut into parts, is the whole layer where there is one process.
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -26,7 +26,9 @@ def stubbed() -> tuple[str, ...]:
 
 def can_stub(error: BaseException | None) -> bool:
     """Whether a program stopped at a package that is not installed, and has an empty one from now on."""
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__  # it said in its own words what is missing
+    name = error.name if error is not None else None
     top = (name or "").partition(".")[0]
     if not top or top in _stubbed or len(_stubbed) >= MOST or top in sys.stdlib_module_names:
         return False
@@ -49,6 +51,8 @@ def stubs() -> Iterator[None]:
 
 
 class _Package(ModuleType):
+    __version__ = "0"  # older than every version that a program asks for
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -86,7 +90,7 @@ class _Thing:
             package = self._name.partition(".")[0]
             raise ImportError(f"it runs `{self._name.removesuffix('()')}`, and {package} is not installed here")
         if len(args) == 1 and not kwargs and callable(args[0]) and not isinstance(args[0], _Thing):
-            return args[0]  # a decorator
+            return args[0] if isinstance(args[0], type) else _Decorated(args[0])
         return _Thing(f"{self._name}()")
 
     def __mro_entries__(self, bases: Any) -> tuple[type, ...]:
@@ -99,6 +103,11 @@ class _Thing:
         return self
 
     __ror__ = __or__
+
+    def __add__(self, other: Any) -> Any:
+        return other
+
+    __radd__ = __add__
 
     def __bool__(self) -> bool:
         return not self._name.endswith("()")
@@ -116,6 +125,20 @@ class _Thing:
 
     def __subclasscheck__(self, subclass: Any) -> bool:
         return False
+
+
+class _Decorated(_Thing):
+    """A function of the program's that a missing package decorates: a kernel, which may be asked for its settings."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(getattr(function, "__name__", "function"))
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self._function, instance)
 
 
 class _WholeLinear(nn.Linear):

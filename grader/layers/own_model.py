@@ -42,7 +42,7 @@ def load_model(target: str, name: str | None = None) -> Any:
     module, error = _loaded(cells, path, name)
     while (name is None or not hasattr(module, name)) and can_stub(error):
         for new in set(sys.modules) - before:  # what was half imported
-            if str(getattr(sys.modules[new], "__file__", "")).startswith(str(_roots(path)[-1])):
+            if str(getattr(sys.modules[new], "__file__", "")).startswith(str(roots(path)[-1])):
                 del sys.modules[new]
         module, error = _loaded(cells, path, name)
     if error is not None and (name is None or not hasattr(module, name)):
@@ -90,7 +90,7 @@ def _parted(target: str, name: str | None) -> tuple[Path, str | None]:
 @contextlib.contextmanager
 def _at_home(path: Path) -> Iterator[None]:
     """In the file's folder, without showing what is printed. Imports are looked for there, and beside its package."""
-    folders = dict.fromkeys(map(str, _roots(path)))
+    folders = dict.fromkeys(map(str, roots(path)))
     sys.path[:0] = folders
     try:
         with contextlib.chdir(path.resolve().parent), contextlib.redirect_stdout(io.StringIO()):
@@ -100,7 +100,7 @@ def _at_home(path: Path) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _roots(path: Path) -> list[Path]:
+def roots(path: Path) -> list[Path]:
     """Where a program's imports are looked for: in its folder, beside its package, and beside a folder that it names as
     a package, though that has no __init__.py.
     """
