@@ -877,7 +877,7 @@ for weight in own.parameters():
         nn.init.normal_(weight, std=austen.config.initializer_range)
 untrained = {name: weight.clone() for name, weight in own.state_dict().items()}
 
-# %%
+# %% id="5eda65d3"
 def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
     """Random pieces of the novel, and the token that comes after each of their tokens: 2 x [count, length]."""
     starts = torch.randint(len(novel) - length, (count, 1))  # [count, 1]

@@ -67,10 +67,10 @@ def layer_types(config: Config) -> list[str]:
 
 # %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
 
-# %% [markdown]
+# %% [markdown] id="288bed9f"
 # These are lesson 03's classes. Yours will get the same names, so lesson 03's get a second one, `Qwen.`, under which every cell below finds them, also when you run it again.
 
-# %%
+# %% id="4e23fb1d"
 from types import SimpleNamespace
 
 from grader.instruments import patch
