@@ -198,6 +198,10 @@ def test_a_program_with_a_config_of_its_own_gets_the_lines_that_it_needs(folder:
     assert "[OK]  model.trf_blocks.1" in out
     code, out, err = grader("port", f"{folder / 'own.py'}:Model", folder / "gpt2.safetensors")
     assert code == 2 and "port.py exists" in err
+    (folder / "elsewhere").mkdir()
+    elsewhere = folder / "elsewhere" / "port.py"
+    code, out, err = grader("port", f"{folder / 'own.py'}:Model", folder / "gpt2.safetensors", "--to", elsewhere)
+    assert f"compare it with: PYTHONPATH={folder} grader compare" in out, "there the program's import is not found"
 
 
 def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grader: Any) -> None:
