@@ -67,9 +67,14 @@ def _layers(names: Iterable[str]) -> dict[str, set[int]]:
     return found
 
 
+def in_any_layer(line: str) -> str:
+    """A line with ``h.*`` for ``h.0``."""
+    return re.sub(r"\.\d+(?=\.)", ".*", line)
+
+
 def layers_as_one(lines: Iterable[str]) -> list[str]:
     """Lines that differ only in the number of a layer as one, with ``h.*`` for ``h.0``, ``h.1``, ..."""
     groups: dict[str, list[str]] = {}
     for line in lines:
-        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", line), []).append(line)
+        groups.setdefault(in_any_layer(line), []).append(line)
     return [pattern if len(group) > 1 else group[0] for pattern, group in groups.items()]

@@ -1,7 +1,7 @@
 """Tensors that are equal but for their layout, which is a program's own choice: the order of axes, or pieces."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,12 +23,44 @@ def arranged(tensor: Tensor, like: Tensor) -> Tensor:
     """`tensor` with its axes as `like` has them: in the order that comes nearest to it, or merged."""
     if tensor.shape == like.shape or tensor.numel() != like.numel():
         return tensor
-    options = [tensor.reshape(like.shape)]
-    if tensor.ndim == like.ndim <= 5:
-        orders = itertools.permutations(range(tensor.ndim))
-        options += [p for order in orders if (p := tensor.permute(order)).shape == like.shape]
+    options = list(arrangements(tensor, like.shape))
     distances = [(option.double() - like.double()).abs().nan_to_num(torch.inf).mean().item() for option in options]
     return options[distances.index(min(distances))]
+
+
+def arrangements(tensor: Tensor, shape: torch.Size) -> Iterator[Tensor]:
+    """A tensor in a shape of as many values: as it is, and with its axes in other orders."""
+    yield tensor.reshape(shape)
+    yield from _reordered(tensor, shape)
+
+
+def merges_to(tensor: Tensor, like: Tensor) -> bool:
+    """Whether `like` is `tensor` with its axes in another order, some of them merged, as [B H T d] to [B T, H, d]."""
+    if tensor.numel() != like.numel() or tensor.dtype != like.dtype or tensor.ndim <= like.ndim:
+        return False
+    return any(agree(like, option) for option in _reordered(tensor, like.shape))
+
+
+def _reordered(tensor: Tensor, shape: torch.Size) -> Iterator[Tensor]:
+    """`tensor` with its axes in every order in which neighbours can be merged to `shape`, but for the one it has."""
+    if tensor.ndim > 5 or tensor.ndim < len(shape):
+        return
+    for order in itertools.permutations(range(tensor.ndim)):
+        other = tensor.permute(order)
+        if list(order) != sorted(order) and _can_merge(other.shape, shape):
+            yield other.reshape(shape)
+
+
+def _can_merge(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether neighbouring axes of one shape make up another."""
+    left = list(shape)
+    for size in to:
+        product = 1
+        while left and product * left[0] <= size and (product < size or left[0] == 1):
+            product *= left.pop(0)
+        if product != size:
+            return False
+    return not left
 
 
 def are_pieces(pieces: Sequence[Tensor], wholes: Sequence[Tensor]) -> bool:

@@ -5,15 +5,17 @@ is wrong by itself, and what is right only passes on what went wrong before it.
 """
 
 import copy
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, WatchedCall, first_tensor, tensors_in, watch
+from grader.layers.contracts import excused
+from grader.layers.forms import form_of
 from grader.layers.node import Node, own_way
 from grader.layers.outcome import Outcome, outcome, outcome_of
 from grader.layers.pairing import argument_for, partners_of
@@ -57,10 +59,14 @@ class Comparison:
         is_logits = trace.output.shape[-1:] == (self.sizes.get("vocab_size"),)
         self.nodes = self._pair_up("logits" if is_logits else "output")
         for node in self.nodes:
-            node.alone = self._alone(node)
+            node.alone = None if node.call.is_step else self._alone(node)
         for node in self.nodes:
             node.compensated = self._compensated(node) if node.wrong else None
-        self.faulty = {node for node in self.nodes if node.wrong and not own_way(node)}
+        self.excused = excused(self.nodes, self.calls, self.watched)
+        for node in self.nodes:
+            if node.call.is_step:
+                node.alone = self._alone_in_its_module(node)
+        self.faulty = {n for n in self.nodes if n.wrong and not own_way(n) and n not in self.excused}
         modules = (node for node in self.faulty if not node.call.is_step)
         self.holders = {ancestor for node in modules for ancestor in node.ancestors()}
 
@@ -131,8 +137,6 @@ class Comparison:
 
     def _alone(self, node: Node) -> Outcome | None:
         """The outcome of a module on the reference's own input."""
-        if node.call.is_step:
-            return self._alone_in_its_module(node)
         right, given = node.recorded.input, node.given
         if node.seen.ok or right is None:
             return node.seen
@@ -161,13 +165,15 @@ class Comparison:
         if node.seen.ok or module is None:
             return node.seen
         before = self.nodes[: self.nodes.index(node)]
-        if not module.wrong or any(other.parent is module and other.wrong for other in before):
+        blamed = (other for other in before if other.parent is module and other.wrong)
+        if not module.wrong or module in self.excused or any(other not in self.excused for other in blamed):
             return None
         calls, _ = self.watched(lambda: module.call.again(module.right_input()))
         again = [call for call in calls if call.path == node.path]
         number = sum(other.parent is module and other.path == node.path for other in before)
         outputs = again[number].outputs if number < len(again) else []
-        return outcome_of(outputs, node.recorded, self.sizes, "it is not reached")
+        found = outcome_of(outputs, node.recorded, self.sizes, "it is not reached")
+        return found if found.ok or not form_of(node.call, outputs, node.recorded) else replace(found, ok=True)
 
     def _again(self, node: Node, others: Mapping[int, Tensor]) -> Outcome:
         try:
@@ -244,7 +250,7 @@ def _last_token(call: Call, whole: Tensor, got: Tensor | None) -> Call:
         return call
     given = call.input if call.path else None  # the model itself is given ids
     cut = [t if t is None or t.ndim != 3 else (t[:, -1] if got.ndim == 2 else t[:, -1:]) for t in (given, call.output)]
-    return dataclasses.replace(call, input=cut[0] if call.path else call.input, output=cut[1])
+    return replace(call, input=cut[0] if call.path else call.input, output=cut[1])
 
 
 def _sizes(build: Mapping[str, Any]) -> dict[str, int]:

@@ -67,6 +67,7 @@ def as_given(tensor: Tensor, like: Tensor) -> Tensor | None:
         comparable = blocked is None and own_blocked is None and tensor.dtype == like.dtype
         return _shaped(tensor, like.shape) if comparable else None
     shaped = _shaped(blocked, like.shape)
+    shaped = _of_joined_texts(tensor, blocked, like.shape) if shaped is None else shaped
     if shaped is None:
         return None
     if torch.bool in (tensor.dtype, like.dtype):  # which of a boolean's values blocks is not said
@@ -75,6 +76,23 @@ def as_given(tensor: Tensor, like: Tensor) -> Tensor | None:
         return shaped
     lowest = like.min() if own_blocked.any() else like.new_tensor(torch.finfo(like.dtype).min)
     return torch.where(shaped, lowest, like.new_zeros(()))
+
+
+def _of_joined_texts(mask: Tensor, blocked: Tensor, shape: torch.Size) -> Tensor | None:
+    """Where a mask of B texts [B, 1, T, T] keeps one from looking, for the same texts as one of B T tokens."""
+    if len(shape) != 2 or blocked.ndim < 3 or blocked.shape[-1] != blocked.shape[-2] or shape[0] != shape[1]:
+        return None
+    T = blocked.shape[-1]
+    texts, rest = divmod(shape[0], T)
+    each = blocked.reshape(-1, T, T)
+    if rest or texts < 2 or len(each) not in (1, texts):
+        return None
+    if mask.dtype == torch.bool and bool(mask[..., -1, -1].all()):  # a token sees itself, so True is where one may look
+        each = ~each
+    joined = torch.ones(texts, T, texts, T, dtype=torch.bool)
+    for number, text in enumerate(each.expand(texts, T, T)):
+        joined[number, :, number] = text
+    return joined.reshape(shape)
 
 
 def is_in_another_dtype(tensor: Tensor, like: Tensor) -> bool:

@@ -83,7 +83,13 @@ class _Inquiry:
         adapter = f", or in what `{node.type}` hands it" if self._adapted() else ""
         own = f"so the error is in its own forward{given}{adapter}"
         lead = f"all that it calls is right on the reference's input, {own}."
-        return self._culprit(lead, *(finding.text for finding in findings), *unsure)
+        return self._culprit(lead, *(finding.text for finding in findings), *self._other_contracts(), *unsure)
+
+    def _other_contracts(self) -> Iterator[str]:
+        """What it calls that gives something else than the reference's and is not to blame."""
+        for child, reason in self.comparison.excused.items():
+            if child.parent is self.node:
+                yield f"`{child.name}` gives something else than the reference's, and is not to blame: {reason}."
 
     def _culprit(self, *reasons: str) -> Culprit:
         node, adapted = self.node, self._adapted()
@@ -206,7 +212,7 @@ class _Inquiry:
                     yield _Clue(f"`{child.name}` needs another {names}: it is right with {child.better}.", True)
                     yield from (_Clue(text, True) for text in self._wrong_arguments(child))
                     return
-                almost = almost or child.name
+                almost = almost or ("" if child in self.comparison.excused else child.name)
             previous = child.name
         if not certain:
             yield from self._coarser_arguments()

@@ -9,6 +9,7 @@ from grader.calls import Call, WatchedCall
 from grader.checks.layout import arranged
 from grader.layers.counterparts import counterparts, is_in_another_dtype
 from grader.layers.outcome import Outcome
+from grader.layers.pairing import residual_for
 
 
 @dataclass(eq=False)
@@ -62,7 +63,9 @@ class Node:
         given, right = self.given, self.recorded.input
         if self.argument is None or given is None or right is None:
             return {}
-        return {self.argument: arranged(right, given)}
+        residual = residual_for(self.call, self.recorded, self.argument)
+        right = arranged(right, given)
+        return {self.argument: right if residual is None else right - residual}
 
     def other_tensors(self) -> list[int]:
         """The positions of its further tensor arguments."""

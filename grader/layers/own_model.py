@@ -16,6 +16,7 @@ from torch import nn
 
 from grader.checks.probe.running import learner_traceback
 from grader.errors import GraderError
+from grader.layers.missing import can_stub, stubs
 from grader.lessons.cells import RUN_BY_EVERY_EXERCISE, cell_from
 from grader.recordings.tasks import configured
 
@@ -35,14 +36,15 @@ def load_model(target: str, name: str | None = None) -> Any:
         raise GraderError(f"{path} {'is no file' if path.exists() else 'does not exist'}. Is the path right?")
     if path.suffix not in (".py", ".ipynb"):
         raise GraderError(f"{path} is neither a Python file (.py) nor a notebook (.ipynb).")
-    module = ModuleType(MODULE_NAME)
-    module.__file__ = str(path)
-    module.__package__ = _package(path)[1]
-    sys.modules[MODULE_NAME] = module
     source = _source(path) if path.suffix == ".py" else ""
     cells = [source] if source and not PERCENT_CELL.search(source) else _cells(path)
-    with _at_home(path):
-        error = _run_all(cells, path, name, module)
+    before = set(sys.modules)
+    module, error = _loaded(cells, path, name)
+    while (name is None or not hasattr(module, name)) and can_stub(error):
+        for new in set(sys.modules) - before:  # what was half imported
+            if str(getattr(sys.modules[new], "__file__", "")).startswith(str(roots(path)[-1])):
+                del sys.modules[new]
+        module, error = _loaded(cells, path, name)
     if error is not None and (name is None or not hasattr(module, name)):
         raise GraderError("\n  ".join((f"{path} fails:", *learner_traceback(error)))) from None
     if name is None:
@@ -50,6 +52,16 @@ def load_model(target: str, name: str | None = None) -> Any:
     if not hasattr(module, name):
         raise GraderError(f"{path} defines no `{name}`. {_models_in(module)}")
     return getattr(module, name)
+
+
+def _loaded(cells: list[str], path: Path, name: str | None) -> tuple[ModuleType, Exception | None]:
+    """What a file's sources define, and the first error."""
+    module = ModuleType(MODULE_NAME)
+    module.__file__ = str(path)
+    module.__package__ = _package(path)[1]
+    sys.modules[MODULE_NAME] = module
+    with _at_home(path), stubs():
+        return module, _run_all(cells, path, name, module)
 
 
 def file_of(target: str) -> Path:
@@ -78,7 +90,7 @@ def _parted(target: str, name: str | None) -> tuple[Path, str | None]:
 @contextlib.contextmanager
 def _at_home(path: Path) -> Iterator[None]:
     """In the file's folder, without showing what is printed. Imports are looked for there, and beside its package."""
-    folders = dict.fromkeys((str(path.resolve().parent), str(_package(path)[0])))
+    folders = dict.fromkeys(map(str, roots(path)))
     sys.path[:0] = folders
     try:
         with contextlib.chdir(path.resolve().parent), contextlib.redirect_stdout(io.StringIO()):
@@ -86,6 +98,17 @@ def _at_home(path: Path) -> Iterator[None]:
     finally:
         for folder in folders:
             sys.path.remove(folder)
+
+
+def roots(path: Path) -> list[Path]:
+    """Where a program's imports are looked for: in its folder, beside its package, and beside a folder that it names as
+    a package, though that has no __init__.py.
+    """
+    home = path.resolve().parent
+    text = path.read_text(encoding="utf-8", errors="replace")
+    named = set(re.findall(r"^\s*(?:from|import)\s+(\w+)", text, re.MULTILINE))
+    around = [folder.parent for folder in (home, *home.parents) if folder.name in named]
+    return [home, _package(path)[0], *around[:1]]
 
 
 def _package(path: Path) -> tuple[Path, str]:

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from grader.calls import Call, WatchedCall
-from grader.layers.outcome import outcome_of
+from grader.layers.outcome import outcome, outcome_of
 
 
 def argument_for(call: WatchedCall, recorded: Call) -> int | None:
@@ -12,6 +14,37 @@ def argument_for(call: WatchedCall, recorded: Call) -> int | None:
     tensors = call.tensors()
     shaped = [i for i in tensors if recorded.input is not None and call.leaves[i].shape == recorded.input.shape]
     return next(iter([*shaped, *tensors]), None)
+
+
+def residual_for(call: WatchedCall, recorded: Call, argument: int | None) -> Tensor | None:
+    """The further argument that a module adds to its first, as a norm that is handed the residual: where the two make
+    up the recorded input, or come nearer to it than the first alone.
+    """
+    want = recorded.input
+    if argument is None or want is None or not want.is_floating_point():
+        return None
+    given = call.leaves[argument]
+    if given.shape != want.shape or given.dtype != want.dtype:
+        if given.numel() != want.numel() or given.dtype != want.dtype:
+            return None
+        want = want.reshape(given.shape)
+    alone = (given - want).abs().mean()
+    for i in call.tensors():
+        other: Tensor = call.leaves[i]
+        alike = i != argument and other.shape == given.shape and other.dtype == given.dtype
+        if alike and 2 * (given + other - want).abs().mean() < alone:
+            return other
+    return None
+
+
+def given_right(call: WatchedCall, recorded: Call) -> bool:
+    """Whether a call was given the recorded input, in one tensor or in two that it adds."""
+    argument, want = argument_for(call, recorded), recorded.input
+    if argument is None or want is None:
+        return True
+    residual = residual_for(call, recorded, argument)
+    given = call.leaves[argument] if residual is None else call.leaves[argument] + residual
+    return outcome(given, want, {}).ok
 
 
 def partners_of(calls: Sequence[WatchedCall], recorded: Mapping[str, Sequence[Call]]) -> dict[WatchedCall, Call]:

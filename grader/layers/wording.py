@@ -31,7 +31,8 @@ def _diagnosis(report: LayerReport) -> list[Line]:
         return [Line(f"✓ {count} the reference{', bit-exact' if exact else ''}.", "ok")]
     if culprit is None:
         return [Line("✗ No module is wrong by itself: small errors add up, as rounding does.", "bad")]
-    name = f"`{culprit.name}` ({culprit.type})" if culprit.name != culprit.type else f"`{culprit.type}` itself"
+    kind = f" ({culprit.type})" if culprit.type else ""
+    name = f"`{culprit.name}`{kind}" if culprit.name != culprit.type else f"`{culprit.type}` itself"
     first, *more = culprit.reasons
     where = f", in “{culprit.place}”" if culprit.place else ""
     return [Line(f"✗ Start here{where}: {name}: {first}", "bad"), *(Line(reason, "hint", 1) for reason in more)]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from grader.errors import GraderError, NeedsAdapter
-from grader.layers.own_model import file_of, load_model
+from grader.layers.own_model import file_of, load_model, roots
 from grader.layers.wording import Open, report_lines
 from grader.package import distribution
 from grader.porting.adapters.adapter import Adapter, adapter_for, is_module
@@ -84,6 +85,7 @@ def _trace_small(options: TraceOptions) -> None:
     found = measured(reference, _with_bar)
     write_trace(replace(reference.trace, unseen=found.unseen), options.output, reference.kind)
     print(f"{reference.kind} in {options.dtype}, {reference.size:,} parameters, all random; {options.output}")
+    print(f"small in: {', '.join(reference.trace.changed)}")
     for item in (*reference.coverage, found.coverage()):
         print(f"{'yes' if item.covered else 'no ':3} {item.name}: {item.detail}")
 
@@ -178,7 +180,9 @@ def port(target: str, trace: Path, name: str | None = None, output: Path | None 
         raise GraderError(f"{output} exists. Say where to write: --to FILE")
     made = _adapter(loaded, file, recorded)
     output.write_text(made.source)
-    print(f"{output}: compare it with: grader compare {output}:Port {trace}")
+    beside = output.resolve().parent == file.resolve().parent
+    found = "" if beside else f"PYTHONPATH={shlex.quote(str(roots(file)[1]))} "  # where its imports are looked for
+    print(f"{output}: compare it with: {found}grader compare {output}:Port {trace}")
     if made.missing:
         print(f"Fill in what is written as `...`: {', '.join(made.missing)}")
 

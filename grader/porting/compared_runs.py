@@ -33,7 +33,27 @@ def with_runs(found: LayerReport, model: nn.Module, trace: Trace) -> LayerReport
         found = replace(found, rows=(*found.rows, *rows), culprit=found.culprit or follower.culprit,
                         own_errors=(*found.own_errors, *follower.own_errors),
                         traceback=found.traceback or follower.traceback)  # fmt: skip
+        if found.ok and run.cached and run.steps[0].mask is None:
+            found = _with_own_positions(found, model, trace, run)
     return found
+
+
+def _with_own_positions(found: LayerReport, model: nn.Module, trace: Trace, run: Run) -> LayerReport:
+    """The report with a row more, where a program has positions of its own for the case that none are handed to it."""
+    follower = _Follower(model, trace, run, blamed=True)
+    name = follower.decoder.optional_positions
+    if not name:
+        return found
+    follower.decoder.tells_positions = False
+    steps = [row for row in follower.rows() if row.name == row.block]
+    outcome = next((row.outcome for row in steps if not row.outcome.ok), steps[-1].outcome)
+    title = f"{run.name}, without `{name}`"
+    row = LayerRow(title, "", outcome, "" if outcome.ok else "own error", title, 0)
+    what = (
+        f"with a cache and no `{name}` it is wrong: the positions that it takes then do not go on where the cache ends."
+    )
+    culprit = None if outcome.ok else Culprit("", type(model).__name__, "", (what,), title, title)
+    return replace(found, rows=(*found.rows, row), culprit=culprit)
 
 
 def _row_of(found: LayerReport) -> str:

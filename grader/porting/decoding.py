@@ -75,12 +75,21 @@ class Decoder:
         """Raises NeedsAdapter where it has no cache, or nothing says how one is made."""
         self.model, self.cached, self.way = model, cached, way_of(model)
         self.batch, self.capacity, self.seen = batch, capacity, 0
+        self.tells_positions = True
         self.cache: Any = self._new_cache() if cached else None  # True: the model holds it itself
 
     @property
     def holds_its_cache(self) -> bool:
         """Whether the cache lies in the model itself."""
         return self.cached and (not self.way.cache or self.cache is True)
+
+    @property
+    def optional_positions(self) -> str:
+        """The argument for positions, where the program has values of its own for it."""
+        if not self.way.positions:
+            return ""
+        default = inspect.signature(self.model.forward).parameters[self.way.positions].default
+        return "" if default is inspect.Parameter.empty else self.way.positions
 
     def __call__(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Any:
         """One pass over ids [B, T]. mask: [B, tokens so far], or None. positions: [B, T]. Returns what forward does.
@@ -96,7 +105,7 @@ class Decoder:
             given |= way.flags
             if way.cache:
                 given[way.cache] = self.cache
-        if way.positions:
+        if way.positions and self.tells_positions:
             one = way.positions in ("input_pos", "cache_position")
             given[way.positions] = positions[0] if one else positions
         elif way.start and mask is None:

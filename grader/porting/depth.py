@@ -15,15 +15,18 @@ MIN_LAYERS, MAX_LAYERS = 3, 16
 def cut(fields: Mapping[str, Any], depth: int, layers: int) -> dict[str, Any]:
     """The config of the first `layers` of a model of `depth` layers."""
     small: dict[str, Any] = {}
+    first = int(any(isinstance(value, list | tuple) and depth in value for value in fields.values()))  # counted from 1
     for name, value in fields.items():
         if ROLES.get(name) == "layers" and value == depth:
             small[name] = layers
         elif isinstance(value, list | tuple) and len(value) == depth:
             small[name] = list(value[:layers])
         elif isinstance(value, list | tuple) and name.endswith(("_layers", "_layer_ids", "_idxs")):
-            small[name] = [index for index in value if type(index) is not int or index < layers]
+            small[name] = [index for index in value if type(index) is not int or index < layers + first]
         elif name == PER_LAYER and isinstance(value, Mapping):
             small[name] = {key: item for key, item in value.items() if int(key) < layers}
+        elif isinstance(value, Mapping):
+            small[name] = cut(value, depth, layers)
         elif name == "num_kv_shared_layers" and value:
             small[name] = layers // 2  # these are counted from the end
         else:

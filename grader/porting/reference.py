@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from grader.porting.lengths import enough_tokens, long_enough
 from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
 from grader.porting.sizes import NAMES, POSITIONS, ROLES, TOKENS, VOCAB, first_of
-from grader.recordings.traces import Trace
+from grader.recordings.traces import Alternative, Trace
 
 # What transformers adds to every config, and no model reads.
 HOUSEKEEPING = ("id2label", "label2id", "_name_or_path", "transformers_version", "problem_type", "return_dict",
@@ -87,10 +87,39 @@ def small_reference(
         if length is None and request.length > TOKENS and not is_steady(found.trace):
             request = short.with_length(TOKENS)  # among more tokens, rounding chooses another expert more often
             found = _first_that_runs(request, AMBITIONS)
-        if not _head_dim_is_derived(given):
-            return found
-        derived = _first_that_runs(request, [wanted for wanted in AMBITIONS if not wanted.head_dim])
-        return dataclasses.replace(found, trace=dataclasses.replace(found.trace, derived=derived.trace))
+        changed = tuple(_changes(given, found.fields))
+        others = tuple(_alternatives(request, found, _head_dim_is_derived(given)))
+        return dataclasses.replace(found, trace=dataclasses.replace(found.trace, changed=changed, alternatives=others))
+
+
+def _alternatives(request: "Request", found: Reference, derived: bool) -> Iterator[Alternative]:
+    """The same with numbers that a program may have in its code: a derived head_dim, published constants, both."""
+    seen = [found.fields]
+    for plain, published in ((True, False), (False, True), (True, True)):
+        if plain and not derived:
+            continue
+        wanted = [dataclasses.replace(a, published=published) for a in AMBITIONS if not (plain and a.head_dim)]
+        try:
+            other = _first_that_runs(request, wanted)
+        except GraderError:  # some architectures fit small numbers alone
+            continue
+        if other.fields not in seen:
+            seen.append(other.fields)
+            but = NAMES["head_dim"].split() if plain else ()
+            said = [text.rpartition(".")[2] for text in _changes(found.fields, other.fields, but)]
+            words = ", ".join(dict.fromkeys(said))
+            yield Alternative(words, other.trace, plain)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], but: Sequence[str] = ()) -> Iterator[str]:
+    """Which fields of a config differ from another's, fields within fields included: "hidden_size 64 for 4096"."""
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from (f"{name}.{text}" for text in _changes(old, value))
+        elif name in before and value != old and name not in but:
+            long = isinstance(value, list | tuple) or isinstance(old, list | tuple)
+            yield f"{name} shorter" if long else f"{name} {value} for {old}"
 
 
 def _room_for(length: int, whole: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from grader.porting.sizes import HEADS, HIDDEN, NAMES, PER_LAYER, ROLES, SIZES, 
 class Ambition:
     """How telling the sizes are to be: whether the heads' size and the number of key and value heads are set apart.
 
-    filled: whether sizes that the config leaves open are given.
+    filled: whether sizes that the config leaves open are given. published: whether constants and the ratio of widths
+    are the published ones.
     """
 
     head_dim: bool = True
     kv_heads: bool = True
     filled: bool = False
+    published: bool = False
 
 
 PLAIN = {"head_dim": False, "kv_heads": False}
@@ -80,6 +82,9 @@ class _Context:
 
     def small(self, name: str, value: Any, within: str = "") -> Any:
         """A small value for the field `name`, which may lie in another field, `within`."""
+        alias = f"{within.partition('_')[0]}_{name}"  # `linear_attn_config.head_dim` is `linear_head_dim`
+        if within and value is not None and self.whole.get(alias) == value:
+            name, within = alias, ""
         if isinstance(value, Mapping):
             kept = tuple(value) if name in sizes.NOT_SHRUNK else ()
             if "yarn" in (value.get("rope_type"), value.get("type")) and sizes.COUNTS_POSITIONS not in value:
@@ -89,6 +94,8 @@ class _Context:
             return self._small_list(name, value)
         if value is None and self.wanted.filled and ROLES.get(name) in ("head_dim", "kv_heads", "experts", "chosen"):
             return self._small_number(name, sizes.LARGE)
+        if self.wanted.published and name in sizes.CONSTANTS:
+            return value
         if name in sizes.LIMITS and self._is_given(name) and isinstance(value, int | float):
             return min(value, sizes.LIMITS[name])
         if isinstance(value, bool) or not isinstance(value, int):
@@ -119,6 +126,9 @@ class _Context:
             return min(value, sizes.EXPERTS)
         if role == "chosen":
             return min(value, 3)
+        times, rest = divmod(value, first_of("hidden", self.whole) or value)
+        if self.wanted.published and name in sizes.WIDTHS and not rest:
+            return times * HIDDEN
         expanded = (self.whole.get("expand") or 0) * (first_of("hidden", self.whole) or 0)
         if name == "intermediate_size" and value == expanded:
             return int(self.whole["expand"]) * HIDDEN

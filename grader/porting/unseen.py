@@ -1,4 +1,4 @@
-"""What no comparison with a small reference can see: weights and fields of the config whose change moves no row.
+"""What no comparison with a small reference can see: weights, fields and epsilons whose change moves no row.
 
 Each is changed by itself, the reference runs again, and its rows are compared with those of its trace.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from grader.calls import Call, WatchedCall, copied, first_tensor, tensors_in, watch
 from grader.checkpoints.quiet import quiet_transformers
-from grader.names import layers_as_one
+from grader.names import in_any_layer, layers_as_one
 from grader.porting.coverage import Coverage
 from grader.porting.reference import HOUSEKEEPING, Reference
 from grader.tolerance import agree, tolerance_for, widened
@@ -33,6 +33,7 @@ NOT_READ = re.compile(
 )
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "swish", "relu2", "gelu_fast", "quick_gelu")
 TINY = 1e-3  # an epsilon: changed tenfold, as from 1e-6 to 1e-5
+EPSILONS = ("eps", "epsilon", "variance_epsilon", "norm_eps")  # what a norm's module calls its own
 NUDGE = 0.25  # of a weight's typical size
 LARGE = 64  # a whole number above it is a measure, and one more makes little difference
 NAMED = 12  # unseen ones that are named; of more, how many there are
@@ -60,6 +61,8 @@ class Measured:
 def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
     """Change every weight and every field of a small reference, one by one, and note what moves no row.
 
+    A field may be that of many norms, and so each norm's own epsilon is changed, too.
+
     progress: gives the items that are to be changed, and may show how far it is.
     """
     every = {name: value for name, value in reference.config.items() if name not in HOUSEKEEPING}
@@ -73,6 +76,7 @@ def measured(reference: Reference, progress: Progress[Any] = iter) -> Measured:
     unseen = layers_as_one([name for name in names if not seen[name]])
     unseen += weights.idle_experts()
     unseen += [".".join(map(str, path)) for path in fields if not seen[path]]
+    unseen += weights.hidden_epsilons()
     return Measured(len(names), len(fields), tuple(unseen))
 
 
@@ -118,6 +122,19 @@ class _Weights:
     def idle_experts(self) -> list[str]:
         """Of modules that hold one matrix for each expert, those that no token chooses."""
         return [f"{path}: number {', '.join(map(str, numbers))}" for path, numbers in self.idle]
+
+    def hidden_epsilons(self) -> list[str]:
+        """Norms whose epsilon may be another in every layer, since no token is small where they stand."""
+        shown: dict[str, bool] = {}
+        for path, module in self.model.named_modules():
+            for name in EPSILONS:
+                eps = getattr(module, name, None)
+                if isinstance(eps, float) and eps and path in self.calls:
+                    setattr(module, name, 10 * eps)
+                    where = in_any_layer(f"{path}.{name}")
+                    shown[where] = self._differs(self.calls[path]) or shown.get(where, False)
+                    setattr(module, name, eps)
+        return [where for where, shows in shown.items() if not shows]
 
     def _differs(self, calls: Sequence[WatchedCall]) -> bool:
         for call in calls:

@@ -23,8 +23,9 @@ def write_trace(trace: Trace, path: Path, model: str = "") -> None:
         raise GraderError(f"{path} can't be written: {error}") from None
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: str | Path) -> Trace:
     """The trace in a file, which may be a lesson's recording. Raises RecordingError where there is none."""
+    path = Path(path)
     if not path.is_file():
         raise RecordingError(
             f"{path} {'is no file' if path.exists() else 'does not exist'}. `grader trace` makes such a file."

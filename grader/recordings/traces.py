@@ -59,7 +59,8 @@ class Trace:
 
     layouts: other names that the learner's model may use. prefix: what all names but the head's begin with,
     without the dot; a learner's model may do without it. floor: as a call's, of the output.
-    derived: the same of a model whose head_dim is hidden size / heads, where the published model's is, too.
+    changed: what the small model's config has instead of the published one's, a phrase each. alternatives: the same
+    architecture with numbers that a program may have in its code.
     runs: the same weights used in other ways. unseen: what no comparison with this trace can see, measured when it
     was made: weights and fields of the config whose change moves no row.
     """
@@ -73,9 +74,10 @@ class Trace:
     layouts: tuple[Layout, ...] = written(())
     prefix: str = written("")
     floor: float = 0.0
-    derived: "Trace | None" = None
     runs: tuple[Run, ...] = ()
     unseen: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    alternatives: tuple["Alternative", ...] = ()
 
     def with_calls(self, changed: Callable[[Call], Call | None]) -> "Trace":
         """The trace with its calls, those of its runs included, as `changed` makes them; None leaves one out."""
@@ -84,6 +86,15 @@ class Trace:
             for run in self.runs
         )
         return replace(self, calls=_changed(self.calls, changed), runs=runs)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A trace of a config that is as published in what `words` say. derived: whether in how head_dim is derived."""
+
+    words: str
+    trace: Trace
+    derived: bool = False
 
 
 def _changed(calls: Sequence[Call], changed: Callable[[Call], Call | None]) -> tuple[Call, ...]:

@@ -19,7 +19,7 @@ from grader.porting.adapters.adapter import adapter_for
 from grader.porting.comparing import port_report, program_report
 from grader.porting.floor import highest_floor
 from grader.porting.own_names.loading import OwnNames
-from grader.porting.reference import Reference
+from grader.porting.reference import Reference, small_reference
 from grader.recordings.tracefile import read_trace, write_trace
 from grader.recordings.traces import Trace
 from grader.report import to_text
@@ -84,9 +84,51 @@ def test_a_program_that_derives_its_head_dim_is_compared_with_a_reference_that_d
 
 def test_where_the_published_head_dim_is_another_a_program_that_derives_it_is_wrong() -> None:
     trace = small(CONFIGS["Llama"] | {"head_dim": 64}).trace
-    assert trace.derived is None
+    assert not any(other.derived for other in trace.alternatives)
     with pytest.raises(GraderError, match="can't be compared"):
         port_report(program("Llama"), trace, OwnNames())
+
+
+SCALED = """def angles(dim, length, theta):
+    freqs = theta ** -(torch.arange(0, dim, 2).float() / dim)
+    share = ((8192 * freqs / (2 * torch.pi) - 1) / 3).clamp(0, 1)
+    return torch.outer(torch.arange(length).float(), share * freqs + (1 - share) * freqs / 8)"""
+WRITTEN_OUT = (
+    "def angles(dim, length, theta):\n"
+    "    return torch.outer(torch.arange(length).float(), theta ** -(torch.arange(0, dim, 2).float() / dim))",
+    SCALED,
+)
+STRETCHED = CONFIGS["Llama"] | {
+    "rope_theta": 500000.0, "max_position_embeddings": 131072,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 8192},
+}  # fmt: skip
+
+
+def test_a_program_with_a_published_number_in_its_code_is_right_and_told(tmp_path: Path) -> None:
+    write_trace(small(STRETCHED).trace, tmp_path / "t.safetensors")
+    trace = read_trace(tmp_path / "t.safetensors")
+    assert "rope_scaling.original_max_position_embeddings 8 for 8192" in trace.changed
+    report = port_report(program("Llama", WRITTEN_OUT), trace, OwnNames())
+    assert report.ok, to_text(report_lines(report, "all"))
+    assert "original_max_position_embeddings 8192 for 8" in report.remarks[0]
+    wrong = port_report(program("Llama", WRITTEN_OUT, ("F.silu(", "F.gelu(")), trace, OwnNames())
+    assert wrong.culprit is not None and wrong.culprit.path == "layers.0.feed_forward"
+    assert not port_report(program("Llama"), trace, OwnNames()).ok  # it does not scale at all
+
+
+def test_a_width_that_is_four_times_the_hidden_size_in_the_code_is_no_error() -> None:
+    config = CONFIGS["Llama"] | {"hidden_size": 2048, "intermediate_size": 8192}
+    report = port_report(program("Llama", ("c.hidden_size, c.intermediate_size", "c.hidden_size, 4 * c.hidden_size")),
+                         small(config).trace, OwnNames())  # fmt: skip
+    assert report.ok and "intermediate_size 256 for 80" in report.remarks[0]
+
+
+def test_a_small_config_does_not_contradict_itself() -> None:
+    fields = small_reference("kimi-linear-48b-a3b").fields
+    inner = fields["linear_attn_config"]
+    assert (inner["head_dim"], inner["num_heads"]) == (fields["linear_head_dim"], fields["linear_num_heads"])
+    assert max(inner["kda_layers"] + inner["full_attn_layers"]) == fields["num_hidden_layers"]
 
 
 def test_keys_of_layers_that_share_anothers_are_named_as_that() -> None:
@@ -156,6 +198,10 @@ def test_a_program_with_a_config_of_its_own_gets_the_lines_that_it_needs(folder:
     assert "[OK]  model.trf_blocks.1" in out
     code, out, err = grader("port", f"{folder / 'own.py'}:Model", folder / "gpt2.safetensors")
     assert code == 2 and "port.py exists" in err
+    (folder / "elsewhere").mkdir()
+    elsewhere = folder / "elsewhere" / "port.py"
+    code, out, err = grader("port", f"{folder / 'own.py'}:Model", folder / "gpt2.safetensors", "--to", elsewhere)
+    assert f"compare it with: PYTHONPATH={folder} grader compare" in out, "there the program's import is not found"
 
 
 def test_a_config_of_keys_and_logits_of_the_last_token_alone(folder: Path, grader: Any) -> None:

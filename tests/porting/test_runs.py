@@ -53,7 +53,7 @@ def test_the_reference_itself_is_right_in_every_run(family: str) -> None:
     report = program_report(found.model, found.trace)
     assert report.ok and all(row.outcome.max == 0 for row in report.rows), text(report)
     titles = [row.name for row in report.rows if row.block == row.name]
-    assert [f"cached, {step}" for step in STEPS] == [title for title in titles if title.startswith("cached, ")]
+    assert [f"cached, {step}" for step in STEPS] == [title for title in titles if title.startswith("cached, tok")]
     assert any(kept.name == "a cache gives what one pass gives" and kept.covered for kept in found.coverage)
 
 
@@ -137,6 +137,17 @@ def test_a_mistake_in_decoding_is_named_with_its_step(family: str, number: int) 
     report = compared(family, (find, put), more=MAKES if family == "Gemma 3" else "")
     assert not report.ok and report.culprit is not None, text(report)
     assert report.culprit.place == place and report.culprit.path.startswith(culprit), text(report)
+
+
+def test_positions_that_a_program_takes_where_none_are_handed_to_it_are_compared_too() -> None:
+    """It is handed `position_ids` elsewhere, so that nothing else shows what it does without."""
+    title = "cached, without `position_ids`"
+    right = {row.name: row.outcome.ok for row in compared("Qwen3").rows}
+    assert right[title] and title not in {row.name for row in compared("GPT-2").rows}
+    report = compared("Qwen3", ("torch.arange(seen, seen + T)[None]", "torch.arange(T)[None]"))
+    assert [row.name for row in report.rows if not row.outcome.ok] == [title], text(report)
+    assert report.culprit is not None and report.culprit.place == title
+    assert "do not go on where the cache ends" in report.culprit.reasons[0]
 
 
 def test_a_cache_that_went_wrong_before_is_said() -> None:

@@ -1,4 +1,4 @@
-"""What a small reference keeps is measured: every weight and field is changed, and what moves no row is said."""
+"""What a small reference keeps is measured: weights, fields and epsilons are changed; what moves no row is said."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,10 @@ LLAMA = SIZES | {"model_type": "llama", "intermediate_size": 14336, "vocab_size"
 MOE = SIZES | {"model_type": "qwen3_moe", "head_dim": 128, "moe_intermediate_size": 768, "intermediate_size": 6144}
 MOE |= {"num_experts": 128, "num_experts_per_tok": 1, "vocab_size": 151936, "max_position_embeddings": 40960}
 
+# The first layer's norm is given the embeddings, of which every 4th is small; the others see the sum of many things.
+EPSILONS = "model.layers.*.post_attention_layernorm.variance_epsilon", "model.norm.variance_epsilon"
+UNSEEN = ("max_position_embeddings", *EPSILONS)
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Any:
@@ -34,10 +38,22 @@ def small(folder: Path, config: dict[str, Any], **options: Any) -> Reference:
 
 def test_what_moves_no_row_is_named(tmp_path: Path) -> None:
     found = measured(small(tmp_path, LLAMA))
-    assert found.unseen == ("max_position_embeddings",)
+    assert found.unseen == UNSEEN
     assert found.weights == 3 + 2 * 9 and found.fields > 12
     kept = found.coverage()
     assert not kept.covered and "no row changes with `max_position_embeddings`" in kept.detail
+
+
+def test_the_epsilon_of_a_norm_before_which_no_token_is_small_is_named(tmp_path: Path) -> None:
+    reference = small(tmp_path, LLAMA)
+    before = {path: m.variance_epsilon for path, m in reference.model.named_modules() if hasattr(m, "variance_epsilon")}
+    found = measured(reference).unseen
+    assert "model.norm.variance_epsilon" in found and "model.layers.*.input_layernorm.variance_epsilon" not in found
+    assert "rms_norm_eps" not in found  # the field is that of all of them
+    assert before == {path: reference.model.get_submodule(path).variance_epsilon for path in before}
+    for module in (reference.model.model.norm, *(one.post_attention_layernorm for one in reference.model.model.layers)):
+        module.variance_epsilon = 0.0
+    assert not set(EPSILONS) & set(measured(reference).unseen), "what is 0 is not changed tenfold"
 
 
 def test_a_window_that_no_text_fills_and_a_far_end_of_yarns_ramp_are_named(tmp_path: Path) -> None:
@@ -74,4 +90,4 @@ def test_the_trace_keeps_it_and_a_right_program_is_told(tmp_path: Path, grader: 
     code, out, err = grader("trace", tmp_path / "config.json", "--to", trace)
     assert (code, err) == (0, "")
     assert "no  every weight and every field of the config shows: of 21 tensors and" in out
-    assert read_trace(trace).unseen == ("max_position_embeddings",)
+    assert read_trace(trace).unseen == UNSEEN

@@ -12,19 +12,24 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from grader.layers.culprit import ADAPTER
-from grader.porting.adapters.fields import filled_in
+from grader.layers.missing import stubbed
+from grader.layers.own_model import MODULE_NAME, roots
+from grader.porting.adapters.choices import chosen
+from grader.porting.adapters.fields import Default, Known, filled_in
 from grader.porting.adapters.runs import lines_for_runs
 from grader.recordings.traces import Run
 
 CONFIG_CLASS = re.compile(r"config|args|params", re.IGNORECASE)
 CONFIGS = ("config", "cfg", "args", "params", "c", "conf", "hparams", "model_args", "configs")
 LONG = 60
+LENGTHS = ("seqlens", "seq_lens", "seqlen_list")  # of texts that are handed over as one [B T]
+POSITIONS = ("input_pos", "position_ids", "positions")
 
 
 @dataclass(frozen=True)
@@ -42,18 +47,23 @@ def adapter_for(
     whether its projections have biases. runs: the trace's, in which the program is given texts in parts.
     """
     fields = build.get("config", build)
-    config, made, missing = _made(model, file, fields, weights)
+    module = sys.modules.get(model.__module__) or ModuleType("")
+    config = _made(model, file, fields, weights)
+    made, missing = config.made, config.missing
     parts = lines_for_runs(model, runs, lambda wanted: filled_in(wanted, fields, weights))
     known = {hand.partition("=")[0] for hand in parts.hands}
     arguments = [a for a in _arguments(model) if a.partition("=")[0] not in known] + list(parts.hands)
     imports = (
         ["import torch"] if any("torch." in part for part in (made, *arguments, *parts.before, *parts.makes)) else []
     )
+    joined = any(argument.startswith(f"{name}=") for argument in arguments for name in LENGTHS)
+    given, after = ("ids.flatten()", ".unflatten(0, ids.shape)") if joined else ("ids", "")
     lines = [
         *imports,
         "from torch import nn",
         "",
-        *_imported(file, [model.__name__, *([config] if config else []), *parts.imports]),
+        *_stubs(),
+        *_imported(file, [model, *config.needs, *(vars(module)[name] for name in parts.imports)]),
         "",
         "",
         f"class {ADAPTER}(nn.Module):",
@@ -65,27 +75,52 @@ def adapter_for(
         "",
         f"    def forward(self, {', '.join(['ids', *parts.takes])}):",
         *(f"        {line}" for line in parts.before),
-        f"        return self.model({', '.join(['ids', *arguments])})",
+        f"        return self.model({', '.join([given, *arguments])}){after}",
         *([""] if parts.makes else []),
         *(f"    {line}" for line in parts.makes),
     ]
     return Adapter("\n".join(lines) + "\n", (*missing, *parts.missing))
 
 
-def _imported(file: Path, names: list[str]) -> list[str]:
-    extra = ["from types import SimpleNamespace", ""] if "SimpleNamespace" in names else []
-    names = [name for name in names if name != "SimpleNamespace"]
+def _stubs() -> list[str]:
+    """What is said of packages that are not installed."""
+    names = ", ".join(stubbed())
+    return [f"# Not installed here, so empty packages stand for them: {names}", ""] if names else []
+
+
+def _imported(file: Path, wanted: Sequence[type]) -> list[str]:
+    """The lines that import classes, each from the module that defines it."""
+    classes = list(dict.fromkeys(wanted))
+    extra = ["from types import SimpleNamespace", ""] if SimpleNamespace in classes else []
+    classes = [one for one in classes if one is not SimpleNamespace]
     if file.suffix == ".ipynb" or not file.stem.isidentifier():
-        loads = [f'{name} = load_model("{file.name}:{name}")' for name in names]
+        loads = [f'{one.__name__} = load_model("{file.name}:{one.__name__}")' for one in classes]
         return [*extra, "from grader import load_model", "", *loads]
+    by_module: dict[str, list[str]] = {}
+    for one in classes:
+        by_module.setdefault(_module_of(one, file), []).append(one.__name__)
+    return [*extra, *(f"from {module} import {', '.join(names)}" for module, names in by_module.items())]
+
+
+def _module_of(one: type, file: Path) -> str:
+    if one.__module__ != MODULE_NAME:
+        return one.__module__
     folder, module = file.resolve().parent, file.stem
     while (folder / "__init__.py").is_file():
         folder, module = folder.parent, f"{folder.name}.{module}"
-    return [*extra, f"from {module} import {', '.join(names)}"]
+    around = roots(file)[2:]  # beside a folder that is imported as a package, and has no __init__.py
+    return ".".join(file.resolve().relative_to(around[0]).with_suffix("").parts) if around else module
 
 
-def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[str]) -> tuple[str, str, list[str]]:
-    """The class of the program's config, how the program is made, and what could not be filled in."""
+class _Made(NamedTuple):
+    """How the program is made, what could not be filled in, and the classes that this needs."""
+
+    made: str
+    missing: list[str]
+    needs: tuple[type, ...] = ()
+
+
+def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[str]) -> _Made:
     signature = _signature(model.__init__)  # type: ignore[misc]
     required = [p for p in signature if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     given = next(iter(required or signature), None)
@@ -94,15 +129,24 @@ def _made(model: type, file: Path, fields: Mapping[str, Any], weights: Sequence[
         found = _config_class(given, module)
         if found is not None:
             values, missing = filled_in(_asked_for(found), fields, weights)
-            return found.__name__, f"{model.__name__}({_call(found.__name__, values)})", missing
+            choices = list(chosen(found, Known(fields, weights)))
+            values |= {name: value for name, value, _ in choices}
+            needs = (found, *(kind for _, _, kind in choices if kind is not None))
+            return _Made(f"{model.__name__}({_call(found.__name__, values)})", missing, needs)
         if given.name in CONFIGS or given.annotation is dict:
             read, is_dict = _read_from(file, given.name)
             values, missing = filled_in(dict.fromkeys(read, False), fields, weights)
             if is_dict:
-                return "", f"{model.__name__}({_dict(values)})", missing
-            return "SimpleNamespace", f"{model.__name__}({_call('SimpleNamespace', values)})", missing
-    values, missing = filled_in({p.name: p.default is not p.empty for p in signature}, fields, weights)
-    return "", _call(model.__name__, values), missing
+                return _Made(f"{model.__name__}({_dict(values)})", missing)
+            return _Made(f"{model.__name__}({_call('SimpleNamespace', values)})", missing, (SimpleNamespace,))
+    configs = {p.name: found for p in required if (found := _config_class(p, module)) is not None}
+    rest = {p.name: p.default is not p.empty for p in signature if p.name not in configs}
+    values, missing = filled_in(rest, fields, weights)
+    for name, found in configs.items():  # a config among further arguments
+        inner, unknown = filled_in(_asked_for(found), fields, weights)
+        values = {name: _call(found.__name__, inner), **values}
+        missing += unknown
+    return _Made(_call(model.__name__, values), missing, tuple(configs.values()))
 
 
 def _signature(function: Any) -> list[inspect.Parameter]:
@@ -126,14 +170,19 @@ def _config_class(parameter: inspect.Parameter, module: ModuleType) -> Any:
     return named[0] if len(named) == 1 and parameter.name in CONFIGS else None
 
 
-def _asked_for(config: Any) -> dict[str, bool]:
+def _asked_for(config: Any) -> dict[str, bool | Default]:
     """What a config's class may be given, and whether it has a default: arguments, and keys among further ones."""
     source = _written(config)
+    none = dataclasses.MISSING
+    stated = [f for f in dataclasses.fields(config) if f.init] if dataclasses.is_dataclass(config) else []
+    of_class: dict[str, bool | Default] = {
+        f.name: Default(f.default) if f.default is not none else f.default_factory is not none for f in stated
+    }
     if not source:
-        none, fields = dataclasses.MISSING, [f for f in dataclasses.fields(config) if f.init]
-        return {f.name: f.default is not none or f.default_factory is not none for f in fields}
-    wanted = {p.name: p.default is not p.empty for p in _signature(config.__init__)}
-    return wanted | dict.fromkeys(re.findall(r"kwargs\.(?:get|pop)\([\"'](\w+)[\"']", source), True)
+        return of_class
+    wanted: dict[str, bool | Default] = {p.name: p.default is not p.empty for p in _signature(config.__init__)}
+    wanted |= dict.fromkeys(re.findall(r"kwargs\.(?:get|pop)\([\"'](\w+)[\"']", source), True)
+    return wanted or {name: default or True for name, default in of_class.items()}  # it takes what the class states
 
 
 def _written(config: type) -> str:
@@ -165,8 +214,10 @@ def _arguments(model: type) -> list[str]:
         if name in ("targets", "labels", "target"):
             if _last_only(model, name):
                 arguments.append(f"{name}=ids")  # without them it gives the last token's logits alone
-        elif parameter.default is not parameter.empty and name not in ("input_pos", "position_ids", "positions"):
+        elif parameter.default is not parameter.empty and (name not in POSITIONS or _does_without(model, name)):
             continue
+        elif name in LENGTHS:
+            arguments.append(f"{name}=[ids.shape[1]] * len(ids)")
         elif "mask" in name:
             arguments.append(f"{name}=torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()")
         elif name in ("start_pos", "start", "pos", "offset", "cache_position"):
@@ -176,6 +227,15 @@ def _arguments(model: type) -> list[str]:
         else:
             arguments.append(f"{name}=...")
     return arguments
+
+
+def _does_without(model: type, name: str) -> bool:
+    """Whether forward has positions of its own where it is given none."""
+    try:
+        source = inspect.getsource(model.forward)  # type: ignore[attr-defined]
+    except (OSError, TypeError):
+        return False
+    return bool(re.search(rf"\b{name} is (not )?None", source)) or len(re.findall(rf"\b{name}\b", source)) < 2
 
 
 def _last_only(model: type, name: str) -> bool:

@@ -8,10 +8,10 @@ from grader.porting.adapters.rope_fields import rope_value
 
 # What teaching and inference code calls the fields of a config, and what config.json files do.
 FIELDS: tuple[tuple[str, str], ...] = (
-    ("vocab_size n_vocab padded_vocab_size vocab vocabulary_size vocab_len", "vocab_size"),
+    ("vocab_size n_vocab padded_vocab_size vocab vocabulary_size vocab_len embedding_size", "vocab_size"),
     (
         "block_size context_length max_seq_len max_seq_length n_positions n_ctx ctx_len seq_len max_len context_window"
-        " max_context_length max_position_embeddings context_size max_length",
+        " max_context_length max_position_embeddings context_size max_length max_sequence_length",
         "max_position_embeddings n_positions max_seq_len",
     ),
     (
@@ -69,6 +69,12 @@ SHARE = "config.intermediate_size / (4 * config.hidden_size)"
 PROJECTION_BIAS = r"(q_proj|c_attn|query_key_value|query)\.bias$"
 
 
+class Default(NamedTuple):
+    """What a field of a program's config is where nobody says otherwise."""
+
+    value: Any
+
+
 class Known(NamedTuple):
     """What a value is told from: the fields of the reference's config, and the names of its weights."""
 
@@ -90,6 +96,10 @@ class Known(NamedTuple):
         """An expression of the config's fields, if it has all of them."""
         return expression if set(re.findall(r"config\.(\w+)", expression)) <= self.fields.keys() else None
 
+    def first(self, names: str) -> Any:
+        """The first of these fields that the config has."""
+        return next((self.fields[name] for name in names.split() if self.fields.get(name) is not None), None)
+
     def any_weight(self, pattern: str) -> str:
         """Whether one of the weights has such a name: "True" or "False"."""
         return str(any(re.search(pattern, weight) for weight in self.weights))
@@ -101,41 +111,64 @@ RULES: tuple[tuple[str, str | Callable[[Known], str | None]], ...] = (
     (r"^multiple_of$", lambda known: known.if_given(SHARE) and "config.intermediate_size"),
     (r"^ffn_dim_multiplier$", lambda known: known.if_given(SHARE)),
     (r"drop", "0.0"),
-    (r"expert", lambda known: None if known.has_experts else "0"),
-    (r"rope", lambda known: None if known.scales_rope else "None"),
     (r"^dtype$", "torch.float32"),
     (r"^device$", '"cpu"'),
     (r"^(pad_vocab_size_multiple|padding_multiple)$", "1"),
     (r"^(max_batch_size|batch_size)$", "2"),
     (r"^(qkv_|attention_|attn_)?bias$", lambda known: known.any_weight(PROJECTION_BIAS)),
-    (r"^qk_norm$", lambda known: known.any_weight("q_norm")),
+    (r"^include_bias$", lambda known: known.any_weight(r"proj\.bias$")),
+    (r"qk_norm|norm_qk$", lambda known: known.any_weight("q_norm")),
+    (r"pre_(ffw|ff|ffn|mlp|feedforward)_?norm$", lambda known: known.any_weight("pre_feedforward")),
+    (r"post_(ffw|ff|ffn|mlp|feedforward)_?norm$", lambda known: known.any_weight("post_feedforward")),
+    (r"norm_with_affine$", lambda known: known.any_weight(r"norm\.weight$")),
+    (r"^parallel_(residual|block|attn)$", lambda known: str(bool(known.first("use_parallel_residual parallel_attn")))),
+    (r"^rope$|^use_rope$", lambda known: str(known.first("rope_theta rope_parameters") is not None)),
+    (r"^(rotary_percentage|rotary_pct|partial_rotary_factor)$", "1.0"),  # transformers rotates the whole head
+    (r"^use_scaled_rope$", lambda known: str(known.scales_rope)),
+    (r"tie_embeddings|weight_tying|tie_weights|tied_embeddings", lambda known: known.if_given(TIED)),
 )
+# What has to be said only where the program gives no default.
+REQUIRED: tuple[tuple[str, str | Callable[[Known], str | None]], ...] = (
+    (r"^(model_type|name)$", "None"),
+    (r"expert", lambda known: None if known.has_experts else "0"),
+    (r"rope", lambda known: None if known.scales_rope else "None"),
+)
+TIED = "config.tie_word_embeddings"
 
 
 def filled_in(
-    wanted: Mapping[str, bool], fields: Mapping[str, Any], weights: Sequence[str]
+    wanted: Mapping[str, bool | Default], fields: Mapping[str, Any], weights: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """For each field of a program's config, whether it has a default: an expression; and those without any."""
+    """For each field of a program's config an expression, and those without any. What its default says as well is left
+    out. wanted: whether a field has a default, or it itself.
+    """
     values, missing, known = {}, [], Known(fields, weights)
-    for name, has_default in wanted.items():
-        value = _value(name, known)
-        if value is None and not has_default:
+    for name, default in wanted.items():
+        value = _value(name, known, bool(default))
+        if value is None and not default:
             missing.append(name)
             value = "..."
-        if value is not None:
+        if isinstance(default, Default) and isinstance(default.value, str) and value == "torch.float32":
+            value = '"float32"'  # a dtype by its name
+        if value is not None and not (isinstance(default, Default) and value == repr(default.value)):
             values[name] = value
     return values, missing
 
 
-def _value(name: str, known: Known) -> str | None:
-    if name in ("model_type", "name"):  # of a preset, where the sizes are given instead
-        return "None"
+def _value(name: str, known: Known, has_default: bool = False) -> str | None:
     theirs = next((theirs.split() for own, theirs in FIELDS if name in own.split()), [])
-    if not theirs and name in known.fields:
+    if not theirs and name in known.fields and name not in ("model_type", "name", "dtype"):
         return f"config.{name}"
-    if theirs and (known.has_experts or "expert" not in name):
+    if theirs and (known.has_experts or not re.search("expert|moe", name)):
         found = next((f"config.{field}" for field in theirs if known.fields.get(field) is not None), None)
         derived = known.if_given(DERIVED[theirs[0]]) if theirs[0] in DERIVED else None
-        return found or rope_value(name, known.fields) or derived
-    rules = (rule if isinstance(rule, str) else rule(known) for pattern, rule in RULES if re.search(pattern, name))
-    return rope_value(name, known.fields) or next((value for value in rules if value is not None), None)
+        value = found or rope_value(name, known.fields) or derived
+        if value:
+            return value
+    value = rope_value(name, known.fields) or _by_rules(name, known, RULES)
+    return value if value is not None or has_default else _by_rules(name, known, REQUIRED)
+
+
+def _by_rules(name: str, known: Known, table: Any) -> str | None:
+    rules = (rule if isinstance(rule, str) else rule(known) for pattern, rule in table if re.search(pattern, name))
+    return next((value for value in rules if value is not None), None)

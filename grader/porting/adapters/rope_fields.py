@@ -1,5 +1,6 @@
 """What programs call the numbers by which RoPE is stretched, as YaRN does, and where a config.json has them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,13 @@ def rope_value(name: str, fields: Mapping[str, Any]) -> str | None:
     part = (fields.get("rope_parameters") or {}).get(kind)
     if isinstance(part, Mapping) and part.get("rope_theta") is not None:
         return f'config.rope_parameters["{kind}"]["rope_theta"]'
+    of_kind = re.fullmatch(r"rope_(local|global)_(\w+)", name)
+    if of_kind:
+        kind = {"local": "sliding_attention", "global": "full_attention"}[of_kind[1]]
+        field = {"type": "rope_type", "base": "rope_theta", "theta": "rope_theta"}.get(of_kind[2], of_kind[2])
+        part = (fields.get("rope_parameters") or {}).get(kind)
+        if isinstance(part, Mapping) and field in part:
+            return f'config.rope_parameters["{kind}"]["{field}"]'
     if name in WHOLE.split():
         return _whole(fields)
     theirs = next((theirs for own, theirs in OWN_NAMES if name in own.split()), None)

@@ -118,6 +118,11 @@ def _tie(own: Sequence[Unit], wanted: Sequence[Unit], recipes: dict[str, Recipe]
         name = unit.names.get("weight", "")
         if unit.word.role == "head" and name not in recipes and unit.weight == table.weight:
             recipes[name], how[name] = whole(table.names["weight"], unit.weight), "name"
+            return
+    left = [u for u in own if u.word.layer is None and set(u.names.values()) - recipes.keys()]
+    if len(left) == 1 and left[0].weight == table.weight and left[0].names.keys() == {"weight"}:
+        name = left[0].names["weight"]
+        recipes[name], how[name] = whole(table.names["weight"], left[0].weight), "only"
 
 
 def _from_buffers(
@@ -128,7 +133,9 @@ def _from_buffers(
     left = {name: shape for name, shape in wanted.items() if name not in used}
     if not left:
         return
-    buffers = {n: tuple(b.shape) for n, b in model.named_buffers() if b.is_floating_point() and b.numel() > 1}
+    leaves = {name.rpartition(".")[2] for name in left}
+    floating = {n: b for n, b in model.named_buffers() if b.is_floating_point()}
+    buffers = {n: tuple(b.shape) for n, b in floating.items() if b.numel() > 1 or n.rpartition(".")[2] in leaves}
     stacks = stack_of({n: tuple(p.shape) for n, p in model.named_parameters()})[0], stack_of(wanted)[0]
     mine, theirs = units_of(buffers, {}, stacks[0]), units_of(left, {}, stacks[1])
     found = _by_layers(mine, theirs, Sizes())

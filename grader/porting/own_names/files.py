@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.errors import GraderError
-from grader.porting.own_names.recipes import Recipe, as_json, from_json, whole
+from grader.porting.own_names.recipes import Piece, Recipe, as_json, from_json
 from grader.porting.own_names.roles import BIASES, WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,31 +77,73 @@ def expanded(names: Mapping[str, Any], own: Shapes, wanted: Iterable[str]) -> di
     return found
 
 
-def renamed(renames: Iterable[str], own: Shapes, wanted: Iterable[str]) -> dict[str, Recipe]:
+def renamed(renames: Iterable[str], own: Shapes, wanted: Shapes) -> dict[str, Recipe]:
     """The recipes that `YOURS=THE REFERENCE'S` stand for: names of modules or of tensors, `*` being any number.
 
+    The reference's may be in every form that the table of names prints: `{q_proj, k_proj}` or `one + other` for what is
+    joined, and `, transposed` or `, part 1 of 3 of its rows` after it. wanted: the reference's tensors.
     Raises GraderError where one of the names is neither's.
     """
-    wanted, found = set(wanted), {}
+    found = {}
     for text in renames:
         mine, sign, theirs = text.partition("=")
         if not sign or not mine or not theirs:
             raise GraderError(f"--rename {text} is not YOURS=THE_REFERENCES, as in 'blocks.*.ln=model.layers.*.norm'.")
+        theirs, _, said = theirs.partition(", ") if "{" not in theirs else _after_braces(theirs)
         expression = re.compile(re.escape(mine).replace(r"\*", r"(\d+)") + r"(\..+)?")
         matching = [(name, match) for name in own if (match := expression.fullmatch(name))]
         if not matching:
             raise GraderError(f"--rename {text}: your program has no `{mine}`.")
         for name, match in matching:
             *numbers, rest = match.groups()
-            full = _filled(theirs, numbers) + (rest or "")
-            leaf = full.rpartition(".")[2].lower()
-            instead = "weight" if leaf in WEIGHTS else "bias" if leaf in BIASES else leaf
-            options = [full, f"{full.rpartition('.')[0]}.{instead}"]
-            source = next((option for option in options if option in wanted), None)
-            if source is None:
-                raise GraderError(f"--rename {text}: the reference has no tensor `{full}`.")
-            found[name] = whole(source, own[name])
+            sources = [_source(text, _filled(one, numbers) + (rest or ""), wanted) for one in _each(theirs)]
+            found[name] = _recipe(text, sources, own[name], wanted, said)
     return found
+
+
+def _after_braces(text: str) -> tuple[str, str, str]:
+    end = text.rindex("}")
+    head, comma, said = text[end:].partition(", ")
+    return text[:end] + head, comma, said
+
+
+def _each(theirs: str) -> list[str]:
+    """The single names in `attn.{q, k}.weight`, or in `one + other`."""
+    names: list[str] = []
+    for name in theirs.split(" + "):
+        match = re.fullmatch(r"(.*)\{(.+)\}(.*)", name)
+        names += [match[1] + part.strip() + match[3] for part in match[2].split(",")] if match else [name]
+    return names
+
+
+def _source(text: str, full: str, wanted: Shapes) -> str:
+    leaf = full.rpartition(".")[2].lower()
+    instead = "weight" if leaf in WEIGHTS else "bias" if leaf in BIASES else leaf
+    options = [full, f"{full.rpartition('.')[0]}.{instead}"]
+    source = next((option for option in options if option in wanted), None)
+    if source is None:
+        raise GraderError(f"--rename {text}: the reference has no tensor `{full}`.")
+    return source
+
+
+def _recipe(text: str, sources: list[str], shape: tuple[int, ...], wanted: Shapes, said: str) -> Recipe:
+    """What a program's tensor of `shape` is made of."""
+    whole_shape = wanted[sources[0]]
+    part = re.search(r"part (\d+) of (\d+)", said)
+    if part is None and len(sources) == 1:
+        turned = "transposed" in said or (shape != whole_shape and shape == whole_shape[::-1])
+        return Recipe((Piece(sources[0], turned=turned),), shape)
+    if part is None:
+        rows = sum(wanted[source][0] for source in sources)
+        return Recipe(tuple(map(Piece, sources)), shape, turned="transposed" in said or shape[:1] != (rows,))
+    number, count = int(part[1]) - 1, int(part[2])
+    turned = whole_shape[0] in shape[-1:] or "transposed" in said
+    total, mine = whole_shape[-1 if turned and len(whole_shape) > 1 else 0], shape[0]
+    others = (total - mine) // (count - 1) if count > 1 and number == 0 else mine
+    parts = (mine if number == 0 else total - mine * (count - 1), *[others] * (count - 1))
+    if sum(parts) != total:
+        raise GraderError(f"--rename {text}: {count} parts do not make up the {total} rows of `{sources[0]}`.")
+    return Recipe((Piece(sources[0], turned=turned, part=number, parts=parts),), shape)
 
 
 def _layer(name: str) -> str | None:

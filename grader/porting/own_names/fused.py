@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from grader.porting.own_names.layout import expands, turned_by
 from grader.porting.own_names.pool import Pool
-from grader.porting.own_names.questions import in_groups
+from grader.porting.own_names.questions import Answer, Change, in_groups
 from grader.porting.own_names.recipes import Piece, Recipe
 from grader.porting.own_names.units import Unit
 
-FUSED = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
+FUSED = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up"), "conv": ("q_conv", "k_conv", "v_conv")}
 
 
 def match_fused(pool: Pool) -> None:
@@ -44,6 +44,9 @@ def _join(pool: Pool, own: Unit, wanted: list[Unit]) -> None:
             return
         made[name] = Recipe(pieces, shape, turned=turns)
     pool.match_as(made, [own], wanted)
+    if own.word.role == "gate_up" and len(rows) == 2 and not {"gate", "up"} & set(own.word.last.split("_")):
+        crossed: dict[str, Change] = dict.fromkeys(made, lambda recipe: replace(recipe, pieces=recipe.pieces[::-1]))
+        pool.ask("gate and up", list(made), [Answer("gate before up"), Answer("up before gate", crossed)])
     pool.by_turns(list(made), rows, lambda groups: lambda recipe: replace(recipe, groups=groups))
     pool.paired(own, own.word.role)
 
@@ -71,7 +74,7 @@ def _part(pool: Pool, own: list[Unit], wanted: Unit) -> bool:
 
 
 def _is_one_of(unit: Unit, roles: Sequence[str], group: object) -> bool:
-    return unit.word.role in roles and _group_of(unit) == group and len(unit.weight) <= 2
+    return unit.word.role in roles and _group_of(unit) == group and (len(unit.weight) <= 2 or "conv" in unit.word.role)
 
 
 def _group_of(unit: Unit) -> object:

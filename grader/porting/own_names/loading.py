@@ -1,11 +1,15 @@
 """A program with names of its own, loaded with the reference's weights, and the trace under its names."""
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from grader.calls import first_tensor
 from grader.checks.probe.building import load_weights
 from grader.checks.probe.running import Stopped
 from grader.layers.loading import loaded, made_model, not_comparable
@@ -17,6 +21,8 @@ from grader.porting.own_names.trial_runs import decided_by_running
 from grader.porting.own_names.wording import unmatched
 from grader.recordings.renaming import layouts_of
 from grader.recordings.traces import Trace
+
+LAYER = re.compile(r"\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,9 @@ def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Tr
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     traces = layouts_of(trace)
     alignment = align(model, traces, _given(own, shapes, traces))
+    only_mine = alignment.own_left and not alignment.left and not alignment.contradictions
+    if only_mine and _does_without(model, alignment):
+        alignment = replace(alignment, own_left=())
     if not alignment.complete:
         parameters = {name for name, _ in model.named_parameters()} | set(alignment.own_left)
         found = {name: shape for name, shape in shapes.items() if name in parameters}
@@ -76,6 +85,26 @@ def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Tr
     return in_own_names(model, alignment), alignment
 
 
+def _does_without(model: nn.Module, alignment: Alignment) -> bool:
+    """Whether all without a counterpart is what other layers use and these never do, as shared keys."""
+    in_any_layer = {LAYER.sub(".*", name) for name in alignment.recipes}
+    if not {LAYER.sub(".*", name) for name in alignment.own_left} <= in_any_layer:
+        return False
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    outputs = []
+    with torch.no_grad():
+        load_weights(model, alignment.weights())
+        for value in (1.0, 0.0):
+            for name in alignment.own_left:
+                parameters[name].fill_(value)
+            try:
+                outputs.append(first_tensor(model(*copy.deepcopy(alignment.trace.args))))
+            except Exception:  # the program's code may raise anything
+                return False
+    one, other = outputs
+    return one is not None and other is not None and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
 def _given(own: OwnNames, shapes: Mapping[str, tuple[int, ...]], traces: Sequence[Trace]) -> dict[str, Recipe]:
-    wanted = [name for trace in traces for name in trace.weights]
+    wanted = {name: tuple(tensor.shape) for trace in traces for name, tensor in trace.weights.items()}
     return expanded(own.names, shapes, wanted) | renamed(own.renames, shapes, wanted)

@@ -26,6 +26,7 @@ def match(own: Sequence[Unit], wanted: Sequence[Unit], sizes: Sizes) -> Matched:
     match_experts(pool)
     _match_norms(pool)
     _match_alike(pool)
+    _match_the_last(pool)
     pool.like_the_others()
     return pool.found
 
@@ -75,6 +76,15 @@ def _match_alike(pool: Pool) -> None:
                 left = [w for w in candidates if w in pool.wanted]
                 best = max(left, key=lambda w: (_likeness(rival, w), -candidates.index(w)))
                 pool.take(rival, best, "order")
+
+
+def _match_the_last(pool: Pool) -> None:
+    """What is the only one left on both sides, where it holds as many values and its name says nothing else."""
+    if len(pool.own) == len(pool.wanted) == 1:
+        own, wanted = pool.own[0], pool.wanted[0]
+        other = own.word.role and wanted.word.role and own.word.role != wanted.word.role
+        if own.names.keys() == wanted.names.keys() and not other:
+            pool.take(own, wanted, "only")
 
 
 def _take_two(pool: Pool, own: list[Unit], wanted: list[Unit]) -> None:

@@ -21,6 +21,10 @@ ROLES = {
     "v": "v value values wv vw val",
     "qkv": "qkv wqkv c_attn query_key_value kqv attn_qkv qkvs",
     "kv": "kv wkv key_value",
+    "conv": "conv1d qkv_conv1d conv_qkv",
+    "q_conv": "q_conv1d q_conv conv_q",
+    "k_conv": "k_conv1d k_conv conv_k",
+    "v_conv": "v_conv1d v_conv conv_v",
     "gate_up": "gate_up gate_and_up up_gate w13 gating_einsum fused_gate_up",
 }
 IN_ATTENTION = {"o": "o wo out output c c_proj proj dense projection attn_out o_w unify", "qkv": "in in_proj"}
@@ -77,8 +81,24 @@ def read(path: str, stack: str | None, experts: bool = False) -> Word:
     if NORM.search(last) or (outer and NORM.search(outer[-1])):
         return _norm(path, layer, inner, last if NORM.search(last) else outer[-1], outer)
     place = _place(outer)
+    if layer is not None and not place and not inner:
+        place, role = _in_the_block(last)
+        if role:
+            return Word(path, layer, inner, place, role, last)
+    place = _place(outer)
     role = _role(last, place, layer, bool(inner)) or _role(core(last), place, layer, bool(inner))
     return Word(path, layer, inner, place, role, last)
+
+
+def _in_the_block(last: str) -> tuple[str, str]:
+    """Place and role of a matrix that a block holds itself, and whose name says both: `att_proj`, `ff_out`."""
+    for place, pattern, first in (("attention", ATTENTION, "qkv"), ("mlp", MLP, "gate_up")):
+        found = pattern.search(last)
+        if found:
+            rest = (last[: found.start()] + "_" + last[found.end() :]).strip("_")
+            role = first if rest in ("proj", "in", "in_proj") else _role(rest, place, 0, False)
+            return place, role
+    return "", ""
 
 
 def _with_numbers(parts: list[str]) -> list[str]:

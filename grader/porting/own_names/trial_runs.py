@@ -9,8 +9,9 @@ from torch import nn
 
 from grader.checks.probe.building import load_weights
 from grader.layers.comparison import Comparison
+from grader.layers.forms import form_of
 from grader.layers.node import Node
-from grader.layers.outcome import Outcome
+from grader.layers.outcome import Outcome, outcome_of
 from grader.names import layers_as_one
 from grader.porting.own_names.alignment import Alignment
 from grader.porting.own_names.paths import in_own_names
@@ -108,7 +109,10 @@ def _best(
     nearest = min(free, key=lambda item: item[0].mean, default=None)
     if nearest and nearest[0].mean < CLEARLY * (node.alone.mean or 0):
         return nearest[1]
-    return first
+    inside = [(_right_inside(model, comparison, node, a, alignment), a) for a in (first, *(a for _, a in free))]
+    load_weights(model, alignment.weights())
+    most = max(inside, key=lambda item: item[0])
+    return most[1] if most[0] > inside[0][0] else first
 
 
 def _asked_for(questions: Sequence[Question], answers: Sequence[Answer]) -> int:
@@ -125,6 +129,19 @@ def _tried(
     with torch.no_grad():
         load_weights(model, {name: recipe.make(alignment.trace.weights) for name, recipe in recipes.items()})
         return comparison.again(node)
+
+
+def _right_inside(
+    model: nn.Module, comparison: Comparison, node: Node, answers: tuple[Answer, ...], alignment: Alignment
+) -> int:
+    """How many of the modules and steps in a module that is wrong with every answer are right with these."""
+    _tried(model, comparison, node, answers, alignment)
+    with torch.no_grad():
+        calls, _ = comparison.watched(lambda: node.call.again(node.right_input()))
+    wanted = {n.path: n.recorded for n in reversed(comparison.nodes) if node in n.ancestors()}
+    first = {call.path: call for call in reversed(calls) if call.path in wanted}
+    pairs = [(call, wanted[path]) for path, call in first.items()]
+    return sum(outcome_of(c.outputs, r, {}).ok or bool(form_of(c, c.outputs, r)) for c, r in pairs)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """How a person sees which of a program's tensors is which of the reference's."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ DECIDED = {
     "shape": "by its shape",
     "order": "by its order",
     "running": "by running it",
+    "only": "as the only one that is left",
     "given": "given",
 }
 MOST_LEFT = 8
@@ -48,10 +50,27 @@ def unmatched(name: str, alignment: Alignment, own: Mapping[str, tuple[int, ...]
         *_list("Only in the reference", alignment.left, wanted),
     ]
     lines += _shared(alignment)
-    if alignment.own_left and alignment.left and not alignment.remarks:
-        mine, theirs = _module(alignment.own_left[0]), _module(alignment.left[0])
+    pair = _likely(alignment, own, wanted) if not alignment.remarks else None
+    if pair:
+        mine, theirs = map(_module, pair)
         lines.append(f"If two of them are the same, say so: --rename '{_starred(mine)}={_starred(theirs)}'")
     return GraderError("\n  ".join(lines))
+
+
+def _likely(
+    alignment: Alignment, own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str] | None:
+    """The two among what is left that are the likeliest to be the same: as many values in the same layer, and names
+    that are most alike.
+    """
+    pairs = [
+        (mine, theirs)
+        for mine in alignment.own_left
+        for theirs in alignment.left
+        if sorted(own[mine]) == sorted(wanted[theirs])
+        and re.findall(r"\d+", mine)[:1] == re.findall(r"\d+", theirs)[:1]
+    ]
+    return max(pairs, key=lambda pair: difflib.SequenceMatcher(None, *pair).ratio(), default=None)
 
 
 def _shared(alignment: Alignment) -> list[str]:
