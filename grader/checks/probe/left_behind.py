@@ -100,7 +100,7 @@ def _is_left_behind(name: str, given: list[Tensor], args: Any, kwargs: dict[str,
     if name in ("cpu", "cuda"):
         return name == "cpu"
     if named is not None:
-        return named == "cpu"  # a device is not a text, and `x.device` is one
+        return bool(named == "cpu")  # a device is not a text, and `x.device` is one
     if not given:
         return True
     if name in ("to", "type_as"):
