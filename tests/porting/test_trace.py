@@ -761,7 +761,7 @@ def test_trace_says_what_it_kept(porting: Path, grader: Grader) -> None:
     assert lines[0].startswith("Qwen3ForCausalLM in float32, ") and lines[0].endswith("new.safetensors")
     assert "yes fewer key and value heads than heads: 4 heads, 2 for keys and values" in lines
     assert "no  more tokens than the window: the config has no window" in lines
-    assert (porting / "new.safetensors").stat().st_size < 2_000_000
+    assert (porting / "new.safetensors").stat().st_size < 3_000_000
 
 
 def test_trace_in_bfloat16_with_fields_of_ones_own(porting: Path, grader: Grader) -> None:
