@@ -1,11 +1,11 @@
 """Measure quantised caches on trained models for lesson 09: JSON.
 
-    python training/quantised_caches.py [--lesson solutions/09-quantised-cache]
+    python training/quantised_caches.py [--lesson solutions/09-quantised-cache] [--model NAME]
 
 SmolLM2-135M-Instruct runs in the lesson's own model, Gemma 3 270M in lesson 06's; both with the lesson's caches. For
 each codec and number of bits: how much the loss on the beginning of *Persuasion* rises with keys, values and both
 encoded, in nats a token; after how many of 48 tokens the text differs from what the model writes with a plain cache,
-the mean over eight beginnings; and the bytes that the cache holds, for each token. Half an hour on one core.
+the mean over a few beginnings; and the bytes that the cache holds, for each token. Half an hour on one core.
 """
 
 import argparse
@@ -25,8 +25,9 @@ from grader.authoring.kit.solved import lesson_of
 from grader.instruments import work
 
 HERE = Path(__file__).resolve().parent
-LENGTH, PROMPT, WRITTEN, TEXTS = 512, 40, 48, 8  # tokens
-MODELS = {"smollm2-135m-instruct": (2, (2, 3, 4, 5, 6, 7, 8)), "gemma-3-270m": (1, (2, 3, 4, 6, 8))}
+LENGTH, PROMPT, WRITTEN = 512, 40, 48  # tokens
+# How many texts are read, how many are begun, and in how many bits.
+MODELS = {"smollm2-135m-instruct": (2, 8, (2, 3, 4, 5, 6, 7, 8)), "gemma-3-270m": (1, 4, (2, 3, 4, 8))}
 CODECS = ("PerToken", "PerChannel", "PerGroup", "Rotated", "Turbo", "TurboProduct")
 RECENT = (0, 32, 128)
 
@@ -34,8 +35,8 @@ RECENT = (0, 32, 128)
 class Measured:
     """A trained model, the texts that it reads, and what it writes with a plain cache."""
 
-    def __init__(self, name: str, made: dict[str, Any], classes: dict[str, Any], text: str, rows: int) -> None:
-        checkpoint = load_checkpoint(name)
+    def __init__(self, name: str, made: dict[str, Any], classes: dict[str, Any], text: str) -> None:
+        checkpoint, (rows, texts, _) = load_checkpoint(name), MODELS[name]
         self.made, self.config = made, checkpoint.config
         self.model = classes["CachedLM"](checkpoint.config).eval()
         checkpoint.load_into(self.model)
@@ -44,7 +45,7 @@ class Measured:
         before = torch.tensor(start, dtype=torch.int64)
         size = LENGTH - len(start)
         self.read = torch.stack([torch.cat([before, ids[i * size : (i + 1) * size]]) for i in range(rows)])
-        begun = [torch.cat([before, ids[i * 500 : i * 500 + PROMPT]]) for i in range(TEXTS)]
+        begun = [torch.cat([before, ids[i * 500 : i * 500 + PROMPT]]) for i in range(texts)]
         self.written = self.write(torch.stack(begun))
         self.width = made["head_dim"](self.config)
 
@@ -80,8 +81,7 @@ class Measured:
 
 def measured(name: str, made: dict[str, Any], classes: dict[str, Any], text: str) -> dict[str, Any]:
     """All of one model's numbers."""
-    rows, bits = MODELS[name]
-    it = Measured(name, made, classes, text, rows)
+    it, bits = Measured(name, made, classes, text), MODELS[name][2]
     cache, plain = made["QuantisedCache"], made["AsItComes"]()
     base, size = it.loss(partial(cache, plain, plain))
     runs = []
@@ -97,23 +97,26 @@ def measured(name: str, made: dict[str, Any], classes: dict[str, Any], text: str
     for n in (2, 3):
         encoded = made["Turbo"](it.width, n)
         for newest in RECENT:
-            nats, held = it.loss(partial(cache, encoded, encoded, newest), chunk=16)
-            recent.append({"bits": n, "recent": newest, "bytes": round(held, 1), "both": round(nats - base, 4)})
+            nats, _ = it.loss(partial(cache, encoded, encoded, newest), chunk=16)
+            recent.append({"bits": n, "recent": newest, "both": round(nats - base, 4)})
     return {"loss": round(base, 4), "bytes in 16 bits": size / 2, "runs": runs, "recent": recent}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lesson", type=Path, default=HERE.parent / "solutions" / "09-quantised-cache")
-    folder = parser.parse_args().lesson.resolve()
+    parser.add_argument("--model", choices=MODELS, help="this one alone; the others' numbers stay")
+    told = parser.parse_args()
+    folder = told.lesson.resolve()
     torch.set_num_threads(1)
     made = lesson_of(str(folder / "others.py")).solutions
     windows = lesson_of(str(folder.parent / "06-sliding-window" / "others.py")).solutions
     text = (folder / "texts" / "persuasion.txt").read_text(encoding="utf-8")
     path = folder / "texts" / "measured.json"
-    found: dict[str, Any] = {}
-    for name in MODELS:
-        found[name] = measured(name, made, windows if name.startswith("gemma") else made, text)
+    for name in [told.model] if told.model else MODELS:
+        numbers = measured(name, made, windows if name.startswith("gemma") else made, text)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found[name] = numbers
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

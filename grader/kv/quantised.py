@@ -18,11 +18,11 @@ GROUP = 32  # neighbouring numbers that share a scale and a zero point
 class Quantised:
     """How keys and values are kept.
 
-    key_bits, value_bits: of a code, 1 to 16. way: what is kept beside the codes of a vector, in 16 bits each: ``token``,
-    one scale; ``group``, a scale and a zero point for each 32 numbers; ``turboquant``, its norm; ``turboquant-product``,
-    its norm and the length of its error, where one of the bits is a sign. recent: how many of the newest tokens stay in
-    16 bits. Raises GraderError for other ways and bits. Sources: Liu et al., 2024 (KIVI); Zandieh et al., 2025
-    (TurboQuant).
+    key_bits, value_bits: of a code, 1 to 16. way: what is kept beside the codes of a vector, in 16 bits each.
+    ``token``: one scale. ``group``: a scale and a zero point for each 32 numbers. ``turboquant``: its norm.
+    ``turboquant-product``: its norm and the length of its error; one of the bits is a sign. recent: how many of the
+    newest tokens stay in 16 bits. Raises GraderError for other ways and bits. Sources: Liu et al., 2024 (KIVI);
+    Zandieh et al., 2025 (TurboQuant).
     """
 
     key_bits: int

@@ -51,7 +51,9 @@ CONFIGS = st.fixed_dictionaries(
 
 
 def of_symmetric(config: dict[str, Any], n: Numbers) -> Case:
-    shape, dim = (n.batch, 2, n.length, config["width"]), [-1, -2, [0, 1, 2, 3], [2, 3]][n.seed % 4]
+    shape = (n.batch, 2, n.length, config["width"])
+    dims: list[int | list[int]] = [-1, -2, [0, 1, 2, 3], [2, 3]]
+    dim = dims[n.seed % 4]
     return exercises.symmetric_case(str(n.seed), shape, max(2, config["bits"]), dim, scale=n.scale)
 
 
@@ -226,6 +228,8 @@ class OtherTurboQuant(nn.Module):
     """Each number is compared with every level; unit vectors are rotated by a linear layer's function."""
 
     less = 0
+    codebook: Tensor
+    rotation: Tensor
 
     def __init__(self, head_dim: int, bits: int) -> None:
         super().__init__()
@@ -275,6 +279,7 @@ class OtherProduct(OtherTurboQuant):
     """Without inheritance of the lesson's: signs of 1 and -1 first, and a mean in place of a sum."""
 
     less = 1
+    projection: Tensor
 
     def __init__(self, head_dim: int, bits: int) -> None:
         super().__init__(head_dim, bits)
@@ -286,7 +291,8 @@ class OtherProduct(OtherTurboQuant):
         signs = torch.sign(nn.functional.linear(rest, self.projection)).clamp(min=0).byte()
         return codes, norm, signs, torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
 
-    def decode(self, codes: Tensor, norm: Tensor, signs: Tensor, length: Tensor) -> Tensor:  # type: ignore[override]
+    def decode(self, codes: Tensor, norm: Tensor, *kept: Tensor) -> Tensor:
+        signs, length = kept
         rows = torch.where(signs[..., None] > 0, self.projection, -self.projection)  # [..., d, d]
         return super().decode(codes, norm) + length * rows.mean(dim=-2) * (math.pi / 2) ** 0.5
 
@@ -294,7 +300,8 @@ class OtherProduct(OtherTurboQuant):
 class ProductByPositive(OtherProduct):
     """Twice the rows with a positive sign, less all rows."""
 
-    def decode(self, codes: Tensor, norm: Tensor, signs: Tensor, length: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, norm: Tensor, *kept: Tensor) -> Tensor:
+        signs, length = kept
         half = signs.float() @ self.projection
         guess = (2 * half - self.projection.sum(dim=0)) * length
         return OtherTurboQuant.decode(self, codes, norm) + guess * (math.pi / 2) ** 0.5 / len(self.projection)
