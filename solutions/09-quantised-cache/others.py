@@ -18,7 +18,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 96
+MISTAKES = 98
 VARIES = ["quantised_cache.symmetric", "quantised_cache.turboquant", "quantised_cache.cache"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"
@@ -81,7 +81,7 @@ def of_turboquant(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_bias(config: dict[str, Any], n: Numbers) -> Case:
-    return exercises.bias_case(1 + config["bits"] % 4, 64 + 8 * config["width"], 2000)
+    return exercises.bias_case(1 + config["bits"] % 4, 64 + 8 * config["width"], 4000)
 
 
 def of_product(config: dict[str, Any], n: Numbers) -> Case:
@@ -260,18 +260,18 @@ class TurboQuantByCounting(OtherTurboQuant):
         return codes.to(torch.uint8), norm.float()
 
 
-def shrinkage_of_unit_vectors(bits: int, dim: int, count: int) -> float:
+def product_by_einsum(bits: int, dim: int, count: int) -> float:
     quantiser = LESSON.solutions["TurboQuant"](dim, bits, 3)
-    x = nn.functional.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(8)), dim=-1)
+    x = torch.randn(count, dim, generator=torch.Generator().manual_seed(8))
     return float(torch.einsum("nd,nd->", x, quantiser.decode(*quantiser.encode(x)))) / count
 
 
-def shrinkage_one_by_one(bits: int, dim: int, count: int) -> float:
+def product_one_by_one(bits: int, dim: int, count: int) -> float:
     quantiser, generator = LESSON.solutions["TurboQuant"](dim, bits), torch.Generator().manual_seed(4)
     total = 0.0
     for _ in range(count):
         x = torch.randn(dim, generator=generator)
-        total += (x @ quantiser.decode(*quantiser.encode(x)) / (x @ x)).item()
+        total += (x @ quantiser.decode(*quantiser.encode(x))).item()
     return total / count
 
 
@@ -371,7 +371,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "quantised_cache.rotation": (rotation_by_torch, rotation_from_singular_vectors),
     "quantised_cache.codebook": (codebook_in_torch, codebook_of_one_half),
     "quantised_cache.turboquant": (OtherTurboQuant, TurboQuantByCounting),
-    "quantised_cache.bias": (shrinkage_of_unit_vectors, shrinkage_one_by_one),
+    "quantised_cache.bias": (product_by_einsum, product_one_by_one),
     "quantised_cache.product": (OtherProduct, ProductByPositive),
     "quantised_cache.cache": (RowsInPieces, RowsByLength),
     "quantised_cache.bytes": (bytes_by_vectors, bytes_of_tensors),
@@ -471,7 +471,7 @@ RERUNS = {
             "quantised_cache.rotation": rotation_by_torch,
             "quantised_cache.codebook": codebook_in_torch,
             "quantised_cache.turboquant": OtherTurboQuant,
-            "quantised_cache.bias": shrinkage_of_unit_vectors,
+            "quantised_cache.bias": product_by_einsum,
             "quantised_cache.product": ProductByPositive,
             "quantised_cache.cache": RowsInPieces,
             "quantised_cache.bytes": bytes_by_vectors,

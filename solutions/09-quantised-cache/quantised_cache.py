@@ -540,9 +540,9 @@ for bits in (1, 2, 3, 4):
 # ### Exercise 7 · An experiment of your own
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# A level is the mean of the numbers that it stands for, so it is closer to 0 than the outer half of them. Does what comes back point less far than what went in? Find out. Draw `count` random vectors x, encode and decode them with your `TurboQuant`, and measure the mean of $\langle x, x' \rangle / |x|^2$.
+# A level is the mean of the numbers that it stands for, so it is closer to 0 than the outer half of them. Does what comes back point less far than what went in? Find out. Draw `count` random vectors x of numbers from $N(0, 1)$, encode and decode them with your `TurboQuant`, and measure the mean of $\langle x, x' \rangle$. If nothing were lost, it would be d, the mean of $|x|^2$.
 #
-# This is your measurement, with a number that can be checked: it has to be right to within a percent. **Predict** it for 1 bit and for 4 bits before you run it.
+# This is your measurement, with a number that can be checked: it has to be right to within a percent. **Predict** what share of d it is, for 1 bit and for 4 bits, before you run it.
 #
 # <details><summary>Hint</summary>
 #
@@ -550,24 +550,24 @@ for bits in (1, 2, 3, 4):
 # </details>
 
 # %% exercise="quantised_cache.bias" id="quantised_cache-bias"
-def shrinkage(bits: int, dim: int, count: int) -> float:
-    """The mean of <x, x'> / |x|^2 for `count` random vectors x [dim] and what TurboQuant makes of them, x'.
+def mean_product(bits: int, dim: int, count: int) -> float:
+    """The mean of <x, x'> for `count` random vectors x and what TurboQuant makes of them, x'.
 
-    1 where the part of x' that points along x is as long as x. -> a Python float.
+    x: dim numbers from N(0, 1), so that the mean of <x, x> is dim. -> a Python float, right to within a percent.
     """
     ### BEGIN SOLUTION
     quantiser = TurboQuant(dim, bits)
     x = torch.randn(count, dim, generator=torch.Generator().manual_seed(0))
     back = quantiser.decode(*quantiser.encode(x))
-    return ((x * back).sum(dim=-1) / x.square().sum(dim=-1)).mean().item()
+    return (x * back).sum(dim=-1).mean().item()
     ### END SOLUTION
 
 # %% check="quantised_cache.bias" tags=["nbval-ignore-output"] id="check-quantised_cache-bias"
-check("quantised_cache.bias", shrinkage)
+check("quantised_cache.bias", mean_product)
 
 # %% id="19814bf9"
 for bits in (1, 2, 3, 4):
-    print(f"{bits} bits: {shrinkage(bits, 128, 2000):.2f}")
+    print(f"{bits} bits: {mean_product(bits, 128, 2000) / 128:.2f}")
 
 # %% [markdown] id="cc37b16d"
 # 0.64, 0.89, 0.97, 0.99. Compare with the table of errors: 1 - 0.36 = 0.64, 1 - 0.117 = 0.88, and so on. It is no accident. Where each level is the mean of its numbers, x' is *shorter* than x by exactly the error: $E\langle x, x'\rangle = |x|^2 (1 - D)$.
@@ -876,7 +876,7 @@ class Unshrunk(Turbo):
     """TurboQuant's first form, divided by what it shrinks by: unbiased, too."""
 
     def decode(self, packed: Tensor, norm: Tensor) -> Tensor:
-        return super().decode(packed, norm) / shrinkage(self.packer.bits, self.width, 500)
+        return super().decode(packed, norm) * self.width / mean_product(self.packer.bits, self.width, 2000)
 
 # %% tags=["nbval-ignore-output"] id="23da652d"
 for codec in (Turbo, TurboProduct, OrthogonalProduct, Unshrunk):
@@ -1032,7 +1032,7 @@ for name, found in measured.items():
 # | QJL only has the wrong matrix (mlx-lm) | half of it: an orthogonal one repairs most of the damage, and is still worse than none |
 # | plain rounding in 4 bits is better (quant.cpp) | with groups and zero points yes: +0.012, against +0.022. But that takes 5 bits a number, and TurboQuant 4.25. At 4 bits, all counted, groups lose 0.18 |
 # | the rotation alone is enough (llama.cpp) | in 4 bits most of the gain: +0.15 becomes +0.04, with the same bytes. In 2 bits the codebook makes the difference: +3.7 and +0.8 |
-# | keys need more bits than values | yes, in every line |
+# | keys need more bits than values | yes, wherever the loss is above the noise |
 #
 # And here is what it does *not* say. The models are small, and their weights were rounded to about 5 bits before. The texts are one novel, and short. The paper measured a model sixty times as large, on questions about long texts, and gave channels with outliers more bits than others. A small model may have less to lose, or less in reserve; nobody can tell from this table. If your demand at the beginning was "a larger model" or "a real task", you are not convinced by this, and you should not be. You have the codecs now: what is missing is a computer.
 
@@ -1080,7 +1080,7 @@ for bits in (8, 4, 3, 2):
 #
 # <details><summary>Can a key be kept in 3 bits?</summary>
 #
-# Yes, to within 3.5% of its squared length, whatever key it is. What that costs depends on the model: SmolLM2 lost 0.15 nats on one text, which is much. Values in 3 bits cost a quarter of that.
+# Yes, to within 3.5% of its squared length, whatever key it is. What that costs depends on the model: SmolLM2 lost 0.15 nats on one text, which is much. Values in 3 bits cost less than a third of that.
 # </details>
 #
 # <details><summary>Why do keys need more bits than values?</summary>

@@ -121,9 +121,9 @@ def right_codebook(bits: int, dim: int) -> Tensor:
     return torch.tensor(levels(bits) / math.sqrt(dim)).float()
 
 
-def right_shrinkage(bits: int, dim: int, count: int) -> float:
-    """1 - the error: a level is the mean of what it stands for, so <x, x'> and <x', x'> are the same on average."""
-    return 1.0 - error(bits)
+def right_product_mean(bits: int, dim: int, count: int) -> float:
+    """A level is the mean of what it stands for, so <x, x'> and <x', x'> are the same on average: 1 - the error."""
+    return dim * (1.0 - error(bits))
 
 
 # TurboQuant
