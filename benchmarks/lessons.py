@@ -14,7 +14,7 @@ from rich.table import Table
 from grader.lessons.lesson import Lesson, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("twin", "exercises", "reference", "drives", "others", "mistakes", "equivalents", "tests", "benchmark")
+KINDS = ("twin", "exercises", "reference", "drives", "others", "mistakes", "sly", "equivalents", "tests", "benchmark")
 MORE = ("in the engine", "sum", "declares")
 
 
@@ -36,6 +36,7 @@ def files_of(lesson: Lesson, kind: str) -> list[Path]:
     named = {
         "twin": [lesson.twin],
         "mistakes": [lesson.folder / "mistakes.toml", *lesson.folder.glob("families/*.toml")],
+        "sly": [lesson.folder / "sly.toml"],
         "equivalents": [lesson.folder / "equivalent_mutants.toml"],
         "tests": list(lesson.folder.glob("test_*.py")),
     }

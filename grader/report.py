@@ -111,7 +111,7 @@ _RULES = """
 .G code{background:var(--g-code);color:var(--g-text);padding:0 .25em;border-radius:3px}
 .G .code{white-space:pre-wrap}
 .G .ok,.G .bad,.G .idle{font-weight:600;font-size:15px}
-.G .named{font-weight:600}
+.G .named,.G strong{font-weight:600}
 .G .ok,.G .m-ok{color:var(--g-ok)}
 .G .bad,.G .m-bad{color:var(--g-bad)}
 .G .muted,.G .idle,.G .link{color:var(--g-dim)}
@@ -125,7 +125,9 @@ _RULES = """
 .G.G [role=rowheader]{min-width:7em}
 @media(max-width:520px){.G.G th,.G.G td{padding-right:.45em;font-size:12px}.G.G .place{display:none}}
 .G.G .num{text-align:right;white-space:nowrap}
-.G.G .path,.G.G .mark{white-space:nowrap}
+.G.G .mark{white-space:nowrap}
+.G.G .path{min-width:7em}
+.G{container-type:inline-size}@container(min-width:48em){.G.G .path{white-space:nowrap}}
 .G.G thead th{color:var(--g-dim);border-top:0;font-family:inherit;font-size:12px}
 .G.G .row_ok td:first-child{color:var(--g-ok)}
 .G.G .row_dim td{color:var(--g-dim)}
@@ -150,9 +152,16 @@ def to_html(lines: Sequence[Line]) -> str:
     return f'<style>{_style()}</style><div class="grader-report" role="group" aria-label="report">{body}</div>'
 
 
+STRONG = ("ok", "bad", "idle", "named", "row_guilty")  # bold even in an untrusted notebook, which has no style of ours
+
+
 def _line_html(line: Line) -> str:
     indent = f' style="margin-left:{1.4 * line.indent:.1f}em"' if line.indent else ""
-    return f'<div class="{line.kind}"{indent}>{inline_html(line.text, line.kind)}</div>'
+    return f'<div class="{line.kind}"{indent}>{_strong(inline_html(line.text, line.kind), line.kind)}</div>'
+
+
+def _strong(shown: str, kind: LineKind) -> str:
+    return f"<strong>{shown}</strong>" if kind in STRONG and shown else shown
 
 
 def _table_html(rows: Sequence[Line]) -> str:
@@ -181,9 +190,12 @@ def _row_html(line: Line, numbers: Sequence[bool], places: set[int]) -> str:
         role = ' scope="col"' if tag == "th" else ' role="rowheader"' if i == 1 else ""
         text = cell.lstrip(" ")
         shown = "&nbsp;" * (len(cell) - len(text)) + inline_html(text, "code" if path else "text")
+        if path:
+            shown = re.sub(r"(?<=[._])(?=.)", "<wbr>", shown)  # where there is no room beside the numbers, it wraps
         if text in MARKS:
             colour = "m-ok" if text == "✓" else "m-bad"
             shown = f'<span class="{colour}" role="img" aria-label="{MARKS[text]}">{text}</span>'
+        shown = _strong(shown, line.kind)
         # Said in the cell too: an untrusted notebook has no style of ours, and JupyterLab puts every cell to the right.
         side = "" if numbers[i] or i in places else ' style="text-align:left"'
         cells.append(f"<{tag}{role}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}{side}>{shown}</{tag}>")

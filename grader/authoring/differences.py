@@ -19,7 +19,7 @@ def differences(old: Recording, new: Recording) -> list[str]:
     """How two recordings of a lesson differ, a line each.
 
     Values are compared within tolerance, not bit by bit, and a mistake that amplifies rounding with as much more room
-    as was measured for the old recording. What was measured is not compared, nor is in which other ways a case is asked.
+    as was measured for the old recording. What was measured is not compared, nor in which other ways a case is asked.
     """
     found = []
     for name in dict.fromkeys((*old.exercises, *new.exercises)):
@@ -40,14 +40,16 @@ def as_drawn(task: Task) -> Task:
     return replace(task, cases=tuple(replace(case, variants=()) for case in task.cases))
 
 
-def of_the_reference(answer: Answer) -> Answer:
-    """An answer without mistakes, and without what was measured."""
-    return replace(answer, mistakes=(), noise=(), ends=())
+def same_answer(old: Answer, new: Answer) -> bool:
+    """Whether two answers say the same is right, within each case's tolerance. Mistakes and noise play no part."""
+    kept = [replace(answer, outputs=(), mistakes=(), noise=(), ends=()) for answer in (old, new)]
+    outputs = zip(old.outputs, new.outputs, old.tolerances, strict=True)
+    return equal(*kept) and all(agree(a, b, tolerance) for a, b, tolerance in outputs)
 
 
 def _answers_differ(old: Answer, new: Answer) -> str:
     """What differs between two answers; empty where nothing does."""
-    if not equal(of_the_reference(old), of_the_reference(new)):
+    if not same_answer(old, new):
         return "the right outputs or the points are different"
     if [(m.name, m.hint) for m in old.mistakes] != [(m.name, m.hint) for m in new.mistakes]:
         return "the mistakes' names or hints are different"

@@ -5,6 +5,7 @@ that counts is what was recorded, with room for rounding, learners' programs are
 measured, as noise is: once, when a lesson is recorded.
 """
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,10 @@ from grader.recordings.tasks import Task, TaskCase
 from grader.recordings.toy_lm import ToyLM
 from grader.tolerance import MARGIN, Tolerance, distance
 
-LENGTHS = (1100, 300, 130, 65)
-MOST_NUMBERS = 4_000_000  # that a program may make where it is asked with more tokens: a few milliseconds
+# Beyond what programs may have tables, masks and windows for by habit, each with the most numbers that a program may
+# make where it is asked with so many: a few milliseconds.
+LENGTHS = {1100: 4_000_000, 600: 10_000_000, 300: 4_000_000, 130: 4_000_000, 65: 4_000_000}
+DEAR = 300_000  # numbers that a case makes: one is asked in other ways only where no other case can be
 LOUD = 1e5  # above what masks of 1e4 hide
 MORE_IDS = 300
 LARGER_MASK = 2100  # tokens more: float16 counts no further than 2,048
@@ -69,27 +72,40 @@ def with_variants_chosen(
 ) -> tuple[tuple[TaskCase, ...], tuple[Tensor | None, ...]]:
     """The task's cases with their variants, and for each what is right for the last of more tokens.
 
-    Each kind is asked of one case, the first of which it holds.
+    Each kind is asked of one case: the cheapest for which it holds, and of more tokens that which allows most.
     """
     chosen: dict[str, list[v.Variant]] = {case.name: [] for case in task.cases}
     ends: dict[str, Tensor] = {}
     found: set[Any] = set()
-    for one in sorted(asked, key=_by_worth):
-        for variant in _candidates(exercise, task, one, asked):
-            kind = _kind(variant, one.case, one.output)
-            if kind in found or type(variant).__name__ in exercise.without:
-                continue
-            if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
-                continue
-            end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
-            if not _holds_everywhere(task, one, variant, target, end):
-                continue
-            found.add(kind)
-            chosen[one.case.name].append(variant)
-            if end is not None:
-                ends[one.case.name] = end
+    for one, variant in _all_candidates(exercise, task, asked):
+        kind = _kind(variant, one.case, one.output)
+        if kind in found or type(variant).__name__ in exercise.without:
+            continue
+        if isinstance(variant, v.Longer) and one.case.name in ends:  # its answer has room for one
+            continue
+        if isinstance(variant, v.AsDict) and not _takes_any_mapping(target):
+            continue
+        end = one.end(variant) if isinstance(variant, v.Longer) and one.holds(variant) else None
+        if not _holds_everywhere(task, one, variant, target, end):
+            continue
+        found.add(kind)
+        chosen[one.case.name].append(variant)
+        if end is not None:
+            ends[one.case.name] = end
     cases = tuple(replace(case, variants=_in_order(chosen[case.name])) for case in task.cases)
     return cases, tuple(ends.get(case.name) for case in task.cases)
+
+
+def _all_candidates(exercise: Exercise, task: Task, asked: Sequence[Asked]) -> list[tuple[Asked, v.Variant]]:
+    """The candidates of all cases, in the author's order but for the dear ones; of more tokens, as many as may be."""
+    usual = asked[0].case.drive
+    cheap = sorted(asked, key=lambda one: (one.case.drive != usual, *_by_worth(one), _is_dear(one)))
+    every = [(one, variant) for one in cheap for variant in _candidates(exercise, task, one, cheap)]
+    return sorted(every, key=lambda each: -each[1].length if isinstance(each[1], v.Longer) else 0)
+
+
+def _is_dear(asked: Asked) -> bool:
+    return _numbers_made(asked, v.Variant()) > DEAR
 
 
 def _holds_everywhere(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
@@ -111,13 +127,17 @@ def _holds_there(task: Task, asked: Asked, variant: v.Variant, target: Any, end:
 
 
 def _kind(variant: v.Variant, case: TaskCase, output: Tensor) -> Any:
-    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument."""
-    if isinstance(variant, v.Fields):
+    """What is asked once: of fields, in each case of a function; of loud tokens, for each argument; and so on."""
+    if type(variant) is v.Fields:
         return v.Fields, None if case.build else case.name
     if isinstance(variant, v.Loud):
         return v.Loud, variant.argument, case.build.get("config", {}).get("model_type")
     if isinstance(variant, v.Longer):
-        return v.Longer, variant.takes[-1].along - output.ndim
+        in_pieces = any(isinstance(arg, list) and arg for arg in case.args)
+        return v.Longer, variant.takes[-1].along - output.ndim, case.dtype, in_pieces
+    if isinstance(variant, v.Training | v.OneToken | v.OneRow):
+        model_type = case.build.get("config", {}).get("model_type")
+        return type(variant), case.drive, model_type, any(isinstance(arg, list) and arg for arg in case.args)
     return type(variant)
 
 
@@ -129,14 +149,24 @@ def _asked_of_the_reference(variant: v.Variant) -> bool:
     return not isinstance(variant, v.Training | v.Reloaded | v.Copied | v.Again | v.Fewer)
 
 
+def _takes_any_mapping(target: Any) -> bool:
+    """Whether a function promises, by its annotations, to take any Mapping."""
+    return any("Mapping" in str(parameter.annotation) for parameter in inspect.signature(target).parameters.values())
+
+
 def _by_worth(asked: Asked) -> tuple[bool, bool]:
     return asked.case.dtype != torch.float32, not asked.output.is_floating_point()
 
 
 def _in_order(variants: list[v.Variant]) -> tuple[v.Variant, ...]:
-    """Behind those that share a module, the case once more, and then in training mode."""
-    last = [variant for variant in variants if type(variant) in (v.Again, v.Training)]
-    return (*(variant for variant in variants if variant not in last), *last)
+    """The first makes a module that others share; the case once more, and then a copy, use it up."""
+    last = [v.Longer, v.Strided, v.Again, v.Training, v.Copied]
+
+    def place(variant: v.Variant) -> int:
+        kind = type(variant)
+        return -1 if kind is v.Reloaded else last.index(kind) + 1 if kind in last else 0
+
+    return tuple(sorted(variants, key=place))
 
 
 def _solution_holds(task: Task, asked: Asked, variant: v.Variant, target: Any, end: Tensor | None) -> bool:
@@ -188,38 +218,50 @@ def _token_axes(exercise: Exercise, output: Tensor) -> list[int]:
 
 
 def _of_tokens(exercise: Exercise, task: Task, asked: Asked, others: Sequence[Asked]) -> Iterator[v.Variant]:
-    in_pieces = any(isinstance(arg, list) and arg for arg in asked.case.args)  # whose lengths would no longer fit
+    lists = [arg for arg in asked.case.args if isinstance(arg, list) and arg]
     for along in _token_axes(exercise, asked.output):
         if not 0 <= along < asked.output.ndim:
             continue
         size = asked.output.shape[along]
-        same = tuple(range(size)) if in_pieces else tuple(i % size for i in range(size + 2))
+        in_lengths = any(_sums_to(arg, size) for arg in lists)  # which would not fit another number of tokens
+        same = tuple(range(size)) if in_lengths else tuple(i % size for i in range(size + 2))
         axes = _axes(asked, along, same, size)
         if axes is None:
             continue
         if size > 1:
             yield from _loud(asked, axes, along, size)
-        if not in_pieces:
-            yield from _of_lengths(asked, others, axes, along)
+        if not lists:
+            yield from _of_fewer(asked, others, axes, along)
+        yield from _longer(asked, axes, along)
 
 
-def _of_lengths(
+def _sums_to(arg: Any, size: int) -> bool:
+    """Whether an argument is a list of lengths of pieces that are `size` tokens in all."""
+    return isinstance(arg, list) and all(type(one) is int for one in arg) and sum(arg) == size
+
+
+def _of_fewer(
     asked: Asked, others: Sequence[Asked], axes: tuple[tuple[int, ...], ...], along: int
 ) -> Iterator[v.Variant]:
     size = asked.output.shape[along]
     if size > 1:
         yield v.OneToken((v.Take(axes, along, 1, (0,)),))
-    rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
-    first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
-    learnt = asked.case.build.get("config", {}).get("n_positions", 0)
-    for length in LENGTHS:
-        longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt)
-        if _numbers_made(asked, longer) <= MOST_NUMBERS:
-            yield longer
     for other in others:
         alike = other.case.build != asked.case.build and other.case.drive == asked.case.drive
         if alike and other.output.ndim == asked.output.ndim and (length := other.output.shape[along]) != size:
             yield v.SameLength((v.Take(axes, along, min(size, length), up_to=length),), other.case.name)
+
+
+def _longer(asked: Asked, axes: tuple[tuple[int, ...], ...], along: int) -> Iterator[v.Variant]:
+    size = asked.output.shape[along]
+    pieces = next((i for i, arg in enumerate(asked.case.args) if _sums_to(arg, size)), None)
+    rows = _axes(asked, 0, tuple(reversed(range(len(asked.output)))), len(asked.output)) if along else None
+    first = (v.Take(rows, 0, 1, (0,)),) if rows and len(asked.output) > 1 else ()
+    learnt = asked.case.build.get("config", {}).get("n_positions", 0)
+    for length, most in LENGTHS.items():
+        longer = v.Longer((*first, v.Take(axes, along, size, up_to=length)), learnt, pieces)
+        if _numbers_made(asked, longer) <= most:
+            yield longer
 
 
 def _loud(asked: Asked, axes: Sequence[Sequence[int]], along: int, size: int) -> Iterator[v.Variant]:
@@ -245,9 +287,13 @@ def _of_values(task: Task, asked: Asked) -> Iterator[v.Variant]:
         kept = tuple(n for n in v.OTHER_FIELDS if config.get(n) is None and asked.holds(v.Fields((n,))))
         if kept:
             yield v.Fields(kept)
+        if config.get("sliding_window") and "sliding_attention" not in config.get("layer_types", ["sliding_attention"]):
+            yield v.NullWindow(("sliding_window",))
+    if task.function and any(isinstance(arg, Config) for arg in case.args) and place is None:
+        yield v.AsDict()
     ints = [i for i, arg in enumerate(case.args) if type(arg) is int]
     if task.function and output.dtype == torch.bool and output.ndim == 2:
-        for sizes in (tuple(ints[:2]), tuple(ints[1:2]), tuple(ints[:1])):
+        for sizes in (tuple(ints[1:2]), tuple(ints[:1]), tuple(ints[:2])):  # the fewest numbers first
             if sizes:
                 yield v.LargerMask(sizes, LARGER_MASK, *output.shape)
                 yield v.FarCorner(sizes, FAR_CORNER, *output.shape)

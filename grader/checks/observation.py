@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+RAISED = "it raised "  # begins what is said of an exception
+
 
 @dataclass(frozen=True)
 class Problem:

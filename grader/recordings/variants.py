@@ -4,6 +4,7 @@ No variant holds a right number of its own: what is right follows from what was 
 arguments and weights change, which part of the new output counts (`picked`), and what that must be (`wanted`).
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ from grader.config import Config
 from grader.recordings.toy_lm import ToyLM
 
 Values = tuple[Any, ...]
-POSITIONS = ("n_positions", "max_position_embeddings")  # how many tokens a model is for
+POSITIONS = "n_positions", "max_position_embeddings"  # how many tokens a model is made for
 
 # Fields that a family may have, and that say nothing in a config of another, each with some value.
 OTHER_FIELDS: dict[str, Any] = {
     "head_dim": 7,
     "sliding_window": 2,
     "attention_chunk_size": 2,
+    "n_ctx": 3,
     "n_head": 5,
     "n_inner": 11,
     "num_kv_heads": 3,
@@ -30,6 +32,7 @@ OTHER_FIELDS: dict[str, Any] = {
     "num_experts": 3,
     "n_routed_experts": 5,
     "num_local_experts": 6,
+    "n_shared_experts": 1,
     "final_logit_softcapping": 3.0,
     "attn_logit_softcapping": 3.0,
     "logit_scale": 0.5,
@@ -160,10 +163,12 @@ class OneToken(Taken):
 class Longer(Taken):
     """More tokens behind the recorded ones; of what comes out for them the last token's counts too.
 
-    learnt: how many positions the config has weights for, if it has: each such weight gets more rows.
+    learnt: how many positions the config has weights for, if it has: each such weight gets more rows. pieces: the
+    argument that says in pieces of which lengths the tokens come, if one does: the new ones are one more piece.
     """
 
     learnt: int = 0
+    pieces: int | None = None
 
     @property
     def own_module(self) -> bool:
@@ -173,6 +178,13 @@ class Longer(Taken):
     def length(self) -> int:
         """How many tokens there are."""
         return self.takes[-1].up_to
+
+    def args(self, args: Values) -> Values:
+        args = super().args(args)
+        if self.pieces is None:
+            return args
+        lengths = args[self.pieces]
+        return _with(args, {self.pieces: [*lengths, self.length - sum(lengths)]})
 
     def build(self, build: Mapping[str, Any]) -> Mapping[str, Any]:
         config = build.get("config", {})
@@ -207,10 +219,6 @@ class Longer(Taken):
 @dataclass(frozen=True)
 class SameLength(Taken):
     """As many tokens as another case has, which runs first. before: its name."""
-
-    @property
-    def own_module(self) -> bool:
-        return True
 
     before: str
 
@@ -277,7 +285,7 @@ class Strided(Variant):
 
 
 class Reloaded(Variant):
-    """A module that was used with other weights, and then loads those of another from its state_dict."""
+    """A module that was used with other weights, and then loads those of another, for the very same arguments."""
 
     @property
     def own_module(self) -> bool:
@@ -285,7 +293,7 @@ class Reloaded(Variant):
 
 
 class Copied(Variant):
-    """A deep copy of a module, whose own weights are 0 from then on."""
+    """A deep copy of a module that was called where gradients count, and whose own weights are 0 from then on."""
 
     @property
     def own_module(self) -> bool:
@@ -293,7 +301,7 @@ class Copied(Variant):
 
 
 class Again(Variant):
-    """The case itself, on a module that was used for all other variants."""
+    """The case itself, on a module that was used for all other variants, and is used for another before it is read."""
 
 
 @dataclass(frozen=True)
@@ -380,6 +388,20 @@ class Fields(Variant):
 
     def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, **{name: OTHER_FIELDS[name] for name in self.names}}
+
+
+class NullWindow(Fields):
+    """A window that is null in the config, where no layer slides."""
+
+    def _with_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**config, **dict.fromkeys(self.names)}
+
+
+class AsDict(Variant):
+    """A config given as a plain dict."""
+
+    def args(self, args: Values) -> Values:
+        return tuple(copy.deepcopy(dict(arg)) if isinstance(arg, Config) else arg for arg in args)
 
 
 @dataclass(frozen=True)

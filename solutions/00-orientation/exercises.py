@@ -97,6 +97,13 @@ parameter_count = Exercise(
             tie_word_embeddings=True,
             **SMALL,
         ),
+        made_up(
+            "the same, but for its KV heads and its MLP",
+            model_type="llama",
+            head_dim=10,
+            tie_word_embeddings=True,
+            **SMALL | {"num_key_value_heads": 3, "intermediate_size": 44},
+        ),
         published("Qwen3 0.6B", "qwen3-0.6b"),
         published("Qwen3 8B", "qwen3-8b"),
         made_up("a small Qwen3 that does not mention its head", model_type="qwen3", head_dim=10, **SMALL),

@@ -275,9 +275,9 @@ check("orientation.linear", Linear)
 
 # %% id="434b23a7"
 torch.manual_seed(0)
-x = torch.randn(5, 8)
-for name, weight in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), ("random", torch.randn(8, 8))):
-    error = (x @ weight - x @ weight.T).abs().max()
+batch = torch.randn(5, 8)
+for name, matrix in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), ("random", torch.randn(8, 8))):
+    error = (batch @ matrix - batch @ matrix.T).abs().max()
     print(f"{name:>6}: a transposed weight changes the result by up to {error:.1f}")
 
 # %% [markdown] id="1ea41d4b"
@@ -292,10 +292,10 @@ torch.manual_seed(0)
 layer = Linear(1024, 1024)
 layer.load_state_dict(nn.Linear(1024, 1024).state_dict())  # fits, because the names and shapes are the same
 with torch.no_grad():
-    x = torch.randn(64, 1024)
-    yours = layer(x)  # a matrix product, then a sum
-    fused = F.linear(x, layer.weight, layer.bias)  # both in one kernel
-    truth = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    batch = torch.randn(64, 1024)
+    yours = layer(batch)  # a matrix product, then a sum
+    fused = F.linear(batch, layer.weight, layer.bias)  # both in one kernel
+    truth = F.linear(batch.double(), layer.weight.double(), layer.bias.double())
 
 # %% tags=["nbval-ignore-output"] id="71b3c5dd"
 differences = {"yours - fused": yours - fused, "yours - truth": yours - truth, "fused - truth": fused - truth}
@@ -310,8 +310,8 @@ print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 # Why not a comfortable 10⁻² for both? Some mistakes are small. **Predict:** GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are they apart at most?
 
 # %% id="f2837c39"
-x = torch.linspace(-5, 5, 10_001)
-apart = (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max()
+points = torch.linspace(-5, 5, 10_001)
+apart = (F.gelu(points) - F.gelu(points, approximate="tanh")).abs().max()
 print(f"the two forms of GELU differ by at most {apart:.1e}")
 
 # %% [markdown] id="cb37e8bb"

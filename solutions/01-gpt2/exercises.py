@@ -9,7 +9,11 @@ from transformers.activations import NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from grader.authoring.drives.generation import generated_despite_config
+from grader.authoring.drives.generation import (
+    STILL_TRAINING,
+    generated_after_other_weights,
+    generated_despite_config,
+)
 from grader.authoring.kit import Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import FIXED, reference_generate
@@ -273,6 +277,12 @@ GENERATE = Exercise(
             generation_args(prompt=4, new_tokens=6, n_positions=16),
             drive=drives.ints_written,
             right=lambda toy, ids, new_tokens: [1] * new_tokens,
+        ),
+        Case("a model in training mode is left in it (1: yes)", generation_args(5, 4, 16), **STILL_TRAINING),
+        Case(
+            "after the same text, when the model had other weights",
+            generation_args(prompt=5, new_tokens=7, n_positions=16),
+            drive=generated_after_other_weights,
         ),
     ],
 )

@@ -875,8 +875,9 @@ own = GPT2(austen.config.replace(n_layer=2, n_embd=128, n_head=4, n_positions=64
 for weight in own.parameters():
     if weight.dim() > 1:
         nn.init.normal_(weight, std=austen.config.initializer_range)
+untrained = {name: weight.clone() for name, weight in own.state_dict().items()}
 
-
+# %% id="5eda65d3"
 def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
     """Random pieces of the novel, and the token that comes after each of their tokens: 2 x [count, length]."""
     starts = torch.randint(len(novel) - length, (count, 1))  # [count, 1]
@@ -914,6 +915,7 @@ def curve_of(losses: list[float]) -> plots.Picture:
 from grader.instruments import progress
 
 steps, losses = 500, []
+own.load_state_dict(untrained)  # also when this cell is run again
 optimizer = torch.optim.AdamW(own.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 curve = progress.Place()
@@ -961,8 +963,10 @@ for weight in unmasked.parameters():
     if weight.dim() > 1:
         nn.init.normal_(weight, std=austen.config.initializer_range)
 unmasked.h[0].attn.forward = sees_all(unmasked.h[0].attn)
+blank = {name: weight.clone() for name, weight in unmasked.state_dict().items()}
 
 # %% tags=["nbval-ignore-output"] id="90a979ec"
+unmasked.load_state_dict(blank)
 optimizer = torch.optim.AdamW(unmasked.parameters(), lr=3e-3)
 with_answers = [train_step(unmasked, optimizer) for _ in progress.steps(range(400), "steps")]
 nats = surprise(unmasked, held_out[:, :64]).mean()
@@ -1234,8 +1238,8 @@ from grader.instruments import clock
 print("tokens so far   ms for the next")
 times = {}
 for length in (32, 64, 128, 256):
-    ids = torch.randint(austen.config.vocab_size, (1, length))
-    times[length] = clock.milliseconds(lambda ids=ids: next(iter(generate(model, ids, 1))), repeats=20)
+    some = torch.randint(austen.config.vocab_size, (1, length))
+    times[length] = clock.milliseconds(lambda some=some: next(iter(generate(model, some, 1))), repeats=20)
     print(f"{length:13} {times[length]:17.1f}")
 print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 

@@ -263,3 +263,14 @@ def grouped_results(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> 
 
 def numbers_stored(function: Any, q: Tensor, kv: Tensor, chunks: list[int]) -> int:
     return group(function, q, kv, chunks)[1].stored
+
+
+def generated_in_turns(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
+    """The tokens that `generate` writes, while the same model writes behind another prompt."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    second = iter(generate(model, ids.flip(1), *others))
+    tokens = []
+    for token in generate(model, ids, *others):
+        tokens.append(int(token))
+        next(second, None)
+    return tokens

@@ -281,6 +281,8 @@ GENERATE = Exercise(
         generation_case("up to the model's last position", 5, 8, n_positions=12),
         generation_case("an end token in the config, and none given", 5, 8, stops=True, **DESPITE_CONFIG),
         generation_case("which of the tokens are Python ints (1: yes)", 4, 6, **INTS),
+        generation_case("two texts in turns, with the same model", 6, 7, drive=drives.generated_in_turns),
+        generation_case("a model in training mode is left in it (1: yes)", 5, 4, **generation.STILL_TRAINING),
     ],
 )
 

@@ -528,18 +528,18 @@ def both_ways(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 # %% tags=["nbval-ignore-output"] id="665752c0"
 for dtype in (torch.float32, torch.bfloat16):
-    without, cached = both_ways(dtype)
-    best = without.topk(2).values  # [20, 200, 2]
+    plain, stepped = both_ways(dtype)
+    best = plain.topk(2).values  # [20, 200, 2]
     margins = best[..., 0] - best[..., 1]
-    flips = without.argmax(-1) != cached.argmax(-1)
-    print(f"{dtype!s:>14}: logits differ by at most {(without - cached).abs().max():.1e};"
+    flips = plain.argmax(-1) != stepped.argmax(-1)
+    print(f"{dtype!s:>14}: logits differ by at most {(plain - stepped).abs().max():.1e};"
           f" smallest margin {margins.min():.1e}; {flips.sum()} of {flips.numel():,} tokens are others")
 
 # %% tags=["nbval-ignore-output"] id="c15397b8"
 if flips.any():  # in bfloat16
     place = tuple(flips.nonzero()[0].tolist())
-    two = [logits[place].argmax().item() for logits in (without, cached)]
-    for name, logits, chosen in zip(("without", "with"), (without, cached), two, strict=True):
+    two = [logits[place].argmax().item() for logits in (plain, stepped)]
+    for name, logits, chosen in zip(("without", "with"), (plain, stepped), two, strict=True):
         shown = ", ".join(f"{austen.tokenizer.decode([i])!r} {logits[place][i]:.4f}" for i in two)
         print(f"for example, {name:>7} a cache: {shown}: {austen.tokenizer.decode([chosen])!r}")
 

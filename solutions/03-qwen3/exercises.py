@@ -6,11 +6,16 @@ from typing import Any
 import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
+from grader.authoring.drives.generation import (
+    STILL_TRAINING,
+    generated_after_other_weights,
+    generated_despite_config,
+)
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import FIXED, reference_generate
 
-from .drives import generated_without_cache
+from .drives import generated_past_its_config, generated_without_cache
 from .reference import (
     apply_rope,
     build_attention,
@@ -272,6 +277,23 @@ GENERATE = Exercise(
         Case(
             "a prompt of 1,100 tokens; no end token comes",
             generation_args(1_100, new_tokens=6, stop_at=6, vocabulary=31),
+        ),
+        Case(
+            "an end token in the config, and none given",
+            generation_args(5, new_tokens=7, stop_at=3),
+            drive=generated_despite_config,
+            right=lambda toy, ids, new_tokens, ends: reference_generate(toy, ids, new_tokens),
+        ),
+        Case(
+            "a text longer than the config's max_position_embeddings",
+            generation_args(7, new_tokens=5),
+            drive=generated_past_its_config,
+        ),
+        Case("a model in training mode is left in it (1: yes)", generation_args(5, new_tokens=4), **STILL_TRAINING),
+        Case(
+            "after the same text, when the model had other weights",
+            generation_args(prompt=6, new_tokens=7),
+            drive=generated_after_other_weights,
         ),
     ],
 )

@@ -61,6 +61,9 @@ ONE_HEAD: dict[str, Any] = {k: v for k, v in SMALL.items() if k != "layer_types"
     "rope_theta": 100000.0,
     "rope_local_base_freq": 200.0,
 }
+# No layer slides; it is asked with a window that is null, too.
+NO_WINDOW = ONE_HEAD | {"layer_types": [FULL], "num_hidden_layers": 1, "hidden_size": 16}
+NO_WINDOW |= {"num_attention_heads": 1}
 # As transformers 5 writes a config: thetas by the kind of layer. The layers are in no regular order.
 NESTED: dict[str, Any] = {k: v for k, v in SMALL.items() if k not in ("rope_theta", "rope_local_base_freq")} | {
     "hidden_size": 30,
@@ -319,6 +322,7 @@ MODEL = Exercise(
             {"config": ONE_HEAD | {"num_hidden_layers": 4, "sliding_window_pattern": 2}},
         ),
         Case("full first, as transformers 5 writes its config", tokens(1, usual=10), {"config": NESTED}),
+        Case("no layer slides", tokens(2, 47, 5), {"config": NO_WINDOW}),
     ],
 )
 

@@ -1282,12 +1282,12 @@ changes = {
 
 # %% tags=["nbval-ignore-output"] id="ab7fbd10"
 golden = list(generate(models[Attention], ids, 48))
-held_out = windows(austen.tokenizer, "persuasion")
+persuasion = windows(austen.tokenizer, "persuasion")
 for what, (attention, change) in progress.steps(changes.items(), "programs"):
     other = CausalLM(austen.config.replace(**change), attention).eval()
     austen.load_into(other)
     agree = sum(a == b for a, b in zip(generate(other, ids, 48), golden, strict=True))
-    print(f"{what:>40}: loss {loss(other, held_out[:8]):.3f}, {agree:2} of 48 tokens agree")
+    print(f"{what:>40}: loss {loss(other, persuasion[:8]):.3f}, {agree:2} of 48 tokens agree")
 
 # %% [markdown] id="fe471b3b"
 # The wrong eps changes no token, so no text shows it. The layer comparison does, and so do exercise 1's tiny inputs.
@@ -1313,7 +1313,7 @@ def cut_latent(rank: int) -> float:
         scale = layer.self_attn.kv_a_layernorm.weight  # of a latent's channels, so that a direction counts as much as it is used
         U, S, V = torch.linalg.svd(weight * scale, full_matrices=False)
         weight.copy_((U[:, :rank] * S[:rank]) @ V[:rank] / scale)
-    return loss(cut, held_out[:8])
+    return loss(cut, persuasion[:8])
 
 # %% tags=["nbval-ignore-output"] id="78df37e1"
 latent_ranks = (8, 16, 32, 48, 56, 64)

@@ -215,6 +215,26 @@ class RowsFirst:
         return self.store[: self.length].transpose(0, 1).contiguous()
 
 
+class CacheOfBuffers(nn.Module):
+    """A module whose rows are a buffer, which moves with it."""
+
+    rows: Tensor
+
+    def __init__(self, config: Config, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        self.register_buffer("rows", torch.zeros(batch, capacity, width, dtype=dtype), persistent=False)
+        self.length = 0
+
+    def append(self, new: Tensor) -> Tensor:
+        end = self.length + new.shape[1]
+        if end > self.rows.shape[1]:
+            raise ValueError(f"{end} tokens, and room for {self.rows.shape[1]}")
+        self.rows[:, self.length : end] = new
+        self.length = end
+        return self.rows[:, :end]
+
+
 def bytes_layer_by_layer(config: Config, tokens: int, batch: int = 1, element_bytes: int = 2) -> int:
     total = 0
     for _ in range(config.num_hidden_layers):
@@ -399,7 +419,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "mla.compress": (CompressorByHand, CompressorInTurn),
     "mla.rope": (rope_with_complex_numbers, rope_after_sorting, rope_with_matrices),
     "mla.scale": (scale_with_sqrt, scale_in_a_tensor),
-    "mla.cache": (TwoTensors, RowsFirst),
+    "mla.cache": (TwoTensors, RowsFirst, CacheOfBuffers),
     "mla.bytes": (bytes_layer_by_layer, bytes_from_a_tensor),
     "mla.attention": (ExpandedWithSdpa, ExpandedInTwoScores, ExpandedHeadByHead, AbsorbedWithEinsum),
     "mla.absorbed": (AbsorbedWithEinsum, AbsorbedHeadByHead, AbsorbedIntoTheOutput),

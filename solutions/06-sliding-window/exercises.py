@@ -83,6 +83,13 @@ FULL_FIRST = SMALL | {
     "rope_local_base_freq": 60.0,
 }
 ALL_SLIDING = SMALL | {"layer_types": [SLIDING] * 2, "num_hidden_layers": 2, "num_key_value_heads": 1}
+# No layer slides; it is asked with a window that is null, too.
+NO_WINDOW = SMALL | {
+    "layer_types": [FULL] * 2,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+}
+NO_WINDOW |= {"num_key_value_heads": 1, "hidden_size": 16}
 THREE_SLIDING = ALL_SLIDING | {"layer_types": [SLIDING] * 3, "num_hidden_layers": 3}
 
 
@@ -159,6 +166,7 @@ REACH = Exercise(
         reach_case("5 sliding layers with a window of 6", FIVE_LAYERS, 60, 50),
         reach_case("7 layers, and no list of their kinds", SEVEN_LAYERS, 40, 44),
         reach_case("the last of 3 is full", SMALL | {"layer_types": [SLIDING, SLIDING, FULL]}, 25, 22),
+        reach_case("no layer slides", NO_WINDOW, 17, 12, 15),
         reach_case("a window of 2", THREE_SLIDING | {"sliding_window": 2}, 9, 12, 14),
     ],
 )
@@ -309,6 +317,7 @@ MODEL = Exercise(
         model_case("a full layer first, one by one from the start", FULL_FIRST, 1, [1] * 9),
         model_case("only sliding layers, more room than tokens", ALL_SLIDING, 2, [6, 1, 2, 1], **MORE_ROOM),
         model_case("a text shorter than the window", FULL_FIRST, 2, [2, 1]),
+        model_case("no layer slides", NO_WINDOW, 2, [3, 2]),
         model_case("another text after a reset", SMALL, 2, [6, 1, 2], drive=drives.vectors_after_reset),
         model_case(
             "tokens too many in each layer's memory, in bfloat16", SMALL, 2, [9, 1, 4], dtype=torch.bfloat16, **MEMORY

@@ -257,7 +257,7 @@ class ModelFromScratch(nn.Module):
         self.embed_tokens = LESSON.solutions["ScaledEmbedding"](config.vocab_size, config.hidden_size)
 
     def new_cache(self, batch: int, capacity: int) -> Any:
-        sizes = {SLIDING: min(capacity, self.config.sliding_window), FULL: capacity}
+        sizes = {SLIDING: min(capacity, self.config.sliding_window or capacity), FULL: capacity}
         heads, width, dtype = self.config.num_key_value_heads, self.config.head_dim, self.norm.weight.dtype
         return tuple(self.memory(batch, heads, sizes[kind], width, dtype) for kind in self.kinds)
 

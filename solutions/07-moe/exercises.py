@@ -328,6 +328,14 @@ BYTES_READ = Exercise(
         bytes_case("64 tokens of Qwen3 30B-A3B", real("qwen3-30b-a3b"), 64, 40, 90),
         bytes_case("3 tokens, float32", DEEP_2, 3, 2, 6, 4),
         bytes_case("5 tokens, 8 bits, every second layer dense", OTHER, 5, 2, 7, 1),
+        bytes_case("900 tokens of DeepSeek-V3", real("deepseek-v3"), 900, 800, 990),
+        bytes_case(
+            "5 layers, and one is dense for two reasons",
+            OTHER | {"num_hidden_layers": 5, "mlp_only_layers": [0, 3]},
+            3,
+            2,
+            7,
+        ),
     ],
 )
 

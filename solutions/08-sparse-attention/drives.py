@@ -76,6 +76,11 @@ def chosen_slots(select: Any, scores: Tensor, k: int) -> Tensor:
     return as_counts(select(scores, k), batch, queries, slots, "select")
 
 
+def scores_chosen(select: Any, scores: Tensor, k: int) -> Tensor:
+    """The scores of the slots that a selection chooses once, in order; -9 where there is none: [B, T, S]."""
+    return torch.where(chosen_slots(select, scores, k) == 1, scores, -9.0).sort(descending=True).values
+
+
 def how_many_are_chosen(select: Any, scores: Tensor, k: int) -> int:
     """How many numbers a selection gives for each query."""
     return int(tensor_given(select(scores, k), "select").shape[-1])
@@ -205,6 +210,31 @@ def both_in_turns(made: Any, config: Any, batch: int, capacity: int, parts: list
             seen.append(rows_given(cache.append_keys(sign * keys), keys).flatten())
             seen.append(rows_given(cache.append(sign * rows), rows).flatten())
     return torch.cat(seen)
+
+
+def cropped_while_unequal(
+    made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]
+) -> Tensor:
+    """What comes back where a crop finds one index key for all rows of the first step, and more are appended then."""
+    cache = made(config, batch, capacity, parts[0].dtype)
+    one = parts[1][:, :1]
+    given = [rows_given(cache.append(parts[0].clone()), parts[0]), rows_given(cache.append_keys(one.clone()), one)]
+    cache.crop(-steps[1])
+    for append, part in ((cache.append, parts[2]), (cache.append_keys, parts[3])):
+        own = part.clone()
+        given.append(rows_given(append(own), part))
+        own.zero_()  # a cache that only remembers the caller's tensor loses its rows
+        given.append(rows_given(append(part[:, :1].clone()), part))
+    return torch.cat([tensor.flatten() for tensor in given])
+
+
+def without_index_keys(
+    made: Any, config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]
+) -> list[int]:
+    """Of a cache for a layer without an indexer: whether index keys are refused, and rows are not; the length."""
+    cache = made(config, batch, capacity, parts[0].dtype, False)
+    keys, rows = one_or_refused(cache, cache.append_keys, parts[1]), one_or_refused(cache, cache.append, parts[0])
+    return [keys[0], rows[0], int(cache.length)]
 
 
 def lengths_of_both(

@@ -30,6 +30,7 @@ from .reference import (
     right_fill,
     right_in_turns,
     right_room,
+    right_where_unequal,
     rope_table,
 )
 
@@ -246,6 +247,15 @@ def select_case(
     return Case(name, draw_args, **more)
 
 
+def equal_scores(draw: Draw) -> Sequence[Any]:
+    """Scores that are -1, 0 or 1: [2, 9, 9], and k."""
+    return [draw.normal(2, draw.size("T", 9, 8, 10), draw.size("T", 9, 8, 10)).round().clamp(-1, 1), 4]
+
+
+OF_EQUALS: dict[str, Any] = {
+    "drive": drives.scores_chosen,
+    "right": lambda scores, k: torch.where(right_choice(scores, k) == 1, scores, -9.0).sort(descending=True).values,
+}
 SELECT = Exercise(
     name="sparse_attention.select",
     solution="select",
@@ -261,6 +271,8 @@ SELECT = Exercise(
         select_case("one new token of 8, every score below -100", 1, 1, 8, 3, shift=-200.0, scale=30.0),
         select_case("every score below -1e10", 2, 6, 6, 2, shift=-4e10, scale=1e10),
         select_case("more may be chosen than there are", 2, 5, 7, 12),
+        select_case("one of 6 tokens", 2, 6, 6, 1),
+        Case("whole scores, many of them equal, of which any will do", equal_scores, **OF_EQUALS),
         select_case(
             "how many numbers are returned where fewer tokens may be seen",
             2,
@@ -382,6 +394,8 @@ CACHED = ("kv_lora_rank", "qk_rope_head_dim", "index_head_dim")
 LENGTHS = {"drive": drives.lengths_of_both, "right": lambda *args: right_fill(*args)[1]}
 REFUSALS = {"drive": drives.refusals_of_both, "right": lambda *args: right_fill(*args)[2]}
 ROOM = {"drive": drives.room_of_both, "right": right_room}
+UNEQUAL = {"drive": drives.cropped_while_unequal, "right": right_where_unequal}
+NO_INDEXER = {"drive": drives.without_index_keys, "right": lambda *args: [1, 0, args[3][0].shape[1]]}
 CACHE = Exercise(
     name="sparse_attention.cache",
     solution="IndexedCache",
@@ -405,6 +419,15 @@ CACHE = Exercise(
             **REFUSALS,
         ),
         cache_case("room at the start: bytes with index keys, without, and beyond it", SMALL, 2, 6, [1, 2], **ROOM),
+        cache_case("4 rows and one index key, cropped to 3, then more of both", SMALL, 2, 12, [4, -3, 2], **UNEQUAL),
+        cache_case(
+            "without an indexer: keys refused (1 ValueError, 2 it wrote, 3 other), rows, length",
+            GLM,
+            2,
+            5,
+            [3],
+            **NO_INDEXER,
+        ),
         cache_case("bfloat16", OTHER, 2, 8, [2, 3], kind=torch.bfloat16),
     ],
 )

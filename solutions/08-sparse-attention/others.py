@@ -306,9 +306,9 @@ class OneTensorForBoth:
 
     def put(self, kind: int, new: Tensor) -> Tensor:
         start, end = self.lengths[kind], self.lengths[kind] + new.shape[1]
-        if end > self.capacity:
-            raise ValueError("full")
         part = self.memory[..., self.width :] if kind else self.memory[..., : self.width]
+        if end > self.capacity or not part.shape[-1]:
+            raise ValueError("full")
         part[:, start:end] = new
         self.lengths[kind] = end
         return part[:, :end]

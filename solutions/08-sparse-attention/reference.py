@@ -223,6 +223,14 @@ def right_in_turns(config: Any, batch: int, capacity: int, parts: list[Tensor], 
     return torch.cat(seen)
 
 
+def right_where_unequal(config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> Tensor:
+    """What comes back of a cache that is cropped while it has one index key."""
+    given = [parts[0], parts[1][:, :1]]
+    for first, more in ((parts[0][:, : -steps[1]], parts[2]), (parts[1][:, :1], parts[3])):
+        given += [torch.cat([first, more], dim=1), torch.cat([first, more, more[:, :1]], dim=1)]
+    return torch.cat([tensor.flatten() for tensor in given])
+
+
 def right_room(config: Any, batch: int, capacity: int, parts: list[Tensor], steps: list[int]) -> list[int]:
     row, key = config.kv_lora_rank + config.qk_rope_head_dim, config.index_head_dim
     tokens = batch * capacity * parts[0].element_size()

@@ -936,6 +936,7 @@ class CausalLM(nn.Module):
 torch.manual_seed(0)
 with_index = CausalLM(mla.config.replace(model_type="deepseek_v32", index_topk=8, index_n_heads=4, index_head_dim=32), WithAChoice)
 missing = with_index.load_state_dict(mla.state_dict(), strict=False).missing_keys
+untrained = {name: weight.clone() for name, weight in with_index.state_dict().items()}
 print(f"{sum('indexer' in name for name in missing)} tensors are not in austen-mla, all of them the indexers'")
 
 # %% id="8247fc9f"
@@ -960,18 +961,19 @@ def imitation(indexer: Indexer, x: Tensor, latent: Tensor, weights: Tensor, tabl
 # %% tags=["nbval-ignore-output"] id="2afe703c"
 from grader.instruments import progress
 
-attentions, turns, seen = [layer.self_attn for layer in with_index.model.layers], rope_table(torch.arange(256), mla.config), []
+attentions, rotations, seen = [layer.self_attn for layer in with_index.model.layers], rope_table(torch.arange(256), mla.config), []
 with torch.no_grad():
     for texts in persuasion[4 * 256 : 20 * 256].view(8, 2, 256):
         calls = patch.calls_in(with_index.model, texts)
         inputs = [calls[f"layers.{n}.self_attn"].input for n in range(len(attentions))]
-        seen.append([looked_at(one, x, turns) for one, x in zip(attentions, inputs, strict=True)])
+        seen.append([looked_at(one, x, rotations) for one, x in zip(attentions, inputs, strict=True)])
 
 # %% tags=["nbval-ignore-output"] id="b49e3125"
 indexers = [one.indexer for one in attentions]
+with_index.load_state_dict(untrained)  # also when this cell is run again
 optimizer = torch.optim.AdamW([parameter for one in indexers for parameter in one.parameters()], lr=5e-3)
 for step in progress.steps(range(80), "steps"):
-    divergence = sum(imitation(one, *what, turns) for one, what in zip(indexers, seen[step % 8], strict=True))
+    divergence = sum(imitation(one, *what, rotations) for one, what in zip(indexers, seen[step % 8], strict=True))
     optimizer.zero_grad()
     divergence.backward()
     optimizer.step()
@@ -1050,12 +1052,12 @@ for few in progress.steps((48, 8, 4), "numbers of tokens"):
 # So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? **Predict** it for each way to choose; no 48 tokens can have more than those with the largest weights.
 
 # %% tags=["nbval-ignore-output"] id="62f4a7c2"
-turns = rope_table(torch.arange(512), austen.config)
+angles = rope_table(torch.arange(512), austen.config)
 with torch.no_grad(), patch.replaced(Choosing, k=48):
     calls = patch.calls_in(sparse.model, long_texts[:6])
     for number, one in enumerate(sparse.model.layers):
         name = f"layers.{number}.self_attn"
-        _, _, looked = looked_at(one.self_attn, calls[name].input, turns)
+        _, _, looked = looked_at(one.self_attn, calls[name].input, angles)
         ways = {"the largest weights": select(looked, 48), "the indexer's": calls[f"{name}.indexer"].output,
                 "the last": select(by_age(looked), 48), "at random": select(at_random(looked), 48)}
         shares = {way: looked.gather(-1, read).sum(dim=-1)[:, 256:].mean().item() for way, read in ways.items()}

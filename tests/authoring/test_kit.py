@@ -78,6 +78,14 @@ def test_every_module_of_authoring_is_the_engines_or_serves_two_lessons() -> Non
         assert served >= 2 or (file in engines and not in_library), f"{file.relative_to(ROOT)} serves {served} lessons"
 
 
+def defined(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 @pytest.mark.parametrize("file", [*DRIVES.glob("*.py"), KIT / "toy.py", KIT / "caches.py"], ids=lambda file: file.stem)
 def test_every_function_that_lessons_share_serves_two(file: Path) -> None:
     """A lesson's own functions stand in its drives.py and its reference.py."""
@@ -85,10 +93,10 @@ def test_every_function_that_lessons_share_serves_two(file: Path) -> None:
     users = {path: path.parent.name for lesson in LESSONS for path in own_files(lesson)}
     words = {path: set(re.findall(r"\w+", path.read_text(encoding="utf-8"))) for path in [*library, *users]}
     uses = {
-        node.name: {word.id for word in ast.walk(node) if isinstance(word, ast.Name)}
+        name: {word.id for word in ast.walk(node) if isinstance(word, ast.Name)}
         for path in library
         for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        for name in defined(node)
     }
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):

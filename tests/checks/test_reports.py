@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import grader.checks.stale
 from grader import case
 from grader.checks.examine import examine_here
+from grader.checks.judge import judge
 from grader.checks.judge.axes import moved, reordered, scaled
 from grader.checks.judge.diagnose import Context, describe
 from grader.checks.judge.difference import difference
@@ -25,13 +26,15 @@ from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.verdict import CaseVerdict, Finding, Verdict
 from grader.checks.judge.wording import report
 from grader.checks.layout import are_pieces, piece_of
+from grader.checks.observation import Observation
 from grader.errors import GraderError
 from grader.lessons.lesson import Lesson
 from grader.names import explain_names
 from grader.recordings.answers import Answer, MistakeAnswer
 from grader.recordings.recording import Recording
+from grader.recordings.tasks import Task, TaskCase
 from grader.report import DARK, LIGHT, Line, print_to, row, to_html, to_text
-from grader.tolerance import BY_DTYPE, agree
+from grader.tolerance import BY_DTYPE, agree, tolerance_for
 
 LESSON = Lesson(Path(__file__).resolve().parents[2] / "solutions" / "01-gpt2")
 AXES = ("B", "T", "D")
@@ -143,6 +146,23 @@ def test_what_only_tiny_inputs_or_one_dtype_show_is_said() -> None:
     assert "Only what is in bfloat16 is wrong" in text_with("gpt2.layer_norm", casts)
 
 
+def test_a_single_number_that_is_near_a_mistakes_asks_about_none() -> None:
+    want = torch.tensor(1.0, dtype=torch.float64)
+    assert not named([0.9956 * 2 * want], [want], doubled=[2 * want]).near
+
+
+def test_wrong_counts_of_one_dtype_are_no_matter_of_casts() -> None:
+    cases = [
+        TaskCase(name, {}, (), dtype, {}) for name, dtype in (("values", torch.float32), ("bytes", torch.bfloat16))
+    ]
+    task = Task("toy", "Toy", False, False, {}, tuple(cases))
+    wants = (normal(20), torch.tensor([5, 7, 9]))
+    answer = Answer("toy", 2, (), ({}, {}), wants, tuple(tolerance_for(want.dtype) for want in wants))
+    seen = [Observation("values", wants[0], again=wants[0]), Observation("bytes", 2 * wants[1], again=2 * wants[1])]
+    text = to_text(report(judge(task, answer, seen)))
+    assert "it gave 10, 14, 18" in text.replace("It", "it") and "are cast" not in text
+
+
 # What a wrong tensor looks like
 
 
@@ -177,6 +197,40 @@ def test_lists_of_whole_numbers_show_what_was_got_and_wanted() -> None:
     long = torch.arange(30)
     said = str(describe(torch.where(long == 20, 7, long), long, Context()))
     assert "17, 18, 19, 7, 21" in said and "17, 18, 19, 20, 21" in said and "from position 20 on" in said
+
+
+@pytest.mark.parametrize(
+    ("lesson", "exercise", "change", "told"),
+    [
+        (
+            *("07-moe", "moe.parameters", ("expert = 3 * D", "expert = 5 * D")),
+            "“active” is 23,040, and should be 17,280 (1.333 times, 5,760 too many)",
+        ),
+        (
+            *("08-sparse-attention", "sparse_attention.costs"),
+            ("(row + config.kv_lora_rank)", "(row + 7 * config.kv_lora_rank)"),
+            "“bytes” is right",
+        ),
+    ],
+)
+def test_which_of_several_numbers_is_which_is_said(
+    lesson: str, exercise: str, change: tuple[str, str], told: str
+) -> None:
+    own = Lesson(LESSON.folder.parent / lesson)
+    source = own.source_of(exercise)
+    assert source.count(change[0]) == 1
+    recording = Recording.read(own.recording)
+    name = recording.task(exercise).solution
+    verdict = examine_here(recording, exercise, own.namespace((exercise, source.replace(*change)))[name])
+    found = [case.finding.what for case in verdict.cases if case.finding]
+    assert any(told in what for what in found), found
+
+
+def test_numbers_that_a_case_names_are_told_by_these_names() -> None:
+    numbers = Context(numbers=("numbers", "bytes"))
+    assert describe(torch.tensor([624, 1248]), torch.tensor([312, 1248]), numbers) == (
+        "“numbers” is 624, and should be 312 (2 times, 312 too many); “bytes” is right"
+    )
 
 
 # Composites
@@ -304,6 +358,38 @@ def test_what_cases_have_in_common_is_said_once() -> None:
     assert text.lower().count("it is odd") == 1 and text.count("✗") == 6 and "In the case" not in text
 
 
+FORGOTTEN = ("x.mean(dim=-1, keepdim=True)", "x.mean(dim=-1)")
+
+
+def test_one_error_in_several_cases_is_told_once_with_the_shapes_that_met() -> None:
+    text = text_with("gpt2.layer_norm", FORGOTTEN)
+    assert text.count("must match the size of tensor b") == 1 and "✗  tiny inputs" not in text
+    assert text.splitlines()[2:] == [
+        "    line 18, in forward:  normed = (x - mean) / torch.sqrt(variance + self.eps)  # [..., dim]",
+        "    x is [2, 7, 40], mean is [2, 7], variance is [2, 7, 1]",
+        "  The same error in 4 further cases.",
+    ]
+
+
+def test_another_error_among_them_keeps_its_own_words() -> None:
+    odd = "if x.dtype == torch.bfloat16: raise ValueError('coarse')\n        normed = (x - mean)"
+    text = text_with("gpt2.layer_norm", FORGOTTEN, ("normed = (x - mean)", odd))
+    assert "The same error in 3 further cases." in text
+    assert re.search(r"✗  tiny inputs +see above", text)
+    assert re.search(r"✗  bfloat16 +it raised ValueError: coarse", text)
+
+
+def test_the_same_words_from_another_line_are_another_error() -> None:
+    twice = "assert x.ndim == 2 or False, 'odd'\n        assert x.ndim > 2, 'odd'\n        normed = (x - mean)"
+    text = text_with("gpt2.layer_norm", ("normed = (x - mean)", twice))
+    assert "The same error in 3 further cases." in text  # of five: one stopped at the second line
+
+
+def test_shapes_are_those_of_the_line_that_failed_a_weights_among_them() -> None:
+    text = text_with("gpt2.conv1d", ("F.linear(x, self.weight.T, self.bias)", "x @ self.weight.T + self.bias"))
+    assert re.search(r"x is \[2, 7, \d+\], self.weight is \[\d+, \d+\], self.bias is \[\d+\]", text), text
+
+
 def test_an_untouched_stub_is_not_started() -> None:
     lines = report(
         verdict_with("gpt2.gelu", ("inner = math.sqrt", "raise NotImplementedError()\n        inner = math.sqrt"))
@@ -329,7 +415,7 @@ def test_where_a_notebook_drops_our_style_names_still_stand_to_the_left_and_no_c
     """JupyterLab, untrusted: `style` attributes are all that is left, and its own rule puts cells to the right."""
     page = to_html([row("head", "", "module", "max", ""), row("row_ok", "[OK]", "  h.0", "0.25", "")])
     cells = re.findall(r"<t[hd]\b([^>]*)>(.*?)</t[hd]>", page)
-    assert [shown for _, shown in cells] == ["", "module", "max", "[OK]", "&nbsp;&nbsp;h.0", "0.25"]
+    assert [shown for _, shown in cells] == ["", "module", "max", "[OK]", "&nbsp;&nbsp;h.<wbr>0", "0.25"]
     assert ["text-align:left" in attributes for attributes, _ in cells] == [True, True, False, True, True, False]
 
 
@@ -414,13 +500,22 @@ def test_the_style_uses_no_colour_but_the_palettes() -> None:
     assert all(".grader-report" in selector for selector in re.findall(r"(?:^|\})([^{}@]+)\{", rules))
 
 
+ELEMENTS = {*("div", "table", "thead", "tbody", "tr", "th", "td"), *("span", "code", "a", "strong", "wbr")}
+
+
 def test_without_its_style_a_report_loses_no_word_and_no_mark() -> None:
     """As on GitHub, which removes styles, classes and roles. No script, no form, no outer file."""
     page = to_html(SAMPLE)
     bare = re.sub(r"<style>.*?</style>| (style|class|role|scope|aria-\w+|data-\w+)=\"[^\"]*\"", "", page)
-    assert set(re.findall(r"<(\w+)", bare)) <= {"div", "table", "thead", "tbody", "tr", "th", "td", "span", "code", "a"}
+    assert set(re.findall(r"<(\w+)", bare)) <= ELEMENTS
     assert not re.search(r"<script|javascript:|url\(|@import|\son\w+=", page)
-    words = re.sub(r"<[^>]+>", " ", bare).replace("&nbsp;", " ").replace("&lt;", "<").replace("&gt;", ">").split()
+    words = (
+        re.sub(r"<[^>]+>", " ", bare.replace("<wbr>", ""))
+        .replace("&nbsp;", " ")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .split()
+    )
     for line in SAMPLE:
         for cell in line.cells or (line.text,):
             assert set(cell.replace("`", " ").split()) <= {*words, *["<b>twice</b>"], "."}, cell

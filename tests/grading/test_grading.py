@@ -478,18 +478,25 @@ def children(process: int) -> list[int]:
     return found
 
 
-def kill_one(run: subprocess.Popen[bytes], victim: str) -> bool:
-    """Kill -9 the grader, one of its warm processes, or a child of one; whether there was one to kill."""
+def kill_one(run: subprocess.Popen[bytes], victim: str, hits: Counter[int]) -> bool:
+    """Kill -9 the grader, one of its warm processes, or a child of one; whether there was one to kill.
+
+    hits: how often a child of each warm process was killed. The next is another's: a submission takes three.
+    """
     if victim == "grader":
         run.kill()
         run.wait()
         return True
-    chosen = warm(run) if victim == "zygote" else jailed(run)
-    try:
-        if chosen:
-            os.kill(random.choice(chosen), signal.SIGKILL)
-    except ProcessLookupError:
-        return False
+    parents = sorted(warm(run), key=lambda process: hits[process])
+    chosen = [(parent, child) for parent in parents for child in children(parent)]
+    if victim == "zygote":
+        chosen = [(parent, parent) for parent in random.sample(parents, len(parents))]
+    for parent, process in chosen[:1]:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        hits[parent] += victim == "child"
     return bool(chosen)
 
 
@@ -509,6 +516,7 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
     victims = [victim for victim, times in KILLS.items() for _ in range(times)]
     chance.shuffle(victims)
     killed = Counter[str]()
+    hits = Counter[int]()
     runs = []
     while victims:
         if all(student in scores_so_far(root) for student in expected):
@@ -525,7 +533,7 @@ def test_killed_fifty_times_it_ends_with_the_same_grades_and_nothing_twice(root:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0.0, 0.1))
             before = stored(root)
-            if kill_one(run, victim):
+            if kill_one(run, victim, hits):
                 killed[victims.pop()] += 1
                 if victim == "child" and killed["child"] % 4 == 0:
                     continue  # the next comes at once

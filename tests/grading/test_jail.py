@@ -16,7 +16,7 @@ import pytest
 
 from grader.grading.sandbox import zygote
 from grader.grading.sandbox.confinement import attempts, prove
-from grader.grading.sandbox.frames import pack
+from grader.grading.sandbox.frames import FrameEnd, pack
 from grader.grading.sandbox.jail import Child, Jail
 from grader.grading.sandbox.limits import MB, Limits
 from grader.grading.sandbox.seccomp import ALLOWED
@@ -291,3 +291,11 @@ def test_a_child_that_is_killed_while_it_waits_for_its_go_is_one_to_start_again(
     own, before = zygote.Zygote(Limits(), jailed=False), psutil.Process().children()
     assert zygote._fork_once(own, 0) == {} and own.child == 0
     assert psutil.Process().children() == before  # it is not left behind as a zombie either
+
+
+def test_how_a_child_ends_is_known_though_its_channel_closes_first(child: Child) -> None:
+    """As the system closes it for one that is killed, and longer before on a busy machine."""
+    with pytest.raises(FrameEnd):
+        run(child, "import os, time\nos.close(3)\ntime.sleep(0.2)\nos._exit(7)")
+    ended = child.finish()
+    assert (ended.signal, ended.code) == (0, 7)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from conftest import PROJECT
 from grader import check_generation, load_checkpoint
-from grader.authoring.differences import as_drawn, equal, of_the_reference
+from grader.authoring.differences import as_drawn, equal, same_answer
 from grader.authoring.kit.declared import Trained
 from grader.authoring.kit.solved import Solved
 from grader.authoring.recorder import record_exercise
@@ -137,7 +137,7 @@ def test_what_is_right_is_what_it_would_be_there(lesson: Lesson) -> None:
         for exercise in exercises:
             task, answer = record_exercise(lesson.name, exercise)
             assert equal(as_drawn(recorded.task(exercise.name)), task)
-            assert equal(of_the_reference(recorded.answer(exercise.name)), of_the_reference(answer))
+            assert same_answer(recorded.answer(exercise.name), answer)
             if exercise.name == trace:
                 assert equal(recorded.trace, record_trace(lesson.name, exercise, measured=False))
 

@@ -172,3 +172,30 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, bundle_
         assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
         compared += 1
     assert compared >= 0.9 * len(tried)
+
+
+ENDLESS = """
+def generate(model, ids, max_new_tokens, eos_token_id=None):
+    written = []
+    while len(written) != max_new_tokens or not written:
+        next_id = model(ids[:, -model.config.n_positions :])[:, -1].argmax(dim=-1, keepdim=True)
+        written.append(next_id.item())
+        if written[-1] == eos_token_id:
+            break
+        ids = torch.cat([ids, next_id], dim=1)
+    return iter(written)
+"""
+
+
+@pytest.mark.parametrize("lesson", [solved("01-gpt2").lesson], ids=lambda lesson: lesson.name)
+def test_a_loop_that_does_not_end_for_no_tokens_is_ended_and_told(
+    lesson: Lesson, bundle_and_jail: tuple[Bundle, Jail]
+) -> None:
+    bundle, jail = bundle_and_jail
+    endless = Changed(lesson, "gpt2.generate", ENDLESS, "gpt2.generate")
+    here, there = in_process(endless, bundle.public_recording), in_jail(endless, bundle, jail)
+    assert here is not None
+    told = to_text(report(here))
+    assert told == to_text(report(there))
+    assert "where no token is asked for" in told
+    assert "the model was called 1,000 times, and the loop still goes on" in told

@@ -51,7 +51,7 @@ def cleaned(cleaner: bleach.Cleaner, html: str) -> str:
 
 
 def words(html: str) -> list[str]:
-    return _TAG.sub(" ", _DROPPED_WHOLE.sub("", html)).split()
+    return _TAG.sub(" ", _DROPPED_WHOLE.sub("", html).replace("<wbr>", "")).split()
 
 
 def outputs(lesson: Lesson) -> Iterator[NotebookNode]:

@@ -52,12 +52,20 @@ class CachedToy(nn.Module):
 
 
 def taken(given: Any) -> list[Any]:
-    """All that a generator gives; one that doesn't stop is stopped."""
+    """All that a generator gives; one that doesn't stop is stopped, and so is one that leaves gradients off."""
     if given is None:
         raise TypeError("it returned None; does it `yield` each token?")
-    tokens = [token for _, token in zip(range(2000), given, strict=False)]
-    if len(tokens) == 2000:
-        raise ValueError("the generator did not stop after 2,000 values")
+    gradients, tokens = torch.is_grad_enabled(), []
+    for token in given:
+        if torch.is_grad_enabled() != gradients:
+            torch.set_grad_enabled(gradients)
+            raise RuntimeError(
+                "between two tokens gradients are switched off for the caller too: a `yield` stands in a `with"
+                " torch.no_grad()`. Use `@torch.no_grad()` above the function, or `with` around the model's call alone"
+            )
+        tokens.append(token)
+        if len(tokens) == 2000:
+            raise ValueError("the generator did not stop after 2,000 values")
     return tokens
 
 
@@ -94,3 +102,30 @@ def generated_despite_config(generate: Any, toy: Any, ids: Tensor, new_tokens: i
     model = CachedToyOfOneText(toy, ids).eval()
     model.config = toy.config.replace(eos_token_id=end)
     return tokens_written(generate(model, ids, new_tokens))
+
+
+def generated_after_other_weights(generate: Any, toy: Any, ids: Tensor, *others: Any) -> list[int]:
+    """The tokens that `generate` writes, after it has written with the same model when that had other weights."""
+    model = CachedToyOfOneText(toy, ids).eval()
+    with torch.no_grad():
+        toy.head.neg_()
+    try:
+        taken(generate(model, ids, *others))
+    finally:
+        with torch.no_grad():
+            toy.head.neg_()
+    return tokens_written(generate(model, ids, *others))
+
+
+def left_in_training(generate: Any, toy: Any, ids: Tensor, *others: Any) -> int:
+    """Whether a model that was in training mode still is: 1, or 0."""
+    model = CachedToyOfOneText(toy, ids).train()
+    try:
+        taken(generate(model, ids, *others))
+        return int(model.training and toy.training)
+    finally:
+        toy.eval()
+
+
+# What is asked so: the drive, and what is right.
+STILL_TRAINING: dict[str, Any] = {"drive": left_in_training, "right": lambda *_: 1}

@@ -8,6 +8,7 @@ from torch import Tensor
 from grader.tolerance import agree
 
 LONGEST = 64  # an axis with more entries is not tried for another order
+FACTOR_OF_ITS_OWN = "the values are right but for a factor that depends on"
 FEWEST = 3  # values that an entry must have for a factor of its own to say something
 
 
@@ -61,7 +62,7 @@ def scaled(got: Tensor, want: Tensor, names: Sequence[str]) -> str | None:
             continue
         low, high = float(factors.min()), float(factors.max())
         if high - low > 1e-3 * max(abs(low), abs(high)):
-            return f"the values are right but for a factor that depends on {name} alone: {low:.3g} to {high:.3g}"
+            return f"{FACTOR_OF_ITS_OWN} {name} alone: {low:.3g} to {high:.3g}"
     return None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.checks.judge.diagnose import Context, describe, known_as
+from grader.checks.judge.measured import measured
 from grader.checks.judge.verdict import Finding, Verdict
 from grader.checks.layout import are_pieces, arranged, layout_between
 from grader.checks.observation import Fed, PartKey, Replaced
@@ -87,8 +88,12 @@ def find_in_parts(parts: PartEvidence, want: Tensor, context: Context) -> Findin
     if lacking:
         return Finding(lacking, detail=besides)
     if culprits:
-        what = describe(own, want, context) or "its own steps give something else"
-        return Finding(f"Even with right parts, the result is wrong: {what}", detail=besides)
+        what = describe(own, want, context)
+        return Finding(
+            f"Even with right parts, the result is wrong: {what or 'its own steps give something else'}",
+            detail=besides,
+            measured=() if what else measured(own, want, context),
+        )
     return None
 
 
@@ -259,12 +264,15 @@ def _miswired(call: Call, parts: PartEvidence, context: Context) -> Finding:
     given, right = parts.replaced.given[call.path, call.index], call.input
     assert given is not None and right is not None
     name = known_as(given, _known_tensors(parts, context))
+    told: tuple[str, ...] = ()
     if name:
         what = f"`{call.path}` was given {name}, and that is not what it needs"
     else:
         axes = context.axes if given.ndim == len(context.axes) else ()
-        looks = describe(given, arranged(right, given), Context(axes, context.sizes, context.input))
+        wanted, of_part = arranged(right, given), Context(axes, context.sizes, context.input)
+        looks = describe(given, wanted, of_part)
+        told = () if looks else measured(given, wanted, of_part)
         what = f"`{call.path}` was given something else than it should be" + (f": {looks}" if looks else "")
     before = [c.path for c in parts.calls[: parts.calls.index(call)] if c.path in parts.replaced.present]
     start = f"`{before[-1]}`" if before else "the module's input"
-    return Finding(what, f"Look at what is computed between {start} and `{call.path}`.")
+    return Finding(what, f"Look at what is computed between {start} and `{call.path}`.", measured=told)

@@ -6,7 +6,7 @@ Every finder compares tensors only. It gives one sentence for a person, or None 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,13 +23,16 @@ class Context:
     """What a finder may use besides the two tensors.
 
     axes: names of the right tensor's axes, as in ("B", "T", "D"). sizes: named numbers, as in
-    {"head_dim": 16}. input: the first tensor the module was given, if any.
+    {"head_dim": 16}. input: the first tensor the module was given, if any. weights: the module's own, by name.
+    numbers: what each of a few whole numbers is, where they have names.
     """
 
     axes: tuple[str, ...] = ()
     sizes: Mapping[str, int] | None = None
     input: Tensor | None = None
     tolerance: Tolerance | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
 
 
 def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
@@ -98,6 +101,9 @@ def _describe_dtype(got: Tensor, want: Tensor) -> str:
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
+    if context.numbers:
+        pairs = zip(context.numbers, got.tolist(), want.tolist(), strict=True)
+        return "; ".join(_told_of_number(name, own, right) for name, own, right in pairs)
     if got.ndim == 0:
         off = int(got - want)
         share = 100 * off / max(1, abs(int(want)))
@@ -106,6 +112,14 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
     if got.ndim == 1:
         return f"it gave {_listed(got, want)}"
     return _wrong_places(got, want, context)
+
+
+def _told_of_number(name: str, own: int, right: int) -> str:
+    if own == right:
+        return f"“{name}” is right"
+    times = f"{own / right:.4g} times, " if right and own and abs(own / right - 1) >= 5e-4 else ""
+    off = f"{abs(own - right):,} too {'many' if own > right else 'few'}"
+    return f"“{name}” is {own:,}, and should be {right:,} ({times}{off})"
 
 
 def _listed(got: Tensor, want: Tensor) -> str:
@@ -196,7 +210,7 @@ def _constant_offset(got: Tensor, want: Tensor, context: Context) -> str | None:
 def _transposed(got: Tensor, want: Tensor, context: Context) -> str | None:
     for i, j in itertools.combinations(range(want.ndim), 2):
         if want.shape[i] == want.shape[j] and want.shape[i] > 1 and _same(got, want.transpose(i, j), context):
-            names = _names(want, context)
+            names = axis_names(want, context)
             return f"the values are right, but {names[i]} and {names[j]} are swapped: the result is transposed"
     return None
 
@@ -242,18 +256,18 @@ def _swapped_halves(got: Tensor, want: Tensor, context: Context) -> str | None:
 
 
 def _shifted(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return moved(got, want, _names(want, context))
+    return moved(got, want, axis_names(want, context))
 
 
 def _reordered(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return reordered(got, want, _names(want, context))
+    return reordered(got, want, axis_names(want, context))
 
 
 def _scaled(got: Tensor, want: Tensor, context: Context) -> str | None:
-    return scaled(got, want, _names(want, context))
+    return scaled(got, want, axis_names(want, context))
 
 
-def _names(want: Tensor, context: Context) -> tuple[str, ...]:
+def axis_names(want: Tensor, context: Context) -> tuple[str, ...]:
     """The names of the axes, or their numbers."""
     return context.axes if len(context.axes) == want.ndim else tuple(f"axis {i}" for i in range(want.ndim))
 
@@ -278,7 +292,7 @@ def _wrong_places(got: Tensor, want: Tensor, context: Context) -> str | None:
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     if want.is_floating_point() and wrong.sum() == 1:
         return None  # one value lies somewhere on every axis, and gathers nowhere
-    names = _names(want, context)
+    names = axis_names(want, context)
     for i in range(want.ndim):
         size = want.shape[i]
         bad = sorted({int(k) for k in wrong.nonzero()[:, i]})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from grader.checks.judge.axes import FACTOR_OF_ITS_OWN
 from grader.checks.judge.composite import PartEvidence, find_in_parts
 from grader.checks.judge.counting import hold_back_counts
 from grader.checks.judge.diagnose import Context, describe
@@ -13,6 +14,7 @@ from grader.checks.judge.difference import Difference, difference
 from grader.checks.judge.gradients import gradient_finding, unreached
 from grader.checks.judge.insensitive import mark_insensitive
 from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
+from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
@@ -49,7 +51,8 @@ def judge(
             cases.append(CaseVerdict(case.name, right=False, finding=finding))
             continue
         observation = replace(observation, no_gradient=unreached(task, answer, i, observation.no_gradient))
-        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i])
+        numbers = _names_of_numbers(answer, i, case.name)
+        context = Context(answer.axes, answer.sizes[i], _first_float(case), answer.tolerances[i], case.weights, numbers)
         parts = (
             PartEvidence(task.parts, answer.part_calls[i], fed[i], replaced[i], unfinished, other_classes, case.weights)
             if fed and replaced
@@ -60,6 +63,8 @@ def judge(
             continue
         suspected = _named(found, answer, i, outputs[i])
         cases.append(_judge_wrong(observation, answer.outputs[i], context, suspected, parts))
+    if any(found.in_part):  # a name says more
+        cases = [replace(c, finding=c.finding and replace(c.finding, measured=())) for c in cases]
     named = bool(found.fitting) and not all(right)
     seen = []
     for i, verdict in enumerate(mark_insensitive(cases, answer, by_case)):
@@ -76,6 +81,19 @@ def judge(
 def _is_right(answer: Answer, i: int, got: Tensor | None) -> bool:
     """Whether an output is right in a case. Everything else about the case is told from that."""
     return got is not None and agree(got, answer.outputs[i], answer.tolerances[i])
+
+
+def _names_of_numbers(answer: Answer, index: int, case: str) -> tuple[str, ...]:
+    """What each of a few whole numbers is: by the exercise's axis, as in "total/active", or by the case's own name, as
+    in "room: numbers, bytes". Empty where neither says."""
+    want = answer.outputs[index]
+    if want.ndim != 1 or want.is_floating_point() or len(want) < 2:
+        return ()
+    by_case = case.partition(": ")[2].replace(" and ", " ")
+    for said in (answer.axes[0].split("/") if len(answer.axes) == 1 else [], by_case.split(", ")):
+        if len(said) == len(want) and all(said):
+            return tuple(name.strip() for name in said)
+    return ()
 
 
 def _with_gradients(verdict: CaseVerdict, wrong: Finding | None) -> CaseVerdict:
@@ -153,7 +171,8 @@ def _only_in(task: Task, wrong: Sequence[int], seen: Sequence[Difference | None]
     if not right:
         return ""
     dtypes = [{task.cases[i].dtype for i in group} for group in (wrong, right)]
-    only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1]
+    counted = any(one is not None and one.whole for one in seen)  # bytes, say: no cast makes them wrong
+    only = len(dtypes[0]) == 1 and not dtypes[0] & dtypes[1] and not counted
     if only and not (torch.float32 in dtypes[0] and _large(seen)):
         name = str(next(iter(dtypes[0]))).removeprefix("torch.")
         if torch.float32 in dtypes[0]:
@@ -275,4 +294,6 @@ def _find(
     if sentence is None and got.is_floating_point() and got.isnan().any():
         sentence = "there is NaN in the output"
     changed = f"{observation.changed} was modified in place" if observation.changed is not None else None
-    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else ())
+    unknown = sentence is None or FACTOR_OF_ITS_OWN in sentence
+    told = measured(got, want, context) if unknown else ()
+    return Finding(sentence or changed or UNKNOWN, detail=(changed,) if sentence and changed else (), measured=told)

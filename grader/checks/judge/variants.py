@@ -136,7 +136,8 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     ),
     v.Copied: (
         "a `copy.deepcopy` of the module gives something else",
-        "A copy must use its own weights: a function that is kept in the module still has the first one's.",
+        "A copy must use its own weights: a function that is kept in the module still has the first one's, and a result"
+        " that is kept on `self` can't be copied.",
     ),
     v.Vocabulary: (
         "with ids above 256, at the end of a larger vocabulary, it is not the same",
@@ -149,6 +150,14 @@ _TOLD: dict[type[v.Variant], tuple[str, str]] = {
     v.Fields: (
         "it is another where the config also has fields of other families",
         "Read the fields that this family has, by their own names; others say nothing here.",
+    ),
+    v.NullWindow: (
+        "it is another where the config's `sliding_window` is null, and no layer slides",
+        "Read the window where a layer of kind sliding_attention needs it: without one there may be none.",
+    ),
+    v.AsDict: (
+        "a config that is a plain dict does not give it",
+        "A Mapping is read by `config[name]`, `config.get(name)` and `name in config`, and it is the caller's.",
     ),
     v.Fewer: (
         "where no token is asked for, some come out",

@@ -1,6 +1,6 @@
 """What the judge found: for an exercise, for a case, and why a case is not right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from grader.checks.judge.difference import Difference
 
@@ -13,7 +13,8 @@ class Finding:
 
     mistake: the name of the known mistake it is, which explains every wrong case. shipped: where that was published.
     waits_for: the exercises that a composite waits for, whose own code is right. notes: what else may help, in
-    sentences. unwritten: whether the code is still a stub.
+    sentences. unwritten: whether the code is still a stub. measured: what is measured of a result whose error has
+    no name, in sentences.
     """
 
     what: str
@@ -24,6 +25,7 @@ class Finding:
     shipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unwritten: bool = False
+    measured: tuple[str, ...] = field(default=(), compare=False)  # other numbers make it no other finding
 
     @property
     def carried(self) -> bool:

@@ -1,11 +1,13 @@
 """A verdict in words: for a person, and for programs."""
 
+import re
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from grader.checks.judge.difference import Difference
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
+from grader.checks.observation import RAISED
 from grader.config import ALL_FIELDS
 from grader.report import Line, shipped_line
 
@@ -55,6 +57,12 @@ def report(verdict: Verdict) -> list[Line]:
         others = [case for case in verdict.cases if not case.right and case.finding != shown.finding]
         alone = others or (len(verdict.cases) > 1 and shown.finding.what.startswith("it gave "))
         lines += _finding(shown.finding, f"In the case “{shown.name}”: " if alone else "")
+        further = sum(case is not shown and _same_error(case, shown) for case in verdict.cases)
+        if further and alone:
+            lines.append(Line(f"The same error in {further} further case{'s' if further > 1 else ''}.", "text", 1))
+    elif shown.finding and shown.finding.measured:
+        lines.append(Line(f"In the case “{shown.name}”:", "text", 1))
+        lines += [Line(said, "text", 1) for said in shown.finding.measured]
     lines += [Line(note, "text", 1) for note in verdict.notes]
     if not _same_problem_everywhere(verdict):
         lines += _table(verdict, shown)
@@ -75,8 +83,23 @@ def _is_puzzling(verdict: Verdict) -> bool:
 
 def _same_problem_everywhere(verdict: Verdict) -> bool:
     """Whether no case gave anything to compare, for one and the same reason."""
-    problems = {case.finding.what for case in verdict.cases if case.finding}
-    return len(problems) == 1 and not any(case.right or case.difference for case in verdict.cases)
+    first, *others = verdict.cases
+    if any(case.right or case.difference for case in verdict.cases):
+        return False
+    return len({case.finding.what for case in verdict.cases if case.finding}) == 1 or (
+        all(_same_error(case, first) for case in others)
+    )
+
+
+def _same_error(case: CaseVerdict, other: CaseVerdict) -> bool:
+    """Whether both cases ended in one exception of one line, whatever the numbers and shapes in its message."""
+    found = [each.finding for each in (case, other) if each.finding and each.finding.what.startswith(RAISED)]
+    messages = {_NUMBERS.sub("#", finding.what) for finding in found}
+    lines = {tuple(line for line in finding.detail if line.startswith("line ")) for finding in found}
+    return len(found) == 2 and len(messages) == len(lines) == 1
+
+
+_NUMBERS = re.compile(r"\[[\d, ]*\]|\d+")
 
 
 def _table(verdict: Verdict, shown: CaseVerdict) -> list[Line]:
@@ -98,6 +121,7 @@ def _cells(case: CaseVerdict, shown: CaseVerdict) -> tuple[str, ...]:
     if case.right:
         return ("✓", case.name, "", "", "", "", "", "")
     said = case is shown or (case.finding and shown.finding and case.finding.what == shown.finding.what)
+    said = said or _same_error(case, shown)
     short = "" if said or not case.finding else _first_sentence(case).partition(ALL_FIELDS)[0]
     difference = case.difference
     if difference is None or not difference.wrong:
@@ -141,7 +165,7 @@ def _finding(finding: Finding, where: str) -> list[Line]:
         what += "."
     lines = [Line(where + what, "named" if finding.mistake else "text", 1)]
     lines += [Line(detail, "code", 2) for detail in finding.detail]
-    lines += [Line(note, "text", 1) for note in finding.notes]
+    lines += [Line(note, "text", 1) for note in (*finding.measured, *finding.notes)]
     if finding.hint:
         lines.append(Line(finding.hint, "hint", 1))
     return lines + [shipped_line(reference, 1) for reference in finding.shipped]

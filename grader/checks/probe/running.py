@@ -7,7 +7,9 @@ import contextlib
 import copy
 import inspect
 import io
+import linecache
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -20,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from grader.checks.observation import Problem
+from grader.checks.observation import RAISED, Problem
 from grader.config import Config
 from grader.devices import CPU, chosen_device, device_of, moved
 from grader.package import package_folder
 from grader.recordings.tasks import Task, TaskCase
+from grader.recordings.toy_lm import ending
 
 
 class Stopped(Exception):
@@ -95,14 +98,14 @@ def changed_argument(task: Task, case: TaskCase, target: Any, given: Sequence[An
         if isinstance(old, Tensor):
             if not torch.equal(torch.nan_to_num(old.to(new.device)), torch.nan_to_num(new)):
                 return f"the input {_name_of(task, case, target, position)}"
-        elif isinstance(old, Config) and (field := changed_field(old, new)):
+        elif isinstance(old, Mapping) and (field := changed_field(old, new)):
             return f"the config's `{field}`"
     return None
 
 
 def changed_field(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """The field of a config that is no longer what it was."""
-    return next((name for name, value in old.items() if new.get(name) != value), None)
+    return next((name for name in {**old, **new} if (name in old, old.get(name)) != (name in new, new.get(name))), None)
 
 
 def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:
@@ -119,11 +122,12 @@ def _name_of(task: Task, case: TaskCase, target: Any, position: int) -> str:
 def use(task: Task, case: TaskCase, target: Any, *args: Any) -> Any:
     """What the learner's module or function gives for a case's arguments: called, or used as its drive does."""
     drive = _drive(task.drive, case.drive) if task.drive else None
-    if drive is None:
-        return call_learner(target, *args)
-    device = device_of(target)
-    with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
-        return call_learner(drive, target, *args)
+    with ending(args):
+        if drive is None:
+            return call_learner(target, *args)
+        device = device_of(target)
+        with contextlib.nullcontext() if device == CPU else device:  # a drive's own tensors belong with the module's
+            return call_learner(drive, target, *args)
 
 
 @cache
@@ -154,7 +158,42 @@ def learner_errors() -> Iterator[None]:
     except (Exception, SystemExit) as error:  # learner's code may raise anything
         if isinstance(error, NotImplementedError) and (name := stub_of(error)):
             raise Stopped("not_written", f"{name} is not written yet: replace `raise NotImplementedError()`") from error
-        raise Stopped("exception", f"it raised {_headline(error)}", learner_traceback(error)[:-1]) from error
+        detail = (*learner_traceback(error)[:-1], *_shapes_that_met(error))
+        raise Stopped("exception", f"{RAISED}{_headline(error)}", detail) from error
+
+
+def _shapes_that_met(error: BaseException) -> tuple[str, ...]:
+    """The shapes of the tensors that the learner's last line names, in a line; none where it names none.
+
+    They are looked up without running any code of the learner's.
+    """
+    frames = [frame for frame in traceback.walk_tb(error.__traceback__) if is_learners(frame[0].f_code.co_filename)]
+    if not frames or not isinstance(error, RuntimeError | IndexError | ValueError):
+        return ()
+    frame, number = frames[-1]
+    line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).partition("#")[0]
+    shapes = {}
+    for name in dict.fromkeys(_NAMES.findall(line)):
+        value = _found_in(frame.f_locals, name)
+        if type(value) in (Tensor, nn.Parameter):
+            shapes[name] = f"{name} is {list(value.shape)}"
+    return (", ".join(list(shapes.values())[:MOST_SHAPES]),) if shapes else ()
+
+
+_NAMES = re.compile(r"(?<![\w.])(?:self\.)?[A-Za-z_]\w*")
+MOST_SHAPES = 4
+
+
+def _found_in(names: Mapping[str, Any], name: str) -> Any:
+    """What a name such as `x` or `self.weight` stands for; None for what isn't simply kept under it."""
+    if not name.startswith("self."):
+        return names.get(name)
+    own = names.get("self")
+    if not isinstance(own, nn.Module):
+        return None
+    kept, name = object.__getattribute__(own, "__dict__"), name.removeprefix("self.")
+    kinds = (kept, kept.get("_parameters"), kept.get("_buffers"))
+    return next((kind[name] for kind in kinds if type(kind) is dict and name in kind), None)
 
 
 def message_of(error: BaseException) -> str:

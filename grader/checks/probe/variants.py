@@ -2,20 +2,30 @@
 
 import contextlib
 import copy
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Varied
 from grader.checks.probe.building import build_module, constructed, filled
-from grader.checks.probe.running import Stopped, fresh_args, learner_errors, unseen, use
+from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
+from grader.recordings import variants as v
 from grader.recordings.tasks import Task, TaskCase, configured
-from grader.recordings.variants import Copied, Reloaded, SameLength, Training, Variant
 from grader.tolerance import agree
+
+# What is asked at once, since all of it must give the same: only where it does not, one after the other. The last use
+# the module up.
+AT_ONCE: tuple[tuple[type[v.Variant], ...], ...] = (
+    (v.Vocabulary, v.Fields),
+    (v.Loud,),
+    (v.Strided, v.Training, v.Again, v.Copied),
+)
 
 
 def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[Varied, ...]:
@@ -27,71 +37,112 @@ def vary(task: Task, case: TaskCase, target: Any, own: Tensor | None) -> tuple[V
     if own is None:
         return ()
     asking = _Asking(task, case, target, own)
+    groups = _at_once(case.variants)
+    together = [one for group in groups for one in group]
     with unseen(), torch.no_grad():
-        return tuple(asking.asked(variant) for variant in case.variants)
+        found = {one: asking.asked(one) for one in case.variants if one not in together}
+        for group in groups:
+            found |= asking.asked_at_once(group)
+    return tuple(found[one] for one in case.variants)
+
+
+def _at_once(variants: Sequence[v.Variant]) -> list[list[v.Variant]]:
+    """Those that are asked at once, in the order of `AT_ONCE`; of loud tokens, those along one axis of the output."""
+    groups: dict[tuple[int, int], list[v.Variant]] = {}
+    for place, kinds in enumerate(AT_ONCE):
+        for one in variants:
+            if isinstance(one, kinds):
+                groups.setdefault((place, one.along if isinstance(one, v.Loud) else 0), []).append(one)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class _Asking:
-    """Asks the variants of one case, in their order. used: the module that they share; made with the first."""
+    """Asks the variants of one case, in their order.
+
+    used: the module that they share; made with the first. given: the arguments of a module that is loaded anew.
+    """
 
     def __init__(self, task: Task, case: TaskCase, target: Any, own: Tensor) -> None:
         self.task, self.case, self.target, self.own = task, case, target, own
         self.used: Any = target if task.function else None
+        self.given: list[Any] = []
 
-    def asked(self, variant: Variant) -> Varied:
+    def asked_at_once(self, group: Sequence[v.Variant]) -> dict[v.Variant, Varied]:
+        """What comes out for several variants of which each must give the same."""
+        case = reduce(TaskCase.varied, group, self.case)
         try:
-            output = self._output(variant, self._module(variant))
+            used = self._copy() if any(isinstance(one, v.Copied) for one in group) else self._module(group[0], case)
+            output = self._output(group, case, used)
+            if agree(output, reduce(lambda out, one: one.wanted(out), group, self.own)):
+                return dict.fromkeys(group, Varied(output))
+        except (Stopped, RuntimeError, IndexError):  # told of the one that it is due to
+            pass
+        return {one: self.asked(one) for one in group}
+
+    def asked(self, variant: v.Variant) -> Varied:
+        """What comes out for one variant."""
+        case = self.case.varied(variant)
+        try:
+            used = self._module(variant, case)
+            output = self._output([variant], case, used)
         except Stopped as stopped:
             return Varied(problem=stopped.problem)
-        if self.task.function or variant.own_module or self._agrees(variant, output):
+        agrees = self._agrees(variant, output)
+        if agrees and isinstance(variant, v.Reloaded):
+            self.used = used
+        if self.task.function or variant.own_module or agrees:
             return Varied(output)
         try:
-            return Varied(output, alone=self._output(variant, build_module(self.target, self.case)[0]))
+            return Varied(output, alone=self._output([variant], case, build_module(self.target, self.case)[0]))
         except Stopped as stopped:
             return Varied(output, stopped.problem)
 
-    def _agrees(self, variant: Variant, output: Tensor) -> bool:
+    def _agrees(self, variant: v.Variant, output: Tensor) -> bool:
         try:
             return agree(variant.without_end(output), variant.wanted(self.own))
         except (RuntimeError, IndexError):
             return False
 
-    def _module(self, variant: Variant) -> Any:
+    def _module(self, variant: v.Variant, case: TaskCase) -> Any:
         """The module that is asked. Raises Stopped where it can't be made."""
+        if isinstance(variant, v.SameLength):
+            self._run_before(variant.before)
         if self.task.function:
             return self.target
-        if not variant.own_module:
-            if self.used is None:
-                self.used = build_module(self.target, self.case)[0]
-            return self.used
-        if isinstance(variant, Reloaded):
+        if isinstance(variant, v.Reloaded):
             return self._reloaded()
-        if isinstance(variant, Copied):
-            return self._copied()
-        if isinstance(variant, SameLength):
-            self._run_before(variant.before)
-        return build_module(self.target, self.case.varied(variant))[0]
+        if isinstance(variant, v.Copied):
+            return self._copy()
+        return build_module(self.target, case)[0] if variant.own_module else self._shared()
+
+    def _shared(self) -> Any:
+        if self.used is None:
+            self.used = build_module(self.target, self.case)[0]
+        return self.used
 
     def _reloaded(self) -> nn.Module:
-        first, _ = build_module(self.target, self.case)
-        second = constructed(self.target, configured(self.case.build))
+        module = constructed(self.target, configured(self.case.build))
         try:
-            filled(second, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
-            use(self.task, self.case, second, *fresh_args(self.case, device_of(second)))
+            filled(module, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
+            self.given = fresh_args(self.case, device_of(module))
+            use(self.task, self.case, module, *self.given)
         except Stopped:  # with such weights it need not work
             pass
         with learner_errors():
-            saved = {name: value for name, value in first.state_dict().items() if name in self.case.weights}
-            second.load_state_dict(saved, strict=False)
-        return second
+            saved = module.state_dict()
+            module.load_state_dict({n: w for n, w in self.case.weights.items() if n in saved}, strict=False)
+        return module
 
-    def _copied(self) -> nn.Module:
-        first, _ = build_module(self.target, self.case)
+    def _copy(self) -> nn.Module:
+        """A deep copy of a module that is called where gradients count before; after it its own weights are 0."""
+        module, self.used = self._shared(), None
+        with torch.enable_grad(), contextlib.suppress(Stopped):
+            use(self.task, self.case, module, *fresh_args(self.case, device_of(module)))
         with learner_errors():
-            second = copy.deepcopy(first)
-        for parameter in first.parameters():
+            copied: nn.Module = copy.deepcopy(module)
+        for parameter in module.parameters():
             parameter.zero_()
-        return second
+        return copied
 
     def _run_before(self, name: str) -> None:
         """Run another case, whatever it gives. A task may hold one case alone; then nothing comes before."""
@@ -104,19 +155,37 @@ class _Asking:
         except Stopped:  # told where that case is judged
             pass
 
-    def _output(self, variant: Variant, used: Any) -> Tensor:
-        """What counts of an output; all of it where it has no such part. Raises Stopped where there is none."""
-        case = replace(self.case, args=variant.args(self.case.args))
-        device = device_of(used)
+    def _output(self, variants: Sequence[v.Variant], case: TaskCase, used: Any) -> Tensor:
+        """What counts of an output; all of it where it has no such part. Raises Stopped where there is none.
+
+        case: as the variants ask it.
+        """
+        device, kinds = device_of(used), {type(one) for one in variants}
         torch.default_generator.manual_seed(2)
-        if isinstance(variant, Training):
+        if v.Training in kinds:
             used.train()
+        args = self.given if v.Reloaded in kinds and self.given else fresh_args(case, device)
         try:
-            given = use(self.task, case, used, *fresh_args(case, device))
+            given = use(self.task, case, used, *args)
         finally:
-            if isinstance(variant, Training):
+            if v.Training in kinds:
                 nn.Module.train(used, False)
+        if v.AsDict in kinds and (changed := changed_argument(self.task, case, used, args)):
+            raise Stopped("changed", f"{changed} is changed")
+        if v.Again in kinds:
+            self._use_for_another(case, used, device)
         output = canonical_output(given, device) if self.task.function else module_output(given, device)
         with contextlib.suppress(RuntimeError, IndexError):
-            output = variant.picked(output)
+            output = reduce(lambda out, one: one.picked(out), variants, output)
         return taken(output)
+
+    def _use_for_another(self, case: TaskCase, used: Any, device: torch.device) -> None:
+        """Use a module for other numbers of the same shapes, before what it gave is read."""
+        with contextlib.suppress(Stopped):
+            use(self.task, case, used, *tree_map(_other_numbers, fresh_args(case, device)))
+
+
+def _other_numbers(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.dtype == torch.bool:
+        return leaf
+    return -2 * leaf if leaf.is_floating_point() else leaf.flip(-1)

@@ -160,11 +160,11 @@ class Jail:
         if "error" in hello.body:
             raise JailError(f"The jail can't be had here: {hello.body['error']}. {HOW_TO}")
 
-    def finish(self) -> Ended:
-        """Kill the child. Raises ZygoteLost."""
+    def finish(self, gone: bool) -> Ended:
+        """Kill the child. gone: its channel has closed; how it ended is waited for. Raises ZygoteLost."""
         assert self._control is not None
         try:
-            self._control.send(b'{"do": "finish"}')
+            self._control.send(json.dumps({"do": "finish", "gone": gone}).encode())
         except OSError:
             raise self._lost() from None
         return Ended(**self._hear(FORK_SECONDS))
@@ -203,14 +203,19 @@ class Child:
         self.ended: Ended | None = None
         self._jail = jail
         self._channel = channel
+        self._gone = False
 
     def ask(self, command: bytes, deadline: float, most_bytes: int = 0) -> Message:
         """Its answer to a command. Raises FrameTimeout, FrameEnd where it is gone, FrameError for nonsense.
 
         most_bytes: that its tensors may have.
         """
-        send(self._channel.fileno(), command, deadline)
-        return self.hear(deadline, most_bytes)
+        try:
+            send(self._channel.fileno(), command, deadline)
+            return self.hear(deadline, most_bytes)
+        except FrameEnd:
+            self._gone = True
+            raise
 
     def hear(self, deadline: float, most_bytes: int = 0) -> Message:
         """The next message from it."""
@@ -220,7 +225,7 @@ class Child:
     def finish(self) -> Ended:
         """Kill it, with all that it started; how it ended, where it had ended by itself."""
         if self.ended is None:
-            self.ended = self._jail.finish()
+            self.ended = self._jail.finish(self._gone)
         return self.ended
 
 

@@ -2,7 +2,7 @@
 
 Run as ``python -m grader.grading.sandbox.zygote FD SETTINGS``, where FD is a SOCK_SEQPACKET socket on which JSON
 comes and goes: ``{"do": "fork"}`` with one descriptor, the child's channel, is answered by ``{"pid": ...}``;
-``{"do": "finish"}`` kills the child and is answered by how it ended and what it used. At the socket's end
+``{"do": "finish", "gone": ...}`` kills the child and is answered by how it ended and what it used. At the socket's end
 the process ends, and its child with it. It is started by `grader.grading.sandbox.jail`.
 """
 
@@ -16,7 +16,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from grader.grading.sandbox.limits import MB, Limits
 EXTRA_ADDRESSES_MB = 512  # beyond those of the memory
 KEPT = ("CheckFailed", "Config", "GraderError")  # of the package's public names, as they are
 TRIES = 3  # of starting a child that is killed from outside before it begins
+GONE_SECONDS = 1.0  # within which a child whose channel has closed has ended
 CHANNEL = 3  # the child's only descriptor besides 0, 1 and 2, which are /dev/null
 
 
@@ -120,19 +120,19 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _serve(zygote: Zygote, control: socket.socket) -> None:
-    commands: dict[str, Callable[..., dict[str, Any]]] = {"fork": _fork, "finish": _finish}
     while True:
         message, fds, _, _ = socket.recv_fds(control, 1 << 12, 1)
         if not message:
             break
         try:
-            answer = commands[json.loads(message)["do"]](zygote, control, *fds)
+            command = json.loads(message)
+            answer = _fork(zygote, *fds) if command["do"] == "fork" else _finish(zygote, command["gone"])
         except OSError as error:
             answer = {"error": str(error)}
         for fd in fds:
             os.close(fd)
         _say(control, **answer)
-    _finish(zygote, control)
+    _finish(zygote, gone=False)
 
 
 def _say(control: socket.socket, **words: Any) -> None:
@@ -140,7 +140,7 @@ def _say(control: socket.socket, **words: Any) -> None:
         control.send(json.dumps(words).encode())
 
 
-def _fork(zygote: Zygote, control: socket.socket, channel: int) -> dict[str, Any]:
+def _fork(zygote: Zygote, channel: int) -> dict[str, Any]:
     """Start a child on a channel; once more where it is killed from outside before it begins."""
     for _ in range(TRIES):
         if answer := _fork_once(zygote, channel):
@@ -263,14 +263,17 @@ def _jailed_limits(zygote: Zygote) -> list[tuple[int, int]]:
     return [(resource.RLIMIT_NPROC, zygote.limits.threads), (resource.RLIMIT_AS, addresses)]
 
 
-def _finish(zygote: Zygote, control: socket.socket) -> dict[str, Any]:
-    """Kill the child, with all that it has started, and say how it ended."""
+def _finish(zygote: Zygote, gone: bool) -> dict[str, Any]:
+    """Kill the child, with all that it has started, and say how it ended.
+
+    gone: its channel has closed, so it is about to end, or to be ended: how is worth waiting for. A process closes
+    its channel before it can be waited for, and longer before on a busy machine; one that goes on is killed.
+    """
     if not zygote.child:
         return {"signal": 0, "code": 0, "cpu": 0.0, "memory_mb": 0}
-    alive = os.waitid(os.P_PID, zygote.child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    if alive:  # one whose channel has just closed may be about to end of itself: how it ended is worth knowing
+    patience = time.monotonic() + GONE_SECONDS
+    while (alive := _is_alive(zygote.child)) and gone and time.monotonic() < patience:
         time.sleep(0.001)
-        alive = os.waitid(os.P_PID, zygote.child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     with contextlib.suppress(ProcessLookupError):
         (os.kill if zygote.jailed else os.killpg)(zygote.child, signal.SIGKILL)
     _, status, used = os.wait4(zygote.child, 0)
@@ -282,6 +285,10 @@ def _finish(zygote: Zygote, control: socket.socket) -> dict[str, Any]:
         "cpu": used.ru_utime + used.ru_stime,
         "memory_mb": used.ru_maxrss // 1024,
     }
+
+
+def _is_alive(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 if __name__ == "__main__":
