@@ -5,19 +5,20 @@
 SmolLM2-135M-Instruct runs in the lesson's own model, Gemma 3 270M in lesson 06's; both with the lesson's caches. For
 each codec and number of bits: how much the loss on the beginning of *Persuasion* rises with keys, values and both
 encoded, in nats a token; after how many of 48 tokens the text differs from what the model writes with a plain cache,
-the mean over a few beginnings; and the bytes that the cache holds, for each token. Half an hour on one core.
+the mean over a few beginnings; and the bytes that the cache holds, for each token. Half an hour on one core for each
+model. What is measured is written at once, and a run that was stopped goes on where it was.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor
 
 from grader import load_checkpoint
@@ -79,45 +80,49 @@ class Measured:
         return float(same.sum(dim=1).double().mean())
 
 
-def measured(name: str, made: dict[str, Any], classes: dict[str, Any], text: str) -> dict[str, Any]:
-    """All of one model's numbers."""
-    it, bits = Measured(name, made, classes, text), MODELS[name][2]
-    cache, plain = made["QuantisedCache"], made["AsItComes"]()
-    base, size = it.loss(partial(cache, plain, plain))
-    runs = []
-    for codec, n in track([(codec, n) for codec in CODECS for n in bits], description=name):
-        encoded = made[codec](it.width, n)
+def measure(it: Measured, bits: Sequence[int], found: dict[str, Any]) -> Iterator[None]:
+    """Add to one model's numbers what is not among them yet; yields after each."""
+    cache, plain = it.made["QuantisedCache"], it.made["AsItComes"]()
+    if "loss" not in found:
+        base, size = it.loss(partial(cache, plain, plain))
+        found |= {"loss": round(base, 4), "bytes in 16 bits": size / 2, "runs": [], "recent": []}
+        yield
+    runs, recent, base = found["runs"], found["recent"], found["loss"]
+    todo = [(codec, n) for codec in CODECS for n in bits]
+    for codec, n in todo[len(runs) :]:
+        encoded = it.made[codec](it.width, n)
         both = partial(cache, encoded, encoded)
         nats, held = it.loss(both)
         run: dict[str, Any] = {"codec": codec, "bits": n, "bytes": round(held, 1), "both": round(nats - base, 4)}
         run["keys"] = round(it.loss(partial(cache, encoded, plain))[0] - base, 4)
         run["values"] = round(it.loss(partial(cache, plain, encoded))[0] - base, 4)
         runs.append(run | {"same for": it.same_for(both)})
-    recent = []
-    for n in (2, 3):
-        encoded = made["Turbo"](it.width, n)
-        for newest in RECENT:
-            nats, _ = it.loss(partial(cache, encoded, encoded, newest), chunk=16)
-            recent.append({"bits": n, "recent": newest, "both": round(nats - base, 4)})
-    return {"loss": round(base, 4), "bytes in 16 bits": size / 2, "runs": runs, "recent": recent}
+        yield
+    for n, newest in list(product((2, 3), RECENT))[len(recent) :]:
+        encoded = it.made["Turbo"](it.width, n)
+        nats, _ = it.loss(partial(cache, encoded, encoded, newest), chunk=16)
+        recent.append({"bits": n, "recent": newest, "both": round(nats - base, 4)})
+        yield
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lesson", type=Path, default=HERE.parent / "solutions" / "09-quantised-cache")
-    parser.add_argument("--model", choices=MODELS, help="this one alone; the others' numbers stay")
+    parser.add_argument("--model", choices=MODELS, help="this one alone")
+    parser.add_argument("--to", type=Path, help="the file to write, the lesson's texts/measured.json")
     told = parser.parse_args()
     folder = told.lesson.resolve()
     torch.set_num_threads(1)
     made = lesson_of(str(folder / "others.py")).solutions
     windows = lesson_of(str(folder.parent / "06-sliding-window" / "others.py")).solutions
     text = (folder / "texts" / "persuasion.txt").read_text(encoding="utf-8")
-    path = folder / "texts" / "measured.json"
+    path = told.to or folder / "texts" / "measured.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in [told.model] if told.model else MODELS:
-        numbers = measured(name, made, windows if name.startswith("gemma") else made, text)
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        found[name] = numbers
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        it, bits = Measured(name, made, windows if name.startswith("gemma") else made, text), MODELS[name][2]
+        for _ in measure(it, bits, found.setdefault(name, {})):
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            print(name, f"{len(found[name]['runs'])} of {len(CODECS) * len(bits)} codecs", flush=True)
 
 
 if __name__ == "__main__":
