@@ -986,7 +986,7 @@ def curve(name: str, codec: str) -> tuple[list[float], list[float]]:
     bits = [16 * run["bytes"] / measured[name]["bytes in 16 bits"] for run in found]
     return bits, [max(0.002, run["both"]) for run in found]
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="f9bc1d4f"
 mine = [max(0.002, loss(Turbo(width, bits), Turbo(width, bits)) - whole) for bits in (2, 3, 4)]
 charts = []
 for name in measured:
