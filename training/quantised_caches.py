@@ -5,8 +5,8 @@
 SmolLM2-135M-Instruct runs in the lesson's own model, Gemma 3 270M in lesson 06's; both with the lesson's caches. For
 each codec and number of bits: how much the loss on the beginning of *Persuasion* rises with keys, values and both
 encoded, in nats a token; after how many of 48 tokens the text differs from what the model writes with a plain cache,
-the mean over a few beginnings; and the bytes that the cache holds, for each token. Half an hour on one core for each
-model. What is measured is written at once, and a run that was stopped goes on where it was.
+the mean over a few beginnings; and the bytes that the cache holds, for each token. Before that, how far channels stand
+out. Half an hour on one core for each model. What is measured is written at once, and a run that was stopped goes on.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from grader.instruments import work
 
 HERE = Path(__file__).resolve().parent
 LENGTH, PROMPT, WRITTEN = 512, 40, 48  # tokens
-# How many texts are read, how many are begun, and in how many bits.
+# How many texts are read, how many are begun, and in how many bits. Gemma gets fewer: each token has 262,144 logits.
 MODELS = {"smollm2-135m-instruct": (2, 8, (2, 3, 4, 5, 6, 7, 8)), "gemma-3-270m": (1, 4, (2, 3, 4, 8))}
 CODECS = ("PerToken", "PerChannel", "PerGroup", "Rotated", "Turbo", "TurboProduct")
 RECENT = (0, 32, 128)
@@ -73,6 +73,17 @@ class Measured:
         return nats, size / self.read.numel()
 
     @torch.no_grad()
+    def outliers(self) -> dict[str, float]:
+        """How many times as large the largest channel of a head is as its median one, in the median head of a text.
+
+        The size of a channel is its largest number in the text, whatever its sign.
+        """
+        caches = self.caches(self.made["PlainCache"])
+        self.model(self.read[:1], caches)
+        sizes = {name: torch.cat([getattr(c, name) for c in caches]).abs().amax(dim=2) for name in ("keys", "values")}
+        return {name: round(float((of.amax(-1) / of.median(-1).values).median()), 1) for name, of in sizes.items()}
+
+    @torch.no_grad()
     def same_for(self, make: Callable[[], Any]) -> float:
         """After how many tokens the text differs, on average: one pass over all of it tells the first difference."""
         best = self.model(self.written[:, :-1], self.caches(make)).argmax(dim=-1)[:, -WRITTEN:]
@@ -86,6 +97,9 @@ def measure(it: Measured, bits: Sequence[int], found: dict[str, Any]) -> Iterato
     if "loss" not in found:
         base, size = it.loss(partial(cache, plain, plain))
         found |= {"loss": round(base, 4), "bytes in 16 bits": size / 2, "runs": [], "recent": []}
+        yield
+    if "outliers" not in found:
+        found["outliers"] = it.outliers()
         yield
     runs, recent, base = found["runs"], found["recent"], found["loss"]
     todo = [(codec, n) for codec in CODECS for n in bits]

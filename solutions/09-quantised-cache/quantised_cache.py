@@ -949,7 +949,7 @@ print(f"held: {held:,} bytes, by your formula {quantised_bytes(checkpoint.config
 # %% [markdown] id="3331b821"
 # ## The whole measurement
 #
-# Your own numbers so far are from 256 tokens. Half an hour of computing gives more: every codec, 2 to 8 bits, keys and values apart, 1,024 tokens for SmolLM2 and 512 for Gemma 3 270M (lesson 06's program, with this lesson's caches in it), and the bytes that the caches really hold. It was done once, with the same classes as yours (`training/quantised_caches.py` in the course's repository); the results are in `texts/measured.json`.
+# Your own numbers so far are from 256 tokens. Half an hour of computing gives more: every codec, 2 to 8 bits, keys and values apart, two models, and the bytes that the caches really hold. SmolLM2 reads 1,024 tokens. Gemma 3 270M, which has one KV head of 256 numbers in each layer, reads 512 in lesson 06's program with this lesson's caches in it. It was done once, with the same classes as yours (`training/quantised_caches.py` in the course's repository); the results are in `texts/measured.json`.
 
 # %% id="c256a5a0"
 import json
@@ -965,7 +965,7 @@ def runs(name: str, codec: str) -> list[dict]:
 CODECS = ("PerToken", "PerChannel", "PerGroup", "Rotated", "Turbo", "TurboProduct")
 
 # %% [markdown] id="21401da4"
-# **Predict** for SmolLM2, keys and values both encoded: with how many bits of your best codec is the loss less than 0.01 nats higher than with 16?
+# **Predict** for both models, keys and values both encoded: with how many bits of the best codec is the loss less than 0.01 nats higher than with 16? And will it be the same codec?
 
 # %% id="07d9319f"
 for name, found in measured.items():
@@ -975,7 +975,18 @@ for name, found in measured.items():
         print(f"{codec:>14}", *(f"{run['both']:+8.3f}" for run in runs(name, codec)))
 
 # %% [markdown] id="356320a9"
-# Where the sign changes from column to column you see the noise of the measurement: a few thousandths of a nat. Everything above that is real.
+# Five bits are enough for SmolLM2, with each of four codecs. Gemma loses more in 4 bits with every codec, and the best one is another: +0.06 with a scale for each channel, which is KIVI's way for keys, and +0.18 with TurboQuant. Its 5 to 7 bits were not measured.
+#
+# Where the sign changes from column to column you see the noise of the measurement: a few thousandths of a nat for SmolLM2, a hundredth for Gemma, which read one text of 512 tokens. Everything above that is real.
+#
+# Two models, two answers. What is different about Gemma's keys? You looked at one layer of SmolLM2's at the beginning, and saw channels that stand out. **Predict:** do Gemma's stand out more, or less? Here is the largest channel of a head against its median channel, in the median head:
+
+# %% id="8d42dd93"
+for name, found in measured.items():
+    print(f"{name}: the largest channel is {found['outliers']['keys']} times the median one in keys, {found['outliers']['values']} in values")
+
+# %% [markdown] id="defffa03"
+# Far more. A scale for each channel takes no notice of that: a large channel gets a large scale, and no other pays for it. A rotation spreads the large channel over all coordinates. What is lost is then a share of the *whole* vector's length, which is mostly that channel's, and all channels bear it alike. If the others are what tells tokens apart, they are drowned. That fits both models' tables, but this measurement does not prove it. At the end of the lesson is a way to test it.
 #
 # Now by *bytes*, which is what somebody pays. And your own model, measured by you, in the first picture:
 
@@ -998,6 +1009,8 @@ for name in measured:
 plots.beside(*charts)
 
 # %% [markdown] id="f6c066be"
+# In SmolLM2, TurboQuant's curve is the lowest up to 5 bits a number. In Gemma it is the lowest up to 3, and the curve of a scale for each channel crosses it before 4.5. (Points at 0.002 are 0.002 or less.)
+#
 # **Predict** before the next cell: of the loss that 3 bits cost, how much is the keys' fault?
 
 # %% id="15376858"
@@ -1007,6 +1020,8 @@ for name in measured:
         print(f"{name}, {codec:>12} in 3 bits: keys {run['keys']:+.3f}, values {run['values']:+.3f}, both {run['both']:+.3f}")
 
 # %% [markdown] id="20107e75"
+# Most of it: three quarters or more in SmolLM2, and nearly nine tenths in Gemma. (Once a text is lost, values can't make it much worse: `PerToken` with keys alone costs Gemma more than with both.)
+#
 # And the measurement that people like best, because it needs no held-out text: for how many tokens does the greedy text stay the same? **Predict:** with 4 bits, where the loss has hardly changed, for how many of 48?
 
 # %% id="aad1ba4d"
@@ -1015,7 +1030,7 @@ for name in measured:
         print(f"{name}, {codec:>12}:", *(f"{run['bits']} bits {run['same for']:4.1f}" for run in runs(name, codec)))
 
 # %% [markdown] id="3041f0f5"
-# Seven tokens, although in the loss only 0.02 nats are missing. Each of 48 tokens is a chance for a near-tie to fall the other way, and one is enough. A text that stays the same shows that nothing changed; a text that differs shows next to nothing.
+# Six or seven tokens in SmolLM2 with TurboQuant, although its loss is only 0.02 nats higher, and one in Gemma. Even with 8 bits, where no loss can be measured, it is not 48. Each of 48 tokens is a chance for a near-tie to fall the other way, and one is enough. A text that stays the same shows that nothing changed; a text that differs shows next to nothing.
 #
 # ### The newest tokens
 #
@@ -1027,23 +1042,25 @@ for name, found in measured.items():
         print(f"{name}, {run['bits']} bits, the newest {run['recent']:3} kept: {run['both']:+.3f} nats")
 
 # %% [markdown] id="9c1b6b71"
-# An eighth, in SmolLM2 with 2 bits: +0.10 and not +0.79. Most of what attention reads is near. Of all that was tried here, this helps most, and it is no discovery of TurboQuant's. With 32 tokens kept, a text of 512 takes 3.1 bits a number; the longer the text, the less the newest tokens weigh. So ask of every claim whether newest tokens were kept, and how long the text was.
+# An eighth in SmolLM2 with 2 bits, +0.10 and not +0.79, and a half in Gemma. Much of what attention reads is near. Nothing else that was tried here helps TurboQuant as much, and it is no discovery of TurboQuant's. With 32 tokens kept, a text of 512 takes 3.1 bits a number; the longer the text, the less the newest tokens weigh. So ask of every claim whether newest tokens were kept, and how long the text was.
 #
 # ## What would convince you?
 #
-# Take out what you wrote at the beginning. Here is what this measurement says about the claims, with SmolLM2:
+# Take out what you wrote at the beginning. Here is what these measurements say about the claims:
 #
-# | claim | measured here |
-# |---|---|
-# | 3.5 bits are as good as 16 | 3.25 bits: +0.16 nats, which is 17% more perplexity. 4.25 bits: +0.02, 2%. With the newest 32 tokens kept, 3 bits cost 0.03. Not neutral, in this model |
-# | the errors of the paper's table | reproduced, for random vectors as for real keys |
-# | QJL off is better (vLLM) | yes, with every number of bits up to 7: in 3 bits +1.37 with it and +0.16 without |
-# | QJL only has the wrong matrix (mlx-lm) | half of it: an orthogonal one repairs most of the damage, and is still worse than none |
-# | plain rounding in 4 bits is better (quant.cpp) | with groups and zero points yes: +0.012, against +0.022. But that takes 5 bits a number, and TurboQuant 4.25. At 4 bits, all counted, groups lose 0.18 |
-# | the rotation alone is enough (llama.cpp) | in 4 bits most of the gain: +0.15 becomes +0.04, with the same bytes. In 2 bits the codebook makes the difference: +3.7 and +0.8 |
-# | keys need more bits than values | yes, wherever the loss is above the noise |
+# | claim | SmolLM2 135M | Gemma 3 270M |
+# |---|---|---|
+# | 3.5 bits are as good as 16 (the paper, the talk) | no: 3.25 bits cost 0.16 nats, which is 17% more perplexity, and 4.25 bits 0.02, 2%. With the newest 32 tokens kept, 3 bits cost 0.03 | no: 3.06 bits cost 0.50 nats, 65% more perplexity, and 4.06 bits 0.18, 19%. With the newest 32 kept, 3 bits cost 0.27 |
+# | the errors of the paper's table | reproduced, for random vectors as for real keys | not measured |
+# | QJL off is better (vLLM) | yes, with every number of bits up to 7: in 3 bits +1.37 with it and +0.16 without | yes: in 3 bits +2.74 with it and +0.50 without |
+# | QJL only has the wrong matrix (mlx-lm) | half of it: an orthogonal one repairs most of the damage, and is still worse than none | not measured |
+# | plain rounding in 4 bits is better (quant.cpp) | with groups of 32 yes, +0.012 against +0.022. But that takes 5 bits a number, and TurboQuant 4.25. At 4 bits, all counted, groups lose 0.18 | with groups of 128 no: +0.63 against +0.18. With a scale for each channel yes: +0.06, for 4.5 bits a number and 4.06 |
+# | 3 bits are useless with the rotation alone, and a fourth for QJL saves much (mlx-lm#1555) | +0.33 with 3 bits. A fourth for QJL makes it +0.30, a fourth for the codebook +0.02 | +1.69 with 3 bits, +0.93 and +0.18 with the fourth |
+# | the rotation alone is enough (llama.cpp) | in 4 bits most of the gain: +0.15 becomes +0.04, with the same bytes. In 2 bits the codebook makes the difference: +3.7 and +0.8 | in 4 bits +0.98 becomes +0.27, and +0.18 with the codebook |
+# | keys want a scale for each channel (KIVI) | better than one for each token, and in 4 bits about as good as TurboQuant | the best of all in 4 bits |
+# | keys need more bits than values (nearly everybody) | yes, wherever the loss is above the noise | yes |
 #
-# And here is what it does *not* say. The models are small, and their weights were rounded to about 5 bits before. The texts are one novel, and short. The paper measured a model sixty times as large, on questions about long texts, and gave channels with outliers more bits than others. A small model may have less to lose, or less in reserve; nobody can tell from this table. If your demand at the beginning was "a larger model" or "a real task", you are not convinced by this, and you should not be. You have the codecs now: what is missing is a computer.
+# And here is what it does *not* say. The models are small, and their weights were rounded to about 5 bits before. The texts are one novel, and short. The paper measured a model of 8 billion parameters, on questions about long texts, and gave channels with outliers more bits than others, which after Gemma you can see the point of. A small model may have less to lose, or less in reserve; nobody can tell from this table. Two models already give two answers, so a third may give another. If your demand at the beginning was "a larger model" or "a real task", you are not convinced by this, and you should not be. You have the codecs now: what is missing is a computer.
 
 # %% [markdown] id="8581eebc"
 # ## Step 12 · The same text, and then another
@@ -1089,7 +1106,7 @@ for bits in (8, 4, 3, 2):
 #
 # <details><summary>Can a key be kept in 3 bits?</summary>
 #
-# Yes, to within 3.5% of its squared length, whatever key it is. What that costs depends on the model: SmolLM2 lost 0.15 nats on one text, which is much. Values in 3 bits cost less than a third of that.
+# Yes, to within 3.5% of its squared length, whatever key it is. What that costs depends on the model: with TurboQuant's keys in 3 bits SmolLM2 lost 0.12 nats on these texts, and Gemma 3 270M 0.44. That is much. Values in 3 bits cost 0.04 and 0.03.
 # </details>
 #
 # <details><summary>Why do keys need more bits than values?</summary>
@@ -1099,7 +1116,7 @@ for bits in (8, 4, 3, 2):
 #
 # <details><summary>What does a random rotation do, and what does it not do?</summary>
 #
-# It spreads every vector's length over all coordinates, so that no channel stands out and the error is the same for all vectors. It does not make vectors easier that had no outliers.
+# It spreads every vector's length over all coordinates, so that no channel stands out and the error is the same for all vectors. It does not make vectors easier that had no outliers, and it makes all channels pay for one that has.
 # </details>
 #
 # <details><summary>Why is the first form of TurboQuant biased, and does it matter?</summary>
@@ -1125,6 +1142,8 @@ for bits in (8, 4, 3, 2):
 # - transformers has quantised caches that use other libraries, `QuantizedCache` in `cache_utils.py`. They decode all tokens and encode them again each time the newest are full (<a href="https://github.com/huggingface/transformers/issues/34189">huggingface/transformers#34189</a>).
 #
 # ## If you want more
+#
+# Gemma's riddle: do large channels drown the others? Subtract from SmolLM2's keys the mean of each channel over all tokens, encode the rest with `Turbo`, and add the means again. A number that all keys have in common adds the same to all scores of a query, and the softmax does not see it. How much of the loss in 2 bits is left? You are right when with 8 bits nothing changes.
 #
 # The first tokens of a text are read by nearly all later ones. Keep four of them as they came, and encode the rest: how much of the loss with 2 bits is left? You are right when the loss with *all* tokens kept is that of the first line of the table above.
 #
