@@ -6,7 +6,8 @@ SmolLM2-135M-Instruct runs in the lesson's own model, Gemma 3 270M in lesson 06'
 each codec and number of bits: how much the loss on the beginning of *Persuasion* rises with keys, values and both
 encoded, in nats a token; after how many of 48 tokens the text differs from what the model writes with a plain cache,
 the mean over a few beginnings; and the bytes that the cache holds, for each token. Before that, how far channels stand
-out. Half an hour on one core for each model. What is measured is written at once, and a run that was stopped goes on.
+out, and what it helps to keep their means apart. Half an hour on one core for each model. What is measured is written
+at once, and a run that was stopped goes on.
 """
 
 import argparse
@@ -31,6 +32,22 @@ LENGTH, PROMPT, WRITTEN = 512, 40, 48  # tokens
 MODELS = {"smollm2-135m-instruct": (2, 8, (2, 3, 4, 5, 6, 7, 8)), "gemma-3-270m": (1, 4, (2, 3, 4, 8))}
 CODECS = ("PerToken", "PerChannel", "PerGroup", "Rotated", "Turbo", "TurboProduct")
 RECENT = (0, 32, 128)
+
+
+class Centred:
+    """Another codec for what is left without the mean of each channel. All tokens are given at once."""
+
+    block = 1
+
+    def __init__(self, codec: Any) -> None:
+        self.codec = codec
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.mean = x.mean(dim=2, keepdim=True)
+        return tuple(self.codec.encode(x - self.mean))
+
+    def decode(self, *coded: Tensor) -> Tensor:
+        return self.mean + self.codec.decode(*coded)
 
 
 class Measured:
@@ -102,6 +119,12 @@ def measure(it: Measured, bits: Sequence[int], found: dict[str, Any]) -> Iterato
         found["outliers"] = it.outliers()
         yield
     runs, recent, base = found["runs"], found["recent"], found["loss"]
+    if "centred keys" not in found:
+        found["centred keys"] = []
+        for n in (2, 3, 4):
+            nats, _ = it.loss(partial(cache, Centred(it.made["Turbo"](it.width, n)), plain))
+            found["centred keys"].append({"bits": n, "keys": round(nats - base, 4)})
+        yield
     todo = [(codec, n) for codec in CODECS for n in bits]
     for codec, n in todo[len(runs) :]:
         encoded = it.made[codec](it.width, n)

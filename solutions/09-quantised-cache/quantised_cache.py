@@ -24,7 +24,7 @@
 # - build a cache that encodes old tokens and keeps new ones, and say from a `config.json` how many bytes it takes;
 # - measure what each way costs a trained model, and say what your measurement does not show.
 #
-# 140 to 210 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
+# 150 to 230 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
 
 # %% tags=["setup"] id="setup"
 import math
@@ -986,7 +986,18 @@ for name, found in measured.items():
     print(f"{name}: the largest channel is {found['outliers']['keys']} times the median one in keys, {found['outliers']['values']} in values")
 
 # %% [markdown] id="defffa03"
-# Far more. A scale for each channel takes no notice of that: a large channel gets a large scale, and no other pays for it. A rotation spreads the large channel over all coordinates. What is lost is then a share of the *whole* vector's length, which is mostly that channel's, and all channels bear it alike. If the others are what tells tokens apart, they are drowned. That fits both models' tables, but this measurement does not prove it. At the end of the lesson is a way to test it.
+# Far more. A scale for each channel takes no notice of that: a large channel gets a large scale, and no other pays for it. A rotation spreads the large channel over all coordinates. What is lost is then a share of the *whole* vector's length, which is mostly that channel's, and all channels bear it alike. If the others are what tells tokens apart, they are drowned.
+#
+# That is a guess, and it can be tested. Where a channel is large for all tokens alike, most of it is its mean. A vector that all keys have in common adds the same to all scores of a query, and the softmax does not see it. So subtract each channel's mean over all tokens from the keys, encode the rest with TurboQuant, and add the mean again. **Predict:** what share of the loss is left, in SmolLM2 and in Gemma?
+
+# %% id="a247da70"
+for name, found in measured.items():
+    for run in found["centred keys"]:
+        before = next(other for other in runs(name, "Turbo") if other["bits"] == run["bits"])
+        print(f"{name}, keys in {run['bits']} bits: {before['keys']:+.3f}, without their means {run['keys']:+.3f}")
+
+# %% [markdown] id="e89f9799"
+# With 2 bits half of it in both models; with 3 bits a third in Gemma, and more than half in SmolLM2. So what all keys have in common did take up the bits, more so in Gemma. It is not the whole answer: in 4 bits SmolLM2 gains nothing, and Gemma still loses about twice as much.
 #
 # Now by *bytes*, which is what somebody pays. And your own model, measured by you, in the first picture:
 
@@ -1143,7 +1154,7 @@ for bits in (8, 4, 3, 2):
 #
 # ## If you want more
 #
-# Gemma's riddle: do large channels drown the others? Subtract from SmolLM2's keys the mean of each channel over all tokens, encode the rest with `Turbo`, and add the means again. A number that all keys have in common adds the same to all scores of a query, and the softmax does not see it. How much of the loss in 2 bits is left? You are right when with 8 bits nothing changes.
+# The means of Gemma's keys were those of all tokens, and a cache does not know the tokens to come. Write a codec for `QuantisedRows` that subtracts the means of each block of 32 tokens, encodes the rest with `Turbo`, and keeps the means in 16 bits. How many bits a number is that? You are right when with 8 bits the loss does not change; then compare it with `PerChannel` and `Turbo` in 3 bits.
 #
 # The first tokens of a text are read by nearly all later ones. Keep four of them as they came, and encode the rest: how much of the loss with 2 bits is left? You are right when the loss with *all* tokens kept is that of the first line of the table above.
 #
