@@ -2,12 +2,16 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from grader.cli.options import Json, Model, earlier, the_model, tokens
 from grader.errors import GraderError
+
+if TYPE_CHECKING:
+    from grader import Config
+    from grader.kv import Quantised
 
 
 def kv(
@@ -17,6 +21,14 @@ def kv(
     ] = 8192,
     batch: Annotated[int, typer.Option(help="How many sequences.", min=1)] = 1,
     dtype: Annotated[str, typer.Option(help="Of what is kept: float32, bfloat16, float8, int4, ...")] = "bfloat16",
+    bits: Annotated[
+        int | None, typer.Option(help="Quantised: of each number of a key, and of a value. Scales are counted too.")
+    ] = None,
+    value_bits: Annotated[int | None, typer.Option(help="Of each number of a value, where it has other bits.")] = None,
+    way: Annotated[
+        str, typer.Option(help="What is kept beside the bits: token, group, turboquant, turboquant-product.")
+    ] = "token",
+    recent: Annotated[int, typer.Option(help="How many of the newest tokens stay in 16 bits.", min=0)] = 0,
     as_json: Json = False,
     config: Annotated[str | None, earlier("--config", instead="grader kv FILE")] = None,
     named: Annotated[str | None, earlier("--model", instead="grader kv NAME")] = None,
@@ -26,12 +38,15 @@ def kv(
     For one more token, in total, and by kind of layer.
     """
     from grader.atlas.cache import readable_kib
-    from grader.kv import bytes_at, bytes_by_kind, bytes_per_token, known_model, readable
+    from grader.kv import Quantised, bytes_at, bytes_by_kind, bytes_per_token, known_model, readable
     from grader.kv.sizes import ELEMENT_BYTES, remark
 
     if dtype not in ELEMENT_BYTES:
         raise GraderError(f"--dtype {dtype} is not known; there are: {', '.join(ELEMENT_BYTES)}.")
     found, size = known_model(the_model(model, config, named)), ELEMENT_BYTES[dtype]
+    if bits is not None:
+        _quantised(found, (context, batch), Quantised(bits, value_bits or bits, way, recent), as_json=as_json)
+        return
     one, total = bytes_per_token(found, size), bytes_at(found, context, batch, size)
     later = bytes_per_token(found, size, after=context)
     kinds = bytes_by_kind(found, context, batch, size)
@@ -47,6 +62,35 @@ def kv(
         f"one token, after {context:,}": readable_kib(later),
         f"{batch} x {context:,} tokens in {dtype}": readable(total),
         **{f"  {count} {kind} layer{'s' * (count > 1)}": readable(own) for kind, (count, own) in kinds.items()},
+    }
+    width = max(map(len, lines)) + 2
+    for label, number in lines.items():
+        print(f"{label + ':':<{width}}{number}")
+
+
+def _quantised(found: "Config", texts: tuple[int, int], kept: "Quantised", *, as_json: bool) -> None:
+    """Print what a quantised cache takes, beside one of 16 bits. texts: how long they are, and how many."""
+    from grader.atlas.cache import readable_kib
+    from grader.kv import bytes_at, bytes_per_token, quantised_bytes_at, quantised_bytes_per_token, readable
+    from grader.kv.quantised import is_all_quantised
+
+    context, batch = texts
+    one, total = quantised_bytes_per_token(found, kept), quantised_bytes_at(found, context, kept, batch)
+    whole, before = bytes_at(found, context, batch), bytes_per_token(found)
+    if not is_all_quantised(found):
+        print("Only keys and values are quantised; what else the layers keep stays in 16 bits.", file=sys.stderr)
+    if as_json:
+        numbers = {"bytes_per_token": one, "total_bytes": total, "total_bytes_in_bfloat16": whole}
+        said = {"key_bits": kept.key_bits, "value_bits": kept.value_bits, "way": kept.way, "recent": kept.recent}
+        print(json.dumps({"context": context, "batch": batch, **said, **numbers}, indent=2))
+        return
+    name = (
+        f"{kept.key_bits} bits" if kept.key_bits == kept.value_bits else f"{kept.key_bits} and {kept.value_bits} bits"
+    )
+    lines = {
+        f"one token in {name}, all counted": f"{readable_kib(one)}, {16 * one / before:.2f} bits a number",
+        f"{batch} x {context:,} tokens in {name}": readable(total),
+        f"{batch} x {context:,} tokens in bfloat16": f"{readable(whole)}, {whole / total:.2f} times as much",
     }
     width = max(map(len, lines)) + 2
     for label, number in lines.items():

@@ -14,7 +14,7 @@ from grader.instruments.picture import COLOURS, FAINT, Drawing, Picture, beside
 __all__ = ["Axes", "Picture", "bars", "beside", "grid", "lines", "maps", "squares"]
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x and y of each point
-MARKERS = "os^Dvx"  # a curve has a colour and a marker of its own, so that no reader needs the colour
+MARKERS = "os^DvxP"  # a curve has a colour and a marker of its own, so that no reader needs the colour
 MOST_MARKERS = 40  # points of a curve that are marked one by one
 DASHES = ("-", "--", "-.", ":")
 

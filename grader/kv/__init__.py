@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from grader.atlas.cache import LayerCache, readable
 from grader.kv.models import known_model, known_models
+from grader.kv.quantised import Quantised, quantised_bytes_at, quantised_bytes_per_token
 from grader.kv.sizes import bytes_at, bytes_by_kind, bytes_per_token, layers
 from grader.kv.ways import methods
 from grader.lazy import on_first_use
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LayerCache",
+    "Quantised",
     "bytes_at",
     "bytes_by_kind",
     "bytes_per_token",
@@ -26,6 +28,8 @@ __all__ = [
     "kv_panel",
     "layers",
     "methods",
+    "quantised_bytes_at",
+    "quantised_bytes_per_token",
     "readable",
 ]
 __getattr__, _ = on_first_use(__name__, __file__)
