@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 
 from grader.authoring.recorder import _recorded, _with_variants
 from grader.checks.examine import examine_here
 from grader.checks.judge.wording import report
 from grader.checks.observation import LeftBehind
-from grader.checks.probe.left_behind import Following
+from grader.checks.probe.left_behind import Following, following
 from grader.config import Config
 from grader.lessons.exercise import Case, Draw, Exercise
 from grader.recordings import variants as v
@@ -236,6 +237,29 @@ def test_two_devices_do_not_meet(change: Callable[[Tensor], Tensor]) -> None:
     x = torch.ones(2, 6, 6)
     with Following(), pytest.raises(LeftBehind, match="was made without `device=`, meets one"):
         change(x)
+
+
+class Idle(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("leaves", [lambda: Idle().__enter__(), _pop_mode])
+def test_no_tensor_is_followed_any_longer_once_a_program_left_a_mode_on_or_took_one_off(leaves: Any) -> None:
+    before = _get_current_function_mode_stack()
+    with following():
+        leaves()
+    assert _get_current_function_mode_stack() == before
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_program_that_leaves_gradients_on_or_off_is_right_all_the_same(mixer: Recording, on: bool) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = Mixer.forward(self, x)
+        torch.set_grad_enabled(on)
+        return out
+
+    assert examine_here(mixer, "toy.mixer", with_forward(forward)).right
 
 
 def test_a_case_loses_its_points_where_it_is_right_and_a_property_of_it_is_not(mixer: Recording) -> None:

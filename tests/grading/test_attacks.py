@@ -28,19 +28,24 @@ from attack_course import (
     make_course,
     submit,
 )
+from nbconvert import HTMLExporter
+from nbgrader.server_extensions.formgrader import handlers
 from people import person
 from real_nbgrader import nbgrader
 from rich.console import Console
+from traitlets.config import Config
 
 from grader.grading.classroom.command import summary
 from grader.grading.classroom.engine import Graded, Settings, grade_class
 from grader.grading.feedback.content import Content, Section
 from grader.grading.feedback.render import render
+from grader.grading.nbgrader.autograded import autograded_notebook
 from grader.grading.nbgrader.marks import Mark
 from grader.grading.running.bundle import Bundle, pack_bundle
 from grader.grading.running.children import Children
+from grader.grading.running.plan import plan_of
 from grader.grading.running.prober import NO_ANSWER
-from grader.grading.running.results import ExerciseResult
+from grader.grading.running.results import ExerciseResult, SubmissionResult
 from grader.grading.running.submission import MAX_NOTES, parse
 from grader.grading.running.worker import close_jails, grade_one
 from grader.grading.sandbox.limits import Limits
@@ -226,6 +231,46 @@ def test_a_formula_of_anybodys_is_a_formula_and_no_more(formula: str, form: str)
     page = render(Content(LESSON, "eve", Mark(0.0, 1.0), parts=(answer,)), "digest")
     assert Obeyed(page).found == []
     assert not [word for word in (" style=", "<style") if word in page.partition("<body>")[2]]
+
+
+OBEYED = [
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1)) ![x](https://example.org/x.png)",
+    "[x][y]\n\n[y]: javascript:alert(1)",
+    "<javascript:alert(1)>",
+    "```\n</code></pre><svg onload=alert(1)>\n```",
+    "~~~\n~~~\n``````\n<script>alert(1)</script>\n`````",
+    "$$\n<img src=x onerror=alert(1)>\n$$ \\begin{a}<iframe srcdoc=x>\\end{a}",
+    *FORMULAS,
+]
+
+
+@pytest.mark.parametrize("answer", OBEYED)
+def test_the_formgrader_shows_an_answer_in_words_and_obeys_none_of_it(gpt2: Bundle, answer: str) -> None:
+    """Its page is of the lecturer's own server: a script in it could do whatever they can."""
+    released = json.loads(gpt2.plan.notebook)
+    marked = {"grade_id": "why", "grade": True, "solution": True, "locked": False, "points": 1, "schema_version": 3}
+    question = {"cell_type": "markdown", "id": "why", "metadata": {"nbgrader": marked}, "source": "Why?"}
+    plan = plan_of({**released, "cells": [*released["cells"], question]}, gpt2.plan.lesson, gpt2.plan.name)
+
+    def obeyed(text: str) -> list[str]:
+        handed_in = {"nbformat": 4, "cells": [{**question, "source": text}]}
+        results = tuple(ExerciseResult(c.exercise, 0.0, c.points, False, "", ()) for c in plan.checks)
+        graded = SubmissionResult(results, (), "", 0.0, 0)
+        notebook = autograded_notebook(plan, parse(json.dumps(handed_in).encode(), plan), graded)
+        page, _ = formgraders_pages().from_notebook_node(notebook, resources={"index": 0, "total": 1})
+        assert (text if text != answer else "<pre><code>") in page
+        return Obeyed(page).found
+
+    assert obeyed(answer) == obeyed("In plain words.")
+
+
+def formgraders_pages() -> HTMLExporter:
+    """What makes the formgrader's page of a submission."""
+    config = Config()
+    config.HTMLExporter.template_name = "formgrade"
+    config.HTMLExporter.extra_template_basedirs = [handlers.template_path]
+    return HTMLExporter(config=config)
 
 
 def test_a_page_lets_a_browser_load_and_run_nothing() -> None:

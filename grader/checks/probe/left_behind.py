@@ -4,12 +4,13 @@ On a GPU `scores + mask` raises an error where `mask` was made without `device=`
 each tensor that is made so, until it meets one that is not, in an operation that takes both from one device.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, resolve_name
 
 from grader.checks.observation import LeftBehind
 
@@ -41,6 +42,21 @@ BOTH = frozenset(
 )
 # Operations whose result is where the last argument is, or where one that is named says.
 MOVES = frozenset(("to", "type_as", "cpu", "cuda"))
+
+
+@contextlib.contextmanager
+def following() -> Iterator[None]:
+    """Follow tensors for a while, and no longer, whatever modes a program leaves on or takes off meanwhile.
+
+    Raises LeftBehind where two devices meet.
+    """
+    mode = Following()
+    mode.__enter__()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        while mode in _get_current_function_mode_stack():  # type: ignore[no-untyped-call]
+            _pop_mode()  # type: ignore[no-untyped-call]
 
 
 class Following(TorchFunctionMode):

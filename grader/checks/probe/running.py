@@ -144,7 +144,8 @@ DRIVE_FILE = "<how the check uses it>"
 
 
 def call_learner(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with learner_errors(), chosen_device():
+    """What a call of the learner's code gives. Whether it leaves gradients on or off plays no part after it."""
+    with learner_errors(), chosen_device(), torch.set_grad_enabled(torch.is_grad_enabled()):
         return function(*args, **kwargs)
 
 

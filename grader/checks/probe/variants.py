@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from grader.checks.observation import Varied
 from grader.checks.probe.building import build_module, constructed, filled
-from grader.checks.probe.left_behind import Following, arrived
+from grader.checks.probe.left_behind import arrived, following
 from grader.checks.probe.running import Stopped, changed_argument, fresh_args, learner_errors, unseen, use
 from grader.checks.probe.values import canonical_output, module_output, taken
 from grader.devices import device_of
@@ -116,7 +116,7 @@ class _Asking:
         if isinstance(variant, v.Copied):
             return self._copy()
         if moves:
-            with Following():
+            with following():
                 module = constructed(self.target, configured(case.build))
             filled(module, case.weights)
             arrived(module)
@@ -176,7 +176,7 @@ class _Asking:
             used.train()
         args = self.given if v.Reloaded in kinds and self.given else fresh_args(case, device)
         try:
-            with Following() if v.Moved in kinds else contextlib.nullcontext():
+            with following() if v.Moved in kinds else contextlib.nullcontext():
                 given = use(self.task, case, used, *args)
         finally:
             if v.Training in kinds:

@@ -5,6 +5,7 @@ export.
 """
 
 import json
+import re
 from dataclasses import replace
 
 import nbformat
@@ -40,11 +41,25 @@ def autograded_notebook(plan: Plan, submission: Submission, result: SubmissionRe
             source = submission.source_of(grade_id)
             cell.source = "# This cell was not in the submission." if source is None else shown.cut(source)
         elif grade_id in answers:
-            cell.source = shown.cut(answers[grade_id])
+            answer = shown.cut(answers[grade_id])
+            written = cell.cell_type == "markdown" and answer != cell.source
+            cell.source = _not_obeyed(answer) if written else answer
         cells.append(cell)
     notebook.cells = cells
     notebook.metadata[RESULT] = {"notes": list(result.notes), "problem": result.problem}
     return notebook
+
+
+# What a page obeys in Markdown: HTML, links and pictures, and TeX that makes links or HTML.
+_OBEYED = re.compile(r"<[a-z/!?]|\][(:\[]|\\(href|url|html|style|class|cssid|data|require|unicode)", re.IGNORECASE)
+
+
+def _not_obeyed(answer: str) -> str:
+    """An answer in words, which the formgrader shows as Markdown with HTML in it: as code, where a page obeys some."""
+    if not _OBEYED.search(answer):
+        return answer
+    fence = "`" * max(3, *(1 + len(ticks) for ticks in ("", *re.findall("`+", answer))))
+    return f"{fence}\n{answer}\n{fence}"
 
 
 class _Shown:

