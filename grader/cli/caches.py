@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,9 +64,7 @@ def kv(
         f"{batch} x {context:,} tokens in {dtype}": readable(total),
         **{f"  {count} {kind} layer{'s' * (count > 1)}": readable(own) for kind, (count, own) in kinds.items()},
     }
-    width = max(map(len, lines)) + 2
-    for label, number in lines.items():
-        print(f"{label + ':':<{width}}{number}")
+    _print_beside(lines)
 
 
 def _quantised(found: "Config", texts: tuple[int, int], kept: "Quantised", *, as_json: bool) -> None:
@@ -92,6 +91,11 @@ def _quantised(found: "Config", texts: tuple[int, int], kept: "Quantised", *, as
         f"{batch} x {context:,} tokens in {name}": readable(total),
         f"{batch} x {context:,} tokens in bfloat16": f"{readable(whole)}, {whole / total:.2f} times as much",
     }
+    _print_beside(lines)
+
+
+def _print_beside(lines: Mapping[str, str]) -> None:
+    """Print labels, and what belongs to each, one below the other."""
     width = max(map(len, lines)) + 2
     for label, number in lines.items():
         print(f"{label + ':':<{width}}{number}")

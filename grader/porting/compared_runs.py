@@ -12,7 +12,7 @@ from grader.layers.debugger import report_of
 from grader.layers.outcome import Outcome, outcome
 from grader.layers.rows import Culprit, LayerReport, LayerRow
 from grader.padding import left_out, without_padding
-from grader.porting.decoding import Decoder
+from grader.porting.decoding import Decoder, optional_positions
 from grader.porting.states import Snapshot, State, compared_states, held_by, held_in
 from grader.recordings.traces import Run, RunStep, Trace
 
@@ -40,10 +40,10 @@ def with_runs(found: LayerReport, model: nn.Module, trace: Trace) -> LayerReport
 
 def _with_own_positions(found: LayerReport, model: nn.Module, trace: Trace, run: Run) -> LayerReport:
     """The report with a row more, where a program has positions of its own for the case that none are handed to it."""
-    follower = _Follower(model, trace, run, blamed=True)
-    name = follower.decoder.optional_positions
+    name = optional_positions(model)
     if not name:
         return found
+    follower = _Follower(model, trace, run, blamed=True)
     follower.decoder.tells_positions = False
     steps = [row for row in follower.rows() if row.name == row.block]
     outcome = next((row.outcome for row in steps if not row.outcome.ok), steps[-1].outcome)

@@ -64,6 +64,13 @@ def way_of(model: nn.Module | type) -> Way:
     )
 
 
+def optional_positions(model: nn.Module) -> str:
+    """The argument for positions, where a model has values of its own for it; else ""."""
+    name = way_of(model).positions
+    has_own = name and inspect.signature(model.forward).parameters[name].default is not inspect.Parameter.empty
+    return name if has_own else ""
+
+
 def _first(known: str, among: Sequence[str]) -> str:
     return next((name for name in known.split() if name in among), "")
 
@@ -82,14 +89,6 @@ class Decoder:
     def holds_its_cache(self) -> bool:
         """Whether the cache lies in the model itself."""
         return self.cached and (not self.way.cache or self.cache is True)
-
-    @property
-    def optional_positions(self) -> str:
-        """The argument for positions, where the program has values of its own for it."""
-        if not self.way.positions:
-            return ""
-        default = inspect.signature(self.model.forward).parameters[self.way.positions].default
-        return "" if default is inspect.Parameter.empty else self.way.positions
 
     def __call__(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Any:
         """One pass over ids [B, T]. mask: [B, tokens so far], or None. positions: [B, T]. Returns what forward does.

@@ -139,7 +139,7 @@ class _Asking:
         with learner_errors():
             saved = module.state_dict()
             module.load_state_dict({n: w for n, w in self.case.weights.items() if n in saved}, strict=False)
-            beside = constructed(self.target, configured(self.case.build))
+        beside = constructed(self.target, configured(self.case.build))
         filled(beside, {name: torch.zeros_like(weight) for name, weight in self.case.weights.items()})
         return module
 

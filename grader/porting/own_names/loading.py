@@ -1,7 +1,6 @@
 """A program with names of its own, loaded with the reference's weights, and the trace under its names."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +12,7 @@ from grader.calls import first_tensor
 from grader.checks.probe.building import load_weights
 from grader.checks.probe.running import Stopped
 from grader.layers.loading import loaded, made_model, not_comparable
+from grader.names import in_any_layer
 from grader.porting.own_names.alignment import Alignment, align
 from grader.porting.own_names.files import expanded, renamed
 from grader.porting.own_names.paths import in_own_names
@@ -21,8 +21,6 @@ from grader.porting.own_names.trial_runs import decided_by_running
 from grader.porting.own_names.wording import unmatched
 from grader.recordings.renaming import layouts_of
 from grader.recordings.traces import Trace
-
-LAYER = re.compile(r"\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ def loaded_by_content(model: nn.Module, trace: Trace, own: OwnNames) -> tuple[Tr
 
 def _does_without(model: nn.Module, alignment: Alignment) -> bool:
     """Whether all without a counterpart is what other layers use and these never do, as shared keys."""
-    in_any_layer = {LAYER.sub(".*", name) for name in alignment.recipes}
-    if not {LAYER.sub(".*", name) for name in alignment.own_left} <= in_any_layer:
+    if not set(map(in_any_layer, alignment.own_left)) <= set(map(in_any_layer, alignment.recipes)):
         return False
     parameters = dict(model.named_parameters(remove_duplicate=False))
     outputs = []
