@@ -63,7 +63,7 @@ SYMMETRIC = Exercise(
         symmetric_case("a scale for each channel, 4 bits", (3, 1, 7, 4), 4, -2),
         symmetric_case("one scale for all, 3 bits", (4, 5), 3, [0, 1]),
         symmetric_case("2 bits, a scale for each text", (3, 2, 4), 2, [1, 2]),
-        symmetric_case("tiny inputs, 5 bits", (2, 2, 3, 9), 5, -1, scale=1e-4),
+        symmetric_case("tiny inputs, 5 bits", (2, 2, 3, 9), 5, -1, scale=1e-8),
         symmetric_case("a vector of zeros, 6 bits", (3, 8), 6, -1, first_zero=True),
         symmetric_case("bfloat16, 4 bits", (2, 4, 6), 4, -1, dtype=torch.bfloat16),
     ],
@@ -96,7 +96,7 @@ GROUPS = Exercise(
         groups_case("groups of 4 in vectors of 12, 4 bits", (2, 3, 2, 12), 4, 4),
         groups_case("a vector is one group, 8 bits", (3, 4, 6), 8, 6),
         groups_case("1 bit", (2, 15), 1, 5),
-        groups_case("tiny inputs, 3 bits", (3, 2, 8), 3, 4, scale=1e-4),
+        groups_case("tiny inputs, 3 bits", (3, 2, 8), 3, 4, scale=1e-8),
         groups_case("equal numbers, 2 bits", (4, 10), 2, 5, first_equal=True),
         groups_case("bfloat16, 1 bit", (2, 2, 6), 1, 3, dtype=torch.bfloat16),
     ],
@@ -172,7 +172,7 @@ def rotation_case(name: str, dim: int, seed: int) -> Case:
 ROTATION = Exercise(
     name="quantised_cache.rotation",
     solution="random_rotation",
-    reference=lambda dim, seed: torch.cat([torch.eye(dim), (torch.arange(dim) < 4).float()[None]]),
+    reference=lambda dim, seed: torch.cat([torch.eye(dim), (torch.arange(dim) < 5).float()[None]]),
     drive=drives.rotation_tested,
     function=True,
     differentiable=False,
@@ -204,7 +204,7 @@ CODEBOOK = Exercise(
     function=True,
     differentiable=False,
     points=4,
-    cases=[codebook_case(1, 64), codebook_case(2, 128), codebook_case(3, 40), codebook_case(4, 256)],
+    cases=[codebook_case(bits, dim) for bits, dim in ((1, 64), (2, 128), (3, 40), (4, 256), (6, 96))],
 )
 
 
@@ -357,7 +357,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-def bytes_case(name: str, config: dict[str, Any], context: int, *numbers: int) -> Case:
+def bytes_case(name: str, config: dict[str, Any], context: int, *numbers: float) -> Case:
     """A case of the bytes: a config, the context, and the bits, extras and recent tokens."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
@@ -384,6 +384,7 @@ BYTES = Exercise(
         bytes_case("3 bits of 10 numbers: bytes that are not full", SMALL, 33, 3, 5, 1),
         bytes_case("no head_dim in the config, the 32 newest as they came", OTHER, 100, 2, 4, 3, 32),
         bytes_case("a text that is shorter than what stays", SMALL, 21, 2, 3, 1, 1000),
+        bytes_case("3.5 bits for keys, 2.5 for values", SMALL, 47, 3.5, 2.5, 2, 6),
     ],
 )
 

@@ -18,7 +18,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 103
+MISTAKES = 107
 VARIES = ["quantised_cache.symmetric", "quantised_cache.turboquant", "quantised_cache.cache"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"
@@ -205,7 +205,7 @@ def codebook_in_torch(bits: int, dim: int) -> Tensor:
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), sigma)
     levels = normal.icdf((torch.arange(2**bits) + 0.5).double() / 2**bits)
     end = torch.tensor([math.inf], dtype=torch.float64)
-    for _ in range(600):
+    for _ in range(5000):
         edges = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
         density = normal.log_prob(edges).exp() * sigma**2
         levels = (density[:-1] - density[1:]) / normal.cdf(edges).diff()
@@ -217,7 +217,7 @@ def codebook_of_one_half(bits: int, dim: int) -> Tensor:
     n = 2 ** (bits - 1)
     levels = torch.linspace(0.1, 2.5, n, dtype=torch.float64)
     ends = torch.tensor([0.0, 12.0], dtype=torch.float64)
-    for _ in range(600):
+    for _ in range(5000):
         edges = torch.cat([ends[:1], (levels[1:] + levels[:-1]) / 2, ends[1:]])
         moments = (-(edges**2) / 2).exp().diff().neg() * math.sqrt(2 / math.pi)
         levels = moments / torch.erf(edges / math.sqrt(2)).diff()
@@ -231,11 +231,11 @@ class OtherTurboQuant(nn.Module):
     codebook: Tensor
     rotation: Tensor
 
-    def __init__(self, head_dim: int, bits: int) -> None:
+    def __init__(self, head_dim: int, bits: int, seed: int = 5) -> None:
         super().__init__()
         own = LESSON.solutions
         self.register_buffer("codebook", own["lloyd_max"](bits - self.less, head_dim))
-        self.register_buffer("rotation", own["random_rotation"](head_dim, 5))
+        self.register_buffer("rotation", own["random_rotation"](head_dim, seed))
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         x = x.float()
@@ -342,24 +342,24 @@ class RowsByLength(RowsInPieces):
 
 
 def bytes_by_vectors(
-    config: Config, context: int, key_bits: int, value_bits: int, extras: int = 1, recent: int = 0
+    config: Config, context: int, key_bits: float, value_bits: float, extras: int = 1, recent: int = 0
 ) -> int:
     width = LESSON.solutions["head_dim"](config)
     new = min(context, recent)
-    sizes = [(width * bits + 7) // 8 + 2 * extras for bits in (key_bits, value_bits)]
+    sizes = [int(width * bits + 7) // 8 + 2 * extras for bits in (key_bits, value_bits)]
     vectors = config.num_key_value_heads * config.num_hidden_layers
     return vectors * ((context - new) * sum(sizes) + new * width * 4)
 
 
 def bytes_of_tensors(
-    config: Config, context: int, key_bits: int, value_bits: int, extras: int = 1, recent: int = 0
+    config: Config, context: int, key_bits: float, value_bits: float, extras: int = 1, recent: int = 0
 ) -> int:
     """Counted in tensors on a device that holds no numbers."""
     width, old = config.get("head_dim") or config.hidden_size // config.num_attention_heads, max(context - recent, 0)
     shape = (config.num_hidden_layers, config.num_key_value_heads)
     held = [torch.empty(*shape, 2, context - old, width, dtype=torch.bfloat16, device="meta")]
     for bits in (key_bits, value_bits):
-        held.append(torch.empty(*shape, old, -(-width * bits // 8), dtype=torch.uint8, device="meta"))
+        held.append(torch.empty(*shape, old, int(-(-width * bits // 8)), dtype=torch.uint8, device="meta"))
         held.append(torch.empty(*shape, old, extras, dtype=torch.float16, device="meta"))
     return sum(tensor.numel() * tensor.element_size() for tensor in held)
 

@@ -95,7 +95,7 @@ def levels(bits: int) -> Any:
     cells = np.append(points, points[-1] + STEP) - STEP / 2  # where the cell around each point begins
     sums = [np.append(0.0, values.cumsum()) for values in (weight, weight * points)]
     found = np.linspace(-2.5, 2.5, 2**bits)
-    for _ in range(2000):
+    for _ in range(10_000):
         edges = [-SPAN, *(found[1:] + found[:-1]) / 2, SPAN]
         share, moment = (np.diff(np.interp(edges, cells, values)) for values in sums)
         found = moment / share
@@ -227,7 +227,9 @@ def right_rows(x: Tensor, chunks: Sequence[int], recent: int, block: int) -> Ten
 # Bytes
 
 
-def right_bytes(config: Config, context: int, key_bits: int, value_bits: int, extras: int = 1, recent: int = 0) -> int:
+def right_bytes(
+    config: Config, context: int, key_bits: float, value_bits: float, extras: int = 1, recent: int = 0
+) -> int:
     """Counted token by token, and a vector's bytes as a string of bits is cut into them."""
     width = config.get("head_dim") or config.hidden_size // config.num_attention_heads
     total = 0
@@ -236,5 +238,5 @@ def right_bytes(config: Config, context: int, key_bits: int, value_bits: int, ex
             total += 4 * width
             continue
         for bits in (key_bits, value_bits):
-            total += len(range(0, width * bits, 8)) + 2 * extras
+            total += len(range(0, math.ceil(width * bits), 8)) + 2 * extras
     return int(total * config.num_hidden_layers * config.num_key_value_heads)
