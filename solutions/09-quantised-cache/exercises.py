@@ -1,6 +1,7 @@
 """What the exercises of 09-quantised-cache are checked against: the papers' formulas by brute force (reference.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,24 @@ CONFIGS = Path(__file__).parent / "configs"
 # Round to nearest
 
 
-def symmetric_case(name: str, shape: Sequence[int], bits: int, dim: int | list[int], **more: Any) -> Case:
-    """A case of symmetric rounding. scale: of the inputs; first_zero: the first vector is 0."""
-    scale, first_zero = more.pop("scale", 1.0), more.pop("first_zero", False)
+def rounding_case(
+    near: Callable[..., Tensor], name: str, shape: Sequence[int], bits: int, along: int | list[int], **more: Any
+) -> Case:
+    """A case of rounding numbers near codes, as `near` draws them. along: the axes, or the size of the groups, with
+    one scale. scale: of the inputs; first: what all numbers of the first vector are.
+    """
+    scale, first = more.pop("scale", 1.0), more.pop("first", None)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        sizes = (draw.size("first", shape[0], shape[0] + 1), *shape[1:])
-        x = near_codes(draw, sizes, bits, dim, scale)
-        if first_zero:
-            x[0] = 0.0
-        return [x, bits, dim]
+        x = near(draw, (draw.size("first", shape[0], shape[0] + 1), *shape[1:]), bits, along, scale)
+        if first is not None:
+            x[0] = first
+        return [x, bits, along]
 
     return Case(name, draw_args, **more)
 
+
+symmetric_case, groups_case = partial(rounding_case, near_codes), partial(rounding_case, near_group_codes)
 
 SYMMETRIC = Exercise(
     name="quantised_cache.symmetric",
@@ -64,24 +70,10 @@ SYMMETRIC = Exercise(
         symmetric_case("one scale for all, 3 bits", (4, 5), 3, [0, 1]),
         symmetric_case("2 bits, a scale for each text", (3, 2, 4), 2, [1, 2]),
         symmetric_case("tiny inputs, 5 bits", (2, 2, 3, 9), 5, -1, scale=1e-8),
-        symmetric_case("a vector of zeros, 6 bits", (3, 8), 6, -1, first_zero=True),
+        symmetric_case("a vector of zeros, 6 bits", (3, 8), 6, -1, first=0.0),
         symmetric_case("bfloat16, 4 bits", (2, 4, 6), 4, -1, dtype=torch.bfloat16),
     ],
 )
-
-
-def groups_case(name: str, shape: Sequence[int], bits: int, group: int, **more: Any) -> Case:
-    """A case of rounding in groups. scale: of the inputs; first_equal: the first vector's numbers are all the same."""
-    scale, first_equal = more.pop("scale", 1.0), more.pop("first_equal", False)
-
-    def draw_args(draw: Draw) -> Sequence[Any]:
-        sizes = (draw.size("first", shape[0], shape[0] + 1), *shape[1:])
-        x = near_group_codes(draw, sizes, bits, group, scale)
-        if first_equal:
-            x[0] = 0.75
-        return [x, bits, group]
-
-    return Case(name, draw_args, **more)
 
 
 GROUPS = Exercise(
@@ -97,7 +89,7 @@ GROUPS = Exercise(
         groups_case("a vector is one group, 8 bits", (3, 4, 6), 8, 6),
         groups_case("1 bit", (2, 15), 1, 5),
         groups_case("tiny inputs, 3 bits", (3, 2, 8), 3, 4, scale=1e-8),
-        groups_case("equal numbers, 2 bits", (4, 10), 2, 5, first_equal=True),
+        groups_case("equal numbers, 2 bits", (4, 10), 2, 5, first=0.75),
         groups_case("bfloat16, 1 bit", (2, 2, 6), 1, 3, dtype=torch.bfloat16),
     ],
 )

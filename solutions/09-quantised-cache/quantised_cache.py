@@ -958,7 +958,7 @@ coded = PerGroup(width, 4)
 caches = [QuantisedCache(coded, coded) for _ in range(layers)]
 with torch.no_grad():
     model(held_out, caches)
-held = work.bytes_held([[rows.coded, rows.plain] for cache in caches for rows in (cache.keys, cache.values)])
+held = work.bytes_held([vars(rows) for cache in caches for rows in (cache.keys, cache.values)])  # all attributes
 print(f"held: {held:,} bytes, by your formula {quantised_bytes(checkpoint.config, 256, 4, 4, 4):,}")
 
 
