@@ -46,11 +46,16 @@ def read_progress(folder: Path, lesson: str) -> dict[str, Progress]:
 
 
 def write_progress(folder: Path, lesson: str, progress: dict[str, Progress]) -> None:
-    """Keep how far the exercises of a lesson are; the file is replaced whole or not at all."""
-    path = _file(folder, lesson)
+    """Keep how far the exercises of a lesson are."""
+    text = json.dumps({name: asdict(entry) for name, entry in progress.items()}, indent=1)
+    replace_file(_file(folder, lesson), text)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file, with the folders that it needs; it is replaced whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({name: asdict(entry) for name, entry in progress.items()}, indent=1), "utf-8")
+    temporary.write_text(text, "utf-8")
     temporary.replace(path)
 
 

@@ -16,7 +16,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 # The metadata of a cell that its author writes; the rest is nbgrader's, Jupyter's or jupytext's. `long` says why a cell
 # has more than 15 lines.
-AUTHORS = ("exercise", "check", "given", "tags", "jupyter", "long")
+AUTHORS = ("exercise", "check", "given", "prediction", "tags", "jupyter", "long")
 
 
 def assemble(lesson: Lesson, exercises: Sequence[Exercise]) -> NotebookNode:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from grader.errors import GraderError
+from grader.guesses import write_guesses
 from grader.learning.damaged import is_damaged
 from grader.learning.home import Home, write_own
 from grader.learning.places import clone_around
@@ -35,6 +36,7 @@ def reset(home: Home, name: str) -> Path:
     if Path(name).name in lessons or is_damaged(path) or not path.is_file():
         write_own(base, path)
         progress = {}
+        write_guesses(home.folder, lesson, {})
     else:
         notebook, stub = read_own(path), _exercise_cell(base, name)
         own = _exercise_cell(notebook, name)

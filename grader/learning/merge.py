@@ -14,7 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from grader.digest import digest
-from grader.lessons.cells import identity
+from grader.lessons.cells import guess_in, identity
 
 BOTH_CHANGED = (
     "**The course has a new version of this cell, and you changed it too.** Yours is above, the course's is below. "
@@ -26,7 +26,7 @@ NO_LONGER_THERE = (
 )
 NEW_STUB = "**The course has a new version of this exercise's stub.** Your code above is as you left it. The new stub:"
 ALIKE = 0.6  # of an exercise's text: from there on a stub of another name and id is the same one, renamed
-ROLES = ("exercise", "check", "given", "nbgrader")
+ROLES = ("exercise", "check", "given", "prediction", "nbgrader")
 PROTECTED = (*ROLES, "deletable", "editable")
 TRUSTED = "trusted"  # Jupyter's mark, which is in no file: grader.learning.trust
 
@@ -136,7 +136,19 @@ def _settled(
         shown = _shown_stub(new)
         there = any(cell.source == shown for cell in own.values())
         return "twice", [_in_place_of(mine, new), *([] if there else [_note(shown)])]
+    if (asked := _with_guess(new, mine)) is not None:
+        return "yours", [asked]
     return "twice", [_detached(mine), _note(BOTH_CHANGED), deepcopy(new)]
+
+
+def _with_guess(new: NotebookNode, mine: NotebookNode) -> NotebookNode | None:
+    """The course's question as it is asked now, with the learner's guess; None where they wrote something else."""
+    own, place = guess_in(mine.source), guess_in(new.source)
+    if "prediction" not in new.metadata or own is None or place is None:
+        return None
+    cell = _in_place_of(mine, new)
+    cell.source = new.source[: place.start] + mine.source[own.start : own.stop] + new.source[place.stop :]
+    return cell
 
 
 def _in_place_of(mine: NotebookNode, new: NotebookNode) -> NotebookNode:

@@ -1,13 +1,14 @@
 """Where a learner is in the course: from what checks reported, which stays on their machine."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from nbformat import NotebookNode
 
+from grader.guesses import Guess, read_guesses
 from grader.learning.copies import WHERE_AM_I, title_of
 from grader.learning.home import Home
 from grader.learning.places import SYLLABUS
@@ -32,13 +33,17 @@ class ExerciseStatus:
 
 @dataclass(frozen=True)
 class LessonStatus:
-    """How far a lesson is. notebook: its path below the learner's folder. minutes: of the whole lesson, at most."""
+    """How far a lesson is. notebook: its path below the learner's folder. minutes: of the whole lesson, at most.
+
+    guesses: how many of its questions the learner made a guess at, and how many there are.
+    """
 
     notebook: str
     title: str
     minutes: int
     exercises: tuple[ExerciseStatus, ...]
     worked_at: float
+    guesses: tuple[int, int] = (0, 0)
 
     @property
     def done(self) -> int:
@@ -87,11 +92,18 @@ def next_lesson(lessons: Sequence[LessonStatus]) -> LessonStatus | None:
 
 def table(lessons: Sequence[LessonStatus]) -> list[tuple[str, ...]]:
     """The lessons as rows of text, the first of them the heads of the columns."""
-    head = ("lesson", "", "right", "the others", "time left")
+    head = ("lesson", "", "right", "the others", "guesses", "time left")
     return [
         head,
         *(
-            (lesson.title, lesson.bar, f"{lesson.done} of {len(lesson.exercises)}", _others(lesson), _time(lesson))
+            (
+                lesson.title,
+                lesson.bar,
+                f"{lesson.done} of {len(lesson.exercises)}",
+                _others(lesson),
+                _guesses(lesson),
+                _time(lesson),
+            )
             for lesson in lessons
         ),
     ]
@@ -142,6 +154,11 @@ def _others(lesson: LessonStatus) -> str:
     return ", ".join(said) or "finished"
 
 
+def _guesses(lesson: LessonStatus) -> str:
+    made, asked = lesson.guesses
+    return f"{made} of {asked}" if asked else ""
+
+
 def _time(lesson: LessonStatus) -> str:
     minutes = lesson.minutes_left
     if lesson.finished:
@@ -162,8 +179,14 @@ def _lesson_status(home: Home, name: str) -> LessonStatus:
         title=title_of(base) or lesson,
         minutes=int(minutes[2]) if minutes else 0,
         exercises=_exercises(base, progress),
+        guesses=_made(base, read_guesses(home.folder, lesson)),
         worked_at=kept.stat().st_mtime if progress and kept.is_file() else 0.0,
     )
+
+
+def _made(base: NotebookNode, guesses: Mapping[str, Guess]) -> tuple[int, int]:
+    asked = [str(cell.metadata["prediction"]) for cell in base.cells if "prediction" in cell.metadata]
+    return sum(name in guesses for name in asked), len(asked)
 
 
 def _exercises(base: NotebookNode, progress: dict[str, Progress]) -> tuple[ExerciseStatus, ...]:

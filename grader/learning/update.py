@@ -7,6 +7,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 from grader.digest import digest
+from grader.guesses import read_guesses, write_guesses
 from grader.learning.damaged import is_damaged, rescued
 from grader.learning.home import Home, write_json, write_own
 from grader.learning.merge import TRUSTED, Merged, merge, renamed_exercises, unknown_base
@@ -156,6 +157,7 @@ def _follow_renamed(home: Home, release: Release) -> list[str]:
             digests = {_moved(name, before, after): value for name, value in home.digests().items()}
             write_json(home.hidden / "files.json", digests)
             write_progress(home.folder, after, read_progress(home.folder, before))
+            write_guesses(home.folder, after, read_guesses(home.folder, before))
         moved = _moved(old, before, after)
         for folder in (home.folder, home.release.folder):
             if (folder / moved).is_file() and not (folder / new).exists():

@@ -40,6 +40,12 @@ def head_dim(config: Config) -> int:
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
 # %% [markdown] id="cc84473f"
+# Before an experiment decides something, a cell asks for your guess. Write it in place of the three dots and run the cell: a number, a range such as `(20, 60)`, or one of the names that are listed. The measurement then shows your guess beside it, and what the numbers say is folded below, so that you can think first. Nobody grades guesses, and you can go on without one.
+
+# %% id="63faa304"
+from grader import predict, predictions
+
+# %% [markdown] id="b7128e64"
 # ## Steps 1 to 4 · Three configs side by side
 #
 # Qwen3 came out in April 2025. Its report (Yang et al., *Qwen3 Technical Report*, section 2) gives the architecture half a page: it is similar to Qwen2.5, adds QK-norm and removes the bias of q, k and v. Gemma 3 270M (August 2025) is here too, because the next lesson turns Qwen3 into it. The files in `configs/` have the hub's contents. This is Qwen3 8B's, whole:
@@ -60,7 +66,7 @@ print(Path("configs/qwen3-8b.json").read_text())
 # | `intermediate_size` 12288 | the inner width of the MLP: 3 D |
 # | `hidden_act` `silu` | the activation of the MLP's gate |
 # | `rms_norm_eps` 1e-06 | the small number in every RMSNorm |
-# | `rope_theta` 1000000 | how slowly RoPE's slowest pair rotates |
+# | `rope_theta` 1000000 | the base of RoPE's frequencies: the larger it is, the slower the slow pairs rotate |
 # | `rope_scaling` null | how to stretch RoPE over longer texts than it was trained on. Here: not at all |
 # | `max_position_embeddings` 40960 | the longest text it was made for. No table has this many rows |
 # | `attention_bias` false | whether q, k, v and o have biases. No layer of this model has a bias |
@@ -134,13 +140,18 @@ rows["norm"] = ["RMSNorm" if "rms_norm_eps" in config else "LayerNorm" for confi
 tables.table({what: values for what, values in rows.items() if len(set(values)) > 1}, head=list(configs), least=16)
 
 # %% [markdown] id="c9e123a8"
-# Four rows are the four changes: the norm, how positions enter, the key and value heads, and the MLP. The MLP's width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size. A fifth change, QK-norm, shows in no row at all. Here are a block of GPT-2 and a layer of Qwen3, read from the bottom up. What is coloured is new.
+# Four of these rows show the four changes: the norm, how positions enter, the key and value heads, and the MLP. The MLP's width is 3 D and not 4 D because it has a third matrix; you will see why that is nearly the same size. A fifth change, QK-norm, shows in no row at all. Here are a block of GPT-2 and a layer of Qwen3, read from the bottom up. What is coloured is new.
 #
 # ![A block of GPT-2 XL beside a layer of Qwen3 8B. Both add attention's result and the MLP's result to the stream. In Qwen3, RMSNorm replaces LayerNorm, 8 key and value heads serve 32 query heads, each q and k is normalised and then rotated by RoPE, and the MLP is 3 D wide with a gate.](figures/gpt2-and-qwen3-layer.svg)
 #
 # ### Does each change help?
 #
-# A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained five times, from five random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. **Predict:** which of RMSNorm, RoPE and SwiGLU lowers the loss, and by more than the seeds differ?
+# A reason is best shown by training with the change and without it. Four tiny models were trained on five of Austen's novels: GPT-2's parts, and GPT-2's parts with *one* exchanged. All have two layers, the same data, the same 600 steps and nearly the same size. Each was trained five times, from five random seeds. `training/one_change.py` in the course's repository is the script, and its curves come with the lesson. Which change lowers the loss for each of the five seeds?
+
+# %% prediction="qwen3.helps" id="prediction-qwen3-helps"
+helps = predict(
+    "qwen3.helps", "which changes lower the loss for every seed", some_of=("RMSNorm", "RoPE", "SwiGLU"), guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="7904a4bb"
 import json
@@ -154,16 +165,24 @@ for name, runs in trained["held_out_nats"].items():
     curves[name] = trained["steps"][2:], mean[2:]
     seeds = ", ".join(f"{run[-1]:.2f}" for run in runs)
     print(f"{name:>13}: {mean[-1]:.2f} nats a token at the end, the mean of {seeds}")
+last = {name: torch.tensor(runs)[:, -1] for name, runs in trained["held_out_nats"].items()}
+helps.measured([name for name in list(last)[1:] if (last[name] < last["GPT-2's parts"]).all()])
 plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
 
 # %% [markdown] id="13ea1a82"
-# RoPE lowers the loss by 0.2 nats, in each of the five runs. RMSNorm ends at the same mean, and SwiGLU 0.05 nats lower. But runs of the *same* model end 0.1 to 0.2 nats apart, depending on the seed, so neither a small gain nor a small loss would show here. Five small runs do not show whether SwiGLU helps; the paper that introduced it trained larger models for longer. One run of each would have shown a winner in every comparison, and that would have been noise.
+# <details><summary>What the numbers say</summary>
+#
+# RoPE lowers the loss by 0.14 to 0.28 nats, with every seed. RMSNorm ends at the same mean, and SwiGLU 0.05 nats lower. But runs of the *same* model end 0.1 to 0.25 nats apart, depending on the seed, so neither a small gain nor a small loss would show here. Five small runs do not show whether SwiGLU helps; the paper that introduced it trained larger models for longer. One run of each would have shown a winner in every comparison, and that would have been noise.
+# </details>
 #
 # Grouped queries and QK-norm are missing here. Their reasons are memory and stable training, and each has its own experiment below.
 #
 # ### How large is each part?
 #
-# **Predict:** GPT-2 XL has 1.56 billion parameters and 48 layers of width 1600. Qwen3 8B has 36 layers of 4096. What share of its parameters is in the MLPs: a third, a half, or more?
+# GPT-2 XL has 1.56 billion parameters and 48 layers of width 1600. Qwen3 8B has 36 layers of 4096, and its MLPs have three matrices each. What share of its parameters do they hold?
+
+# %% prediction="qwen3.mlp_share" id="prediction-qwen3-mlp_share"
+mlp_share = predict("qwen3.mlp_share", "share of Qwen3 8B's parameters that is in its MLPs", unit="%", guess=...)
 
 # %% id="16236306"
 def parameters(config: Config) -> dict[str, int]:
@@ -184,9 +203,14 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
     counts = parameters(Config.read(f"configs/{name}.json"))
     shares = ", ".join(f"{part} {count / sum(counts.values()):.1%}" for part, count in counts.items() if count)
     print(f"{name:>12} {sum(counts.values()):>15,}   {shares}")
+    if name == "qwen3-8b":
+        mlp_share.measured(100 * counts["MLP"] / sum(counts.values()))
 
 # %% [markdown] id="0be09e59"
+# <details><summary>What the numbers say</summary>
+#
 # Two thirds. In GPT-2 the MLP has twice as many parameters as attention; here it has nearly four times as many, because there are fewer key and value heads.
+# </details>
 #
 # ## Step 6 · Code it up
 #
@@ -199,7 +223,7 @@ for name in ("qwen3-8b", "qwen3-0.6b"):
 #
 # $$y = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \varepsilon}} \odot w$$
 #
-# It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. Before you go on, **predict:** if you subtract the mean from a vector in a trained model's residual stream, how much of its squared length disappears? You will measure it at the end of the lesson.
+# It needs one sum over the vector and not two, and has no bias. Zhang and Sennrich (2019) found that models train as well without the centring. How much of a vector's squared length does centring remove, in a trained model's residual stream? Below the exercise is a cell for your guess; at the end of the lesson you measure it.
 #
 # Compute in float32 whatever dtype comes in: bfloat16 has 8 significant bits, so each step in it rounds by up to 0.4%, while in float32 only the final cast rounds that coarsely. Cast back *before* multiplying by the weight: in bfloat16 the order changes the result. `F.rms_norm` is the same formula but casts last. It is right in float32. What it changes in bfloat16 you will measure after the exercise.
 #
@@ -242,6 +266,9 @@ class RMSNorm(nn.Module):
 # %% check="qwen3.rms_norm" tags=["nbval-ignore-output"] id="check-qwen3-rms_norm"
 check("qwen3.rms_norm", RMSNorm)
 
+# %% prediction="qwen3.mean_share" id="prediction-qwen3-mean_share"
+mean_share = predict("qwen3.mean_share", "share of the mean in a vector's squared length", unit="%", guess=...)
+
 # %% [markdown] id="5c66db5c"
 # RMSNorm of a centred vector is exactly LayerNorm without bias:
 
@@ -253,7 +280,10 @@ with torch.no_grad():
 print(f"LayerNorm(x) - RMSNorm(x - mean): {(F.layer_norm(x, (64,), eps=1e-6) - centred).abs().max():.0e}")
 
 # %% [markdown] id="fe1ae5ba"
-# And the order of the two last steps? `F.rms_norm` multiplies by the weight and then casts. **Predict:** in bfloat16, how many of the values differ from yours, and by how much?
+# And the order of the two last steps? `F.rms_norm` multiplies by the weight and then casts. In bfloat16, what share of its values differs from yours?
+
+# %% prediction="qwen3.cast_order" id="prediction-qwen3-cast_order"
+cast_order = predict("qwen3.cast_order", "values that differ where the cast comes last", unit="%", guess=...)
 
 # %% id="1f64fa2f"
 torch.manual_seed(0)
@@ -263,10 +293,14 @@ with torch.no_grad():
     cast_first, cast_last = norm(x).float(), F.rms_norm(x, (1024,), norm.weight, 1e-6).float()
 apart = cast_first != cast_last
 print(f"{apart.float().mean():.0%} of the values differ, by at most {(cast_first / cast_last - 1)[apart].abs().max():.1%}")
+cast_order.measured(100 * apart.float().mean())
 
 
 # %% [markdown] id="3ffcae66"
+# <details><summary>What the numbers say</summary>
+#
 # A quarter, each by one rounding: bfloat16 has 8 significant bits, so neighbouring numbers are up to 0.8% apart. Neither order is wrong. But a model was trained with one of them, and lesson 04's model uses the other.
+# </details>
 
 # %% [markdown] id="c06f1778"
 # ### Exercise 2 · The table of rotations
@@ -320,11 +354,17 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 check("qwen3.rope_table", rope_table)
 
 # %% [markdown] id="3a5b4836"
-# Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs. **Predict:** with Qwen3's θ of a million and 64 pairs, how many pairs have made less than one full turn by the end of 40,960 tokens?
+# Here it is, for θ = 10,000 and a head of 40 channels: the cosines of its 20 pairs.
 
 # %% tags=["nbval-ignore-output"] id="fa222e67"
 cosines = rope_table(torch.arange(128), 40, 10_000.0)[0, :, :20]  # [position, pair]
 plots.grid(cosines.T, plots.Axes("position", "pair", size=(8, 3)), "cosine of its angle")
+
+# %% [markdown] id="b0c68a65"
+# Qwen3 has a θ of a million, heads of 128 channels, and reads 40,960 tokens. How many of its 64 pairs have made less than one full turn by the end?
+
+# %% prediction="qwen3.slow_pairs" id="prediction-qwen3-slow_pairs"
+slow_pairs = predict("qwen3.slow_pairs", "pairs of 64 that make less than one turn in 40,960 tokens", guess=...)
 
 # %% id="865faa04"
 print("     theta  head_dim  tokens  pairs that make less than one full turn")
@@ -333,9 +373,14 @@ for theta, width, tokens in (
 ):
     turns = tokens * theta ** (-torch.arange(0, width, 2) / width) / (2 * torch.pi)
     print(f"{theta:10,.0f}  {width:8}  {tokens:6,}  {(turns < 1).sum().item():3} of {len(turns)}")
+    if theta == 1_000_000:
+        slow_pairs.measured((turns < 1).sum())
 
 # %% [markdown] id="4a14839f"
+# <details><summary>What the numbers say</summary>
+#
 # Fast pairs separate neighbouring positions, slow pairs distant ones. After a full turn a pair's angles repeat, so that pair alone cannot tell distance 5 from distance 5 plus one period. The slowest pairs barely rotate, so they carry content that is almost independent of position. Longer texts need a larger θ to leave some slow pairs. So `rope_theta` grew from 10,000 (2021) over 500,000 (Llama 3) to 1,000,000.
+# </details>
 #
 # ### Exercise 3 · Rotate
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
@@ -372,7 +417,7 @@ check("qwen3.rope", apply_rope)
 # %% [markdown] id="66aadbdc"
 # ### Only the distance counts
 #
-# Why rotations, of all functions? Take one query and one key, put the query at every position $i$ and the key at every position $j$, and compute all dot products. **Predict** how the picture looks, before you run the cell.
+# Why rotations, of all functions? Take one query and one key, put the query at every position $i$ and the key at every position $j$, and compute all dot products. Which pattern would you expect?
 
 # %% tags=["nbval-ignore-output"] id="83883494"
 torch.manual_seed(0)
@@ -434,7 +479,10 @@ class MLP(nn.Module):
 check("qwen3.mlp", MLP)
 
 # %% [markdown] id="9e236900"
-# What can a gate compute that GELU cannot? **Predict:** a vector twice as long goes into the MLP. How much longer is the result, for large inputs: with GPT-2's kind, and with this one?
+# What can a gate compute that GELU cannot? A vector that is twice as long goes into the MLP, and inputs are large. With GPT-2's kind of MLP the result is twice as long, too. And with this one?
+
+# %% prediction="qwen3.twice_as_long" id="prediction-qwen3-twice_as_long"
+twice = predict("qwen3.twice_as_long", "SwiGLU's result for an input that is twice as long", unit="times as long", guess=...)
 
 # %% id="b3728853"
 torch.manual_seed(0)
@@ -445,9 +493,13 @@ with torch.no_grad():
     for name, mlp in (("GELU", gelu), ("SwiGLU", swiglu)):
         size, longer = sum(p.numel() for p in mlp.parameters()), mlp(2 * x).norm() / mlp(x).norm()
         print(f"{name:>7}: {size:,} parameters, {longer:.2f} times as long")
+twice.measured(longer)
 
 # %% [markdown] id="f470c2ab"
+# <details><summary>What the numbers say</summary>
+#
 # For large inputs, a GELU layer's output grows in proportion to its input, and a gated one's with its square: a gate *multiplies* two linear functions of x. So it can represent products of two features, for example "plural **and** past tense".
+# </details>
 #
 # The two have the same size: three matrices of width 8/3 D hold as many parameters as two of width 4 D. That is where numbers like 1536 = 8/3 · 576 come from. Qwen3's 3 D is a little more; its report gives no reason.
 
@@ -561,7 +613,7 @@ check("qwen3.attention", Attention)
 # %% [markdown] id="4fb6d43c"
 # ### Why the norm before the rotation?
 #
-# Both orders run, and a rotation does not change a vector's length. Take one query and one key, five positions apart: once at 9 and 4, once at 29 and 24. **Predict:** in which order are the two scores equal, if the norm's weight is 1 in every channel? And if it differs from channel to channel, as in a trained model?
+# Both orders run, and a rotation does not change a vector's length. Take one query and one key, five positions apart: once at 9 and 4, once at 29 and 24. In which order are the two scores equal, if the norm's weight is 1 in every channel? And if it differs from channel to channel, as in a trained model?
 
 # %% id="63aaa983"
 torch.manual_seed(0)
@@ -581,7 +633,10 @@ for name, weight in (("1 in every channel", torch.ones(64)), ("different", 1 + 0
 # %% [markdown] id="cc21d6f5"
 # ### Why no biases?
 #
-# GPT-2's projections have biases, Qwen3's have none. What is lost? Take one head, and add a random bias to its queries, to its keys, or to its values. **Predict:** which of the three change what the head computes?
+# GPT-2's projections have biases, Qwen3's have none. What is lost? Take one head, and add a random bias to its queries, to its keys, or to its values. Which of the three change what GPT-2's head computes?
+
+# %% prediction="qwen3.biases" id="prediction-qwen3-biases"
+biases = predict("qwen3.biases", "biases that change what GPT-2's head computes", some_of=("q", "k", "v"), guess=...)
 
 # %% tags=["nbval-ignore-output"] id="b85b2910"
 torch.manual_seed(0)
@@ -599,15 +654,24 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
     on_q, on_k, on_v = head(q + bias, k, v, *rope), head(q, k + bias, v, *rope), head(q, k, v + bias, *rope)
     print(f"{name:>17}: a bias on q changes the result by {(on_q - plain).abs().max():.1f}, one on k by"
           f" {(on_k - plain).abs().max():.0e}; one on v is added, to within {(on_v - bias - plain).abs().max():.0e}")
+    if not rope:
+        changed = {"q": on_q - plain, "k": on_k - plain, "v": on_v - plain}
+        biases.measured([part for part, change in changed.items() if change.abs().max() > 1e-3])
 
 # %% [markdown] id="d7757a52"
+# <details><summary>What the numbers say</summary>
+#
 # A bias on v adds the same vector to every result, because the weights sum to 1. A bias on `o_proj` could do that too, but Qwen3 has none there either. A bias on q favours some keys whatever the query is. A bias on k, in GPT-2, adds the same number to all scores of a query, and the softmax ignores that. So GPT-2's bias on k can be dropped at no cost. With RoPE it is not so: the bias is rotated with each key, by that key's position, so it favours some *distances*.
+# </details>
 #
 # So Qwen3 gives something up. Why, is not published: its report says that it drops the biases of q, k and v and adds QK-norm "to ensure stable training". The PaLM report (Chowdhery et al., 2022, section 2) found too that large models train more stably without biases.
 #
 # ### Why share keys and values?
 #
-# While a model writes, it caches the keys and values of all earlier tokens; lesson 02 is about that cache. **Predict:** how many bytes does one token cost GPT-2 XL (1.5B parameters), and how many Qwen3 8B?
+# While a model writes, it caches the keys and values of all earlier tokens; lesson 02 is about that cache. One token costs GPT-2 XL, with its 1.5 billion parameters, 300 KiB in bfloat16. How many does it cost Qwen3 8B?
+
+# %% prediction="qwen3.cache" id="prediction-qwen3-cache"
+cache_of_a_token = predict("qwen3.cache", "cache of Qwen3 8B for one token", unit="KiB", guess=...)
 
 # %% id="400a1b60"
 print("             in bfloat16, for one token   for 40,960 tokens")
@@ -618,15 +682,20 @@ for name, layers, kv_heads, width, heads in (
     count = 2 * layers * kv_heads * width * 2  # keys and values, two bytes each
     shared = f"{heads // kv_heads} query heads share one" if heads > kv_heads else ""
     print(f"{name:>24}: {count / 1024:6.1f} KiB {40_960 * count / 1e9:20.2f} GB   {shared}".rstrip())
+    if name == "Qwen3 8B":
+        cache_of_a_token.measured(count / 1024)
 
 # %% [markdown] id="d4482fb4"
+# <details><summary>What the numbers say</summary>
+#
 # GPT-2 XL cannot read 40,960 tokens; its row shows what it would cost. Qwen3 8B is five times as large and needs half the memory. Four query heads share one key-value head, so the cache is exactly a quarter of what it would be without sharing: 144 KiB a token instead of 576. (The rest of the difference between the two models comes from their layers and head dimensions.)
+# </details>
 #
 # Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality: over seven tasks a mean score of 47.1 in place of 47.2 (Ainslie et al., 2023, Table 1). A server can hold four times as many conversations.
 #
 # ### Why normalise queries and keys?
 #
-# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and the softmax of large scores puts nearly all weight on one key (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without. **Predict** the two curves.
+# A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and the softmax of large scores puts nearly all weight on one key (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without.
 
 # %% tags=["nbval-ignore-output"] id="02fd9473"
 def attention_scores(attention: Attention, x: Tensor, table: Tensor) -> Tensor:
@@ -798,7 +867,7 @@ check("qwen3.causal_lm", CausalLM)
 compare_layers(CausalLM)
 
 # %% [markdown] id="089cc0a9"
-# Now with a bug: in layer 1, gate and up are exchanged. Both matrices have the same shape, so nothing raises. **Predict:** which rows will be red, and what will the report say about `model.layers.2`?
+# Now with a bug: in layer 1, gate and up are exchanged. Both matrices have the same shape, so nothing raises. Which rows will be red, and what will the report say about `model.layers.2`?
 
 # %% tags=["nbval-ignore-output"] id="52c26695"
 class SwappedMLP(MLP):
@@ -883,7 +952,10 @@ check_generation(austen_model, austen, generate=generate)
 # %% [markdown] id="a7855ef3"
 # ### How far does RoPE reach?
 #
-# No table runs out, so your model accepts a text of any length. Does it also understand it? `austen-qwen3` was trained on texts of 256 tokens. Take eight pieces of *Persuasion*, 128 tokens each, and measure the loss on them with more and more of the novel before them. Do it also with all positions divided by 4, so that 1,024 tokens have angles that were trained. **Predict:** does a longer context help, do nothing, or harm? And does stretching cure it?
+# No table runs out, so your model accepts a text of any length. Does it also understand it? `austen-qwen3` was trained on texts of 256 tokens. Take eight pieces of *Persuasion*, 128 tokens each, and measure the loss on them with more and more of the novel before them. Do it also with all positions divided by 4, so that 1,024 tokens have angles that were trained. What is the loss after 1,024 tokens, compared with the loss after 128?
+
+# %% prediction="qwen3.far" id="prediction-qwen3-far"
+far = predict("qwen3.far", "the loss after 1,024 tokens", one_of=("lower", "the same", "higher"), guess=...)
 
 # %% id="ff0bc1ec"
 opening_chapters = Path("texts/persuasion.txt").read_text()
@@ -920,19 +992,29 @@ for before in progress.steps(lengths, "lengths"):
 print("tokens before:  ", *(f"{before:6,}" for before in lengths))
 for name, row in losses.items():
     print(f"{name:>15} ", *(f"{loss:6.2f}" for loss in row))
-marks = {"x128": "256 with the piece: the trained length"}
+more = losses["as it is"][-1] - losses["as it is"][2]
+far.measured("higher" if more > 0.05 else "lower" if more < -0.05 else "the same")
+marks = {"x128": "with the piece 256, as trained"}
 around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xticks=lengths, marks=marks)
 plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 
 
 # %% [markdown] id="3dd50c05"
+# <details><summary>What the numbers say</summary>
+#
 # Up to 128 tokens before a piece, 256 with it, more context helps a little. Beyond, the loss rises: 0.3 nats worse at 1,024. A program with RoPE has no last position, but a model has only learned the distances that it saw in training.
 #
 # Dividing the positions brings all angles back into the trained range, and makes every length worse, the short ones too: the word before is now a quarter of a position away, a distance that this model has never seen. A model that is to be stretched is trained a little further with the stretched positions (Chen et al., 2023); `rope_scaling` in a config says how they were stretched.
+# </details>
 #
 # ### What if the pairs are wrong?
 #
-# Exercise 2 said that the weights were trained for one pairing. Give `austen-qwen3` the other one, and for comparison no rotation at all. **Predict** the order of the three losses.
+# Exercise 2 said that the weights were trained for one pairing. Give `austen-qwen3` the other one, and for comparison no rotation at all. In which order are the three losses, the lowest first?
+
+# %% prediction="qwen3.pairing" id="prediction-qwen3-pairing"
+pairing = predict(
+    "qwen3.pairing", "losses, the lowest first", order_of=("neighbours", "no rotation", "halves, as trained"), guess=...
+)
 
 # %% id="632f9829"
 def neighbours(x: Tensor, table: Tensor) -> Tensor:
@@ -944,14 +1026,18 @@ def neighbours(x: Tensor, table: Tensor) -> Tensor:
 
 # %% tags=["nbval-ignore-output"] id="ee6a081b"
 rotations = {"halves, as trained": apply_rope, "neighbours": neighbours, "no rotation": lambda x, table: x}
-piece = story[:256][None]
+piece, nats = story[:256][None], {}
 for name, rotate in rotations.items():
     with patch.replaced(globals(), apply_rope=rotate), torch.no_grad():
-        nats = F.cross_entropy(austen_model(piece)[0, :-1], piece[0, 1:]).item()
-    print(f"{name:>18}: {nats:.2f} nats a token")
+        nats[name] = F.cross_entropy(austen_model(piece)[0, :-1], piece[0, 1:]).item()
+    print(f"{name:>18}: {nats[name]:.2f} nats a token")
+pairing.measured(sorted(nats, key=lambda name: nats[name]))
 
 # %% [markdown] id="e0a08778"
+# <details><summary>What the numbers say</summary>
+#
 # The wrong pairing costs 0.8 nats, no rotation 1.4. With neighbours as pairs a score still depends on the distance, so the model keeps something. But each pair is rotated at the speed of another. The shapes are the same, and nothing raises an error. This shipped: a program with the wrong pairs continued a Llama's text for one or two tokens, where the angles are still small, and then wrote garbage (<a href="https://github.com/NeuraLegion/shainet/pull/111">NeuraLegion/shainet#111</a>).
+# </details>
 
 # %% [markdown] id="aa92973b"
 # ## Step 12 · Real weights: SmolLM2, a Llama
@@ -1008,7 +1094,7 @@ if smol is not None:
         answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
 
 # %% [markdown] id="f35218a0"
-# **Predict:** what does the model write if you ask without the template?
+# And what does the model write if you ask without the template?
 
 # %% tags=["nbval-ignore-output"] id="50adfa71"
 if smol is not None:
@@ -1046,7 +1132,7 @@ for prompt in prompts if theirs is not None else ():
 # %% [markdown] id="5566d304"
 # ### Qwen3 0.6B, thinking and not
 #
-# From the hub: 1.5 GB, no licence to accept. **Predict** before you download: 596 million parameters of two bytes each are 1.19 GB. What are the other 0.3 GB? Offline, or before you have run `grader weights get qwen3-0.6b`, the cell says so and goes on. In float32 the model needs 2.4 GB of memory, and without a cache it writes slowly.
+# From the hub: 1.5 GB, no licence to accept. Before you download: 596 million parameters of two bytes each are 1.19 GB. What are the other 0.3 GB? Offline, or before you have run `grader weights get qwen3-0.6b`, the cell says so and goes on. In float32 the model needs 2.4 GB of memory, and without a cache it writes slowly.
 
 # %% tags=["nbval-ignore-output"] id="a37e2259"
 qwen, qwen_model = load("qwen3-0.6b")
@@ -1061,7 +1147,7 @@ for thinking in (True, False) if qwen is not None else ():
 #
 # ## How large was the mean?
 #
-# Now your prediction from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove? If the mean were a direction like any other of the D, it would be a share of 1/D.
+# Now your guess from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove? If the mean were a direction like any other of the D, it would be a share of 1/D.
 #
 # SmolLM2 and `austen-qwen3` were trained with RMSNorm. To see a model that was trained *with* centring, the folded cell below runs `austen-gpt2` of lesson 01, written as one function.
 
@@ -1116,16 +1202,25 @@ for name, inputs in read.items():
     shares = torch.stack([100 * D * x.mean(dim=-1) ** 2 / x.pow(2).sum(dim=-1) for x in inputs])  # [norms, T], %
     curves[name] = torch.linspace(0, 1, len(shares)), shares.median(dim=-1).values
     print(f"{name:>40}  {shares.median():6.2f}% {shares.max():20.2f}% {100 / D:8.2f}%")
+    if name == austen.name:
+        mean_share.measured(shares.median())
 plots.lines(curves, plots.Axes("depth: first norm to last", "share of the mean (median), %", ylim=(0, 0.4)))
 
 # %% [markdown] id="a96720c6"
+# <details><summary>What the numbers say</summary>
+#
 # Next to nothing: for a typical token less than a direction among D would have by chance. In the model that was trained with LayerNorm, centring removes a few hundredths of a percent. So RMSNorm skips a step that would have removed almost nothing.
 #
 # Single tokens can have more: up to 1.6% in SmolLM2 and 5.5% in `austen-qwen3`, nothing of which RMSNorm removes.
+# </details>
 #
 # ## The question of lesson 01, again: what can you change and still load?
 #
-# Each line changes one field of SmolLM2's config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. The loss is the mean surprise per token, in nats. **Predict:** which lines refuse to load, and which of the others hurts most?
+# Each line changes one field of SmolLM2's config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. The loss is the mean surprise per token, in nats. Some changes refuse to load. Of these four, which hurts most?
+
+# %% prediction="qwen3.wrong_config" id="prediction-qwen3-wrong_config"
+wrong = ("rope_theta = 10_000", "rms_norm_eps = 1e-3", "18 heads of 32 for 9 of 64", "max_position_embeddings = 10")
+wrong_config = predict("qwen3.wrong_config", "the change that hurts most", one_of=wrong, guess=...)
 
 # %% tags=["nbval-ignore-output"] id="29e126bb"
 opening = (
@@ -1157,16 +1252,24 @@ CHANGES = (
 )
 
 # %% tags=["nbval-ignore-output"] id="822d6d61"
+outcomes = []
 for change in progress.steps(CHANGES, "changes") if smol is not None else ():
     name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
-    print(f"{name:>66}   {outcome(smol, **change)}")
+    outcomes.append(outcome(smol, **change))
+    print(f"{name:>66}   {outcomes[-1]}")
+if smol is not None:
+    four = dict(zip(wrong, (outcomes[7], outcomes[10], outcomes[6], outcomes[11]), strict=True))
+    wrong_config.measured(max(four, key=lambda name: four[name].partition("loss ")[2]))
 
 # %% [markdown] id="d54cbb07"
+# <details><summary>What the numbers say</summary>
+#
 # Counts and shapes refuse to load, and so does `model_type`: the norms on q and k have weights. Your program never reads `max_position_embeddings` or `hidden_act`, so changing them changes nothing. It should refuse a `hidden_act` that it does not have, which exercise 4 did not ask for.
 #
 # What loads and computes something else is the interesting part. 576 channels split into 18 heads of 32 have the same shapes everywhere, and they destroy the model. But a θ ten times too small changes the loss by 0.001 on this text, and an eps a hundred times too large even *lowers* it. Both are wrong, and neither the loss nor a look at the text would tell you.
+# </details>
 #
-# What would? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes we put into SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. **Predict:** the right program agrees with transformers to rounding. How far off are the two wrong configs?
+# What would tell you of a wrong θ or eps? Not `compare_layers`: it builds your model from the config that the course recorded, and these mistakes we put into SmolLM2's config. A comparison of logits, on the same text and with these weights, shows them. The right program agrees with transformers to rounding. How far off are the two wrong configs?
 
 # %% tags=["nbval-ignore-output"] id="662e0f4e"
 @torch.no_grad()
@@ -1197,20 +1300,33 @@ for name, file in (("Qwen3 0.6B", "qwen3-0.6b"), ("Qwen3 8B", "qwen3-8b")):
     print(f"{name:>14} {count:>15,} {2 * count / 1e9:>9.2f} GB {cache / 1e9:>17.2f} GB")
 
 # %% [markdown] id="3518d014"
-# Then time. For every token a matrix of N weights costs N multiply-adds, so a token costs about one multiply-add for each parameter in a matrix. Attention's share comes on top and grows with the text. **Predict:** how much longer does the next token take after 256 tokens than after 32?
+# Then time. For every token a matrix of N weights costs N multiply-adds, so a token costs about one multiply-add for each parameter in a matrix. Attention's share comes on top and grows with the text. Without a cache, how much longer does the next token take after 256 tokens than after 32?
+
+# %% prediction="qwen3.next_token" id="prediction-qwen3-next_token"
+next_token = predict("qwen3.next_token", "time for a token after 256 others", unit="times that after 32", guess=...)
 
 # %% tags=["nbval-ignore-output"] id="dbe32521"
 from grader.instruments import clock
 
 if smol is not None:
     print("tokens so far   ms for the next")
+    spent = {}
     for length in (32, 64, 128, 256):
         ids = torch.randint(smol.config.vocab_size, (1, length))
-        spent = clock.milliseconds(lambda ids=ids: list(generate(smol_model, ids, 1)), repeats=3)
-        print(f"{length:13} {spent:17.0f}")
+        spent[length] = clock.milliseconds(lambda ids=ids: list(generate(smol_model, ids, 1)), repeats=3)
+        print(f"{length:13} {spent[length]:17.0f}")
+    next_token.measured(spent[256] / spent[32])
 
 # %% [markdown] id="77bfbbd4"
-# See your table. The time grows with the text, because everything is computed again for every token. If keys and values were cached, each layer would compute only the new token's row. That is lesson 02's cache, and lesson 06 combines it with RoPE.
+# The time grows with the text, because everything is computed again for every token. If keys and values were cached, each layer would compute only the new token's row. That is lesson 02's cache, and lesson 06 combines it with RoPE.
+
+# %% [markdown] id="e3cf7786"
+# ## Your guesses
+#
+# Here they are once more, beside what was measured. The picture shows how many times too high or too low each number was.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
 
 # %% [markdown] id="50e6cca1"
 # ## What changed, and why

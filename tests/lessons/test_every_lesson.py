@@ -340,7 +340,9 @@ def test_the_lessons_own_cells_run_with_another_right_program(
     for cell in lesson.lesson.cells():
         if cell.kind == "exercise" and cell.name in rerun.programs:
             own[lesson.exercises[cell.name].solution] = rerun.programs[cell.name]
-        elif cell.kind in ("setup", "given", "exercise", "other") and not (rerun.skip and rerun.skip in cell.source):
+        elif cell.kind in ("setup", "given", "exercise", "prediction", "other") and not (
+            rerun.skip and rerun.skip in cell.source
+        ):
             exec(compile(rerun.changed(cell.source), cell.title, "exec"), own)
         if cell.kind == "setup":
             own |= rerun.instead

@@ -1,0 +1,151 @@
+"""A guess in words: read from what a learner wrote, and compared with what was measured."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
+from typing import Any, cast
+
+from grader.guesses import Form, Guess, Value
+from grader.report import Line
+
+CLOSE = 0.1  # of the measured number: from there on a guess counts as right
+CLOSE_POINTS = 5  # the same for shares, in percentage points
+
+
+def read(guess: Any, form: Form, names: Sequence[str]) -> tuple[Value | None, str]:
+    """A guess as it is kept, None where there is none; and what is wrong with it, if anything."""
+    if guess is ... or guess is None:
+        return None, ""
+    try:
+        return answer(guess, form, names), ""
+    except ValueError:
+        return None, f"The guess {guess!r} can't be read, and counts as none."
+
+
+def answer(value: Any, form: Form, names: Sequence[str]) -> Value:
+    """A guess or an answer in the form in which it is kept. Raises ValueError where it has another form."""
+    if form in ("number", "range"):
+        return _number(value)
+    if form == "choice":
+        chosen = [name for name in names if name == value]
+    else:
+        given: list[Any] = (
+            [value] if isinstance(value, str) else list(value) if isinstance(value, Collection) else [None]
+        )
+        if any(name not in names for name in given) or len(set(given)) != len(given):
+            raise ValueError(value)
+        chosen = given if form == "order" else [name for name in names if name in given]
+    if (form == "choice" and not chosen) or (form == "order" and len(chosen) != len(names)):
+        raise ValueError(value)
+    return chosen[0] if form == "choice" else chosen
+
+
+def _number(value: Any) -> float | list[float]:
+    """A number, or two of them, the smaller one first. A tensor of one number is one, too."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(value)
+        return sorted(cast(float, _number(each)) for each in value)
+    if isinstance(value, str | bool | Mapping | set):
+        raise ValueError(value)
+    try:
+        read = float(value)
+    except (TypeError, RuntimeError):
+        raise ValueError(value) from None
+    if read != read or read in (float("inf"), -float("inf")):
+        raise ValueError(value)
+    return int(read) if read == int(read) else read
+
+
+def wanted(form: Form, names: Sequence[str]) -> str:
+    """How a guess is written."""
+    if form in ("number", "range"):
+        return "Replace the three dots by a number, or by a range that you are sure of, such as `(20, 60)`."
+    quoted = [f'"{name}"' for name in names]
+    listed = ", ".join(quoted)
+    if form == "choice":
+        return f"Replace the three dots by one of `{listed}`."
+    if form == "choices":
+        return f"Replace the three dots by those that you expect, such as `[{quoted[0]}]`, out of `{listed}`."
+    return f"Replace the three dots by the order that you expect: `[{listed}]`, sorted your way."
+
+
+def compared(guess: Guess) -> tuple[str, str]:
+    """A mark, and in words how far the guess is from what was measured; both empty as long as one is missing."""
+    if guess.guess is None or guess.measured is None:
+        return "", "" if guess.measured is not None else "not measured yet"
+    if guess.form == "range":
+        low, high = cast(list[float], guess.guess)
+        value = cast(float, guess.measured)
+        if low <= value <= high:
+            return "✓", "inside your range"
+        return "✗", f"{_off(low if value < low else high, value, guess.unit)}, at the near end of your range"
+    if guess.form == "number":
+        value, own = cast(float, guess.measured), cast(float, guess.guess)
+        return ("✓" if _close(own, value, guess.unit) else "✗"), _off(own, value, guess.unit)
+    if guess.guess == guess.measured:
+        return "✓", "right"
+    if guess.form == "order":
+        return "✗", _swapped(cast(list[str], guess.guess), cast(list[str], guess.measured))
+    return "✗", "another one" if guess.form == "choice" else "not these"
+
+
+def _close(own: float, value: float, unit: str) -> bool:
+    return abs(own - value) <= (CLOSE_POINTS if unit == "%" else CLOSE * abs(value))
+
+
+def _off(own: float, value: float, unit: str) -> str:
+    """How far a guess is from the measured value, in words."""
+    if own == value:
+        return "exactly that"
+    which = "too high" if own > value else "too low"
+    if unit == "%":
+        return f"{_short(abs(own - value))} points {which}"
+    if own * value <= 0:
+        return f"{_short(abs(own - value))} {which}"
+    ratio = max(abs(own), abs(value)) / min(abs(own), abs(value))
+    return f"{_short(ratio)} times {which}" if ratio >= 2 else f"{abs(own - value) / abs(value):.0%} {which}"
+
+
+def _swapped(own: Sequence[str], right: Sequence[str]) -> str:
+    pairs = list(combinations(right, 2))
+    wrong = sum(own.index(first) > own.index(second) for first, second in pairs)
+    return f"{wrong} of {len(pairs)} pairs the other way round"
+
+
+def how_sure(made: Sequence[Guess]) -> list[Line]:
+    """Whether ranges were wide enough: who is sure of a range should find nearly all of them hold."""
+    ranges = [guess for guess in made if guess.form == "range" and guess.measured is not None]
+    if not ranges:
+        return []
+    held = sum(compared(guess)[0] == "✓" for guess in ranges)
+    said = f"{held} of your {len(ranges)} ranges hold what was measured."
+    if len(ranges) >= 3 and held < 0.7 * len(ranges):
+        said += " You were surer than you could be: wider ranges would have been honest."
+    return [Line(said, "text")]
+
+
+def measured_in_words(guess: Guess) -> str:
+    return "" if guess.measured is None else in_words(guess.measured, guess)
+
+
+def in_words(value: Value | None, guess: Guess) -> str:
+    if isinstance(value, list) and guess.form == "range":
+        low, high = cast(list[float], value)
+        return f"{_short(low)} to {_short(high)} {guess.unit}".rstrip()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none of them"
+    return f"{_short(value)} {guess.unit}".rstrip() if isinstance(value, int | float) else str(value)
+
+
+def _short(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def ends_of(guess: Guess) -> tuple[float, float] | None:
+    """The lowest and the highest number of a guess; None where it is no number."""
+    if guess.guess is None or guess.form not in ("number", "range"):
+        return None
+    low, high = guess.guess if isinstance(guess.guess, list) else (guess.guess, guess.guess)
+    return cast(float, low), cast(float, high)

@@ -1,0 +1,189 @@
+"""`predict`: a learner's guess before a measurement, and beside it afterwards. Nobody grades it.
+
+    share = predict("qwen3.mlp_share", "Share of the parameters that is in the MLPs", unit="%", guess=...)
+    ...                                              # the measurement, further down
+    share.measured(100 * mlp / total)
+
+The learner writes a guess in place of the three dots, or goes on without one. The guess stays in the notebook's own
+cell, so it needs no extension of any editor; where `grader start` made the folder, it is kept beside the progress, too.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, cast
+
+from grader.guesses import Form, Guess, keep_guess
+from grader.instruments.guess_words import (
+    CLOSE,
+    answer,
+    compared,
+    ends_of,
+    how_sure,
+    in_words,
+    measured_in_words,
+    read,
+    wanted,
+)
+from grader.report import Line, row, show
+
+__all__ = ["Prediction", "predict", "predictions"]
+
+_STARTED_IN = Path.cwd()  # a notebook that changes folder is still the same lesson's
+_asked: dict[str, Guess] = {}  # in this kernel, in order
+
+
+class Prediction:
+    """A question whose answer the notebook measures later. `predict` makes it.
+
+    guess: the learner's, with its form; None in it where there is none.
+    """
+
+    def __init__(self, name: str, guess: Guess) -> None:
+        self.name, self.guess = name, guess
+
+    @property
+    def text(self) -> str:
+        """The guess in words, for a table: "40 %", "20 to 60 %"; "no guess"."""
+        return in_words(self.guess.guess, self.guess) if self.guess.guess is not None else "no guess"
+
+    @property
+    def number(self) -> float | None:
+        """The guess as a number, or the middle of its range; None where there is none."""
+        ends = ends_of(self.guess)
+        return sum(ends) / 2 if ends else None
+
+    def marks(self, axis: str) -> dict[str, str]:
+        """For `plots.Axes(marks=...)`: the guess as a dashed line at an "x" or a "y"; nothing without a guess."""
+        ends = ends_of(self.guess)
+        if not ends:
+            return {}
+        names = ("your guess",) if ends[0] == ends[1] else ("your range", "")
+        return {f"{axis}{end!r}": name for end, name in zip(ends, names, strict=False)}
+
+    def bar(self) -> dict[str, float]:
+        """For `plots.bars({...} | guess.bar())`: the guess as one more bar; nothing without a guess."""
+        ends, middle = ends_of(self.guess), self.number
+        if not ends or middle is None:
+            return {}
+        return {"your guess" if ends[0] == ends[1] else "the middle of your range": middle}
+
+    def measured(self, value: float | str | Collection[str]) -> None:
+        """Show what was measured, with the guess beside it, and keep both.
+
+        value: a number; the right one of the names; those of them that are right; or the names in their order.
+        Raises ValueError where the question has no such answer: that is a fault of the notebook.
+        """
+        found = replace(self.guess, measured=answer(value, self.guess.form, _names.get(self.name, ())))
+        self.guess = _asked[self.name] = found
+        keep_guess(_STARTED_IN, self.name, found)
+        mark, comment = compared(found)
+        rows = [
+            row("head", "", "measured", "your guess", ""),
+            row("text", mark, measured_in_words(found), self.text, comment),
+        ]
+        show([Line(_upper(found.question), "named"), *rows])
+
+
+def predict(
+    name: str,
+    question: str,
+    *,
+    guess: Any = ...,
+    unit: str = "",
+    one_of: Sequence[str] = (),
+    some_of: Sequence[str] = (),
+    order_of: Sequence[str] = (),
+) -> Prediction:
+    """Ask for a guess before something is measured; `measured` of what this returns shows both.
+
+    name: of the question, as in "qwen3.mlp_share". question: what is measured, in a few words. unit: of a number.
+    guess: the learner's, in place of the three dots. Without names it is a number, or a range (lowest, highest). With
+    `one_of` it is one of these names, with `some_of` any number of them, with `order_of` all of them in an order.
+    Nothing is raised for a guess that can't be read: it is said what one looks like, and the guess counts as none.
+    """
+    names = tuple(one_of or some_of or order_of)
+    form: Form = "choice" if one_of else "choices" if some_of else "order" if order_of else "number"
+    own, problem = read(guess, form, names)
+    if form == "number" and isinstance(own, list):
+        form = "range"
+    asked = Guess(question, unit, form, own)
+    known = _asked.get(name)
+    if known is not None and replace(known, measured=None) == asked:
+        asked = known  # the cell was run again
+    _asked[name], _names[name] = asked, names
+    keep_guess(_STARTED_IN, name, asked)
+    if problem:
+        show([Line(problem, "bad"), Line(wanted(form, names), "hint")])
+    elif own is None:
+        show([Line(f"No guess yet. {wanted(form, names)} You can go on without one, too.", "muted")])
+    else:
+        show([Line(f"Your guess: {in_words(own, asked)}", "idle")])
+    return Prediction(name, asked)
+
+
+def predictions() -> Any:
+    """The guesses of this notebook beside what was measured: a table, and a picture of how far off numbers are.
+
+    Returns the picture, as the last line of a cell; None where there is no number to draw.
+    """
+    made = [guess for guess in _asked.values() if guess.guess is not None]
+    if not made:
+        show([Line(f"No guesses here yet, of {len(_asked)} questions above. {_WHY}", "muted")])
+        return None
+    rows = [row("head", "", "question", "measured", "your guess", "")]
+    for guess in made:
+        mark, comment = compared(guess)
+        rows.append(row("text", mark, guess.question, measured_in_words(guess), in_words(guess.guess, guess), comment))
+    right = sum(compared(guess)[0] == "✓" for guess in made)
+    lines = [Line(f"Right, or within {CLOSE:.0%}: {right} of {len(made)} guesses", "named"), *rows]
+    show(lines + how_sure(made))
+    return _picture([guess for guess in made if _ratios(guess)])
+
+
+_names: dict[str, tuple[str, ...]] = {}  # what each question lets one choose among
+_WHY = "A guess that turns out wrong shows where your picture of the model differs from the model."
+
+
+def _ratios(guess: Guess) -> tuple[float, float] | None:
+    """A guess divided by what was measured, at both ends; None where one of them is not above 0."""
+    ends, value = ends_of(guess), guess.measured
+    if ends is None or not isinstance(value, int | float) or min(*ends, value) <= 0:
+        return None
+    return ends[0] / value, ends[1] / value
+
+
+def _picture(guesses: Sequence[Guess]) -> Any:
+    """How many times too high or too low each number is, as a point or as a bar."""
+    if not guesses:
+        return None
+    from grader.instruments.picture import COLOURS, FAINT, Drawing, Picture
+
+    places = [cast(tuple[float, float], _ratios(guess)) for guess in guesses]
+
+    def draw(axes: Any) -> None:
+        for height, ((low, high), guess) in enumerate(zip(places, guesses, strict=True)):
+            colour = COLOURS[2] if compared(guess)[0] == "✓" else COLOURS[1]
+            axes.plot([low, high], [height, height], color=colour, lw=5, solid_capstyle="round")
+            axes.plot([(low * high) ** 0.5], [height], color=colour, marker="o", ms=7)
+        axes.axvline(1, color=FAINT, ls="--", lw=1)
+        reach = max(2.2, *(max(high, 1 / low) for low, high in places)) * 1.3
+        axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(guesses) - 0.5, -0.5))
+        ticks = [tick for tick in (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2, 4, 10, 100, 1000) if 1 / reach <= tick <= reach]
+        axes.set_xticks(ticks, labels=["measured" if tick == 1 else f"× {tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_yticks(range(len(guesses)), labels=[_folded(guess.question) for guess in guesses])
+        axes.set_xlabel("your guess")
+
+    said = "; ".join(f"{guess.question}: {compared(guess)[1]}" for guess in guesses)
+    words = f"Your guesses as multiples of what was measured. {said}."
+    return Picture([Drawing(draw, words, 8, 1 + 0.5 * len(guesses))])
+
+
+def _folded(text: str, width: int = 42) -> str:
+    return "\n".join(wrap(text, width))
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
