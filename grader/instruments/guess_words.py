@@ -8,7 +8,8 @@ from grader.guesses import Form, Guess, Value
 from grader.report import Line
 
 CLOSE = 0.1  # of the measured number: from there on a guess counts as right
-CLOSE_POINTS = 5  # the same for shares, in percentage points
+CLOSE_POINTS = 5  # the same for shares, in percentage points, where it is not a multiple of what was measured
+FEW = 2  # ranges that miss: from there on, where they are a third of all, they were too narrow
 
 
 def read(guess: Any, form: Form, names: Sequence[str]) -> tuple[Value | None, str]:
@@ -90,20 +91,27 @@ def compared(guess: Guess) -> tuple[str, str]:
 
 
 def _close(own: float, value: float, unit: str) -> bool:
-    return abs(own - value) <= (CLOSE_POINTS if unit == "%" else CLOSE * abs(value))
+    points = CLOSE_POINTS if unit == "%" and _ratio(own, value) < 1.5 else 0
+    return abs(own - value) <= max(points, CLOSE * abs(value))
 
 
 def _off(own: float, value: float, unit: str) -> str:
     """How far a guess is from the measured value, in words."""
-    if own == value:
-        return "exactly that"
-    which = "too high" if own > value else "too low"
-    if unit == "%":
-        return f"{_short(abs(own - value))} points {which}"
-    if own * value <= 0:
+    which, ratio = "too high" if own > value else "too low", _ratio(own, value)
+    if ratio < 1.005:
+        return "right"
+    if ratio == float("inf"):
         return f"{_short(abs(own - value))} {which}"
-    ratio = max(abs(own), abs(value)) / min(abs(own), abs(value))
-    return f"{_short(ratio)} times {which}" if ratio >= 2 else f"{abs(own - value) / abs(value):.0%} {which}"
+    if ratio >= 2:
+        return f"{_short(ratio)} times {which}"
+    return f"{_short(abs(own - value))} points {which}" if unit == "%" else f"{abs(own - value) / abs(value):.0%} {which}"
+
+
+def _ratio(own: float, value: float) -> float:
+    """How many times one is the other, at least 1; infinite where their signs differ or one is 0."""
+    if own == value:
+        return 1.0
+    return max(abs(own), abs(value)) / min(abs(own), abs(value)) if own * value > 0 else float("inf")
 
 
 def _swapped(own: Sequence[str], right: Sequence[str]) -> str:
@@ -118,9 +126,10 @@ def how_sure(made: Sequence[Guess]) -> list[Line]:
     if not ranges:
         return []
     held = sum(compared(guess)[0] == "✓" for guess in ranges)
-    said = f"{held} of your {len(ranges)} ranges hold what was measured."
-    if len(ranges) >= 3 and held < 0.7 * len(ranges):
-        said += " You were surer than you could be: wider ranges would have been honest."
+    said = f"{held} of your {len(ranges)} ranges {'holds' if held == 1 else 'hold'} what was measured."
+    missed = len(ranges) - held
+    if missed >= FEW and 3 * missed >= len(ranges):
+        said += " They were too narrow: of ranges that you are sure of, nearly all should hold."
     return [Line(said, "text")]
 
 

@@ -170,7 +170,8 @@ def _picture(guesses: Sequence[Guess]) -> Any:
         axes.axvline(1, color=FAINT, ls="--", lw=1)
         reach = max(2.2, *(max(high, 1 / low) for low, high in places)) * 1.3
         axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(guesses) - 0.5, -0.5))
-        ticks = [tick for tick in (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2, 4, 10, 100, 1000) if 1 / reach <= tick <= reach]
+        near = (0.25, 0.5, 1, 2, 4) if reach < 20 else (1,)  # more would stand in each other's way
+        ticks = [tick for tick in (0.001, 0.01, 0.1, *near, 10, 100, 1000) if 1 / reach <= tick <= reach]
         axes.set_xticks(ticks, labels=["measured" if tick == 1 else f"× {tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_yticks(range(len(guesses)), labels=[_folded(guess.question) for guess in guesses])

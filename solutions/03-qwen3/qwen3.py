@@ -150,7 +150,8 @@ tables.table({what: values for what, values in rows.items() if len(set(values)) 
 
 # %% prediction="qwen3.helps" id="prediction-qwen3-helps"
 helps = predict(
-    "qwen3.helps", "which changes lower the loss for every seed", some_of=("RMSNorm", "RoPE", "SwiGLU"), guess=...
+    "qwen3.helps", "changes that lower the loss for every seed", some_of=("RMSNorm", "RoPE", "SwiGLU"),
+    guess=...
 )
 
 # %% tags=["nbval-ignore-output"] id="7904a4bb"
@@ -1013,7 +1014,8 @@ plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
 
 # %% prediction="qwen3.pairing" id="prediction-qwen3-pairing"
 pairing = predict(
-    "qwen3.pairing", "losses, the lowest first", order_of=("neighbours", "no rotation", "halves, as trained"), guess=...
+    "qwen3.pairing", "losses, the lowest first", order_of=("neighbours", "no rotation", "halves, as trained"),
+    guess=...
 )
 
 # %% id="632f9829"
