@@ -104,7 +104,9 @@ def _off(own: float, value: float, unit: str) -> str:
         return f"{_short(abs(own - value))} {which}"
     if ratio >= 2:
         return f"{_short(ratio)} times {which}"
-    return f"{_short(abs(own - value))} points {which}" if unit == "%" else f"{abs(own - value) / abs(value):.0%} {which}"
+    return (
+        f"{_short(abs(own - value))} points {which}" if unit == "%" else f"{abs(own - value) / abs(value):.0%} {which}"
+    )
 
 
 def _ratio(own: float, value: float) -> float:

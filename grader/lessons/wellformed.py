@@ -66,7 +66,7 @@ def _validate_predictions(cells: list[Cell], where: str) -> None:
             )
         if cell.kind != "prediction":
             continue
-        if [call.name for call in calls] != [cell.name] or not calls[0].left_open:
+        if [call.name for call in calls] != [cell.name] or not (calls[0].left_open and calls[0].variable):
             raise RecordingError(
                 f'{where}: the {cell.title} must have one line, `name = predict("{cell.name}", "...", guess=...)`, '
                 "with the three dots for the learner to replace."

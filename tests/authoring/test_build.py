@@ -521,6 +521,31 @@ def test_a_malformed_notebook_is_refused_in_a_line(sources: Lesson, old: str, ne
     assert "\n" not in str(raised.value)
 
 
+ASKED = '\n\n# %% prediction="toy.sum"\ntotal = predict("toy.sum", "the sum", guess=...)\n\n# %%\ntotal.measured(2)\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('# %% prediction="toy.sum"', "# %%", "`toy.sum` is asked in a cell that does not say so"),
+        ("guess=...", "guess=2", "with the three dots for the learner to replace"),
+        ('predict("toy.sum"', 'predict("toy.total"', "must have one line"),
+        ("total = ", "", "must have one line"),
+        ("total.measured(2)", "print(2)", "no cell below the prediction cell of `toy.sum` has `total.measured("),
+    ],
+)
+def test_a_question_that_is_not_asked_or_never_answered_is_refused(
+    sources: Lesson, old: str, new: str, message: str
+) -> None:
+    text = sources.twin.read_text()
+    sources.twin.write_text(text + ASKED)
+    sources.validate()
+    sources.twin.write_text(text + ASKED.replace(old, new))
+    with pytest.raises(RecordingError) as raised:
+        sources.validate()
+    assert message in str(raised.value)
+
+
 def test_a_solution_without_markers_is_refused(sources: Lesson) -> None:
     text = FIRST.replace("        ### BEGIN SOLUTION\n", "").replace("        ### END SOLUTION\n", "")
     sources.twin.write_text(text)

@@ -274,3 +274,25 @@ def test_a_learner_who_changed_nothing_has_the_new_release(
 ) -> None:
     base, _, new = update
     assert merge(base, base, new).notebook.cells == new.cells
+
+
+ASKED = 'cost = predict("toy.cost", "what it costs", guess={0})'
+
+
+@pytest.mark.parametrize("guess", ["40", "(20, 60)", '["a",\n "b"]'])
+def test_a_guess_stays_where_the_course_asks_otherwise(guess: str) -> None:
+    asked = ASKED.replace("what it costs", "what a token costs")
+    base, mine, new = (cell("cost", text, prediction="toy.cost") for text in (ASKED.format("..."), "", asked))
+    mine.source = ASKED.format(guess)
+    new.source = asked.format("...")
+    merged = merge(notebook(base), notebook(mine), notebook(new))
+    assert sources(merged.notebook) == [asked.format(guess)]
+    assert (merged.new, merged.yours, merged.twice) == (0, 1, 0)
+
+
+def test_a_question_that_the_learner_rewrote_stands_beside_the_courses() -> None:
+    base, mine, new = (
+        cell("cost", text, prediction="toy.cost")
+        for text in (ASKED.format("..."), "print('no guess from me')", ASKED.replace("it", "all").format("..."))
+    )
+    assert merge(notebook(base), notebook(mine), notebook(new)).twice == 1

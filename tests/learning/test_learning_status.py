@@ -8,6 +8,7 @@ import pytest
 from learners_course import edit, source, write_release
 
 from grader.errors import GraderError
+from grader.guesses import Guess, keep_guess, read_guesses
 from grader.learning.exercises import reset, solution, solution_was_seen, tried
 from grader.learning.home import Home, folder_to_start, start_home
 from grader.learning.status import PAGE, next_lesson, page, status, write_page
@@ -102,10 +103,12 @@ def test_a_whole_lesson_is_begun_anew_also_where_its_file_is_broken(home: Home) 
     path = home.folder / "00-toy/toy.ipynb"
     path.write_text("{ broken")
     reported(home, "toy.norm", "right")
+    keep_guess(path.parent, "toy.cost", Guess("the cost", guess=40))
     kept = reset(home, "00-toy")
     assert kept.read_text() == "{ broken"
     assert "NotImplementedError" in source(path, "toy-norm")
     assert status(home)[0].done == 0
+    assert read_guesses(home.folder, "00-toy") == {}
 
 
 def test_an_exercise_of_another_name_is_refused_with_the_nearest(home: Home) -> None:

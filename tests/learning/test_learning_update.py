@@ -11,6 +11,7 @@ import pytest
 from learners_course import edit, lesson_cells, source, write_lesson, write_release
 
 from grader.errors import GraderError
+from grader.guesses import Guess, keep_guess, read_guesses
 from grader.learning.home import Home, find_home, folder_to_start, start_home
 from grader.learning.release import Release, released_course
 from grader.learning.update import needs_update, take_over, update
@@ -130,6 +131,7 @@ def test_a_file_that_the_learner_changed_is_kept_and_one_that_is_missing_comes_b
 def test_a_lesson_and_a_notebook_with_new_names_are_followed(release: Release, home: Home) -> None:
     edit(notebook(home), "toy-norm", SOLVED)
     note(notebook(home).parent, "toy.norm", "right")
+    keep_guess(notebook(home).parent, "toy.cost", Guess("the cost", guess=40))
     (home.folder / "00-toy/notes.txt").write_text("mine")
     old = release.folder / "00-toy"
     old.rename(release.folder / "02-toys")
@@ -141,6 +143,7 @@ def test_a_lesson_and_a_notebook_with_new_names_are_followed(release: Release, h
     assert (moved / "notes.txt").read_text() == "mine"
     assert not (home.folder / "00-toy").exists()
     assert read_progress(home.folder, "02-toys")["toy.norm"].state == "right"
+    assert read_guesses(home.folder, "02-toys")["toy.cost"].guess == 40
     assert update(home, release, "2") == []
 
 
