@@ -155,7 +155,7 @@ def test_guesses_are_kept_in_the_learners_folder_and_counted(home: Home) -> None
     share = predict("toy.share", "share of the MLPs", unit="%", guess=(40, 60))
     share.measured(66.4)
     assert read_guesses(home.folder, "00-toy") == {
-        "toy.share": Guess("share of the MLPs", "%", "range", [40, 60], 66.4)
+        "toy.share": Guess("share of the MLPs", "%", "range", [40.0, 60.0], 66.4)
     }
     assert status(home)[0].guesses == (1, 2)
     assert [row[4] for row in table(status(home))] == ["guesses", "1 of 2", ""]
