@@ -10,6 +10,7 @@ of 128 tokens, AdamW, 420,480 to 433,024 parameters.
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -109,16 +110,26 @@ def loss_on(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
     return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten()).item()
 
 
-def curve(model: nn.Module, tokens: Tensor, held_out: Tensor, seed: int) -> list[float]:
-    """Train the model; its loss on the same held-out pieces before the first step and after every EVERY steps."""
+def curve(
+    model: nn.Module,
+    tokens: Tensor,
+    held_out: Tensor,
+    seed: int,
+    steps: int = STEPS,
+    also: Callable[[], Tensor | float] = lambda: 0.0,
+) -> list[float]:
+    """Train the model; its loss on the same held-out pieces before the first step and after every EVERY steps.
+
+    also: what is added to the loss of each step, after the model has run.
+    """
     test = pieces(held_out, 32, torch.Generator().manual_seed(1_000))
     batches = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=STEPS, pct_start=WARMUP / STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=steps, pct_start=WARMUP / steps)
     losses = [loss_on(model, test)]
-    for step in track(range(1, STEPS + 1), "steps"):
+    for step in track(range(1, steps + 1), "steps"):
         inputs, targets = pieces(tokens, BATCH, batches)
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()) + also()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
