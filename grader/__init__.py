@@ -1,6 +1,6 @@
 """Check modules against recorded activations, compare models layer by layer, and match generated text.
 
-from grader import case, check, check_generation, compare_layers, load_checkpoint, predict, predictions, step
+from grader import case, check, check_generation, compare_layers, load_checkpoint, measured, predict, step
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from grader.config import Config as Config
     from grader.errors import CheckFailed as CheckFailed
     from grader.errors import GraderError as GraderError
+    from grader.instruments.prediction import measured as measured
     from grader.instruments.prediction import predict as predict
     from grader.instruments.prediction import predictions as predictions
     from grader.layers.own_model import load_model as load_model

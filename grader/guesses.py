@@ -8,7 +8,7 @@ Beside the progress of a learner's folder stands a file for each lesson::
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ class Guess:
     """A question with a learner's guess, and what was measured.
 
     question: what is asked. unit: of a number. form: what the guess is; a range is [lowest, highest], several choices
-    are sorted by name, an order is a list. guess, measured: None as long as there is none.
+    are in the order of `names`, an order is a list. guess, measured: None as long as there is none. names: what one may
+    choose among.
     """
 
     question: str
@@ -31,6 +32,7 @@ class Guess:
     form: Form = "number"
     guess: Value | None = None
     measured: Value | None = None
+    names: list[str] = field(default_factory=list)
 
 
 def read_guesses(folder: Path, lesson: str) -> dict[str, Guess]:
@@ -42,27 +44,35 @@ def read_guesses(folder: Path, lesson: str) -> dict[str, Guess]:
         return {}
 
 
+def kept_guesses(notebooks_folder: Path) -> dict[str, Guess]:
+    """The guesses that are kept of a notebook of that folder; none where it lies in no folder of a learner's."""
+    place = _place(notebooks_folder)
+    return read_guesses(*place) if place is not None else {}
+
+
 def keep_guess(notebooks_folder: Path, name: str, guess: Guess) -> None:
     """Keep a guess that was made in a notebook of that folder, and what was measured, if it is known.
 
     Does nothing where the notebook lies in no folder that `grader start` made, or the folder can't be written. Without
     a guess nothing is kept, and one that was kept before is forgotten.
     """
-    folder = learners_folder(notebooks_folder)
-    if folder is None or folder == notebooks_folder:
+    place = _place(notebooks_folder)
+    if place is None:
         return
-    lesson = notebooks_folder.relative_to(folder).parts[0]
-    kept = read_guesses(folder, lesson)
-    if guess.guess is None:
-        changed = {key: value for key, value in kept.items() if key != name}
-    else:
-        before = kept.get(name)
-        same = before is not None and replace(before, measured=None) == replace(guess, measured=None)
-        known = before.measured if before is not None and same and guess.measured is None else guess.measured
-        changed = {**kept, name: replace(guess, measured=known)}
+    kept = read_guesses(*place)
+    others = {key: value for key, value in kept.items() if key != name}
+    changed = others if guess.guess is None else {**kept, name: guess}
     if changed != kept:
         with contextlib.suppress(OSError):
-            write_guesses(folder, lesson, changed)
+            write_guesses(*place, changed)
+
+
+def _place(notebooks_folder: Path) -> tuple[Path, str] | None:
+    """The learner's folder, and the lesson in it that a notebook's folder belongs to."""
+    folder = learners_folder(notebooks_folder)
+    if folder is None or folder == notebooks_folder:
+        return None
+    return folder, notebooks_folder.relative_to(folder).parts[0]
 
 
 def _read(entry: Mapping[str, Any]) -> Guess:

@@ -175,6 +175,7 @@ def _table_html(rows: Sequence[Line]) -> str:
     body = "".join(_row_html(line, numbers, places) for line in rows if line.kind != "head")
     indent = f' style="margin-left:{1.4 * rows[0].indent:.1f}em"' if rows[0].indent else ""
     name = "rows of modules" if rows[-1].kind.startswith("row_") else "cases"
+    name = "guesses" if "your guess" in rows[0].cells else name
     return (
         f'<div class="table"{indent}><table aria-label="{name}" data-columns="{columns}">'
         f"{f'<thead>{head}</thead>' if head else ''}<tbody>{body}</tbody></table></div>"

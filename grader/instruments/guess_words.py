@@ -12,32 +12,69 @@ CLOSE_POINTS = 5  # the same for shares, in percentage points, where it is not a
 FEW = 2  # ranges that miss: from there on, where they are a third of all, they were too narrow
 
 
-def read(guess: Any, form: Form, names: Sequence[str]) -> tuple[Value | None, str]:
-    """A guess as it is kept, None where there is none; and what is wrong with it, if anything."""
+def read(guess: Any, form: Form, names: Sequence[str], unit: str = "") -> tuple[Value | None, str]:
+    """A guess as it is kept, None where there is none; and what is wrong with it, if anything.
+
+    What is clear is taken: a name in other letters, a number as text, with its unit or without.
+    """
     if guess is ... or guess is None:
         return None, ""
     try:
-        return answer(guess, form, names), ""
+        found = answer(_lenient(guess, form, names, unit), form, names)
+    except ValueError as error:
+        return None, f"The guess {guess!r} can't be read, and counts as none{f': {error}' if str(error) else ''}."
+    if unit == "%" and isinstance(found, list) and float(found[0]) <= 0 and float(found[1]) >= 100:
+        return None, f"The guess {guess!r} holds every share there is, and counts as none."
+    return found, ""
+
+
+def _lenient(guess: Any, form: Form, names: Sequence[str], unit: str) -> Any:
+    """A guess with names as they are spelt here, and numbers out of texts."""
+    if form in ("number", "range"):
+        if isinstance(guess, str):
+            return _as_number(guess.removesuffix(unit).removesuffix("%"))
+        return [_as_number(each) if isinstance(each, str) else each for each in guess] if _is_row(guess) else guess
+    spelt = {name.lower(): name for name in names}
+    if isinstance(guess, str):
+        return spelt.get(guess.strip().lower(), guess)
+    if isinstance(guess, list | tuple | set | frozenset):
+        fixed = [spelt.get(each.strip().lower(), each) if isinstance(each, str) else each for each in guess]
+        if form == "order" and not _is_row(guess):
+            raise ValueError("a set has no order")
+        return fixed[0] if form == "choice" and len(fixed) == 1 else fixed
+    return guess
+
+
+def _is_row(guess: Any) -> bool:
+    return isinstance(guess, list | tuple)
+
+
+def _as_number(text: str) -> Any:
+    try:
+        return float(text.replace(",", "").replace("_", ""))
     except ValueError:
-        return None, f"The guess {guess!r} can't be read, and counts as none."
+        return text
 
 
 def answer(value: Any, form: Form, names: Sequence[str]) -> Value:
-    """A guess or an answer in the form in which it is kept. Raises ValueError where it has another form."""
+    """A guess or an answer in the form in which it is kept. Raises ValueError, which says why, where it has none."""
     if form in ("number", "range"):
         return _number(value)
-    if form == "choice":
-        chosen = [name for name in names if name == value]
-    else:
-        given: list[Any] = (
-            [value] if isinstance(value, str) else list(value) if isinstance(value, Collection) else [None]
-        )
-        if any(name not in names for name in given) or len(set(given)) != len(given):
-            raise ValueError(value)
-        chosen = given if form == "order" else [name for name in names if name in given]
-    if (form == "choice" and not chosen) or (form == "order" and len(chosen) != len(names)):
-        raise ValueError(value)
-    return chosen[0] if form == "choice" else chosen
+    given: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Collection) else [None]
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{name!r} is not one of the names" if isinstance(name, str) else "")
+    if len(set(given)) != len(given):
+        raise ValueError("a name stands twice in it")
+    if form == "choices":
+        return [name for name in names if name in given]
+    if form == "order":
+        if len(given) != len(names):
+            raise ValueError("it does not have all of the names")
+        return given
+    if len(given) != 1:
+        raise ValueError("only one of the names can be right")
+    return str(given[0])
 
 
 def _number(value: Any) -> float | list[float]:
@@ -60,7 +97,7 @@ def _number(value: Any) -> float | list[float]:
 def wanted(form: Form, names: Sequence[str]) -> str:
     """How a guess is written."""
     if form in ("number", "range"):
-        return "Replace the three dots by a number, or by a range that you are sure of, such as `(20, 60)`."
+        return "Replace the three dots by a number, or by a range such as `(3, 5)` on which you would bet nine to one."
     quoted = [f'"{name}"' for name in names]
     listed = ", ".join(quoted)
     if form == "choice":
@@ -79,7 +116,8 @@ def compared(guess: Guess) -> tuple[str, str]:
         value = cast(float, guess.measured)
         if low <= value <= high:
             return "✓", "inside your range"
-        return "✗", f"{_off(low if value < low else high, value, guess.unit)}, at the near end of your range"
+        end, verb = (low, "begins") if value < low else (high, "ends")
+        return ("✓" if _close(end, value, guess.unit) else "✗"), f"your range {verb} {_off(end, value, guess.unit)}"
     if guess.form == "number":
         value, own = cast(float, guess.measured), cast(float, guess.guess)
         return ("✓" if _close(own, value, guess.unit) else "✗"), _off(own, value, guess.unit)
@@ -87,7 +125,11 @@ def compared(guess: Guess) -> tuple[str, str]:
         return "✓", "right"
     if guess.form == "order":
         return "✗", _swapped(cast(list[str], guess.guess), cast(list[str], guess.measured))
-    return "✗", "another one" if guess.form == "choice" else "not these"
+    if guess.form == "choice":
+        return "✗", "not this one"
+    own_names, right_names = cast(list[str], guess.guess), cast(list[str], guess.measured)
+    said = [f"{name} too" for name in right_names if name not in own_names]
+    return "✗", ", ".join([*said, *(f"not {name}" for name in own_names if name not in right_names)])
 
 
 def _close(own: float, value: float, unit: str) -> bool:
@@ -101,7 +143,7 @@ def _off(own: float, value: float, unit: str) -> str:
     if ratio < 1.005:
         return "right"
     if ratio == float("inf"):
-        return f"{_short(abs(own - value))} {which}"
+        return f"{_short(abs(own - value))} {'points' if unit == '%' else unit} {which}".replace("  ", " ")
     if ratio >= 2:
         return f"{_short(ratio)} times {which}"
     return (
@@ -144,7 +186,7 @@ def in_words(value: Value | None, guess: Guess) -> str:
         low, high = cast(list[float], value)
         return f"{_short(low)} to {_short(high)} {guess.unit}".rstrip()
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none of them"
+        return (" → " if guess.form == "order" else ", ").join(map(str, value)) or "none of them"
     return f"{_short(value)} {guess.unit}".rstrip() if isinstance(value, int | float) else str(value)
 
 

@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from grader.errors import RecordingError
 from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, Cell
@@ -58,49 +57,30 @@ def _validate_markers(cell: Cell, where: str) -> None:
 def _validate_predictions(cells: list[Cell], where: str) -> None:
     """Each question has a cell of its own, in which the guess is left to the learner, and is measured below it."""
     for place, cell in enumerate(cells):
-        calls = _calls_of_predict(cell) if cell.kind in ("prediction", "other") else []
-        if cell.kind == "other" and calls:
+        asked = _asked_in(cell) if cell.kind in ("prediction", "other") else []
+        if cell.kind == "other" and asked:
             raise RecordingError(
-                f"{where}: `{calls[0].name}` is asked in a cell that does not say so. "
-                f'Start it with the line: # %% prediction="{calls[0].name}"'
+                f"{where}: `{asked[0][0]}` is asked in a cell that does not say so. "
+                f'Start it with the line: # %% prediction="{asked[0][0]}"'
             )
-        if cell.kind != "prediction":
-            continue
-        if [call.name for call in calls] != [cell.name] or not (calls[0].left_open and calls[0].variable):
+        if cell.kind == "prediction" and asked != [(cell.name, True)]:
             raise RecordingError(
-                f'{where}: the {cell.title} must have one line, `name = predict("{cell.name}", "...", guess=...)`, '
+                f'{where}: the {cell.title} must have one call, `predict("{cell.name}", "...", guess=...)`, '
                 "with the three dots for the learner to replace."
             )
-        used = f"{calls[0].variable}.measured("
-        if not any(used in later.source for later in cells[place + 1 :]):
+        used = f'measured("{cell.name}", '
+        if cell.kind == "prediction" and not any(used in later.source for later in cells[place + 1 :]):
             raise RecordingError(f"{where}: no cell below the {cell.title} has `{used}...)`, so nobody is answered.")
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A call of `predict`: the question's name, the variable that it is given to, whether the guess is three dots."""
-
-    name: str
-    variable: str
-    left_open: bool
-
-
-def _calls_of_predict(cell: Cell) -> list[_Call]:
+def _asked_in(cell: Cell) -> list[tuple[str, bool]]:
+    """The questions that a cell asks, each with whether its guess is three dots."""
     found = []
-    for node in _parsed(cell.source, cell.name).body if "predict(" in cell.source else ():
-        call = node.value if isinstance(node, ast.Assign | ast.Expr) else None
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "predict":
-            continue
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        guess = next((word.value for word in call.keywords if word.arg == "guess"), None)
-        first = call.args[0] if call.args else None
-        found.append(
-            _Call(
-                str(first.value) if isinstance(first, ast.Constant) else "",
-                target.id if isinstance(target, ast.Name) else "",
-                isinstance(guess, ast.Constant) and guess.value is ...,
-            )
-        )
+    for node in ast.walk(_parsed(cell.source, cell.name)) if "predict(" in cell.source else ():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "predict" and node.args:
+            guess = next((word.value for word in node.keywords if word.arg == "guess"), None)
+            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+            found.append((str(name), isinstance(guess, ast.Constant) and guess.value is ...))
     return found
 
 

@@ -18,6 +18,8 @@
 #
 # ![The token "she" goes to a router, which scores six experts: 0.05, 0.40, 0.08, 0.03, 0.32 and 0.12. Experts 1 and 4 have the highest scores. Divided by their sum, 0.72, the weights are 0.56 and 0.44. The outputs of experts 1 and 4, multiplied by these weights, are added. The other four experts do nothing.](figures/router.svg)
 #
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
+#
 # This is Qwen3 30B-A3B, drawn from its config, and the inside of its experts. A red ring marks what differs from Qwen3 8B:
 #
 # ![Qwen3 30B-A3B from the bottom up: token ids, the token embedding, 48 layers, a final RMSNorm and an output head. Each layer adds twice to the residual stream: attention with grouped queries, and 128 experts of which 8 work on a token. Each is behind an RMSNorm.](figures/qwen3-30b-a3b-model.svg) ![Inside the experts: a router, 2,048 to 128 and a softmax, chooses 8 of 128 gated experts, each 2,048 to 768 and back; a weighted sum adds their outputs. A layer has 604 million parameters here, of which a token uses 38 million.](figures/qwen3-30b-a3b-mlp.svg)
@@ -30,6 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% id="63faa304"
+from grader import measured, predict, predictions
 
 # %% [markdown] id="8ca24f47"
 # Four small functions read the configs of both families, whichever names their fields have. The parts that lesson 03 built are folded below them.
@@ -104,9 +109,13 @@ for field in fields:
 #
 # A gated MLP computes $W_{down}\,(\mathrm{SiLU}(W_{gate} x) \odot W_{up} x)$. Cut its inner channels into 8 slices. Each slice, with its rows of gate and up and its columns of down, is a small MLP, and the sum of the 8 outputs is the output of the whole. So an MLP **is** eight experts that are all used with weight 1.
 #
-# Does a token need all eight? Take `austen-qwen3` of lesson 03 (folded: the model) and keep only k slices for each token, in every layer: those whose output is the longest vector, or k at random.
-#
-# **Predict:** the loss on *Persuasion* with all 8 slices is 4.2 nats. What is it with the longest 4, the longest 2, and with 4 and 2 at random?
+# Does a token need all eight? Take `austen-qwen3` of lesson 03 (folded: the model) and keep only k slices for each token, in every layer: those whose output is the longest vector, or k at random. The loss on *Persuasion* with all 8 slices is 4.2 nats. With 4 at random it is 5.4. What is it with the longest 2?
+
+# %% prediction="moe.slices" id="prediction-moe-slices"
+predict(
+    "moe.slices", "loss with the longest 2 of 8 slices", unit="nats",
+    guess=...
+)
 
 # %% jupyter={"source_hidden": true} id="1b7abfde"
 class Dense(nn.Module):
@@ -167,19 +176,32 @@ from grader.instruments import patch
 
 for layer in dense.model.layers:
     layer.mlp.__class__ = SlicedMLP
+nats = {}
 for name, keep in (("all 8", torch.ones_like), ("longest 4", longest(4)), ("longest 2", longest(2)),
                    ("4 at random", at_random(4)), ("2 at random", at_random(2))):
     with patch.replaced(SlicedMLP, keep=staticmethod(keep)):
-        print(f"{name:>12}: {loss(dense):.2f} nats")
+        nats[name] = loss(dense)
+    print(f"{name:>12}: {nats[name]:.2f} nats")
+measured("moe.slices", nats["longest 2"])
 
 # %% [markdown] id="b0688b94"
-# The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the slices, chosen by their outputs, gives the same loss as half of them chosen at random.
+# <details><summary>What the numbers say</summary>
 #
+# The longest 2 of 8 do as well as 4 at random, and the longest 4 lose 0.4 nats. So a token does not need all slices alike: which ones it needs depends on the token. A quarter of the slices, chosen by their outputs, gives the same loss as half of them chosen at random.
+# </details>
+
+# %% [markdown] id="4c422001"
 # Two things are missing. The choice was made *after* all slices had been computed, so nothing was saved: something has to choose from x alone, before the slices are computed. And this model was never trained to use only some of its slices. A mixture of experts has both: a router, and training with it from the first step.
 #
 # ### Why many small experts?
 #
-# Qwen3 30B-A3B has 128 experts and uses 8. With 16 experts of eight times the width it could use one, for the same work. **Predict:** cut the MLP of `austen-qwen3` into 4, 8, and so on up to 128 slices, and always keep a quarter of them. The work is the same in every line. Is the loss?
+# Qwen3 30B-A3B has 128 experts and uses 8. With 16 experts of eight times the width it could use one, for the same work. Cut the MLP of `austen-qwen3` into 4, 8, and so on up to 128 slices, and always keep the longest quarter of them. The work is the same in every line. With 4 slices the loss is 5.65 nats. What is it with 128?
+
+# %% prediction="moe.finer" id="prediction-moe-finer"
+predict(
+    "moe.finer", "loss with the longest 32 of 128 slices", unit="nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="0f066f33"
 from math import comb
@@ -187,11 +209,16 @@ from math import comb
 for slices in (4, 8, 16, 32, 64, 128):
     quarter = slices // 4
     with patch.replaced(SlicedMLP, keep=staticmethod(longest(quarter)), slices=slices):
-        print(f"the longest {quarter:2} of {slices:3}: {loss(dense):.2f} nats, {comb(slices, quarter):.2g} ways to choose them")
+        quarter_loss = loss(dense)
+    print(f"the longest {quarter:2} of {slices:3}: {quarter_loss:.2f} nats, {comb(slices, quarter):.2g} ways to choose them")
+measured("moe.finer", quarter_loss)
 
 
 # %% [markdown] id="dc509b7b"
-# No: with 4 slices it is 5.65 nats, with 128 it is 4.44. Many small slices can be combined in more ways, so the choice fits the token better. DeepSeekMoE (Dai et al., 2024, sections 3.1 and 4.4) trained models with finer and finer experts and found the same. There is a limit: the paper stops where experts become too small to compute efficiently.
+# <details><summary>What the numbers say</summary>
+#
+# 4.44 nats: nearly as low as with the whole MLP. Many small slices can be combined in more ways, so the choice fits the token better. But this choice has seen the outputs. A router has to predict it from x, and predicting the best of 128 is harder than the best of 4, so a trained model gains less from finer experts than this picture shows. DeepSeekMoE (Dai et al., 2024, sections 3.1 and 4.4) trained models with finer and finer experts and found the same. There is a limit: the paper stops where experts become too small to compute efficiently.
+# </details>
 
 # %% [markdown] id="7216d814"
 # ## The router
@@ -229,7 +256,7 @@ class SoftmaxRouter(nn.Module):
     Scores: the softmax over *all* experts of x W^T, in float32. The k experts with the highest scores are chosen, and
     their scores are their weights; where config.norm_topk_prob is true, divided by their sum.
     Part: weight, an nn.Parameter [num_experts(config), hidden_size]. k is config.num_experts_per_tok.
-    x: [N, D] -> weights [N, k] in x's dtype, numbers of the chosen experts [N, k] int64; both in the same order,
+    x: [N, D] -> weights [N, k] in x's dtype, indices of the chosen experts [N, k] int64; both in the same order,
     whichever it is. transformers: Qwen3MoeTopKRouter; Shazeer et al. (2017), section 2.1.
     """
 
@@ -257,7 +284,7 @@ check("moe.softmax_router", SoftmaxRouter)
 # %% [markdown] id="bdc8f4ac"
 # ### Softmax first, or top-k first?
 #
-# gpt-oss takes the top-k of the logits first, and a softmax over those that are left. **Predict:** for which value of `norm_topk_prob` do the two orders give the same weights?
+# gpt-oss takes the top-k of the logits first, and a softmax over those that are left. For which value of `norm_topk_prob` do the two orders give the same weights?
 
 # %% id="06e591cd"
 five_logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
@@ -274,7 +301,13 @@ for name, weights in rows.items():
 # Where the weights are divided by their sum: $e^{a} / (e^{a} + e^{b})$ is the same whether the other experts were in the sum before or not. Without the division the first order gives a sum below 1. Then an unsure router also makes the layer's output smaller. OLMoE was trained so, and a port that took the softmax over the top-k wrote fluent text that drifted off (<a href="https://github.com/lablup/mlxcel/pull/391">lablup/mlxcel#391</a>).
 # </details>
 #
-# And with k = 1? **Predict** the gradient that reaches the router's weight.
+# And with k = 1, how large is the gradient that reaches the router's weight? With k = 2 it is 0.5.
+
+# %% prediction="moe.one_expert" id="prediction-moe-one_expert"
+predict(
+    "moe.one_expert", "largest gradient of the router with k = 1",
+    guess=...
+)
 
 # %% id="f361acc6"
 five = Config({"hidden_size": 4, "num_experts": 5, "norm_topk_prob": True})
@@ -283,16 +316,30 @@ for top in (1, 2):
     one_gate = SoftmaxRouter(five.replace(num_experts_per_tok=top))
     nn.init.normal_(one_gate.weight)
     one_gate(torch.randn(6, 4))[0][:, 0].sum().backward()  # the weights of the first choices
-    print(f"{top} of 5 experts: the largest gradient is {one_gate.weight.grad.abs().max():.0e}")
+    largest = one_gate.weight.grad.abs().max()
+    print(f"{top} of 5 experts: the largest gradient is {largest:.0e}")
+    if top == 1:
+        with_one = largest
+measured("moe.one_expert", with_one)
 
 # %% [markdown] id="4d19a8fb"
-# Divided by its sum, the one weight is always 1, whatever the logits are, so the router gets no gradient and learns nothing (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). Models with one expert a token leave the division out.
+# <details><summary>What the numbers say</summary>
 #
+# Divided by its sum, the one weight is always 1, whatever the logits are, so the router gets no gradient and learns nothing (<a href="https://github.com/jingyaogong/minimind/issues/858">jingyaogong/minimind#858</a> trained such a model). Models with one expert a token leave the division out.
+# </details>
+
+# %% [markdown] id="b43aced4"
 # ## What if every token goes to the same expert?
 #
 # At the start of training all experts are random. One is slightly better by chance, so the router sends it more tokens; it learns from them, becomes better, and is sent still more. Experts that are not chosen get no gradient and stay as they are.
 #
-# These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` in the course's repository has everything. **Predict** for the first kind: how many of the 32 experts do next to nothing at the end? And is the model worse for it?
+# These are tiny models (16 experts, 2 for each token, two layers, a token is one byte) that read Austen for 300 steps, each from three seeds: without any balance, and with two kinds of it. `training/balance.py` in the course's repository has everything. Without any balance, how many of the 32 experts do next to nothing at the end?
+
+# %% prediction="moe.idle" id="prediction-moe-idle"
+predict(
+    "moe.idle", "experts of 32 that do next to nothing without balance",
+    guess=...
+)
 
 # %% id="ea114e36"
 import json
@@ -314,17 +361,22 @@ for name, runs in balance["runs"].items():
     dead = [f"{idle(run['shares'][-1]):2}" for run in runs]
     most = [f"{max(map(max, run['shares'][-1])):3.0%}" for run in runs]
     print(f"{name:>24}:  nats", *nats, "  idle", *dead, "  most", *most)
+measured("moe.idle", mean([idle(run["shares"][-1]) for run in balance["runs"]["no balance"]]))
 
 # %% [markdown] id="50a2cee7"
+# <details><summary>What the numbers say</summary>
+#
 # ![Idle experts over the steps of training, the mean of the seeds. Within 60 steps all three rise from 16, without balance to 28 of 32. It then falls slowly, to 19 at the end; with the loss for unequal load it is near 0 from step 240 on; with the bias it ends at 5.](figures/balance.svg)
 #
-# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40% of the choices, where an equal share would be 6%. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. A large model needs all its parameters. And where experts are spread over machines, all others wait for the machine that holds the busiest expert.
-#
+# At first all three send nearly everything to a few experts. Without balance it stays so: more than half of the experts do next to nothing after 300 steps, and the busiest has more than 40% of the choices, where an equal share would be 6%. The loss on the text hardly shows it: for so small a model the experts that are left are enough, and the bias, moved in coarse steps, even costs a little. Whether a large model is worse without balance, these runs can't say. What is sure: parameters that no token uses are paid for and do nothing, and where experts are spread over machines, all others wait for the machine that holds the busiest expert.
+# </details>
+
+# %% [markdown] id="fc8147ee"
 # Two cures:
 #
 # **A loss for unequal load** (Switch Transformer, Fedus et al., 2021, equation 4). $f_e$ is the share of the tokens that chose expert e, and $p_e$ its mean score. $E \sum_e f_e\, p_e$ is k, the number of experts chosen, where the load is equal, and more where the experts with many tokens also have high scores. Its gradient goes through $p_e$, and pushes the scores of busy experts down most. It is added to the loss with a small factor, `router_aux_loss_coef`. Qwen3-MoE and `austen-moe` were trained so. Its disadvantage: its gradient can oppose that of the main loss (Wang et al., 2024).
 #
-# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens that are similar to each other. **Predict:** does the load become equal?
+# **A bias for the choice only** (DeepSeek-V3, section 2.1.2). Each expert has a number that is added to its score when experts are chosen, and at no other time. No gradient trains it. After every step it goes up a little for experts with too few tokens, and down for those with too many. The next cell does that with a router that is not trained at all, on tokens that are similar to each other. Does the load become equal?
 
 # %% tags=["nbval-ignore-output"] id="6ab415fd"
 torch.manual_seed(0)
@@ -419,7 +471,7 @@ check("moe.sigmoid_router", SigmoidRouter)
 # %% [markdown] id="cbcbe5b5"
 # ### Why not subtract the bias again?
 #
-# One program chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. **Predict** what comes out in float32 for a score of 0.0000001 and a bias of 12, numbers like those in its bug report:
+# One program chose by `score + bias` and computed the weight as `chosen value - bias`. In real numbers that is the score. What comes out in float32 for a score of 0.0000001 and a bias of 12, numbers like those in its bug report?
 
 # %% id="8e914f54"
 small_score, large_bias = torch.tensor(1e-7), torch.tensor(12.0)
@@ -496,7 +548,7 @@ check("moe.experts", Experts)
 # %% [markdown] id="25982b66"
 # ### How many multiply-adds are saved?
 #
-# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token uses 8. **Predict:** how many multiply-adds does a token take, compared with an MLP that is as wide as all 128 experts together?
+# Take experts of Qwen3 30B-A3B's proportions, at an eighth of its width: 128 experts, of which a token uses 8. How many multiply-adds does a token take, compared with an MLP that is as wide as all 128 experts together?
 
 # %% id="15768213"
 from grader.instruments import clock, work
@@ -575,7 +627,13 @@ check("moe.sorted_experts", SortedExperts)
 
 
 # %% [markdown] id="9c56b9e1"
-# Which is faster, and does it depend on how many tokens come at once? **Predict**, for one token and for 256:
+# Which is faster, and by how much, for one token?
+
+# %% prediction="moe.sorting" id="prediction-moe-sorting"
+predict(
+    "moe.sorting", "time of the loop for one token", unit="times that of sorting",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="9dc4dd2a"
 by_sorting = SortedExperts(small).eval()
@@ -591,13 +649,26 @@ def both_ways(x: Tensor) -> dict[str, float]:
 for tokens in (1, 256):
     spent = both_ways(torch.randn(tokens, 256))
     print(f"{tokens:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
+    if tokens == 1:
+        for_one = spent
+measured("moe.sorting", for_one["loop"] / for_one["sorted"])
 
 # %% [markdown] id="dcc9813f"
-# For one token the loop searches the choices once for each of the 128 experts, although the token chose 8. Sorting orders all choices once. With 256 tokens every expert has rows, and the products, which are the same in both, take a larger part of the time.
+# <details><summary>What the numbers say</summary>
 #
+# For one token the loop searches the choices once for each of the 128 experts, although the token chose 8. Sorting orders all choices once. With 256 tokens every expert has rows, and the products, which are the same in both, take a larger part of the time; sorting still comes out ahead.
+# </details>
+
+# %% [markdown] id="f6b2450a"
 # ### What does rounding do to a choice?
 #
-# In most layers a rounding changes a result a little. A router chooses, and a choice is all or nothing. **Predict:** take the same inputs and the same weights, all bfloat16, and compute the logits of 128 experts once in float32 and once in bfloat16. How many of 2,048 tokens get another set of 8 experts? And how much do their outputs change?
+# In most layers a rounding changes a result a little. A router chooses, and a choice is all or nothing. Take the same inputs and the same weights, all bfloat16, and compute the logits of 128 experts once in float32 and once in bfloat16. How many of the tokens get another set of 8 experts?
+
+# %% prediction="moe.moved" id="prediction-moe-moved"
+predict(
+    "moe.moved", "tokens that get other experts when logits are rounded", unit="%",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="f720a44f"
 import copy
@@ -611,10 +682,17 @@ moved = (fine.sort().values != coarse.sort().values).any(dim=-1)  # [N]: another
 change = (as_coarse - as_fine).norm(dim=-1) / as_fine.norm(dim=-1)
 print(f"{moved.float().mean():.1%} of the tokens get another set of experts")
 print(f"their outputs change by {change[moved].median():.0%}, those of the others by {change[~moved].median():.1%}")
+nearest = F.linear(x.float(), in_float32.weight).topk(9).values[:, 7:]  # the 8th and 9th logit, [N, 2]
+apart = nearest[:, 0] - nearest[:, 1]
+print(f"their 8th and 9th logits are {apart[moved].median():.3f} apart, the others' {apart[~moved].median():.3f}")
+measured("moe.moved", 100 * moved.float().mean())
 
 
 # %% [markdown] id="19bd21e5"
-# A few in 100: tokens whose 8th and 9th expert were nearly tied. Each of them gets quite another vector, and every later layer receives it. DeepSeek-V3's router computes everything in float32, which avoids this. Qwen3's computes its logits in the model's dtype and only the softmax in float32, so in bfloat16 its choices depend on the order of additions. Two right programs can then differ much in a few tokens: if single rows of a comparison are far off and all others agree, look for a near-tie first. The checks of this lesson have none.
+# <details><summary>What the numbers say</summary>
+#
+# A few in 100: tokens whose 8th and 9th expert were nearly tied. One of their eight experts is another one, which changes their output by about 30%, and every later layer receives that. DeepSeek-V3's router computes everything in float32, which avoids this. Qwen3's computes its logits in the model's dtype and only the softmax in float32, so in bfloat16 its choices depend on the order of additions. Two right programs can then differ much in a few tokens: if single rows of a comparison are far off and all others agree, look for a near-tie first. The checks of this lesson have none.
+# </details>
 
 # %% [markdown] id="7e9ed0be"
 # ## A place to stop for the day
@@ -732,7 +810,7 @@ compare_layers(Model)
 # %% [markdown] id="30f16bea"
 # ### A bug to hunt
 #
-# Here is the same model with one change, a bug that a public program had. Read the table first. **Predict:** which module is wrong itself, in how many layers, and what could the fault be? Then read the class, in the folded cell.
+# Here is the same model with one change, a bug that a public program had. Read the table first: which module is wrong itself, in how many layers, and what could the fault be? Then read the class, in the folded cell.
 
 # %% jupyter={"source_hidden": true} id="4ccb3ac8"
 class Ported(MoE):
@@ -798,7 +876,13 @@ check_generation(model, austen, generate=generate)
 # %% [markdown] id="4906d2f9"
 # ## Which expert gets which tokens?
 #
-# **Predict:** does one expert get verbs, another names? Or something you would not have named?
+# Does one expert get verbs, another names? Or something you would not have named? And how fixed is it: how often do two occurrences of the same token go to the same pair of experts, in the first layer?
+
+# %% prediction="moe.same_pair" id="prediction-moe-same_pair"
+predict(
+    "moe.same_pair", "tokens that go to their usual pair in the first layer", unit="%",
+    guess=...
+)
 
 # %% id="cea12140"
 choices = {}  # layer -> [N, 2], for every token of the held-out text
@@ -817,9 +901,9 @@ for expert in range(8):
     print(f"layer 0, expert {expert}, {mine.total() / len(words):4.0%} of the tokens: {' '.join(map(repr, best[:9]))}")
 
 # %% [markdown] id="c4669fb9"
-# The lists are mixed: one has pronouns beside *had*, *very* and *Sir*, another almost only pieces of words. In the first layer the choice depends on the token and its grammatical role, hardly on a subject. Others looked at larger models in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
+# The lists are mixed: one has pronouns beside *had*, *very* and *Sir*, another almost only pieces of words. What they have in common is hard to name, and one novel has no subjects that could be told apart. Others looked at larger models in the same way. ST-MoE (Zoph et al., 2022, section 7) found experts for punctuation, articles, conjunctions and names; Mixtral's authors (Jiang et al., 2024, section 5) found none for subjects, and a connection to syntax.
 #
-# How fixed is it? For each layer, how often do two occurrences of the same token go to the same pair of experts?
+# And how fixed is it? For each token that occurs at least eight times, its most frequent pair of experts, in each layer:
 
 # %% tags=["nbval-ignore-output"] id="7b32693b"
 for layer, chosen in choices.items():
@@ -830,10 +914,17 @@ for layer, chosen in choices.items():
     often = [seen for seen in by_word.values() if seen.total() >= 8]
     same = sum(seen.most_common(1)[0][1] for seen in often) / sum(seen.total() for seen in often)
     print(f"layer {layer}: {same:.0%} go to the token's usual pair")
+    if layer == 0:
+        in_first = same
+measured("moe.same_pair", 100 * in_first)
 
 # %% [markdown] id="299fe9a1"
-# In the first layer nearly always: there the token's own vector decides. In higher layers the vector also holds information from the text before it, and the choice depends on that too.
+# <details><summary>What the numbers say</summary>
 #
+# In the first layer nearly always: there the token's own vector decides. In higher layers the vector also holds information from the text before it, and the choice depends on that too.
+# </details>
+
+# %% [markdown] id="58045d97"
 # ### Is the load equal?
 #
 # It was trained with the loss for unequal load. An equal share of the tokens would be 2 of 8, a quarter, for every expert.
@@ -849,7 +940,14 @@ print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist())
 #
 # ### Does the choice matter?
 #
-# Change the router of the trained model and read *Persuasion* again. **Predict** the order of the losses.
+# Change the router of the trained model and read *Persuasion* again. In which order are these losses, the lowest first?
+
+# %% prediction="moe.choices" id="prediction-moe-choices"
+routers = ("the best 3", "all 8", "2 at random", "the worst 2")
+predict(
+    "moe.choices", "losses with another router, the lowest first", order_of=routers,
+    guess=...
+)
 
 # %% id="4da4429e"
 class Chooses(SoftmaxRouter):
@@ -876,12 +974,18 @@ loaded = austen.load_into(model)
 # %% tags=["nbval-ignore-output"] id="090dcc74"
 kept = {"as trained: 2 of 8": {"k": 2}, "the best alone": {"k": 1}, "the best 3": {"k": 3}, "all 8": {"k": 8},
         "2 at random": {"change": staticmethod(shuffled)}, "the worst 2": {"change": staticmethod(lambda scores: 1 - scores)}}
+nats = {}
 for name, change in kept.items():
     with patch.replaced(Chooses, **change):
-        print(f"{name:>19}: {loss(model):.2f} nats")
+        nats[name] = loss(model)
+    print(f"{name:>19}: {nats[name]:.2f} nats")
+measured("moe.choices", sorted(routers, key=nats.get))
 
 # %% [markdown] id="6998720d"
+# <details><summary>What the numbers say</summary>
+#
 # Choosing at random costs over two nats, and the two worst cost more still: without its router this model is worth little. The second expert adds 0.13 nats. A third adds nothing, and with all 8 the loss is as high as with the best alone: no sum of three or more outputs occurred in training.
+# </details>
 
 # %% [markdown] id="e2d3b1ad"
 # ## What it costs
@@ -979,7 +1083,13 @@ def bytes_read(config: Config, tokens: int, element_bytes: int = 2) -> float:
 check("moe.bytes_read", bytes_read)
 
 # %% [markdown] id="835bf05a"
-# **Predict:** Qwen3 30B-A3B, 8 of 128 experts. What share of its expert weights do 64 tokens read? And Qwen3 8B, a dense model: how many bytes of MLP weights, for 1 token and for 64?
+# Qwen3 30B-A3B has 8 of 128 experts and reads 3.6 GB of MLP weights for one token. Qwen3 8B, a dense model, reads 10.9 GB, for one token as for 64. How many does the mixture read for 64?
+
+# %% prediction="moe.read" id="prediction-moe-read"
+predict(
+    "moe.read", "MLP weights that 30B-A3B reads for 64 tokens", unit="GB",
+    guess=...
+)
 
 # %% id="eacb9562"
 dense_8b = configs["qwen3-8b"]
@@ -988,6 +1098,7 @@ print("tokens at once   30B-A3B reads   for each token   Qwen3 8B reads   for ea
 for tokens in (1, 4, 16, 64, 256):
     read = bytes_read(configs["qwen3-30b-a3b"], tokens)
     print(f"{tokens:14} {read / 1e9:12.1f} GB {read / tokens / 1e9:13.2f} GB {mlps_8b / 1e9:13.1f} GB {mlps_8b / tokens / 1e9:13.2f} GB")
+guessed = measured("moe.read", bytes_read(configs["qwen3-30b-a3b"], 64) / 1e9)
 
 # %% tags=["nbval-ignore-output"] id="9a424299"
 from grader.instruments import plots
@@ -997,24 +1108,50 @@ curves = {
     "Qwen3 30B-A3B": (batches, [bytes_read(configs["qwen3-30b-a3b"], n) / 1e9 for n in batches]),
     "Qwen3 8B, dense": (batches, [mlps_8b / 1e9] * len(batches)),
 }
-plots.lines(curves, plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None)))
+around = plots.Axes("tokens computed at once", "GB of MLP weights read", log="x", xticks=batches[::3], ylim=(0, None),
+                    marks=guessed.marks("y"))
+plots.lines(curves, around)
 
 # %% [markdown] id="505648ba"
-# For one token the mixture reads a third of what the dense 8B model reads, although it has nearly four times as many parameters. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB instead of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+# <details><summary>What the numbers say</summary>
 #
+# For one token the mixture reads a third of what the dense 8B model reads, although it has nearly four times as many parameters. That is why such models run well on a laptop with much memory: one user, one token at a time. But with 64 users nearly all experts are read, 57 GB instead of 11, and each expert works for four tokens on average. To use each weight it reads as often as a dense model does at 64, it needs 64 · 128 / 8 = 1,024 tokens at once.
+# </details>
+
+# %% [markdown] id="c583bbcd"
 # And all 128 experts must be in memory for a token that uses 8. A server spreads them over many GPUs, sends each token to where its experts are and back, twice for each layer, and waits for the expert with the most tokens. So balance matters after training as well. DeepSeek-V3's report (section 3.4) serves with 32 GPUs for a prompt and 320 for decoding, with copies of the busiest experts.
 #
-# Real choices are not random. Measure it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, compared with n random choices? **Predict:** more, or fewer?
+# Real choices are not random. Measure it on `austen-moe`: how many of a layer's 8 experts do n tokens of *Persuasion* choose, compared with n random choices?
+
+# %% prediction="moe.real_choices" id="prediction-moe-real_choices"
+predict(
+    "moe.real_choices", "experts that 16 tokens in a row choose", one_of=("fewer than by chance", "more than by chance"),
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="0ce38155"
 for tokens in (1, 2, 4, 8, 16):
     runs = [chosen[i : i + tokens] for chosen in choices.values() for i in range(0, 2048 - tokens, 37)]
     read = mean([len(run.unique()) for run in runs])
-    print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {8 * (1 - (1 - 2 / 8) ** tokens):.2f}")
+    by_chance = 8 * (1 - (1 - 2 / 8) ** tokens)
+    print(f"{tokens:2} tokens in a row: {read:.2f} experts, by chance {by_chance:.2f}")
+measured("moe.real_choices", "fewer than by chance" if read < by_chance else "more than by chance")
 
 # %% [markdown] id="72554025"
-# Fewer than by chance, because neighbouring tokens and frequent words use the same experts. For one user that helps: less is read. For a server it means that some experts are busy while others wait.
+# <details><summary>What the numbers say</summary>
 #
+# Fewer than by chance, because neighbouring tokens and frequent words use the same experts. For one user that helps: less is read. For a server it means that some experts are busy while others wait.
+# </details>
+
+# %% [markdown] id="faa0b792"
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="20747483"
 # ## What changed, and why
 #
 # | | Qwen3 8B | Qwen3 30B-A3B | DeepSeek-V3 | why |
@@ -1027,7 +1164,7 @@ for tokens in (1, 2, 4, 8, 16):
 # | balance | | a loss for unequal load | a bias that only the choice sees | the bias does not disturb the main loss |
 # | groups | | none | 8; a token's experts come from the 4 best | a token is sent to few machines |
 # | parameters, active | 8.2 of 8.2 billion | 3.4 of 30.5 | 37.6 of 671 | |
-# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (all in bfloat16) | fast for one user |
+# | weights read by MLPs, 1 token | 10.9 GB | 3.6 GB | 49 GB (in bfloat16; `bytes_read(configs["deepseek-v3"], 1)`) | fast for one user |
 # | the same, 64 tokens | 10.9 GB | 57 GB | 1,144 GB | nearly all experts are read |
 #
 # ## The questions again
@@ -1064,7 +1201,7 @@ for tokens in (1, 2, 4, 8, 16):
 #
 # <details><summary>Two right programs agree in all tokens but a few, and there they differ much. How can that be?</summary>
 #
-# A choice is all or nothing. With a near-tie between two experts, a rounding decides which of them works, and the output is quite another vector.
+# A choice is all or nothing. With a near-tie between two experts, a rounding decides which of them works, and the output changes by much more than the rounding.
 # </details>
 #
 # <details><summary>Why is a mixture of experts fast for one user and hard to serve to many?</summary>

@@ -521,7 +521,7 @@ def test_a_malformed_notebook_is_refused_in_a_line(sources: Lesson, old: str, ne
     assert "\n" not in str(raised.value)
 
 
-ASKED = '\n\n# %% prediction="toy.sum"\ntotal = predict("toy.sum", "the sum", guess=...)\n\n# %%\ntotal.measured(2)\n'
+ASKED = '\n\n# %% prediction="toy.sum"\npredict("toy.sum", "the sum", guess=...)\n\n# %%\nmeasured("toy.sum", 2)\n'
 
 
 @pytest.mark.parametrize(
@@ -529,9 +529,12 @@ ASKED = '\n\n# %% prediction="toy.sum"\ntotal = predict("toy.sum", "the sum", gu
     [
         ('# %% prediction="toy.sum"', "# %%", "`toy.sum` is asked in a cell that does not say so"),
         ("guess=...", "guess=2", "with the three dots for the learner to replace"),
-        ('predict("toy.sum"', 'predict("toy.total"', "must have one line"),
-        ("total = ", "", "must have one line"),
-        ("total.measured(2)", "print(2)", "no cell below the prediction cell of `toy.sum` has `total.measured("),
+        ('predict("toy.sum"', 'predict("toy.total"', "must have one call"),
+        (
+            'measured("toy.sum", 2)',
+            "print(2)",
+            'no cell below the prediction cell of `toy.sum` has `measured("toy.sum", ',
+        ),
     ],
 )
 def test_a_question_that_is_not_asked_or_never_answered_is_refused(
