@@ -14,7 +14,7 @@
 #
 # The steps are numbered as in the talk that this course follows; lesson 00 lists all twelve. Here the model writes (step 7) only after its layers have been compared (steps 8 to 11).
 #
-# 120 to 180 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
+# 130 to 200 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
 # This is what you will build: Qwen3's smallest model, and the inside of its attention and of its MLP. A red ring marks what differs from GPT-2 XL.
 #
@@ -166,11 +166,13 @@ for name, runs in trained["held_out_nats"].items():
     curves[name] = trained["steps"][2:], mean[2:]
     seeds = ", ".join(f"{run[-1]:.2f}" for run in runs)
     print(f"{name:>13}: {mean[-1]:.2f} nats a token at the end, the mean of {seeds}")
-last = {name: torch.tensor(runs)[:, -1] for name, runs in trained["held_out_nats"].items()}
+plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
+
+# %%
+last = {name: torch.tensor(runs)[:, -1] for name, runs in trained["held_out_nats"].items()}  # [seeds] each
 plain = last.pop("GPT-2's parts")
 spread = plain.max() - plain.min()
 measured("qwen3.helps", [name for name, ends in last.items() if plain.mean() - ends.mean() > spread])
-plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
 
 # %% [markdown] id="13ea1a82"
 # <details><summary>What the numbers say</summary>
@@ -671,6 +673,8 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
           f" {(on_k - plain).abs().max():.0e}; one on v is added, to within {(on_v - bias - plain).abs().max():.0e}")
     if not rope:
         changes = {"q": on_q - plain, "k": on_k - plain, "v": on_v - plain}
+
+# %%
 measured("qwen3.biases", [part for part, change in changes.items() if change.abs().max() > 1e-3])
 
 # %% [markdown] id="d7757a52"
