@@ -2,19 +2,19 @@
 
     python training/mixture.py [--output solutions/07-moe/texts/mixture.json]
 
-Five variants of a tiny model with RMSNorm and RoPE, which differ in what stands in an MLP's place: a gated MLP of width
-WIDTH x CHOSEN; 8 experts of width WIDTH of which a token gets 2, with a softmax or a sigmoid as scores, or with the
-token's place in the text in place of a router; and a gated MLP as wide as all experts together. So the first and the
-mixtures do the same multiply-adds for a token, but for the routers', and the mixtures have as many parameters as the
-last, which does four times the work. Each is trained from five seeds, as in `one_change.py`, which has the loop; variants
-with the same seed see the same batches. A token is a byte of the text, as in `balance.py`, so that the MLPs and not the
-embedding have most of the parameters; and it takes 2,000 steps, since an expert sees a quarter of the tokens. It goes on
-where it was stopped: in an hour on one core all of it is done.
+Three variants of a tiny model with RMSNorm and RoPE, which differ in what stands in an MLP's place: a gated MLP of
+width WIDTH x CHOSEN; 8 experts of width WIDTH of which a token gets 2; and a gated MLP as wide as all experts
+together. So the first two do the same multiply-adds for a token, but for the router's, and the last two have as
+many parameters, where the last does four times the work. Each is trained from five seeds, as in `one_change.py`,
+which has the loop; variants with the same seed see the same batches. A token is a byte of the text, as in
+`balance.py`, so that the MLPs and not the embedding have most of the parameters; and it takes 2,000 steps, since an
+expert sees a quarter of the tokens. It goes on where it was stopped: in half an hour on one core all of it is done.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from train import HELD_OUT_NOVEL, HERE, TRAINING_NOVELS
 
 EXPERTS, CHOSEN, WIDTH, STEPS, SEEDS, LOSS_WEIGHT = 8, 2, 96, 2000, (0, 1, 2, 3, 4), 0.01
-VARIANTS = ("dense", "mixture, softmax", "dense, all parameters", "mixture, sigmoid", "fixed experts")
+VARIANTS = ("dense", "mixture", "dense, all parameters")
 
 
 class GatedMLP(nn.Module):
@@ -44,41 +44,26 @@ class GatedMLP(nn.Module):
 
 
 class Mixture(nn.Module):
-    """EXPERTS gated MLPs of which a router chooses CHOSEN for each token: [B, T, DIM] -> [B, T, DIM].
+    """EXPERTS gated MLPs of which a router chooses CHOSEN for each token: [B, T, DIM] -> [B, T, DIM]."""
 
-    scores: "softmax" or "sigmoid" of the router's logits; with "fixed" a token's place in the text decides,
-    and its experts have the same weight.
-    """
-
-    def __init__(self, scores: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scores = scores
         self.router = nn.Linear(DIM, EXPERTS, bias=False)
         self.experts = nn.ModuleList(GatedMLP(WIDTH) for _ in range(EXPERTS))
-        self.unequal: Tensor | float = 0.0  # Switch Transformer's loss for unequal load, in the last call
+        self.unequal = torch.zeros(())  # Switch Transformer's loss for unequal load, in the last call
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
-        weights, chosen = self._choice(rows, x.shape[1])
+        scores = self.router(rows).softmax(dim=-1)  # [N, EXPERTS]
+        weights, chosen = scores.topk(CHOSEN, dim=-1)  # 2 x [N, CHOSEN]
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        share = chosen.flatten().bincount(minlength=EXPERTS) / len(rows)
+        self.unequal = EXPERTS * (share * scores.mean(dim=0)).sum()
         result = torch.zeros_like(rows)
         for e, expert in enumerate(self.experts):
             token, place = (chosen == e).nonzero(as_tuple=True)
             result = result.index_add(0, token, expert(rows[token]) * weights[token, place, None])
         return result.view_as(x)
-
-    def _choice(self, rows: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """The weight and the index of each token's experts: 2 x [N, CHOSEN]."""
-        if self.scores == "fixed":
-            pair = torch.arange(len(rows)) % length % (EXPERTS // CHOSEN)
-            chosen = CHOSEN * pair[:, None] + torch.arange(CHOSEN)
-            return torch.full(chosen.shape, 1 / CHOSEN), chosen
-        logits = self.router(rows)
-        scores = logits.softmax(dim=-1) if self.scores == "softmax" else logits.sigmoid()
-        weights, chosen = scores.topk(CHOSEN, dim=-1)
-        share = chosen.flatten().bincount(minlength=EXPERTS) / len(rows)
-        shares = scores / scores.sum(dim=-1, keepdim=True)
-        self.unequal = EXPERTS * (share * shares.mean(dim=0)).sum()
-        return weights / weights.sum(dim=-1, keepdim=True), chosen
 
 
 class Tiny(one_change.Tiny):
@@ -87,16 +72,13 @@ class Tiny(one_change.Tiny):
     def __init__(self, vocab_size: int, variant: str) -> None:
         super().__init__(vocab_size, norm="rms", positions="rope", mlp="swiglu")
         widths = {"dense": CHOSEN * WIDTH, "dense, all parameters": EXPERTS * WIDTH}
-        scores = {"mixture, softmax": "softmax", "mixture, sigmoid": "sigmoid", "fixed experts": "fixed"}
-        self.mlp = nn.ModuleList(
-            GatedMLP(widths[variant]) if variant in widths else Mixture(scores[variant]) for _ in range(LAYERS)
-        )
+        self.mlp = nn.ModuleList(GatedMLP(widths[variant]) if variant in widths else Mixture() for _ in range(LAYERS))
         for weight in self.mlp.parameters():
             nn.init.normal_(weight, std=0.02)
 
     def unequal_load(self) -> Tensor | float:
         """The loss for unequal load, with its weight: 0 where nothing is chosen."""
-        return LOSS_WEIGHT * sum((mlp.unequal for mlp in self.mlp if isinstance(mlp, Mixture)), start=0.0)
+        return LOSS_WEIGHT * sum(mlp.unequal for mlp in self.mlp if isinstance(mlp, Mixture))
 
 
 def parameters_and_work(model: Tiny) -> dict[str, int]:
@@ -105,9 +87,7 @@ def parameters_and_work(model: Tiny) -> dict[str, int]:
     for mlp in model.mlp:
         size = used = sum(p.numel() for p in mlp.parameters())
         if isinstance(mlp, Mixture):
-            router = 0 if mlp.scores == "fixed" else mlp.router.weight.numel()
-            experts = sum(p.numel() for p in mlp.experts.parameters())
-            size, used = experts + router, experts * CHOSEN // EXPERTS + router
+            used -= sum(p.numel() for p in mlp.experts.parameters()) * (EXPERTS - CHOSEN) // EXPERTS
         total, active = total + size, active + used
     return {"parameters": total, "multiply_adds": active}
 
@@ -122,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept: dict[str, Any] = {"steps": list(range(0, STEPS + 1, EVERY)), "mlps": {}, "held_out_nats": {}}
     if output.is_file():
         kept = json.loads(output.read_text())
-    order = [(variant, seed) for kinds in (VARIANTS[:3], VARIANTS[3:]) for seed in SEEDS for variant in kinds]
-    for variant, seed in order:
+    for seed, variant in product(SEEDS, VARIANTS):
         curves = kept["held_out_nats"].setdefault(variant, [])
         if len(curves) > seed:
             continue

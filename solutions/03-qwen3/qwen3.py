@@ -168,7 +168,7 @@ for name, runs in trained["held_out_nats"].items():
     print(f"{name:>13}: {mean[-1]:.2f} nats a token at the end, the mean of {seeds}")
 plots.lines(curves, plots.Axes("steps", "loss on Persuasion, nats a token"))
 
-# %%
+# %% id="0cdccd95"
 last = {name: torch.tensor(runs)[:, -1] for name, runs in trained["held_out_nats"].items()}  # [seeds] each
 plain = last.pop("GPT-2's parts")
 spread = plain.max() - plain.min()
@@ -674,7 +674,7 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
     if not rope:
         changes = {"q": on_q - plain, "k": on_k - plain, "v": on_v - plain}
 
-# %%
+# %% id="39c69dfc"
 measured("qwen3.biases", [part for part, change in changes.items() if change.abs().max() > 1e-3])
 
 # %% [markdown] id="d7757a52"
