@@ -13,7 +13,7 @@ The models differ in nothing but how their layers remember:
 - full attention: every key and value is kept.
 - plain sum: S <- S + v k^T, linear attention without a softmax.
 - gated delta rule: S <- a S + b (v - a S k) k^T, as in Qwen3-Next and Qwen3.5 (Yang et al., 2024, arXiv 2412.06464).
-- hybrid: a layer of the gated delta rule, then one of full attention.
+- two hybrids: a layer of the gated delta rule and one of full attention, in either order.
 
 All have width 64, two layers, two heads of 16 and the same short convolution; a step is about 1,500 tokens of
 texts with the same n, drawn from those that are measured. Each model is trained from three seeds. A run that the output
@@ -42,7 +42,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "full attention": ("full", "full"),
     "plain sum": ("sum", "sum"),
     "gated delta rule": ("delta", "delta"),
-    "hybrid": ("delta", "full"),
+    "hybrid, linear then full": ("delta", "full"),
+    "hybrid, full then linear": ("full", "delta"),
 }
 
 
