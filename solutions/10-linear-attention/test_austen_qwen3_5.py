@@ -25,7 +25,8 @@ def model(austen: Checkpoint) -> Any:
 def logits_in_pieces(model: Any, ids: Tensor, length: int) -> Tensor:
     """The logits after each of `ids`, which the model gets `length` at a time, through its cache."""
     cache = DynamicCache(config=model.config)
-    return torch.cat([model(input_ids=piece[None], past_key_values=cache).logits[0] for piece in ids.split(length)])
+    pieces = torch.split(ids, length)
+    return torch.cat([model(input_ids=piece[None], cache=cache).logits[0] for piece in pieces])
 
 
 def test_it_is_small_and_has_three_linear_layers_to_a_full_one(austen: Checkpoint) -> None:

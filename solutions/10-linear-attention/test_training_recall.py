@@ -81,7 +81,7 @@ def test_accuracy_is_the_share_of_values_that_are_said(again: bool) -> None:
             self.lost = lost
 
         def forward(self, ids: Tensor) -> Tensor:
-            told = ids[:, :16].unflatten(1, (8, 2)).flip(1)
+            told = ids[:, :16].view(-1, 8, 2).flip(1)
             place = (ids[:, :, None] == told[:, None, :, 0]).int().argmax(dim=-1)
             value = told[..., 1].gather(1, place) + (ids < self.lost).int()
             return nn.functional.one_hot(value, recall.KEYS + recall.VALUES + 1).float()
@@ -103,17 +103,20 @@ def test_it_writes_every_run_and_goes_on_where_it_was_stopped(tmp_path: Path, mo
     output, run, made = tmp_path / "texts" / "recall.json", recall.run, list[tuple[str, int]]()
     monkeypatch.setattr("sys.argv", ["recall.py", "--output", str(output)])
 
+    def notes(variant: str, seed: int) -> object:
+        made.append((variant, seed))
+        return run(variant, seed)
+
     def stops_at_the_fourth(variant: str, seed: int) -> object:
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append((variant, seed))
-        return run(variant, seed)
+        return notes(variant, seed)
 
     monkeypatch.setattr(recall, "run", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         recall.main()
     first = json.loads(output.read_text(encoding="utf-8"))["runs"]
-    monkeypatch.setattr(recall, "run", lambda *which: made.append(which) or run(*which))
+    monkeypatch.setattr(recall, "run", notes)
     recall.main()
     assert len(made) == len(set(made)) == 2 * len(recall.VARIANTS)
     content = json.loads(output.read_text(encoding="utf-8"))
