@@ -115,6 +115,7 @@ RULES: tuple[tuple[str, str | Callable[[Known], str | None]], ...] = (
     (r"^device$", '"cpu"'),
     (r"^(pad_vocab_size_multiple|padding_multiple)$", "1"),
     (r"^(max_batch_size|batch_size)$", "2"),
+    (r"^(dp|pp|tp|cp|ep|world)(_size)?$|_parallel(ism)?_size$", "1"),  # one process has whole layers
     (r"^(qkv_|attention_|attn_)?bias$", lambda known: known.any_weight(PROJECTION_BIAS)),
     (r"^include_bias$", lambda known: known.any_weight(r"proj\.bias$")),
     (r"qk_norm|norm_qk$", lambda known: known.any_weight("q_norm")),
