@@ -12,6 +12,7 @@ from small_references import small
 from grader.errors import GraderError
 from grader.layers.own_model import load_model
 from grader.layers.wording import report_lines
+from grader.porting.adapters.fields import filled_in
 from grader.porting.command import port
 from grader.porting.comparing import program_report
 from grader.porting.own_names.loading import OwnNames
@@ -206,6 +207,21 @@ def test_a_training_program_on_one_process_needs_no_line_by_hand(tmp_path: Path)
     assert "ParallelConfig(dp=1, tp=1, pipeline_parallel_size=1)" in adapter, adapter
     assert "\n                vocab_size=" in adapter and "position_ids" not in adapter, adapter
     assert right(load_model(f"{tmp_path / 'port.py'}:Port"))
+
+
+def test_a_field_that_a_program_reads_with_a_default_is_filled_in(tmp_path: Path) -> None:
+    text = LLAMA.replace("c.vocab_size", "getattr(c, 'vocab_size', 32000)")
+    text = text.replace("        head_dim = ", "        assert c.device == 'cpu'\n        head_dim = ")
+    path = written(tmp_path, COMMON + text, "defaults.py")
+    write_trace(reference().trace, tmp_path / "t.safetensors")
+    port(f"{path}:Model", tmp_path / "t.safetensors")
+    assert "vocab_size=config.vocab_size" in (tmp_path / "port.py").read_text()
+    assert right(load_model(f"{tmp_path / 'port.py'}:Port"))
+
+
+def test_a_convolutions_length_is_known_by_its_names() -> None:
+    for name, theirs in (("kernel_size", "conv_L_cache"), ("d_conv", "conv_kernel")):
+        assert filled_in({name: False}, {theirs: 3}, ()) == ({name: f"config.{theirs}"}, [])
 
 
 # Layouts

@@ -206,6 +206,7 @@ def _read_from(file: Path, name: str) -> tuple[list[str], bool]:
     if keys:
         return list(dict.fromkeys(keys)), True
     attributes = re.findall(rf"\b(?:{named})\.(\w+)\b(?!\()", text)
+    attributes += re.findall(rf"\bgetattr\((?:self\.)?(?:{named}), *[\"'](\w+)[\"']", text)
     return list(dict.fromkeys(attributes)), False
 
 
