@@ -136,11 +136,11 @@ class StatesComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: i
 def states_too_many(
     rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], size: int, state: Any = None
 ) -> list[int]:
-    """How many results of the size of a state there are beyond 20 for every chunk."""
+    """How many results of the size of a state there are beyond 10 for every chunk."""
     numbers = q.shape[0] * q.shape[2] * q.shape[3] * v.shape[3]
     with StatesComputed(numbers) as counted:
         rule(q, k, v, g, beta, state, size)
-    return [max(0, counted.found - 20 * -(-q.shape[1] // size))]
+    return [max(0, counted.found - 10 * -(-q.shape[1] // size))]
 
 
 def mamba_in_pieces(

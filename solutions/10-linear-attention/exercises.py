@@ -290,7 +290,7 @@ CHUNKED = Exercise(
         rule_case("128 nearly equal keys in a chunk", (1, 150, 1, 3, 1), [], "alike", size=128),
         rule_case("decays down to e^-60", (1, 40, 4, 3, 2), [], "loud", size=5, given=True),
         rule_case("keys of one channel, chunks of 7", (2, 12, 5, 1, 2), [], size=7),
-        rule_case("results of the size of a state beyond 20 a chunk", (1, 200, 1, 5, 7), [], size=50, **NO_STATES),
+        rule_case("results of the size of a state beyond 10 a chunk", (1, 60, 1, 11, 13), [], size=10, **NO_STATES),
         rule_case("bfloat16", (1, 20, 3, 4, 3), [], size=8, given=True, **IN_16),
     ],
 )
@@ -313,8 +313,8 @@ RECALL = Exercise(
     differentiable=False,
     points=5,
     cases=[
-        recall_case("the sum, 8 pairs in 16 x 16", 16, 8, "sum", 800, 0.03),
-        recall_case("the sum, 30 pairs in 10 x 10", 10, 30, "sum", 600, 0.04),
+        recall_case("the sum, 8 pairs in 16 x 16", 16, 8, "sum", 3000, 0.03),
+        recall_case("the sum, 30 pairs in 10 x 10", 10, 30, "sum", 600, 0.03),
         recall_case("the delta rule, 12 pairs in 20 x 20", 20, 12, "delta", 900, 0.03),
         recall_case("the delta rule, 40 pairs in 12 x 12", 12, 40, "delta", 500, 0.03),
     ],
@@ -354,8 +354,13 @@ DELTA_NET = Exercise(
     points=10,
     axes="B T D",
     sizes=sizes,
-    uses=["linear_attention.gates", "linear_attention.recurrent", "linear_attention.chunked"],
-    parts={"norm": "linear_attention.norm"},
+    uses=[
+        "linear_attention.conv",
+        "linear_attention.gates",
+        "linear_attention.recurrent",
+        "linear_attention.chunked",
+        "linear_attention.norm",
+    ],
     cases=[
         net_case("9 tokens, 6 value heads for 2 key heads", SMALL, 2, [], 9),
         net_case("as many key heads as value heads", OTHER, 1, [], 7),
