@@ -128,8 +128,8 @@ class StatesComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: i
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.numel() == self.numbers:
-            self.found += 1
+        if isinstance(result, Tensor) and result.numel() == self.numbers:  # a view is no new result
+            self.found += all(not isinstance(arg, Tensor) or arg.data_ptr() != result.data_ptr() for arg in args)
         return result
 
 

@@ -137,6 +137,7 @@ CONV = Exercise(
         conv_case("a kernel of 1, which needs no state", 3, 1, 2, [2, 3]),
         conv_case("another piece from the same state first", 7, 3, 1, [2, 4, 1], **TWICE),
         conv_case("bytes behind the state beyond its own", 8, 2, 1, [40, 9], **NO_VIEW),
+        conv_case("70 tokens with large numbers", 2, 6, 1, [70], scale=50.0),
         conv_case("bfloat16", 6, 4, 2, [5, 2], dtype=torch.bfloat16),
     ],
 )
@@ -166,7 +167,7 @@ GATES = Exercise(
     cases=[
         gates_case("5 tokens, 3 heads", 2, 5, 3),
         gates_case("a around 100", 1, 4, 2, shift=100.0),
-        gates_case("a around -8, and large A", 3, 3, 4, shift=-8.0, spread=2.0),
+        gates_case("a around -20, and large A", 3, 3, 4, shift=-20.0, spread=2.0),
         gates_case("bfloat16", 2, 6, 5, dtype=torch.bfloat16, tolerance=Tolerance(4e-3)),
         gates_case(
             "bytes of a number of g, from bfloat16",
@@ -300,7 +301,12 @@ def recall_case(name: str, dim: int, pairs: int, rule: str, count: int, close: f
     """A case of what is recalled. close: how near the mean of so many states is to what is expected."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return [draw.number("dim", dim, dim - 3, dim + 3), draw.number("pairs", pairs, pairs - 3, pairs + 3), rule, count]
+        return [
+            draw.number("dim", dim, dim - 3, dim + 3),
+            draw.number("pairs", pairs, pairs - 3, pairs + 3),
+            rule,
+            count,
+        ]
 
     return Case(name, draw_args, tolerance=Tolerance(close))
 
@@ -372,7 +378,15 @@ DELTA_NET = Exercise(
         net_case("both states, and their dtypes", OTHER, 2, [6, 1, 3], **STATES),
         net_case("a rejected draft after every piece", NARROW, 1, [4, 1, 2], **DRAFT),
         net_case("bytes behind the states beyond their own", OTHER, 1, [30, 5], **NO_MORE),
-        net_case("both states and their dtypes, from bfloat16", NARROW, 2, [5, 1, 1], dtype=torch.bfloat16, tolerance=BY_DTYPE[torch.bfloat16], **STATES),
+        net_case(
+            "both states and their dtypes, from bfloat16",
+            NARROW,
+            2,
+            [5, 1, 1],
+            dtype=torch.bfloat16,
+            tolerance=BY_DTYPE[torch.bfloat16],
+            **STATES,
+        ),
         net_case("bfloat16", SMALL, 1, [6, 1], dtype=torch.bfloat16),
     ],
 )
@@ -429,7 +443,10 @@ def right_caches(module: Any, ids: Tensor, chunks: list[int]) -> Tensor:
     """For a linear layer how many numbers its states have, for a full one minus the length."""
     c, found = module.config, []
     for kind in c.layer_types:
-        keys, values = c.linear_num_key_heads * c.linear_key_head_dim, c.linear_num_value_heads * c.linear_value_head_dim
+        keys, values = (
+            c.linear_num_key_heads * c.linear_key_head_dim,
+            c.linear_num_value_heads * c.linear_value_head_dim,
+        )
         state = values * c.linear_key_head_dim + (c.linear_conv_kernel_dim - 1) * (2 * keys + values)
         found.append(len(ids) * state if kind == "linear_attention" else -ids.shape[1])
     return torch.tensor(found)
@@ -497,8 +514,15 @@ BYTES = Exercise(
         memory_case("Qwen3.5 27B", real("qwen3.5-27b")),
         memory_case("Qwen3-Next 80B-A3B, in float32", real("qwen3-next-80b-a3b"), 4),
         memory_case("a small one, in 8 bits", SMALL, 1),
-        memory_case("no list of layers, no head_dim", {**OTHER, "layer_types": None, "head_dim": None, **{
-            "full_attention_interval": 3, "num_hidden_layers": 11, "hidden_size": 24, "num_attention_heads": 4}}),
+        memory_case(
+            "no list of layers, no head_dim",
+            {
+                **OTHER,
+                "layer_types": None,
+                "head_dim": None,
+                **{"full_attention_interval": 3, "num_hidden_layers": 11, "hidden_size": 24, "num_attention_heads": 4},
+            },
+        ),
     ],
 )
 

@@ -58,7 +58,7 @@ def wide(x: Tensor) -> Tensor:
 
 # %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 
-# %% tags=["setup"] id="setup-3"
+# %% tags=["setup"] long="both kinds of memory, with their shapes" id="setup-3"
 class LayerState:
     """What a linear layer keeps of a text; None before its first token.
 
@@ -106,12 +106,12 @@ print(f"{'layers':>24}: ", {kind: layer_types(new).count(kind) for kind in sorte
 #
 # Take attention without the softmax. The output of the last token is $\sum_j (q \cdot k_j)\, v_j$. That can be put in brackets in another way: $q$ times the matrix $S = \sum_j k_j v_j^T$. The matrix can be summed while the text is read, one token at a time, and nobody needs the single keys and values any more. **Predict:** are both the same, to the last digits?
 
-# %% id="19d1cc18"
+# %% id="4c3c4e7b"
 torch.manual_seed(0)
 q, k, v = (torch.randn(6, 4, dtype=torch.float64) for _ in range(3))  # 6 tokens, 4 channels
 by_attention = (q @ k.T).tril() @ v  # [6, 4]: every token with every earlier one
 S = torch.zeros(4, 4, dtype=torch.float64)
-for key, value in zip(k, v):
+for key, value in zip(k, v, strict=True):
     S = S + torch.outer(key, value)  # the whole memory, after each token
 print("the last token:", by_attention[-1].numpy().round(4), (q[-1] @ S).numpy().round(4))
 print("numbers kept after 6 tokens:", k.numel() + v.numel(), "in a cache,", S.numel(), "in the state")
@@ -365,13 +365,13 @@ plots.lines(curves, plots.Axes("pairs written into a state of 32 x 32", "mean er
 #
 # Now by age: which pairs are lost?
 
-# %% tags=["nbval-ignore-output"] id="07e8f758"
+# %% tags=["nbval-ignore-output"] id="c8997672"
 def by_age(rule: str, dim: int = 32, pairs: int = 96, count: int = 200) -> list[float]:
     """The mean error of each pair, the newest first."""
     torch.manual_seed(0)
     keys, values = (F.normalize(torch.randn(count, pairs, dim), dim=-1) for _ in range(2))
     state = torch.zeros(count, dim, dim)
-    for k, v in zip(keys.unbind(1), values.unbind(1)):
+    for k, v in zip(keys.unbind(1), values.unbind(1), strict=True):
         found = torch.einsum("nkv,nk->nv", state, k) if rule == "delta" else 0
         state = state + k[:, :, None] * (v - found)[:, None]
     return (keys @ state - values).square().sum(dim=-1).mean(dim=0).flip(0).tolist()
@@ -389,7 +389,7 @@ for rule, errors in ages.items():
 #
 # Is a smaller error always better? **Predict:** if all that is asked is *which* of the n values it was (the nearest one to what is found), which rule is right more often?
 
-# %% long="one experiment, with both of its variants" id="8a22791e"
+# %% long="one experiment, with both of its variants" id="7280088c"
 def share_right(rule: str, pairs: int, again: bool, dim: int = 32, count: int = 40) -> float:
     """How often the nearest of all values is the newest one of the key. again: each key is written twice."""
     torch.manual_seed(0)
@@ -397,7 +397,7 @@ def share_right(rule: str, pairs: int, again: bool, dim: int = 32, count: int = 
     stale = F.normalize(torch.randn(count, pairs, dim), dim=-1)
     state = torch.zeros(count, dim, dim)
     for told in (stale, values) if again else (values,):
-        for k, v in zip(keys.unbind(1), told.unbind(1)):
+        for k, v in zip(keys.unbind(1), told.unbind(1), strict=True):
             found = torch.einsum("nkv,nk->nv", state, k) if rule == "delta" else 0
             state = state + k[:, :, None] * (v - found)[:, None]
     candidates = torch.cat([values, stale], dim=1)
@@ -529,12 +529,13 @@ for dtype, limit in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
     apart = (recurrent_delta_rule(*given)[0] - chunked_delta_rule(*given)[0]).abs().max().item()
     print(f"{dtype}: apart by less than {limit}: {apart < limit}")
 
-# %% tags=["nbval-ignore-output"] id="7ea14ba2"
+# %% tags=["nbval-ignore-output"] id="471b920e"
 from grader.instruments import clock
 
 for T in (16, 512):
     given = [torch.randn(1, T, 8, 64) for _ in range(3)] + [-0.1 * torch.rand(1, T, 8), torch.rand(1, T, 8)]
-    spent = clock.in_turns({rule.__name__: lambda rule=rule: rule(*given) for rule in (recurrent_delta_rule, chunked_delta_rule)}, 3)
+    forms = {rule.__name__: partial(rule, *given) for rule in (recurrent_delta_rule, chunked_delta_rule)}
+    spent = clock.in_turns(forms, 3)
     print(f"{T:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
 
 # %% [markdown] id="35aa65d0"
@@ -659,16 +660,18 @@ check("linear_attention.delta_net", GatedDeltaNet)
 #
 # Try it with your layer: read 12 tokens, then a draft of 3 that is rejected. **Predict:** can you compute the state before the draft from the state behind it?
 
-# %% id="cdc05fd7"
+# %% id="a8ce4f16"
 tiny = Config({"hidden_size": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
                "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4, "rms_norm_eps": 1e-6})
 torch.manual_seed(0)
 layer = GatedDeltaNet(tiny).eval()
+for name, parameter in layer.named_parameters():
+    nn.init.normal_(parameter, mean=-4.0 if name == "A_log" else 0.0, std=0.4)  # a decay of a few percent a token
 text, draft, rest = torch.randn(1, 12, 32), torch.randn(1, 3, 32), torch.randn(1, 4, 32)
 with torch.no_grad():
     right = layer(torch.cat([text, rest], dim=1))[:, 12:]  # as if there had been no draft
 
-# %% long="the three ways beside each other" id="3cc83458"
+# %% long="the three ways beside each other" id="525be612"
 def after(restore) -> float:
     """How far the layer's output for the rest is from the right one, after a draft and what `restore` does then."""
     cache = LayerState()
@@ -688,8 +691,12 @@ def put_back_the_convolution(cache, kept):
     cache.conv = kept[0]
 
 
-for restore in (lambda cache, kept: None, put_back_the_convolution, put_back):
-    print(f"{getattr(restore, '__name__', ''):>24}: right {after(restore) < 1e-5}")
+def nothing(cache, kept):
+    pass
+
+
+for restore in (nothing, put_back_the_convolution, put_back):
+    print(f"{restore.__name__:>24}: right {after(restore) < 1e-5}")
 
 # %% [markdown] id="d6458c0e"
 # Only the last is right. A decay can't be undone where it was nearly 0, and what a write erased is gone. So whoever wants to go back must have kept a copy *before*: a snapshot of both states, in every linear layer. In Qwen3.5 27B that is 147 MiB for every point to which one may want to return, where a cache needs nothing.
@@ -985,19 +992,19 @@ for name in ("qwen3.5-27b", "qwen3-next-80b-a3b"):
 #
 # A token of a linear layer does the same work after 10 tokens as after 10,000. A token of a full layer reads all keys. Count the multiply-adds of one token in `austen-qwen3.5`'s two kinds of layers, after texts of different lengths. **Predict** both curves.
 
-# %% long="one table of counts" id="2b87f468"
+# %% id="437a872b"
 from grader.instruments import work
 
-first_linear, first_full = writer.model.layers[0], writer.model.layers[3]
-x = torch.randn(1, 1, austen.config.hidden_size)
+linear, full = writer.model.layers[0].linear_attn, writer.model.layers[3].self_attn
+D, KV, width = austen.config.hidden_size, austen.config.num_key_value_heads, head_dim(austen.config)
+x = torch.randn(1, 1, D)
 for before in (64, 256, 1024, 4096):
     cache, state = KVCache(), LayerState()
-    KV, width = austen.config.num_key_value_heads, head_dim(austen.config)
-    cache.append(torch.randn(1, KV, before, width), torch.randn(1, KV, before, width))
+    cache.append(*torch.randn(2, 1, KV, before, width))
     table = rope_table(torch.tensor([before]), width // 4, 1e4)
     with torch.no_grad():
-        first_linear.linear_attn(torch.randn(1, 8, austen.config.hidden_size), state)
-        counts = [work.multiply_adds(lambda: first_linear.linear_attn(x, state)), work.multiply_adds(lambda: first_full.self_attn(x, table, cache))]
+        linear(torch.randn(1, 8, D), state)  # 8 tokens or 4,096: the state is as large
+        counts = [work.multiply_adds(partial(linear, x, state)), work.multiply_adds(partial(full, x, table, cache))]
     print(f"{before:5} tokens before: linear {counts[0]:9,}, full {counts[1]:9,}")
 
 # %% [markdown] id="1c5af4b4"

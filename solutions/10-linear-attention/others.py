@@ -19,7 +19,7 @@ from .reference import build_model
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 180
+MISTAKES = 179
 VARIES = ["linear_attention.conv", "linear_attention.chunked", "linear_attention.delta_net"]
 WITHOUT = {
     "bfloat16": {
@@ -79,7 +79,9 @@ def of_conv(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_gates(config: dict[str, Any], n: Numbers) -> Case:
-    return exercises.gates_case(str(n.seed), n.batch, n.length, config["linear_num_value_heads"], shift=n.seed % 50 - 10)
+    return exercises.gates_case(
+        str(n.seed), n.batch, n.length, config["linear_num_value_heads"], shift=n.seed % 50 - 10
+    )
 
 
 def of_recurrent(config: dict[str, Any], n: Numbers) -> Case:
@@ -306,14 +308,14 @@ def recall_one_by_one(dim: int, pairs: int, rule: str, count: int) -> float:
     return float(sum(((state.mT @ k - v) ** 2).sum() for k, v in zip(keys, values, strict=True)) / (pairs * count))
 
 
-def recall_by_equations(dim: int, pairs: int, rule: str, count: int) -> Tensor:
+def recall_by_equations(dim: int, pairs: int, rule: str, count: int) -> float:
     """Without a state: what is written solves a triangular system."""
     keys, values = (F.normalize(torch.randn(count, pairs, dim), dim=-1) for _ in range(2))
     alike = keys @ keys.mT
     written = values
     if rule == "delta":
         written = torch.linalg.solve_triangular(alike.tril(-1), values, upper=False, unitriangular=True)
-    return (alike @ written - values).pow(2).sum(-1).mean()
+    return float((alike @ written - values).pow(2).sum(-1).mean())
 
 
 class NormBase(nn.Module):
@@ -505,7 +507,9 @@ class ModelByHand(nn.Module):
             caches[0].tokens += ids.shape[1]
         rope, width = self.config.rope_parameters, LESSON.solutions["head_dim"](self.config)
         positions = torch.arange(start, start + ids.shape[1])
-        table = LESSON.solutions["rope_table"](positions, round(width * rope["partial_rotary_factor"]), rope["rope_theta"])
+        table = LESSON.solutions["rope_table"](
+            positions, round(width * rope["partial_rotary_factor"]), rope["rope_theta"]
+        )
         x = F.embedding(ids, self.embed_tokens.weight)
         for i, layer in enumerate(self.layers):
             x = layer(x, table, caches[i] if caches else None)
@@ -690,6 +694,39 @@ def chunks_with_ratios(
     return torch.cat([v[:, :, :0], *outputs], 2).transpose(1, 2).to(dtype), kept
 
 
+def chunks_with_powers(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None = None, size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Right while keys are not alike: the inverse is a product of powers, which are large then."""
+    solver = torch.linalg.solve_triangular
+
+    def by_powers(system: Tensor, wanted: Tensor, **more: Any) -> Tensor:
+        eye = torch.eye(system.shape[-1])
+        power = -system.tril(-1)
+        inverse = eye + power
+        for _ in range(7):
+            power = power @ power
+            inverse = inverse @ (eye + power)
+        return inverse @ wanted
+
+    torch.linalg.solve_triangular = by_powers
+    try:
+        return with_one_system(q, k, v, g, beta, state, size)
+    finally:
+        torch.linalg.solve_triangular = solver
+
+
+class NetInPlace(NetInChunks):
+    """Right while nobody goes back: the new state is written into the old one's memory."""
+
+    def forward(self, x: Tensor, cache: Any = None, mask: Tensor | None = None) -> Tensor:
+        before = None if cache is None else cache.recurrent
+        output = super().forward(x, cache, mask)
+        if before is not None:
+            before.data.copy_(cache.recurrent.data)
+        return output
+
+
 class NetOfEqualHeads(NetTokenByToken):
     """Right where there are as many key heads as value heads."""
 
@@ -711,8 +748,8 @@ class ModelOfOnePass(ModelByHand):
 BY_CHANCE = {
     "linear_attention.conv": [ConvForgetsShortPieces],
     "linear_attention.recurrent": [from_nothing],
-    "linear_attention.chunked": [chunks_in_name, chunks_with_ratios],
-    "linear_attention.delta_net": [NetOfEqualHeads],
+    "linear_attention.chunked": [chunks_in_name, chunks_with_ratios, chunks_with_powers],
+    "linear_attention.delta_net": [NetOfEqualHeads, NetInPlace],
     "linear_attention.model": [ModelOfOnePass],
 }
 

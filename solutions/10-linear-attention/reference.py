@@ -100,7 +100,15 @@ def delta_by_hand(
 
 
 def right_kimi(
-    q: Tensor, k: Tensor, v: Tensor, f: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, chunks: Any, state: Any = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    f: Tensor,
+    b: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    chunks: Any,
+    state: Any = None,
 ) -> Tensor:
     """By hand, in float64: as `right_rule`."""
     decay = (-A_log.double().exp()[:, None] * F.softplus(f.double() + dt_bias.double())).exp()
@@ -110,7 +118,15 @@ def right_kimi(
 
 
 def right_mamba(
-    q: Tensor, k: Tensor, v: Tensor, dt: Tensor, A_log: Tensor, dt_bias: Tensor, D: Tensor, chunks: Any, state: Any = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dt: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    D: Tensor,
+    chunks: Any,
+    state: Any = None,
 ) -> Tensor:
     """By hand, in float64, every token with every earlier one: as `right_rule`."""
     dtype, H = v.dtype, v.shape[2]
@@ -165,7 +181,7 @@ def slow_decay(module: nn.Module, draw: Draw) -> None:
         for name, parameter in module.named_parameters():
             if name.endswith("A_log"):
                 parameter.copy_(draw.normal(*parameter.shape) - 2.5)
-            elif name.endswith("linear_attn.norm.weight") or name == "norm.weight" and hasattr(module, "in_proj_z"):
+            elif name.endswith("linear_attn.norm.weight") or (name == "norm.weight" and hasattr(module, "in_proj_z")):
                 parameter.add_(1.0)
             elif name == "embed_tokens.weight":
                 parameter.mul_(4.0)
