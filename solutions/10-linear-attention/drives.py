@@ -70,9 +70,9 @@ def both_gates(gates: Any, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor)
     return torch.stack([g.float(), beta.float()])
 
 
-def bytes_of_gates(gates: Any, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> list[int]:
-    """The bytes of a number of g."""
-    return [pair_given(gates(a, b, A_log, dt_bias), "gates", ["g", "beta"])[0].element_size()]
+def g_alone(gates: Any, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
+    """g, in float32 whatever it comes in: [B, T, H]."""
+    return of_shape(pair_given(gates(a, b, A_log, dt_bias), "gates", ["g", "beta"])[0], "g", list(a.shape)).float()
 
 
 # A rule that reads and writes a state
@@ -90,6 +90,8 @@ def ruled(rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], s
     for piece in zip(*pieces, strict=True):
         o, kept = pair_given(rule(*piece, *fixed, kept, *more), "the rule", ["output", "state"])
         given.append(of_shape(o, "output", [B, piece[2].shape[1], H, d_v]))
+        if o.dtype != piece[2].dtype:
+            raise TypeError(f"the output is {o.dtype}; {piece[2].dtype}, the dtype of v, belongs there")
         of_shape(kept, "state", [B, H, d_k, d_v])
     behind = [] if first is None else [first.transpose(1, 2)]
     return torch.cat([torch.cat(given, dim=1).float(), kept.transpose(1, 2).float(), *behind], dim=1)
@@ -110,9 +112,8 @@ def delta_in_chunks(
 def bytes_of_a_state(
     rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], *more: Any
 ) -> list[int]:
-    """The bytes of a number of the output, and of the state."""
-    o, state = pair_given(rule(q, k, v, g, beta), "the rule", ["output", "state"])
-    return [o.element_size(), state.element_size()]
+    """The bytes of a number of the state."""
+    return [pair_given(rule(q, k, v, g, beta), "the rule", ["output", "state"])[1].element_size()]
 
 
 class StatesComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -412,6 +412,42 @@ for again in (False, True):
 # %% [markdown] id="640ecd98"
 # Written once, the sum is right more often, although its error is larger: for *which* it is, noise from all sides does less harm than a value that has been erased. Where every key has an old value and a new one, the sum can't tell them apart, and the delta rule gives the new one. So the delta rule is no larger memory. It is one in which a key can be written again, and that is what a text does all the time: where somebody is, what a variable holds, who *she* is.
 
+# %% [markdown] id="544fe5f4"
+# ### And in a trained model?
+#
+# Your keys were random. A trained model chooses its keys and its gates. These are small models (two layers, two heads of 16, so a state of 16 x 16 for each head; `training/recall.py` in the course's repository has everything) that were trained on nothing but this task, *associative recall* (Arora et al., 2023): a text tells n pairs of a key and a value, and then each key is asked for. In the second measurement the same keys have been told before, with other values, and the later one is right. They differ in one line: how their layers remember. **Predict** for both measurements: from which n on do states fail, and which rule is ahead?
+
+# %% id="5201464c"
+import json
+
+recall = json.loads(Path("texts/recall.json").read_text(encoding="utf-8"))
+variants = list(dict.fromkeys(run["variant"] for run in recall["runs"]))
+
+
+def mean_accuracy(variant: str, told: str) -> list[float]:
+    """For each number of pairs, the share of values that were said, the mean of the seeds."""
+    runs = [run[told] for run in recall["runs"] if run["variant"] == variant]
+    return [sum(shares) / len(runs) for shares in zip(*runs, strict=True)]
+
+# %% id="a33f6cd4"
+for told, title in (("accuracy", "told once"), ("accuracy_told_again", "told again with other values")):
+    print(f"{title}: {recall['pairs']} pairs")
+    for variant in variants:
+        print(f"{variant:>18}:", " ".join(f"{share:5.0%}" for share in mean_accuracy(variant, told)))
+
+# %% tags=["nbval-ignore-output"] id="18cb513b"
+charts = []
+for told, title in (("accuracy", "told once"), ("accuracy_told_again", "told again")):
+    curves = {variant: (recall["pairs"], mean_accuracy(variant, told)) for variant in variants}
+    around = plots.Axes("pairs", "values said", title, log="x", xticks=recall["pairs"], ylim=(0, 1.05), size=(5, 3))
+    charts.append(plots.lines(curves, around))
+plots.beside(*charts)
+
+# %% [markdown] id="25c0e1f2"
+# Two layers of full attention say nearly every value. The states keep 1,024 numbers, whatever n is, and fail from 16 or 32 pairs on, where a cache has 4,096 or 8,192. And it is your experiment again: told once, the plain sum is ahead, and told again the delta rule is. Half of the layers full are enough to say nearly all.
+#
+# So a full layer does what a state can't, and one of them serves the layers around it. How many are needed is a question for experiments: Qwen3-Next, Qwen3.5 and Kimi Linear all keep one layer of four or a little less, and `austen-qwen3.5` two of eight.
+
 # %% [markdown] id="003298a4"
 # ## A place to stop for the day
 #
@@ -962,15 +998,6 @@ def memory(config: Config, element_bytes: int = 2) -> tuple[int, int, int]:
 check("linear_attention.bytes", memory)
 
 # %% id="2c3a24d3"
-fixed, per_token, length = memory(new)
-cache_before = 2 * 2 * old.num_hidden_layers * old.num_key_value_heads * head_dim(old)  # Qwen3 32B, for each token
-print(f"Qwen3.5 27B: states {fixed / 2**20:.0f} MiB, and {per_token / 2**10:.0f} KiB a token; even at {length:,} tokens")
-print(f"Qwen3 32B: {cache_before / 2**10:.0f} KiB a token; as much as Qwen3.5 27B at {fixed / (cache_before - per_token):,.0f} tokens")
-for tokens in (500, 5_000, 50_000, 262_144):
-    both = fixed + tokens * per_token
-    print(f"{tokens:8,} tokens: {both / 2**30:6.2f} GiB in place of {tokens * cache_before / 2**30:6.2f}")
-
-# %% id="2c3a24d3-2"
 fixed, per_token, length = memory(new)
 cache_before = 2 * 2 * old.num_hidden_layers * old.num_key_value_heads * head_dim(old)  # Qwen3 32B, for each token
 print(f"Qwen3.5 27B: states {fixed / 2**20:.0f} MiB, and {per_token / 2**10:.0f} KiB a token; even at {length:,} tokens")

@@ -19,7 +19,7 @@ from .reference import build_model
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 179
+MISTAKES = 178
 VARIES = ["linear_attention.conv", "linear_attention.chunked", "linear_attention.delta_net"]
 WITHOUT = {
     "bfloat16": {
@@ -187,7 +187,7 @@ class ConvByWindows(ConvBase):
 
 def gates_by_logaddexp(a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> tuple[Tensor, Tensor]:
     shifted = a.to(torch.float32) + dt_bias
-    return -torch.exp(A_log) * torch.logaddexp(shifted, torch.zeros_like(shifted)), 1 / (1 + torch.exp(-b))
+    return -torch.exp(A_log.float()) * torch.logaddexp(shifted, torch.zeros_like(shifted)), 1 / (1 + torch.exp(-b))
 
 
 def gates_by_logsigmoid(a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> list[Tensor]:

@@ -44,7 +44,7 @@ def last_inputs(x: Tensor, kernel: int) -> Tensor:
 
 def right_gates(a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
     """g and beta as transformers' layer has them, side by side: [2, B, T, H]."""
-    return torch.stack([-A_log.float().exp() * F.softplus(a.float() + dt_bias), b.sigmoid().float()])
+    return torch.stack([-A_log.float().exp() * F.softplus(a.float() + dt_bias.float()), b.sigmoid().float()])
 
 
 # The delta rule
