@@ -245,7 +245,9 @@ def rule_case(name: str, shape: Sequence[int], chunks: list[int], kind: str = ""
         B, T, H, d_k, d_v = draw.size("B", shape[0], shape[0] + 1), *shape[1:]
         parts = drawn_parts(draw, (B, T + longer, H, d_k, d_v), kind)
         state = [draw.normal(B, H, d_k, d_v)] if given else []
-        return [*(part.to(dtype) for part in parts), pieces(chunks, longer), *([size] if size else []), *state]
+        q, k, v, beta = (parts[i].to(dtype) for i in (0, 1, 2, 4))
+        text = [q, k, v, parts[3], beta]  # g is in float32, as the gates give it
+        return [*text, pieces(chunks, longer), *([size] if size else []), *state]
 
     return Case(name, draw_args, **more)
 

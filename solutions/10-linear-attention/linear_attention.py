@@ -200,8 +200,8 @@ for a in (2.0, 0.0, -4.0, -8.0):
     g = -F.softplus(torch.tensor(a))
     print(f"a = {a:4}: {g.exp():.4f} of the state stays, half is gone after {torch.log(torch.tensor(0.5)) / g:7.1f} tokens")
 
-# %% [markdown] id="5a9a3ebe"
-# One token, and 38. The difference between a memory of a word and a memory of chapters is a few units of a; that is why g must not be rounded to bfloat16 before it is used, and why A is kept as its logarithm, which is always positive when it is used.
+# %% [markdown] id="b0a67fdc"
+# One token, and 38. The difference between a memory of a word and a memory of chapters is a few units of a; that is why g must not be rounded to bfloat16 before it is used, and why A is kept as its logarithm: whatever number is learned, A is positive.
 #
 # The second gate, $\beta = \mathrm{sigmoid}(b)$, says how much of what a token has to say is written.
 #
@@ -429,11 +429,13 @@ def mean_accuracy(variant: str, told: str) -> list[float]:
     runs = [run[told] for run in recall["runs"] if run["variant"] == variant]
     return [sum(shares) / len(runs) for shares in zip(*runs, strict=True)]
 
-# %% id="a33f6cd4"
+# %% id="80b8bd73"
+at = recall["pairs"].index(32)
 for told, title in (("accuracy", "told once"), ("accuracy_told_again", "told again with other values")):
-    print(f"{title}: {recall['pairs']} pairs")
+    print(f"32 pairs, {title}; each seed:")
     for variant in variants:
-        print(f"{variant:>18}:", " ".join(f"{share:5.0%}" for share in mean_accuracy(variant, told)))
+        shares = [run[told][at] for run in recall["runs"] if run["variant"] == variant]
+        print(f"{variant:>26}:", " ".join(f"{share:5.0%}" for share in shares))
 
 # %% tags=["nbval-ignore-output"] id="18cb513b"
 charts = []
@@ -443,10 +445,10 @@ for told, title in (("accuracy", "told once"), ("accuracy_told_again", "told aga
     charts.append(plots.lines(curves, around))
 plots.beside(*charts)
 
-# %% [markdown] id="25c0e1f2"
-# Two layers of full attention say nearly every value. The states keep 1,024 numbers, whatever n is, and fail from 16 or 32 pairs on, where a cache has 4,096 or 8,192. And it is your experiment again: told once, the plain sum is ahead, and told again the delta rule is. Half of the layers full are enough to say nearly all.
+# %% [markdown] id="012541d9"
+# Two layers of full attention say nearly every value. The states keep 1,024 numbers in both layers together, whatever n is, where two caches of 32 pairs keep 8,192, and they fail. Where keys are told again, the delta rule is ahead of the plain sum with every seed, as in your experiment. Where they are told once, one seed of the sum is far ahead and another far behind: a model that is trained finds keys of its own, and not every run finds good ones.
 #
-# So a full layer does what a state can't, and one of them serves the layers around it. How many are needed is a question for experiments: Qwen3-Next, Qwen3.5 and Kimi Linear all keep one layer of four or a little less, and `austen-qwen3.5` two of eight.
+# The hybrids are the surprise. With the full layer below, a model of one full layer and one linear says nearly everything. With the full layer on top it does no better than with states alone: in 1,500 steps it did not learn to use it. So one full layer can serve the layers around it, and where it stands matters, at least in models that are as small as these. How many are needed is a question for experiments: Qwen3-Next, Qwen3.5 and Kimi Linear all keep about one layer of four, and `austen-qwen3.5` two of eight.
 
 # %% [markdown] id="003298a4"
 # ## A place to stop for the day
@@ -574,8 +576,8 @@ for T in (16, 512):
     spent = clock.in_turns(forms, 3)
     print(f"{T:4} tokens: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items()))
 
-# %% [markdown] id="35aa65d0"
-# In float64 they agree to more than ten digits: there is nothing approximate about chunks. In float32 they differ by rounding, so a model that reads a prompt in chunks and writes token by token has logits that differ in the last digits from those of one pass (<a href="https://github.com/huggingface/transformers/issues/46190">huggingface/transformers#46190</a>).
+# %% [markdown] id="d8b30a80"
+# In float64 they agree to more than ten digits: there is nothing approximate about chunks. In float32 they differ by rounding, so a model that reads a prompt in chunks and writes token by token has logits that differ a little from those of one pass, and in bfloat16 more than a little: 0.125 was reported (<a href="https://github.com/huggingface/transformers/issues/46190">huggingface/transformers#46190</a>).
 #
 # ## The layer
 #
@@ -956,8 +958,8 @@ for number, kind in enumerate(layer_types(austen.config)):
 for number, lives in half_lives.items():
     print(f"layer {number}: half-lives of its heads", " ".join(f"{life:8.1f}" for life in lives.tolist()), "tokens")
 
-# %% [markdown] id="db224f6e"
-# It is not. Within a layer some heads forget within a few tokens, and others keep half of what they have for hundreds. Nobody told them so: each learned its own A and its own gate.
+# %% [markdown] id="dc9385b6"
+# It is not. In most heads half of the state is gone before the next token comes, and the most patient ones keep it for a few tokens. So this model's linear layers look at the last few words, and whatever stands further back it has from its two full layers. The reason is in `A_log`: before training A is drawn between 0 and 16, so nearly every head begins by forgetting at once, and a few thousand steps move it little. How patient a model's heads are is not in its config: it has to be measured, as here.
 
 # %% [markdown] id="669d42bb"
 # ## Step 13 · What it costs
@@ -1006,8 +1008,17 @@ for tokens in (500, 5_000, 50_000, 262_144):
     both = fixed + tokens * per_token
     print(f"{tokens:8,} tokens: {both / 2**30:6.2f} GiB in place of {tokens * cache_before / 2**30:6.2f}")
 
-# %% [markdown] id="472fe3fe"
-# For a short text the states are the larger part: a hundred chats of 500 tokens each have a hundred times 147 MiB. It pays for long ones: at 262,144 tokens a quarter is left. (The course's atlas counts 150 MiB, since transformers keeps four inputs of the convolution, of which three are needed.) Qwen3-Next's states are half as large, and its full layers have 2 KV heads of 12 layers:
+# %% id="2c3a24d3-2"
+fixed, per_token, length = memory(new)
+cache_before = 2 * 2 * old.num_hidden_layers * old.num_key_value_heads * head_dim(old)  # Qwen3 32B, for each token
+print(f"Qwen3.5 27B: states {fixed / 2**20:.0f} MiB, and {per_token / 2**10:.0f} KiB a token; even at {length:,} tokens")
+print(f"Qwen3 32B: {cache_before / 2**10:.0f} KiB a token; as much as Qwen3.5 27B at {fixed / (cache_before - per_token):,.0f} tokens")
+for tokens in (500, 5_000, 50_000, 262_144):
+    both = fixed + tokens * per_token
+    print(f"{tokens:8,} tokens: {both / 2**30:6.2f} GiB in place of {tokens * cache_before / 2**30:6.2f}")
+
+# %% [markdown] id="eaffc4fe"
+# For a short text the states are the larger part: a hundred chats of 500 tokens each have a hundred times 147 MiB. It pays for long ones: at 262,144 tokens a quarter is left. (The course's atlas counts 150 MiB, since transformers keeps four inputs of the convolution, of which three are needed.) Qwen3-Next's states are half as large, and its 12 full layers have 2 KV heads each:
 
 # %% id="380f6ff0"
 for name in ("qwen3.5-27b", "qwen3-next-80b-a3b"):
