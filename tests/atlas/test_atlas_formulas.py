@@ -134,7 +134,7 @@ GATED: dict[str, dict[str, Any]] = {
 def small_reference(kind: str) -> Any:
     """A small random model of transformers'."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | GATED.get(kind, {}))).eval()  # type: ignore[no-untyped-call]
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | GATED.get(kind, {}))).eval()
 
 
 def note(name: str, seen: dict[str, Tensor], part: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
@@ -156,7 +156,7 @@ def test_the_gate_of_attention_is_the_references(kind: str) -> None:
     with torch.no_grad():
         model(input_ids=torch.tensor([[3]]))
     gate = seen[box[2]] if box[2] in seen else seen["q_proj"].view(1, 1, 6, 32)[..., 16:]  # beside each head's query
-    activation = {"sigmoid": torch.sigmoid, "softplus": F.softplus}[box[1]]
+    activation: Any = {"sigmoid": torch.sigmoid, "softplus": F.softplus}[box[1]]
     values = seen["v_proj"].view(1, 1, 2, 16).repeat_interleave(3, dim=2)
     gate = gate.reshape(1, 1, 6, {"head": 1, "number": 16}[box[3]])
     torch.testing.assert_close(seen["into o_proj"], (values * activation(gate)).flatten(2))
