@@ -830,7 +830,7 @@ if gpt2 is not None:
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
-# Which of the three curves will lie on each other? The measurement takes about twenty seconds, the longest of all cells here; a bar shows how far it is.
+# Which of the three curves will lie on each other? The measurement takes up to a minute, the longest of all cells here; a bar shows how far it is.
 
 # %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
@@ -894,7 +894,7 @@ plots.beside(by_clock, plots.lines(counted, next_token))
 # %% [markdown] id="0ac047d4"
 # Reading n tokens and the next token without a cache take about the same time. This is why the first token of an answer takes so much longer than each later one: it has to wait for the whole prompt to be read.
 #
-# How well does the count tell the time? Without a cache it does so between about a hundred and 512 tokens, where it was calibrated. Shorter texts take many times longer than counted, because of fixed costs and for the reason below. The longest takes clearly longer, too: the count has no mask and no softmax, and these work on n² scores.
+# How well does the count tell the time? The lines above the chart say it. At a few tokens the measured time is several times the counted one, because of fixed costs and for the reason below. From some dozens of tokens on the two are of the same size. The longest texts may still take up to twice as long as counted, because the count has no mask and no softmax, and these work on n² scores. A clock is also less exact than a count: whatever else runs on the machine changes its numbers.
 #
 # With a cache the curve is nearly flat, and the measured time is far longer than the counted one. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. 256 rows are 256 times the work. How many times the time?
 
