@@ -965,7 +965,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
 # %% [markdown] id="e490fdc6"
 # <details><summary>What the numbers say</summary>
 #
-# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work: one token at the end of a text of 1,023 takes as long as a prompt of some dozens of tokens (the line above has your machine's numbers), and far less than reading those 1,023.
+# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work. One token at the end of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured; the line above says it for your machine. Reading those 1,023 takes far longer.
 # </details>
 
 # %% [markdown] id="379fad9a"
@@ -1194,7 +1194,7 @@ predictions()
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. By the clock, the last token of a text of 1,023 takes as long as a prompt of some dozens of tokens.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. By the clock, the last token of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured.
 # </details>
 #
 # <details><summary>Why are keys and values stored, and no queries?</summary>
