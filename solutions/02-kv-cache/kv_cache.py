@@ -830,7 +830,7 @@ if gpt2 is not None:
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
-# Which of the three curves will lie on each other? The measurement takes about twenty seconds, the longest of all cells here; a bar shows how far it is.
+# Which of the three curves will lie on each other? The measurement takes up to a minute, the longest of all cells here; a bar shows how far it is.
 
 # %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
@@ -894,7 +894,7 @@ plots.beside(by_clock, plots.lines(counted, next_token))
 # %% [markdown] id="0ac047d4"
 # Reading n tokens and the next token without a cache take about the same time. This is why the first token of an answer takes so much longer than each later one: it has to wait for the whole prompt to be read.
 #
-# How well does the count tell the time? Without a cache it does so between about a hundred and 512 tokens, where it was calibrated. Shorter texts take many times longer than counted, because of fixed costs and for the reason below. The longest takes clearly longer, too: the count has no mask and no softmax, and these work on n² scores.
+# How well does the count tell the time? The lines above the chart say it. At a few tokens the measured time is several times the counted one, because of fixed costs and for the reason below. From some dozens of tokens on the two are of the same size. The longest texts may still take up to twice as long as counted, because the count has no mask and no softmax, and these work on n² scores. A clock is also less exact than a count: whatever else runs on the machine changes its numbers.
 #
 # With a cache the curve is nearly flat, and the measured time is far longer than the counted one. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. 256 rows are 256 times the work. How many times the time?
 
@@ -965,7 +965,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
 # %% [markdown] id="e490fdc6"
 # <details><summary>What the numbers say</summary>
 #
-# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work: one token at the end of a text of 1,023 takes as long as a prompt of some dozens of tokens (the line above has your machine's numbers), and far less than reading those 1,023.
+# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work. One token at the end of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured; the line above says it for your machine. Reading those 1,023 takes far longer.
 # </details>
 
 # %% [markdown] id="379fad9a"
@@ -1194,7 +1194,7 @@ predictions()
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. By the clock, the last token of a text of 1,023 takes as long as a prompt of some dozens of tokens.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. By the clock, the last token of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured.
 # </details>
 #
 # <details><summary>Why are keys and values stored, and no queries?</summary>
