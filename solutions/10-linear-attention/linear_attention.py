@@ -365,19 +365,26 @@ plots.lines(curves, plots.Axes("pairs written into a state of 32 x 32", "mean er
 #
 # Now by age: which pairs are lost?
 
-# %% tags=["nbval-ignore-output"] id="c8997672"
-def by_age(rule: str, dim: int = 32, pairs: int = 96, count: int = 200) -> list[float]:
-    """The mean error of each pair, the newest first."""
-    torch.manual_seed(0)
-    keys, values = (F.normalize(torch.randn(count, pairs, dim), dim=-1) for _ in range(2))
-    state = torch.zeros(count, dim, dim)
-    for k, v in zip(keys.unbind(1), values.unbind(1), strict=True):
-        found = torch.einsum("nkv,nk->nv", state, k) if rule == "delta" else 0
-        state = state + k[:, :, None] * (v - found)[:, None]
-    return (keys @ state - values).square().sum(dim=-1).mean(dim=0).flip(0).tolist()
+# %% id="2a1e6e67"
+def memory_of(keys: Tensor, values: Tensor, rule: str) -> Tensor:
+    """The states after all pairs, written one by one: 2 x [count, pairs, d] -> [count, d, d]."""
+    S = torch.zeros(len(keys), keys.shape[2], values.shape[2])
+    for i in range(keys.shape[1]):
+        key, value = keys[:, i, :, None], values[:, i, None]  # [count, d, 1], [count, 1, d]
+        S = S + key @ (value - key.mT @ S if rule == "delta" else value)
+    return S
 
 
-ages = {rule: by_age(rule) for rule in ("sum", "delta")}
+def random_vectors(pairs: int) -> Tensor:
+    return F.normalize(torch.randn(200, pairs, 32), dim=-1)
+
+# %% tags=["nbval-ignore-output"] id="6a29fe17"
+torch.manual_seed(0)
+keys, values = random_vectors(96), random_vectors(96)
+ages = {}
+for rule in ("sum", "delta"):
+    lost = (keys @ memory_of(keys, values, rule) - values).square().sum(dim=-1)  # [200, 96]
+    ages[rule] = lost.mean(dim=0).flip(0).tolist()  # the newest first
 plots.lines({rule: (range(96), errors) for rule, errors in ages.items()}, plots.Axes("pairs written since", "mean error"))
 
 # %% id="6f005594"
@@ -389,19 +396,15 @@ for rule, errors in ages.items():
 #
 # Is a smaller error always better? **Predict:** if all that is asked is *which* of the n values it was (the nearest one to what is found), which rule is right more often?
 
-# %% id="7280088c"
-def share_right(rule: str, pairs: int, again: bool, dim: int = 32, count: int = 40) -> float:
+# %% id="4f95424e"
+def share_right(rule: str, pairs: int, again: bool) -> float:
     """How often the nearest of all values is the newest one of the key. again: each key is written twice."""
     torch.manual_seed(0)
-    keys, values = (F.normalize(torch.randn(count, pairs, dim), dim=-1) for _ in range(2))
-    stale = F.normalize(torch.randn(count, pairs, dim), dim=-1)
-    state = torch.zeros(count, dim, dim)
-    for told in (stale, values) if again else (values,):
-        for k, v in zip(keys.unbind(1), told.unbind(1), strict=True):
-            found = torch.einsum("nkv,nk->nv", state, k) if rule == "delta" else 0
-            state = state + k[:, :, None] * (v - found)[:, None]
-    candidates = torch.cat([values, stale], dim=1)
-    return ((keys @ state) @ candidates.mT).argmax(dim=-1).eq(torch.arange(pairs)).float().mean().item()
+    keys, values, stale = random_vectors(pairs), random_vectors(pairs), random_vectors(pairs)
+    told = torch.cat([stale, values], dim=1) if again else values
+    state = memory_of(keys.repeat(1, 2 if again else 1, 1), told, rule)
+    nearest = ((keys @ state) @ torch.cat([values, stale], dim=1).mT).argmax(dim=-1)  # [200, pairs]
+    return nearest.eq(torch.arange(pairs)).float().mean().item()
 
 # %% id="065ea58d"
 for again in (False, True):
