@@ -30,6 +30,7 @@ class Mixer:
     fixed size: ``delta``, ``kda``, ``lightning``, ``mamba``, ``mamba2``, ``conv``. label: its name for people.
     key_dim, value_dim: numbers in one head's key and value. window: how many tokens it sees, its own among them;
     chunked: they are counted from the start of a chunk. rotary: how many of a head's numbers RoPE turns, 0: none.
+    gate: what heads' outputs are multiplied by, a number for ``each number`` or ``each head``, by `gate_activation`.
     score_cap: what the scores are softly capped at, before the mask; 0: they are not. q_rank, kv_rank, rope_dim: MLA's.
     k_is_v: the values are the keys' projection. shared: it uses an earlier layer's keys and values. heads of a state:
     `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
@@ -52,6 +53,7 @@ class Mixer:
     qk_norm: str = ""
     v_norm: bool = False
     gate: str = ""
+    gate_activation: str = "sigmoid"
     sinks: bool = False
     score_cap: float = 0.0
     bias: str = ""

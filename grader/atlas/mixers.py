@@ -98,6 +98,7 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         qk_norm=norm,
         v_norm=traits.v_norm and not shared,
         gate=gate,
+        gate_activation="softplus" if traits.gate == "head" else "sigmoid",  # the one is Laguna's
         sinks=traits.sinks == "all" or (traits.sinks == "sliding" and kind == "sliding_attention"),
         score_cap=float(score_cap(f, traits).value or 0),
         bias=" and ".join(["q, k, v"] * bias + ["o"] * out_bias),

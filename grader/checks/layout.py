@@ -30,8 +30,16 @@ def arranged(tensor: Tensor, like: Tensor) -> Tensor:
 
 def arrangements(tensor: Tensor, shape: torch.Size) -> Iterator[Tensor]:
     """A tensor in a shape of as many values: as it is, and with its axes in other orders."""
-    yield tensor.reshape(shape)
-    yield from _reordered(tensor, shape)
+    reordered = list(_reordered(tensor, shape))
+    if not (reordered and is_transposed(tensor.shape, shape)):
+        yield tensor.reshape(shape)
+    yield from reordered
+
+
+def is_transposed(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether one shape has the other's axes in another order, so that a plain reshape would mix up their values."""
+    mine, theirs = ([size for size in shape if size != 1] for shape in (one, other))
+    return mine != theirs and sorted(mine) == sorted(theirs)
 
 
 def merges_to(tensor: Tensor, like: Tensor) -> bool:

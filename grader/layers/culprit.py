@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, WatchedCall, first_tensor
@@ -57,7 +58,8 @@ class _Inquiry:
         self.large_sizes = {name: size for name, size in comparison.sizes.items() if size >= SMALLEST_NAMED}
 
     def explain(self) -> Culprit:
-        node, uncalled = self.node, self.comparison.uncalled(self.prefix)
+        node = self.node
+        uncalled = [path for path in self.comparison.uncalled(self.prefix) if not self._uses(path)]
         if not uncalled and not any(other.parent is node for other in self.comparison.nodes):
             does = "it is wrong" if node.call.finished else "it raises an error"
             return self._culprit(f"{does} even on the reference's own input.", *self._other_arguments())
@@ -84,6 +86,28 @@ class _Inquiry:
         own = f"so the error is in its own forward{given}{adapter}"
         lead = f"all that it calls is right on the reference's input, {own}."
         return self._culprit(lead, *(finding.text for finding in findings), *self._other_contracts(), *unsure)
+
+    def _uses(self, path: str) -> bool:
+        """Whether the module uses what one in it holds that is never called, as `proj.weight @ x` does: whether other
+        values of that change what it gives.
+        """
+        module = self.comparison.model.get_submodule(path)
+        inside = set(module.modules())
+        others = (m for m in self.comparison.model.modules() if m not in inside)
+        shared = {id(p) for m in others for p in m.parameters(recurse=False)}
+        own = [p for p in module.parameters() if id(p) not in shared]
+        kept = [p.detach().clone() for p in own]
+        try:
+            before = first_tensor(self.node.call.again(self.node.right_input()))
+            for parameter in own:
+                parameter.data = 1.5 * parameter.data + 0.25
+            after = first_tensor(self.node.call.again(self.node.right_input()))
+        except Exception:  # learner's code may raise anything
+            return False
+        finally:
+            for parameter, value in zip(own, kept, strict=True):
+                parameter.data = value
+        return bool(own) and before is not None and after is not None and not torch.equal(before, after)
 
     def _other_contracts(self) -> Iterator[str]:
         """What it calls that gives something else than the reference's and is not to blame."""
@@ -131,7 +155,7 @@ class _Inquiry:
                 break
             argument, want = argument_for(call, child.recorded), child.recorded.input
             got = None if argument is None else call.leaves[argument]
-            if got is not None and want is not None and got.shape == want.shape and not outcome(got, want, {}).ok:
+            if got is not None and want is not None and got.numel() == want.numel() and not outcome(got, want, {}).ok:
                 if not outcome_of(call.outputs, child.recorded, {}).ok:
                     return f"{f'between `{right}`, which is right, and' if right else 'before'} `{child.name}`"
             elif child.alone is not None and child.alone.ok:

@@ -89,6 +89,8 @@ class _Thing:
         if not _loading:
             package = self._name.partition(".")[0]
             raise ImportError(f"it runs `{self._name.removesuffix('()')}`, and {package} is not installed here")
+        if len(args) == 1 and not kwargs and isinstance(args[0], _Decorated):
+            return args[0]  # a further decorator
         if len(args) == 1 and not kwargs and callable(args[0]) and not isinstance(args[0], _Thing):
             return args[0] if isinstance(args[0], type) else _Decorated(args[0])
         return _Thing(f"{self._name}()")
@@ -137,8 +139,20 @@ class _Decorated(_Thing):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Settings(f"{self._name}.{name}")
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self._function, instance)
+
+
+class _Settings(_Thing):
+    """The settings of a kernel, of which there is at least one: a program may take the smallest block of them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((_Thing(f"{self._name}[0]"),))
 
 
 class _WholeLinear(nn.Linear):

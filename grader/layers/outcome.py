@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.checks.judge.diagnose import Context, describe_shape
-from grader.checks.layout import arranged, layout_between, merges_to
+from grader.checks.layout import arranged, is_transposed, layout_between, merges_to
 from grader.tolerance import agree, tolerance_for, widened
 
 # A mean difference above this share of a tensor's typical size is a difference in kind: the module returns
@@ -113,6 +113,7 @@ def _same_values(got: Tensor, want: Tensor) -> bool:
     """Whether tensors of different shapes hold the same values: axes in another order, merged, or of size 1."""
     if got.numel() != want.numel() or got.dtype != want.dtype:
         return False
-    if agree(got, want.reshape(got.shape)) or layout_between(got.squeeze(), want.squeeze()) is not None:
+    as_it_is = not is_transposed(want.shape, got.shape) and agree(got, want.reshape(got.shape))
+    if as_it_is or layout_between(got.squeeze(), want.squeeze()) is not None:
         return True
     return merges_to(want.squeeze(), got.squeeze())

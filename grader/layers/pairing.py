@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from grader.calls import Call, WatchedCall
+from grader.checks.layout import arranged
 from grader.layers.outcome import outcome, outcome_of
 
 
@@ -27,7 +28,7 @@ def residual_for(call: WatchedCall, recorded: Call, argument: int | None) -> Ten
     if given.shape != want.shape or given.dtype != want.dtype:
         if given.numel() != want.numel() or given.dtype != want.dtype:
             return None
-        want = want.reshape(given.shape)
+        want = arranged(want, given)
     alone = (given - want).abs().mean()
     for i in call.tensors():
         other: Tensor = call.leaves[i]

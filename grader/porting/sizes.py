@@ -46,7 +46,8 @@ SIZES = {
 CHOSEN_ENTRIES = 2  # index_topk where it chooses among compressed entries, which are few
 LIMITS = {"swiglu_limit": 1.0, "clip_qkv": 1.0}  # at a model's own limits, values of a small one never arrive
 # Numbers that are no sizes, and that programs have in their code: a published one is tried where a small one is wrong.
-CONSTANTS = ("original_max_position_embeddings", "floor_scale", "log_scaling_n_floor", "query_pre_attn_scalar", *LIMITS)
+CONSTANTS = ("original_max_position_embeddings", "floor_scale", "log_scaling_n_floor", "query_pre_attn_scalar",
+             "state_size", *LIMITS)  # fmt: skip
 WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")  # often 4 times the hidden size, in the code
 COUNTS_POSITIONS = "llama_4_scaling_beta"  # a scale that counts how often the trained positions were passed
 FIXED = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")  # 8 heads of these make up twice the hidden size

@@ -10,7 +10,7 @@
 # - read a red check and a layer comparison, and tell the module that is wrong from those that only received wrong input;
 # - predict a model's size from its `config.json`, for four families.
 #
-# 50 to 80 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
+# 60 to 90 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
 #
 # Here is a model of twelve blocks, and a port of it. In the port's block 5 one weight is transposed.
 #
@@ -20,6 +20,8 @@
 # The left chart compares the two models' outputs block by block. They agree up to block 4. From block 5 on, every block's output differs, although blocks 6 to 11 are right: they received wrong input. In the right chart every block gets the *right* model's input. Now only the block with the bug differs.
 #
 # So do not start with the text. Look for the **first** place where the numbers differ. The rest of the lesson builds the tools for finding that place, and section 6 runs this experiment.
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Mapping
@@ -29,6 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from grader import Config, check, compare_layers, load_checkpoint
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
 
 # %% [markdown] id="4caaf839"
 # ## 1 · Twelve steps, and a tool for each
@@ -72,7 +77,13 @@ x = torch.tensor([1, 2, 3])
 print(work.operators(lambda: x * 2))
 
 # %% [markdown] id="a5151d92"
-# Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. **Predict:** how many operators will one call of `F.linear` show?
+# Now the operation that language models spend most of their time in: a linear layer, $y = xW^\top + b$. How many lines will the profiler show for one call of `F.linear`? Operators that call others are counted, too.
+
+# %% prediction="orientation.operators" id="prediction-orientation-operators"
+predict(
+    "orientation.operators", "operators in one call of F.linear",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="3b9e628f"
 import torch.nn.functional as F
@@ -81,15 +92,26 @@ x, weight, bias = torch.randn(5, 8), torch.randn(16, 8), torch.randn(16)
 dispatched = work.operators(lambda: F.linear(x, weight, bias))
 print(dispatched)
 print(f"\n{len(dispatched.splitlines())} lines")
+measured("orientation.operators", len(dispatched.splitlines()))
 
 # %% [markdown] id="8ac2e973"
-# One call, and about ten operators. The exact number depends on PyTorch's version.
+# <details><summary>What the numbers say</summary>
 #
+# One call, and about ten operators. The exact number depends on PyTorch's version. Only one of them does arithmetic, `addmm`.
+# </details>
+
+# %% [markdown] id="31913030"
 # - `aten::t`, `transpose`, `as_strided` and `expand` copy nothing. They only record a new shape, and how far to step through memory along each axis (the *strides*).
 # - `resolve_conj` matters for complex numbers only.
 # - `aten::addmm` does the work. It multiplies two matrices and adds a third tensor, here the bias: `copy_` writes the bias into every row of the result, and the product is added to it.
 #
-# What would it cost if Python did the arithmetic itself? Multiply two 64 × 64 matrices, once with three Python loops, once with one ATen call. **Predict the ratio** before you run it.
+# What would it cost if Python did the arithmetic itself? Multiply two 64 × 64 matrices, which takes 262,144 multiply-adds, once with three Python loops, once with one ATen call. How many times as long do the loops take?
+
+# %% prediction="orientation.loops" id="prediction-orientation-loops"
+predict(
+    "orientation.loops", "time of three Python loops", unit="times that of one ATen call",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="3f90c3ac"
 n = 64
@@ -109,9 +131,16 @@ from grader.instruments import clock
 python_ms, aten_ms = clock.milliseconds(in_python), clock.milliseconds(lambda: a @ b, repeats=100)
 print(f"three loops in Python   {python_ms:8.3f} ms")
 print(f"one aten::mm            {aten_ms:8.3f} ms    {python_ms / aten_ms:,.0f} times faster")
+measured("orientation.loops", python_ms / aten_ms)
 
 # %% [markdown] id="b51a35bb"
-# The exact ratio depends on the machine, and on what else runs on it; it is hundreds or thousands, and not ten. In the loops, the interpreter handles every single number as a Python object. The kernel works on numbers that lie side by side in memory, several in one instruction. So a model's code describes operations on whole tensors, and never loops over their numbers.
+# <details><summary>What the numbers say</summary>
+#
+# The exact ratio depends on the machine, and on what else runs on it; it is hundreds or thousands, and not ten. In the loops, the interpreter handles every single number as a Python object. The kernel works on numbers that lie side by side in memory, several in one instruction.
+# </details>
+
+# %% [markdown] id="7ed27991"
+# So a model's code describes operations on whole tensors, and never loops over their numbers.
 #
 # ### The same line on another device
 #
@@ -160,7 +189,7 @@ for field in ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n
     print(f"{field:12} {checkpoint.config[field]}")
 
 # %% [markdown] id="b7279aaa"
-# Then the **tokenizer**. It cuts text into *tokens*, entries of a fixed vocabulary, and the model sees their numbers, the *ids*. A byte-level tokenizer writes a space as `Ġ`.
+# Then the **tokenizer**. It cuts text into *tokens*, entries of a fixed vocabulary, and the model sees their indices in it, the *ids*. A byte-level tokenizer writes a space as `Ġ`.
 
 # %% id="4a8070c1"
 encoded = checkpoint.tokenizer.encode("It is a truth universally acknowledged")
@@ -271,21 +300,35 @@ check("orientation.linear", Linear)
 #
 # **Cases** are chosen to expose mistakes. For `Linear` they are: as many outputs as inputs (a transposed square weight raises nothing), more outputs, fewer, a single vector, and bfloat16, a float type with 8 significant bits where float32 has 24. The exercise's points are shared out among its cases.
 #
-# **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. **Predict:** a square weight is used transposed. By how much does the result change if the weight is all ones, all zeros, or random?
+# **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. A square weight is used transposed. With which weights does the result change?
+
+# %% prediction="orientation.noticed" id="prediction-orientation-noticed"
+predict(
+    "orientation.noticed", "weights with which a transposed weight changes the result", some_of=("zeros", "ones", "random"),
+    guess=...
+)
 
 # %% id="434b23a7"
 torch.manual_seed(0)
 batch = torch.randn(5, 8)
+errors = {}
 for name, matrix in (("ones", torch.ones(8, 8)), ("zeros", torch.zeros(8, 8)), ("random", torch.randn(8, 8))):
-    error = (batch @ matrix - batch @ matrix.T).abs().max()
-    print(f"{name:>6}: a transposed weight changes the result by up to {error:.1f}")
+    errors[name] = (batch @ matrix - batch @ matrix.T).abs().max()
+    print(f"{name:>6}: a transposed weight changes the result by up to {errors[name]:.1f}")
+measured("orientation.noticed", [name for name, error in errors.items() if error > 0.01])
 
 # %% [markdown] id="1ea41d4b"
-# A weight of equal numbers is its own transpose, so a test with it cannot fail. That holds for every mistake in this course: the test's weights and inputs must make the mistake visible. Where a layer starts with a bias of zeros or a scale of ones, the check loads random numbers there too.
+# <details><summary>What the numbers say</summary>
 #
-# **Not only outputs.** Where a part can be trained, the check also compares the gradients that reach its parameters and its input: a `.detach()` too many leaves every output right, and stops the training of what comes before it. A *buffer*, a tensor of the module that is no parameter, such as a stored mask, is yours to have or not, under any name.
+# Only with random weights. A weight of equal numbers is its own transpose, so a test with it cannot fail. That holds for every mistake in this course: the test's weights and inputs must make the mistake visible. Where a layer starts with a bias of zeros or a scale of ones, the check loads random numbers there too.
+# </details>
+
+# %% [markdown] id="50ba04f2"
+# Why not *trained* weights? They notice a transposed weight as well. But some of what they hold is close to zeros and ones: in a model of lesson 04 nearly all scales of the norms lie between 0.9 and 1.2, so a norm that forgets its scale would be off by a few percent, where a random scale makes it wrong everywhere. Trained weights are also large, and their sizes are equal where a test needs them to differ. They have another task here: `check_generation` asks at a lesson's end whether a whole model writes the reference's text with them.
 #
-# **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. **Predict:** which of the two float32 versions is closer to it?
+# **Not only outputs.** Where a part can be trained, the check also compares the gradients that reach its parameters and its input: a `.detach()` too many leaves every output right, and stops the training of what comes before it. Buffers are not compared. A *buffer* is a tensor that a module stores and does not train, such as a mask; your module may have any, or none.
+#
+# **Tolerance.** How close is close enough? Two right programs may differ in the last digits, because the result of a floating-point sum depends on its order. Here are two right linear layers, and the same computation in float64, whose rounding errors are far smaller. Is one of the two float32 versions closer to it?
 
 # %% tags=["nbval-ignore-output"] id="27501e15"
 torch.manual_seed(0)
@@ -307,7 +350,9 @@ print(f"typical size of y itself: {truth.square().mean().sqrt():.2f}")
 # %% [markdown] id="8067b632"
 # Neither is closer in any way that matters. So a check accepts any order of operations. In float32 a value may be off by 5 · 10⁻⁵ · (|value| + typical size), where "typical size" is the root mean square of the whole tensor. In bfloat16 the factor is 6 · 10⁻².
 #
-# Why not a comfortable 10⁻² for both? Some mistakes are small. **Predict:** GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are they apart at most?
+# Why a sum of two sizes? Rounding errors grow with the value, so a large value may be further off. But a value near 0 is often the difference of large terms, and its error is as large as that of the others. And why 5 · 10⁻⁵? It is more than ten times what the order of a sum changed above, so that deeper computations have room, and a tenth of the smallest mistakes.
+#
+# Why not a comfortable 10⁻² for both? Some mistakes are small. GELU, the function you will meet in lesson 01, has an exact form and an approximation. How far are the two apart at most?
 
 # %% id="f2837c39"
 points = torch.linspace(-5, 5, 10_001)
@@ -377,16 +422,43 @@ for call in trace.calls:
     print(f"{call.path:6} {call.type:10} {list(call.input.shape)} -> {list(call.output.shape)}")
 
 # %% [markdown] id="3ba07614"
-# Now the port, with your `Linear` for `fc_2` and the broken one for `fc_1`. **Predict:** the modules run in the order norm, fc_1, act, fc_2. Which rows will say `[DIFF]`, and which module will be named as the first to mend?
+# Now the port, with your `Linear` for `fc_2` and the broken one for `fc_1`. The modules run in the order norm, fc_1, act, fc_2, and the whole model is run as it is. Which rows will say `[DIFF]`?
+
+# %% prediction="orientation.red_rows" id="prediction-orientation-red_rows"
+predict(
+    "orientation.red_rows", "modules whose row says [DIFF]", some_of=("act", "fc_1", "fc_2", "norm"),
+    guess=...
+)
 
 # %% id="620a6279"
 with suppress(CheckFailed):
     compare_layers(TwoLayers(BrokenLinear, Linear), trace)
 
+# %% tags=["nbval-ignore-output"] id="873bb682"
+from IPython.utils.capture import capture_output
+
+
+def red_rows(model: nn.Module, trace: Any) -> list[str]:
+    """The modules whose row says [DIFF], out of the same table. The model's own output is no module."""
+    with capture_output() as shown, suppress(CheckFailed):
+        compare_layers(model, trace)
+    texts = [shown.stdout, *(output.data.get("text/plain", "") for output in shown.outputs)]
+    rows = [line.split() for line in "\n".join(texts).splitlines() if "[DIFF]" in line]
+    return [name for _, name, *_ in rows if name != "output"]
+
+
+measured("orientation.red_rows", red_rows(TwoLayers(BrokenLinear, Linear), trace))
+
 # %% [markdown] id="8d13b0b3"
+# <details><summary>What the numbers say</summary>
+#
+# All but `norm`. `act` and `fc_2` differ too, but only because they received wrong input: given the reference's input, they are right. `norm` comes before the bug and is right.
+# </details>
+
+# %% [markdown] id="438330e0"
 # The columns `max` and `mean` hold the largest and the average difference from the reference's output. The last column says where it comes from: *own error*, a module that is wrong itself; *inherited*, a right module that was given a wrong input; *error inside*, something that contains a wrong module, here the model as a whole.
 #
-# `act` and `fc_2` differ too, but only because they received wrong input: given the reference's input, they are right. `norm` comes before the bug and is right. So the report says where to start, and it works the same way in a model of several hundred modules.
+# So the report says where to start, and it works the same way in a model of several hundred modules.
 #
 # The method, for any model: **find the first row that differs, change only that, compare again.**
 
@@ -396,7 +468,7 @@ compare_layers(TwoLayers(Linear, Linear), trace)
 # %% [markdown] id="0d34ecce"
 # ### A hunt
 #
-# Now without being told. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
+# Now several faults at once. Below is a small language model with seven modules, and a port of it. The port was written by someone in a hurry; it builds, loads all weights by name, and raises nothing. The report will name the modules that are wrong themselves. What is wrong in each of them, and whether that is all, is left to you. The code of both is in the next cell, folded. **Leave it folded for now** and run it.
 
 # %% jupyter={"source_hidden": true} id="e4e3aa17"
 class Original(nn.Module):
@@ -458,11 +530,20 @@ for call in hunted.calls:
     print(f"{call.path or 'output':7} values of typical size {call.output.square().mean().sqrt():.2f}")
 
 # %% [markdown] id="24ed00d1"
-# Read the table before you read any code. It already says which modules are wrong themselves. **Predict:**
+# Read the table before you read any code. It already says which modules are wrong themselves. Two questions:
 #
 # 1. How large is the first error compared with the values, whose sizes are below the table? What kind of mistake is that large? Ask this again after each one that you mend: the errors that come to light get smaller.
 # 2. Is every fault in the table? A module can be right, and the line that calls it wrong.
 #
+# On the second one you can make a guess. Suppose that `mix`, `norm` and `act` are mended, and nothing else is changed. Which rows still say `[DIFF]`?
+
+# %% prediction="orientation.still_red" id="prediction-orientation-still_red"
+predict(
+    "orientation.still_red", "rows that are red once mix, norm and act are mended", some_of=("act", "embed", "fc_1", "fc_2", "head", "mix", "norm"),
+    guess=...
+)
+
+# %% [markdown] id="96956a96"
 # Now hunt. Unfold the cell with the code, find the fault in the first module that is wrong itself, and mend it in `Ported` or in the class that it uses. Run the cell and the table again. Go on until every row says `[OK]`. When you are done, or stuck, open the explanation.
 #
 # <details><summary>What was wrong, and what told you</summary>
@@ -478,6 +559,24 @@ for call in hunted.calls:
 #
 # </details>
 #
+# Here is the method at work: the three modules are mended one after the other, with a table after each. Look at the largest error of the first red row: it falls from table to table.
+
+# %% tags=["nbval-ignore-output"] id="ba1ebb25"
+port = Ported()
+for name, part in (("mix", nn.Linear(16, 16)), ("norm", nn.LayerNorm(16)), ("act", nn.GELU(approximate="tanh"))):
+    setattr(port, name, part)
+    print(f"{name} is mended, too:")
+    with suppress(CheckFailed):
+        compare_layers(port, hunted)
+measured("orientation.still_red", red_rows(port, hunted))
+
+# %% [markdown] id="5cd40c8b"
+# <details><summary>What the numbers say</summary>
+#
+# `head` alone, and with it the output. Every module is right when it is given the right input, `head` as well, but it is given a wrong one: the sum before it is missing. A fault in a line that connects modules shows in the next module's row. After `mix` the norm's error is about 0.1, after the norm that of `act` is below 10⁻³, and only then is the missing sum the first row.
+# </details>
+
+# %% [markdown] id="6ec20137"
 # The next cell has the mended port, folded.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="b4006a2e"
@@ -502,9 +601,7 @@ compare_layers(Mended, hunted)
 #
 # Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is GPT-2, the smallest of its family: first the model, the inside of its attention and of its MLP, then the config.
-#
-# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head, which has the token embedding's weights. Each block has multi-head attention with 12 heads of 64 and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, from 768 to 3 × 768 makes queries, keys and values of 12 heads; a last projection, c_proj, from 768 to 768 mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
+# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is the config of GPT-2, the smallest of its family.
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
@@ -512,16 +609,24 @@ for field, value in gpt2.items():
     print(f"{field:20} {value}")
 
 # %% [markdown] id="d2513b79"
-# **Predict GPT-2's parameter count** from this and the list of tensors in section 4. Paper and a calculator will do; to within 10% is a good first try. Then put your number here.
+# How many parameters does this GPT-2 have? Work it out from the config and the list of tensors in section 4. Paper and a calculator will do; to within 10% is a good first try.
 
-# %% id="cfd0b1ec"
-prediction = 50_000_000  # replace this number with yours
+# %% prediction="orientation.gpt2" id="prediction-orientation-gpt2"
+predict(
+    "orientation.gpt2", "parameters of GPT-2", unit="million",
+    guess=...
+)
+
+# %% [markdown] id="d806f0f7"
+# Here is the same model, drawn from its config: the whole, the inside of its attention and of its MLP. Was your sum complete?
+#
+# ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head, which has the token embedding's weights. Each block has multi-head attention with 12 heads of 64 and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, from 768 to 3 × 768 makes queries, keys and values of 12 heads; a last projection, c_proj, from 768 to 768 mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
 
 # %% [markdown] id="9f0ffe73"
 # ### Exercise 2 · parameter_count
 # difficulty ●●○○○ · importance ●●●●○ · 20 minutes
 #
-# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection inside the blocks has a bias, and so has every norm. Where GPT-2's head is not tied, it is one more matrix, `lm_head.weight` [vocab_size, n_embd], without a bias. The three newer families have **no biases**. These are their tensors; the lessons to come explain what they do:
+# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection inside the blocks has a bias, and so has every norm. Where GPT-2's head is not tied, it is one more matrix, `lm_head.weight` [vocab_size, n_embd], without a bias. The three newer families have **no biases**. These are their tensors. You need no more of them than their shapes: the lessons to come explain what they do, and begin with a config like these.
 #
 # | tensor | shape | Llama | Qwen3 | Gemma 3 |
 # |---|---|:-:|:-:|:-:|
@@ -609,19 +714,34 @@ check("orientation.parameter_count", parameter_count)
 # %% [markdown] id="c952c478"
 # ### Why made-up configs?
 #
-# Real configs are better known. Why does the check add four that nobody uses? In GPT-2, `num_attention_heads · head_dim` equals the hidden size, so a program that confuses the two is right for GPT-2. **Predict:** for how many of the seven published configs is it right?
+# Real configs are better known. Why does the check add four that nobody uses? In GPT-2, `num_attention_heads · head_dim` equals the hidden size, so a program that confuses the two is right for GPT-2. The seven configs here are GPT-2's smallest and largest, SmolLM2 135M, Llama 3 8B, Qwen3 8B and 0.6B, and Gemma 3 270M. For how many of the seven is such a program right?
+
+# %% prediction="orientation.equal" id="prediction-orientation-equal"
+predict(
+    "orientation.equal", "configs of seven whose heads are as wide as the model",
+    guess=...
+)
 
 # %% id="d058d167"
+equal = []
 print("config              heads · head_dim   hidden size")
 for name in ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3-8b", "qwen3-8b", "qwen3-0.6b", "gemma-3-270m"):
     config = Config.read(f"configs/{name}.json")
     hidden_size = config.get("hidden_size") or config.n_embd
     query_heads = config.get("num_attention_heads") or config.n_head
     product = query_heads * (config.get("head_dim") or hidden_size // query_heads)
-    print(f"{name:14} {product:21,} {hidden_size:13,}   {'equal' if product == hidden_size else ''}")
+    equal.append(product == hidden_size)
+    print(f"{name:14} {product:21,} {hidden_size:13,}   {'equal' if equal[-1] else ''}")
+measured("orientation.equal", sum(equal))
 
 # %% [markdown] id="4695b9f2"
-# For five of seven. In a made-up config no two sizes are equal, so every confusion shows. A layer comparison also uses a small made-up config, with random weights: the model runs in a second, and every kind of layer occurs in it.
+# <details><summary>What the numbers say</summary>
+#
+# For five of seven, the 8-billion models among them. A test with these five alone would pass a program that is wrong for the other two.
+# </details>
+
+# %% [markdown] id="9adf1513"
+# In a made-up config no two sizes are equal, so every confusion shows. A layer comparison also uses a small made-up config, with random weights: the model runs in a second, and every kind of layer occurs in it.
 
 # %% [markdown] id="839f60b3"
 # ### Why do people say 124M and 117M?
@@ -630,13 +750,10 @@ for name in ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3-8b", "qwen3-8b", "qwen3
 count = parameter_count(gpt2)
 in_head = gpt2.vocab_size * gpt2.n_embd
 in_positions = gpt2.n_positions * gpt2.n_embd
-if isinstance(prediction, int | float):
-    print(f"your prediction                 {prediction:>12,.0f}  ({prediction / count - 1:+.1%})")
-else:
-    print(f"your prediction                 {prediction!r}, which is not a number")
 print(f"head tied, counted once         {count:>12,}")
 print(f"head counted a second time      {count + in_head:>12,}")
 print(f"without any embedding           {count - in_head - in_positions:>12,}")
+measured("orientation.gpt2", count / 1e6)
 
 # %% [markdown] id="3f118d9d"
 # - **124M** is 124,439,808: what the checkpoint holds, with the tied head counted once.
@@ -647,6 +764,14 @@ print(f"without any embedding           {count - in_head - in_positions:>12,}")
 # So say how you counted: is the tied head counted once or twice, and are the embeddings included?
 #
 # Is your function also right for the weights of this course? And how much memory do the other models need, at two bytes a parameter?
+#
+# Of GPT-2's parameters 31% are in the token embedding, and of Llama 3 8B's 7%. Gemma 3 270M has a `vocab_size` of 262,144 and a `hidden_size` of 640. What is the share of its token embedding?
+
+# %% prediction="orientation.embedding" id="prediction-orientation-embedding"
+predict(
+    "orientation.embedding", "share of the token embedding in Gemma 3 270M", unit="%",
+    guess=...
+)
 
 # %% id="19986b71"
 assert parameter_count(checkpoint.config) == sum(tensor.numel() for tensor in tensors.values())
@@ -657,10 +782,17 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
     count = parameter_count(config)
     embedding = config["vocab_size"] * config.get("n_embd", config.get("hidden_size"))
     print(f"{name:14} {count:>14,} {2 * count / 1e9:>11.2f} {embedding / count:>10.0%}")
+    if name == "gemma-3-270m":
+        share = embedding / count
+measured("orientation.embedding", 100 * share)
 
 # %% [markdown] id="5a5e51a4"
-# In Gemma 3 270M, the token embedding alone is almost two thirds of the model, because it has 262,144 rows. In the 8-billion models the same kind of table is a few percent.
+# <details><summary>What the numbers say</summary>
 #
+# In Gemma 3 270M, the token embedding alone is almost two thirds of the model, because it has 262,144 rows. In the 8-billion models the same kind of table is a few percent.
+# </details>
+
+# %% [markdown] id="89c77130"
 # ## 8 · What you have, and what it is for
 #
 # | when | use | it tells you |
@@ -670,6 +802,14 @@ for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "l
 # | the model loads real weights | `check_generation(model, name, generate=...)` | the first token that differs, and whether it was a near-tie: two tokens nearly equally likely |
 # | before any of it | the config, and a count | whether you understood the shapes |
 #
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="6d7397d4"
 # ## The questions again
 #
 # <details><summary>You ported a model and it writes nonsense. Where do you look first?</summary>

@@ -3,7 +3,7 @@
 #
 # **What is in GPT-2's `config.json` that you could change and still load the weights?**
 #
-# Guess now, in writing. Near the end you will change the fields one by one and measure.
+# You will guess once you have seen the config. Near the end you change the fields one by one and measure.
 #
 # After this lesson you can
 #
@@ -11,14 +11,16 @@
 # - say what each part of GPT-2 is for, and show it with an experiment;
 # - write GPT-2 from an empty file: 8 small parts, each checked against Hugging Face transformers;
 # - load trained weights by their own names and write the reference's text, token for token;
-# - train a small GPT, and say how good its loss is;
+# - follow how a small GPT is trained, with a loop that is given, and say how good its loss is;
 # - name the places where a wrong GPT-2 runs without an error, and say how you would notice.
 #
-# 120 to 180 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
+# 130 to 200 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
 # This is what you will build: the model, and the inside of its attention and of its MLP. The parts have the checkpoint's names. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
 #
 # ![GPT-2 124M from the bottom up: token ids, the token and position embeddings, 12 blocks, a final LayerNorm and the output head. Each block adds twice to the residual stream: multi-head attention with 12 heads of 64, and a GELU MLP of width 3,072, each behind a LayerNorm.](figures/gpt2-model.svg) ![Inside GPT-2's attention: one projection, c_attn, makes queries, keys and values of 12 heads, a masked softmax of their products weighs the values, and a last projection mixes the heads.](figures/gpt2-attention.svg) ![Inside GPT-2's MLP: a projection from 768 to 3,072, GELU, and a projection back to 768.](figures/gpt2-mlp.svg)
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 
 # %% tags=["setup"] id="setup"
 import math
@@ -30,8 +32,11 @@ from torch import Tensor, nn
 
 from grader import CheckFailed, Config, GraderError, check, check_generation, compare_layers, load_checkpoint
 
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
+
 # %% [markdown] id="d65ac4ee"
-# ## Steps 1 to 3 · The news, the report, the hub
+# ## The paper and the files on the hub
 #
 # In February 2019 OpenAI published *Language Models are Unsupervised Multitask Learners*. The paper says little about the architecture: section 2.3 is half a column, a list of changes to the model of the year before. Most of what you need is in the files.
 #
@@ -46,7 +51,7 @@ from grader import CheckFailed, Config, GraderError, check, check_generation, co
 # None of the three files contains the computation. That is what you write. The config gives you the sizes, and the weight file gives you the names.
 
 # %% [markdown] id="41fd061d"
-# ## Step 4 · Check config.json
+# ## Read config.json
 #
 # The four files are in `configs/`, as they are on the hub. Here is the smallest model's, whole.
 
@@ -75,6 +80,19 @@ print(Path("configs/gpt2.json").read_text())
 #
 # Two fields are missing, and a program has to know what that means. Without `n_inner`, the width of the MLP is 4 · `n_embd`. Without `tie_word_embeddings`, the output head, which turns vectors into logits, shares its weight with `wte`.
 #
+# ### The question of this lesson
+#
+# `austen-gpt2`, a small GPT-2 that comes with the course, has trained weights and a config like this one. Change one field of its config, build the model from that, and load the same weights strictly: every name and every shape must match. With which of these fields does that work?
+
+# %% prediction="gpt2.fields" id="prediction-gpt2-fields"
+predict(
+    "gpt2.fields", "fields that can be changed, and the weights still load", some_of=(
+        "layer_norm_epsilon", "n_embd", "n_head", "n_layer", "n_positions", "resid_pdrop", "vocab_size",
+    ),
+    guess=...
+)
+
+# %% [markdown] id="22a3eb2d"
 # The four models are one program with different numbers. Which numbers?
 
 # %% id="c2b29f8b"
@@ -92,7 +110,7 @@ for field in sorted(set().union(*configs.values())):
 #
 # ### Where are the parameters?
 #
-# The config is enough to count them. **Predict:** which share of GPT-2's 124M parameters are embeddings, the two tables that turn ids and positions into vectors? And of XL's 1.5B?
+# The config is enough to count them. Embeddings are the two tables that turn ids and positions into vectors. What share of the parameters do they hold, in the smallest model and in XL?
 
 # %% id="85ba255f"
 def parameters(config: Config) -> dict[str, int]:
@@ -122,20 +140,28 @@ for name, config in configs.items():
 plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 
 # %% [markdown] id="0143bfe6"
-# A third of the small model's parameters are embeddings, but only a twentieth of XL's: the table grows with D, and a block with D². In every block the MLP holds twice as many weights as attention, 8 D² against 4 D². The 8 comes from the MLP's inner width of 4 D. That factor is a convention from 2017 that was kept; other factors work too, as later lessons show.
+# A third of the small model's parameters are embeddings, but only a twentieth of XL's: the table grows with D, and a block with D². In every block the MLP holds twice as many weights as attention, 8 D² against 4 D². The 8 comes from the MLP's inner width of 4 D. That factor is a convention from 2017 that was kept. Other models chose other factors: Qwen3 8B, in lesson 03, has 3 D.
 #
 # The tied head matters most for small models: without it GPT-2 would have another 38.6M parameters, 31% more.
 #
-# **Step 5 · Compare with other architectures.** There is nothing to compare with yet: GPT-2 is what the later lessons compare with. A table at the end of this lesson shows what GPT-2 changed itself.
+# The later lessons go on by comparing a config with that of a model you know. GPT-2 is the first, so there is nothing to compare it with. A table at the end of this lesson shows what GPT-2 itself changed.
 
 # %% [markdown] id="932143db"
-# ## Step 6 · Code it up
+# ## Write the parts
 #
 # Eight exercises, in the order in which data flows. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: one name too many or too few is an error.
 #
 # ### Why normalise at all?
 #
-# Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum of two unrelated vectors has twice the variance, and the next result is computed from that. A *sublayer* is one of the two, attention or MLP. **Predict:** vectors of size 1 pass through 48 random sublayers. How large are they at the top, without a norm and with one in front of every sublayer?
+# Every block adds two results to the vectors that pass through it: attention's and the MLP's. If each result is as large as what it was computed from, the sum of two unrelated vectors has twice the variance, and the next result is computed from that. A *sublayer* is one of the two, attention or MLP.
+#
+# Vectors of size 1 pass through 48 random sublayers. Size means the standard deviation of their numbers. Without a norm they leave with a size of about 10⁷. And with a norm in front of every sublayer?
+
+# %% prediction="gpt2.size_at_the_top" id="prediction-gpt2-size_at_the_top"
+predict(
+    "gpt2.size_at_the_top", "size after 48 sublayers, with a norm before each",
+    guess=...
+)
 
 # %% id="db0221cb"
 def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
@@ -150,10 +176,15 @@ def size_at_the_top(normalise: bool, depth: int = 48, dim: int = 256) -> float:
 
 
 print(f"without a norm {size_at_the_top(False):.1e}, with one {size_at_the_top(True):.1f}")
+measured("gpt2.size_at_the_top", size_at_the_top(True))
 
 # %% [markdown] id="19a93f23"
-# Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. With a norm every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. A norm gives every sublayer an input of known size, however deep in the stack it is.
+# <details><summary>What the numbers say</summary>
 #
+# The size is about 7, not 1: the norm is in front of the sublayer, and the stream itself is never normalised. Every sublayer reads numbers of size 1 and adds a result of about that size, so the size grows like the root of the depth: √49 = 7. Without a norm the variance doubles 48 times, which gives a size of √2⁴⁸, about 10⁷. A norm gives every sublayer an input of known size, however deep in the stack it is.
+# </details>
+
+# %% [markdown] id="27693351"
 # ### Exercise 1 · LayerNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -243,7 +274,7 @@ class GELU(nn.Module):
 check("gpt2.gelu", GELU)
 
 # %% [markdown] id="1e47386f"
-# **Predict:** if you took the exact GELU by mistake, by how much would a value be off at most: 0.1, 0.01, 0.001 or less?
+# If you took the exact GELU by mistake, by how much would a value be off at most?
 
 # %% id="f1cc6783"
 x = torch.linspace(-5, 5, 1001)
@@ -261,8 +292,6 @@ print(f"largest difference {difference.max():.1e}, near |x| = {x[difference.argm
 # $$y_j = \sum_i x_i\, W_{ij} + b_j$$
 #
 # The arguments come in transformers' order: `nf`, the number of outputs, first.
-#
-# Why a bias? GPT-2's paper gives no reason. Llama, Qwen3 and Gemma 3 have none, and the PaLM report found that large models train more stably without (Chowdhery et al., 2022, section 2).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -297,7 +326,7 @@ class Conv1D(nn.Module):
 check("gpt2.conv1d", Conv1D)
 
 # %% [markdown] id="b26be5b6"
-# One of the cases has a square weight, and here is why. `attn.c_proj` is square, 768 × 768, in every block. **Predict:** you use it transposed by mistake. What do you notice: an error, a wrong shape, a strange mean, a strange spread?
+# One of the cases has a square weight, and here is why. `attn.c_proj` is square, 768 × 768, in every block. You use it transposed by mistake. What do you notice: an error, a wrong shape, a strange mean, a strange spread?
 
 # %% id="fedf39b2"
 torch.manual_seed(0)
@@ -309,7 +338,9 @@ for name, y in (("right", right), ("transposed", wrong)):
 print(f"correlation of the two: {torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1]:+.2f}")
 
 # %% [markdown] id="5ca8545d"
-# You notice nothing. The shapes agree, the statistics agree, and no value is strange, but the two outputs are unrelated: their correlation is 0. Such weights load strictly, and the text is nonsense. Only a comparison with a reference finds this bug.
+# You notice nothing. The shapes agree, the statistics agree, and no value is strange, but the two outputs are unrelated: their correlation is 0. Such weights load strictly, too. Only a comparison with a reference finds this bug. Further down you will see what a trained model with it writes.
+#
+# Later models leave the bias out of most linear layers: Llama, Qwen3 and Gemma 3 have none. The PaLM report found that large models train more stably without (Chowdhery et al., 2022, section 2). GPT-2's paper gives no reason for having one.
 #
 # ### What attention does, with three words
 #
@@ -418,7 +449,7 @@ check("gpt2.attention", Attention)
 # %% [markdown] id="6bc4edd1"
 # ### Why −∞, and why before the softmax?
 #
-# A weight could also be set to 0 *after* the softmax. The key would be hidden as well. **Predict:** one query, four keys, and the last two are hidden. What do the weights sum to in either way? And does the result change if the score of a hidden key changes?
+# A weight could also be set to 0 *after* the softmax. The key would be hidden as well. Take one query and four keys, the last two of them hidden. What do the weights sum to in either way? And does the result change if the score of a hidden key changes?
 
 # %% id="b2aeb4d0"
 torch.manual_seed(0)
@@ -441,7 +472,13 @@ for name, weigh in ways.items():
 #
 # A score is a sum of `head_dim` products. If q and k have entries of variance 1, the sum has variance `head_dim`: the longer the heads, the larger the scores, and the softmax of large scores is nearly one-hot.
 #
-# The exponential of a softmax's entropy says between how many keys it divides its attention. **Predict** for 256 keys and random queries: how many keys does a head of 64 attend to, with the scale and without?
+# The exponential of a softmax's entropy says between how many keys it divides its attention: 256 if all 256 keys get the same weight, 1 if one key gets everything. With random queries and keys, and with the scale, a head of 64 divides it between 157 of 256 keys. Without the scale?
+
+# %% prediction="gpt2.keys_attended" id="prediction-gpt2-keys_attended"
+predict(
+    "gpt2.keys_attended", "keys that a head of 64 attends to without the scale",
+    guess=...
+)
 
 # %% id="848452ef"
 def keys_attended(head_dim: int, scale: float) -> float:
@@ -455,10 +492,15 @@ def keys_attended(head_dim: int, scale: float) -> float:
 print("head_dim   without scale   with 1/√head_dim")
 for head_dim in (16, 64, 128, 256):
     print(f"{head_dim:8} {keys_attended(head_dim, 1.0):15.1f} {keys_attended(head_dim, head_dim**-0.5):18.1f}")
+measured("gpt2.keys_attended", keys_attended(64, 1.0))
 
 # %% [markdown] id="15eb9a19"
-# With the scale a head divides its attention between nearly 160 of the 256 keys, whatever its size. Without it, a head of 64 attends to two or three keys, chosen at random before it has learned anything.
+# <details><summary>What the numbers say</summary>
 #
+# Without the scale a head of 64 attends to two or three keys, chosen at random before it has learned anything. The longer the head, the fewer keys. With the scale a head divides its attention between nearly 160 of the 256 keys, whatever its size.
+# </details>
+
+# %% [markdown] id="fc0348bf"
 # These queries and keys have variance 1, which is what the scale assumes. GPT-2's weights start smaller (0.02), so an untrained GPT-2 spreads its attention more evenly than this. With the scale, how evenly does not depend on `head_dim`.
 #
 # ### Exercise 5 · MLP
@@ -553,7 +595,13 @@ check("gpt2.block", Block)
 # %% [markdown] id="76d45ab1"
 # ### Why add, and why the norm moved
 #
-# The Transformer of 2017 normalised the *sum*. GPT-2 normalises what a sublayer *reads*, and leaves the stream alone ("pre-LN"). Take 96 random sublayers, as many as GPT-2 XL has, and follow one vector up. **Predict** three curves: how much of what entered at the bottom is still in the stream at the top, measured as the cosine between the two, if every sublayer replaces its input, if the norm comes after the sum, and if it comes before the sublayer?
+# The Transformer of 2017 normalised the *sum*. GPT-2 normalises what a sublayer *reads*, and leaves the stream alone ("pre-LN"). Take 96 random sublayers, as many as GPT-2 XL has, and follow one vector up. How much of what entered at the bottom is still in the stream? The measure is the cosine between the two. If every sublayer replaces its input, it is 0 after the first. With a sum it is 0.70 after the first, wherever the norm is, and with the norm after the sum it is 0.01 after 12. What is it after 12 with the norm before the sublayer?
+
+# %% prediction="gpt2.input_left" id="prediction-gpt2-input_left"
+predict(
+    "gpt2.input_left", "cosine with the input after 12 sublayers, norm before",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="3219259f"
 def cosine_with_input(form: str, depth: int = 96, dim: int = 256) -> list[float]:
@@ -577,18 +625,23 @@ for form in ("norm before the sublayer", "norm after the sum", "no sum"):
     cosines = cosine_with_input(form)
     curves[form] = range(1, 97), cosines
     print(f"{form:>24}: {cosines[0]:.2f} after 1 sublayer, {cosines[11]:.2f} after 12, {cosines[-1]:.2f} after 96")
-plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05, 1)))
+guessed = measured("gpt2.input_left", curves["norm before the sublayer"][1][11])
+plots.lines(curves, plots.Axes("sublayers", "cosine with the input", ylim=(-0.05, 1), marks=guessed.marks("y")))
 
 # %% [markdown] id="697b7dbd"
-# A sublayer that replaces its input leaves nothing of it after one step. With a sum, the input survives. With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. With the norm before the sublayer, nothing shrinks the input; its share falls only because other results are added beside it.
+# <details><summary>What the numbers say</summary>
 #
+# More than a quarter is left after 12 sublayers, and a tenth after 96: nothing shrinks the input, and its share falls only because other results are added beside it. With the norm after the sum, every sublayer shrinks what was there before by about √2, and after 12 of them a hundredth of it is left. A sublayer that replaces its input leaves nothing of it after one step.
+# </details>
+
+# %% [markdown] id="dafcaeff"
 # That is about untrained weights. Xiong et al. (2020) show what it means for training: models with the norm after the sum need a careful warm-up of the learning rate. Most models since GPT-2 have the norm before the sublayer.
 #
 # The stream grows with every sum. The one last norm, `ln_f`, brings it back to a known size before the head.
 #
 # ### Why positions?
 #
-# Attention sums over keys, and a sum does not depend on order. **Predict:** reverse the order of all tokens but the last. By how much does attention's result for the last token change, without and with an embedding of its position added to each token?
+# Attention sums over keys, and a sum does not depend on order. Reverse the order of all tokens but the last. By how much does attention's result for the last token change, without and with an embedding of its position added to each token?
 
 # %% id="08607fae"
 torch.manual_seed(0)
@@ -607,7 +660,7 @@ with torch.no_grad():
 #
 # Ids to vectors, twelve blocks, the last norm, and vectors to logits.
 #
-# - Two tables: `wte` has a row for every token of the vocabulary, `wpe` a row for every position. `nn.Embedding(n, D)` is such a table: called with ids, it returns the rows of these numbers. A token enters as the sum of its two rows.
+# - Two tables: `wte` has a row for every token of the vocabulary, `wpe` a row for every position. `nn.Embedding(n, D)` is such a table: called with ids, it returns the rows with these indices. A token enters as the sum of its two rows.
 # - The head has no weight of its own. A logit is the dot product of the final vector with a token's row in `wte`: the table is used twice, at the input and at the output.
 # - The blocks are in an `nn.ModuleList` called `h`, so their names are `h.0`, `h.1`, and so on.
 #
@@ -653,7 +706,7 @@ class GPT2(nn.Module):
 check("gpt2.model", GPT2)
 
 # %% [markdown] id="3625e973"
-# ## Steps 8 and 11 · Layer by layer
+# ## Layer by layer
 #
 # The check above compared logits. `compare_layers` compares the output of every module, from the embeddings to `ln_f`, with the output of transformers' module on the same weights and the same tokens.
 
@@ -663,7 +716,7 @@ compare_layers(GPT2)
 # %% [markdown] id="a2f5d62e"
 # Every row is right: no difference is larger than rounding makes it. A row of zeros means equal in every bit, and it is a property of the processor as much as of the program. On a machine like the one the reference was recorded on, the solution's rows are all zeros, because it runs the reference's operations in the reference's order. On another processor, or with another right formula, such as a division by √head_dim, `F.scaled_dot_product_attention` or a LayerNorm of your own, they are around 10⁻⁶ from `h.0` on.
 #
-# **Predict:** now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? (`open="all"` shows what is inside the blocks.) If your classes use your own `LayerNorm` already, the table above was this one, and the cell repeats it.
+# Now all the norms become your own `LayerNorm`. Which rows are sure to be 0 still? And how large are the others: the same everywhere, or growing from block to block and largest in the logits? `open="all"` shows what is inside the blocks. If your classes use your own `LayerNorm` already, the table above was this one, and the cell repeats it.
 
 # %% tags=["nbval-ignore-output"] id="9770c0ab"
 class GPT2WithOwnNorms(GPT2):
@@ -708,10 +761,10 @@ except CheckFailed as failed:
 # %% [markdown] id="f7785dba"
 # Everything after the bug is off as well, but those modules are right whenever they are given the right input. The report tells the two apart.
 #
-# **Step 9 · Read the reference's code.** This is a good moment: `transformers/models/gpt2/modeling_gpt2.py`, the classes `GPT2Attention`, `GPT2MLP`, `GPT2Block`, `GPT2Model`. You will find your own lines there, among options that this config does not use. **Step 10**, changing what is different, has nothing to do here: it is the work of the later lessons.
+# This is a good moment to read the reference's code: `transformers/models/gpt2/modeling_gpt2.py`, the classes `GPT2Attention`, `GPT2MLP`, `GPT2Block`, `GPT2Model`. You will find your own lines there, among options that this config does not use.
 
 # %% [markdown] id="f03036a7"
-# ## Step 7 · Does it write?
+# ## Does it write?
 #
 # ### Exercise 8 · generate
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -778,9 +831,9 @@ prompt = "Every effort moves you"
 written = writing.write(generate(model, encode(prompt), 80), austen.tokenizer, prompt)
 
 # %% [markdown] id="06b8ee59"
-# ## Step 12 · The same text as the reference
+# ## The same text as the reference
 #
-# Coherent text is not the same as the right text: below, two wrong models write just as well. So the last check compares token for token: three prompts, 64 tokens each, with what transformers wrote with these weights.
+# Coherent text is not the same as the right text: below, wrong models write just as well. So the last check compares token for token: three prompts, 64 tokens each, with what transformers wrote with these weights.
 
 # %% tags=["nbval-ignore-output"] id="024327a4"
 check_generation(model, "austen-gpt2", generate=generate)
@@ -788,7 +841,13 @@ check_generation(model, "austen-gpt2", generate=generate)
 # %% [markdown] id="fd15b085"
 # If the report above is green, your program and transformers' GPT-2 write the same 192 tokens.
 #
-# This is the last check, but it is not the most sensitive one. Greedy decoding only asks which logit is largest, so it misses every error that does not change the winner. **Predict:** with the *exact* GELU in all four blocks, how many of these 192 tokens change? What does the layer comparison say?
+# This is the last check, but it is not the most sensitive one. Greedy decoding only asks which logit is largest, so it misses every error that does not change the winner. With the *exact* GELU in all four blocks, every logit is off by a little. How many of these 192 tokens change?
+
+# %% prediction="gpt2.exact_gelu" id="prediction-gpt2-exact_gelu"
+predict(
+    "gpt2.exact_gelu", "tokens of 192 that change with the exact GELU",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="ca912061"
 class GPT2WithExactGELU(GPT2):
@@ -802,12 +861,14 @@ class GPT2WithExactGELU(GPT2):
 # %% tags=["nbval-ignore-output"] id="d7fe1130"
 other = GPT2WithExactGELU(austen.config).eval()
 austen.load_into(other)
+agree = {}
 for start in ("It is a truth universally acknowledged, that", "Mrs. Bennet", "Captain Wentworth", "Anne"):
     ids = encode(start)
     with torch.no_grad():
         off = (model(ids) - other(ids)).abs().max()
-    same = sum(a == b for a, b in zip(generate(model, ids, 64), generate(other, ids, 64), strict=True))
-    print(f"logits off by up to {off:.3f}, {same} of 64 tokens agree   {start!r}")
+    agree[start] = sum(a == b for a, b in zip(generate(model, ids, 64), generate(other, ids, 64), strict=True))
+    print(f"logits off by up to {off:.3f}, {agree[start]} of 64 tokens agree   {start!r}")
+measured("gpt2.exact_gelu", 192 - sum(list(agree.values())[:3]))  # of the three texts above
 
 # %% tags=["nbval-ignore-output"] id="47532e2c"
 try:
@@ -816,8 +877,12 @@ except CheckFailed as failed:
     print(failed)
 
 # %% [markdown] id="d13819e9"
-# None of the 192 tokens changes. A fourth text shows the bug, but only that something is wrong. The layer comparison shows it on two texts of seven random tokens, and says where it is.
+# <details><summary>What the numbers say</summary>
 #
+# None of the 192 tokens changes. A fourth text shows the bug, but only that something is wrong. The layer comparison shows it on two texts of seven random tokens, and says where it is.
+# </details>
+
+# %% [markdown] id="2b468a14"
 # So use both: the layers tell you whether the model is right; the text tells you whether everything around it is right as well, the weights, the tokenizer and the decoding.
 
 # %% [markdown] id="84435e56"
@@ -831,7 +896,13 @@ except CheckFailed as failed:
 #
 # A language model is trained to predict the next token. Its error at one token is the *surprise*, −ln p, where p is the probability that it gave to the token that came. The *loss* is the mean surprise over a text. Its unit is the nat: a loss of 1 nat means that the right token got a probability of 1/e, 37%, in the geometric mean.
 #
-# A loss needs something to compare it with. The text here is the beginning of *Persuasion*, the novel that `austen-gpt2` was *not* trained on. **Predict** the loss of two very simple models on it: one gives all 2,048 tokens of the vocabulary the same probability; the other knows how often each token occurs in *Pride and Prejudice*, and nothing else.
+# A loss needs something to compare it with. The text here is the beginning of *Persuasion*, the novel that `austen-gpt2` was *not* trained on. Two very simple models on it: one gives all 2,048 tokens of the vocabulary the same probability, so its loss is ln 2,048 = 7.62 nats. The other knows how often each token occurs in *Pride and Prejudice*, and nothing else. What is its loss?
+
+# %% prediction="gpt2.frequencies" id="prediction-gpt2-frequencies"
+predict(
+    "gpt2.frequencies", "loss of a model that knows how often tokens occur", unit="nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="f22aeee4"
 held_out = encode(
@@ -850,24 +921,64 @@ def surprise(model: GPT2, ids: Tensor) -> Tensor:
 # %% id="de22100b"
 novel = encode(Path("texts/pride-and-prejudice.txt").read_text())[0]  # [N]
 counts = torch.bincount(novel, minlength=austen.config.vocab_size) + 1.0  # no token counts as impossible
-levels = {
-    "every token equally likely": math.log(austen.config.vocab_size),
-    "how often each token occurs": -(counts / counts.sum()).log()[held_out[0, 1:]].mean().item(),
-    "austen-gpt2": surprise(model, held_out).mean().item(),
-}
+
+
+def levels_on(ids: Tensor) -> dict[str, float]:
+    """The losses on a text of two simple models and of `austen-gpt2`: ids [1, T] -> nats a token."""
+    return {
+        "every token equally likely": math.log(austen.config.vocab_size),
+        "how often each token occurs": -(counts / counts.sum()).log()[ids[0, 1:]].mean().item(),
+        "austen-gpt2": surprise(model, ids).mean().item(),
+    }
+
+# %% id="a3167103"
+levels = levels_on(held_out)
 for name, nats in levels.items():
     print(f"{name:>27}: {nats:.2f} nats a token, as uncertain as among {math.exp(nats):,.0f} equal choices")
+measured("gpt2.frequencies", levels["how often each token occurs"])
 
 # %% [markdown] id="51595d73"
-# `exp(loss)` is called the perplexity. Knowing the frequencies alone saves a nat; the model saves two and a half more by reading what came before.
+# <details><summary>What the numbers say</summary>
 #
+# Knowing the frequencies alone saves only about a nat, although it makes a few hundred tokens much more likely than all others. The model saves two and a half more by reading what came before.
+# </details>
+
+# %% [markdown] id="24a9ee68"
+# `exp(loss)` is called the perplexity.
+#
+# ### What does the silent bug cost?
+#
+# In exercise 3 a square weight was transposed, and nothing showed. Now the model is trained, and you have a measure. `austen-gpt2`'s four `c_proj` of attention are square. All four are used transposed, and the rest stays as it is. What is the loss on *Persuasion*? You have three numbers to place it between: 4.1 for the right model, 6.5 for frequencies alone, 7.6 for chance.
+
+# %% prediction="gpt2.transposed" id="prediction-gpt2-transposed"
+predict(
+    "gpt2.transposed", "loss with every attention's c_proj transposed", unit="nats",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="32957691"
+transposed = GPT2(austen.config).eval()
+for block in transposed.h:
+    block.attn.c_proj = TransposedConv1D(austen.config.n_embd, austen.config.n_embd)
+austen.load_into(transposed)  # strictly
+nats = surprise(transposed, held_out).mean()
+print(f"{nats:.2f} nats: {prompt}{austen.tokenizer.decode(list(generate(transposed, encode(prompt), 28)))}")
+measured("gpt2.transposed", nats)
+
+# %% [markdown] id="de2c8dce"
+# <details><summary>What the numbers say</summary>
+#
+# The loss rises by 1.6 nats, and is still lower than with frequencies alone. Embeddings and MLPs are right, so the model still knows which tokens follow which. The text consists of real words and phrases that repeat, as the right model's text does, too. You can tell that it is worse, and not that it is a bug: a model that was trained for a shorter time writes like this.
+# </details>
+
+# %% [markdown] id="0637ff68"
 # ## Train one yourself
 #
-# `austen-gpt2` was trained for half an hour. A few minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`). GPT-2 also divides that of each `c_proj` by the root of the number of residual layers, which transformers counts as two for every block. For two blocks that is a division by 2, which is left out here.
+# `austen-gpt2` was trained for half an hour. A few minutes are enough to see how training works: here is a smaller GPT-2 made of your own classes. Its weights start at random, with a standard deviation of 0.02 (`initializer_range`). GPT-2 also divides that of each `c_proj` by the root of the number of residual layers, which transformers counts as two for every block. A model of two blocks would divide by 2; this one is trained without that.
 #
 # A step of training takes 16 random pieces of the novel, 64 tokens each, and computes the loss at all their positions at once; the causal mask is what makes each position a fair test. Autograd gives the gradient of the loss for every weight, and the optimizer AdamW changes each weight a little against its gradient. How little is the learning rate: it rises at first (the warm-up), and falls again towards the end.
 #
-# **Predict:** what is the loss before the first step?
+# What is the loss before the first step?
 
 # %% id="da23baef"
 torch.manual_seed(0)
@@ -890,7 +1001,7 @@ print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats
 # %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
-# Now watch it learn. The bar shows the time left, the curve grows while it trains, and the model writes after 1, 100, 200 and all 500 steps.
+# Now watch it learn. Training takes a minute or two, and a bar shows how much time is left. The curve is redrawn every 50 steps, and the model writes a few words after steps 1, 100, 200 and 500. The level lines are the losses of the three models above, on 16 pieces of the novel that it is trained on.
 
 # %% id="59d052a5"
 def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
@@ -902,11 +1013,15 @@ def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
     optimizer.step()
     return loss.item()
 
+# %% id="17367faa"
+parts = [levels_on(part[None]) for part in novel[: 16 * 256].view(16, 256)]  # of 256 tokens each
+on_the_novel = {name: sum(part[name] for part in parts) / len(parts) for name in levels}
+
 # %% id="0bf9d7c3"
 def curve_of(losses: list[float]) -> plots.Picture:
-    """The loss so far, each point the mean of 50 steps, and the levels to compare it with."""
+    """The loss on the novel so far, each point the mean of 50 steps, and the levels to compare it with."""
     means = torch.tensor(losses[: len(losses) // 50 * 50]).view(-1, 50).mean(dim=1)
-    curves = {name: ([0, steps], [nats, nats]) for name, nats in levels.items()}
+    curves = {name: ([0, steps], [nats, nats]) for name, nats in on_the_novel.items()}
     if len(means):
         curves["your model"] = (range(50, len(losses) + 1, 50), means)
     return plots.lines(curves, plots.Axes("steps", "loss, nats a token"))
@@ -928,25 +1043,40 @@ for step in progress.steps(range(1, steps + 1), "steps"):
         print(f"after {step:4} steps: It was{austen.tokenizer.decode(list(generate(own, encode('It was'), 24)))!r}")
 
 # %% [markdown] id="ac0bcc11"
-# The level lines are losses on *Persuasion*, and the curve is the loss on the novel that the model reads. So a curve below a line does not mean a better model.
-#
 # The loss falls fast to what frequencies alone give, and then slowly, as the model learns which tokens follow which. The text shows the same stages: first one token again and again, then common words, then phrases of the novel.
 #
-# The curve is measured on the novel that the model is trained on, and it reads that novel more than once. **Predict:** is the loss on *Persuasion* lower, the same or higher?
+# The curve is measured on the novel that the model is trained on. In 500 steps it reads that novel nearly three times. What is its loss on the beginning of *Persuasion*, where `austen-gpt2`, which is larger and was trained on five novels, has 4.06?
+
+# %% prediction="gpt2.held_out" id="prediction-gpt2-held_out"
+predict(
+    "gpt2.held_out", "loss of your own model on Persuasion", unit="nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="d8e87cb7"
 print(f"on the novel it was trained on: {sum(losses[-50:]) / 50:.2f} nats a token")
 print(f"on the start of Persuasion:     {surprise(own, held_out[:, :64]).mean():.2f}")
+measured("gpt2.held_out", surprise(own, held_out[:, :64]).mean())
 
 # %% [markdown] id="1cf88684"
-# It is higher: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
+# <details><summary>What the numbers say</summary>
 #
+# It is more than a nat higher than on the novel: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
+# </details>
+
+# %% [markdown] id="6c768406"
 # ### Why hide the later tokens?
 #
-# With the causal mask, one piece of 64 tokens gives 64 training examples: at every position the model has to predict a token that it cannot see. **Predict:** train an even smaller model for 400 steps *without* the mask. What is its loss, on the novel and on *Persuasion*? And what does it write?
+# With the causal mask, one piece of 64 tokens gives 64 training examples: at every position the model has to predict a token that it cannot see. Now train an even smaller model, of one block, for 400 steps *without* the mask. What is its loss on *Persuasion*, which it has never read? And what does it write?
+
+# %% prediction="gpt2.unmasked" id="prediction-gpt2-unmasked"
+predict(
+    "gpt2.unmasked", "loss on Persuasion of a model trained without a mask", unit="nats",
+    guess=...
+)
 
 # %% id="8e018d09"
-def sees_all(attention: Attention) -> Callable[[Tensor], Tensor]:
+def without_mask(attention: Attention) -> Callable[[Tensor], Tensor]:
     """A forward without the mask: every token sees all tokens, later ones too."""
 
     def forward(x: Tensor) -> Tensor:
@@ -962,7 +1092,7 @@ unmasked = GPT2(austen.config.replace(n_layer=1, n_embd=64, n_head=2, n_position
 for weight in unmasked.parameters():
     if weight.dim() > 1:
         nn.init.normal_(weight, std=austen.config.initializer_range)
-unmasked.h[0].attn.forward = sees_all(unmasked.h[0].attn)
+unmasked.h[0].attn.forward = without_mask(unmasked.h[0].attn)
 blank = {name: weight.clone() for name, weight in unmasked.state_dict().items()}
 
 # %% tags=["nbval-ignore-output"] id="90a979ec"
@@ -972,15 +1102,18 @@ with_answers = [train_step(unmasked, optimizer) for _ in progress.steps(range(40
 nats = surprise(unmasked, held_out[:, :64]).mean()
 print(f"after 400 steps: {with_answers[-1]:.2f} nats on the novel, {nats:.2f} on Persuasion")
 print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'), 16)))!r}")
-
+measured("gpt2.unmasked", nats)
 
 # %% [markdown] id="c42dabec"
-# A loss of a few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+# <details><summary>What the numbers say</summary>
+#
+# A few tenths of a nat after 400 steps, on a text that it has never read: far better than `austen-gpt2`. And it cannot write. It has learned to copy each token's successor from the next position. When it writes there is no next position to copy from. So a loss that is too good is a sign of a missing mask.
+# </details>
 
 # %% [markdown] id="f4c83315"
 # ## Greedy, or drawn at random
 #
-# Greedy text tends to repeat itself, as your own model's did above. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. **Predict:** what does the text look like at temperature 2?
+# Greedy text tends to repeat itself, as your own model's did above. Chat programs do not take the most likely token; they draw one according to the probabilities. A *temperature* divides the logits first: below 1 the likely tokens become more likely, above 1 the odds become more equal. Read the three texts and compare.
 
 # %% tags=["nbval-ignore-output"] id="e30a693f"
 @torch.no_grad()
@@ -1023,13 +1156,19 @@ assert torch.allclose(maps.sum(dim=-1), torch.ones(()))  # every row sums to 1
 plots.maps(maps, "h.{row}, head {column}")
 
 # %% [markdown] id="5ec588fb"
-# Rows are queries and columns are keys, as in the mask above. Most heads of the first two layers spread their attention; those of later layers concentrate it. But a picture shows what a head looks at, not whether it matters.
+# Rows are queries and columns are keys, as in the mask above. Most heads of the first two layers spread their attention; those of later layers concentrate it. A picture shows what a head looks at. It does not show whether the head matters.
 #
 # ## Without one head
 #
 # So switch heads off, one at a time. A head of `austen-gpt2` has 32 channels, so head 2's results enter `c_proj` in rows 64 to 95 of its weight. Zeros there silence it, until the end of the `with`. The text is the beginning of *Persuasion*, as before.
 #
-# **Predict:** there are 24 heads. By how much does the loss rise when one is missing: a little for each, or a lot for a few? In which layers are those?
+# There are 24 heads, and the loss with all of them is 4.06 nats. For how many of the 24 does the loss rise by more than 0.05 when that one is missing?
+
+# %% prediction="gpt2.heads_missed" id="prediction-gpt2-heads_missed"
+predict(
+    "gpt2.heads_missed", "heads of 24 that cost more than 0.05 nats when missing",
+    guess=...
+)
 
 # %% id="30a5e04d"
 def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
@@ -1046,12 +1185,17 @@ rises = torch.stack([surprise_without(model, *head) - whole for head in progress
 rises = rises.unflatten(0, (austen.config.n_layer, austen.config.n_head))  # [L, H, T - 1]
 mean_rises = rises.mean(dim=-1)  # [L, H]
 print(f"all heads: {whole.mean():.2f} nats a token, a perplexity of {whole.mean().exp():.0f}")
+measured("gpt2.heads_missed", (mean_rises > 0.05).sum())
 plots.grid(mean_rises, plots.Axes("head", "layer", "one head silenced"), "rise of the loss, nats", "+.2f")
 
 # %% [markdown] id="2cb5fa20"
-# The model hardly misses most heads, and it misses a few a lot: one in the first layer most, then one in the second and one in the last. No layer has them all.
+# <details><summary>What the numbers say</summary>
 #
-# What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the token before. In the row `ed` it mostly does not, and the full stop attends most to `Elizabeth`. So is this head about words in pieces? One picture cannot say. Two averages over the held-out text say more: where the head looks, and what it costs to lose it. **Predict** both before you run the cell.
+# A quarter of the heads: without any of the other 18 the loss stays nearly as it is, and without a few of them it is even a little lower. The model misses one head of the first layer most, then one of the second and one of the last. The heads that matter are in all four layers.
+# </details>
+
+# %% [markdown] id="419d5520"
+# What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the token before. In the row `ed` it mostly does not, and the full stop attends most to `Elizabeth`. So is this head about words in pieces? One picture cannot say. Two averages over the held-out text say more: where the head looks, and what it costs to lose it.
 
 # %% tags=["nbval-ignore-output"] id="16587951"
 layer, head = divmod(mean_rises.argmax().item(), austen.config.n_head)
@@ -1083,10 +1227,17 @@ print(f"  after any other token               {rises[layer, head, ~inside].mean(
 #
 # ## Why several heads, and why an MLP?
 #
-# Two larger cuts. First, all heads of a layer get the same attention weights, the mean of the layer's heads, and keep their own values. Then all MLPs are silent, then all attention. **Predict** the order: which cut costs most?
+# Two larger cuts. First, all heads of a layer get the same attention weights, the mean of the layer's heads, and keep their own values. Then all MLPs are silent, then all attention. A model that knows nothing but how often each token occurs has 6.5 nats. What is the order of these losses, the lowest first?
+
+# %% prediction="gpt2.cuts" id="prediction-gpt2-cuts"
+cut_models = ("without any attention", "token frequencies alone", "one map for all heads", "without any MLP")
+predict(
+    "gpt2.cuts", "losses after these cuts, the lowest first", order_of=cut_models,
+    guess=...
+)
 
 # %% id="c9ef25e0"
-def one_map(attention: Attention) -> Callable[[Tensor], Tensor]:
+def with_mean_weights(attention: Attention) -> Callable[[Tensor], Tensor]:
     """A forward in which each head attends as the layer's heads do on average; the values stay as they are."""
 
     def forward(x: Tensor) -> Tensor:
@@ -1099,25 +1250,34 @@ def one_map(attention: Attention) -> Callable[[Tensor], Tensor]:
 # %% id="bb2775b5"
 cuts = {
     "as it is": [],
-    "one map for all heads": [patch.replaced(block.attn, forward=one_map(block.attn)) for block in model.h],
+    "one map for all heads": [patch.replaced(block.attn, forward=with_mean_weights(block.attn)) for block in model.h],
     "without any attention": [patch.replaced(block.attn, forward=torch.zeros_like) for block in model.h],
     "without any MLP": [patch.replaced(block.mlp, forward=torch.zeros_like) for block in model.h],
 }
 
 # %% id="ec2fa7f2"
+after = {"token frequencies alone": levels["how often each token occurs"]}
 for name, changes in cuts.items():
     with patch.together(*changes):
-        print(f"{name:>22}: {surprise(model, held_out).mean():.2f} nats")
+        after[name] = surprise(model, held_out).mean().item()
+    print(f"{name:>22}: {after[name]:.2f} nats")
+measured("gpt2.cuts", sorted(cut_models, key=after.get))
 
 # %% [markdown] id="364b6f14"
-# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. Without the MLPs it is worse than a model that finds every token equally likely. The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
+# <details><summary>What the numbers say</summary>
+#
+# Different heads look at different tokens, and the model uses that: with one map for all of them it loses half a nat. Without any attention it is still better than frequencies alone, since it can use the last token. It is even better than with the transposed `c_proj` above: no attention at all disturbs less than a wrong one. Without the MLPs it is worse than a model that finds every token equally likely.
+# </details>
+
+# %% [markdown] id="74057004"
+# The cuts are made in a trained model, so they show that it relies on these parts, and not how well a model would do that was trained without them.
 
 # %% [markdown] id="b4a1fdf9"
 # ## The logit lens
 #
 # The residual stream only ever changes by addition, so half-way up it already holds a rough answer. Cut the model off after n blocks and let `ln_f` and the head read what is there.
 #
-# **Predict:** how does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
+# How does "in the course of a few" go on, and after how many of the four blocks does the model know? What does it say after none?
 
 # %% tags=["nbval-ignore-output"] id="41ddc642"
 start = "It will be over in the course of a few"
@@ -1135,7 +1295,7 @@ model.h = blocks
 #
 # ## One position too many
 #
-# `wpe` has as many rows as the model has positions. **Predict:** what happens to GPT-2 at position 1,025, or to this model at 257: worse text, slower text, or something else?
+# `wpe` has as many rows as the model has positions. What happens to GPT-2 at position 1,025, or to this model at 257: worse text, slower text, or something else?
 
 # %% id="b1fe5cb9"
 too_long = encode("Mr. Darcy ")[:, :1].repeat(1, austen.config.n_positions + 1)
@@ -1149,7 +1309,15 @@ except IndexError as error:
 #
 # ## The question: what can you change and still load?
 #
-# Now measure it. Each line changes one field of the config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. Take out your guess from the start of the lesson.
+# Now measure it. Each line changes one field of the config, builds the model anew, loads the same weights strictly, and reads the beginning of *Persuasion*. Your guess from the start of the lesson is below.
+#
+# Before that, one more. `n_head` can be changed: no weight's shape depends on it. The model was trained with 6 heads of 32 and has a loss of 4.06 nats. What is the loss of the same weights with 12 heads of 16?
+
+# %% prediction="gpt2.twelve_heads" id="prediction-gpt2-twelve_heads"
+predict(
+    "gpt2.twelve_heads", "loss with 12 heads instead of the 6 it was trained with", unit="nats",
+    guess=...
+)
 
 # %% id="e9c227d5"
 def loss(model: GPT2) -> float:
@@ -1157,41 +1325,58 @@ def loss(model: GPT2) -> float:
     return surprise(model, held_out).mean().item()
 
 # %% id="f23d0693"
+def austen_with(**change) -> GPT2:
+    """`austen-gpt2` with a changed config; its weights are loaded strictly."""
+    changed = GPT2(austen.config.replace(**change)).eval()
+    austen.load_into(changed)
+    return changed
+
+
 def outcome(**change) -> str:
     """Whether the weights load with a changed config, and with what loss."""
     try:
-        changed = GPT2(austen.config.replace(**change)).eval()
-        austen.load_into(changed)
-        return f"loads, loss {loss(changed):.4f}"
+        return f"loads, loss {loss(austen_with(**change)):.4f}"
     except GraderError:
         return "does not load"
     except (AssertionError, RuntimeError, ValueError):
         return "can't run"
 
 # %% id="6123b668"
+loaded = set()
 for change in (
     {},
     {"n_layer": 3}, {"n_embd": 96}, {"n_inner": 512}, {"n_positions": 512}, {"vocab_size": 2000},
     {"n_head": 3}, {"n_head": 12}, {"n_head": 5}, {"layer_norm_epsilon": 1e-2}, {"layer_norm_epsilon": 1e-6},
     {"activation_function": "relu"}, {"resid_pdrop": 0.5}, {"initializer_range": 1.0}, {"eos_token_id": 7},
 ):
-    name = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is"
-    print(f"{name:>28}   {outcome(**change)}")
+    name, result = ", ".join(f"{field} = {value}" for field, value in change.items()) or "as it is", outcome(**change)
+    print(f"{name:>28}   {result}")
+    loaded |= set(change) if result.startswith("loads") else set()
+
+# %% id="e9cf2a32"
+asked = {"layer_norm_epsilon", "n_embd", "n_head", "n_layer", "n_positions", "resid_pdrop", "vocab_size"}
+measured("gpt2.fields", loaded & asked)
+measured("gpt2.twelve_heads", loss(austen_with(n_head=12)))
 
 # %% [markdown] id="fe5225d5"
+# <details><summary>What the numbers say</summary>
+#
 # Three kinds of fields:
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
 # - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never reads the field: a program that does, as transformers does, would compute something else with the same weights.
 # - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ instead of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
 #
-# `n_head` is the most dangerous one. With 12 heads instead of 6 every score is wrong, and the loss rises by only 0.11. Would you see it in the text?
+# `n_head` is the most dangerous one. With 12 heads instead of 6 every score is wrong, and the loss rises by only 0.11.
+# </details>
+
+# %% [markdown] id="7e767354"
+# Would you see the wrong number of heads in the text?
 
 # %% tags=["nbval-ignore-output"] id="963f895c"
 for heads in (6, 12):
-    other = GPT2(austen.config.replace(n_head=heads)).eval()
-    austen.load_into(other)
-    print(f"{heads:2} heads: {prompt}{austen.tokenizer.decode(list(generate(other, encode(prompt), 28)))}\n")
+    tokens = list(generate(austen_with(n_head=heads), encode(prompt), 28))
+    print(f"{heads:2} heads: {prompt}{austen.tokenizer.decode(tokens)}\n")
 
 # %% [markdown] id="0807ddd0"
 # Both sound alike. Which one is the model that was trained? The text does not tell. A config is as much a part of a model as its weights are, and only a comparison with a reference, number by number or token by token, tells which one is right.
@@ -1219,7 +1404,7 @@ for name, config in configs.items():
     print(f"{name:>12} {count:>13,} parameters   {4 * count / 1e6:6,.0f} MB in float32   {2 * count / 1e6:6,.0f} MB in bfloat16")
 
 # %% [markdown] id="75b9f838"
-# The hub's `model.safetensors` of the small model has 548 MB, and you just computed 498. **Guess** what the other 50 MB are before you run the next cell.
+# The hub's `model.safetensors` of the small model has 548 MB, and you just computed 498. What could the other 50 MB be? The next cell says it.
 
 # %% id="4199f761"
 config = configs["gpt2"]
@@ -1230,7 +1415,7 @@ print(f"{masks:,} bytes of causal masks, and {names_and_shapes:,} bytes of heade
 # %% [markdown] id="5a71a9c3"
 # Every block's mask, 1024 × 1024 numbers in float32, was saved along with the weights (`h.0.attn.bias` and so on; it is not a bias). A strict load has to leave out those twelve names, and nothing else.
 #
-# **Time.** To write one more token, the model reads the whole text again. **Predict:** the text gets eight times as long. How much longer does the next token take?
+# **Time.** To write one more token, the model reads the whole text again. The text gets eight times as long. How much longer does the next token take?
 
 # %% tags=["nbval-ignore-output"] id="a8321e0a"
 from grader.instruments import clock
@@ -1248,6 +1433,14 @@ print(f"eight times the text, {times[256] / times[32]:.0f} times the time")
 #
 # All but the last row of logits was computed before, for the earlier tokens, and thrown away. The next lesson stores what can be used again.
 #
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="22428d75"
 # ## What changed, and why
 #
 # | | Transformer decoder, 2017 | GPT, 2018 | GPT-2, 2019 | why |

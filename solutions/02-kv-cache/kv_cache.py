@@ -5,7 +5,7 @@
 #
 # You send a long prompt to a chat model. The first word of the answer takes seconds, and each later one milliseconds. Why? And why can a chat of 131,072 tokens need 19 GB of memory beside the weights of a model with 4 billion parameters? Both have the same cause: the *KV cache*, which this lesson builds.
 #
-# First write down a guess. You read a prompt of 100 tokens, and then write. After how many tokens does one more token cost more than reading the whole prompt did? Guess once for lesson 01's program and once for a program with a cache. You will count it, and then measure it.
+# The first guess of this lesson is about that question. You will count the answer, and then measure it.
 #
 # After this lesson you can
 #
@@ -14,11 +14,13 @@
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
 # - name the usual mistakes with a cache, and how each would show. Several of them cannot be seen in the text the model writes.
 #
-# 110 to 170 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
+# 120 to 180 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
 # This is generation, step by step. At each step the model adds one token to the text, and to do that it computes one row of vectors for every word in a coloured box.
 #
 # ![Four steps of generation after the prompt "Mr. Darcy was". Without a cache, every step computes the rows of all words again: 3 + 4 + 5 + 6 = 18 rows for 4 tokens. With a cache, the prompt's 3 rows are computed once and each later step computes only the newest word's row: 6 rows.](figures/rows-computed.svg)
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 
 # %% tags=["setup"] id="setup"
 import math
@@ -29,6 +31,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
+
+# %% [markdown] id="7b0d0e35"
+# GPT-2 XL reads a prompt of 100 tokens, and then writes. With a cache it computes only the newest token's row; the row's query is compared with the keys of all tokens so far. After how many tokens does one more token take more multiply-adds than reading the whole prompt did? Imagine that the model could read a text of any length.
+
+# %% prediction="kv_cache.crossing" id="prediction-kv_cache-crossing"
+predict(
+    "kv_cache.crossing", "tokens after which the next one costs more than a prompt of 100",
+    guess=...
+)
 
 # %% [markdown] id="5511098e"
 # ## What you start from
@@ -56,7 +70,13 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 #
 # For every new token, `generate` passes the whole text to the model and uses only the last row of the result. How much of the rest has been computed before?
 #
-# Take a trained model and give it 8 tokens, then the same 8 and one more. **Predict:** of the queries, keys and values that the last layer computes for the first 8 tokens, how many change because a ninth follows?
+# Take a trained model and give it 8 tokens, then the same 8 and one more. The last layer, the fourth, computes queries, keys and values for the first 8 tokens both times. What share of these numbers changes because a ninth token follows?
+
+# %% prediction="kv_cache.changed" id="prediction-kv_cache-changed"
+predict(
+    "kv_cache.changed", "numbers of the first 8 tokens that a ninth changes", unit="%",
+    guess=...
+)
 
 # %% id="bcf7309c"
 austen = load_checkpoint("austen-gpt2")
@@ -81,10 +101,15 @@ text = encode("Mr. Darcy was not so easily moved to speak")[:, :9]
 short, long = queries_keys_values(text[:, :8], 3), queries_keys_values(text, 3)  # [8, 3 D], [9, 3 D]
 changed = ((short - long[:8]).abs() > 1e-5).sum().item()
 print(f"{changed} of {short.numel():,} numbers change")
+measured("kv_cache.changed", 100 * changed / short.numel())
 
 # %% [markdown] id="712fa816"
-# None. The mask hides later tokens, so nothing about a token depends on what follows it, in any layer. Computing it again gives the same numbers.
+# <details><summary>What the numbers say</summary>
 #
+# None changes. The mask hides later tokens, so nothing about a token depends on what follows it, in any layer. Computing it again gives the same numbers.
+# </details>
+
+# %% [markdown] id="fd8d6fb7"
 # Which of those numbers does the *new* token need? Its query is compared with the keys of all tokens, and its result is a weighted sum of their values. It uses only its own query, and nothing from the other tokens' MLPs. Old queries are never used again. So two things per token and layer are worth storing, **k and v**. That is why it is a KV cache and not a QKV cache.
 #
 # ![Attention with a cache. The new token's vector is projected to q, k and v. The new k and v are appended to the cache's rows. The query is compared with all keys in the cache, and the softmax of the scores weights all values. The sum goes through c_proj. The query is not stored.](figures/cache-in-attention.svg)
@@ -135,7 +160,13 @@ def multiply_adds(config: Config, new: int, past: int = 0) -> int:
 check("kv_cache.work", multiply_adds)
 
 # %% [markdown] id="36f5172c"
-# Now GPT-2 XL, from its config. **Predict:** it has read 1,000 tokens and writes the next one. By what factor is that cheaper if the thousand need not be computed again? And over a whole answer of 1,000 tokens after a prompt of 24?
+# Now GPT-2 XL, from its config. Without a cache, the next token costs 550 times as many multiply-adds after 1,000 tokens as after one. With a cache it is still one row. By how much does the work for the next token grow, from the second token of a text to the one after 1,000?
+
+# %% prediction="kv_cache.growth" id="prediction-kv_cache-growth"
+predict(
+    "kv_cache.growth", "more work after 1,000 tokens than after 1, with a cache", unit="%",
+    guess=...
+)
 
 # %% id="215e8fb4"
 xl = Config.read("configs/gpt2-xl.json")
@@ -148,6 +179,7 @@ lengths = range(24, 1024)
 without = sum(multiply_adds(xl, length) for length in lengths)
 cached = multiply_adds(xl, 24) + sum(multiply_adds(xl, 1, past=length) for length in lengths[:-1])
 print(f"the whole answer: {without:.2e} or {cached:.2e}, {without / cached:.0f} times less work")
+measured("kv_cache.growth", 100 * (multiply_adds(xl, 1, past=1000) / multiply_adds(xl, 1, past=1) - 1))
 
 # %% tags=["nbval-ignore-output"] id="51a5087c"
 from grader.instruments import plots
@@ -162,9 +194,13 @@ for title, a, b in (("next token", without, cached), ("all so far, one by one", 
 plots.beside(*charts)
 
 # %% [markdown] id="14389cc8"
-# For a single token the factor is nearly the number of tokens: 1,001 after a thousand. Over the whole answer it is 520, about half, because the text grows from 24 tokens to 1,024 and is half as long on average.
+# <details><summary>What the numbers say</summary>
 #
-# With a cache, the work for the next token hardly grows. A thousand tokens more add 10% to it, because the new query is compared with more keys. That growth is small here, but it has no end, and the later lessons are about it.
+# With a cache, the work for the next token hardly grows. A thousand tokens more add 10% to it, because the new query is compared with more keys: most of the work is in the products with the weights, and these do not know how long the text is. The growth is small here, but it has no end, and the later lessons are about it.
+# </details>
+
+# %% [markdown] id="e550009c"
+# What the cache saves for a single token is nearly the number of tokens: a factor of 1,001 after a thousand. Over a whole answer of 1,000 tokens after a prompt of 24 it is 520, about half, because the text is half as long on average.
 #
 # ## The cache
 #
@@ -242,7 +278,15 @@ check("kv_cache.cache", KVCache)
 # %% [markdown] id="16b93a80"
 # ### Is the ValueError needed?
 #
-# PyTorch checks shapes. Will it not complain by itself? **Predict** what each of these two lines does, with room for four tokens.
+# PyTorch checks shapes. Will it not complain by itself? There is room for four tokens. If two tokens are written from the last slot on, PyTorch raises an error. What does it do if one token is written after the last slot, into `room[:, :, 4:5]`?
+
+# %% prediction="kv_cache.past_the_end" id="prediction-kv_cache-past_the_end"
+predict(
+    "kv_cache.past_the_end", "one token is written after the last slot", one_of=(
+        "the last slot is overwritten", "an error", "nothing is written, and no error",
+    ),
+    guess=...
+)
 
 # %% id="a2b07e94"
 room = torch.zeros(1, 1, 4, 2)  # 4 tokens
@@ -250,15 +294,28 @@ for name, start, tokens in (("two tokens from the last slot on", 3, 2), ("one to
     try:
         room[:, :, start : start + tokens] = torch.ones(1, 1, tokens, 2)
         print(f"{name}: no error, and {int(room.sum())} numbers were written")
+        outcome = "the last slot is overwritten" if room.sum() else "nothing is written, and no error"
     except RuntimeError as error:
         print(f"{name}: RuntimeError: {str(error).partition(' at ')[0]}")
+        outcome = "an error"
+measured("kv_cache.past_the_end", outcome)
 
 # %% [markdown] id="57047089"
-# The second case raises nothing and writes nothing, and it is the case that occurs in decoding: one token a step. A slice past the end has no rows, and one row broadcasts to any number of rows, also to none. So the token is dropped silently, and the model goes on without it. Only your own check notices.
+# <details><summary>What the numbers say</summary>
 #
+# PyTorch raises nothing and writes nothing, and this is the case that occurs in decoding: one token a step. A slice past the end has no rows, and one row broadcasts to any number of rows, also to none. So the token is dropped silently, and the model goes on without it. Only your own check notices.
+# </details>
+
+# %% [markdown] id="86ad9be4"
 # ### Preallocate, or grow?
 #
-# Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`, and the result is right. Why then preallocate? **Predict:** 2,048 tokens come one by one. How many bytes does each kind of cache copy in all, compared with the bytes that are in it at the end?
+# Many programs have no capacity. They write `self.keys = torch.cat([self.keys, k], dim=2)`, and the result is right. Why then preallocate? 2,048 tokens come one by one. A preallocated cache writes each byte once. How many times the bytes that are in it at the end does the growing cache copy in all?
+
+# %% prediction="kv_cache.copied" id="prediction-kv_cache-copied"
+predict(
+    "kv_cache.copied", "bytes that a growing cache copies for 2,048 tokens", unit="times its size",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="da401eb3"
 class GrowingCache(KVCache):
@@ -289,11 +346,18 @@ for tokens in (256, 512, 1024, 2048):
     spent = [clock.milliseconds(run, repeats=1) / tokens for run in runs]
     held = 2 * tokens * 12 * 64 * 4 / 1e6
     print(f"{tokens:6} {held:11.1f} MB {copied[0]:14,.0f} MB {copied[1]:11.1f} MB {spent[0]:22.3f} {spent[1]:14.3f}")
+measured("kv_cache.copied", copied[0] / held)
 
 # %% [markdown] id="34433f43"
-# Preallocated, every number is written once. With `cat`, each step copies the whole cache: twice the tokens cost four times the copying. After 2,048 tokens each number has been copied about 1,000 times. And these are the keys and values of *one* layer.
+# <details><summary>What the numbers say</summary>
 #
+# About 1,000 times: with `cat`, each step copies the whole cache, which holds 1,024 tokens on average. Twice the tokens cost four times the copying. And these are the keys and values of *one* layer.
+# </details>
+
+# %% [markdown] id="e21eefdc"
 # transformers' `DynamicCache` grows, because it cannot know how long a text will be. Its `StaticCache` is preallocated.
+#
+# Servers have thousands of conversations, and do not know how long any of them will be. vLLM (Kwon et al., 2023) therefore cuts the memory into pages of 16 tokens. A conversation has a table of its pages and gets another one when the last is full, so nothing is copied, and at most one page is partly empty. Two conversations that begin with the same tokens, such as a long instruction, share the pages of that beginning: by causality their keys and values are the same. Your cache is one such conversation with a single large page.
 
 # %% [markdown] id="22bf5c41"
 # ## Attention with a cache
@@ -365,7 +429,15 @@ class CachedAttention(Attention):
 check("kv_cache.attention", CachedAttention)
 
 # %% [markdown] id="5338aa60"
-# **Predict:** suppose the mask stays as it was in lesson 01, `triu(diagonal=1)`, aligned at the upper left. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
+# Suppose the mask stays as it was in lesson 01, `triu(diagonal=1)`, aligned at the upper left. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
+
+# %% prediction="kv_cache.upper_left" id="prediction-kv_cache-upper_left"
+predict(
+    "kv_cache.upper_left", "cases in which a mask aligned at the upper left is wrong", some_of=(
+        "prefill: 4 new", "a chunk of 3 after 4", "decode: 1 new after 6",
+    ),
+    guess=...
+)
 
 # %% id="fbe70300"
 def largest_error(new: int, old: int) -> float:
@@ -378,11 +450,20 @@ def largest_error(new: int, old: int) -> float:
     return (right - wrong).abs().max().item()
 
 
-for new, old in ((4, 0), (3, 4), (1, 6)):
-    print(f"{new} new after {old}: {'wrong' if largest_error(new, old) > 1e-5 else 'the same'}")
+errors = {"prefill: 4 new": largest_error(4, 0), "a chunk of 3 after 4": largest_error(3, 4),
+          "decode: 1 new after 6": largest_error(1, 6)}
+for name, error in errors.items():
+    print(f"{name:>21}: {'wrong' if error > 1e-5 else 'the same'}")
+measured("kv_cache.upper_left", [name for name, error in errors.items() if error > 1e-5])
 
 # %% [markdown] id="b79d60bc"
-# Prefill is right, so a test of the first token passes. In decode a new token attends to the *first* token of the text and to nothing else, not even to itself. Further down you will see what a model writes that way. This shipped: in one server, a chunk of a prompt that followed a cached beginning could not see that beginning (<a href="https://github.com/hyprstream/hyprstream/pull/1521">hyprstream/hyprstream#1521</a>).
+# <details><summary>What the numbers say</summary>
+#
+# The chunk and decode are wrong. Prefill is right, so a test of the first token passes. In decode a new token attends to the *first* token of the text and to nothing else, not even to itself. Further down you will see what a model writes that way.
+# </details>
+
+# %% [markdown] id="f651ab28"
+# This shipped: in one server, a chunk of a prompt that followed a cached beginning could not see that beginning (<a href="https://github.com/hyprstream/hyprstream/pull/1521">hyprstream/hyprstream#1521</a>).
 #
 # The block only passes the cache on to attention:
 
@@ -465,7 +546,7 @@ check("kv_cache.model", CachedGPT2)
 compare_layers(CachedGPT2, open="none")
 
 # %% [markdown] id="acd7292b"
-# With a cache it must be GPT-2 for *every* way of cutting a text into pieces. Here are four ways, on trained weights, compared with lesson 01's model, which reads the text in one piece. **Predict:** will the differences be 0?
+# With a cache it must be GPT-2 for *every* way of cutting a text into pieces. Here are four ways, on trained weights, compared with lesson 01's model, which reads the text in one piece. Will the differences be 0?
 
 # %% tags=["nbval-ignore-output"] id="1de55486"
 model = CachedGPT2(austen.config).eval()
@@ -508,9 +589,9 @@ for rows in (1, 2, 10, 50):
     print(f"the first {rows:2} of 100 rows, computed alone: differ by at most {off:.1e}")
 
 # %% [markdown] id="46751340"
-# For which numbers of rows the result differs depends on the machine, but you will see it on every machine for some row counts. Lesson 01's model and transformers' can agree to the last bit, because on one machine they call the same kernels with the same shapes. A cached model is compared within a tolerance.
+# Which numbers of rows give another result depends on the machine: on its vector width and on the library that multiplies. Lesson 01's model and transformers' can agree to the last bit, because on one machine they call the same kernels with the same shapes. A cached model is compared within a tolerance.
 #
-# Does it matter? Only where two tokens are nearly equally likely. The next cells read 20 texts token by token, in both dtypes, so wait a little for their lines. The *margin* is by how much the best logit leads the second. **Predict:** among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
+# Does it matter? Only where two tokens are nearly equally likely. The next cells read 20 texts token by token, in both dtypes, so wait a little for their lines. The *margin* is by how much the best logit leads the second. Among 4,000 next tokens, how many does the cache change in float32? And in bfloat16, which has 8 significant bits?
 
 # %% tags=["nbval-ignore-output"] id="df7c3074"
 import copy
@@ -533,7 +614,7 @@ for dtype in (torch.float32, torch.bfloat16):
     margins = best[..., 0] - best[..., 1]
     flips = plain.argmax(-1) != stepped.argmax(-1)
     print(f"{dtype!s:>14}: logits differ by at most {(plain - stepped).abs().max():.1e};"
-          f" smallest margin {margins.min():.1e}; {flips.sum()} of {flips.numel():,} tokens are others")
+          f" smallest margin {margins.min():.1e}; {flips.sum()} of {flips.numel():,} next tokens differ")
 
 # %% tags=["nbval-ignore-output"] id="c15397b8"
 if flips.any():  # in bfloat16
@@ -602,7 +683,13 @@ written = writing.write(generate_cached(model, encode(prompt), 80), austen.token
 # %% [markdown] id="4131bd44"
 # ### What this loop can no longer do
 #
-# When the text grew beyond `n_positions`, lesson 01 dropped the oldest tokens and read the rest again, from position 0. Why can a cache not simply drop its first slot? **Predict:** take the 9 tokens from the start of the lesson, once as they are and once without the first. What share of the other tokens' keys and values in the last layer stays the same?
+# When the text grew beyond `n_positions`, lesson 01 dropped the oldest tokens and read the rest again, from position 0. Why can a cache not simply drop its first slot? Take the 9 tokens from the start of the lesson, once as they are and once without the first. A token more at the end changed nothing. A token less at the beginning: what share of the other tokens' keys and values in the last layer stays the same? A number counts as the same if it changes by less than 0.001; its mean size is 2.
+
+# %% prediction="kv_cache.without_first" id="prediction-kv_cache-without_first"
+predict(
+    "kv_cache.without_first", "keys and values that are the same without the first token", unit="%",
+    guess=...
+)
 
 # %% id="bdb11a15"
 D = austen.config.n_embd
@@ -610,9 +697,13 @@ nine = queries_keys_values(text, 3)[1:, D:]  # [8, 2 D]: keys and values of the 
 eight = queries_keys_values(text[:, 1:], 3)[:, D:]  # [8, 2 D]: of the same tokens without the first
 same = ((nine - eight).abs() < 1e-3).float().mean()
 print(f"{same:.1%} are the same; mean difference {(nine - eight).abs().mean():.2f}, mean size {nine.abs().mean():.2f}")
+measured("kv_cache.without_first", 100 * same)
 
 # %% [markdown] id="590464a6"
+# <details><summary>What the numbers say</summary>
+#
 # Almost none. All remaining tokens have moved by one position, and GPT-2 adds the position to each token's vector at the bottom. Besides, a token in a higher layer has attended to the one that is gone. So a cache cannot be shifted: `new_cache` refuses a longer text, and that is right.
+# </details>
 
 # %% [markdown] id="b83d661e"
 # ### The same text as the reference
@@ -645,7 +736,13 @@ if theirs is not None:
 # - *never read*: the cache is filled, but attention uses the new keys only.
 # - *from 0*: the positions begin at 0 again in every call.
 #
-# **Predict:** which of them write nonsense, and which could pass for right?
+# Which of them write nonsense, and which could pass for right? And what does the usual measure say, the loss on a text that is read in one piece? For the right program it is 4.21 nats. What is it for *never read*, whose attention uses the new keys only?
+
+# %% prediction="kv_cache.read_at_once" id="prediction-kv_cache-read_at_once"
+predict(
+    "kv_cache.read_at_once", "loss of the cache that is never read, text in one piece", unit="nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="bdcb0084"
 right_append = KVCache.append
@@ -663,13 +760,15 @@ def never_read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return k, v
 
 # %% id="ad0167ae"
-def from_zero(self, ids: Tensor, cache=None, right=CachedGPT2.forward) -> Tensor:
-    """Finds the rows of positions 0, 1, ... where those of this call belong."""
-    moved = self.wpe.weight.roll(cache[0].length if cache else 0, dims=0)
-    with patch.replaced(self.wpe, weight=nn.Parameter(moved)):
-        return right(self, ids, cache)
+def from_zero(self, ids: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+    """The model's forward with one wrong line: the positions should begin at the cache's length."""
+    positions = torch.arange(ids.shape[1])  # the wrong line
+    x = self.wte(ids) + self.wpe(positions)
+    for layer, block in enumerate(self.h):
+        x = block(x, cache[layer] if cache else None)
+    return F.linear(self.ln_f(x), self.wte.weight)
 
-
+# %% id="37ec9f6c"
 WRONG = {
     "upper left": patch.replaced(KVCache, append=upper_left),
     "never read": patch.replaced(KVCache, append=never_read),
@@ -688,18 +787,25 @@ print(f"     right: {austen.tokenizer.decode(right[:40])!r}")
 print(f"{'':>12}loss on Persuasion {loss_in([T]):.2f}\n")
 
 # %% tags=["nbval-ignore-output"] id="1d0ef004"
+at_once = {}
 for name, change in WRONG.items():
     with change:
         tokens = list(generate_cached(model, ids, 64))
         losses = [loss_in(chunks) for chunks in ([T], [1] * T)]
+        at_once[name] = losses[0]
     first = next((i for i, (a, b) in enumerate(zip(right, tokens, strict=True)) if a != b), 64)
     print(f"{name:>10}: {austen.tokenizer.decode(tokens[:40])!r}")
     print(f"{'':>12}differs from token {first} on; loss on Persuasion, read at once {losses[0]:.2f},"
           f" one by one {losses[1]:.2f}\n")
+measured("kv_cache.read_at_once", at_once["never read"])
 
 # %% [markdown] id="470f32ff"
-# A model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too. A comparison shows the error. So does the loss of a text that is read *piece by piece*. Read in one piece, as a loss usually is, all three score exactly like the right model: a fresh cache returns what was just put in, such a text begins at position 0, and there is no single new token. So measure the loss token by token.
+# <details><summary>What the numbers say</summary>
 #
+# Read in one piece, as a loss usually is, all three score exactly like the right model: a fresh cache returns what was just put in, such a text begins at position 0, and there is no single new token. The loss of a text that is read *piece by piece* shows the error, so measure it token by token. The texts show less: a model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too.
+# </details>
+
+# %% [markdown] id="89ea4ff7"
 # Now GPT-2 itself, where it is on this machine or the hub can be reached (548 MB):
 
 # %% tags=["nbval-ignore-output"] id="797cdf8e"
@@ -724,7 +830,7 @@ if gpt2 is not None:
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
-# **Predict** the picture before you run the cell: which of the three curves lie on each other? And take out your guess from the start of the lesson. The measurement takes the longest of all cells here; its bar shows how far it is.
+# Which of the three curves will lie on each other? The measurement takes up to a minute, the longest of all cells here; a bar shows how far it is.
 
 # %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
@@ -764,26 +870,39 @@ for n, a, b, c in zip(lengths, reading, without, cached, strict=True):
     counts = [multiply_adds(clocked, *what) / 1e6 for what in ((n,), (n + 1,), (1, n))]
     print(f"{n:6,} {a:15.1f} {b:15.1f} {c:12.2f} {counts[0]:28,.0f} {counts[1]:8,.0f} {counts[2]:6,.1f}")
 
+# %% tags=["nbval-ignore-output"] id="2166d387"
+per_ms = multiply_adds(clocked, 512) / reading[lengths.index(512)]
+print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
+for n, ms in zip(lengths, without, strict=True):
+    if n in (1, 8, 32, 128, 512, 1023):
+        print(f"without a cache, after {n:5,} tokens: {ms * per_ms / multiply_adds(clocked, n + 1):4.1f} times the counted time")
+
 # %% tags=["nbval-ignore-output"] id="85bd3885"
 curves = {"reading n tokens": reading, "next token, without a cache": without, "next token, with": cached}
 around = plots.Axes("tokens so far, n", "ms", log="xy", size=(5.2, 3.4))
 by_clock = plots.lines({name: (lengths, ms) for name, ms in curves.items()}, around)
-per_ms = multiply_adds(clocked, 512) / reading[lengths.index(512)]
 counted = {
     "without: measured": (lengths, without),
     "with: measured": (lengths, cached),
     "without: counted": (range(1, 1024), [multiply_adds(clocked, n + 1) / per_ms for n in range(1, 1024)]),
     "with: counted": (range(1, 1024), [multiply_adds(clocked, 1, n) / per_ms for n in range(1, 1024)]),
 }
-print(f"counted: at the {per_ms / 1e6:.0f} million multiply-adds per ms that reading 512 tokens reached")
 headroom = (None, 100 * max(without))  # above the curves, for the legend
 next_token = plots.Axes("tokens so far, n", "ms for the next token", log="y", ylim=headroom, size=(5.2, 3.4))
 plots.beside(by_clock, plots.lines(counted, next_token))
 
 # %% [markdown] id="0ac047d4"
-# Without a cache the measured time follows the count. This is why the first token of an answer takes so much longer than each later one: it has to wait for the whole prompt to be read.
+# Reading n tokens and the next token without a cache take about the same time. This is why the first token of an answer takes so much longer than each later one: it has to wait for the whole prompt to be read.
 #
-# With a cache the curve is nearly flat, and lies *above* its count. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. **Predict:** 256 rows are 256 times the work. How many times the time?
+# How well does the count tell the time? The lines above the chart say it. At a few tokens the measured time is several times the counted one, because of fixed costs and for the reason below. From some dozens of tokens on the two are of the same size. The longest texts may still take up to twice as long as counted, because the count has no mask and no softmax, and these work on n² scores. A clock is also less exact than a count: whatever else runs on the machine changes its numbers.
+#
+# With a cache the curve is nearly flat, and the measured time is far longer than the counted one. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. 256 rows are 256 times the work. How many times the time?
+
+# %% prediction="kv_cache.rows" id="prediction-kv_cache-rows"
+predict(
+    "kv_cache.rows", "time for 256 rows", unit="times that for 1 row",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="08a03325"
 matrices = [torch.randn(1024, 1024) / 32 for _ in range(24)]
@@ -801,10 +920,15 @@ weight_bytes = sum(matrix.nbytes for matrix in matrices)
 print("rows       ms   ms a row   times as long as 1 row   weights fetched, GB/s")
 for rows, ms in spent.items():
     print(f"{rows:4} {ms:8.2f} {ms / rows:10.3f} {ms / spent[1]:24.1f} {weight_bytes / ms / 1e6:23.1f}")
+measured("kv_cache.rows", spent[256] / spent[1])
 
 # %% [markdown] id="86fbf153"
-# Far less than 256 times. With one row, the time is mostly that of fetching 100 MB of weights; the last column then tells how fast your memory is. With many rows the arithmetic takes over. So a row costs much less in company than alone.
+# <details><summary>What the numbers say</summary>
 #
+# Far less than 256 times. With one row, the time is mostly that of fetching 100 MB of weights; the last column then tells how fast your memory is. With many rows the arithmetic takes most of the time. So a row costs much less together with others than alone.
+# </details>
+
+# %% [markdown] id="e2a693fc"
 # Two consequences. Prefill and decode are always measured apart, because tokens per second of the one say nothing about the other. And servers decode many conversations at once: their new tokens form the rows of one product and share each fetched weight.
 #
 # ## The question: when does the next token cost more than the prompt?
@@ -813,7 +937,7 @@ for rows, ms in spent.items():
 #
 # **Without a cache: at every length.** The prompt was n rows, and the next token takes n + 1. Except for the shortest texts, the two curves lie on each other.
 #
-# **With a cache** the next token is one row, whose query is compared with n keys. In the count, that is as much as the prompt only when the text has become very long. For a prompt of P tokens, how long?
+# **With a cache** the next token is one row, whose query is compared with n keys. For a prompt of P tokens, after how many tokens is that more than the prompt? This is the first guess of the lesson, for P = 100.
 
 # %% id="d9d345e6"
 def crossing(config: Config, prompt: int) -> int:
@@ -829,6 +953,7 @@ def crossing(config: Config, prompt: int) -> int:
 print(f"{'prompt':>8} {'GPT-2 XL: after':>20} {'the model above: after':>26}")
 for prompt_length in (1, 2, 10, 100, 1000):
     print(f"{prompt_length:8,} {crossing(xl, prompt_length):20,} {crossing(clocked, prompt_length):26,}")
+measured("kv_cache.crossing", crossing(xl, 100))
 
 # %% tags=["nbval-ignore-output"] id="8a4342ad"
 longest = cached[-1]
@@ -838,9 +963,13 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
       f" {min((n for n in lengths if n not in cheaper), default=0)}")
 
 # %% [markdown] id="e490fdc6"
-# For any realistic prompt: never. The crossing lies far beyond the longest text the model can read. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. The measurement agrees: one token at the end of a long text takes as long as a prompt of a few tokens, and far less than a real one.
+# <details><summary>What the numbers say</summary>
 #
-# But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. **Predict:** one new token of a layer with 16 query heads attends to 32,768 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
+# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work. One token at the end of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured; the line above says it for your machine. Reading those 1,023 takes far longer.
+# </details>
+
+# %% [markdown] id="379fad9a"
+# But the crossing exists. In a very long text, most of a new token's cost is attention, and attention has to fetch the whole cache. One new token of a layer with 16 query heads attends to 32,768 cached tokens. How much faster is it if 8 query heads share each key-value head, so that the cache is an eighth as large?
 
 # %% tags=["nbval-ignore-output"] id="8b5e4e59"
 def attend(kv_heads: int) -> partial:
@@ -860,8 +989,15 @@ for kv_heads, ms in spent.items():
 # %% [markdown] id="39168088"
 # ## Memory
 #
-# What does a cache cost? **Predict:** GPT-2 XL, whose weights take 3.1 GB in bfloat16, reads a full 1,024 tokens. How large is the cache?
-#
+# What does a cache cost? GPT-2 XL, whose weights take 3,100 MB in bfloat16, reads its full 1,024 tokens. How large is the cache, in bfloat16 as well?
+
+# %% prediction="kv_cache.xl_cache" id="prediction-kv_cache-xl_cache"
+predict(
+    "kv_cache.xl_cache", "GPT-2 XL's cache for 1,024 tokens", unit="MB",
+    guess=...
+)
+
+# %% [markdown] id="98e0f304"
 # ### Exercise 6 · Bytes from a config
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
@@ -909,10 +1045,10 @@ for name, gpt, batch, tokens in (
     ("the timed model", timed, 2, 1024),
 ):
     element = gpt.wte.weight.element_size()
-    measured = work.bytes_held(gpt.new_cache(batch, tokens))
+    held = work.bytes_held(gpt.new_cache(batch, tokens))
     formula = cache_bytes(gpt.config, tokens, batch, element)
-    print(f"{name:>22}, batch {batch}, {tokens:5,} tokens: measured {measured:11,}  formula {formula:11,}")
-    assert measured == formula
+    print(f"{name:>22}, batch {batch}, {tokens:5,} tokens: measured {held:11,}  formula {formula:11,}")
+    assert held == formula
 
 # %% [markdown] id="a8cfc4ab"
 # They agree to the byte. So the formula can be trusted for models that do not fit on this machine. In the next table "at 128k" means 131,072 tokens: a book, or an afternoon of an agent's work. GPT-2 XL could not read so much; its row shows what its kind of attention would cost.
@@ -925,9 +1061,16 @@ print(f"{'bfloat16':>12} {'a token':>12} {'1,024 tokens':>14} {'at 128k':>11} {'
 for name, config in configs.items():
     token, short, long, many = (cache_bytes(config, *n) for n in ((1,), (1024,), (131_072,), (131_072, 8)))
     print(f"{name:>12} {token / 1024:8.0f} KiB {short / 1e6:11.0f} MB {long / 1e9:8.2f} GB {many / 1e9:14.1f} GB")
+measured("kv_cache.xl_cache", cache_bytes(configs["GPT-2 XL"], 1024) / 1e6)
 
 # %% [markdown] id="20605244"
-# GPT-2 XL needs 300 KiB for every token, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache would be 40 GB, 13 times its weights. Qwen3 4B has 2.6 times the parameters and *half* the cache per token: 144 KiB, which for 131,072 tokens are the 19 GB of the start. The next section shows why.
+# <details><summary>What the numbers say</summary>
+#
+# GPT-2 XL needs 300 KiB for every token, which makes 315 MB for its full 1,024 tokens: a tenth of its weights. At 128k its cache would be 40 GB, 13 times its weights.
+# </details>
+
+# %% [markdown] id="8ad497f0"
+# Qwen3 4B has 2.6 times the parameters and *half* the cache per token: 144 KiB, which for 131,072 tokens are the 19 GB of the start. The next section shows why.
 #
 # ## Method 1: share keys and values
 #
@@ -977,7 +1120,7 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor
 check("kv_cache.grouped", grouped_attention)
 
 # %% [markdown] id="6d9252f1"
-# What sharing saves follows from the config. **Predict** both sizes: a model of 32 layers, 4,096 wide, with 32 heads, at 32,768 tokens in bfloat16; once with 32 key-value heads, once with 8.
+# What sharing saves follows from the config. Take a model of 32 layers, 4,096 wide, with 32 heads, at 32,768 tokens in bfloat16. How large is the cache with 32 key-value heads, and how large with 8?
 
 # %% id="eb8bf406"
 wide = Config({"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32})
@@ -987,14 +1130,14 @@ for shared in (1, 2, 4, 8, 32):
     print(f"{name:>34}: {size / 1e9:6.2f} GB")
 
 # %% [markdown] id="b7509091"
-# With four query heads to a group, 17.18 GB become 4.29. A chart in the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026) shows another model, of 48 layers, 2,048 wide, with 24 heads. Here it is, drawn to 131,072 tokens. 2,048 cannot be divided by 24, so this cell does as the chart's figures imply: it takes all heads together as 2,048 wide.
+# With four query heads to a group, 17.18 GB become 4.29. Here is the same model, drawn to 131,072 tokens:
 
 # %% tags=["nbval-ignore-output"] id="f0d3381e"
 contexts = [16_384 * n for n in range(9)]
 curves = {}
-for shared in (1, 2, 4, 8, 24):
-    sizes = [2 * 48 * 2048 // shared * 2 * context / 1e9 for context in contexts]
-    curves["MHA" if shared == 1 else f"{'MQA' if shared == 24 else 'GQA'}, {shared} share one"] = contexts, sizes
+for shared in (1, 2, 4, 8, 32):
+    sizes = [cache_bytes(wide.replace(num_key_value_heads=32 // shared), context) / 1e9 for context in contexts]
+    curves["MHA" if shared == 1 else f"{'MQA' if shared == 32 else 'GQA'}, {shared} share one"] = contexts, sizes
     print(f"{shared:2} query heads a key-value head: {sizes[-1]:6.2f} GB at 131,072 tokens")
 named = {context: f"{context // 1024}k" for context in contexts}
 plots.lines(curves, plots.Axes("context, tokens", "KV cache, GB (bfloat16, batch 1)", xticks=named))
@@ -1002,7 +1145,7 @@ plots.lines(curves, plots.Axes("context, tokens", "KV cache, GB (bfloat16, batch
 # %% [markdown] id="7fdb1f11"
 # ### Other models, other settings
 #
-# The panel computes the same sums as your `cache_bytes`. Choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. **Predict** first: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
+# The panel computes the same sums as your `cache_bytes`. Choose a model or paste a `config.json`, and change the heads, the context, the dtype. MLA and SWA are the subjects of lessons 05 and 06. A question to try it on: Qwen3 4B has 32 query heads on 8 key-value heads. With how many key-value heads would 131,072 tokens fit into 5 GB?
 
 # %% tags=["nbval-ignore-output"] id="bdf9be90"
 from grader.kv import kv_panel
@@ -1024,8 +1167,16 @@ kv_panel("Qwen3 4B", context=131_072)
 # | bytes a number | round keys and values to fewer bits: a quantised cache | llama.cpp and vLLM, programs that run models, offer it |
 # | layers that have a cache | replace attention by a state of fixed size: linear attention (Katharopoulos et al., 2020) | Qwen3-Next, in 36 of 48 layers |
 #
-# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. The talk also lists sparse attention, as in DeepSeek V3.2. It is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
+# GQA and MLA make each token cheaper, so the line in the chart is lower, but still a line. A sliding window makes most layers stop growing at all. A fixed-size state never grows. Sparse attention, as in DeepSeek V3.2 (lesson 08), is not in the table: a new token reads fewer of the cached rows, but all of them are stored. The caches of lessons 05 and 06 have the same two methods and fields as yours, `append` and `length`.
 #
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="f9f8b881"
 # ## What changed, and why
 #
 # | | without a cache | with a cache | what it costs |
@@ -1035,7 +1186,7 @@ kv_panel("Qwen3 4B", context=131_072)
 # | memory beside the weights | none that lasts | 2 · layers · heads · head_dim numbers a token | GPT-2 XL: 300 KiB a token |
 # | positions | 0 to T − 1 | from `length` on | the model must be told the position |
 # | mask | square | T × T_k, aligned at the lower right | one more thing to get wrong |
-# | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | RoPE, which rotates keys by their position (lesson 03), and windows (lesson 06) |
+# | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | a conversation ends there. RoPE (lesson 03) and windows (lesson 06) lift this limit |
 # | result | – | the same up to rounding | a near-tie may go the other way |
 # | shared heads (GQA) | less work for k and v | the cache divided by the group | fewer different keys and values |
 #
@@ -1043,7 +1194,7 @@ kv_panel("Qwen3 4B", context=131_072)
 #
 # <details><summary>At which length does generating the next token cost more than reading the whole prompt did?</summary>
 #
-# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. Measured: only after a prompt of a few tokens.
+# Without a cache always: n + 1 rows against n. With one, by the count: only after a prompt of a single token. After a prompt of 2 it would take ten times as many positions as GPT-2 XL has. By the clock, the last token of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured.
 # </details>
 #
 # <details><summary>Why are keys and values stored, and no queries?</summary>

@@ -3,7 +3,7 @@
 #
 # **Give your Qwen3 program a slot for every Gemma 3 weight. It loads without an error, and writes nonsense. What are all the reasons?**
 #
-# Read the differences of the two configs below, then write down how many reasons you expect. You will come back to it.
+# Read the differences of the two configs below and think of reasons. Near the end each of them is tried alone in the right program, and you guess which ones ruin the model.
 #
 # After this lesson you can
 #
@@ -14,9 +14,11 @@
 #
 # The steps are numbered as in the talk that this course follows, Sebastian Raschka's *From Scratch to Scale* (PyCon DE & PyData 2026): twelve of them, from a new model's config to the same text. Lesson 00 lists them.
 #
-# 110 to 170 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
+# 130 to 190 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03); its program is given
 #
 # This lesson is a hunt. A drawing of Gemma 3's layer would give the answers away, so it comes at the end. Until then you have what you would have on the day of a release: a config, a reference program, and a table that says which modules are wrong.
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 
 # %% tags=["setup"] id="setup"
 from collections.abc import Collection, Iterator
@@ -45,6 +47,9 @@ def layer_types(config: Config) -> list[str]:
         return config.layer_types
     every, layers = config.get("sliding_window_pattern", 6), range(config.num_hidden_layers)
     return ["sliding_attention" if (i + 1) % every else "full_attention" for i in layers]
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
 
 # %% [markdown] id="6676015c"
 # The next nine cells are the program of lesson 03, folded. You start from it. Unfold a cell when you want to copy something.
@@ -131,7 +136,7 @@ for title, fields in (
 #
 # ![How much of a text of 2,048 tokens the last token sees in each of Gemma 3 270M's 18 layers. Layers 5, 11 and 17 are full and see all of it, with θ = 1,000,000. The other 15 slide and see the last 512 tokens, with θ = 10,000.](figures/five-to-one.svg)
 #
-# **Predict:** 270 million parameters, a vocabulary of 262,144, and D = 640. Which share of the parameters is in the embedding matrix?
+# There are 270 million parameters, a vocabulary of 262,144, and D = 640. What share of the parameters is in the embedding matrix?
 
 # %% id="4d373302"
 def parameters(config: Config) -> dict[str, int]:
@@ -180,7 +185,7 @@ except GraderError as error:
 # %% [markdown] id="4e1428e4"
 # That is the first reason: **every layer has two norms that Qwen3 does not have**. A strict load tells you. A loose one (`strict=False`) would have skipped them without a word.
 #
-# So give them a slot in every layer. You don't know yet where they go in the computation, so for now nothing calls them. All names and shapes are right now, and the weights load strictly. **Predict:** what does the Qwen3 program write with Gemma's weights, garbage letters or words?
+# So give them a slot in every layer. You don't know yet where they go in the computation, so for now nothing calls them. All names and shapes are right now, and the weights load strictly. What does the Qwen3 program write with Gemma's weights, words or garbage?
 
 # %% tags=["nbval-ignore-output"] id="d5f375b1"
 class Start(Qwen.CausalLM):
@@ -207,7 +212,7 @@ for prompt in ("Anne", "It is a truth universally acknowledged, that", "Captain 
     print(repr(prompt), "->", repr(continued(nonsense, austen, prompt, 16)))
 
 # %% [markdown] id="18fa58a9"
-# Neither: it repeats a token or two. A � stands for bytes that form no character.
+# It repeats a token or two. A � stands for bytes that form no character.
 #
 # Now the real model, Gemma 3 270M. Google gives its weights away under the *Gemma terms of use* (https://ai.google.dev/gemma/terms): you may use, change and pass them on, you must pass the terms on with them, and there is a list of uses that are not allowed. On the hub you have to accept the terms before you can download.
 #
@@ -221,7 +226,13 @@ if gemma is not None:
 # %% [markdown] id="792ca6b5"
 # ### Why 262,144 tokens?
 #
-# The embedding matrix takes five eighths of this model, so there must be a reason for its size. A larger vocabulary has tokens for more words, also in languages other than English, so a text is cut into fewer tokens. Fewer tokens mean fewer steps to write it, a smaller cache, and more text in the same context. **Predict:** how many tokens does one sentence take in English, and how many in Hindi, with a vocabulary of 2,048, of 49,152 and of 262,144?
+# The embedding matrix takes five eighths of this model, so there must be a reason for its size. A larger vocabulary has tokens for more words, also in languages other than English, so a text is cut into fewer tokens. Fewer tokens mean fewer steps to write it, a smaller cache, and more text in the same context. The cell below cuts one sentence into tokens, in English and in Hindi. austen-gemma3's vocabulary of 2,048, made of English novels, takes 31 tokens for the English sentence and 201 for the Hindi one. SmolLM2's 49,152, made mostly of English text, take 23 and 78. Gemma's 262,144 take 23 for the English one. And for Hindi?
+
+# %% prediction="gemma3.hindi" id="prediction-gemma3-hindi"
+predict(
+    "gemma3.hindi", "tokens of the Hindi sentence in Gemma 3's vocabulary",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="5c0f3a79"
 english = "It is a truth universally acknowledged, that a single man in possession of a good fortune, must want a wife."
@@ -231,9 +242,14 @@ for checkpoint in (austen, load_checkpoint("smollm2-135m-instruct", optional=Tru
         counts = [len(checkpoint.tokenizer.encode(text, add_special_tokens=False).ids) for text in (english, hindi)]
         size = checkpoint.config.vocab_size
         print(f"{checkpoint.name:>22}, {size:7,} tokens: English {counts[0]:3}, Hindi {counts[1]:3}")
+if gemma is not None:
+    measured("gemma3.hindi", counts[1])
 
 # %% [markdown] id="003f9478"
-# In English the two larger vocabularies do equally well. In Hindi SmolLM2, a model for English, needs about one token for every character, and more than three times as many as Gemma. The report gives the same reason: its tokenizer is "more balanced for non-English languages". A small model pays for that with most of its parameters; in the 27B model the embedding matrix is 5%.
+# <details><summary>What the numbers say</summary>
+#
+# 22: Gemma takes no more tokens for the Hindi sentence than for the English one. SmolLM2, a model for English, needs about one token for every character in Hindi, and more than three times as many as Gemma. In English the two larger vocabularies do equally well. The report gives the same reason: its tokenizer is "more balanced for non-English languages". A small model pays for that with most of its parameters; in the 27B model the embedding matrix is 5%.
+# </details>
 
 # %% [markdown] id="c1bd4a62"
 # ## Step 8 · Which layer is it?
@@ -298,7 +314,7 @@ if importlib.util.find_spec("transformers"):
 #
 # There are nine exercises: first the parts, then attention, the layer and the model. Each one names the class of the reference to read. The docstring in its cell states the whole formula, so that you can go on if you do not find it. Porting a new model comes without docstrings. To practise that, find the difference in the reference first, then compare it with the docstring. The reason for each difference comes after the exercise.
 #
-# After each exercise, predict which rows turn green, and look.
+# After each exercise, say to yourself which rows turn green, and look.
 #
 # ### Exercise 1 · The embedding
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -337,7 +353,13 @@ check("gemma3.embedding", ScaledEmbedding)
 # %% [markdown] id="f2c4e652"
 # ### Why multiply by √D?
 #
-# The embedding matrix has two jobs, because the head is tied to it. As the head, its rows should have length about 1, so that the logits start near 0. As the input, each number of a row should be about 1, like the numbers that the sublayers add later; that is a row of length √D. **Predict:** take random rows of either length. How large is what enters the stream, and what is the loss before training?
+# The embedding matrix has two jobs, because the head is tied to it. As the head, its rows should have length about 1, so that the logits start near 0. As the input, each number of a row should be about 1, like the numbers that the sublayers add later; that is a row of length √D. Take random rows of either length and a vocabulary of 8,192. If every token is equally likely, the loss is ln 8,192 = 9.0 nats. With rows of length 1 it is 9.5 before training. What is it with rows of length √D?
+
+# %% prediction="gemma3.long_rows" id="prediction-gemma3-long_rows"
+predict(
+    "gemma3.long_rows", "first loss with rows of length √D in the head", unit="nats",
+    guess=...
+)
 
 # %% id="88df7a93"
 torch.manual_seed(0)
@@ -347,13 +369,22 @@ for name, size in (("rows of length √D", 1.0), ("rows of length 1", D**-0.5)):
     rows = size * torch.randn(V, D)
     loss = F.cross_entropy(final @ rows.T, targets)
     print(f"{name:>17}: numbers of size {rows.std():.2f} enter the stream; the first loss is {loss:5.1f} nats")
+    if size == 1.0:
+        with_long_rows = loss
 print(f"every token equally likely: {torch.tensor(V).log():.1f} nats")
+measured("gemma3.long_rows", with_long_rows)
 
 # %% [markdown] id="7e2f8081"
-# Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as if every token were equally likely. Short rows start where a model should, but they enter the stream with numbers of 0.04, and the first sublayer's update would be many times larger than the token itself. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
+# <details><summary>What the numbers say</summary>
+#
+# 100 nats. Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as if every token were equally likely. Short rows start where a model should, but they enter the stream with numbers of 0.04, and an untrained sublayer adds numbers near 1: at the start the token would be lost beside the first update. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
+# </details>
+
+# %% [markdown] id="96d0d784"
+# This is a reason for how training starts. What a trained model makes of it is another question; you will measure it when the model runs.
 
 # %% [markdown] id="5e0a194d"
-# Put it in. **Predict:** which rows turn green? The first one, and which others?
+# Put it in. Which rows turn green? The first one, and which others?
 
 # %% tags=["nbval-ignore-output"] id="5ca4ef6b"
 class WithEmbedding(Start):
@@ -416,7 +447,7 @@ check("gemma3.rms_norm", RMSNorm)
 #
 # $$y = \frac{x}{\mathrm{rms}(x)} \cdot w \qquad \text{against} \qquad y = \frac{x}{\mathrm{rms}(x)} \cdot (1 + w)$$
 #
-# Both can represent the same functions. They differ in what weight decay does. Gradients move a weight to where the loss is lower; weight decay pulls it towards 0 at every step. Take the gradients away, and see where each kind of norm ends up. **Predict** both scales after 10,000 steps.
+# Both can represent the same functions. They differ in what weight decay does. Gradients move a weight to where the loss is lower; weight decay pulls it towards 0 at every step. Take the gradients away, and see where each kind of norm ends up after 10,000 steps.
 
 # %% id="e1ab3fa4"
 for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0.0, 1.0)):
@@ -431,7 +462,13 @@ for kind, start, offset in (("x / rms · w", 1.0, 0.0), ("x / rms · (1 + w)", 0
 # %% [markdown] id="58b3481a"
 # With w as the scale, a channel that the loss says nothing about fades out: after 10,000 steps its scale is 0.37. With 1 + w the scale stays 1.
 #
-# The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. **Predict:** by how much is the mean error larger?
+# The order of the casts is about rounding in bfloat16. Casting first rounds twice, once before the multiplication and once after it. By how much is the mean error of two roundings larger than that of one?
+
+# %% prediction="gemma3.two_roundings" id="prediction-gemma3-two_roundings"
+predict(
+    "gemma3.two_roundings", "more mean error with two roundings than with one", unit="%",
+    guess=...
+)
 
 # %% id="311168cb"
 torch.manual_seed(0)
@@ -442,11 +479,17 @@ cast_first = normed.bfloat16() * scale  # as in Qwen3
 cast_last = (normed.float() * scale.float()).bfloat16()  # as in Gemma
 for name, y in (("cast, then multiply", cast_first), ("multiply, then cast", cast_last)):
     print(f"{name}: mean error {(y.double() - exact).abs().mean():.5f}")
+first, last = ((y.double() - exact).abs().mean() for y in (cast_first, cast_last))
+measured("gemma3.two_roundings", 100 * (first / last - 1))
 
 # %% [markdown] id="9c0826f5"
-# Two roundings cost about a third more error than one. That is the reason for Gemma's order.
+# <details><summary>What the numbers say</summary>
 #
-# Put it in as well, in place of lesson 03's: in four positions of every layer, and at the end. **Predict** again: which rows turn green now, and how far down?
+# Two roundings cost about a third more error than one, not twice as much: they are independent, and sometimes cancel each other. That is the reason for Gemma's order.
+# </details>
+
+# %% [markdown] id="c046f278"
+# Put it in as well, in place of lesson 03's: in four positions of every layer, and at the end. Which rows turn green now, and how far down?
 
 # %% tags=["nbval-ignore-output"] id="fd921bc7"
 class WithNorm(WithEmbedding):
@@ -463,39 +506,57 @@ compare(WithNorm)
 #
 # ### What does 1 + w look like in a trained model?
 #
-# **Predict:** weight decay pulls every w towards 0. How far from 1 are the scales of a trained Gemma? Do not skip the next cell: later cells use its `norms`, `trained` and `layers`.
+# Weight decay pulls every w towards 0. How far from 1 are the scales of a trained model? In austen-gemma3 the middle scale of every norm is between 0.95 and 1.03. In Gemma 3 270M, what is the middle scale, the median over all layers and channels, of `input_layernorm`? Do not skip the next cells: later ones use their `norms`.
+
+# %% prediction="gemma3.scales" id="prediction-gemma3-scales"
+predict(
+    "gemma3.scales", "middle scale of input_layernorm in Gemma 3 270M",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="c9503e6e"
 norms = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
 )
-trained = gemma or austen
-layers = range(trained.config.num_hidden_layers)
-weights = trained.state_dict()
-scales = {norm: 1 + torch.stack([weights[f"model.layers.{i}.{norm}.weight"] for i in layers]) for norm in norms}
+trained = [checkpoint for checkpoint in (austen, gemma) if checkpoint is not None]
+scales = {}  # by checkpoint and norm: 1 + w, [layers, D]
+for checkpoint in trained:
+    weights, layers = checkpoint.state_dict(), range(checkpoint.config.num_hidden_layers)
+    for norm in norms:
+        of_layers = [weights[f"model.layers.{i}.{norm}.weight"] for i in layers]
+        scales[checkpoint.name, norm] = 1 + torch.stack(of_layers)
 
 # %% tags=["nbval-ignore-output"] id="2b3b5501"
-print(f"{trained.name}, all layers: 1 + w, the middle channel and the range that holds 9 of 10;")
+print("1 + w in all layers: the middle channel, and the range that holds 9 of 10;")
 print("then how often w is negative, in all layers and in the layer where it is most often")
-for norm, scale in scales.items():  # [layers, D]
+for (model_name, norm), scale in scales.items():
     low, middle, high = (scale.quantile(q).item() for q in (0.05, 0.5, 0.95))
     negative = (scale < 1).float().mean(dim=1)  # a share for each layer
     range_of_most = f"{low:6.2f} to {high:6.2f}"
-    print(f"{norm:>28} {middle:6.2f}   {range_of_most}   {negative.mean():5.1%} {negative.max():4.0%}")
+    print(f"{model_name:>14} {norm:>28} {middle:6.2f}   {range_of_most}   {negative.mean():5.1%} {negative.max():4.0%}")
+if gemma is not None:
+    measured("gemma3.scales", scales["gemma-3-270m", "input_layernorm"].median())
 
 # %% tags=["nbval-ignore-output"] id="e948c8c3"
 from grader.instruments import plots
 
-medians = {norm: (layers, scale.median(dim=1).values) for norm, scale in scales.items()}
-around = plots.Axes("layer", "1 + w, middle channel", log="symlog", xticks=layers, marks={"y1": ""}, size=(7.5, 3))
-plots.lines(medians, around)
+charts = []
+for checkpoint in trained:
+    layers = range(checkpoint.config.num_hidden_layers)
+    medians = {norm: (layers, scales[checkpoint.name, norm].median(dim=1).values) for norm in norms}
+    around = plots.Axes("layer", "1 + w, middle channel", checkpoint.name, log="symlog", xticks=layers, marks={"y1": ""},
+                        size=(6, 3))
+    charts.append(plots.lines(medians, around))
+plots.beside(*charts)
 
 # %% [markdown] id="2ae8384c"
-# In Gemma 3 270M nearly all scales are far from 1. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs.
+# <details><summary>What the numbers say</summary>
 #
-# With Qwen3's norm, a scale of 14 = 1 + w would become w = 13, which looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer nine in ten are negative. Below you will see what that does to the text.
-#
-# If you have only austen-gemma3 here, all its scales are close to 1: w starts at 0, and this model's training was short.
+# In Gemma 3 270M nearly all scales are far from 1: the middle ones of the four norms are 13, 14, 4.4 and 21. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs. In austen-gemma3 all scales are close to 1: w starts at 0, and this model's training was short.
+# </details>
+
+# %% [markdown] id="cc6b4e30"
+# With Qwen3's norm, a scale of 14 = 1 + w would become w = 13, which looks harmless. The harm is in the channels where w is negative: there x / rms · w has the wrong sign. Every kind of norm has such channels, and in one layer of Gemma 3 270M nine in ten are negative. In austen-gemma3 the harm is in every channel: its scales near 1 would become numbers near 0. Below you will see what that does to the text.
 #
 # ### Exercise 3 · The MLP
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
@@ -534,7 +595,13 @@ class MLP(nn.Module):
 check("gemma3.mlp", MLP)
 
 # %% [markdown] id="6547c658"
-# **Predict:** how many rows turn green?
+# How many rows of the table turn green? Rows inside blocks count, too. With the embedding and the norm, seven of them are green.
+
+# %% prediction="gemma3.green_rows" id="prediction-gemma3-green_rows"
+predict(
+    "gemma3.green_rows", "rows that turn green with the right MLP",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="fd921bc7-2"
 class WithMLP(WithEmbedding):
@@ -546,10 +613,31 @@ class WithMLP(WithEmbedding):
 
 compare(WithMLP)
 
+# %% id="8a59bcd9"
+from contextlib import suppress
+
+from IPython.utils.capture import capture_output
+
+
+def green_rows(model: type[nn.Module]) -> int:
+    """How many rows of the comparison are right, with all blocks open."""
+    with capture_output() as shown, suppress(CheckFailed):
+        compare_layers(model, open="all")
+    texts = [shown.stdout, *(output.data.get("text/plain", "") for output in shown.outputs)]
+    return "".join(texts).count("[OK]")
+
+
+print(f"green rows: {green_rows(WithNorm)} with the norm, {green_rows(WithMLP)} with the norm and the MLP")
+measured("gemma3.green_rows", green_rows(WithMLP) - green_rows(WithNorm))
+
 # %% [markdown] id="77c1fa33"
-# None. The MLP comes after attention, and attention is still wrong. If you only counted green rows, you would think that you had chosen the wrong GELU. The last column tells: if your MLP is right, `mlp` has no error of its own any more.
+# <details><summary>What the numbers say</summary>
 #
-# How different are the two activations? **Predict** where they differ most.
+# None. The MLP comes after attention, and attention is still wrong. If you only counted green rows, you would think that you had chosen the wrong GELU. The last column tells: if your MLP is right, `mlp` has no error of its own any more.
+# </details>
+
+# %% [markdown] id="d3c805fa"
+# How different are the two activations, and where do they differ most?
 
 # %% tags=["nbval-ignore-output"] id="d0d417f9"
 x = torch.linspace(-5, 5, 401)
@@ -562,7 +650,19 @@ left, right = plots.Axes("gate_proj(x)", size=(4.5, 2.8)), plots.Axes("gate_proj
 plots.beside(plots.lines(both, left), plots.lines(apart, right))
 
 # %% [markdown] id="1d56861c"
-# SiLU and GELU have the same shape and differ most around −2, by 0.19. The two GELUs differ most at 2.7, by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with. Why Gemma uses the tanh form, its reports do not say; it was proposed as the faster one (Hendrycks and Gimpel, 2016).
+# SiLU and GELU have the same shape and differ most around −2, by 0.19. The two GELUs differ most at 2.7, by 0.0005. Shazeer (2020) trained models with either gate and found their losses nearly equal. So the choice matters little before training, and a trained model needs the one that it was trained with. Why Gemma uses the tanh form, its reports do not say. It was proposed as the faster one (Hendrycks and Gimpel, 2016). Is it?
+
+# %% tags=["nbval-ignore-output"] id="9fd4c979"
+from functools import partial
+
+from grader.instruments import clock
+
+gates = torch.randn(64, 2048)
+for name, ms in clock.in_turns({form: partial(F.gelu, gates, approximate=form) for form in ("tanh", "none")}, 30).items():
+    print(f"{'the tanh form' if name == 'tanh' else 'the exact form':>14}: {ms:.3f} ms")
+
+# %% [markdown] id="51417df8"
+# On the machine where this page was made it is not: today's libraries compute the exact form with a fast kernel of its own. What was the faster formula in 2016 is now only the formula that the weights were trained with.
 #
 # ### Exercise 4 · Two kinds of rotations
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
@@ -617,9 +717,16 @@ check("gemma3.rope", RotaryEmbedding)
 # %% [markdown] id="dae865f7"
 # ### Why two values of θ?
 #
-# A pair of channels rotates by an angle that grows with the position. After a full turn its angles repeat, so that pair alone no longer separates two distances. **Predict:** Gemma 3 270M has 256 channels in a head, so 128 pairs. Over a window of 512 tokens, and over the whole context of 32,768: for each θ, how many of the 128 pairs make less than one full turn?
+# A pair of channels rotates by an angle that grows with the position. After a full turn its angles repeat, so that pair alone no longer separates two distances. Gemma 3 270M has 256 channels in a head, so 128 pairs. With the small θ of 10,000, 66 of the 128 make less than one full turn over a window of 512 tokens. How many of them make less than one turn over the whole context, 64 times as long?
+
+# %% prediction="gemma3.slow_pairs" id="prediction-gemma3-slow_pairs"
+predict(
+    "gemma3.slow_pairs", "pairs of 128 below one turn in 32,768 tokens, θ = 10,000",
+    guess=...
+)
 
 # %% id="70de5e7c"
+below = {}
 print("kind               tokens  pairs that make less than one full turn")
 for kind, tokens in (
     ("sliding_attention", 512), ("full_attention", 512), ("sliding_attention", 32_768), ("full_attention", 32_768)
@@ -627,15 +734,21 @@ for kind, tokens in (
     table = RotaryEmbedding(gemma_config)(torch.tensor([1]), kind)
     sines = table[1, 0, :128]  # at position 1, of each pair
     turns = tokens * sines.asin() / (2 * torch.pi)  # at position 1 the angle is the pair's speed
-    print(f"{kind:18} {tokens:6,}  {(turns < 1).sum():3} of {len(turns)}")
+    below[kind, tokens] = (turns < 1).sum()
+    print(f"{kind:18} {tokens:6,}  {below[kind, tokens]:3} of {len(turns)}")
+measured("gemma3.slow_pairs", below["sliding_attention", 32_768])
 
 # %% [markdown] id="13d32943"
-# Fast pairs separate neighbouring positions, slow pairs distant ones. Over 32,768 tokens only 9 pairs make less than one turn with the small θ, and 48 with the large one: that is what the full layers need. Within a window of 512, 62 pairs make a turn or more with the small θ, and only 41 with the large one: a sliding layer has more pairs that separate nearby positions if it keeps the small θ.
+# <details><summary>What the numbers say</summary>
 #
+# Fast pairs separate neighbouring positions, slow pairs distant ones. Over 32,768 tokens only 9 pairs make less than one turn with the small θ, and 48 with the large one: that is what the full layers need. Within a window of 512, 62 pairs make a turn or more with the small θ, and only 41 with the large one: a sliding layer has more pairs that separate nearby positions if it keeps the small θ.
+# </details>
+
+# %% [markdown] id="094a9a24"
 # ### Exercise 5 · Who sees whom
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Why are there any full layers? With windows alone, a token that is far back is out of reach of any single layer. Gemma 3's report (section 5.2) tried other ratios and windows and found that the perplexity hardly changed, while the cache shrank. Why exactly 5 to 1 and 512, it does not say.
+# Why are there any full layers? With windows alone, a token that is far back is out of reach of any single layer. Gemma 3's report (section 5.2) tried other ratios and windows and found that the perplexity hardly changed, while the cache shrank. Why exactly 5 to 1 and 512, it does not say, and this course has no model with another ratio that could be compared. The question stays open here.
 #
 # There are two masks: causal, and causal within a window. The window counts the token itself: with W = 512 a token sees itself and the 511 before it. A window that is one token too long or too short is an easy mistake here, and no text of this lesson will show it.
 
@@ -677,7 +790,7 @@ check("gemma3.mask", visible)
 # %% [markdown] id="7a01051f"
 # ## A place to stop for the day
 #
-# So far: your Qwen3 program loaded Gemma 3's weights and wrote nonsense, and the table named the embedding first. Mended are the embedding, the norm, the MLP and the tables for RoPE, and you have a mask with a window.
+# So far: your Qwen3 program loaded Gemma 3's weights and wrote nonsense, and the table named the embedding first. You have corrected the embedding, the norm, the MLP and the tables for RoPE, and written a mask with a window.
 #
 # Still to come: attention, the layer with four norms, the model and its head; a hunt in other people's ports; and what each difference is worth.
 #
@@ -754,7 +867,7 @@ check("gemma3.attention", Attention)
 # %% [markdown] id="08a9a77b"
 # ### Why norms on q and k, and no soft-capping?
 #
-# Gemma 2 limited its scores with $50 \cdot \tanh(\mathrm{score} / 50)$. Gemma 3 has QK-norm in its place; the report names the papers that this follows, and gives no other reason. Both keep scores bounded. What is the difference? **Predict:** how far apart are scores of 150 and 300 after the cap, and how much of a gradient passes through it?
+# Gemma 2 limited its scores with $50 \cdot \tanh(\mathrm{score} / 50)$. Gemma 3 has QK-norm in its place; the report names the papers that this follows, and gives no other reason. Both keep scores bounded. What is the difference? Look at scores of 150 and 300: how far apart are they after the cap, and how much of a gradient passes through it?
 
 # %% id="73ba6522"
 raw = torch.tensor([10.0, 50.0, 150.0, 300.0], requires_grad=True)
@@ -768,10 +881,10 @@ for before, after, passes in zip(raw.tolist(), capped.tolist(), raw.grad.tolist(
 # Large scores all end just below 50: the cap removes the difference between them, and almost no gradient passes to correct them. QK-norm bounds a score before it is computed, through the lengths of q and k, so scores keep their differences and their gradients. A second difference concerns speed: a cap comes between the product and the softmax, so an ordinary fused kernel such as `F.scaled_dot_product_attention` cannot be used.
 
 # %% [markdown] id="95388732"
-# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. **Predict:** which rows of the first layer turn green?
+# Put all three in: rotations, mask, attention. The model around them is still lesson 03's, which passes the same mask and rotations to every layer. So here every layer gets what a *sliding* one should get. The code is folded; exercises 7 and 8 replace it. Which rows of the first layer turn green?
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="c2c7981c"
-class QwenLayer(nn.Module):
+class LayerWithTwoNorms(nn.Module):
     """Lesson 03's layer with the new parts. It does not call two of its norms."""
 
     def __init__(self, config: Config):
@@ -785,10 +898,10 @@ class QwenLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class OneKind(Qwen.Model):
+class SlidingLayersOnly(Qwen.Model):
     """Lesson 03's model: every layer gets the same rotations and the same mask."""
 
-    layer: type[nn.Module] = QwenLayer
+    layer: type[nn.Module] = LayerWithTwoNorms
 
     def __init__(self, config: Config):
         with made_of(RMSNorm=RMSNorm):
@@ -806,10 +919,10 @@ class OneKind(Qwen.Model):
         return self.norm(x)
 
 
-class WithAttention(nn.Module):
+class WithYourAttention(nn.Module):
     """That model with its tied head."""
 
-    body: type[nn.Module] = OneKind
+    body: type[nn.Module] = SlidingLayersOnly
 
     def __init__(self, config: Config):
         super().__init__()
@@ -819,7 +932,7 @@ class WithAttention(nn.Module):
         return F.linear(self.model(ids), self.model.embed_tokens.weight)
 
 
-compare(WithAttention)
+compare(WithYourAttention)
 
 # %% [markdown] id="a475b604"
 # If rotations, mask and attention are right, `self_attn` of layer 0 is green; rotations and masks have no rows of their own. `lm_head` appears only in the reference, because here the head is a product with the embedding matrix and no module.
@@ -874,12 +987,12 @@ check("gemma3.decoder_layer", DecoderLayer)
 # %% [markdown] id="87baca36"
 # ### Why a second norm?
 #
-# A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. **Predict:** make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
+# A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. Make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
 
 # %% id="a318df93"
 x, positions = torch.randn(1, 8, 160, generator=torch.Generator().manual_seed(0)), torch.arange(8)
 given = RotaryEmbedding(austen.config)(positions, "full_attention"), visible(8)
-for kind in (QwenLayer, DecoderLayer):
+for kind in (LayerWithTwoNorms, DecoderLayer):
     torch.manual_seed(0)
     layer, sizes = kind(austen.config), []
     with torch.no_grad():
@@ -892,22 +1005,22 @@ for kind in (QwenLayer, DecoderLayer):
 # %% [markdown] id="3261e612"
 # In Qwen3's layer the update grows with the weights. With a second norm only the norm's own weight decides. Untrained, it makes updates of size 1. Two unrelated ones would come to √2, or 1.41; these two cancel each other a little. So no sublayer can suddenly overwhelm the stream. Gemma 2's report introduced these norms "to stabilize training".
 #
-# Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. **Predict** the table.
+# Now the whole table. Its small model has three layers: sliding, sliding, full. It reads more tokens than its window is long, and every layer still gets the rotations and the mask of a sliding one. Which rows will be green?
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="eb022e4e"
-class OneKindOfLayer(OneKind):
+class SlidingLayersOfYours(SlidingLayersOnly):
     """With your layer."""
 
     layer = DecoderLayer
 
 
-class WithLayer(WithAttention):
+class WithYourLayer(WithYourAttention):
     """With your layer."""
 
-    body = OneKindOfLayer
+    body = SlidingLayersOfYours
 
 
-compare(WithLayer)
+compare(WithYourLayer)
 
 # %% [markdown] id="9bb7afcf"
 # If your layer is right, two layers are green. The third is grey and *inherited*: given the reference's input, rotations and mask, it is right as well. What is left is what it was *given*, and the report says so: `model` has to pass it another `table` and `mask`.
@@ -1006,13 +1119,13 @@ check("gemma3.causal_lm", CausalLM)
 compare_layers(CausalLM)
 
 # %% [markdown] id="eb5ca8dc"
-# All 0.0 if your checks said "bit-exact", and some 1e-6 where rounding differs. (The mask's check cannot say so: a mask holds booleans.) If every row is green, your program computes what the reference computes, and you have not run a single trained weight since the nonsense.
+# All 0.0 if your checks said "bit-exact", and some 1e-6 where rounding differs. (The mask's check cannot say so: a mask holds booleans.) If every row is green, your program computes what the reference computes. You have not run it with trained weights yet.
 #
 # ### A hunt: someone else's ports
 #
 # Now without an exercise to guide you. Three ports of Gemma 3 come from other people. Each is your program with one change, each loads all weights strictly, and none raises an error. The changes are in the next cell, folded. **Leave it folded** and run it, then run the tables.
 #
-# For each port write down two things: which class holds the fault, and what the fault could be. The table and the class names are all you need.
+# For each port find two things: which class holds the fault, and what the fault could be. The tables and the class names are all you need. Above each table a sentence already points to the place; cover it with your hand if you want to find the place from the rows alone.
 
 # %% jupyter={"source_hidden": true} id="a62d9222"
 from grader.instruments import patch
@@ -1034,7 +1147,7 @@ def port_b(self, x, table, mask):
     return self.o_proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(B, T, -1))
 
 
-def port_bs_init(self, config, init=Attention.__init__):
+def keep_the_config(self, config, init=Attention.__init__):
     init(self, config)
     self.read = config
 
@@ -1047,7 +1160,7 @@ def port_c(config):
 layer_types_of_gemma = layer_types
 PORTS = {
     "A": patch.replaced(DecoderLayer, forward=port_a),
-    "B": patch.replaced(Attention, __init__=port_bs_init, forward=port_b),
+    "B": patch.replaced(Attention, __init__=keep_the_config, forward=port_b),
     "C": patch.replaced(globals(), layer_types=port_c),
 }
 
@@ -1060,7 +1173,7 @@ for name, change in PORTS.items():
         compare_layers(CausalLM, open="first")
 
 # %% [markdown] id="5f025dbf"
-# When you have written down your answers, or are stuck, unfold the cell with the ports and open the explanation.
+# When you have your answers, or are stuck, unfold the cell with the ports and open the explanation.
 #
 # <details><summary>What was wrong, and what told you</summary>
 #
@@ -1104,31 +1217,59 @@ for checkpoint, model in ((austen, austen_model), (gemma, gemma_model)):
 # %% [markdown] id="e8620f16"
 # ### How large are the updates?
 #
-# You saw that the weights of the norms after the sublayers grow with depth. Do later layers change the stream more? **Predict:** how large is attention's update compared with the stream it is added to, in the first layers and in the last?
+# You saw that the weights of the norms after the sublayers grow with depth. Do later layers change the stream more? An update is measured as a multiple of the stream that it is added to: the lengths of the two vectors are divided, and the median over the tokens is taken. In austen-gemma3 attention's updates fall from 1.2 in the first of 6 layers to 0.3 in the last. In Gemma 3 270M, how large is the largest update of attention in any of its 18 layers?
 
-# %% tags=["nbval-ignore-output"] id="864cf888"
-ids = torch.tensor([trained.tokenizer.encode("It is a truth universally acknowledged, that a single man").ids])
-calls = patch.calls_in((gemma_model or austen_model), ids)
-stream, shares, sizes = calls["model.embed_tokens"].output, {"attention": [], "MLP": []}, []
-for i in layers:
-    sizes.append(stream.norm(dim=-1).median().item())
-    for name, norm in (("attention", "post_attention_layernorm"), ("MLP", "post_feedforward_layernorm")):
-        update = calls[f"model.layers.{i}.{norm}"].output  # [1, T, D]
-        shares[name].append((update.norm(dim=-1) / stream.norm(dim=-1)).median().item())
-        stream = stream + update
+# %% prediction="gemma3.largest_update" id="prediction-gemma3-largest_update"
+predict(
+    "gemma3.largest_update", "attention's largest update in Gemma 3 270M", unit="times the stream",
+    guess=...
+)
+
+# %% id="864cf888"
+def updates_of(model: nn.Module, ids: Tensor) -> tuple[dict[str, list[float]], list[float]]:
+    """The updates of each layer as multiples of the stream, and the stream's length before it: medians over tokens."""
+    calls = patch.calls_in(model, ids)
+    stream, shares, sizes = calls["model.embed_tokens"].output, {"attention": [], "MLP": []}, []
+    for i in range(len(model.model.layers)):
+        sizes.append(stream.norm(dim=-1).median().item())
+        for name, norm in (("attention", "post_attention_layernorm"), ("MLP", "post_feedforward_layernorm")):
+            update = calls[f"model.layers.{i}.{norm}"].output  # [1, T, D]
+            shares[name].append((update.norm(dim=-1) / stream.norm(dim=-1)).median().item())
+            stream = stream + update
+    return shares, sizes
 
 # %% tags=["nbval-ignore-output"] id="ead6dfd3"
-left = plots.Axes("layer", "length of a token's vector", "the stream", log="y", xticks=layers, size=(5, 3))
-right = plots.Axes("layer", "length of the update / stream", "the updates", log="y", xticks=layers, size=(5, 3))
-curves = {name: (layers, share) for name, share in shares.items()}
-plots.beside(plots.lines({"_stream": (layers, sizes)}, left), plots.lines(curves, right))
+charts = []
+for checkpoint, model in zip(trained, (austen_model, gemma_model), strict=False):
+    ids = torch.tensor([checkpoint.tokenizer.encode("It is a truth universally acknowledged, that a single man").ids])
+    shares, sizes = updates_of(model, ids)
+    print(f"{checkpoint.name}: the stream's length goes from {sizes[0]:,.0f} to {sizes[-1]:,.0f}")
+    layers = range(len(sizes))
+    around = plots.Axes("layer", "length of the update / stream", checkpoint.name, log="y", xticks=layers, size=(6, 3))
+    charts.append(plots.lines({name: (layers, share) for name, share in shares.items()}, around))
+if gemma is not None:
+    measured("gemma3.largest_update", max(shares["attention"]))
+plots.beside(*charts)
 
 # %% [markdown] id="1c7b948c"
-# No. In Gemma 3 270M the stream grows more than a thousandfold from the first layer to the last, because every layer adds to it. The weights of the second norms grow with it, and the updates stay a fraction of the stream: several times its size in the first two layers, and mostly between a tenth and a half after that. In austen-gemma3 the stream grows threefold, and the updates fall from the stream's own size to a third of it.
+# <details><summary>What the numbers say</summary>
 #
+# In Gemma 3 270M attention's first two updates are 5 and 7.7 times the stream: after two layers little is left of the token's own vector, although the embedding was multiplied by √D so that it would count. What scaling prevents at the start of training, this model does after training. From layer 2 on the updates are smaller than the stream, mostly between a tenth and a third of it; layer 5, the first full one, is the exception with 1.4. The MLP's first update is 0.8 of the stream, and the later ones are between a tenth and four tenths.
+#
+# So later layers do not change the stream more. It grows more than a thousandfold from the first layer to the last, because every layer adds to it, and the weights of the second norms grow with it. In austen-gemma3 the stream grows fourfold, and the updates fall to a third of it.
+# </details>
+
+# %% [markdown] id="a3f9bd73"
 # ## What each difference does to the loss and the text
 #
-# Now the other way round: the right program with one thing wrong at a time. The loss is the mean surprise per token on the beginning of *Persuasion*, in nats. **Predict:** which of these ruin the model, and which would you never notice from the text?
+# Now the other way round: the right program with one thing wrong at a time. The loss is the mean surprise per token on the beginning of *Persuasion*, in nats. austen-gemma3 has 4.0 with the right program; with every token equally likely it would be 7.6. Its window is 32 tokens, and the text has 115. Which of these six faults, each alone, cost it more than one nat?
+
+# %% prediction="gemma3.ruins" id="prediction-gemma3-ruins"
+faults = ("MLP: SiLU", "embedding: not scaled", "no window", "norm: x / rms · w", "one θ, that of full layers", "layer: Qwen3's two norms")
+predict(
+    "gemma3.ruins", "faults that cost austen-gemma3 more than one nat", some_of=faults,
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="afdbdad7"
 opening = (
@@ -1198,32 +1339,49 @@ from grader.instruments import progress
 
 
 @torch.no_grad()
-def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> None:
-    ids = torch.tensor([checkpoint.tokenizer.encode(opening).ids])
+def table_of_effects(model: nn.Module, checkpoint, prompt: str, tokens: int) -> dict[str, float]:
+    """Prints what each wrong program loses and writes, and returns the losses, in nats a token."""
+    losses, ids = {}, torch.tensor([checkpoint.tokenizer.encode(opening).ids])
     window = checkpoint.config.sliding_window
     print(f"{checkpoint.name}: {ids.shape[1]} tokens, windows of {window}; {prompt!r}\n")
     for name, change in progress.steps(WRONG.items(), "programs"):
         with change:
-            loss = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:]).item()
-            print(f"{name:>38}  {loss:8.4f}  {continued(model, checkpoint, prompt, tokens)!r}")
-
-# %% tags=["nbval-ignore-output"] id="12cfa0a8"
-table_of_effects(gemma_model or austen_model, gemma or austen, "Every effort moves you", 4)
-
-# %% [markdown] id="82eff503"
-# There are three groups. Some changes ruin the model: you would see that at once, but not where the fault is. Some make it worse while it still writes English: the text would not tell you. And some cannot be told from the right program at all on a text this short. The small model has a window of 32 tokens, so it shows more of the last group:
+            losses[name] = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:]).item()
+            print(f"{name:>38}  {losses[name]:8.4f}  {continued(model, checkpoint, prompt, tokens)!r}")
+    return losses
 
 # %% tags=["nbval-ignore-output"] id="ec9c6d97"
-table_of_effects(austen_model, austen, "Captain Wentworth", 14)
+losses = table_of_effects(austen_model, austen, "Captain Wentworth", 14)
+measured("gemma3.ruins", [fault for fault in faults if losses[fault] > losses["nothing"] + 1])
 
 # %% [markdown] id="751b61e7"
-# The window shows in the loss now. One token more or less hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
+# <details><summary>What the numbers say</summary>
 #
-# What does the layer comparison say? It reads nine tokens, and the window of its small model is shorter than that. **Predict:** how many of the eleven wrong programs does it catch?
+# Three of the six: the embedding, the norm's scale and the layer of Qwen3. Of the programs that were not asked for, the layer without second norms belongs to them. You would see in the text that such a model is ruined, but not where the fault is.
+#
+# The other faults make the model worse while it still writes English, or change nothing that can be seen. The window shows in the loss; one token more or less hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
+# </details>
+
+# %% [markdown] id="a9eb0ab0"
+# Here is the same table for Gemma 3 270M, where its weights are on this machine. Its window is 512 tokens, longer than the text:
+
+# %% tags=["nbval-ignore-output"] id="12cfa0a8"
+if gemma_model is not None:
+    table_of_effects(gemma_model, gemma, "Every effort moves you", 4)
+
+# %% [markdown] id="82eff503"
+# The same faults ruin it, far more thoroughly: its scales are large, as you saw. SiLU costs it a nat, where the small model loses a tenth. Without a window, or with one that is too short, nothing at all changes on a text of 72 tokens.
+#
+# What does the layer comparison say? It reads nine tokens, and the window of its small model is shorter than that. The eleven wrong programs are those of the tables. How many does it catch?
+
+# %% prediction="gemma3.caught" id="prediction-gemma3-caught"
+predict(
+    "gemma3.caught", "wrong programs of 11 that the layer comparison catches",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="e5cb61ce"
-from IPython.utils.capture import capture_output
-
+caught = 0
 for name, change in WRONG.items():
     verdict = "every row is right"
     with change, capture_output():
@@ -1231,11 +1389,17 @@ for name, change in WRONG.items():
             compare_layers(CausalLM, open="none")
         except CheckFailed:
             verdict = "red"
+            caught += 1
     print(f"{name:>38}: {verdict}")
+measured("gemma3.caught", caught)
 
 # %% [markdown] id="57692276"
-# All eleven. That is why the comparison comes first and the text last.
+# <details><summary>What the numbers say</summary>
 #
+# All eleven, with nine random tokens. That is why the comparison comes first and the text last.
+# </details>
+
+# %% [markdown] id="8dab3d3e"
 # ### The talk's prompt
 #
 # `gemma-3-270m-it` is the same architecture, trained further to answer. It comes from the hub, about 570 MB, under the same terms, which you have to accept there: open https://huggingface.co/google/gemma-3-270m-it, log in, press "Acknowledge license" (it is granted at once), make a token in your account's settings, run `hf auth login`, and then `grader weights get gemma-3-270m-it`. Without it the cell below is skipped, and the lesson is complete all the same.
@@ -1257,7 +1421,13 @@ check_generation(None if talk is None else talk.build(CausalLM), talk, generate=
 # %% [markdown] id="83140e0f"
 # ## What it costs
 #
-# Memory first: the cache of one conversation. A sliding layer drops tokens that leave its window, so its part of the cache stops growing. **Predict:** at 32,768 tokens, how much smaller is Gemma 3 270M's cache than the same model's without windows?
+# Memory first: the cache of one conversation. A sliding layer drops tokens that leave its window, so its part of the cache stops growing. At 32,768 tokens, 64 times its window, how many times smaller is Gemma 3 270M's cache than the same model's without windows?
+
+# %% prediction="gemma3.cache" id="prediction-gemma3-cache"
+predict(
+    "gemma3.cache", "how much windows shrink the cache at 32,768 tokens", unit="times",
+    guess=...
+)
 
 # %% id="cafd1fa1"
 def cache_bytes(config: Config, context: int, windows: bool = True) -> int:
@@ -1272,15 +1442,20 @@ print("tokens   without windows   with windows   ratio")
 for context in (1, 512, 1024, 8192, 32_768):
     wide, narrow = (cache_bytes(gemma_config, context, windows) for windows in (False, True))
     print(f"{context:6,}   {wide / 2**20:11.3f} MiB   {narrow / 2**20:8.3f} MiB   {wide / narrow:5.2f}")
+measured("gemma3.cache", wide / narrow)
 
 # %% [markdown] id="b465d041"
-# 5.6 times smaller. It grows by 18 KiB a token until the window is full, and by 3 KiB after that. Lesson 06 builds this cache, and asks what is lost.
+# <details><summary>What the numbers say</summary>
 #
-# Then time. **Predict:** of the time for the next token, how much goes into the 18 layers, and how much into the head with its 262,144 rows?
+# 5.6 times smaller, and in a text of any length never more than 6 times: the three full layers of 18 keep everything. The cache grows by 18 KiB a token until the window is full, and by 3 KiB after that.
+# </details>
+
+# %% [markdown] id="b6cfca02"
+# Lesson 06 builds this cache, and asks what is lost.
+#
+# Then time. Of the time for the next token, how much goes into the 18 layers, and how much into the head with its 262,144 rows?
 
 # %% tags=["nbval-ignore-output"] id="c06ec5c7"
-from grader.instruments import clock
-
 if gemma_model is not None:
     print("tokens   all   head at every position   head at the last one alone")
 for length in (16, 64) if gemma_model is not None else ():
@@ -1297,6 +1472,14 @@ for length in (16, 64) if gemma_model is not None else ():
 # %% [markdown] id="9041b647"
 # The table shows it for your machine. The head multiplies by 168 million numbers at each position, and the 18 layers together by 100 million, so the head does more than half of the multiply-adds. To write one token only the last position's logits are needed; the others are thrown away. `generate` asks for all of them, because your model returns all of them. An inference engine computes the last row alone.
 #
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="6b90d9fd"
 # ## What changed, and why
 #
 # Here is the whole model, with the inside of its attention and of its MLP. A red ring marks what differs from Qwen3 0.6B.
@@ -1326,7 +1509,7 @@ for length in (16, 64) if gemma_model is not None else ():
 #
 # <details><summary>What are all the reasons why the Qwen3 program writes nonsense with Gemma 3's weights?</summary>
 #
-# Seven that show, and two that do not show here. Norms that scale by w instead of 1 + w. An embedding that is not multiplied by √D. Two norms that are not called, and one that is called in another position. SiLU instead of GELU. One θ for all layers. No window. The scale of the scores and the order of the casts would be wrong too, but do not show in this model in float32.
+# Seven faults change what this model computes: norms that scale by w instead of 1 + w; an embedding that is not multiplied by √D; two norms that are not called; one norm that is called in another position; SiLU instead of GELU; one θ for all layers; no window. Two more are in the program, and change nothing in this model in float32: the scale of the scores and the order of the casts.
 # </details>
 #
 # <details><summary>You mended the MLP and no row turned green. Was the change wrong?</summary>

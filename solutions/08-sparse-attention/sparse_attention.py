@@ -3,7 +3,7 @@
 #
 # **A token of DeepSeek-V3.2 reads 2,048 of 128,000 earlier tokens. How does it know which, without reading them all?**
 #
-# Before you read on, write down how you would find them, and what finding them may cost.
+# How would you find them, and what may finding them cost?
 #
 # After this lesson you can
 #
@@ -12,9 +12,11 @@
 # - explain how an indexer learns what to look for, and what a model loses if the selection is random or only recent;
 # - name the mistakes that no text shorter than the selection can show.
 #
-# 130 to 190 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
+# 140 to 210 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
 # A token first gives every earlier token a score, with a small module made for that: the *indexer*. Then attention reads the tokens with the highest scores, and no others. Here the query of *she* asks: which woman?
 #
@@ -34,6 +36,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
 
 # %% tags=["setup"] id="setup-2"
 def has_indexer(config: Config, layer: int) -> bool:
@@ -138,7 +143,8 @@ for field in ("model_type", "num_hidden_layers", "num_attention_heads", "q_lora_
               "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "index_topk", "index_n_heads", "index_head_dim"):
     print(f"{field:>20}", *(f"{config.get(field, '-')!s:>14}" for config in configs.values()))
 for kind in ("full", "shared"):
-    print(f"{f'indexer_types: {kind}':>20}", *(f"{list(config.get('indexer_types', [])).count(kind):14}" for config in configs.values()))
+    counts = [list(config.get("indexer_types", [])).count(kind) for config in configs.values()]
+    print(f"{f'indexer_types: {kind}':>20}", *(f"{count:14}" for count in counts))
 
 # %% [markdown] id="6685c59b"
 # | field | what it decides |
@@ -156,10 +162,16 @@ for kind in ("full", "shared"):
 #
 # Attention gives every earlier token a weight, and most weights are small. What if a token read only the k with the largest? Take `austen-mla` of lesson 05 (folded: the model) and keep, in every layer and for every token, k others: those with the largest weights, added up over the heads; the last k before it; or k at random.
 #
-# **Predict:** with all tokens the loss on *Persuasion* is 4.3 nats. What is it with the 8 of up to 256 tokens that have the largest weights? With the last 8? With 8 at random?
+# With all tokens the loss on *Persuasion* is 4.29 nats. With 8 of up to 256 tokens at random it rises by 1.35. By how much does it rise with the 8 that have the largest weights?
+
+# %% prediction="sparse_attention.rise" id="prediction-sparse_attention-rise"
+predict(
+    "sparse_attention.rise", "rise of the loss with the 8 largest weights of up to 256", unit="nats",
+    guess=...
+)
 
 # %% jupyter={"source_hidden": true} id="0647fb08"
-class Kept(Attention):
+class ReadsFew(Attention):
     """Lesson 05's attention, where `keep` says by which scores k tokens are kept."""
 
     keep, k = staticmethod(lambda weights: weights), 256
@@ -167,8 +179,10 @@ class Kept(Attention):
     def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
         q, rows = self.queries(x, table), self.rows_so_far(x, table, cache)
         latents, key = rows.split([self.rank, self.rope], dim=-1)
-        nope, v = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2).split([self.nope, self.v], dim=-1)
-        scores = q @ torch.cat([nope, key[:, None].expand(-1, self.heads, -1, -1)], dim=-1).mT * softmax_scale(self.config)
+        kv = self.kv_b_proj(latents).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        nope, v = kv.split([self.nope, self.v], dim=-1)
+        k = torch.cat([nope, key[:, None].expand(-1, self.heads, -1, -1)], dim=-1)
+        scores = q @ k.mT * softmax_scale(self.config)
         by = self.keep(causal_softmax(scores).sum(dim=1))  # [B, T, T]
         by = by.masked_fill(torch.ones_like(by[0], dtype=torch.bool).triu(1), -1.0)
         left_out = torch.ones_like(by, dtype=torch.bool).scatter(-1, by.topk(min(self.k, len(by[0]))).indices, False)
@@ -176,7 +190,7 @@ class Kept(Attention):
         return self.o_proj(torch.einsum("bhts,bhsv->bthv", weights, v).flatten(2))
 
 
-class Dense(nn.Module):
+class LatentModel(nn.Module):
     """Lesson 05's model with a tied head: ids [B, T] -> logits [B, T, vocab_size]."""
 
     def __init__(self, config: Config):
@@ -186,7 +200,7 @@ class Dense(nn.Module):
         self.model.embed_tokens, self.model.norm = nn.Embedding(config.vocab_size, D), RMSNorm(D, eps)
         self.model.layers = nn.ModuleList()
         for _ in range(config.num_hidden_layers):
-            parts = {"input_layernorm": RMSNorm(D, eps), "self_attn": Kept(config),
+            parts = {"input_layernorm": RMSNorm(D, eps), "self_attn": ReadsFew(config),
                      "post_attention_layernorm": RMSNorm(D, eps), "mlp": MLP(config)}
             self.model.layers.append(nn.ModuleDict(parts))
 
@@ -200,7 +214,7 @@ class Dense(nn.Module):
 
 # %% id="36ee6bfa"
 mla = load_checkpoint("austen-mla")
-dense = Dense(mla.config).eval()
+dense = LatentModel(mla.config).eval()
 mla.load_into(dense)
 persuasion = torch.tensor(mla.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
 held_out = persuasion[: 4 * 256].view(4, 256)  # no austen model was trained on it
@@ -224,18 +238,26 @@ def by_age(scores: Tensor) -> Tensor:
 # %% tags=["nbval-ignore-output"] id="693bea66"
 from grader.instruments import patch
 
-print(f"all tokens: {loss(dense):.2f} nats")
+everything = loss(dense)
+print(f"all tokens: {everything:.2f} nats")
+rises = {}
 for few in (32, 8, 4):
     found = {}
     for name, keep in (("largest weights", lambda weights: weights), ("the last", by_age), ("at random", at_random)):
-        with patch.replaced(Kept, k=few, keep=staticmethod(keep)):
+        with patch.replaced(ReadsFew, k=few, keep=staticmethod(keep)):
             found[name] = loss(dense)
+    rises[few] = found["largest weights"] - everything
     print(f"{few:10}: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
+measured("sparse_attention.rise", rises[8])
+
+# %% [markdown] id="c813b156"
+# <details><summary>What the numbers say</summary>
+#
+# 0.04 nats: of up to 256 tokens, the 8 with the largest weights are nearly enough. And the last 8 are nearly as good, 0.06. This model is small, was trained on 256 tokens at a time, and looks mostly close by.
+# </details>
 
 # %% [markdown] id="e33f8032"
-# Of up to 256 tokens, the 8 with the largest weights are nearly enough: the loss rises by 0.04 nats. With 8 at random it rises by 1.35. Most of what attention reads has next to no weight.
-#
-# And the last 8 are nearly as good, 0.06. This model is small, was trained on 256 tokens at a time, and looks mostly close by. That is a sliding window, and lesson 06 showed what a window cannot do: find a sentence again that was read long ago. A choice by weight can.
+# Reading the last tokens alone is a sliding window, and lesson 06 showed what a window cannot do. Gemma 3 270M reads a sentence again after 540 tokens of other text: the 8 tokens with the largest weights in each of its full layers are enough to find the sentence again (1.1 nats a token), and the last 8 are not (7.5). `austen-mla` is too small to repeat a sentence.
 #
 # One thing is missing: to know the weights, every row had to be read. The question at the top of the lesson is how to know them *before*. Something cheap has to guess where attention would look.
 #
@@ -252,7 +274,7 @@ for few in (32, 8, 4):
 # ### Exercise 1 · Queries and keys of the index
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# Positions are in the index too: of 128 channels, 64 are rotated. Two things are other than in attention:
+# Positions are in the index too: of 128 channels, 64 are rotated. Two things differ from attention:
 #
 # **The rotated channels come first.** In attention's queries they come last. The report gives no reason, neither for this nor for how channels are paired. A checkpoint works only with the order that it was trained with.
 #
@@ -350,7 +372,9 @@ print(f"dot products differ by up to {(both_turned - plain).abs().max() / plain.
 #
 # $$I_{t,s} = \sum_h w_{t,h}\; \mathrm{ReLU}\!\left(\frac{q_{t,h} \cdot k_s}{\sqrt d}\right), \qquad w_t = \frac{W x_t}{\sqrt H}$$
 #
-# Why not attention's softmax? It would have to see all scores of a token before it could say one of them, for each head. ReLU decides each pair by itself, which is fast, and DeepSeek gives that as its reason. It has another effect: a head that finds nothing says 0, and takes nothing away from what another head has found. A weight $w_{t,h}$ may be negative: then what this head finds is what the token does *not* want.
+# Why not attention's softmax? A softmax divides by the sum over all tokens, so no score of a head is known before all of them are. ReLU treats each pair by itself, which is fast, and DeepSeek gives that as its reason. It has another effect: a head that finds nothing says 0, and takes nothing away from what another head has found. A weight $w_{t,h}$ may be negative: then what this head finds is what the token does *not* want.
+#
+# One choice is made for all heads of attention, and it is a choice of single tokens. The first has a reason in the report (section 2.1): a cached row that was fetched should serve all queries of the token. With a choice for each head, 128 heads would fetch up to 128 · 2,048 rows. For the second the report gives none. An earlier design of the same laboratory, Native Sparse Attention (Yuan et al., 2025), chose blocks of neighbouring tokens, which lie side by side in memory; V3.2's report does not compare the two.
 #
 # The two roots change no choice, since they multiply all scores alike. They matter for training, and for anyone who compares scores.
 #
@@ -392,7 +416,7 @@ class Indexer(IndexVectors):
         ### END SOLUTION
 
     def forward(self, x: Tensor, latent: Tensor, table: Tensor, cache: "IndexedCache | None" = None) -> Tensor:
-        """The numbers of the chosen tokens, int64: [B, T, D] and [B, T, q_lora_rank] -> [B, T, min(index_topk, S)]."""
+        """The indices of the chosen tokens, int64: [B, T, D] and [B, T, q_lora_rank] -> [B, T, min(index_topk, S)]."""
         new = self.keys(x, table)
         keys = new if cache is None else cache.append_keys(new)  # [B, S, width]
         return select(self.scores(x, latent, keys, table), self.config.index_topk)
@@ -401,7 +425,7 @@ class Indexer(IndexVectors):
 check("sparse_attention.scores", Indexer)
 
 # %% [markdown] id="9a0ab2d5"
-# The ReLU was missing in transformers' GLM-5 (<a href="https://github.com/huggingface/transformers/issues/44360">huggingface/transformers#44360</a>). How much does a step like that change? **Predict** for a random indexer of V3.2's sizes: of the 16 tokens that are chosen among 256, how many are others without the ReLU?
+# The ReLU was missing in transformers' GLM-5 (<a href="https://github.com/huggingface/transformers/issues/44360">huggingface/transformers#44360</a>). How much does a step like that change? Take a random indexer of V3.2's sizes, which chooses 16 tokens among 256. How many of them are others without the ReLU?
 
 # %% tags=["nbval-ignore-output"] id="b9bf2039"
 torch.manual_seed(0)
@@ -438,7 +462,7 @@ with patch.replaced(Indexer, rotate=of_neighbours):
 #
 # **The mask.** With a cache, T new tokens are the last T of S. Which tokens may the first of the new ones choose from? In one port the mask was made from the cache's length after it had grown, and every text longer than `index_topk` ended in an error (<a href="https://github.com/SharpAI/SwiftLM/pull/159">SharpAI/SwiftLM#159</a>).
 #
-# **Fewer than k.** The first tokens of a text see fewer than k. `topk` wants k numbers all the same, and fills the row with later tokens. That is harmless as long as attention hides later tokens, as it always has.
+# **Fewer than k.** The first tokens of a text see fewer than k. `topk` returns k indices all the same, and fills the row with later tokens. That is harmless as long as attention hides later tokens, as it always has.
 #
 # The check compares which tokens were chosen. In which order they stand does not matter.
 #
@@ -454,11 +478,11 @@ with patch.replaced(Indexer, rotate=of_neighbours):
 
 # %% exercise="sparse_attention.select" id="sparse_attention-select"
 def select(scores: Tensor, k: int) -> Tensor:
-    """For each token the numbers of the k tokens with the highest scores among those that it may see.
+    """For each token the indices of the k tokens with the highest scores among those that it may see.
 
     The T queries belong to the last T of S tokens, and see themselves and what is before them. Where S is below k, all
-    S numbers are returned; where fewer than k tokens may be seen, all of those and, to fill the row, any later ones, which
-    attention hides as ever. The order within a row is free. DeepSeek-V3.2 (2025), section 2.1.
+    S indices are returned; where fewer than k tokens may be seen, all of those and, to fill the row, any later ones,
+    which attention masks. The order within a row is free. DeepSeek-V3.2 (2025), section 2.1.
     scores: [B, T, S] float32 -> [B, T, min(k, S)] int64.
     """
     ### BEGIN SOLUTION
@@ -484,13 +508,13 @@ check("sparse_attention.select", select)
 #
 # 1. The query latent is computed once and normed. Both `q_b_proj` and the indexer read it.
 # 2. The indexer, if there is one, chooses. A layer without an indexer uses what it is given.
-# 3. In `attend`, scores of tokens that were not chosen become −∞, and `causal_softmax` hides later tokens as ever.
+# 3. In `attend`, scores of tokens that were not chosen become −∞, and `causal_softmax` masks later tokens, as before.
 #
 # `queries_of` and `keys_and_values` are lesson 05's lines and are given; `rows_so_far` comes from `Attention`.
 #
-# <details><summary>Hint 1: a mask from numbers</summary>
+# <details><summary>Hint 1: a mask from indices</summary>
 #
-# Start from True everywhere, [B, T, S], and write False at the chosen numbers: `mask.scatter(-1, chosen, False)`.
+# Start from True everywhere, [B, T, S], and write False at the chosen indices: `mask.scatter(-1, chosen, False)`.
 #
 # <details><summary>Hint 2: heads</summary>
 #
@@ -552,7 +576,13 @@ class SparseAttention(Attention):
 check("sparse_attention.attention", SparseAttention)
 
 # %% [markdown] id="a5020265"
-# What does the mask save? **Predict** the multiply-adds for one token after 1,023: lesson 05's attention that rebuilds keys and values, and yours with k = 64.
+# What does the mask save? Take a layer of smaller sizes, and one token after 1,023. Lesson 05's attention, which rebuilds keys and values, does 2,158 million multiply-adds for it. How many does yours do, where 64 of the 1,024 tokens are chosen and the others masked?
+
+# %% prediction="sparse_attention.mask_work" id="prediction-sparse_attention-mask_work"
+predict(
+    "sparse_attention.mask_work", "work with 64 of 1,024 tokens chosen by a mask", unit="million multiply-adds",
+    guess=...
+)
 
 # %% id="d783a4bf"
 from grader.instruments import clock, work
@@ -561,7 +591,7 @@ lite = configs["deepseek-v3.2"].replace(hidden_size=1024, q_lora_rank=512, num_a
                                         index_topk=64, rope_scaling=None)
 
 
-class Rows(LatentCache):
+class RowsWithoutKeys(LatentCache):
     """Lesson 05's cache, with zeros for the index keys of earlier tokens. Exercise 6 will keep the keys themselves."""
 
     def append_keys(self, new: Tensor) -> Tensor:
@@ -574,7 +604,7 @@ def one_token_after(attention: nn.Module, rows: int):
     x, table = torch.randn(1, 1, lite.hidden_size), rope_table(torch.tensor([rows - 1]), lite)
 
     def step() -> Tensor:
-        cache = Rows(lite, batch=1, capacity=rows)
+        cache = RowsWithoutKeys(lite, batch=1, capacity=rows)
         cache.length = rows - 1
         return attention(x, table, cache)
 
@@ -584,10 +614,18 @@ def one_token_after(attention: nn.Module, rows: int):
 torch.manual_seed(0)
 masked, rebuilt = SparseAttention(lite).eval(), Attention(lite).eval()
 for name, form in (("dense, rebuilt", rebuilt), ("sparse, with a mask", masked)):
-    print(f"{name:>20}: {work.multiply_adds(one_token_after(form, 1024)):12,} multiply-adds")
+    done = work.multiply_adds(one_token_after(form, 1024))
+    print(f"{name:>20}: {done:12,} multiply-adds")
+measured("sparse_attention.mask_work", done / 1e6)
+
+# %% [markdown] id="7c68418a"
+# <details><summary>What the numbers say</summary>
+#
+# The mask saves nothing. The work is even a little more than before, since the indexer comes on top: all scores are computed, and then most of them are thrown away.
+# </details>
 
 # %% [markdown] id="33d24467"
-# Nothing: it is more than before, since the indexer came on top. A mask selects after the work was done. It is the right way to train, and to be compared with. To save work, one has to pick the rows first.
+# A mask is simple and right, which is what training and comparing need. To save work, one has to pick the rows first.
 #
 # ### Exercise 5 · By gathering
 # difficulty ●●●●○ · importance ●●●●● · 20 minutes
@@ -596,11 +634,11 @@ for name, form in (("dense, rebuilt", rebuilt), ("sparse, with a mask", masked))
 #
 # ![Nine cached rows, of which rows 2, 3 and 4 were chosen. On the left, with a mask: the query is multiplied with all nine rows, and six scores are set to minus infinity. On the right, by gathering: the three rows are picked into a small tensor first, and the query is multiplied with those.](figures/mask-and-gather.svg)
 #
-# One thing the mask did by itself: where fewer than k tokens may be seen, the numbers of later tokens fill the row. Hide them.
+# One thing the mask did by itself: where fewer than k tokens may be seen, the indices of later tokens fill the row. Hide them.
 #
 # <details><summary>Hint 1: picking</summary>
 #
-# `rows[batch, chosen]` with two tensors of numbers picks row `chosen[b, t, i]` of text `batch[b, 0, 0]`: batch is [B, 1, 1].
+# `rows[batch, chosen]` with two tensors of indices picks row `chosen[b, t, i]` of text `batch[b, 0, 0]`: batch is [B, 1, 1].
 #
 # <details><summary>Hint 2: products</summary>
 #
@@ -608,7 +646,7 @@ for name, form in (("dense, rebuilt", rebuilt), ("sparse, with a mask", masked))
 #
 # <details><summary>Hint 3: what is later?</summary>
 #
-# The queries are the last T of S tokens: their numbers are S − T to S − 1. A chosen number above the query's own is later.
+# The queries are the last T of S tokens: their indices are S − T to S − 1. A chosen index above the query's own is later.
 # </details>
 # </details>
 # </details>
@@ -649,7 +687,13 @@ class GatheredAttention(SparseAttention):
 check("sparse_attention.gathered", GatheredAttention)
 
 # %% [markdown] id="1605aee0"
-# Now count again, for a longer and longer cache, k = 64, beside lesson 05's absorbed form, which reads every row and rebuilds none. **Predict:** does the work of gathering still grow with the cache? Why?
+# Now count again, for a longer and longer cache, k = 64, beside lesson 05's absorbed form, which reads every row and rebuilds none. With 4,096 rows in the cache, gathering reads a 64th of them. How much of the absorbed form's multiply-adds does it do? (All of a layer's multiply-adds count, projections and indexer included.)
+
+# %% prediction="sparse_attention.gathered_work" id="prediction-sparse_attention-gathered_work"
+predict(
+    "sparse_attention.gathered_work", "work of gathering 64 of 4,096 rows, of the dense form", unit="%",
+    guess=...
+)
 
 # %% id="a2677ff5"
 absorbed, gathered = AbsorbedAttention(lite).eval(), GatheredAttention(lite).eval()
@@ -659,10 +703,15 @@ print(f"{'rows':>8}", *(f"{name:>21}" for name in forms))
 for cached in (64, 256, 1024, 4096):
     counts = [work.multiply_adds(one_token_after(form, cached)) for form in forms.values()]
     print(f"{cached:8,}", *(f"{count:21,}" for count in counts))
+measured("sparse_attention.gathered_work", 100 * counts[2] / counts[0])
+
+# %% [markdown] id="234fcdfb"
+# <details><summary>What the numbers say</summary>
+#
+# A sixth. The projections cost the same in both forms, 7 million here. And the work of gathering still grows with the cache, slowly, since the indexer looks at every key. That is the price of the choice. With 64 rows, where nothing is left out, gathering does a little more than the dense form.
+# </details>
 
 # %% [markdown] id="80687174"
-# It grows, slowly: what still grows is the indexer, which looks at every key. That is what knowing costs. With 64 rows, where nothing is left out, gathering does a little more than the dense form, and with 4,096 a sixth of its work.
-#
 # ## A place to stop for the day
 #
 # What you have so far: an indexer that scores every earlier token cheaply; a selection; attention to the selected tokens in two forms that agree, of which one saves work.
@@ -719,7 +768,7 @@ class IndexedCache(LatentCache):
         ### END SOLUTION
 
     def crop(self, length: int) -> None:
-        """Forget every token from number `length` on, as after tokens that were guessed and not accepted."""
+        """Forget every token from index `length` on, as after tokens that were guessed and not accepted."""
         ### BEGIN SOLUTION
         self.length = min(self.length, length)
         self.index_length = min(self.index_length, length)
@@ -731,7 +780,7 @@ check("sparse_attention.cache", IndexedCache)
 # %% [markdown] id="e26783c8"
 # ### The talk's card, corrected
 #
-# The talk's gallery gives V3.2's cache as 68.6 KiB a token. **Predict** from the config: what does that leave out, and what is it with it?
+# The talk's gallery gives V3.2's cache as 68.6 KiB a token. What does that leave out, and how much is it with it?
 
 # %% id="8f8a9365"
 v32, glm52 = configs["deepseek-v3.2"], configs["glm-5.2"]
@@ -739,10 +788,11 @@ rows_only = v32.num_hidden_layers * (v32.kv_lora_rank + v32.qk_rope_head_dim) * 
 keys_only = v32.num_hidden_layers * v32.index_head_dim
 print(f"rows in bfloat16:         {rows_only / 1024:.1f} KiB a token")
 print(f"and index keys:           {(rows_only + 2 * keys_only) / 1024:.1f} KiB")
-print(f"index keys in 8 bits:     {(rows_only + keys_only + 4 * v32.num_hidden_layers) / 1024:.1f} KiB, with 4 bytes a key for its scale")
+in_8_bits = rows_only + keys_only + 4 * v32.num_hidden_layers  # 4 bytes a key for its scale
+print(f"index keys in 8 bits:     {in_8_bits / 1024:.1f} KiB")
 choosing = list(glm52.indexer_types).count("full")
 saved = (glm52.num_hidden_layers - choosing) * glm52.index_head_dim * 2
-print(f"GLM-5.2 has {choosing} index keys a token where {glm52.num_hidden_layers} layers could have one: {saved / 1024:.1f} KiB less")
+print(f"GLM-5.2 has {choosing} index keys a token for {glm52.num_hidden_layers} layers: {saved / 1024:.1f} KiB less")
 glm_rows = glm52.num_hidden_layers * (glm52.kv_lora_rank + glm52.qk_rope_head_dim)
 print(f"GLM-5.2, rows and index keys in bfloat16: {2 * (glm_rows + choosing * glm52.index_head_dim) / 1024:.1f} KiB")
 
@@ -752,7 +802,7 @@ print(f"GLM-5.2, rows and index keys in bfloat16: {2 * (glm_rows + choosing * gl
 # ### Exercise 7 · The model, with shared selections
 # difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
-# In large models neighbouring layers choose much the same tokens (Bai et al., 2026). GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the numbers of the layer before. So each layer hands on the choice that it used, whether it made it or not.
+# In large models neighbouring layers choose much the same tokens (Bai et al., 2026). GLM-5.2 makes use of it: after the first three layers only every fourth has an indexer. The others have no indexer weights and no index keys, and take over the indices of the layer before. So each layer hands on the choice that it used, whether it made it or not.
 #
 # `DecoderLayer` is given; it calls your attention and returns x and the choice. Its MLP is lesson 07's MoE in sparse layers.
 
@@ -823,7 +873,7 @@ check("sparse_attention.model", Model)
 # %% [markdown] id="ea137ab6"
 # ## Steps 8 to 11 · Layer by layer
 #
-# The indexer and the router have no row of their own: the reference gives numbers in an order of its own. Their parts have rows, and what they decide shows in `self_attn` and `mlp`.
+# The indexer and the router have no row of their own: the reference gives indices in an order of its own. Their parts have rows, and what they decide shows in `self_attn` and `mlp`.
 
 # %% tags=["nbval-ignore-output"] id="00a10a9b"
 compare_layers(Model)
@@ -886,16 +936,22 @@ except CheckFailed as failed:
 # %% [markdown] id="474ad0f4"
 # ## How does an indexer learn?
 #
-# The choice has no gradient: a small change of a score changes no number of a top-k. So the loss of the next token cannot train the indexer at all. DeepSeek trained it in two stages (section 2.1 of the report):
+# The choice has no gradient: after a small change of the scores, top-k returns the same indices. So the loss of the next token cannot train the indexer at all. DeepSeek trained it in two stages (section 2.1 of the report):
 #
 # 1. **Imitate.** The model is frozen and reads everything. The indexer's scores go through a softmax, and are pulled towards what attention really did: its weights, added over the heads and divided by their sum. The loss is the KL divergence. It took 1,000 steps.
 # 2. **Sparse.** The model now reads what was chosen, and is trained on with its usual loss, for 15,000 steps. The indexer goes on imitating, on the chosen tokens alone, and its loss is kept apart from the model's.
 #
-# The first stage, here: give `austen-mla` an indexer in each of its four layers, and train nothing else. **Predict** how many steps it takes until its choice is better than a random one.
+# The first stage, here: give `austen-mla` an indexer in each of its four layers, and train nothing else, for 80 steps. At the top of the lesson the loss with 8 tokens rose by 0.04 nats where attention's own weights chose them, and by 1.35 where chance did. By how much does it rise with the indexers' choice after these 80 steps, which take a few seconds?
+
+# %% prediction="sparse_attention.trained" id="prediction-sparse_attention-trained"
+predict(
+    "sparse_attention.trained", "rise of the loss with the indexers' 8 tokens after 80 steps", unit="nats",
+    guess=...
+)
 
 # %% id="26147025"
-class Choosing(Indexer):
-    """An indexer whose k and whose way to choose can be exchanged."""
+class ExchangeableIndexer(Indexer):
+    """An indexer whose k, and whose way to choose, can be exchanged."""
 
     k, by = 256, staticmethod(lambda scores: scores)
 
@@ -905,12 +961,12 @@ class Choosing(Indexer):
         return select(self.by(self.scores(x, latent, keys, table)), self.k)
 
 # %% id="4f7447d5"
-class WithAChoice(SparseAttention):
-    """Attention with it."""
+class ExchangeableAttention(SparseAttention):
+    """Attention with that indexer."""
 
     def __init__(self, config: Config, layer: int = 0):
         super().__init__(config, layer)
-        self.indexer = Choosing(config)
+        self.indexer = ExchangeableIndexer(config)
 
 # %% long="one class, which every cell below uses" id="54cdb1f5"
 class CausalLM(nn.Module):
@@ -927,14 +983,16 @@ class CausalLM(nn.Module):
     def caches(self, batch: int, capacity: int) -> list[IndexedCache]:
         """An empty cache for each layer, with room for index keys where it has an indexer."""
         sizes = {"batch": batch, "capacity": capacity, "dtype": self.lm_head.weight.dtype}
-        return [IndexedCache(self.config, **sizes, indexed=has_indexer(self.config, i)) for i in range(len(self.model.layers))]
+        indexed = [has_indexer(self.config, i) for i in range(len(self.model.layers))]
+        return [IndexedCache(self.config, **sizes, indexed=has) for has in indexed]
 
     def forward(self, ids: Tensor, caches: list[IndexedCache] | None = None) -> Tensor:
         return self.lm_head(self.model(ids, caches))
 
 # %% id="71a54823"
 torch.manual_seed(0)
-with_index = CausalLM(mla.config.replace(model_type="deepseek_v32", index_topk=8, index_n_heads=4, index_head_dim=32), WithAChoice)
+indexed = mla.config.replace(model_type="deepseek_v32", index_topk=8, index_n_heads=4, index_head_dim=32)
+with_index = CausalLM(indexed, ExchangeableAttention)
 missing = with_index.load_state_dict(mla.state_dict(), strict=False).missing_keys
 untrained = {name: weight.clone() for name, weight in with_index.state_dict().items()}
 print(f"{sum('indexer' in name for name in missing)} tensors are not in austen-mla, all of them the indexers'")
@@ -961,7 +1019,10 @@ def imitation(indexer: Indexer, x: Tensor, latent: Tensor, weights: Tensor, tabl
 # %% tags=["nbval-ignore-output"] id="2afe703c"
 from grader.instruments import progress
 
-attentions, rotations, seen = [layer.self_attn for layer in with_index.model.layers], rope_table(torch.arange(256), mla.config), []
+attentions, seen = [layer.self_attn for layer in with_index.model.layers], []
+rotations = rope_table(torch.arange(256), mla.config)
+
+# %% tags=["nbval-ignore-output"] id="99be1fba"
 with torch.no_grad():
     for texts in persuasion[4 * 256 : 20 * 256].view(8, 2, 256):
         calls = patch.calls_in(with_index.model, texts)
@@ -971,6 +1032,8 @@ with torch.no_grad():
 # %% tags=["nbval-ignore-output"] id="b49e3125"
 indexers = [one.indexer for one in attentions]
 with_index.load_state_dict(untrained)  # also when this cell is run again
+with patch.replaced(ExchangeableIndexer, k=8):
+    before_training = loss(with_index)
 optimizer = torch.optim.AdamW([parameter for one in indexers for parameter in one.parameters()], lr=5e-3)
 for step in progress.steps(range(80), "steps"):
     divergence = sum(imitation(one, *what, rotations) for one, what in zip(indexers, seen[step % 8], strict=True))
@@ -981,21 +1044,29 @@ for step in progress.steps(range(80), "steps"):
         print(f"step {step + 1:2}: {divergence.item() / 4:.2f} nats from what attention looks at")
 
 # %% tags=["nbval-ignore-output"] id="0e46ecc0"
+print(f"  8 of up to 256, before training: the indexer's {before_training:.2f}")
+by_indexer = {}
 for few in (32, 8, 4):
     found = {}
     for name, by in (("the indexer's", lambda scores: scores), ("the last", by_age), ("at random", at_random)):
-        with patch.replaced(Choosing, k=few, by=staticmethod(by)):
+        with patch.replaced(ExchangeableIndexer, k=few, by=staticmethod(by)):
             found[name] = loss(with_index)
+    by_indexer[few] = found["the indexer's"]
     print(f"{few:3} of up to 256: " + ", ".join(f"{name} {nats:.2f}" for name, nats in found.items()))
+measured("sparse_attention.trained", by_indexer[8] - everything)
+
+# %% [markdown] id="09dc81f3"
+# <details><summary>What the numbers say</summary>
+#
+# 0.07 nats, not much more than with the weights themselves. Before training the indexers choose no better than chance, 5.65 nats with 8 tokens. So imitation works, and quickly. But this experiment does not show that the choice is worth anything: in this model the last tokens do as well as the indexers' choice with 32, and better with 8 and with 4. What an indexer finds that a window does not is measured below, on a model that was trained with one.
+# </details>
 
 # %% [markdown] id="caf82ecc"
-# After 80 steps that take seconds, the indexers choose nearly as well as the weights themselves did at the top of the lesson: 4.36 nats with 8 tokens, where the largest weights gave 4.33 and a random choice 5.64. This model looks mostly close by, so the last tokens do as well: 4.31 with 32, where the indexers' choice gives 4.30, but 4.35 with 8 (4.36) and 4.49 with 4 (4.52).
-#
-# Do the indexers choose anything else than the last tokens? **Predict**, then look at one token's choice in each layer:
+# Do the indexers choose anything but the last tokens? Look at one token's choice in each layer:
 
 # %% tags=["nbval-ignore-output"] id="553591ac"
 words = [mla.tokenizer.decode([i]) for i in held_out[0, :200].tolist()]
-with torch.no_grad(), patch.replaced(Choosing, k=8):
+with torch.no_grad(), patch.replaced(ExchangeableIndexer, k=8):
     calls = patch.calls_in(with_index.model, held_out[:1, :200])
 print("... " + "".join(words[-12:]), "| read for the last token:")
 for number in range(4):
@@ -1026,34 +1097,59 @@ for form in (SparseAttention, GatheredAttention):
 # %% [markdown] id="9e0ffe6d"
 # Each text is longer than 48 tokens, so the later tokens have to choose.
 #
-# ### What if the selection is another one?
+# ### What if other tokens are selected?
 #
-# Exchange the choice, and nothing else. **Predict** the order for 48 tokens: everything is read; the indexer's; the last; at random. And for 4, which it was not trained with? The cell reads 6,656 tokens ten times. That takes half a minute to two minutes.
+# Exchange the choice, and nothing else. With everything read the loss is 4.19 nats; with the indexer's 48 tokens it is the same, and with 48 at random it is 4.73. And with the last 48, a window?
+
+# %% prediction="sparse_attention.window" id="prediction-sparse_attention-window"
+predict(
+    "sparse_attention.window", "the loss with the last 48 tokens, against the indexer's 48",
+    one_of=("clearly lower", "about the same", "clearly higher"),
+    guess=...
+)
+# %% [markdown] id="396ad1a1"
+# The cell reads 6,656 tokens ten times. That takes half a minute to two minutes.
 
 # %% tags=["nbval-ignore-output"] id="cb749b1f"
-sparse = CausalLM(austen.config, WithAChoice).eval()
+sparse = CausalLM(austen.config, ExchangeableAttention).eval()
 austen.load_into(sparse)
 text = torch.tensor(austen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids)
 long_texts = text[: 13 * 512].view(13, 512)
-with patch.replaced(Choosing, k=512):
+
+# %% tags=["nbval-ignore-output"] id="e4d43f77"
+with patch.replaced(ExchangeableIndexer, k=512):
     print(f"everything: {loss(sparse, long_texts):.3f} nats")
+by_choice = {}
 for few in progress.steps((48, 8, 4), "numbers of tokens"):
     found = {}
     for name, by in (("the indexer's", lambda scores: scores), ("the last", by_age), ("at random", at_random)):
-        with patch.replaced(Choosing, k=few, by=staticmethod(by)):
+        with patch.replaced(ExchangeableIndexer, k=few, by=staticmethod(by)):
             found[name] = loss(sparse, long_texts)
+    by_choice[few] = found
     print(f"{few:10}: " + ", ".join(f"{name} {nats:.3f}" for name, nats in found.items()))
+more = by_choice[48]["the last"] - by_choice[48]["the indexer's"]
+measured("sparse_attention.window", "clearly higher" if more > 0.05 else "clearly lower" if more < -0.05 else "about the same")
+
+# %% [markdown] id="ec3d0e93"
+# <details><summary>What the numbers say</summary>
+#
+# The last 48 cost no more than the indexer's 48, as far as this text can show: a model of two million parameters predicts Austen's next word mostly from the last ones. With 8 or 4 tokens the indexer's choice is the better one by two hundredths of a nat, though it was never trained with so few.
+#
+# On 32,768 tokens the same, from `training/austen-deepseek.json` in the course's repository: with 48, 4.088 nats for the indexer's, 4.089 for the last, 4.823 at random, and 4.887 for an indexer that was not trained; with 8, 4.112 for the indexer's, 4.135 for the last and 5.053 at random.
+# </details>
 
 # %% [markdown] id="5cf0008c"
-# With 48, a random choice costs half a nat. The indexer's cost nothing that this text could show, and neither do the last 48: a model of two million parameters predicts Austen's next word mostly from the last ones. With 8 or 4 the two part, and the indexer's choice is the better one, though it was never trained with so few.
-#
-# On 32,768 tokens the same, from `training/austen-deepseek.json`: with 48, 4.088 nats for the indexer's, 4.089 for the last and 4.823 at random; with 8, 4.112, 4.135 and 5.053.
-#
-# So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? **Predict** it for each way to choose; no 48 tokens can have more than those with the largest weights.
+# So has the indexer learned more than a window? Ask attention itself. For tokens with at least 256 before them: how much of attention's weight falls on the 48 that are chosen? No 48 tokens can have more than those with the largest weights. Think of the loss: reading the indexer's 48 tokens costs nothing. How much of the weight do the best 48 have, in layer 0?
+
+# %% prediction="sparse_attention.weight" id="prediction-sparse_attention-weight"
+predict(
+    "sparse_attention.weight", "attention's weight on the best 48 tokens, layer 0", unit="%",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="62f4a7c2"
-angles = rope_table(torch.arange(512), austen.config)
-with torch.no_grad(), patch.replaced(Choosing, k=48):
+angles, best = rope_table(torch.arange(512), austen.config), []
+with torch.no_grad(), patch.replaced(ExchangeableIndexer, k=48):
     calls = patch.calls_in(sparse.model, long_texts[:6])
     for number, one in enumerate(sparse.model.layers):
         name = f"layers.{number}.self_attn"
@@ -1061,10 +1157,43 @@ with torch.no_grad(), patch.replaced(Choosing, k=48):
         ways = {"the largest weights": select(looked, 48), "the indexer's": calls[f"{name}.indexer"].output,
                 "the last": select(by_age(looked), 48), "at random": select(at_random(looked), 48)}
         shares = {way: looked.gather(-1, read).sum(dim=-1)[:, 256:].mean().item() for way, read in ways.items()}
+        best.append(shares["the largest weights"])
         print(f"layer {number}: " + ", ".join(f"{way} {share:.0%}" for way, share in shares.items()))
+measured("sparse_attention.weight", 100 * best[0])
 
-# %% [markdown] id="b7ebe175"
-# In layer 0 the last 48 have no more than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29% that any 48 tokens could have, and in the other layers too all but about 1% is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
+# %% [markdown] id="19832fba"
+# <details><summary>What the numbers say</summary>
+#
+# 29%. So in layer 0 even the best choice of 48 tokens drops 71% of attention's weight, in the next two layers 67 and 58%, and the loss does not notice. A weight that is spread thinly over hundreds of tokens adds up to much and says little. (The weights of all chosen tokens grow when the others are dropped, since the softmax divides by a smaller sum.)
+#
+# In layer 0 the last 48 have no more weight than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29% that any 48 tokens could have, and in the other layers too all but about 1% is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
+# </details>
+# %% [markdown] id="98580411"
+# ### Do neighbouring layers choose the same tokens?
+#
+# GLM-5.2 lets three of four layers take over a choice, because in large models neighbouring layers choose much the same. And in `austen-deepseek`? By chance, two choices of 48 among the 257 to 512 tokens that may be seen share 13%. How much of layer 1's choice had layer 0 chosen, too?
+
+# %% prediction="sparse_attention.shared" id="prediction-sparse_attention-shared"
+predict(
+    "sparse_attention.shared", "layer 1's chosen tokens that layer 0 had chosen too", unit="%",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="0c81b66f"
+reads, common = [], []
+for number in range(4):
+    chosen = calls[f"layers.{number}.self_attn.indexer"].output[:, 256:]  # [B, 256, 48]
+    reads.append(torch.zeros(*chosen.shape[:2], 512).scatter(-1, chosen, 1.0))  # 1 where a token is read
+for number in range(1, 4):
+    common.append(100 * (reads[number] * reads[number - 1]).sum(dim=-1).mean().item() / 48)
+    print(f"layer {number}: {common[-1]:.0f}% of its tokens were chosen by layer {number - 1}, too")
+measured("sparse_attention.shared", common[0])
+
+# %% [markdown] id="a43b095f"
+# <details><summary>What the numbers say</summary>
+#
+# 13%, no more than chance: layers 0 and 1 look for different things. Layers 1 and 2 share 37%, layers 2 and 3 54%, since both of the last ones look mostly at the latest tokens. So in this small model a layer could not simply take over what the layer before chose, as in GLM-5.2. What sharing would cost it after training for that, nobody has measured here.
+# </details>
 
 # %% [markdown] id="f5b409ac"
 # ## What it costs
@@ -1109,7 +1238,13 @@ def costs(config: Config, tokens: int, element_bytes: int = 2) -> tuple[int, int
 check("sparse_attention.costs", costs)
 
 # %% [markdown] id="c9aa5c29"
-# **Predict** for V3.2: from which length on does selecting pay? At 131,072 tokens, how many times less work is it than V3, and what is most of the work that is left?
+# At 131,072 tokens attention in V3.2 reads 2,048, a 64th of what V3 reads. How many times less work is it than V3's? And from which length on does selecting pay?
+
+# %% prediction="sparse_attention.less_work" id="prediction-sparse_attention-less_work"
+predict(
+    "sparse_attention.less_work", "V3's work against V3.2's, one token at 131,072", unit="times as much",
+    guess=...
+)
 
 # %% id="8a4359f5"
 print(f"{'tokens':>9} {'V3':>9} {'V3.2':>9} {'V3 / V3.2':>10} {'GLM-5.2':>9}   (billion multiply-adds for one token)")
@@ -1119,17 +1254,23 @@ for at in (1_024, 2_048, 4_096, 16_384, 131_072):
 pays = next(n for n in range(1, 10_000) if costs(v32, n)[0] < costs(configs["deepseek-v3"], n)[0])
 indexing = 61 * 131_072 * 64 * 129 / costs(v32, 131_072)[0]
 print(f"V3.2 does less from {pays:,} tokens on; at 131,072 the indexer is {indexing:.0%} of its work")
+measured("sparse_attention.less_work", v3_work / v32_work)
 
 # %% tags=["nbval-ignore-output"] id="0a38ca9c"
 from grader.instruments import plots
 
 lengths = [2**n for n in range(9, 18)]
 curves = {name: (lengths, [costs(config, n)[0] / 1e9 for n in lengths]) for name, config in configs.items()}
-plots.lines(curves, plots.Axes("tokens in the cache", "billion multiply-adds for one token", log="xy", xticks=lengths[::2]))
+around = plots.Axes("tokens in the cache", "billion multiply-adds for one token", log="xy", xticks=lengths[::2])
+plots.lines(curves, around)
+
+# %% [markdown] id="b48b864c"
+# <details><summary>What the numbers say</summary>
+#
+# 13 times less, not 64: four fifths of the work that is left is the indexer's, which still grows with the length. Below 2,048 tokens everything is read, and the indexer comes on top. Selecting pays from 2,178 tokens on. GLM-5.2 has half as many index heads, in a quarter of its layers.
+# </details>
 
 # %% [markdown] id="0db11379"
-# Below 2,048 tokens everything is read, and the indexer comes on top. It pays from 2,178 on. At 131,072 tokens V3.2 does 13 times less, and four fifths of that is the indexer, whose work still grows with the length. GLM-5.2 has half as many index heads, in a quarter of its layers.
-#
 # Decoding waits for memory more than for arithmetic (lesson 02). So count what a token has to *read*:
 
 # %% id="92d0fe8a"
@@ -1142,27 +1283,83 @@ def bytes_read(config: Config, tokens: int, index_bytes: float = 2) -> float:
     keys = len(indexed) * tokens * config.index_head_dim * index_bytes
     return layers * min(tokens, config.index_topk) * row + keys
 
-
+# %% id="e3679429"
 dense_bytes = bytes_read(configs["deepseek-v3"], 131_072)
 for name, index_bytes in (("index keys in bfloat16", 2), ("index keys in 8 bits, and a scale", 132 / 128)):
     sparse_bytes = bytes_read(v32, 131_072, index_bytes)
-    print(f"V3 reads {dense_bytes / 1e9:.2f} GB, V3.2 {sparse_bytes / 1e9:.2f} GB ({name}): {dense_bytes / sparse_bytes:.1f} times less")
+    less = dense_bytes / sparse_bytes
+    print(f"V3 reads {dense_bytes / 1e9:.2f} GB, V3.2 {sparse_bytes / 1e9:.2f} GB ({name}): {less:.1f} times less")
 print(f"the cache: {costs(configs['deepseek-v3'], 131_072)[1] / 1e9:.2f} GB and {costs(v32, 131_072)[1] / 1e9:.2f} GB")
 
 # %% [markdown] id="e5e033c5"
 # A quarter, or an eighth with 8-bit keys; and the cache itself has grown by a fifth. That is why those keys are small, and why GLM-5.2 shares them.
 #
-# And the clock? One layer of the small sizes above, one token. **Predict** which form notices the length most:
+# ### A whole prompt
+#
+# A prompt has many tokens, and each has its own work to do. Add it up, each token counted as above:
+
+# %% id="8f1f97c7"
+for length in (8_192, 131_072):
+    sampled = range(64, length + 1, 64)  # every 64th token stands for 64
+    v3_prompt, v32_prompt = (sum(64 * costs(configs[name], n)[0] for n in sampled) for name in ("deepseek-v3", "deepseek-v3.2"))
+    scoring = sum(64 * 61 * n * 64 * 129 for n in sampled)
+    print(f"{length:7,} tokens: V3 {v3_prompt / 1e15:8.3f} million billion multiply-adds, V3.2 {v32_prompt / 1e15:7.3f},"
+          f" of which the indexer {scoring / v32_prompt:.0%}")
+
+# %% [markdown] id="600fd160"
+# In a long prompt every token reads 2,048 rows, so that work grows in proportion to the length. But every token scores all tokens before it, so the indexer's work grows with the square of the length, and it is most of the work at 131,072. The count is that of the absorbed form; expanded, as prompts are read, V3 does less (lesson 05).
+#
+# ### The clock
+#
+# One layer of the small sizes above, one token. The cache is now the one of exercise 6, so nothing is allocated or copied in a step. With 4,096 rows gathering does a sixth of the dense form's work. And its time?
+
+# %% prediction="sparse_attention.clock" id="prediction-sparse_attention-clock"
+predict(
+    "sparse_attention.clock", "time of gathering 64 of 4,096 rows, of the dense form's", unit="%",
+    guess=...
+)
+
+# %% id="ffa2637b"
+def steady_step(attention: nn.Module, rows: int):
+    """A call that reads one token after `rows` - 1 cached ones, again and again, with one cache for all calls."""
+    x, table = torch.randn(1, 1, lite.hidden_size), rope_table(torch.tensor([rows - 1]), lite)
+    cache = IndexedCache(lite, batch=1, capacity=rows)
+    cache.append(torch.randn(1, rows - 1, lite.kv_lora_rank + lite.qk_rope_head_dim))
+    cache.append_keys(torch.randn(1, rows - 1, lite.index_head_dim))
+
+    def step() -> Tensor:
+        cache.crop(rows - 1)
+        return attention(x, table, cache)
+
+    return step
 
 # %% tags=["nbval-ignore-output"] id="bfe66af7"
 cached = (64, 512, 4096)
 with torch.no_grad():
-    spent = {name: [clock.milliseconds(one_token_after(form, n), repeats=3) for n in cached] for name, form in forms.items()}
-for name, times in spent.items():
-    print(f"{name:>21}: " + ", ".join(f"{n:,} rows {ms:.1f} ms" for n, ms in zip(cached, times, strict=True)))
+    runs = {(name, n): steady_step(form, n) for name, form in forms.items() for n in cached}
+    spent = clock.in_turns(runs, repeats=7)
+
+# %% tags=["nbval-ignore-output"] id="b50f3f48"
+for name in forms:
+    print(f"{name:>21}: " + ", ".join(f"{n:,} rows {spent[name, n]:.1f} ms" for n in cached))
+measured("sparse_attention.clock", 100 * spent["sparse, by gathering", 4096] / spent["dense, absorbed", 4096])
+
+# %% [markdown] id="0e0149ba"
+# <details><summary>What the numbers say</summary>
+#
+# Far more than a sixth of the time. Look at the dense form: it takes a large part of its time for 4,096 rows already with 64. That part are the projections, whose weights every form has to read, and the calls themselves; gathering can only save the rest, and has a top-k and a copy of its own to do. The work that is saved becomes time that is saved where rows are most of the work: in longer texts than these.
+# </details>
 
 # %% [markdown] id="55264e5d"
-# The masked form rebuilds every row and then leaves most of them out. Gathering hardly notices how many rows there are. A whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
+# The masked form rebuilds every row and then leaves most of them out. Gathering for a whole prompt is another matter: there, every token gathers rows of its own, 2,048 for each, and shares nothing with its neighbours. Lesson 05's expanded form rebuilds each row once for all of them. So for short prompts DeepSeek's server uses the masked form ("masked MHA mode" in the report, section 2.3), and gathers only where texts are long.
+#
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
 # %% [markdown] id="9ae708d1"
 # ## What changed, and why
 #
@@ -1189,7 +1386,7 @@ for name, times in spent.items():
 #
 # <details><summary>Why a ReLU, and no softmax?</summary>
 #
-# Each pair is scored by itself, without knowing the others, and a head that finds nothing takes nothing away.
+# Each pair is scored by itself, whatever the other scores are, and a head that finds nothing takes nothing away.
 # </details>
 #
 # <details><summary>How is an indexer trained, if choosing has no gradient?</summary>

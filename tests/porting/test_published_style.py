@@ -12,6 +12,7 @@ from small_references import small
 from grader.errors import GraderError
 from grader.layers.own_model import load_model
 from grader.layers.wording import report_lines
+from grader.porting.adapters.fields import filled_in
 from grader.porting.command import port
 from grader.porting.comparing import program_report
 from grader.porting.own_names.loading import OwnNames
@@ -63,6 +64,14 @@ def test_a_package_that_is_missing_is_stubbed_while_nothing_of_it_runs(tmp_path:
     text = LLAMA.replace("nn.Linear(c.hidden_size, c.vocab_size", "ColumnParallelLinear(c.hidden_size, c.vocab_size")
     path = written(tmp_path, COMMON + PARALLEL + text)
     assert right(load_model(f"{path}:Model"))
+
+
+def test_the_settings_of_a_missing_packages_kernel_can_be_read(tmp_path: Path) -> None:
+    settings = (
+        "\n@kernel.tuned(configs=[kernel.Config({'BLOCK': 16})])\n@kernel.jit\ndef add(x):\n    return x\n"
+        "\nSMALLEST = min(config.kwargs['BLOCK'] for config in add.configs)\n"
+    )
+    assert right(load_model(f"{written(tmp_path, COMMON + PARALLEL + settings + LLAMA)}:Model"))
 
 
 def test_what_runs_of_a_missing_package_is_named(tmp_path: Path) -> None:
@@ -154,6 +163,90 @@ def test_texts_that_are_handed_over_as_one_need_no_line_by_hand(tmp_path: Path) 
     port(f"{path}:Model", tmp_path / "t.safetensors")
     assert "unflatten(0, ids.shape)" in (tmp_path / "port.py").read_text()
     assert right(load_model(f"{tmp_path / 'port.py'}:Port"))
+
+
+PARALLEL_CONFIG = """
+from dataclasses import dataclass
+
+
+@dataclass
+class ParallelConfig:
+    dp: int
+    tp: int
+    pipeline_parallel_size: int
+
+
+@dataclass
+class ModelConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+"""
+OF_TRAINING = LLAMA.replace(
+    "    def __init__(self, c):\n        super().__init__()\n        head_dim",
+    "    def __init__(self, c: ModelConfig, parallel: ParallelConfig):\n        super().__init__()\n"
+    "        assert parallel == ParallelConfig(1, 1, 1)\n        head_dim",
+).replace(
+    "def forward(self, tokens):",
+    'def forward(self, tokens, input_mask, position_ids=None):\n        """position_ids is there for others."""\n'
+    "        assert input_mask.shape == tokens.shape and input_mask.all()",
+)
+
+
+def test_a_training_program_on_one_process_needs_no_line_by_hand(tmp_path: Path) -> None:
+    path = written(tmp_path, COMMON + PARALLEL_CONFIG + OF_TRAINING, "training.py")
+    write_trace(reference().trace, tmp_path / "t.safetensors")
+    port(f"{path}:Model", tmp_path / "t.safetensors")
+    adapter = (tmp_path / "port.py").read_text()
+    assert "ParallelConfig(dp=1, tp=1, pipeline_parallel_size=1)" in adapter, adapter
+    assert "\n                vocab_size=" in adapter and "position_ids" not in adapter, adapter
+    assert right(load_model(f"{tmp_path / 'port.py'}:Port"))
+
+
+def test_a_field_that_a_program_reads_with_a_default_is_filled_in(tmp_path: Path) -> None:
+    text = LLAMA.replace("c.vocab_size", "getattr(c, 'vocab_size', 32000)")
+    text = text.replace("        head_dim = ", "        assert c.device == 'cpu'\n        head_dim = ")
+    path = written(tmp_path, COMMON + text, "defaults.py")
+    write_trace(reference().trace, tmp_path / "t.safetensors")
+    port(f"{path}:Model", tmp_path / "t.safetensors")
+    assert "vocab_size=config.vocab_size" in (tmp_path / "port.py").read_text()
+    assert right(load_model(f"{tmp_path / 'port.py'}:Port"))
+
+
+def test_a_convolutions_length_is_known_by_its_names() -> None:
+    for name, theirs in (("kernel_size", "conv_L_cache"), ("d_conv", "conv_kernel")):
+        assert filled_in({name: False}, {theirs: 3}, ()) == ({name: f"config.{theirs}"}, [])
+
+
+# Layouts
+
+TIME_FIRST = (
+    LLAMA.replace("self.tok_embeddings(tokens)", "self.tok_embeddings(tokens.transpose(0, 1))")
+    .replace("(project(x), self.head_dim)", "(project(x.transpose(0, 1)), self.head_dim)")
+    .replace("self.head_dim**-0.5))", "self.head_dim**-0.5).transpose(0, 1))")
+)
+
+
+def test_a_program_whose_first_axis_is_time_is_right() -> None:
+    names: dict[str, Any] = {"__name__": "learner"}
+    exec(compile(COMMON + TIME_FIRST, "<learner>", "exec"), names)
+    assert right(names["Model"])
+
+
+def test_a_view_in_place_of_a_transpose_is_wrong_where_it_is() -> None:
+    names: dict[str, Any] = {"__name__": "learner"}
+    assert "tokens.transpose(0, 1)" in TIME_FIRST
+    source = TIME_FIRST.replace("tokens.transpose(0, 1)", "tokens.reshape(tokens.shape[::-1])")
+    exec(compile(COMMON + source, "<learner>", "exec"), names)
+    report = program_report(names["Model"], reference().trace)
+    first = next(row for row in report.rows if not row.outcome.ok)
+    assert first.name == "tok_embeddings", to_text(report_lines(report, "all"))
 
 
 # Names

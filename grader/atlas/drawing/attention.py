@@ -62,7 +62,7 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tu
         canvas.box(out, "mixer", [mixer.out, f"{inner:,} → {width:,}"])
     y = out.bottom
     if mixer.gate:
-        y = canvas.box(Box(cx - 120, y + GAP, 240, THIN_H), "router", [f"gate: × sigmoid, for {mixer.gate}"], y).bottom
+        y = canvas.box(Box(cx - 150, y + GAP, 300, THIN_H), "router", [_gate_words(mixer)], y).bottom
     lines = _softmax_lines(mixer)
     scores = Box(LEFT + 16, y + GAP, RIGHT - LEFT - 32, THIN_H + 16 * (len(lines) - 1))
     canvas.box(scores, "white", lines, y)
@@ -76,6 +76,12 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tu
         canvas.text(cx, y + 15, words, "m", fitted(words, 11.5, room))
         y += 20
     return y, into if mixer.index else (cx, y)
+
+
+def _gate_words(mixer: Mixer) -> str:
+    """What the heads' outputs are multiplied by, and the projection that it comes from where it has one."""
+    own = next((name for name in ("gate_proj", "g_proj") if name in mixer.shapes), "gate")
+    return f"× {mixer.gate_activation}( {own} ), for {mixer.gate}"
 
 
 def _softmax_lines(mixer: Mixer) -> list[str]:
@@ -208,8 +214,8 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
 
 def _projections(mixer: Mixer, width: int) -> list[list[str]]:
     q = ["q_proj", f"{width:,} → {mixer.heads} × {mixer.key_dim}"]
-    if mixer.gate == "each number":
-        q[0] = "q_proj and gate"
+    if mixer.gate and mixer.shapes.get("q_proj", ())[:1] == (2 * mixer.heads * mixer.key_dim,):
+        q = ["q_proj: q and gate", f"{width:,} → {mixer.heads} × 2 × {mixer.key_dim}"]
     if mixer.kind == "compressed":
         q = ["q_a_proj, q_b_proj", f"{width:,} → {mixer.q_rank:,} → {mixer.heads} × {mixer.key_dim}"]
     if mixer.shared:

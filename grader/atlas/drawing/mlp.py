@@ -72,7 +72,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     rows, columns = _grid(mlp.experts)
     step = (frame_w - 24) / columns
     height = rows * min(step, 16) + 68
-    frame = Box(LEFT, top + (40 if beside else GAP), frame_w, height)
+    gated = PROJ_H + GAP if "shared_gate" in mlp.shapes else 0  # room for the gate of what runs beside
+    frame = Box(LEFT, top + (40 + gated if beside else GAP), frame_w, height)
     canvas.area(frame, "white", 8)
     tall = min(step, 16)
     tiles = [
@@ -108,7 +109,11 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     if mlp.dense_beside:
         name = ["Dense MLP", f"of {mlp.dense_beside:,}"]
     canvas.box(always, "mlp", [*name, "for every", "token"])
-    canvas.line((always.cx, always.y), (always.cx, plus), (cx + 10, plus))
+    if gated:
+        gate = Box(always.x, always.y - gated, always.w, PROJ_H)
+        canvas.box(gate, "router", ["× sigmoid", f"gate: {width:,} → 1"])
+        canvas.line((gate.cx, always.y), (gate.cx, gate.bottom))
+    canvas.line((always.cx, always.y - gated), (always.cx, plus), (cx + 10, plus))
     return fork(canvas, [router, always], width, router.bottom)
 
 

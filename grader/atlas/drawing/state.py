@@ -11,29 +11,49 @@ from grader.atlas.layer import Mixer
 
 @dataclass(frozen=True)
 class Steps:
-    """inputs: names of the projections at the bottom, left to right. update: how the state changes with each token.
+    """inputs: names of the projections at the bottom, left to right. updates: how the state changes with each token,
+    one after another.
 
-    read: what is read out of it. gate: what the output is multiplied by.
+    read: what is read out of it then. gate: what the output is multiplied by. normed: which inputs are divided by their
+    L2 norm. scaled: whether what is read is divided by the root of a key's width.
+    In a formula `·` multiplies number by number, and what stands side by side are matrices.
     """
 
     inputs: tuple[str, ...]
-    update: str
+    updates: tuple[str, ...]
     read: str
     gate: str
+    normed: str = ""
+    scaled: bool = False
 
 
 KINDS = {
-    "delta": Steps(("q, k, v", "a, b", "z"), "S ← decay · S + β · (v − S k) kᵀ", "S q", "RMSNorm, then × SiLU(z)"),
+    "delta": Steps(
+        ("q, k, v", "a, b", "z"),
+        ("S ← decay · S", "S ← S + β · (v − S k) kᵀ"),
+        "S q",
+        "RMSNorm, then × SiLU(z)",
+        normed="q and k",
+        scaled=True,
+    ),
     "kda": Steps(
         ("q, k, v", "f, b", "g"),
-        "S ← S · decay of each channel + β · (v − S k) kᵀ",
+        ("S ← S · decay of each channel", "S ← S + β · (v − S k) kᵀ"),
         "S q",
         "RMSNorm, then × sigmoid(g)",
+        normed="q and k",
+        scaled=True,
     ),
-    "lightning": Steps(("q, k, v", "gate"), "S ← decay · S + v kᵀ", "S q", "RMSNorm, then × sigmoid(gate)"),
-    "mamba2": Steps(("x, B, C", "dt", "z"), "h ← decay · h + dt · x Bᵀ", "h C + D · x", "× SiLU(z), then RMSNorm"),
-    "mamba": Steps(("x → B, C, dt", "z"), "h ← decay · h + dt · B x", "h C + D · x", "× SiLU(z)"),
+    "lightning": Steps(("q, k, v", "gate"), ("S ← decay · S + v kᵀ",), "S q", "RMSNorm, then × sigmoid(gate)"),
+    "mamba2": Steps(("x, B, C", "dt", "z"), ("h ← decay · h + dt · x Bᵀ",), "h C + D · x", "× SiLU(z), then RMSNorm"),
+    "mamba": Steps(("x → B, C, dt", "z"), ("h ← decay · h + dt · B x",), "h C + D · x", "× SiLU(z)"),
 }
+
+
+def read_formula(mixer: Mixer) -> str:
+    """What is read out of the state, as the figure writes it."""
+    steps = KINDS[mixer.kind]
+    return f"{steps.read} / √{mixer.key_dim}" if steps.scaled else steps.read
 
 
 def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
@@ -52,18 +72,21 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     gate = Box(LEFT + 70, out.bottom + GAP, RIGHT - LEFT - 70, THIN_H)
     canvas.box(gate, "norm", [steps.gate])
     canvas.line((cx, gate.y), (cx, out.bottom))
-    frame = Box(LEFT, gate.bottom + GAP, 330, 118)
+    frame = Box(LEFT, gate.bottom + GAP, 330, 101 + 17 * len(steps.updates))
     canvas.area(frame, "white", 8)
     _tiles(canvas, mixer, frame)
     canvas.line((cx, frame.y), (cx, gate.bottom))
-    canvas.text(frame.cx, frame.y + 78, steps.update, "b", fitted(steps.update, 12, frame.w - 16, True))
-    canvas.text(frame.cx, frame.y + 95, f"read: {steps.read}", "", 12)
+    for i, update in enumerate(steps.updates):
+        words = f"then {update}" if i else update
+        canvas.text(frame.cx, frame.y + 78 + 17 * i, words, "b", fitted(words, 12, frame.w - 16, True))
+    canvas.text(frame.cx, frame.bottom - 23, f"read: {read_formula(mixer)}", "", 12)
     canvas.text(frame.cx, frame.bottom - 7, _numbers(mixer), "m", fitted(_numbers(mixer), 11, frame.w - 12))
-    y = frame.bottom
-    top = y
+    top = frame.bottom
+    if steps.normed:
+        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "norm", [f"L2 norm of {steps.normed}"], top).bottom
     if mixer.conv:
         words = f"convolution over {mixer.conv}, SiLU"
-        top = canvas.box(Box(LEFT, y + GAP, 190, THIN_H), "white", [words], y).bottom
+        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], top).bottom
     row = top + GAP
     lines = [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"]
     first = canvas.box(Box(LEFT, row, 190, PROJ_H), "state", lines, top)

@@ -4,10 +4,12 @@ A comparison builds a program from the fields of a config.json, calls it with to
 [B, T, V]. A program that has a config of its own, or asks for more than the ids, gets that from an adapter.
 """
 
+import ast
 import dataclasses
 import inspect
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ CONFIGS = ("config", "cfg", "args", "params", "c", "conf", "hparams", "model_arg
 LONG = 60
 LENGTHS = ("seqlens", "seq_lens", "seqlen_list")  # of texts that are handed over as one [B T]
 POSITIONS = ("input_pos", "position_ids", "positions")
+MASK_OF_TEXTS = re.compile(r"^(input|sequence|seq|pad|padding|token|key_padding)_?mask$")  # [B, T]: what is no padding
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _read_from(file: Path, name: str) -> tuple[list[str], bool]:
     if keys:
         return list(dict.fromkeys(keys)), True
     attributes = re.findall(rf"\b(?:{named})\.(\w+)\b(?!\()", text)
+    attributes += re.findall(rf"\bgetattr\((?:self\.)?(?:{named}), *[\"'](\w+)[\"']", text)
     return list(dict.fromkeys(attributes)), False
 
 
@@ -218,10 +222,14 @@ def _arguments(model: type) -> list[str]:
             continue
         elif name in LENGTHS:
             arguments.append(f"{name}=[ids.shape[1]] * len(ids)")
+        elif MASK_OF_TEXTS.search(name):
+            arguments.append(f"{name}=torch.ones_like(ids, dtype=torch.bool)")
         elif "mask" in name:
             arguments.append(f"{name}=torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()")
         elif name in ("start_pos", "start", "pos", "offset", "cache_position"):
             arguments.append(f"{name}=0")
+        elif name == "position_ids":
+            arguments.append(f"{name}=torch.arange(ids.shape[1]).expand(ids.shape)")
         elif "pos" in name:
             arguments.append(f"{name}=torch.arange(ids.shape[1])")
         else:
@@ -232,10 +240,11 @@ def _arguments(model: type) -> list[str]:
 def _does_without(model: type, name: str) -> bool:
     """Whether forward has positions of its own where it is given none."""
     try:
-        source = inspect.getsource(model.forward)  # type: ignore[attr-defined]
+        source = textwrap.dedent(inspect.getsource(model.forward))  # type: ignore[attr-defined]
     except (OSError, TypeError):
         return False
-    return bool(re.search(rf"\b{name} is (not )?None", source)) or len(re.findall(rf"\b{name}\b", source)) < 2
+    used = any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(ast.parse(source)))
+    return not used or bool(re.search(rf"\b{name} is (not )?None", source))
 
 
 def _last_only(model: type, name: str) -> bool:
@@ -262,7 +271,8 @@ def _lines(items: list[str]) -> str:
     line = ", ".join(items)
     if len(line) <= LONG:
         return line
-    return "\n" + "".join(f"            {item},\n" for item in items) + "        "
+    inner = [item.replace("\n", "\n    ") for item in items]  # of a call in a call
+    return "\n" + "".join(f"            {item},\n" for item in inner) + "        "
 
 
 def is_module(model: Any) -> bool:

@@ -59,7 +59,10 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("route_scale routing_scale", "routed_scaling_factor"),
     ("score_func", "scoring_func"),
     ("d_state ssm_state", "state_size ssm_state_size mamba_d_state"),
-    ("d_conv conv_kernel_size", "conv_kernel mamba_d_conv linear_conv_kernel_dim"),
+    (
+        "d_conv conv_kernel_size kernel_size conv_size conv_width",
+        "conv_kernel mamba_d_conv linear_conv_kernel_dim conv_L_cache",
+    ),
     ("dt_rank", "time_step_rank mamba_dt_rank"),
     ("conv_bias", "use_conv_bias mamba_conv_bias"),
     ("rotary_pct rotary_percentage partial_rotary_factor", "rotary_pct partial_rotary_factor"),
@@ -115,6 +118,7 @@ RULES: tuple[tuple[str, str | Callable[[Known], str | None]], ...] = (
     (r"^device$", '"cpu"'),
     (r"^(pad_vocab_size_multiple|padding_multiple)$", "1"),
     (r"^(max_batch_size|batch_size)$", "2"),
+    (r"^(dp|pp|tp|cp|ep|world)(_size)?$|_parallel(ism)?_size$", "1"),  # one process has whole layers
     (r"^(qkv_|attention_|attn_)?bias$", lambda known: known.any_weight(PROJECTION_BIAS)),
     (r"^include_bias$", lambda known: known.any_weight(r"proj\.bias$")),
     (r"qk_norm|norm_qk$", lambda known: known.any_weight("q_norm")),

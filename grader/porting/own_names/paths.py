@@ -98,7 +98,8 @@ def _around(path: str, known: Container[str]) -> str:
 
 def _head(model: nn.Module, trace: Trace, alignment: Alignment) -> dict[str, str]:
     """The head, which need not have a weight of its own; nothing where one of the two has no such module."""
-    theirs = [call.path for call in trace.calls if read(call.path, None).role == "head"]
+    stack = stack_of({name: tuple(tensor.shape) for name, tensor in trace.weights.items()})[0]
+    theirs = [call.path for call in trace.calls if read(call.path, stack).role == "head"]
     holders = (name.rpartition(".")[0] for name in alignment.recipes)
     mine = [path for path in holders if path and read(path, stack_of(_shapes(model))[0]).role == "head"]
     return {theirs[0]: mine[0]} if theirs and mine else {}

@@ -44,6 +44,7 @@ AT_THE_TOP = {
     "head": "lm_head out_head output head unembed unembedding embed_out output_head to_logits logits fc_out classifier"
     " final_linear out_proj output_layer lm_out",
 }
+WRAPPERS = {"pp_block", "module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # say nothing
 READ_AS = {word: role for role, words in ROLES.items() for word in words.split()}
 READ_IN_ATTENTION = {word: role for role, words in IN_ATTENTION.items() for word in words.split()}
 READ_IN_MLP = {word: role for role, words in IN_MLP.items() for word in words.split()}
@@ -73,6 +74,7 @@ def read(path: str, stack: str | None, experts: bool = False) -> Word:
     """
     within = stack is not None and path.startswith(f"{stack}.")
     parts = (path[len(stack) + 1 :] if within and stack is not None else path).lower().split(".")
+    parts = [part for part in parts if part not in WRAPPERS] or parts
     layer = int(parts.pop(0)) if within and parts[0].isdigit() else None
     number = next((i for i, part in enumerate(parts) if part.isdigit()), None) if experts else None
     inner = () if number is None else (int(parts.pop(number)),)
