@@ -1,9 +1,9 @@
 # %% [markdown] id="84b81791"
-# # 05 · Multi-head latent attention: cache a sketch, rebuild the rest
+# # 05 · Multi-head latent attention: cache one short vector for all heads
 #
 # **DeepSeek-V3 has 128 heads, with keys of 192 channels and values of 128. For every token and layer it caches 576 numbers. How?**
 #
-# The keys and values of all heads together are 40,960 numbers. Before you read on, write down how you would get by with 576.
+# The keys and values of all heads together are 40,960 numbers. How would you get by with 576?
 #
 # After this lesson you can
 #
@@ -12,9 +12,11 @@
 # - say which of the two is cheaper when, from a count of multiplications, and show it with a clock;
 # - explain why a few channels of the key had to be left out of the trick.
 #
-# 150 to 220 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
+# 160 to 240 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
 # This is DeepSeek-V3. A red ring marks what differs from Qwen3 8B. This lesson is about its attention.
 #
@@ -35,6 +37,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import CheckFailed, Config, check, check_generation, compare_layers, load_checkpoint
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
 
 # %% tags=["setup"] id="setup-4"
 def rope_settings(config: Config) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def causal_softmax(scores: Tensor) -> Tensor:
 #
 # The steps are those of the talk that this course follows (Sebastian Raschka, *From Scratch to Scale*, PyCon DE & PyData 2026), in the order in which this lesson needs them.
 #
-# DeepSeek-V2 (May 2024) introduced latent attention in its report, and DeepSeek-V3 (December 2024) uses it unchanged. Kimi K2, GLM-5 and Sarvam 105B have it too. These config fields decide about attention:
+# DeepSeek-V2 (May 2024) introduced latent attention in its report, and DeepSeek-V3 (December 2024) uses it unchanged. These config fields decide about attention:
 
 # %% id="84fe4a83"
 from pathlib import Path
@@ -162,7 +167,13 @@ whole = loss(partial(gpt2_logits, weights), held_out)
 print(f"{held_out.numel():,} tokens of Persuasion: {whole:.3f} nats a token")
 
 # %% [markdown] id="69046b17"
-# **Predict** three things. At which rank does the loss begin to rise: 150, 100, 50? Which are easier to compress, keys or values? And what is the highest rank that can matter at all: 384, 192, 64?
+# A latent of 384 numbers is as long as keys and values together, so it loses nothing. How short may it be until the logits change by more than rounding does?
+
+# %% prediction="mla.exact" id="prediction-mla-exact"
+predict(
+    "mla.exact", "shortest latent with which the logits stay the same", unit="numbers",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="af5a75c7"
 @torch.no_grad()
@@ -181,50 +192,83 @@ def through_a_latent(rank: int, columns: slice = slice(D, 3 * D)) -> tuple[dict[
     return changed, torch.stack(values)
 
 # %% tags=["nbval-ignore-output"] id="dd0641b4"
-ids = held_out[:2]
+ids, off = held_out[:2], {}
 with torch.no_grad():
-    for rank in (D, D - 16):
+    for rank in (384, 320, 256, 224, 192, 176, 128, 96):
         changed, _ = through_a_latent(rank)
-        difference = (gpt2_logits(changed, ids) - gpt2_logits(weights, ids)).abs().max().item()
-        print(f"rank {rank}: logits off by up to {difference:.0e}")
+        off[rank] = (gpt2_logits(changed, ids) - gpt2_logits(weights, ids)).abs().max().item()
+        print(f"rank {rank}: logits off by up to {off[rank]:.0e}")
+measured("mla.exact", min(rank for rank in off if off[rank] < 1e-3))
 
-# %% [markdown] id="7453e378"
-# With D numbers nothing is lost, up to rounding. No wonder: 384 numbers computed linearly from 192 have rank at most 192. So ordinary attention, with as many key-value heads as query heads, caches *twice* as many numbers as it needs: the normed x itself would do, and everything could be rebuilt from it. The biases do not change that, because they are added after the product.
+# %% [markdown] id="44b2b3f8"
+# <details><summary>What the numbers say</summary>
 #
-# Now fewer:
+# With 192 numbers, D of them, nothing is lost, up to rounding: 384 numbers computed linearly from 192 have rank at most 192. So ordinary attention, with as many key-value heads as query heads, caches *twice* as many numbers as it needs: the normed x itself would do, and everything could be rebuilt from it. The biases do not change that, because they are added after the product.
+# </details>
+# %% [markdown] id="4d6776c0"
+# Now shorter latents, where something is lost: 8, 16, 32, 48, 64, 96 or 128 numbers for keys and values. Which of these is the shortest with which the loss on *Persuasion* rises by less than 0.05 nats? And if either the keys or the values alone go through a latent of 16, which of the two costs more?
+
+# %% prediction="mla.short" id="prediction-mla-short"
+predict(
+    "mla.short", "shortest latent with a rise of less than 0.05 nats", unit="numbers",
+    guess=...
+)
+
+# %% prediction="mla.dearer" id="prediction-mla-dearer"
+predict(
+    "mla.dearer", "a latent of 16 costs more for", one_of=("keys", "values"),
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="3e94124f"
 from grader.instruments import progress
 
 ranks = (8, 16, 32, 48, 64, 96, 128, 192)
-parts = {
+columns_of = {
     "keys and values": slice(D, 3 * D), "keys alone": slice(D, 2 * D), "values alone": slice(2 * D, 3 * D)
 }
+
+# %% tags=["nbval-ignore-output"] id="300b4ee2"
 latent_losses = {}
-for label, columns in progress.steps(parts.items(), "parts"):
+for label, columns in progress.steps(columns_of.items(), "parts"):
     changed = [through_a_latent(rank, columns)[0] for rank in ranks]
     losses = [loss(partial(gpt2_logits, cut), held_out[:8]) for cut in changed]
     latent_losses[label] = dict(zip(ranks, losses, strict=True))
     rises = (f"{r} {value - losses[-1]:+.3f}" for r, value in latent_losses[label].items() if r < D)
     print(f"{label:>15}: " + ", ".join(rises))
+by_rank = latent_losses["keys and values"]
+measured("mla.short", min(rank for rank in ranks if by_rank[rank] - by_rank[D] < 0.05))
+keys_cost_more = latent_losses["keys alone"][16] > latent_losses["values alone"][16]
+measured("mla.dearer", "keys" if keys_cost_more else "values")
 
 # %% tags=["nbval-ignore-output"] id="37c08c37"
 from grader.instruments import plots
 
-around = plots.Axes("rank of the latent", "held-out loss, nats", log="x", xticks=ranks, marks={f"y{losses[-1]}": ""}, size=(5.2, 3.4))
-cut = {label: (ranks, by_rank.values()) for label, by_rank in latent_losses.items()}
+looks = {"log": "x", "xticks": ranks, "marks": {f"y{losses[-1]}": ""}, "size": (5.2, 3.4)}
+around = plots.Axes("rank of the latent", "held-out loss, nats", **looks)
+cut = {label: (ranks, found.values()) for label, found in latent_losses.items()}
 directions = {f"h.{i}": (range(1, D + 1), values) for i, values in enumerate(through_a_latent(D)[1])}
 spectrum = plots.Axes("direction", "singular value of W_KV", ylim=(0, None), size=(5.2, 3.4))
 plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 
-# %% [markdown] id="4296654e"
-# A quarter of the 384 numbers (rank 96) costs nothing that this text could show, and a sixth (64) a little. Below that the loss rises fast. Keys are easier to compress than values: 16 numbers for the keys of all six heads cost 0.06 nats, 16 for their values 0.37. A possible reason: the softmax forgives small errors in scores, while errors in values go straight into the output.
+# %% [markdown] id="097105a2"
+# <details><summary>What the numbers say</summary>
+#
+# A quarter of the 384 numbers (rank 96) costs nothing that this text could show, and a sixth (64) 0.02 nats. Below that the loss rises fast. Values cost more than keys: 16 numbers for the values of all six heads cost 0.37 nats, 16 for their keys 0.06. A possible reason: a small error in a score changes a softmax little, while errors in values go straight into the output.
 #
 # Look at the right-hand picture too: the singular values fall slowly. The matrices are not of low rank; training did not ask for it. Yet the loss hardly needs the small directions. Either the model does not use them, or the normed x hardly ever points along them; this experiment cannot tell which.
-#
+# </details>
+
+# %% [markdown] id="4296654e"
 # ### Why not just share one head?
 #
-# Multi-query attention (MQA) caches even less: one key and one value for all heads, 320 numbers at V3's sizes. Then why a latent of 576? Compare the two on austen-gpt2 with the same number of cached numbers. For sharing, each group of heads gets the mean of its keys and the mean of its values. **Predict** the loss with 64 numbers a token: one shared head, and a latent of 64.
+# Multi-query attention (MQA) caches even less: one key and one value for all heads, 320 numbers at V3's sizes. Then why a latent of 576? Compare the two on austen-gpt2 with the same number of cached numbers. For sharing, each group of heads gets the mean of its keys and the mean of its values. A latent of 64 numbers costs 0.02 nats, as you saw. By how much does the loss rise with one shared head, a key and a value of 32 each?
+
+# %% prediction="mla.one_head" id="prediction-mla-one_head"
+predict(
+    "mla.one_head", "rise of the loss with one shared key and value head", unit="nats",
+    guess=...
+)
 
 # %% id="7ae86d70"
 def shared_heads(kv_heads: int) -> dict[str, Tensor]:
@@ -237,16 +281,22 @@ def shared_heads(kv_heads: int) -> dict[str, Tensor]:
     return changed
 
 # %% tags=["nbval-ignore-output"] id="c5191fca"
-print(f"all 384 numbers: {loss(partial(gpt2_logits, weights), held_out[:8]):.2f} nats")
+with_all = loss(partial(gpt2_logits, weights), held_out[:8])
+print(f"all 384 numbers: {with_all:.2f} nats")
 for kv_heads in (3, 2, 1):
     numbers = 2 * kv_heads * D // HEADS
     cuts = shared_heads(kv_heads), through_a_latent(numbers)[0]
     shared, latent = (loss(partial(gpt2_logits, cut), held_out[:8]) for cut in cuts)
     print(f"{numbers:3} numbers: {kv_heads} shared heads {shared:.2f} nats, a latent {latent:.2f}")
+measured("mla.one_head", shared - with_all)
+
+# %% [markdown] id="0c74b5cf"
+# <details><summary>What the numbers say</summary>
+#
+# 1.1 nats: with one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing gives all heads the same keys and values, so that only their queries differ. A latent leaves each head its own keys and values, and drops the directions with the smallest singular values.
+# </details>
 
 # %% [markdown] id="65d6b6ec"
-# With one shared head the loss is 5.23 nats, with a latent of 64 numbers 4.15. Sharing gives all heads the same keys and values, so that only their queries differ. A latent leaves each head its own keys and values, and drops the directions with the smallest singular values.
-#
 # Neither model was trained again, and averaging heads that were trained apart is hard on them. A fair comparison trains both. DeepSeek-V2's report did. Of three models of 7 billion parameters, MHA was better than GQA, and GQA better than MQA (appendix D.1). Then it compared MLA with MHA in models of 16 and of 250 billion parameters, each pair of nearly the same size: MLA was better on most benchmarks, with 14% and 4% of the cache (appendix D.2). Why a model with a restriction should be better, the report does not say.
 #
 # Two questions remain. What would a model do that was *trained* with a latent, and can put into it what counts? You will see one at the end. And what about time? Rebuilding keys and values saves memory but costs time at every step. Exercise 7 removes the rebuilding.
@@ -305,7 +355,7 @@ check("mla.compress", Compressor)
 # %% [markdown] id="e3aa2460"
 # ### Why a norm on the latent?
 #
-# DeepSeek-V2's report (section 3.1.2) adds norms after the compressed vectors "to ensure stable training", because compression changes the size of a layer's output. **Predict:** make the weight of `kv_a_proj_with_mqa` 100 times larger. How large are the latent and the key then?
+# DeepSeek-V2's report (section 3.1.2) adds norms after the compressed vectors "to ensure stable training", because compression changes the size of a layer's output. Make the weight of `kv_a_proj_with_mqa` 100 times larger. How large are the latent and the key then?
 
 # %% id="c7caf988"
 torch.manual_seed(0)
@@ -394,7 +444,7 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 check("mla.rope", apply_rope)
 
 # %% [markdown] id="d5074ed1"
-# Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. The order only has to be the same in q and in the cached k. The pairing must match training. **Predict** which of these three products are equal.
+# Does the order of the result matter? Queries and keys are reordered alike, so their product is the same. The order only has to be the same in q and in the cached k. The pairing must match training. Here are three products; two of them are equal.
 
 # %% id="1e4c0207"
 def interleaved(x: Tensor) -> Tensor:
@@ -404,7 +454,8 @@ def interleaved(x: Tensor) -> Tensor:
 
 def rotated_in_halves(x: Tensor, table: Tensor) -> Tensor:
     """Qwen3's pairs: i and i + d / 2."""
-    return apply_rope(interleaved(x), table)
+    (a, b), (cos, sin) = x.chunk(2, dim=-1), table.to(x.dtype)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def rotated_interleaved(x: Tensor, table: Tensor) -> Tensor:
@@ -432,7 +483,7 @@ for what, way in {
 #
 # $$\mathrm{scale} = \frac{m^2}{\sqrt{d_\mathrm{nope} + d_\mathrm{rope}}}$$
 #
-# **Predict** for V3 (factor 40, `mscale_all_dim` 1): are scores 1.1, 1.4 or 1.9 times as large as without YaRN?
+# How large is the factor for V3 (factor 40, `mscale_all_dim` 1)? The cell below the check prints it. What a model does when this factor is missing, an experiment near the end shows on trained weights.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -524,7 +575,7 @@ check("mla.cache", LatentCache)
 # ### Exercise 5 · Its bytes
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Now the size as a formula, from the config alone, for models with a latent and for those with heads. **Predict:** DeepSeek-V3 has 671 billion parameters, Qwen3 8B has 8. Which needs more cache for a token?
+# Now the size as a formula, from the config alone, for models with a latent and for those with heads.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -555,6 +606,15 @@ def cache_bytes(config: Config, tokens: int, batch: int = 1, element_bytes: int 
 # %% check="mla.bytes" tags=["nbval-ignore-output"] id="check-mla-bytes"
 check("mla.bytes", cache_bytes)
 
+# %% [markdown] id="3faf16fc"
+# Qwen3 8B caches 144 KiB for each token, in 36 layers and bfloat16. DeepSeek-V3 has 61 layers, 128 heads and eighty times the parameters. How much does it cache for a token?
+
+# %% prediction="mla.v3_cache" id="prediction-mla-v3_cache"
+predict(
+    "mla.v3_cache", "cache of DeepSeek-V3 for one token", unit="KiB",
+    guess=...
+)
+
 # %% id="a0e3964b"
 from grader.instruments import work
 
@@ -564,12 +624,17 @@ for name, config in (("Qwen3 8B", qwen3), ("DeepSeek-V3", v3)):
 by_heads = v3.num_hidden_layers * cached_by_heads(v3) * 2
 more = by_heads / cache_bytes(v3, 1)
 print(f"V3, if it cached its heads' keys and values: {by_heads / 1024:,.0f} KiB, {more:.1f} times as much")
-measured = work.bytes_held(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
-print(f"2 texts of 100 tokens, measured: {61 * measured:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
+held = work.bytes_held(LatentCache(v3, batch=2, capacity=100, dtype=torch.bfloat16))  # one layer of 61
+print(f"2 texts of 100 tokens, measured: {61 * held:,} bytes; the formula: {cache_bytes(v3, 100, 2):,}")
+measured("mla.v3_cache", cache_bytes(v3, 1) / 1024)
+
+# %% [markdown] id="64c20d5b"
+# <details><summary>What the numbers say</summary>
+#
+# Half of Qwen3 8B's. A row of 576 numbers a layer is a quarter of Qwen3 8B's 2,048, and V3 has 1.7 times as many layers. The number of heads does not enter.
+# </details>
 
 # %% [markdown] id="eb280f60"
-# V3 has eighty times the parameters and half the cache, although it has 61 layers and Qwen3 8B only 36.
-#
 # Here you can try another model, another latent, a window. Where widgets don't run, the picture shows the first setting.
 
 # %% tags=["nbval-ignore-output"] id="3a858ed4"
@@ -580,7 +645,7 @@ kv_panel("DeepSeek V3", context=131_072, kv_heads=8)
 # %% [markdown] id="51766967"
 # ### The talk's chart, and what it leaves out
 #
-# A slide of the talk shows a model with 24 heads, 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives the same numbers, and shows what they contain. **Predict** what the last bar becomes if the key for RoPE is counted too.
+# A slide of the talk shows a model with 48 layers and a width of 2048 at 131,072 tokens: 51.5 GB with ordinary attention, then 12.9, 6.4, 3.2 and 0.8 GB with latents of 1024, 512, 256 and 64. Your formula gives the same numbers, and shows what they leave out: the key for RoPE.
 
 # %% id="f6916c6f"
 # All heads together have 2048 channels; how they are split does not matter here.
@@ -590,12 +655,10 @@ print(f"{'':>20}  as on the slide   with a rotated key of 64")
 for latent in (1024, 512, 256, 64):
     bare, real = (talk.replace(kv_lora_rank=latent, qk_rope_head_dim=width) for width in (0, 64))
     slide, whole = cache_bytes(bare, 131_072), cache_bytes(real, 131_072)
-    more = f"{whole / slide - 1:+.0%}"
-    print(f"{f'latent {latent}':>20}: {slide / 1e9:6.2f} GB {whole / 1e9:18.3f} GB, {more}")
-print(f"channels of one of 24 heads: {2048 / 24:.2f}")
+    print(f"{f'latent {latent}':>20}: {slide / 1e9:6.2f} GB {whole / 1e9:18.3f} GB, {whole / slide - 1:+.0%}")
 
 # %% [markdown] id="881f997e"
-# Three things to know about the slide. The gigabytes are decimal (10⁹ bytes) and the tokens binary (128 · 1024). A width of 2048 cannot be split into 24 heads; that does not matter here, because only their sum counts. And the rotated key is left out: it adds 6% to a latent of 1024 and doubles one of 64.
+# The rotated key adds 6% to a latent of 1024, and doubles one of 64.
 #
 # ## A place to stop for the day
 #
@@ -717,17 +780,17 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 # ### Exercise 7 · Attention that never rebuilds
 # difficulty ●●●●● · importance ●●●●● · 20 minutes
 #
-# Look at one head, and at the channels that are not rotated. In the formulas from here on vectors are columns, as in the papers; in code they stay rows, and $W_{UK}^\top q$ is `q @ W_UK`. The head's key for token j is $W_{UK}\, c_j$, where $c_j$ is the latent and $W_{UK}$ are the rows of `kv_b_proj` that belong to this head's key. So its score is
+# Look at one head, and at the channels that are not rotated. Vectors are rows in the formulas, as in the code. (Papers write them as columns.) The head's key for token j is $c_j W_{UK}^\top$, where $c_j$ is the latent and $W_{UK}$, [nope, latent], are the rows of `kv_b_proj`'s weight that belong to this head's key. So its score is
 #
-# $$q^\top k_j = q^\top (W_{UK}\, c_j) = (W_{UK}^\top q)^\top c_j$$
+# $$q\, k_j^\top = q\, (c_j W_{UK}^\top)^\top = (q\, W_{UK})\, c_j^\top$$
 #
-# Move the brackets and no key is needed: project the *query* into latent space once, then take dot products with the cached rows. The same works for values. The result is $\sum_j p_j W_{UV} c_j = W_{UV} \sum_j p_j c_j$: take the weighted sum of the latents first, then compute one value from it instead of S. The matrix has been *absorbed* into the query and into the output.
+# Move the brackets and no key is needed: project the *query* into latent space once, `q @ W_UK`, then take dot products with the cached rows. The same works for values. The result is $\sum_j p_j\, c_j W_{UV}^\top = \bigl(\sum_j p_j\, c_j\bigr) W_{UV}^\top$: take the weighted sum of the latents first, then compute one value from it instead of S. The matrix has been *absorbed* into the query and into the output.
 #
 # What remains is attention with one key head and one value head for all 128 query heads. Its keys are the cached rows, latent and rotated key, 576 channels; its values are the first 512 of the same channels.
 #
 # ![Both forms read the same cached rows. On the left, expanded: kv_b_proj computes keys [128, S, 128 + 64] and values [128, S, 128] for all S rows, and every head attends to its own. On the right, absorbed: each head's query is multiplied by W_UK and attends to the cached rows themselves; the weighted sum of latents is multiplied by W_UV.](figures/expanded-and-absorbed.svg)
 #
-# **Predict:** is the result the same to the last bit?
+# All heads read the same rows, so one product can read each row for all heads together; where the rows are broadcast to the heads, each head reads them again, which takes time. The check counts multiply-adds: rebuilding is too many. Is the result the same to the last bit?
 #
 # <details><summary>Hint 1: the weight</summary>
 #
@@ -735,7 +798,7 @@ print(f"{v3_rebuild * v3.num_hidden_layers / 1e12:.1f} trillion multiply-adds fo
 #
 # <details><summary>Hint 2: the shapes</summary>
 #
-# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. After it come the rotated channels of the query, as they are. All heads share the rows, so fold heads and tokens into one axis. One product then reads each row once, where broadcasting reads it again for every head: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
+# [B, H, T, nope] times [H, nope, latent] is [B, H, T, latent]: `@` works head by head. After it come the rotated channels of the query, as they are. All heads share the rows, so fold heads and tokens into one axis: [B, H · T, latent + rope] against rows [B, S, latent + rope]. `causal_softmax` counts tokens on the last axis but one: before it, the heads need their own axis again.
 #
 # <details><summary>Hint 3: the way back</summary>
 #
@@ -798,11 +861,17 @@ print("the same rows:", torch.equal(*(cache.append(nothing) for cache in caches)
 # %% [markdown] id="2c9b9fa9"
 # ### The catch: RoPE does not commute
 #
-# Why are there two kinds of channels? Suppose all key channels were rebuilt from the latent, and RoPE rotated the result, as in every model before. With $R_i$ for the rotation at position $i$, a score is
+# Why are there two kinds of channels? Suppose all key channels were rebuilt from the latent, and RoPE rotated the result, as in every model before. With the matrix $R_i$ for the rotation at position $i$, a score is
 #
-# $$(R_i q)^\top R_j W_{UK}\, c_j = (W_{UK}^\top R_j^\top R_i\, q)^\top c_j$$
+# $$(q R_i)\, (c_j W_{UK}^\top R_j)^\top = (q R_i R_j^\top W_{UK})\, c_j^\top$$
 #
-# The rotation is between $q$ and $W_{UK}$, and it depends on the distance i − j. So there is no single matrix to absorb, but one for every distance. Could the latent be rotated instead, $R_j c_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer: **predict** whether a small distance does little harm.
+# The rotation is between $q$ and $W_{UK}$, and it depends on the distance i − j. So there is no single matrix to absorb, but one for every distance. Could the latent be rotated instead, $c_j R_j$, before $W_{UK}$? That is another vector. Both in numbers, for one head of a random layer. Absorb the matrix for distance 0, and use it at a distance of one token. By how much is the absorbed query off, as a share of its length?
+
+# %% prediction="mla.one_apart" id="prediction-mla-one_apart"
+predict(
+    "mla.one_apart", "absorbed query used one token away, off by", unit="%",
+    guess=...
+)
 
 # %% id="2e621a13"
 W_UK = expanded.kv_b_proj.weight.unflatten(0, (16, -1))[0, :128].detach()  # [nope, kv_lora_rank]
@@ -818,23 +887,31 @@ def rotated(x: Tensor, position: int, config: Config) -> Tensor:
 
 # %% id="65b57a86"
 absorbed_once = rotated(q, 0, wide) @ W_UK  # what would be multiplied with c, made for distance 0
+shares = {}
 for distance in (0, 1, 4, 16, 64, 256):
     right_one = rotated(q, distance, wide) @ W_UK
-    off = (right_one - absorbed_once).norm() / right_one.norm()
-    print(f"distance {distance:3}: the absorbed query for distance 0 is off by {off:4.0%}")
+    shares[distance] = (right_one - absorbed_once).norm() / right_one.norm()
+    print(f"distance {distance:3}: the absorbed query for distance 0 is off by {shares[distance]:4.0%}")
 latent_rotated = rotated(c, 5, v3.replace(qk_rope_head_dim=512, rope_scaling=None)) @ W_UK.T
 key_rotated = rotated(c @ W_UK.T, 5, wide)
-off = (latent_rotated - key_rotated).norm() / key_rotated.norm()
-print(f"the latent rotated in place of the key, at position 5: off by {off:.0%}")
+wrong_key = (latent_rotated - key_rotated).norm() / key_rotated.norm()
+print(f"the latent rotated in place of the key, at position 5: off by {wrong_key:.0%}")
+measured("mla.one_apart", 100 * shares[1])
+
+# %% [markdown] id="2364ac02"
+# <details><summary>What the numbers say</summary>
+#
+# A quarter, at a distance of one token: the fastest pairs turn by a whole radian from one token to the next. At four tokens most of the query is wrong, and a key from a rotated latent is as wrong as a random one.
+# </details>
 
 # %% [markdown] id="d04b5faf"
-# At a distance of one token the absorbed query is off by a quarter, at four tokens by most of it, and a key from a rotated latent is as wrong as a random one. So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are cached. A score is now the sum of two products, content and position:
+# So DeepSeek *decoupled* position from content. 128 channels of a key carry the token's content and are never rotated. 64 more carry its position; they come from x directly, and are cached. A score is now the sum of two products, content and position:
 #
-# $$q_\mathrm{nope}^\top W_{UK}\, c_j + (R_i\, q_\mathrm{rope})^\top (R_j\, k_\mathrm{rope})$$
+# $$q_\mathrm{nope}\, W_{UK}\, c_j^\top + (q_\mathrm{rope} R_i)\, (k_\mathrm{rope} R_j)^\top$$
 #
 # The rotation is in the second product alone, so the first can be absorbed.
 #
-# Why one such key for all heads? **Predict:** how many numbers would be cached if each of the 128 heads had a rotated key of its own?
+# Why one such key for all heads? Count what would be cached if each of the 128 heads had a rotated key of its own:
 
 # %% id="6f051ca6"
 for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_attention_heads)):
@@ -858,7 +935,14 @@ for whose, rope_keys in (("one for all heads", 1), ("one for each head", v3.num_
 #
 # Expanded pays for every *row*. Absorbed pays for every *new token*, and its vectors are longer: 1,088 multiply-adds instead of 320 for each pair of tokens. The last line does the least work, but its cache is 71 times as large.
 #
-# Is the table right? Count all products that are really computed, for a layer of V2-Lite's widths. **Predict** which form wins for (a) one token after 1,024, (b) a prompt of 512, and by how much.
+# Is the table right? Count all products that are really computed, for a layer of V2-Lite's widths (16 heads). In which of these three cases does the absorbed form do less work? The last one has 896 tokens in its cache, and reads 128 more at once.
+
+# %% prediction="mla.absorbed_wins" id="prediction-mla-absorbed_wins"
+predict(
+    "mla.absorbed_wins", "absorbed does fewer multiply-adds for",
+    some_of=("one token, 1,024 rows", "a prompt of 512", "128 tokens, 1,024 rows"),
+    guess=...
+)
 
 # %% id="972b1747"
 def counted(attention: Attention, T: int, S: int) -> int:
@@ -880,15 +964,22 @@ def by_formula(form: str, T: int, S: int, config: Config = lite) -> int:
 
 # %% id="824c312a"
 print(f"{'':>30} {'expanded':>15} {'absorbed':>15}")
+ratios = {}
 for what, T, S in (("one token, 1,024 rows", 1, 1024), ("a prompt of 512", 512, 512),
                    ("128 tokens, 1,024 rows", 128, 1024)):
     counts = [counted(attention, T, S) for attention in (expanded, absorbed)]
     assert counts == [by_formula(form, T, S) for form in ("expanded", "absorbed")]
-    print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {counts[0] / counts[1]:.2f}")
+    ratios[what] = counts[0] / counts[1]
+    print(f"{what:>30} {counts[0]:15,} {counts[1]:15,}   {ratios[what]:.2f}")
+measured("mla.absorbed_wins", [what for what, ratio in ratios.items() if ratio > 1])
+
+# %% [markdown] id="c4a8d30f"
+# <details><summary>What the numbers say</summary>
+#
+# In the first and the last. Count and formula agree to the last multiplication. For one token, absorbed does less than a sixtieth of expanded's work, and that includes the projections that both forms share. For a whole prompt, expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That holds for a prompt of any length. With 128 new tokens behind 896 old ones, absorbed still does a little less.
+# </details>
 
 # %% [markdown] id="ea91b5a2"
-# Count and formula agree to the last multiplication. For one token, absorbed does less than a sixtieth of expanded's work, and that includes the projections that both forms share. For a whole prompt, expanded is cheaper. All rows are new then (T = S), so the first column is the same for both, and expanded has the shorter vectors in the second. That holds for a prompt of any length.
-#
 # With rows in the cache it depends on T. Set the two lines of the table equal and solve for T. The heads cancel, and what remains is
 #
 # $$T = \frac{S\, T^*}{S + T^*}, \qquad T^* = \frac{r (n + v)}{2 r - n - v}$$
@@ -915,7 +1006,16 @@ for T, S in ((16, 16), (128, 128), (146, 1024), (147, 1024)):
 # %% [markdown] id="e274c545"
 # ## Which form, when? Then the clock
 #
-# **Predict**, for one token: does the time of each form grow with the rows in the cache, and which grows faster? For 1,024 rows: do the curves cross where the count says?
+# For one token after 1,024 rows the expanded form does 69 times the work. How many times as long does it take, on this machine?
+
+# %% prediction="mla.one_token_time" id="prediction-mla-one_token_time"
+predict(
+    "mla.one_token_time", "expanded against absorbed, one token with 1,024 rows", unit="times as long",
+    guess=...
+)
+
+# %% [markdown] id="0ab7eb26"
+# And for more and more new tokens, with 1,024 rows in all: do the curves cross where the count says?
 #
 # A third form is measured for comparison, with the cache that MLA avoids: every head's keys and values. They hold random values; the time does not depend on them.
 
@@ -958,6 +1058,8 @@ for label, form in progress.steps(FORMS.items(), "forms"):
 for label in progress.steps(("expanded", "absorbed"), "forms"):
     chunk[label] = news, [clock.milliseconds(FORMS[label](T, 1024)[0], repeats=3) for T in news]
     print(f"{label:>12}, 1,024 rows, ms for {news} new tokens: " + ", ".join(f"{t:.0f}" for t in chunk[label][1]))
+expanded_ms, absorbed_ms = (decode[label][1][rows.index(1024)] for label in ("expanded", "absorbed"))
+measured("mla.one_token_time", expanded_ms / absorbed_ms)
 
 # %% tags=["nbval-ignore-output"] id="d42fd8d3"
 same = crossing(1024)
@@ -966,6 +1068,12 @@ marks = {f"x{same}": f"the same work, {same:.0f}"}
 many = plots.Axes("new tokens at once", "ms", "1,024 rows in all", log="xy", marks=marks, size=(5.2, 3.4))
 plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 
+# %% [markdown] id="ef07754a"
+# <details><summary>What the numbers say</summary>
+#
+# Far less than 69 times as long. A clock sees more than multiply-adds. The absorbed form has so few of them that its time is spent elsewhere: the weights of its projections have to be read, whatever the number of rows, and each operation takes time to start. Rebuilding is one large product, which a processor computes at its best speed.
+# </details>
+
 # %% [markdown] id="d688f10b"
 # Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until there are many rows: it pays a fixed price for its projections, and little for a row. So use both, as serving engines such as vLLM do: expanded to read the prompt, absorbed to write.
 #
@@ -973,19 +1081,32 @@ plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 #
 # The form that caches every head's keys and values computes the least, and still need not be the fastest over many rows. Of every cached token it has to read 16 · 320 numbers, where absorbed reads 576. "What it costs", at the end, comes back to that.
 #
-# Memory is more than the cache. **Predict:** how large is the largest tensor that each form creates for one token after 2,048?
+# Memory is more than the cache. For one token after 2,048 both latent forms have a cache of 4.7 MB in this layer, in float32. How large is the largest tensor that the expanded form creates in this step?
+
+# %% prediction="mla.largest" id="prediction-mla-largest"
+predict(
+    "mla.largest", "largest tensor of the expanded form in one step", unit="MB",
+    guess=...
+)
 
 # %% id="e0cb8ae6"
 print(f"{'':>12}  {'the cache':>16}  {'largest tensor of a step':>26}")
+largest = {}
 for label, form in FORMS.items():
     step, cached = form(1, 2049)
-    print(f"{label:>12}  {cached:>10,} bytes  {work.largest_tensor(step):>20,} bytes")
+    largest[label] = work.largest_tensor(step)
+    print(f"{label:>12}  {cached:>10,} bytes  {largest[label]:>20,} bytes")
 one_layer = lite.replace(num_hidden_layers=1)
 print(f"the formula, for 2,049 tokens in float32: {cache_bytes(one_layer, 2049, element_bytes=4):,} bytes")
+measured("mla.largest", largest["expanded"] / 1e6)
+
+# %% [markdown] id="e951edff"
+# <details><summary>What the numbers say</summary>
+#
+# Expanded has a small cache, and then creates for a moment, in every layer, a tensor of 34 MB, nearly as large as the cache that it avoids. Absorbed never creates it; its largest tensor is 0.13 MB.
+# </details>
 
 # %% [markdown] id="b5f8f350"
-# Expanded has a small cache, and then creates for a moment, in every layer, a tensor of 34 MB, nearly as large as the cache that it avoids. Absorbed never creates it; its largest tensor is 0.13 MB.
-#
 # ## The whole model
 #
 # DeepSeek-V3's layer is Qwen3's except for attention and for the experts in its MLPs. The experts, on the right, are lesson 07; here every MLP is the dense one of V3's first three layers, on the left: one MLP for all tokens.
@@ -1082,7 +1203,7 @@ compare_layers(AbsorbedModel, open="none")
 # %% [markdown] id="224aa095"
 # In the absorbed form `kv_b_proj` has a weight that is used, but the module itself is never called. The report says so.
 #
-# Now plant a bug that no shape and no text shows: the latent's norm takes the config's eps. In the small config of this comparison the eps is large, so that it shows. **Predict:** which row does the report name?
+# Now plant a bug that no shape and no text shows: the latent's norm takes the config's eps. In the small config of this comparison the eps is large, so that it shows. Which row will the report name?
 
 # %% tags=["nbval-ignore-output"] id="0ec86a49"
 class ConfigsEps(Attention):
@@ -1099,7 +1220,7 @@ class WithABug(Model):
     def __init__(self, config: Config):
         super().__init__(config, ConfigsEps)
 
-
+# %% tags=["nbval-ignore-output"] id="310d0840"
 try:
     compare_layers(WithABug, open="none")
 except CheckFailed as failed:
@@ -1229,7 +1350,15 @@ if theirs is not None:
 # %% [markdown] id="6263f8a3"
 # ## Which differences would the text have shown?
 #
-# Each line changes one thing in austen-mla and reads *Persuasion*. **Predict** which change hurts most, and which not at all.
+# Each experiment below changes one thing in austen-mla and reads *Persuasion*: another eps, YaRN left out in one place or everywhere, other pairs for RoPE, queries without their rotated channels (16 of 32+16), or with those alone. Which of them raise the loss by more than 0.1 nats?
+
+# %% prediction="mla.changes" id="prediction-mla-changes"
+six = ("the latents' eps 1e-5 in place of 1e-6", "no YaRN in the scale", "no YaRN at all", "halves as pairs",
+       "no rotated channels", "rotated channels only")
+predict(
+    "mla.changes", "changes that raise the loss by more than 0.1 nats", some_of=six,
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="aba266be"
 class NoPosition(Attention):
@@ -1250,15 +1379,15 @@ class NoContent(Attention):
         return q
 
 # %% id="1d913197"
-class PairsAsHalves(Attention):
-    """Channels i and i + d / 2 as pairs, as in Qwen3."""
+from grader.instruments import patch
 
-    def queries(self, x: Tensor, table: Tensor) -> Tensor:
-        q = super().queries(x, table)
-        backwards = table * torch.tensor([1, -1])[:, None, None]  # sines of the opposite sign
-        back = interleaved(apply_rope(q[..., self.nope :], backwards))
-        q[..., self.nope :] = apply_rope(interleaved(back), table)
-        return q
+
+class PairsAsHalves(Attention):
+    """Channels i and i + d / 2 as pairs, as in Qwen3, in queries and keys."""
+
+    def forward(self, x: Tensor, table: Tensor, cache: LatentCache | None = None) -> Tensor:
+        with patch.replaced(globals(), apply_rope=rotated_in_halves):
+            return super().forward(x, table, cache)
 
 # %% id="a2b60e93"
 class PlainScale(Attention):
@@ -1275,7 +1404,7 @@ changes = {
     "the latents' eps 1e-5 in place of 1e-6": (ConfigsEps, {"rms_norm_eps": 1e-5}),
     "no YaRN in the scale": (PlainScale, {}),
     "no YaRN at all": (Attention, {"rope_parameters": settings | {"rope_type": "default"}}),
-    "halves as pairs, in the queries": (PairsAsHalves, {}),
+    "halves as pairs": (PairsAsHalves, {}),
     "no rotated channels": (NoPosition, {}),
     "rotated channels only": (NoContent, {}),
 }
@@ -1283,24 +1412,37 @@ changes = {
 # %% tags=["nbval-ignore-output"] id="ab7fbd10"
 golden = list(generate(models[Attention], ids, 48))
 persuasion = windows(austen.tokenizer, "persuasion")
+nats = {}
 for what, (attention, change) in progress.steps(changes.items(), "programs"):
     other = CausalLM(austen.config.replace(**change), attention).eval()
     austen.load_into(other)
     agree = sum(a == b for a, b in zip(generate(other, ids, 48), golden, strict=True))
-    print(f"{what:>40}: loss {loss(other, persuasion[:8]):.3f}, {agree:2} of 48 tokens agree")
+    nats[what] = loss(other, persuasion[:8])
+    print(f"{what:>40}: loss {nats[what]:.3f}, {agree:2} of 48 tokens agree")
+measured("mla.changes", [what for what in six if nats[what] > nats["as it is"] + 0.1])
 
-# %% [markdown] id="fe471b3b"
+# %% [markdown] id="d5d9ab3a"
+# <details><summary>What the numbers say</summary>
+#
 # The wrong eps changes no token, so no text shows it. The layer comparison does, and so do exercise 1's tiny inputs.
 #
 # Without YaRN's factor in the scale, the loss on this text is even a little *lower*, and hardly a token agrees. A wrong port need not be a worse model, so a loss does not tell whether a port is right.
 #
-# RoPE's own mistakes, in the frequencies or in the pairs, cost about a nat. Pairing wrongly hurts most.
+# RoPE's own mistakes, in the frequencies or in the pairs, cost about a nat: as much as having no rotated channels at all.
 #
 # Without the rotated channels the loss is a nat higher. With only the rotated channels the model does nearly as well as with all: in a model this small, the 16 channels that come from x directly carry most of what the scores need.
-#
+# </details>
+
+# %% [markdown] id="fe471b3b"
 # ## What compression costs
 #
-# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla was trained with 80. The two also differ in other ways (RoPE, SwiGLU, and how long they were trained), so do not compare their losses with each other; compare each model with itself. Cut austen-mla's latent down further, as you did with GPT-2's. **Predict:** how far can it go before the loss rises by 0.05 nats?
+# Back to the curve. austen-gpt2 had 384 numbers for keys and values, cut down after training. austen-mla was trained with 80. The two also differ in other ways (RoPE, SwiGLU, and how long they were trained), so do not compare their losses with each other; compare each model with itself. Cut austen-mla's latent of 64 down further, to 56, 48, 32, 16 or 8 directions, as you did with GPT-2's. GPT-2 needed 64 for a rise of less than 0.05 nats. And austen-mla?
+
+# %% prediction="mla.cut" id="prediction-mla-cut"
+predict(
+    "mla.cut", "fewest directions of 64 with a rise of less than 0.05 nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="332ad43e"
 @torch.no_grad()
@@ -1310,7 +1452,7 @@ def cut_latent(rank: int) -> float:
     austen.load_into(cut)
     for layer in cut.model.layers:
         weight = layer.self_attn.kv_b_proj.weight  # [H * (nope + v), kv_lora_rank]
-        scale = layer.self_attn.kv_a_layernorm.weight  # of a latent's channels, so that a direction counts as much as it is used
+        scale = layer.self_attn.kv_a_layernorm.weight  # a channel counts as much as the norm makes it
         U, S, V = torch.linalg.svd(weight * scale, full_matrices=False)
         weight.copy_((U[:, :rank] * S[:rank]) @ V[:rank] / scale)
     return loss(cut, persuasion[:8])
@@ -1320,6 +1462,7 @@ latent_ranks = (8, 16, 32, 48, 56, 64)
 cut_losses = [cut_latent(rank) for rank in progress.steps(latent_ranks, "ranks")]
 rises = {rank: value - cut_losses[-1] for rank, value in zip(latent_ranks, cut_losses, strict=True)}
 print("austen-mla: " + ", ".join(f"{rank} {rise:+.3f}" for rank, rise in rises.items()))
+measured("mla.cut", min(rank for rank, rise in rises.items() if rise < 0.05))
 gpt2_rises = {rank: value - losses[-1] for rank, value in latent_losses["keys and values"].items()}
 curves = {
     "austen-gpt2, cut after training": (gpt2_rises.keys(), gpt2_rises.values()),
@@ -1327,12 +1470,14 @@ curves = {
 }
 plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", log="x", xticks=ranks, marks={"y0": ""}))
 
+# %% [markdown] id="8205dd69"
+# <details><summary>What the numbers say</summary>
+#
+# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Does training with a latent put what counts into fewer directions? These numbers fit that, and do not show it. austen-mla's scores depend mostly on the rotated channels, as you saw, so its latent carries mainly values. Compared with GPT-2's values alone, in the first picture, it is still ahead: cut to 32 numbers those cost 0.19 nats, and here 0.01. But that is one model of each kind, trained once. Other seeds, and a model without a latent that has RoPE too, would have to agree.
+# </details>
+
 # %% [markdown] id="555fc230"
-# Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. A model trained with a latent puts what counts into few directions. GPT-2 was never trained to do that. It can still give up three quarters of its numbers at no cost; after that each further cut costs more. So compression after training works too, but it stops at a higher rank.
-#
-# Is the comparison fair? Not quite: austen-mla's scores depend mostly on the rotated channels, as you saw, so its latent carries mainly values. But then compare it with GPT-2's values alone, in the first picture: cut to 32 numbers they cost 0.19 nats, and here 0.01.
-#
-# These are models of two million parameters that read one author. They do not tell how far a large model can be cut; DeepSeek chose 512 for 128 heads.
+# What is sure: GPT-2 was never trained with a latent, and can give up three quarters of its numbers at no cost; after that each further cut costs more. These are models of two million parameters that read one author. They do not tell how far a large model can be cut; DeepSeek chose 512 for 128 heads.
 #
 # ## What it costs
 #
@@ -1344,7 +1489,7 @@ plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", lo
 #
 # The last column matters most when one token is written. Every cached number has to be read from memory, and lesson 02 measured that decoding waits for memory. With ordinary attention each number that is read is used once; here each row is used by all heads. So absorbed MLA does 3.4 times the arithmetic and reads a seventieth as much.
 #
-# Does a whole model show it? Build one with random weights and V2-Lite's widths, two layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values (folded, like the loop that writes). It reads 1,024 tokens and writes 4. **Predict:** which form writes fastest, and how large is each cache?
+# Does a whole model show it? Build one with random weights and V2-Lite's widths, two layers deep, in three forms: the two that you wrote, and one that caches every head's keys and values (folded, like the loop that writes). It reads 1,024 tokens and writes 4. Which form writes fastest, and how large is each cache?
 
 # %% jupyter={"source_hidden": true} id="5699abf7"
 class HeadsCached(Attention):
@@ -1412,6 +1557,14 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 # %% [markdown] id="3fccc0d7"
 # GPT-2 XL cannot read that many tokens; its line shows what it would cost.
 #
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="6cb4d468"
 # ## What changed, and why
 #
 # | | Qwen3 8B | DeepSeek-V3 | changes what it can represent? | why |
@@ -1432,7 +1585,7 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # <details><summary>MQA would cache 320 numbers. Why not MQA?</summary>
 #
-# All heads would have the same keys and values. On austen-gpt2, with 64 numbers and without training again, one shared head gave 5.23 nats and a latent 4.15. In DeepSeek-V2's trained comparisons MQA was the weakest and MLA the strongest.
+# All heads would have the same keys and values. On austen-gpt2, with 64 numbers and without training again, one shared head gave 5.23 nats and a latent 4.15. DeepSeek-V2's report trained models for two comparisons: MQA was the weakest of MQA, GQA and MHA, and in other models, of other sizes, MLA was better than MHA on most benchmarks. No comparison has MQA and MLA in it.
 # </details>
 #
 # <details><summary>Does the absorbed form cache less than the expanded one?</summary>
@@ -1476,4 +1629,4 @@ for name, config in (("GPT-2 XL*", gpt2_xl), ("Qwen3 8B", qwen3), ("DeepSeek-V3"
 #
 # Write `BothAttention`: expanded where many tokens come in, absorbed where few do, by the formula with S in it and T\* from the config. You are right when it agrees with both, when its count is the smaller of the two for a prompt of 16, for a prompt of 512 and for 146 and 147 new tokens of 1,024, and when a single token after 1,024 takes it as long as the absorbed form.
 #
-# Or absorb for good: $W_{UK}^\top W_{q}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters does it have then, in V3? Why does nobody do it?
+# Or absorb for good: with queries $x W_q$, $W_q W_{UK}$ is one matrix for each head. Multiply it out when the model is loaded. How many parameters does it have then, in V3? Why does nobody do it?
