@@ -1175,7 +1175,7 @@ for thinking in (True, False) if qwen is not None else ():
 #
 # ## How large was the mean?
 #
-# Now your guess from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove? 
+# Now your guess from exercise 1. Every norm of a trained model reads a text. How much of its inputs' squared length would LayerNorm's centring remove?
 #
 # SmolLM2 and `austen-qwen3` were trained with RMSNorm. To see a model that was trained *with* centring, the folded cell below runs `austen-gpt2` of lesson 01, written as one function.
 

@@ -12,7 +12,7 @@
 # - say how many bytes of weights a batch reads, and why such a model is fast for one user and hard to serve to many;
 # - explain why some experts stop being used if nothing balances the load, and two ways to prevent it.
 #
-# 140 to 200 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
+# 140 to 210 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
 #
 # A router gives every expert a score, the experts with the highest scores work on the token, and their outputs are added with the scores as weights. Here the word *she* goes to two of six:
 #

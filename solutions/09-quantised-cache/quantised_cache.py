@@ -26,7 +26,7 @@
 # - build a cache that encodes old tokens and keeps new ones, and say from a `config.json` how many bytes it takes;
 # - measure what each way costs a trained model, and say what your measurement does not show.
 #
-# 150 to 230 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
+# 160 to 240 minutes · difficulty ●●●●○ · you know a KV cache (lesson 02) and Qwen3 (lesson 03); their code is given
 
 # %% tags=["setup"] id="setup"
 import math

@@ -15,7 +15,7 @@
 # - say from a `config.json` how many bytes such a model keeps of a text, and what can't be done with a state that can be done with a cache;
 # - tell Qwen3.5's rule from Mamba-2's (Nemotron 3) and from Kimi's, each by its line.
 #
-# 150 to 230 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and Qwen3 (lesson 03); norms as in Gemma 3 (lesson 04) are given
+# 160 to 240 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and Qwen3 (lesson 03); norms as in Gemma 3 (lesson 04) are given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from grader import Config, check, check_generation, compare_layers, load_checkpoint
 
-# %%
+# %% id="05d53d1c"
 from grader import measured, predict, predictions
 
 # %% [markdown] id="ea4af480"
@@ -134,7 +134,7 @@ print("numbers kept after 6 tokens:", k.numel() + v.numel(), "in a cache,", S.nu
 #
 # Here are 6 pairs, told one after the other, k1 v1 k2 v2 and so on. The state is written once with each token's own vector as its key, and once with a convolution of 2 whose weights take the token before. With the convolution all 6 values are found. How many without it?
 
-# %% prediction="linear_attention.own_vector"
+# %% prediction="linear_attention.own_vector" id="prediction-linear_attention-own_vector"
 predict(
     "linear_attention.own_vector", "values of 6 that are found without the convolution",
     guess=...
@@ -159,7 +159,7 @@ measured("linear_attention.own_vector", without)
 # None. With its own vector as its key, each word finds itself. The convolution moves the keys by one token, and no layer of attention was needed. (In a trained model the weights are learned for every channel, and the pattern is not that clean.)
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="683669aa"
 # ## Step 6 · Code it up
 #
 # ### Exercise 1 · A short convolution
@@ -214,7 +214,7 @@ check("linear_attention.conv", ShortConv)
 #
 # The form comes from Mamba-2: $g = -A \, \mathrm{softplus}(a + \mathrm{bias})$, where $a$ is computed from the token and $A = e^{A_{log}}$ is learned for each head. softplus(x) is $\log(1 + e^x)$: never negative, and nearly x where x is large. For $A = 1$, a bias of 0 and $a = 0$ half of the state is gone after one token. After how many with $a = -4$?
 
-# %% prediction="linear_attention.half_life"
+# %% prediction="linear_attention.half_life" id="prediction-linear_attention-half_life"
 predict(
     "linear_attention.half_life", "tokens until half of the state is gone, with a = -4",
     guess=...
@@ -232,7 +232,7 @@ measured("linear_attention.half_life", torch.log(torch.tensor(0.5)) / -F.softplu
 # One token, and 38. The difference between a memory of a word and a memory of chapters is a few units of a; that is why g must not be rounded to bfloat16 before it is used, and why A is kept as its logarithm: whatever number is learned, A is positive.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="d5ee7bcf"
 # The second gate, $\beta = \mathrm{sigmoid}(b)$, says how much of what a token has to say is written.
 #
 # ### Exercise 2 · Two gates
@@ -347,13 +347,13 @@ check("linear_attention.recurrent", recurrent_delta_rule)
 #
 # Two random vectors of length 1 have a squared dot product of 1/d, on average. So by the sum every other pair adds 1/d to the error: after 128 pairs in a state of 32 x 32 it is about 4, far more than a value. By the delta rule, how large is it then?
 
-# %% prediction="linear_attention.delta_error"
+# %% prediction="linear_attention.delta_error" id="prediction-linear_attention-delta_error"
 predict(
     "linear_attention.delta_error", "mean error of the delta rule after 128 pairs in 32 x 32",
     guess=...
 )
 
-# %% [markdown]
+# %% [markdown] id="b726016e"
 #
 # ### Exercise 4 · What does a state recall?
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -406,7 +406,7 @@ plots.lines(curves, plots.Axes("pairs written into a state of 32 x 32", "mean er
 # By the sum the error is (n - 1) / d: every other pair adds 1/d. After d + 1 pairs it is as large as the value. The delta rule is better, 0.6 in place of 1 for 32 pairs and 1.5 in place of 4 for 128, but no miracle. So 128 x 128 numbers do not hold many random pairs: after 64 the sum's error is a half already.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="78f8008a"
 # Now by age: which pairs are lost?
 
 # %% id="2a1e6e67"
@@ -440,7 +440,7 @@ for rule, errors in ages.items():
 #
 # Is a smaller error always better? Ask only *which* of the n values it was: the one nearest to what is found. 32 keys are written once into a state of 32 x 32. Which rule is right more often?
 
-# %% prediction="linear_attention.which"
+# %% prediction="linear_attention.which" id="prediction-linear_attention-which"
 predict(
     "linear_attention.which", "the rule that more often names the right one of 32 values", one_of=("the delta rule", "the sum"),
     guess=...
@@ -475,7 +475,7 @@ measured("linear_attention.which", "the sum" if by_sum > by_delta else "the delt
 #
 # Your keys were random. A trained model chooses its keys and its gates. These are small models (two layers, two heads of 16, so a state of 16 x 16 for each head; `training/recall.py` in the course's repository has everything) that were trained on nothing but this task, *associative recall* (Arora et al., 2023): a text tells n pairs of a key and a value, and then each key is asked for. In the second measurement the same keys have been told before, with other values, and the later one is right. They differ in one line: how their layers remember. With 32 pairs that are told once, which say more than nine of ten values?
 
-# %% prediction="linear_attention.trained"
+# %% prediction="linear_attention.trained" id="prediction-linear_attention-trained"
 predict(
     "linear_attention.trained", "models that say more than 90% of 32 values told once", some_of=(
         "full attention", "gated delta rule", "hybrid, full then linear", "hybrid, linear then full", "plain sum"
@@ -1010,7 +1010,7 @@ for name, piece in (("at once", 0), ("pieces of 7", 7), ("one by one", 1)):
 #
 # The gates of a trained model say it. Read a page of *Persuasion*, which it was not trained on, and compute for every linear layer and head the median half-life: after how many tokens is half of the state gone? How long is that for the most patient of its 36 heads?
 
-# %% prediction="linear_attention.patient"
+# %% prediction="linear_attention.patient" id="prediction-linear_attention-patient"
 predict(
     "linear_attention.patient", "half-life of the most patient head of austen-qwen3.5", unit="tokens",
     guess=...
@@ -1049,13 +1049,13 @@ measured("linear_attention.patient", max(lives.max().item() for lives in half_li
 #
 # A linear layer keeps the same for every text: a state for each value head, in float32, and the convolution's inputs. A full layer keeps a key and a value for each token. From which length on does the cache of Qwen3.5 27B's 16 full layers take more than the states of its 48 linear ones?
 
-# %% prediction="linear_attention.even"
+# %% prediction="linear_attention.even" id="prediction-linear_attention-even"
 predict(
     "linear_attention.even", "the length at which Qwen3.5 27B's cache is as large as its states", unit="tokens",
     guess=...
 )
 
-# %% [markdown]
+# %% [markdown] id="9dbef211"
 # <details><summary>Hint</summary>
 #
 # The convolution runs over queries, keys and values side by side: how many channels is that? For the length, divide and round up: `-(-a // b)`.
@@ -1102,7 +1102,7 @@ measured("linear_attention.even", length)
 # For a short text the states are the larger part: a hundred chats of 500 tokens each have a hundred times 147 MiB. It pays for long ones: at 262,144 tokens a quarter is left. (The course's atlas counts 150 MiB, since transformers keeps four inputs of the convolution, of which three are needed.)
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="73f0edd9"
 # Qwen3-Next's states are half as large, and its 12 full layers have 2 KV heads each:
 
 # %% id="380f6ff0"
@@ -1235,12 +1235,12 @@ ours, _ = recurrent_delta_rule(q, k, v, g, beta)
 theirs, _ = kimi_delta_rule(q, k, v, a[..., None].expand(-1, -1, -1, 6), b, A_log, dt_bias[:, None].expand(-1, 6))
 print("apart by less than 0.00001:", (ours - theirs).abs().max().item() < 1e-5)
 
-# %% [markdown]
+# %% [markdown] id="faa0b792"
 # ## Your guesses
 #
 # Here they are once more, beside what was measured.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
 predictions()
 
 # %% [markdown] id="410a3cad"
