@@ -1001,7 +1001,7 @@ print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats
 # %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
-# Now watch it learn. Training takes a minute or two, and a bar shows how much time is left. The curve is redrawn every 50 steps, and the model writes a few words after steps 1, 100, 200 and 500. The level lines are the losses of the three models above, on 16 pieces of the novel that it is trained on.
+# Now watch it learn. Training takes a minute or two, and a bar shows how much time is left. The curve is redrawn every 50 steps, and the model writes a few words after steps 1, 100, 200 and 500. The level lines are the losses of the three models above, on 16 pieces of the novel that it is trained on. `austen-gpt2` was trained on this novel, too.
 
 # %% id="59d052a5"
 def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:

@@ -957,10 +957,9 @@ measured("kv_cache.crossing", crossing(xl, 100))
 
 # %% tags=["nbval-ignore-output"] id="8a4342ad"
 longest = cached[-1]
-cheaper = [n for n, spent in zip(lengths, reading, strict=True) if spent < longest]
+cheaper = max((n for n, spent in zip(lengths, reading, strict=True) if spent < longest), default=0)
 print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms:"
-      f" more than reading a prompt of {max(cheaper, default=0)} tokens, less than one of"
-      f" {min((n for n in lengths if n not in cheaper), default=0)}")
+      f" more than reading a prompt of {cheaper} tokens, less than one of {min((n for n in lengths if n > cheaper), default=0)}")
 
 # %% [markdown] id="e490fdc6"
 # <details><summary>What the numbers say</summary>

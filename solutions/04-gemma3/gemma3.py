@@ -987,7 +987,7 @@ check("gemma3.decoder_layer", DecoderLayer)
 # %% [markdown] id="87baca36"
 # ### Why a second norm?
 #
-# A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. Make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in Qwen3's layer and in yours?
+# A norm *before* a sublayer gives it an input of known size. A norm *after* it, before the sum, sets how large its update is, whatever the sublayer computes. Make the outputs of attention and MLP 100 times larger. How large is a layer's update of the stream then, in a layer with Qwen3's two norms and in yours?
 
 # %% id="a318df93"
 x, positions = torch.randn(1, 8, 160, generator=torch.Generator().manual_seed(0)), torch.arange(8)
@@ -1370,7 +1370,7 @@ if gemma_model is not None:
     table_of_effects(gemma_model, gemma, "Every effort moves you", 4)
 
 # %% [markdown] id="82eff503"
-# The same faults ruin it, far more thoroughly: its scales are large, as you saw. SiLU costs it a nat, where the small model loses a tenth. Without a window, or with one that is too short, nothing at all changes on a text of 72 tokens.
+# The same faults ruin it, far more thoroughly: its scales are large, as you saw. SiLU costs it a nat, and the small model less than a tenth of one. Without a window, or with one that is too short, nothing at all changes on a text of 72 tokens.
 #
 # What does the layer comparison say? It reads nine tokens, and the window of its small model is shorter than that. The eleven wrong programs are those of the tables. How many does it catch?
 
