@@ -226,7 +226,8 @@ def right_recall(dim: int, pairs: int, rule: str, count: int) -> float:
     """
     if rule == "sum":
         return (pairs - 1) / dim
-    size, errors = 0.0, []
+    size = 0.0
+    errors: list[tuple[float, float]] = []
     for _ in range(pairs):
         errors = [after_one_more(dim, size, *error) for error in errors]
         size = size * (1 - 1 / dim) + 1

@@ -70,7 +70,8 @@ def step_by_step(*parts: Any) -> tuple[Tensor, Tensor]:
 def in_turns(*parts: Any) -> tuple[Tensor, Tensor]:
     """Chunks and single tokens in turns."""
     *text, state = parts
-    outputs, start, sizes = [], 0, [33, 1, 2, 1, 64]
+    outputs: list[Tensor] = []
+    start, sizes = 0, [33, 1, 2, 1, 64]
     while start < text[0].shape[1]:
         size = sizes[len(outputs) % len(sizes)]
         rule = SOLVED["recurrent_delta_rule" if size == 1 else "chunked_delta_rule"]
