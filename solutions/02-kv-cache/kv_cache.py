@@ -830,7 +830,7 @@ if gpt2 is not None:
 # - *next, without*: one more token, everything computed again;
 # - *next, with*: one more token, n in the cache.
 #
-# Which of the three curves will lie on each other? The measurement takes up to a minute, the longest of all cells here; a bar shows how far it is.
+# Which of the three curves will lie on each other? The measurement takes half a minute or so, the longest of all cells here; a bar shows how far it is.
 
 # %% tags=["nbval-ignore-output"] id="488ab60c"
 clocked = Config({"model_type": "gpt2", "vocab_size": 2048, "n_positions": 1024, "n_embd": 384,
