@@ -20,7 +20,7 @@ def jails_end() -> Iterator[None]:
 
 def table() -> dict[tuple[str, str], list[float]]:
     lines = points_lost.PAGE.read_text().splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| 0")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[2:3].isdigit()]
     return {(lesson, exercise): [float(n) for n in numbers] for lesson, exercise, *numbers in cells}
 
 

@@ -36,6 +36,10 @@ class Unusable(Lost):
     """What a child said is no answer: somebody else speaks in it."""
 
 
+class KilledAgain(Lost):
+    """A child was killed from outside once too often, as where memory is short: nobody's fault here."""
+
+
 class _KilledFromOutside(Exception):
     """A child was killed, and not by itself."""
 
@@ -134,7 +138,7 @@ class Children:
             self._killed += 1
             if self._killed < TRIES:
                 return _KilledFromOutside()
-            return Lost("its process was killed from outside, again and again; is the machine out of memory?")
+            return KilledAgain("its process was killed from outside, again and again; is the machine out of memory?")
         if ended.signal == KILLED_FROM_OUTSIDE:
             return Lost("it used up its processor time")
         how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
@@ -161,7 +165,7 @@ class Children:
             if problem is not None and problem.kind == "memory":  # what it has taken is not there for the others
                 raise Lost(f"it needed more than {self._jail.limits.memory_mb:,} MB of memory")
         except Lost as lost:
-            if not lessons:
+            if not lessons or isinstance(lost, KilledAgain):
                 raise
             said = lost.in_full()
             raise GraderError(f"The lesson's own cell `{cell.title}` does not run in the jail: {said}.") from None
