@@ -105,7 +105,7 @@ measured("orientation.operators", len(dispatched.splitlines()))
 # - `resolve_conj` matters for complex numbers only.
 # - `aten::addmm` does the work. It multiplies two matrices and adds a third tensor, here the bias: `copy_` writes the bias into every row of the result, and the product is added to it.
 #
-# What would it cost if Python did the arithmetic itself? Multiply two 64 × 64 matrices, which takes 262,144 multiply-adds, once with three Python loops, once with one ATen call. How many times as long do the loops take?
+# What would it cost if Python did the arithmetic itself? Multiply two 64 × 64 matrices, which takes 262,144 multiply-adds, once with three Python loops, once with one ATen call. How many times as long do the loops take, on this machine?
 
 # %% prediction="orientation.loops" id="prediction-orientation-loops"
 predict(
@@ -300,7 +300,7 @@ check("orientation.linear", Linear)
 #
 # **Cases** are chosen to expose mistakes. For `Linear` they are: as many outputs as inputs (a transposed square weight raises nothing), more outputs, fewer, a single vector, and bfloat16, a float type with 8 significant bits where float32 has 24. The exercise's points are shared out among its cases.
 #
-# **Why random weights?** Zeros or ones would be simpler, and you could check the result by hand. A square weight is used transposed. With which weights does the result change?
+# **Which weights should a check load?** Zeros or ones would be simple, and you could check the result by hand. Random numbers are the third choice. Suppose that a square weight is used transposed by mistake. With which of the three does the result change?
 
 # %% prediction="orientation.noticed" id="prediction-orientation-noticed"
 predict(

@@ -472,7 +472,7 @@ for name, weigh in ways.items():
 #
 # A score is a sum of `head_dim` products. If q and k have entries of variance 1, the sum has variance `head_dim`: the longer the heads, the larger the scores, and the softmax of large scores is nearly one-hot.
 #
-# The exponential of a softmax's entropy says between how many keys it divides its attention: 256 if all 256 keys get the same weight, 1 if one key gets everything. With random queries and keys, and with the scale, a head of 64 divides it between 157 of 256 keys. Without the scale?
+# The exponential of a softmax's entropy says among how many keys it divides its attention: 256 if all 256 keys get the same weight, 1 if one key gets everything. With random queries and keys, and with the scale, a head of 64 divides it among 157 of 256 keys. Among how many does it without the scale?
 
 # %% prediction="gpt2.keys_attended" id="prediction-gpt2-keys_attended"
 predict(
@@ -841,7 +841,7 @@ check_generation(model, "austen-gpt2", generate=generate)
 # %% [markdown] id="fd15b085"
 # If the report above is green, your program and transformers' GPT-2 write the same 192 tokens.
 #
-# This is the last check, but it is not the most sensitive one. Greedy decoding only asks which logit is largest, so it misses every error that does not change the winner. With the *exact* GELU in all four blocks, every logit is off by a little. How many of these 192 tokens change?
+# This is the last check, but it is not the most sensitive one. With the *exact* GELU in all four blocks, every logit is off by a little. How many of these 192 tokens change?
 
 # %% prediction="gpt2.exact_gelu" id="prediction-gpt2-exact_gelu"
 predict(
@@ -879,7 +879,7 @@ except CheckFailed as failed:
 # %% [markdown] id="d13819e9"
 # <details><summary>What the numbers say</summary>
 #
-# None of the 192 tokens changes. A fourth text shows the bug, but only that something is wrong. The layer comparison shows it on two texts of seven random tokens, and says where it is.
+# None of the 192 tokens changes: greedy decoding only asks which logit is largest, so it misses every error that does not change the winner. A fourth text shows the bug, but only that something is wrong. The layer comparison shows it on two texts of seven random tokens, and says where it is.
 # </details>
 
 # %% [markdown] id="2b468a14"
@@ -940,7 +940,7 @@ measured("gpt2.frequencies", levels["how often each token occurs"])
 # %% [markdown] id="51595d73"
 # <details><summary>What the numbers say</summary>
 #
-# Knowing the frequencies alone saves only about a nat, although it makes a few hundred tokens much more likely than all others. The model saves two and a half more by reading what came before.
+# Knowing the frequencies alone saves only about a nat: the model is as uncertain as among 679 equal choices instead of 2,048. The model saves two and a half more by reading what came before.
 # </details>
 
 # %% [markdown] id="24a9ee68"
@@ -968,7 +968,7 @@ measured("gpt2.transposed", nats)
 # %% [markdown] id="de2c8dce"
 # <details><summary>What the numbers say</summary>
 #
-# The loss rises by 1.6 nats, and is still lower than with frequencies alone. Embeddings and MLPs are right, so the model still knows which tokens follow which. The text consists of real words and phrases that repeat, as the right model's text does, too. You can tell that it is worse, and not that it is a bug: a model that was trained for a shorter time writes like this.
+# The loss rises by 1.6 nats, and is still lower than with frequencies alone. Embeddings and MLPs are right, so the model still knows which tokens follow which. Apart from its first token, which makes *yourid*, the text consists of real words and of phrases that repeat, as the right model's text does, too. You can tell that it is worse, and not that it is a bug: a model that was trained for a shorter time writes like this.
 # </details>
 
 # %% [markdown] id="0637ff68"
@@ -1045,7 +1045,7 @@ for step in progress.steps(range(1, steps + 1), "steps"):
 # %% [markdown] id="ac0bcc11"
 # The loss falls fast to what frequencies alone give, and then slowly, as the model learns which tokens follow which. The text shows the same stages: first one token again and again, then common words, then phrases of the novel.
 #
-# The curve is measured on the novel that the model is trained on. In 500 steps it reads that novel nearly three times. What is its loss on the beginning of *Persuasion*, where `austen-gpt2`, which is larger and was trained on five novels, has 4.06?
+# The curve is measured on the novel that the model is trained on. In 500 steps it reads that novel nearly three times. What is its loss on the first 64 tokens of *Persuasion*? `austen-gpt2`, which is larger and was trained on five novels, has 4.06 on the whole passage. (Your number differs a little from one machine to the next.)
 
 # %% prediction="gpt2.held_out" id="prediction-gpt2-held_out"
 predict(
@@ -1061,7 +1061,7 @@ measured("gpt2.held_out", surprise(own, held_out[:, :64]).mean())
 # %% [markdown] id="1cf88684"
 # <details><summary>What the numbers say</summary>
 #
-# It is more than a nat higher than on the novel: part of what the model learned is this one novel. That is why a loss is reported on held-out text, and why `austen-gpt2` was trained on five novels.
+# It is more than a nat higher than on the novel. Part of that may be the passage, which is harder: frequencies alone have 6.5 nats on it, and 6.2 on the novel. The rest is what the model learned about this one novel. That is why a loss is reported on held-out text.
 # </details>
 
 # %% [markdown] id="6c768406"
@@ -1365,7 +1365,7 @@ measured("gpt2.twelve_heads", loss(austen_with(n_head=12)))
 #
 # - **Shapes and counts**: `n_layer`, `n_embd`, `n_inner`, `n_positions`, `vocab_size`. A strict load refuses them.
 # - **Not read when text is generated**: dropout, the initialisation, the names, and the summary head. They change nothing. The activation is in this group only because your code never reads the field: a program that does, as transformers does, would compute something else with the same weights.
-# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ instead of 10⁻⁵ changes the loss in its fourth decimal, 10⁻² by more than a half. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
+# - **Arithmetic**: `n_head` and `layer_norm_epsilon`. No weight's shape depends on them, so everything loads, and the output is different. How different depends: an eps of 10⁻⁶ instead of 10⁻⁵ changes the loss in its fourth decimal, and 10⁻² raises it by more than half a nat. `n_head` must still divide `n_embd`: the weights would load for 5 heads too, but 192 channels cannot be split into 5.
 #
 # `n_head` is the most dangerous one. With 12 heads instead of 6 every score is wrong, and the loss rises by only 0.11.
 # </details>

@@ -429,7 +429,7 @@ class CachedAttention(Attention):
 check("kv_cache.attention", CachedAttention)
 
 # %% [markdown] id="5338aa60"
-# Suppose the mask stays as it was in lesson 01, `triu(diagonal=1)`, aligned at the upper left. With which of the three pictures above does the result change? So which way of testing a cache would not notice?
+# Suppose the mask stays as it was in lesson 01, `triu(diagonal=1)`, aligned at the upper left. In which of the three cases pictured above does the result change? And which test of a cache would therefore not notice?
 
 # %% prediction="kv_cache.upper_left" id="prediction-kv_cache-upper_left"
 predict(
@@ -764,8 +764,8 @@ def from_zero(self, ids: Tensor, cache: list[KVCache] | None = None) -> Tensor:
     """The model's forward with one wrong line: the positions should begin at the cache's length."""
     positions = torch.arange(ids.shape[1])  # the wrong line
     x = self.wte(ids) + self.wpe(positions)
-    for layer, block in enumerate(self.h):
-        x = block(x, cache[layer] if cache else None)
+    for i in range(len(self.h)):
+        x = self.h[i](x, cache[i] if cache else None)
     return F.linear(self.ln_f(x), self.wte.weight)
 
 # %% id="37ec9f6c"
@@ -802,7 +802,7 @@ measured("kv_cache.read_at_once", at_once["never read"])
 # %% [markdown] id="470f32ff"
 # <details><summary>What the numbers say</summary>
 #
-# Read in one piece, as a loss usually is, all three score exactly like the right model: a fresh cache returns what was just put in, such a text begins at position 0, and there is no single new token. The loss of a text that is read *piece by piece* shows the error, so measure it token by token. The texts show less: a model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions writes on: words, in the right style, repetitive, as the right model is too.
+# Read in one piece, as a loss usually is, all three score exactly like the right model: a fresh cache returns what was just put in, such a text begins at position 0, and there is no single new token. The loss of a text that is read *piece by piece* shows the error, so measure it token by token. The texts show less: a model that cannot see its own text writes nonsense, and you would notice. A model with wrong positions goes on writing words in the right style. It repeats itself, but so does the right model.
 # </details>
 
 # %% [markdown] id="89ea4ff7"
@@ -896,7 +896,7 @@ plots.beside(by_clock, plots.lines(counted, next_token))
 #
 # How well does the count tell the time? The lines above the chart say it. At a few tokens the measured time is several times the counted one, because of fixed costs and for the reason below. From some dozens of tokens on the two are of the same size. The longest texts may still take up to twice as long as counted, because the count has no mask and no softmax, and these work on n² scores. A clock is also less exact than a count: whatever else runs on the machine changes its numbers.
 #
-# With a cache the curve is nearly flat, and the measured time is far longer than the counted one. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. 256 rows are 256 times the work. How many times the time?
+# With a cache the curve is nearly flat, and the measured time is far longer than the counted one. Why is one row so slow for its work? Each weight has to be fetched from memory, and with one row it is used for a single multiply-add. With many rows it is fetched once and used for all of them. Here are 24 weight matrices of 4 MB, multiplied by 1 to 256 rows at once. 256 rows are 256 times the work. How many times as long do they take, on this machine?
 
 # %% prediction="kv_cache.rows" id="prediction-kv_cache-rows"
 predict(
@@ -964,7 +964,7 @@ print(f"by the clock, the next token after {lengths[-1]:,} took {longest:.2f} ms
 # %% [markdown] id="e490fdc6"
 # <details><summary>What the numbers say</summary>
 #
-# For a prompt of 100 tokens, after a million, and that is for any realistic prompt: never. GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times further. By the clock it comes sooner, since one row is slow for its work. One token at the end of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured; the line above says it for your machine. Reading those 1,023 takes far longer.
+# For a prompt of 100 tokens it costs more after a million tokens. In practice that is never: GPT-2 XL has 1,024 positions, and even for a prompt of 2 tokens the crossing is ten times as far away. By the clock it comes sooner, since one row is slow for its work. One token at the end of a text of 1,023 takes as long as reading a short prompt, of 4 to 128 tokens where this was measured; the line above says it for your machine. Reading those 1,023 takes far longer.
 # </details>
 
 # %% [markdown] id="379fad9a"

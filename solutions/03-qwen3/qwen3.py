@@ -671,11 +671,10 @@ for name, rope in {"GPT-2's attention": (), "with RoPE": (rope_table(torch.arang
     on_q, on_k, on_v = head(q + bias, k, v, *rope), head(q, k + bias, v, *rope), head(q, k, v + bias, *rope)
     print(f"{name:>17}: a bias on q changes the result by {(on_q - plain).abs().max():.1f}, one on k by"
           f" {(on_k - plain).abs().max():.0e}; one on v is added, to within {(on_v - bias - plain).abs().max():.0e}")
-    if not rope:
-        changes = {"q": on_q - plain, "k": on_k - plain, "v": on_v - plain}
 
 # %% id="39c69dfc"
-measured("qwen3.biases", [part for part, change in changes.items() if change.abs().max() > 1e-3])
+plain, biased = head(q, k, v), {"q": head(q + bias, k, v), "k": head(q, k + bias, v), "v": head(q, k, v + bias)}
+measured("qwen3.biases", [part for part, result in biased.items() if (result - plain).abs().max() > 1e-3])
 
 # %% [markdown] id="d7757a52"
 # <details><summary>What the numbers say</summary>

@@ -377,7 +377,7 @@ measured("gemma3.long_rows", with_long_rows)
 # %% [markdown] id="7e2f8081"
 # <details><summary>What the numbers say</summary>
 #
-# 100 nats. Long rows make a confident head that is wrong nearly always: the loss starts ten times as high as if every token were equally likely. Short rows start where a model should, but they enter the stream with numbers of 0.04, and an untrained sublayer adds numbers near 1: at the start the token would be lost beside the first update. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
+# 100 nats. Long rows make a confident head that is wrong nearly always: the loss starts eleven times as high as if every token were equally likely. Short rows start where a model should, but they enter the stream with numbers of 0.04, and an untrained sublayer adds numbers near 1: at the start the token would be lost beside the first update. So the rows are short, and are multiplied by √D on the way in. Vaswani et al. did the same in 2017 (section 3.4).
 # </details>
 
 # %% [markdown] id="96d0d784"
@@ -485,7 +485,7 @@ measured("gemma3.two_roundings", 100 * (first / last - 1))
 # %% [markdown] id="9c0826f5"
 # <details><summary>What the numbers say</summary>
 #
-# Two roundings cost about a third more error than one, not twice as much: they are independent, and sometimes cancel each other. That is the reason for Gemma's order.
+# Two roundings cost about a third more error than one, not twice as much: they are independent, and sometimes cancel each other. That is what Gemma's order saves.
 # </details>
 
 # %% [markdown] id="c046f278"
@@ -552,7 +552,7 @@ plots.beside(*charts)
 # %% [markdown] id="2ae8384c"
 # <details><summary>What the numbers say</summary>
 #
-# In Gemma 3 270M nearly all scales are far from 1: the middle ones of the four norms are 13, 14, 4.4 and 21. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs. In austen-gemma3 all scales are close to 1: w starts at 0, and this model's training was short.
+# In Gemma 3 270M nearly all scales are far from 1: the middle ones of the four norms are 13, 14, 4.5 and 21. Where the gradients want a large scale, weight decay does not prevent it. The scales after the sublayers grow with depth; you will see why when the model runs. In austen-gemma3 all scales are close to 1: w starts at 0, and this model's training was short.
 # </details>
 
 # %% [markdown] id="cc6b4e30"
@@ -633,7 +633,7 @@ measured("gemma3.green_rows", green_rows(WithMLP) - green_rows(WithNorm))
 # %% [markdown] id="77c1fa33"
 # <details><summary>What the numbers say</summary>
 #
-# None. The MLP comes after attention, and attention is still wrong. If you only counted green rows, you would think that you had chosen the wrong GELU. The last column tells: if your MLP is right, `mlp` has no error of its own any more.
+# None. The MLP comes after attention, and attention is still wrong. If you only counted green rows, you would think that you had chosen the wrong GELU. Its rows stay red with either activation here, and the last column says *inherited* both times. What tells you that your MLP is right is the check above.
 # </details>
 
 # %% [markdown] id="d3c805fa"
@@ -1359,7 +1359,7 @@ measured("gemma3.ruins", [fault for fault in faults if losses[fault] > losses["n
 #
 # Three of the six: the embedding, the norm's scale and the layer of Qwen3. Of the programs that were not asked for, the layer without second norms belongs to them. You would see in the text that such a model is ruined, but not where the fault is.
 #
-# The other faults make the model worse while it still writes English, or change nothing that can be seen. The window shows in the loss; one token more or less hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
+# The other faults make the model worse while it still writes English, or change nothing that can be seen. A missing window shows in the loss; a window that is one token too short hardly does. The texts cannot show it, because prompt and answer together are shorter than 32 tokens. And two of the wrong programs have a *lower* loss than the right one. So neither a text nor a loss can tell you that a port is right.
 # </details>
 
 # %% [markdown] id="a9eb0ab0"

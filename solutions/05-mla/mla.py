@@ -167,7 +167,7 @@ whole = loss(partial(gpt2_logits, weights), held_out)
 print(f"{held_out.numel():,} tokens of Persuasion: {whole:.3f} nats a token")
 
 # %% [markdown] id="69046b17"
-# A latent of 384 numbers is as long as keys and values together, so it loses nothing. How short may it be until the logits change by more than rounding does?
+# A latent of 384 numbers is as long as keys and values together, so it loses nothing. How short can it be before the logits change by more than rounding?
 
 # %% prediction="mla.exact" id="prediction-mla-exact"
 predict(
@@ -454,8 +454,8 @@ def interleaved(x: Tensor) -> Tensor:
 
 def rotated_in_halves(x: Tensor, table: Tensor) -> Tensor:
     """Qwen3's pairs: i and i + d / 2."""
-    (a, b), (cos, sin) = x.chunk(2, dim=-1), table.to(x.dtype)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    (first, second), (cos, sin) = x.chunk(2, dim=-1), table.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def rotated_interleaved(x: Tensor, table: Tensor) -> Tensor:
@@ -1075,9 +1075,9 @@ plots.beside(plots.lines(decode, one), plots.lines(chunk, many))
 # </details>
 
 # %% [markdown] id="d688f10b"
-# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed hardly grows until there are many rows: it pays a fixed price for its projections, and little for a row. So use both, as serving engines such as vLLM do: expanded to read the prompt, absorbed to write.
+# Expanded soon grows in proportion to the rows: rebuilding them is nearly all it does. Absorbed pays a fixed price for its projections and little for a row, so its times hardly depend on the rows until there are many. Where other programs run beside it, they jump about. So use both, as serving engines such as vLLM do: expanded to read the prompt, absorbed to write.
 #
-# On the right, the curves cross, but not on the line, and on some machines far from it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
+# On the right, the curves need not cross on the line, and on some machines they cross far from it. A clock sees more than multiplications (the softmax, every copy), and products of different shapes do not run equally fast.
 #
 # The form that caches every head's keys and values computes the least, and still need not be the fastest over many rows. Of every cached token it has to read 16 · 320 numbers, where absorbed reads 576. "What it costs", at the end, comes back to that.
 #
@@ -1424,9 +1424,9 @@ measured("mla.changes", [what for what in six if nats[what] > nats["as it is"] +
 # %% [markdown] id="d5d9ab3a"
 # <details><summary>What the numbers say</summary>
 #
-# The wrong eps changes no token, so no text shows it. The layer comparison does, and so do exercise 1's tiny inputs.
+# The wrong eps changes none of the 48 tokens, and no printed digit of the loss. The layer comparison does, and so do exercise 1's tiny inputs.
 #
-# Without YaRN's factor in the scale, the loss on this text is even a little *lower*, and hardly a token agrees. A wrong port need not be a worse model, so a loss does not tell whether a port is right.
+# Without YaRN's factor in the scale, the loss on this text is even a little *lower*, and only 6 of 48 tokens agree. A wrong port need not be a worse model, so a loss does not tell whether a port is right.
 #
 # RoPE's own mistakes, in the frequencies or in the pairs, cost about a nat: as much as having no rotated channels at all.
 #

@@ -49,7 +49,7 @@ from grader import measured, predict, predictions
 
 # %% prediction="sliding_window.back" id="prediction-sliding_window-back"
 predict(
-    "sliding_window.back", "how far back 62 sliding layers can be influenced", unit="tokens",
+    "sliding_window.back", "how far back 62 sliding layers reach", unit="tokens",
     guess=...
 )
 
@@ -859,7 +859,7 @@ WRONG = {
 }
 
 # %% [markdown] id="00c2d007"
-# Which of the seven write on in the very same nine tokens as the right program? And which raise the loss on the passage (the mean surprise per token, 3.93 nats with the right program) by more than 0.1?
+# With which of the seven does the model write the same nine tokens as with the right program? And which raise the loss on the passage (the mean surprise per token, 3.93 nats with the right program) by more than 0.1?
 
 # %% prediction="sliding_window.same_words" id="prediction-sliding_window-same_words"
 mistakes = [name for name in WRONG if name != "nothing"]
@@ -916,7 +916,7 @@ measured("sliding_window.higher_loss", [name for name in mistakes if first_loss[
 # %% [markdown] id="1c589921"
 # <details><summary>What the numbers say</summary>
 #
-# 1, 2 and 7 continue in the very same words as the right program. With 1 only the tokens just behind the window are missed, only in sliding layers, and the full layer still sees them. 2 does nothing wrong until there is a second text, and even there it costs 0.03 nats, which nobody would notice without the right number beside it. 1 and 5 change both losses by about a hundredth at most, much less than one passage differs from another. 5 changes the text after two tokens, into another that reads as well. 3, 4 and 6 raise the loss by 0.2 to 1 nat.
+# 1, 2 and 7 continue in the very same words as the right program. With 1 the tokens of a later chunk miss only what stands just before that chunk, and only in the sliding layers; the full layer still sees it. 2 does nothing wrong until there is a second text, and even there it costs 0.03 nats, which nobody would notice without the right number beside it. 1 and 5 change both losses by about a hundredth at most, much less than one passage differs from another. 5 changes the text after two tokens, into another that reads as well. 3, 4 and 6 raise the loss by 0.2 to 1 nat.
 #
 # 7 gives exactly right outputs; only its memory use is wrong. That is why the check of exercise 3 looks at what the cache *holds*.
 # </details>
@@ -984,7 +984,7 @@ plots.beside(*pictures)
 # %% [markdown] id="228a0221"
 # With sliding layers alone the edge moves by exactly W − 1 a layer, as you computed. But look at the colours: near the edge there is next to nothing. To get from the first token to the far edge, a change has to hop a whole window in every layer. Where attention is spread evenly, as it nearly is with random weights, each hop averages over W tokens and leaves a Wth of the change, and only one path of hops leads to the farthest token. With one full layer the change reaches every token in one hop, and is divided by the number of all tokens only once. A trained head can do better, since it need not spread its attention evenly.
 #
-# And in a *trained* model? `austen-gemma3` has five sliding layers with a window of 32 below one full layer. Five sliding layers reach 5 · 31 = 155 tokens. The first token's vector moves by 1. How far does the vector of token 155 move after the five sliding layers? Give the number of zeros: 1 for a tenth, 2 for a hundredth, and so on. With evenly spread attention it would be $32^5$ times less than 1, which is 7.5.
+# And in a *trained* model? `austen-gemma3` has five sliding layers with a window of 32 below one full layer. Five sliding layers reach 5 · 31 = 155 tokens. The first token's vector moves by 1. How far does the vector of token 155 move after the five sliding layers? Give it in powers of ten: 1 if it moves by a tenth, 2 if by a hundredth, and so on. With evenly spread attention it would move by $1/32^5$, which is 7.5 powers of ten.
 
 # %% prediction="sliding_window.edge" id="prediction-sliding_window-edge"
 predict(
@@ -1082,7 +1082,7 @@ if gemma_model is not None:
 # %% [markdown] id="635df7ce"
 # <details><summary>What the numbers say</summary>
 #
-# 6.5 nats: as much as if the model had never read the sentence, and even a little more. Up to 480 tokens between, the second reading still sees the first one in every layer, and the windows on the full layers change nothing. With 540 it doesn't, and the edge at 512 is as sharp as the mask. Eighteen windows could pass information on over thousands of tokens, and the exact words still do not arrive. With its full layers the model finds the sentence at every distance, though less surely at 1,000 tokens.
+# 6.5 nats: as much as if the model had never read the sentence, and even a little more. Up to 480 tokens between, the second reading still sees the first one in every layer, and the windows on the full layers change nothing. With 540 it does not, and the loss goes from 1.2 to 6.5 nats between these two distances, where the mask has its edge. Eighteen windows could pass information on over thousands of tokens, and the exact words still do not arrive. With its full layers the model finds the sentence at every distance, though less surely at 1,000 tokens.
 #
 # (Without the weights on your machine you have to take these numbers from here. austen-gemma3 is too small to repeat a sentence at all.)
 # </details>
@@ -1311,7 +1311,7 @@ kv_panel("Gemma 3 27B", context=131_072)
 #
 # In a full layer the next token's query is compared with every key, so each token takes longer than the one before. In a sliding layer it is compared with W. Clock three small models with random weights: all layers full, five sliding and one full, all sliding with a window of 256.
 #
-# After 4,096 tokens each full layer compares the query with 16 times as many keys as a sliding one. How many times as long does the next token take, with all layers full against all sliding? And in the sliding model, how many times as long does the token after 4,096 tokens take as the one after 256?
+# After 4,096 tokens each full layer compares the query with 16 times as many keys as a sliding one. On this machine, how many times as long does the next token take with all layers full as with all sliding? And in the sliding model, how many times as long does the token after 4,096 tokens take as the one after 256?
 
 # %% prediction="sliding_window.full_time" id="prediction-sliding_window-full_time"
 predict(
@@ -1373,7 +1373,7 @@ plots.lines(curves, around)
 # %% [markdown] id="b51d59eb"
 # <details><summary>What the numbers say</summary>
 #
-# Less than twice as long, for 16 times as many keys: in these small layers the comparison with the keys is only a part of a step, and the ring itself costs something, because it copies W keys and values a step to return them in order. So up to a few windows the sliding model can be slower than the full one. It saves time only in longer texts.
+# Far less than 16 times as long, although there are 16 times as many keys. The exact number depends on the machine, and on what else runs on it. In these small layers the comparison with the keys is only a part of a step, and the ring itself costs something, because it copies W keys and values a step to return them in order. So up to a few windows the sliding model can be slower than the full one. It saves time only in longer texts.
 #
 # Beyond the window the curve of the sliding layers is flat: the token after 4,096 takes about as long as the one after 256. With full layers the time grows with the text, and with 5:1 more slowly, because one layer in six sees all of it.
 # </details>

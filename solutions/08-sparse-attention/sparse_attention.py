@@ -691,7 +691,7 @@ check("sparse_attention.gathered", GatheredAttention)
 
 # %% prediction="sparse_attention.gathered_work" id="prediction-sparse_attention-gathered_work"
 predict(
-    "sparse_attention.gathered_work", "work of gathering 64 of 4,096 rows, of the dense form", unit="%",
+    "sparse_attention.gathered_work", "work of gathering 64 of 4,096 rows, as a share of the dense form's", unit="%",
     guess=...
 )
 
@@ -1171,7 +1171,7 @@ measured("sparse_attention.weight", 100 * best[0])
 # %% [markdown] id="98580411"
 # ### Do neighbouring layers choose the same tokens?
 #
-# GLM-5.2 lets three of four layers take over a choice, because in large models neighbouring layers choose much the same. And in `austen-deepseek`? By chance, two choices of 48 among the 257 to 512 tokens that may be seen share 13%. How much of layer 1's choice had layer 0 chosen, too?
+# GLM-5.2 lets three of four layers take over a choice, because in large models neighbouring layers choose much the same. And in `austen-deepseek`? By chance, two choices of 48 among the 257 to 512 tokens that may be seen share 13%. What share of the tokens that layer 1 chooses did layer 0 choose, too?
 
 # %% prediction="sparse_attention.shared" id="prediction-sparse_attention-shared"
 predict(
@@ -1192,7 +1192,7 @@ measured("sparse_attention.shared", common[0])
 # %% [markdown] id="a43b095f"
 # <details><summary>What the numbers say</summary>
 #
-# 13%, no more than chance: layers 0 and 1 look for different things. Layers 1 and 2 share 37%, layers 2 and 3 54%, since both of the last ones look mostly at the latest tokens. So in this small model a layer could not simply take over what the layer before chose, as in GLM-5.2. What sharing would cost it after training for that, nobody has measured here.
+# 13%, no more than chance: layers 0 and 1 look for different things. Layers 1 and 2 share 37%, and layers 2 and 3 share 54%: the higher the layer, the more of its attention falls on the latest tokens. So in this small model a layer could not simply take over what the layer before chose, as in GLM-5.2. What sharing would cost it after training for that, nobody has measured here.
 # </details>
 
 # %% [markdown] id="f5b409ac"
@@ -1311,11 +1311,11 @@ for length in (8_192, 131_072):
 #
 # ### The clock
 #
-# One layer of the small sizes above, one token. The cache is now the one of exercise 6, so nothing is allocated or copied in a step. With 4,096 rows gathering does a sixth of the dense form's work. And its time?
+# One layer of the small sizes above, one token. The cache is now the one of exercise 6, so nothing is allocated or copied in a step. With 4,096 rows gathering does a sixth of the dense form's work. What share of the dense form's time does it take, on this machine?
 
 # %% prediction="sparse_attention.clock" id="prediction-sparse_attention-clock"
 predict(
-    "sparse_attention.clock", "time of gathering 64 of 4,096 rows, of the dense form's", unit="%",
+    "sparse_attention.clock", "time of gathering 64 of 4,096 rows, as a share of the dense form's", unit="%",
     guess=...
 )
 
@@ -1347,7 +1347,7 @@ measured("sparse_attention.clock", 100 * spent["sparse, by gathering", 4096] / s
 # %% [markdown] id="0e0149ba"
 # <details><summary>What the numbers say</summary>
 #
-# Far more than a sixth of the time. Look at the dense form: it takes a large part of its time for 4,096 rows already with 64. That part are the projections, whose weights every form has to read, and the calls themselves; gathering can only save the rest, and has a top-k and a copy of its own to do. The work that is saved becomes time that is saved where rows are most of the work: in longer texts than these.
+# Far more than a sixth of the time. Look at the dense form: it takes a large part of its time for 4,096 rows already with 64. That part is the projections, whose weights every form has to read, and the calls themselves. Gathering can save only the rest, and has to do a top-k and a copy besides. The work that is saved becomes time that is saved where rows are most of the work: in longer texts than these.
 # </details>
 
 # %% [markdown] id="55264e5d"

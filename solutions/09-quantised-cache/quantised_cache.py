@@ -1112,7 +1112,7 @@ measured("quantised_cache.enough", enough)
 #
 # Your first guess was about TurboQuant in 3 bits: it costs SmolLM2 0.16 nats, 17% more perplexity.
 #
-# Five bits are enough for SmolLM2, with each of four codecs. Gemma loses more in 4 bits with every codec, and the best one is another: +0.06 with a scale for each channel, which is KIVI's way for keys, and +0.18 with TurboQuant. Its 5 to 7 bits were not measured.
+# Five bits are enough for SmolLM2, with each of four codecs. Four bits miss the limit only just: with groups they cost 0.012 nats, and a few thousandths are noise. Gemma loses more in 4 bits with every codec, and the best one is another: +0.06 with a scale for each channel, which is KIVI's way for keys, and +0.18 with TurboQuant. Its 5 to 7 bits were not measured.
 # </details>
 
 # %% [markdown] id="356320a9"
@@ -1132,7 +1132,7 @@ for name, found in stored.items():
 
 # %% prediction="quantised_cache.centred" id="prediction-quantised_cache-centred"
 predict(
-    "quantised_cache.centred", "Gemma's loss from keys in 3 bits, left without their means", unit="%",
+    "quantised_cache.centred", "share of Gemma's rise with keys in 3 bits that is left without their means", unit="%",
     guess=...
 )
 
@@ -1204,17 +1204,17 @@ measured("quantised_cache.same_for", in_4_bits["same for"])
 # %% [markdown] id="a86d51b4"
 # <details><summary>What the numbers say</summary>
 #
-# Six or seven tokens in SmolLM2 with TurboQuant, although its loss is only 0.02 nats higher, and one in Gemma. Even with 8 bits, where hardly any loss can be measured, it is 25 to 44 in this table, not 48. (`PerChannel`, which is not in it, reaches 48 in Gemma, for all of the four texts.) Each of 48 tokens is a chance for a near-tie to fall the other way, and one is enough. A text that stays the same shows that nothing changed; a text that differs shows next to nothing.
+# 6.5 tokens on average in SmolLM2 with TurboQuant, although its loss is only 0.02 nats higher, and less than one in Gemma. Even with 8 bits, where hardly any loss can be measured, it is 25 to 44 in this table, not 48. (`PerChannel`, which is not in it, reaches 48 in Gemma, for all of the four texts.) Each of 48 tokens is a chance for a near-tie to fall the other way, and one is enough. A text that stays the same shows that nothing changed; a text that differs shows next to nothing.
 # </details>
 
 # %% [markdown] id="3041f0f5"
 # ### The newest tokens
 #
-# Last, the `recent` tokens of exercise 9. TurboQuant in 2 and 3 bits, with none, 32 or 128 of 512 tokens kept as they came. For this the text is read 16 tokens at a time. A cache first appends all tokens of a call, and attention comes after that. If the whole text came in one call, only its last 32 tokens would be kept as they came: every earlier query would find its own neighbours, and itself, encoded already. Read by 16, each query finds itself and the 16 to 31 tokens before it as they came, nearly as in generation. In 2 bits SmolLM2 loses 0.79 nats. What share of that is left if the newest 32 of the 512 tokens stay as they came?
+# Last, the `recent` tokens of exercise 9. TurboQuant in 2 and 3 bits, with none, 32 or 128 of 512 tokens kept as they came. For this the text is read 16 tokens at a time. A cache first appends all tokens of a call, and attention comes after that. If the whole text came in one call, only its last 32 tokens would be kept as they came: every earlier query would find its own neighbours, and itself, encoded already. Read by 16, each query finds itself and the 16 to 31 tokens before it as they came, nearly as in generation. In 2 bits SmolLM2's loss rises by 0.79 nats. What share of that rise is left if the newest 32 of the 512 tokens stay as they came?
 
 # %% prediction="quantised_cache.newest" id="prediction-quantised_cache-newest"
 predict(
-    "quantised_cache.newest", "SmolLM2's loss in 2 bits, left with the newest 32 tokens kept", unit="%",
+    "quantised_cache.newest", "share of SmolLM2's rise in 2 bits that is left with 32 tokens kept", unit="%",
     guess=...
 )
 
@@ -1228,7 +1228,7 @@ measured("quantised_cache.newest", 100 * in_2_bits[32] / in_2_bits[0])
 # %% [markdown] id="27cf40c8"
 # <details><summary>What the numbers say</summary>
 #
-# An eighth in SmolLM2 with 2 bits, +0.10 and not +0.79, and a half in Gemma. Much of what attention reads is near. The same 32 tokens in one call leave +0.77, so a measurement that reads its text at once, as your `loss` does, misses most of what `recent` is worth in generation. In SmolLM2 nothing else that was tried here helps TurboQuant as much. In Gemma, with 3 bits, the means of the keys do more: without them 0.30 of 0.44 nats are gone, with the newest 32 tokens 0.23 of 0.50. Neither is a discovery of TurboQuant's. With 32 tokens kept, a text of 512 takes 3.1 bits a number; the longer the text, the less the newest tokens weigh. So ask of every claim whether newest tokens were kept, and how long the text was.
+# An eighth in SmolLM2 with 2 bits, +0.10 and not +0.79, and a half in Gemma. Much of what attention reads is near. The same 32 tokens in one call leave +0.77, so a measurement that reads its text at once, as your `loss` does, misses most of what `recent` is worth in generation. In SmolLM2 nothing else that was tried here helps TurboQuant as much. In Gemma, with 3 bits, the means of the keys do more: without them 0.30 of 0.44 nats are gone, with the newest 32 tokens 0.23 of 0.50. Neither is a discovery of TurboQuant's. With 32 tokens kept and the rest in 2 bits, SmolLM2's cache for 512 tokens takes 3.1 bits a number; the longer the text, the less the newest tokens weigh. So ask of every claim whether newest tokens were kept, and how long the text was.
 # </details>
 
 # %% [markdown] id="9c1b6b71"

@@ -36,7 +36,7 @@ from grader import Config, check, check_generation, compare_layers, load_checkpo
 from grader import measured, predict, predictions
 
 # %% [markdown] id="ea4af480"
-# Lesson 03's RoPE and MLP and lesson 04's norm, which multiplies by 1 + weight, are given (folded), and what the two kinds of layers keep of a text.
+# Given and folded: lesson 03's RoPE and MLP, and lesson 04's norm, which multiplies by 1 + weight. Also given are two small classes for what each kind of layer keeps of a text.
 
 # %% tags=["setup"] id="setup-2"
 def layer_types(config: Config) -> list[str]:
@@ -105,7 +105,7 @@ for field in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_ke
 print(f"{'layers':>24}: ", {kind: layer_types(new).count(kind) for kind in sorted(set(layer_types(new)))}, layer_types(new)[:4])
 
 # %% [markdown] id="073759f4"
-# Three layers are linear, one is full, and so on: 48 and 16. A linear layer has 16 heads for queries and keys and 48 for values, each of 128. A convolution of 4 is new. What the config does not say: how the state is changed, what the convolution does, that the full layers have a gate, and that all norms but one are zero-centred. For that you need the paper (Yang, Kautz and Hatamizadeh, *Gated Delta Networks*, 2024, arXiv 2412.06464) and the reference's code (`qwen3_5` in transformers).
+# Three layers are linear, one is full, and so on: 48 and 16. A linear layer has 16 heads for queries and keys and 48 for values, each of 128. A convolution over 4 tokens is new. What these fields don't say: how the state is changed, what the convolution does, that the full layers have a gate, and that all norms but one of a linear layer are zero-centred. For that you need the paper (Yang, Kautz and Hatamizadeh, *Gated Delta Networks*, 2024, arXiv 2412.06464) and the reference's code (`qwen3_5` in transformers).
 #
 # ## Attention without its softmax is a state
 #
@@ -122,17 +122,17 @@ print("the last token:", by_attention[-1].numpy().round(4), (q[-1] @ S).numpy().
 print("numbers kept after 6 tokens:", k.numel() + v.numel(), "in a cache,", S.numel(), "in the state")
 
 # %% [markdown] id="279acff0"
-# The same. This is linear attention (Katharopoulos et al., 2020): its work grows with the length of the text and not with its square, and what it keeps does not grow at all.
+# The same. This is linear attention in its simplest form (Katharopoulos et al., 2020, also pass queries and keys through a positive function and divide by the sum of the weights). Its work grows with the length of the text and not with its square, and what it keeps does not grow at all.
 #
-# Read the state as a memory: writing adds $k v^T$, reading multiplies by a query. If the keys for *Anne* and for *Captain Wentworth* are orthogonal, a query that equals Anne's key finds Anne's value and nothing of the captain's. In 4 channels there are 4 orthogonal keys. The fifth has something in common with those before it, and whoever asks for it also hears a little of the others.
+# Read the state as a memory: writing adds $k v^T$, reading multiplies by a query. If the keys for *Anne* and for *Captain Wentworth* are orthogonal, a query that equals Anne's key finds Anne's value and nothing of the captain's. In 4 channels there are 4 orthogonal keys. A fifth key is not orthogonal to all of them, so a query for it also returns a little of the other values.
 #
 # What the softmax did is lost: it made the weights of all tokens sum to 1, and let one key win. The rest of this lesson is about what was put in its place.
 #
 # ## A key that knows its neighbour
 #
-# Attention layers have to find out by themselves what stood *before* a word. Say a text has "Anne ... 27", and later asks "Anne ... ?". The token "27" has to be found by *Anne*, so it must be stored under the key of the token before it. A layer of full attention needs a second one for that. A linear layer has a cheaper way: a *short convolution* over queries, keys and values, in which each channel of a token is mixed with the same channel of the three tokens before it.
+# Attention layers have to find out by themselves what stood *before* a word. Say a text has "Anne ... 27", and later asks "Anne ... ?". The token "27" has to be found by *Anne*, so it must be stored under the key of the token before it. Full attention needs two layers for that: one that copies the previous token's vector, and one that looks it up. A linear layer has a cheaper way: a *short convolution* over queries, keys and values, in which each channel of a token is mixed with the same channel of the three tokens before it.
 #
-# Here are 6 pairs, told one after the other, k1 v1 k2 v2 and so on. The state is written once with each token's own vector as its key, and once with a convolution of 2 whose weights take the token before. With the convolution all 6 values are found. How many without it?
+# Here are 6 pairs, told one after the other, k1 v1 k2 v2 and so on. The state is written once with each token's own vector as its key, and once with a convolution of 2 over the keys, whose weights take the token before. Queries and values stay as they are. With the convolution all 6 values are found. How many without it?
 
 # %% prediction="linear_attention.own_vector" id="prediction-linear_attention-own_vector"
 predict(
@@ -165,7 +165,7 @@ measured("linear_attention.own_vector", without)
 # ### Exercise 1 · A short convolution
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
-# The convolution is *depthwise* (each channel by itself) and *causal* (no token sees a later one). It is the second thing that a linear layer keeps of a text: for the next token it needs the last kernel - 1 inputs. Pieces come in every length: a prompt, one token, a draft of three, none. After a piece of one token, most of the new state is the old one.
+# The convolution is *depthwise* (each channel by itself) and *causal* (no token sees a later one). For the next token it needs the last kernel - 1 inputs, so a linear layer keeps those too, beside its matrix. A call may bring any number of tokens: a prompt, one token, a draft of three, or none. After a call with one token, all but one of the inputs that you keep come from the old state.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -229,7 +229,7 @@ measured("linear_attention.half_life", torch.log(torch.tensor(0.5)) / -F.softplu
 # %% [markdown] id="b0a67fdc"
 # <details><summary>What the numbers say</summary>
 #
-# One token, and 38. The difference between a memory of a word and a memory of chapters is a few units of a; that is why g must not be rounded to bfloat16 before it is used, and why A is kept as its logarithm: whatever number is learned, A is positive.
+# One token, and 38. The difference between a memory of a word and a memory of chapters is a few units of a; that is why the decay is kept as g, its logarithm, and in float32: $e^g$ = 0.9997 would be 1 in bfloat16, and nothing would ever be forgotten. And A is kept as its logarithm so that it is positive, whatever number is learned.
 # </details>
 
 # %% [markdown] id="d5ee7bcf"
@@ -280,12 +280,12 @@ print("the delta rule:", [round(x, 6) for x in (anne @ by_delta).tolist()])
 #
 # $$S \leftarrow e^{g_t} S, \qquad S \leftarrow S + k_t\, \big(\beta_t\, (v_t - S^T k_t)\big)^T, \qquad o_t = S^T q_t$$
 #
-# Why must the key have length 1? With length 2 the state would be corrected by four times what is missing, and the next time by four times that: it explodes. So Qwen3.5 divides queries and keys by their length. The query is also divided by $\sqrt{d_k}$, as in attention.
+# Why must the key have length 1? With length 2 and $\beta = 1$ the state would be corrected by four times what is missing. Then three times as much is missing, with the other sign, and three times more each time the key comes again: it explodes. So Qwen3.5 divides queries and keys by their length. The query is also divided by $\sqrt{d_k}$, as in attention.
 #
 # ### Exercise 3 · The delta rule, token by token
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# The state is kept in float32, whatever the model computes in: it is read, changed and rounded at every token. (`wide` leaves float64 as it is, which will be useful for a comparison.) Decay first, then look, then write, then read.
+# The state is kept in float32, whatever the model computes in: it is read, changed and rounded at every token. (`wide` leaves float64 as it is, which will be useful for a comparison.) Decay first, then look, then write, then read. Gradients are checked, too: make new tensors, and change none in place.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -358,7 +358,7 @@ predict(
 # ### Exercise 4 · What does a state recall?
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# The check compares your mean with the exact expectation, for sizes and numbers that nobody can look up. Draw enough states at once: a loop over pairs, and tensors for `count` states.
+# The check compares your mean with the exact expectation, for sizes that it draws anew. Loop over the pairs, and work on all `count` states at once.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -403,7 +403,7 @@ plots.lines(curves, plots.Axes("pairs written into a state of 32 x 32", "mean er
 # %% [markdown] id="6def587a"
 # <details><summary>What the numbers say</summary>
 #
-# By the sum the error is (n - 1) / d: every other pair adds 1/d. After d + 1 pairs it is as large as the value. The delta rule is better, 0.6 in place of 1 for 32 pairs and 1.5 in place of 4 for 128, but no miracle. So 128 x 128 numbers do not hold many random pairs: after 64 the sum's error is a half already.
+# By the sum the error is (n - 1) / d: every other pair adds 1/d. After d + 1 pairs it is as large as the value. The delta rule is better, 0.6 in place of 1 for 32 pairs and 1.5 in place of 4 for 128, but no miracle. So 128 x 128 numbers do not hold many random pairs: after 65 the sum's error is a half already.
 # </details>
 
 # %% [markdown] id="78f8008a"
@@ -436,13 +436,14 @@ for rule, errors in ages.items():
     print(f"{rule:>6}:", ", ".join(f"{age} since {errors[age]:.1f}" for age in (0, 1, 8, 32, 95)))
 
 # %% [markdown] id="5c1e6c9b"
-# That is the difference. The sum treats all alike, and after 96 pairs finds none of them. The delta rule finds the newest exactly and those before it nearly, and pays with the old ones: what is written now erases what has its direction. It is a memory of what came last. With the gates a model can choose what counts as last: a small $\beta$ writes little, and so erases little.
+# That is the difference. The sum treats all pairs alike: after 96 pairs each has an error of about 3, more noise than value. The delta rule finds the newest exactly and those just before it nearly. Its error grows with age: after 32 more pairs it is 1.3, worse than finding nothing. Each write erases what the state had in its key's direction. It is a memory of what came last. With the gates a model can choose what counts as last: a small $\beta$ writes little, and so erases little.
 #
-# Is a smaller error always better? Ask only *which* of the n values it was: the one nearest to what is found. 32 keys are written once into a state of 32 x 32. Which rule is right more often?
+# Is a smaller error always better? Ask only *which* value it was: among the n values and n others, the one nearest to what is found. 32 keys are written once into a state of 32 x 32. Which rule is right more often?
 
 # %% prediction="linear_attention.which" id="prediction-linear_attention-which"
 predict(
-    "linear_attention.which", "the rule that more often names the right one of 32 values", one_of=("the delta rule", "the sum"),
+    "linear_attention.which", "the rule that more often names the right value of 32 keys",
+    one_of=("the delta rule", "the sum"),
     guess=...
 )
 
@@ -473,7 +474,7 @@ measured("linear_attention.which", "the sum" if by_sum > by_delta else "the delt
 # %% [markdown] id="544fe5f4"
 # ### And in a trained model?
 #
-# Your keys were random. A trained model chooses its keys and its gates. These are small models (two layers, two heads of 16, so a state of 16 x 16 for each head; `training/recall.py` in the course's repository has everything) that were trained on nothing but this task, *associative recall* (Arora et al., 2023): a text tells n pairs of a key and a value, and then each key is asked for. In the second measurement the same keys have been told before, with other values, and the later one is right. They differ in one line: how their layers remember. With 32 pairs that are told once, which say more than nine of ten values?
+# Your keys were random. A trained model chooses its keys and its gates. These are small models (two layers, two heads of 16, so a state of 16 x 16 for each head; `training/recall.py` in the course's repository has everything) that were trained on nothing but this task, *associative recall* (Arora et al., 2023): a text tells n pairs of a key and a value, and then each key is asked for. In the second measurement the n pairs are n / 2 keys, each told twice with different values, and the later value is right. Only half as many keys are asked for, so compare models within a measurement and not across the two. They differ in one line: how their layers remember. With 32 pairs that are told once, which say more than nine of ten values, as the mean of three seeds? (*full then linear*: the lower layer is the full one.)
 
 # %% prediction="linear_attention.trained" id="prediction-linear_attention-trained"
 predict(
@@ -515,9 +516,9 @@ plots.beside(*charts)
 # %% [markdown] id="0e8ce871"
 # <details><summary>What the numbers say</summary>
 #
-# Two layers of full attention say nearly every value. The states keep 1,024 numbers in both layers together, whatever n is, where two caches of 32 pairs keep 8,192, and they fail. Where keys are told again, the delta rule is ahead of the plain sum with every seed, as in your experiment. Where they are told once, one seed of the sum is ahead of it and two are behind: a model that is trained finds keys of its own, and not every run finds good ones.
+# Two layers of full attention say nearly every value. The states keep 1,024 numbers in both layers together, whatever n is, where two caches of 32 pairs keep 8,192. With 32 pairs told once they miss between a tenth and a half of the values. Where keys are told again, the delta rule is ahead of the plain sum with every seed, as with random keys. Where they are told once, one seed of the sum is ahead of it and two are behind: a model that is trained finds keys of its own, and not every run finds good ones.
 #
-# The hybrids are the surprise. With the full layer below, one full layer and one linear say all that was told once, and more than nine tenths of what was told again. With the full layer on top only one seed of three is better than states alone: in 1,500 steps the others did not learn to use it. So one full layer can serve the layers around it, and where it stands matters, at least in models that are as small as these. How many are needed is a question for experiments: Qwen3-Next, Qwen3.5 and Kimi Linear all keep about one layer of four, and `austen-qwen3.5` two of eight.
+# The hybrids are the surprise. With the full layer below, one full layer and one linear say all of 32 values told once, and more than nine tenths with 32 pairs told again. With the full layer on top and 32 pairs told once, only one seed of three (80%) is clearly better than the gated delta rule alone (62% to 70%). Perhaps the other two would learn to use their full layer in more than 1,500 steps. So one full layer can serve the layers around it, and where it stands matters, at least in models that are as small as these. How many are needed is a question for experiments: Qwen3-Next, Qwen3.5 and Kimi Linear all keep about one layer of four, and `austen-qwen3.5` two of eight.
 # </details>
 
 # %% [markdown] id="003298a4"
@@ -531,7 +532,7 @@ plots.beside(*charts)
 #
 # Your loop does for each token a few operations on small tensors, one after the other. A prompt of 1,000 tokens is 1,000 times that, and a processor that could compute a thousand tokens in one product is idle most of the time. Full attention reads a prompt in a few large products. Can the delta rule?
 #
-# The trouble is that what token 3 writes depends on what the state has for its key, which tokens 1 and 2 have changed. But they change it in a known way. Within a chunk of C tokens, let $w_i$ be what token i writes: $w_i = \beta_i\,(v_i - S_{i}^T k_i)$, with $S_i$ the state as token i finds it. It consists of the state before the chunk, $S_0$, and of what the tokens before i have written:
+# The trouble is that what token 3 writes depends on what the state has for its key, which tokens 1 and 2 have changed. But they change it in a known way. Within a chunk of C tokens, let $w_i$ be what token i writes: $w_i = \beta_i\,(v_i - S_{i}^T k_i)$, with $S_i$ the state after token i's decay and before its write. It consists of the state before the chunk, $S_0$, and of what the tokens before i have written:
 #
 # $$S_i = e^{G_i} S_0 + \sum_{j < i} e^{G_i - G_j}\, k_j w_j^T, \qquad G_i = g_1 + \dots + g_i$$
 #
@@ -539,7 +540,7 @@ plots.beside(*charts)
 #
 # $$w_i + \sum_{j < i} \beta_i\, e^{G_i - G_j} (k_i \cdot k_j)\, w_j = \beta_i \big(v_i - e^{G_i} S_0^T k_i\big)$$
 #
-# That is a system of C linear equations for the rows $w_i$, and it is triangular: the first row has one unknown, the second two. `torch.linalg.solve_triangular` solves it for a whole chunk, and all else is a product of matrices: the state behind the chunk and all outputs.
+# That is a system of C linear equations for the rows $w_i$, and it is triangular: the first row has one unknown, the second two. `torch.linalg.solve_triangular` solves it for a whole chunk. All else is products of matrices: the outputs, $o_i = e^{G_i} S_0^T q_i + \sum_{j \le i} e^{G_i - G_j} (q_i \cdot k_j)\, w_j$, and the state behind the chunk, $e^{G_C} S_0 + \sum_j e^{G_C - G_j}\, k_j w_j^T$.
 #
 # An example with two tokens, without decay and with $\beta = 1$: $w_1 = v_1 - S_0^T k_1$, and $w_2 = v_2 - S_0^T k_2 - (k_1 \cdot k_2)\, w_1$. The last term is what token 2 finds of what token 1 has just written.
 #
@@ -560,7 +561,7 @@ print(f"the largest entry of the powers: {largest:.0e}, of the inverse: {torch.l
 # ### Exercise 5 · A chunk at a time
 # difficulty ●●●●● · importance ●●●●○ · 25 minutes
 #
-# Two functions: `one_chunk` for the equations, and around it a loop over chunks that hands on the state. The check counts how many results as large as a state there are: one per token would be the loop again.
+# Two functions: `one_chunk` for the equations, and around it a loop over chunks that hands on the state. The check counts the new tensors of a state's size that your code makes: a few for each chunk are fine, one for each token would be the loop again.
 #
 # A trap is in the decays. $e^{G_i - G_j}$ could be written as $e^{G_i} / e^{G_j}$, and as a product of two large matrices that is tempting. After a few strong decays $e^{G_j}$ is 0 in float32, and 0 / 0 is no number. Subtract first (<a href="https://github.com/pytorch/executorch/pull/21417">pytorch/executorch#21417</a>, <a href="https://github.com/tenstorrent/tt-metal/issues/56550">tenstorrent/tt-metal#56550</a>).
 #
@@ -651,7 +652,7 @@ for T in (16, 512):
 #
 # ## The layer
 #
-# What is read from a state is as large as what was written, and that depends on how often the key's direction was written and how much of it is left. So each head's output is normed before it leaves, and multiplied by a gate that is computed from the token.
+# How large a head's output is depends on what happened to its state: how often something was written in this direction, and how much of it is left. So each head's output is normed before it leaves, and multiplied by a gate that is computed from the token.
 #
 # ### Exercise 6 · A norm with a gate
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
@@ -691,7 +692,7 @@ check("linear_attention.norm", GatedRMSNorm)
 #
 # ![Qwen3.5's linear layer from x up: projections to queries, keys and values, a short convolution over them, queries and keys normed; two gates; the delta rule reads and writes a state of 128 x 128 for each of 48 heads; a norm with a gate; out_proj.](figures/qwen3.5-27b-attention.svg)
 #
-# There are more value heads than key heads: Qwen3.5 27B has 48 and 16. Each key head serves *neighbouring* value heads, as in GQA, only the other way round: there queries are many and keys and values few, here values are many, since each of them has a state.
+# The picture writes the state transposed, as [d_v, d_k]: its $S q$ is our $S^T q$. There are more value heads than key heads: Qwen3.5 27B has 48 and 16. Each key head serves *neighbouring* value heads, as in GQA, only the other way round: there queries are many and keys and values few, here values are many, since each of them has a state.
 #
 # The cache of this layer is a `LayerState` with both states. The layer reads it, and puts new tensors in their places. One token goes through the recurrence, and several go through chunks, **from the state that is there**: a second message, or a draft to verify, is several tokens that come after others. That is where transformers' own first version started from an empty state (<a href="https://github.com/huggingface/transformers/issues/45513">huggingface/transformers#45513</a>).
 #
@@ -807,7 +808,7 @@ for restore in (nothing, put_back_the_convolution, put_back):
     print(f"{restore.__name__:>24}: right {after(restore) < 1e-5}")
 
 # %% [markdown] id="d6458c0e"
-# Only the last is right. A decay can't be undone where it was nearly 0, and what a write erased is gone. So whoever wants to go back must have kept a copy *before*: a snapshot of both states, in every linear layer. In Qwen3.5 27B that is 147 MiB for every point to which one may want to return, where a cache needs nothing.
+# Only the last is right. The states behind the draft don't say what it wrote. With the draft's keys, values and gates each step could be inverted on paper, but that divides by $e^{g}$ and by $1 - \beta$: where a head forgot nearly everything, or replaced a value nearly completely, only rounding errors come back. So to go back you need a copy from *before* the draft: a snapshot of both states, in every linear layer. In Qwen3.5 27B that is 147 MiB for every point to which one may want to return, where a cache needs nothing.
 #
 # This is what engines stumble over. transformers' `crop` cut the convolution's state and left the recurrent one as it was (<a href="https://github.com/huggingface/transformers/issues/49036">huggingface/transformers#49036</a>). In mlx-lm speculative decoding refuses such models (<a href="https://github.com/ml-explore/mlx-lm/issues/1446">ml-explore/mlx-lm#1446</a>), and prompt caches were silently not used (<a href="https://github.com/ml-explore/mlx-lm/issues/1162">ml-explore/mlx-lm#1162</a>). And where two texts are packed into one row for training, a mask is not enough either: the state has to be emptied between them (<a href="https://github.com/NVIDIA-NeMo/Automodel/pull/2147">NVIDIA-NeMo/Automodel#2147</a>).
 #
@@ -840,7 +841,7 @@ class GatedAttention(nn.Module):
 
     Parts, nn.Linear without bias: q_proj (D -> heads * 2 * head_dim: for each head its query, then its gate), k_proj and
     v_proj (D -> KV heads * head_dim), o_proj (heads * head_dim -> D); q_norm and k_norm, the RMSNorm of lesson 04 over
-    head_dim. Only the first table.shape[-1] channels of queries and keys are rotated; the others stay.
+    head_dim (rms_norm_eps). Only the first table.shape[-1] channels of queries and keys are rotated; the others stay.
     The output of the heads is multiplied by sigmoid(gate) before o_proj.
     x: [B, T, D], new tokens; table: [2, T, rotated channels]; cache: append(k, v) -> all keys, all values, the new ones
     last; or None -> [B, T, D]. transformers: Qwen3_5Attention.
@@ -882,7 +883,7 @@ check("linear_attention.attention", GatedAttention)
 # ### Exercise 9 · The model
 # difficulty ●●○○○ · importance ●●●●● · 15 minutes
 #
-# The layer is given. What is left is the model around it, with a cache of the right kind for each layer. A question with a trap: **at which position does the next token stand?** A state does not know how many tokens it has read. Some cache does.
+# The layer is given. What is left is the model around it, with a cache of the right kind for each layer. A question with a trap: **at which position does the next token stand?** A state does not say how many tokens it has read. The cache of a full layer does: its length.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -918,7 +919,8 @@ class DecoderLayer(nn.Module):
 class Model(nn.Module):
     """Qwen3.5 without its head.
 
-    Parts: embed_tokens, layers (nn.ModuleList of DecoderLayer), norm (lesson 04's RMSNorm). layer_types(config) says
+    Parts: embed_tokens, layers (nn.ModuleList of DecoderLayer), norm (lesson 04's RMSNorm, with
+    rms_norm_eps). layer_types(config) says
     which kind each layer is. rope_table makes the table for head_dim(config) * partial_rotary_factor channels;
     rope_theta and partial_rotary_factor are in config.rope_parameters.
     ids: [B, T] int64, new tokens; caches: what new_caches made, one for each layer, or None -> [B, T, D].
@@ -1038,7 +1040,7 @@ measured("linear_attention.patient", max(lives.max().item() for lives in half_li
 # %% [markdown] id="dc9385b6"
 # <details><summary>What the numbers say</summary>
 #
-# In most heads half of the state is gone before the next token comes, and the most patient ones keep it for a few tokens. So this model's linear layers look at the last few words, and whatever stands further back it has from its two full layers. The reason is in `A_log`: before training A is drawn between 0 and 16, so nearly every head begins by forgetting at once, and a few thousand steps move it little. How patient a model's heads are is not in its config: it has to be measured, as here.
+# In most heads half of the state is gone before the next token comes, and the most patient ones keep it for a few tokens. So this model's linear layers mostly look at the last few words, and what stands further back must come mainly from its two full layers. The likely reason is in `A_log`: before training A is drawn between 0 and 16 and the bias is 1, so nearly every head begins with a half-life below one token, and after 3,000 steps most still have one. How patient a model's heads are is not in its config: it has to be measured, as here.
 # </details>
 
 # %% [markdown] id="669d42bb"
@@ -1099,7 +1101,7 @@ measured("linear_attention.even", length)
 # %% [markdown] id="eaffc4fe"
 # <details><summary>What the numbers say</summary>
 #
-# For a short text the states are the larger part: a hundred chats of 500 tokens each have a hundred times 147 MiB. It pays for long ones: at 262,144 tokens a quarter is left. (The course's atlas counts 150 MiB, since transformers keeps four inputs of the convolution, of which three are needed.)
+# For a short text the states are the larger part: a hundred chats of 500 tokens each have a hundred times 147 MiB. It pays for long ones: at 262,144 tokens a quarter is left. (The course's atlas counts 155 MB, which is 148 MiB: transformers keeps four inputs of the convolution, of which three are needed.)
 # </details>
 
 # %% [markdown] id="73f0edd9"
@@ -1131,12 +1133,12 @@ for before in (64, 256, 1024, 4096):
     print(f"{before:5} tokens before: linear {counts[0]:9,}, full {counts[1]:9,}")
 
 # %% [markdown] id="1c5af4b4"
-# The linear layer's number stays, and the full layer's grows with every token before. With two of eight layers full, `austen-qwen3.5` still grows with the length, a quarter as fast.
+# The linear layer's number stays, and the full layer's grows with every token before. With two of eight layers full, the work for a token of `austen-qwen3.5` still grows with the length, a quarter as fast as with eight full layers.
 
 # %% [markdown] id="bacfd140"
 # ## Two cousins
 #
-# Gated DeltaNet is one of a family. Each has a state that decays, is written and is read, and they differ by a line. You have written one; here are two more, each of which is in large models of 2026.
+# Gated DeltaNet is one of a family. Each has a state that decays, is written and is read, and they differ in a few lines. You have written one; here are two more, each of which is in large models of 2026.
 #
 # ### Exercise 11 · Mamba-2
 # difficulty ●●○○○ · importance ●●●○○ · 10 minutes
@@ -1223,7 +1225,7 @@ def kimi_delta_rule(
 check("linear_attention.kda", kimi_delta_rule)
 
 # %% [markdown] id="acbb4eb9"
-# With the same decay in all channels, Kimi's rule must be Qwen3.5's. What is left between them?
+# With the same decay in all channels, Kimi's rule should give the same outputs as Qwen3.5's. Does it?
 
 # %% id="a86221b5"
 torch.manual_seed(0)
@@ -1255,7 +1257,7 @@ predictions()
 # | KDA (Kimi Linear) | $S$ | $\mathrm{diag}(e^{g}) S$, then $+\; k\,\big(\beta (v - S^T k)\big)^T$ | by token and channel | some directions are kept longer than others |
 # | every fourth layer full | both | both | | exact recall where it is needed |
 #
-# In code, from Qwen3.5's loop to Mamba-2's three lines change: the decay (`dt` in place of `g`), what is written (`dt * v` in place of `beta * (v - found)`) and the output (`+ D * v`). To Kimi's it is one: `g[:, t, :, :, None]` in place of `g[:, t, :, None, None]`.
+# In code, from Qwen3.5's loop to Mamba-2's one line goes, the one that computes `found`, and three change: the decay (`-A * dt` in place of `g`), what is written (`dt * v` in place of `beta * (v - found)`) and the output (`+ D * v`). Before the loop, queries and keys are not normed. To Kimi's loop it is one line: `g[:, t, :, :, None]` in place of `g[:, t, :, None, None]`.
 #
 # ## The questions again
 #
@@ -1266,7 +1268,7 @@ predictions()
 #
 # <details><summary>In a state of 128 x 128, how many pairs can be found again?</summary>
 #
-# By the sum the error is (n - 1) / 128 of the value's squared length: a half after 65 pairs, all of it after 129. By the delta rule the newest is exact, whatever came before.
+# That depends on how exactly. By the sum the error is (n - 1) / 128 of the value's squared length: a half after 65 pairs, all of it after 129. By the delta rule the newest is exact, whatever came before, and the old ones fade. Where it is enough to name the right value, more fit: with 32 pairs in a state of 32 x 32 the sum named 98%.
 # </details>
 #
 # <details><summary>What should happen when a key comes that has been there before?</summary>
@@ -1286,7 +1288,7 @@ predictions()
 #
 # <details><summary>A draft of three tokens is rejected. What do you do?</summary>
 #
-# In full layers, cut three rows. In linear layers, put both states back that were kept before the draft; there is no way to compute them.
+# In full layers, cut three rows. In linear layers, put back both states from a copy made before the draft; they can't be recovered reliably from the states behind it.
 # </details>
 #
 # <details><summary>From which length on does Qwen3.5 27B's cache take more bytes than its states?</summary>
@@ -1304,8 +1306,8 @@ predictions()
 #
 # ## If you want more
 #
-# With $\beta$ twice the sigmoid, a write can overshoot: $I - \beta k k^T$ then turns a direction around, and a state can count (OLMo Hybrid does so; Grazzi et al., 2024, arXiv 2411.12537). Change `gates` by one character, and let a state of one head tell whether the number of ones in a text is even. You are right when it does for a text of 1,000 tokens.
+# With $\beta$ twice the sigmoid, a write can overshoot: $I - \beta k k^T$ then turns a direction around, and a state can count (OLMo Hybrid does so; Grazzi et al., 2024, arXiv 2411.12537). Change `gates` to return `2 * b.sigmoid()`, and let a state of one head tell whether the number of ones in a text is even. You are right when it does for a text of 1,000 tokens.
 #
 # Write `one_chunk` for Kimi's rule. The decay between two tokens now differs for each channel, so it does not fit into one [C, C] matrix. You are right when it agrees with `kimi_delta_rule` in float64.
 #
-# Keep a snapshot of all states every 64 tokens of a chat, and answer two questions about the same text from them. How many bytes is that, beside the cache that it takes the place of?
+# Keep a snapshot of all states every 64 tokens of a chat, and answer two questions about the same text from them. How many bytes is that, compared with the cache that it replaces?
