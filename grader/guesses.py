@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from grader.progress import HIDDEN, learners_folder, replace_file
+from grader.progress import HIDDEN, place_of, replace_file
 
 Form = Literal["number", "range", "choice", "choices", "order"]
 Value = float | str | list[float] | list[str]
@@ -46,7 +46,7 @@ def read_guesses(folder: Path, lesson: str) -> dict[str, Guess]:
 
 def kept_guesses(notebooks_folder: Path) -> dict[str, Guess]:
     """The guesses that are kept of a notebook of that folder; none where it lies in no folder of a learner's."""
-    place = _place(notebooks_folder)
+    place = place_of(notebooks_folder)
     return read_guesses(*place) if place is not None else {}
 
 
@@ -56,7 +56,7 @@ def keep_guess(notebooks_folder: Path, name: str, guess: Guess) -> None:
     Does nothing where the notebook lies in no folder that `grader start` made, or the folder can't be written. Without
     a guess nothing is kept, and one that was kept before is forgotten.
     """
-    place = _place(notebooks_folder)
+    place = place_of(notebooks_folder)
     if place is None:
         return
     kept = read_guesses(*place)
@@ -65,14 +65,6 @@ def keep_guess(notebooks_folder: Path, name: str, guess: Guess) -> None:
     if changed != kept:
         with contextlib.suppress(OSError):
             write_guesses(*place, changed)
-
-
-def _place(notebooks_folder: Path) -> tuple[Path, str] | None:
-    """The learner's folder, and the lesson in it that a notebook's folder belongs to."""
-    folder = learners_folder(notebooks_folder)
-    if folder is None or folder == notebooks_folder:
-        return None
-    return folder, notebooks_folder.relative_to(folder).parts[0]
 
 
 def _read(entry: Mapping[str, Any]) -> Guess:

@@ -36,6 +36,14 @@ def learners_folder(start: Path) -> Path | None:
     return next((folder for folder in (start, *start.parents) if (folder / HIDDEN / "home.json").is_file()), None)
 
 
+def place_of(notebooks_folder: Path) -> tuple[Path, str] | None:
+    """The learner's folder and the lesson that a notebook's folder belongs to; None where it lies in no such folder."""
+    folder = learners_folder(notebooks_folder)
+    if folder is None or folder == notebooks_folder:
+        return None
+    return folder, notebooks_folder.relative_to(folder).parts[0]
+
+
 def read_progress(folder: Path, lesson: str) -> dict[str, Progress]:
     """How far each exercise of a lesson is that was checked, by name; a damaged file counts as none."""
     try:
@@ -64,10 +72,10 @@ def note(notebooks_folder: Path, exercise: str, state: State) -> Progress | None
 
     A folder that can't be written changes nothing for the check: then None is returned too.
     """
-    folder = learners_folder(notebooks_folder)
-    if folder is None or folder == notebooks_folder:
+    place = place_of(notebooks_folder)
+    if place is None:
         return None
-    lesson = notebooks_folder.relative_to(folder).parts[0]
+    folder, lesson = place
     with contextlib.suppress(OSError):
         progress = read_progress(folder, lesson)
         before = progress.get(exercise, Progress())

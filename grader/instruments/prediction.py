@@ -112,9 +112,8 @@ def measured(name: str, value: float | str | Collection[str]) -> Prediction:
     """
     asked = _known().get(name)
     if asked is None:
-        alone = Guess(name, guess=None)
         show([Line(f"{name}: {_plain(value)}. The cell that asks for a guess has not run.", "muted")])
-        return Prediction(alone)
+        return Prediction(Guess(name))
     found = replace(asked, measured=answer(value, asked.form, asked.names))
     _asked[name] = found
     keep_guess(_STARTED_IN, name, found)

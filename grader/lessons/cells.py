@@ -54,19 +54,19 @@ def identity(cell: Any) -> tuple[str, str]:
     return role.kind, role.name or role.source
 
 
+def calls_of(function: str, tree: ast.AST) -> list[ast.Call]:
+    """The calls in a cell of what is known there by that name."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function]
+
+
 def guess_in(source: str) -> slice | None:
     """Where in a prediction's cell the guess stands; None where there is no single call of `predict` with one."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return None
-    guesses = [
-        word.value
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "predict"
-        for word in call.keywords
-        if word.arg == "guess"
-    ]
+    guesses = [word.value for call in calls_of("predict", tree) for word in call.keywords if word.arg == "guess"]
     if len(guesses) != 1:
         return None
     lines = source.splitlines(keepends=True)

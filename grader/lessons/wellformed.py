@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable
 
 from grader.errors import RecordingError
-from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, Cell
+from grader.lessons.cells import BEGIN_SOLUTION, END_SOLUTION, Cell, calls_of
 
 
 def validate_cells(cells: Iterable[Cell], where: str) -> None:
@@ -76,21 +76,20 @@ def _validate_predictions(cells: list[Cell], where: str) -> None:
 def _asked_in(cell: Cell) -> list[tuple[str, bool]]:
     """The questions that a cell asks, each with whether its guess is three dots."""
     found = []
-    for node in ast.walk(_parsed(cell.source, cell.name)) if "predict(" in cell.source else ():
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "predict" and node.args:
-            guess = next((word.value for word in node.keywords if word.arg == "guess"), None)
-            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+    for call in calls_of("predict", _parsed(cell.source, cell.name)) if "predict(" in cell.source else ():
+        if call.args:
+            guess = next((word.value for word in call.keywords if word.arg == "guess"), None)
+            name = call.args[0].value if isinstance(call.args[0], ast.Constant) else ""
             found.append((str(name), isinstance(guess, ast.Constant) and guess.value is ...))
     return found
 
 
 def _name_checked(cell: Cell) -> str | None:
     """The exercise in a cell's call of ``check("...", ...)``, if it is spelt out there."""
-    for node in ast.walk(_parsed(cell.source, cell.name)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check" and node.args:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                return first.value
+    for call in calls_of("check", _parsed(cell.source, cell.name)):
+        first = call.args[0] if call.args else None
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            return first.value
     return None
 
 
