@@ -31,7 +31,8 @@ FOLDED = "hide-input"  # MyST-NB folds the code of a cell with this tag
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 _TABLE = re.compile(r"^\|.*\|$", re.MULTILINE)
 _ARTICLE = re.compile(r"<article[^>]*>(.*)</article>", re.DOTALL)
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL)
+# A heading's own link is no word of the page.
+_TAGS = re.compile(r'<(script|style)\b.*?</\1>|<a class="headerlink".*?</a>|<[^>]+>', re.DOTALL)
 _LIST = re.compile(r"<!-- .*? -->\n?")
 
 CONFIGURATION = '''"""Written by `grader site`."""

@@ -14,7 +14,7 @@ import pytest
 
 from grader.cli.atlas import lessons_here
 from grader.learning.museum import one_line, page_name
-from grader.learning.site import FOLDED, write_site_sources
+from grader.learning.site import FOLDED, write_excerpts, write_site_sources
 from grader.lessons.lesson import lessons
 
 pytestmark = pytest.mark.slow
@@ -86,6 +86,16 @@ def links(page: Path) -> Iterator[str]:
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in NEEDED), reason="Sphinx is not installed (pip install '.[site]')"
 )
+def test_what_the_search_shows_of_a_page_is_its_words_alone(tmp_path: Path) -> None:
+    heading = '<h1>Masks<a class="headerlink" href="#masks" title="Link to this heading">¶</a></h1>'
+    body = "<style>p { margin: 0 }</style><p>A window of <b>4</b> &lt; 5 tokens.</p><script>var x = 1;</script>"
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "page.html").write_text(f"<nav>Menu</nav><article>{heading}{body}</article>", encoding="utf-8")
+    write_excerpts(tmp_path)
+    shown = (tmp_path / "_static" / "excerpts.js").read_text(encoding="utf-8")
+    assert '{"page.html": "Masks A window of 4 &lt; 5 tokens."}' in shown
+
+
 def test_the_built_site_has_no_broken_link_and_asks_nothing_of_the_network(sources: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(sources), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
