@@ -115,8 +115,8 @@ class _Drawing:
             working, mixing, norm = mine[0]
             above, between = upper[: upper.index("mlp")], upper[upper.index("mlp") + 1 :]
             return 0.0, [[*above, working, *between, BETWEEN, *lower[: lower.index("mixer")], mixing, norm]]
-        above = theirs[: -len(mine)] if len(mine) == 2 else ()  # a branch that the other has alone
-        lead = sum(PLUS + LEAVE + sum(self.heights[slot.key] + GAP for slot in branch) for branch in above)
+        alone = theirs[: -len(mine)] if len(mine) == 2 else ()  # branches that the other has and mine has not
+        lead = sum(PLUS + LEAVE + sum(self.heights[slot.key] + GAP for slot in branch) for branch in alone)
         rows: list[list[Slot | str]] = []
         for i, branch in enumerate(mine, -len(mine)):
             row: list[Slot | str] = list(branch)
