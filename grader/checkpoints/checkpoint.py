@@ -28,7 +28,7 @@ SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 class Checkpoint:
     """Trained weights with their config and tokenizer, in the folder `folder`.
 
-    source: where they came from: cached, shipped, packaged or hub.
+    source: where they came from: cached, shipped, packaged, hub, or folder, one that the registry does not know.
     """
 
     def __init__(self, entry: Entry, folder: Path, source: str) -> None:
@@ -95,11 +95,17 @@ class Checkpoint:
     def _again(self) -> str:
         if self.source == "shipped":
             return "It came with the course: install the course again."
+        if self.source == "folder":
+            return "Save the model again."
         return f"Delete it, then run: grader weights get {self.name}"
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Every weight under its own name, converted to `dtype`; left out is only what the registry drops."""
         return {name: tensor.to(dtype) for name, tensor in self._read(self._tensors)}
+
+    def stored(self) -> dict[str, Tensor]:
+        """Every weight as its file has it, each in its own dtype; left out is only what the registry drops."""
+        return dict(self._read(self._tensors))
 
     def _read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """The weights of these names, one file after the other."""

@@ -16,6 +16,7 @@ from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
 from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
+from grader.cli.hub import export_model
 from grader.cli.instructors import autograde, collect, doctor, export, feedback, hidden_cases, new_course, similar
 from grader.cli.learners import check
 from grader.cli.options import renamed
@@ -57,6 +58,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "kv": (kv, "grader kv qwen3-8b --context 128k"),
         "models": (models, "grader models"),
         "gallery": (gallery, "grader gallery --to gallery"),
+        "export-model": (export_model, "grader export-model austen-qwen3 --to my-qwen3"),
     },
     "Port a model": {
         "trace": (trace, "grader trace config.json --to trace.safetensors"),
