@@ -22,6 +22,7 @@ from grader.cli.learners import check
 from grader.cli.options import renamed
 from grader.cli.porters import compare, port, trace
 from grader.cli.weights import weights_generate, weights_get, weights_list
+from grader.cli.where import where
 from grader.errors import GraderError
 from grader.package import distribution
 
@@ -50,6 +51,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "reset": (reset, "grader reset gpt2.block"),
         "solution": (solution, "grader solution gpt2.block"),
         "update": (update, "grader update"),
+        "where": (where, "grader where qwen3.attention"),
         "chat": (chat, "grader chat 02-kv-cache/kv_cache.ipynb:CachedGPT2 --weights austen-gpt2"),
     },
     "Models": {

@@ -151,7 +151,7 @@ def test_a_head_of_its_own_under_a_config_that_ties_it_is_refused(own_folder: Pa
 
 
 def test_a_tokenizer_that_transformers_would_swap_keeps_its_ids(own_folder: Path, tmp_path: Path) -> None:
-    """Named Qwen2Tokenizer, transformers splits digits and contractions as Qwen does, and not as tokenizer.json says."""
+    """Named Qwen2Tokenizer, transformers splits a text as Qwen does, and not as tokenizer.json says."""
     tokenizer = json.loads((own_folder / "tokenizer.json").read_text())
     split = {"type": "Split", "pattern": {"Regex": r"\d\d|."}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -190,12 +190,11 @@ def test_weights_that_lack_one_or_have_another_name_are_refused(own_folder: Path
 
 
 def test_a_program_that_computes_something_else_is_refused(own_folder: Path, tmp_path: Path) -> None:
-    """A square matrix that is transposed loads by name and shape: only the logits tell."""
+    """Rows in another order load by name and shape: only the logits tell."""
     checkpoint = checkpoint_of(own_folder)
     model = model_with(program("austen-qwen3"), checkpoint)
-    square = model.get_submodule("model.layers.1.self_attn.o_proj").weight
-    assert square.shape[0] == square.shape[1]
-    square.data = square.data.T.contiguous()
+    queries = model.get_submodule("model.layers.1.self_attn.q_proj").weight
+    queries.data = queries.data.flip(0)
     said = refused(own_folder, tmp_path / "out", agrees=agreement(model, "mine.py:CausalLM", checkpoint))
     assert "computes other logits" in said and "grader compare mine.py:CausalLM trace.safetensors" in said
     assert not any(path.name.startswith(".out") for path in tmp_path.iterdir())
@@ -271,7 +270,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_upload_brings_every_file_in_one_commit(hub: Hub, exported: Path, public: bool) -> None:
     assert upload(exported, "jane/austen", public) == f"{hub.url}/jane/austen"
     made, commit = hub.uploads
-    assert made["private"] is not public
+    assert (made.get("visibility") == "private" or made.get("private") is True) is not public
     assert commit == {"commit": "jane/austen", "files": sorted(FILES)}
     there = hub.folder / "jane" / "austen"
     assert all((there / name).read_bytes() == (exported / name).read_bytes() for name in FILES)
