@@ -23,6 +23,7 @@ def export_model(
         str | None, typer.Option(help="float32, bfloat16 or float16; by default as the weights are.")
     ] = None,
     licence: Annotated[str, typer.Option("--licence", help="For weights of your own, as in apache-2.0.")] = "",
+    gguf: Annotated[bool, typer.Option("--gguf", help="A GGUF file in the folder, too, for llama.cpp.")] = False,
     upload: Annotated[
         str | None, typer.Option("--upload", metavar="OWNER/NAME", help="Then upload it to the Hugging Face hub.")
     ] = None,
@@ -54,6 +55,10 @@ def export_model(
         f"{to}: {written.kind}, {written.parameters:,} parameters in {written.dtype}, {written.size / 1e6:,.1f} MB."
         f" transformers loads it{', and computes what your program does' if is_program else ''}."
     )
+    if gguf:
+        from grader.checkpoints.gguf_file import write_gguf
+
+        print(f"for llama.cpp: {write_gguf(written.folder, written.folder / f'{written.folder.name}.gguf')}")
     if upload is not None:
         from grader.checkpoints.upload import upload as to_the_hub
 

@@ -141,7 +141,7 @@ def test_a_stale_picture_is_found_and_written_anew(tmp_path: Path) -> None:
     for lesson in lessons(ROOT):
         target = tmp_path / "solutions" / lesson.name
         target.mkdir()
-        for path in (lesson.exercises_file, lesson.folder / "lesson.toml"):
+        for path in (lesson.exercises_file, lesson.twin, lesson.folder / "lesson.toml"):
             shutil.copy(path, target)
     write_lists(tmp_path)
     assert stale_lists(tmp_path) == {}
