@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from grader.checkpoints.experts import FUSED, together
 from grader.checkpoints.golden import Golden
 from grader.checkpoints.registry import Entry
 from grader.config import Config
@@ -140,6 +141,7 @@ class Checkpoint:
     def load_into(self, model: nn.Module) -> Any:
         """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
 
+        Experts that the file has one by one are put together for a model that has them in one tensor.
         The model may be on any device that has memory, and stays there.
         Raises GraderError that names what does not match; `model` is then as it was before.
         """
@@ -148,6 +150,8 @@ class Checkpoint:
             raise GraderError(f"load_into was given {what}, and needs a model: build it first, as in GPT2(config).")
         state = self.state_dict()
         mine = model.state_dict(keep_vars=True)
+        if any(name.endswith(FUSED) for name in mine) and not any(name.endswith(FUSED) for name in state):
+            state = together(state)
         if any(tensor.is_meta for tensor in mine.values()):
             raise GraderError(
                 "This model is on `meta`, where tensors have no values."

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from grader.checkpoints.card import model_card
 from grader.checkpoints.checkpoint import WEIGHTS, Checkpoint
+from grader.checkpoints.experts import apart
 from grader.checkpoints.quiet import quiet_transformers
 from grader.errors import GraderError, last_line
 from grader.names import layers_as_one
@@ -88,12 +89,13 @@ def export_model(
 def _write(
     checkpoint: Checkpoint, made: Path, dtype: str | None, licence: str, agrees: Callable[[Any], None] | None
 ) -> Exported:
-    state = checkpoint.stored()
+    state = apart(checkpoint.stored())
     if dtype is not None:
         state = {name: t.to(DTYPES[dtype]) if t.is_floating_point() else t for name, t in state.items()}
     config = dict(checkpoint.config)
     config.pop("torch_dtype", None)
     config["dtype"] = _most_common_dtype(state)
+    config |= _under_earlier_names(config)
     _write_json(made / "config.json", config)
     _copy_tokenizer(checkpoint, made, config)
     with quiet_transformers():
@@ -128,6 +130,17 @@ def _most_common_dtype(state: Mapping[str, Tensor]) -> str:
         name = str(tensor.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + tensor.numel()
     return max(sizes, key=lambda name: sizes[name])
+
+
+def _under_earlier_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields under the names that they had before transformers 5, which other programs still read (mlx-lm 0.32)."""
+    rope = config.get("rope_parameters") or {}
+    earlier = {
+        "n_ctx": config.get("n_positions"),
+        "num_experts": config.get("num_local_experts") if config.get("model_type") == "qwen3_moe" else None,
+        "rope_theta": rope.get("rope_theta"),
+    }
+    return {name: value for name, value in earlier.items() if value is not None and name not in config}
 
 
 def _without_tied_head(state: dict[str, Tensor], made: Path, checkpoint: Checkpoint) -> dict[str, Tensor]:

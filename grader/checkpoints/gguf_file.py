@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from grader.checkpoints.experts import together
 from grader.config import Config
 from grader.errors import GraderError
 from grader.package import distribution
@@ -136,8 +137,8 @@ def _gemma3(state: Mapping[str, Tensor]) -> Named:
 
 
 def _experts(state: Mapping[str, Tensor]) -> Named:
-    """The experts' gate and up are one tensor in transformers, [experts, 2 width, D], and two in llama.cpp."""
-    for name, tensor in state.items():
+    """llama.cpp has one tensor for all experts' gates, one for their ups, one for their downs."""
+    for name, tensor in together(state).items():
         stem, _, last = name.rpartition(".")
         if last == "gate_up_proj":
             for part, half in zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1), strict=True):

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from grader.checkpoints import checkpoint_of, entry, load_checkpoint, registry
+from grader.checkpoints.experts import apart, together
 from grader.checkpoints.exported import PROBE, export_model
 from grader.checkpoints.upload import upload
 from grader.cli.hub import export_model as command
@@ -87,6 +88,8 @@ def test_every_shipped_model_is_exported_and_writes_the_same_text(name: str, tmp
 def test_its_files_hold_the_weights_under_their_names_and_the_tokenizer_as_it_was(name: str, tmp_path: Path) -> None:
     folder = export_model(load_checkpoint(name), tmp_path / name).folder
     there, here = (load_file(place / "model.safetensors") for place in (folder, registry.SHIPPED / name))
+    assert (there.keys() == here.keys()) is not any("experts" in key for key in here)
+    there = together(there)
     assert there.keys() == here.keys()
     assert all(torch.equal(there[key], here[key]) and there[key].dtype == here[key].dtype for key in here)
     assert (folder / "tokenizer.json").read_bytes() == (registry.SHIPPED / name / "tokenizer.json").read_bytes()
@@ -120,6 +123,23 @@ def test_the_card_says_what_the_model_was_trained_on(tmp_path: Path) -> None:
     card = (export_model(load_checkpoint("austen-gpt2"), tmp_path / "out").folder / "README.md").read_text()
     for part in ("license: apache-2.0", "five of Austen's novels", "2,222,208", "| training tokens | 995,143 |"):
         assert part in card
+
+
+def test_experts_are_one_by_one_as_on_the_hub_and_a_program_of_the_course_loads_them(tmp_path: Path) -> None:
+    folder = export_model(load_checkpoint("austen-moe"), tmp_path / "out").folder
+    names = load_file(folder / "model.safetensors").keys()
+    assert "model.layers.0.mlp.experts.7.gate_proj.weight" in names and not any("gate_up" in name for name in names)
+    state = load_checkpoint("austen-moe").state_dict()
+    loaded = model_with(program("austen-moe"), checkpoint_of(folder)).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_taking_experts_apart_and_together_changes_nothing() -> None:
+    state = {"a.mlp.experts.gate_up_proj": torch.randn(12, 6, 5), "a.mlp.experts.down_proj": torch.randn(12, 5, 3)}
+    state |= {"a.mlp.gate.weight": torch.randn(12, 5)}
+    assert len(apart(state)) == 12 * 3 + 1
+    again = together(apart(state))
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
 
 
 def test_one_can_talk_to_an_exported_model(tmp_path: Path) -> None:
