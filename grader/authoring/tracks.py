@@ -80,7 +80,7 @@ def read_tracks(root: Path, fronts: Mapping[str, FrontMatter]) -> Tracks | None:
 def needed(prerequisites: str) -> tuple[str, ...]:
     """The numbers of the lessons that these prerequisites name before their first semicolon."""
     found = _LESSONS.findall(prerequisites.partition(";")[0])
-    return tuple(dict.fromkeys(number for group in found for number in re.findall(r"\d\d", group)))
+    return tuple(sorted({number for group in found for number in re.findall(r"\d\d", group)}))
 
 
 def hours(stops: Sequence[Stop]) -> str:
