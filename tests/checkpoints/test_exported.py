@@ -78,6 +78,7 @@ def test_every_shipped_model_is_exported_and_writes_the_same_text(name: str, tmp
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for golden in entry(name).goldens:
         ids = tokenizer(golden.prompt, return_tensors="pt")
+        assert golden.prompt_ids and golden.new_ids
         assert ids.input_ids[0].tolist() == list(golden.prompt_ids)
         length = len(golden.new_ids)
         new = model.generate(**ids, max_new_tokens=length, do_sample=False, pad_token_id=0)[0, -length:]

@@ -79,6 +79,7 @@ def test_llama_cpp_writes_what_transformers_writes(folders: dict[str, Path], nam
     model = Llama(str(path), n_ctx=256, n_threads=1, verbose=False)
     for golden in entry(name).goldens:
         ids = model.tokenize(golden.prompt.encode(), add_bos=False)
+        assert golden.prompt_ids and golden.new_ids
         assert ids == list(golden.prompt_ids)
         written = model.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0)
         assert [next(written) for _ in golden.new_ids] == list(golden.new_ids)
