@@ -131,7 +131,8 @@ def write_site_sources(
     models = write_site(target / "_extra" / "atlas", taught, back=(title, "../index.html"))
     (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
     (target / f"{COURSE}.md").write_text(syllabus, encoding="utf-8")
-    (target / IN_PRODUCTION).write_text(in_production(root / "course"), encoding="utf-8")
+    text = in_production(root / "course").replace(f"({SYLLABUS})", f"({COURSE}.md)")
+    (target / IN_PRODUCTION).write_text(text, encoding="utf-8")
     front = FRONT.format(
         title=title,
         first=COURSE,

@@ -78,6 +78,13 @@ def test_the_gallery_is_inside_and_leads_to_the_lessons(project: Path, sources: 
             assert f'href="../../{lesson.name}/{lesson.notebook.stem}.html"' in page.read_text("utf-8")
 
 
+def test_the_map_and_the_picture_of_the_syllabus_are_inside(sources: Path) -> None:
+    text = (sources / "in-production.md").read_text("utf-8")
+    assert "(syllabus.md)" in text and "(README.md)" not in text
+    for link in re.findall(r"\]\((?!https:)([^)]+)\)", text + (sources / "syllabus.md").read_text("utf-8")):
+        assert (sources / link).exists(), link
+
+
 def links(page: Path) -> Iterator[str]:
     text = page.read_text("utf-8")
     yield from re.findall(r'(?:href|src)="([^"#?]+)', text)
