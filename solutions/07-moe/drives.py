@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader.authoring.drives.use import MultiplyAdds
@@ -122,7 +121,7 @@ class SmallExperts(nn.Module):
 
     def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         gate, up = torch.einsum("nd,ewd->new", x, self.gate_up_proj).chunk(2, dim=-1)
-        given = torch.einsum("new,edw->ned", F.silu(gate) * up, self.down_proj)  # [N, E, D]
+        given = torch.einsum("new,edw->ned", nn.functional.silu(gate) * up, self.down_proj)  # [N, E, D]
         shares = x.new_zeros(len(x), len(self.down_proj)).scatter_add(1, chosen, weights)
         return torch.einsum("ne,ned->nd", shares, given)
 
@@ -167,7 +166,7 @@ class SmallMixture(nn.Module):
         x = self.model.embed_tokens(ids)
         for layer in self.model.layers:  # type: ignore[union-attr]
             x = layer(x)
-        return F.linear(x, self.model.embed_tokens.weight)  # type: ignore[union-attr, arg-type]
+        return nn.functional.linear(x, self.model.embed_tokens.weight)  # type: ignore[union-attr, arg-type]
 
 
 def costs_of_experts(

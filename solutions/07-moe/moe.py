@@ -982,9 +982,9 @@ print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist())
 # ### Exercise 7 · An experiment of your own: which expert is missed?
 # difficulty ●●○○○ · importance ●●●●● · 15 minutes
 #
-# Is an expert with many tokens an important one? Take an expert out of the trained model, read the text again, and see how much the loss rises. It is out if its output is 0 for every token: then its `down_proj` is 0. The router chooses as before, and the weights of a token's other expert stay as they are.
+# Is an expert with many tokens an important one? Take an expert out of the trained model, read the text again, and see how much the loss rises. Taken out means here that its output is 0 for every token, as it is with a `down_proj` of zeros. The router chooses as before, and a token's other expert keeps its weight.
 #
-# This is your measurement, and its number is checked on small models, where it was computed one token at a time. The check asks for several experts of the same model, one after the other. Before you run it on `austen-moe`: in the second layer one expert gets 60% of the tokens. By how much does the loss on *Persuasion*, which is about 4.2 nats, rise without it?
+# You write the measurement. The check has small models of its own, for which the number was computed one token at a time, and asks for several experts of one model in turn. Before you run it on `austen-moe`: in the second layer one expert gets 60% of the tokens. By how much does the loss on *Persuasion*, which is about 4.2 nats, rise without it?
 #
 # <details><summary>Hint 1</summary>
 #

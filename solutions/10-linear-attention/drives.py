@@ -110,9 +110,9 @@ def ruled(rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], s
 def state_of(
     rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], state: Any, more: list[Any]
 ) -> Tensor:
-    """A rule's last state, and behind its numbers a 1 if they are in float32."""
+    """A rule's last state, and behind its numbers how many bytes each of them has."""
     _, kept = through_rule(rule, parts, fixed, chunks, state, more)
-    return torch.cat([kept.flatten().float(), torch.tensor([float(kept.dtype == torch.float32)])])
+    return torch.cat([kept.flatten().float(), torch.tensor([float(kept.element_size())])])
 
 
 def delta_in_pieces(

@@ -305,7 +305,7 @@ CHUNKED = Exercise(
         rule_case("63 tokens, then 65", (1, 128, 1, 2, 1), [63, 65], size=64, given=True),
         rule_case("64 nearly equal keys in a chunk", (1, 64, 1, 4, 1), [], "alike", size=64),
         rule_case("128 nearly equal keys in a chunk", (1, 150, 1, 3, 1), [], "alike", size=128),
-        rule_case("decays down to e^-60", (1, 25, 4, 3, 2), [], "loud", size=5, given=True),
+        rule_case("decays down to e^-60", (1, 40, 4, 3, 2), [], "loud", size=5, given=True),
         rule_case("keys of one channel, chunks of 7", (2, 12, 5, 1, 2), [], size=7),
         rule_case("results of the size of a state beyond 10 a chunk", (1, 60, 1, 11, 13), [], size=10, **NO_STATES),
         rule_case(

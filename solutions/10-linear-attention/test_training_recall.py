@@ -98,10 +98,10 @@ def test_what_layers_keep_grows_with_the_text_where_attention_is_full() -> None:
 
 
 def test_it_writes_every_run_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"WARMUP": 2, "PAIRS": (2, 4), "SEEDS": (0, 1), "ASKED": 30, "MEASURED_TOKENS": 36}
+    small = {"WARMUP": 2, "PAIRS": (2, 4), "ASKED": 30, "MEASURED_TOKENS": 36}
     for name, value in small.items():
         monkeypatch.setattr(recall, name, value)
-    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 4, 36))
+    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 4, 36, (0, 1)))
     output, run, made = tmp_path / "texts" / "ratios.json", recall.run, list[tuple[str, int]]()
     monkeypatch.setattr("sys.argv", ["recall.py", "ratios", "--output", str(output)])
 
@@ -125,7 +125,7 @@ def test_it_writes_every_run_and_goes_on_where_it_was_stopped(tmp_path: Path, mo
     assert content["runs"][:3] == first and content["pairs"] == [2, 4]
     again = run(recall.EXPERIMENTS["ratios"], *made[0])
     assert {**again, "seconds": 0} == {**first[0], "seconds": 0}
-    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 5, 36))
+    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 5, 36, (0, 1)))
     recall.main()  # another config: none of these runs is its own
     assert len(made) == 4 * len(recall.RATIOS)
 
@@ -136,7 +136,7 @@ def test_the_lessons_runs_are_of_this_script(name: str) -> None:
     content = json.loads((TEXTS / f"{name}.json").read_text(encoding="utf-8"))
     assert content["config"] == recall.config(experiment) and content["pairs"] == list(recall.PAIRS)
     assert {(run["variant"], run["seed"]) for run in content["runs"]} == {
-        (variant, seed) for variant in experiment.variants for seed in recall.SEEDS
+        (variant, seed) for variant in experiment.variants for seed in experiment.seeds
     }
     for run in content["runs"]:
         assert run["kept"] == [recall.kept(experiment.variants[run["variant"]], pairs) for pairs in recall.PAIRS]
