@@ -1001,13 +1001,13 @@ print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist())
 # </details>
 # </details>
 
-# %% prediction="moe.missed"
+# %% prediction="moe.missed" id="prediction-moe-missed"
 predict(
     "moe.missed", "how much the loss rises without the expert that has 60% of its layer's tokens", unit="nats",
     guess=...
 )
 
-# %% exercise="moe.cost_of_expert"
+# %% exercise="moe.cost_of_expert" id="moe-cost_of_expert"
 def cost_of_expert(model: nn.Module, ids: Tensor, layer: int, expert: int) -> float:
     """How much the loss rises without one expert: the loss without it, minus the loss with all, in nats.
 
@@ -1028,10 +1028,10 @@ def cost_of_expert(model: nn.Module, ids: Tensor, layer: int, expert: int) -> fl
     return (without - before).item()
     ### END SOLUTION
 
-# %% check="moe.cost_of_expert" tags=["nbval-ignore-output"]
+# %% check="moe.cost_of_expert" tags=["nbval-ignore-output"] id="check-moe-cost_of_expert"
 check("moe.cost_of_expert", cost_of_expert)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c37e7c2a"
 from grader.instruments import progress
 
 costs = torch.zeros(4, 8)
@@ -1043,13 +1043,13 @@ for layer in range(4):
     print(f"layer {layer}: ", "  ".join(f"{share:3.0%} {cost:+.3f}" for share, cost in each))
 measured("moe.missed", costs[1, shares[1].argmax()])
 
-# %% [markdown]
+# %% [markdown] id="d802d07e"
 # <details><summary>What the numbers say</summary>
 #
 # Next to nothing, 0.004 nats: that expert has more tokens than any other in its layer, and the model hardly needs it. Without an expert of the first layer that has a third of the tokens, the loss rises by 1.15. The six experts that are missed most are all in the first layer; in the three others no expert costs more than 0.06. So how many tokens an expert gets says how much it computes, and not how much its output matters. (One text and one model. A tiny minus sign means that this text is predicted a little better without the expert.)
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="c6c75834"
 # ### Does the choice matter?
 #
 # Change the router of the trained model and read *Persuasion* again. In which order are these losses, the lowest first?

@@ -392,7 +392,7 @@ def bytes_token_by_token(config: Config, tokens: int, element_bytes: int = 2) ->
 
 def cost_in_a_copy(model: Any, ids: Tensor, layer: int, expert: int) -> float:
     """In a copy of the model, whose loss is written out."""
-    nats = []
+    nats: list[float] = []
     for one in (copy.deepcopy(model), copy.deepcopy(model)):
         if nats:
             one.model.layers[layer].mlp.experts.down_proj.data[expert] = 0
