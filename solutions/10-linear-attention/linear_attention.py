@@ -521,12 +521,12 @@ plots.beside(*charts)
 # The hybrids are the surprise. With the full layer below, one full layer and one linear say all of 32 values told once, and more than nine tenths with 32 pairs told again. With the full layer on top and 32 pairs told once, only one seed of three (80%) is clearly better than the gated delta rule alone (62% to 70%). Perhaps the other two would learn to use their full layer in more than 1,500 steps. So one full layer can serve the layers around it, and where it stands matters, at least in models that are as small as these.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="28e07685"
 # ### How many layers must be full?
 #
 # Qwen3-Next, Qwen3.5 and Kimi Linear all keep one layer of four, and `austen-qwen3.5` two of eight. Is a quarter special? The smallest model in which one can try has four layers. These have none, one or two full layers, and the gated delta rule in the others. They learned the same task from two seeds each, with less training than the models above (1,200 steps in place of 1,500, half as many tokens in each; `python training/recall.py ratios`). With 16 pairs told once, which says most, as the mean of the seeds?
 
-# %% prediction="linear_attention.ratios"
+# %% prediction="linear_attention.ratios" id="prediction-linear_attention-ratios"
 predict(
     "linear_attention.ratios", "the model of four layers that says most of 16 values told once", one_of=(
         "every second full", "none full", "the first full", "the last full", "the second full"
@@ -534,7 +534,7 @@ predict(
     guess=...
 )
 
-# %%
+# %% id="d7018874"
 ratios = json.loads(Path("texts/ratios.json").read_text(encoding="utf-8"))
 at_16 = ratios["pairs"].index(16)
 said: dict[str, list[float]] = {}
@@ -544,7 +544,7 @@ for variant, shares in said.items():
     print(f"{variant:>18}:", " ".join(f"{share:4.0%}" for share in shares))
 measured("linear_attention.ratios", max(said, key=lambda variant: sum(said[variant])))
 
-# %% [markdown]
+# %% [markdown] id="1f7dcfcc"
 # <details><summary>What the numbers say</summary>
 #
 # With the first layer full all 16 values are said, with both seeds, and with 64 pairs still more than 99%. Of the others none stands out: one seed of a model says 89% and the other 40%, so two seeds can't tell these four apart. In these runs it did not matter how many layers are full, only whether the lowest one is. The likely reason: at the bottom attention gets each token with its neighbours, from the convolution, and then one lookup solves the task. Above a linear layer the same full layer was hardly learned to be used in so few steps.
