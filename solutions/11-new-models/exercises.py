@@ -37,7 +37,7 @@ SMOL: dict[str, Any] = {
     "hidden_act": "silu",
     "vocab_size": 43,
     "hidden_size": 24,
-    "intermediate_size": 38,
+    "intermediate_size": 14,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -50,7 +50,7 @@ SMOL: dict[str, Any] = {
 SMOL_2 = SMOL | {
     "vocab_size": 37,
     "hidden_size": 30,
-    "intermediate_size": 44,
+    "intermediate_size": 18,
     "num_hidden_layers": 4,
     "num_attention_heads": 3,
     "num_key_value_heads": 3,
@@ -72,7 +72,7 @@ OLMO: dict[str, Any] = {
     "hidden_act": "silu",
     "vocab_size": 41,
     "hidden_size": 24,
-    "intermediate_size": 38,
+    "intermediate_size": 14,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -92,7 +92,7 @@ OLMO: dict[str, Any] = {
 OLMO_2 = OLMO | {
     "vocab_size": 35,
     "hidden_size": 30,
-    "intermediate_size": 44,
+    "intermediate_size": 18,
     "num_hidden_layers": 3,
     "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     "num_attention_heads": 3,
@@ -353,9 +353,7 @@ SINK_ATTENTION = Exercise(
 )
 
 
-def experts_case(
-    name: str, config: Mapping[str, Any], rows: int, chosen: int, scale: float = 1.0, **more: Any
-) -> Case:
+def experts_case(name: str, config: Mapping[str, Any], rows: int, chosen: int, scale: float = 1.0, **more: Any) -> Case:
     """A case of experts: x [N, D], chosen and weights [N, k]. No row chooses expert 2."""
     dtype = more.get("dtype", torch.float32)
 

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="a6de190c"
 # # 11 · New models: a new architecture in half an hour
 #
 # **A model came out this morning. How far is your program from it?**
@@ -22,9 +22,10 @@
 #
 # ![gpt-oss 20B beside Qwen3 30B-A3B, with a ring around what differs: tokens enter an embedding; 24 layers follow, every second with a window of 128 tokens, each with attention that has sinks and biases, and with 32 experts of which a token gets 4; then the last norm and the output.](figures/gpt-oss-20b-model.svg)
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 import math
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +33,15 @@ from torch import Tensor, nn
 
 from grader import CheckFailed, Config, check, check_generation, compare_layers, load_checkpoint, read_trace
 
-# %%
+# %% id="05d53d1c"
 from grader import measured, predict, predictions
 
-# %% [markdown]
+# %% [markdown] id="25eab206"
 # ## What is given
 #
 # Lesson 03's program stands in the next nine cells, folded. It runs Qwen3 and every Llama.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-2"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -50,28 +51,30 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 
-# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 
-# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
 
-# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
 
-# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-model"
 
-# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
 
-# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
 
-# %% [markdown]
-# Three helpers are new. `Norm` is RMSNorm as OLMo 3, gpt-oss and Gemma 4 have it: the product with the weight is computed in float32 too, before the result is cast back. `attend` is the middle of lesson 03's attention, with lesson 06's window. `layer_types` says which layers slide.
+# %% given="04-gemma3 gemma3.embedding" jupyter={"source_hidden": true} id="given-04-gemma3-gemma3-embedding"
 
-# %% tags=["setup"]
+# %% [markdown] id="3f690c1b"
+# Lesson 04's embedding is given as well. Three helpers are new. `Norm` is RMSNorm as OLMo 3, gpt-oss and Gemma 4 have it: the product with the weight is computed in float32 too, before the result is cast back. `attend` is the middle of lesson 03's attention, with lesson 06's window. `layer_types` says which layers slide.
+
+# %% tags=["setup"] id="setup-3"
 class Norm(nn.Module):
     """RMSNorm whose product with the weight is in float32, too; without a weight where `weighted` is false."""
 
@@ -85,7 +88,7 @@ class Norm(nn.Module):
         normed = x32 * torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)  # [..., dim]
         return (normed if self.weight is None else normed * self.weight.float()).to(x.dtype)
 
-# %% tags=["setup"] long="a mask, the middle of attention and the list of layers, with their shapes"
+# %% tags=["setup"] long="a mask, the middle of attention and the list of layers, with their shapes" id="setup-4"
 def visible(length: int, window: int | None, device: torch.device | None = None) -> Tensor:
     """Which keys each query sees: itself and earlier ones, with a window no more than `window` in all. [T, T] bool."""
     distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
@@ -112,10 +115,10 @@ def layer_types(config: Config) -> list[str]:
     period = every.get(config.model_type, 1)
     return config.get("layer_types") or ["sliding_attention" if i % period else "full_attention" for i in layers]
 
-# %% [markdown]
+# %% [markdown] id="ac084205"
 # And this is the first thing to do with a new model: ask the atlas what changes between a model whose program you have and the new one. On a command line it is `grader diff qwen3-8b smollm3-3b`; here are its last lines, as a function.
 
-# %%
+# %% id="276843e1"
 from grader.atlas import architecture_of
 from grader.atlas.changes import steps
 
@@ -126,20 +129,20 @@ def diff(old: str, new: str) -> None:
     for number, step in enumerate(steps(one, other), 1):
         print(f"{number:2}. {step.module}: {step.change}")
 
-# %% [markdown]
+# %% [markdown] id="c6778d1b"
 # ## SmolLM3: one field
 #
 # SmolLM3 (Hugging Face, July 2025) has 3 billion parameters, 36 layers and the shape of a Llama. What does it change?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="06d9c1fe"
 diff("qwen3-8b", "smollm3-3b")
 
-# %% [markdown]
+# %% [markdown] id="019be493"
 # Sizes, no QK-norm, a tied head: lesson 03's program reads all of that from the config. One line is left, about RoPE. Its authors cite *RoPE to NoPE and Back Again* (Yang et al., 2025): layers without positions find a token by what it says, wherever it stands, and those with RoPE keep the order. Mixing both helps long contexts.
 #
 # Lesson 03's program knows nothing of it. It still loads SmolLM3's weights, all of them, without an error: RoPE has no parameters. So take the reference's trace of a small SmolLM3 with random weights and look at the table.
 
-# %%
+# %% id="3c1205f5"
 def compare(model: type[nn.Module], trace: str | None = None) -> None:
     """Show the table of rows against a trace in texts/, or against this lesson's own; go on when some are wrong."""
     try:
@@ -147,24 +150,24 @@ def compare(model: type[nn.Module], trace: str | None = None) -> None:
     except CheckFailed as failed:
         print(failed)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="09ccffbb"
 compare(Model, "smollm3")
 
-# %% [markdown]
+# %% [markdown] id="a8bd048a"
 # Read the table from the top, and find the first layer whose own error is not 0. The config that came with the weights has the field `no_rope_layers`:
 
-# %%
+# %% id="f4a67073"
 trace = read_trace("texts/smollm3.safetensors")
 small = Config(trace.build["config"])
 print("no_rope_layers:", small.no_rope_layers)
 
-# %% [markdown]
+# %% [markdown] id="aca0a486"
 # ### Exercise 1 · Layers without RoPE
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
 # The name and the table do not agree, unless you read one of them again. Decide by the table.
 #
-# The published config has no such list. It has `no_rope_layer_interval`: every fourth layer, beginning with layer 3, is left without RoPE. Where both are missing, the interval is 4.
+# `configs/smollm3-3b.json` has no such list, but a `no_rope_layer_interval` of 4: every fourth layer, beginning with layer 3, is left without RoPE. Where both are missing, the interval is 4.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -176,7 +179,7 @@ print("no_rope_layers:", small.no_rope_layers)
 # </details>
 # </details>
 
-# %% exercise="new_models.nope"
+# %% exercise="new_models.nope" id="new_models-nope"
 class SmolModel(Model):
     """Lesson 03's Model without its head, for SmolLM3: some layers don't rotate queries and keys at all.
 
@@ -200,25 +203,25 @@ class SmolModel(Model):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="new_models.nope" tags=["nbval-ignore-output"]
+# %% check="new_models.nope" tags=["nbval-ignore-output"] id="check-new_models-nope"
 check("new_models.nope", SmolModel)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="835c4f24"
 compare(SmolModel, "smollm3")
 
-# %% [markdown]
+# %% [markdown] id="7256ba43"
 # One field, one line, and every row is right. A 1 in `no_rope_layers` means that RoPE *is* used: the field's name says the opposite of its values. A [reader's report](https://github.com/huggingface/transformers/issues/43756) against transformers took a 1 for NoPE.
 #
 # Now guess what a test would have seen. A popular check of a port is a tiny random checkpoint: two layers, weights of standard deviation 0.02, logits compared to within 0.01.
 
-# %% prediction="new_models.hidden"
+# %% prediction="new_models.hidden" id="prediction-new_models-hidden"
 predict(
     "new_models.hidden", "largest difference of the logits with RoPE in all layers and with none in every fourth",
     one_of=["exactly 0", "below 0.01", "between 0.01 and 1", "above 1"],
     guess=...
 )
 
-# %%
+# %% id="f66b5b3e"
 def small_logits(kind: type[nn.Module], layers: int, std: float) -> Tensor:
     """Logits of a small random model of this class for 12 tokens, the same weights for every class."""
     torch.manual_seed(0)
@@ -228,7 +231,7 @@ def small_logits(kind: type[nn.Module], layers: int, std: float) -> Tensor:
             weight.copy_(std * torch.randn_like(weight) if weight.ndim > 1 else torch.ones_like(weight))
         return model(torch.arange(12)[None]) @ model.embed_tokens.weight.T
 
-# %%
+# %% id="5fc7b539"
 found = {}
 for layers in (2, 4):
     for std in (0.02, 0.3):
@@ -237,21 +240,21 @@ for layers in (2, 4):
         print(f"{layers} layers, weights of {std}: logits apart by up to {apart:.1g}")
 measured("new_models.hidden", "exactly 0" if found[2, 0.02] == 0 else "more")
 
-# %% [markdown]
+# %% [markdown] id="02c5ee1c"
 # <details><summary>What the numbers say</summary>
 #
 # Exactly 0. With two layers there is no layer without RoPE. With four there is one, and at the size of freshly made weights its attention is nearly uniform: it hardly matters who stands where, and a tolerance of 0.01 lets the wrong program pass. So three rules for the small model that you compare with: at least one whole round of every pattern in the layers, weights large enough to matter, and norms, biases and everything else random. The course's traces are made so.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="3a0a0a89"
 # ## OLMo 3: two programs that agree and are both wrong
 #
 # OLMo 3 (Ai2, November 2025) comes with its data, its training code and its logs. Nearly every port of it was wrong at first. See why.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="b0e5ef4a"
 diff("qwen3-8b", "olmo-3-7b")
 
-# %% [markdown]
+# %% [markdown] id="f995895b"
 # ![OLMo 3 7B beside Qwen3 8B, with a ring around what differs: norms stand after attention and after the MLP, before the sum; 24 of 32 layers have a window of 4,096 tokens.](figures/olmo-3-7b-model.svg)
 #
 # Three things are new: where norms stand, what QK-norm runs over, and YaRN in a model with windows. Before you write anything, look at what the checkpoint's names and shapes say. `q_norm.weight` has as many numbers as `q_proj` has rows, and not `head_dim`. There is no `input_layernorm`, and there is a `post_feedforward_layernorm`.
@@ -271,7 +274,7 @@ diff("qwen3-8b", "olmo-3-7b")
 # </details>
 # </details>
 
-# %% exercise="new_models.olmo_attention"
+# %% exercise="new_models.olmo_attention" id="new_models-olmo_attention"
 class OlmoAttention(nn.Module):
     """Grouped attention with RoPE, whose queries and keys are normed over all heads together.
 
@@ -303,10 +306,10 @@ class OlmoAttention(nn.Module):
         return self.o_proj(attend(q, k, v, self.width**-0.5, window))
         ### END SOLUTION
 
-# %% check="new_models.olmo_attention" tags=["nbval-ignore-output"]
+# %% check="new_models.olmo_attention" tags=["nbval-ignore-output"] id="check-new_models-olmo_attention"
 check("new_models.olmo_attention", OlmoAttention)
 
-# %% [markdown]
+# %% [markdown] id="f0837f5b"
 # ### Exercise 3 · YaRN
 # difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
@@ -320,13 +323,13 @@ check("new_models.olmo_attention", OlmoAttention)
 #
 # How many of OLMo 3's 64 pairs keep their speed?
 
-# %% prediction="new_models.kept_pairs"
+# %% prediction="new_models.kept_pairs" id="prediction-new_models-kept_pairs"
 predict(
     "new_models.kept_pairs", "pairs of 64 that YaRN leaves as they were",
     guess=...
 )
 
-# %% [markdown]
+# %% [markdown] id="15d7fbd5"
 # <details><summary>Hint 1</summary>
 #
 # Two edges, `low` from beta_fast and `high` from beta_slow. The ramp is `(i - low) / (high - low)`, clamped to 0 and 1: 0 where a pair stays, 1 where it is slowed.
@@ -337,7 +340,7 @@ predict(
 # </details>
 # </details>
 
-# %% exercise="new_models.yarn"
+# %% exercise="new_models.yarn" id="new_models-yarn"
 def yarn_table(positions: Tensor, head_dim: int, theta: float, scaling: dict) -> Tensor:
     """Lesson 03's table with RoPE stretched by YaRN (Peng et al., 2023, section 3.2).
 
@@ -369,10 +372,10 @@ def yarn_table(positions: Tensor, head_dim: int, theta: float, scaling: dict) ->
     return size * torch.stack([angles.cos(), angles.sin()])
     ### END SOLUTION
 
-# %% check="new_models.yarn" tags=["nbval-ignore-output"]
+# %% check="new_models.yarn" tags=["nbval-ignore-output"] id="check-new_models-yarn"
 check("new_models.yarn", yarn_table)
 
-# %%
+# %% id="178e7d7a"
 olmo = Config.read("configs/olmo-3-7b.json")
 one = torch.tensor([1])  # after one token an angle is the frequency
 (cos, sin), (plain_cos, plain_sin) = (
@@ -384,7 +387,7 @@ for pair in (0, 16, 24, 32, 40, 63):
 kept_pairs = (slower < 1.0005).sum()
 measured("new_models.kept_pairs", kept_pairs)
 
-# %% [markdown]
+# %% [markdown] id="13fb10b0"
 # <details><summary>What the numbers say</summary>
 #
 # The first 19 of 64 stay: they turned 32 times and more within 8,192 tokens. From pair 35 on all are eight times slower, because they had turned less than once. Between them is the ramp.
@@ -392,10 +395,10 @@ measured("new_models.kept_pairs", kept_pairs)
 # A teaching port scaled the positions in place of the frequencies, so that every pair became eight times slower. Its text fell apart after three sentences, and the small config of its test had no YaRN in it ([LLMs-from-scratch 939](https://github.com/rasbt/LLMs-from-scratch/issues/939)).
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="ec504c2f"
 # Now a first port, in the order in which one writes it: the parts have the checkpoint's names, norms stand where lesson 03 has them, and RoPE is stretched, because the config has `rope_scaling`. All weights load.
 
-# %%
+# %% id="16f5f9ad"
 class PreNormLayer(nn.Module):
     """A layer with OLMo 3's parts, put together as in lesson 03."""
 
@@ -409,7 +412,7 @@ class PreNormLayer(nn.Module):
         x = x + self.self_attn(self.post_attention_layernorm(x), table)
         return x + self.mlp(self.post_feedforward_layernorm(x))
 
-# %%
+# %% id="efd80272"
 class FirstOlmo(Model):
     """A first port of OLMo 3."""
 
@@ -425,11 +428,11 @@ class FirstOlmo(Model):
             x = layer(x, table)
         return self.norm(x)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="3a34e9f1"
 compare(FirstOlmo)
 
-# %% [markdown]
-# The rows of `self_attn` and `mlp` in layer 0 are *inherited*: both modules are right on the reference's input, and get another one here. So the layer puts its parts together wrongly. That is the norms' place: OLMo 3 norms what a sublayer returns, and not what it reads. The residual stream enters attention as it is, and what is added to it has a size that the norm's weight decides. (In OLMo 2 already; its report says that training is more stable so.)
+# %% [markdown] id="f85bef5d"
+# The rows of `self_attn` and `mlp` in layer 0 are *inherited*: both modules are right on the reference's input, and get another one here. So the layer puts its parts together wrongly. That is the norms' place: OLMo 3 norms what a sublayer returns, and not what it reads. The residual stream enters attention as it is, and what is added to it has a size that the norm's weight decides. (OLMo 2 did so already, for the sake of stable training: arXiv 2501.00656, section 3.)
 #
 # Suppose that you mend this. Two faults are left in `FirstOlmo`, and no layer of the reference is to blame for either: they are in what the model hands its layers. One of them you see in the config, `sliding_window`. The other one you can't see there. OLMo 3's authors trained the long context with YaRN **in the full layers only**: a layer with a window of 4,096 tokens never sees farther than it did before. The config has one `rope_scaling` and does not say whose it is. Ai2's own code does, in a parameter called `full_attn_layers_only`, and transformers' config class moves it to the full layers when it reads the file.
 #
@@ -446,7 +449,7 @@ compare(FirstOlmo)
 # </details>
 # </details>
 
-# %% exercise="new_models.olmo"
+# %% exercise="new_models.olmo" id="new_models-olmo"
 class OlmoLayer(nn.Module):
     """One layer: attention, then the MLP; what each returns is normed before it is added to x.
 
@@ -495,29 +498,29 @@ class OlmoModel(Model):
         return self.norm(x)
         ### END SOLUTION
 
-# %% check="new_models.olmo" tags=["nbval-ignore-output"]
+# %% check="new_models.olmo" tags=["nbval-ignore-output"] id="check-new_models-olmo"
 check("new_models.olmo", OlmoModel)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="56e47672"
 compare(OlmoModel)
 
-# %% [markdown]
-# Green. Now the story. transformers itself lost the difference for a while: a [refactor](https://github.com/huggingface/transformers/issues/45945) gave all layers the same RoPE. vLLM had it right, was compared with that reference, and a [pull request](https://github.com/vllm-project/vllm/pull/43419) put YaRN into all layers, because the two then agreed. MMLU fell from 64.2 to 60.5%. Two implementations that agree can both be wrong, and a layer comparison is as good as the reference in it.
+# %% [markdown] id="ff973124"
+# Green. Now the story. transformers itself lost the difference for a while: a [refactor](https://github.com/huggingface/transformers/issues/45945) gave all layers the same RoPE. vLLM had it right, was compared with that reference, and a [pull request](https://github.com/vllm-project/vllm/pull/43419) proposed YaRN in all layers, because the two then agreed. MMLU fell from 64.2 to 60.5%. Two implementations that agree can both be wrong, and a layer comparison is as good as the reference in it.
 #
 # This holds for this course too. transformers 5.24, against which your program was compared, hands a `rope_theta` at the top of OLMo 3's config to the full layers only. Published OLMo 3 has 500,000, which is also the default that the sliding layers then get, so nobody sees it. The course's reference is therefore built with a base for each kind of layer, and its test computes the angles by hand.
 
-# %% [markdown]
+# %% [markdown] id="3279c3d5"
 # ## gpt-oss: a place to look at when there is nothing to see
 #
 # gpt-oss (OpenAI, August 2025) has 20 or 117 billion parameters, in experts mostly.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="2d319ad8"
 diff("qwen3-30b-a3b", "gpt-oss-20b")
 
-# %% [markdown]
+# %% [markdown] id="a29c21dc"
 # The router is lesson 07's in another order: pick four experts by their logits, then take the softmax over those four. Lesson 07 took the softmax over all, picked, and divided by the sum. That is the same. YaRN is the one that you have, on all layers, with `truncate` false. Two things are new: sinks, and what an expert computes.
 #
-# A softmax gives weights that sum to 1: a head must look somewhere. When nothing in the text matters to it, trained models look at the first token, whose value they keep small. With a window even that token is gone after 128 tokens. So every head of gpt-oss has a *sink*: one learned number that takes part in the softmax like the score of one more token, and whose weight is then dropped. A head that has nothing to say gives its weight to the sink and returns nearly 0.
+# A softmax gives weights that sum to 1: a head must look somewhere. When nothing in the text matters to it, a head of a trained model looks at the first tokens, whatever they are (Xiao et al., 2023). With a window these tokens are gone after 128 tokens. So every head of gpt-oss has a *sink*: one learned number that takes part in the softmax like the score of one more token, and whose weight is then dropped. A head that has nothing to say gives its weight to the sink and returns nearly 0.
 #
 # $$w_j = \frac{e^{s_j}}{e^{sink} + \sum_{i} e^{s_i}}$$
 #
@@ -534,7 +537,7 @@ diff("qwen3-30b-a3b", "gpt-oss-20b")
 # </details>
 # </details>
 
-# %% exercise="new_models.sink_attention"
+# %% exercise="new_models.sink_attention" id="new_models-sink_attention"
 class SinkAttention(nn.Module):
     """Grouped attention with RoPE and biases, in which a learned number per head takes part in the softmax.
 
@@ -569,23 +572,23 @@ class SinkAttention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
         ### END SOLUTION
 
-# %% check="new_models.sink_attention" tags=["nbval-ignore-output"]
+# %% check="new_models.sink_attention" tags=["nbval-ignore-output"] id="check-new_models-sink_attention"
 check("new_models.sink_attention", SinkAttention)
 
-# %% [markdown]
+# %% [markdown] id="9be70a90"
 # A sink of 0 is no missing sink: its weight is that of a token with the score 0. A library that left sinks out ([vllm-metal 550](https://github.com/vllm-project/vllm-metal/issues/550): they were never bound) does not raise an error and does not write nonsense at once either.
 #
 # ### Exercise 6 · Clamped experts
 # difficulty ●●●○○ · importance ●●●●○ · 12 minutes
 #
-# An expert of gpt-oss is a gated MLP with four peculiarities, none of which is in the config of 2025:
+# An expert of gpt-oss is a gated MLP with four peculiarities:
 #
 # - the gate and the other half are **interleaved** in one matrix: column 0 is the gate's first, column 1 the other's first;
 # - weights are stored [in, out], so an expert computes `x @ weight + bias`;
 # - both halves are clamped at `limit`, 7: the gate from above, the other from both sides;
 # - the gate is $g \cdot \sigma(1.702\, g)$, a fast GELU, and the other half gets a 1 added: $(up + 1) \cdot g\, \sigma(1.702\, g)$.
 #
-# The clamp keeps single numbers from growing beyond what four bits can hold: the experts' weights are published in MXFP4.
+# The config names the limit alone, as `swiglu_limit`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -597,7 +600,7 @@ check("new_models.sink_attention", SinkAttention)
 # </details>
 # </details>
 
-# %% exercise="new_models.experts"
+# %% exercise="new_models.experts" id="new_models-experts"
 class Experts(nn.Module):
     """All experts of a layer; each row goes through those that were chosen for it.
 
@@ -633,13 +636,13 @@ class Experts(nn.Module):
         return output
         ### END SOLUTION
 
-# %% check="new_models.experts" tags=["nbval-ignore-output"]
+# %% check="new_models.experts" tags=["nbval-ignore-output"] id="check-new_models-experts"
 check("new_models.experts", Experts)
 
-# %% [markdown]
+# %% [markdown] id="ac9a8d08"
 # The rest is given: the router, the layer as in lesson 03, and the model with its two kinds of layers and one table.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-5"
 class TopKRouter(nn.Linear):
     """The k experts with the largest logits, and the softmax over these k alone: [N, D] -> weights, chosen, [N, k] each."""
 
@@ -664,7 +667,7 @@ class SparseMLP(nn.Module):
         weights, chosen = self.router(rows)
         return self.experts(rows, chosen, weights).view_as(x)
 
-# %% tags=["setup"] long="the layer and the model around it"
+# %% tags=["setup"] long="the layer and the model around it" id="setup-6"
 class OssLayer(nn.Module):
     """Lesson 03's layer with sinks and experts."""
 
@@ -706,10 +709,10 @@ class OssLM(CausalLM):
         if config.get("tie_word_embeddings"):
             self.lm_head.weight = self.model.embed_tokens.weight
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d97e2223"
 compare(OssModel, "gpt-oss")
 
-# %% [markdown]
+# %% [markdown] id="e32ed99a"
 # ## A place to stop for the day
 #
 # You have three models: SmolLM3, OLMo 3 and gpt-oss, each green against the reference. Still to come: trained weights for the third, with an experiment on what its sinks do; Gemma 4, which saves keys and values in three ways; what that costs; and two models for which you have nothing to write.
@@ -718,23 +721,23 @@ compare(OssModel, "gpt-oss")
 #
 # `austen-gptoss` was trained for this course on five of Austen's novels, in gpt-oss's form: four layers, two of them with a window of 24 tokens, eight experts of which a token gets two, YaRN, sinks, and a clamp at 1.5 that a model this small reaches (`training/austen-gptoss.toml`). Your program must write the reference's text, token for token.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="ef1afd95"
 austen = load_checkpoint("austen-gptoss")
 writer = austen.build(OssLM)
 check_generation(writer, austen, generate=generate)
 
-# %% [markdown]
+# %% [markdown] id="13e69a55"
 # ### What do sinks do?
 #
 # Now that the weights are trained, look inside. How much of its attention does a head give to the sink, on average over a page of *Persuasion*, which the model has not read?
 
-# %% prediction="new_models.sink_share"
+# %% prediction="new_models.sink_share" id="prediction-new_models-sink_share"
 predict(
     "new_models.sink_share", "share of attention that goes to the sinks, all heads and layers together", unit="%",
     guess=...
 )
 
-# %%
+# %% id="132bfb6a"
 from pathlib import Path
 
 page = torch.tensor([austen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids[:256]])
@@ -747,7 +750,7 @@ def sink_share(attention: SinkAttention, x: Tensor, table: Tensor, window: int |
     total = scores.masked_fill(~visible(x.shape[1], window), float("-inf")).logsumexp(dim=-1)  # [B, H, T]
     return torch.sigmoid(attention.sinks.view(1, -1, 1) - total).mean(dim=(0, 2))
 
-# %%
+# %% id="2f63ae97"
 from grader.instruments import patch
 
 config, shares = austen.config, []
@@ -760,28 +763,28 @@ with torch.no_grad():
         print(f"layer {i}, {kind:>17}:", *(f"{100 * share:4.0f}%" for share in shares[-1]))
 measured("new_models.sink_share", 100 * torch.stack(shares).mean())
 
-# %% [markdown]
+# %% [markdown] id="f1abc866"
 # <details><summary>What the numbers say</summary>
 #
 # SINKTEXT
 # </details>
 
-# %% [markdown]
-# Now play the ports that shipped. Each of the changes below was in a public program, and none raises an error. Which costs most on this page, and which can hardly be seen?
+# %% [markdown] id="43c850c9"
+# Now play the ports. Each of the changes below loads all weights and raises no error, and three of the four were in public programs. Which of them would you see in the loss on twelve pages of *Persuasion*? Say: which cost more than 0.05 nats a token?
 #
 # - the sinks are left out ([vllm-metal 550](https://github.com/vllm-project/vllm-metal/issues/550));
-# - the window is one token too long ([mlx-lm 390](https://github.com/ml-explore/mlx-lm/issues/390));
-# - the 1 is not added to the second half ([TransformerEngine 2161](https://github.com/NVIDIA/TransformerEngine/pull/2161) has gpt-oss's activation right);
-# - YaRN is ignored ([TensorRT-Model-Connect 399](https://github.com/NVIDIA/TensorRT-Model-Connect/issues/399)).
+# - the window is one token too long ([mlx-lm 390](https://github.com/ml-explore/mlx-lm/pull/390));
+# - YaRN is ignored ([TensorRT-Model-Connect 399](https://github.com/NVIDIA/TensorRT-Model-Connect/issues/399));
+# - the 1 is not added to the second half: the experts are a plain SwiGLU with another sigmoid.
 
-# %% prediction="new_models.faults"
+# %% prediction="new_models.faults" id="prediction-new_models-faults"
 predict(
-    "new_models.faults", "the faults, from the one that costs least to the one that costs most",
-    order_of=["no sinks", "a window of 25", "no + 1", "no YaRN"],
+    "new_models.faults", "faults that cost more than 0.05 nats a token",
+    some_of=["no sinks", "a window of 25", "no + 1", "no YaRN"],
     guess=...
 )
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="cd9814bb"
 def no_sinks(model: nn.Module) -> None:
     for layer in model.model.layers:
         layer.self_attn.sinks.data.fill_(-1e4)
@@ -809,39 +812,46 @@ WRONG = {
     "no YaRN": ({"rope_parameters": {**config.rope_parameters, "factor": 1.0 + 1e-9}}, None),
 }
 
-# %%
-def loss_of(fields: dict, change=None) -> float:
-    """Nats a token on the page, with fields of the config changed, and the model changed too."""
+# %% id="56715e90"
+text = austen.tokenizer.encode(Path("texts/persuasion.txt").read_text(encoding="utf-8")).ids
+pages = torch.tensor(text[: len(text) // 256 * 256]).view(-1, 256)  # [pages, 256]
+
+
+def with_fault(fields: dict, change=None) -> Tensor:
+    """Log-probabilities on all pages, with fields of the config changed, and the model changed too."""
     model = OssLM(config.replace(**fields))
     model.load_state_dict(writer.state_dict())
     if change:
         change(model)
     with torch.no_grad():
-        return F.cross_entropy(model(page)[0, :-1], page[0, 1:]).item()
+        return torch.cat([model(page).log_softmax(dim=-1) for page in pages.split(4)])
 
-# %%
-right = loss_of({})
-print(f"as it is: {right:.3f} nats a token")
-costs = {name: loss_of(*wrong) - right for name, wrong in WRONG.items()}
-for name, cost in sorted(costs.items(), key=lambda item: item[1]):
-    print(f"{name:>15}: {cost:+.3f}")
-measured("new_models.faults", sorted(costs, key=costs.get))
+# %% id="2bc13d3c"
+right, costs = with_fault({}), {}
+loss = partial(F.nll_loss, target=pages[:, 1:].flatten())
+print(f"{len(pages)} pages, as it is: {loss(right[:, :-1].flatten(0, 1)):.3f} nats a token")
+for name, wrong in WRONG.items():
+    found = with_fault(*wrong)
+    costs[name] = (loss(found[:, :-1].flatten(0, 1)) - loss(right[:, :-1].flatten(0, 1))).item()
+    other = (found.argmax(dim=-1) != right.argmax(dim=-1)).float().mean()
+    print(f"{name:>15}: {costs[name]:+.3f} nats a token, another token is the most likely at {other:.1%} of the places")
+measured("new_models.faults", [name for name, cost in costs.items() if cost > 0.05])
 
-# %% [markdown]
+# %% [markdown] id="64ad3412"
 # <details><summary>What the numbers say</summary>
 #
 # FAULTTEXT
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="a86225c9"
 # ## Gemma 4: three ways to have fewer keys and values
 #
 # Gemma 4 (Google, April 2026) goes on from Gemma 3, which lesson 04 took apart: two norms around each sublayer, five sliding layers to a full one, embeddings times $\sqrt{D}$.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="79e5567b"
 diff("gemma-3-27b", "gemma-4-31b")
 
-# %% [markdown]
+# %% [markdown] id="9e2a7d3f"
 # ![Gemma 4 31B beside Gemma 3 27B, with a ring around what differs in attention: full layers have heads of 512, four key heads whose projection gives the values too, and RoPE on 128 of 512 channels.](figures/gemma-4-31b-attention-2.svg)
 #
 # Full layers have changed most. Their heads have 512 channels in place of 256, four heads of keys in place of sixteen, no `v_proj`, and a RoPE that leaves most channels alone. Every layer, full or not, norms its values, and multiplies scores by 1.
@@ -861,7 +871,7 @@ diff("gemma-3-27b", "gemma-4-31b")
 # </details>
 # </details>
 
-# %% exercise="new_models.proportional"
+# %% exercise="new_models.proportional" id="new_models-proportional"
 def proportional_table(positions: Tensor, head_dim: int, theta: float, share: float) -> Tensor:
     """Lesson 03's table in which only the first pairs turn: floor(share * head_dim / 2) of head_dim / 2.
 
@@ -877,11 +887,11 @@ def proportional_table(positions: Tensor, head_dim: int, theta: float, share: fl
     return torch.stack([angles.cos(), angles.sin()])
     ### END SOLUTION
 
-# %% check="new_models.proportional" tags=["nbval-ignore-output"]
+# %% check="new_models.proportional" tags=["nbval-ignore-output"] id="check-new_models-proportional"
 check("new_models.proportional", proportional_table)
 
-# %% [markdown]
-# A pair that turns slowly hardly moves within a text, so a head can use its channels for what a token says, whatever the position. Proportional RoPE stops those pairs altogether. A port that took the first quarter of the channels as a small head was wrong for all of them but the first ([Megatron-Bridge 4195](https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4195)).
+# %% [markdown] id="7adb91fc"
+# A pair that turns slowly hardly moves within a text, so a head can use its channels for what a token says, whatever the position. Proportional RoPE stops those pairs altogether. A port had every frequency right and paired channel i with channel i + 64, inside the first 128 ([Megatron-Bridge 4195](https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4195)): a test of the frequencies alone passed.
 #
 # ### Exercise 8 · Keys as values, and keys of another layer
 # difficulty ●●●○○ · importance ●●●●● · 20 minutes
@@ -902,7 +912,7 @@ check("new_models.proportional", proportional_table)
 # </details>
 # </details>
 
-# %% exercise="new_models.gemma_attention"
+# %% exercise="new_models.gemma_attention" id="new_models-gemma_attention"
 def kv_sizes(config: Config, kind: str) -> tuple[int, int]:
     """The width of a head, and how many heads keys and values have, in a layer of this kind.
 
@@ -959,10 +969,10 @@ class GemmaAttention(nn.Module):
         return self.o_proj(attend(q, *kv, 1.0, self.window)), kv
         ### END SOLUTION
 
-# %% check="new_models.gemma_attention" tags=["nbval-ignore-output"]
+# %% check="new_models.gemma_attention" tags=["nbval-ignore-output"] id="check-new_models-gemma_attention"
 check("new_models.gemma_attention", GemmaAttention)
 
-# %% [markdown]
+# %% [markdown] id="91f688e1"
 # A scale of 1 looks like an error, since the dot product of two vectors of 512 numbers is large. But `q_norm` and `k_norm` have weights, and training has made them as small as the scores need them.
 #
 # ### Exercise 9 · Whose keys?
@@ -980,7 +990,7 @@ check("new_models.gemma_attention", GemmaAttention)
 # </details>
 # </details>
 
-# %% exercise="new_models.kv_source"
+# %% exercise="new_models.kv_source" id="new_models-kv_source"
 def kv_source(config: Config) -> list[int]:
     """For each layer the layer whose keys and values it reads: itself, but for the last config.num_kv_shared_layers.
 
@@ -994,17 +1004,17 @@ def kv_source(config: Config) -> list[int]:
     return [i if i < owners else last[kind] for i, kind in enumerate(kinds)]
     ### END SOLUTION
 
-# %% check="new_models.kv_source" tags=["nbval-ignore-output"]
+# %% check="new_models.kv_source" tags=["nbval-ignore-output"] id="check-new_models-kv_source"
 check("new_models.kv_source", kv_source)
 
-# %%
+# %% id="501fedd8"
 e2b = Config.read("configs/gemma-4-e2b.json")
 print("E2B, layer -> whose keys:", {i: source for i, source in enumerate(kv_source(e2b)) if i != source})
 
-# %% [markdown]
+# %% [markdown] id="9ff86c78"
 # The rest is given: the layer of lesson 04 with the norm of this lesson, one more number for each layer (`layer_scalar`, a buffer of the checkpoint), and the model, which hands keys and values on.
 
-# %% tags=["setup"] long="the layer and the model around it"
+# %% tags=["setup"] long="the layer and the model around it" id="setup-7"
 class GemmaLayer(nn.Module):
     """Two norms around each sublayer, a GELU in the MLP, and everything times the layer's own number at the end."""
 
@@ -1032,7 +1042,7 @@ class GemmaModel(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(GemmaLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
 
@@ -1047,34 +1057,34 @@ class GemmaModel(nn.Module):
                 positions, config.global_head_dim, rope["rope_theta"], rope["partial_rotary_factor"]
             ),
         }
-        x, kept = self.embed_tokens(ids) * config.hidden_size**0.5, {}
+        x, kept = self.embed_tokens(ids), {}
         for i, (kind, source) in enumerate(zip(layer_types(config), kv_source(config), strict=True)):
             x, kept[i] = self.layers[i](x, tables[kind], None if i == source else kept[source])
         return self.norm(x)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="145c9054"
 compare(GemmaModel, "gemma-4")
 
-# %% [markdown]
+# %% [markdown] id="8a9085e3"
 # Green, with k = v, proportional RoPE and two layers that share. No published Gemma 4 has all three together: 31B has k = v, E2B and E4B share. E2B and E4B also have a third residual branch, *per-layer embeddings*: in each layer a token's own vector of 256 numbers, from a second table, is gated into the stream. Those tables hold half of E2B's parameters, and this lesson leaves them out.
 #
 # ## What it saves
 #
 # What does k = v save? The talk that this course follows counts it among the ways to a smaller cache. Before you count, guess.
 
-# %% prediction="new_models.k_eq_v_saves"
+# %% prediction="new_models.k_eq_v_saves" id="prediction-new_models-k_eq_v_saves"
 predict(
     "new_models.k_eq_v_saves", "cache of Gemma 4 31B that k = v saves, as transformers runs it", unit="KiB a token",
     guess=...
 )
 
-# %% prediction="new_models.e2b_cache"
+# %% prediction="new_models.e2b_cache" id="prediction-new_models-e2b_cache"
 predict(
     "new_models.e2b_cache", "cache of Gemma 4 E2B for one token, of 35 layers", unit="KiB a token",
     guess=...
 )
 
-# %% [markdown]
+# %% [markdown] id="29375789"
 # ### Exercise 10 · Your count
 # difficulty ●●●○○ · importance ●●●●● · 12 minutes
 #
@@ -1090,7 +1100,7 @@ predict(
 # </details>
 # </details>
 
-# %% exercise="new_models.cache_bytes"
+# %% exercise="new_models.cache_bytes" id="new_models-cache_bytes"
 def cache_bytes(config: Config, tokens: int, element_bytes: int = 2) -> int:
     """The bytes of all keys and values that are kept of one text of `tokens` tokens, as attention reads them.
 
@@ -1110,10 +1120,10 @@ def cache_bytes(config: Config, tokens: int, element_bytes: int = 2) -> int:
     return numbers * element_bytes
     ### END SOLUTION
 
-# %% check="new_models.cache_bytes" tags=["nbval-ignore-output"]
+# %% check="new_models.cache_bytes" tags=["nbval-ignore-output"] id="check-new_models-cache_bytes"
 check("new_models.cache_bytes", cache_bytes)
 
-# %%
+# %% id="0cd61132"
 names = ("smollm3-3b", "olmo-3-7b", "gpt-oss-20b", "gemma-3-27b", "gemma-4-31b", "gemma-4-e2b")
 published = {name: Config.read(f"configs/{name}.json") for name in names}
 for name, found in published.items():
@@ -1121,19 +1131,19 @@ for name, found in published.items():
         found = found.replace(layer_types=["sliding_attention" if i % 6 else "full_attention" for i in range(1, 63)])
     print(f"{name:>12}: {cache_bytes(found, 1) / 2**10:4.0f} KiB for one token, {cache_bytes(found, 131_072) / 2**30:5.2f} GiB for 131,072")
 
-# %%
+# %% id="8f82e7f9"
 both = published["gemma-4-31b"].replace(attention_k_eq_v=False, num_global_key_value_heads=None)
 apart = both.replace(num_key_value_heads=4, layer_types=["full_attention"] * 10, num_hidden_layers=10)
 ten = apart.replace(attention_k_eq_v=True)  # the ten full layers alone, with four heads, without and with k = v
 measured("new_models.k_eq_v_saves", (cache_bytes(apart, 1) - cache_bytes(ten, 1)) / 2**10)
 
-# %%
+# %% id="64401570"
 measured("new_models.e2b_cache", cache_bytes(e2b, 1) / 2**10)
 print(f"E2B: {cache_bytes(e2b, 1) / 2**10:.0f} KiB; if every layer had its own: {cache_bytes(e2b.replace(num_kv_shared_layers=0), 1) / 2**10:.0f}")
 weights = 10 * 5376 * 4 * 512
 print(f"31B: k = v leaves out {weights:,} weights, {weights / 30.7e9:.2%} of the model")
 
-# %% [markdown]
+# %% [markdown] id="c668739e"
 # <details><summary>What the numbers say</summary>
 #
 # k = v saves nothing in the cache: 0 KiB. The key is normed with a weight and rotated, the value is normed without a weight, so the two that attention reads are different numbers, and transformers stores both. What is saved is ten matrices `v_proj`, a third of a percent of the model. To save cache one would have to keep the raw output of `k_proj` and norm and rotate all earlier keys again at every step: half the memory of these layers, for work at every step. (The 880 KiB a token of 31B count every layer for one token; from 1,024 tokens on only the ten full layers grow, by 80 KiB a token.)
@@ -1141,19 +1151,19 @@ print(f"31B: k = v leaves out {weights:,} weights, {weights / 30.7e9:.2%} of the
 # Sharing does save cache: E2B keeps 18 KiB a token in place of 42, because 20 of 35 layers keep nothing. A published estimate of what sharing saves forgot that sliding layers stop growing; your function has the window.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="abefc998"
 # ## What it costs
 #
 # Fewer keys and values, and what does the model lose? Five small models of bytes, four layers each, were trained on the same texts, each from five seeds (`training/shared_kv.py`; about a minute a run). They differ in where keys and values come from: own ones with two heads; own ones with one head; the last two of four layers read the second's; one projection for both (k = v, as above); sharing and k = v together. One head and sharing have the same cache. Order them by their loss on a novel that none of them has read.
 
-# %% prediction="new_models.shared_loss"
+# %% prediction="new_models.shared_loss" id="prediction-new_models-shared_loss"
 predict(
     "new_models.shared_loss", "the five models, from the lowest loss to the highest",
     order_of=["both", "k = v", "one head", "own", "two of four layers share"],
     guess=...
 )
 
-# %%
+# %% id="de051ce8"
 import json
 from statistics import mean, stdev
 
@@ -1166,13 +1176,13 @@ for name, found in losses.items():
     print(f"{name:>25}: {mean(found):.3f} nats a byte, {mean(more):+.3f} ± {error:.3f}; {run['kept']} numbers a byte cached, {run['parameters']:,} weights")
 measured("new_models.shared_loss", sorted(losses, key=lambda name: mean(losses[name])))
 
-# %% [markdown]
+# %% [markdown] id="cc9e3fa0"
 # <details><summary>What the numbers say</summary>
 #
 # SHAREDTEXT
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="13d8ce81"
 # ## Two models for which there is nothing to write
 #
 # **Sarvam 30B and 105B** (Sarvam AI, March 2026). One family, two programs that you have. transformers has no modeling file for either: `sarvam_moe` is read as a GLM-4-MoE, `sarvam_mla` as a DeepSeek-V3.
@@ -1188,13 +1198,13 @@ measured("new_models.shared_loss", sorted(losses, key=lambda name: mean(losses[n
 #
 # **Intellect-3** (Prime Intellect, November 2025) is GLM-4.5-Air, trained further. Its `config.json` names GLM's class, and every size is GLM's. So the first thing to do with a new model is to look whether it is new. Still, its config has a trap. GLM-4.5-Air has 96 heads of 128 in a width of 4,096, and transformers' config class for it has no field `head_dim` of its own: a file without it gets 4096 // 96 = 42, without an error. How many parameters would the model have then? With 128 it has 106.9 billion.
 
-# %% prediction="new_models.forgotten_head_dim"
+# %% prediction="new_models.forgotten_head_dim" id="prediction-new_models-forgotten_head_dim"
 predict(
     "new_models.forgotten_head_dim", "parameters of GLM-4.5-Air with heads of 42 in place of 128", unit="billion",
     guess=...
 )
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-8"
 def glm_parameters(config: Config) -> int:
     """All parameters of a GLM-4.5-Air: embedding, head, attention, the MLPs, routers, norms."""
     D, H, KV, width = config.hidden_size, config.num_attention_heads, config.num_key_value_heads, head_dim(config)
@@ -1205,27 +1215,27 @@ def glm_parameters(config: Config) -> int:
     mlps = dense * 3 * D * config.intermediate_size + (n - dense) * sparse
     return 2 * config.vocab_size * D + n * (attention + 2 * D) + mlps + D
 
-# %%
+# %% id="7d4205f7"
 glm = Config.read("configs/glm-4.5-air.json")
 without = glm_parameters(glm.replace(head_dim=None))
 print(f"heads of 128: {glm_parameters(glm):,}; heads of 42: {without:,}")
 measured("new_models.forgotten_head_dim", without / 1e9)
 
-# %% [markdown]
+# %% [markdown] id="0fb3d105"
 # <details><summary>What the numbers say</summary>
 #
 # 103.5 billion: 3% fewer, in a model of which 93% are experts. Nobody would notice by the size, and a model made from such a config can't load the weights. With random weights, as in many tests, it runs.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="faa0b792"
 # ## Your guesses
 #
 # Here they are once more, beside what was measured.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
 predictions()
 
-# %% [markdown]
+# %% [markdown] id="381d043c"
 # ## What changed, and why
 #
 # | model | line of your program | does the config say so? | why | which test misses it |

@@ -201,9 +201,7 @@ class SmolWithoutTable(LESSON.solutions["Model"]):  # type: ignore[misc, name-de
             flags = [1] * c.num_hidden_layers
             every = c.get("no_rope_layer_interval") or 4
             flags[every - 1 :: every] = [0] * len(flags[every - 1 :: every])
-        table = LESSON.solutions["rope_table"](
-            torch.arange(ids.shape[-1]), width, LESSON.solutions["rope_theta"](c)
-        )
+        table = LESSON.solutions["rope_table"](torch.arange(ids.shape[-1]), width, LESSON.solutions["rope_theta"](c))
         x = self.embed_tokens(ids)
         for layer, flag in zip(self.layers, flags, strict=True):
             a, y = layer.self_attn, layer.input_layernorm(x)
@@ -516,7 +514,9 @@ def source_by_search(config: Config) -> list[int]:
 def source_by_list(config: Config) -> Tensor:
     kinds = config.layer_types
     own = len(kinds) - config.get("num_kv_shared_layers", 0)
-    return torch.tensor([i if i < own else max(j for j in range(own) if kinds[j] == kinds[i]) for i in range(len(kinds))])
+    return torch.tensor(
+        [i if i < own else max(j for j in range(own) if kinds[j] == kinds[i]) for i in range(len(kinds))]
+    )
 
 
 def widths(config: Config, kind: str) -> int:
@@ -655,7 +655,9 @@ TOLD = [
     Told("new_models.gemma_attention", OutputAlone, ["the output and (keys, values) belong there"]),
     Told(
         "new_models.olmo",
-        Change("new_models.olmo_attention", "q, k = apply_rope(q, table), apply_rope(k, table)", "q = apply_rope(q, table)"),
+        Change(
+            "new_models.olmo_attention", "q, k = apply_rope(q, table), apply_rope(k, table)", "q = apply_rope(q, table)"
+        ),
         ["Mend `new_models.olmo_attention` first"],
     ),
     Told("new_models.olmo", Change("new_models.yarn", "0.1 * math.log", "0.2 * math.log"), ["`yarn_table`"]),

@@ -135,9 +135,7 @@ def call_gemma_kv(module: Any, x: Tensor, table: Tensor, *kv: Tensor) -> Tensor:
     return torch.stack(gemma_called(module, x, table, kv)[1])
 
 
-def gemma_called(
-    module: Any, x: Tensor, table: Tensor, kv: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def gemma_called(module: Any, x: Tensor, table: Tensor, kv: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     seen = hf.visible(x.shape[1], module.sliding_window)
     mask = torch.zeros(seen.shape, dtype=x.dtype).masked_fill(~seen, torch.finfo(x.dtype).min)[None, None]
     shared, kept = ({module.layer_type: kv} if kv else {}), Kept()
