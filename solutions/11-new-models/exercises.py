@@ -125,7 +125,8 @@ OSS: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 10,
 }
-OSS_2 = OSS | {"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 8}
+OSS_2 = OSS | {"hidden_size": 30, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+OSS_3 = OSS | {"hidden_size": 20, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 6}
 EXPERTS: dict[str, Any] = {
     "model_type": "gpt_oss",
     "hidden_size": 12,
@@ -256,7 +257,7 @@ OLMO_ATTENTION = Exercise(
     sizes=sizes,
     cases=[
         attention_case("4 heads, 2 for keys and values", OLMO, 2, 7, None),
-        attention_case("a window of 3", OLMO_2, 3, 8, 3),
+        attention_case("a head_dim of its own, a window of 3", OLMO_2 | {"head_dim": 8}, 3, 8, 3),
         attention_case("inputs as large as the root of eps, a window of 5", OLMO, 1, 9, 5, scale=0.03, start=6),
         attention_case("bfloat16", OLMO_2, 2, 6, None, dtype=torch.bfloat16),
     ],
@@ -291,7 +292,7 @@ YARN = Exercise(
     cases=[
         yarn_case("positions 5 to 11", range(5, 12), 20, 70.0, scaled(8.0, 40, beta_fast=3.0, beta_slow=1.0)),
         yarn_case("edges that are not rounded", range(3, 9), 24, 300.0, scaled(4.0, 90, beta_fast=5.0, truncate=False)),
-        yarn_case("no betas", [9, 40, 3], 32, 1e4, scaled(32.0, 4096)),
+        yarn_case("no betas", [9, 40, 3], 32, 1e4, scaled(32.0, 4096, truncate=False)),
         yarn_case("the first edge below 0", range(4, 12), 16, 5e3, scaled(6.0, 60, beta_slow=0.25)),
         yarn_case(
             "an attention_factor, the last edge beyond the head",
@@ -348,7 +349,7 @@ SINK_ATTENTION = Exercise(
         attention_case("4 heads of 10, 2 for keys and values", OSS, 2, 7, None),
         attention_case("a window of 3", OSS_2, 3, 8, 3),
         attention_case("tiny inputs, a window of 5", OSS, 1, 9, 5, scale=1e-3, start=6),
-        attention_case("bfloat16", OSS_2, 2, 6, None, dtype=torch.bfloat16),
+        attention_case("bfloat16", OSS_3, 2, 6, None, dtype=torch.bfloat16),
     ],
 )
 
@@ -461,7 +462,7 @@ GEMMA_ATTENTION = Exercise(
     cases=[
         gemma_case("a sliding layer", GEMMA, 2, 2, 7),
         gemma_case("a full layer with k = v and one head of keys", GEMMA, 1, 1, 6),
-        gemma_case("a full layer with v_proj", GEMMA_2, 2, 2, 8, start=7),
+        gemma_case("a full layer with v_proj, 70 tokens", GEMMA_2, 2, 1, 70, start=7),
         gemma_case("k = v with as many heads of keys as sliding layers have", GEMMA_3, 4, 1, 7),
         gemma_case("a sliding layer that reads another's keys and values", GEMMA, 4, 2, 9),
         gemma_case("a full layer that reads another's keys and values", GEMMA_2, 4, 3, 5),
@@ -472,9 +473,17 @@ GEMMA_ATTENTION = Exercise(
 )
 
 
-def source_case(name: str, kinds: Sequence[str], shared: int | None) -> Case:
-    fields = {"model_type": "gemma4_text", "num_hidden_layers": len(kinds), "layer_types": list(kinds)}
-    return Case(name, lambda draw: [Config(fields | ({} if shared is None else {"num_kv_shared_layers": shared}))])
+def source_case(name: str, kinds: Sequence[str], shared: int | None, most: int = 0) -> Case:
+    """A case of whose keys are read; in a hidden recording up to `most` layers share, or the round comes more often."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        found = list(kinds) if shared else list(kinds) * draw.number("rounds", 1, 2, 4)
+        fields = {"model_type": "gemma4_text", "num_hidden_layers": len(found), "layer_types": found}
+        if shared:
+            fields["num_kv_shared_layers"] = draw.number("shared", shared, 1, max(most, shared))
+        return [Config(fields)]
+
+    return Case(name, draw_args)
 
 
 def published(name: str, *fields: str) -> dict[str, Any]:
@@ -495,9 +504,9 @@ KV_SOURCE = Exercise(
     differentiable=False,
     points=3,
     cases=[
-        source_case("E2B: 20 of 35 layers share", rounds(4, 7), 20),
-        source_case("2 of 6 layers share", [SLIDING, FULL, FULL, SLIDING, SLIDING, FULL], 2),
-        source_case("3 of 8 layers share", [FULL, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL, FULL], 3),
+        source_case("E2B: 20 of 35 layers share", rounds(4, 7), 20, most=24),
+        source_case("2 of 6 layers share", [SLIDING, FULL, FULL, SLIDING, SLIDING, FULL], 2, most=3),
+        source_case("3 of 8 layers share", [FULL, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL, FULL], 3, most=5),
         source_case("no layer shares", rounds(2, 2), None),
     ],
 )

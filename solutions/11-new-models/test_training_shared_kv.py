@@ -45,11 +45,11 @@ def test_models_differ_in_keys_and_values_alone() -> None:
     assert sizes["own"] - sizes["one head"] == 4 * matrix
     assert sizes["own"] - sizes["two of four layers share"] == 4 * matrix + 2 * shared_kv.HEAD_DIM
     assert {name: shared_kv.kept(name) for name in sizes} == {
-        "own": 384,
-        "one head": 192,
-        "two of four layers share": 192,
-        "k = v": 384,
-        "both": 192,
+        "own": 256,
+        "one head": 128,
+        "two of four layers share": 128,
+        "k = v": 256,
+        "both": 128,
     }
 
 
