@@ -26,3 +26,9 @@ def read(module: Any, x: Tensor, table: Tensor, *kv: Tensor) -> Tensor:
     _, given = pair_given(module(x, table, kv) if kv else module(x, table), "forward")
     k, v = pair_given(given, "the second result of forward")
     return torch.stack([tensor_given(k, "keys"), tensor_given(v, "values")])
+
+
+def handed_on(module: Any, x: Tensor, table: Tensor, *kv: Tensor) -> Tensor:
+    """The output, and the keys and values behind it, one after the other."""
+    output = attended(module, x, table, *kv)
+    return torch.cat([output.flatten(), read(module, x, table, *kv).flatten()])

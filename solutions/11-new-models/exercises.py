@@ -18,6 +18,7 @@ from .reference import (
     build_sinks,
     build_smol,
     call_gemma,
+    call_gemma_all,
     call_gemma_kv,
     call_sinks,
     call_windowed,
@@ -326,7 +327,7 @@ OLMO_MODEL = Exercise(
     uses=["new_models.yarn"],
     cases=[
         model_case("three sliding layers, then a full one", OLMO, 2, 14),
-        model_case("full, sliding, full", OLMO_2, 1, 11),
+        model_case("full, sliding, full, a head_dim of its own", OLMO_2 | {"head_dim": 8}, 1, 11),
         model_case("no rope_scaling", OLMO_3, 2, 9),
     ],
 )
@@ -449,6 +450,7 @@ def gemma_case(name: str, config: Mapping[str, Any], layer: int, batch: int, len
 
 
 READ = {"drive": drives.read, "right": call_gemma_kv}
+HANDED = {"drive": drives.handed_on, "right": call_gemma_all}
 GEMMA_ATTENTION = Exercise(
     name="new_models.gemma_attention",
     solution="GemmaAttention",
@@ -468,17 +470,23 @@ GEMMA_ATTENTION = Exercise(
         gemma_case("a full layer that reads another's keys and values", GEMMA_2, 4, 3, 5),
         gemma_case("keys and values of a full layer with k = v, tiny inputs", GEMMA, 3, 1, 4, scale=0.05, **READ),
         gemma_case("keys and values of a sliding layer", GEMMA_3, 1, 2, 5, **READ),
+        gemma_case("the output, and what a layer that shares hands on", GEMMA_2, 4, 1, 5, **HANDED),
         gemma_case("bfloat16", GEMMA, 1, 2, 6, dtype=torch.bfloat16),
     ],
 )
 
 
-def source_case(name: str, kinds: Sequence[str], shared: int | None, most: int = 0) -> Case:
-    """A case of whose keys are read; in a hidden recording up to `most` layers share, or the round comes more often."""
+def source_case(name: str, kinds: Sequence[str], shared: int | None, most: int = 0, told: bool = True) -> Case:
+    """A case of whose keys are read; in a hidden recording up to `most` layers share, or the round comes more often.
+
+    told: whether the config has the list of kinds.
+    """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         found = list(kinds) if shared else list(kinds) * draw.number("rounds", 1, 2, 4)
         fields = {"model_type": "gemma4_text", "num_hidden_layers": len(found), "layer_types": found}
+        if not told:
+            del fields["layer_types"]
         if shared:
             fields["num_kv_shared_layers"] = draw.number("shared", shared, 1, max(most, shared))
         return [Config(fields)]
@@ -507,6 +515,7 @@ KV_SOURCE = Exercise(
         source_case("E2B: 20 of 35 layers share", rounds(4, 7), 20, most=24),
         source_case("2 of 6 layers share", [SLIDING, FULL, FULL, SLIDING, SLIDING, FULL], 2, most=3),
         source_case("3 of 8 layers share", [FULL, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL, FULL], 3, most=5),
+        source_case("3 of 12 layers share, and there is no list of layers", rounds(5, 2), 3, most=6, told=False),
         source_case("no layer shares", rounds(2, 2), None),
     ],
 )

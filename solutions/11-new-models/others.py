@@ -514,7 +514,7 @@ def source_by_search(config: Config) -> list[int]:
 
 
 def source_by_list(config: Config) -> Tensor:
-    kinds = config.layer_types
+    kinds = LESSON.solutions["layer_types"](config)
     own = len(kinds) - config.get("num_kv_shared_layers", 0)
     return torch.tensor(
         [i if i < own else max(j for j in range(own) if kinds[j] == kinds[i]) for i in range(len(kinds))]
@@ -622,7 +622,7 @@ def bytes_of_short_texts(config: Config, tokens: int, element_bytes: int = 2) ->
 
 def source_of_equal_kinds(config: Config) -> list[int]:
     """Right where only one layer shares."""
-    kinds = config.layer_types
+    kinds = LESSON.solutions["layer_types"](config)
     return [
         i if i < len(kinds) - config.get("num_kv_shared_layers", 0) else max(j for j in range(i) if kinds[j] == kind)
         for i, kind in enumerate(kinds)

@@ -135,6 +135,12 @@ def call_gemma_kv(module: Any, x: Tensor, table: Tensor, *kv: Tensor) -> Tensor:
     return torch.stack(gemma_called(module, x, table, kv)[1])
 
 
+def call_gemma_all(module: Any, x: Tensor, table: Tensor, *kv: Tensor) -> Tensor:
+    """The output, keys and values, one after the other."""
+    output, read = gemma_called(module, x, table, kv)
+    return torch.cat([output.flatten(), *(each.flatten() for each in read)])
+
+
 def gemma_called(module: Any, x: Tensor, table: Tensor, kv: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     seen = hf.visible(x.shape[1], module.sliding_window)
     mask = torch.zeros(seen.shape, dtype=x.dtype).masked_fill(~seen, torch.finfo(x.dtype).min)[None, None]
