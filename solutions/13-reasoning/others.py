@@ -206,7 +206,7 @@ def extract_by_parts(text: str) -> Fraction | None:
         return None
     sign, whole, rest = found.groups()
     groups = whole.split(",")
-    if (len(groups) > 1 and not (1 <= len(groups[0]) <= 3 and all(len(g) == 3 for g in groups[1:]))) or not all(groups):
+    if len(groups) > 1 and not (1 <= len(groups[0]) <= 3 and all(len(g) == 3 for g in groups[1:])):
         return None
     try:
         value = Fraction("".join(groups) + rest)
