@@ -47,8 +47,8 @@ def values_voted(majority: Any, groups: list[list[str]]) -> Tensor:
 
 def rated(best_of_n: Any, scores: Tensor, right: Tensor, n: int) -> Tensor:
     """The shares for boolean and for float right ones, which must be the same."""
-    given = tensor_given(best_of_n(scores, right, n), "best_of_n")
-    again = tensor_given(best_of_n(scores, right.float(), n), "best_of_n")
+    given = tensor_given(best_of_n(scores, right, n), "best_of_n").float()
+    again = tensor_given(best_of_n(scores, right.float(), n), "best_of_n").float()
     return torch.where(given == again, given, torch.nan)
 
 
@@ -58,6 +58,14 @@ def masked(answer_mask: Any, answers: Tensor, end: int) -> Tensor:
     if given.dtype not in (torch.float32, torch.bool):
         raise TypeError(f"the mask is {given.dtype}; float32 belongs there")
     return given.float()
+
+
+def beside_rewards(advantages: Any, rewards: Tensor, group: int, scaled: bool) -> Tensor:
+    """The advantages, and below them the rewards, beside which an advantage is 0: [2, answers]."""
+    given = tensor_given(advantages(rewards, group, scaled), "advantages")
+    if given.shape != rewards.shape:
+        raise ValueError(f"the advantages are {list(given.shape)}; {list(rewards.shape)} belongs there")
+    return torch.stack([given, rewards])
 
 
 class Bigram(nn.Module):

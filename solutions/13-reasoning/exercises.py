@@ -11,7 +11,7 @@ from grader.authoring.kit import Case, Draw, Exercise, Tolerance, with_mistakes
 from . import drives
 from .reference import (
     clear_logits,
-    right_advantages,
+    right_beside_rewards,
     right_best_of_n,
     right_distribution,
     right_extract,
@@ -141,6 +141,7 @@ EXTRACT = Exercise(
         text_case("an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#"),
         text_case(
             "thousands",
+            "#{3};",
             "#{0},{2};",
             "#{1},{2},{2};",
             "#{2},{2},{2};",
@@ -247,7 +248,14 @@ BEST = Exercise(
 
 
 def vote_case(name: str, shares: list[float], n: int, count: int) -> Case:
-    return Case(name, lambda draw: [shares, draw.size("n", n, n + 2, n + 4), count], tolerance=Tolerance(0.05))
+    """A case of votes. In a hidden one the first answer has another share, and the others theirs in proportion."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        first = round(shares[0] + draw.size("percent", 0, -12, -9, 9, 12) / 100, 2)
+        others = [round(share * (1 - first) / (1 - shares[0]), 6) for share in shares[1:]]
+        return [[first, *others], draw.size("n", n, n + 2, n + 4), count]
+
+    return Case(name, draw_args, tolerance=Tolerance(0.05))
 
 
 CROWD = Exercise(
@@ -262,6 +270,7 @@ CROWD = Exercise(
         vote_case("right in 40 % of answers, three wrong ones", [0.4, 0.25, 0.2, 0.15], 15, 16_000),
         vote_case("right in 40 % of answers, one wrong one", [0.4, 0.6], 9, 20_000),
         vote_case("two answers that often tie", [0.45, 0.55], 4, 18_000),
+        vote_case("four answers of equal shares", [0.25, 0.25, 0.25, 0.25], 3, 23_000),
         vote_case("one voter", [0.3, 0.1, 0.6], 1, 24_000),
         vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000),
         vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000),
@@ -354,17 +363,18 @@ def rewards_case(name: str, groups: Sequence[Sequence[float]], scaled: bool, **m
 ADVANTAGES = Exercise(
     name="reasoning.advantages",
     solution="advantages",
-    reference=right_advantages,
+    reference=right_beside_rewards,
+    drive=drives.beside_rewards,
     function=True,
     differentiable=False,
     points=4,
-    axes="answer",
+    axes="advantage/reward answer",
     cases=[
         rewards_case("one of four is right, and three of four", [[1, 0, 0, 0], [1, 1, 0, 1]], True),
         rewards_case("a group in which all are right, one in which none is", [[1, 1, 1], [0, 0, 0], [0, 1, 0]], True),
         rewards_case("without the scale", [[1, 0, 0, 0, 0], [0.5, 1, 0, 1, 1]], False),
         rewards_case("groups of one", [[1], [0], [0.25]], True),
-        rewards_case("rewards that are nearly equal", [[0, 2.0**-11], [0.5, 1]], True),
+        rewards_case("rewards that are nearly equal", [[0, 2.0**-11], [0.5, 1]], True, tolerance=Tolerance(1e-3)),
         rewards_case("two easy questions and a hard one", [[1] * 7 + [0], [0] * 7 + [1], [1] * 6 + [0] * 2], True),
     ],
 )
@@ -401,7 +411,7 @@ LOSS = Exercise(
     function=True,
     points=10,
     cases=[
-        loss_case("grpo, the ratio is 1", "grpo", [5, 2, 4], 6, apart=0.0),
+        loss_case("grpo, ratios near 1", "grpo", [5, 2, 4], 6, apart=0.05),
         loss_case("grpo, ratios to both sides", "grpo", [3, 7, 1, 5], 7),
         loss_case("bnpo", "bnpo", [6, 2, 3], 8, clip=(0.2, 0.28)),
         loss_case("dapo, a part of the tokens", "dapo", [2, 8, 5], 9, clip=(0.2, 0.28), tokens=40),
@@ -473,7 +483,14 @@ STEP = Exercise(
         step_case(
             "answers that were cut off, temperature 0.1", (8, 1, 6, 2), [9, 3, 9, 6], 0.1, 2, rewards=[0.0, 1, 1, 0]
         ),
-        step_case("all answers are right: nothing is learned", (4, 2, 5, 3), [2, 5, 4], 1.1, 2, rewards=[1.0, 1, 1]),
+        step_case(
+            "a question whose answers are all right, and another",
+            (4, 2, 5, 3),
+            [2, 5, 4, 3, 1, 2],
+            1.1,
+            2,
+            rewards=[1.0, 1, 1, 0, 1, 0],
+        ),
     ],
 )
 

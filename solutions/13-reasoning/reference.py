@@ -195,6 +195,11 @@ def right_advantages(rewards: Tensor, group: int, scaled: bool) -> Tensor:
     return torch.tensor(found)
 
 
+def right_beside_rewards(rewards: Tensor, group: int, scaled: bool) -> Tensor:
+    """The advantages, and below them the rewards: [2, answers]."""
+    return torch.stack([right_advantages(rewards, group, scaled), rewards])
+
+
 def right_loss(
     log_probs: Tensor,
     old: Tensor,
