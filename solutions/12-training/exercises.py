@@ -446,7 +446,7 @@ LORA = Exercise(
         lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
         lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
         lora_case("before the first step", (4, 7, 5), 2, 3.0, True, **BEFORE),
-        lora_case("merged, twice", (2, 4, 9), 3, 5.0, True, **MERGED),
+        lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
         lora_case(
             "merged in bfloat16", (3, 20, 15), 8, 12.0, False, dtype=torch.bfloat16, tolerance=ROUNDED_ONCE, **MERGED
         ),

@@ -45,7 +45,6 @@ from grader import measured, predict, predictions
 # %% [markdown]
 # Given and folded: lesson 03's Qwen3, from its norm to greedy generation.
 
-
 # %% tags=["setup"] jupyter={"source_hidden": true}
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
@@ -55,7 +54,6 @@ def rope_theta(config: Config) -> float:
 def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
-
 
 # %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
 
@@ -94,7 +92,6 @@ def split_words(text: str) -> list[list[int]]:
     """The words of a text, each as the ids of its bytes, 0 to 255."""
     return [list(word.encode().translate(ID_OF_BYTE)) for word, _ in SPLIT.pre_tokenize_str(text)]
 
-
 # %%
 for words in ("She didn't, in 1813.", "café"):
     print([word for word, _ in SPLIT.pre_tokenize_str(words)], split_words(words))
@@ -118,7 +115,6 @@ for words in ("She didn't, in 1813.", "café"):
 # `max(pairs, key=...)` with a tuple as the key: the count first, then the ids, with a minus sign where the lowest should win. Then call `merge` on every word, and build the Counter anew.
 # </details>
 # </details>
-
 
 # %% exercise="training.bpe"
 def merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
@@ -156,7 +152,6 @@ def train_bpe(text: str, count: int) -> list[tuple[int, int]]:
     return merges
     ### END SOLUTION
 
-
 # %% check="training.bpe" tags=["nbval-ignore-output"]
 check("training.bpe", train_bpe)
 
@@ -192,7 +187,6 @@ print("the last ones:", [token.decode() for token in tokens[-12:]])
 # </details>
 # </details>
 
-
 # %% exercise="training.encode"
 def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
     """The ids of a text.
@@ -213,7 +207,6 @@ def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
     return ids
     ### END SOLUTION
 
-
 # %% check="training.encode" tags=["nbval-ignore-output"]
 check("training.encode", encode)
 
@@ -221,7 +214,10 @@ check("training.encode", encode)
 # English has about 4.7 letters a word, and a space. With 256 merges on top of 256 bytes: how many characters does a token of this novel stand for on average?
 
 # %% prediction="training.characters"
-predict("training.characters", "characters of the novel for each token, with 256 merges", guess=...)
+predict(
+    "training.characters", "characters of the novel for each token, with 256 merges",
+    guess=...
+)
 
 # %%
 ids = encode(novel, merges)
@@ -241,7 +237,6 @@ measured("training.characters", len(novel) / len(ids))
 #
 # The other way round is short, with one trap: a character may be spread over several tokens, so a single token need not be text at all.
 
-
 # %% exercise="training.decode"
 def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
     """The text of some ids: the bytes of all of them, joined, as UTF-8; what is no UTF-8 becomes U+FFFD.
@@ -255,7 +250,6 @@ def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
     joined = b"".join(tokens[id] for id in ids if id < len(tokens))
     return joined.decode("utf-8", errors="replace")
     ### END SOLUTION
-
 
 # %% check="training.decode" tags=["nbval-ignore-output"]
 check("training.decode", decode)
@@ -271,7 +265,6 @@ print("whole:", decode(some, merges), "| token by token:", "".join(decode([id], 
 #
 # One more id, behind the merges, marks the end of a text. The vocabulary has 256 + 256 + 1 ids. A batch is B pieces of T tokens, each with its targets: the same pieces, one token later. Given is a function that says which pieces belong to which step. It depends on the step's number and nothing else, so a training that was stopped can go on with the same batches.
 
-
 # %% tags=["setup"]
 def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Inputs and targets of step 0, 1, ...: 2 x [B, T]. Each epoch goes through the pieces in another order."""
@@ -280,7 +273,6 @@ def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Ten
     shuffled = torch.randperm(pieces, generator=torch.Generator().manual_seed(1000 * seed + step // steps))
     starts = shuffled[step % steps * B :][:B, None] * T + torch.arange(T)  # [B, T]
     return stream[starts], stream[starts + 1]
-
 
 # %%
 END = 256 + len(merges)
@@ -312,7 +304,6 @@ print("target:", repr(decode(targets[0].tolist(), merges)))
 # </details>
 # </details>
 
-
 # %% exercise="training.loss"
 def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     """The mean of -log softmax(logits)[target] over the targets that are not -100; 0 if there is none.
@@ -328,7 +319,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None)
     return losses.sum() / max(len(losses) if num_items is None else num_items, 1)
     ### END SOLUTION
 
-
 # %% check="training.loss" tags=["nbval-ignore-output"]
 check("training.loss", cross_entropy)
 
@@ -336,28 +326,13 @@ check("training.loss", cross_entropy)
 # Here is the model that you will train: Qwen3's architecture, four layers, and 513 tokens. Its weights are random and small. Which loss does it have before the first step? You can say it from one number of the config, to two digits.
 
 # %%
-CONFIG = Config(
-    {
-        "model_type": "qwen3",
-        "architectures": ["Qwen3ForCausalLM"],
-        "hidden_act": "silu",
-        "vocab_size": END + 1,
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 24,
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 512,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "tie_word_embeddings": True,
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "eos_token_id": END,
-    }
-)
-
+CONFIG = Config({
+    "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "vocab_size": END + 1,
+    "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 24, "rms_norm_eps": 1e-6, "max_position_embeddings": 512,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": True,
+    "attention_bias": False, "use_sliding_window": False, "eos_token_id": END,
+})
 
 # %% tags=["setup"]
 def new_model(config: Config, seed: int = 0) -> nn.Module:
@@ -369,9 +344,11 @@ def new_model(config: Config, seed: int = 0) -> nn.Module:
             nn.init.normal_(weight, std=0.02)
     return model
 
-
 # %% prediction="training.at_first"
-predict("training.at_first", "loss of a model with random weights and 513 tokens", unit="nats", guess=...)
+predict(
+    "training.at_first", "loss of a model with random weights and 513 tokens", unit="nats",
+    guess=...
+)
 
 # %%
 model = new_model(CONFIG)
@@ -393,7 +370,10 @@ measured("training.at_first", at_first)
 # Three programs train the same small model on the same batches for 150 steps. The first is right. In the second, targets are not shifted: each token's target is the token itself. In the third, attention has no mask, so each token sees those behind it. Guess what the loss of the second is at the end.
 
 # %% prediction="training.unshifted"
-predict("training.unshifted", "loss after 150 steps when the target is the token itself", unit="nats", guess=...)
+predict(
+    "training.unshifted", "loss after 150 steps when the target is the token itself", unit="nats",
+    guess=...
+)
 
 # %%
 from grader.instruments import patch
@@ -414,7 +394,6 @@ def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, f
         optimizer.step()
         losses.append(loss.item())
     return model, sum(losses[-10:]) / 10
-
 
 # %%
 no_mask = patch.replaced(Tensor, triu=lambda self, diagonal=0: torch.zeros_like(self))  # no token counts as future
@@ -460,7 +439,6 @@ measured("training.unshifted", runs["targets not shifted"][1])
 # The order: decay the old weight, update both means, correct them, then subtract. Epsilon is added to the root *after* the correction.
 # </details>
 # </details>
-
 
 # %% exercise="training.adamw"
 class AdamW:
@@ -509,7 +487,6 @@ class AdamW:
         for parameter in self.parameters:
             parameter.grad = None
 
-
 # %% check="training.adamw" tags=["nbval-ignore-output"]
 check("training.adamw", AdamW)
 
@@ -518,9 +495,9 @@ check("training.adamw", AdamW)
 
 # %% prediction="training.first_step"
 predict(
-    "training.first_step", "first step without bias corrections, in learning rates (betas 0.9 and 0.999)", guess=...
+    "training.first_step", "first step without bias corrections, in learning rates (betas 0.9 and 0.999)",
+    guess=...
 )
-
 
 # %%
 def first_step(beta1: float, beta2: float, g: float = 0.02) -> tuple[float, float]:
@@ -548,7 +525,6 @@ measured("training.first_step", first_step(0.9, 0.999)[1])
 #
 # The second moment is a poor estimate at first, so the rate begins small: it grows to its peak over the first updates. Then it falls along half a cosine, since near a good place large steps only jump around it. Count updates from 1, as AdamW does. Whoever counts from 0 makes a first update with a rate of 0, which changes nothing (EleutherAI/gpt-neox#1379).
 
-
 # %% exercise="training.schedule"
 def learning_rate(update: int, peak: float, warmup: int, total: int, floor: float) -> float:
     """The learning rate of update 1, 2, ..., total: a linear warm-up, then half a cosine from `peak` to `floor * peak`.
@@ -564,7 +540,6 @@ def learning_rate(update: int, peak: float, warmup: int, total: int, floor: floa
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * x)) / 2)
     ### END SOLUTION
 
-
 # %% check="training.schedule" tags=["nbval-ignore-output"]
 check("training.schedule", learning_rate)
 
@@ -573,7 +548,6 @@ check("training.schedule", learning_rate)
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
 # Once in a while a batch gives a gradient ten times as long as usual: a page of numbers, a broken file. Clipping shortens it and keeps its direction. For that *all* gradients are taken as one long vector, with one norm, and all are scaled by one factor. Clipped one by one, they would point somewhere else together.
-
 
 # %% exercise="training.clip"
 @torch.no_grad()
@@ -593,7 +567,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm
     ### END SOLUTION
 
-
 # %% check="training.clip" tags=["nbval-ignore-output"]
 check("training.clip", clip_gradients)
 
@@ -604,16 +577,9 @@ check("training.clip", clip_gradients)
 
 # %% prediction="training.left_out"
 predict(
-    "training.left_out",
-    "left out, it costs most",
-    one_of=(
-        "no bias correction",
-        "no clipping",
-        "no cosine: the rate stays",
-        "no decay",
-        "no warm-up",
-    ),
-    guess=...,
+    "training.left_out", "left out, it costs most",
+    one_of=("no bias correction", "no clipping", "no cosine: the rate stays", "no decay", "no warm-up"),
+    guess=...
 )
 
 # %%
@@ -654,7 +620,6 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # </details>
 # </details>
 
-
 # %% exercise="training.accumulate"
 def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Leave in the parameters' `grad` the gradient of the loss of all micro-batches as one batch; return that loss.
@@ -674,7 +639,6 @@ def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> 
     return whole
     ### END SOLUTION
 
-
 # %% check="training.accumulate" tags=["nbval-ignore-output"]
 check("training.accumulate", accumulate)
 
@@ -682,8 +646,10 @@ check("training.accumulate", accumulate)
 # How wrong is the gradient? Eight texts of 4 to 64 tokens, in four micro-batches of two. The number: the length of the difference of both gradients, in lengths of the right one.
 
 # %% prediction="training.mean_of_means"
-predict("training.mean_of_means", "error of the mean of means, in lengths of the right gradient", guess=...)
-
+predict(
+    "training.mean_of_means", "error of the mean of means, in lengths of the right gradient",
+    guess=...
+)
 
 # %%
 def gradient(model: nn.Module) -> Tensor:
@@ -696,7 +662,6 @@ def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
     for row, length in enumerate(lengths):
         targets[row, length:] = -100
     return inputs, targets
-
 
 # %%
 model = runs["right"][0]
@@ -728,7 +693,6 @@ measured("training.mean_of_means", error)
 #
 # You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done.
 
-
 # %% exercise="training.worth"
 def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     """How much lower the training loss is where a model knows the previous token, in nats a token.
@@ -752,7 +716,6 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     return losses[0] - losses[1]
     ### END SOLUTION
 
-
 # %% check="training.worth" tags=["nbval-ignore-output"]
 check("training.worth", worth_of_one_token)
 
@@ -760,7 +723,10 @@ check("training.worth", worth_of_one_token)
 # And in English? Take the first 20,000 letters of the novel, 26 letters and the space between words. If all were equally frequent, a letter would have $\log_2 27 = 4.75$ bits. How many bits less does it have for one who knows the letter before it, compared with one who knows only how frequent each letter is?
 
 # %% prediction="training.letter"
-predict("training.letter", "what one letter of context is worth in the novel", unit="bits", guess=...)
+predict(
+    "training.letter", "what one letter of context is worth in the novel", unit="bits",
+    guess=...
+)
 
 # %%
 letters = "".join(c if c.isalpha() and c.isascii() else " " for c in novel.lower())
@@ -784,7 +750,6 @@ measured("training.letter", bits)
 # ## The loop, and how to stop it
 #
 # Put together, a training is this class. One step: a batch, its gradient, clipping, the rate, the update. What must be in a checkpoint, so that a stopped training goes on with the *same numbers*?
-
 
 # %% long="one training step, and what a checkpoint has"
 class Run:
@@ -811,16 +776,13 @@ class Run:
         self.model.load_state_dict(saved["model"])
         self.optimizer.state, self.done = saved["optimizer"], saved["done"]
 
-
 # %% [markdown]
 # The weights, both moments with their step count, and the number of steps, from which the rate and the batches follow. (A model with dropout needs the state of the random generator, too.) Many checkpoints lacked one of them. Below, a training is stopped after 30 steps, and goes on in three ways: with everything, without the moments, and without the number of steps. How much higher is the mean loss of the next 10 steps without the moments?
 
 # %% prediction="training.without_moments"
 predict(
-    "training.without_moments",
-    "how much higher the mean loss of 10 steps is without the moments",
-    unit="nats",
-    guess=...,
+    "training.without_moments", "how much higher the mean loss of 10 steps is without the moments", unit="nats",
+    guess=...
 )
 
 # %%
@@ -832,7 +794,6 @@ for _ in steps(range(30), "before"):
     whole.step()
 whole.save(file)
 expected = [whole.step() for _ in range(10)]
-
 
 # %%
 def went_on(without: str) -> list[float]:
@@ -846,7 +807,6 @@ def went_on(without: str) -> list[float]:
     again = Run(SMALL, total=60, B=8, T=32)
     again.load(f"{file}.less")
     return [again.step() for _ in range(10)]
-
 
 # %% tags=["nbval-ignore-output"]
 for without in ("nothing", "moments", "step"):
@@ -880,7 +840,6 @@ def held_out_loss(model: nn.Module) -> float:
     parts = [batch(held_out, i, 16, 64) for i in range(4)]
     return sum(cross_entropy(model(ids), wanted).item() for ids, wanted in parts) / 4
 
-
 # %% tags=["nbval-ignore-output"]
 prompt = torch.tensor([encode("Catherine was", merges)])
 for _ in steps(range(run.done, run.total), "steps"):
@@ -912,7 +871,6 @@ for _ in steps(range(run.done, run.total), "steps"):
 # </details>
 # </details>
 
-
 # %% exercise="training.sft"
 def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max_length: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets of some chats: 2 x [B, T], where only what the assistant says counts.
@@ -939,7 +897,6 @@ def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max
     return inputs, targets
     ### END SOLUTION
 
-
 # %% check="training.sft" tags=["nbval-ignore-output"]
 check("training.sft", sft_batch)
 
@@ -963,7 +920,6 @@ def question(seed: int) -> list[int]:
 def chat(seed: int, answer: list[int]) -> list[tuple[str, list[int], list[int]]]:
     return [("user", USER, question(seed)), ("assistant", ASSISTANT, answer)]
 
-
 # %%
 def fine_tuned(count: int, change: Any = None) -> nn.Module:
     """The model after some steps on eight chats each. change: what is done to a batch's targets."""
@@ -976,7 +932,6 @@ def fine_tuned(count: int, change: Any = None) -> nn.Module:
         optimizer.step()
     return model
 
-
 # %%
 def after_answer(model: nn.Module) -> tuple[float, str]:
     """The probability of END after a new question and its answer; and what the model answers."""
@@ -985,10 +940,10 @@ def after_answer(model: nn.Module) -> tuple[float, str]:
         logits = model(torch.tensor([asked + ANSWER[:-1]]))[0, -1]
     return logits.softmax(-1)[END].item(), decode(generate(model, torch.tensor([asked]), 20, {END}), merges)
 
-
 # %% prediction="training.end"
 predict(
-    "training.end", "probability of the end token after the answer, with every padding id masked", unit="%", guess=...
+    "training.end", "probability of the end token after the answer, with every padding id masked", unit="%",
+    guess=...
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -1025,7 +980,6 @@ measured("training.end", 100 * after_answer(endless)[0])
 # </details>
 # </details>
 
-
 # %% exercise="training.lora"
 class LoRALinear(nn.Module):
     """A linear layer that stays as it is, and a low-rank difference that is learned (Hu et al., 2021, section 4.1).
@@ -1061,7 +1015,6 @@ class LoRALinear(nn.Module):
         return layer
         ### END SOLUTION
 
-
 # %% check="training.lora" tags=["nbval-ignore-output"]
 check("training.lora", LoRALinear)
 
@@ -1069,8 +1022,10 @@ check("training.lora", LoRALinear)
 # Put adapters of rank 4 into all linear layers of your model, and fine-tune on the other answer, " No, never." Which share of all numbers is trained?
 
 # %% prediction="training.lora_share"
-predict("training.lora_share", "share of the numbers that are trained, with adapters of rank 4", unit="%", guess=...)
-
+predict(
+    "training.lora_share", "share of the numbers that are trained, with adapters of rank 4", unit="%",
+    guess=...
+)
 
 # %%
 def replaced(model: nn.Module, kind: type, make: Any) -> nn.Module:
@@ -1121,7 +1076,6 @@ print("logits with adapters and merged are closer than 0.001:", apart < 1e-3)
 # </details>
 # </details>
 
-
 # %% exercise="training.dpo"
 def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """DPO's loss, the mean over B pairs of answers, and the margin of each pair: [B] (Rafailov et al., 2023, equation 7).
@@ -1143,7 +1097,6 @@ def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) ->
     return -F.logsigmoid(margins).mean(), margins
     ### END SOLUTION
 
-
 # %% check="training.dpo" tags=["nbval-ignore-output"]
 check("training.dpo", dpo_loss)
 
@@ -1151,7 +1104,10 @@ check("training.dpo", dpo_loss)
 # The model prefers " No, never." now. Teach it the other answer again, by pairs. What is the loss before the first step, when policy and reference are the same? You can say it without running anything.
 
 # %% prediction="training.dpo_first"
-predict("training.dpo_first", "DPO's loss before the first step", unit="nats", guess=...)
+predict(
+    "training.dpo_first", "DPO's loss before the first step", unit="nats",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"]
 policy, first = copy.deepcopy(merged).requires_grad_(True), None
@@ -1204,9 +1160,8 @@ print("the policy answers", repr(after_answer(policy)[1]))
 #
 # <details><summary>Hint</summary>
 #
-# `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already; `clone` does not.
+# `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
 # </details>
-
 
 # %% exercise="training.tensors"
 def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -1220,11 +1175,9 @@ def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     weights = model.state_dict()
     if weights["lm_head.weight"].data_ptr() == weights["model.embed_tokens.weight"].data_ptr():
         del weights["lm_head.weight"]
-    return {
-        name: weight.detach().to(dtype).clone(memory_format=torch.contiguous_format) for name, weight in weights.items()
-    }
+    copied = {name: weight.detach().to(dtype, copy=True) for name, weight in weights.items()}
+    return {name: weight.contiguous() for name, weight in copied.items()}
     ### END SOLUTION
-
 
 # %% check="training.tensors" tags=["nbval-ignore-output"]
 check("training.tensors", hub_tensors)
@@ -1241,7 +1194,6 @@ check("training.tensors", hub_tensors)
 #
 # The spelled bytes: `chr(BYTES[i])` for the first 188 ids, `chr(256 + i - 188)` for the rest. A merged token is spelled as its two parts, joined.
 # </details>
-
 
 # %% exercise="training.tokenizer_json"
 def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
@@ -1270,7 +1222,6 @@ def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
         "decoder": byte_level,
         "model": {"type": "BPE", "vocab": vocab, "merges": pairs},
     }
-
 
 # %% check="training.tokenizer_json" tags=["nbval-ignore-output"]
 check("training.tokenizer_json", tokenizer_json)
