@@ -72,7 +72,7 @@ BPE = Exercise(
         bpe_case("60 words, 40 merges", PLAIN, 60, 40),
         bpe_case("digits, contractions, other scripts", [*ODD, *PLAIN], 90, 70),
         bpe_case("many ties", ODD, 12, 25),
-        bpe_case("runs of one letter", ["aaaa", "aaaaaaa", "aab", "baa", "a"], 40, 14),
+        bpe_case("runs of one letter", ["aaaa", "aaaaaaa", "aab", "baa", "a", "bab" * 6], 40, 14),
         text_case("low lower lowest ", 400, "fewer pairs than merges that are asked for"),
     ],
 )
@@ -240,7 +240,7 @@ ADAMW = Exercise(
     cases=[
         adamw_case("4 steps, a matrix and a vector", [[3, 4], [5]], [0.1] * 4, options(0.9, 0.95, 1e-8, 0.5)),
         adamw_case("the first step, other betas", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
-        adamw_case("a rate for each step", [[4, 2], [3]], [0.02, 0.2, 0.1, 0.01], options(0.7, 0.9, 1e-8, 0.9)),
+        adamw_case("a rate for each step", [[4, 2], [3], [4, 2]], [0.02, 0.2, 0.1, 0.01], options(0.7, 0.9, 1e-8, 0.9)),
         adamw_case(
             "gradients as small as eps", [[3, 3], [2]], [0.1, 0.1, 0.2], options(0.9, 0.99, 1e-3, 0.2), scale=1e-3
         ),
@@ -307,7 +307,7 @@ CLIP = Exercise(
     drive=drives.clipped,
     points=4,
     cases=[
-        clip_case("a norm above the limit", [[3, 4], [5], [2, 2, 3]], 1.0, 2.0),
+        clip_case("a norm above the limit", [[5, 7], [5], [2, 2, 3]], 1.0, 2.0),
         clip_case("a norm below the limit", [[2, 3], [4]], 2.5, 0.1),
         clip_case("one gradient, another limit", [[6]], 0.3, 5.0),
         clip_case("gradients of 0", [[2, 2], [3]], 0.5, 0.0),

@@ -174,7 +174,7 @@ def joined(word: list[int], pair: Pair, new: int) -> list[int]:
 
 def bpe_of_every_word(text: str, count: int) -> list[list[int]]:
     """Words as often as they occur, and a sorted list of pairs."""
-    words, merges = split_words(text), []
+    words, merges = split_words(text), list[list[int]]()
     for new in range(256, 256 + count):
         pairs = Counter(pair for word in words for pair in pairwise(word))
         if not pairs:
@@ -346,7 +346,7 @@ def rate_by_square(update: int, peak: float, warmup: int, total: int, floor: flo
 def clip_by_sum(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """A sum of squares, in float32, and no scaling where there is nothing to clip."""
     with_gradient = [p for p in parameters if p.grad is not None]
-    norm = torch.sqrt(sum(p.grad.float().square().sum() for p in with_gradient))
+    norm = torch.stack([p.grad.float().square().sum() for p in with_gradient if p.grad is not None]).sum().sqrt()
     if norm > max_norm:
         for p in with_gradient:
             p.grad *= max_norm / (norm + 1e-6)
@@ -429,8 +429,8 @@ def sft_by_mask(chats: list[Any], pad: int, max_length: int) -> list[Tensor]:
     inputs, targets = [], []
     for chat in chats:
         ids = torch.tensor([token for _, header, body in chat for token in [*header, *body]])[:max_length]
-        counts = [flag for role, h, b in chat for flag in [False] * len(h) + [role == "assistant"] * len(b)]
-        counts = torch.tensor(counts)[:max_length]
+        flags = [flag for role, h, b in chat for flag in [False] * len(h) + [role == "assistant"] * len(b)]
+        counts = torch.tensor(flags)[:max_length]
         inputs.append(ids[:-1])
         targets.append(torch.where(counts, ids, -100)[1:])
     pad_rows = nn.utils.rnn.pad_sequence

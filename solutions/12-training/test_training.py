@@ -77,9 +77,9 @@ def test_transformers_loads_the_folder_without_a_missing_name(tmp_path: Path, dt
     loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     ids = torch.arange(20)[None]
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.05}
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.1, 0.05)
     with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits.float(), model(ids), **close)
+        torch.testing.assert_close(loaded(ids).logits.float(), model(ids), rtol=rtol, atol=atol)
 
 
 TEXT = "Catherine had 2024 sisters;  they weren't\n\nthere in 1798."

@@ -175,7 +175,7 @@ print("the last ones:", [token.decode() for token in tokens[-12:]])
 # ### Exercise 2 · Encode
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
-# The merges are a recipe, and its order counts. In each word, apply the merge that was *learned first* among those that are possible, then again, until none is. Two other rules look reasonable: to merge from left to right, or to take the longest token that fits. Both are wrong: on 4,000 words of a novel they gave the library's ids for about two thirds of them. A model that was trained with the one and is run with the other reads tokens in places where it never saw them.
+# The merges are a recipe, and its order counts. In each word, apply the merge that was *learned first* among those that are possible, then again, until none is. Two other rules look reasonable: to merge from left to right, or to take the longest token that fits. Both are wrong: of 4,000 words of a novel they gave the library's ids for 65 % and 73 %. A model that was trained with the one and is run with the other reads tokens in places where it never saw them.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -211,7 +211,7 @@ def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
 check("training.encode", encode)
 
 # %% [markdown]
-# English has about 4.7 letters a word, and a space. With 256 merges on top of 256 bytes: how many characters does a token of this novel stand for on average?
+# With 256 merges on top of 256 bytes: how many characters does a token of this novel stand for on average?
 
 # %% prediction="training.characters"
 predict(
@@ -228,7 +228,7 @@ measured("training.characters", len(novel) / len(ids))
 # %% [markdown]
 # <details><summary>What the numbers say</summary>
 #
-# A little more than two. Frequent short words are one token with their space, and rare names fall into pieces. GPT-2's 50,000 merges reach about four. A larger vocabulary makes texts shorter and the embedding matrix larger: in a small model it would have most of the parameters. And a loss *per token* can't be compared between two tokenizers, since their tokens carry different amounts of text; per character or byte it can.
+# A little more than two. Frequent short words are one token with their space, and rare names fall into pieces. With GPT-2's 50,000 merges it is about four, by OpenAI's rule of thumb. A larger vocabulary makes texts shorter and the embedding matrix larger: in a small model it would have most of the parameters. And a loss *per token* can't be compared between two tokenizers, since their tokens carry different amounts of text; per character or byte it can.
 # </details>
 
 # %% [markdown]
@@ -379,6 +379,7 @@ predict(
 from grader.instruments import patch
 from grader.instruments.progress import steps
 
+torch.set_num_threads(1)  # a model as small as this one is slower on more
 SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_dim": 16, "intermediate_size": 96})
 
 
@@ -395,7 +396,7 @@ def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, f
         losses.append(loss.item())
     return model, sum(losses[-10:]) / 10
 
-# %%
+# %% tags=["nbval-ignore-output"]
 no_mask = patch.replaced(Tensor, triu=lambda self, diagonal=0: torch.zeros_like(self))  # no token counts as future
 runs = {"right": quick_run("right", 150), "targets not shifted": quick_run("targets not shifted", 150, shifted=False)}
 with no_mask:
@@ -420,7 +421,7 @@ measured("training.unshifted", runs["targets not shifted"][1])
 # ### Exercise 5 · AdamW
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# Plain gradient descent subtracts a little of the gradient. But the gradients of an embedding's rare tokens are a thousand times smaller than those of a norm, and one rate can't suit both. Adam divides each weight's gradient by its usual size, so that each weight moves by about the learning rate, whatever its gradient is. It keeps two running means for each weight: $m$ of the gradient, $v$ of its square.
+# Plain gradient descent subtracts a little of the gradient. But the embedding of a rare token gets a gradient once in a hundred steps, a norm's weight gets one at each, and one rate can't suit both. Adam divides each weight's gradient by its usual size, so that each weight moves by about the learning rate, whatever its gradient is. It keeps two running means for each weight: $m$ of the gradient, $v$ of its square.
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
 #
@@ -601,14 +602,16 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # %% [markdown]
 # <details><summary>What the numbers say</summary>
 #
-# TEMP_RECIPE
+# The warm-up, with every seed. Without it the first updates are the largest of all, in directions that a single batch has chosen. The gap opens within the first hundred updates and does not close again. The bias corrections come next. The rest costs less than a tenth, and with one seed the run without decay even ends a hundredth lower: for a small model and a short training, clipping, decay and cosine are an insurance. What a part is worth at a trillion tokens, no experiment of this size can say.
+#
+# The last line of the table is no omission but a bug: decay that is added to the gradient, as Keras did for a while under the name AdamW (keras-team/keras#19051). It costs a whole nat. Adam divides by the size of what it is given, so a weight whose own gradient is small is pulled to 0 at full speed. In these runs more than half of the gradients were then long enough to be clipped, against at most 22 of 300 otherwise.
 # </details>
 
 # %% [markdown]
 # ### Exercise 8 · Gradient accumulation
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
-# A batch that doesn't fit into memory is run in *micro-batches*, one after the other, and the gradients add up: `backward` adds to `grad`. The result should be the large batch's gradient. With texts of equal length, everybody gets that right: take the mean of each micro-batch, and divide by their number. With unequal lengths that is a mean of means, in which a token of a short micro-batch counts more than one of a long one. transformers had this from its first Trainer until October 2024, and so had TRL and nearly all others (huggingface/transformers#24725, #34191; huggingface/trl#2175). Nobody saw it in the loss.
+# A batch that doesn't fit into memory is run in *micro-batches*, one after the other, and the gradients add up: `backward` adds to `grad`. The result should be the large batch's gradient. With texts of equal length, everybody gets that right: take the mean of each micro-batch, and divide by their number. With unequal lengths that is a mean of means, in which a token of a short micro-batch counts more than one of a long one. It was reported to transformers in 2023 and mended in October 2024 (huggingface/transformers#24725, #34191); TRL, Unsloth and nanochat had it too (huggingface/trl#2175, unslothai/unsloth#1134, karpathy/nanochat#59). A loss curve does not show it.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -663,7 +666,7 @@ def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
         targets[row, length:] = -100
     return inputs, targets
 
-# %%
+# %% tags=["nbval-ignore-output"]
 model = runs["right"][0]
 LENGTHS = [4, 6, 8, 12, 60, 62, 64, 64]
 inputs, targets = texts_of(LENGTHS)
@@ -830,7 +833,7 @@ measured("training.without_moments", missed)
 
 # %%
 FULL = False
-run = Run(CONFIG, total=4000 if FULL else 160, B=8)
+run = Run(CONFIG, total=3000 if FULL else 160, B=8)
 curve = []
 
 
@@ -901,7 +904,7 @@ def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max
 check("training.sft", sft_batch)
 
 # %% [markdown]
-# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned twice, with your targets, and with targets in which every id of the padding is masked. After the answer, which probability does the second model give to the end token?
+# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. After the answer, which probability does the third model give to the end token?
 
 # %%
 import random
@@ -917,16 +920,16 @@ def question(seed: int) -> list[int]:
     return [*stream[start : start + numbers.randint(3, 14)].tolist(), END]
 
 
-def chat(seed: int, answer: list[int]) -> list[tuple[str, list[int], list[int]]]:
-    return [("user", USER, question(seed)), ("assistant", ASSISTANT, answer)]
+def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
+    return [(asker, USER, question(seed)), ("assistant", ASSISTANT, answer)]
 
 # %%
-def fine_tuned(count: int, change: Any = None) -> nn.Module:
+def fine_tuned(count: int, change: Any = None, asker: str = "user") -> nn.Module:
     """The model after some steps on eight chats each. change: what is done to a batch's targets."""
     model = copy.deepcopy(run.model)
     optimizer = AdamW(model.parameters(), lr=1e-3)
     for step in steps(range(count), "SFT"):
-        inputs, targets = sft_batch([chat(8 * step + i, ANSWER) for i in range(8)], pad=END, max_length=64)
+        inputs, targets = sft_batch([chat(8 * step + i, ANSWER, asker) for i in range(8)], pad=END, max_length=64)
         accumulate(model, [(inputs, change(targets) if change else targets)])
         clip_gradients(model.parameters(), 1.0)
         optimizer.step()
@@ -948,8 +951,10 @@ predict(
 
 # %% tags=["nbval-ignore-output"]
 tuned = fine_tuned(60)
+parrot = fine_tuned(60, asker="assistant")  # the question counts as an answer does
 endless = fine_tuned(60, lambda targets: targets.masked_fill(targets == END, -100))
-for name, model in {"before": run.model, "your targets": tuned, "padding masked by id": endless}.items():
+models = {"before": run.model, "your targets": tuned, "question in the loss": parrot, "padding masked by id": endless}
+for name, model in models.items():
     ends, text = after_answer(model)
     print(f"{name:>20}: P(end) {ends:8.4%}, answers {text!r}")
 measured("training.end", 100 * after_answer(endless)[0])
@@ -1232,7 +1237,7 @@ check("training.tokenizer_json", tokenizer_json)
 # %%
 from safetensors.torch import save_file
 
-folder = Path("my-model")
+folder = Path(tempfile.mkdtemp())  # Path("my-model") is beside this notebook, and stays
 folder.mkdir(exist_ok=True)
 files = {
     "config.json": dict(CONFIG) | {"dtype": "float32"},
@@ -1265,7 +1270,7 @@ else:
     print(tokenizer.decode(prompt[0].tolist() + new))
 
 # %% [markdown]
-# The same ids and the same tokens, from code that has never seen yours. That is the test of an export, and the only one that counts: a square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and then write something else. `grader compare --model my-model` compares them layer by layer. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
+# The same ids and the same tokens, from code that has never seen yours. That is the test of an export, and the only one that counts: a square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and then write something else. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
 
 # %% [markdown]
 # ## Your guesses
@@ -1328,4 +1333,4 @@ predictions()
 #
 # Let each micro-batch be one text of any length, without padding: *packing* puts several texts into one row, and attention must then not see from one into the next. You are right when the loss of a packed row equals the mean over its texts' tokens.
 #
-# Write Muon's step (Jordan et al., 2024) for the matrices and keep AdamW for the rest. Is the held-out loss after 4,000 steps lower, over three seeds?
+# Write Muon's step (Jordan et al., 2024) for the matrices and keep AdamW for the rest. Is the held-out loss after 3,000 steps lower, over three seeds?
