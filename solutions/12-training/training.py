@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] id="e125d4c7"
 # # 12 · Training: from a novel to a model that others can run
 #
 # **You have a model's code and a novel. What is missing until somebody else can run your model?**
@@ -22,7 +22,7 @@
 #
 # ![The way of this lesson: a text becomes ids, ids become batches of inputs and targets, the model gives logits, the loss compares them with the targets, its gradients are clipped and go to AdamW, which changes the weights at the rate of the schedule; the loop repeats; at the end the weights, the config and the tokenizer are written into a folder that others load.](figures/the-way.svg)
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup"
 import copy
 import json
 import math
@@ -39,13 +39,13 @@ from torch import Tensor, nn
 
 from grader import Config, check, load_checkpoint
 
-# %%
+# %% id="05d53d1c"
 from grader import measured, predict, predictions
 
-# %% [markdown]
+# %% [markdown] id="194af628"
 # Given and folded: lesson 03's Qwen3, from its norm to greedy generation.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-2"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -55,32 +55,32 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 
-# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 
-# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
 
-# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
 
-# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-model"
 
-# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
 
-# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
 
-# %% [markdown]
+# %% [markdown] id="a1ebbd09"
 # ## From a text to ids
 #
 # A model needs ids below a fixed number. Take one id for each *character*, and Unicode has 150,000 of them, most of which your novel never shows. Take one for each *word*, and the first unknown name has none. Byte-level BPE (byte-pair encoding) begins with the 256 *bytes*, so that any text has ids, and then gives frequent neighbours an id of their own: first perhaps `h` `e` → `he`, later `t` `he` → `the`.
 #
 # Merges must not cross words, or ` of the` becomes one token and `of them` another one that has nothing to do with it. So the text is first cut into words by GPT-2's regular expression. A space belongs to the word behind it. The library that compiles the expression is given; what it does to a sentence:
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-3"
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPLIT = Split(Regex(PATTERN), "isolated")
 VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are printable characters in Latin-1
@@ -92,11 +92,11 @@ def split_words(text: str) -> list[list[int]]:
     """The words of a text, each as the ids of its bytes, 0 to 255."""
     return [list(word.encode().translate(ID_OF_BYTE)) for word, _ in SPLIT.pre_tokenize_str(text)]
 
-# %%
+# %% id="5c7c76c3"
 for words in ("She didn't, in 1813.", "café"):
     print([word for word, _ in SPLIT.pre_tokenize_str(words)], split_words(words))
 
-# %% [markdown]
+# %% [markdown] id="70acddc2"
 # `é` takes two bytes. The ids of bytes are in GPT-2's order, which begins with the printable ones. You need not remember it: `BYTES[i]` is the byte of id i.
 #
 # ### Exercise 1 · Learn the merges
@@ -116,7 +116,7 @@ for words in ("She didn't, in 1813.", "café"):
 # </details>
 # </details>
 
-# %% exercise="training.bpe"
+# %% exercise="training.bpe" id="training-bpe"
 def merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
     """Replace each occurrence of the pair by the id `new`, from left to right: [1, 1, 1] with (1, 1) -> [new, 1]."""
     ### BEGIN SOLUTION
@@ -152,13 +152,13 @@ def train_bpe(text: str, count: int) -> list[tuple[int, int]]:
     return merges
     ### END SOLUTION
 
-# %% check="training.bpe" tags=["nbval-ignore-output"]
+# %% check="training.bpe" tags=["nbval-ignore-output"] id="check-training-bpe"
 check("training.bpe", train_bpe)
 
-# %% [markdown]
+# %% [markdown] id="f3bb6ca8"
 # The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. The merges are learned from the first 100,000 characters, which takes a few seconds.
 
-# %%
+# %% id="17a7fe06"
 import gzip
 from pathlib import Path
 
@@ -171,7 +171,7 @@ for left, right in merges:
 print(f"{len(novel):,} characters; the first merges:", [token.decode() for token in tokens[256:268]])
 print("the last ones:", [token.decode() for token in tokens[-12:]])
 
-# %% [markdown]
+# %% [markdown] id="322e7121"
 # ### Exercise 2 · Encode
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
@@ -187,7 +187,7 @@ print("the last ones:", [token.decode() for token in tokens[-12:]])
 # </details>
 # </details>
 
-# %% exercise="training.encode"
+# %% exercise="training.encode" id="training-encode"
 def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
     """The ids of a text.
 
@@ -207,37 +207,37 @@ def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
     return ids
     ### END SOLUTION
 
-# %% check="training.encode" tags=["nbval-ignore-output"]
+# %% check="training.encode" tags=["nbval-ignore-output"] id="check-training-encode"
 check("training.encode", encode)
 
-# %% [markdown]
+# %% [markdown] id="ada23614"
 # With 256 merges on top of 256 bytes: how many characters does a token of this novel stand for on average?
 
-# %% prediction="training.characters"
+# %% prediction="training.characters" id="prediction-training-characters"
 predict(
     "training.characters", "characters of the novel for each token, with 256 merges",
     guess=...
 )
 
-# %%
+# %% id="a7877e45"
 ids = encode(novel, merges)
 print(f"{len(ids):,} ids for {len(novel):,} characters")
 print(" | ".join(tokens[id].decode() for id in encode("Nobody had ever seen Catherine Morland", merges)))
 measured("training.characters", len(novel) / len(ids))
 
-# %% [markdown]
+# %% [markdown] id="73ceedec"
 # <details><summary>What the numbers say</summary>
 #
 # A little more than two. Frequent short words are one token with their space, and rare names fall into pieces. With GPT-2's 50,000 merges it is about four, by OpenAI's rule of thumb. A larger vocabulary makes texts shorter and the embedding matrix larger: in a small model it would have most of the parameters. And a loss *per token* can't be compared between two tokenizers, since their tokens carry different amounts of text; per character or byte it can.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="043981d1"
 # ### Exercise 3 · Decode
 # difficulty ●○○○○ · importance ●●●●○ · 5 minutes
 #
 # The other way round is short, with one trap: a character may be spread over several tokens, so a single token need not be text at all.
 
-# %% exercise="training.decode"
+# %% exercise="training.decode" id="training-decode"
 def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
     """The text of some ids: the bytes of all of them, joined, as UTF-8; what is no UTF-8 becomes U+FFFD.
 
@@ -251,21 +251,21 @@ def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
     return joined.decode("utf-8", errors="replace")
     ### END SOLUTION
 
-# %% check="training.decode" tags=["nbval-ignore-output"]
+# %% check="training.decode" tags=["nbval-ignore-output"] id="check-training-decode"
 check("training.decode", decode)
 
-# %%
+# %% id="d04e2655"
 some = encode("café 🙂", merges)
 print("whole:", decode(some, merges), "| token by token:", "".join(decode([id], merges) for id in some))
 
-# %% [markdown]
+# %% [markdown] id="ac09f44e"
 # What a chat window shows of an emoji when its program decodes token by token is the second form. `grader.instruments.writing` waits until a character is complete.
 #
 # ## From ids to a loss
 #
 # One more id, behind the merges, marks the end of a text. The vocabulary has 256 + 256 + 1 ids. A batch is B pieces of T tokens, each with its targets: the same pieces, one token later. Given is a function that says which pieces belong to which step. It depends on the step's number and nothing else, so a training that was stopped can go on with the same batches.
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-4"
 def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Inputs and targets of step 0, 1, ...: 2 x [B, T]. Each epoch goes through the pieces in another order."""
     pieces = (len(stream) - 1) // T
@@ -274,7 +274,7 @@ def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Ten
     starts = shuffled[step % steps * B :][:B, None] * T + torch.arange(T)  # [B, T]
     return stream[starts], stream[starts + 1]
 
-# %%
+# %% id="028270b5"
 END = 256 + len(merges)
 split = int(0.9 * len(ids))
 stream, held_out = torch.tensor([*ids[:split], END]), torch.tensor([*ids[split:], END])
@@ -282,7 +282,7 @@ inputs, targets = batch(stream, step=0, B=2, T=8)
 print("input: ", repr(decode(inputs[0].tolist(), merges)))
 print("target:", repr(decode(targets[0].tolist(), merges)))
 
-# %% [markdown]
+# %% [markdown] id="b41ea8fc"
 # The last tenth of the novel is held out: the model never sees it, and its loss there tells what was learned and what was learned by heart.
 #
 # ### Exercise 4 · Cross-entropy with ignored targets
@@ -304,7 +304,7 @@ print("target:", repr(decode(targets[0].tolist(), merges)))
 # </details>
 # </details>
 
-# %% exercise="training.loss"
+# %% exercise="training.loss" id="training-loss"
 def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     """The mean of -log softmax(logits)[target] over the targets that are not -100; 0 if there is none.
 
@@ -319,13 +319,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None)
     return losses.sum() / max(len(losses) if num_items is None else num_items, 1)
     ### END SOLUTION
 
-# %% check="training.loss" tags=["nbval-ignore-output"]
+# %% check="training.loss" tags=["nbval-ignore-output"] id="check-training-loss"
 check("training.loss", cross_entropy)
 
-# %% [markdown]
+# %% [markdown] id="b4653888"
 # Here is the model that you will train: Qwen3's architecture, four layers, and 513 tokens. Its weights are random and small. Which loss does it have before the first step? You can say it from one number of the config, to two digits.
 
-# %%
+# %% id="d66012b3"
 CONFIG = Config({
     "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "vocab_size": END + 1,
     "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -334,7 +334,7 @@ CONFIG = Config({
     "attention_bias": False, "use_sliding_window": False, "eos_token_id": END,
 })
 
-# %% tags=["setup"]
+# %% tags=["setup"] id="setup-5"
 def new_model(config: Config, seed: int = 0) -> nn.Module:
     """A CausalLM with small random matrices, as GPT-2's were drawn: N(0, 0.02). The norms keep their ones."""
     torch.manual_seed(seed)
@@ -344,13 +344,13 @@ def new_model(config: Config, seed: int = 0) -> nn.Module:
             nn.init.normal_(weight, std=0.02)
     return model
 
-# %% prediction="training.at_first"
+# %% prediction="training.at_first" id="prediction-training-at_first"
 predict(
     "training.at_first", "loss of a model with random weights and 513 tokens", unit="nats",
     guess=...
 )
 
-# %%
+# %% id="e6054dc2"
 model = new_model(CONFIG)
 inputs, targets = batch(stream, 0, 16, 64)
 with torch.no_grad():
@@ -358,24 +358,24 @@ with torch.no_grad():
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, loss {at_first:.2f}")
 measured("training.at_first", at_first)
 
-# %% [markdown]
+# %% [markdown] id="a1679e2d"
 # <details><summary>What the numbers say</summary>
 #
 # $\log 513 = 6.24$: nearly all tokens get the same probability, 1 / 513. A first loss that is far above the logarithm of the vocabulary's size means weights that are too large; one far below it means that the targets leak. It is the cheapest test of a training loop.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="11c82df8"
 # ### What a low loss does not say
 #
 # Three programs train the same small model on the same batches for 150 steps. The first is right. In the second, targets are not shifted: each token's target is the token itself. In the third, attention has no mask, so each token sees those behind it. Guess what the loss of the second is at the end.
 
-# %% prediction="training.unshifted"
+# %% prediction="training.unshifted" id="prediction-training-unshifted"
 predict(
     "training.unshifted", "loss after 150 steps when the target is the token itself", unit="nats",
     guess=...
 )
 
-# %%
+# %% id="d72b4096"
 from grader.instruments import patch
 from grader.instruments.progress import steps
 
@@ -396,7 +396,7 @@ def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, f
         losses.append(loss.item())
     return model, sum(losses[-10:]) / 10
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="368fcfd3"
 no_mask = patch.replaced(Tensor, triu=lambda self, diagonal=0: torch.zeros_like(self))  # no token counts as future
 runs = {"right": quick_run("right", 150), "targets not shifted": quick_run("targets not shifted", 150, shifted=False)}
 with no_mask:
@@ -407,7 +407,7 @@ for name, (model, loss) in runs.items():
     print(f"{name:>20}: loss {loss:.2f}, writes {decode(generate(model, start, 16), merges)!r}")
 measured("training.unshifted", runs["targets not shifted"][1])
 
-# %% [markdown]
+# %% [markdown] id="1c862ed6"
 # <details><summary>What the numbers say</summary>
 #
 # Near 0: to copy a token is easy, and the model writes the last word again and again. Without the mask the loss falls far below the right one, too, because each token sees its target. Only the right program has the worst loss, and only it has learned something about what comes next. **A loss that is lower than before is no proof of anything.** Compare it with what is possible, and look at the text.
@@ -415,7 +415,7 @@ measured("training.unshifted", runs["targets not shifted"][1])
 # The opposite error is harder to see: targets that are shifted *twice*. The model then learns to predict the token after the next, and its loss falls as a loss should. transformers shipped this in GIT from 4.49 until 2026 (huggingface/transformers#47394), and in JetMoE and Florence-2 (#37830, #46898).
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="f4adfc41"
 # ## From a loss to new weights
 #
 # ### Exercise 5 · AdamW
@@ -441,7 +441,7 @@ measured("training.unshifted", runs["targets not shifted"][1])
 # </details>
 # </details>
 
-# %% exercise="training.adamw"
+# %% exercise="training.adamw" id="training-adamw"
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2; Kingma and Ba, 2015, algorithm 1).
 
@@ -488,19 +488,19 @@ class AdamW:
         for parameter in self.parameters:
             parameter.grad = None
 
-# %% check="training.adamw" tags=["nbval-ignore-output"]
+# %% check="training.adamw" tags=["nbval-ignore-output"] id="check-training-adamw"
 check("training.adamw", AdamW)
 
-# %% [markdown]
+# %% [markdown] id="5f11bef5"
 # What are the corrections worth? With them, the first step moves every weight by the learning rate: $m / (1 - \beta_1) = g$, and $\sqrt{v / (1 - \beta_2)} = |g|$. Without them both are too small, by different factors. How large is the first step then, in learning rates, with Adam's usual betas 0.9 and 0.999?
 
-# %% prediction="training.first_step"
+# %% prediction="training.first_step" id="prediction-training-first_step"
 predict(
     "training.first_step", "first step without bias corrections, in learning rates (betas 0.9 and 0.999)",
     guess=...
 )
 
-# %%
+# %% id="730b461a"
 def first_step(beta1: float, beta2: float, g: float = 0.02) -> tuple[float, float]:
     """How far one step moves a weight at a rate of 1: with your AdamW, and by the formula without corrections."""
     weight = nn.Parameter(torch.zeros(1))
@@ -514,19 +514,19 @@ for betas in ((0.9, 0.999), (0.9, 0.95)):
     print(f"betas {betas}: {corrected:.3f} learning rates, without corrections {not_corrected:.3f}")
 measured("training.first_step", first_step(0.9, 0.999)[1])
 
-# %% [markdown]
+# %% [markdown] id="f118ea87"
 # <details><summary>What the numbers say</summary>
 #
 # More than three learning rates in a random direction, and several more steps that are too large. With the betas that language models use, 0.9 and 0.95, the first step is less than half as large as it should be instead: that bug hides. It is a public one. BERT's own code had no corrections (google-research/bert#153), which its warm-up covered, and so did Apex and MLX for a while (NVIDIA/apex#1124, ml-explore/mlx#1640).
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="c6fcc6ff"
 # ### Exercise 6 · Warm-up and cosine
 # difficulty ●○○○○ · importance ●●●○○ · 5 minutes
 #
 # The second moment is a poor estimate at first, so the rate begins small: it grows to its peak over the first updates. Then it falls along half a cosine, since near a good place large steps only jump around it. Count updates from 1, as AdamW does. Whoever counts from 0 makes a first update with a rate of 0, which changes nothing (EleutherAI/gpt-neox#1379).
 
-# %% exercise="training.schedule"
+# %% exercise="training.schedule" id="training-schedule"
 def learning_rate(update: int, peak: float, warmup: int, total: int, floor: float) -> float:
     """The learning rate of update 1, 2, ..., total: a linear warm-up, then half a cosine from `peak` to `floor * peak`.
 
@@ -541,16 +541,16 @@ def learning_rate(update: int, peak: float, warmup: int, total: int, floor: floa
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * x)) / 2)
     ### END SOLUTION
 
-# %% check="training.schedule" tags=["nbval-ignore-output"]
+# %% check="training.schedule" tags=["nbval-ignore-output"] id="check-training-schedule"
 check("training.schedule", learning_rate)
 
-# %% [markdown]
+# %% [markdown] id="0fe3a501"
 # ### Exercise 7 · Clip by the global norm
 # difficulty ●●○○○ · importance ●●●●○ · 5 minutes
 #
 # Once in a while a batch gives a gradient ten times as long as usual: a page of numbers, a broken file. Clipping shortens it and keeps its direction. For that *all* gradients are taken as one long vector, with one norm, and all are scaled by one factor. Clipped one by one, they would point somewhere else together.
 
-# %% exercise="training.clip"
+# %% exercise="training.clip" id="training-clip"
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their common norm is at most max_norm; return the norm before.
@@ -568,22 +568,22 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm
     ### END SOLUTION
 
-# %% check="training.clip" tags=["nbval-ignore-output"]
+# %% check="training.clip" tags=["nbval-ignore-output"] id="check-training-clip"
 check("training.clip", clip_gradients)
 
-# %% [markdown]
+# %% [markdown] id="c9a4baec"
 # ### Which part of the recipe matters?
 #
 # Now leave out one part at a time. That takes longer than a lesson, so the curves come from a script (`training/recipe.py` in the course's repository): a model of two layers, 300 updates on five of Austen's novels at a peak rate of 0.01, which is high for such a model; the loss is measured on the sixth novel. Each variant was trained from several seeds. Variants with the same seed see the same batches, so compare them seed by seed. Without which part is the loss highest?
 
-# %% prediction="training.left_out"
+# %% prediction="training.left_out" id="prediction-training-left_out"
 predict(
     "training.left_out", "left out, it costs most",
     one_of=("no bias correction", "no clipping", "no cosine: the rate stays", "no decay", "no warm-up"),
     guess=...
 )
 
-# %%
+# %% id="bb42fe6d"
 from grader.instruments import plots
 
 trained = json.loads(Path("texts/recipe.json").read_text())
@@ -595,11 +595,11 @@ for name, losses in ends.items():
 left_out = {name: losses.mean().item() for name, losses in ends.items() if name.startswith("no ")}
 measured("training.left_out", max(left_out, key=left_out.get))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="1350ef6b"
 means = {name: (trained["steps"][2:], losses.mean(dim=0)[2:]) for name, losses in curves.items()}
 plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 
-# %% [markdown]
+# %% [markdown] id="796bbfab"
 # <details><summary>What the numbers say</summary>
 #
 # The warm-up, with every seed. Without it the first updates are the largest of all, in directions that a single batch has chosen. The gap opens within the first hundred updates and does not close again. The bias corrections come next. The rest costs less than a tenth, and with one seed the run without decay even ends a hundredth lower: for a small model and a short training, clipping, decay and cosine are an insurance. What a part is worth at a trillion tokens, no experiment of this size can say.
@@ -607,7 +607,7 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # The last line of the table is no omission but a bug: decay that is added to the gradient, as Keras did for a while under the name AdamW (keras-team/keras#19051). It costs a whole nat. Adam divides by the size of what it is given, so a weight whose own gradient is small is pulled to 0 at full speed. In these runs more than half of the gradients were then long enough to be clipped, against at most 22 of 300 otherwise.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="83662bfa"
 # ### Exercise 8 · Gradient accumulation
 # difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
@@ -623,7 +623,7 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # </details>
 # </details>
 
-# %% exercise="training.accumulate"
+# %% exercise="training.accumulate" id="training-accumulate"
 def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Leave in the parameters' `grad` the gradient of the loss of all micro-batches as one batch; return that loss.
 
@@ -642,19 +642,19 @@ def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> 
     return whole
     ### END SOLUTION
 
-# %% check="training.accumulate" tags=["nbval-ignore-output"]
+# %% check="training.accumulate" tags=["nbval-ignore-output"] id="check-training-accumulate"
 check("training.accumulate", accumulate)
 
-# %% [markdown]
+# %% [markdown] id="7d6ae3a8"
 # How wrong is the gradient? Eight texts of 4 to 64 tokens, in four micro-batches of two. The number: the length of the difference of both gradients, in lengths of the right one.
 
-# %% prediction="training.mean_of_means"
+# %% prediction="training.mean_of_means" id="prediction-training-mean_of_means"
 predict(
     "training.mean_of_means", "error of the mean of means, in lengths of the right gradient",
     guess=...
 )
 
-# %%
+# %% id="56ff4132"
 def gradient(model: nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
@@ -666,7 +666,7 @@ def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
         targets[row, length:] = -100
     return inputs, targets
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="a07b554d"
 model = runs["right"][0]
 LENGTHS = [4, 6, 8, 12, 60, 62, 64, 64]
 inputs, targets = texts_of(LENGTHS)
@@ -682,13 +682,13 @@ for name, (loss, found) in {"one batch": full, "by tokens": right, "mean of mean
     print(f"{name:>14}: loss {loss:.3f}, error of the gradient {error:.2f}")
 measured("training.mean_of_means", error)
 
-# %% [markdown]
+# %% [markdown] id="c1774e6e"
 # <details><summary>What the numbers say</summary>
 #
 # About as long as the gradient itself: the update goes somewhere else. The two losses differ by a hundredth, so no curve shows it. With texts of equal length, such as the pieces of a novel, both are the same; it needs chats of different lengths, which is what fine-tuning is made of.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="785aebb0"
 # ### Exercise 9 · An experiment of your own
 # difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
@@ -696,7 +696,7 @@ measured("training.mean_of_means", error)
 #
 # You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done.
 
-# %% exercise="training.worth"
+# %% exercise="training.worth" id="training-worth"
 def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     """How much lower the training loss is where a model knows the previous token, in nats a token.
 
@@ -719,19 +719,19 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
     return losses[0] - losses[1]
     ### END SOLUTION
 
-# %% check="training.worth" tags=["nbval-ignore-output"]
+# %% check="training.worth" tags=["nbval-ignore-output"] id="check-training-worth"
 check("training.worth", worth_of_one_token)
 
-# %% [markdown]
+# %% [markdown] id="828d7c1e"
 # And in English? Take the first 20,000 letters of the novel, 26 letters and the space between words. If all were equally frequent, a letter would have $\log_2 27 = 4.75$ bits. How many bits less does it have for one who knows the letter before it, compared with one who knows only how frequent each letter is?
 
-# %% prediction="training.letter"
+# %% prediction="training.letter" id="prediction-training-letter"
 predict(
     "training.letter", "what one letter of context is worth in the novel", unit="bits",
     guess=...
 )
 
-# %%
+# %% id="6abb4349"
 letters = "".join(c if c.isalpha() and c.isascii() else " " for c in novel.lower())
 letters = " ".join(letters.split())[:20_000]  # one space between words
 ids_of_letters = torch.tensor([" abcdefghijklmnopqrstuvwxyz".index(c) for c in letters])
@@ -739,13 +739,13 @@ bits = worth_of_one_token(ids_of_letters, 27) / math.log(2)
 print(f"one letter of context is worth {bits:.2f} bits a letter")
 measured("training.letter", bits)
 
-# %% [markdown]
+# %% [markdown] id="f1f10eb2"
 # <details><summary>What the numbers say</summary>
 #
 # About 0.8 bits. Shannon counted the same in 1951: 4.03 bits for a letter, 3.32 if the one before it is known, a difference of 0.71 (*Prediction and Entropy of Printed English*). Your number is a little too high for a reason worth knowing: pairs that do not occur in 20,000 letters count as impossible. With all of the novel's 416,763 letters the difference is 0.79.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="6cda04aa"
 # ## A place to stop for the day
 #
 # You have a tokenizer that agrees with the library, and each part of a training step, checked: the loss, the optimizer, the schedule, clipping, accumulation. Still to come: the loop that can stop and go on, your own model, three ways to fine-tune it, and the folder that others load. You need about as long again.
@@ -754,7 +754,7 @@ measured("training.letter", bits)
 #
 # Put together, a training is this class. One step: a batch, its gradient, clipping, the rate, the update. What must be in a checkpoint, so that a stopped training goes on with the *same numbers*?
 
-# %% long="one training step, and what a checkpoint has"
+# %% long="one training step, and what a checkpoint has" id="65dae662"
 class Run:
     """A training of `total` steps on B pieces of T tokens a step, which can be saved and go on."""
 
@@ -779,16 +779,16 @@ class Run:
         self.model.load_state_dict(saved["model"])
         self.optimizer.state, self.done = saved["optimizer"], saved["done"]
 
-# %% [markdown]
+# %% [markdown] id="c69a5d3a"
 # The weights, both moments with their step count, and the number of steps, from which the rate and the batches follow. (A model with dropout needs the state of the random generator, too.) Many checkpoints lacked one of them. Below, a training is stopped after 30 steps, and goes on in three ways: with everything, without the moments, and without the number of steps. How much higher is the mean loss of the next 10 steps without the moments?
 
-# %% prediction="training.without_moments"
+# %% prediction="training.without_moments" id="prediction-training-without_moments"
 predict(
     "training.without_moments", "how much higher the mean loss of 10 steps is without the moments", unit="nats",
     guess=...
 )
 
-# %%
+# %% id="45e9cf8d"
 import tempfile
 
 file = f"{tempfile.mkdtemp()}/checkpoint.pt"
@@ -798,7 +798,7 @@ for _ in steps(range(30), "before"):
 whole.save(file)
 expected = [whole.step() for _ in range(10)]
 
-# %%
+# %% id="fd0bc72c"
 def went_on(without: str) -> list[float]:
     """The losses of the next 10 steps, with a checkpoint from which something is missing."""
     saved = torch.load(file)
@@ -811,7 +811,7 @@ def went_on(without: str) -> list[float]:
     again.load(f"{file}.less")
     return [again.step() for _ in range(10)]
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="789693bd"
 for without in ("nothing", "moments", "step"):
     losses = went_on(without)
     more = sum(a - b for a, b in zip(losses, expected, strict=True)) / 10
@@ -820,18 +820,18 @@ for without in ("nothing", "moments", "step"):
         missed = more
 measured("training.without_moments", missed)
 
-# %% [markdown]
+# %% [markdown] id="950f29d5"
 # <details><summary>What the numbers say</summary>
 #
 # A few hundredths: a curve would not show that the moments are lost. Without the number of steps the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** The moments were lost in NVIDIA-NeMo/Automodel#763 and karpathy/llama2.c#148, the order of the data in huggingface/accelerate#4071.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="05894810"
 # ## Your own model
 #
 # Now train it. With `FULL = True` it takes some minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. Now and then it writes a sentence. The loss on the held-out tenth is measured, too.
 
-# %%
+# %% id="fd78403f"
 FULL = False
 run = Run(CONFIG, total=3000 if FULL else 160, B=8)
 curve = []
@@ -843,7 +843,7 @@ def held_out_loss(model: nn.Module) -> float:
     parts = [batch(held_out, i, 16, 64) for i in range(4)]
     return sum(cross_entropy(model(ids), wanted).item() for ids, wanted in parts) / 4
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="6d18cd92"
 prompt = torch.tensor([encode("Catherine was", merges)])
 for _ in steps(range(run.done, run.total), "steps"):
     loss = run.step()
@@ -852,7 +852,7 @@ for _ in steps(range(run.done, run.total), "steps"):
         text = decode(generate(run.model, prompt, 16), merges)
         print(f"step {run.done:4}: loss {loss:.2f}, held out {curve[-1][2]:.2f}, writes {text!r}")
 
-# %% [markdown]
+# %% [markdown] id="942e0fa7"
 # TEMP_FULL
 #
 # ## Fine-tuning: loss on answers alone
@@ -874,7 +874,7 @@ for _ in steps(range(run.done, run.total), "steps"):
 # </details>
 # </details>
 
-# %% exercise="training.sft"
+# %% exercise="training.sft" id="training-sft"
 def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max_length: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets of some chats: 2 x [B, T], where only what the assistant says counts.
 
@@ -900,13 +900,13 @@ def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max
     return inputs, targets
     ### END SOLUTION
 
-# %% check="training.sft" tags=["nbval-ignore-output"]
+# %% check="training.sft" tags=["nbval-ignore-output"] id="check-training-sft"
 check("training.sft", sft_batch)
 
-# %% [markdown]
+# %% [markdown] id="04c9ccf2"
 # A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. After the answer, which probability does the third model give to the end token?
 
-# %%
+# %% id="d9c51ffe"
 import random
 
 USER, ASSISTANT = encode("\n\nReader:", merges), encode("\n\nNovel:", merges)
@@ -923,7 +923,7 @@ def question(seed: int) -> list[int]:
 def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
     return [(asker, USER, question(seed)), ("assistant", ASSISTANT, answer)]
 
-# %%
+# %% id="73ca3dd1"
 def fine_tuned(count: int, change: Any = None, asker: str = "user") -> nn.Module:
     """The model after some steps on eight chats each. change: what is done to a batch's targets."""
     model = copy.deepcopy(run.model)
@@ -935,7 +935,7 @@ def fine_tuned(count: int, change: Any = None, asker: str = "user") -> nn.Module
         optimizer.step()
     return model
 
-# %%
+# %% id="9f188c02"
 def after_answer(model: nn.Module) -> tuple[float, str]:
     """The probability of END after a new question and its answer; and what the model answers."""
     asked = [*USER, *question(-1), *ASSISTANT]
@@ -943,13 +943,13 @@ def after_answer(model: nn.Module) -> tuple[float, str]:
         logits = model(torch.tensor([asked + ANSWER[:-1]]))[0, -1]
     return logits.softmax(-1)[END].item(), decode(generate(model, torch.tensor([asked]), 20, {END}), merges)
 
-# %% prediction="training.end"
+# %% prediction="training.end" id="prediction-training-end"
 predict(
     "training.end", "probability of the end token after the answer, with every padding id masked", unit="%",
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="65f2a9ee"
 tuned = fine_tuned(60)
 parrot = fine_tuned(60, asker="assistant")  # the question counts as an answer does
 endless = fine_tuned(60, lambda targets: targets.masked_fill(targets == END, -100))
@@ -959,13 +959,13 @@ for name, model in models.items():
     print(f"{name:>20}: P(end) {ends:8.4%}, answers {text!r}")
 measured("training.end", 100 * after_answer(endless)[0])
 
-# %% [markdown]
+# %% [markdown] id="5cda0af6"
 # <details><summary>What the numbers say</summary>
 #
 # Next to nothing, less than before the fine-tuning. The second model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The same happens with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="6cc8f0a8"
 # ### Exercise 11 · LoRA
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
@@ -985,7 +985,7 @@ measured("training.end", 100 * after_answer(endless)[0])
 # </details>
 # </details>
 
-# %% exercise="training.lora"
+# %% exercise="training.lora" id="training-lora"
 class LoRALinear(nn.Module):
     """A linear layer that stays as it is, and a low-rank difference that is learned (Hu et al., 2021, section 4.1).
 
@@ -1020,19 +1020,19 @@ class LoRALinear(nn.Module):
         return layer
         ### END SOLUTION
 
-# %% check="training.lora" tags=["nbval-ignore-output"]
+# %% check="training.lora" tags=["nbval-ignore-output"] id="check-training-lora"
 check("training.lora", LoRALinear)
 
-# %% [markdown]
+# %% [markdown] id="ad7dcad5"
 # Put adapters of rank 4 into all linear layers of your model, and fine-tune on the other answer, " No, never." Which share of all numbers is trained?
 
-# %% prediction="training.lora_share"
+# %% prediction="training.lora_share" id="prediction-training-lora_share"
 predict(
     "training.lora_share", "share of the numbers that are trained, with adapters of rank 4", unit="%",
     guess=...
 )
 
-# %%
+# %% id="382ea61c"
 def replaced(model: nn.Module, kind: type, make: Any) -> nn.Module:
     """A copy of the model in whose layers each module of a kind is what `make` makes of it."""
     model = copy.deepcopy(model)
@@ -1049,7 +1049,7 @@ trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 print(f"{trained:,} of {sum(p.numel() for p in tuned.parameters()):,} numbers")
 measured("training.lora_share", 100 * trained / sum(p.numel() for p in tuned.parameters()))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="81dea633"
 optimizer = AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-2)
 for step in steps(range(60), "LoRA"):
     accumulate(adapted, [sft_batch([chat(8 * step + i, REFUSAL) for i in range(8)], pad=END, max_length=64)])
@@ -1061,7 +1061,7 @@ for name, model in {"the base": tuned, "with adapters": adapted, "merged": merge
     print(f"{name:>14}: {after_answer(model)[1]!r}")
 print("logits with adapters and merged are closer than 0.001:", apart < 1e-3)
 
-# %% [markdown]
+# %% [markdown] id="f8512b4c"
 # ### Exercise 12 · DPO
 # difficulty ●●●○○ · importance ●●●○○ · 10 minutes
 #
@@ -1081,7 +1081,7 @@ print("logits with adapters and merged are closer than 0.001:", apart < 1e-3)
 # </details>
 # </details>
 
-# %% exercise="training.dpo"
+# %% exercise="training.dpo" id="training-dpo"
 def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """DPO's loss, the mean over B pairs of answers, and the margin of each pair: [B] (Rafailov et al., 2023, equation 7).
 
@@ -1102,19 +1102,19 @@ def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) ->
     return -F.logsigmoid(margins).mean(), margins
     ### END SOLUTION
 
-# %% check="training.dpo" tags=["nbval-ignore-output"]
+# %% check="training.dpo" tags=["nbval-ignore-output"] id="check-training-dpo"
 check("training.dpo", dpo_loss)
 
-# %% [markdown]
+# %% [markdown] id="3e1fdc18"
 # The model prefers " No, never." now. Teach it the other answer again, by pairs. What is the loss before the first step, when policy and reference are the same? You can say it without running anything.
 
-# %% prediction="training.dpo_first"
+# %% prediction="training.dpo_first" id="prediction-training-dpo_first"
 predict(
     "training.dpo_first", "DPO's loss before the first step", unit="nats",
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="53186727"
 policy, first = copy.deepcopy(merged).requires_grad_(True), None
 optimizer = AdamW(policy.parameters(), lr=1e-4)
 for step in steps(range(25), "DPO"):
@@ -1131,7 +1131,7 @@ for step in steps(range(25), "DPO"):
 print(f"DPO's loss: {first:.4f} before, {loss.item():.4f} after; the mean margin: {margins.mean():.2f}")
 measured("training.dpo_first", first)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="eb452f7f"
 with torch.no_grad():
     wanted = {"chosen": slice(0, 8), "rejected": slice(8, 16)}
     for name, rows in wanted.items():
@@ -1139,13 +1139,13 @@ with torch.no_grad():
         print(f"loss on the {name} answers: {nats[0]:.2f} before, {nats[1]:.2f} after")
 print("the policy answers", repr(after_answer(policy)[1]))
 
-# %% [markdown]
+# %% [markdown] id="6d85ae80"
 # <details><summary>What the numbers say</summary>
 #
 # TEMP_DPO
 # </details>
 
-# %% [markdown]
+# %% [markdown] id="8549437e"
 # ## Into the world
 #
 # Your model is a Python object in one process. On the hub a model is a folder, and whoever loads it has their own code and nothing of yours. What must be in the folder, so that nothing is left to guess?
@@ -1168,7 +1168,7 @@ print("the policy answers", repr(after_answer(policy)[1]))
 # `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
 # </details>
 
-# %% exercise="training.tensors"
+# %% exercise="training.tensors" id="training-tensors"
 def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """A model's weights as model.safetensors has them: name -> tensor.
 
@@ -1184,10 +1184,10 @@ def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: weight.contiguous() for name, weight in copied.items()}
     ### END SOLUTION
 
-# %% check="training.tensors" tags=["nbval-ignore-output"]
+# %% check="training.tensors" tags=["nbval-ignore-output"] id="check-training-tensors"
 check("training.tensors", hub_tensors)
 
-# %% [markdown]
+# %% [markdown] id="71a07091"
 # ### Exercise 14 · tokenizer.json
 # difficulty ●●●○○ · importance ●●●○○ · 10 minutes
 #
@@ -1200,7 +1200,7 @@ check("training.tensors", hub_tensors)
 # The spelled bytes: `chr(BYTES[i])` for the first 188 ids, `chr(256 + i - 188)` for the rest. A merged token is spelled as its two parts, joined.
 # </details>
 
-# %% exercise="training.tokenizer_json"
+# %% exercise="training.tokenizer_json" id="training-tokenizer_json"
 def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
     """What tokenizer.json has for these merges: the dict that the tokenizers library reads.
 
@@ -1228,13 +1228,13 @@ def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
         "model": {"type": "BPE", "vocab": vocab, "merges": pairs},
     }
 
-# %% check="training.tokenizer_json" tags=["nbval-ignore-output"]
+# %% check="training.tokenizer_json" tags=["nbval-ignore-output"] id="check-training-tokenizer_json"
 check("training.tokenizer_json", tokenizer_json)
 
-# %% [markdown]
+# %% [markdown] id="d6b533e5"
 # Now write the folder. `tokenizer_class` is a trap: without this line, transformers 5 takes the class that belongs to the `model_type`, Qwen's, which splits texts by another regular expression. It loads without a word, and a text with years in it gets other ids than in training, if merges of digits were learned (huggingface/transformers#45812 is such a bug in published models).
 
-# %%
+# %% id="1229556e"
 from safetensors.torch import save_file
 
 folder = Path(tempfile.mkdtemp())  # Path("my-model") is beside this notebook, and stays
@@ -1250,10 +1250,10 @@ for name, content in files.items():
 save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", metadata={"format": "pt"})
 print("\n".join(f"{file.stat().st_size / 1000:8.1f} kB  {file.name}" for file in sorted(folder.iterdir())))
 
-# %% [markdown]
+# %% [markdown] id="9963a153"
 # And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so; its stored output shows what comes.)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="fb907967"
 from grader.instruments import reference
 
 theirs = reference.model(folder)
@@ -1269,18 +1269,18 @@ else:
     print("the same 40 tokens:", mine == new)
     print(tokenizer.decode(prompt[0].tolist() + new))
 
-# %% [markdown]
+# %% [markdown] id="804731f5"
 # The same ids and the same tokens, from code that has never seen yours. That is the test of an export, and the only one that counts: a square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and then write something else. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
 
-# %% [markdown]
+# %% [markdown] id="faa0b792"
 # ## Your guesses
 #
 # Here they are once more, beside what was measured.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
 predictions()
 
-# %% [markdown]
+# %% [markdown] id="ef622266"
 # ## What changed, and why
 #
 # | | what it does | why | how one sees that it is wrong |
