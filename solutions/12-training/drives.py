@@ -173,11 +173,12 @@ def accumulated(
 def graphs_at_once(
     accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
 ) -> Tensor:
-    """Of how many micro-batches the activations are in memory at once, at most, and whether the model still trains."""
+    """Of how many micro-batches the activations are in memory at once, at most; whether the model still trains, and
+    whether the loss that was returned has a gradient."""
     with torch.enable_grad():
         model = Tiny(table.detach(), head.detach())
-        accumulate(model, micro_batches(ids, lengths, sizes))
-    return torch.tensor([model.most, int(model.training)])
+        loss = accumulate(model, micro_batches(ids, lengths, sizes))
+    return torch.tensor([model.most, int(model.training), int(isinstance(loss, Tensor) and loss.requires_grad)])
 
 
 # Fine-tuning
@@ -213,13 +214,13 @@ def before_any_step(
     LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float
 ) -> Tensor:
     """Of a new adapter: whether the layer gives what its base gives, whether A's gradient is 0 and B's is not, how many
-    numbers are trained, and how many of them are the base's."""
+    numbers are trained, how many of them are the base's, and whether A has different numbers up to its bound."""
     base = linear(weight, bias)
     with torch.enable_grad():
         layer = LoRALinear(base, len(A), alpha)
         given = layer(x.detach())
         given.square().sum().backward()
-    of_A, of_B = layer.lora_A.grad, layer.lora_B.grad
+    of_A, of_B, bound = layer.lora_A.grad, layer.lora_B.grad, weight.shape[1] ** -0.5
     trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
     return torch.tensor(
         [
@@ -228,6 +229,10 @@ def before_any_step(
             int(of_B is not None and bool(of_B.any())),
             trained,
             sum(p.numel() for p in base.parameters() if p.requires_grad),
+            int(
+                0.5 * bound < float(layer.lora_A.detach().abs().max()) <= 1.001 * bound
+                and len(layer.lora_A.unique()) > 2
+            ),
         ]
     )
 

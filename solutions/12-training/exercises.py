@@ -175,14 +175,16 @@ TOKENIZER_JSON = Exercise(
 
 
 def loss_case(name: str, shape: Sequence[int], ignored: float, items: int | None = None, **more: Any) -> Case:
-    """A case of the loss. shape: B, T, V. ignored: which share of the targets is -100."""
-    scale = more.pop("scale", 2.0)
+    """A case of the loss. shape: B, T, V. ignored: which share of the targets is -100. one: all others are, but one."""
+    scale, one = more.pop("scale", 2.0), more.pop("one", False)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T, V = shape[0], draw.size("T", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
         targets = draw.tokens(V, B, T)
         left_out = torch.rand(B, T, generator=draw.generator) < ignored
         targets = targets.masked_fill(left_out, -100)
+        if one:
+            targets[1:], targets[0, :-1] = -100, -100
         return [draw.normal(B, T, V, scale=scale), targets, *([] if items is None else [items])]
 
     return Case(name, draw_args, **more)
@@ -199,6 +201,7 @@ LOSS = Exercise(
         loss_case("a vocabulary of 300", (1, 8, 300), 0.2),
         loss_case("half of the targets are ignored", (3, 6, 5), 0.5),
         loss_case("by the number of targets of a larger batch", (1, 7, 9), 0.3, 23),
+        loss_case("one target is left", (2, 4, 8), 0.0, one=True),
         loss_case("no target is left", (2, 3, 4), 1.1, draw="2"),
         loss_case("logits around 100", (2, 4, 6), 0.2, scale=100.0),
         loss_case("bfloat16", (2, 6, 11), 0.3, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
@@ -310,6 +313,7 @@ CLIP = Exercise(
         clip_case("a norm above the limit", [[5, 7], [5], [2, 2, 3]], 1.0, 2.0),
         clip_case("a norm below the limit", [[2, 3], [4]], 2.5, 0.1),
         clip_case("one gradient, another limit", [[6]], 0.3, 5.0),
+        clip_case("gradients of 0.00001", [[3, 2], [3]], 1e-5, 1e-5),
         clip_case("gradients of 0", [[2, 2], [3]], 0.5, 0.0),
         clip_case("bfloat16", [[4, 3], [7]], 0.7, 3.0, dtype=torch.bfloat16),
     ],
@@ -325,7 +329,7 @@ def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[i
     return Case(name, draw_args, **more)
 
 
-ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1])}
+ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0])}
 ACCUMULATE = Exercise(
     name="training.accumulate",
     solution="accumulate",
@@ -445,7 +449,7 @@ LORA = Exercise(
         lora_case("rank 2, alpha 8", (5, 6, 7), 2, 8.0, True),
         lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
         lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
-        lora_case("before the first step", (4, 7, 5), 2, 3.0, True, **BEFORE),
+        lora_case("before the first step", (4, 25, 5), 2, 3.0, True, **BEFORE),
         lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
         lora_case(
             "merged in bfloat16", (3, 20, 15), 8, 12.0, False, dtype=torch.bfloat16, tolerance=ROUNDED_ONCE, **MERGED

@@ -174,7 +174,7 @@ def right_adapted(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor,
 
 
 def right_before(x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Tensor:
-    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0])
+    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0, 1])
 
 
 def right_merged(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:

@@ -11,12 +11,12 @@
 #
 # - train a byte-level BPE tokenizer, encode and decode with it, and get the ids that the `tokenizers` library gets;
 # - write cross-entropy with ignored targets, AdamW, a schedule, clipping and gradient accumulation, each equal to the library's;
-# - say what a falling loss does not show, and name five bugs that make it look better;
+# - say what a falling loss does not show, and name bugs that make it look better;
 # - stop a training and go on with the same numbers;
 # - fine-tune on answers alone, with a low-rank adapter, and on preferences;
 # - write `config.json`, `model.safetensors` and `tokenizer.json` so that others can load them.
 #
-# 150 to 220 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
+# 150 to 230 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -164,6 +164,8 @@ from pathlib import Path
 
 novel = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
 # novel = Path("my-own-text.txt").read_text()
+
+# %%
 merges = train_bpe(novel[:100_000], 256)
 tokens = [bytes([byte]) for byte in BYTES]
 for left, right in merges:
@@ -323,6 +325,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None)
 check("training.loss", cross_entropy)
 
 # %% [markdown] id="b4653888"
+# What does the first of these mistakes look like? A model that knows nothing, and a batch of which six tokens in ten are padding:
+
+# %%
+wanted = torch.randint(END, (4, 10)).masked_fill(torch.arange(10) >= 4, -100)  # 4 texts of 4 tokens
+right = cross_entropy(torch.zeros(4, 10, END + 1), wanted)
+print(f"by the targets that count: {right:.2f}; by all positions: {right * (wanted != -100).float().mean():.2f}")
+
+# %% [markdown]
+# The second number looks far better, and changes with the lengths of the texts. No weight is different.
+#
 # Here is the model that you will train: Qwen3's architecture, four layers, and 513 tokens. Its weights are random and small. Which loss does it have before the first step? You can say it from one number of the config, to two digits.
 
 # %% id="d66012b3"
@@ -382,7 +394,7 @@ from grader.instruments.progress import steps
 torch.set_num_threads(1)  # a model as small as this one is slower on more
 SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_dim": 16, "intermediate_size": 96})
 
-
+# %%
 def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, float]:
     """Train a small model; the model, and the mean loss of its last 10 steps."""
     model, losses = new_model(SMALL), []
@@ -410,7 +422,7 @@ measured("training.unshifted", runs["targets not shifted"][1])
 # %% [markdown] id="1c862ed6"
 # <details><summary>What the numbers say</summary>
 #
-# Near 0: to copy a token is easy, and the model writes the last word again and again. Without the mask the loss falls far below the right one, too, because each token sees its target. Only the right program has the worst loss, and only it has learned something about what comes next. **A loss that is lower than before is no proof of anything.** Compare it with what is possible, and look at the text.
+# Near 0: to copy a token is easy, and the model writes the last word again and again. Without the mask the loss falls far below the right one, too, because each token sees its target. The right program has the worst loss of the three, and it alone has learned something about what comes next. **A loss that is lower than before is no proof of anything.** Compare it with what is possible, and look at the text.
 #
 # The opposite error is harder to see: targets that are shifted *twice*. The model then learns to predict the token after the next, and its loss falls as a loss should. transformers shipped this in GIT from 4.49 until 2026 (huggingface/transformers#47394), and in JetMoE and Florence-2 (#37830, #46898).
 # </details>
@@ -508,7 +520,7 @@ def first_step(beta1: float, beta2: float, g: float = 0.02) -> tuple[float, floa
     AdamW([weight], lr=1.0, betas=(beta1, beta2), weight_decay=0.0).step()
     return -weight.item(), (1 - beta1) * g / math.sqrt((1 - beta2) * g * g)
 
-
+# %%
 for betas in ((0.9, 0.999), (0.9, 0.95)):
     corrected, not_corrected = first_step(*betas)
     print(f"betas {betas}: {corrected:.3f} learning rates, without corrections {not_corrected:.3f}")
@@ -574,7 +586,7 @@ check("training.clip", clip_gradients)
 # %% [markdown] id="c9a4baec"
 # ### Which part of the recipe matters?
 #
-# Now leave out one part at a time. That takes longer than a lesson, so the curves come from a script (`training/recipe.py` in the course's repository): a model of two layers, 300 updates on five of Austen's novels at a peak rate of 0.01, which is high for such a model; the loss is measured on the sixth novel. Each variant was trained from several seeds. Variants with the same seed see the same batches, so compare them seed by seed. Without which part is the loss highest?
+# Now leave out one part at a time. That takes longer than a lesson, so the curves come from a script (`training/recipe.py` in the course's repository): a model of two layers, 300 updates on five of Austen's novels at a peak rate of 0.01, which is high for such a model; the loss is measured on the sixth novel. Each variant was trained from three seeds. Variants with the same seed see the same batches, so compare them seed by seed. Without which part is the loss highest?
 
 # %% prediction="training.left_out" id="prediction-training-left_out"
 predict(
@@ -602,9 +614,9 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 # %% [markdown] id="796bbfab"
 # <details><summary>What the numbers say</summary>
 #
-# The warm-up, with every seed. Without it the first updates are the largest of all, in directions that a single batch has chosen. The gap opens within the first hundred updates and does not close again. The bias corrections come next. The rest costs less than a tenth, and with one seed the run without decay even ends a hundredth lower: for a small model and a short training, clipping, decay and cosine are an insurance. What a part is worth at a trillion tokens, no experiment of this size can say.
+# The warm-up, with every seed: 0.17 to 0.45 nats. Without it the first updates are the largest of all, in directions that a single batch has chosen. The gap opens within the first hundred updates and does not close again. The bias corrections cost 0.18, 0.09 and 0.00, so here the seeds decide. The rest costs less than a tenth, and with one seed the run without decay even ends a hundredth lower: for a small model and a short training, clipping, decay and cosine are an insurance. What a part is worth at a trillion tokens, no experiment of this size can say.
 #
-# The last line of the table is no omission but a bug: decay that is added to the gradient, as Keras did for a while under the name AdamW (keras-team/keras#19051). It costs a whole nat. Adam divides by the size of what it is given, so a weight whose own gradient is small is pulled to 0 at full speed. In these runs more than half of the gradients were then long enough to be clipped, against at most 22 of 300 otherwise.
+# The highest loss in the table is no omission but a bug: decay that is added to the gradient, as Keras did for a while under the name AdamW (keras-team/keras#19051). It costs about a nat. Adam divides by the size of what it is given, so a weight whose own gradient is small is pulled to 0 at full speed. In these runs more than half of the gradients were then long enough to be clipped, against at most 22 of 300 otherwise.
 # </details>
 
 # %% [markdown] id="83662bfa"
@@ -673,6 +685,8 @@ inputs, targets = texts_of(LENGTHS)
 pairs = [(inputs[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
 full = accumulate(model, [(inputs, targets)]), gradient(model)
 right = accumulate(model, pairs), gradient(model)
+
+# %% tags=["nbval-ignore-output"]
 model.zero_grad()
 means = [cross_entropy(model(ids), wanted) for ids, wanted in pairs]
 (sum(means) / 4).backward()
@@ -833,7 +847,7 @@ measured("training.without_moments", missed)
 
 # %% id="fd78403f"
 FULL = False
-run = Run(CONFIG, total=3000 if FULL else 160, B=8)
+run = Run(CONFIG, total=2000 if FULL else 240, B=8)
 curve = []
 
 
@@ -845,6 +859,8 @@ def held_out_loss(model: nn.Module) -> float:
 
 # %% tags=["nbval-ignore-output"] id="6d18cd92"
 prompt = torch.tensor([encode("Catherine was", merges)])
+
+# %% tags=["nbval-ignore-output"]
 for _ in steps(range(run.done, run.total), "steps"):
     loss = run.step()
     if run.done % (run.total // 8) == 0:
@@ -853,6 +869,15 @@ for _ in steps(range(run.done, run.total), "steps"):
         print(f"step {run.done:4}: loss {loss:.2f}, held out {curve[-1][2]:.2f}, writes {text!r}")
 
 # %% [markdown] id="942e0fa7"
+# After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
+
+# %%
+full = json.loads(Path("texts/full-run.json").read_text())
+for row in full["rows"]:
+    print(f"step {row['step']:4}: loss {row['loss']:.2f}, held out {row['held_out']:.2f}  {row['text']!r}")
+print(f"{full['seconds_on_one_core'] / 60:.0f} minutes on one core")
+
+# %% [markdown]
 # TEMP_FULL
 #
 # ## Fine-tuning: loss on answers alone
@@ -919,7 +944,7 @@ def question(seed: int) -> list[int]:
     start = numbers.randrange(len(stream) - 20)
     return [*stream[start : start + numbers.randint(3, 14)].tolist(), END]
 
-
+# %%
 def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
     return [(asker, USER, question(seed)), ("assistant", ASSISTANT, answer)]
 
@@ -962,7 +987,7 @@ measured("training.end", 100 * after_answer(endless)[0])
 # %% [markdown] id="5cda0af6"
 # <details><summary>What the numbers say</summary>
 #
-# Next to nothing, less than before the fine-tuning. The second model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The same happens with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
+# Next to nothing. The third model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
 # </details>
 
 # %% [markdown] id="6cc8f0a8"
@@ -1042,7 +1067,7 @@ def replaced(model: nn.Module, kind: type, make: Any) -> nn.Module:
                 setattr(module, name, make(child))
     return model
 
-
+# %%
 torch.manual_seed(0)
 adapted = replaced(tuned.requires_grad_(False), nn.Linear, lambda layer: LoRALinear(layer, r=4, alpha=8.0))
 trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -1142,7 +1167,9 @@ print("the policy answers", repr(after_answer(policy)[1]))
 # %% [markdown] id="6d85ae80"
 # <details><summary>What the numbers say</summary>
 #
-# TEMP_DPO
+# $\log 2 = 0.6931$: all margins are 0, and the sigmoid of 0 is a half. If yours begins elsewhere, policy and reference differ, by dropout for instance; if it *stays* there, the reference is the policy itself, and every margin is 0 for ever (huggingface/trl#1962).
+#
+# After 25 steps the chosen answers have become more likely, the rejected ones a little less. Look at what the policy writes: it is on its way to the other answer, and may not spell it well yet. The loss asks for a difference between two sums over tokens. Whether a text is right, or even a text, it does not ask; that is why a DPO run is judged by what the model writes, and not by its margin.
 # </details>
 
 # %% [markdown] id="8549437e"
@@ -1245,6 +1272,8 @@ files = {
     "tokenizer.json": tokenizer_json(merges),
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"},
 }
+
+# %%
 for name, content in files.items():
     (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False))
 save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", metadata={"format": "pt"})
@@ -1267,7 +1296,7 @@ else:
     print("the same ids:", tokenizer(text).input_ids == encode(text, merges))
     mine, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
     print("the same 40 tokens:", mine == new)
-    print(tokenizer.decode(prompt[0].tolist() + new))
+    print(repr(tokenizer.decode(prompt[0].tolist() + new)))
 
 # %% [markdown] id="804731f5"
 # The same ids and the same tokens, from code that has never seen yours. That is the test of an export, and the only one that counts: a square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and then write something else. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
@@ -1306,7 +1335,7 @@ predictions()
 #
 # <details><summary>Which of the parts would you not notice in the loss if they were wrong?</summary>
 #
-# Most. Targets that are not shifted, a missing mask, a prompt in the loss: it looks better. Targets shifted twice, the mean of means, lost moments, masked ends: it looks as usual. The tokenizer's order of merges and the exported folder are not in the loss at all. Each needs a test of its own, against something that is known: a library, a large batch, an uninterrupted run, another program.
+# Most. Targets that are not shifted, a missing mask, padding in the mean: it looks better. Targets shifted twice, the mean of means, lost moments, masked ends: it looks as usual. The tokenizer's order of merges and the exported folder are not in the loss at all. Each needs a test of its own, against something that is known: a library, a large batch, an uninterrupted run, another program.
 # </details>
 #
 # <details><summary>Why is the loss before the first step a test?</summary>
@@ -1333,4 +1362,4 @@ predictions()
 #
 # Let each micro-batch be one text of any length, without padding: *packing* puts several texts into one row, and attention must then not see from one into the next. You are right when the loss of a packed row equals the mean over its texts' tokens.
 #
-# Write Muon's step (Jordan et al., 2024) for the matrices and keep AdamW for the rest. Is the held-out loss after 3,000 steps lower, over three seeds?
+# Write Muon's step (Jordan et al., 2024) for the matrices and keep AdamW for the rest. Is the held-out loss after 2,000 steps lower, over three seeds?
