@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import first_model
 import pytest
 import recipe
 import torch
@@ -138,3 +139,23 @@ def test_what_was_written_has_every_variant_and_seed() -> None:
     assert list(WRITTEN["held_out_nats"]) == list(recipe.VARIANTS)
     for curves in WRITTEN["held_out_nats"].values():
         assert len(curves) == len(recipe.SEEDS) and all(len(curve) == len(WRITTEN["steps"]) for curve in curves)
+
+
+# The lesson's own model, trained to its end: training/first_model.py, and what it wrote
+
+
+FULL = json.loads((LESSON.folder / "texts" / "full-run.json").read_text())
+
+
+def test_the_whole_run_is_that_of_the_lessons_cells() -> None:
+    twin = (LESSON.folder / "training.py").read_text(encoding="utf-8")
+    assert f"total={first_model.STEPS} if FULL" in twin
+    assert all(f"\n{words}" in twin for words in first_model.CELLS)
+    assert [row["step"] for row in FULL["rows"]] == list(
+        range(first_model.EVERY, first_model.STEPS + 1, first_model.EVERY)
+    )
+
+
+def test_the_losses_part_as_the_text_says() -> None:
+    gaps = {row["step"]: row["held_out"] - row["loss"] for row in FULL["rows"]}
+    assert max(gaps[step] for step in (200, 400, 600)) < 0.1 < 0.3 < gaps[first_model.STEPS]

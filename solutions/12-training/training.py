@@ -843,7 +843,7 @@ measured("training.without_moments", missed)
 # %% [markdown] id="05894810"
 # ## Your own model
 #
-# Now train it. With `FULL = True` it takes some minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. Now and then it writes a sentence. The loss on the held-out tenth is measured, too.
+# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. Now and then it writes a sentence. The loss on the held-out tenth is measured, too.
 
 # %% id="fd78403f"
 FULL = False
@@ -878,7 +878,7 @@ for row in full["rows"]:
 print(f"{full['seconds_on_one_core'] / 60:.0f} minutes on one core")
 
 # %% [markdown]
-# TEMP_FULL
+# From commas to words, from words to pieces of sentences. For the first 600 steps both losses fall together. Then they part: the loss on the pieces that are trained on goes on falling, and that on the held-out tenth ever more slowly, for the pieces come by again and again and are learned by heart. More steps would widen the gap; more text would close it. One novel is very little: this model sees about a million tokens in all, and large ones see trillions.
 #
 # ## Fine-tuning: loss on answers alone
 #
