@@ -165,7 +165,7 @@ from pathlib import Path
 novel = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
 # novel = Path("my-own-text.txt").read_text()
 
-# %%
+# %% id="70cd2e9d"
 merges = train_bpe(novel[:100_000], 256)
 tokens = [bytes([byte]) for byte in BYTES]
 for left, right in merges:
@@ -327,12 +327,12 @@ check("training.loss", cross_entropy)
 # %% [markdown] id="b4653888"
 # What does the first of these mistakes look like? A model that knows nothing, and a batch of which six tokens in ten are padding:
 
-# %%
+# %% id="ec0b783a"
 wanted = torch.randint(END, (4, 10)).masked_fill(torch.arange(10) >= 4, -100)  # 4 texts of 4 tokens
 right = cross_entropy(torch.zeros(4, 10, END + 1), wanted)
 print(f"by the targets that count: {right:.2f}; by all positions: {right * (wanted != -100).float().mean():.2f}")
 
-# %% [markdown]
+# %% [markdown] id="c79cb4f7"
 # The second number looks far better, and changes with the lengths of the texts. No weight is different.
 #
 # Here is the model that you will train: Qwen3's architecture, four layers, and 513 tokens. Its weights are random and small. Which loss does it have before the first step? You can say it from one number of the config, to two digits.
@@ -394,7 +394,7 @@ from grader.instruments.progress import steps
 torch.set_num_threads(1)  # a model as small as this one is slower on more
 SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_dim": 16, "intermediate_size": 96})
 
-# %%
+# %% id="2ebba3a2"
 def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, float]:
     """Train a small model; the model, and the mean loss of its last 10 steps."""
     model, losses = new_model(SMALL), []
@@ -520,7 +520,7 @@ def first_step(beta1: float, beta2: float, g: float = 0.02) -> tuple[float, floa
     AdamW([weight], lr=1.0, betas=(beta1, beta2), weight_decay=0.0).step()
     return -weight.item(), (1 - beta1) * g / math.sqrt((1 - beta2) * g * g)
 
-# %%
+# %% id="dbf5306e"
 for betas in ((0.9, 0.999), (0.9, 0.95)):
     corrected, not_corrected = first_step(*betas)
     print(f"betas {betas}: {corrected:.3f} learning rates, without corrections {not_corrected:.3f}")
@@ -686,7 +686,7 @@ pairs = [(inputs[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
 full = accumulate(model, [(inputs, targets)]), gradient(model)
 right = accumulate(model, pairs), gradient(model)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="4766208f"
 model.zero_grad()
 means = [cross_entropy(model(ids), wanted) for ids, wanted in pairs]
 (sum(means) / 4).backward()
@@ -860,7 +860,7 @@ def held_out_loss(model: nn.Module) -> float:
 # %% tags=["nbval-ignore-output"] id="6d18cd92"
 prompt = torch.tensor([encode("Catherine was", merges)])
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="bffe4558"
 for _ in steps(range(run.done, run.total), "steps"):
     loss = run.step()
     if run.done % (run.total // 8) == 0:
@@ -871,13 +871,13 @@ for _ in steps(range(run.done, run.total), "steps"):
 # %% [markdown] id="942e0fa7"
 # After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
 
-# %%
+# %% id="11becce5"
 full = json.loads(Path("texts/full-run.json").read_text())
 for row in full["rows"]:
     print(f"step {row['step']:4}: loss {row['loss']:.2f}, held out {row['held_out']:.2f}  {row['text']!r}")
 print(f"{full['seconds_on_one_core'] / 60:.0f} minutes on one core")
 
-# %% [markdown]
+# %% [markdown] id="de34437a"
 # From commas to words, from words to pieces of sentences. For the first 600 steps both losses fall together. Then they part: the loss on the pieces that are trained on goes on falling, and that on the held-out tenth ever more slowly, for the pieces come by again and again and are learned by heart. More steps would widen the gap; more text would close it. One novel is very little: this model sees about a million tokens in all, and large ones see trillions.
 #
 # ## Fine-tuning: loss on answers alone
@@ -944,7 +944,7 @@ def question(seed: int) -> list[int]:
     start = numbers.randrange(len(stream) - 20)
     return [*stream[start : start + numbers.randint(3, 14)].tolist(), END]
 
-# %%
+# %% id="eb33cd24"
 def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
     return [(asker, USER, question(seed)), ("assistant", ASSISTANT, answer)]
 
@@ -1067,7 +1067,7 @@ def replaced(model: nn.Module, kind: type, make: Any) -> nn.Module:
                 setattr(module, name, make(child))
     return model
 
-# %%
+# %% id="e678f8b8"
 torch.manual_seed(0)
 adapted = replaced(tuned.requires_grad_(False), nn.Linear, lambda layer: LoRALinear(layer, r=4, alpha=8.0))
 trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -1273,7 +1273,7 @@ files = {
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"},
 }
 
-# %%
+# %% id="ad03361b"
 for name, content in files.items():
     (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False))
 save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", metadata={"format": "pt"})
