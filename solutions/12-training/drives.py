@@ -42,7 +42,7 @@ def ids_of(encode: Any, text: str, merges: list[list[int]]) -> Tensor:
 
 def characters(decode: Any, ids: list[int], merges: list[list[int]]) -> Tensor:
     """The code points of the text that ids stand for."""
-    text = decode(list(ids), as_pairs(merges))
+    text = decode(iter(ids), as_pairs(merges))
     if not isinstance(text, str):
         raise TypeError(f"decode returned a {type(text).__name__}, where a str belongs")
     return torch.tensor([ord(character) for character in text], dtype=torch.int64)
@@ -82,7 +82,7 @@ def updates(
     """All weights after each of some steps: [steps, numbers].
 
     gradients: for each weight its gradients of all steps. rates: the learning rate of each step. absent: the steps in
-    which the last weight has no gradient. resumed: the step before which weights and state go on in a new optimizer.
+    which the second weight has no gradient. resumed: the step before which weights and state go on in a new optimizer.
     """
     parameters = [nn.Parameter(weight.clone()) for weight in weights]
     optimizer = AdamW(parameters, rates[0], tuple(options["betas"]), options["eps"], options["weight_decay"])
@@ -94,10 +94,13 @@ def updates(
             optimizer = AdamW(parameters, rate, tuple(options["betas"]), options["eps"], options["weight_decay"])
             optimizer.state = state
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == len(parameters) - 1
+            missing = step in absent and number == 1
             parameter.grad = None if missing else every[step].clone()
         optimizer.lr = rate
         optimizer.step()
+        for parameter, every in zip(parameters, gradients, strict=True):
+            if parameter.grad is not None and not torch.equal(parameter.grad, every[step]):
+                raise ValueError("step changed a gradient; it may be needed afterwards")
         seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
     return torch.stack(seen)
 
@@ -113,12 +116,13 @@ def clipped(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
     parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.clone()
-    norm = clip([parameters[0], nn.Parameter(torch.zeros(2)), *parameters[1:]], max_norm)
+    without = nn.Parameter(torch.zeros(2))
+    norm = clip(iter([parameters[0], without, *parameters[1:]]), max_norm)  # as model.parameters() gives them, once
     if norm is None:
         raise TypeError("clip_gradients returned None; the norm belongs there")
     norm = torch.as_tensor(norm).detach().to(gradients[0].dtype).view(1)
     left = [torch.zeros(0) if p.grad is None else p.grad.flatten() for p in parameters]
-    return torch.cat([norm, *left])
+    return torch.cat([norm, *left, torch.tensor([float(without.grad is not None)], dtype=norm.dtype)])
 
 
 class Tiny(nn.Module):
@@ -127,11 +131,12 @@ class Tiny(nn.Module):
     def __init__(self, table: Tensor, head: Tensor) -> None:
         super().__init__()
         self.table, self.head = nn.Parameter(table.clone()), nn.Parameter(head.clone())
-        self.open = self.most = 0
+        self.open = self.most = self.calls = 0
 
     def forward(self, ids: Tensor) -> Tensor:
         logits = torch.tanh(self.table[ids]) @ self.head.T
         self.open += 1
+        self.calls += 1
         self.most = max(self.most, self.open)
         if logits.requires_grad:
             logits.register_hook(self.came_back)
@@ -178,7 +183,8 @@ def graphs_at_once(
     with torch.enable_grad():
         model = Tiny(table.detach(), head.detach())
         loss = accumulate(model, micro_batches(ids, lengths, sizes))
-    return torch.tensor([model.most, int(model.training), int(isinstance(loss, Tensor) and loss.requires_grad)])
+    with_gradient = isinstance(loss, Tensor) and loss.requires_grad
+    return torch.tensor([model.most, int(model.training), int(with_gradient), model.calls])
 
 
 # Fine-tuning
@@ -186,7 +192,10 @@ def graphs_at_once(
 
 def inputs_and_targets(sft_batch: Any, chats: list[Any], pad: int, max_length: int) -> Tensor:
     """Inputs and targets: [2, B, T]."""
+    before = repr(chats)
     given = sft_batch(chats, pad, max_length)
+    if repr(chats) != before:
+        raise ValueError("sft_batch changed the lists that it was given; `+=` on a list changes the list itself")
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"sft_batch returned a {type(given).__name__}; two tensors belong there: inputs, targets")
     inputs, targets = (tensor_given(tensor, "sft_batch") for tensor in given)
@@ -238,7 +247,7 @@ def before_any_step(
 
 
 def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
-    """The weight of a layer that was merged twice, as when one saves during training."""
+    """The weight and bias of a layer that was merged twice, as when one saves during training, and two faults behind them."""
     layer = LoRALinear(linear(weight, bias), len(A), alpha)
     with torch.no_grad():
         layer.lora_A.copy_(A)
@@ -248,7 +257,9 @@ def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bia
     if not isinstance(made, nn.Linear):
         raise TypeError(f"merged returned a {type(made).__name__}, where an nn.Linear belongs")
     parts = [made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
-    return torch.cat([part.detach() for part in parts])
+    shared = made.bias is not None and made.bias.data_ptr() == layer.base_layer.bias.data_ptr()
+    faults = [float(shared), float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype)]
+    return torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
 
 
 def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -257,7 +268,7 @@ def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: 
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"dpo_loss returned a {type(given).__name__}; two tensors belong there: the loss, the margins")
     loss, margins = (tensor_given(tensor, "dpo_loss") for tensor in given)
-    return torch.cat([loss.view(1), margins])
+    return torch.cat([loss.view(1), margins.detach()])
 
 
 # The hub's folder
@@ -319,5 +330,6 @@ def saved_faults(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor,
             shared,
             sum(tensor.requires_grad for tensor in given),
             sum(parameter.dtype != table.dtype for parameter in model.parameters()),
+            sum(not parameter.requires_grad for parameter in model.parameters()) + int(not model.training),
         ]
     )

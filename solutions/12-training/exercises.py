@@ -124,7 +124,7 @@ def decode_case(name: str, words: Sequence[str], length: int, count: int, noise:
         ids = torch.cat([ids, draw.tokens(256, noise)])
         given: list[int] = ids.tolist()
         for place in range(ends):
-            given.insert(3 + 4 * place, 256 + len(merges))
+            given.insert(3 + 4 * place, 256 + len(merges) + place)
         return [given, merges]
 
     return Case(name, draw_args)
@@ -215,13 +215,15 @@ def adamw_case(
 ) -> Case:
     """A case of the optimizer. shapes: of the weights. absent, resumed: see the drive."""
     absent, resumed, scale = more.pop("absent", []), more.pop("resumed", None), more.pop("scale", 1.0)
-    dtype = more.get("dtype", torch.float32)
+    dtype, zero = more.get("dtype", torch.float32), "of 0" in name
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         longer = draw.size("more", 0, 1, 2)
         own = [[*shape[:-1], shape[-1] + longer] for shape in shapes]
         weights = [draw.normal(*shape).to(dtype) for shape in own]
         gradients = [draw.normal(len(rates), *shape, scale=scale).to(dtype) for shape in own]
+        if zero:
+            gradients[0][1] = 0
         return [weights, gradients, rates, options, absent, *([] if resumed is None else [resumed])]
 
     return Case(name, draw_args, **more)
@@ -241,9 +243,19 @@ ADAMW = Exercise(
     points=8,
     axes="step weight",
     cases=[
-        adamw_case("4 steps, a matrix and a vector", [[3, 4], [5]], [0.1] * 4, options(0.9, 0.95, 1e-8, 0.5)),
+        adamw_case(
+            "4 steps, a matrix, a vector and three axes",
+            [[3, 4], [5], [2, 2, 3]],
+            [0.1] * 4,
+            options(0.9, 0.95, 1e-8, 0.5),
+        ),
         adamw_case("the first step, other betas", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
-        adamw_case("a rate for each step", [[4, 2], [3], [4, 2]], [0.02, 0.2, 0.1, 0.01], options(0.7, 0.9, 1e-8, 0.9)),
+        adamw_case(
+            "a rate for each step, and gradients of 0 in one",
+            [[4, 2], [3], [4, 2]],
+            [0.02, 0.2, 0.1, 0.01],
+            options(0.7, 0.9, 1e-8, 0.9),
+        ),
         adamw_case(
             "gradients as small as eps", [[3, 3], [2]], [0.1, 0.1, 0.2], options(0.9, 0.99, 1e-3, 0.2), scale=1e-3
         ),
@@ -283,7 +295,7 @@ SCHEDULE = Exercise(
     points=4,
     cases=[
         rate_case("20 updates, 4 of warm-up", 1, 20, 3e-3, 4, 20, 0.1),
-        rate_case("no warm-up", 1, 9, 1e-2, 0, 9, 0.25),
+        rate_case("no warm-up, and 3 updates after the end", 1, 12, 1e-2, 0, 9, 0.25),
         rate_case("down to 0, and 6 updates after the end", 1, 18, 0.5, 5, 12, 0.0),
         rate_case("updates 40 to 60 of 100", 40, 60, 2.0, 30, 100, 0.05),
     ],
@@ -329,7 +341,7 @@ def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[i
     return Case(name, draw_args, **more)
 
 
-ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0])}
+ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0, len(args[-1])])}
 ACCUMULATE = Exercise(
     name="training.accumulate",
     solution="accumulate",
@@ -502,8 +514,9 @@ DPO = Exercise(
 def tensors_case(name: str, V: int, D: int, width: int, dtype: str, head: bool, **more: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
         V_ = draw.size("V", V, V + 1, V + 2)
-        more = [draw.normal(V_, D)] if head else []
-        return [draw.normal(V_, D), draw.normal(D), draw.normal(D, width), dtype, *more]
+        table = draw.normal(V_, D)
+        heads = [table.clone() if "same numbers" in name else draw.normal(V_, D)] if head else []
+        return [table, draw.normal(D), draw.normal(D, width), dtype, *heads]
 
     return Case(name, draw_args, **more)
 
@@ -523,6 +536,7 @@ TENSORS = Exercise(
         tensors_case("a head of its own, in bfloat16", 6, 3, 8, "bfloat16", True),
         tensors_case("tied, in float16", 5, 6, 4, "float16", False),
         tensors_case("names and shapes, tied", 9, 5, 3, "float32", False, **NAMES),
+        tensors_case("names and shapes, a head of its own with the same numbers", 7, 6, 5, "float32", True, **NAMES),
         tensors_case("names and shapes, a head of its own", 8, 4, 6, "bfloat16", True, **NAMES),
         tensors_case(
             "not contiguous, shared, with gradients, the model's own dtype", 6, 5, 4, "float32", False, **FAULTS

@@ -20,7 +20,7 @@ from . import exercises, reference
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 160
+MISTAKES = 163
 VARIES = ["training.bpe", "training.loss", "training.clip", "training.accumulate", "training.lora", "training.dpo"]
 NO_MODEL = "it builds no model: Qwen3 is given"
 IDS = "it counts whole numbers"

@@ -102,7 +102,7 @@ def right_updates(
         for group in optimizer.param_groups:
             group["lr"] = rate
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == len(parameters) - 1
+            missing = step in absent and number == 1
             parameter.grad = None if missing else every[step].clone()
         optimizer.step()
         seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
@@ -123,7 +123,7 @@ def right_clipped(gradients: list[Tensor], max_norm: float) -> Tensor:
         parameter.grad = gradient.clone()
     norm = nn.utils.clip_grad_norm_([nn.Parameter(torch.zeros(1)), *parameters], max_norm, foreach=False)
     left = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
-    return torch.cat([norm.to(gradients[0].dtype).view(1), *left])
+    return torch.cat([norm.to(gradients[0].dtype).view(1), *left, torch.zeros(1, dtype=gradients[0].dtype)])
 
 
 def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]) -> Tensor:
@@ -180,7 +180,7 @@ def right_before(x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Tensor:
 def right_merged(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
     """In float64, rounded once."""
     whole = weight.double() + alpha / len(A) * B.double() @ A.double()
-    return torch.cat([whole.to(weight.dtype).flatten(), bias])
+    return torch.cat([whole.to(weight.dtype).flatten(), bias, torch.zeros(2, dtype=weight.dtype)])
 
 
 def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -192,7 +192,7 @@ def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -
 
     more = summed(policy) - summed(reference)
     margins = beta * (more[0] - more[1])
-    return torch.cat([-F.logsigmoid(margins).mean().view(1), margins])
+    return torch.cat([-F.logsigmoid(margins).mean().view(1), margins.detach()])
 
 
 # The hub's folder
@@ -218,4 +218,4 @@ def right_names(*args: Any) -> Tensor:
 
 
 def no_faults(*_: Any) -> Tensor:
-    return torch.zeros(4, dtype=torch.int64)
+    return torch.zeros(5, dtype=torch.int64)
