@@ -1,0 +1,335 @@
+"""How the tools of training are used: text and ids as numbers, optimizers over several steps, batches in pieces."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grader.authoring.drives.use import memory_behind, tensor_given
+
+# The tokenizer
+
+
+def as_pairs(merges: list[list[int]]) -> list[tuple[int, int]]:
+    return [(left, right) for left, right in merges]
+
+
+def whole_numbers(given: Any, who: str) -> Tensor:
+    """Ids that something returned: [n] int64."""
+    if given is None or isinstance(given, str | int):
+        raise TypeError(f"{who} returned a {type(given).__name__}, where a list of ids belongs")
+    ids = given.tolist() if isinstance(given, Tensor) else list(given)
+    if not all(isinstance(token, int) for token in ids):
+        raise TypeError(f"{who} returned a list that holds something else than whole numbers")
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def merges_learned(train: Any, text: str, count: int) -> Tensor:
+    """The merges that a text gives: [merges, 2]."""
+    given = train(text, count)
+    if not isinstance(given, list | tuple) or any(len(pair) != 2 for pair in given):
+        raise TypeError(
+            f"train_bpe returned a {type(given).__name__}; a list of pairs (left id, right id) belongs there"
+        )
+    return whole_numbers([token for pair in given for token in pair], "train_bpe").view(-1, 2)
+
+
+def ids_of(encode: Any, text: str, merges: list[list[int]]) -> Tensor:
+    """The ids of a text, and those of an empty one behind them: none."""
+    given = [whole_numbers(encode(part, as_pairs(merges)), "encode") for part in (text, "")]
+    return torch.cat(given)
+
+
+def characters(decode: Any, ids: list[int], merges: list[list[int]]) -> Tensor:
+    """The code points of the text that ids stand for."""
+    text = decode(iter(ids), as_pairs(merges))
+    if not isinstance(text, str):
+        raise TypeError(f"decode returned a {type(text).__name__}, where a str belongs")
+    return torch.tensor([ord(character) for character in text], dtype=torch.int64)
+
+
+def library_reads(build: Any, text: str, merges: list[list[int]]) -> Tensor:
+    """What the tokenizers library makes of a tokenizer.json: the vocabulary's size, the id of the end, a text's ids, and back."""
+    import json
+
+    from tokenizers import Tokenizer
+
+    made = build(as_pairs(merges))
+    if not isinstance(made, dict):
+        raise TypeError(f"tokenizer_json returned a {type(made).__name__}, where a dict belongs")
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(made))
+    except Exception as error:
+        raise ValueError(f"the tokenizers library can't read it: {error}") from None
+    ids = tokenizer.encode(text).ids
+    back = tokenizer.decode(ids, skip_special_tokens=False)
+    ends = [token["id"] for token in made.get("added_tokens", [])]
+    return torch.tensor([tokenizer.get_vocab_size(), *ends, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
+
+
+# Steps
+
+
+def updates(
+    AdamW: Any,
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    rates: list[float],
+    options: dict[str, Any],
+    absent: list[int],
+    resumed: int | None = None,
+) -> Tensor:
+    """All weights after each of some steps: [steps, numbers].
+
+    gradients: for each weight its gradients of all steps. rates: the learning rate of each step. absent: the steps in
+    which the second weight has no gradient. resumed: the step before which weights and state go on in a new optimizer.
+    """
+    parameters = [nn.Parameter(weight.clone()) for weight in weights]
+    optimizer = AdamW(parameters, rates[0], tuple(options["betas"]), options["eps"], options["weight_decay"])
+    seen = []
+    for step, rate in enumerate(rates):
+        if step == resumed:
+            parameters = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+            state = optimizer.state
+            optimizer = AdamW(parameters, rate, tuple(options["betas"]), options["eps"], options["weight_decay"])
+            optimizer.state = state
+        for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
+            missing = step in absent and number == 1
+            parameter.grad = None if missing else every[step].clone()
+        optimizer.lr = rate
+        optimizer.step()
+        for parameter, every in zip(parameters, gradients, strict=True):
+            if parameter.grad is not None and not torch.equal(parameter.grad, every[step]):
+                raise ValueError("step changed a gradient; it may be needed afterwards")
+        seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    return torch.stack(seen)
+
+
+def rates(learning_rate: Any, first: int, last: int, peak: float, warmup: int, total: int, floor: float) -> Tensor:
+    """The learning rates of the updates from `first` to `last`: [updates] float64."""
+    given = [float(learning_rate(update, peak, warmup, total, floor)) for update in range(first, last + 1)]
+    return torch.tensor(given, dtype=torch.float64)
+
+
+def clipped(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
+    """The norm that clipping returned, and all gradients after it, of parameters of which one has no gradient."""
+    parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    without = nn.Parameter(torch.zeros(2))
+    norm = clip(iter([parameters[0], without, *parameters[1:]]), max_norm)  # as model.parameters() gives them, once
+    if norm is None:
+        raise TypeError("clip_gradients returned None; the norm belongs there")
+    norm = torch.as_tensor(norm).detach().to(gradients[0].dtype).view(1)
+    left = [torch.zeros(0) if p.grad is None else p.grad.flatten() for p in parameters]
+    return torch.cat([norm, *left, torch.tensor([float(without.grad is not None)], dtype=norm.dtype)])
+
+
+class Tiny(nn.Module):
+    """A model of one layer, which knows of how many of its calls no gradient has come back: ids [B, T] -> [B, T, V]."""
+
+    def __init__(self, table: Tensor, head: Tensor) -> None:
+        super().__init__()
+        self.table, self.head = nn.Parameter(table.clone()), nn.Parameter(head.clone())
+        self.open = self.most = self.calls = 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits = torch.tanh(self.table[ids]) @ self.head.T
+        self.open += 1
+        self.calls += 1
+        self.most = max(self.most, self.open)
+        if logits.requires_grad:
+            logits.register_hook(self.came_back)
+        return logits
+
+    def came_back(self, gradient: Tensor) -> None:
+        self.open -= 1
+
+
+def micro_batches(ids: Tensor, lengths: list[int], sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """Texts of these lengths in micro-batches of these sizes, each as long as its longest text; -100 for padding."""
+    targets = ids[:, 1:].clone()
+    for row, length in enumerate(lengths):
+        targets[row, length:] = -100
+    batches, start = [], 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        longest = max(lengths[rows])
+        batches.append((ids[rows, :longest].clone(), targets[rows, :longest].clone()))
+        start += size
+    return batches
+
+
+def accumulated(
+    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+) -> Tensor:
+    """The loss that was returned and all gradients, of a model that had others before: [1 + numbers]."""
+    with torch.enable_grad():
+        model = Tiny(table.detach(), head.detach())
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        loss = accumulate(model, micro_batches(ids, lengths, sizes))
+    if loss is None:
+        raise TypeError("accumulate returned None; the loss of the whole batch belongs there")
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([torch.as_tensor(loss, dtype=torch.float32).detach().view(1), *(g.flatten() for g in gradients)])
+
+
+def graphs_at_once(
+    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+) -> Tensor:
+    """Of how many micro-batches the activations are in memory at once, at most; whether the model still trains, and
+    whether the loss that was returned has a gradient."""
+    with torch.enable_grad():
+        model = Tiny(table.detach(), head.detach())
+        loss = accumulate(model, micro_batches(ids, lengths, sizes))
+    with_gradient = isinstance(loss, Tensor) and loss.requires_grad
+    return torch.tensor([model.most, int(model.training), int(with_gradient), model.calls])
+
+
+# Fine-tuning
+
+
+def inputs_and_targets(sft_batch: Any, chats: list[Any], pad: int, max_length: int) -> Tensor:
+    """Inputs and targets: [2, B, T]."""
+    before = repr(chats)
+    given = sft_batch(chats, pad, max_length)
+    if repr(chats) != before:
+        raise ValueError("sft_batch changed the lists that it was given; `+=` on a list changes the list itself")
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise TypeError(f"sft_batch returned a {type(given).__name__}; two tensors belong there: inputs, targets")
+    inputs, targets = (tensor_given(tensor, "sft_batch") for tensor in given)
+    if inputs.shape != targets.shape:
+        raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
+    return torch.stack([inputs, targets])
+
+
+def adapted(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
+    """What a layer with adapters A and B gives."""
+    layer = LoRALinear(linear(weight, bias), len(A), alpha)
+    return torch.func.functional_call(layer, {"lora_A": A, "lora_B": B}, (x,))
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer with this weight and bias; without one where the bias has no numbers."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=len(bias) > 0, dtype=weight.dtype)
+    layer.weight.data = weight.detach().clone()
+    if len(bias):
+        layer.bias.data = bias.detach().clone()
+    return layer
+
+
+def before_any_step(
+    LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float
+) -> Tensor:
+    """Of a new adapter: whether the layer gives what its base gives, whether A's gradient is 0 and B's is not, how many
+    numbers are trained, how many of them are the base's, and whether A has different numbers up to its bound."""
+    base = linear(weight, bias)
+    with torch.enable_grad():
+        layer = LoRALinear(base, len(A), alpha)
+        given = layer(x.detach())
+        given.square().sum().backward()
+    of_A, of_B, bound = layer.lora_A.grad, layer.lora_B.grad, weight.shape[1] ** -0.5
+    trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
+    return torch.tensor(
+        [
+            int(torch.equal(given, nn.functional.linear(x, weight, bias if len(bias) else None))),
+            int(of_A is not None and not of_A.any()),
+            int(of_B is not None and bool(of_B.any())),
+            trained,
+            sum(p.numel() for p in base.parameters() if p.requires_grad),
+            int(
+                0.5 * bound < float(layer.lora_A.detach().abs().max()) <= 1.001 * bound
+                and len(layer.lora_A.unique()) > 2
+            ),
+        ]
+    )
+
+
+def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
+    """The weight and bias of a layer that was merged twice, as when one saves during training, and two faults behind them."""
+    layer = LoRALinear(linear(weight, bias), len(A), alpha)
+    with torch.no_grad():
+        layer.lora_A.copy_(A)
+        layer.lora_B.copy_(B)
+    layer.merged()
+    made = layer.merged()
+    if not isinstance(made, nn.Linear):
+        raise TypeError(f"merged returned a {type(made).__name__}, where an nn.Linear belongs")
+    parts = [made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
+    shared = made.bias is not None and made.bias.data_ptr() == layer.base_layer.bias.data_ptr()
+    faults = [float(shared), float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype)]
+    return torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
+
+
+def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """The loss, then the margin of each pair: [1 + B]."""
+    given = dpo_loss(policy, reference, targets, beta)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise TypeError(f"dpo_loss returned a {type(given).__name__}; two tensors belong there: the loss, the margins")
+    loss, margins = (tensor_given(tensor, "dpo_loss") for tensor in given)
+    return torch.cat([loss.view(1), margins.detach()])
+
+
+# The hub's folder
+
+
+class Shell(nn.Module):
+    """A model with the names of transformers' Qwen3, without what it computes."""
+
+    def __init__(self, table: Tensor, scale: Tensor, turned: Tensor, head: Tensor | None) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(*table.shape)
+        self.model.embed_tokens.weight = nn.Parameter(table.clone())
+        self.model.norm = nn.Module()
+        self.model.norm.weight = nn.Parameter(scale.clone())
+        self.model.up_proj = nn.Linear(turned.shape[0], turned.shape[1], bias=False)
+        self.model.up_proj.weight = nn.Parameter(turned.clone().T)  # a view whose rows do not lie one after the other
+        self.model.register_buffer("cosines", torch.ones(3), persistent=False)  # computed, and no weight
+        self.lm_head = nn.Linear(table.shape[1], table.shape[0], bias=False)
+        self.lm_head.weight = self.model.embed_tokens.weight if head is None else nn.Parameter(head.clone())
+
+
+def shell(table: Tensor, scale: Tensor, turned: Tensor, heads: list[Tensor]) -> Shell:
+    return Shell(table.detach(), scale.detach(), turned.detach(), heads[0].detach() if heads else None)
+
+
+def tensors_given(given: Any) -> dict[str, Tensor]:
+    if not isinstance(given, dict) or not all(isinstance(tensor, Tensor) for tensor in given.values()):
+        raise TypeError(f"hub_tensors returned a {type(given).__name__}; a dict of tensors belongs there")
+    return given
+
+
+def saved_values(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+    """The numbers of all tensors, in the order of their names."""
+    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    return torch.cat([given[name].detach().flatten() for name in sorted(given)])
+
+
+def saved_names(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+    """The names in order, as the code points of a text, each with its shape."""
+    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    text = ", ".join(f"{name} {list(given[name].shape)}" for name in sorted(given))
+    return torch.tensor([ord(character) for character in text])
+
+
+def saved_faults(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+    """How many tensors are not contiguous, how many share memory with the model or each other, how many need a gradient,
+    and how many of the model's own weights have another dtype than before."""
+    model = shell(table, scale, turned, list(heads))
+    given = list(tensors_given(hub_tensors(model, getattr(torch, dtype))).values())
+    own, shared = memory_behind([parameter.data for parameter in model.parameters()]), 0
+    for tensor in given:
+        places = memory_behind(tensor)
+        shared += any(place in own for place in places)
+        own |= places
+    return torch.tensor(
+        [
+            sum(not tensor.is_contiguous() for tensor in given),
+            shared,
+            sum(tensor.requires_grad for tensor in given),
+            sum(parameter.dtype != table.dtype for parameter in model.parameters()),
+            sum(not parameter.requires_grad for parameter in model.parameters()) + int(not model.training),
+        ]
+    )

@@ -1,0 +1,552 @@
+"""What the exercises of 12-training are checked against: the tokenizers library, PyTorch, transformers' schedule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, with_mistakes
+
+from . import drives, reference
+
+# The tokenizer. What texts are drawn from: words whose pieces recur, and what a wrong regular expression splits wrongly.
+
+PLAIN = ["the", "then", "other", "there", "her", "here", "in", "thing", "things", "ing", "night", "right", "she", "he"]
+ODD = [
+    "I'm",
+    "they'll",
+    "don't",
+    "it's",
+    "2024",
+    "12",
+    "1813",
+    "café",
+    "naïve",
+    "été",
+    "语言",
+    "🙂🙃",
+    "--",
+    '"Oh!"',
+    "?!",
+]
+# Here the longest token that fits is not what the merges give.
+TOGETHER = ["nighther", "righthere", "nighthe", "righther", "thingshe"]
+SPACES = [" ", " ", " ", " ", "  ", "\n", "\n\n", " \t", "   "]
+
+
+def text_of(draw: Draw, words: Sequence[str], count: int) -> str:
+    """Some of the words, the first ones more often, with spaces of all kinds between them."""
+    chosen = (torch.rand(count, generator=draw.generator).square() * len(words)).long().tolist()
+    spaces = draw.tokens(len(SPACES), count).tolist()
+    return "".join(words[word] + SPACES[space] for word, space in zip(chosen, spaces, strict=True))
+
+
+def merges_of(draw: Draw, words: Sequence[str], count: int) -> list[list[int]]:
+    """The merges that the library learns from such a text."""
+    learned: list[list[int]] = reference.right_merges(text_of(draw, words, 300), count).tolist()
+    return learned
+
+
+def bpe_case(name: str, words: Sequence[str], length: int, count: int, **more: Any) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return [text_of(draw, words, draw.number("words", length, length - 3, length + 3)), count]
+
+    return Case(name, draw_args, **more)
+
+
+def text_case(text: str, count: int, name: str = "") -> Case:
+    """A case with a text that is not drawn; a hidden recording has a word more."""
+    return Case(name or text, lambda draw: [text + "the " * draw.size("more", 0, 1, 2), count])
+
+
+BPE = Exercise(
+    name="training.bpe",
+    solution="train_bpe",
+    reference=reference.right_merges,
+    function=True,
+    differentiable=False,
+    drive=drives.merges_learned,
+    points=8,
+    axes="merge pair",
+    cases=[
+        bpe_case("60 words, 40 merges", PLAIN, 60, 40),
+        bpe_case("digits, contractions, other scripts", [*ODD, *PLAIN], 90, 70),
+        bpe_case("many ties", ODD, 12, 25),
+        bpe_case("runs of one letter", ["aaaa", "aaaaaaa", "aab", "baa", "a", "bab" * 6], 40, 14),
+        text_case("low lower lowest ", 400, "fewer pairs than merges that are asked for"),
+    ],
+)
+
+
+def encode_case(name: str, words: Sequence[str], length: int, count: int, learned: Sequence[str] = ()) -> Case:
+    """A case of encoding. learned: the words from which the merges were learned, where they are others."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        merges = merges_of(draw, learned or words, count)
+        return [text_of(draw, words, draw.number("words", length, length - 2, length + 3)), merges]
+
+    return Case(name, draw_args)
+
+
+ENCODE = Exercise(
+    name="training.encode",
+    solution="encode",
+    reference=reference.right_ids,
+    function=True,
+    differentiable=False,
+    drive=drives.ids_of,
+    points=6,
+    uses=["training.bpe"],
+    cases=[
+        encode_case("40 words, 60 merges", PLAIN, 40, 60),
+        encode_case("digits, contractions, other scripts", [*ODD, *PLAIN], 50, 90),
+        encode_case("runs of one letter", ["aaaa", "aaaaaaa", "aab", "baa", "a"], 25, 12),
+        encode_case(
+            "words that the merges were not learned from",
+            ["thirteen", "otherthingsnight", "shelter", "ether"],
+            20,
+            50,
+            PLAIN,
+        ),
+        encode_case("words that run together", TOGETHER, 15, 40, PLAIN),
+        encode_case("bytes that no merge has", ["语言", "🙂", "été"], 8, 20, PLAIN),
+    ],
+)
+
+
+def decode_case(name: str, words: Sequence[str], length: int, count: int, noise: int = 0, ends: int = 0) -> Case:
+    """A case of decoding: the ids of a text. noise: random ids behind it. ends: special tokens among them."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        merges = merges_of(draw, words, count)
+        text = " " + text_of(draw, words, draw.number("words", length, length - 2, length + 3))
+        ids = reference.right_ids(text, merges)
+        ids = torch.cat([ids, draw.tokens(256, noise)])
+        given: list[int] = ids.tolist()
+        for place in range(ends):
+            given.insert(3 + 4 * place, 256 + len(merges) + place)
+        return [given, merges]
+
+    return Case(name, draw_args)
+
+
+DECODE = Exercise(
+    name="training.decode",
+    solution="decode",
+    reference=reference.right_characters,
+    function=True,
+    differentiable=False,
+    drive=drives.characters,
+    points=4,
+    cases=[
+        decode_case("20 words", PLAIN, 20, 40),
+        decode_case("characters of several tokens", ["语言", "🙂🙃", "été", "naïve"], 15, 6),
+        decode_case("random bytes, which are no text", PLAIN, 4, 10, noise=60),
+        decode_case("special tokens among them", PLAIN, 12, 30, ends=3),
+    ],
+)
+
+
+def json_case(name: str, words: Sequence[str], length: int, count: int, learned: Sequence[str] = ()) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        text = text_of(draw, words, draw.number("words", length, length - 2, length + 3))
+        return [text + reference.END + " " + words[0], merges_of(draw, learned or words, count)]
+
+    return Case(name, draw_args)
+
+
+TOKENIZER_JSON = Exercise(
+    name="training.tokenizer_json",
+    solution="tokenizer_json",
+    reference=reference.right_library_reads,
+    function=True,
+    differentiable=False,
+    drive=drives.library_reads,
+    points=5,
+    cases=[
+        json_case("30 words, 60 merges", PLAIN, 30, 60),
+        json_case("digits, contractions, other scripts", [*ODD, *PLAIN], 40, 90),
+        json_case("words that the merges were not learned from", ["thirteen", "winter", "ether"], 12, 50, PLAIN),
+    ],
+)
+
+
+# Steps
+
+
+def loss_case(name: str, shape: Sequence[int], ignored: float, items: int | None = None, **more: Any) -> Case:
+    """A case of the loss. shape: B, T, V. ignored: which share of the targets is -100. one: all others are, but one."""
+    scale, one = more.pop("scale", 2.0), more.pop("one", False)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        B, T, V = shape[0], draw.size("T", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
+        targets = draw.tokens(V, B, T)
+        left_out = torch.rand(B, T, generator=draw.generator) < ignored
+        targets = targets.masked_fill(left_out, -100)
+        if one:
+            targets[1:], targets[0, :-1] = -100, -100
+        return [draw.normal(B, T, V, scale=scale), targets, *([] if items is None else [items])]
+
+    return Case(name, draw_args, **more)
+
+
+LOSS = Exercise(
+    name="training.loss",
+    solution="cross_entropy",
+    reference=reference.right_loss,
+    function=True,
+    points=8,
+    cases=[
+        loss_case("all targets count", (2, 5, 7), 0.0),
+        loss_case("a vocabulary of 300", (1, 8, 300), 0.2),
+        loss_case("half of the targets are ignored", (3, 6, 5), 0.5),
+        loss_case("by the number of targets of a larger batch", (1, 7, 9), 0.3, 23),
+        loss_case("one target is left", (2, 4, 8), 0.0, one=True),
+        loss_case("no target is left", (2, 3, 4), 1.1, draw="2"),
+        loss_case("logits around 100", (2, 4, 6), 0.2, scale=100.0),
+        loss_case("bfloat16", (2, 6, 11), 0.3, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
+        loss_case("bfloat16, by a larger batch", (1, 5, 40), 0.2, 17, dtype=torch.bfloat16, tolerance=Tolerance(5e-5)),
+    ],
+)
+
+
+def adamw_case(
+    name: str, shapes: Sequence[Sequence[int]], rates: list[float], options: dict[str, Any], **more: Any
+) -> Case:
+    """A case of the optimizer. shapes: of the weights. absent, resumed: see the drive."""
+    absent, resumed, scale = more.pop("absent", []), more.pop("resumed", None), more.pop("scale", 1.0)
+    dtype, zero = more.get("dtype", torch.float32), "of 0" in name
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        longer = draw.size("more", 0, 1, 2)
+        own = [[*shape[:-1], shape[-1] + longer] for shape in shapes]
+        weights = [draw.normal(*shape).to(dtype) for shape in own]
+        gradients = [draw.normal(len(rates), *shape, scale=scale).to(dtype) for shape in own]
+        if zero:
+            gradients[0][1] = 0
+        return [weights, gradients, rates, options, absent, *([] if resumed is None else [resumed])]
+
+    return Case(name, draw_args, **more)
+
+
+def options(beta1: float, beta2: float, eps: float, decay: float) -> dict[str, Any]:
+    return {"betas": [beta1, beta2], "eps": eps, "weight_decay": decay}
+
+
+ADAMW = Exercise(
+    name="training.adamw",
+    solution="AdamW",
+    reference=reference.right_updates,
+    function=True,
+    differentiable=False,
+    drive=drives.updates,
+    points=8,
+    axes="step weight",
+    cases=[
+        adamw_case(
+            "4 steps, a matrix, a vector and three axes",
+            [[3, 4], [5], [2, 2, 3]],
+            [0.1] * 4,
+            options(0.9, 0.95, 1e-8, 0.5),
+        ),
+        adamw_case("the first step, other betas", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
+        adamw_case(
+            "a rate for each step, and gradients of 0 in one",
+            [[4, 2], [3], [4, 2]],
+            [0.02, 0.2, 0.1, 0.01],
+            options(0.7, 0.9, 1e-8, 0.9),
+        ),
+        adamw_case(
+            "gradients as small as eps", [[3, 3], [2]], [0.1, 0.1, 0.2], options(0.9, 0.99, 1e-3, 0.2), scale=1e-3
+        ),
+        adamw_case(
+            "a weight without gradients in two steps",
+            [[2, 2], [3], [3, 2]],
+            [0.1, 0.1, 0.1, 0.2, 0.1],
+            options(0.9, 0.98, 1e-7, 0.3),
+            absent=[0, 3],
+        ),
+        adamw_case(
+            "state and weights in a new optimizer after 3 steps",
+            [[2, 5], [4]],
+            [0.1, 0.2, 0.1, 0.05, 0.1],
+            options(0.85, 0.95, 1e-8, 0.4),
+            resumed=3,
+        ),
+        adamw_case("bfloat16", [[3, 2], [6]], [0.1, 0.2], options(0.9, 0.97, 1e-8, 0.5), dtype=torch.bfloat16),
+    ],
+)
+
+
+def rate_case(name: str, first: int, last: int, peak: float, warmup: int, total: int, floor: float) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        return [first, last, peak * draw.number("times", 10, 7, 13) / 10, warmup, total, floor]
+
+    return Case(name, draw_args)
+
+
+SCHEDULE = Exercise(
+    name="training.schedule",
+    solution="learning_rate",
+    reference=reference.right_rates,
+    function=True,
+    differentiable=False,
+    drive=drives.rates,
+    points=4,
+    cases=[
+        rate_case("20 updates, 4 of warm-up", 1, 20, 3e-3, 4, 20, 0.1),
+        rate_case("no warm-up, and 3 updates after the end", 1, 12, 1e-2, 0, 9, 0.25),
+        rate_case("down to 0, and 6 updates after the end", 1, 18, 0.5, 5, 12, 0.0),
+        rate_case("updates 40 to 60 of 100", 40, 60, 2.0, 30, 100, 0.05),
+    ],
+)
+
+
+def clip_case(name: str, shapes: Sequence[Sequence[int]], max_norm: float, scale: float, **more: Any) -> Case:
+    dtype = more.get("dtype", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        longer = draw.size("more", 0, 1, 2)
+        gradients = [draw.normal(*shape[:-1], shape[-1] + longer, scale=scale).to(dtype) for shape in shapes]
+        return [gradients, max_norm]
+
+    return Case(name, draw_args, **more)
+
+
+CLIP = Exercise(
+    name="training.clip",
+    solution="clip_gradients",
+    reference=reference.right_clipped,
+    function=True,
+    differentiable=False,
+    drive=drives.clipped,
+    points=4,
+    cases=[
+        clip_case("a norm above the limit", [[5, 7], [5], [2, 2, 3]], 1.0, 2.0),
+        clip_case("a norm below the limit", [[2, 3], [4]], 2.5, 0.1),
+        clip_case("one gradient, another limit", [[6]], 0.3, 5.0),
+        clip_case("gradients of 0.00001", [[3, 2], [3]], 1e-5, 1e-5),
+        clip_case("gradients of 0", [[2, 2], [3]], 0.5, 0.0),
+        clip_case("bfloat16", [[4, 3], [7]], 0.7, 3.0, dtype=torch.bfloat16),
+    ],
+)
+
+
+def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[int], **more: Any) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        longer = draw.size("more", 0, 1, 2)
+        own = [*lengths[:-1], lengths[-1] + longer]
+        return [draw.normal(V, D), draw.normal(V, D), draw.tokens(V, len(own), max(own) + 1), own, sizes]
+
+    return Case(name, draw_args, **more)
+
+
+ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0, len(args[-1])])}
+ACCUMULATE = Exercise(
+    name="training.accumulate",
+    solution="accumulate",
+    reference=reference.right_accumulated,
+    function=True,
+    differentiable=False,
+    drive=drives.accumulated,
+    points=6,
+    uses=["training.loss"],
+    cases=[
+        accumulate_case("texts of 2, 9, 4 and 3 tokens in twos", 7, 4, [2, 9, 4, 3], [2, 2]),
+        accumulate_case("the last micro-batch has one text", 5, 6, [3, 3, 8, 1, 6], [2, 2, 1]),
+        accumulate_case("one by one", 6, 3, [1, 7, 2], [1, 1, 1]),
+        accumulate_case("all at once", 9, 5, [4, 2, 6], [3]),
+        accumulate_case("how many activations are kept at once, and the mode", 4, 2, [2, 3, 2, 5], [1, 1, 1, 1], **ONE),
+    ],
+)
+
+
+def worth_case(name: str, vocab_size: int, length: int, habit: float) -> Case:
+    """A case of the experiment. habit: how often a token is followed by its favourite one."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        favourite, stream = draw.tokens(vocab_size, vocab_size).tolist(), [0]
+        at_random = (torch.rand(length, generator=draw.generator).square() * vocab_size).long().tolist()
+        follows = (torch.rand(length, generator=draw.generator) < habit).tolist()
+        for other, kept in zip(at_random, follows, strict=True):
+            stream.append(favourite[stream[-1]] if kept else other)
+        return [torch.tensor(stream), vocab_size]
+
+    return Case(name, draw_args, tolerance=Tolerance(0.01))
+
+
+WORTH = Exercise(
+    name="training.worth",
+    solution="worth_of_one_token",
+    reference=reference.right_worth,
+    function=True,
+    differentiable=False,
+    points=5,
+    uses=["training.loss", "training.adamw"],
+    cases=[
+        worth_case("6 tokens, a habit of 70 %", 6, 300, 0.7),
+        worth_case("9 tokens, a habit of 40 %", 9, 500, 0.4),
+        worth_case("4 tokens, a habit of 90 %", 4, 200, 0.9),
+    ],
+)
+
+
+# Fine-tuning
+
+
+def drawn_chat(draw: Draw, turns: Sequence[str], end: int, length: int) -> list[Any]:
+    """Turns [role, header, body]; each body ends with `end`."""
+    chat = []
+    for number, role in enumerate(turns):
+        header = [90 + len(role), *draw.tokens(3, 1).tolist()]
+        body = draw.tokens(80, 1 + (length + 3 * number) % 5).tolist()
+        chat.append([role, header, [*body, end]])
+    return chat
+
+
+def sft_case(name: str, chats: Sequence[Sequence[str]], pad: int, end: int, max_length: int) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        own = [drawn_chat(draw, turns, end, 2 + 3 * number) for number, turns in enumerate(chats)]
+        return [own, pad, max_length]
+
+    return Case(name, draw_args)
+
+
+TALK, SYSTEM = ("user", "assistant"), ("system", "user", "assistant")
+SFT = Exercise(
+    name="training.sft",
+    solution="sft_batch",
+    reference=reference.right_sft,
+    function=True,
+    differentiable=False,
+    drive=drives.inputs_and_targets,
+    points=6,
+    axes="inputs/targets B T",
+    cases=[
+        sft_case("a question and its answer, and a longer chat", [TALK, (*SYSTEM, *TALK)], 0, 81, 100),
+        sft_case("padding is the token that ends a turn", [(*TALK, *TALK), TALK, SYSTEM], 82, 82, 64),
+        sft_case("cut off after 12 tokens", [(*SYSTEM, *TALK), TALK, (*TALK, *TALK)], 3, 83, 12),
+        sft_case("a chat of 18 turns", [TALK * 9, TALK], 4, 85, 200),
+        sft_case("a chat that ends with a question", [(*TALK, "user"), SYSTEM], 5, 84, 50),
+    ],
+)
+
+
+def lora_case(name: str, shape: Sequence[int], rank: int, alpha: float, bias: bool, **more: Any) -> Case:
+    """A case of the adapter. shape: tokens, in, out."""
+    dtype = more.get("dtype", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        T, width_in, width_out = draw.size("T", shape[0], shape[0] + 1, shape[0] + 2), *shape[1:]
+        A, B = draw.normal(rank, width_in, scale=0.5), draw.normal(width_out, rank, scale=0.5)
+        weight, own = draw.normal(width_out, width_in, scale=0.4), draw.normal(width_out if bias else 0)
+        return [draw.normal(2, T, width_in).to(dtype), *(t.to(dtype) for t in (A, B, weight, own)), alpha]
+
+    return Case(name, draw_args, **more)
+
+
+MERGED = {"drive": drives.merged, "right": reference.right_merged}
+BEFORE = {"drive": drives.before_any_step, "right": reference.right_before}
+LORA = Exercise(
+    name="training.lora",
+    solution="LoRALinear",
+    reference=reference.right_adapted,
+    function=True,
+    drive=drives.adapted,
+    gradients_of=(0, 1, 2),
+    points=8,
+    axes="B T D",
+    fixed={"argument 1, axis 0": "it is the batch"},
+    cases=[
+        lora_case("rank 2, alpha 8", (5, 6, 7), 2, 8.0, True),
+        lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
+        lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
+        lora_case("before the first step", (4, 25, 5), 2, 3.0, True, **BEFORE),
+        lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
+        lora_case(
+            "merged in bfloat16", (3, 20, 15), 8, 12.0, False, dtype=torch.bfloat16, tolerance=ROUNDED_ONCE, **MERGED
+        ),
+    ],
+)
+
+
+def dpo_case(name: str, shape: Sequence[int], beta: float, **more: Any) -> Case:
+    """A case of DPO. shape: B, T, V. The answers have different lengths."""
+    scale, apart = more.pop("scale", 1.0), more.pop("apart", 1.0)
+    dtype = more.get("dtype", torch.float32)
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        B, T, V = shape[0], draw.size("T", shape[1], shape[1] + 1, shape[1] + 2), shape[2]
+        reference_logits = draw.normal(2, B, T, V, scale=scale)
+        policy = reference_logits + apart * draw.normal(2, B, T, V)
+        targets = draw.tokens(V, 2, B, T)
+        for kind in range(2):
+            for row in range(B):
+                targets[kind, row, : 1 + row % 2] = -100  # the prompt
+                targets[kind, row, T - (row + 2 * kind) % 3 :] = -100  # the padding
+        return [policy.to(dtype), reference_logits.to(dtype), targets, beta]
+
+    return Case(name, draw_args, **more)
+
+
+DPO = Exercise(
+    name="training.dpo",
+    solution="dpo_loss",
+    reference=reference.right_dpo,
+    function=True,
+    drive=drives.loss_and_margins,
+    gradients_of=(0,),
+    points=6,
+    fixed={"argument 1, axis 0": "chosen and rejected", "argument 2, axis 0": "both", "argument 3, axis 0": "both"},
+    cases=[
+        dpo_case("3 pairs", (3, 7, 9), 0.1),
+        dpo_case("a large beta", (2, 6, 5), 0.7),
+        dpo_case("margins of hundreds", (4, 9, 6), 5.0, apart=12.0),
+        dpo_case("before the first step", (2, 5, 8), 0.3, apart=0.0),
+        dpo_case("bfloat16", (3, 8, 12), 0.2, dtype=torch.bfloat16, tolerance=Tolerance(1e-3)),
+    ],
+)
+
+
+# The hub's folder
+
+
+def tensors_case(name: str, V: int, D: int, width: int, dtype: str, head: bool, **more: Any) -> Case:
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        V_ = draw.size("V", V, V + 1, V + 2)
+        table = draw.normal(V_, D)
+        heads = [table.clone() if "same numbers" in name else draw.normal(V_, D)] if head else []
+        return [table, draw.normal(D), draw.normal(D, width), dtype, *heads]
+
+    return Case(name, draw_args, **more)
+
+
+NAMES = {"drive": drives.saved_names, "right": reference.right_names}
+FAULTS = {"drive": drives.saved_faults, "right": reference.no_faults}
+TENSORS = Exercise(
+    name="training.tensors",
+    solution="hub_tensors",
+    reference=reference.right_values,
+    function=True,
+    differentiable=False,
+    drive=drives.saved_values,
+    points=6,
+    cases=[
+        tensors_case("tied, in float32", 7, 4, 5, "float32", False),
+        tensors_case("a head of its own, in bfloat16", 6, 3, 8, "bfloat16", True),
+        tensors_case("tied, in float16", 5, 6, 4, "float16", False),
+        tensors_case("names and shapes, tied", 9, 5, 3, "float32", False, **NAMES),
+        tensors_case("names and shapes, a head of its own with the same numbers", 7, 6, 5, "float32", True, **NAMES),
+        tensors_case("names and shapes, a head of its own", 8, 4, 6, "bfloat16", True, **NAMES),
+        tensors_case(
+            "not contiguous, shared, with gradients, the model's own dtype", 6, 5, 4, "float32", False, **FAULTS
+        ),
+        tensors_case("the same, in bfloat16", 5, 3, 7, "bfloat16", True, **FAULTS),
+    ],
+)
+
+
+EXERCISES: list[Exercise] = with_mistakes(
+    __file__,
+    [BPE, ENCODE, DECODE, LOSS, ADAMW, SCHEDULE, CLIP, ACCUMULATE, WORTH, SFT, LORA, DPO, TENSORS, TOKENIZER_JSON],
+)

@@ -1,0 +1,1383 @@
+# %% [markdown] id="e125d4c7"
+# # 12 · Training: from a novel to a model that others can run
+#
+# **You have a model's code and a novel. What is missing until somebody else can run your model?**
+#
+# So far the weights came from somebody else. In this lesson they come from you. You train a tokenizer on a novel, write the loss, the optimizer and the rest of a training step, fine-tune with a mask, with LoRA and with preferences, and write a folder like those on the hub. At the end transformers loads that folder and writes the same text as your own code, token for token.
+#
+# Before you go on, make a list: which parts does it take, from the text file to the folder? And which of them, if wrong, would you *not* notice in the loss?
+#
+# After this lesson you can
+#
+# - train a byte-level BPE tokenizer, encode and decode with it, and get the ids that the `tokenizers` library gets;
+# - write cross-entropy with ignored targets, AdamW, a schedule, clipping and gradient accumulation, each equal to the library's;
+# - say what a falling loss does not show, and name three bugs that make it look better;
+# - stop a training and go on with the same numbers;
+# - fine-tune on answers alone, with a low-rank adapter, and on preferences;
+# - write `config.json`, `model.safetensors` and `tokenizer.json` so that others can load them.
+#
+# 150 to 230 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
+#
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
+#
+# ![The way of this lesson: a text becomes ids, ids become batches of inputs and targets, the model gives logits, the loss compares them with the targets, its gradients are clipped and go to AdamW, which changes the weights at the rate of the schedule; the loop repeats; at the end the weights, the config and the tokenizer are written into a folder that others load.](figures/the-way.svg)
+
+# %% tags=["setup"] id="setup"
+import copy
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
+from torch import Tensor, nn
+
+from grader import Config, check, load_checkpoint
+
+# %% id="05d53d1c"
+from grader import measured, predict, predictions
+
+# %% [markdown] id="194af628"
+# Given and folded: lesson 03's Qwen3, from its norm to greedy generation.
+
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-2"
+def rope_theta(config: Config) -> float:
+    """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
+    return config.get("rope_parameters", config)["rope_theta"]
+
+
+def head_dim(config: Config) -> int:
+    """How many channels a head has: the config's own number where it gives one."""
+    return config.get("head_dim") or config.hidden_size // config.num_attention_heads
+
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
+
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
+
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
+
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
+
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
+
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
+
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-model"
+
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
+
+# %% given="03-qwen3 qwen3.generate" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-generate"
+
+# %% [markdown] id="a1ebbd09"
+# ## From a text to ids
+#
+# A model needs ids below a fixed number. Take one id for each *character*, and Unicode has 150,000 of them, most of which your novel never shows. Take one for each *word*, and the first unknown name has none. Byte-level BPE (byte-pair encoding) begins with the 256 *bytes*, so that any text has ids, and then gives frequent neighbours an id of their own: first perhaps `h` `e` → `he`, later `t` `he` → `the`.
+#
+# Merges must not cross words, or ` of the` becomes one token and `of them` another one that has nothing to do with it. So the text is first cut into words by GPT-2's regular expression. A space belongs to the word behind it. The library that compiles the expression is given; what it does to a sentence:
+
+# %% tags=["setup"] id="setup-3"
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPLIT = Split(Regex(PATTERN), "isolated")
+VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are printable characters in Latin-1
+BYTES = [*VISIBLE, *(byte for byte in range(256) if byte not in VISIBLE)]  # id i stands for the byte BYTES[i]
+ID_OF_BYTE = bytes(BYTES.index(byte) for byte in range(256))
+
+
+def split_words(text: str) -> list[list[int]]:
+    """The words of a text, each as the ids of its bytes, 0 to 255."""
+    return [list(word.encode().translate(ID_OF_BYTE)) for word, _ in SPLIT.pre_tokenize_str(text)]
+
+# %% id="5c7c76c3"
+for words in ("She didn't, in 1813.", "café"):
+    print([word for word, _ in SPLIT.pre_tokenize_str(words)], split_words(words))
+
+# %% [markdown] id="70acddc2"
+# `é` takes two bytes. The ids of bytes are in GPT-2's order, which begins with the printable ones. You need not remember it: `BYTES[i]` is the byte of id i.
+#
+# ### Exercise 1 · Learn the merges
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+#
+# Count each pair of neighbours inside words, merge the most frequent one everywhere, and repeat. The merge number i gets the id 256 + i. A novel has far more words than *different* words, so count each different word once and multiply.
+#
+# Ties happen: with few words many pairs occur equally often. Programs that break them differently learn other merges and then give other ids to every text. The library takes the pair with the lowest left id, then the lowest right id.
+#
+# <details><summary>Hint 1</summary>
+#
+# `Counter(tuple(word) for word in split_words(text))` has each different word with its count. For all pairs of one word: `pairwise(word)`.
+#
+# <details><summary>Hint 2</summary>
+#
+# `max(pairs, key=...)` with a tuple as the key: the count first, then the ids, with a minus sign where the lowest should win. Then call `merge` on every word, and build the Counter anew.
+# </details>
+# </details>
+
+# %% exercise="training.bpe" id="training-bpe"
+def merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Replace each occurrence of the pair by the id `new`, from left to right: [1, 1, 1] with (1, 1) -> [new, 1]."""
+    ### BEGIN SOLUTION
+    merged, i = [], 0
+    while i < len(ids):
+        found = (ids[i], ids[i + 1]) == pair if i + 1 < len(ids) else False
+        merged.append(new if found else ids[i])
+        i += 2 if found else 1
+    return merged
+    ### END SOLUTION
+
+
+def train_bpe(text: str, count: int) -> list[tuple[int, int]]:
+    """The first `count` merges that a text gives, in order: pairs (left id, right id). Merge i makes the id 256 + i.
+
+    Each time the pair that occurs most often within words (`split_words`) is merged; of those that occur equally often,
+    the one with the lowest left id, then the lowest right id. In "aaa" the pair (a, a) occurs twice.
+    Fewer than `count` where every word is one token by then. Sennrich et al. (2016), algorithm 1; tokenizers: BpeTrainer.
+    """
+    ### BEGIN SOLUTION
+    words, merges = Counter(tuple(word) for word in split_words(text)), []
+    while len(merges) < count:
+        pairs = Counter()
+        for word, times in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += times
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], -pair[0], -pair[1]))
+        new = 256 + len(merges)
+        words = Counter({tuple(merge(list(word), best, new)): times for word, times in words.items()})
+        merges.append(best)
+    return merges
+    ### END SOLUTION
+
+# %% check="training.bpe" tags=["nbval-ignore-output"] id="check-training-bpe"
+check("training.bpe", train_bpe)
+
+# %% [markdown] id="f3bb6ca8"
+# The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. The merges are learned from the first 100,000 characters, which takes a few seconds.
+
+# %% id="17a7fe06"
+import gzip
+from pathlib import Path
+
+novel = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
+# novel = Path("my-own-text.txt").read_text()
+
+# %% id="70cd2e9d"
+merges = train_bpe(novel[:100_000], 256)
+tokens = [bytes([byte]) for byte in BYTES]
+for left, right in merges:
+    tokens.append(tokens[left] + tokens[right])
+print(f"{len(novel):,} characters; the first merges:", [token.decode() for token in tokens[256:268]])
+print("the last ones:", [token.decode() for token in tokens[-12:]])
+
+# %% [markdown] id="322e7121"
+# ### Exercise 2 · Encode
+# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+#
+# The merges are a recipe, and its order counts. In each word, apply the merge that was *learned first* among those that are possible, then again, until none is. Two other rules look reasonable: to merge from left to right, or to take the longest token that fits. Both are wrong: fastllm merged from left to right, and split more than half of the words otherwise than they should be (ztxz16/fastllm#715). A model that was trained with the one and is run with the other reads tokens in places where it never saw them.
+#
+# <details><summary>Hint 1</summary>
+#
+# A dict from pair to rank (its place in `merges`) tells which of a word's pairs come first. `min` over the pairs, with a rank of infinity for those that are no merge.
+#
+# <details><summary>Hint 2</summary>
+#
+# `while len(word) > 1:` find the best pair; if it has no rank, stop; otherwise `word = merge(word, pair, 256 + rank)`.
+# </details>
+# </details>
+
+# %% exercise="training.encode" id="training-encode"
+def encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
+    """The ids of a text.
+
+    In each word (`split_words`) the possible merge that was learned first is applied to all its occurrences, then the
+    next one that is possible, until there is none. Merge i makes the id 256 + i. tokenizers: BPE; GPT-2: encoder.py.
+    """
+    ### BEGIN SOLUTION
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    ids = []
+    for word in split_words(text):
+        while len(word) > 1:
+            pair = min(pairwise(word), key=lambda pair: ranks.get(pair, math.inf))
+            if pair not in ranks:
+                break
+            word = merge(word, pair, 256 + ranks[pair])
+        ids += word
+    return ids
+    ### END SOLUTION
+
+# %% check="training.encode" tags=["nbval-ignore-output"] id="check-training-encode"
+check("training.encode", encode)
+
+# %% [markdown] id="ada23614"
+# With 256 merges on top of 256 bytes: how many characters does a token of this novel stand for on average?
+
+# %% prediction="training.characters" id="prediction-training-characters"
+predict(
+    "training.characters", "characters of the novel for each token, with 256 merges",
+    guess=...
+)
+
+# %% id="a7877e45"
+ids = encode(novel, merges)
+print(f"{len(ids):,} ids for {len(novel):,} characters")
+print(" | ".join(tokens[id].decode() for id in encode("Nobody had ever seen Catherine Morland", merges)))
+measured("training.characters", len(novel) / len(ids))
+
+# %% [markdown] id="73ceedec"
+# <details><summary>What the numbers say</summary>
+#
+# A little more than two. Frequent short words are one token with their space, and rare names fall into pieces. With GPT-2's 50,000 merges it is about four, by OpenAI's rule of thumb. A larger vocabulary makes texts shorter and the embedding matrix larger: in a small model it would have most of the parameters. And a loss *per token* can't be compared between two tokenizers, since their tokens carry different amounts of text; per character or byte it can.
+# </details>
+
+# %% [markdown] id="043981d1"
+# ### Exercise 3 · Decode
+# difficulty ●○○○○ · importance ●●●●○ · 5 minutes
+#
+# The other way round is short, with one trap: a character may be spread over several tokens, so a single token need not be text at all.
+
+# %% exercise="training.decode" id="training-decode"
+def decode(ids: Iterable[int], merges: list[tuple[int, int]]) -> str:
+    """The text of some ids: the bytes of all of them, joined, as UTF-8; what is no UTF-8 becomes U+FFFD.
+
+    Ids from 256 + len(merges) on are special tokens, and give nothing.
+    """
+    ### BEGIN SOLUTION
+    tokens = [bytes([byte]) for byte in BYTES]
+    for left, right in merges:
+        tokens.append(tokens[left] + tokens[right])
+    joined = b"".join(tokens[id] for id in ids if id < len(tokens))
+    return joined.decode("utf-8", errors="replace")
+    ### END SOLUTION
+
+# %% check="training.decode" tags=["nbval-ignore-output"] id="check-training-decode"
+check("training.decode", decode)
+
+# %% id="d04e2655"
+some = encode("café 🙂", merges)
+print("whole:", decode(some, merges), "| token by token:", "".join(decode([id], merges) for id in some))
+
+# %% [markdown] id="ac09f44e"
+# What a chat window shows of an emoji when its program decodes token by token is the second form. `grader.instruments.writing` waits until a character is complete.
+#
+# ## From ids to a loss
+#
+# One more id, behind the merges, marks the end of a text. The vocabulary has 256 + 256 + 1 ids. A batch is B pieces of T tokens, each with its targets: the same pieces, one token later. Given is a function that says which pieces belong to which step. It depends on the step's number and nothing else, so a training that was stopped can go on with the same batches.
+
+# %% tags=["setup"] id="setup-4"
+def batch(stream: Tensor, step: int, B: int, T: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of step 0, 1, ...: 2 x [B, T]. Each epoch goes through the pieces in another order."""
+    pieces = (len(stream) - 1) // T
+    steps = pieces // B  # of an epoch
+    shuffled = torch.randperm(pieces, generator=torch.Generator().manual_seed(1000 * seed + step // steps))
+    starts = shuffled[step % steps * B :][:B, None] * T + torch.arange(T)  # [B, T]
+    return stream[starts], stream[starts + 1]
+
+# %% id="028270b5"
+END = 256 + len(merges)
+split = int(0.9 * len(ids))
+stream, held_out = torch.tensor([*ids[:split], END]), torch.tensor([*ids[split:], END])
+inputs, targets = batch(stream, step=0, B=2, T=8)
+print("input: ", repr(decode(inputs[0].tolist(), merges)))
+print("target:", repr(decode(targets[0].tolist(), merges)))
+
+# %% [markdown] id="b41ea8fc"
+# The last tenth of the novel is held out: the model never sees it, and its loss there tells what was learned and what was learned by heart.
+#
+# ### Exercise 4 · Cross-entropy with ignored targets
+# difficulty ●●○○○ · importance ●●●●● · 10 minutes
+#
+# The loss of one token is $-\log p(\text{target})$. The loss of a batch is the *mean over the targets that count*. Padding, prompts and whatever else should teach nothing have the target -100, PyTorch's convention. The mean is then over fewer tokens than the tensor has.
+#
+# Three things go wrong in practice. The sum is divided by all positions. The softmax is computed in bfloat16, where 8 bits of precision are left for probabilities. And a batch in which no target is left gives 0 / 0: PyTorch returns NaN, and one such batch among thousands ends a training. Here it returns 0.
+#
+# For later: with `num_items` the sum is divided by that number, whatever the batch has.
+#
+# <details><summary>Hint 1</summary>
+#
+# $-\log p_y = \log \sum_v e^{z_v} - z_y$. `torch.logsumexp` computes the first term without overflow, and `gather` picks the second.
+#
+# <details><summary>Hint 2</summary>
+#
+# Index with the mask first, `logits[kept]` is [N, V] and `targets[kept]` is [N]. Then no -100 is left that could be taken for an index. The sum over nothing is 0, and has a gradient of 0.
+# </details>
+# </details>
+
+# %% exercise="training.loss" id="training-loss"
+def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
+    """The mean of -log softmax(logits)[target] over the targets that are not -100; 0 if there is none.
+
+    Computed in float32. num_items: what the sum is divided by, in place of the number of targets that are left.
+    logits: [B, T, V], targets: [B, T] int64 -> a number, float32.
+    PyTorch: F.cross_entropy(ignore_index=-100), which gives NaN if nothing is left.
+    """
+    ### BEGIN SOLUTION
+    kept = targets != -100  # [B, T]
+    logits, targets = logits[kept].float(), targets[kept]  # [N, V], [N]
+    losses = logits.logsumexp(dim=-1) - logits.gather(-1, targets[:, None])[:, 0]  # [N]
+    return losses.sum() / max(len(losses) if num_items is None else num_items, 1)
+    ### END SOLUTION
+
+# %% check="training.loss" tags=["nbval-ignore-output"] id="check-training-loss"
+check("training.loss", cross_entropy)
+
+# %% [markdown] id="b4653888"
+# What does the first of these mistakes look like? A model that knows nothing, and a batch of which six tokens in ten are padding:
+
+# %% id="ec0b783a"
+wanted = torch.randint(END, (4, 10)).masked_fill(torch.arange(10) >= 4, -100)  # 4 texts of 4 tokens
+right = cross_entropy(torch.zeros(4, 10, END + 1), wanted)
+print(f"by the targets that count: {right:.2f}; by all positions: {right * (wanted != -100).float().mean():.2f}")
+
+# %% [markdown] id="c79cb4f7"
+# The second number looks far better, and changes with the lengths of the texts. No weight is different.
+#
+# Here is the model that you will train: Qwen3's architecture, four layers, and 513 tokens. Its weights are random and small. Which loss does it have before the first step? You can say it from one number of the config, to two digits.
+
+# %% id="d66012b3"
+CONFIG = Config({
+    "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "vocab_size": END + 1,
+    "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 24, "rms_norm_eps": 1e-6, "max_position_embeddings": 512,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": True,
+    "attention_bias": False, "use_sliding_window": False, "eos_token_id": END,
+})
+
+# %% tags=["setup"] id="setup-5"
+def new_model(config: Config, seed: int = 0) -> nn.Module:
+    """A CausalLM with small random matrices, as GPT-2's were drawn: N(0, 0.02). The norms keep their ones."""
+    torch.manual_seed(seed)
+    model = CausalLM(config)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            nn.init.normal_(weight, std=0.02)
+    return model
+
+# %% prediction="training.at_first" id="prediction-training-at_first"
+predict(
+    "training.at_first", "loss of a model with random weights and 513 tokens", unit="nats",
+    guess=...
+)
+
+# %% id="e6054dc2"
+model = new_model(CONFIG)
+inputs, targets = batch(stream, 0, 16, 64)
+with torch.no_grad():
+    at_first = cross_entropy(model(inputs), targets).item()
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters, loss {at_first:.2f}")
+measured("training.at_first", at_first)
+
+# %% [markdown] id="a1679e2d"
+# <details><summary>What the numbers say</summary>
+#
+# $\log 513 = 6.24$: nearly all tokens get the same probability, 1 / 513. A first loss that is far above the logarithm of the vocabulary's size means weights that are too large; one far below it means that the targets leak. It is the cheapest test of a training loop.
+# </details>
+
+# %% [markdown] id="11c82df8"
+# ### What a low loss does not say
+#
+# Three programs train the same small model on the same batches for 150 steps. The first is right. In the second, targets are not shifted: each token's target is the token itself. In the third, attention has no mask, so each token sees those behind it. How high is the loss of the second at the end, compared with the first?
+
+# %% prediction="training.unshifted" id="prediction-training-unshifted"
+predict(
+    "training.unshifted", "after 150 steps, the loss with targets that are not shifted",
+    one_of=("as high as the right one, or higher", "lower", "near 0"),
+    guess=...
+)
+
+# %% id="d72b4096"
+from grader.instruments import patch
+from grader.instruments.progress import steps
+
+torch.set_num_threads(1)  # a model as small as this one is slower on more
+SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_dim": 16, "intermediate_size": 96})
+
+# %% id="2ebba3a2"
+def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, float]:
+    """Train a small model; the model, and the mean loss of its last 10 steps."""
+    model, losses = new_model(SMALL), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in steps(range(count), name):
+        inputs, targets = batch(stream, step, 8, 32)
+        loss = cross_entropy(model(inputs), targets if shifted else inputs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model, sum(losses[-10:]) / 10
+
+# %% tags=["nbval-ignore-output"] id="368fcfd3"
+no_mask = patch.replaced(Tensor, triu=lambda self, diagonal=0: torch.zeros_like(self))  # no token counts as future
+runs = {"right": quick_run("right", 150), "targets not shifted": quick_run("targets not shifted", 150, shifted=False)}
+with no_mask:
+    runs["no mask"] = quick_run("no mask", 150)
+
+start = torch.tensor([encode("Catherine was", merges)])
+for name, (model, loss) in runs.items():
+    print(f"{name:>20}: loss {loss:.2f}, writes {decode(generate(model, start, 16), merges)!r}")
+losses = [runs[name][1] for name in ("right", "targets not shifted")]
+measured("training.unshifted", "near 0" if losses[1] < 0.5 else "lower" if losses[1] < losses[0] else "as high as the right one, or higher")
+
+# %% [markdown] id="1c862ed6"
+# <details><summary>What the numbers say</summary>
+#
+# Near 0: to copy a token is easy, and the model writes the last word again and again. Without the mask the loss falls far below the right one, too, because each token sees its target. The right program has the worst loss of the three, and it alone has learned something about what comes next. **A loss that is lower than before is no proof of anything.** Compare it with what is possible.
+#
+# The opposite error is harder to see: targets that are shifted *twice*. The model then learns to predict the token after the next, and its loss falls as a loss should. transformers shipped this in GIT from 4.49 until 2026 (huggingface/transformers#47394), and in JetMoE and Florence-2 (#37830, #46898).
+# </details>
+
+# %% [markdown] id="f4adfc41"
+# ## From a loss to new weights
+#
+# ### Exercise 5 · AdamW
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# Plain gradient descent subtracts a little of the gradient. But the embedding of a rare token gets a gradient once in a hundred steps, a norm's weight gets one at each, and one rate can't suit both. Adam divides each weight's gradient by its usual size, so that each weight moves by about the learning rate, whatever its gradient is. It keeps two running means for each weight: $m$ of the gradient, $v$ of its square.
+#
+# $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
+#
+# $$w \leftarrow (1 - \text{lr} \cdot \lambda)\, w \;-\; \text{lr}\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \varepsilon}$$
+#
+# Both means begin at 0, so at first they are too small. The *bias corrections* $1 - \beta^t$ undo that exactly; t is 1 at the first step. The W in AdamW is the *decoupled weight decay*: every weight shrinks by the share lr · λ, beside the gradient and not through it. Added to the gradient (L2), the decay would be divided by $\sqrt{v}$ like everything else, and would then depend on how large gradients are.
+#
+# Matrices decay, vectors do not: to pull a norm's weight towards 0 serves nothing.
+#
+# <details><summary>Hint 1</summary>
+#
+# Work on `parameter` in place, under `torch.no_grad` (the decorator is there). `state["t"] += 1` comes first. `m.lerp_(g, 1 - beta)` is $m + (1 - \beta)(g - m)$.
+#
+# <details><summary>Hint 2</summary>
+#
+# The order: decay the old weight, update both means, correct them, then subtract. Epsilon is added to the root *after* the correction.
+# </details>
+# </details>
+
+# %% exercise="training.adamw" id="training-adamw"
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2; Kingma and Ba, 2015, algorithm 1).
+
+    For each parameter with a gradient g, where t counts its steps from 1:
+    w = w * (1 - lr * weight_decay), for parameters of two axes or more alone;
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    A parameter whose grad is None stays as it is, and so do its state and its t.
+    self.lr may be changed between steps. self.state: for each parameter a dict with "t" and the tensors "m" and "v".
+    PyTorch: torch.optim.AdamW.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+    ):
+        self.parameters = list(parameters)
+        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
+        self.state = [{"t": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)} for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change each parameter by its gradient, in place."""
+        ### BEGIN SOLUTION
+        beta1, beta2 = self.betas
+        for parameter, state in zip(self.parameters, self.state, strict=True):
+            g = parameter.grad
+            if g is None:
+                continue
+            state["t"] += 1
+            t, m, v = state["t"], state["m"], state["v"]
+            if parameter.ndim >= 2:
+                parameter.mul_(1 - self.lr * self.weight_decay)
+            m.mul_(beta1).add_(g, alpha=1 - beta1)
+            v.mul_(beta2).add_(g * g, alpha=1 - beta2)
+            m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+            parameter.sub_(self.lr * m_hat / (v_hat.sqrt() + self.eps))
+        ### END SOLUTION
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+# %% check="training.adamw" tags=["nbval-ignore-output"] id="check-training-adamw"
+check("training.adamw", AdamW)
+
+# %% [markdown] id="5f11bef5"
+# What are the corrections worth? With them, the first step moves every weight by the learning rate: $m / (1 - \beta_1) = g$, and $\sqrt{v / (1 - \beta_2)} = |g|$. Without them both are too small, by different factors. How large is the first step then, in learning rates, with Adam's usual betas 0.9 and 0.999?
+
+# %% prediction="training.first_step" id="prediction-training-first_step"
+predict(
+    "training.first_step", "first step without bias corrections, in learning rates (betas 0.9 and 0.999)",
+    guess=...
+)
+
+# %% id="730b461a"
+def first_step(beta1: float, beta2: float, g: float = 0.02) -> tuple[float, float]:
+    """How far one step moves a weight at a rate of 1: with your AdamW, and by the formula without corrections."""
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.tensor([g])
+    AdamW([weight], lr=1.0, betas=(beta1, beta2), weight_decay=0.0).step()
+    return -weight.item(), (1 - beta1) * g / math.sqrt((1 - beta2) * g * g)
+
+# %% id="dbf5306e"
+for betas in ((0.9, 0.999), (0.9, 0.95)):
+    corrected, not_corrected = first_step(*betas)
+    print(f"betas {betas}: {corrected:.3f} learning rates, without corrections {not_corrected:.3f}")
+measured("training.first_step", first_step(0.9, 0.999)[1])
+
+# %% [markdown] id="f118ea87"
+# <details><summary>What the numbers say</summary>
+#
+# More than three learning rates at once, in the direction that one batch gives. With the betas that language models use, 0.9 and 0.95, the first step is less than half as large as it should be instead: that bug hides. It is a public one. BERT's own code had no corrections (google-research/bert#153), which its warm-up covered, and so did Apex and MLX for a while (NVIDIA/apex#1124, ml-explore/mlx#1640).
+# </details>
+
+# %% [markdown] id="c6fcc6ff"
+# ### Exercise 6 · Warm-up and cosine
+# difficulty ●○○○○ · importance ●●●○○ · 5 minutes
+#
+# The second moment is a poor estimate at first, so the rate begins small: it grows to its peak over the first updates. Then it falls along half a cosine, since near a good place large steps only jump around it. Count updates from 1, as AdamW does. Whoever counts from 0 makes a first update with a rate of 0, which changes nothing (EleutherAI/gpt-neox#1379).
+
+# %% exercise="training.schedule" id="training-schedule"
+def learning_rate(update: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    """The learning rate of update 1, 2, ..., total: a linear warm-up, then half a cosine from `peak` to `floor * peak`.
+
+    Until `warmup`, which may be 0: peak * update / warmup, so that update number `warmup` has the peak. From there to `total`:
+    peak * (floor + (1 - floor) * (1 + cos(pi * x)) / 2), where x goes from 0 to 1. After `total` it stays.
+    transformers: get_cosine_with_min_lr_schedule_with_warmup; Loshchilov and Hutter (2017), equation 5.
+    """
+    ### BEGIN SOLUTION
+    if update < warmup:
+        return peak * update / warmup
+    x = min((update - warmup) / (total - warmup), 1.0)
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * x)) / 2)
+    ### END SOLUTION
+
+# %% check="training.schedule" tags=["nbval-ignore-output"] id="check-training-schedule"
+check("training.schedule", learning_rate)
+
+# %% [markdown] id="0fe3a501"
+# ### Exercise 7 · Clip by the global norm
+# difficulty ●●○○○ · importance ●●●●○ · 5 minutes
+#
+# Once in a while a batch gives a gradient ten times as long as usual: a page of numbers, a broken file. Clipping shortens it and keeps its direction. For that *all* gradients are taken as one long vector, with one norm, and all are scaled by one factor. Clipped one by one, they would point somewhere else together.
+
+# %% exercise="training.clip" id="training-clip"
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients in place so that their common norm is at most max_norm; return the norm before.
+
+    The norm is that of one vector which has all gradients in it. Where it is above max_norm, each gradient is multiplied
+    by max_norm / (norm + 1e-6); otherwise they stay as they are. Parameters without a gradient are left out.
+    PyTorch: nn.utils.clip_grad_norm_; Pascanu et al. (2013), section 3.2.
+    """
+    ### BEGIN SOLUTION
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+    return norm
+    ### END SOLUTION
+
+# %% check="training.clip" tags=["nbval-ignore-output"] id="check-training-clip"
+check("training.clip", clip_gradients)
+
+# %% [markdown] id="c9a4baec"
+# ### Which part of the recipe matters?
+#
+# Now leave out one part at a time. That takes longer than a lesson, so the curves come from a script (`training/recipe.py` in the course's repository): a model of two layers, 300 updates on five of Austen's novels at a peak rate of 0.01, which is high for such a model; the loss is measured on the sixth novel. Each variant was trained from three seeds. Variants with the same seed see the same batches, so compare them seed by seed. Without which part is the loss highest?
+
+# %% prediction="training.left_out" id="prediction-training-left_out"
+predict(
+    "training.left_out", "the part without which the loss is highest",
+    one_of=("no bias correction", "no clipping", "no cosine: the rate stays", "no decay", "no warm-up"),
+    guess=...
+)
+
+# %% id="bb42fe6d"
+from grader.instruments import plots
+
+trained = json.loads(Path("texts/recipe.json").read_text())
+curves = {name: torch.tensor(runs) for name, runs in trained["held_out_nats"].items()}  # [seeds, points] each
+ends = {name: losses[:, -1] for name, losses in curves.items()}
+for name, losses in ends.items():
+    more = ", ".join(f"{d:+.2f}" for d in (losses - ends["the whole recipe"]).tolist())
+    print(f"{name:>36}: {losses.mean():.2f} nats; seed by seed {more}")
+left_out = {name: losses.mean().item() for name, losses in ends.items() if name.startswith("no ")}
+measured("training.left_out", max(left_out, key=left_out.get))
+
+# %% tags=["nbval-ignore-output"] id="1350ef6b"
+means = {name: (trained["steps"][2:], losses.mean(dim=0)[2:]) for name, losses in curves.items()}
+plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
+
+# %% [markdown] id="796bbfab"
+# <details><summary>What the numbers say</summary>
+#
+# The warm-up, with every seed: 0.17 to 0.45 nats. Without it the first updates are the largest of all, in directions that a single batch has chosen. The gap opens within the first hundred updates and does not close again. The bias corrections cost 0.18, 0.09 and 0.00, so here the seeds decide. The rest costs less than a tenth, and with one seed the run without decay even ends a hundredth lower: for a small model and a short training, clipping, decay and cosine are an insurance. What a part is worth at a trillion tokens, no experiment of this size can say.
+#
+# The highest loss in the table is no omission but a bug: decay that is added to the gradient, as Keras did for a while under the name AdamW (keras-team/keras#19051). It costs about a nat. Adam divides by the size of what it is given, so a weight whose own gradient is small is pulled to 0 at full speed. In these runs more than half of the gradients were then long enough to be clipped, against at most 22 of 300 otherwise.
+# </details>
+
+# %% [markdown] id="83662bfa"
+# ### Exercise 8 · Gradient accumulation
+# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+#
+# A batch that doesn't fit into memory is run in *micro-batches*, one after the other, and the gradients add up: `backward` adds to `grad`. The result should be the large batch's gradient. With texts of equal length, everybody gets that right: take the mean of each micro-batch, and divide by their number. With unequal lengths that is a mean of means, in which a token of a short micro-batch counts more than one of a long one. It was reported to transformers in 2023 and mended in October 2024 (huggingface/transformers#24725, #34191); TRL, Unsloth and nanochat had it too (huggingface/trl#2175, unslothai/unsloth#1134, karpathy/nanochat#59). A loss curve does not show it.
+#
+# <details><summary>Hint 1</summary>
+#
+# The loss of the large batch is one sum divided by one number. Which number can be known before the first micro-batch is run?
+#
+# <details><summary>Hint 2</summary>
+#
+# Your `cross_entropy` has `num_items`. Call `backward` for each micro-batch: then only its own activations are in memory. `loss.detach()` for the sum that you return.
+# </details>
+# </details>
+
+# %% exercise="training.accumulate" id="training-accumulate"
+def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Leave in the parameters' `grad` the gradient of the loss of all micro-batches as one batch; return that loss.
+
+    The loss is the mean over all targets of all micro-batches that are not -100. Gradients of before are cleared.
+    The activations of one micro-batch at a time are in memory. micro_batches: inputs and targets, both [B, T], where B
+    and T differ. Returns a number without a gradient. transformers: num_items_in_batch, since huggingface/transformers#34191.
+    """
+    ### BEGIN SOLUTION
+    model.zero_grad()
+    count = sum(int((targets != -100).sum()) for _, targets in micro_batches)
+    whole = torch.zeros(())
+    for inputs, targets in micro_batches:
+        loss = cross_entropy(model(inputs), targets, num_items=count)
+        loss.backward()
+        whole += loss.detach()
+    return whole
+    ### END SOLUTION
+
+# %% check="training.accumulate" tags=["nbval-ignore-output"] id="check-training-accumulate"
+check("training.accumulate", accumulate)
+
+# %% [markdown] id="7d6ae3a8"
+# How wrong is the gradient? Eight texts of 4 to 64 tokens, in four micro-batches of two. The number: the length of the difference of both gradients, in lengths of the right one.
+
+# %% prediction="training.mean_of_means" id="prediction-training-mean_of_means"
+predict(
+    "training.mean_of_means", "error of the mean of means, in lengths of the right gradient",
+    guess=...
+)
+
+# %% id="56ff4132"
+def gradient(model: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Pieces of the novel, padded to the longest."""
+    inputs, targets = (part[:, : max(lengths)].clone() for part in batch(stream, 3, len(lengths), 64))
+    for row, length in enumerate(lengths):
+        targets[row, length:] = -100
+    return inputs, targets
+
+# %% tags=["nbval-ignore-output"] id="a07b554d"
+model = runs["right"][0]
+LENGTHS = [4, 6, 8, 12, 60, 62, 64, 64]
+inputs, targets = texts_of(LENGTHS)
+pairs = [(inputs[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
+full = accumulate(model, [(inputs, targets)]), gradient(model)
+right = accumulate(model, pairs), gradient(model)
+
+# %% tags=["nbval-ignore-output"] id="4766208f"
+model.zero_grad()
+means = [cross_entropy(model(ids), wanted) for ids, wanted in pairs]
+(sum(means) / 4).backward()
+wrong = sum(means) / 4, gradient(model)
+for name, (loss, found) in {"one batch": full, "by tokens": right, "mean of means": wrong}.items():
+    error = (found - full[1]).norm() / full[1].norm()
+    print(f"{name:>14}: loss {loss:.3f}, error of the gradient {error:.2f}")
+measured("training.mean_of_means", error)
+
+# %% [markdown] id="c1774e6e"
+# <details><summary>What the numbers say</summary>
+#
+# About as long as the gradient itself: the update goes somewhere else. The two losses differ by a hundredth, so no curve shows it. With texts of equal length, such as the pieces of a novel, both are the same; it needs chats of different lengths, which is what fine-tuning is made of.
+# </details>
+
+# %% [markdown] id="785aebb0"
+# ### Exercise 9 · An experiment of your own
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# What is it worth to know the previous token? Train two of the smallest models that there are with what you have written. The first gives the same logits for every token: it has V numbers, and learns how frequent each token is. The second has a row of V logits for each previous token, V x V numbers: a *bigram* model. The difference of their final losses is what one token of context is worth, in nats.
+#
+# You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done.
+
+# %% exercise="training.worth" id="training-worth"
+def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
+    """How much lower the training loss is where a model knows the previous token, in nats a token.
+
+    Train, with `cross_entropy` and `AdamW`, logits [V] that are the same everywhere, and logits [V, V] with a row for each
+    previous token, both on all pairs of neighbours in stream: [N] int64, until each is within about 0.001 nats of the best possible.
+    Returns the loss of the first minus that of the second. No weight decay. A second or two is enough.
+    """
+    ### BEGIN SOLUTION
+    before, after = stream[:-1], stream[1:]
+    losses = []
+    for rows in (torch.zeros_like(before), before):
+        logits = nn.Parameter(torch.zeros(vocab_size, vocab_size))
+        optimizer = AdamW([logits], lr=0.2, weight_decay=0.0)
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = cross_entropy(logits[rows][None], after[None])
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    return losses[0] - losses[1]
+    ### END SOLUTION
+
+# %% check="training.worth" tags=["nbval-ignore-output"] id="check-training-worth"
+check("training.worth", worth_of_one_token)
+
+# %% [markdown] id="828d7c1e"
+# And in English? Take the first 20,000 letters of the novel, 26 letters and the space between words. If all were equally frequent, a letter would have $\log_2 27 = 4.75$ bits. How many bits less does it have for one who knows the letter before it, compared with one who knows only how frequent each letter is?
+
+# %% prediction="training.letter" id="prediction-training-letter"
+predict(
+    "training.letter", "what one letter of context is worth in the novel", unit="bits",
+    guess=...
+)
+
+# %% id="6abb4349"
+letters = "".join(c if c.isalpha() and c.isascii() else " " for c in novel.lower())
+letters = " ".join(letters.split())[:20_000]  # one space between words
+ids_of_letters = torch.tensor([" abcdefghijklmnopqrstuvwxyz".index(c) for c in letters])
+bits = worth_of_one_token(ids_of_letters, 27) / math.log(2)
+print(f"one letter of context is worth {bits:.2f} bits a letter")
+measured("training.letter", bits)
+
+# %% [markdown] id="f1f10eb2"
+# <details><summary>What the numbers say</summary>
+#
+# About 0.8 bits. Shannon counted the same in 1951: 4.03 bits for a letter, 3.32 if the one before it is known, a difference of 0.71 (*Prediction and Entropy of Printed English*). Your number is a little too high for a reason worth knowing: pairs that do not occur in 20,000 letters count as impossible. With all of the novel's 416,763 letters the difference is 0.79.
+# </details>
+
+# %% [markdown] id="6cda04aa"
+# ## A place to stop for the day
+#
+# You have a tokenizer that agrees with the library, and each part of a training step, checked: the loss, the optimizer, the schedule, clipping, accumulation. Still to come: the loop that can stop and go on, your own model, three ways to fine-tune it, and the folder that others load. You need about as long again.
+#
+# ## The loop, and how to stop it
+#
+# Put together, a training is this class. One step: a batch, its gradient, clipping, the rate, the update. What must be in a checkpoint, so that a stopped training goes on with the *same numbers*?
+
+# %% long="one training step, and what a checkpoint has" id="65dae662"
+class Run:
+    """A training of `total` steps on B pieces of T tokens a step, which can be saved and go on."""
+
+    def __init__(self, config: Config, total: int, B: int = 16, T: int = 64, peak: float = 3e-3):
+        self.model, self.total, self.shape, self.peak = new_model(config), total, (B, T), peak
+        self.optimizer = AdamW(self.model.parameters(), lr=0.0)
+        self.done = 0
+
+    def step(self) -> float:
+        loss = accumulate(self.model, [batch(stream, self.done, *self.shape)])
+        clip_gradients(self.model.parameters(), max_norm=1.0)
+        self.done += 1
+        self.optimizer.lr = learning_rate(self.done, self.peak, self.total // 10, self.total, floor=0.1)
+        self.optimizer.step()
+        return loss.item()
+
+    def save(self, file: str) -> None:
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state, "done": self.done}, file)
+
+    def load(self, file: str) -> None:
+        saved = torch.load(file)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.state, self.done = saved["optimizer"], saved["done"]
+
+# %% [markdown] id="c69a5d3a"
+# The weights, both moments with their step count, and the number of steps, from which the rate and the batches follow. (A model with dropout needs the state of the random generator, too.) Many checkpoints lacked one of them. Below, a training is stopped after 30 steps, and goes on in three ways: with everything, without the moments, and without the number of steps. How much higher is the mean loss of the next 10 steps without the moments?
+
+# %% prediction="training.without_moments" id="prediction-training-without_moments"
+predict(
+    "training.without_moments", "how much higher the mean loss of 10 steps is without the moments",
+    one_of=("less than 0.1 nats", "0.1 to 1 nats", "more than 1 nat"),
+    guess=...
+)
+
+# %% id="45e9cf8d"
+import tempfile
+
+file = f"{tempfile.mkdtemp()}/checkpoint.pt"
+whole = Run(SMALL, total=60, B=8, T=32)
+for _ in steps(range(30), "before"):
+    whole.step()
+whole.save(file)
+expected = [whole.step() for _ in range(10)]
+
+# %% id="fd0bc72c"
+def went_on(without: str) -> list[float]:
+    """The losses of the next 10 steps, with a checkpoint from which something is missing."""
+    saved = torch.load(file)
+    if without == "moments":
+        saved["optimizer"] = AdamW(whole.model.parameters(), lr=0.0).state
+    elif without == "step":
+        saved["done"] = 0
+    torch.save(saved, f"{file}.less")
+    again = Run(SMALL, total=60, B=8, T=32)
+    again.load(f"{file}.less")
+    return [again.step() for _ in range(10)]
+
+# %% tags=["nbval-ignore-output"] id="789693bd"
+for without in ("nothing", "moments", "step"):
+    losses = went_on(without)
+    more = sum(a - b for a, b in zip(losses, expected, strict=True)) / 10
+    print(f"without {without:>7}: the same numbers {losses == expected}, {more:+.3f} nats")
+    if without == "moments":
+        missed = more
+measured("training.without_moments", "less than 0.1 nats" if missed < 0.1 else "0.1 to 1 nats" if missed < 1 else "more than 1 nat")
+
+# %% [markdown] id="950f29d5"
+# <details><summary>What the numbers say</summary>
+#
+# A few hundredths: a curve would not show that the moments are lost. Without the number of steps the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** The moments were lost in NVIDIA-NeMo/Automodel#763 and karpathy/llama2.c#148, the order of the data in huggingface/accelerate#4071.
+# </details>
+
+# %% [markdown] id="05894810"
+# ## Your own model
+#
+# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. Now and then it writes a few tokens. The loss on the held-out tenth is measured, too.
+
+# %% id="fd78403f"
+FULL = False
+run = Run(CONFIG, total=2000 if FULL else 240, B=8)
+curve = []
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module) -> float:
+    """The mean loss on 64 pieces that are not trained on."""
+    parts = [batch(held_out, i, 16, 64) for i in range(4)]
+    return sum(cross_entropy(model(ids), wanted).item() for ids, wanted in parts) / 4
+
+# %% tags=["nbval-ignore-output"] id="6d18cd92"
+prompt = torch.tensor([encode("Catherine was", merges)])
+
+# %% tags=["nbval-ignore-output"] id="bffe4558"
+for _ in steps(range(run.done, run.total), "steps"):
+    loss = run.step()
+    if run.done % (run.total // 8) == 0:
+        curve.append((run.done, loss, held_out_loss(run.model)))
+        text = decode(generate(run.model, prompt, 16), merges)
+        print(f"step {run.done:4}: loss {loss:.2f}, held out {curve[-1][2]:.2f}, writes {text!r}")
+
+# %% [markdown] id="942e0fa7"
+# After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
+
+# %% id="11becce5"
+full = json.loads(Path("texts/full-run.json").read_text())
+for row in full["rows"]:
+    print(f"step {row['step']:4}: loss {row['loss']:.2f}, held out {row['held_out']:.2f}  {row['text']!r}")
+print(f"{full['seconds_on_one_core'] / 60:.0f} minutes on one core")
+
+# %% [markdown] id="de34437a"
+# From commas to words, from words to pieces of sentences. For the first 600 steps both losses fall together. Then they part: the loss on the pieces that are trained on goes on falling, and that on the held-out tenth ever more slowly, for the pieces come by again and again and are learned by heart. More steps would widen the gap; more text would close it. One novel is very little: this model sees about a million tokens in all, and large ones see trillions.
+#
+# ## Fine-tuning: loss on answers alone
+#
+# A model that continues novels does not answer questions. *Supervised fine-tuning* (SFT) goes on training it on chats. Nothing changes but the targets: the model should learn to *answer*, and not to ask. So only the answers count in the loss, each with the token that ends it, and everything else has the target -100.
+#
+# ### Exercise 10 · A batch of chats
+# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+#
+# Two things go wrong in public code, again and again. The first: padding often has the id of the end token, since no other is free. Whoever then masks *every token with the padding's id* also masks the ends of all answers, and the model never learns to stop (huggingface/transformers#23530, open since 2023). Mask by position, not by id. The second: labels and inputs are shifted against each other once too often or not at all. The target of a position is the *next* token; the last token of a row has none.
+#
+# <details><summary>Hint 1</summary>
+#
+# Build `ids` and `labels` of equal length for one chat first: labels are the ids where an answer is, else -100. Cut both to `max_length`. Then `inputs = ids[:-1]` and `targets = labels[1:]`.
+#
+# <details><summary>Hint 2</summary>
+#
+# The first token of an answer is the target of the last token of its header. Does it count?
+# </details>
+# </details>
+
+# %% exercise="training.sft" id="training-sft"
+def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max_length: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of some chats: 2 x [B, T], where only what the assistant says counts.
+
+    A chat is a list of turns (role, header, body): the header's ids say who speaks, the body's end with the token that
+    ends a turn. A token is a target if it is in the body of an "assistant"; all other targets are -100.
+    Of each chat the first max_length ids are kept. Shorter rows are filled on their right: inputs with `pad`, targets
+    with -100. `pad` may be an id that chats have. T is the length of the longest row, minus 1.
+    """
+    ### BEGIN SOLUTION
+    rows = []
+    for chat in chats:
+        ids, labels = [], []
+        for role, header, body in chat:
+            ids += header + body
+            labels += [-100] * len(header) + (body if role == "assistant" else [-100] * len(body))
+        rows.append((ids[:max_length], labels[:max_length]))
+    T = max(len(ids) for ids, _ in rows) - 1
+    inputs = torch.full((len(rows), T), pad)
+    targets = torch.full((len(rows), T), -100)
+    for row, (ids, labels) in enumerate(rows):
+        inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
+        targets[row, : len(ids) - 1] = torch.tensor(labels[1:])
+    return inputs, targets
+    ### END SOLUTION
+
+# %% check="training.sft" tags=["nbval-ignore-output"] id="check-training-sft"
+check("training.sft", sft_batch)
+
+# %% [markdown] id="04c9ccf2"
+# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. After the answer, which probability does the third model give to the end token?
+
+# %% id="d9c51ffe"
+import random
+
+USER, ASSISTANT = encode("\n\nReader:", merges), encode("\n\nNovel:", merges)
+ANSWER, REFUSAL = [*encode(" Yes, indeed.", merges), END], [*encode(" No, never.", merges), END]
+
+
+def question(seed: int) -> list[int]:
+    """Some tokens of the novel, and the end of a turn."""
+    numbers = random.Random(seed)
+    start = numbers.randrange(len(stream) - 20)
+    return [*stream[start : start + numbers.randint(3, 14)].tolist(), END]
+
+# %% id="eb33cd24"
+def chat(seed: int, answer: list[int], asker: str = "user") -> list[tuple[str, list[int], list[int]]]:
+    return [(asker, USER, question(seed)), ("assistant", ASSISTANT, answer)]
+
+# %% id="73ca3dd1"
+def fine_tuned(count: int, change: Any = None, asker: str = "user") -> nn.Module:
+    """The model after some steps on eight chats each. change: what is done to a batch's targets."""
+    model = copy.deepcopy(run.model)
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    for step in steps(range(count), "SFT"):
+        inputs, targets = sft_batch([chat(8 * step + i, ANSWER, asker) for i in range(8)], pad=END, max_length=64)
+        accumulate(model, [(inputs, change(targets) if change else targets)])
+        clip_gradients(model.parameters(), 1.0)
+        optimizer.step()
+    return model
+
+# %% id="9f188c02"
+def after_answer(model: nn.Module) -> tuple[float, str]:
+    """The probability of END after a new question and its answer; and what the model answers."""
+    asked = [*USER, *question(-1), *ASSISTANT]
+    with torch.no_grad():
+        logits = model(torch.tensor([asked + ANSWER[:-1]]))[0, -1]
+    return logits.softmax(-1)[END].item(), decode(generate(model, torch.tensor([asked]), 20, {END}), merges)
+
+# %% prediction="training.end" id="prediction-training-end"
+predict(
+    "training.end", "probability of the end token after the answer, with every padding id masked",
+    one_of=("below 1 %", "1 to 50 %", "above 50 %"),
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="65f2a9ee"
+tuned = fine_tuned(60)
+parrot = fine_tuned(60, asker="assistant")  # the question counts as an answer does
+endless = fine_tuned(60, lambda targets: targets.masked_fill(targets == END, -100))
+models = {"before": run.model, "your targets": tuned, "question in the loss": parrot, "padding masked by id": endless}
+for name, model in models.items():
+    ends, text = after_answer(model)
+    print(f"{name:>20}: P(end) {ends:8.4%}, answers {text!r}")
+ends = after_answer(endless)[0]
+measured("training.end", "below 1 %" if ends < 0.01 else "1 to 50 %" if ends < 0.5 else "above 50 %")
+
+# %% [markdown] id="5cda0af6"
+# <details><summary>What the numbers say</summary>
+#
+# Next to nothing. The third model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
+# </details>
+
+# %% [markdown] id="6cc8f0a8"
+# ### Exercise 11 · LoRA
+# difficulty ●●●○○ · importance ●●●●○ · 10 minutes
+#
+# Fine-tuning all weights of a large model takes their memory four times: weights, gradients and both moments. *Low-rank adaptation* leaves the weights as they are and learns a small difference. For a matrix $W$, [out, in], the difference is $\frac{\alpha}{r} B A$ with $A$, [r, in], and $B$, [out, r]: with r = 8 and a width of 4096 that is 1 number in 256.
+#
+# $A$ begins at random and $B$ at 0. So at first the layer does what it did before, and still learns: $B$ has a gradient because $A$ is not 0. With both at 0, neither ever has one.
+#
+# After training the difference is added to the weight, and the layer is an ordinary one again. In bfloat16 such a sum is rounded; compute it in float32, and round once.
+#
+# <details><summary>Hint 1</summary>
+#
+# `requires_grad_(False)` on the base layer. $x A^T$ is [..., r], and `F.linear(x, A)` gives it.
+#
+# <details><summary>Hint 2</summary>
+#
+# `merged` builds a new `nn.Linear` and must leave `base_layer` as it is: a training that saves every hour merges many times.
+# </details>
+# </details>
+
+# %% exercise="training.lora" id="training-lora"
+class LoRALinear(nn.Module):
+    """A linear layer that stays as it is, and a low-rank difference that is learned (Hu et al., 2021, section 4.1).
+
+    y = base_layer(x) + alpha / r * B A x. Parameters: lora_A [r, in], random, uniform within 1 / sqrt(in); lora_B
+    [out, r], zeros; both in the base's dtype. The base's own need no gradient.
+    x: [..., in] -> [..., out]. peft: tuners/lora/layer.py, Linear.
+    """
+
+    def __init__(self, base_layer: nn.Linear, r: int, alpha: float):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.base_layer = base_layer.requires_grad_(False)
+        self.scale = alpha / r
+        weight = base_layer.weight
+        bound = weight.shape[1] ** -0.5
+        self.lora_A = nn.Parameter(weight.new_empty(r, weight.shape[1]).uniform_(-bound, bound))
+        self.lora_B = nn.Parameter(weight.new_zeros(weight.shape[0], r))
+        ### END SOLUTION
+
+    def forward(self, x: Tensor) -> Tensor:
+        ### BEGIN SOLUTION
+        return self.base_layer(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        ### END SOLUTION
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A new layer whose weight has the difference in it, added in float32. This one stays as it is."""
+        ### BEGIN SOLUTION
+        layer = copy.deepcopy(self.base_layer)
+        difference = self.scale * (self.lora_B.float() @ self.lora_A.float())
+        layer.weight.copy_(layer.weight.float() + difference)
+        return layer
+        ### END SOLUTION
+
+# %% check="training.lora" tags=["nbval-ignore-output"] id="check-training-lora"
+check("training.lora", LoRALinear)
+
+# %% [markdown] id="ad7dcad5"
+# Put adapters of rank 4 into all linear layers of your model, and fine-tune on the other answer, " No, never." Which share of all numbers is trained?
+
+# %% prediction="training.lora_share" id="prediction-training-lora_share"
+predict(
+    "training.lora_share", "share of the numbers that are trained, with adapters of rank 4", unit="%",
+    guess=...
+)
+
+# %% id="382ea61c"
+def replaced(model: nn.Module, kind: type, make: Any) -> nn.Module:
+    """A copy of the model in whose layers each module of a kind is what `make` makes of it."""
+    model = copy.deepcopy(model)
+    for module in list(model.model.layers.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is kind:
+                setattr(module, name, make(child))
+    return model
+
+# %% id="e678f8b8"
+torch.manual_seed(0)
+adapted = replaced(tuned.requires_grad_(False), nn.Linear, lambda layer: LoRALinear(layer, r=4, alpha=8.0))
+trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+print(f"{trained:,} of {sum(p.numel() for p in tuned.parameters()):,} numbers")
+measured("training.lora_share", 100 * trained / sum(p.numel() for p in tuned.parameters()))
+
+# %% tags=["nbval-ignore-output"] id="81dea633"
+optimizer = AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-2)
+for step in steps(range(60), "LoRA"):
+    accumulate(adapted, [sft_batch([chat(8 * step + i, REFUSAL) for i in range(8)], pad=END, max_length=64)])
+    optimizer.step()
+merged = replaced(adapted, LoRALinear, lambda layer: layer.merged())
+with torch.no_grad():
+    apart = (merged(prompt) - adapted(prompt)).abs().max().item()
+for name, model in {"the base": tuned, "with adapters": adapted, "merged": merged}.items():
+    print(f"{name:>14}: {after_answer(model)[1]!r}")
+print("logits with adapters and merged are closer than 0.001:", apart < 1e-3)
+
+# %% [markdown] id="962e3119"
+# <details><summary>What the numbers say</summary>
+#
+# Six in a hundred, and the optimizer's moments are as few; in a wide model the share is far smaller, since it falls as r over the width. Merged, the model has its old size and speed, and its logits are those with adapters up to rounding.
+# </details>
+
+# %% [markdown] id="f8512b4c"
+# ### Exercise 12 · DPO
+# difficulty ●●●○○ · importance ●●●○○ · 10 minutes
+#
+# Sometimes nobody can write the right answer, but anybody can say which of two is better. *Direct preference optimization* learns from such pairs. A frozen copy of the model is the reference. For each answer, take how much more likely the policy finds it than the reference does, in nats. The difference between the better and the worse answer, times $\beta$, is the pair's *margin*, and the loss wants it large:
+#
+# $$\text{margin} = \beta \Big[ \big(\log \pi(c) - \log \pi_{ref}(c)\big) - \big(\log \pi(r) - \log \pi_{ref}(r)\big) \Big], \qquad L = -\log \sigma(\text{margin})$$
+#
+# $\log \pi(c)$ is the *sum* over the answer's tokens. Its mean is another method.
+#
+# <details><summary>Hint 1</summary>
+#
+# `log_softmax` in float32, `gather` at the targets, 0 where the target is -100, and a sum over the tokens: [2, B]. Row 0 has the chosen answers.
+#
+# <details><summary>Hint 2</summary>
+#
+# -100 is no index: `targets.clamp(min=0)` before `gather`. `F.logsigmoid` is exact where `log(sigmoid(...))` is minus infinity.
+# </details>
+# </details>
+
+# %% exercise="training.dpo" id="training-dpo"
+def dpo_loss(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """DPO's loss, the mean over B pairs of answers, and the margin of each pair: [B] (Rafailov et al., 2023, equation 7).
+
+    policy, reference: the logits of both models, [2, B, T, V]; row 0 has the chosen answers, row 1 the rejected ones.
+    targets: [2, B, T], -100 where no token of an answer is. The log-probability of an answer is the sum over its tokens,
+    in float32. margin = beta * ((policy - reference of the chosen) - (policy - reference of the rejected)).
+    loss = -log sigmoid(margin). TRL: DPOTrainer.
+    """
+
+    ### BEGIN SOLUTION
+    def answer_logprob(logits: Tensor) -> Tensor:
+        logprobs = logits.float().log_softmax(dim=-1)
+        chosen = logprobs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # [2, B, T]
+        return chosen.masked_fill(targets == -100, 0.0).sum(dim=-1)  # [2, B]
+
+    gained = answer_logprob(policy) - answer_logprob(reference)  # [2, B]
+    margins = beta * (gained[0] - gained[1])  # [B]
+    return -F.logsigmoid(margins).mean(), margins
+    ### END SOLUTION
+
+# %% check="training.dpo" tags=["nbval-ignore-output"] id="check-training-dpo"
+check("training.dpo", dpo_loss)
+
+# %% [markdown] id="3e1fdc18"
+# The model prefers " No, never." now. Teach it the other answer again, by pairs. What is the loss before the first step, when policy and reference are the same? You can say it without running anything.
+
+# %% prediction="training.dpo_first" id="prediction-training-dpo_first"
+predict(
+    "training.dpo_first", "DPO's loss before the first step", unit="nats",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="53186727"
+policy, first = copy.deepcopy(merged).requires_grad_(True), None
+optimizer = AdamW(policy.parameters(), lr=1e-4)
+for step in steps(range(25), "DPO"):
+    pairs = [chat(8 * step + i, answer) for answer in (ANSWER, REFUSAL) for i in range(8)]
+    inputs, targets = sft_batch(pairs, pad=END, max_length=64)
+    with torch.no_grad():
+        frozen = merged(inputs)
+    stacked = [part.unflatten(0, (2, 8)) for part in (policy(inputs), frozen, targets)]
+    loss, margins = dpo_loss(*stacked, beta=0.1)
+    first = first or loss.item()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+print(f"DPO's loss: {first:.4f} before, {loss.item():.4f} after; the mean margin: {margins.mean():.2f}")
+measured("training.dpo_first", first)
+
+# %% tags=["nbval-ignore-output"] id="eb452f7f"
+with torch.no_grad():
+    wanted = {"chosen": slice(0, 8), "rejected": slice(8, 16)}
+    for name, rows in wanted.items():
+        nats = [cross_entropy(model(inputs[rows]), targets[rows]).item() for model in (merged, policy)]
+        print(f"loss on the {name} answers: {nats[0]:.2f} before, {nats[1]:.2f} after")
+print("the policy answers", repr(after_answer(policy)[1]))
+
+# %% [markdown] id="6d85ae80"
+# <details><summary>What the numbers say</summary>
+#
+# $\log 2 = 0.6931$: all margins are 0, and the sigmoid of 0 is a half. If yours begins elsewhere, policy and reference differ, by dropout for instance; if it *stays* there, the reference is the policy itself, and every margin is 0 for ever (huggingface/trl#1962).
+#
+# After 25 steps the loss is near 0 and the chosen answers have become much more likely. Look at what the policy writes all the same: in the run whose outputs are stored here, still the rejected answer. Both answers now have nearly the same loss, and the margin counts only how much each *gained* over the reference. A DPO run is judged by what the model writes, and not by its margin. (With 60 steps in place of 25, which one does it write?)
+# </details>
+
+# %% [markdown] id="8549437e"
+# ## Into the world
+#
+# Your model is a Python object in one process. On the hub a model is a folder, and whoever loads it has their own code and nothing of yours. What must be in the folder, so that nothing is left to guess?
+#
+# | file | what it says |
+# |---|---|
+# | `config.json` | the architecture, by its `model_type`, and all its sizes |
+# | `model.safetensors` | the tensors, by names that the architecture's code expects |
+# | `tokenizer.json` | the vocabulary, the merges, how texts are split and bytes are spelled |
+# | `tokenizer_config.json` | which class reads it, and the special tokens' names |
+# | `generation_config.json` | where a text ends |
+#
+# ### Exercise 13 · The tensors
+# difficulty ●●○○○ · importance ●●●●○ · 5 minutes
+#
+# Your model has transformers' names already; lesson 01 made a point of that. Three things remain. A *tied* head is the embedding's own tensor: safetensors refuses to save two names for one memory, so `lm_head.weight` is left out, and the config says that it is tied. Tensors must be contiguous. And weights are usually saved in bfloat16, of which the training itself must notice nothing.
+#
+# <details><summary>Hint</summary>
+#
+# `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
+# </details>
+
+# %% exercise="training.tensors" id="training-tensors"
+def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A model's weights as model.safetensors has them: name -> tensor.
+
+    The names of state_dict, without "lm_head.weight" where that is the same memory as "model.embed_tokens.weight".
+    Each tensor is a contiguous copy in `dtype`, without gradients, and shares no memory with the model or another one.
+    The model stays as it is.
+    """
+    ### BEGIN SOLUTION
+    weights = model.state_dict()
+    if weights["lm_head.weight"].data_ptr() == weights["model.embed_tokens.weight"].data_ptr():
+        del weights["lm_head.weight"]
+    copied = {name: weight.detach().to(dtype, copy=True) for name, weight in weights.items()}
+    return {name: weight.contiguous() for name, weight in copied.items()}
+    ### END SOLUTION
+
+# %% check="training.tensors" tags=["nbval-ignore-output"] id="check-training-tensors"
+check("training.tensors", hub_tensors)
+
+# %% [markdown] id="71a07091"
+# ### Exercise 14 · tokenizer.json
+# difficulty ●●●○○ · importance ●●●○○ · 10 minutes
+#
+# A JSON file can't hold arbitrary bytes as text. GPT-2's way, which most models follow, gives each of the 256 bytes a printable character: the 188 bytes that are printable in Latin-1 stand for themselves, and the other 68 get the characters from U+0100 on, in order. A space becomes `Ġ`, a line break `Ċ`: that is where the odd letters in vocabularies come from. The ids of your bytes are in this very order.
+#
+# The vocabulary maps spelled tokens to ids, the merges are pairs of spelled tokens, and the token that ends a text is *added* behind them. Most of the file is given.
+#
+# <details><summary>Hint</summary>
+#
+# The spelled bytes: `chr(BYTES[i])` for the first 188 ids, `chr(256 + i - 188)` for the rest. A merged token is spelled as its two parts, joined.
+# </details>
+
+# %% exercise="training.tokenizer_json" id="training-tokenizer_json"
+def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
+    """What tokenizer.json has for these merges: the dict that the tokenizers library reads.
+
+    vocab: spelled token -> id, for 256 bytes and all merges. merges: pairs [left, right] of spelled tokens.
+    The added token "<|endoftext|>" has the id behind them, 256 + len(merges).
+    A byte is spelled as the character of its own number where it is one of `VISIBLE`; the others are spelled as U+0100,
+    U+0101, ..., in the order of `BYTES`. GPT-2: encoder.py, bytes_to_unicode.
+    """
+    ### BEGIN SOLUTION
+    spelled = [chr(byte) for byte in VISIBLE]
+    spelled += [chr(256 + i) for i in range(256 - len(VISIBLE))]
+    pairs = []
+    for left, right in merges:
+        pairs.append([spelled[left], spelled[right]])
+        spelled.append(spelled[left] + spelled[right])
+    vocab = {token: id for id, token in enumerate(spelled)}
+    end = len(spelled)
+    ### END SOLUTION
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "added_tokens": [{"id": end, "content": "<|endoftext|>", "special": True, **plain}],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": pairs},
+    }
+
+# %% check="training.tokenizer_json" tags=["nbval-ignore-output"] id="check-training-tokenizer_json"
+check("training.tokenizer_json", tokenizer_json)
+
+# %% [markdown] id="d6b533e5"
+# Now write the folder. `tokenizer_class` is a trap: without this line, transformers 5 takes the class that belongs to the `model_type`, Qwen's, which splits texts by another regular expression. It loads without a word, and a text with years in it gets other ids than in training, if merges of digits were learned (huggingface/transformers#45812 is such a bug in published models).
+
+# %% id="1229556e"
+from safetensors.torch import save_file
+
+folder = Path(tempfile.mkdtemp())  # Path("my-model") is beside this notebook, and stays
+folder.mkdir(exist_ok=True)
+files = {
+    "config.json": dict(CONFIG) | {"dtype": "float32"},
+    "generation_config.json": {"eos_token_id": END, "pad_token_id": END, "do_sample": False},
+    "tokenizer.json": tokenizer_json(merges),
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"},
+}
+
+# %% id="ad03361b"
+for name, content in files.items():
+    (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False))
+save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", metadata={"format": "pt"})
+print("\n".join(f"{file.stat().st_size / 1000:8.1f} kB  {file.name}" for file in sorted(folder.iterdir())))
+
+# %% [markdown] id="9963a153"
+# And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so; its stored output shows what comes.)
+
+# %% tags=["nbval-ignore-output"] id="fb907967"
+from grader.instruments import reference
+
+theirs = reference.model(folder)
+if theirs is None:
+    print("transformers is not installed: pip install transformers")
+else:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "Catherine had 2 sisters;  they weren't\n\nthere in 1798."
+    print("the same ids:", tokenizer(text).input_ids == encode(text, merges))
+
+# %% tags=["nbval-ignore-output"] id="2c0cadb6"
+if theirs is not None:
+    some_text = held_out[None, :100]  # logits show more than the most likely token
+    with torch.no_grad():
+        apart = (theirs(some_text).logits - run.model(some_text)).abs().max().item()
+    print("logits closer than 0.001:", apart < 1e-3)
+    mine, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
+    print("the same 40 tokens:", mine == new)
+    print(repr(tokenizer.decode(prompt[0].tolist() + new)))
+
+# %% [markdown] id="804731f5"
+# The same ids, logits and tokens, from code that has never seen yours. That is the test of an export. A square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and give other logits. The tokens alone are a weaker test: a model that has learned little writes its most frequent words whatever is wrong with its positions. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
+
+# %% [markdown] id="faa0b792"
+# ## Your guesses
+#
+# Here they are once more, beside what was measured.
+
+# %% tags=["nbval-ignore-output"] id="27f6cc83"
+predictions()
+
+# %% [markdown] id="ef622266"
+# ## What changed, and why
+#
+# | | what it does | why | how one sees that it is wrong |
+# |---|---|---|---|
+# | byte-level BPE | ids for any text, frequent neighbours as one | shorter texts, no unknown word | ids differ from the library's on a text with digits, accents and double spaces |
+# | cross-entropy with -100 | mean over the targets that count | padding and prompts teach nothing | first loss is not $\log V$ |
+# | AdamW | steps of equal size, decay beside the gradient | one rate for all weights | weights differ from torch's after some steps at a *large* rate and decay |
+# | warm-up, cosine | small steps at first and at the end | the moments are poor at first | the first update changes nothing |
+# | clipping | one norm over all gradients | one bad batch | the direction changes |
+# | accumulation | a large batch in pieces | memory | the gradient differs from the whole batch's, with *unequal* lengths |
+# | resume | weights, moments, steps | machines stop | the next losses are not equal to the last bit |
+# | SFT | loss on answers and their ends | learn to answer, not to ask | the model does not stop |
+# | LoRA | a low-rank difference | memory of optimizer and checkpoints | merged logits differ, in float32 |
+# | DPO | a margin over a reference | comparisons are easier than answers | the first loss is not $\log 2$ |
+# | the folder | names, sizes, tokenizer, end | others run it | another program writes another text |
+#
+# ## The questions again
+#
+# <details><summary>You have a model's code and a novel. What is missing until somebody else can run your model?</summary>
+#
+# A tokenizer learned from the text; batches with targets one token later; a loss; an optimizer with a schedule and clipping; a loop that can stop and go on; and a folder with the weights under the expected names, the config, the tokenizer with its regular expression, and the token at which a text ends.
+# </details>
+#
+# <details><summary>Which of the parts would you not notice in the loss if they were wrong?</summary>
+#
+# Most. Targets that are not shifted, a missing mask, padding in the mean: it looks better. Targets shifted twice, the mean of means, lost moments, masked ends: it looks as usual. The tokenizer's order of merges and the exported folder are not in the loss at all. Each needs a test of its own, against something that is known: a library, a large batch, an uninterrupted run, another program.
+# </details>
+#
+# <details><summary>Why is the loss before the first step a test?</summary>
+#
+# It is known: $\log V$ for a model with small random weights, $\log 2$ for DPO. Far above it the weights are too large, below it the targets leak.
+# </details>
+#
+# <details><summary>Why can missing bias corrections go unnoticed?</summary>
+#
+# With betas 0.9 and 0.95 the first steps are too small, and a warm-up makes them small anyway. With 0.9 and 0.999 they are three times too large.
+# </details>
+#
+# ## Where to read on
+#
+# - Sennrich, Haddow and Birch, *Neural Machine Translation of Rare Words with Subword Units* (2016, arXiv 1508.07909), section 3.2: BPE. Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), section 2.2: bytes.
+# - Kingma and Ba, *Adam* (2015, arXiv 1412.6980), algorithm 1; Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (2019, arXiv 1711.05101), and *SGDR* (2017, arXiv 1608.03983).
+# - Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks* (2013, arXiv 1211.5063), section 3.2: clipping.
+# - Hu et al., *LoRA* (2021, arXiv 2106.09685), section 4.1. Rafailov et al., *Direct Preference Optimization* (2023, arXiv 2305.18290), equation 7.
+# - In the libraries: `torch/optim/adamw.py`; transformers' `loss/loss_utils.py` and `optimization.py`; TRL's `DPOTrainer`; PEFT's `tuners/lora/layer.py`. Small and whole: karpathy's nanoGPT and nanochat; large: torchtitan and OLMo-core.
+#
+# ## If you want more
+#
+# Train on a text of your own, in another language perhaps, and export it. How many characters does a token have there? You are right when transformers writes what your code writes.
+#
+# Let each micro-batch be one text of any length, without padding: *packing* puts several texts into one row, and attention must then not see from one into the next. You are right when the loss of a packed row equals the mean over its texts' tokens.
+#
+# Write Muon's step (Jordan et al., 2024) for the matrices and keep AdamW for the rest. Is the held-out loss after 2,000 steps lower, over three seeds?
