@@ -26,7 +26,6 @@ VARIES = [
     "new_models.yarn",
     "new_models.sink_attention",
     "new_models.experts",
-    "new_models.proportional",
     "new_models.gemma_attention",
     "new_models.cache_bytes",
 ]
