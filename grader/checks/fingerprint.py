@@ -22,10 +22,10 @@ def are_compared(task: Task, case: TaskCase, output: Tensor) -> bool:
 
 
 def leaf_positions(task: Task, args: Sequence[object]) -> tuple[int, ...]:
-    """The positions of the arguments whose gradients are looked at: those that the exercise names, or else the first
-    that is a floating-point tensor. A table of cosines needs none."""
+    """The positions of the arguments whose gradients are looked at: those that the exercise names, as far as there are
+    so many, or else the first that is a floating-point tensor. A table of cosines needs none."""
     if task.gradients_of:
-        return task.gradients_of
+        return tuple(i for i in task.gradients_of if i < len(args))
     floating = (i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point())
     return tuple(i for i in [next(floating, None)] if i is not None)
 

@@ -159,7 +159,7 @@ class Exercise:
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
     differentiable: whether gradients must reach every parameter and the first floating-point argument, and are compared
         with the reference's. gradients_of: the positions of the arguments whose gradients count, where it is not that
-        one alone.
+        one alone; a case may have fewer arguments.
     fixed: numbers that are the same in all cases, as an error of recording names them, and why each may be.
     drive: how the solution is used, where one call does not show it: a cache is filled first, then read. It is
         called with the built module (for a function exercise, the function or class itself) and the case's

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, configs, hf, with_mistakes
+from grader.authoring.kit import ROUNDED_ONCE, Case, Config, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.configs import fields_of
 
 from . import drives
@@ -336,6 +336,8 @@ OLMO_MODEL = Exercise(
 # gpt-oss
 
 
+LOUD = 30.0  # e^88 is the last power of e that float32 holds
+
 SINK_ATTENTION = Exercise(
     name="new_models.sink_attention",
     solution="SinkAttention",
@@ -350,6 +352,7 @@ SINK_ATTENTION = Exercise(
         attention_case("4 heads of 10, 2 for keys and values", OSS, 2, 7, None),
         attention_case("a window of 3", OSS_2, 3, 8, 3),
         attention_case("tiny inputs, a window of 5", OSS, 1, 9, 5, scale=1e-3, start=6),
+        attention_case("scores above 100", OSS_3, 1, 5, None, scale=LOUD),
         attention_case("bfloat16", OSS_3, 2, 6, None, dtype=torch.bfloat16),
     ],
 )
@@ -449,7 +452,22 @@ def gemma_case(name: str, config: Mapping[str, Any], layer: int, batch: int, len
     return Case(name, draw_args, {"config": fields_of(config, *GEMMA_READ), "layer": layer}, **more)
 
 
-READ = {"drive": drives.read, "right": call_gemma_kv}
+def gemma_keys_in_bfloat16(name: str, config: Mapping[str, Any], layer: int, batch: int, length: int) -> Case:
+    """A case of keys that only their norm rounds: one channel of each token is a power of 2, and the position is 0."""
+    width, D = gemma_sizes(config, config["layer_types"][layer])[0], config["hidden_size"]
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        T = draw.size("T", length, length + 1, length + 2)
+        channel = torch.randint(D, (batch, T, 1), generator=draw.generator)
+        size = 2.0 ** torch.randint(-1, 3, (batch, T, 1), generator=draw.generator)
+        x = torch.zeros(batch, T, D).scatter(-1, channel, size).to(torch.bfloat16)
+        return [x, proportional_table(torch.zeros(T, dtype=torch.int64), width, 60.0, 0.5)]
+
+    build = {"config": fields_of(config, *GEMMA_READ), "layer": layer}
+    return Case(name, draw_args, build, torch.bfloat16, ROUNDED_ONCE, **READ)
+
+
+READ: dict[str, Any] = {"drive": drives.read, "right": call_gemma_kv}
 HANDED = {"drive": drives.handed_on, "right": call_gemma_all}
 GEMMA_ATTENTION = Exercise(
     name="new_models.gemma_attention",
@@ -457,6 +475,7 @@ GEMMA_ATTENTION = Exercise(
     reference=build_gemma_attention,
     call=call_gemma,
     drive=drives.attended,
+    gradients_of=(0, 2, 3),
     points=9,
     fixed=FIXED,
     axes="B T D",
@@ -472,6 +491,7 @@ GEMMA_ATTENTION = Exercise(
         gemma_case("keys and values of a sliding layer", GEMMA_3, 1, 2, 5, **READ),
         gemma_case("the output, and what a layer that shares hands on", GEMMA_2, 4, 1, 5, **HANDED),
         gemma_case("bfloat16", GEMMA, 1, 2, 6, dtype=torch.bfloat16),
+        gemma_keys_in_bfloat16("keys and values in bfloat16, at position 0", GEMMA, 1, 3, 8),
     ],
 )
 
@@ -523,7 +543,7 @@ KV_SOURCE = Exercise(
 BYTES_READ = (
     *("model_type", "num_hidden_layers", "layer_types", "num_attention_heads", "num_key_value_heads", "hidden_size"),
     *("head_dim", "global_head_dim", "num_global_key_value_heads", "attention_k_eq_v", "num_kv_shared_layers"),
-    *("sliding_window",),
+    *("sliding_window", "max_position_embeddings"),
 )
 
 
@@ -553,6 +573,7 @@ CACHE_BYTES = Exercise(
         bytes_case("OLMo 3 7B", published("olmo-3-7b"), 10_000),
         bytes_case("gpt-oss 20B, in float32", published("gpt-oss-20b"), 1000, 4),
         bytes_case("SmolLM3 3B", published("smollm3-3b") | {"sliding_window": None}, 700),
+        bytes_case("gpt-oss 20B, beyond its max_position_embeddings", published("gpt-oss-20b"), 140_000),
     ],
 )
 

@@ -7,7 +7,7 @@
 #
 # You take four models of 2025 and 2026, one after the other: SmolLM3, OLMo 3, gpt-oss and Gemma 4. Each starts from a program that is given and ends with a layer comparison that is green. Two more, Sarvam 30B and Intellect-3, you only read: there is nothing left to write.
 #
-# Write your guess on a piece of paper: **of these six models, for how many would lesson 03's program load the weights without an error and then write nonsense?** And which of the six `config.json` files tells you everything that you need?
+# Write your guess on a piece of paper: **of these six models, for how many would lesson 03's program load the weights without an error and then compute something else?** And which of the six `config.json` files tells you everything that you need?
 #
 # After this lesson you can
 #
@@ -1238,6 +1238,29 @@ measured("new_models.forgotten_head_dim", without / 1e9)
 # 103.5 billion: 3% fewer, in a model of which 93% are experts. Nobody would notice by the size, and a model made from such a config can't load the weights. With random weights, as in many tests, it runs.
 # </details>
 
+# %% [markdown] id="8a3ab392"
+# ## Which of them would have loaded?
+#
+# At the start you guessed for how many models lesson 03's program loads the weights without an error. For four of them you can look: the traces hold the reference's weights, and your OLMo 3 has the names and shapes of its own. Three numbers must be 0 for weights to load.
+
+# %% id="1598cb8d"
+def misfits(config: Config, weights: dict[str, Tensor]) -> tuple[int, int, int]:
+    """How many weights lesson 03's program has no place for, how many it misses, and how many have another shape."""
+    with torch.device("meta"):
+        mine = Model(config).state_dict()
+    return len(weights.keys() - mine.keys()), len(mine.keys() - weights.keys()), sum(
+        mine[name].shape != weights[name].shape for name in mine.keys() & weights.keys()
+    )
+
+# %% id="5d416f97"
+with torch.device("meta"):
+    olmo = published["olmo-3-7b"], OlmoModel(published["olmo-3-7b"]).state_dict()
+given = {name: read_trace(f"texts/{name}.safetensors") for name in ("smollm3", "gpt-oss", "gemma-4")}
+checkpoints = {"olmo-3": olmo} | {name: (Config(trace.build["config"]), trace.weights) for name, trace in given.items()}
+for name, checkpoint in checkpoints.items():
+    no_place, missing, shapes = misfits(*checkpoint)
+    print(f"{name:>8}: {no_place} without a place, {missing} missing, {shapes} of another shape")
+
 # %% [markdown] id="faa0b792"
 # ## Your guesses
 #
@@ -1269,9 +1292,9 @@ predictions()
 # In these six models between nothing and a few dozen lines. `grader diff` finds most of what the config names. The rest comes from the checkpoint's names and shapes, and then from the layer comparison.
 # </details>
 #
-# <details><summary>For how many of the six would lesson 03's program load the weights without an error and then write nonsense?</summary>
+# <details><summary>For how many of the six would lesson 03's program load the weights without an error and then compute something else?</summary>
 #
-# One, SmolLM3: what it changes has no weights. The others have other names or shapes, which strict loading reports. But the first port of OLMo 3 that had all names right also loaded everything, with three faults in it.
+# Of the four that you ported, one: SmolLM3, as the cell above shows. What it changes has no weights, and the red table at the start showed where its numbers part. (What a trained SmolLM3 would write then was not measured here.) The other three have other names or shapes, which strict loading reports; so have Sarvam's checkpoints and Intellect-3's, whose experts lesson 03's program has no place for, but those were not loaded here. But the first port of OLMo 3 that had all names right also loaded everything, with three faults in it.
 # </details>
 #
 # <details><summary>Which of the six configs tells you everything?</summary>

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
-from grader.checks.fingerprint import _directions, fingerprint, weighted_sum
+from grader.checks.fingerprint import _directions, fingerprint, leaf_positions, weighted_sum
 from grader.checks.judge.gradients import (
     RELATIVE,
     gradient_distance,
@@ -86,6 +86,21 @@ def test_a_known_mistake_is_found_by_its_gradients_alone() -> None:
     cut = MistakeAnswer("the keys are cut off", "", (), gradients=(fingerprint([0 * G, H]),))
     assert mistake_of_gradients(fingerprint([0 * G, H]), 0, [cut]) is cut
     assert mistake_of_gradients(RIGHT, 0, [cut]) is None
+
+
+def test_a_mistake_that_no_gradient_reaches_is_not_found_where_a_gradient_is_merely_wrong() -> None:
+    unreached = MistakeAnswer("no gradient reaches the keys", "", (), gradients=(fingerprint([None, H]),))
+    assert mistake_of_gradients(fingerprint([None, H]), 0, [unreached]) is unreached
+    assert mistake_of_gradients(fingerprint([-G, H]), 0, [unreached]) is None
+    assert mistake_of_gradients(fingerprint([None, None]), 0, [unreached]) is None
+
+
+@pytest.mark.parametrize(("given", "looked_at"), [(2, (0,)), (4, (0, 2, 3))])
+def test_the_arguments_that_an_exercise_names_are_looked_at_where_a_case_has_them(
+    given: int, looked_at: tuple[int, ...]
+) -> None:
+    task = Task("toy.block", "Block", False, True, {}, (), gradients_of=(0, 2, 3))
+    assert leaf_positions(task, [normal(2)] * given) == looked_at
 
 
 # A composite of two parts, of which the first is not finished

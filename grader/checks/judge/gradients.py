@@ -89,9 +89,14 @@ def _to_blame(
 
 
 def mistake_of_gradients(got: Tensor | None, index: int, mistakes: Sequence[MistakeAnswer]) -> MistakeAnswer | None:
-    """The known mistake of which only the gradients are wrong and that gives these in a case. index: the case's."""
+    """The known mistake of which only the gradients are wrong and that gives these in a case. index: the case's.
+
+    What has no gradient with the mistake has none here either: there, `wrong_gradients` alone would let anything pass.
+    """
     for mistake in mistakes:
         known = mistake.gradients[index] if mistake.gradients else None
-        if got is not None and known is not None and not wrong_gradients(got, known):
+        if got is None or known is None or wrong_gradients(got, known):
+            continue
+        if torch.equal(got.isnan(), known.isnan()):
             return mistake
     return None
