@@ -97,7 +97,7 @@ PASS = Exercise(
     function=True,
     differentiable=False,
     points=4,
-    axes="question",
+    axes="question raised_ValueError/share",
     cases=[
         pass_case("k = 1", (10, 3, 1), (7, 5, 1)),
         pass_case("k = 3 and 4", (8, 2, 3), (9, 7, 4), (20, 6, 4)),
@@ -138,7 +138,9 @@ EXTRACT = Exercise(
         text_case("a number after #", "#{1};", "12,15,{1}#{2};", "# {0} ;", "#-{1};", "#00{0};"),
         text_case("several #, of which the last counts", "#{0}#{1};", "so #{2}, no, #{1};", "#{1}#;", "#{0}#x;"),
         text_case("no answer", "#{2};", "{1};", "12,15,{1};", ";", "", "#;", "# ;", "{0}#{1}# ;"),
-        text_case("an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#"),
+        text_case(
+            "an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#", "#{1};{2}", "#{0};{1};"
+        ),
         text_case(
             "thousands",
             "#{3};",
@@ -161,6 +163,7 @@ EXTRACT = Exercise(
             "#1/2/{0};",
             "#{1}/{2};",
             "#{0}/{1};",
+            "#{0}.{1}/{0};",
         ),
         text_case(
             "other signs and words",
@@ -191,6 +194,10 @@ VOTE = Exercise(
     uses=["reasoning.extract"],
     cases=[
         Case("three of five agree", lambda draw: [group_of(draw, "#{a};", "#{b};", "#{a};", "#{b};", "1,{a}#{a};")]),
+        Case(
+            "an answer of 0",
+            lambda draw: [[*group_of(draw, "#{a};", "#0;", "#{b};", "#{b};"), ["#0;", "#7;", "#0.0;"]]],
+        ),
         Case(
             "one value, written in several ways",
             lambda draw: [group_of(draw, "#{b};", "#{a}.0;", "#{b};", "#0{a};", "#1{a}/1;", "# {a} ;")],
@@ -243,6 +250,7 @@ BEST = Exercise(
         scores_case("three different scores, best of 4 among 9", 5, 9, 4, levels=3),
         scores_case("all scores equal", 4, 5, 2, levels=1),
         scores_case("a perfect verifier is pass@k", 7, 10, 5, even=True),
+        scores_case("best of 32 among 64", 3, 64, 32),
     ],
 )
 
@@ -262,7 +270,7 @@ CROWD = Exercise(
     name="reasoning.crowd",
     solution="vote_accuracy",
     reference=right_vote,
-    drive=drives.float_or_refused,
+    drive=drives.number_given,
     function=True,
     differentiable=False,
     points=4,
@@ -448,9 +456,10 @@ KL = Exercise(
 
 def step_case(name: str, sizes: Sequence[int], lengths: list[int], temperature: float, steps: int, **more: Any) -> Case:
     """A step on answers of these lengths. sizes: vocabulary, prompt, width of the answers, group. The end token is the
-    last, and pads; a length beyond the width: the answer was cut off.
+    last, and pads; a length beyond the width: the answer was cut off. asked: rows whose prompt has an end token in it.
     """
     rewards: list[float] = more.pop("rewards")
+    asked: list[int] = more.pop("asked", [])
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocab, prompt, width, group = sizes
@@ -458,6 +467,7 @@ def step_case(name: str, sizes: Sequence[int], lengths: list[int], temperature: 
         for row, length in enumerate(lengths):
             if length <= width:
                 ids[row, prompt + length - 1 :] = vocab - 1
+        ids[asked, 1] = vocab - 1
         weights = draw.normal(vocab, vocab, scale=draw.size("scale", 1, 2))
         return [weights, ids, prompt, torch.tensor(rewards), group, vocab - 1, temperature, steps]
 
@@ -490,6 +500,9 @@ STEP = Exercise(
             1.1,
             2,
             rewards=[1.0, 1, 1, 0, 1, 0],
+        ),
+        step_case(
+            "an end token in the prompt", (9, 5, 4, 2), [3, 4, 2, 1], 0.9, 1, rewards=[1.0, 0, 0, 1], asked=[0, 3]
         ),
     ],
 )
