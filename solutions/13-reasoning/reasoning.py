@@ -37,6 +37,7 @@ from grader import Config, check, load_checkpoint
 
 # %% id="05d53d1c"
 from grader import measured, predict, predictions
+from grader.instruments.progress import steps
 
 # %% [markdown] id="e5988513"
 # Given and folded: lesson 03's Qwen3, lesson 02's cache, and a class that puts both together. Nothing in them is new.
@@ -434,8 +435,8 @@ check("reasoning.majority", majority)
 def best_of_n(scores: Tensor, right: Tensor, n: int) -> Tensor:
     """How often the answer with the highest score is right, if n answers are chosen from those that there are.
 
-    The mean over all choices of n of the N answers to a question, without drawing any: exact, for N of a few hundred too.
-    Where scores are equal, each of the answers with that score is taken equally often.
+    The mean over all choices of n of the N answers to a question, without drawing any: exact, and for a
+    hundred answers too. Where scores are equal, each of the answers with that score is taken equally often.
     scores: [Q, N]; right: [Q, N], 1 or True where an answer is right -> [Q], float32 or float64.
     """
     ### BEGIN SOLUTION
@@ -929,11 +930,10 @@ check("reasoning.step", grpo_step)
 # 30 steps of 8 questions with 16 answers each, less than a minute on a laptop. Watch the rewards, the length of the answers, and the share of groups that are mixed.
 
 # %% tags=["nbval-ignore-output"] id="a511c96e"
-from grader.instruments.progress import steps
-
-trained, late = sums.build(CachedLM), []
 torch.manual_seed(0)
-optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4, weight_decay=0.0)
+trained = CachedLM(sums.config)
+trained.load_state_dict(model.state_dict())
+optimizer, late = torch.optim.AdamW(trained.parameters(), lr=1e-4, weight_decay=0.0), []
 for step in steps(range(30), "steps"):
     prompts, golds = questions(8, seed=10 + step)
     ids = sample(trained, prompts.repeat_interleave(16, dim=0))
