@@ -1,4 +1,4 @@
-"""How what counts, reads and learns is used: fractions as whole numbers, refusals as -1, a step on a model of two tokens."""
+"""How what counts, reads and learns is used: fractions as whole numbers, refusals beside shares, a step on a model of two tokens."""
 
 from typing import Any
 
@@ -8,12 +8,9 @@ from torch import Tensor, nn
 from grader.authoring.drives.use import tensor_given
 
 
-def float_or_refused(function: Any, *args: Any) -> float:
-    """What a function returns, a number; -1 where it raises ValueError."""
-    try:
-        given = function(*args)
-    except ValueError:
-        return -1.0
+def number_given(function: Any, *args: Any) -> float:
+    """What a function returns, which must be a number."""
+    given = function(*args)
     if isinstance(given, Tensor):
         given = given.item()
     if not isinstance(given, int | float):
@@ -22,8 +19,14 @@ def float_or_refused(function: Any, *args: Any) -> float:
 
 
 def passes(pass_at_k: Any, asked: list[list[int]]) -> Tensor:
-    """What a function says of each n, c and k."""
-    return torch.tensor([float_or_refused(pass_at_k, *each) for each in asked])
+    """What a function says of each n, c and k: 0 and its number, or 1 and 0 where it raises ValueError. [questions, 2]."""
+    found = []
+    for each in asked:
+        try:
+            found.append([0.0, number_given(pass_at_k, *each)])
+        except ValueError:
+            found.append([1.0, 0.0])
+    return torch.tensor(found)
 
 
 def numbers_of(value: Any) -> list[int]:

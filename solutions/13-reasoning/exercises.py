@@ -97,7 +97,7 @@ PASS = Exercise(
     function=True,
     differentiable=False,
     points=4,
-    axes="question",
+    axes="question raised_ValueError/share",
     cases=[
         pass_case("k = 1", (10, 3, 1), (7, 5, 1)),
         pass_case("k = 3 and 4", (8, 2, 3), (9, 7, 4), (20, 6, 4)),
@@ -138,7 +138,9 @@ EXTRACT = Exercise(
         text_case("a number after #", "#{1};", "12,15,{1}#{2};", "# {0} ;", "#-{1};", "#00{0};"),
         text_case("several #, of which the last counts", "#{0}#{1};", "so #{2}, no, #{1};", "#{1}#;", "#{0}#x;"),
         text_case("no answer", "#{2};", "{1};", "12,15,{1};", ";", "", "#;", "# ;", "{0}#{1}# ;"),
-        text_case("an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#"),
+        text_case(
+            "an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#", "#{1};{2}", "#{0};{1};"
+        ),
         text_case(
             "thousands",
             "#{3};",
@@ -161,6 +163,7 @@ EXTRACT = Exercise(
             "#1/2/{0};",
             "#{1}/{2};",
             "#{0}/{1};",
+            "#{0}.{1}/{0};",
         ),
         text_case(
             "other signs and words",
@@ -191,6 +194,10 @@ VOTE = Exercise(
     uses=["reasoning.extract"],
     cases=[
         Case("three of five agree", lambda draw: [group_of(draw, "#{a};", "#{b};", "#{a};", "#{b};", "1,{a}#{a};")]),
+        Case(
+            "an answer of 0",
+            lambda draw: [[*group_of(draw, "#{a};", "#0;", "#{b};", "#{b};"), ["#0;", "#7;", "#0.0;"]]],
+        ),
         Case(
             "one value, written in several ways",
             lambda draw: [group_of(draw, "#{b};", "#{a}.0;", "#{b};", "#0{a};", "#1{a}/1;", "# {a} ;")],
@@ -243,15 +250,18 @@ BEST = Exercise(
         scores_case("three different scores, best of 4 among 9", 5, 9, 4, levels=3),
         scores_case("all scores equal", 4, 5, 2, levels=1),
         scores_case("a perfect verifier is pass@k", 7, 10, 5, even=True),
+        scores_case("best of 32 among 64", 3, 64, 32),
     ],
 )
 
 
-def vote_case(name: str, shares: list[float], n: int, count: int) -> Case:
-    """A case of votes. In a hidden one the first answer has another share, and the others theirs in proportion."""
+def vote_case(name: str, shares: list[float], n: int, count: int, other: Sequence[int] = (-12, -9, 9, 12)) -> Case:
+    """A case of votes. In a hidden one the first answer has so many percent more (other), and the others theirs in
+    proportion. What is right there is well away from 0.675, the first case's released answer.
+    """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        first = round(shares[0] + draw.size("percent", 0, -12, -9, 9, 12) / 100, 2)
+        first = round(shares[0] + draw.size("percent", 0, *other) / 100, 2)
         others = [round(share * (1 - first) / (1 - shares[0]), 6) for share in shares[1:]]
         return [[first, *others], draw.size("n", n, n + 2, n + 4), count]
 
@@ -262,18 +272,18 @@ CROWD = Exercise(
     name="reasoning.crowd",
     solution="vote_accuracy",
     reference=right_vote,
-    drive=drives.float_or_refused,
+    drive=drives.number_given,
     function=True,
     differentiable=False,
     points=4,
     cases=[
         vote_case("right in 40 % of answers, three wrong ones", [0.4, 0.25, 0.2, 0.15], 15, 16_000),
         vote_case("right in 40 % of answers, one wrong one", [0.4, 0.6], 9, 20_000),
-        vote_case("two answers that often tie", [0.45, 0.55], 4, 18_000),
+        vote_case("two answers that often tie", [0.45, 0.55], 4, 18_000, (-12, -9)),
         vote_case("four answers of equal shares", [0.25, 0.25, 0.25, 0.25], 3, 23_000),
         vote_case("one voter", [0.3, 0.1, 0.6], 1, 24_000),
-        vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000),
-        vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000),
+        vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000, (9, 12)),
+        vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000, (-12, -9)),
     ],
 )
 
@@ -448,9 +458,12 @@ KL = Exercise(
 
 def step_case(name: str, sizes: Sequence[int], lengths: list[int], temperature: float, steps: int, **more: Any) -> Case:
     """A step on answers of these lengths. sizes: vocabulary, prompt, width of the answers, group. The end token is the
-    last, and pads; a length beyond the width: the answer was cut off.
+    last, and pads; a length beyond the width: the answer was cut off. asked: rows whose prompt has an end token in
+    it. wrong: answers that are wrong in a hidden case.
     """
     rewards: list[float] = more.pop("rewards")
+    asked: list[int] = more.pop("asked", [])
+    wrong: list[int] = more.pop("wrong", [])
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocab, prompt, width, group = sizes
@@ -458,8 +471,12 @@ def step_case(name: str, sizes: Sequence[int], lengths: list[int], temperature: 
         for row, length in enumerate(lengths):
             if length <= width:
                 ids[row, prompt + length - 1 :] = vocab - 1
+        ids[asked, 1] = vocab - 1
         weights = draw.normal(vocab, vocab, scale=draw.size("scale", 1, 2))
-        return [weights, ids, prompt, torch.tensor(rewards), group, vocab - 1, temperature, steps]
+        given = torch.tensor(rewards)
+        if wrong:
+            given[wrong] *= draw.size("right", 1, 0)
+        return [weights, ids, prompt, given, group, vocab - 1, temperature, steps]
 
     return Case(name, draw_args, **more)
 
@@ -490,6 +507,12 @@ STEP = Exercise(
             1.1,
             2,
             rewards=[1.0, 1, 1, 0, 1, 0],
+        ),
+        step_case(
+            "all answers are right, or all but one", (3, 6, 4, 3), [2, 3, 4], 1.3, 2, rewards=[1.0, 1, 1], wrong=[1]
+        ),
+        step_case(
+            "an end token in the prompt", (9, 5, 4, 2), [3, 4, 2, 1], 0.9, 1, rewards=[1.0, 0, 0, 1], asked=[0, 3]
         ),
     ],
 )

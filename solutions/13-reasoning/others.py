@@ -20,7 +20,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 136
+MISTAKES = 139
 VARIES = ["reasoning.filters", "reasoning.log_probs", "reasoning.mask", "reasoning.best_of_n"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"

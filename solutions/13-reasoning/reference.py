@@ -65,13 +65,14 @@ def clear_logits(
 
 
 def right_passes(asked: Sequence[Sequence[int]]) -> Tensor:
-    """Of all choices of k answers, how many hold a right one; -1 where there are no k of n."""
-    return torch.tensor([right_pass_at_k(*each) for each in asked])
+    """0 and the share of all choices of k answers that hold a right one; 1 and 0 where there are no k of n."""
+    found = [right_pass_at_k(*each) for each in asked]
+    return torch.tensor([[1.0, 0.0] if share is None else [0.0, share] for share in found])
 
 
-def right_pass_at_k(n: int, c: int, k: int) -> float:
+def right_pass_at_k(n: int, c: int, k: int) -> float | None:
     if not (0 <= c <= n and 1 <= k <= n):
-        return -1.0
+        return None
     return float(1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
 
 
@@ -134,6 +135,9 @@ def right_best_of_n(scores: Tensor, right: Tensor, n: int) -> Tensor:
     """The mean over all choices of n answers: of those with the highest score, the share that is right."""
     found = []
     for row, is_right in zip(scores.tolist(), right.tolist(), strict=True):
+        if math.comb(len(row), n) > 10_000:
+            found.append(best_by_counting(row, is_right, n))
+            continue
         shares = []
         for chosen in combinations(range(len(row)), n):
             best = max(row[i] for i in chosen)
@@ -141,6 +145,17 @@ def right_best_of_n(scores: Tensor, right: Tensor, n: int) -> Tensor:
             shares.append(sum(picked) / len(picked))
         found.append(sum(shares) / len(shares))
     return torch.tensor(found)
+
+
+def best_by_counting(row: Sequence[float], is_right: Sequence[float], n: int) -> float:
+    """The same where there are too many choices to go through: how many of them have each score as their highest."""
+    total = Fraction(0)
+    for score in set(row):
+        worth = [int(r) for s, r in zip(row, is_right, strict=True) if s == score]
+        below = sum(s < score for s in row)
+        ways = math.comb(below + len(worth), n) - math.comb(below, n)
+        total += Fraction(ways * sum(worth), math.comb(len(row), n) * len(worth))
+    return float(total)
 
 
 def right_vote(shares: Sequence[float], n: int, count: int) -> float:

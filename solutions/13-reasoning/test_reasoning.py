@@ -33,6 +33,15 @@ def test_pass_at_k_is_human_evals_where_there_are_k_answers() -> None:
                 assert REFERENCE.right_pass_at_k(n, c, k) == pytest.approx(human_evals(n, c, k), abs=1e-12)
 
 
+def test_choices_are_counted_as_they_are_gone_through() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(4, (5, 9), generator=generator).float()
+    right = (torch.rand(5, 9, generator=generator) < 0.4).float()
+    for n in range(1, 10):
+        found = [REFERENCE.best_by_counting(*each, n) for each in zip(scores.tolist(), right.tolist(), strict=True)]
+        assert REFERENCE.right_best_of_n(scores, right, n).tolist() == pytest.approx(found, abs=1e-6)
+
+
 def test_pass_at_k_is_best_of_n_with_a_perfect_verifier() -> None:
     right = (torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     for k in range(1, 10):
