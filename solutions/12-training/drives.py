@@ -70,6 +70,15 @@ def library_reads(build: Any, text: str, merges: list[list[int]]) -> Tensor:
 # Steps
 
 
+def loss_given(cross_entropy: Any, logits: Tensor, targets: Tensor, *num_items: int) -> Tensor:
+    return tensor_given(cross_entropy(logits, targets, *num_items), "cross_entropy")
+
+
+def nothing_then_all(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss where no target is left, and the loss with all targets: [2]."""
+    return torch.stack([loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)])
+
+
 def updates(
     AdamW: Any,
     weights: list[Tensor],

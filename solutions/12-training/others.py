@@ -32,6 +32,10 @@ WITHOUT = {
         "training.accumulate": "the loss is computed in float32, and the model is a toy",
         "training.worth": "it is a Python float",
     },
+    "stored answers": {
+        "training.adamw": "step returns nothing: the weights are what it changes",
+        "training.accumulate": "the gradients are what it leaves in the model",
+    },
     **dict.fromkeys(("TRACE", "PLANTED", "HUB", "SIZES", "TRAINED"), NO_MODEL),
 }
 

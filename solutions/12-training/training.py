@@ -389,6 +389,8 @@ predict(
 )
 
 # %% id="d72b4096"
+from torch import optim
+
 from grader.instruments import patch
 from grader.instruments.progress import steps
 
@@ -399,7 +401,7 @@ SMALL = Config(dict(CONFIG) | {"num_hidden_layers": 2, "hidden_size": 48, "head_
 def quick_run(name: str, count: int, shifted: bool = True) -> tuple[nn.Module, float]:
     """Train a small model; the model, and the mean loss of its last 10 steps."""
     model, losses = new_model(SMALL), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = optim.AdamW(model.parameters(), lr=3e-3)  # of a new model, so each run begins with the same weights
     for step in steps(range(count), name):
         inputs, targets = batch(stream, step, 8, 32)
         loss = cross_entropy(model(inputs), targets if shifted else inputs)
@@ -600,8 +602,8 @@ predict(
 # %% id="bb42fe6d"
 from grader.instruments import plots
 
-trained = json.loads(Path("texts/recipe.json").read_text())
-curves = {name: torch.tensor(runs) for name, runs in trained["held_out_nats"].items()}  # [seeds, points] each
+recipe = json.loads(Path("texts/recipe.json").read_text())
+curves = {name: torch.tensor(runs) for name, runs in recipe["held_out_nats"].items()}  # [seeds, points] each
 ends = {name: losses[:, -1] for name, losses in curves.items()}
 for name, losses in ends.items():
     more = ", ".join(f"{d:+.2f}" for d in (losses - ends["the whole recipe"]).tolist())
@@ -610,7 +612,7 @@ left_out = {name: losses.mean().item() for name, losses in ends.items() if name.
 measured("training.left_out", max(left_out, key=left_out.get))
 
 # %% tags=["nbval-ignore-output"] id="1350ef6b"
-means = {name: (trained["steps"][2:], losses.mean(dim=0)[2:]) for name, losses in curves.items()}
+means = {name: (recipe["steps"][2:], losses.mean(dim=0)[2:]) for name, losses in curves.items()}
 plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 
 # %% [markdown] id="796bbfab"
@@ -681,20 +683,20 @@ def texts_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
     return inputs, targets
 
 # %% tags=["nbval-ignore-output"] id="a07b554d"
-model = runs["right"][0]
+small = runs["right"][0]
 LENGTHS = [4, 6, 8, 12, 60, 62, 64, 64]
 inputs, targets = texts_of(LENGTHS)
-pairs = [(inputs[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
-full = accumulate(model, [(inputs, targets)]), gradient(model)
-right = accumulate(model, pairs), gradient(model)
+micro = [(inputs[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)]
+large = accumulate(small, [(inputs, targets)]), gradient(small)
+by_tokens = accumulate(small, micro), gradient(small)
 
 # %% tags=["nbval-ignore-output"] id="4766208f"
-model.zero_grad()
-means = [cross_entropy(model(ids), wanted) for ids, wanted in pairs]
-(sum(means) / 4).backward()
-wrong = sum(means) / 4, gradient(model)
-for name, (loss, found) in {"one batch": full, "by tokens": right, "mean of means": wrong}.items():
-    error = (found - full[1]).norm() / full[1].norm()
+small.zero_grad()
+each = [cross_entropy(small(ids), wanted) for ids, wanted in micro]
+(sum(each) / 4).backward()
+wrong = sum(each) / 4, gradient(small)
+for name, (loss, found) in {"one batch": large, "by tokens": by_tokens, "mean of means": wrong}.items():
+    error = (found - large[1]).norm() / large[1].norm()
     print(f"{name:>14}: loss {loss:.3f}, error of the gradient {error:.2f}")
 measured("training.mean_of_means", error)
 
@@ -875,10 +877,10 @@ for _ in steps(range(run.done, run.total), "steps"):
 # After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
 
 # %% id="11becce5"
-full = json.loads(Path("texts/full-run.json").read_text())
-for row in full["rows"]:
+long_run = json.loads(Path("texts/full-run.json").read_text())
+for row in long_run["rows"]:
     print(f"step {row['step']:4}: loss {row['loss']:.2f}, held out {row['held_out']:.2f}  {row['text']!r}")
-print(f"{full['seconds_on_one_core'] / 60:.0f} minutes on one core")
+print(f"{long_run['seconds_on_one_core'] / 60:.0f} minutes on one core")
 
 # %% [markdown] id="de34437a"
 # From commas to words, from words to pieces of sentences. For the first 600 steps both losses fall together. Then they part: the loss on the pieces that are trained on goes on falling, and that on the held-out tenth ever more slowly, for the pieces come by again and again and are learned by heart. More steps would widen the gap; more text would close it. One novel is very little: this model sees about a million tokens in all, and large ones see trillions.

@@ -19,7 +19,9 @@ An ``others.py`` holds, each under the name by which tests/lessons/test_every_le
 - ``MISTAKES``       how many named mistakes the lesson has at least
 - ``WITHOUT``        what is asked -> why this lesson is without it, or exercise -> why this exercise is. Besides the
                      names above, "bfloat16", "rows of other programs" (a trace of which other right programs have no
-                     equal rows), and "one policy" (fewer wrong programs than test_one_policy.py takes of a lesson)
+                     equal rows), "one policy" (fewer wrong programs than test_one_policy.py takes of a lesson), and
+                     "stored answers" (an exercise whose program changes what it is given, so that what it returned
+                     is right nowhere, not even on the released recording)
 """
 
 from collections.abc import Mapping, Sequence
