@@ -381,6 +381,11 @@ def guessed_text(generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: 
     return tokens_written(with_oracle(generate, toy, ids, numbers, end, right)[2])
 
 
+def tokens_counted(generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: Any, right: list[int]) -> list[int]:
+    """How many tokens are written."""
+    return [len(guessed_text(generate, toy, ids, numbers, end, right))]
+
+
 def ints_guessed(generate: Any, toy: Any, ids: Tensor, numbers: list[int], end: Any, right: list[int]) -> list[int]:
     """Which of the tokens are Python ints."""
     return ints_among(with_oracle(generate, toy, ids, numbers, end, right)[2])

@@ -403,17 +403,18 @@ STEP = Exercise(
 
 
 def guess_case(
-    name: str, prompt: int, numbers: Sequence[int], turns: list[int], stops: bool = False, **more: Any
+    name: str, prompt: int, numbers: Sequence[int], turns: list[int], stops: bool | str = False, **more: Any
 ) -> Case:
     """numbers: new tokens, guesses, and how many of them are offered. turns: how many of each step's are right, in turns.
 
-    stops: whether an end token comes, in the middle.
+    stops: whether an end token comes, in the middle; "prompt": one that the prompt has, too.
     """
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         vocabulary = 47 + 2 * prompt
         length = draw.size("prompt", prompt, prompt + 1, prompt + 2)
-        toy, ids, end = toy_that_ends(draw, 80 + prompt, length, numbers[0], vocabulary=vocabulary)
+        kind = {"vocabulary": vocabulary, "ends": stops or True}
+        toy, ids, end = toy_that_ends(draw, 80 + prompt, length, numbers[0] or 4, **kind)
         return [toy, ids, list(numbers), end if stops else None, turns]
 
     return Case(name, draw_args, **more)
@@ -422,6 +423,7 @@ def guess_case(
 PIECES = {"drive": drives.pieces_read, "right": right_pieces}
 ASKED = {"drive": drives.guesses_asked, "right": right_asked}
 ROOM = {"drive": drives.room_for_guesses, "right": right_room}
+COUNT = {"drive": drives.tokens_counted, "right": lambda toy, ids, numbers, end, right: [numbers[0]]}
 INTS = {"drive": drives.ints_guessed, "right": lambda toy, ids, numbers, end, right: [1] * numbers[0]}
 GENERATE = Exercise(
     name="fast_decoding.generate",
@@ -438,11 +440,12 @@ GENERATE = Exercise(
         guess_case("fewer guesses come than were asked for, and none", 5, [9, 5, 2], [1, 2, 0]),
         guess_case("nobody guesses", 3, [6, 2, 0], [0]),
         guess_case("an end token among the guesses that are right", 5, [12, 6, 6], [6], stops=True),
-        guess_case("an end token behind a wrong guess", 7, [11, 2, 2], [1, 0], stops=True),
+        guess_case("an end token behind a wrong guess", 7, [11, 2, 2], [1, 0], stops="prompt"),
         guess_case("how many ids each run reads", 6, [13, 3, 3], [2, 0, 3], **PIECES),
         guess_case("the same, where an end token comes", 8, [16, 4, 3], [1, 4], stops=True, **PIECES),
         guess_case("how many guesses are asked for, after which lengths", 4, [9, 4, 4], [4, 1], **ASKED),
         guess_case("for how many tokens room is asked, and ids without room", 5, [15, 5, 5], [3, 5, 0], **ROOM),
+        guess_case("how many tokens come where none is asked for", 9, [0, 6, 6], [2], **COUNT),
         guess_case("which of the tokens are Python ints (1: yes)", 6, [7, 2, 2], [1], **INTS),
     ],
 )
@@ -473,7 +476,7 @@ DRAFT = Exercise(
         draft_case("no guess holds, again and again", 4, [[0, 3], [0, 3], [0, 3]]),
         draft_case("all hold, then 2, then 1", 6, [[0, 4], [4, 4], [2, 3], [1, 2]]),
         draft_case("one guess at a time, and none", 3, [[0, 1], [1, 0], [0, 1], [0, 2]]),
-        draft_case("another text, whose last 3 tokens are others", 8, [[0, 3], [-3, 3], [1, 2]]),
+        draft_case("another text, whose last 6 tokens are others", 8, [[0, 3], [-6, 3], [1, 2]]),
         draft_case("how many ids are read in all, and caches made", 7, [[0, 4], [2, 4], [4, 3], [0, 2]], **ROWS),
         draft_case("the same where all guesses hold", 5, [[0, 2], [2, 3], [3, 1], [1, 4]], **ROWS),
     ],
