@@ -96,6 +96,7 @@ LIMIT = Exercise(
         limit_case("a Qwen3 with a tied head, 7 tokens", SMALL, 7),
         limit_case("a Qwen3 with a head of its own, weights of 2 bytes", OTHER, 11, 2),
         limit_case("a Llama, weights of 1 byte and a cache of 2", LLAMA, 30, 1, 2),
+        limit_case("more than float32 can count", OTHER | {"hidden_size": 5001, "vocab_size": 60_001}, 13, 1, 3),
         limit_case("a Llama with a tied head", LLAMA | {"tie_word_embeddings": True, "hidden_size": 40}, 5, 2, 4),
     ],
 )
@@ -478,6 +479,7 @@ DRAFT = Exercise(
         draft_case("one guess at a time, and none", 3, [[0, 1], [1, 0], [0, 1], [0, 2]]),
         draft_case("another text, whose last 6 tokens are others", 8, [[0, 3], [-6, 3], [1, 2]]),
         draft_case("how many ids are read in all, and caches made", 7, [[0, 4], [2, 4], [4, 3], [0, 2]], **ROWS),
+        draft_case("the same where another text comes", 9, [[0, 2], [-6, 3], [1, 2]], **ROWS),
         draft_case("the same where all guesses hold", 5, [[0, 2], [2, 3], [3, 1], [1, 4]], **ROWS),
     ],
 )
@@ -533,16 +535,15 @@ LOOKUP = Exercise(
 def replay_case(
     name: str, prompt: int, written: int, vocabulary: int, guesses: int, rule: list[int], **more: Any
 ) -> Case:
-    """A text that walks through a table of successors, so that guesses are often right. rule: offered, wrong of three."""
+    """A text that counts round and round and sometimes jumps, so that guesses are often right. rule: offered, wrong of three."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        after = draw.tokens(vocabulary, vocabulary).tolist()
         jumps = draw.normal(prompt + written + 4)
         size = draw.size("written", written, written + 2, written + 4)
         tokens = [0]
         while len(tokens) < prompt + size:
             jump = jumps[len(tokens)] > 1.0
-            tokens.append(int(draw.tokens(vocabulary, 1)) if jump else after[tokens[-1]])
+            tokens.append(int(draw.tokens(vocabulary, 1)) if jump else (tokens[-1] + 1) % vocabulary)
         return [tokens[:prompt], tokens[prompt:], guesses, rule]
 
     return Case(name, draw_args, **more)

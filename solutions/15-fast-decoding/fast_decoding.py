@@ -10,7 +10,7 @@
 # After this lesson you can
 #
 # - say from a `config.json` and one measured number how many tokens a second are possible for one user;
-# - find out what takes the rest: copies, calls or the products themselves, and remove one after the other;
+# - find out what takes the rest: copies, calls or the way in which the products read, and change one after the other;
 # - store weights in int8, say how wrong a result can get, and say why it helps one processor and hurts another;
 # - write speculative decoding and prompt lookup that are exact, rewind their caches, and say when a draft loses.
 #
@@ -324,7 +324,7 @@ measured("fast_decoding.share", 100 * rates["as it was"] / rates["the limit"])
 # %% [markdown] id="272565f7"
 # ## Who takes the rest?
 #
-# Three suspects. *Copies*: bytes that are read and written without being a weight. *Calls*: every operator that Python asks for costs some microseconds, whatever it does. And *the products themselves*, which may not reach the memory's speed: a matrix of 2 MB ends before the processor is up to speed. Copies and calls can be counted, and a count is the same on every machine.
+# Three suspects. *Copies*: bytes that are read and written without being a weight. *Calls*: every operator that Python asks for costs some microseconds, whatever it does. And *the products themselves*, which may not reach the memory's speed: a fast kernel for one matrix can be slow for another. Copies and calls can be counted, and a count is the same on every machine.
 
 # %% prediction="fast_decoding.operators" id="prediction-fast_decoding-operators"
 predict(
@@ -699,8 +699,70 @@ rates = race(models | {"products alone": Products(fast)})
 for name, rate in rates.items():
     print(f"{name:>26}: {rate:6.1f} tokens a second, {rate / rates['the limit']:4.0%} of the limit")
 
-# %% [markdown] id="2ab92321"
-# The text here is short, so the copies hardly count yet: they grow with it. The lines to think about are the finished program, its products alone, and the limit. What is missing from the program to the products is in the calls that are left. What is missing from the products to the limit is PyTorch's, and on most machines it is the larger part. Going on in this direction means writing kernels, or having a compiler write them. If there is a C++ compiler on your machine, `torch.compile(fast)` makes one program of the calls that are left. It takes a minute or more to compile, and it cannot make memory faster: it can close the gap between the program and the products, and no other.
+# %% [markdown] id="1bec3db9"
+# The text here is short, so the copies hardly count yet: they grow with it. The lines to think about are the finished program, its products alone, and the limit. What is missing from the program to the products is in the calls that are left. But the products themselves are far from the limit. They read the same bytes as the one large matrix. What is different?
+#
+# ### The same bytes, laid another way
+#
+# SmolLM2's rows are short: 576 numbers, where the large matrix has 4,096. For each row the kernel adds up products in its vector registers, then adds up what is in the registers, and starts anew. How much longer does it take to read the same bytes in rows of 576 than in rows of 4,096?
+
+# %% prediction="fast_decoding.rows" id="prediction-fast_decoding-rows"
+predict("fast_decoding.rows", "a product with rows of 576, compared with rows of 4,096", unit="times as long", guess=...)
+
+# %% tags=["nbval-ignore-output"] id="ea3359ec"
+numbers = torch.ones(32 * 2**20)
+runs = {width: partial(torch.mv, numbers[: len(numbers) // width * width].view(-1, width), torch.ones(width))
+        for width in (64, 192, 576, 1536, 4096)}
+spent = clock.in_turns(runs, 7)
+print({f"rows of {width}": f"{time:.1f} ms" for width, time in spent.items()})
+measured("fast_decoding.rows", spent[576] / spent[4096])
+
+# %% [markdown] id="6cde60b9"
+# <details><summary>What the numbers say</summary>
+#
+# Between one and a half and two times as long where this was stored. Short rows cost as much as fewer bytes would save.
+# </details>
+
+# %% [markdown] id="cbebb9d0"
+# A product can be computed the other way round: not row by row, $y_i = \sum_j W_{ij} x_j$, but column by column, $y \leftarrow y + x_j W_{:,j}$. Then nothing is added up within a register, and a column of q, k and v together has 960 numbers, one of the head 49,152. For this the *columns* must lie in one piece in memory: the transposed matrix is stored. The names and shapes of the weights need not change. A transposed view is a view like any other, so `fuse` can do that too:
+
+# %% tags=["setup"] long="a layout, and the model that has it" id="setup-13"
+def fuse_by_columns(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+    """As `fuse`, with the large matrix stored transposed: [in_features, sum of out_features]."""
+    columns = torch.cat([layer.weight.detach().T for layer in layers], dim=1)
+    for layer, part in zip(layers, columns.split([layer.out_features for layer in layers], dim=1), strict=True):
+        layer.weight = nn.Parameter(part.T, requires_grad=layer.weight.requires_grad)
+    return partial(torch.matmul, other=columns)
+
+
+class ColumnLM(FastLM):
+    """The model of this lesson, with all products column by column."""
+
+    def prepare(self) -> "ColumnLM":
+        super().prepare()
+        for layer in self.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            attention.qkv = fuse_by_columns([attention.q_proj, attention.k_proj, attention.v_proj])
+            mlp.gate_up = fuse_by_columns([mlp.gate_proj, mlp.up_proj])
+            fuse_by_columns([attention.o_proj]), fuse_by_columns([mlp.down_proj])
+        fuse_by_columns([self.lm_head])
+        if self.config.get("tie_word_embeddings"):
+            self.model.embed_tokens.weight = self.lm_head.weight  # still one matrix under two names
+        return self
+
+# %% tags=["nbval-ignore-output"] id="86839803"
+columns = checkpoint.build(ColumnLM).prepare()
+rates = race({"as it was": first, "one norm, one table": fast, "by columns": columns,
+              "products by rows": Products(fast), "products by columns": Products(columns)})
+for name, rate in rates.items():
+    print(f"{name:>26}: {rate:6.1f} tokens a second, {rate / rates['the limit']:4.0%} of the limit")
+fast = columns
+print("the same 40 tokens:", list(generate(fast, ids, 40)) == plain)
+
+# %% [markdown] id="16ac2978"
+# This one step does more than all those before it, and no operator was removed. A profile by operators would never have found it, since the products took "their" time. The limit did.
+#
+# Whether columns win depends on the kernels of your PyTorch and on the widths; on another machine rows may be as good. Going on means writing kernels, or having a compiler write them. If there is a C++ compiler on your machine, `torch.compile(fast)` makes one program of the calls that are left. It takes a minute or more to compile, and it cannot make memory faster: it can close the gap between the program and the products, and no other.
 #
 # transformers has such a mode too, with a `StaticCache`, since a compiled program wants shapes that never change. Its attention then reads the whole room at every token, filled or not (<a href="https://github.com/huggingface/transformers/issues/30862">huggingface/transformers#30862</a>).
 
@@ -954,7 +1016,7 @@ verify = measured("fast_decoding.verify", spent[5] / spent[1])
 # %% [markdown] id="567ffe4d"
 # <details><summary>What the numbers say</summary>
 #
-# It is not free on a CPU. Where this was stored, reading a second token took half as much time again, and five took twice as long as one, but nine took hardly longer than five: from two rows on PyTorch calls another kernel, whose time grows slowly. So there is something to gain if a run gives more than two tokens. On a GPU arithmetic is further ahead of memory, and the paper assumes that five cost as much as one. Here they don't, and whoever takes its formula to a laptop is disappointed.
+# It is not free on a CPU. Where this was stored, five tokens took about three times as long as one, but nine took hardly longer than five: for several rows PyTorch calls another kernel, whose time hardly grows with their number. So there is something to gain only if a run gives more than three tokens. On a GPU arithmetic is further ahead of memory, and the paper assumes that five cost as much as one. Here they don't, and whoever takes its formula to a laptop is disappointed.
 # </details>
 
 # %% [markdown] id="5bbdd102"
@@ -1374,7 +1436,7 @@ for g in (1, 2, 4):
           f" formula {speed_up(a, g, cost, verify):.2f} times as fast, clock {alone / took:.2f}")
 
 # %% [markdown] id="8eae432a"
-# The formula and the clock agree roughly, and both say that this draft *loses* on a CPU like ours: half the runs, and each of them takes more than twice as long. A null result, and the formula says what would have to change. With v = 1 the same guesses would make it faster. So would a draft that costs a tenth.
+# The formula and the clock agree roughly, and both say that this draft *loses* on a CPU like ours: fewer runs, and each of them takes several times as long. A null result, and the formula says what would have to change. With v = 1 the same guesses would make it faster. So would a draft that costs a tenth.
 #
 # Many models have such a draft built in: *multi-token prediction* (MTP). DeepSeek-V3 was trained with a small extra layer that predicts the token after the next from the same vectors (section 2.2 of its report). The report says that 85 to 90% of its guesses are accepted, and that it decodes 1.8 times as fast (section 5.4.3). Qwen3.5 and others have such layers as well.
 #
@@ -1566,6 +1628,7 @@ predictions()
 # | cache | grows by `cat` | room for all, views, `crop` | no copies; a way back |
 # | q, k, v; gate, up | five products | two, in the same memory under the same names | fewer calls, longer products |
 # | shared heads | keys and values repeated | query heads as further queries | nothing as large as the cache is made |
+# | weights in memory | row by row | column by column | long columns are read faster than short rows |
 # | norm, rotations | five operators; computed for every token | one; computed once | calls cost time, whatever they do |
 # | weights | float32 | int8, a scale for each output channel | a quarter of the bytes, where the processor has it |
 # | tokens for each run of the model | 1 | 1 to g + 1 | a fetched weight is used for several rows |
@@ -1576,7 +1639,7 @@ predictions()
 #
 # <details><summary>How many tokens a second are possible here, and who takes the rest?</summary>
 #
-# The memory's bytes a second, divided by 538 MB and 46 kB for each token of context, in float32. The rest goes to operators that are no products, to copies, and to products that do not reach the memory's speed. The first two you removed for the most part.
+# The memory's bytes a second, divided by 538 MB and 46 kB for each token of context, in float32. The rest goes to operators that are no products, to copies, and, the largest part, to products whose short rows are read slowly. All three you made smaller.
 # </details>
 #
 # <details><summary>Why does a prompt take less time for each token than an answer?</summary>
