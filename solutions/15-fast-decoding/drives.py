@@ -208,6 +208,15 @@ def as_large_as_the_keys(module: Any, x: Tensor, table: Tensor, chunks: list[int
     return torch.tensor(int(noted.largest >= store.room[0, :, :, : store.length].numel()))
 
 
+def products_of_the_function(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> list[int]:
+    """How many operators read a weight while the function that fuse returned is called once."""
+    layers = linears(weight, sizes)
+    function = fuse(layers)
+    with torch.no_grad(), Noted({layer.weight.untyped_storage().data_ptr() for layer in layers}) as noted:
+        function(x)
+    return [noted.reads]
+
+
 # Int8
 
 
@@ -231,6 +240,11 @@ def int8_codes(made: Any, x: Tensor, weight: Tensor) -> Tensor:
     """The codes, and in a last column the scales."""
     layer = made(weight)
     return torch.cat([layer.codes.float(), 1000 * layer.scale[:, None]], dim=1)
+
+
+def int8_codes_of_16(made: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """As `int8_codes`, of the weight in bfloat16."""
+    return int8_codes(made, x, weight.bfloat16())
 
 
 def int8_bound(made: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -419,14 +433,22 @@ def calls_of_a_draft(toy: Any, ids: Tensor, steps: list[list[int]]) -> list[list
     """The texts with which a draft is asked.
 
     steps: for each call how many of the guesses before hold, and how many are wanted. Below 0: another text comes, of
-    which so many tokens are others.
+    which so many tokens are others. 99: the same text again; -100 - n: n tokens fewer; -200 - n: the n-th from its end
+    is another.
     """
     vocabulary = toy.config.vocab_size
     texts, text = [], ids[0].tolist()
     guesses: list[int] = []
     for kept, wanted in steps:
-        text = text + guesses[:kept] if kept >= 0 else text[:kept] + [(token + 3) % vocabulary for token in text[kept:]]
-        if guesses and kept >= 0:  # the model's own token: the next guess plus one, or any token
+        if kept == 99:
+            pass
+        elif kept < -200:
+            text = [(token + 3) % vocabulary if i == len(text) + kept + 200 else token for i, token in enumerate(text)]
+        elif kept < -100:
+            text = text[: kept + 100]
+        else:
+            text = text + guesses[:kept] if kept >= 0 else text[:kept] + [(t + 3) % vocabulary for t in text[kept:]]
+        if guesses and 0 <= kept < 99:  # the model's own token: the next guess plus one, or any token
             text = [*text, (guesses[kept] + 1) % vocabulary if kept < len(guesses) else (text[-1] + 7) % vocabulary]
         texts.append(text)
         guesses = greedy(toy, text, wanted)
@@ -478,10 +500,11 @@ class Said:
     three are changed."""
 
     def __init__(self, offered: int, wrong: int) -> None:
-        self.offered, self.wrong, self.calls = offered, wrong, 0
+        self.offered, self.wrong, self.calls, self.wanted = offered, wrong, 0, 0
 
     def __call__(self, tokens: list[int], n: int) -> list[int]:
         self.calls += 1
+        self.wanted += n
         places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
         guesses = tokens[places[-1] + 1 :][: min(n, self.offered)] if places else []
         return [token + 1000 if (self.calls + i) % 3 < self.wrong else token for i, token in enumerate(guesses)]
@@ -492,8 +515,8 @@ def runs_counted(function: Any, prompt: list[int], written: list[int], guesses: 
     return int(function(Said(*rule), list(prompt), list(written), guesses))
 
 
-def guesses_wanted(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> int:
-    """How often the function asks for guesses."""
+def guesses_wanted(function: Any, prompt: list[int], written: list[int], guesses: int, rule: list[int]) -> list[int]:
+    """How often the function asks for guesses, and for how many in all."""
     said = Said(*rule)
     function(said, list(prompt), list(written), guesses)
-    return said.calls
+    return [said.calls, said.wanted]

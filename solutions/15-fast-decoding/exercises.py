@@ -33,6 +33,7 @@ from .reference import (
     right_step,
     right_text,
     right_tokens,
+    right_wanted,
     rope_table,
 )
 
@@ -146,8 +147,9 @@ CACHE = Exercise(
         cache_case("cut back twice, and to nothing", 12, [3, -1, 2, -4, 5], (1, 2, 3)),
         cache_case("room for exactly as many", 9, [4, 5, -2, 2], (1, 4, 2)),
         cache_case(
-            "what is refused (1: ValueError), and the length", 11, [6, 7, -8, 2, -3, 103, 6, -5, -1, 101, 0, 9], **CODES
+            "what is refused (1: ValueError), and the length", 11, [6, 7, -7, 2, -3, 103, 6, -5, -1, 101, 0, 9], **CODES
         ),
+        cache_case("one token more than fits, and the length", 6, [4, 2, 1, -1, 1], **CODES),
         cache_case("nothing is copied (1: another place in memory)", 24, [5, 1, -2, 1, 4], **COPIES),
         cache_case("bfloat16", 17, [4, 2, -1, 3], dtype=torch.bfloat16),
     ],
@@ -158,6 +160,7 @@ CACHE = Exercise(
 
 
 LOADED = {"drive": drives.fused_after_loading, "right": lambda x, weight, sizes: x @ weight.T}
+ONE_PRODUCT = {"drive": drives.products_of_the_function, "right": lambda *_: [1]}
 MEMORY = {"drive": drives.bytes_of_layers, "right": right_memory}
 
 
@@ -187,6 +190,7 @@ FUSED = Exercise(
         fused_case("one layer", [5], 3, 3, 4),
         fused_case("after other weights were loaded into the layers", [4, 2, 3], 6, 2, 5, **LOADED),
         fused_case("memories behind the weights, their bytes, names, parameters, shapes", [3, 5, 2], 7, 1, 1, **MEMORY),
+        fused_case("operators that read weights", [2, 4, 3], 9, 2, 4, **ONE_PRODUCT),
         fused_case("bfloat16", [4, 6], 8, 2, 2, dtype=torch.bfloat16),
     ],
 )
@@ -252,11 +256,16 @@ def int8_case(
     def draw_args(draw: Draw) -> Sequence[Any]:
         inner = draw.size("width", width, width + 1, width + 4)
         x = draw.normal(draw.size("B", shape[0], shape[0] + 1), *shape[1:], inner)
-        return [x, near_codes(draw, rows, inner, scale, zero)]
+        while True:
+            weight = near_codes(draw, rows, inner, scale, zero)
+            steps = 127 * weight.bfloat16().double() / weight.bfloat16().double().abs().amax(dim=1, keepdim=True)
+            if more.get("drive") is not drives.int8_codes_of_16 or bool(((steps % 1) - 0.5).abs().min() > 0.01):
+                return [x, weight]
 
     return Case(name, draw_args, **more)
 
 
+OF_16 = {"drive": drives.int8_codes_of_16, "right": lambda x, weight: right_codes(x, weight.bfloat16())}
 BOUND = {"drive": drives.int8_bound, "right": right_bound}
 ALL_CODES = {"drive": drives.int8_codes, "right": right_codes}
 HELD = {"drive": drives.int8_bytes, "right": lambda x, weight: [weight.numel() + 4 * len(weight), 2]}
@@ -275,6 +284,7 @@ INT8 = Exercise(
         int8_case("a row of zeros", 4, 7, 3, 2, zero=2),
         int8_case("the codes, and 1,000 times the scales", 7, 11, 1, 1, **ALL_CODES),
         int8_case("the codes where a row is 0", 3, 8, 1, 2, zero=0, **ALL_CODES),
+        int8_case("the codes of a weight in bfloat16", 6, 30, 1, 1, **OF_16),
         int8_case("the bound", 5, 10, 2, 4, **BOUND),
         int8_case("bytes in the state dict, and tensors", 8, 20, 1, 3, **HELD),
         int8_case("bfloat16", 6, 16, 2, 2, dtype=torch.bfloat16, tolerance=Tolerance(3e-2)),
@@ -305,7 +315,8 @@ def clear_of_edges(p: Any, q: Any, drafts: Any, u: Any) -> bool:
 
 
 def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
-    """kind: "equal" for a q that is p; "one-hot" for a greedy draft."""
+    """kind: "equal" for a q that is p; "one-hot" for a greedy draft; "near" for a rejected guess where they
+    are nearly equal."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         rows = draw.size("N", N, N + 1, N + 2)
@@ -314,9 +325,15 @@ def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
             if kind == "equal":
                 q = p.clone()
             drafts = torch.multinomial(q, 1, generator=draw.generator)[:, 0]
+            if kind == "near":
+                q, drafts = p.clone(), (p.argmax(dim=-1) + 1) % V
+                q[torch.arange(rows), p.argmax(dim=-1)] -= 0.005
+                q[torch.arange(rows), drafts] += 0.005
             if kind == "one-hot":
                 q = torch.nn.functional.one_hot(drafts, V).float()
             u = torch.rand(2, rows, generator=draw.generator)
+            if kind == "near":
+                u[0] = 0.9995
             if clear_of_edges(p, q, drafts, u):
                 return [p, q, drafts, u]
 
@@ -351,6 +368,7 @@ ACCEPT = Exercise(
         accept_case("20 guesses of 3 tokens", 20, 3),
         accept_case("p and q are equal", 6, 4, "equal"),
         accept_case("a greedy draft: q is 1 for its guess", 12, 6, "one-hot"),
+        accept_case("p and q differ by 0.005", 8, 7, "near"),
         frequency_case("frequencies of 100,000 tokens", 4, 100_000),
         frequency_case("frequencies of 95,000 tokens", 7, 95_000),
     ],
@@ -442,9 +460,10 @@ GENERATE = Exercise(
         guess_case("nobody guesses", 3, [6, 2, 0], [0]),
         guess_case("an end token among the guesses that are right", 5, [12, 6, 6], [6], stops=True),
         guess_case("an end token behind a wrong guess", 7, [11, 2, 2], [1, 0], stops="prompt"),
+        guess_case("the end token is 0", 4, [8, 3, 2], [1], stops="zero"),
         guess_case("how many ids each run reads", 6, [13, 3, 3], [2, 0, 3], **PIECES),
         guess_case("the same, where an end token comes", 8, [16, 4, 3], [1, 4], stops=True, **PIECES),
-        guess_case("how many guesses are asked for, after which lengths", 4, [9, 4, 4], [4, 1], **ASKED),
+        guess_case("how many guesses are asked for, after which lengths", 4, [15, 6, 4], [4, 1], **ASKED),
         guess_case("for how many tokens room is asked, and ids without room", 5, [15, 5, 5], [3, 5, 0], **ROOM),
         guess_case("how many tokens come where none is asked for", 9, [0, 6, 6], [2], **COUNT),
         guess_case("which of the tokens are Python ints (1: yes)", 6, [7, 2, 2], [1], **INTS),
@@ -478,6 +497,7 @@ DRAFT = Exercise(
         draft_case("all hold, then 2, then 1", 6, [[0, 4], [4, 4], [2, 3], [1, 2]]),
         draft_case("one guess at a time, and none", 3, [[0, 1], [1, 0], [0, 1], [0, 2]]),
         draft_case("another text, whose last 6 tokens are others", 8, [[0, 3], [-6, 3], [1, 2]]),
+        draft_case("the same text again, one cut short, a token replaced", 9, [[0, 3], [99, 2], [-103, 3], [-205, 3]]),
         draft_case("how many ids are read in all, and caches made", 7, [[0, 4], [2, 4], [4, 3], [0, 2]], **ROWS),
         draft_case("the same where another text comes", 9, [[0, 2], [-6, 3], [1, 2]], **ROWS),
         draft_case("the same where all guesses hold", 5, [[0, 2], [2, 3], [3, 1], [1, 4]], **ROWS),
@@ -501,7 +521,7 @@ def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, k
             tail = tokens[-longest:]
             tokens[2 : 2 + longest] = tail
             tokens[4 + longest : 4 + 2 * longest] = tail
-            tokens[7 + 2 * longest] = tail[-1]
+            tokens[7 + 2 * longest : 6 + 3 * longest] = tail[1:]
         if kind in ("single", "first"):
             tokens[5 if kind == "single" else 0] = tokens[-1]
         if kind == "same":
@@ -520,6 +540,7 @@ LOOKUP = Exercise(
     points=6,
     cases=[
         lookup_case("3 tokens that came twice before", 30, 90, 4, 3, "tail"),
+        lookup_case("5 tokens that came twice before", 34, 95, 3, 5, "tail"),
         lookup_case("2 tokens that came twice before", 22, 60, 3, 2, "tail"),
         lookup_case("a small vocabulary, many places", 40, 3, 5, 4),
         lookup_case("only the last token came before", 26, 900, 2, 6, "single"),
@@ -527,6 +548,7 @@ LOOKUP = Exercise(
         lookup_case("no match", 15, 30, 4, 3, "none"),
         lookup_case("one token, again and again", 9, 20, 6, 5, "same"),
         lookup_case("a text of one token", 1, 40, 3, 2, "same"),
+        lookup_case("a text of two equal tokens", 2, 50, 4, 4, "same"),
         lookup_case("no guess is wanted", 20, 4, 0, 7),
     ],
 )
@@ -549,7 +571,7 @@ def replay_case(
     return Case(name, draw_args, **more)
 
 
-CALLS = {"drive": drives.guesses_wanted, "right": right_runs}
+CALLS = {"drive": drives.guesses_wanted, "right": right_wanted}
 REPLAY = Exercise(
     name="fast_decoding.replay",
     solution="runs_needed",
@@ -558,12 +580,12 @@ REPLAY = Exercise(
     function=True,
     points=4,
     cases=[
-        replay_case("40 tokens, 4 guesses", 12, 40, 5, 4, [9, 0]),
+        replay_case("40 tokens, 6 guesses", 12, 40, 11, 6, [9, 0]),
         replay_case("one of three guesses is wrong", 8, 50, 4, 3, [8, 1]),
         replay_case("two of three are wrong", 10, 30, 6, 5, [7, 2]),
         replay_case("no more than 2 come", 6, 35, 3, 6, [2, 0]),
         replay_case("nobody guesses", 5, 17, 7, 2, [0, 0]),
-        replay_case("how often guesses are asked for", 9, 45, 8, 7, [5, 1], **CALLS),
+        replay_case("how often guesses are asked for, and how many in all", 9, 45, 8, 7, [5, 1], **CALLS),
     ],
 )
 

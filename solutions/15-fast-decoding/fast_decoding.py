@@ -217,7 +217,7 @@ def bytes_for_a_token(config: Config, context: int, weight_bytes: int = 4, cache
     """How many bytes are read to decode one token of one text, with `context` tokens in the cache before it.
 
     Each weight that is used counts once, in numbers of weight_bytes: of every layer, the last norm, the head, and one
-    row of the embedding, which is no row more where the head is the embedding (config.tie_word_embeddings). The keys
+    row of the embedding, which does not count again where the head is the embedding (config.tie_word_embeddings). The keys
     and values of `context` tokens count in numbers of cache_bytes.
     config: of a Llama or a Qwen3 (model_type "qwen3", which has a q_norm and a k_norm of head_dim in each layer); no
     biases. The head's width is `head_dim(config)`.
@@ -590,7 +590,7 @@ class FastAttention(Attention):
 check("fast_decoding.attention", FastAttention)
 
 # %% [markdown] id="e08ad441"
-# The model puts it together, with two changes that need no exercise: a norm is one call of PyTorch's kernel in place of five, and the rotations of all positions are computed once, when the model is prepared.
+# The model puts it together, with two changes that need no exercise: a norm is one call of PyTorch's kernel in place of eight, and the rotations of all positions are computed once, when the model is prepared.
 
 
 # %% tags=["setup"] id="setup-8"
@@ -720,7 +720,7 @@ measured("fast_decoding.rows", spent[576] / spent[4096])
 # %% [markdown] id="6cde60b9"
 # <details><summary>What the numbers say</summary>
 #
-# Between one and a half and two times as long where this was stored. Short rows cost as much as fewer bytes would save.
+# About one and a half times as long where this was stored, though the bytes are the same.
 # </details>
 
 # %% [markdown] id="cbebb9d0"
@@ -1022,7 +1022,7 @@ verify = measured("fast_decoding.verify", spent[5] / spent[1])
 # %% [markdown] id="5bbdd102"
 # ## Exact, by design
 #
-# With greedy decoding it is clear what "right" means: the guess is the token with the largest logit, or it is not. But what if tokens are drawn at random, with the probabilities p that the model gives? Then no guess is right or wrong. The draft has drawn its token x with probabilities q of its own. It would be wrong to accept always: then tokens come with q. It would be wrong to compare with a token drawn from p: that is exact, but accepts far too rarely.
+# With greedy decoding it is clear what "right" means: the guess is the token with the largest logit, or it is not. But what if tokens are drawn at random, with the probabilities p that the model gives? Then no guess is right or wrong. The draft has drawn its token x with probabilities q of its own. It would be wrong to accept always: then tokens come with q. To compare with a token drawn from p would be exact, but wasteful: it accepts too rarely.
 #
 # The rule: accept x with probability $\min(1, p(x) / q(x))$. Where the draft is too eager, q > p, some of its guesses are thrown away. When that happens, draw a new token, from where the draft was *not eager enough*: from $\max(0, p - q)$, divided by its sum. Both together give exactly p, for any q.
 #
@@ -1162,7 +1162,7 @@ def speculative_step(p: Tensor, q: Tensor, drafts: Tensor, accept_at: Tensor, sa
     At each place, `accept_or_resample` decides. The first token that is not accepted is the step's last. Where all
     guesses are accepted, one more token is picked from the last p.
     p: [g + 1, V], the model's probabilities at each guess's place and behind the last; q: [g, V], the draft's; drafts:
-    [g] int64; accept_at: [g]; sample_at: [g + 1], a number for each place -> 1 to g + 1 Python ints. g may be 0.
+    [g] int64; accept_at: [g]; sample_at: [g + 1], of which number i is for place i -> 1 to g + 1 Python ints. g may be 0.
     """
     ### BEGIN SOLUTION
     g = len(drafts)
@@ -1629,7 +1629,7 @@ predictions()
 # | q, k, v; gate, up | five products | two, in the same memory under the same names | fewer calls, longer products |
 # | shared heads | keys and values repeated | query heads as further queries | nothing as large as the cache is made |
 # | weights in memory | row by row | column by column | long columns are read faster than short rows |
-# | norm, rotations | five operators; computed for every token | one; computed once | calls cost time, whatever they do |
+# | norm, rotations | eight operators; computed for every token | one; computed once | calls cost time, whatever they do |
 # | weights | float32 | int8, a scale for each output channel | a quarter of the bytes, where the processor has it |
 # | tokens for each run of the model | 1 | 1 to g + 1 | a fetched weight is used for several rows |
 # | random tokens | drawn from p | accepted with min(1, p / q), else from max(0, p - q) | the same distribution |

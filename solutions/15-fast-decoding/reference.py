@@ -244,6 +244,10 @@ def right_lookup(tokens: Sequence[int], n: int, longest: int) -> list[int]:
 
 
 def right_runs(prompt: Sequence[int], written: Sequence[int], guesses: int, rule: Sequence[int]) -> int:
+    return right_wanted(prompt, written, guesses, rule)[0]
+
+
+def right_wanted(prompt: Sequence[int], written: Sequence[int], guesses: int, rule: Sequence[int]) -> list[int]:
     said, tokens, end = Said(*rule), list(prompt), len(prompt) + len(written)
     answer = [*prompt, *written]
     while len(tokens) < end:
@@ -253,7 +257,7 @@ def right_runs(prompt: Sequence[int], written: Sequence[int], guesses: int, rule
             tokens.append(answer[len(tokens)])
             if not right:
                 break
-    return said.calls
+    return [said.calls, said.wanted]
 
 
 def right_speed_up(acceptance: float, guesses: int, cost: float, verify: float = 1.0) -> float:
