@@ -1,6 +1,7 @@
 """Train tiny models to look values up by their keys, and write how many pairs each can keep, for lesson 10.
 
-    python training/recall.py [--output solutions/10-linear-attention/texts/recall.json]
+    python training/recall.py           # rules, two layers each: solutions/10-linear-attention/texts/recall.json
+    python training/recall.py ratios    # how many layers are full, and which: .../texts/ratios.json
 
 The task is multi-query associative recall (Arora et al., 2023, arXiv 2312.04927): a text tells n pairs of a key and a
 value, then asks for each key once, in another order: k1 v1 k2 v2 ... kn vn, k7 k2 ... At an asked key the model has to
@@ -15,9 +16,12 @@ The models differ in nothing but how their layers remember:
 - gated delta rule: S <- a S + b (v - a S k) k^T, as in Qwen3-Next and Qwen3.5 (Yang et al., 2024, arXiv 2412.06464).
 - two hybrids: a layer of the gated delta rule and one of full attention, in either order.
 
-All have width 64, two layers, two heads of 16 and the same short convolution; a step is about 1,500 tokens of
-texts with the same n, drawn from those that are measured. Each model is trained from three seeds. A run that the output
-has already is not made again; all of it takes a quarter of an hour on a core of its own.
+`ratios` trains models of four layers, in which none, one or two are full and the others have the gated delta rule.
+
+All have width 64, two layers (four in `ratios`), two heads of 16 and the same short convolution; a step is about 1,500
+tokens (half as many in `ratios`) of texts with the same n, drawn from those that are measured. Each model is trained
+from three seeds (two in `ratios`). A run that the output has already is not made again; the first experiment takes a
+quarter of an hour on a core of its own, `ratios` about as long.
 
 Unlike the published models', the convolution has no SiLU after it.
 """
@@ -27,7 +31,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,17 +39,39 @@ from rich.progress import track
 from torch import Tensor, nn
 from train import HERE
 
-DIM, LAYERS, HEADS, HEAD_DIM, KERNEL = 64, 2, 2, 16, 4
+DIM, HEADS, HEAD_DIM, KERNEL = 64, 2, 16, 4
 KEYS, VALUES = 64, 64  # ids: first the keys, then the values
 PAIRS = (4, 8, 16, 32, 64)
-STEPS, TOKENS, PEAK, WARMUP, SEEDS = 1500, 1536, 3e-3, 60, (0, 1, 2)
-ASKED = 4096  # how many answers an accuracy is measured on
+PEAK, WARMUP = 3e-3, 60
+ASKED, MEASURED_TOKENS = 4096, 1536  # how many answers an accuracy is measured on, and how many tokens at once
 VARIANTS: dict[str, tuple[str, ...]] = {
     "full attention": ("full", "full"),
     "plain sum": ("sum", "sum"),
     "gated delta rule": ("delta", "delta"),
     "hybrid, linear then full": ("delta", "full"),
     "hybrid, full then linear": ("full", "delta"),
+}
+RATIOS: dict[str, tuple[str, ...]] = {
+    "every second full": ("delta", "full", "delta", "full"),
+    "the last full": ("delta", "delta", "delta", "full"),  # Qwen3.5's order
+    "the second full": ("delta", "full", "delta", "delta"),
+    "the first full": ("full", "delta", "delta", "delta"),
+    "none full": ("delta", "delta", "delta", "delta"),
+}
+
+
+class Experiment(NamedTuple):
+    """What is trained, and how: variants that have as many layers, steps, tokens a step, and seeds."""
+
+    variants: dict[str, tuple[str, ...]]
+    steps: int
+    tokens: int
+    seeds: tuple[int, ...]
+
+
+EXPERIMENTS = {
+    "recall": Experiment(VARIANTS, 1500, 1536, (0, 1, 2)),
+    "ratios": Experiment(RATIOS, 1200, 768, (0, 1)),
 }
 
 
@@ -151,7 +177,7 @@ def accuracy(model: nn.Module, pairs: int, again: bool) -> float:
     """Which share of the asked values the model says, of texts that no training has seen."""
     generator, right, asked = torch.Generator().manual_seed(1_000_000 + pairs), 0, 0
     while asked < ASKED:
-        ids, wanted = texts(pairs, again, max(1, TOKENS // (3 * pairs)), generator)
+        ids, wanted = texts(pairs, again, max(1, MEASURED_TOKENS // (3 * pairs)), generator)
         right += int((answers(model, ids, wanted.shape[1]).argmax(-1) == wanted).sum())
         asked += wanted.numel()
     return round(right / asked, 4)
@@ -163,15 +189,16 @@ def kept(rules: tuple[str, ...], pairs: int) -> int:
     return sum(cache if rule == "full" else state for rule in rules)
 
 
-def run(variant: str, seed: int) -> dict[str, Any]:
+def run(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     """Train one model, and measure it for each number of pairs."""
     torch.manual_seed(seed)
-    model, drawn, began = Tiny(VARIANTS[variant]), torch.Generator().manual_seed(seed), time.monotonic()
+    rules, steps = experiment.variants[variant], experiment.steps
+    model, drawn, began = Tiny(rules), torch.Generator().manual_seed(seed), time.monotonic()
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=STEPS, pct_start=WARMUP / STEPS)
-    for step in track(range(STEPS), "steps"):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=steps, pct_start=WARMUP / steps)
+    for step in track(range(steps), "steps"):
         pairs = PAIRS[int(torch.randint(len(PAIRS), (), generator=drawn))]
-        ids, wanted = texts(pairs, step % 2 == 1, max(1, TOKENS // (3 * pairs)), drawn)
+        ids, wanted = texts(pairs, step % 2 == 1, max(1, experiment.tokens // (3 * pairs)), drawn)
         loss = F.cross_entropy(answers(model, ids, wanted.shape[1]).flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -184,48 +211,51 @@ def run(variant: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "accuracy": [accuracy(model, pairs, again=False) for pairs in PAIRS],
         "accuracy_told_again": [accuracy(model, pairs, again=True) for pairs in PAIRS],
-        "kept": [kept(VARIANTS[variant], pairs) for pairs in PAIRS],
+        "kept": [kept(rules, pairs) for pairs in PAIRS],
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": seconds,
     }
 
 
-def config() -> dict[str, Any]:
+def config(experiment: Experiment) -> dict[str, Any]:
     """All that a run depends on but its variant and seed."""
-    sizes = {"width": DIM, "layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "kernel": KERNEL}
+    (layers,) = {len(rules) for rules in experiment.variants.values()}
+    sizes = {"width": DIM, "layers": layers, "heads": HEADS, "head_dim": HEAD_DIM, "kernel": KERNEL}
     task = {"keys": KEYS, "values": VALUES, "asked": ASKED}
-    return sizes | task | {"steps": STEPS, "tokens_per_step": TOKENS, "learning_rate": PEAK, "warmup_steps": WARMUP}
+    trained = {"steps": experiment.steps, "tokens_per_step": experiment.tokens}
+    return sizes | task | trained | {"learning_rate": PEAK, "warmup_steps": WARMUP}
 
 
-def found_in(output: Path) -> list[dict[str, Any]]:
+def found_in(output: Path, made_by: dict[str, Any]) -> list[dict[str, Any]]:
     """The runs that the file holds; none if it was made otherwise than it would be now."""
     if not output.exists():
         return []
     content = json.loads(output.read_text(encoding="utf-8"))
-    same = content["config"] == config() and content["pairs"] == list(PAIRS)
-    runs: list[dict[str, Any]] = content["runs"] if same else []
+    runs: list[dict[str, Any]] = content["runs"] if content | made_by == content else []
     return runs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = HERE.parent / "solutions" / "10-linear-attention" / "texts" / "recall.json"
-    parser.add_argument("--output", type=Path, default=default)
-    output = parser.parse_args().output
+    parser.add_argument("experiment", nargs="?", choices=EXPERIMENTS, default="recall")
+    parser.add_argument("--output", type=Path, help="solutions/10-linear-attention/texts/EXPERIMENT.json by default")
+    given = parser.parse_args()
+    texts_of_lesson = HERE.parent / "solutions" / "10-linear-attention" / "texts"
+    output, experiment = given.output or texts_of_lesson / f"{given.experiment}.json", EXPERIMENTS[given.experiment]
 
-    runs = found_in(output)
+    made_by = {"config": config(experiment), "pairs": list(PAIRS)}
+    runs = found_in(output, made_by)
     have = {(each["variant"], each["seed"]) for each in runs}
-    for seed in SEEDS:
-        for variant in VARIANTS:
+    for seed in experiment.seeds:
+        for variant in experiment.variants:
             if (variant, seed) in have:
                 continue
-            runs.append(run(variant, seed))
+            runs.append(run(experiment, variant, seed))
             last = runs[-1]
             found = f"{last['accuracy']}, told again {last['accuracy_told_again']}"
             print(f"{variant}, seed {seed}: {found}, {last['seconds']} s", flush=True)
             output.parent.mkdir(parents=True, exist_ok=True)
-            content = {"config": config(), "pairs": list(PAIRS), "runs": runs}
-            output.write_text(json.dumps(content, indent=1) + "\n")
+            output.write_text(json.dumps(made_by | {"runs": runs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
     from grader.atlas.architecture import Architecture as Architecture
-    from grader.atlas.architecture import read as read
     from grader.atlas.cache import caches as caches
     from grader.atlas.drawing import figure as figure
     from grader.atlas.fields import Fact as Fact
     from grader.atlas.opening import architecture_of as architecture_of
     from grader.atlas.panel import card as card
+    from grader.atlas.reading import read as read
     from grader.atlas.shown_models import (
         GalleryModel as GalleryModel,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from grader.atlas.family import Family, family_of
+from grader.atlas.family import Family
 from grader.atlas.fields import Fact, Fields, explained
 from grader.atlas.layer import Layer, Mixer, Shapes, count
 from grader.atlas.mixers import mixer_of
@@ -71,12 +71,11 @@ class Architecture:
         return count(self.embedding) + count(self.head)
 
 
-def read(config: Mapping[str, Any], name: str = "") -> Architecture:
-    """Read a config.json. config: its fields, as on the hub or as transformers writes them.
+def architecture_in(family: Family, name: str = "") -> Architecture:
+    """The architecture that a config of this family describes.
 
     Raises GraderError where it does not say enough, contradicts itself, or describes what is not known here.
     """
-    family = family_of(config)
     with explained(family.fields):
         found = _read(family, name)
         assert found.parameters  # counted, so that a field of a wrong kind shows here

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Mixer
@@ -100,6 +100,11 @@ def state_values(mixer: Mixer) -> tuple[int, int]:
     if mixer.kind == "mamba":
         return mixer.heads * mixer.key_dim, mixer.heads * mixer.conv
     return 0, mixer.value_dim * mixer.conv
+
+
+def counts(found: Iterable[LayerCache]) -> list[LayerCache]:
+    """What layers keep, whatever it is called: two counts are equal where these are."""
+    return [replace(layer, kind="") for layer in found if layer.bytes_at(1)]
 
 
 def per_token(found: Iterable[LayerCache], element_bytes: float = 2) -> float:

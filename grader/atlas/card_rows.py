@@ -1,12 +1,14 @@
 """A card: what is known of a model, line by line, each with where it is from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grader.atlas.arbiter import Asked
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import (
+    LayerCache,
     at,
     caches,
     entry_values,
@@ -17,10 +19,9 @@ from grader.atlas.cache import (
 )
 from grader.atlas.drawing.words import alike, first_dense, group_lines, mlp_lines, mlps, pattern_words, router_words
 from grader.atlas.family import class_name
-from grader.atlas.fields import Fact
+from grader.atlas.fields import NOT_TOLD, Fact, shown
 
 CONTEXTS = (8_192, 131_072)
-NOT_TOLD = "not told"
 WITHOUT_ENDS = "the same without embedding and head"
 # What most models have not: said only where there is one.
 MAY_LACK = ("soft cap of logits", "soft cap of scores", "multi-token prediction")
@@ -80,18 +81,13 @@ def _row(label: str, fact: Fact) -> Row:
     return Row(label, fact.value, shown(fact.value), fact.source)
 
 
-def shown(value: Any) -> str:
-    """A fact's value as people write it."""
-    if value is None:
-        return NOT_TOLD
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def context_of(model: Architecture) -> float:
     """How many tokens its config says that it reads; without end where it says nothing."""
-    told = model.facts["context"].value
+    return _longest(model.facts)
+
+
+def _longest(facts: Mapping[str, Fact]) -> float:
+    told = facts["context"].value
     return told if isinstance(told, int) else math.inf
 
 
@@ -110,8 +106,34 @@ def cache_rows(model: Architecture) -> list[Row]:
     if state := at(kept, 0):
         words = "what the next entry needs of the last" if entries else "float32, with inputs of convolutions"
         found.append(Row("state, of one size", state, readable(state), words))
+    return found + _at_contexts(kept, model.facts, source)
+
+
+def _at_contexts(kept: Sequence[LayerCache], facts: Mapping[str, Fact], source: str) -> list[Row]:
+    found, longest = [], _longest(facts)
     for context in CONTEXTS:
-        total, longest = at(kept, context), context_of(model)
+        total = at(kept, context)
         beyond = f"; its context is shorter, {longest:,}" if context > longest else ""
         found.append(Row(f"cache at {context:,} tokens", total, readable(total), f"{source}{beyond}"))
     return found
+
+
+def rows_of_asked(asked: Asked) -> list[Row]:
+    """The lines of a card of a model that transformers alone knows: what its own model tells, and what it does not."""
+    source = f"counted on transformers' own {asked.model_class}"
+    found = [Row("parameters", asked.parameters, f"{asked.parameters:,}", source)]
+    if asked.active is None:
+        found.append(Row("active parameters", None, NOT_TOLD, "which tensors are the experts' is not clear"))
+    elif asked.active != asked.parameters:
+        found.append(
+            Row("active parameters", asked.active, f"{asked.active:,}", f"{source}: all but experts not chosen")
+        )
+    found += [_row(label, fact) for label, fact in asked.facts.items()]
+    if asked.kept is None:
+        return [*found, Row("cache", None, NOT_TOLD, asked.why)]
+    one, state = per_token(asked.kept), at(asked.kept, 0)
+    source = f"{source}, run without weights, in bfloat16"
+    found.append(Row("cache for one token", one, readable_kib(one), source))
+    if state:
+        found.append(Row("state, of one size", state, readable(state), source))
+    return found + _at_contexts(asked.kept, asked.facts, source)

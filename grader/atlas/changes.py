@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.card_rows import shown
 from grader.atlas.drawing.words import mlp_lines, mlps, router_words
+from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
 
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from grader.atlas.arbiter import Unread
 from grader.atlas.architecture import Architecture
-from grader.atlas.card_rows import rows, shown
+from grader.atlas.card_rows import rows, rows_of_asked
 from grader.atlas.drawing.words import alike, group_lines, mlp_lines, mlps, short
+from grader.atlas.fields import shown
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,13 @@ def compare(left: Architecture, right: Architecture) -> list[Line]:
     """The talk's table: what is shared and what is not."""
     one, other = summary(left), summary(right)
     return [Line(label, one.get(label, "–"), other.get(label, "–")) for label in {**one, **other}]
+
+
+def compare_counts(left: Architecture | Unread, right: Architecture | Unread) -> list[Line]:
+    """What can be counted of both, where transformers alone knows one of them: the lines that both cards have."""
+    cards = [rows_of_asked(model.asked) if isinstance(model, Unread) else rows(model) for model in (left, right)]
+    one, other = ({row.label: row.shown for row in card} for card in cards)
+    return [Line(label, one[label], other[label]) for label in one if label in other]
 
 
 def summary(model: Architecture) -> dict[str, str]:

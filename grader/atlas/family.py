@@ -22,12 +22,16 @@ SAID = ("vocab_size", "num_hidden_layers", "num_attention_heads")
 
 @dataclass(frozen=True)
 class Family:
-    """fields: the language model's own, over its class's defaults. remark: why another family's class is asked."""
+    """fields: the language model's own, over its class's defaults. remark: why another family's class is asked.
+
+    guessed: whether it is only the nearest family, which nobody has compared with the model's own code.
+    """
 
     model_type: str
     fields: Fields
     traits: Traits
     remark: str
+    guessed: bool = False
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -56,7 +60,12 @@ def family_of(config: Mapping[str, Any]) -> Family:
         )
     said = f"The model_type {kind!r} is not known here" if kind else "This config has no model_type"
     remark = f"{said}: it is read as if it were {relative}, its nearest relative by the fields that it has."
-    return Family(kind or relative, fields, traits_of(relative), remark)
+    return Family(kind or relative, fields, traits_of(relative), remark, guessed=True)
+
+
+def is_known(kind: str) -> bool:
+    """Whether families.toml has lines for this model_type."""
+    return kind in family_names()
 
 
 def text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from grader.errors import GraderError
 
+NOT_TOLD = "not told"
 CLASSES = files("grader.atlas") / "classes.json"
 
 
@@ -25,6 +26,15 @@ class Fact:
 
     value: Any
     source: str
+
+
+def shown(value: Any) -> str:
+    """A fact's value as people write it."""
+    if value is None:
+        return NOT_TOLD
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @cache

@@ -90,9 +90,10 @@ class Mlp:
     label: its name for people. width: of a dense one. shapes: parameters that every token uses; of one expert:
     `expert`, of which there are `experts`, and each token is sent to `chosen`. shared: the width of what runs beside
     them for every token. empty: experts that do nothing (LongCat). groups: the router first picks `chosen_groups` of
-    `groups`. dense_beside: a dense MLP runs beside the experts too. latent: the width in which experts work, where
-    that is not the model's. names: of gate, up and down projection; gate_up: what one matrix for the first two is
-    called, empty where each has its own. sources: as a mixer's.
+    `groups`. choice_bias: each expert has a bias that counts for the choice alone. dense_beside: a dense MLP runs
+    beside the experts too. latent: the width in which experts work, where that is not the model's. names: of gate, up
+    and down projection; gate_up: what one matrix for the first two is called, empty where each has its own. sources: as
+    a mixer's.
     """
 
     label: str
@@ -111,6 +112,7 @@ class Mlp:
     router: str = ""
     groups: int = 0
     chosen_groups: int = 0
+    choice_bias: bool = False
     dense_beside: int = 0
     latent: int = 0
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grader.atlas.cache import state_values
-from grader.atlas.family import STRANGE, Family, family_of, text_part
+from grader.atlas.arbiter import Asked, held
+from grader.atlas.cache import caches_of, counts, state_values
+from grader.atlas.family import STRANGE, Family, family_of, is_known, text_part
 from grader.atlas.fields import Fields, ShapeFields, explained
 from grader.atlas.layer import Index, Mixer
 from grader.atlas.mixers import head_width, key_heads, mixer_of, shares, value_width, window
@@ -40,6 +41,8 @@ UNREAD: tuple[str, ...] = (
 )
 UNREAD += ("attn_layer_indices", "attn_type_list", "full_attn_idxs", "layer_group_size", "hybrid_layer_pattern")
 
+HELD = " Its cache is as large as that of transformers' own model."
+
 
 @dataclass(frozen=True)
 class Mixing:
@@ -56,9 +59,21 @@ def mixing_of(config: Mapping[str, Any]) -> Mixing:
     """What mixes tokens in the layers of a config.json, whatever else it leaves out.
 
     A config without a model_type is a shape: it means what it says, and takes nothing from a class. Raises GraderError
-    where it does not say enough, contradicts itself, or describes what is not known here.
+    where it does not say enough, contradicts itself, or describes what is not known here; Unread, which is one, where
+    transformers alone knows its family, or counts its cache otherwise.
     """
     own, kind = text_part(config)
+    if not kind or is_known(kind) or own.get("is_encoder_decoder"):
+        return _mixing(config, own, kind)
+    found, agreed = held(own, kind, lambda: _mixing(config, own, kind), _agrees)
+    return replace(found, remark=found.remark + HELD) if agreed else found
+
+
+def _agrees(found: Mixing, asked: Asked) -> bool:
+    return counts(caches_of(found.mixers)) == counts(asked.kept or ())
+
+
+def _mixing(config: Mapping[str, Any], own: Mapping[str, Any], kind: str) -> Mixing:
     family = family_of(config) if kind else _shape(own)
     read = mixer_of if kind else _mixer
     f, traits = family.fields, family.traits

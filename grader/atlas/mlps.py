@@ -10,6 +10,8 @@ from grader.atlas.shapes import linear, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
+# What files call the activation.
+ACTIVATION = ("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation")
 NAMES = {
     "silu": "SwiGLU",
     "swish": "SwiGLU",
@@ -23,8 +25,7 @@ PLAIN = {"gelu_new": "GELU", "gelu": "GELU", "gelu_pytorch_tanh": "GELU", "relu2
 
 def activation_of(f: Fields, traits: Traits) -> str:
     """The name of the activation, as the config has it."""
-    names = ("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation")
-    return traits.activation or str(f.get(*names) or "gelu")
+    return traits.activation or str(f.get(*ACTIVATION) or "gelu")
 
 
 def mlp_of(f: Fields, traits: Traits, sparse: bool, layer: int) -> Mlp | None:
@@ -142,6 +143,7 @@ def experts(f: Fields, traits: Traits) -> Mlp:
         router=str(f.mine("scoring_func") or traits.router),
         groups=groups if groups > 1 else 0,
         chosen_groups=f.number("topk_group") if groups > 1 else 0,
+        choice_bias=traits.choice_bias or traits.router_bias_counts,
         latent=latent,
     )
 

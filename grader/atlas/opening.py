@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grader.atlas.architecture import Architecture, read
+from grader.atlas.architecture import Architecture
+from grader.atlas.reading import read
 from grader.atlas.shown_models import GalleryModel, gallery_model, gallery_models
 from grader.config import Config
 from grader.errors import GraderError

@@ -9,10 +9,11 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from grader.atlas.architecture import Architecture, read
+from grader.atlas.architecture import Architecture
 from grader.atlas.card_rows import rows
 from grader.atlas.drawing import figure, parts
 from grader.atlas.opening import architecture_of, config_of
+from grader.atlas.reading import read
 from grader.atlas.shown_models import gallery_models
 from grader.config import Config
 from grader.errors import GraderError

@@ -9,8 +9,9 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from grader.atlas.architecture import Architecture, read
+from grader.atlas.architecture import Architecture
 from grader.atlas.family import class_name
+from grader.atlas.reading import read
 from grader.errors import GraderError
 
 MODELS = files("grader.atlas") / "models"

@@ -12,10 +12,11 @@ from typing import Any
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.cache import caches
-from grader.atlas.card_rows import rows, shown
+from grader.atlas.card_rows import rows
 from grader.atlas.changes import concepts
 from grader.atlas.compare import summary
 from grader.atlas.drawing import parts
+from grader.atlas.fields import shown
 from grader.atlas.shown_models import TOLD, GalleryModel, Source, gallery_models
 from grader.atlas.timeline import KINDS, firsts, kinds_of, thumbnail, timeline
 

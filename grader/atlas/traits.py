@@ -21,10 +21,11 @@ class Traits:
     another width (Gemma 4). value_dim: values have a width of their own. differential: what is used is the difference
     of two softmaxes. capped: `attn_logit_softcapping` is read. unscaled: scores are multiplied by nothing. positions:
     rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate:
-    what the output of attention is multiplied by. linear: what layers do that are no attention; state_bias, state_norm:
-    of Mamba-2. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before those with
-    experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and
-    empty where each has its own.
+    what the output of attention is multiplied by. choice_bias: a bias of each expert is added for the choice alone;
+    router_bias_counts: it is one of the parameters, too. linear: what layers do that are no attention; state_bias,
+    state_norm: of Mamba-2. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before
+    those with experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all
+    of them, and empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -79,6 +80,7 @@ class Traits:
     router: str = ""
     router_bias: bool = False
     router_bias_counts: bool = False
+    choice_bias: bool = False
     post_experts_norm: bool = False
     first_dense: int = 0
     embedding_scale: bool = False

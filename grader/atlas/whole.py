@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Layer
 from grader.atlas.mixers import score_cap
+from grader.atlas.mlps import ACTIVATION
 from grader.atlas.rope import scaling, theta
 from grader.atlas.shapes import says
 from grader.atlas.traits import Traits
@@ -40,7 +41,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         "norm": Fact(norm_name(traits), f.code),
         "norms stand": Fact(norms_stand(layers), f.code),
         "norm epsilon": f.fact("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon"),
-        "activation": f.fact("hidden_activation", "mlp_hidden_act", "hidden_act", "activation_function", "activation"),
+        "activation": Fact(traits.activation, f.code) if traits.activation else f.fact(*ACTIVATION),
         "tied head": f.fact("tie_embedding", "tie_word_embeddings"),
         "soft cap of logits": f.fact("final_logit_softcapping"),
         "soft cap of scores": score_cap(f, traits),
@@ -48,7 +49,8 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
     }
     if any(layer.mlp and layer.mlp.experts for layer in layers):
         facts["layers with experts"] = Fact(sum(bool(x.mlp and x.mlp.experts) for x in layers), sources["experts"])
-        facts["weights of the chosen sum to 1"] = f.fact("norm_topk_prob")
+        by_code = traits.router == "softmax of the chosen"
+        facts["weights of the chosen sum to 1"] = Fact(True, f.code) if by_code else f.fact("norm_topk_prob")
         hashed = f.fact("num_hash_layers")
         if hashed.value:
             facts["layers whose experts the token's id chooses"] = hashed

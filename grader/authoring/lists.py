@@ -6,7 +6,8 @@ A list stands between two comments, which no reader sees, and a build writes wha
     <!-- end of lessons -->
 
 ``LISTS`` has the names that can stand there. A file without comments is left alone, and so is a course without either
-file. With them goes a file that learners do not see, `TAUGHT` in the released course: which lesson teaches what.
+file. With them go two files in the released course: `TAUGHT`, which learners do not see and which says which lesson
+teaches what, and the syllabus as a picture, where the course has tracks (`tracks`).
 """
 
 import json
@@ -14,7 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from grader.authoring.staging import course_folder
+from grader.authoring.staging import course_folder, root_of
+from grader.authoring.tracks import PICTURE, Tracks, in_words, picture, read_tracks, ways
 from grader.errors import RecordingError
 from grader.lessons.front_matter import TAUGHT, FrontMatter, number, read_front_matter
 from grader.lessons.lesson import Lesson, lessons
@@ -39,6 +41,11 @@ def stale_lists(root: Path) -> dict[Path, str]:
         path = course.pop() / TAUGHT
         written[path] = _taught(entries)
         texts[path] = path.read_text(encoding="utf-8") if path.is_file() else ""
+        tracks = _tracks(entries)
+        if tracks is not None:
+            path = path.parent / PICTURE
+            written[path] = picture(tracks)
+            texts[path] = path.read_text(encoding="utf-8") if path.is_file() else ""
     return {path: text for path, text in written.items() if text != texts[path]}
 
 
@@ -100,6 +107,25 @@ def _first_check(entries: Sequence[Entry], folder: Path) -> str:
     return f"```\ngrader check {lesson.name}/{lesson.notebook.name}\n```"
 
 
+def _ways(entries: Sequence[Entry], folder: Path) -> str:
+    """How long each track takes with what it needs; nothing in a course without tracks."""
+    tracks = _tracks(entries)
+    return ways(tracks) if tracks is not None else ""
+
+
+def _picture(entries: Sequence[Entry], folder: Path) -> str:
+    """The syllabus as a picture; nothing in a course without tracks."""
+    tracks = _tracks(entries)
+    if tracks is None:
+        return ""
+    file = (course_folder(entries[0][0]).parent / PICTURE).relative_to(folder)
+    return f"![{in_words(tracks)}]({file.as_posix()})"
+
+
+def _tracks(entries: Sequence[Entry]) -> Tracks | None:
+    return read_tracks(root_of(entries[0][0]), {number(lesson): front for lesson, front in entries})
+
+
 def _title(entry: Entry) -> str:
     return f"{number(entry[0])} · {entry[1].title}"
 
@@ -114,4 +140,6 @@ LISTS: Mapping[str, Callable[[Sequence[Entry], Path], str]] = {
     "syllabus": _syllabus,
     "first lesson": _first_lesson,
     "first check": _first_check,
+    "ways": _ways,
+    "picture": _picture,
 }

@@ -1,6 +1,7 @@
 """Real, trained weights: what there is, where it is, and how it gets onto this machine.
 
 - ``load_checkpoint(name, optional=False) -> Checkpoint | None``: what notebooks call
+- ``checkpoint_of(weights) -> Checkpoint``: the same, or one that is in a folder of one's own
 - ``list_checkpoints() -> list[Listed]``: for ``grader weights list``
 - ``get(name, progress=True) -> Checkpoint``: for ``grader weights get NAME``
 - ``record_goldens(name) -> Path``: for ``grader weights generate NAME`` (authors)
@@ -28,6 +29,7 @@ __all__ = [
     "Listed",
     "Step",
     "Unavailable",
+    "checkpoint_of",
     "get",
     "list_checkpoints",
     "load_checkpoint",
@@ -110,6 +112,39 @@ def load_checkpoint(name: str, optional: bool = False) -> "Checkpoint | None":
         print(f"Skipped: {reason}")
         return None
     return Checkpoint(known, folder, source)
+
+
+def checkpoint_of(weights: str | Path) -> "Checkpoint":
+    """The checkpoint of the registry's name, or the one in a folder: config.json, tokenizer.json and its weights.
+
+    A name of the registry is that, also where a folder is called so; ``./austen-gpt2`` is the folder.
+    Raises GraderError where there is neither, naming what the folder lacks.
+    """
+    from grader.checkpoints.checkpoint import INDEX, WEIGHTS, Checkpoint
+
+    folder = Path(weights)
+    if str(weights) in names() or not folder.exists():
+        return load_checkpoint(str(weights))
+    lacking = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        lacking.append(WEIGHTS)
+    if lacking:
+        raise GraderError(f"{folder} holds no whole model: it has no {', no '.join(lacking)}.")
+    known = Entry(
+        name=folder.resolve().name,
+        description="",
+        licence="",
+        gated=False,
+        parameters=None,
+        drop=(),
+        files={},
+        hub=None,
+        packaged=None,
+        record_prompts=(),
+        record_tokens=(),
+        published=(),
+    )
+    return Checkpoint(known, folder, "folder")
 
 
 def get(name: str, progress: bool = True) -> "Checkpoint":

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from grader.checkpoints.experts import FUSED, together
 from grader.checkpoints.golden import Golden
 from grader.checkpoints.registry import Entry
 from grader.config import Config
@@ -28,7 +29,7 @@ SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 class Checkpoint:
     """Trained weights with their config and tokenizer, in the folder `folder`.
 
-    source: where they came from: cached, shipped, packaged or hub.
+    source: where they came from: cached, shipped, packaged, hub, or folder, one that the registry does not know.
     """
 
     def __init__(self, entry: Entry, folder: Path, source: str) -> None:
@@ -95,11 +96,17 @@ class Checkpoint:
     def _again(self) -> str:
         if self.source == "shipped":
             return "It came with the course: install the course again."
+        if self.source == "folder":
+            return "Save the model again."
         return f"Delete it, then run: grader weights get {self.name}"
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Every weight under its own name, converted to `dtype`; left out is only what the registry drops."""
         return {name: tensor.to(dtype) for name, tensor in self._read(self._tensors)}
+
+    def stored(self) -> dict[str, Tensor]:
+        """Every weight as its file has it, each in its own dtype; left out is only what the registry drops."""
+        return dict(self._read(self._tensors))
 
     def _read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """The weights of these names, one file after the other."""
@@ -134,6 +141,7 @@ class Checkpoint:
     def load_into(self, model: nn.Module) -> Any:
         """Copy the weights into `model`; every name and shape must match, and nothing may be left over.
 
+        Experts that the file has one by one are put together for a model that has them in one tensor.
         The model may be on any device that has memory, and stays there.
         Raises GraderError that names what does not match; `model` is then as it was before.
         """
@@ -142,6 +150,8 @@ class Checkpoint:
             raise GraderError(f"load_into was given {what}, and needs a model: build it first, as in GPT2(config).")
         state = self.state_dict()
         mine = model.state_dict(keep_vars=True)
+        if any(name.endswith(FUSED) for name in mine) and not any(name.endswith(FUSED) for name in state):
+            state = together(state)
         if any(tensor.is_meta for tensor in mine.values()):
             raise GraderError(
                 "This model is on `meta`, where tensors have no values."

@@ -16,11 +16,13 @@ from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
 from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
+from grader.cli.hub import export_model
 from grader.cli.instructors import autograde, collect, doctor, export, feedback, hidden_cases, new_course, similar
 from grader.cli.learners import check
 from grader.cli.options import renamed
 from grader.cli.porters import compare, port, trace
 from grader.cli.weights import weights_generate, weights_get, weights_list
+from grader.cli.where import where
 from grader.errors import GraderError
 from grader.package import distribution
 
@@ -49,6 +51,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "reset": (reset, "grader reset gpt2.block"),
         "solution": (solution, "grader solution gpt2.block"),
         "update": (update, "grader update"),
+        "where": (where, "grader where qwen3.attention"),
         "chat": (chat, "grader chat 02-kv-cache/kv_cache.ipynb:CachedGPT2 --weights austen-gpt2"),
     },
     "Models": {
@@ -57,6 +60,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "kv": (kv, "grader kv qwen3-8b --context 128k"),
         "models": (models, "grader models"),
         "gallery": (gallery, "grader gallery --to gallery"),
+        "export-model": (export_model, "grader export-model austen-qwen3 --to my-qwen3"),
     },
     "Port a model": {
         "trace": (trace, "grader trace config.json --to trace.safetensors"),

@@ -12,7 +12,12 @@ from grader.cli.options import Json, Model, earlier, the_model
 from grader.errors import GraderError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from grader.atlas import Architecture
+    from grader.atlas.arbiter import Unread
+    from grader.atlas.card_rows import Row
+    from grader.atlas.compare import Line
     from grader.atlas.site import Taught
 
 NUMBERS_ALONE = ("layers",)  # what changes in a program's config and nowhere else
@@ -31,31 +36,43 @@ def card(
 
     Each fact stands with the field that it is from.
     """
+    from grader.atlas.arbiter import Unread
+    from grader.atlas.card_rows import rows, rows_of_asked
+    from grader.atlas.drawing import figure, figure_of_asked
+
+    to = to or svg
+    try:
+        found = _open(the_model(model, config))
+    except Unread as unread:
+        name, remark, lines = unread.name, unread.remark, rows_of_asked(unread.asked)
+        drawn = figure_of_asked(unread.asked, unread.name) if to else ""
+    else:
+        name, remark, lines, drawn = found.name, found.remark, rows(found), figure(found) if to else ""
+    if to:
+        to.write_text(drawn, encoding="utf-8")
+    if as_json:
+        facts = {row.label: {"value": row.value, "source": row.source} for row in lines}
+        print(json.dumps({"name": name, "remark": remark, "facts": facts}, indent=2, ensure_ascii=False))
+        return
+    _print_card(name, remark, lines)
+    if to:
+        print(f"figure: {to}")
+
+
+def _print_card(name: str, remark: str, lines: "list[Row]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from grader.atlas.card_rows import rows
-    from grader.atlas.drawing import figure
-
-    found, to = _open(the_model(model, config)), to or svg
-    if to:
-        to.write_text(figure(found), encoding="utf-8")
-    if as_json:
-        lines = {row.label: {"value": row.value, "source": row.source} for row in rows(found)}
-        print(json.dumps({"name": found.name, "remark": found.remark, "facts": lines}, indent=2, ensure_ascii=False))
-        return
-    table = Table(title=found.name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(style="dim", overflow="fold")
-    for row in rows(found):
+    for row in lines:
         table.add_row(row.label, row.shown, row.source)
     console = Console()
-    if found.remark:
-        console.print(found.remark, style="yellow", highlight=False)
+    if remark:
+        console.print(remark, style="yellow", highlight=False)
     console.print(table)
-    if to:
-        console.print(f"figure: {to}", highlight=False)
 
 
 def diff(
@@ -73,13 +90,16 @@ def diff(
     What they share, what not, and the changes in order, each with the lesson that teaches it.
     """
     from rich.console import Console
-    from rich.table import Table
 
+    from grader.atlas import Architecture
     from grader.atlas.changes import steps, with_lessons
     from grader.atlas.compare import compare
     from grader.atlas.drawing.pair import pair
 
-    one, two, to = _open(left), _open(right), to or svg
+    one, two, to = _open_or_ask(left), _open_or_ask(right), to or svg
+    if not isinstance(one, Architecture) or not isinstance(two, Architecture):
+        _diff_of_counts(one, two, to, as_json=as_json)
+        return
     lines = compare(one, two)
     teaching = _teaching()
     changes = with_lessons(steps(one, two), teaching)
@@ -91,12 +111,7 @@ def diff(
         print(json.dumps({"left": one.name, "right": two.name, "lines": table_, "change": ported}, indent=2))
         return
     console = Console()
-    table = Table("", one.name, two.name, box=None, padding=(0, 2, 0, 0), title_justify="left")
-    for line in lines:
-        style = "" if line.differs else "dim"
-        mark = "≠" if line.differs else "="
-        table.add_row(f"{mark} {line.label}", line.left, line.right, style=style)
-    console.print(table)
+    console.print(_as_table(lines, one.name, two.name))
     console.print(
         f"\nWhat to change in your program of {one.name} to make it {two.name}:", style="bold", highlight=False
     )
@@ -109,6 +124,50 @@ def diff(
         console.print(f"{number:>3}. {step.module}: {step.change}{taught}", highlight=False, soft_wrap=True)
     if to:
         console.print(f"figure: {to}", highlight=False)
+
+
+def _as_table(lines: "list[Line]", left: str, right: str) -> "Table":
+    from rich.table import Table
+
+    table = Table("", left, right, box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for line in lines:
+        mark, style = ("≠", "") if line.differs else ("=", "dim")
+        table.add_row(f"{mark} {line.label}", line.left, line.right, style=style)
+    return table
+
+
+def _diff_of_counts(
+    one: "Architecture | Unread", two: "Architecture | Unread", to: Path | None, *, as_json: bool
+) -> None:
+    """Set two models side by side of which transformers alone knows one: what can be counted of both."""
+    from rich.console import Console
+
+    from grader.atlas.compare import compare_counts
+
+    if to:
+        raise GraderError("two models are drawn side by side where the code of both was read; of one it was not.")
+    lines = compare_counts(one, two)
+    if as_json:
+        table = [{"what": x.label, "left": x.left, "right": x.right, "differs": x.differs} for x in lines]
+        print(json.dumps({"left": one.name, "right": two.name, "lines": table, "change": None}, indent=2))
+        return
+    console = Console()
+    console.print(_as_table(lines, one.name, two.name))
+    unread = " and ".join(dict.fromkeys(x.asked.kind for x in (one, two) if isinstance(x, GraderError)))
+    console.print(
+        f"\nWhat to change in a program is not told: the code of {unread} was not read for this atlas."
+        " `grader trace` makes a small reference of it, to compare a program with.",
+        highlight=False,
+    )
+
+
+def _open_or_ask(model: str) -> "Architecture | Unread":
+    from grader.atlas.arbiter import Unread
+
+    try:
+        return _open(model)
+    except Unread as unread:
+        return unread
 
 
 def models() -> None:

@@ -9,7 +9,7 @@ from grader.cli.options import tokens
 
 def chat(
     model: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_MODULE", help="notebook.ipynb:CLASS or model.py:CLASS.")],
-    weights: Annotated[str, typer.Option("--weights", help="A checkpoint, as `grader weights list` names it.")],
+    weights: Annotated[str, typer.Option("--weights", help="A name of `grader weights list`, or a model's folder.")],
     context: Annotated[
         int | None,
         typer.Option(parser=tokens, metavar="TOKENS", help="How many tokens a conversation may have: 1024, 8k."),

@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from grader.atlas.arbiter import Unread
 from grader.atlas.cache import COMPRESSED, LayerCache, caches_of, entry_values, index_keys, per_token
 from grader.atlas.mixing import mixing_of
+from grader.errors import GraderError
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1, "int4": 0.5}
 
@@ -17,7 +19,12 @@ def layers(config: Mapping[str, Any]) -> list[LayerCache]:
     model_type and means what it says. Raises GraderError where it does not say enough, or speaks of things that are not
     known here. Source of the rules: the cache of each family in transformers, with which the tests compare them.
     """
-    return caches_of(mixing_of(config).mixers)
+    try:
+        return caches_of(mixing_of(config).mixers)
+    except Unread as unread:
+        if unread.asked.kept is None:
+            raise GraderError(f"the cache of {unread.asked.kind} can't be counted here: {unread.asked.why}.") from None
+        return list(unread.asked.kept)
 
 
 def bytes_per_token(config: Mapping[str, Any], element_bytes: float = 2, after: int = 0) -> int:
@@ -59,7 +66,10 @@ def remark(config: Mapping[str, Any]) -> str:
     keeps them in float8.) Cards of DeepSeek-V4 have its compressed entries alone. Raises GraderError for a config that
     `layers` refuses.
     """
-    mixing = mixing_of(config)
+    try:
+        mixing = mixing_of(config)
+    except Unread as unread:
+        return f"Counted from the cache of transformers' own {unread.asked.model_class}, run without weights."
     found, index = caches_of(mixing.mixers), sum(map(index_keys, mixing.mixers))
     kib = per_token(found) / 1024
     words = [mixing.remark] if mixing.remark else []

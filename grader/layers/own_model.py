@@ -28,7 +28,8 @@ def load_model(target: str, name: str | None = None) -> Any:
     """What `target` names: ``model.py:GPT2``, ``notebook.ipynb:GPT2``, or a file and `name`.
 
     Without a name it is the only nn.Module class of the file. Of a notebook the cells up to the last one that
-    defines the name are run; of a lesson's, only those that its exercises rely on. What they print is not shown.
+    defines the name are run; of a lesson's, those that its exercises rely on, and where none of them defines the name,
+    those that do. What they print is not shown.
     Raises GraderError where there is no such file or name, or where the file fails.
     """
     path, name = _parted(target, name)
@@ -37,7 +38,7 @@ def load_model(target: str, name: str | None = None) -> Any:
     if path.suffix not in (".py", ".ipynb"):
         raise GraderError(f"{path} is neither a Python file (.py) nor a notebook (.ipynb).")
     source = _source(path) if path.suffix == ".py" else ""
-    cells = [source] if source and not PERCENT_CELL.search(source) else _cells(path)
+    cells = [source] if source and not PERCENT_CELL.search(source) else _cells(path, name)
     before = set(sys.modules)
     module, error = _loaded(cells, path, name)
     while (name is None or not hasattr(module, name)) and can_stub(error):
@@ -148,8 +149,9 @@ def _run_all(sources: list[str], path: Path, name: str | None, module: ModuleTyp
     return first
 
 
-def _cells(path: Path) -> list[str]:
-    """The sources of a notebook's code cells: of a lesson's, what its exercises rely on; of another's, all of them.
+def _cells(path: Path, name: str | None) -> list[str]:
+    """The sources of a notebook's code cells: of a lesson's, what its exercises rely on, and what else it takes to have
+    the name; of another's, all of them.
 
     What only IPython understands is left out.
     """
@@ -160,7 +162,11 @@ def _cells(path: Path) -> list[str]:
     notebook = read_filled(path) if path.suffix == ".py" else read_notebook(path)
     cells = [cell_from("code", cell.source, cell.metadata) for cell in notebook.cells if cell.cell_type == "code"]
     is_lesson = any(cell.kind == "exercise" for cell in cells)
-    kept = [cell.source for cell in cells if not is_lesson or cell.kind in RUN_BY_EVERY_EXERCISE]
+    relied_on = [not is_lesson or cell.kind in RUN_BY_EVERY_EXERCISE for cell in cells]
+    defines = [name is not None and name in _defined(cell.source) for cell in cells]
+    elsewhere = not any(relied and here for relied, here in zip(relied_on, defines, strict=True))
+    wanted = [relied or (elsewhere and here) for relied, here in zip(relied_on, defines, strict=True)]
+    kept = [cell.source for cell, want in zip(cells, wanted, strict=True) if want]
     return ["" if s.startswith("%%") else "\n".join(map(_without_magic, s.splitlines())) for s in kept]
 
 

@@ -19,16 +19,17 @@ HISTORY = 100  # changes of a released notebook that are looked through for the 
 
 @dataclass(frozen=True)
 class Release:
-    """The released course in `folder`: the syllabus, and a folder for each lesson."""
+    """The released course in `folder`: the syllabus, other pages, and a folder for each lesson."""
 
     folder: Path
 
     def files(self) -> list[str]:
-        """Every file, as a path below the folder with forward slashes: lesson by lesson, and last the syllabus."""
+        """Every file, as a path below the folder with forward slashes: lessons, then pages, and last the syllabus."""
         paths = [path.relative_to(self.folder) for path in sorted(self.folder.rglob("*")) if path.is_file()]
         shown = [path for path in paths if not any(part.startswith((".", "__")) for part in path.parts)]
         names = [path.as_posix() for path in shown]
-        return [name for name in names if "/" in name] + [name for name in names if name == SYLLABUS]
+        pages = [name for name in names if "/" not in name and name.endswith((".md", ".svg"))]
+        return [name for name in names if "/" in name] + sorted(pages, key=lambda name: name == SYLLABUS)
 
     def notebooks(self) -> list[str]:
         """The lessons' notebooks, in order."""

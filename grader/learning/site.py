@@ -16,6 +16,8 @@ from grader.atlas.site import Taught, write_site
 from grader.errors import GraderError
 from grader.learning.copies import title_of
 from grader.learning.home import write_notebook
+from grader.learning.in_production import PAGE as IN_PRODUCTION
+from grader.learning.in_production import page as in_production
 from grader.learning.museum import MUSEUM, write_mistake_pages, write_museum
 from grader.learning.places import SYLLABUS
 from grader.lessons.cells import without_markers
@@ -25,13 +27,15 @@ from grader.package import package_folder
 
 FOLDERS = ("figures", "configs", "texts")
 ATLAS = "atlas"
+MAP = Path(IN_PRODUCTION).stem
 COURSE = "syllabus"
 OWN = package_folder() / "learning" / "site_files"
 FOLDED = "hide-input"  # MyST-NB folds the code of a cell with this tag
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 _TABLE = re.compile(r"^\|.*\|$", re.MULTILINE)
 _ARTICLE = re.compile(r"<article[^>]*>(.*)</article>", re.DOTALL)
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL)
+# A heading's own link is no word of the page.
+_TAGS = re.compile(r'<(script|style)\b.*?</\1>|<a class="headerlink".*?</a>|<[^>]+>', re.DOTALL)
 _LIST = re.compile(r"<!-- .*? -->\n?")
 
 CONFIGURATION = '''"""Written by `grader site`."""
@@ -119,12 +123,16 @@ def write_site_sources(
     write_museum(museum, target)
     by_lesson = {page.partition("/")[0]: f"../../{page}.html" for page in pages}
     syllabus = _LIST.sub("", (root / "course" / SYLLABUS).read_text(encoding="utf-8"))
+    for figure in sorted((root / "course").glob("*.svg")):
+        shutil.copyfile(figure, target / figure.name)
     heading = _HEADING.search(syllabus)
     title = heading[1].partition(":")[0] if heading else "The course"
     taught = teaching(lambda name: by_lesson.get(name, ""))
     models = write_site(target / "_extra" / "atlas", taught, back=(title, "../index.html"))
     (target / f"{ATLAS}.md").write_text(ABOUT_ATLAS.format(models=models), encoding="utf-8")
     (target / f"{COURSE}.md").write_text(syllabus, encoding="utf-8")
+    text = in_production(root / "course").replace(f"({SYLLABUS})", f"({COURSE}.md)")
+    (target / IN_PRODUCTION).write_text(text, encoding="utf-8")
     front = FRONT.format(
         title=title,
         first=COURSE,
@@ -135,10 +143,10 @@ def write_site_sources(
         picture=_picture(root, target),
         table="\n".join(_TABLE.findall(syllabus)),
     )
-    tree = "\n".join(["```{toctree}", ":hidden:", "", COURSE, *pages, MUSEUM, ATLAS, "```"])
+    tree = "\n".join(["```{toctree}", ":hidden:", "", COURSE, *pages, MUSEUM, ATLAS, MAP, "```"])
     (target / "index.md").write_text(f"{front}\n{tree}\n", encoding="utf-8")
     (target / "conf.py").write_text(CONFIGURATION.replace("TITLE", repr(title)), encoding="utf-8")
-    return ["index", COURSE, *pages, MUSEUM, ATLAS]
+    return ["index", COURSE, *pages, MUSEUM, ATLAS, MAP]
 
 
 def _picture(root: Path, target: Path) -> str:

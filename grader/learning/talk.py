@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from torch import Tensor, nn
+from torch import Tensor
 
-from grader.checkpoints import load_checkpoint
+from grader.checkpoints import checkpoint_of
+from grader.checkpoints.checkpoint import Checkpoint
 from grader.checks.probe.running import learner_traceback, stub_of
+from grader.config import Config
 from grader.errors import GraderError
-from grader.layers.own_model import load_model
+from grader.learning.own import model_with
 
 LONGEST = 4096  # tokens of a conversation where nothing else is asked for: a cache for all of them is made at once
 Message = Mapping[str, str]
@@ -173,34 +175,29 @@ class Talk:
 
 
 def talk_with(target: str, weights: str, context: int | None = None) -> Talk:
-    """The model that `target` names (``qwen3.ipynb:CausalLM``), with a checkpoint's weights.
+    """The model that `target` names (``qwen3.ipynb:CausalLM``), with a checkpoint's weights, or those of a folder.
 
     context: how many tokens a conversation may have; None: all that the model can read, but at most LONGEST.
     Raises GraderError where there is no such model or checkpoint, or where they do not fit.
     """
-    checkpoint = load_checkpoint(weights)
+    checkpoint = checkpoint_of(weights)
     config = checkpoint.config
-    made = load_model(target)
-    if not isinstance(made, nn.Module):
-        try:
-            made = checkpoint.build(made)
-        except GraderError:
-            raise
-        except Exception as error:  # the learner's code may raise anything
-            if isinstance(error, NotImplementedError) and (name := stub_of(error)):
-                raise GraderError(f"{target} can't be built: {name} is not written yet.") from None
-            raise GraderError("\n  ".join((f"{target} can't be built:", *learner_traceback(error)))) from None
-    else:
-        checkpoint.load_into(made)
+    made = model_with(target, checkpoint)
     most = int(config.get("max_position_embeddings") or config.get("n_positions") or LONGEST)
     if context is not None and not 2 <= context <= most:
         raise GraderError(f"--context {context} is not possible: {weights} reads 2 to {most:,} tokens.")
-    end = config.get("eos_token_id")
-    ends = end if isinstance(end, list) else [] if end is None else [end]
     room = context or min(most, LONGEST)
-    talk = Talk(made.eval(), checkpoint.tokenizer, _template(checkpoint.folder), ends, room)
+    talk = Talk(made, checkpoint.tokenizer, _template(checkpoint.folder), _ends(checkpoint), room)
     talk.try_out()  # before a page opens
     return talk
+
+
+def _ends(checkpoint: Checkpoint) -> list[int]:
+    """The ids that end an answer, by generation_config.json where there is one, else by config.json."""
+    file = checkpoint.folder / "generation_config.json"
+    known = Config.read(file) if file.is_file() else {}
+    end = known.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    return list(end) if isinstance(end, list) else [] if end is None else [end]
 
 
 def _template(folder: Path) -> str | None:

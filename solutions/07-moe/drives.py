@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.authoring.drives.use import MultiplyAdds
 
@@ -98,3 +98,103 @@ def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Te
     with RowMoves() as counter:  # type: ignore[no-untyped-call]
         experts(x, chosen, weights)
     return torch.tensor([max(0, counter.total - 8)])
+
+
+class SmallRouter(nn.Module):
+    """Scores by a softmax, the two best, divided by their sum."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights, chosen = (x @ self.weight.T).softmax(dim=-1).topk(2, dim=-1)
+        return weights / weights.sum(dim=-1, keepdim=True), chosen
+
+
+class SmallExperts(nn.Module):
+    """Every expert on every token, weighted."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor) -> None:
+        super().__init__()
+        self.gate_up_proj, self.down_proj = nn.Parameter(gate_up.clone()), nn.Parameter(down.clone())
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        gate, up = torch.einsum("nd,ewd->new", x, self.gate_up_proj).chunk(2, dim=-1)
+        given = torch.einsum("new,edw->ned", nn.functional.silu(gate) * up, self.down_proj)  # [N, E, D]
+        shares = x.new_zeros(len(x), len(self.down_proj)).scatter_add(1, chosen, weights)
+        return torch.einsum("ne,ned->nd", shares, given)
+
+
+class SmallMoE(nn.Module):
+    """A router and experts, under the lesson's names."""
+
+    def __init__(self, router: Tensor, gate_up: Tensor, down: Tensor) -> None:
+        super().__init__()
+        self.gate, self.experts, self.shared_experts = SmallRouter(router), SmallExperts(gate_up, down), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        weights, chosen = self.gate(rows)
+        return self.experts(rows, chosen, weights).view_as(x)  # type: ignore[no-any-return]
+
+
+class SmallLayer(nn.Module):
+    """Adds to each token what its experts give for the sum of the token and the mean of the text so far."""
+
+    def __init__(self, *weights: Tensor) -> None:
+        super().__init__()
+        self.mlp = SmallMoE(*weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        so_far = x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1)[:, None]
+        return x + self.mlp(x + so_far)  # type: ignore[no-any-return]
+
+
+class SmallMixture(nn.Module):
+    """A language model of such layers: ids [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, embedding: Tensor, routers: Tensor, gate_ups: Tensor, downs: Tensor) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding.from_pretrained(embedding.clone(), freeze=False)
+        self.model.layers = nn.ModuleList(
+            SmallLayer(*weights) for weights in zip(routers, gate_ups, downs, strict=True)
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(ids)
+        for layer in self.model.layers:  # type: ignore[union-attr]
+            x = layer(x)
+        return nn.functional.linear(x, self.model.embed_tokens.weight)  # type: ignore[union-attr, arg-type]
+
+
+def costs_of_experts(
+    cost_of_expert: Any,
+    ids: Tensor,
+    embedding: Tensor,
+    routers: Tensor,
+    gate_ups: Tensor,
+    downs: Tensor,
+    asked: list[list[int]],
+) -> list[float]:
+    """What each of the asked experts (layer and expert) costs, one after the other in the same model."""
+    model = SmallMixture(embedding, routers, gate_ups, downs).eval()
+    return [float(cost_of_expert(model, ids, layer, expert)) for layer, expert in asked]
+
+
+def numbers_changed(
+    cost_of_expert: Any,
+    ids: Tensor,
+    embedding: Tensor,
+    routers: Tensor,
+    gate_ups: Tensor,
+    downs: Tensor,
+    asked: list[list[int]],
+) -> list[int]:
+    """How many of the model's numbers are others afterwards."""
+    model = SmallMixture(embedding, routers, gate_ups, downs).eval()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for layer, expert in asked:
+        cost_of_expert(model, ids, layer, expert)
+    return [sum(int((new != old).sum()) for new, old in zip(model.parameters(), before, strict=True))]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
-from grader.authoring.kit import Case, Config, Draw, Exercise, hf, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, hf, with_mistakes
 from grader.authoring.kit.configs import fields_of, sizes
 
 from . import drives
@@ -19,9 +19,11 @@ from .reference import (
     build_router,
     call_router,
     clear_rows,
+    drawn_mixture,
     number_of_experts,
     reference_config,
     right_bytes,
+    right_costs,
     right_parameters,
     router_weights,
     run_experts,
@@ -281,6 +283,45 @@ MODEL = Exercise(
 )
 
 
+def cost_case(name: str, shape: Sequence[int], sizes: Sequence[int], asked: list[list[int]], **more: Any) -> Case:
+    """A case of what experts cost. shape: of ids; sizes: as `drawn_mixture` has them; asked: layers and experts."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        B, T = draw.size("B", shape[0], shape[0] + 1), draw.size("T", shape[1], shape[1] + 1)
+        return [*drawn_mixture(draw, (B, T), sizes, asked), asked]
+
+    return Case(name, draw_args, **more)
+
+
+UNCHANGED = {"drive": drives.numbers_changed, "right": lambda *args: [0]}
+COST = Exercise(
+    name="moe.cost_of_expert",
+    solution="cost_of_expert",
+    reference=right_costs,
+    function=True,
+    differentiable=False,
+    drive=drives.costs_of_experts,
+    points=5,
+    axes="expert",
+    cases=[
+        cost_case(
+            "3 texts, three experts", (3, 8), (17, 12, 2, 5, 6), [[0, 1], [1, 4], [0, 3]], tolerance=Tolerance(1e-3)
+        ),
+        cost_case(
+            "the same expert twice", (2, 9), (13, 10, 3, 4, 5), [[2, 0], [2, 0], [1, 2]], tolerance=Tolerance(1e-3)
+        ),
+        cost_case("texts of two tokens", (5, 2), (19, 8, 1, 6, 7), [[0, 2], [0, 5], [0, 0]], tolerance=Tolerance(1e-3)),
+        cost_case(
+            "how many of the model's numbers are others afterwards",
+            (2, 5),
+            (11, 9, 2, 3, 4),
+            [[1, 1], [0, 2]],
+            **UNCHANGED,
+        ),
+    ],
+)
+
+
 def real(name: str) -> dict[str, Any]:
     """The fields of a published config that count here."""
     return fields_of(Config.read(CONFIGS / f"{name}.json"), *SMALL, *DEEP)
@@ -340,5 +381,5 @@ BYTES_READ = Exercise(
 )
 
 EXERCISES: list[Exercise] = with_mistakes(
-    __file__, [SOFTMAX_ROUTER, SIGMOID_ROUTER, EXPERTS, SORTED_EXPERTS, LAYER, MODEL, PARAMETERS, BYTES_READ]
+    __file__, [SOFTMAX_ROUTER, SIGMOID_ROUTER, EXPERTS, SORTED_EXPERTS, LAYER, MODEL, COST, PARAMETERS, BYTES_READ]
 )

@@ -10,9 +10,10 @@
 # - write the routers of Qwen3-MoE and DeepSeek-V3, their experts and the layer, each checked against Hugging Face transformers;
 # - say, from a `config.json`, how many parameters a mixture of experts has and how many a token is computed with;
 # - say how many bytes of weights a batch reads, and why such a model is fast for one user and hard to serve to many;
-# - explain why some experts stop being used if nothing balances the load, and two ways to prevent it.
+# - explain why some experts stop being used if nothing balances the load, and two ways to prevent it;
+# - measure what an expert is worth to a trained model, by taking it out.
 #
-# 140 to 210 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
+# 150 to 230 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03); its code is given
 #
 # A router gives every expert a score, the experts with the highest scores work on the token, and their outputs are added with the scores as weights. Here the word *she* goes to two of six:
 #
@@ -976,8 +977,79 @@ for layer, row in enumerate(shares):
 print("all layers:", *(f"{share:4.0%}" for share in shares.mean(dim=0).tolist()))
 
 # %% [markdown] id="adbd0f26"
-# Over all layers together the load is nearly equal, and within a layer it is not: some experts do next to nothing there. That is what the loss asks for. transformers computes it over the choices of all layers together (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself, and DeepSeek-V3's biases, one for each expert of each layer, also balance every layer by itself.
+# Over all layers together the load is nearly equal, and within a layer it is not: one expert gets 60% of a layer's tokens, another 2%. That is what the loss asks for. transformers computes it over the choices of all layers together (`load_balancing_loss_func`), so one layer may be unequal if another makes up for it. Switch Transformer computes it for each layer by itself, and DeepSeek-V3's biases, one for each expert of each layer, also balance every layer by itself.
 #
+# ### Exercise 7 · An experiment of your own: which expert is missed?
+# difficulty ●●○○○ · importance ●●●●● · 15 minutes
+#
+# Is an expert with many tokens an important one? Take an expert out of the trained model, read the text again, and see how much the loss rises. Taken out means here that its output is 0 for every token, as it is with a `down_proj` of zeros. The router chooses as before, and a token's other expert keeps its weight.
+#
+# You write the measurement. The check has small models of its own, for which the number was computed one token at a time, and asks for several experts of one model in turn. Before you run it on `austen-moe`: in the second layer one expert gets 60% of the tokens. By how much does the loss on *Persuasion*, which is about 4.2 nats, rise without it?
+#
+# <details><summary>Hint 1</summary>
+#
+# `weight = model.model.layers[layer].mlp.experts.down_proj` has one matrix for each expert, and inside `torch.no_grad()` you may write `weight[expert] = 0.0`. What must you do before, and what afterwards?
+#
+# <details><summary>Hint 2</summary>
+#
+# `weight[expert]` is a view: it changes with the weight. `clone()` makes a copy.
+#
+# <details><summary>Hint 3</summary>
+#
+# The logits at token t say what comes at t + 1. So the last token's logits have no target, and the first token is no target: `logits[:, :-1]` and `ids[:, 1:]`.
+# </details>
+# </details>
+# </details>
+
+# %% prediction="moe.missed" id="prediction-moe-missed"
+predict(
+    "moe.missed", "how much the loss rises without the expert that has 60% of its layer's tokens", unit="nats",
+    guess=...
+)
+
+# %% exercise="moe.cost_of_expert" id="moe-cost_of_expert"
+def cost_of_expert(model: nn.Module, ids: Tensor, layer: int, expert: int) -> float:
+    """How much the loss rises without one expert: the loss without it, minus the loss with all, in nats.
+
+    Without it: its output is 0 for every token, and nothing else changes. The loss is the mean surprise at the next
+    token, over all tokens of all texts but the first of each. Afterwards the model is as it was before.
+    model(ids) gives logits [B, T, vocab_size]; model.model.layers[layer].mlp is a MoE, as you wrote it. ids: [B, T].
+    """
+    ### BEGIN SOLUTION
+    def nats() -> Tensor:
+        return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+    with torch.no_grad():
+        weight = model.model.layers[layer].mlp.experts.down_proj
+        kept, before = weight[expert].clone(), nats()
+        weight[expert] = 0.0
+        without = nats()
+        weight[expert] = kept
+    return (without - before).item()
+    ### END SOLUTION
+
+# %% check="moe.cost_of_expert" tags=["nbval-ignore-output"] id="check-moe-cost_of_expert"
+check("moe.cost_of_expert", cost_of_expert)
+
+# %% tags=["nbval-ignore-output"] id="c37e7c2a"
+from grader.instruments import progress
+
+costs = torch.zeros(4, 8)
+for layer in progress.steps(range(4), "layers"):
+    for expert in range(8):
+        costs[layer, expert] = cost_of_expert(model, held_out[:2], layer, expert)
+for layer in range(4):
+    each = zip(shares[layer].tolist(), costs[layer].tolist(), strict=True)
+    print(f"layer {layer}: ", "  ".join(f"{share:3.0%} {cost:+.3f}" for share, cost in each))
+measured("moe.missed", costs[1, shares[1].argmax()])
+
+# %% [markdown] id="d802d07e"
+# <details><summary>What the numbers say</summary>
+#
+# Next to nothing, 0.004 nats: that expert has more tokens than any other in its layer, and the model hardly needs it. Without an expert of the first layer that has a third of the tokens, the loss rises by 1.15. The six experts that are missed most are all in the first layer; in the three others no expert costs more than 0.06. So how many tokens an expert gets says how much it computes, and not how much its output matters. (One text and one model. A tiny minus sign means that this text is predicted a little better without the expert.)
+# </details>
+
+# %% [markdown] id="c6c75834"
 # ### Does the choice matter?
 #
 # Change the router of the trained model and read *Persuasion* again. In which order are these losses, the lowest first?
@@ -1030,7 +1102,7 @@ measured("moe.choices", sorted(routers, key=nats.get))
 # %% [markdown] id="e2d3b1ad"
 # ## What it costs
 #
-# ### Exercise 7 · All parameters, and the active ones
+# ### Exercise 8 · All parameters, and the active ones
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
 # Count the parameters of everything that takes the place of an MLP, in all layers: dense MLPs, routers, routed experts, shared experts. Return two numbers: all of them, and those that one token uses. Every token uses the whole router.
@@ -1087,7 +1159,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
 #
 # The work for a token is about one multiply-add for each active parameter. (The embedding is looked up, and not multiplied; the counts above include it, as most publications do.)
 #
-# ### Exercise 8 · Bytes read
+# ### Exercise 9 · Bytes read
 # difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
 # When one token is written, every weight that it needs is read from memory once, and used for one multiply-add. Lesson 02 measured that this reading is what decoding waits for. When 64 users' tokens are computed together, a dense model reads its weights once for all of them. And a mixture of experts? Each token brings its own choice.
@@ -1100,7 +1172,7 @@ for name in ("qwen3-30b-a3b", "deepseek-v3"):
 #
 # <details><summary>Hint 2</summary>
 #
-# From exercise 7 you have all and active. Their difference is E − k experts in every sparse layer.
+# From exercise 8 you have all and active. Their difference is E − k experts in every sparse layer.
 # </details>
 # </details>
 
@@ -1256,6 +1328,6 @@ predictions()
 #
 # ## If you want more
 #
-# Take an expert out. In `austen-moe`, forbid one expert of a layer (a logit of −∞), for each of the 32 in turn, and measure the loss. You are right when the loss with none forbidden is that of the first row above. Which expert is missed most, and is it the one with the most tokens?
+# In your experiment an expert was silent, and its tokens had one expert only. Forbid it in the router instead (a logit of −∞), so that its tokens go to their next best one. You are right when the loss with none forbidden is that of the first row above. Are the same experts missed?
 #
 # Or turn `austen-qwen3` into a mixture without training: its 8 slices are the experts, and the router's rows are fitted so that they predict, from x, which slices are longest. How close do you get to the "longest 4" of the first experiment?

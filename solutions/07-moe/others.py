@@ -1,5 +1,6 @@
 """What tests/lessons/test_every_lesson.py asks of the mixture of experts: other right programs and wrong ones, random configs."""
 
+import copy
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grader import Config
-from grader.authoring.kit import Case
+from grader.authoring.kit import Case, Tolerance
 from grader.authoring.kit.declared import Change, Numbers, Prompt, Rerun, Told, Trained
 from grader.authoring.kit.programs import ModelBase
 from grader.authoring.kit.solved import lesson_of
@@ -20,11 +21,12 @@ from .reference import build_model, number_of_experts
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 130
+MISTAKES = 190
 VARIES = ["moe.softmax_router", "moe.experts", "moe.layer"]
 WITHOUT = {
     "bfloat16": {
         "moe.model": "its parts are checked in bfloat16, and a whole model rounds in an order of its own",
+        "moe.cost_of_expert": "it is a Python float",
         "moe.parameters": "it counts whole numbers",
         "moe.bytes_read": "it is a Python float",
     },
@@ -123,6 +125,13 @@ def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.bytes_case(str(n.seed), made, n.length, 1, 20, 4)
 
 
+def of_cost(config: dict[str, Any], n: Numbers) -> Case:
+    layers, experts = 1 + n.seed % 3, 3 + n.seed % 4
+    sizes = (10 + n.seed % 20, 6 + n.seed % 7, layers, experts, 2 + n.seed % 5)
+    asked = [[n.seed % layers, n.seed % experts], [layers - 1, 0]]
+    return exercises.cost_case(str(n.seed), (n.batch, min(n.length, 8) + 1), sizes, asked, tolerance=Tolerance(1e-3))
+
+
 RANDOM = {
     "moe.softmax_router": of_softmax_router,
     "moe.sigmoid_router": of_sigmoid_router,
@@ -130,6 +139,7 @@ RANDOM = {
     "moe.sorted_experts": of_experts,
     "moe.layer": of_layer,
     "moe.model": of_model,
+    "moe.cost_of_expert": of_cost,
     "moe.parameters": of_parameters,
     "moe.bytes_read": of_bytes,
 }
@@ -380,6 +390,55 @@ def bytes_token_by_token(config: Config, tokens: int, element_bytes: int = 2) ->
     return (read + total - (total - active) * E / (E - k)) * element_bytes
 
 
+def cost_in_a_copy(model: Any, ids: Tensor, layer: int, expert: int) -> float:
+    """In a copy of the model, whose loss is written out."""
+    nats: list[float] = []
+    for one in (copy.deepcopy(model), copy.deepcopy(model)):
+        if nats:
+            one.model.layers[layer].mlp.experts.down_proj.data[expert] = 0
+        with torch.no_grad():
+            scores = one(ids).log_softmax(-1)[:, :-1]
+        nats.append(-float(scores.gather(-1, ids[:, 1:, None]).double().mean()))
+    return nats[1] - nats[0]
+
+
+@torch.no_grad()
+def cost_by_weights(model: Any, ids: Tensor, layer: int, expert: int) -> float:
+    """The expert's weights are 0 on their way from the router to the experts."""
+    mlp = model.model.layers[layer].mlp
+
+    def silent(module: nn.Module, given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        x, chosen, weights = given
+        return x, chosen, weights * (chosen != expert)
+
+    def nats() -> float:
+        whole = model(ids)
+        lost = [F.cross_entropy(row[:-1], text[1:], reduction="sum") for row, text in zip(whole, ids, strict=True)]
+        return float(sum(lost)) / (ids.numel() - len(ids))
+
+    with_all, handle = nats(), mlp.experts.register_forward_pre_hook(silent)
+    try:
+        return nats() - with_all
+    finally:
+        handle.remove()
+
+
+def cost_by_gate(model: Any, ids: Tensor, layer: int, expert: int) -> float:
+    """The expert's gate is closed: silu(0) is 0."""
+    weight = model.model.layers[layer].mlp.experts.gate_up_proj
+    kept = weight.data.clone()
+
+    def loss() -> Tensor:
+        logits = model(ids).detach()
+        return F.nll_loss(logits[:, :-1].log_softmax(-1).mT, ids[:, 1:])
+
+    before = loss()
+    weight.data[expert] = 0.0
+    rise = loss() - before
+    weight.data.copy_(kept)
+    return float(rise)
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "moe.softmax_router": (RouterOfLogits, RouterThatMasks),
     "moe.sigmoid_router": (SigmoidTokenByToken, SigmoidByIndexing),
@@ -387,6 +446,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "moe.sorted_experts": (ExpertsPairByPair, ExpertsInRuns),
     "moe.layer": (LayerByHand, LayerInRuns),
     "moe.model": (ModelByHand, ModelCountingFromOne),
+    "moe.cost_of_expert": (cost_in_a_copy, cost_by_weights, cost_by_gate),
     "moe.parameters": (parameters_layer_by_layer, parameters_from_modules, parameters_of_the_lessons_modules),
     "moe.bytes_read": (bytes_from_parts, bytes_token_by_token),
 }
@@ -418,11 +478,19 @@ class LayerWithOneShared(LayerByHand):
         return super().forward(x)
 
 
+def cost_once(model: Any, ids: Tensor, layer: int, expert: int) -> float:
+    """Right for the first expert that is asked for."""
+    rise = cost_by_gate(model, ids, layer, expert)
+    model.model.layers[layer].mlp.experts.down_proj.data[expert] = 0.0
+    return rise
+
+
 BY_CHANCE = {
     "moe.softmax_router": [RouterThatAlwaysNorms],
     "moe.sigmoid_router": [SigmoidOfOneGroup],
     "moe.experts": [ExpertsForTwo],
     "moe.layer": [LayerWithOneShared],
+    "moe.cost_of_expert": [cost_once],
 }
 
 
@@ -499,6 +567,7 @@ RERUNS = {
             "moe.sorted_experts": ExpertsInRuns,
             "moe.layer": LayerInRuns,
             "moe.model": ModelByHand,
+            "moe.cost_of_expert": cost_by_weights,
             "moe.parameters": parameters_from_modules,
             "moe.bytes_read": bytes_from_parts,
         },

@@ -1,8 +1,9 @@
 """What is right in 07-moe: transformers' Qwen3-MoE and DeepSeek-V3, experts one by one; inputs whose choices are clear."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 from grader.authoring.kit import Config, Draw, clear, hf, random_weights
 
 BIASES = {9: (12.0, 0.02), 12: (-1.5, 0.2)}  # mean and spread of the correction biases, by the number of experts
+
+
+CLEAR_LOGITS = 1e-3  # between the best logits of a small mixture: far more than rounding moves them
 
 
 def is_deepseek(config: Mapping[str, Any]) -> bool:
@@ -156,3 +160,70 @@ def right_bytes(config: Mapping[str, Any], tokens: int, element_bytes: int = 2) 
     nobody = (math.comb(E - 1, k) / math.comb(E, k)) ** tokens
     read = E * (1 - nobody) * expert
     return float(element_bytes * (dense_layers * dense + sparse_layers * (around + read)))
+
+
+# What an expert costs, one token at a time
+
+
+def surprise(ids: Tensor, weights: Sequence[Tensor], removed: Sequence[int] | None = None) -> tuple[float, float]:
+    """The mean loss of `drives.SmallMixture` at the next token, in float64, and how clear its closest choice was.
+
+    removed: a layer, and its expert whose output is 0.
+    """
+    embedding, *layers = (weight.double() for weight in weights)
+    x, clearest = embedding[ids], math.inf  # [B, T, D]
+    for number, (router, gate_up, down) in enumerate(zip(*layers, strict=True)):
+        so_far = torch.stack([x[:, : t + 1].mean(dim=1) for t in range(x.shape[1])], dim=1)
+        rows = (x + so_far).flatten(0, 1)
+        given = torch.zeros_like(rows)
+        for token, row in enumerate(rows):
+            logits = [float(row @ expert) for expert in router]
+            order = sorted(range(len(logits)), key=lambda e: -logits[e])
+            clearest = min(clearest, *(logits[a] - logits[b] for a, b in pairwise(order[:4])))
+            whole = sum(math.exp(logits[e]) for e in order[:2])
+            for e in order[:2]:
+                gate, up = (gate_up[e] @ row).chunk(2)
+                if removed is None or list(removed) != [number, e]:
+                    given[token] += math.exp(logits[e]) / whole * (down[e] @ (gate * gate.sigmoid() * up))
+        x = x + given.view_as(x)
+    scores = x @ embedding.T
+    lost = [
+        float(scores[b, t].logsumexp(0) - scores[b, t, ids[b, t + 1]])
+        for b in range(ids.shape[0])
+        for t in range(ids.shape[1] - 1)
+    ]
+    return sum(lost) / len(lost), clearest
+
+
+def right_costs(
+    ids: Tensor,
+    embedding: Tensor,
+    routers: Tensor,
+    gate_ups: Tensor,
+    downs: Tensor,
+    asked: Sequence[Sequence[int]],
+) -> list[float]:
+    weights = [embedding, routers, gate_ups, downs]
+    return [surprise(ids, weights, expert)[0] - surprise(ids, weights)[0] for expert in asked]
+
+
+def drawn_mixture(
+    draw: Draw, shape: Sequence[int], sizes: Sequence[int], asked: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """Ids [shape] and the weights of a `drives.SmallMixture` whose choices are clear, whichever asked expert is out.
+
+    sizes: vocabulary, width of the model, layers, experts, width of an expert.
+    """
+    V, D, layers, E, width = sizes
+
+    def drawn() -> list[Tensor]:
+        routers, gate_ups = draw.normal(layers, E, D), draw.normal(layers, E, 2 * width, D) * D**-0.5
+        downs = draw.normal(layers, E, D, width) * width**-0.5
+        return [draw.tokens(V, *shape), 0.7 * draw.normal(V, D), routers, gate_ups, downs]
+
+    def is_clear(found: list[Tensor]) -> bool:
+        return all(surprise(found[0], found[1:], expert)[1] > CLEAR_LOGITS for expert in (None, *asked))
+
+    while not is_clear(found := drawn()):
+        pass
+    return found

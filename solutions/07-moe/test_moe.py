@@ -15,7 +15,7 @@ from grader.authoring.kit.solved import lesson_of
 from grader.instruments import patch
 
 LESSON = lesson_of(__file__)
-REFERENCE = LESSON.module("reference")
+REFERENCE, DRIVES = LESSON.module("reference"), LESSON.module("drives")
 ROUTERS = ("moe.softmax_router", "moe.sigmoid_router")
 
 
@@ -141,3 +141,25 @@ def test_the_trained_models_load_is_equal_over_all_layers_only() -> None:
     shares = [choices.flatten().bincount(minlength=8) / len(choices) for choices in chosen]
     assert torch.stack(shares).mean(dim=0).min() > 0.15
     assert torch.stack(shares).min() < 0.1
+
+
+def test_the_loss_one_token_at_a_time_is_that_of_the_small_mixtures() -> None:
+    task, _ = LESSON.recorded("moe.cost_of_expert")
+    for case in task.cases:
+        ids, *weights, _ = case.args
+        model = DRIVES.SmallMixture(*weights).double()
+        with torch.no_grad():
+            own = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        assert REFERENCE.surprise(ids, weights)[0] == pytest.approx(own.item(), abs=1e-9)
+
+
+def test_the_experts_that_are_missed_most_are_not_those_with_the_most_tokens() -> None:
+    """What the lesson says of austen-moe, whose first layer's experts alone are worth much."""
+    checkpoint, model, _ = LESSON.trained("CausalLM", "austen-moe")
+    text = (LESSON.folder / "texts" / "persuasion.txt").read_text(encoding="utf-8")
+    ids = torch.tensor(checkpoint.tokenizer.encode(text).ids[:512]).view(2, 256)
+    cost = LESSON.solution("moe.cost_of_expert")
+    first = sorted(cost(model, ids, 0, expert) for expert in range(8))
+    assert first[-1] > 1.0 and first[-3] > 0.3
+    assert max(cost(model, ids, layer, expert) for layer, expert in ((1, 2), (2, 6), (2, 7))) < 0.07
+    assert abs(cost(model, ids, 1, 0)) < 0.02  # with 60% of the tokens

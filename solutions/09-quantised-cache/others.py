@@ -18,7 +18,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 107
+MISTAKES = 116
 VARIES = ["quantised_cache.symmetric", "quantised_cache.turboquant", "quantised_cache.cache"]
 NO_MODEL = "its model is lesson 03's, which is checked there"
 COUNTS = "it is about whole numbers"

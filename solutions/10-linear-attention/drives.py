@@ -78,14 +78,15 @@ def g_alone(gates: Any, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) ->
 # A rule that reads and writes a state
 
 
-def ruled(rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], state: Any, more: list[Any]) -> Tensor:
-    """What a rule gives for parts [B, T, ...] in pieces, its last state, and the state that was given, as it is then.
+def through_rule(
+    rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], state: Any, more: list[Any]
+) -> tuple[list[Tensor], Tensor]:
+    """What a rule gives for parts [B, T, ...] piece by piece, and its last state.
 
-    Side by side on the axis of T: [B, T + d_k (+ d_k), H, d_v]. fixed: arguments that are no part of the text, which
-    come behind the parts. more: what comes behind the state.
+    fixed: arguments that are no part of the text, which come behind the parts. more: what comes behind the state.
     """
     (B, _, H, d_v), d_k = parts[2].shape, parts[1].shape[3]
-    first, kept, given = state, state, []
+    kept, given = state, []
     pieces = [torch.split(part, chunks, dim=1) for part in parts] if chunks else [(part,) for part in parts]
     for piece in zip(*pieces, strict=True):
         o, kept = pair_given(rule(*piece, *fixed, kept, *more), "the rule", ["output", "state"])
@@ -93,8 +94,25 @@ def ruled(rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], s
         if o.dtype != piece[2].dtype:
             raise TypeError(f"the output is {o.dtype}; {piece[2].dtype}, the dtype of v, belongs there")
         of_shape(kept, "state", [B, H, d_k, d_v])
-    behind = [] if first is None else [first.transpose(1, 2)]
+    return given, kept
+
+
+def ruled(rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], state: Any, more: list[Any]) -> Tensor:
+    """What a rule gives in pieces, its last state, and the state that was given, as it is then.
+
+    Side by side on the axis of T: [B, T + d_k (+ d_k), H, d_v].
+    """
+    given, kept = through_rule(rule, parts, fixed, chunks, state, more)
+    behind = [] if state is None else [state.transpose(1, 2)]
     return torch.cat([torch.cat(given, dim=1).float(), kept.transpose(1, 2).float(), *behind], dim=1)
+
+
+def state_of(
+    rule: Any, parts: list[Tensor], fixed: list[Any], chunks: list[int], state: Any, more: list[Any]
+) -> Tensor:
+    """A rule's last state, and behind its numbers how many bytes each of them has."""
+    _, kept = through_rule(rule, parts, fixed, chunks, state, more)
+    return torch.cat([kept.flatten().float(), torch.tensor([float(kept.element_size())])])
 
 
 def delta_in_pieces(
@@ -109,19 +127,24 @@ def delta_in_chunks(
     return ruled(rule, [q, k, v, g, beta], [], chunks, state, [size])
 
 
-def bytes_of_a_state(
-    rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], *more: Any
-) -> list[int]:
-    """The bytes of a number of the state."""
-    return [pair_given(rule(q, k, v, g, beta), "the rule", ["output", "state"])[1].element_size()]
+def delta_state(
+    rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], state: Any = None
+) -> Tensor:
+    return state_of(rule, [q, k, v, g, beta], [], chunks, state, [])
 
 
-class StatesComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the results that have as many numbers as a state."""
+def delta_state_in_chunks(
+    rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], size: int, state: Any = None
+) -> Tensor:
+    return state_of(rule, [q, k, v, g, beta], [], chunks, state, [size])
 
-    def __init__(self, numbers: int) -> None:
+
+class ResultsComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes how many numbers each result has; a view is no new result."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.numbers, self.found = numbers, 0
+        self.sizes: list[int] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -129,8 +152,9 @@ class StatesComputed(torch.utils._python_dispatch.TorchDispatchMode):  # type: i
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.numel() == self.numbers:  # a view is no new result
-            self.found += all(not isinstance(arg, Tensor) or arg.data_ptr() != result.data_ptr() for arg in args)
+        if isinstance(result, Tensor):
+            views = any(isinstance(arg, Tensor) and arg.data_ptr() == result.data_ptr() for arg in args)
+            self.sizes += [] if views else [result.numel()]
         return result
 
 
@@ -139,9 +163,19 @@ def states_too_many(
 ) -> list[int]:
     """How many results of the size of a state there are beyond 10 for every chunk."""
     numbers = q.shape[0] * q.shape[2] * q.shape[3] * v.shape[3]
-    with StatesComputed(numbers) as counted:
+    with ResultsComputed() as counted:
         rule(q, k, v, g, beta, state, size)
-    return [max(0, counted.found - 10 * -(-q.shape[1] // size))]
+    return [max(0, counted.sizes.count(numbers) - 10 * -(-q.shape[1] // size))]
+
+
+def numbers_too_many(
+    rule: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: list[int], size: int, state: Any = None
+) -> list[int]:
+    """How many numbers the largest result has beyond twice those of all chunks' products, [T, size + d_k + d_v]."""
+    enough = 2 * q.shape[0] * q.shape[1] * q.shape[2] * (size + q.shape[3] + v.shape[3])
+    with ResultsComputed() as counted:
+        rule(q, k, v, g, beta, state, size)
+    return [max(0, max(counted.sizes) - enough)]
 
 
 def mamba_in_pieces(
@@ -159,6 +193,21 @@ def mamba_in_pieces(
     return ruled(rule, [q, k, v, dt], [A_log, dt_bias, D], chunks, state, [])
 
 
+def mamba_state(
+    rule: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dt: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    D: Tensor,
+    chunks: list[int],
+    state: Any = None,
+) -> Tensor:
+    return state_of(rule, [q, k, v, dt], [A_log, dt_bias, D], chunks, state, [])
+
+
 def kimi_in_pieces(
     rule: Any,
     q: Tensor,
@@ -172,6 +221,21 @@ def kimi_in_pieces(
     state: Any = None,
 ) -> Tensor:
     return ruled(rule, [q, k, v, f, b], [A_log, dt_bias], chunks, state, [])
+
+
+def kimi_state(
+    rule: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    f: Tensor,
+    b: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    chunks: list[int],
+    state: Any = None,
+) -> Tensor:
+    return state_of(rule, [q, k, v, f, b], [A_log, dt_bias], chunks, state, [])
 
 
 # Layers
@@ -211,7 +275,7 @@ def net_states(module: Any, x: Tensor, chunks: list[int], mask: Any = None) -> T
     cache = StatesKept()
     net_through(module, x, chunks, mask, cache)
     both = tensor_given(cache.recurrent, "cache.recurrent"), tensor_given(cache.conv, "cache.conv")
-    right = torch.tensor([both[0].element_size() >= 4, both[1].dtype == x.dtype])
+    right = torch.tensor([both[0].dtype == torch.float32, both[1].dtype == x.dtype])
     return torch.cat([*(tensor.flatten().float() for tensor in both), right.float()])
 
 

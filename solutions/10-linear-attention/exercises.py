@@ -30,6 +30,7 @@ from .reference import (
     right_rule,
     rope_table,
     slow_decay,
+    state_in_float32,
 )
 
 TRACE = "linear_attention.model"
@@ -209,7 +210,7 @@ NORM = Exercise(
         norm_case("4 tokens of 3 heads", 8, 1e-6, 2, 4, 3),
         norm_case("inputs as large as the root of eps", 6, 1e-2, 1, 5, 2, scale=0.1),
         norm_case("tiny inputs", 9, 1e-5, 3, 2, 4, scale=1e-3),
-        norm_case("bfloat16", 7, 1e-4, 2, 3, 5, dtype=torch.bfloat16),
+        norm_case("bfloat16, numbers in the hundreds", 7, 1e-4, 2, 3, 5, scale=300.0, dtype=torch.bfloat16),
     ],
 )
 
@@ -253,7 +254,15 @@ def rule_case(name: str, shape: Sequence[int], chunks: list[int], kind: str = ""
 
 
 IN_16 = {"dtype": torch.bfloat16, "tolerance": Tolerance(6e-3)}
-BYTES_OF = {"dtype": torch.bfloat16, "drive": drives.bytes_of_a_state, "right": lambda *args: [4]}
+
+
+def state_from_16(drive: Any, right: Any) -> dict[str, Any]:
+    """What makes a case that compares the last state alone, which is computed in float32 from inputs in bfloat16."""
+    compared = {"drive": drive, "right": state_in_float32(right), "tolerance": Tolerance(1e-4)}
+    return {"dtype": torch.bfloat16, "given": True} | compared
+
+
+STATE = "the state and its dtype, from bfloat16"
 RECURRENT = Exercise(
     name="linear_attention.recurrent",
     solution="recurrent_delta_rule",
@@ -272,11 +281,12 @@ RECURRENT = Exercise(
         rule_case("queries and keys as small as eps", (2, 5, 2, 7, 3), [], "tiny"),
         rule_case("keys of one channel", (2, 5, 5, 1, 2), [2, 3], given=True),
         rule_case("bfloat16", (1, 9, 3, 4, 3), [], given=True, **IN_16),
-        rule_case("bytes of a number of the state, from bfloat16", (1, 4, 6, 2, 3), [], **BYTES_OF),
+        rule_case(STATE, (1, 6, 6, 2, 3), [2, 1, 3], **state_from_16(drives.delta_state, right_rule)),
     ],
 )
 
 NO_STATES = {"drive": drives.states_too_many, "right": lambda *args: [0]}
+NO_MATRIX = {"drive": drives.numbers_too_many, "right": lambda *args: [0]}
 CHUNKED = Exercise(
     name="linear_attention.chunked",
     solution="chunked_delta_rule",
@@ -291,14 +301,18 @@ CHUNKED = Exercise(
         rule_case("8 tokens in chunks of 4", (2, 8, 3, 5, 4), [], size=4),
         rule_case("from a state, 11 tokens in chunks of 3", (1, 11, 2, 4, 5), [], size=3, given=True),
         rule_case("in pieces of 5, 0, 1 and 9 tokens, chunks of 4", (2, 15, 1, 3, 6), [5, 0, 1, 9], size=4),
-        rule_case("130 tokens, chunks of 64", (1, 130, 1, 5, 3), [], size=64),
-        rule_case("63 tokens, then 65", (2, 128, 1, 3, 2), [63, 65], size=64, given=True),
-        rule_case("64 nearly equal keys in a chunk", (1, 64, 2, 4, 1), [], "alike", size=64),
+        rule_case("130 tokens, chunks of 64", (1, 130, 1, 4, 1), [], size=64),
+        rule_case("63 tokens, then 65", (1, 128, 1, 2, 1), [63, 65], size=64, given=True),
+        rule_case("64 nearly equal keys in a chunk", (1, 64, 1, 4, 1), [], "alike", size=64),
         rule_case("128 nearly equal keys in a chunk", (1, 150, 1, 3, 1), [], "alike", size=128),
         rule_case("decays down to e^-60", (1, 40, 4, 3, 2), [], "loud", size=5, given=True),
         rule_case("keys of one channel, chunks of 7", (2, 12, 5, 1, 2), [], size=7),
         rule_case("results of the size of a state beyond 10 a chunk", (1, 60, 1, 11, 13), [], size=10, **NO_STATES),
+        rule_case(
+            "numbers of the largest result beyond what 4 tokens need", (1, 128, 1, 3, 2), [], size=4, **NO_MATRIX
+        ),
         rule_case("bfloat16", (1, 20, 3, 4, 3), [], size=8, given=True, **IN_16),
+        rule_case(STATE, (2, 9, 2, 3, 4), [5, 4], size=3, **state_from_16(drives.delta_state_in_chunks, right_chunks)),
     ],
 )
 
@@ -445,6 +459,10 @@ def model_case(name: str, config: dict[str, Any], batch: int, chunks: list[int],
     return Case(name, draw_args, {"config": config}, **more)
 
 
+ENDS_LINEAR = OTHER | {"vocab_size": 37, "layer_types": ["full_attention", "linear_attention", "linear_attention"]}
+NO_FULL_LAYER = NARROW | {"vocab_size": 27, "layer_types": ["linear_attention", "linear_attention"]}
+
+
 def right_caches(module: Any, ids: Tensor, chunks: list[int]) -> Tensor:
     """For a linear layer how many numbers its states have, for a full one minus the length."""
     c, found = module.config, []
@@ -474,7 +492,8 @@ MODEL = Exercise(
         model_case("three linear layers, then a full one", SMALL, 2, [], 9, draw="2"),
         model_case("a full layer first", OTHER, 1, [], 7),
         model_case("through caches: 6 tokens, then 3 and 1", SMALL | {"vocab_size": 33}, 1, [6, 3, 1]),
-        model_case("through caches: a full layer first, one by one", OTHER | {"vocab_size": 37}, 2, [1, 1, 1, 2]),
+        model_case("through caches: two linear layers behind a full one, one by one", ENDS_LINEAR, 1, [1, 1, 1, 2]),
+        model_case("through caches: no full layer", NO_FULL_LAYER, 1, [3, 1, 2]),
         model_case("two texts in turns, with caches of their own", NARROW, 2, [4, 1, 3], drive=drives.model_in_turns),
         model_case(
             "what is kept: numbers of states, lengths",
@@ -567,6 +586,7 @@ MAMBA = Exercise(
         mamba_case("in pieces of 4, 0, 1 and 2 tokens", (1, 7, 3, 4, 5), 3, [4, 0, 1, 2]),
         mamba_case("dt around 100", (1, 4, 2, 2, 3), 2, [], shift=100.0, given=True),
         mamba_case("bfloat16", (2, 5, 8, 3, 2), 4, [], given=True, **IN_16),
+        mamba_case(STATE, (1, 6, 2, 4, 3), 1, [2, 1, 3], **state_from_16(drives.mamba_state, right_mamba)),
     ],
 )
 
@@ -605,6 +625,7 @@ KIMI = Exercise(
         kimi_case("f around 100", (1, 4, 4, 2, 3), [], shift=100.0, given=True),
         kimi_case("queries and keys as small as eps", (2, 5, 6, 6, 2), [], scale=1e-3),
         kimi_case("bfloat16", (2, 6, 1, 8, 7), [], given=True, **IN_16),
+        kimi_case(STATE, (1, 6, 2, 4, 3), [2, 1, 3], **state_from_16(drives.kimi_state, right_kimi)),
     ],
 )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
-WRITTEN = Path(__file__).parent / "texts" / "recall.json"
+TEXTS = Path(__file__).parent / "texts"
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -58,10 +58,10 @@ def test_each_state_is_what_a_loop_over_its_tokens_gives() -> None:
             torch.testing.assert_close(rule(q, k, v, decay, beta)[:, :, t], (state @ query)[..., 0])
 
 
-@pytest.mark.parametrize("variant", recall.VARIANTS)
-def test_no_token_sees_a_later_one(variant: str) -> None:
+@pytest.mark.parametrize("rules", [*recall.VARIANTS.values(), *recall.RATIOS.values()], ids="-".join)
+def test_no_token_sees_a_later_one(rules: tuple[str, ...]) -> None:
     torch.manual_seed(0)
-    model = recall.Tiny(recall.VARIANTS[variant])
+    model = recall.Tiny(rules)
     ids, _ = recall.texts(6, False, 2, generator())
     other = ids.clone()
     other[:, 10:] = ids[:, 10:].flip(0)
@@ -98,19 +98,21 @@ def test_what_layers_keep_grows_with_the_text_where_attention_is_full() -> None:
 
 
 def test_it_writes_every_run_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"STEPS": 4, "WARMUP": 2, "PAIRS": (2, 4), "SEEDS": (0, 1), "ASKED": 30, "TOKENS": 36}.items():
+    small = {"WARMUP": 2, "PAIRS": (2, 4), "ASKED": 30, "MEASURED_TOKENS": 36}
+    for name, value in small.items():
         monkeypatch.setattr(recall, name, value)
-    output, run, made = tmp_path / "texts" / "recall.json", recall.run, list[tuple[str, int]]()
-    monkeypatch.setattr("sys.argv", ["recall.py", "--output", str(output)])
+    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 4, 36, (0, 1)))
+    output, run, made = tmp_path / "texts" / "ratios.json", recall.run, list[tuple[str, int]]()
+    monkeypatch.setattr("sys.argv", ["recall.py", "ratios", "--output", str(output)])
 
-    def notes(variant: str, seed: int) -> object:
+    def notes(experiment: recall.Experiment, variant: str, seed: int) -> object:
         made.append((variant, seed))
-        return run(variant, seed)
+        return run(experiment, variant, seed)
 
-    def stops_at_the_fourth(variant: str, seed: int) -> object:
+    def stops_at_the_fourth(experiment: recall.Experiment, variant: str, seed: int) -> object:
         if len(made) == 3:
             raise KeyboardInterrupt
-        return notes(variant, seed)
+        return notes(experiment, variant, seed)
 
     monkeypatch.setattr(recall, "run", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
@@ -118,21 +120,23 @@ def test_it_writes_every_run_and_goes_on_where_it_was_stopped(tmp_path: Path, mo
     first = json.loads(output.read_text(encoding="utf-8"))["runs"]
     monkeypatch.setattr(recall, "run", notes)
     recall.main()
-    assert len(made) == len(set(made)) == 2 * len(recall.VARIANTS)
+    assert len(made) == len(set(made)) == 2 * len(recall.RATIOS)
     content = json.loads(output.read_text(encoding="utf-8"))
     assert content["runs"][:3] == first and content["pairs"] == [2, 4]
-    again = run(*made[0])
+    again = run(recall.EXPERIMENTS["ratios"], *made[0])
     assert {**again, "seconds": 0} == {**first[0], "seconds": 0}
-    monkeypatch.setattr(recall, "STEPS", 5)
+    monkeypatch.setitem(recall.EXPERIMENTS, "ratios", recall.Experiment(recall.RATIOS, 5, 36, (0, 1)))
     recall.main()  # another config: none of these runs is its own
-    assert len(made) == 4 * len(recall.VARIANTS)
+    assert len(made) == 4 * len(recall.RATIOS)
 
 
-def test_the_lessons_runs_are_of_this_script() -> None:
-    content = json.loads(WRITTEN.read_text(encoding="utf-8"))
-    assert content["config"] == recall.config() and content["pairs"] == list(recall.PAIRS)
+@pytest.mark.parametrize("name", recall.EXPERIMENTS)
+def test_the_lessons_runs_are_of_this_script(name: str) -> None:
+    experiment = recall.EXPERIMENTS[name]
+    content = json.loads((TEXTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert content["config"] == recall.config(experiment) and content["pairs"] == list(recall.PAIRS)
     assert {(run["variant"], run["seed"]) for run in content["runs"]} == {
-        (variant, seed) for variant in recall.VARIANTS for seed in recall.SEEDS
+        (variant, seed) for variant in experiment.variants for seed in experiment.seeds
     }
     for run in content["runs"]:
-        assert run["kept"] == [recall.kept(recall.VARIANTS[run["variant"]], pairs) for pairs in recall.PAIRS]
+        assert run["kept"] == [recall.kept(experiment.variants[run["variant"]], pairs) for pairs in recall.PAIRS]

@@ -19,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from grader.atlas import caches, read
 from grader.atlas.fields import CLASSES, classes
+from grader.atlas.traits import family_names, traits_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -199,3 +200,14 @@ def test_the_cache_is_transformers_own(kind: str) -> None:
         between = replace(one, window=one.window - 1) if one.window else one  # between two steps
         told += between.bytes_at(length, element_bytes=4)
     assert measured == told > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in family_names() if traits_of(kind).mlp == "experts"])
+def test_a_bias_for_the_choice_alone_is_told_where_the_code_has_one(kind: str) -> None:
+    traits = traits_of(kind)
+    folder = Path(inspect.getfile(CONFIG_MAPPING[traits.hub_only or kind])).parent
+    code = "".join(file.read_text(encoding="utf-8") for file in folder.glob("modeling_*.py"))
+    if not code:  # sarvam has no code of its own: transformers reads it with that of its `like`
+        pytest.skip("the family's code is another's")
+    has = bool(re.search(r"\b(e_score_correction_bias|expert_bias)\b", code))
+    assert (traits.choice_bias or traits.router_bias_counts) == has

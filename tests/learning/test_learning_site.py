@@ -14,7 +14,7 @@ import pytest
 
 from grader.cli.atlas import lessons_here
 from grader.learning.museum import one_line, page_name
-from grader.learning.site import FOLDED, write_site_sources
+from grader.learning.site import FOLDED, write_excerpts, write_site_sources
 from grader.lessons.lesson import lessons
 
 pytestmark = pytest.mark.slow
@@ -78,6 +78,13 @@ def test_the_gallery_is_inside_and_leads_to_the_lessons(project: Path, sources: 
             assert f'href="../../{lesson.name}/{lesson.notebook.stem}.html"' in page.read_text("utf-8")
 
 
+def test_the_map_and_the_picture_of_the_syllabus_are_inside(sources: Path) -> None:
+    text = (sources / "in-production.md").read_text("utf-8")
+    assert "(syllabus.md)" in text and "(README.md)" not in text
+    for link in re.findall(r"\]\((?!https:)([^)]+)\)", text + (sources / "syllabus.md").read_text("utf-8")):
+        assert (sources / link).exists(), link
+
+
 def links(page: Path) -> Iterator[str]:
     text = page.read_text("utf-8")
     yield from re.findall(r'(?:href|src)="([^"#?]+)', text)
@@ -86,6 +93,16 @@ def links(page: Path) -> Iterator[str]:
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in NEEDED), reason="Sphinx is not installed (pip install '.[site]')"
 )
+def test_what_the_search_shows_of_a_page_is_its_words_alone(tmp_path: Path) -> None:
+    heading = '<h1>Masks<a class="headerlink" href="#masks" title="Link to this heading">¶</a></h1>'
+    body = "<style>p { margin: 0 }</style><p>A window of <b>4</b> &lt; 5 tokens.</p><script>var x = 1;</script>"
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "page.html").write_text(f"<nav>Menu</nav><article>{heading}{body}</article>", encoding="utf-8")
+    write_excerpts(tmp_path)
+    shown = (tmp_path / "_static" / "excerpts.js").read_text(encoding="utf-8")
+    assert '{"page.html": "Masks A window of 4 &lt; 5 tokens."}' in shown
+
+
 def test_the_built_site_has_no_broken_link_and_asks_nothing_of_the_network(sources: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(sources), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -20,8 +20,14 @@ name or for every file ("*"), makes it misbehave:
     broken        500
     escaping      names a small file by a path that leads out of the cache
     changed       sends a small file's bytes with one of them changed
+
+A commit of an upload is written into the folder, and `uploads` lists what was sent. For an upload the mode "*" can be
+
+    read_only     403, a token that may not write
+    bad_token, broken, as above
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -30,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+READ_ONLY = (403, "", "Forbidden: you need write access")
 ERRORS = {
     "missing": (404, "EntryNotFound", "Entry not found"),
     "no_revision": (404, "RevisionNotFound", "Invalid rev id"),
@@ -47,6 +54,7 @@ class Hub:
         self.modes: dict[str, str] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.interrupted: set[str] = set()
+        self.uploads: list[dict[str, Any]] = []  # of each request its header, and the files of a commit
         self.released = threading.Event()
 
     def __enter__(self) -> "Hub":
@@ -93,6 +101,55 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        """Make a repository, say how files are sent (all in the commit), take a commit."""
+        self.hub.requests.append((self.command, self.path, None))
+        body = self._body()
+        mode = self.hub.modes.get("*", "")
+        if mode in ERRORS or mode == "read_only":
+            self._refuse(*(READ_ONLY if mode == "read_only" else ERRORS[mode]))
+        elif not self.headers.get("Authorization"):
+            self._refuse(*ERRORS["bad_token"])
+        elif self.path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            self.hub.uploads.append(asked)
+            exists = (self.hub.folder / name).exists()
+            (self.hub.folder / name).mkdir(parents=True, exist_ok=True)
+            self._json(409 if exists else 200, {"url": f"{self.hub.url}/{name}", "id": name})
+        elif self.path.startswith("/api/validate-yaml"):
+            self._json(200, {"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            self._json(200, {"files": [{**file, "shouldIgnore": False} for file in files]})
+        else:
+            self._take_commit(body)
+
+    def _take_commit(self, body: bytes) -> None:
+        repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+        lines = [json.loads(line) for line in body.splitlines()]
+        files = [line["value"] for line in lines if line["key"] == "file"]
+        for file in files:
+            (self.hub.folder / repo / file["path"]).write_bytes(base64.b64decode(file["content"]))
+        self.hub.uploads.append({"commit": repo, "files": sorted(file["path"] for file in files)})
+        url = f"{self.hub.url}/{repo}/commit/{REVISION}"
+        self._json(200, {"success": True, "commitOid": REVISION, "commitUrl": url, "hookOutput": ""})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _json(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self._start(status, len(body), {"Content-Type": "application/json"})
+        self._write(body)
 
     def _answer(self) -> None:
         self.hub.requests.append((self.command, self.path, self.headers.get("Range")))

@@ -2,19 +2,15 @@
 
 from grader.atlas.drawing.attention import GAP, LEFT, PROJ_H, RIGHT, THIN_H, TOP, fork
 from grader.atlas.drawing.header import WIDTH, draw_header
-from grader.atlas.drawing.svg import Box, Canvas
-from grader.atlas.drawing.words import short
+from grader.atlas.drawing.svg import Box, Canvas, fitted
+from grader.atlas.drawing.words import ACTIVATIONS, choice_words, short
 from grader.atlas.layer import Mlp, count
 
-ACTIVATIONS = {
-    "silu": "SiLU",
-    "swish": "SiLU",
-    "gelu_new": "GELU (tanh)",
-    "gelu_pytorch_tanh": "GELU (tanh)",
-    "gelu": "GELU",
-    "relu": "ReLU",
-    "relu2": "ReLU, squared",
-}
+# Source: Gemma4TextDecoderLayer.forward in transformers.
+BOTH_NORMED = (
+    "x is the stream: router, experts and dense MLP norm it apart,",
+    "and the outputs of both are normed before they are added",
+)
 
 
 def draw(mlp: Mlp, width: int, title: str) -> tuple[Canvas, float]:
@@ -95,10 +91,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     words = f"{activation}, in a latent of {inner:,}" if mlp.latent else f"activation: {activation}"
     canvas.text(frame.cx, under + 47, words, "m", 11.5)
-    router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + (15 if mlp.groups else 0))
-    lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}"]
-    if mlp.groups:
-        lines.append(f"from the best {mlp.chosen_groups} of {mlp.groups} groups")
+    lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}", *choice_words(mlp)]
+    router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + 15 * (len(lines) - 2))
     canvas.box(router, "router", lines, frame.bottom)
     if not beside:
         canvas.line((cx, frame.y), (cx, top))
@@ -114,7 +108,11 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
         canvas.box(gate, "router", ["× sigmoid", f"gate: {width:,} → 1"])
         canvas.line((gate.cx, always.y), (gate.cx, gate.bottom))
     canvas.line((always.cx, always.y - gated), (always.cx, plus), (cx + 10, plus))
-    return fork(canvas, [router, always], width, router.bottom)
+    end = fork(canvas, [router, always], width, router.bottom)
+    for words in BOTH_NORMED if mlp.dense_beside else ():
+        canvas.text(cx, end + 6, words, "m", fitted(words, 11.5, WIDTH - 40))
+        end += 17
+    return end
 
 
 def _grid(number: int) -> tuple[int, int]:

@@ -2,7 +2,19 @@
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.header import WIDTH, draw_header, stretched, subtitle
-from grader.atlas.drawing.plan import BETWEEN, GAP, LEAVE, NORM_H, PLUS, Plan, Slot, box_height, heights_of, plan
+from grader.atlas.drawing.plan import (
+    BETWEEN,
+    GAP,
+    LEAVE,
+    NORM_H,
+    PER_LAYER,
+    PLUS,
+    Plan,
+    Slot,
+    box_height,
+    heights_of,
+    plan,
+)
 from grader.atlas.drawing.strip import legend, strip
 from grader.atlas.drawing.svg import Box, Canvas, fitted
 
@@ -66,7 +78,8 @@ class _Drawing:
                 y += self.heights[slot.key if isinstance(slot, Slot) else str(slot)] + GAP
             bottoms.append(y + 2)
             ys.append(("leave", branch, y + 2))
-            canvas.bands["leave MLP" if len(order) > i + 1 else "leave attention"] = (y - 6, y + 5, y + 5, y + 5)
+            left = "attention" if i + 1 == len(order) else part
+            canvas.bands[f"leave {left}"] = (y - 6, y + 5, y + 5, y + 5)
             y += LEAVE
         block_bottom = y + self.heights.get("notes", 0) - 4
         block = Box(62, block_top, WIDTH - 20 - 62, block_bottom - block_top)
@@ -102,16 +115,18 @@ class _Drawing:
             working, mixing, norm = mine[0]
             above, between = upper[: upper.index("mlp")], upper[upper.index("mlp") + 1 :]
             return 0.0, [[*above, working, *between, BETWEEN, *lower[: lower.index("mixer")], mixing, norm]]
+        alone = theirs[: -len(mine)] if len(mine) == 2 else ()  # branches that the other has and mine has not
+        lead = sum(PLUS + LEAVE + sum(self.heights[slot.key] + GAP for slot in branch) for branch in alone)
         rows: list[list[Slot | str]] = []
-        for i, branch in enumerate(mine):
+        for i, branch in enumerate(mine, -len(mine)):
             row: list[Slot | str] = list(branch)
-            if len(theirs) == len(mine) > 1:
+            if min(len(theirs), len(mine)) > 1 and -i <= len(theirs):
                 own = {slot.key for slot in branch}
                 for slot in theirs[i]:
                     if slot.key not in own and slot.key.startswith("norm"):
                         row.insert(0 if "after" in slot.key else len(row), slot.key)
             rows.append(row)
-        return 0.0, rows
+        return lead, rows
 
     def _boxed(self, box: Box, role: str, lines: tuple[str, ...], key: str) -> None:
         self.canvas.box(box, role, lines)
@@ -126,7 +141,9 @@ class _Drawing:
 
     def _part(self, branch: int) -> str:
         """What a branch belongs to, counted from the head: the MLP, also where attention runs beside it."""
-        return "MLP" if branch == 0 and (len(self.mine.branches) > 1 or self.mine.parallel) else "attention"
+        if self.mine.parallel:
+            return "MLP"
+        return (PER_LAYER, "MLP", "attention")[branch - len(self.mine.branches)]
 
     def _band(self, slot: Slot, y: float) -> None:
         """A branch's row. A box of several says something at its top, which stays there."""

@@ -4,13 +4,23 @@ from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.header import SECOND, stretched
-from grader.atlas.drawing.words import Group, alike, first_dense, group_lines, mlp_lines, mlps, pattern_words
+from grader.atlas.drawing.words import (
+    ACTIVATIONS,
+    Group,
+    alike,
+    first_dense,
+    group_lines,
+    mlp_lines,
+    mlps,
+    pattern_words,
+)
 from grader.atlas.layer import Layer
 
 GAP = 18
 NORM_H = 28
 PLUS, LEAVE = 10 + GAP, 2 + 24  # from a branch's sum down to its first box, from its last box's gap to the next sum
 BETWEEN = "between branches"
+PER_LAYER = "per-layer"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ def plan(model: Architecture) -> Plan:
         branches: tuple[tuple[Slot, ...], ...] = ((Slot("mixer", boxes), _norm("before", norm)),)
     else:
         branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
+        if own := _per_layer(model):
+            branches = (own, *branches)
         if parallel:
             branches = ((working, mixing, _norm("both", norm)),)
     lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
@@ -81,6 +93,20 @@ def plan(model: Architecture) -> Plan:
 
 def _typical(model: Architecture) -> Layer:
     return next((layer for layer in reversed(model.layers) if layer.mixer), model.layers[0])
+
+
+def _per_layer(model: Architecture) -> tuple[Slot, ...]:
+    """The branch of the embedding that each layer has of its own, after the MLP's; empty where there is none.
+
+    Source: Gemma4TextDecoderLayer.forward in transformers. Gemma 3n's works on other streams, and is a note.
+    """
+    gate = _typical(model).extra.get("per_layer_input_gate")
+    if not gate or model.traits.altup:
+        return ()
+    own, width = gate
+    activation = ACTIVATIONS.get(str(model.facts["activation"].value), "activation")
+    lines = ("Embedding of this layer", f"{width:,} → {own:,}, {activation}, times it", f"{own:,} → {width:,}")
+    return _norm(f"after {PER_LAYER}", model.traits.norm), Slot(PER_LAYER, (("token", lines),))
 
 
 def _mixer_box(model: Architecture, group: Group) -> tuple[str, tuple[str, ...]]:
@@ -137,6 +163,8 @@ def _oddities(model: Architecture) -> list[str]:
         found.append("two attentions, two dense MLPs a layer")
     if model.traits.hyper_connections:
         found.append("four streams, mixed around each part")
+    if model.traits.layer_scalar:
+        found.append("then times a number of its own")
     if model.traits.altup:
         found.append("four streams (AltUp), LAuReL beside attention")
     return found

@@ -7,6 +7,16 @@ from grader.atlas.architecture import Architecture
 from grader.atlas.layer import Layer, Mixer, Mlp
 from grader.atlas.whole import kind_name, kind_names
 
+ACTIVATIONS = {
+    "silu": "SiLU",
+    "swish": "SiLU",
+    "gelu_new": "GELU (tanh)",
+    "gelu_pytorch_tanh": "GELU (tanh)",
+    "gelu": "GELU",
+    "relu": "ReLU",
+    "relu2": "ReLU, squared",
+}
+
 
 def short(number: float) -> str:
     """1,557,611,200 as 1.56 B."""
@@ -97,14 +107,19 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     if mlp.shared:
         lines.append(f"and {mlp.shared_count} shared of {mlp.shared // mlp.shared_count:,}")
     if mlp.dense_beside:
-        lines.append(f"beside a dense MLP of {mlp.dense_beside:,}")
+        lines += [f"beside a dense MLP of {mlp.dense_beside:,}", "experts norm the stream apart"]
     return lines
 
 
 def router_words(mlp: Mlp) -> str:
     """How a router chooses; empty for a dense MLP."""
-    groups = f", from the best {mlp.chosen_groups} of {mlp.groups} groups" if mlp.groups else ""
-    return f"router: {mlp.router}{groups}" if mlp.router else ""
+    return f"router: {', '.join([mlp.router, *choice_words(mlp)])}" if mlp.router else ""
+
+
+def choice_words(mlp: Mlp) -> list[str]:
+    """What else decides which experts a router chooses."""
+    groups = [f"from the best {mlp.chosen_groups} of {mlp.groups} groups"] if mlp.groups else []
+    return [*groups, "a bias for the choice alone"] if mlp.choice_bias else groups
 
 
 def mixers(model: Architecture) -> list[tuple[Mixer, int]]:

@@ -2,7 +2,8 @@
 // Sets a figure's rows at the heights of another's, as `grader diff --to` does: where the other has a row more, space is
 // inserted; where its row is taller, the box grows. A figure comes with its bands: of each row its top and bottom, and
 // the two heights between them at which it may grow (grader/atlas/drawing/svg.py).
-const ROWS = ["head", "norm", "plus MLP", "norm after MLP", "mlp", "norm before MLP", "leave MLP", "plus attention",
+const ROWS = ["head", "norm", "plus per-layer", "norm after per-layer", "per-layer", "leave per-layer", "plus MLP",
+  "norm after MLP", "mlp", "norm before MLP", "leave MLP", "plus attention",
   "norm after attention", "mixer", "norm before attention", "leave attention", "notes", "embedding"];
 const LEFT_OF_BLOCK = 62;
 
