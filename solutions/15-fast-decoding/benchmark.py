@@ -63,9 +63,10 @@ def figures() -> list[Figure]:
     checkpoint = load_checkpoint("smollm2-135m-instruct", optional=True)
     if checkpoint is None:
         return [Figure("SmolLM2-135M", "its weights are not here: grader weights get smollm2-135m-instruct")]
-    fast = checkpoint.build(LESSON.solutions["FastLM"]).prepare()
+    fast = checkpoint.build(LESSON.solutions["ColumnLM"]).prepare()
+    by_rows = checkpoint.build(LESSON.solutions["FastLM"]).prepare()
     before = checkpoint.build(LESSON.solutions["CachedLM"])
-    models = {"the program as it was": before, "finished": fast, "finished, int8": in_int8(fast)}
+    models = {"the program as it was": before, "by rows": by_rows, "finished": fast, "finished, int8": in_int8(fast)}
     theirs = transformers_model(checkpoint)
     found = []
     with torch.no_grad():
@@ -137,8 +138,7 @@ def with_lookup(checkpoint: Any, fast: Any) -> list[Figure]:
     """Prompt lookup on a text that repeats, beside the program alone and the limit."""
     own = LESSON.solutions
     ids = torch.tensor([checkpoint.tokenizer.encode(LIST).ids])
-    alone = partial(list, own["generate"](fast, ids, WRITTEN))
-    expected = alone()
+    expected = list(own["generate"](fast, ids, WRITTEN))
     for guesses in (4, 8):
         if list(own["generate_with_guesses"](fast, own["prompt_lookup"], ids, WRITTEN, guesses)) != expected:
             raise SystemExit("prompt lookup changed the text")

@@ -561,7 +561,7 @@ def step_of_tensors(p: Tensor, q: Tensor, drafts: Tensor, u: Tensor, v: Tensor) 
 class Int8InFloats(Int8ByInverse):
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)
-        self.codes = self.codes.float()
+        self.register_buffer("codes", self.get_buffer("codes").float())
 
 
 TOLD = [
