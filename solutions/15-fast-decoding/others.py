@@ -56,11 +56,13 @@ CONFIGS = st.fixed_dictionaries(
 
 def model_config(config: dict[str, Any]) -> dict[str, Any]:
     """The random numbers as a model's config."""
+    heads = config["kv_heads"] * config["group"]
+    multiple = heads * max(config["hidden"] // heads, 1)  # transformers wants one of a Llama
     return exercises.SMALL | {
         "model_type": "qwen3" if config["qwen"] else "llama",
-        "hidden_size": config["hidden"],
+        "hidden_size": config["hidden"] if config["qwen"] else multiple,
         "intermediate_size": config["hidden"] + 7,
-        "num_attention_heads": config["kv_heads"] * config["group"],
+        "num_attention_heads": heads,
         "num_key_value_heads": config["kv_heads"],
         "head_dim": config["head_dim"],
         "tie_word_embeddings": config["tied"],
