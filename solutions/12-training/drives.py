@@ -134,6 +134,12 @@ def clipped(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
     return torch.cat([norm, *left, torch.tensor([float(without.grad is not None)], dtype=norm.dtype)])
 
 
+def clipped_after_zeros(clip: Any, gradients: list[Tensor], max_norm: float) -> Tensor:
+    """The same of gradients that are all 0, and then of those that are given."""
+    zeros = [torch.zeros_like(gradient) for gradient in gradients]
+    return torch.cat([clipped(clip, some, max_norm) for some in (zeros, gradients)])
+
+
 class Tiny(nn.Module):
     """A model of one layer, which knows of how many of its calls no gradient has come back: ids [B, T] -> [B, T, V]."""
 

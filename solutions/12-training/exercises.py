@@ -315,6 +315,7 @@ def clip_case(name: str, shapes: Sequence[Sequence[int]], max_norm: float, scale
     return Case(name, draw_args, **more)
 
 
+ZEROS = {"drive": drives.clipped_after_zeros, "right": reference.right_clipped_after_zeros}
 CLIP = Exercise(
     name="training.clip",
     solution="clip_gradients",
@@ -328,7 +329,7 @@ CLIP = Exercise(
         clip_case("a norm below the limit", [[2, 3], [4]], 2.5, 0.1),
         clip_case("one gradient, another limit", [[6]], 0.3, 5.0),
         clip_case("gradients of 0.00001", [[3, 2], [3]], 1e-5, 1e-5),
-        clip_case("gradients of 0", [[2, 2], [3]], 0.5, 0.0),
+        clip_case("gradients of 0, then others", [[2, 2], [3]], 0.5, 2.0, **ZEROS),
         clip_case("bfloat16", [[4, 3], [7]], 0.7, 3.0, dtype=torch.bfloat16),
     ],
 )

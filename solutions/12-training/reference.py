@@ -130,6 +130,11 @@ def right_clipped(gradients: list[Tensor], max_norm: float) -> Tensor:
     return torch.cat([norm.to(gradients[0].dtype).view(1), *left, torch.zeros(1, dtype=gradients[0].dtype)])
 
 
+def right_clipped_after_zeros(gradients: list[Tensor], max_norm: float) -> Tensor:
+    zeros = [torch.zeros_like(gradient) for gradient in gradients]
+    return torch.cat([right_clipped(some, max_norm) for some in (zeros, gradients)])
+
+
 def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]) -> Tensor:
     """The loss and the gradients of one batch that has all texts at once."""
     ((inputs, targets),) = drives.micro_batches(ids, lengths, [len(ids)])
