@@ -495,6 +495,11 @@ def looked_up(function: Any, tokens: list[int], n: int, longest: int) -> list[in
     return [len(given), *given]
 
 
+def how_many_looked_up(function: Any, tokens: list[int], n: int, longest: int) -> list[int]:
+    """How many guesses come."""
+    return looked_up(function, tokens, n, longest)[:1]
+
+
 class Said:
     """Guesses by a rule of the check's own: what came after the last place of the newest token; `wrong` of every
     three are changed."""

@@ -508,7 +508,7 @@ DRAFT = Exercise(
 # Prompt lookup, replay, the formula
 
 
-def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, kind: str = "") -> Case:
+def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, kind: str = "", **more: Any) -> Case:
     """kind: "none" for a last token that is new; "tail" for a tail that comes twice before, and its last token once more; "single" for
     its last token alone, "first" for that at the beginning; "same" for one token."""
 
@@ -528,9 +528,10 @@ def lookup_case(name: str, length: int, vocabulary: int, n: int, longest: int, k
             tokens = tokens[:1] * size
         return [tokens, n, longest]
 
-    return Case(name, draw_args)
+    return Case(name, draw_args, **more)
 
 
+HOW_MANY = {"drive": drives.how_many_looked_up, "right": lambda *args: right_lookup(*args)[:1]}
 LOOKUP = Exercise(
     name="fast_decoding.lookup",
     solution="prompt_lookup",
@@ -545,11 +546,11 @@ LOOKUP = Exercise(
         lookup_case("a small vocabulary, many places", 40, 3, 5, 4),
         lookup_case("only the last token came before", 26, 900, 2, 6, "single"),
         lookup_case("the last token was the first of the text", 17, 800, 3, 1, "first"),
-        lookup_case("no match", 15, 30, 4, 3, "none"),
+        lookup_case("how many guesses come where nothing matches", 15, 30, 4, 3, "none", **HOW_MANY),
         lookup_case("one token, again and again", 9, 20, 6, 5, "same"),
-        lookup_case("a text of one token", 1, 40, 3, 2, "same"),
+        lookup_case("how many come after a text of one token", 1, 40, 3, 2, "same", **HOW_MANY),
         lookup_case("a text of two equal tokens", 2, 50, 4, 4, "same"),
-        lookup_case("no guess is wanted", 20, 4, 0, 7),
+        lookup_case("how many come where none is wanted", 20, 4, 0, 7, **HOW_MANY),
     ],
 )
 
@@ -593,7 +594,8 @@ REPLAY = Exercise(
 def speed_case(name: str, acceptance: float, guesses: int, *costs: float) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
         a = acceptance if acceptance in (0.0, 1.0) else draw.number("a", round(100 * acceptance), 30, 95) / 100
-        return [a, draw.number("g", guesses, 1, 9) if guesses else 0, *costs]
+        drawn = [draw.number(f"cost {i}", round(100 * cost), 5, 250) / 100 for i, cost in enumerate(costs)]
+        return [a, draw.number("g", guesses, 1, 9) if guesses else 0, *drawn]
 
     return Case(name, draw_args)
 
@@ -610,7 +612,7 @@ SPEED_UP = Exercise(
         speed_case("verifying is not free", 0.8, 3, 0.1, 1.7),
         speed_case("every guess is right", 1.0, 4, 0.3, 1.2),
         speed_case("no guess is right", 0.0, 6, 0.05, 2.0),
-        speed_case("no guess at all", 0.7, 0, 0.4),
+        speed_case("no guess at all", 0.7, 0, 0.4, 1.3),
     ],
 )
 

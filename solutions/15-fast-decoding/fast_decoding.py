@@ -642,10 +642,10 @@ class FastLM(CachedLM):
 # The text must be the same. And how much has gone? The ladder has one step for each change: the cache alone, then the fused projections with the new attention, then everything.
 
 # %% tags=["nbval-ignore-output"] id="34420604"
-fast = checkpoint.build(FastLM).prepare()
-again = list(generate(fast, ids, 40))
+by_rows = checkpoint.build(FastLM).prepare()
+again = list(generate(by_rows, ids, 40))
 print("the same 40 tokens:", again == plain)
-check_generation(fast, checkpoint, generate=generate)
+check_generation(by_rows, checkpoint, generate=generate)
 
 
 # %% id="b3317d2d"
@@ -694,8 +694,8 @@ measured("fast_decoding.left", left)
 # </details>
 
 # %% tags=["nbval-ignore-output"] id="e4bad8ac"
-models = {name: fast if kind is FastLM else checkpoint.build(kind).prepare() for name, kind in ladder.items()}
-rates = race(models | {"products alone": Products(fast)})
+models = {name: by_rows if kind is FastLM else checkpoint.build(kind).prepare() for name, kind in ladder.items()}
+rates = race(models | {"products alone": Products(by_rows)})
 for name, rate in rates.items():
     print(f"{name:>26}: {rate:6.1f} tokens a second, {rate / rates['the limit']:4.0%} of the limit")
 
@@ -752,8 +752,8 @@ class ColumnLM(FastLM):
 
 # %% tags=["nbval-ignore-output"] id="86839803"
 columns = checkpoint.build(ColumnLM).prepare()
-rates = race({"as it was": first, "one norm, one table": fast, "by columns": columns,
-              "products by rows": Products(fast), "products by columns": Products(columns)})
+rates = race({"as it was": first, "one norm, one table": by_rows, "by columns": columns,
+              "products by rows": Products(by_rows), "products by columns": Products(columns)})
 for name, rate in rates.items():
     print(f"{name:>26}: {rate:6.1f} tokens a second, {rate / rates['the limit']:4.0%} of the limit")
 fast = columns
@@ -1554,8 +1554,8 @@ for name in ("austen-gpt2", "austen-qwen3", "austen-gemma3", "austen-deepseek"):
         g: sum(runs_needed(prompt_lookup, list(gold.prompt_ids), list(gold.new_ids), g) for gold in goldens)
         for g in (1, 4, 8)
     }
-    tokens = sum(len(gold.new_ids) for gold in goldens)
-    print(f"{name:>16}: {tokens} tokens in " + ", ".join(f"{n} runs with {g}" for g, n in runs.items()))
+    total = sum(len(gold.new_ids) for gold in goldens)
+    print(f"{name:>16}: {total} tokens in " + ", ".join(f"{n} runs with {g}" for g, n in runs.items()))
     if name == "austen-gpt2":
         measured("fast_decoding.runs", runs[4])
 
@@ -1601,10 +1601,10 @@ for slots in (W, W + extra):
 torch.manual_seed(0)
 state = torch.randn(8, 8)
 before, undone = state.clone(), []
-tokens = [(torch.randn(8), torch.randn(8), decay) for decay in (0.9, 1e-3, 1e-5)]
-for k, v, decay in tokens:
+updates = [(torch.randn(8), torch.randn(8), decay) for decay in (0.9, 1e-3, 1e-5)]
+for k, v, decay in updates:
     state = decay * state + torch.outer(k, v)
-for k, v, decay in reversed(tokens):
+for k, v, decay in reversed(updates):
     state = (state - torch.outer(k, v)) / decay
 print("the error is larger than the numbers themselves:", bool((state - before).abs().max() > before.abs().max()))
 

@@ -231,12 +231,13 @@ class AttentionByHand(LESSON.solutions["Attention"]):  # type: ignore[misc, name
     """Scores and softmax written out, with the group as an axis of its own."""
 
     def prepare(self) -> None:
-        self.joined = fuse_by_data([self.q_proj, self.k_proj, self.v_proj])
+        self.qkv = fuse_by_data([self.q_proj, self.k_proj, self.v_proj])
 
     def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
         T, apply_rope = x.shape[1], LESSON.solutions["apply_rope"]
-        sizes = [self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features]
-        q, k, v = (t.unflatten(-1, (-1, self.head_dim)) for t in self.joined(x).split(sizes, dim=-1))
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2 KV, head_dim]
+        KV = heads.shape[2] // (self.group + 2)
+        q, k, v = heads.split([self.group * KV, KV, KV], dim=2)
         q, k, v = self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
         q, k = apply_rope(q, table), apply_rope(k, table)
         if cache is not None:
@@ -255,9 +256,9 @@ class AttentionByKernel(AttentionByHand):
     def forward(self, x: Tensor, table: Tensor, cache: Any = None) -> Tensor:
         B, T, _ = x.shape
         apply_rope = LESSON.solutions["apply_rope"]
-        H = self.q_proj.out_features // self.head_dim
-        KV = self.k_proj.out_features // self.head_dim
-        heads = self.joined(x).view(B, T, H + 2 * KV, self.head_dim)
+        heads = self.qkv(x).view(B, T, -1, self.head_dim)
+        KV = heads.shape[2] // (self.group + 2)
+        H = self.group * KV
         q = apply_rope(self.q_norm(heads[:, :, :H]).transpose(1, 2), table)
         k = apply_rope(self.k_norm(heads[:, :, H : H + KV]).transpose(1, 2), table)
         v = heads[:, :, H + KV :].transpose(1, 2)
