@@ -20,7 +20,9 @@ def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         stem, _, last = name.rpartition(".")
-        if tensor.ndim != 3 or not stem.endswith("experts") or last not in ("gate_up_proj", "down_proj"):
+        # gpt-oss has its experts in one tensor on the hub too, with a bias beside it.
+        in_one = f"{name}_bias" in state
+        if in_one or tensor.ndim != 3 or not stem.endswith("experts") or last not in ("gate_up_proj", "down_proj"):
             found[name] = tensor
             continue
         for number, matrix in enumerate(tensor):

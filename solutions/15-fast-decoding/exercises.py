@@ -408,7 +408,7 @@ STEP = Exercise(
     points=6,
     uses=["fast_decoding.accept"],
     cases=[
-        step_case("the second of 4 guesses is rejected", 4, 5, 1),
+        step_case("the second of 4 guesses is rejected", 4, 13, 1),
         step_case("the first of 3 is rejected, a later one would be accepted", 3, 6, 0),
         step_case("all of 3 guesses are accepted", 3, 4, 3, close=0.8),
         step_case("the last of 5 is rejected", 5, 7, 4, close=0.7),

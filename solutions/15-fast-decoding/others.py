@@ -34,6 +34,10 @@ WITHOUT = {
         "fast_decoding.speedup": "it is a Python float",
     },
     "CONFIG_SHA256": "its config has the fields that count",
+    "answers by state": {
+        "fast_decoding.int8": "its codes and scales are read from its buffers",
+        "fast_decoding.draft": "it is called, and what it keeps of earlier calls decides what its model is given",
+    },
 }
 
 

@@ -16,7 +16,7 @@ from grader.learning.release import Release
 
 pytestmark = pytest.mark.slow
 
-MOST_MB = 40
+MOST_MB = 60
 FIRST = "orientation.linear"
 NOTEBOOK = "00-orientation/orientation.ipynb"
 

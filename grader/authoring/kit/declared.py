@@ -21,7 +21,8 @@ An ``others.py`` holds, each under the name by which tests/lessons/test_every_le
                      names above, "bfloat16", "rows of other programs" (a trace of which other right programs have no
                      equal rows), "one policy" (fewer wrong programs than test_one_policy.py takes of a lesson), and
                      "stored answers" (an exercise whose program changes what it is given, so that what it returned
-                     is right nowhere, not even on the released recording)
+                     is right nowhere, not even on the released recording), "answers by state" (an exercise that is
+                     judged by what its object holds, which a table of what methods returned leaves as it is)
 """
 
 from collections.abc import Mapping, Sequence
