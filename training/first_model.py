@@ -26,7 +26,7 @@ CELLS = ("CONFIG = Config(", "class Run:", "def held_out_loss(")  # the lesson's
 
 def names_of_the_lesson() -> dict[str, Any]:
     """Its solutions, with the novel, its ids, the config and the class of a training."""
-    lesson = lesson_of(FOLDER / "others.py")
+    lesson = lesson_of(str(FOLDER / "others.py"))
     names: dict[str, Any] = dict(lesson.solutions)
     names["novel"] = gzip.decompress((FOLDER / "texts" / "northanger-abbey.txt.gz").read_bytes()).decode()
     names["merges"] = names["train_bpe"](names["novel"][:100_000], 256)

@@ -25,7 +25,7 @@ from train import HERE
 from grader import load_checkpoint
 from grader.authoring.kit.solved import lesson_of
 
-LESSON = lesson_of(HERE.parent / "solutions" / "13-reasoning" / "reference.py")
+LESSON = lesson_of(str(HERE.parent / "solutions" / "13-reasoning" / "reference.py"))
 SEEDS, RATE = (0, 1, 2, 3, 4), 1e-4
 STEPS, QUESTIONS, GROUP = 40, 8, 16
 TESTED, ANSWERS = 64, 64

@@ -65,7 +65,7 @@ def curve(tokens: Tensor, held_out: Tensor, vocab_size: int, seed: int, how: dic
     """Train one model: its loss on the held-out pieces every EVERY updates, and the largest norm of a gradient."""
     torch.manual_seed(seed)
     model = Tiny(vocab_size, norm="rms", positions="rope", mlp="swiglu")
-    parameters = list(model.parameters())
+    parameters: list[Tensor] = list(model.parameters())
     state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     test, batches = pieces(held_out, 32, torch.Generator().manual_seed(1_000)), torch.Generator().manual_seed(seed)
     losses, norms = [round(loss_on(model, test), 4)], []
