@@ -90,9 +90,6 @@ def links(page: Path) -> Iterator[str]:
     yield from re.findall(r'(?:href|src)="([^"#?]+)', text)
 
 
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in NEEDED), reason="Sphinx is not installed (pip install '.[site]')"
-)
 def test_what_the_search_shows_of_a_page_is_its_words_alone(tmp_path: Path) -> None:
     heading = '<h1>Masks<a class="headerlink" href="#masks" title="Link to this heading">¶</a></h1>'
     body = "<style>p { margin: 0 }</style><p>A window of <b>4</b> &lt; 5 tokens.</p><script>var x = 1;</script>"
@@ -103,6 +100,9 @@ def test_what_the_search_shows_of_a_page_is_its_words_alone(tmp_path: Path) -> N
     assert '{"page.html": "Masks A window of 4 &lt; 5 tokens."}' in shown
 
 
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in NEEDED), reason="Sphinx is not installed (pip install '.[site]')"
+)
 def test_the_built_site_has_no_broken_link_and_asks_nothing_of_the_network(sources: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(sources), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
