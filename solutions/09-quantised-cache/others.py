@@ -200,15 +200,17 @@ def rotation_from_singular_vectors(dim: int, seed: int) -> Tensor:
 
 
 def codebook_in_torch(bits: int, dim: int) -> Tensor:
-    """Tensors in place of lists, and the variance in the formulas from the start."""
+    """Tensors in place of lists, the variance in the formulas from the start, and an end where nothing moves."""
     sigma = dim**-0.5
-    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), sigma)
+    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), sigma, validate_args=False)
     levels = normal.icdf((torch.arange(2**bits) + 0.5).double() / 2**bits)
     end = torch.tensor([math.inf], dtype=torch.float64)
     for _ in range(5000):
         edges = torch.cat([-end, (levels[1:] + levels[:-1]) / 2, end])
         density = normal.log_prob(edges).exp() * sigma**2
-        levels = (density[:-1] - density[1:]) / normal.cdf(edges).diff()
+        before, levels = levels, (density[:-1] - density[1:]) / normal.cdf(edges).diff()
+        if (levels - before).abs().max() < 1e-11 * sigma:
+            break
     return levels.float()
 
 
@@ -308,7 +310,7 @@ class ProductByPositive(OtherProduct):
 
 
 class RowsInPieces:
-    """Every encoded piece by itself in a list; the newest tokens one by one."""
+    """What each append encoded by itself in a list; the newest tokens one by one."""
 
     def __init__(self, codec: Any, recent: int = 0) -> None:
         self.codec, self.recent = codec, recent
@@ -317,9 +319,10 @@ class RowsInPieces:
 
     def append(self, x: Tensor) -> Tensor:
         self.newest += [token.clone() for token in x.split(1, dim=2)]
-        while len(self.newest) >= self.recent + self.codec.block:
-            block, self.newest = self.newest[: self.codec.block], self.newest[self.codec.block :]
-            self.pieces.append(self.codec.encode(torch.cat(block, dim=2)))
+        ready = (len(self.newest) - self.recent) // self.codec.block * self.codec.block
+        if ready > 0:
+            self.pieces.append(self.codec.encode(torch.cat(self.newest[:ready], dim=2)))
+            self.newest = self.newest[ready:]
         decoded = [self.codec.decode(*piece).to(x.dtype) for piece in self.pieces]
         return torch.cat([*decoded, *self.newest], dim=2)
 

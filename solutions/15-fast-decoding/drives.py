@@ -107,15 +107,26 @@ def fused_after_loading(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) 
 
 
 def bytes_of_layers(fuse: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> list[int]:
-    """How many memories the layers' weights have, how many bytes these have, and which names a module with them has."""
-    layers = linears(weight, sizes)
+    """How many memories the layers' weights have, how many bytes these have, which names a module with them has, and how
+    many of the weights that the layers had before are still kept."""
+    import gc
+    import weakref
+
+    layers, before = linears(weight, sizes), []
+    for layer in layers:
+        memory = layer.weight.detach().numpy().copy()
+        layer.weight = nn.Parameter(torch.from_numpy(memory))
+        before.append(weakref.ref(memory))
+        del memory
     held = nn.Module()
     for i, layer in enumerate(layers):
         held.add_module(f"part_{i}", layer)
     held.fused = fuse(layers)
     memories = {layer.weight.untyped_storage().data_ptr(): layer.weight.untyped_storage().nbytes() for layer in layers}
     shapes = [size for layer in layers for size in layer.weight.shape]
-    return [len(memories), sum(memories.values()), len(held.state_dict()), len(list(held.parameters())), *shapes]
+    gc.collect()
+    kept = sum(old() is not None for old in before)
+    return [len(memories), sum(memories.values()), len(held.state_dict()), len(list(held.parameters())), *shapes, kept]
 
 
 # Attention
@@ -253,9 +264,18 @@ def int8_bound(made: Any, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def int8_bytes(made: Any, x: Tensor, weight: Tensor) -> list[int]:
-    """The bytes of what the layer's state dict holds, and how many tensors that is."""
-    state = made(weight).state_dict()
-    return [sum(tensor.nbytes for tensor in state.values()), len(state)]
+    """The bytes of what the layer's state dict holds, how many tensors that is, how many of them get gradients, and how
+    many old weights are kept elsewhere."""
+    import gc
+    import weakref
+
+    memory = weight.numpy().copy()
+    layer, before = made(torch.from_numpy(memory)), weakref.ref(memory)
+    del memory
+    gc.collect()
+    state = layer.state_dict()
+    trained = sum(parameter.requires_grad for parameter in layer.parameters())
+    return [sum(tensor.nbytes for tensor in state.values()), len(state), trained, int(before() is not None)]
 
 
 # Sampling
@@ -509,6 +529,8 @@ class Said:
 
     def __call__(self, tokens: list[int], n: int) -> list[int]:
         self.calls += 1
+        if self.calls > 1000:
+            raise RuntimeError("propose was asked for guesses more than 1,000 times, for a text of fewer tokens")
         self.wanted += n
         places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
         guesses = tokens[places[-1] + 1 :][: min(n, self.offered)] if places else []

@@ -189,7 +189,14 @@ FUSED = Exercise(
         fused_case("gate and up", [7, 7], 4, 1, 2),
         fused_case("one layer", [5], 3, 3, 4),
         fused_case("after other weights were loaded into the layers", [4, 2, 3], 6, 2, 5, **LOADED),
-        fused_case("memories behind the weights, their bytes, names, parameters, shapes", [3, 5, 2], 7, 1, 1, **MEMORY),
+        fused_case(
+            "memories behind the weights, their bytes, names, parameters, shapes, and how many old weights are kept",
+            [3, 5, 2],
+            7,
+            1,
+            1,
+            **MEMORY,
+        ),
         fused_case("operators that read weights", [2, 4, 3], 9, 2, 4, **ONE_PRODUCT),
         fused_case("bfloat16", [4, 6], 8, 2, 2, dtype=torch.bfloat16),
     ],
@@ -268,7 +275,7 @@ def int8_case(
 OF_16 = {"drive": drives.int8_codes_of_16, "right": lambda x, weight: right_codes(x, weight.bfloat16())}
 BOUND = {"drive": drives.int8_bound, "right": right_bound}
 ALL_CODES = {"drive": drives.int8_codes, "right": right_codes}
-HELD = {"drive": drives.int8_bytes, "right": lambda x, weight: [weight.numel() + 4 * len(weight), 2]}
+HELD = {"drive": drives.int8_bytes, "right": lambda x, weight: [weight.numel() + 4 * len(weight), 2, 0, 0]}
 INT8 = Exercise(
     name="fast_decoding.int8",
     solution="Int8Linear",
@@ -286,7 +293,7 @@ INT8 = Exercise(
         int8_case("the codes where a row is 0", 3, 8, 1, 2, zero=0, **ALL_CODES),
         int8_case("the codes of a weight in bfloat16", 6, 30, 1, 1, **OF_16),
         int8_case("the bound", 5, 10, 2, 4, **BOUND),
-        int8_case("bytes in the state dict, and tensors", 8, 20, 1, 3, **HELD),
+        int8_case("what is held: bytes, tensors, tensors that get gradients and old weights", 8, 20, 1, 3, **HELD),
         int8_case("bfloat16", 6, 16, 2, 2, dtype=torch.bfloat16, tolerance=Tolerance(3e-2)),
     ],
 )
@@ -314,9 +321,20 @@ def clear_of_edges(p: Any, q: Any, drafts: Any, u: Any) -> bool:
     return bool(near > 1e-4) and (close.numel() == 0 or bool(close.min() > 1e-4))
 
 
+def near_edges(p: Any, q: Any, drafts: Any, u: Any) -> Any:
+    """Random numbers [2, N] that decide narrowly: by 0.0002 in p or, where that is impossible, at an edge of what is left."""
+    rows = torch.arange(len(drafts))
+    side = torch.where(u[0] < 0.5, -2e-4, 2e-4)
+    accept_at = (p[rows, drafts] + side) / q[rows, drafts]
+    edges = (p - q).clamp(min=0).cumsum(dim=-1)
+    first = (edges / edges[:, -1:].clamp(min=1e-30)).gather(1, (p > q).int().argmax(dim=-1, keepdim=True))[:, 0]
+    possible = (accept_at >= 0) & (accept_at < 1)
+    return torch.stack([torch.where(possible, accept_at, u[0]), (first + side).clamp(0, 0.9999)])
+
+
 def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
     """kind: "equal" for a q that is p; "one-hot" for a greedy draft; "near" for a rejected guess where they
-    are nearly equal."""
+    are nearly equal; "narrow" for random numbers next to where another token would come out."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         rows = draw.size("N", N, N + 1, N + 2)
@@ -334,6 +352,8 @@ def accept_case(name: str, N: int, V: int, kind: str = "", **more: Any) -> Case:
             u = torch.rand(2, rows, generator=draw.generator)
             if kind == "near":
                 u[0] = 0.9995
+            if kind == "narrow":
+                u = near_edges(p, q, drafts, u)
             if clear_of_edges(p, q, drafts, u):
                 return [p, q, drafts, u]
 
@@ -369,6 +389,7 @@ ACCEPT = Exercise(
         accept_case("p and q are equal", 6, 4, "equal"),
         accept_case("a greedy draft: q is 1 for its guess", 12, 6, "one-hot"),
         accept_case("p and q differ by 0.005", 8, 7, "near"),
+        accept_case("numbers that decide narrowly", 40, 5, "narrow"),
         frequency_case("frequencies of 100,000 tokens", 4, 100_000),
         frequency_case("frequencies of 95,000 tokens", 7, 95_000),
     ],
@@ -546,6 +567,7 @@ LOOKUP = Exercise(
         lookup_case("a small vocabulary, many places", 40, 3, 5, 4),
         lookup_case("only the last token came before", 26, 900, 2, 6, "single"),
         lookup_case("the last token was the first of the text", 17, 800, 3, 1, "first"),
+        lookup_case("a match far back in a text of 300 tokens", 300, 70_000, 4, 3, "tail"),
         lookup_case("how many guesses come where nothing matches", 15, 30, 4, 3, "none", **HOW_MANY),
         lookup_case("one token, again and again", 9, 20, 6, 5, "same"),
         lookup_case("how many come after a text of one token", 1, 40, 3, 2, "same", **HOW_MANY),

@@ -472,7 +472,7 @@ check("fast_decoding.cache", Cache)
 # %% [markdown] id="e0a192d1"
 # ## Fewer, larger products
 #
-# q, k and v are three products with the same x. Put their matrices on top of each other and it is one product: the same weights, the same work, and one call in place of three that is long enough to reach the memory's speed. The MLP's gate and up are another pair. vLLM, SGLang and llama.cpp all do it, and all have had trouble with the same thing: the checkpoint has three names, and the program one matrix.
+# q, k and v are three products with the same x. Put their matrices on top of each other and it is one product: the same weights, the same work, and one call in place of three that is long enough to reach the memory's speed. The MLP's gate and up are another pair. vLLM does it too. The difficulty is always the same: the checkpoint has three names, and the program one matrix.
 #
 # ### Exercise 3 · One matrix, three names
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
@@ -481,7 +481,7 @@ check("fast_decoding.cache", Cache)
 #
 # <details><summary>Hint 1</summary>
 #
-# `torch.cat` makes the large matrix, once. `split` gives views of its rows. `nn.Parameter(view)` is a parameter in the view's memory. Which layer gets which rows?
+# `torch.cat` makes the large matrix, once. Detach what goes into it: autograd would remember it, and the old weights would stay in memory. `split` gives views of its rows. `nn.Parameter(view)` is a parameter in the view's memory. Which layer gets which rows?
 #
 # <details><summary>Hint 2</summary>
 #

@@ -74,7 +74,7 @@ def right_fused(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def right_memory(x: Tensor, weight: Tensor, sizes: Sequence[int]) -> list[int]:
     shapes = [number for size in sizes for number in (size, weight.shape[1])]
-    return [1, weight.numel() * weight.element_size(), len(sizes), len(sizes), *shapes]
+    return [1, weight.numel() * weight.element_size(), len(sizes), len(sizes), *shapes, 0]
 
 
 # Attention
