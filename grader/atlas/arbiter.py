@@ -6,10 +6,9 @@ cache is counted by running it so: shapes come out, and no numbers.
 
 import importlib.util
 import json
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grader.atlas.cache import FULL, SLIDING, STATE, LayerCache
 from grader.atlas.fields import Fact
 from grader.errors import GraderError, last_line
+from grader.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def _asked(kind: str, fields: str) -> Asked | None:
     from transformers import AutoModelForCausalLM
 
     given = {name: value for name, value in json.loads(fields).items() if name not in ("model_type", "architectures")}
-    with _quiet():
+    with quiet_transformers():
         try:
             config = CONFIG_MAPPING[kind](**given)
             for part in {id(part): part for part in (config, config.get_text_config(decoder=True))}.values():
@@ -152,21 +152,6 @@ def _asked(kind: str, fields: str) -> Asked | None:
     text = config.get_text_config(decoder=True)
     name, blocks = type(model).__name__, _blocks(model)
     return Asked(kind, name, _size(model), _active(model, text), kept, why, blocks, _facts(name, text, blocks))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what transformers says of a config, of kernels that are missing, of attention masks."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(50)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _facts(model_class: str, text: Any, blocks: tuple[Block, ...]) -> dict[str, Fact]:

@@ -41,8 +41,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     own, kind = text_part(config)
     if own.get("is_encoder_decoder"):
         raise GraderError(f"a {kind or 'this'} model is an encoder and a decoder; decoders alone are read here.")
-    names = family_names()
-    if kind in names:
+    if is_known(kind):
         lines = traits_of(kind)
         read_as = lines.hub_only or kind
         remark = f"transformers reads {kind} files with its {read_as} class." if lines.hub_only else ""
@@ -74,7 +73,7 @@ def text_part(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     own = dict(config) if inner is None else {**inner}
     outer = str(config.get("model_type") or "")
     kind = str(own.get("model_type") or outer)
-    if kind not in family_names() and f"{kind}_text" in family_names():
+    if not is_known(kind) and is_known(f"{kind}_text"):
         kind = f"{kind}_text"
     if inner is not None and "tie_word_embeddings" in config and "tie_word_embeddings" not in own:
         own["tie_word_embeddings"] = config["tie_word_embeddings"]

@@ -26,10 +26,10 @@ from torch import Tensor
 from grader.checkpoints.card import model_card
 from grader.checkpoints.checkpoint import WEIGHTS, Checkpoint
 from grader.checkpoints.experts import apart
-from grader.checkpoints.quiet import quiet_transformers
 from grader.errors import GraderError, last_line
 from grader.names import layers_as_one
 from grader.package import distribution
+from grader.quiet import quiet_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD = "lm_head.weight"

@@ -22,10 +22,10 @@ from typing import Any
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
-from grader.checkpoints.quiet import quiet_transformers
 from grader.checkpoints.registry import Entry, Packaged
 from grader.errors import Unavailable
 from grader.package import distribution
+from grader.quiet import quiet_transformers
 
 CHUNK = 1 << 20
 NEEDED = ("gguf", "transformers", "accelerate")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from grader.checkpoints.quiet import quiet_transformers
 from grader.config import Config
 from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
@@ -15,6 +14,7 @@ from grader.porting.filling import tokens
 from grader.porting.floor import with_floors
 from grader.porting.runs import ONE_PASS, Ways, traced
 from grader.porting.sizes import TOKENS
+from grader.quiet import quiet_transformers
 from grader.recordings.traces import Trace
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

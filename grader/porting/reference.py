@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from grader.atlas.opening import config_of
 from grader.calls import first_tensor
-from grader.checkpoints.quiet import quiet_transformers
 from grader.errors import GraderError, last_line
 from grader.lessons.exercise import Draw
 from grader.porting.coverage import Coverage, coverage_of
@@ -23,6 +22,7 @@ from grader.porting.lengths import enough_tokens, long_enough
 from grader.porting.runs import ONE_PASS, Ways, consistency, traced
 from grader.porting.shrink import AMBITIONS, Ambition, shrunk
 from grader.porting.sizes import NAMES, POSITIONS, ROLES, TOKENS, VOCAB, first_of
+from grader.quiet import quiet_transformers
 from grader.recordings.traces import Alternative, Trace
 
 # What transformers adds to every config, and no model reads.

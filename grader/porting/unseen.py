@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, WatchedCall, copied, first_tensor, tensors_in, watch
-from grader.checkpoints.quiet import quiet_transformers
 from grader.names import in_any_layer, layers_as_one
 from grader.porting.coverage import Coverage
 from grader.porting.reference import HOUSEKEEPING, Reference
+from grader.quiet import quiet_transformers
 from grader.tolerance import agree, tolerance_for, widened
 
 Item = TypeVar("Item")
