@@ -155,7 +155,8 @@ class Exercise:
         calls them otherwise than the reference's are called. Where this one is wrong, those of them that don't pass
         their own checks are named.
     points: what nbgrader gives for it, split evenly between the cases.
-    axes: names of the output's axes, for reports: "B T D".
+    axes: names of the output's axes, for reports: "B T D"; of a vector also what its numbers are: "total/active", or
+        "norm/gradients..." where the last name is for all that are left.
     sizes: names of numbers in the build arguments, for reports: {"head_dim": 16}.
     differentiable: whether gradients must reach every parameter and the first floating-point argument, and are compared
         with the reference's. gradients_of: the positions of the arguments whose gradients count, where it is not that

@@ -233,6 +233,15 @@ def test_numbers_that_a_case_names_are_told_by_these_names() -> None:
     )
 
 
+def test_a_vector_that_puts_things_together_is_told_by_their_names() -> None:
+    numbers, right = Context(numbers=("norm", "gradients...")), torch.tensor([7.7, 0.1, 0.2, 0.3])
+    norm_wrong, rest_wrong = right.clone(), right.clone()
+    norm_wrong[0] = 11.55
+    rest_wrong[2] = 5.0
+    assert describe(norm_wrong, right, numbers) == "“norm” is 11.55, and should be 7.7; “gradients” are right"
+    assert describe(rest_wrong, right, numbers) == "“norm” is right; “gradients” are wrong in 1 of 3 values"
+
+
 # Composites
 
 

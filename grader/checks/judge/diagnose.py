@@ -24,7 +24,7 @@ class Context:
 
     axes: names of the right tensor's axes, as in ("B", "T", "D"). sizes: named numbers, as in
     {"head_dim": 16}. input: the first tensor the module was given, if any. weights: the module's own, by name.
-    numbers: what each of a few whole numbers is, where they have names.
+    numbers: what each of a few numbers is, where they have names; the last may stand for all that are left ("rows...").
     """
 
     axes: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
     # What happens to a whole tensor makes most of it wrong. Where less is, a finder could fit an error so small
     # that anything brings it below the tolerance.
-    finders = _FINDERS if wrong.double().mean() >= MOST else (_wrong_places,)
-    for finder in finders:
+    finders = _FINDERS[:-1] if wrong.double().mean() >= MOST else ()
+    for finder in (*finders, _told_of_parts if context.numbers else _wrong_places):
         sentence = finder(got.detach(), want.detach(), context)
         if sentence:
             return sentence
@@ -101,7 +101,7 @@ def _describe_dtype(got: Tensor, want: Tensor) -> str:
 
 
 def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str | None:
-    if context.numbers:
+    if len(context.numbers) == want.numel():
         pairs = zip(context.numbers, got.tolist(), want.tolist(), strict=True)
         return "; ".join(_told_of_number(name, own, right) for name, own, right in pairs)
     if got.ndim == 0:
@@ -112,6 +112,21 @@ def _describe_whole_numbers(got: Tensor, want: Tensor, context: Context) -> str 
     if got.ndim == 1:
         return f"it gave {_listed(got, want)}"
     return _wrong_places(got, want, context)
+
+
+def _told_of_parts(got: Tensor, want: Tensor, context: Context) -> str | None:
+    """Which of the numbers that a vector puts together are wrong, by their names."""
+    wrong = wrong_values(got, want, context.tolerance or tolerance_for(want.dtype))
+    *single, last = context.numbers
+    told = []
+    for i, name in enumerate(single if last.endswith("...") else context.numbers):
+        is_wrong = f"is {got[i].item():.4g}, and should be {want[i].item():.4g}"
+        told.append(f"“{name}” {is_wrong if wrong[i] else 'is right'}")
+    if last.endswith("..."):
+        rest = wrong[len(single) :]
+        are_wrong = f"are wrong in {int(rest.sum()):,} of {len(rest):,} values"
+        told.append(f"“{last.removesuffix('...')}” {are_wrong if rest.any() else 'are right'}")
+    return "; ".join(told)
 
 
 def _told_of_number(name: str, own: int, right: int) -> str:

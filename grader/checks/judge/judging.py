@@ -84,14 +84,16 @@ def _is_right(answer: Answer, i: int, got: Tensor | None) -> bool:
 
 
 def _names_of_numbers(answer: Answer, index: int, case: str) -> tuple[str, ...]:
-    """What each of a few whole numbers is: by the exercise's axis, as in "total/active", or by the case's own name, as
-    in "room: numbers, bytes". Empty where neither says."""
+    """What each of a few numbers is: by the exercise's axis, as in "total/active", or by the case's own name, as in
+    "room: numbers, bytes". The last name may end in "...", as in "norm/gradients...": all that is left. Empty where
+    neither says."""
     want = answer.outputs[index]
-    if want.ndim != 1 or want.is_floating_point() or len(want) < 2:
+    if want.ndim != 1 or len(want) < 2:
         return ()
     by_case = case.partition(": ")[2].replace(" and ", " ")
     for said in (answer.axes[0].split("/") if len(answer.axes) == 1 else [], by_case.split(", ")):
-        if len(said) == len(want) and all(said):
+        rest = want.is_floating_point() and len(want) >= len(said) > 1 and said[-1].endswith("...")
+        if all(said) and (len(said) == len(want) or rest):
             return tuple(name.strip() for name in said)
     return ()
 
