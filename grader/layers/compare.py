@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from grader.layers.wording import Open
 
 
-def compare_with_lesson(model: Any, open: "Open" = "first") -> None:
+def compare_with_lesson(model: Any, open: "Open" = "first", diagnosis: bool = True) -> None:
     """`compare_layers` without a trace of one's own. Raises RecordingError where the lesson has none."""
     from grader.layers.debugger import layer_report  # late: its parts take as long to import as all that a check needs
 
@@ -22,14 +22,14 @@ def compare_with_lesson(model: Any, open: "Open" = "first") -> None:
         raise RecordingError(f"{RECORDING} holds no trace of a whole model, so there are no layers to compare.")
     with comparing_on_cpu():
         report = layer_report(model, trace)
-    show_report(report, open)
+    show_report(report, open, diagnosis)
 
 
-def show_report(report: "LayerReport", open: "Open") -> None:
+def show_report(report: "LayerReport", open: "Open", diagnosis: bool = True) -> None:
     """Show what a comparison found. Raises CheckFailed if a row differs, but not while nbgrader autogrades."""
     from grader.layers.wording import report_lines
 
     culprit = report.culprit.path if report.culprit else None
-    show(report_lines(report, open), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
+    show(report_lines(report, open, diagnosis), {"rows": len(report.rows), "passed": report.ok, "culprit": culprit})
     if not report.ok and not autograding():
         raise CheckFailed("The model differs from the reference: see the report above.")

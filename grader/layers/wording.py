@@ -1,5 +1,6 @@
 """How a person sees what a comparison found."""
 
+from dataclasses import replace
 from typing import Literal
 
 from grader.layers.rows import LayerReport, LayerRow
@@ -8,8 +9,10 @@ from grader.report import Line, LineKind
 Open = Literal["first", "all", "none"]
 
 
-def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
-    """Where to start, the table of rows, and what could not be compared."""
+def report_lines(report: LayerReport, open: Open = "first", diagnosis: bool = True) -> list[Line]:
+    """Where to start, the table of rows, and what could not be compared; without a diagnosis, the rows alone."""
+    if not (diagnosis or report.ok or report.traceback):
+        return _rows_alone(replace(report, culprit=None), _opened(report, open))
     opened = _opened(report, open)
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
@@ -21,6 +24,12 @@ def report_lines(report: LayerReport, open: Open = "first") -> list[Line]:
     if report.ok and report.unseen:
         lines.append(Line(f"No row of this trace would change with: {', '.join(report.unseen)}", "muted"))
     return lines
+
+
+def _rows_alone(report: LayerReport, opened: set[str]) -> list[Line]:
+    rows = [row for row in report.rows if row.block == row.name or row.block in opened]
+    head = Line("", "head", 0, ("", "module", "max", "mean", ""))
+    return [Line("✗ Some rows differ from the reference.", "bad"), head, *(_row_line(row, report) for row in rows)]
 
 
 def _diagnosis(report: LayerReport) -> list[Line]:

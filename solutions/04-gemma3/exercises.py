@@ -17,7 +17,8 @@ from transformers.models.gemma3.modeling_gemma3 import (
 from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, configs, hf, weights_around_0, with_mistakes
 from grader.authoring.kit.inputs import alike, steep_weights, with_zeros
 
-from .reference import build_embedding, reference_config, rotations
+from . import drives
+from .reference import build_embedding, drawn_rows, reference_config, right_verdicts, rotations
 
 TRACE = "gemma3.causal_lm"
 
@@ -344,4 +345,63 @@ CAUSAL_LM = Exercise(
     ],
 )
 
-EXERCISES = with_mistakes(__file__, [EMBEDDING, RMS_NORM, MLP, ROPE, MASK, ATTENTION, DECODER_LAYER, MODEL, CAUSAL_LM])
+
+# What is rounding, and what a fault
+
+
+def verdicts_case(name: str, rows: Sequence[str], size: Sequence[int], times: float) -> Case:
+    """A case of the verdicts. rows: of reference.ROWS."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        first = draw.number("the first row", 0, 1, len(rows) - 1) if len(rows) > 1 else 0
+        names = [*rows[first:], *rows[:first]]
+        return [*drawn_rows(draw, names, (draw.size("T", size[0], size[0] + 2), *size[1:]), times), times]
+
+    return Case(name, draw_args)
+
+
+PLAIN = ["right", "inherited", "own", "own, and mended by chance", "own, a little"]
+VERDICTS = Exercise(
+    name="gemma3.verdicts",
+    solution="verdicts",
+    reference=right_verdicts,
+    function=True,
+    differentiable=False,
+    drive=drives.verdicts_by_number,
+    points=5,
+    axes="row",
+    cases=[
+        verdicts_case("five rows, a limit of 3 times the noise", PLAIN, (4, 12), 3.0),
+        verdicts_case(
+            "rows of other scales and other noise, a limit of 5 times the noise",
+            [
+                "right, in large numbers",
+                "own, in small numbers",
+                "right, with much noise",
+                "own, with little noise",
+                "right, around a large mean",
+                "inherited, with little noise",
+            ],
+            (5, 9),
+            5.0,
+        ),
+        verdicts_case(
+            "errors in one number, or in small ones, a limit of twice the noise",
+            [
+                "right, all of it in one number",
+                "own, all of it in one number",
+                "right, all of it where numbers are small",
+                "own, along what rounding does",
+                "own, all of it in the last token",
+                "inherited",
+            ],
+            (3, 20),
+            2.0,
+        ),
+        verdicts_case("the limit is the noise itself", ["own, a little", "right", "inherited"], (2, 7, 3), 1.0),
+    ],
+)
+
+EXERCISES = with_mistakes(
+    __file__, [EMBEDDING, RMS_NORM, MLP, ROPE, MASK, ATTENTION, DECODER_LAYER, MODEL, CAUSAL_LM, VERDICTS]
+)

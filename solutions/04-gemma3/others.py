@@ -17,6 +17,7 @@ from grader.authoring.kit.solved import lesson_of
 
 from . import exercises
 from .exercises import FULL, SLIDING
+from .reference import ROWS
 
 LESSON = lesson_of(__file__)
 
@@ -28,6 +29,7 @@ WITHOUT = {
         "gemma3.mask": "a mask has no dtype",
         "gemma3.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
         "gemma3.causal_lm": "as the model; test_gemma3.py compares one in bfloat16",
+        "gemma3.verdicts": "it gives words",
     },
 }
 
@@ -90,6 +92,12 @@ def of_mask(config: dict[str, Any], n: Numbers) -> Case:
     return Case(str(n.seed), lambda draw: [n.length, window])
 
 
+def of_verdicts(config: dict[str, Any], n: Numbers) -> Case:
+    names = list(ROWS)
+    rows = [names[(n.seed + 7 * i) % len(names)] for i in range(1 + n.seed % 6)]
+    return exercises.verdicts_case(str(n.seed), rows, (2 + n.batch, 8 + n.length), 1.5 + n.seed % 5)
+
+
 CONFIGS = configs()
 RANDOM = {
     "gemma3.embedding": of_embedding,
@@ -101,6 +109,7 @@ RANDOM = {
     "gemma3.decoder_layer": of_layer,
     "gemma3.model": of_tokens,
     "gemma3.causal_lm": of_tokens,
+    "gemma3.verdicts": of_verdicts,
 }
 
 
@@ -360,6 +369,39 @@ class EmbeddingTiedToHead(programs.EmbeddingTiedToHead):
     body, tied = ModelWithKernels, True
 
 
+def verdicts_by_squares(
+    exact: dict[str, Tensor],
+    rounded: dict[str, Tensor],
+    alone: dict[str, Tensor],
+    whole: dict[str, Tensor],
+    times: float,
+) -> dict[str, str]:
+    """In float64, with mean squares; what is exact divides out of all of them."""
+    found = {}
+    for name, right in exact.items():
+        noise, own, run = ((t[name].double() - right.double()).square().mean() for t in (rounded, alone, whole))
+        limit = times**2 * noise
+        found[name] = "own" if own > limit else "inherited" if run > limit else "right"
+    return found
+
+
+def verdicts_in_two_rounds(
+    exact: dict[str, Tensor],
+    rounded: dict[str, Tensor],
+    alone: dict[str, Tensor],
+    whole: dict[str, Tensor],
+    times: float,
+) -> dict[str, str]:
+    """All are right at first; then those that are wrong in the whole run are marked, then those wrong alone."""
+    limits = {name: times * torch.dist(rounded[name], right) / right.norm() for name, right in exact.items()}
+    said = dict.fromkeys(exact, "right")
+    for word, outputs in (("inherited", whole), ("own", alone)):
+        for name, right in exact.items():
+            if torch.linalg.vector_norm(outputs[name] - right) / torch.linalg.vector_norm(right) > limits[name]:
+                said[name] = word
+    return said
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "gemma3.embedding": (EmbeddingByHand, EmbeddingScaledFirst, EmbeddingRoundedByHand),
     "gemma3.rms_norm": (RMSNormWithKernel, RMSNormWithNorm, RMSNormWithEinsum),
@@ -370,6 +412,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "gemma3.decoder_layer": (LayerWithKernels, LayerByHand, LayerWithGroups),
     "gemma3.model": (ModelWithKernels, ModelWithPlainEmbedding),
     "gemma3.causal_lm": (HeadWithoutModule, EmbeddingTiedToHead),
+    "gemma3.verdicts": (verdicts_by_squares, verdicts_in_two_rounds),
 }
 
 
@@ -423,10 +466,26 @@ class RMSNormOfThreeAxes(RMSNormWithKernel):
         return (x.float() * torch.rsqrt(square + self.eps) * (1 + self.weight.float())).to(x.dtype)
 
 
+def verdicts_of_matrices(
+    exact: dict[str, Tensor],
+    rounded: dict[str, Tensor],
+    alone: dict[str, Tensor],
+    whole: dict[str, Tensor],
+    times: float,
+) -> dict[str, str]:
+    """Right where every output has two axes."""
+    flat = [
+        {name: t if t.ndim == 2 else t[..., 0] * 0 + 1 for name, t in rows.items()}
+        for rows in (exact, rounded, alone, whole)
+    ]
+    return verdicts_by_squares(*flat, times)
+
+
 BY_CHANCE = {
     "gemma3.rms_norm": [RMSNormOfThreeAxes],
     "gemma3.attention": [AttentionScaledAsIn270M, AttentionOfOneHead],
     "gemma3.model": [ModelWithTheUsualPattern, ModelWithAWindowOf512, ModelWithItsOwnEps, ModelWithTheHubsThetas],
+    "gemma3.verdicts": [verdicts_of_matrices],
 }
 
 

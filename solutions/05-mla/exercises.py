@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from grader.authoring.kit import Case, Config, Draw, Exercise, configs, hf, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, configs, hf, with_mistakes
 from grader.authoring.kit.configs import fields_of
 from grader.authoring.kit.toy import FIXED, reference_generate
 from grader.kv import bytes_at
@@ -25,6 +25,7 @@ from .reference import (
     right_room_of_rows,
     right_rows,
     right_rows_in_turns,
+    right_variance,
     rope_table,
 )
 
@@ -426,4 +427,39 @@ GENERATE = Exercise(
     ],
 )
 
-EXERCISES = with_mistakes(__file__, [COMPRESS, ROPE, SCALE, CACHE, BYTES, ATTENTION, ABSORBED, MODEL, GENERATE])
+
+# In how many directions a cache varies
+
+
+def variance_case(name: str, rank: int, sizes: Sequence[int]) -> Case:
+    """A case of the share of a variance. sizes: rows of the first text, rows of the second, numbers in a row."""
+    N, M, n = sizes
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        rows, others = draw.size("N", N, N + 3), draw.size("M", M, M + 2)
+        both = draw.normal(rows + others, n) * 0.7 ** torch.arange(n) @ torch.linalg.qr(draw.normal(n, n)).Q
+        both = both * (0.5 + draw.normal(len(both), 1).abs()) + draw.normal(n)  # some tokens vary more; a mean
+        shift = 0.4 * draw.normal(n)  # the second text's mean is another one
+        return rank, both[:rows], both[rows:] + shift
+
+    return Case(name, draw_args, tolerance=Tolerance(1e-4))
+
+
+VARIANCE = Exercise(
+    name="mla.variance",
+    solution="variance_in",
+    reference=right_variance,
+    function=True,
+    differentiable=False,
+    points=5,
+    cases=[
+        variance_case("3 of 7 directions", 3, (40, 25, 7)),
+        variance_case("a single direction", 1, (30, 11, 6)),
+        variance_case("a first text with fewer tokens than channels", 2, (5, 12, 9)),
+        variance_case("all directions that 4 tokens have, of 8", 3, (4, 9, 8)),
+    ],
+)
+
+EXERCISES = with_mistakes(
+    __file__, [COMPRESS, ROPE, SCALE, CACHE, BYTES, ATTENTION, ABSORBED, MODEL, GENERATE, VARIANCE]
+)

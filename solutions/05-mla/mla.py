@@ -12,7 +12,7 @@
 # - say which of the two is cheaper when, from a count of multiplications, and show it with a clock;
 # - explain why a few channels of the key had to be left out of the trick.
 #
-# 160 to 240 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
+# 180 to 270 minutes · difficulty ●●●●○ · you know attention with a cache (lesson 02) and RoPE (lesson 03); nothing else is needed
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
 #
@@ -130,8 +130,8 @@ gpt2 = load_checkpoint("austen-gpt2")
 D, LAYERS, HEADS = gpt2.config.n_embd, gpt2.config.n_layer, gpt2.config.n_head
 
 # %% jupyter={"source_hidden": true} id="ce363c03"
-def gpt2_logits(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """Lesson 01's model: ids [B, T] -> logits [B, T, vocab_size]."""
+def gpt2_logits(weights: dict[str, Tensor], ids: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+    """Lesson 01's model: ids [B, T] -> logits [B, T, vocab_size]; seen gets each layer's keys and values."""
     def norm(x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, (D,), weights[f"{name}.weight"], weights[f"{name}.bias"])
 
@@ -141,6 +141,8 @@ def gpt2_logits(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
     x = weights["wte.weight"][ids] + weights["wpe.weight"][: ids.shape[1]]
     for i in range(LAYERS):
         qkv = conv(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn")  # [B, T, 3 D]
+        if seen is not None:
+            seen.append(qkv[..., D:].flatten(0, 1))
         q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in qkv.split(D, dim=-1))
         mixed = causal_softmax(q @ k.mT * q.shape[-1] ** -0.5) @ v
         x = x + conv(mixed.transpose(1, 2).flatten(2), f"h.{i}.attn.c_proj")
@@ -256,7 +258,7 @@ plots.beside(plots.lines(cut, around), plots.lines(directions, spectrum))
 #
 # A quarter of the 384 numbers (rank 96) costs nothing that this text could show, and a sixth (64) 0.02 nats. Below that the loss rises fast. Values cost more than keys: 16 numbers for the values of all six heads cost 0.37 nats, 16 for their keys 0.06. A possible reason: a small error in a score changes a softmax little, while errors in values go straight into the output.
 #
-# Look at the right-hand picture too: the singular values fall slowly. The matrices are not of low rank; training did not ask for it. Yet the loss hardly needs the small directions. Either the model does not use them, or the normed x hardly ever points along them; this experiment cannot tell which.
+# Look at the right-hand picture too: the singular values fall slowly. The matrices are not of low rank; training did not ask for it. Yet the loss hardly needs the small directions. Either the model does not use them, or the normed x hardly ever points along them; this experiment cannot tell which. Exercise 10 can.
 # </details>
 
 # %% [markdown] id="4296654e"
@@ -1474,6 +1476,141 @@ plots.lines(curves, plots.Axes("rank that is left", "rise of the loss, nats", lo
 # <details><summary>What the numbers say</summary>
 #
 # Half of the 64 directions are enough for austen-mla, and with 16 it loses a third of what GPT-2 loses. Does training with a latent put what counts into fewer directions? These numbers fit that, and do not show it. austen-mla's scores depend mostly on the rotated channels, as you saw, so its latent carries mainly values. Compared with GPT-2's values alone, in the first picture, it is still ahead: cut to 32 numbers those cost 0.19 nats, and here 0.01. But that is one model of each kind, trained once. Other seeds, and a model without a latent that has RoPE too, would have to agree.
+# </details>
+
+# %% [markdown] id="8b6d859b"
+# ### Exercise 10 · In how many directions does a cache vary?
+# difficulty ●●●○○ · importance ●●●○○ · 15 minutes
+#
+# One question of the first half is still open. GPT-2's matrices are not of low rank, and yet its loss hardly needs their small directions. Either the model does not use what lies there, or the normed x hardly ever points there. The keys and values themselves can tell: collect what is cached of a text, and measure how much of its variance lies in the few directions in which it varies most. This experiment is yours.
+#
+# Find the directions in one text and measure in another. In the text that they were found in, the best directions always look better than they are: with as many directions as tokens, they would hold all of its variance and say nothing about the next text.
+#
+# Subtract the mean first. It is the same for every token, so a model could store it once. It must be the mean of the first text, the only one that is known when the directions are chosen.
+#
+# <details><summary>Hint 1</summary>
+#
+# The singular value decomposition of the first text's rows, less their mean, has the directions. `torch.linalg.svd` gives U, S and Vh. Which of them has as many columns as a row has numbers?
+#
+# <details><summary>Hint 2</summary>
+#
+# `torch.linalg.svd(..., full_matrices=False).Vh[:rank]` are the first `rank` directions, one a row, each of length 1 and at right angles to the others. A row's coordinates along them are its products with them.
+#
+# <details><summary>Hint 3</summary>
+#
+# The share is one quotient: a sum of squares over all tokens and directions, divided by a sum of squares over all tokens and channels.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="mla.variance" id="mla-variance"
+def variance_in(rank: int, first: Tensor, second: Tensor) -> float:
+    """The share of the variance of `second` that lies in the `rank` directions in which `first` varies most.
+
+    first: [N, n], second: [M, n], rows of what is cached of two texts. Both are taken less the mean row of `first`.
+    The directions are the right singular vectors with the largest singular values. The share is the sum of squares of
+    what `second` has along them, divided by the sum of all its squares; from 0 to 1. rank is below N and at most n.
+    """
+    ### BEGIN SOLUTION
+    mean = first.mean(dim=0)
+    directions = torch.linalg.svd(first - mean, full_matrices=False).Vh[:rank]  # [rank, n]
+    varies = second - mean
+    return ((varies @ directions.T).square().sum() / varies.square().sum()).item()
+    ### END SOLUTION
+
+# %% check="mla.variance" tags=["nbval-ignore-output"] id="check-mla-variance"
+check("mla.variance", variance_in)
+
+# %% [markdown] id="0d1cf58a"
+# Now GPT-2's keys and values, layer by layer, and austen-mla's latents behind their norm. The first text is the first half of what the course has of *Persuasion*, the second one the rest. Of the variance of GPT-2's 384 numbers in layer 0, how much lies in 32 directions?
+
+# %% prediction="mla.variance" id="prediction-mla-variance"
+predict(
+    "mla.variance", "variance in 32 of GPT-2's 384 directions, layer 0", unit="%",
+    guess=...
+)
+
+# %% jupyter={"source_hidden": true} id="3718bbe8"
+from grader.instruments import patch
+
+
+def cached_by_gpt2(ids: Tensor) -> list[Tensor]:
+    """The keys and values of each layer: [tokens, 2 D]."""
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        gpt2_logits(weights, ids, seen)
+    return seen
+
+
+trained_mla = CausalLM(austen.config).eval()
+austen.load_into(trained_mla)
+
+
+def cached_by_mla(ids: Tensor) -> list[Tensor]:
+    """What each layer of austen-mla caches beside the rotated key: [tokens, 64]."""
+    calls = patch.calls_in(trained_mla.model, ids)
+    names = [f"layers.{i}.self_attn.kv_a_layernorm" for i in range(len(trained_mla.model.layers))]
+    return [calls[name].output.flatten(0, 1) for name in names]
+
+# %% tags=["nbval-ignore-output"] id="a8ec1547"
+half = len(held_out) // 2
+before, after = cached_by_gpt2(held_out[:half]), cached_by_gpt2(held_out[half:])
+in_weights = [(values.square().cumsum(0) / values.square().sum()).tolist() for values in through_a_latent(D)[1]]
+print("GPT-2, layer by layer; in brackets, the share of the weights' squared singular values")
+for rank in (8, 16, 32, 64, 96):
+    shares = [variance_in(rank, a, b) for a, b in zip(before, after, strict=True)]
+    print(f"{rank:3} of 384: " + "  ".join(f"{own:4.0%} ({in_weights[i][rank - 1]:.0%})" for i, own in enumerate(shares)))
+measured("mla.variance", 100 * variance_in(32, before[0], after[0]))
+
+# %% tags=["nbval-ignore-output"] id="80e4ccf9"
+half = len(persuasion) // 2
+latents = list(zip(cached_by_mla(persuasion[:half]), cached_by_mla(persuasion[half:]), strict=True))
+for rank in (8, 16, 32, 48):
+    print(f"{rank:3} of austen-mla's 64: " + "  ".join(f"{variance_in(rank, a, b):4.0%}" for a, b in latents))
+
+# %% [markdown] id="e165414b"
+# If variance is what counts, then a latent of GPT-2 should be cut along these directions, and not along those of the weights. With 32 numbers along the weights' directions the loss rises by 0.1 nats. Along those in which keys and values vary most, it rises
+
+# %% prediction="mla.by_variance" id="prediction-mla-by_variance"
+predict(
+    "mla.by_variance", "a latent of 32 along the directions of the data",
+    one_of=("by less than half as much", "by about as much", "by more than twice as much"),
+    guess=...
+)
+
+# %% id="b12e3464"
+def along_the_data(rank: int) -> dict[str, Tensor]:
+    """GPT-2's weights with keys and values limited to the directions in which they vary most."""
+    changed = dict(weights)
+    for i, rows in enumerate(before):
+        W, b, mean = f"h.{i}.attn.c_attn.weight", f"h.{i}.attn.c_attn.bias", rows.mean(dim=0)
+        V = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:rank]
+        changed[W], changed[b] = weights[W].clone(), weights[b].clone()
+        changed[W][:, D:] = weights[W][:, D:] @ V.T @ V
+        changed[b][D:] = mean + (weights[b][D:] - mean) @ V.T @ V
+    return changed
+
+# %% tags=["nbval-ignore-output"] id="7804bea4"
+rest, rises = held_out[len(held_out) // 2 :], {}
+for rank in (16, 32, 64):
+    ways = weights, through_a_latent(rank)[0], along_the_data(rank)
+    uncut, by_weights, by_data = (loss(partial(gpt2_logits, way), rest) for way in ways)
+    rises[rank] = by_weights - uncut, by_data - uncut
+    print(f"rank {rank}: along the weights' directions {rises[rank][0]:+.3f}, along the data's {rises[rank][1]:+.3f}")
+
+# %% tags=["nbval-ignore-output"] id="0cca221f"
+ratio = rises[32][1] / rises[32][0]
+answers = ("by less than half as much", "by about as much", "by more than twice as much")
+measured("mla.by_variance", answers[(ratio >= 0.5) + (ratio > 2)])
+
+# %% [markdown] id="5d9796e8"
+# <details><summary>What the numbers say</summary>
+#
+# 92% in layer 0 and 94 to 98% in the others, in a text in which the directions were not found. From the weights alone one would expect less: 32 directions hold 65 to 75% of their squared singular values. So the second reading is right: the normed x hardly ever points along the small directions.
+#
+# But the loss does not go by variance. Cut to 32 numbers along the directions in which keys and values vary most, GPT-2 loses about as much as with the weights' own directions. What varies little need not be worth little: the few percent that are left out decide some softmax, or carry what a later layer reads. A share of variance says how well a cache can be rebuilt, and not what the model needs of it.
+#
+# austen-mla uses its 64 numbers more evenly: 8 directions hold 55 to 82% of their variance, where 8 directions of GPT-2's 384 hold 78 to 92%.
 # </details>
 
 # %% [markdown] id="555fc230"

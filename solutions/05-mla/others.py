@@ -30,6 +30,7 @@ WITHOUT = {
         "mla.bytes": "it counts whole numbers",
         "mla.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
         "mla.generate": "it handles whole numbers",
+        "mla.variance": "it is a Python float, and a decomposition has no bfloat16",
     },
     "SIZES": "its model has no experts, so no published config fits it",
     "RERUNS": "its cells call `queries` of the lesson's own attention, which other right forms need not have",
@@ -101,6 +102,13 @@ def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
 
 
 CONFIGS = configs()
+
+
+def of_variance(config: dict[str, Any], n: Numbers) -> Case:
+    numbers, rows = 3 + n.seed % 9, 4 + n.length
+    return exercises.variance_case(str(n.seed), 1 + n.seed % min(numbers, rows - 1), (rows, 2 + n.batch, numbers))
+
+
 RANDOM = {
     "mla.compress": of_vectors,
     "mla.rope": of_rotation,
@@ -110,6 +118,7 @@ RANDOM = {
     "mla.attention": of_attention,
     "mla.absorbed": of_attention,
     "mla.model": of_model,
+    "mla.variance": of_variance,
 }
 
 
@@ -415,6 +424,22 @@ def generate_and_feed_the_last(model: Any, ids: Tensor, max_new_tokens: int, end
         logits = model(best, caches)
 
 
+def variance_by_covariance(rank: int, first: Tensor, second: Tensor) -> float:
+    """Eigenvectors of the covariance, in rising order; what lies along them as vectors of all channels."""
+    V = torch.linalg.eigh(torch.cov(first.double().T)).eigenvectors[:, first.shape[1] - rank :]
+    varies = second.double() - first.double().mean(dim=0)
+    return float((varies @ V @ V.T).pow(2).sum() / varies.pow(2).sum())
+
+
+def variance_by_what_is_left(rank: int, first: Tensor, second: Tensor) -> float:
+    """1 less the share that is lost, of mean squares."""
+    mean = first.mean(dim=0, keepdim=True)
+    columns = torch.linalg.svd((first - mean).T, full_matrices=False).U[:, :rank]
+    varies = second - mean
+    lost = varies - varies @ columns @ columns.T
+    return 1 - float(lost.square().mean() / varies.square().mean())
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "mla.compress": (CompressorByHand, CompressorInTurn),
     "mla.rope": (rope_with_complex_numbers, rope_after_sorting, rope_with_matrices),
@@ -425,6 +450,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "mla.absorbed": (AbsorbedWithEinsum, AbsorbedHeadByHead, AbsorbedIntoTheOutput),
     "mla.model": (ModelByHand, ModelCountingFromOne),
     "mla.generate": (generate_into_a_list, generate_and_feed_the_last),
+    "mla.variance": (variance_by_covariance, variance_by_what_is_left),
 }
 
 
@@ -507,12 +533,18 @@ def generate_with_room_for_anything(model: Any, ids: Tensor, max_new_tokens: int
     return written
 
 
+def variance_of_long_texts(rank: int, first: Tensor, second: Tensor) -> float:
+    """Right where there are as many tokens as channels."""
+    return variance_by_covariance(rank, first, second) if len(first) >= first.shape[1] else 1.0
+
+
 BY_CHANCE = {
     "mla.cache": [GrowingCache, RowsWithAHeadAxis, CacheThatWritesFirst],
     "mla.model": [ModelOfOneForm, ModelThatCountsCalls],
     "mla.generate": [generate_reading_one_by_one, generate_with_room_for_anything],
     "mla.absorbed": [AbsorbedOnlyInName, ExpandedHeadByHead],
     "mla.attention": [AttentionWithItsOwnEps],
+    "mla.variance": [variance_of_long_texts],
 }
 
 

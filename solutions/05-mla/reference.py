@@ -129,3 +129,15 @@ def absorbed_work(config: Mapping[str, Any], rows: int) -> int:
     queries: int = D * q + q * H * (n + p) if q else D * H * (n + p)
     total: int = 2 * (queries + D * (r + p) + H * v * D + H * r * (n + v) + H * rows * (2 * r + p))
     return total
+
+
+def right_variance(rank: int, first: Tensor, second: Tensor) -> float:
+    """The same in float64, from the eigenvectors of the first text's covariance, one token at a time."""
+    rows, mean = first.double(), first.double().mean(dim=0)
+    covariance = sum(torch.outer(row - mean, row - mean) for row in rows)
+    directions = torch.linalg.eigh(covariance).eigenvectors[:, -rank:].unbind(1)  # in rising order
+    inside = whole = 0.0
+    for row in second.double() - mean:
+        inside += sum(float(row @ direction) ** 2 for direction in directions)
+        whole += float(row @ row)
+    return inside / whole

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grader.authoring.drives.caches import fill
 from grader.authoring.drives.generation import CachedToy, python_ints
@@ -189,3 +189,28 @@ def rooms_asked(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any,
 def calls_after_end(generate: Any, toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) -> list[int]:
     """How often the model was called after the end token had come out."""
     return [watched_model(generate, toy, ids, new_tokens, end, chunk).after]
+
+
+# How far back a model looks
+
+
+class SmallReader(nn.Module):
+    """A recurrent language model, so that every token before counts: ids [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, embedding: Tensor, mixing: Tensor) -> None:
+        super().__init__()
+        self.embedding, self.mixing = nn.Parameter(embedding.clone()), nn.Parameter(mixing.clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        states = [torch.zeros(len(ids), len(self.mixing))]
+        for x in self.embedding[ids].unbind(1):
+            states.append(torch.tanh(x + states[-1] @ self.mixing))
+        return torch.stack(states[1:], dim=1) @ self.embedding.T
+
+
+def nats_of_contexts(
+    nats_by_context: Any, ids: Tensor, embedding: Tensor, mixing: Tensor, contexts: list[int]
+) -> list[float]:
+    """What a small model loses with each of the contexts."""
+    model = SmallReader(embedding, mixing).eval()
+    return [float(nats) for nats in nats_by_context(model, ids, list(contexts))]

@@ -7,7 +7,7 @@ import torch
 from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3TextModel
 
 from grader.authoring.drives.caches import contents_in_turns, lengths
-from grader.authoring.kit import Case, Config, Draw, Exercise, configs, hf, weights_around_0, with_mistakes
+from grader.authoring.kit import Case, Config, Draw, Exercise, Tolerance, configs, hf, weights_around_0, with_mistakes
 from grader.authoring.kit.caches import right_fill
 from grader.authoring.kit.inputs import alike, steep_weights
 from grader.authoring.kit.toy import FIXED, toy_that_ends
@@ -19,6 +19,7 @@ from .reference import (
     call_attention,
     reference_config,
     right_mask,
+    right_nats,
     right_numbers,
     right_reading,
     right_ring,
@@ -377,6 +378,39 @@ GENERATE = Exercise(
 )
 
 
+# How far back a trained model looks
+
+
+def context_case(name: str, T: int, contexts: list[int], sizes: Sequence[int] = (13, 6)) -> Case:
+    """A case of the loss by context. sizes: vocabulary and width of the model."""
+    V, D = sizes
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        length = draw.size("T", T, T + 1, T + 2)
+        mixing = torch.linalg.qr(draw.normal(D, D)).Q  # forgets slowly
+        return draw.tokens(V, length), draw.normal(V, D), mixing, contexts
+
+    return Case(name, draw_args, tolerance=Tolerance(1e-4))
+
+
+BY_CONTEXT = Exercise(
+    name="sliding_window.nats_by_context",
+    solution="nats_by_context",
+    reference=right_nats,
+    function=True,
+    differentiable=False,
+    drive=drives.nats_of_contexts,
+    points=5,
+    axes="context",
+    cases=[
+        context_case("contexts of 1, 2 and 5 tokens, a text of 40", 40, [1, 2, 5]),
+        context_case("contexts in no order, one of them twice", 14, [4, 1, 6, 4], (11, 5)),
+        context_case("one context", 12, [3], (17, 7)),
+        context_case("a text with a single token behind the longest context", 8, [2, 7], (9, 4)),
+    ],
+)
+
+
 # Bytes
 
 # The talk's model: 36 layers, 4,096 wide, 5:1, a window of 2,048. Only the width counts, so 32 heads of 128.
@@ -434,4 +468,4 @@ BYTES = Exercise(
     ],
 )
 
-EXERCISES = with_mistakes(__file__, [MASK, REACH, ROLLING_CACHE, ATTENTION, MODEL, GENERATE, BYTES])
+EXERCISES = with_mistakes(__file__, [MASK, REACH, ROLLING_CACHE, ATTENTION, MODEL, GENERATE, BY_CONTEXT, BYTES])

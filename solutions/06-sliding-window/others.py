@@ -34,6 +34,7 @@ WITHOUT = {
         "sliding_window.mask": "a mask has no dtype",
         "sliding_window.reach": "it counts whole numbers",
         "sliding_window.generate": "it handles whole numbers",
+        "sliding_window.nats_by_context": "it is a list of Python floats",
         "sliding_window.bytes": "it counts whole numbers",
     },
     "RERUNS": "its cells read `keys` and `values` of the lesson's own ring, which other right caches need not have",
@@ -86,6 +87,12 @@ def of_attention(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.attention_case(str(n.seed), config, kind, chunks, n.seed % 3 > 0)
 
 
+def of_contexts(config: dict[str, Any], n: Numbers) -> Case:
+    contexts = [n.seed % 5 + 1, n.seed % 3 + 1]
+    sizes = config["vocab_size"], 3 + n.seed % 5
+    return exercises.context_case(str(n.seed), max(contexts) + n.length, contexts, sizes)
+
+
 def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.bytes_case(str(n.seed), config, n.length, n.batch, 4)
 
@@ -95,6 +102,7 @@ RANDOM = {
     "sliding_window.mask": of_mask,
     "sliding_window.reach": of_reach,
     "sliding_window.attention": of_attention,
+    "sliding_window.nats_by_context": of_contexts,
     "sliding_window.bytes": of_bytes,
 }
 
@@ -303,6 +311,28 @@ def generate_with_the_short_piece_first(
             break
 
 
+@torch.no_grad()
+def nats_token_by_token(model: Any, ids: Tensor, contexts: list[int]) -> list[float]:
+    """One piece and one token at a time."""
+    found = []
+    for n in contexts:
+        total = 0.0
+        for t in range(max(contexts), len(ids)):
+            total -= model(ids[None, t - n : t])[0, -1].log_softmax(dim=0)[ids[t]].item()
+        found.append(total / (len(ids) - max(contexts)))
+    return found
+
+
+def nats_by_shifts(model: Any, ids: Tensor, contexts: list[int]) -> list[float]:
+    """The pieces from shifted copies of the text, and the logarithm written out."""
+    longest, found = max(contexts), {}
+    for n in set(contexts):
+        pieces = torch.stack([ids[longest - n + i : len(ids) - n + i] for i in range(n)], dim=1)
+        logits = model(pieces)[:, n - 1].detach().double()
+        found[n] = (logits.logsumexp(1) - logits[torch.arange(len(logits)), ids[longest:]]).mean().item()
+    return [found[n] for n in contexts]
+
+
 def bytes_by_shape(config: Config, context: int, batch: int = 1, element_bytes: int = 2) -> int:
     total = 0
     for kind in LESSON.solutions["layer_types"](config):
@@ -319,6 +349,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "sliding_window.attention": (AttentionSdpa, AttentionRowByRow),
     "sliding_window.model": (ModelFromScratch, ModelRowByRow),
     "sliding_window.generate": (generate_into_a_list, generate_with_the_short_piece_first),
+    "sliding_window.nats_by_context": (nats_token_by_token, nats_by_shifts),
     "sliding_window.bytes": (bytes_by_shape,),
 }
 
@@ -394,9 +425,15 @@ class Stub(CatAndTrim):
         raise NotImplementedError()
 
 
+def nats_with_the_last_as_longest(model: Any, ids: Tensor, contexts: list[int]) -> list[float]:
+    """Right where the longest context comes last."""
+    return [nats_token_by_token(model, ids, [n, contexts[-1]])[0] for n in contexts]
+
+
 BY_CHANCE = {
     "sliding_window.rolling_cache": [RightForDecodeOnly, KeepsEverything, KeepsAList, KeepsAView, TwiceTheRoom],
     "sliding_window.model": [ModelThatNeverTrims],
+    "sliding_window.nats_by_context": [nats_with_the_last_as_longest],
 }
 
 ONE_TOO_FAR = Change("sliding_window.mask", "distance < window", "distance <= window")

@@ -1,6 +1,6 @@
 """What is right in 06-sliding-window: transformers' Gemma 3, what a ring holds, and the pieces of a prompt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,3 +80,17 @@ def right_reading(toy: Any, ids: Tensor, new_tokens: int, end: Any, chunk: int) 
     """As few pieces as there can be; their lengths are free."""
     pieces = right_pieces(toy, ids, new_tokens, end, chunk)
     return [len(pieces), sum(pieces), 0]
+
+
+def right_nats(ids: Tensor, embedding: Tensor, mixing: Tensor, contexts: Sequence[int]) -> list[float]:
+    """The loss of `drives.SmallReader` in float64, one token and one context at a time."""
+    rows, mixing, first = embedding.double(), mixing.double(), max(contexts)
+
+    def surprise(t: int, context: int) -> float:
+        state = torch.zeros(len(mixing), dtype=torch.float64)
+        for token in ids[t - context : t]:
+            state = torch.tanh(rows[token] + state @ mixing)
+        return -float((rows @ state).log_softmax(dim=0)[ids[t]])
+
+    predicted = range(first, len(ids))
+    return [sum(surprise(t, context) for t in predicted) / len(predicted) for context in contexts]

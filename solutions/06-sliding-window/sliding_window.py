@@ -12,7 +12,7 @@
 # - run Gemma 3 with it across its window's edge, token for token like the reference;
 # - name the mistakes that public programs made here, and say why no text showed most of them.
 #
-# 130 to 200 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
+# 150 to 220 minutes · difficulty ●●●●○ · you know the KV cache (lesson 02) and Gemma 3 (lesson 04); their code is given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -150,23 +150,8 @@ check("sliding_window.mask", window_mask)
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="6f2b21c3"
 import ipywidgets as widgets
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from grader.instruments import Panel, Shown
-
-BLUE, RED, EMPTY = "#1f7fc0", "#d0433b", "#e3e6ea"
-
-
-def draw_mask(axis, seen: Tensor, title: str) -> None:
-    """Squares, blue where a key counts."""
-    for i, row in enumerate(seen.tolist()):
-        for j, counts in enumerate(row):
-            axis.add_patch(Rectangle((j, i), 0.92, 0.92, color=BLUE if counts else EMPTY))
-    axis.set(xlim=(-0.05, seen.shape[1]), ylim=(seen.shape[0], -0.05), aspect="equal", xticks=[], yticks=[])
-    axis.set(xlabel="key", ylabel="query")
-    axis.set_title(title, fontsize=10)
-    axis.spines[:].set_visible(False)
+from grader.instruments import Panel, Shown, plots
 
 
 def show_stack(length: int, window: int, layers: int, sliding_per_full: int) -> Shown:
@@ -177,21 +162,18 @@ def show_stack(length: int, window: int, layers: int, sliding_per_full: int) -> 
     reached = torch.eye(length, dtype=torch.bool)
     for kind in kinds:
         reached = (masks[kind].float() @ reached.float()) > 0  # [T, T]: through this layer, then those before it
-    figure = Figure(figsize=(9.5, 3), dpi=90, layout="constrained")
-    axes = figure.subplots(1, 3)
-    draw_mask(axes[0], masks["sliding"], f"a sliding layer sees {int(masks['sliding'].sum())} pairs")
-    draw_mask(axes[2], reached, f"influence after {layers} layers")
     cached = {"sliding": min(window, length), "full": length}
-    tokens = [cached[kind] for kind in kinds]
-    axes[1].barh(range(layers), tokens, color=[BLUE if kind == "sliding" else RED for kind in kinds])
-    axes[1].set(xlim=(0, length), ylim=(-0.6, layers - 0.4), yticks=range(layers))
-    axes[1].set(xlabel="tokens cached", ylabel="layer")
-    axes[1].spines[["top", "right"]].set_visible(False)
-    axes[1].set_title("blue: sliding, red: full", fontsize=10)
+    tokens, names = [cached[kind] for kind in kinds], range(length)
+    bars = {f"{i} {kind}": held for i, (kind, held) in reversed(list(enumerate(zip(kinds, tokens, strict=True))))}
+    picture = plots.beside(
+        plots.squares(masks["sliding"], names, names, f"a sliding layer sees {int(masks['sliding'].sum())} pairs"),
+        plots.bars(bars, plots.Axes("tokens cached", "layer", size=(3.4, 3.0))),
+        plots.squares(reached, names, names, f"influence after {layers} layers"),
+    )
     text = (f"{length} tokens, a window of {window}, {layers} layers, {kinds.count('full')} of them full: the last token"
             f" can be influenced by {int(reached[-1].sum()) - 1} earlier ones.\nThe caches hold {sum(tokens)} tokens in all"
             f" layers; without windows it would be {layers * length}.")
-    return Shown(figure, text)
+    return Shown(picture.figure(), text)
 
 
 style = {"style": {"description_width": "10em"}, "layout": widgets.Layout(width="28em")}
@@ -271,6 +253,9 @@ measured("sliding_window.back", reach(sliding_only, 131_072))
 # Step through it, one token at a time:
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="9e837b64"
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
 TEXT = ["It", "is", "a", "truth", "universally", "acknowledged", "that", "a", "single", "man", "in", "possession", "of", "a"]
 TEXT += ["good", "fortune"]
 
@@ -1040,6 +1025,81 @@ measured("sliding_window.edge", -moved_in_novel[4, 155].log10())
 # The table of movements is exact in one point: beyond token 155 the movement is 0.0 and not nearly 0. At 155 itself less than a millionth of a millionth is left, far less than even attention would give: these heads look mostly at the nearest tokens of their window. Through the full layer the first token still moves the last one.
 # </details>
 
+# %% [markdown] id="a7227748"
+# ### Exercise 7 · How far back does a trained model look?
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
+#
+# `reach` says what can arrive, and the derivative how far a tiny change is felt. Neither says what distant tokens are *worth*. This experiment is yours: let the model predict a token from the last n tokens before it and nothing else, for n = 1, 2, 4 and so on. Where the loss stops falling, it has stopped looking.
+#
+# Two things make such numbers comparable. Every n predicts the *same* tokens, since some tokens are harder than others. And every prediction has read exactly n tokens. A text that is cut into pieces of n does not give that: its tokens have read half of a piece on average.
+#
+# <details><summary>Hint 1</summary>
+#
+# Which tokens have max(contexts) tokens before them? Only those are predicted, for a short context as well.
+#
+# <details><summary>Hint 2</summary>
+#
+# The pieces of n tokens overlap: the next one begins one token later. `ids.unfold(0, n, 1)` has all of them as rows. Which is the first that you need, and which the last?
+#
+# <details><summary>Hint 3</summary>
+#
+# A model that reads a piece gives logits at each of its tokens. Which of them has read all n?
+# </details>
+# </details>
+# </details>
+
+# %% exercise="sliding_window.nats_by_context" id="sliding_window-nats_by_context"
+def nats_by_context(model: nn.Module, ids: Tensor, contexts: list[int]) -> list[float]:
+    """The mean loss at the next token, in nats, of a model that has read only the n tokens before it; for each n.
+
+    ids: [T], one text. For every n in contexts the same tokens are predicted: all that have at least max(contexts)
+    tokens before them in ids. The numbers come in the order of contexts, which may be any.
+    model(pieces) gives logits [B, n, vocab_size] for pieces [B, n]; what it reads begins with the piece.
+    """
+    ### BEGIN SOLUTION
+    nats, first = [], max(contexts)
+    with torch.no_grad():
+        for n in contexts:
+            pieces = ids.unfold(0, n, 1)[first - n : len(ids) - n]  # [T - first, n]
+            logits = model(pieces)[:, -1]  # [T - first, vocab_size]
+            nats.append(F.cross_entropy(logits, ids[first:]).item())
+    return nats
+    ### END SOLUTION
+
+# %% check="sliding_window.nats_by_context" tags=["nbval-ignore-output"] id="check-sliding_window-nats_by_context"
+check("sliding_window.nats_by_context", nats_by_context)
+
+# %% [markdown] id="b4c178c8"
+# Now run it on austen-gemma3, whose windows are 32 tokens long and whose full layer sees everything. Contexts from 1 to 128 tokens, on the last 128 tokens of the passage.
+#
+# With 128 tokens before it a token costs less than with 1. How many tokens are enough for half of that gain?
+
+# %% prediction="sliding_window.half" id="prediction-sliding_window-half"
+predict(
+    "sliding_window.half", "tokens that bring half of what 128 bring", unit="tokens",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="6685ae32"
+contexts = [1, 2, 4, 8, 16, 32, 64, 128]
+by_context = nats_by_context(model, novel[0], contexts)
+gained = [(by_context[0] - nats) / (by_context[0] - by_context[-1]) for nats in by_context]
+for n, nats, share in zip(contexts, by_context, gained, strict=True):
+    print(f"{n:4} tokens read: {nats:.2f} nats, {share:4.0%} of the gain")
+measured("sliding_window.half", next(n for n, share in zip(contexts, gained, strict=True) if share >= 0.5))
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"] id="d220e55f"
+around = plots.Axes("tokens read", "nats at the next token", log="x", xticks=contexts, marks={"x32": "the window"})
+plots.lines({"austen-gemma3": (contexts, by_context)}, around)
+
+# %% [markdown] id="8ef06c57"
+# <details><summary>What the numbers say</summary>
+#
+# Two. The last token and the one before it bring more than half of what 128 bring, 8 tokens nine tenths. Everything beyond the window of 32 adds 2%, although the full layer sees it, and although five sliding layers alone could reach back 155 tokens. So this model looks far less back than it can, which is why its full layer was worth so little above.
+#
+# These are 128 tokens of one text and a model of two million parameters, trained on 256 tokens at a time. Khandelwal et al. (2018) measured larger models that were not transformers in this way: they used about 200 tokens, and knew the order of the last 50 only. Measure a model before you believe what its context is good for.
+# </details>
+
 # %% [markdown] id="a4a694a0"
 # ### What are the full layers for?
 #
@@ -1146,7 +1206,7 @@ if gemma_model is not None:
 #
 # ## Memory
 #
-# ### Exercise 7 · Bytes, with windows
+# ### Exercise 8 · Bytes, with windows
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
 # Lesson 02's formula, with one change: a sliding layer caches `sliding_window` tokens at most, and no more than there are. Each layer counts by its kind, `layer_types(config)`.
@@ -1410,7 +1470,7 @@ predictions()
 #
 # <details><summary>Why are a few layers full?</summary>
 #
-# For exact memory of what is far back. For exact memory of what is far back. When Gemma 3 270M reads a sentence again after 540 tokens, the loss is 1.4 nats instead of 6.0. With a window in every layer it is 6.5, as if it had never read the sentence.
+# For exact memory of what is far back. When Gemma 3 270M reads a sentence again after 540 tokens, the loss is 1.4 nats instead of 6.0. With a window in every layer it is 6.5, as if it had never read the sentence.
 # </details>
 #
 # <details><summary>Why does a window save no memory by itself?</summary>
@@ -1446,6 +1506,7 @@ predictions()
 # ## Where to read on
 #
 # - Beltagy et al., *Longformer* (2020), section 3.1: windows, and how stacked layers see farther. Child et al., *Generating Long Sequences with Sparse Transformers* (2019).
+# - Khandelwal et al., *Sharp Nearby, Fuzzy Far Away: How Neural Language Models Use Context* (2018): the experiment of exercise 7, with words left out, exchanged and shuffled.
 # - Jiang et al., *Mistral 7B* (2023), section 2: sliding windows in all layers, the rolling buffer cache, and prompts in chunks.
 # - Gemma Team, *Gemma 3 Technical Report* (2025), section 5.2: how the ratio of local to global layers and the window were chosen, and what the cache takes.
 # - The reference: `transformers/cache_utils.py`, `DynamicSlidingWindowLayer` and `StaticSlidingWindowLayer`; `masking_utils.py`, `sliding_window_overlay`.

@@ -163,15 +163,9 @@ def test_a_full_layer_refuses_what_does_not_fit() -> None:
 
 
 def test_the_panel_counts_what_its_masks_let_through() -> None:
-    source = {
-        title: cell.source
-        for cell in LESSON.lesson.cells()
-        for title in ("def draw_mask", "def show_stack")
-        if title in cell.source
-    }
+    (source,) = (cell.source for cell in LESSON.lesson.cells() if "def show_stack" in cell.source)
     namespace = dict(LESSON.solutions)
-    for title in ("def draw_mask", "def show_stack"):
-        exec(source[title], namespace)
+    exec(source, namespace)
     for length, window, layers, ratio, back, held in (
         (24, 4, 3, 12, 9, 12),
         (24, 4, 3, 2, 23, 32),

@@ -291,3 +291,9 @@ def layers_of_another_attention(module: Any, ids: Tensor, config: Any) -> Tensor
     """In how many layers of such a model another class of attention is used, if that is given."""
     made = type(module)(config, LayerAttention)
     return torch.tensor(sum(isinstance(part, LayerAttention) for part in made.modules()))
+
+
+def two_shares(recall: Any, scores: Tensor, weights: Tensor, k: int) -> list[float]:
+    """What is found by weight, and what by number."""
+    by_weight, by_number = recall(scores, weights, k)
+    return [float(by_weight), float(by_number)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.authoring.kit import BY_DTYPE, Case, Config, Draw, Exercise, clear, configs, hf, with_mistakes
+from grader.authoring.kit import BY_DTYPE, Case, Config, Draw, Exercise, Tolerance, clear, configs, hf, with_mistakes
 from grader.authoring.kit.configs import fields_of
 
 from . import drives
@@ -29,6 +29,7 @@ from .reference import (
     right_costs,
     right_fill,
     right_in_turns,
+    right_recall,
     right_room,
     right_where_unequal,
     rope_table,
@@ -473,6 +474,37 @@ MODEL = Exercise(
 )
 
 
+def recall_case(name: str, shape: Sequence[int], k: int) -> Case:
+    """A case of what a choice finds. shape: texts and tokens."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        B, T = draw.size("B", shape[0], shape[0] + 1), draw.size("T", shape[1], shape[1] + 2)
+        likes = 1.5 * draw.normal(B, T, T)
+        weights = likes.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), float("-inf")).softmax(dim=-1)
+        return likes + 1.5 * draw.normal(B, T, T), weights, k  # later tokens have scores as well
+
+    return Case(name, draw_args, tolerance=Tolerance(1e-4))
+
+
+RECALL = Exercise(
+    name="sparse_attention.recall",
+    solution="recall",
+    reference=right_recall,
+    function=True,
+    differentiable=False,
+    drive=drives.two_shares,
+    uses=["sparse_attention.select"],
+    points=5,
+    axes="by weight/by number",
+    cases=[
+        recall_case("3 of up to 11 tokens, two texts", (2, 11), 3),
+        recall_case("one token", (3, 7), 1),
+        recall_case("5 of up to 20 tokens", (1, 20), 5),
+        recall_case("a single query has more than k tokens", (2, 7), 6),
+    ],
+)
+
+
 SHARES = ("num_hidden_layers", "indexer_types", "first_k_dense_replace")
 READ = ("model_type", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim", "index_topk", "index_n_heads")
 
@@ -504,4 +536,6 @@ COSTS = Exercise(
     ],
 )
 
-EXERCISES: list[Exercise] = with_mistakes(__file__, [VECTORS, SCORES, SELECT, ATTENTION, GATHERED, CACHE, MODEL, COSTS])
+EXERCISES: list[Exercise] = with_mistakes(
+    __file__, [VECTORS, SCORES, SELECT, ATTENTION, GATHERED, CACHE, MODEL, RECALL, COSTS]
+)

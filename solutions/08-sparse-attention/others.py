@@ -25,6 +25,7 @@ WITHOUT = {
     "bfloat16": {
         "sparse_attention.select": "scores are float32, whatever they were computed from",
         "sparse_attention.model": "its parts are checked in bfloat16, and a whole model rounds in an order of its own",
+        "sparse_attention.recall": "it is two Python floats",
         "sparse_attention.costs": "it counts whole numbers",
     },
     "RERUNS": "its cells change `rotate` and call `queries_of` of the lesson's own classes, which other right forms need not have",
@@ -99,6 +100,11 @@ def of_costs(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.costs_case(str(n.seed), config, n.length, 1, 20, 4)
 
 
+def of_recall(config: dict[str, Any], n: Numbers) -> Case:
+    k = 1 + n.seed % 5
+    return exercises.recall_case(str(n.seed), (n.batch, k + min(n.length, 9)), k)
+
+
 RANDOM = {
     "sparse_attention.vectors": of_vectors,
     "sparse_attention.scores": of_scores,
@@ -107,6 +113,7 @@ RANDOM = {
     "sparse_attention.gathered": of_attention,
     "sparse_attention.cache": of_cache,
     "sparse_attention.model": of_model,
+    "sparse_attention.recall": of_recall,
     "sparse_attention.costs": of_costs,
 }
 
@@ -421,6 +428,27 @@ def costs_from_shapes(config: Config, tokens: int, element_bytes: int = 2) -> tu
     return heads.numel() + index, torch.tensor((kept * tokens + keys.numel()) * element_bytes)
 
 
+def recall_by_masks(scores: Tensor, weights: Tensor, k: int) -> tuple[float, float]:
+    """Two masks of the chosen tokens, from the k-th largest of what may be seen."""
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    scores, weights = (t.masked_fill(~seen, float("-inf"))[:, k:] for t in (scores, weights))
+    chosen, best = (t >= t.sort(dim=-1, descending=True).values[..., k - 1 : k] for t in (scores, weights))
+    return float(weights[chosen].sum() / weights[best].sum()), float((chosen & best).sum() / best.sum())
+
+
+def recall_query_by_query(scores: Tensor, weights: Tensor, k: int) -> tuple[float, float]:
+    """With sets."""
+    by_weight, best_weight, same, of = 0.0, 0.0, 0, 0
+    for text, given in zip(scores, weights, strict=True):
+        for query in range(k, len(text)):
+            row = given[query, : query + 1]
+            chosen, best = (set(t[: query + 1].topk(k).indices.tolist()) for t in (text[query], given[query]))
+            by_weight += sum(row[s].item() for s in chosen)
+            best_weight += sum(row[s].item() for s in best)
+            same, of = same + len(chosen & best), of + k
+    return by_weight / best_weight, same / of
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "sparse_attention.vectors": (VectorsByHand, VectorsInTurn),
     "sparse_attention.scores": (IndexerHeadByHead, IndexerByMatmul),
@@ -429,6 +457,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "sparse_attention.gathered": (GatheredWithTakeAlong, GatheredThenExpanded),
     "sparse_attention.cache": (OneTensorForBoth, TokensFirst, CacheOfTwo),
     "sparse_attention.model": (ModelByHand, ModelThatGathers),
+    "sparse_attention.recall": (recall_by_masks, recall_query_by_query),
     "sparse_attention.costs": (costs_layer_by_layer, costs_from_shapes),
 }
 
@@ -480,12 +509,17 @@ class ModelWhoseLayersAllChoose(ModelByHand):
         super().__init__(config.replace(indexer_types=None), attention)
 
 
+def recall_of_one_text(scores: Tensor, weights: Tensor, k: int) -> tuple[float, float]:
+    return recall_by_masks(scores[:1], weights[:1], k)
+
+
 BY_CHANCE = {
     "sparse_attention.vectors": [VectorsOfOneFamily],
     "sparse_attention.select": [chosen_by_the_newest],
     "sparse_attention.gathered": [GatheredInName, GatheredFromTheFirstText],
     "sparse_attention.cache": [CacheThatGrows],
     "sparse_attention.model": [ModelWhoseLayersAllChoose],
+    "sparse_attention.recall": [recall_of_one_text],
 }
 
 

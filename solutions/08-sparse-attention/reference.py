@@ -269,3 +269,17 @@ def gathered_work(config: Mapping[str, Any], tokens: int) -> int:
     chosen, every = (H * rows * (2 * r + p) for rows in (config["index_topk"], tokens))
     total: int = projections + index + (chosen + every) // 2
     return total
+
+
+def right_recall(scores: Tensor, weights: Tensor, k: int) -> list[float]:
+    """By sorting each query's tokens, one query after the other, in float64."""
+    found = whole = 0.0
+    same, queries = 0, 0
+    for text in range(len(scores)):
+        for query in range(k, scores.shape[1]):
+            by, row = scores[text, query].tolist(), weights[text, query].double().tolist()
+            chosen = sorted(range(query + 1), key=lambda s: -by[s])[:k]
+            best = sorted(range(query + 1), key=lambda s: -row[s])[:k]
+            found, whole = found + sum(row[s] for s in chosen), whole + sum(row[s] for s in best)
+            same, queries = same + len({*chosen} & {*best}), queries + 1
+    return [found / whole, same / (queries * k)]

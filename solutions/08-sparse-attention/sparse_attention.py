@@ -12,7 +12,7 @@
 # - explain how an indexer learns what to look for, and what a model loses if the selection is random or only recent;
 # - name the mistakes that no text shorter than the selection can show.
 #
-# 140 to 210 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
+# 150 to 230 minutes · difficulty ●●●●○ · you know latent attention (lesson 05); its code and the experts of lesson 07 are given
 #
 # The lesson has two halves, and a marked place to stop for the day between them.
 #
@@ -1168,6 +1168,75 @@ measured("sparse_attention.weight", 100 * best[0])
 #
 # In layer 0 the last 48 have no more weight than 48 at random: how long ago a token was makes no difference to this layer. Its indexer finds 28 of the 29% that any 48 tokens could have, and in the other layers too all but about 1% is found. So selecting was learned, from the imitation. That the loss with 48 does not need it says something of the model and the text: little that it learned to predict depends on a word long ago.
 # </details>
+# %% [markdown] id="9904e169"
+# ### Exercise 8 · What does the indexer miss?
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# The shares above say how much weight a choice gets, and 28 of 29% looks like the same choice. Is it? An indexer may find nearly all of the weight and still choose many other tokens. The two numbers answer different questions: the weight says what attention loses, the tokens say whether the indexer knows attention's order. Measure both, for any k. This experiment is yours.
+#
+# Leave out the queries for which there is nothing to choose: with k tokens or fewer every choice is the best one.
+#
+# <details><summary>Hint 1</summary>
+#
+# `select` makes both choices, the indexer's from its scores and attention's own from its weights. Which is the first query that has more than k tokens to choose from?
+#
+# <details><summary>Hint 2</summary>
+#
+# `weights.gather(-1, chosen)` are the weights of the chosen tokens. Compare every chosen token with each of the best: two axes of length k.
+# </details>
+# </details>
+
+# %% exercise="sparse_attention.recall" id="sparse_attention-recall"
+def recall(scores: Tensor, weights: Tensor, k: int) -> tuple[float, float]:
+    """How much of attention's own best k tokens a choice by `scores` finds: by their weight, and by their number.
+
+    By weight: the weight of the k tokens with the highest scores, divided by the weight of the k with the largest
+    weights; each a sum over all queries that count. By number: the share of the tokens with the largest weights that
+    are among those with the highest scores. A query counts if it has more than k tokens to choose from.
+    scores, weights: [B, T, T], query and key; no query may choose a later token, whatever its score is.
+    """
+    ### BEGIN SOLUTION
+    chosen, best = select(scores, k)[:, k:], select(weights, k)[:, k:]  # [B, T - k, k]; query t has t + 1 tokens
+    weights = weights[:, k:]
+    by_weight = weights.gather(-1, chosen).sum() / weights.gather(-1, best).sum()
+    by_number = (chosen[..., None] == best[..., None, :]).sum() / best.numel()
+    return by_weight.item(), by_number.item()
+    ### END SOLUTION
+
+# %% check="sparse_attention.recall" tags=["nbval-ignore-output"] id="check-sparse_attention-recall"
+check("sparse_attention.recall", recall)
+
+# %% [markdown] id="fc616bf6"
+# In layer 0 the indexer's 48 tokens have nearly all of the weight that any 48 could have. How many of attention's own 48 are among them?
+
+# %% prediction="sparse_attention.recall" id="prediction-sparse_attention-recall"
+predict(
+    "sparse_attention.recall", "attention's own best 48 that the indexer chooses, layer 0", unit="%",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"] id="f019a7c8"
+found = {}
+with torch.no_grad():
+    for number, one in enumerate(sparse.model.layers):
+        x, indexer = calls[f"layers.{number}.self_attn"].input, one.self_attn.indexer
+        _, latent, looked = looked_at(one.self_attn, x, angles)
+        scores = indexer.scores(x, latent, indexer.keys(x, angles), angles)
+        found[number] = {k: recall(scores, looked, k) for k in (4, 16, 48, 96)}
+print("found of attention's own best k, by weight and by number of tokens")
+for number, each in found.items():
+    shares = (f"k = {k} {weight:.0%} {same:.0%}" for k, (weight, same) in each.items())
+    print(f"layer {number}: " + ", ".join(shares))
+measured("sparse_attention.recall", 100 * found[0][48][1])
+
+# %% [markdown] id="cc616208"
+# <details><summary>What the numbers say</summary>
+#
+# 87%. One in eight of the tokens that it chooses is not among attention's own 48, and together these mistakes cost it little more than 1% of the weight. They are made at the edge of the choice, where the 48th token has hardly more weight than the 60th. With 4 tokens the same shows more clearly: in layer 0 the indexer finds two thirds of the tokens, and 97% of the weight.
+#
+# So the two numbers must not be taken for each other. A share of tokens makes a choice look worse than it is, and what attention loses is the weight. In layer 3 the share of tokens is about the same for every k: there the indexer misses tokens with large weights as well as small ones, and they are few.
+# </details>
+
 # %% [markdown] id="98580411"
 # ### Do neighbouring layers choose the same tokens?
 #
@@ -1198,7 +1267,7 @@ measured("sparse_attention.shared", common[0])
 # %% [markdown] id="f5b409ac"
 # ## What it costs
 #
-# ### Exercise 8 · Work and bytes
+# ### Exercise 9 · Work and bytes
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Two numbers for a model whose cache has S tokens: the multiply-adds of its newest token that depend on S, and the bytes of the cache. Projections are left out: they do not depend on S.

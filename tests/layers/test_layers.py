@@ -607,6 +607,16 @@ def test_own_errors_are_told_from_inherited_ones_and_only_the_failing_block_is_o
     assert "h.2.mlp.c_fc" in text(report, open="all") and "h.2.mlp.c_fc" not in text(report)
 
 
+def test_without_a_diagnosis_the_rows_alone_are_shown(trace: Trace) -> None:
+    report = layer_report(patched(("1e-5", "1e-1")), trace)
+    assert report.culprit is not None and report.own_errors
+    alone = report_lines(report, diagnosis=False)
+    assert "Start here" not in to_text(alone) and "Wrong by themselves" not in to_text(alone)
+    assert "row_guilty" not in {line.kind for line in alone}
+    rows = [line.cells for line in report_lines(report) if line.cells]
+    assert rows == [line.cells for line in alone if line.cells]
+
+
 def test_the_diagnosis_comes_first_and_the_columns_align(trace: Trace) -> None:
     shown = text(layer_report(patched(("1e-5", "1e-1")), trace), open="all").splitlines()
     assert shown[0].startswith("✗ Start here: `h.0.ln_1` (Norm): ")
