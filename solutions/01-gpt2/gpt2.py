@@ -1087,7 +1087,7 @@ measured("gpt2.uncleared", after["never cleared"])
 # %% [markdown] id="93854e2f"
 # <details><summary>What the numbers say</summary>
 #
-# Between 7 and 8: hardly better than an untrained model, or worse, where your step has brought it to about 5.3. The sum still holds the first gradients long after what they asked for is done, so the optimizer goes on in directions that no longer lead down. No error, no NaN, only a loss that does not fall: look at the three calls first.
+# Between 7 and 8: hardly better than an untrained model, or worse, where your step has brought it to 5 or a little more. The sum still holds the first gradients long after what they asked for is done, so the optimizer goes on in directions that no longer lead down. No error, no NaN, only a loss that does not fall: look at the three calls first.
 # </details>
 
 # %% [markdown] id="ca0e75f0"
