@@ -8,9 +8,9 @@
 # - say what Python, PyTorch and a device each do when a model runs, and see it happen;
 # - say what a checkpoint is, and what two programs must agree on to share one;
 # - read a red check and a layer comparison, and tell the module that is wrong from those that only received wrong input;
-# - predict a model's size from its `config.json`, for four families.
+# - count a GPT-2's parameters from its `config.json` alone, exactly, before anything is downloaded.
 #
-# 60 to 90 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
+# 60 to 80 minutes · difficulty ●○○○○ · you need some Python and to have seen an `nn.Module` before
 #
 # Here is a model of twelve blocks, and a port of it. In the port's block 5 one weight is transposed.
 #
@@ -601,7 +601,7 @@ compare_layers(Mended, hunted)
 #
 # Will a model fit on your machine? You can know before you download a byte: the config decides every shape, so it decides the number of parameters. This is step 4 of the talk.
 #
-# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Here is the config of GPT-2, the smallest of its family.
+# Configs of seven published models are in `configs/`, reduced to the fields that describe the architecture. Two of them are GPT-2s, the model that lesson 01 builds. Here is the smallest of that family.
 
 # %% id="31675901"
 gpt2 = Config.read("configs/gpt2.json")
@@ -624,89 +624,66 @@ predict(
 
 # %% [markdown] id="9f0ffe73"
 # ### Exercise 2 · parameter_count
-# difficulty ●●○○○ · importance ●●●●○ · 20 minutes
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
 #
-# Write a function that returns the exact count, for four families: `model_type` is `gpt2`, `llama`, `qwen3` or `gemma3_text`. You have seen GPT-2's tensors in section 4: every projection inside the blocks has a bias, and so has every norm. Where GPT-2's head is not tied, it is one more matrix, `lm_head.weight` [vocab_size, n_embd], without a bias. The three newer families have **no biases**. These are their tensors. You need no more of them than their shapes: the lessons to come explain what they do, and begin with a config like these.
+# Now exactly, and for every GPT-2: write a function that gets a config and returns the count. Why exactly? A count that is right to the last parameter means that you know every tensor of the model, and its shape. One that is wrong says what you forgot: in the smallest GPT-2, 27,648 too few are 2,304 in each of 12 blocks, and there only the bias of `c_attn` has 2,304 numbers. Lesson 01 builds a module for each of these tensors, and loads weights into them strictly.
 #
-# | tensor | shape | Llama | Qwen3 | Gemma 3 |
-# |---|---|:-:|:-:|:-:|
-# | `embed_tokens.weight` | [vocab_size, hidden_size] | ● | ● | ● |
-# | in each layer: | | | | |
-# | `self_attn.q_proj.weight` | [num_attention_heads · head_dim, hidden_size] | ● | ● | ● |
-# | `self_attn.k_proj.weight`, `v_proj.weight` | [num_key_value_heads · head_dim, hidden_size] | ● | ● | ● |
-# | `self_attn.o_proj.weight` | [hidden_size, num_attention_heads · head_dim] | ● | ● | ● |
-# | `self_attn.q_norm.weight`, `k_norm.weight` | [head_dim] | | ● | ● |
-# | `mlp.gate_proj.weight`, `up_proj.weight` | [intermediate_size, hidden_size] | ● | ● | ● |
-# | `mlp.down_proj.weight` | [hidden_size, intermediate_size] | ● | ● | ● |
-# | `input_layernorm.weight`, `post_attention_layernorm.weight` | [hidden_size] | ● | ● | ● |
-# | `pre_feedforward_layernorm.weight`, `post_feedforward_layernorm.weight` | [hidden_size] | | | ● |
-# | after the layers: | | | | |
-# | `norm.weight` | [hidden_size] | ● | ● | ● |
-# | `lm_head.weight` | [vocab_size, hidden_size] | unless tied | unless tied | unless tied |
+# | where | tensors | what they are for |
+# |---|---|---|
+# | at the bottom | `wte` | a vector of `n_embd` numbers for each of `vocab_size` tokens |
+# | | `wpe` | a vector for each of `n_positions` positions |
+# | in each of `n_layer` blocks | `ln_1`, `ln_2` | two norms, before attention and before the MLP |
+# | | `attn.c_attn`, `attn.c_proj` | attention's projections: from `n_embd` to queries, keys and values, three vectors of `n_embd` in one product; and from `n_embd` to `n_embd` |
+# | | `mlp.c_fc`, `mlp.c_proj` | the MLP's projections: from `n_embd` to its inner width, and back |
+# | at the top | `ln_f` | a last norm |
+# | | `lm_head` | a score for each token, from `n_embd` to `vocab_size`, without a bias: only where the head is not tied to `wte` |
 #
-# A config may leave a field out. Then the default of the model's class holds. Three defaults matter here:
+# Section 4 has them with their shapes, for `austen-gpt2`. Every projection in a block has a bias, and a norm has two vectors, a weight and a bias.
+#
+# A config may leave a field out. Then the default of the model's class holds:
 #
 # | field | when it is missing |
 # |---|---|
-# | `n_inner` (GPT-2; `null` counts as missing) | 4 · n_embd |
-# | `head_dim` | hidden_size // num_attention_heads |
-# | `tie_word_embeddings` | true for `gpt2` and `gemma3_text`, false for `llama` and `qwen3` |
+# | `n_inner`, the MLP's inner width (`null` counts as missing) | 4 · n_embd |
+# | `tie_word_embeddings` | true |
 #
-# A tied head is the embedding's own tensor, so it counts once. The check compares with the counts of transformers' models, for seven published configs and for four small made-up ones in which no two sizes are equal.
+# A tied head is the embedding's own tensor, so it counts once. The check compares with the counts of transformers' models: for two published configs, and for made-up ones in which no two sizes are equal.
 #
 # <details><summary>Hint 1</summary>
 #
-# Treat GPT-2 apart from the other three. Both halves have the same form: embeddings, plus layers × (weights + norms), plus the last norm, plus a head if it is not tied.
+# The sum has three parts: what is there once, `n_layer` times what is in a block, and a head if it is not tied.
 #
 # <details><summary>Hint 2</summary>
 #
-# `config["n_embd"]` reads a field; `config.get("head_dim")` returns `None` where there is none, and `config.get("tie_word_embeddings", default)` a default of your choice.
+# A projection from `a` to `b` has a · b weights and b biases. The bias is as long as the output.
 #
 # <details><summary>Hint 3</summary>
 #
-# Name the widths first: `Q = num_attention_heads * head_dim` for the queries and `KV = num_key_value_heads * head_dim` for keys and values. `Q` is not always the hidden size.
+# `config["n_embd"]` reads a field; `config.get("n_inner")` returns `None` where there is none, and `config.get("tie_word_embeddings", default)` a default of your choice.
 #
 # <details><summary>Hint 4</summary>
 #
-# If only the made-up cases are red, you have used one field instead of another that happens to have the same value in published models.
+# Count block 0 of `austen-gpt2` first, and compare with the last column of the list in section 4. If only the made-up cases are red, you have used a number that happens to be right in published models.
 #
 # </details></details></details></details>
 
 # %% exercise="orientation.parameter_count" id="orientation-parameter_count"
 def parameter_count(config: Mapping[str, Any]) -> int:
-    """The number of parameters of the language model that a config.json describes.
+    """The number of parameters of the GPT-2 that a config.json describes, its head included.
 
-    config: the fields; model_type is "gpt2", "llama", "qwen3" or "gemma3_text".
-    A head that is tied to the embedding counts once.
+    config: the fields; n_inner and tie_word_embeddings may be missing. A head that is tied to wte counts once.
     """
     ### BEGIN SOLUTION
-    tied = config.get("tie_word_embeddings", config["model_type"] in ("gpt2", "gemma3_text"))
-    V = config["vocab_size"]
-
-    if config["model_type"] == "gpt2":
-        D, layers = config["n_embd"], config["n_layer"]
-        F = config.get("n_inner") or 4 * D
-        embeddings = V * D + config["n_positions"] * D  # wte, wpe
-        weights = D * 3 * D + D * D + D * F + F * D  # c_attn, attn.c_proj, c_fc, mlp.c_proj
-        biases = 3 * D + D + F + D
-        norms = 2 * (D + D)  # ln_1 and ln_2, each a weight and a bias
-        final_norm = D + D  # ln_f
-    else:
-        D, F, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
-        heads = config["num_attention_heads"]
-        head_dim = config.get("head_dim") or D // heads
-        Q, KV = heads * head_dim, config["num_key_value_heads"] * head_dim
-        embeddings, biases = V * D, 0
-        weights = D * Q + 2 * D * KV + Q * D + 3 * D * F  # q_proj; k_proj, v_proj; o_proj; gate, up, down
-        norms = D * (4 if config["model_type"] == "gemma3_text" else 2)
-        if config["model_type"] != "llama":
-            norms += 2 * head_dim  # q_norm, k_norm: one weight for all heads
-        final_norm = D  # model.norm
-
-    head = 0 if tied else V * D
-    return embeddings + layers * (weights + biases + norms) + final_norm + head
+    D, V = config["n_embd"], config["vocab_size"]
+    F = config.get("n_inner") or 4 * D
+    embeddings = V * D + config["n_positions"] * D  # wte, wpe
+    weights = D * 3 * D + D * D + D * F + F * D  # c_attn, attn.c_proj, c_fc, mlp.c_proj
+    biases = 3 * D + D + F + D
+    norms = 2 * (D + D)  # ln_1 and ln_2, each a weight and a bias
+    final_norm = D + D  # ln_f
+    head = 0 if config.get("tie_word_embeddings", True) else V * D
+    return embeddings + config["n_layer"] * (weights + biases + norms) + final_norm + head
     ### END SOLUTION
-
 
 # %% check="orientation.parameter_count" id="check-orientation-parameter_count"
 check("orientation.parameter_count", parameter_count)
@@ -714,7 +691,9 @@ check("orientation.parameter_count", parameter_count)
 # %% [markdown] id="c952c478"
 # ### Why made-up configs?
 #
-# Real configs are better known. Why does the check add four that nobody uses? In GPT-2, `num_attention_heads · head_dim` equals the hidden size, so a program that confuses the two is right for GPT-2. The seven configs here are GPT-2's smallest and largest, SmolLM2 135M, Llama 3 8B, Qwen3 8B and 0.6B, and Gemma 3 270M. For how many of the seven is such a program right?
+# Real configs are better known. Why does the check add some that nobody uses? All four published GPT-2s have a tied head and an MLP of four times the width, so a program that never reads these two fields is right for all of them.
+#
+# It goes on like that in later lessons. Newer models say how wide a head is, `head_dim`, and how many there are. In GPT-2 the heads together are as wide as the model, so a program that confuses the two widths is right for GPT-2. The seven configs here are GPT-2's smallest and largest, SmolLM2 135M, Llama 3 8B, Qwen3 8B and 0.6B, and Gemma 3 270M. For how many of the seven is such a program right?
 
 # %% prediction="orientation.equal" id="prediction-orientation-equal"
 predict(
@@ -763,7 +742,7 @@ measured("orientation.gpt2", count / 1e6)
 #
 # So say how you counted: is the tied head counted once or twice, and are the embeddings included?
 #
-# Is your function also right for the weights of this course? And how much memory do the other models need, at two bytes a parameter?
+# Is your function also right for the weights of this course? And how large are the other models, and how much memory do they need at two bytes a parameter? Their tensors are the matter of lessons 03 and 04. `grader.atlas`, which draws this course's figures, counts them from their configs as you just did; where both count, the two must agree.
 #
 # Of GPT-2's parameters 31% are in the token embedding, and of Llama 3 8B's 7%. Gemma 3 270M has a `vocab_size` of 262,144 and a `hidden_size` of 640. What is the share of its token embedding?
 
@@ -774,12 +753,15 @@ predict(
 )
 
 # %% id="19986b71"
+from grader import atlas
+
 assert parameter_count(checkpoint.config) == sum(tensor.numel() for tensor in tensors.values())
+assert all(parameter_count(each) == atlas.read(each).parameters for each in (gpt2, Config.read("configs/gpt2-xl.json")))
 
 print(f"{'config':14} {'parameters':>14} {'GB in bf16':>11} {'embedding':>10}")
 for name in ("gpt2", "smollm2-135m", "gemma-3-270m", "qwen3-0.6b", "gpt2-xl", "llama-3-8b", "qwen3-8b"):
     config = Config.read(f"configs/{name}.json")
-    count = parameter_count(config)
+    count = atlas.read(config).parameters
     embedding = config["vocab_size"] * config.get("n_embd", config.get("hidden_size"))
     print(f"{name:14} {count:>14,} {2 * count / 1e9:>11.2f} {embedding / count:>10.0%}")
     if name == "gemma-3-270m":
@@ -844,7 +826,7 @@ predictions()
 #
 # <details><summary>Why does a check use made-up configs, and not only published ones?</summary>
 #
-# In published models different sizes are often equal: in five of our seven, the heads together are as wide as the hidden size. A program that confuses the two is right for those. In a made-up config no two sizes are equal.
+# Published GPT-2s all leave the same fields at their defaults, and in published models different sizes are often equal: in five of our seven, the heads together are as wide as the hidden size. A program that confuses the two is right for those. In a made-up config no two sizes are equal.
 #
 # </details>
 #
@@ -873,7 +855,7 @@ predictions()
 # - Dispatching: Edward Yang, *Let's talk about the PyTorch dispatcher* and *PyTorch internals* (blog.ezyang.com). In the code: `aten/src/ATen/native/native_functions.yaml` lists every operator that the profiler can show.
 # - GPT-2: Radford et al., *Language Models are Unsupervised Multitask Learners* (2019), section 2.3 and Table 2.
 # - Counting without embeddings, and why: Kaplan et al., *Scaling Laws for Neural Language Models* (2020), section 2.1.
-# - What these checks were recorded from: `transformers/models/gpt2/modeling_gpt2.py`, class `GPT2LMHeadModel`, and its neighbours `llama`, `qwen3` and `gemma3`.
+# - What these checks were recorded from: `transformers/models/gpt2/modeling_gpt2.py`, class `GPT2LMHeadModel`.
 #
 # ## If you want more
 #

@@ -1,6 +1,6 @@
 """What the exercises of 01-gpt2 are checked against: transformers' GPT-2, eager attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import FIXED, reference_generate
 
 from . import drives
-from .reference import build_mlp, build_model, generation_args, reference_config
+from .reference import build_mlp, build_model, generation_args, reference_config, right_costs, right_training
 
 TRACE = "gpt2.model"
 
@@ -163,7 +163,7 @@ ATTENTION = Exercise(
     parts={"c_attn": "gpt2.conv1d", "c_proj": "gpt2.conv1d"},
     cases=[
         Case("7 tokens, 3 heads of 8", vectors(2, tokens, 24), {"config": SMALL}),
-        Case("11 tokens, 5 heads of 6", vectors(3, many_tokens, 30), {"config": OTHER}),
+        Case("11 tokens, 5 heads of 6", vectors(1, many_tokens, 30), {"config": OTHER}),
         Case("scores far from 0", far_from_zero, {"config": SMALL}),
         Case("scores of tens of thousands", far_below, {"config": SMALL}),
         Case("bfloat16", vectors(2, tokens, 24), {"config": SMALL}, torch.bfloat16),
@@ -287,4 +287,91 @@ GENERATE = Exercise(
     ],
 )
 
-EXERCISES = with_mistakes(__file__, [LAYER_NORM, GELU, CONV1D, ATTENTION, MLP, BLOCK, MODEL, GENERATE])
+
+def step_case(
+    name: str,
+    sizes: tuple[int, int],
+    shape: tuple[int, int, int],
+    optimizer: str,
+    options: dict[str, Any],
+    *left: Any,
+    **more: Any,
+) -> Case:
+    """A case of training. sizes: vocabulary and width; shape: steps, rows and tokens that the model reads."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        (V, D), (steps, B, T) = sizes, shape
+        B, T = draw.size("B", B, B + 1), draw.size("T", T, T + 1)
+        return [draw.normal(V, D), draw.normal(T, D), draw.tokens(V, steps, B, T + 1), optimizer, options, *left]
+
+    return Case(name, draw_args, **more)
+
+
+KEPT = {"drive": drives.kept_in_memory, "right": lambda *args: [1, 1]}
+TRAIN_STEP = Exercise(
+    name="gpt2.train_step",
+    solution="train_step",
+    reference=right_training,
+    function=True,
+    differentiable=False,
+    drive=drives.trained,
+    points=5,
+    cases=[
+        step_case("two steps of SGD", (7, 3), (2, 3, 5), "SGD", {"lr": 0.5}, 0.0),
+        step_case("gradients are left from before", (6, 4), (1, 2, 4), "SGD", {"lr": 0.2}, 0.75),
+        step_case("three steps of AdamW", (5, 4), (3, 4, 3), "AdamW", {"lr": 0.03, "weight_decay": 0.1}, -0.5),
+        step_case(
+            "a Python float comes back, and the model still trains (1: yes)",
+            (4, 2),
+            (2, 1, 6),
+            "AdamW",
+            {"lr": 0.01},
+            **KEPT,
+        ),
+    ],
+)
+
+
+def head_case(
+    name: str, shape: tuple[int, int], sizes: tuple[int, int, int, int], asked: list[list[int]], **more: Any
+) -> Case:
+    """A case of what heads cost. shape: of ids; sizes: vocabulary, heads, head_dim, layers; asked: layers and heads."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        V, heads, width, L = sizes
+        D, B, T = heads * width, draw.size("B", shape[0], shape[0] + 1), draw.size("T", shape[1], shape[1] + 1)
+        tables = [0.7 * draw.normal(V, D), 0.7 * draw.normal(T, D)]
+        attn = [1.5 * draw.normal(L, D, 3 * D) * D**-0.5, 0.5 * draw.normal(L, 3 * D)]
+        proj = [draw.normal(L, D, D) * D**-0.5, 0.5 * draw.normal(L, D)]
+        return [draw.tokens(V, B, T), heads, asked, [*tables, *attn, *proj]]
+
+    return Case(name, draw_args, **more)
+
+
+COST_OF_HEAD = Exercise(
+    name="gpt2.cost_of_head",
+    solution="cost_of_head",
+    reference=right_costs,
+    function=True,
+    differentiable=False,
+    drive=drives.costs_of_heads,
+    points=5,
+    axes="head",
+    cases=[
+        head_case("3 texts, three heads", (3, 7), (11, 3, 4, 2), [[0, 1], [1, 2], [0, 0]], tolerance=Tolerance(1e-3)),
+        head_case("the same head twice", (2, 6), (9, 2, 5, 3), [[2, 0], [2, 0], [1, 1]], tolerance=Tolerance(1e-3)),
+        head_case("texts of two tokens", (5, 2), (7, 5, 2, 1), [[0, 2], [0, 4]], tolerance=Tolerance(1e-3)),
+        head_case(
+            "how many of the model's numbers are others afterwards",
+            (2, 4),
+            (8, 3, 2, 2),
+            [[1, 1], [0, 2]],
+            drive=drives.numbers_changed,
+            right=lambda *args: [0],
+        ),
+    ],
+)
+
+EXERCISES = with_mistakes(
+    __file__, [LAYER_NORM, GELU, CONV1D, ATTENTION, MLP, BLOCK, MODEL, GENERATE, TRAIN_STEP, COST_OF_HEAD]
+)

@@ -11,10 +11,11 @@
 # - say what each part of GPT-2 is for, and show it with an experiment;
 # - write GPT-2 from an empty file: 8 small parts, each checked against Hugging Face transformers;
 # - load trained weights by their own names and write the reference's text, token for token;
-# - follow how a small GPT is trained, with a loop that is given, and say how good its loss is;
+# - write a step of training, train a small GPT with it, and say how good its loss is;
+# - measure what a part of a trained model is worth to it;
 # - name the places where a wrong GPT-2 runs without an error, and say how you would notice.
 #
-# 130 to 200 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
+# 160 to 240 minutes · difficulty ●●○○○ · you know PyTorch (`nn.Module`, broadcasting, `view`), and lesson 00
 #
 # This is what you will build: the model, and the inside of its attention and of its MLP. The parts have the checkpoint's names. The thick line from the embedding to the head is the *residual stream*: the vectors, one for each token, that every part reads and adds to.
 #
@@ -149,7 +150,7 @@ plots.bars(shares, plots.Axes(x="share of the parameters, %", size=(9, 2.8)))
 # %% [markdown] id="932143db"
 # ## Write the parts
 #
-# Eight exercises, in the order in which data flows. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: one name too many or too few is an error.
+# Eight exercises build the model, in the order in which data flows; in two more you train it and measure. One rule: **names are the checkpoint's names.** If your module is called `c_attn` where the checkpoint says `c_attn`, trained weights load without any mapping, and strictly: one name too many or too few is an error.
 #
 # ### Why normalise at all?
 #
@@ -989,11 +990,10 @@ for weight in own.parameters():
 untrained = {name: weight.clone() for name, weight in own.state_dict().items()}
 
 # %% id="5eda65d3"
-def pieces(count: int = 16, length: int = 64) -> tuple[Tensor, Tensor]:
-    """Random pieces of the novel, and the token that comes after each of their tokens: 2 x [count, length]."""
+def pieces(count: int = 16, length: int = 64) -> Tensor:
+    """Random pieces of the novel, each one token longer than what the model reads: [count, length + 1]."""
     starts = torch.randint(len(novel) - length, (count, 1))  # [count, 1]
-    rows = novel[starts + torch.arange(length + 1)]  # [count, length + 1]
-    return rows[:, :-1], rows[:, 1:]
+    return novel[starts + torch.arange(length + 1)]
 
 
 print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats")
@@ -1001,17 +1001,97 @@ print(f"before the first step: {surprise(own, held_out[:, :64]).mean():.2f} nats
 # %% [markdown] id="02e36572"
 # Small random weights make all logits nearly equal, so at the start all tokens are about equally likely, and the loss is about ln 2,048.
 #
-# Now watch it learn. Training takes a minute or two, and a bar shows how much time is left. The curve is redrawn every 50 steps, and the model writes a few words after steps 1, 100, 200 and 500. The level lines are the losses of the three models above, on 16 pieces of the novel that it is trained on. `austen-gpt2` was trained on this novel, too.
+# ### Exercise 9 · The training step
+# difficulty ●●○○○ · importance ●●●●● · 15 minutes
+#
+# A training is one step, repeated. The step is yours. It gets rows of text that are one token longer than what the model reads, so that each of the T tokens that are read has a next token in the row:
+#
+# | row | The | cat | sat | down |
+# |---|---|---|---|---|
+# | the model reads | The | cat | sat | |
+# | and should predict | cat | sat | down | |
+#
+# The optimizer is given. It knows the model's weights, and three calls drive the rest: `loss.backward()` computes the gradient of the loss for every weight and *adds* it to what is in the weight's `grad`; `optimizer.step()` moves each weight according to its `grad`; `optimizer.zero_grad()` forgets the gradients that are there. `backward` adds so that the gradients of several batches can be summed. So an old gradient has to go before a new one is computed.
+#
+# The check makes one to three steps with a tiny model and compares the losses and every weight afterwards. Its reference is transformers' own loss, with which all its language models are trained. Some cases use plain gradient descent (SGD) in place of AdamW. AdamW divides a gradient by its usual size, so it hides it when all gradients are twice as large as they should be; SGD shows it.
+#
+# <details><summary>Hint 1</summary>
+#
+# `F.cross_entropy` takes logits [N, vocab_size] and targets [N]. A batch has N = B · T predictions.
+#
+# <details><summary>Hint 2</summary>
+#
+# The order: run the model, compute the loss, clear, backward, step. `loss.item()` is the loss as a Python float. A tensor would keep everything that backward needs in memory, for as long as somebody keeps the tensor.
+# </details>
+# </details>
 
-# %% id="59d052a5"
-def train_step(model: GPT2, optimizer: torch.optim.Optimizer) -> float:
-    """Improve the model on one batch of random pieces; returns the loss before the change, in nats a token."""
-    inputs, targets = pieces()
-    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+# %% exercise="gpt2.train_step" id="gpt2-train_step"
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, rows: Tensor) -> float:
+    """Improve the model on one batch; return its loss before the change, in nats a token, as a Python float.
+
+    rows: ids [B, T + 1]. The model reads the first T tokens of each row, and its T predictions are compared with the
+    token after each: loss = mean of -log p(next token) over all B T predictions. Then the optimizer makes one step with the
+    gradient of this loss alone; gradients from before do not count. The model stays in training mode.
+    """
+    ### BEGIN SOLUTION
+    inputs, targets = rows[:, :-1], rows[:, 1:]  # [B, T] each
+    logits = model(inputs)  # [B, T, vocab_size]
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return loss.item()
+    ### END SOLUTION
+
+# %% check="gpt2.train_step" tags=["nbval-ignore-output"] id="check-gpt2-train_step"
+check("gpt2.train_step", train_step)
+
+# %% [markdown] id="881a8aff"
+# What if one of the three calls is forgotten? Without `zero_grad` nothing raises: each step is made with the sum of all gradients so far. A model of one block is trained for 200 steps, once with your step and once without clearing. Untrained, its loss is 7.62 nats. What is the loss on the novel after 200 steps without `zero_grad`?
+
+# %% prediction="gpt2.uncleared" id="prediction-gpt2-uncleared"
+predict(
+    "gpt2.uncleared", "loss after 200 steps whose gradients are never cleared", unit="nats",
+    guess=...
+)
+
+# %% id="101f97ff"
+def small_model() -> GPT2:
+    """An untrained GPT-2 of one block, the same every time."""
+    torch.manual_seed(0)
+    small = GPT2(austen.config.replace(n_layer=1, n_embd=64, n_head=2, n_positions=64))
+    for weight in small.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=austen.config.initializer_range)
+    return small
+
+
+small = small_model()
+untouched = {name: weight.clone() for name, weight in small.state_dict().items()}
+
+# %% tags=["nbval-ignore-output"] id="3488b85f"
+from grader.instruments import progress
+
+after = {}
+for name in ("cleared", "never cleared"):
+    small.load_state_dict(untouched)
+    torch.manual_seed(0)  # the same batches for both
+    optimizer = torch.optim.AdamW(small.parameters(), lr=3e-3)
+    if name == "never cleared":
+        optimizer.zero_grad = lambda: None
+    last = [train_step(small, optimizer, pieces()) for _ in progress.steps(range(200), "steps")][-20:]
+    after[name] = sum(last) / len(last)
+    print(f"{name:>13}: {after[name]:.2f} nats in the last 20 steps")
+measured("gpt2.uncleared", after["never cleared"])
+
+# %% [markdown] id="93854e2f"
+# <details><summary>What the numbers say</summary>
+#
+# Between 7 and 8: hardly better than an untrained model, or worse, where your step has brought it to 5 or a little more. The sum still holds the first gradients long after what they asked for is done, so the optimizer goes on in directions that no longer lead down. No error, no NaN, only a loss that does not fall: look at the three calls first.
+# </details>
+
+# %% [markdown] id="ca0e75f0"
+# Now watch it learn. Training takes a minute or two, and a bar shows how much time is left. The curve is redrawn every 50 steps, and the model writes a few words after steps 1, 100, 200 and 500. The level lines are the losses of the three models above, on 16 pieces of the novel that it is trained on. `austen-gpt2` was trained on this novel, too.
 
 # %% id="17367faa"
 parts = [levels_on(part[None]) for part in novel[: 16 * 256].view(16, 256)]  # of 256 tokens each
@@ -1027,15 +1107,13 @@ def curve_of(losses: list[float]) -> plots.Picture:
     return plots.lines(curves, plots.Axes("steps", "loss, nats a token"))
 
 # %% tags=["nbval-ignore-output"] id="60026454"
-from grader.instruments import progress
-
 steps, losses = 500, []
 own.load_state_dict(untrained)  # also when this cell is run again
 optimizer = torch.optim.AdamW(own.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 curve = progress.Place()
 for step in progress.steps(range(1, steps + 1), "steps"):
-    losses.append(train_step(own, optimizer))
+    losses.append(train_step(own, optimizer, pieces()))
     schedule.step()
     if step % 50 == 0:
         curve.show(curve_of(losses))
@@ -1087,18 +1165,14 @@ def without_mask(attention: Attention) -> Callable[[Tensor], Tensor]:
 
 
 # %% id="6a097921"
-torch.manual_seed(0)
-unmasked = GPT2(austen.config.replace(n_layer=1, n_embd=64, n_head=2, n_positions=64))
-for weight in unmasked.parameters():
-    if weight.dim() > 1:
-        nn.init.normal_(weight, std=austen.config.initializer_range)
+unmasked = small_model()
 unmasked.h[0].attn.forward = without_mask(unmasked.h[0].attn)
 blank = {name: weight.clone() for name, weight in unmasked.state_dict().items()}
 
 # %% tags=["nbval-ignore-output"] id="90a979ec"
 unmasked.load_state_dict(blank)
 optimizer = torch.optim.AdamW(unmasked.parameters(), lr=3e-3)
-with_answers = [train_step(unmasked, optimizer) for _ in progress.steps(range(400), "steps")]
+with_answers = [train_step(unmasked, optimizer, pieces()) for _ in progress.steps(range(400), "steps")]
 nats = surprise(unmasked, held_out[:, :64]).mean()
 print(f"after 400 steps: {with_answers[-1]:.2f} nats on the novel, {nats:.2f} on Persuasion")
 print(f"It was{austen.tokenizer.decode(list(generate(unmasked, encode('It was'), 16)))!r}")
@@ -1160,7 +1234,7 @@ plots.maps(maps, "h.{row}, head {column}")
 #
 # ## Without one head
 #
-# So switch heads off, one at a time. A head of `austen-gpt2` has 32 channels, so head 2's results enter `c_proj` in rows 64 to 95 of its weight. Zeros there silence it, until the end of the `with`. The text is the beginning of *Persuasion*, as before.
+# So switch heads off, one at a time, and see how much the loss rises. The text is the beginning of *Persuasion*, as before.
 #
 # There are 24 heads, and the loss with all of them is 4.06 nats. For how many of the 24 does the loss rise by more than 0.05 when that one is missing?
 
@@ -1170,23 +1244,65 @@ predict(
     guess=...
 )
 
-# %% id="30a5e04d"
-def surprise_without(model: GPT2, layer: int, head: int) -> Tensor:
-    """The surprise on the held-out text with one head silenced: [T - 1]."""
-    attention = model.h[layer].attn
-    channels = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
-    with patch.silenced(attention.c_proj.weight, channels):
-        return surprise(model, held_out)
+# %% [markdown] id="d9ce8592"
+# ### Exercise 10 · An experiment of your own: what is a head worth?
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
+#
+# You write the measurement. Missing means here that a head's results are 0 for every token. Those results are the head's channels of what `c_proj` reads, so zeros in the rows of its weight that multiply these channels do the same: a head of `austen-gpt2` has 32 channels, and head 2's results meet rows 64 to 95. The other heads and the bias stay as they are.
+#
+# An experiment on a model is worth little if it leaves the model changed: the next measurement would be of another model. The check asks for several heads of one model in turn, for one of them twice, and looks at the weights afterwards. Its models are small ones of its own, for which the number was computed token by token and head by head.
+#
+# <details><summary>Hint 1</summary>
+#
+# `weight = model.h[layer].attn.c_proj.weight` is [D, D], in before out. Inside `torch.no_grad()` you may write `weight[rows] = 0.0`, where `rows` is a `slice`. What must you do before, and what afterwards?
+#
+# <details><summary>Hint 2</summary>
+#
+# `weight[rows]` is a view: it changes with the weight. `clone()` makes a copy.
+#
+# <details><summary>Hint 3</summary>
+#
+# The logits at token t say what comes at t + 1. So the last token's logits have no target, and the first token is no target: `logits[:, :-1]` and `ids[:, 1:]`.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="gpt2.cost_of_head" id="gpt2-cost_of_head"
+def cost_of_head(model: nn.Module, ids: Tensor, layer: int, head: int) -> float:
+    """How much the loss rises without one head: the loss without it, minus the loss with all, in nats.
+
+    Without it: its results are 0 for every token, and nothing else changes. The loss is the mean surprise at the next
+    token, over all tokens of all texts but the first of each. Afterwards the model is as it was before.
+    model(ids) gives logits [B, T, vocab_size]; model.h[layer].attn.c_proj is a Conv1D, as you wrote it, and
+    model.config.n_head is the number of heads. ids: [B, T].
+    """
+    ### BEGIN SOLUTION
+    def nats() -> Tensor:
+        return F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+    with torch.no_grad():
+        weight = model.h[layer].attn.c_proj.weight  # [D, D], in before out
+        head_dim = len(weight) // model.config.n_head
+        rows = slice(head * head_dim, (head + 1) * head_dim)
+        kept, before = weight[rows].clone(), nats()
+        weight[rows] = 0.0
+        without = nats()
+        weight[rows] = kept
+    return (without - before).item()
+    ### END SOLUTION
+
+# %% check="gpt2.cost_of_head" tags=["nbval-ignore-output"] id="check-gpt2-cost_of_head"
+check("gpt2.cost_of_head", cost_of_head)
 
 # %% tags=["nbval-ignore-output"] id="3e5a6343"
 whole = surprise(model, held_out)  # [T - 1]
-heads = [(layer, head) for layer in range(austen.config.n_layer) for head in range(austen.config.n_head)]
-rises = torch.stack([surprise_without(model, *head) - whole for head in progress.steps(heads, "heads")])
-rises = rises.unflatten(0, (austen.config.n_layer, austen.config.n_head))  # [L, H, T - 1]
-mean_rises = rises.mean(dim=-1)  # [L, H]
+costs = torch.zeros(austen.config.n_layer, austen.config.n_head)
+for layer in progress.steps(range(austen.config.n_layer), "layers"):
+    for head in range(austen.config.n_head):
+        costs[layer, head] = cost_of_head(model, held_out, layer, head)
 print(f"all heads: {whole.mean():.2f} nats a token, a perplexity of {whole.mean().exp():.0f}")
-measured("gpt2.heads_missed", (mean_rises > 0.05).sum())
-plots.grid(mean_rises, plots.Axes("head", "layer", "one head silenced"), "rise of the loss, nats", "+.2f")
+measured("gpt2.heads_missed", (costs > 0.05).sum())
+plots.grid(costs, plots.Axes("head", "layer", "one head silenced"), "rise of the loss, nats", "+.2f")
 
 # %% [markdown] id="2cb5fa20"
 # <details><summary>What the numbers say</summary>
@@ -1198,7 +1314,7 @@ plots.grid(mean_rises, plots.Axes("head", "layer", "one head silenced"), "rise o
 # What does the most important one do? Here is its map. In the rows `ised` and `pleas`, tokens that continue a word, it looks at the token before. In the row `ed` it mostly does not, and the full stop attends most to `Elizabeth`. So is this head about words in pieces? One picture cannot say. Two averages over the held-out text say more: where the head looks, and what it costs to lose it.
 
 # %% tags=["nbval-ignore-output"] id="16587951"
-layer, head = divmod(mean_rises.argmax().item(), austen.config.n_head)
+layer, head = divmod(costs.argmax().item(), austen.config.n_head)
 tokens = {place: austen.tokenizer.decode([i]) for place, i in enumerate(ids[0].tolist())}
 around = plots.Axes("key", "query", f"h.{layer}, head {head}", xticks=tokens, yticks=tokens, size=(5.8, 4.8))
 plots.grid(maps[layer, head], around, "attention weight")
@@ -1217,10 +1333,13 @@ print(f"  from a token that continues a word {to_previous[inside].mean():.0%}")
 print(f"  from any other token               {to_previous[~inside].mean():.0%}")
 
 # %% tags=["nbval-ignore-output"] id="3d3e28db"
+attention = model.h[layer].attn
+with patch.silenced(attention.c_proj.weight, slice(head * attention.head_dim, (head + 1) * attention.head_dim)):
+    rises = surprise(model, held_out) - whole  # [T - 1]
 inside = continues_a_word(held_out[0, :-1])
 print("rise of the loss without the head, in nats:")
-print(f"  after a token that continues a word {rises[layer, head, inside].mean():+.2f}")
-print(f"  after any other token               {rises[layer, head, ~inside].mean():+.2f}")
+print(f"  after a token that continues a word {rises[inside].mean():+.2f}")
+print(f"  after any other token               {rises[~inside].mean():+.2f}")
 
 # %% [markdown] id="60169f4a"
 # From a token inside a word this head looks at the token before more than twice as much as from other tokens, and without the head the loss rises more than ten times as much there. The tokenizer cuts rare words into pieces, and a piece such as `ised` says little alone. So the head's work has much to do with words in pieces. That is not all it does: about two thirds of its attention goes elsewhere even there.
@@ -1494,6 +1613,16 @@ predictions()
 # <details><summary>Why is a hidden score −∞ before the softmax, and not a weight of 0 after it?</summary>
 #
 # After the softmax the other weights no longer sum to 1, and they still depend on the hidden score: it was in the sum that they were divided by.
+# </details>
+#
+# <details><summary>Which three calls drive a training step, in which order, and what if the first is forgotten?</summary>
+#
+# <code>zero_grad</code>, <code>backward</code>, <code>step</code>. Without the first, every step is made with the sum of all gradients so far: nothing raises, and the loss hardly falls.
+# </details>
+#
+# <details><summary>How do you measure what a head is worth?</summary>
+#
+# Set its rows of <code>c_proj</code> to 0, take the loss, and put the rows back. A measurement that leaves the model changed spoils the next one.
 # </details>
 #
 # <details><summary>How good is a loss of 4?</summary>

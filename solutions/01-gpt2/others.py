@@ -1,5 +1,6 @@
 """What tests/lessons/test_every_lesson.py asks of GPT-2: other right programs and wrong ones, random configs, checkpoints."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,24 +12,27 @@ from torch import Tensor, nn
 from transformers import GPT2Model
 
 from grader import Config, load_checkpoint
-from grader.authoring.kit import Case
-from grader.authoring.kit.declared import Prompt, Rerun, Trained
+from grader.authoring.kit import Case, Tolerance
+from grader.authoring.kit.declared import Numbers, Prompt, Rerun, Trained
 from grader.authoring.kit.engine import entry
 from grader.authoring.kit.programs import written
 from grader.authoring.kit.randomly import of_tokens, of_vectors
 from grader.authoring.kit.solved import lesson_of
 
+from . import exercises
 from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
 MISTAKES = 30
-VARIES = ["gpt2.layer_norm", "gpt2.attention"]
+VARIES = ["gpt2.layer_norm", "gpt2.attention", "gpt2.train_step", "gpt2.cost_of_head"]
 WITHOUT = {
     "RANDOM": {"gpt2.generate": "a generation is random as it is: its cases draw the model that writes"},
     "bfloat16": {
         "gpt2.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
         "gpt2.generate": "it handles whole numbers",
+        "gpt2.train_step": "the loss is computed in float32, and the model is a toy",
+        "gpt2.cost_of_head": "it is a Python float",
     },
     "TOLD": "its mistakes are named one by one, and it uses nothing of another exercise by name",
 }
@@ -64,6 +68,19 @@ def at_full_length(of: Callable[..., Case]) -> Callable[..., Case]:
 vectors = at_full_length(of_vectors)
 
 
+def of_step(config: dict[str, Any], n: Numbers) -> Case:
+    sizes, shape = (4 + n.seed % 5, 2 + n.seed % 4), (1 + n.seed % 3, n.batch, n.length)
+    name, options = [("SGD", {"lr": 0.3}), ("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {"lr": 0.02})][n.seed % 3]
+    return exercises.step_case(str(n.seed), sizes, shape, name, options, (n.seed % 2) * 0.4)
+
+
+def of_cost(config: dict[str, Any], n: Numbers) -> Case:
+    heads, layers = 2 + n.seed % 4, 1 + n.seed % 3
+    sizes = (6 + n.seed % 10, heads, 2 + n.seed % 3, layers)
+    asked = [[n.seed % layers, n.seed % heads], [layers - 1, 0]]
+    return exercises.head_case(str(n.seed), (n.batch, min(n.length, 8) + 1), sizes, asked, tolerance=Tolerance(2e-3))
+
+
 CONFIGS = configs()
 RANDOM = {
     "gpt2.layer_norm": lambda config, n: vectors(config, n, dim=config["n_embd"], eps=config["layer_norm_epsilon"]),
@@ -73,6 +90,8 @@ RANDOM = {
     "gpt2.mlp": vectors,
     "gpt2.block": vectors,
     "gpt2.model": at_full_length(of_tokens),
+    "gpt2.train_step": of_step,
+    "gpt2.cost_of_head": of_cost,
 }
 
 
@@ -295,6 +314,93 @@ def generate_with_topk(
             break
 
 
+def step_with_class_axis(model: nn.Module, optimizer: Any, rows: Tensor) -> float:
+    """Logits as [B, vocab_size, T], and gradients that are dropped one by one."""
+    loss = F.cross_entropy(model(rows[:, :-1]).mT, rows[:, 1:])
+    for p in model.parameters():
+        p.grad = None
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return float(loss)
+
+
+def step_written_out(model: nn.Module, optimizer: Any, rows: Tensor) -> float:
+    """The surprise by a lookup of log probabilities; gradients from `torch.autograd.grad`."""
+    parameters = list(model.parameters())
+    scores = model.train()(rows[:, :-1])
+    chosen = scores.gather(-1, rows[:, 1:, None]).squeeze(-1)
+    loss = (scores.logsumexp(dim=-1) - chosen).mean()
+    for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        p.grad = gradient
+    optimizer.step()
+    return loss.detach().item()
+
+
+def step_row_by_row(model: nn.Module, optimizer: Any, rows: Tensor) -> float:
+    """Each row by itself: the gradients add up to that of the mean."""
+    optimizer.zero_grad(set_to_none=False)
+    whole = 0.0
+    for row in rows:
+        loss = F.cross_entropy(model(row[None, :-1])[0], row[1:]) / len(rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        whole += loss.item()
+    optimizer.step()
+    optimizer.zero_grad()
+    return whole
+
+
+def cost_in_a_copy(model: Any, ids: Tensor, layer: int, head: int) -> float:
+    """In a copy of the model, whose loss is written out."""
+    nats: list[float] = []
+    for one in (copy.deepcopy(model), copy.deepcopy(model)):
+        if nats:
+            width = model.config.n_embd // model.config.n_head
+            one.h[layer].attn.c_proj.weight.data[head * width : (head + 1) * width] = 0
+        with torch.no_grad():
+            scores = one(ids).log_softmax(-1)[:, :-1]
+        nats.append(-float(scores.gather(-1, ids[:, 1:, None]).double().mean()))
+    return nats[1] - nats[0]
+
+
+@torch.no_grad()
+def cost_by_hook(model: Any, ids: Tensor, layer: int, head: int) -> float:
+    """The head's channels are 0 on their way into c_proj."""
+    heads = model.config.n_head
+
+    def silent(module: nn.Module, given: tuple[Tensor]) -> Tensor:
+        split = given[0].unflatten(-1, (heads, -1))
+        return (split * (torch.arange(heads) != head)[:, None]).flatten(-2)
+
+    def nats() -> float:
+        whole = model(ids)
+        lost = [F.cross_entropy(row[:-1], text[1:], reduction="sum") for row, text in zip(whole, ids, strict=True)]
+        return float(sum(lost)) / (ids.numel() - len(ids))
+
+    with_all, handle = nats(), model.h[layer].attn.c_proj.register_forward_pre_hook(silent)
+    try:
+        return nats() - with_all
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def cost_by_values(model: Any, ids: Tensor, layer: int, head: int) -> float:
+    """The head's values are 0: their columns of c_attn, and their part of its bias."""
+    c_attn, (heads, D) = model.h[layer].attn.c_attn, (model.config.n_head, model.config.n_embd)
+    kept = c_attn.weight.clone(), c_attn.bias.clone()
+    columns = torch.arange(2 * D, 3 * D).view(heads, -1)[head]
+
+    def loss() -> Tensor:
+        return F.nll_loss(model(ids)[:, :-1].log_softmax(-1).mT, ids[:, 1:])
+
+    before = loss()
+    c_attn.weight[:, columns], c_attn.bias[columns] = 0.0, 0.0
+    rise = loss() - before
+    c_attn.weight.copy_(kept[0])
+    c_attn.bias.copy_(kept[1])
+    return float(rise)
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "gpt2.layer_norm": (LayerNormKernel, LayerNormInFloat32, LayerNormFromMoments),
     "gpt2.gelu": (GeluKernel, GeluWithProducts, GeluWithSigmoid),
@@ -304,6 +410,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "gpt2.block": (BlockWithKernels, BlockByHand, BlockInFloat32),
     "gpt2.model": (ModelWithKernels, ModelByHand),
     "gpt2.generate": (generate_into_a_list, generate_with_topk),
+    "gpt2.train_step": (step_with_class_axis, step_written_out, step_row_by_row),
+    "gpt2.cost_of_head": (cost_in_a_copy, cost_by_hook, cost_by_values),
 }
 
 
@@ -332,10 +440,28 @@ class ModelWithItsOwnEps(ModelWithKernels):
         super().__init__(config.replace(layer_norm_epsilon=1e-5))
 
 
+def step_for_clean_models(model: nn.Module, optimizer: Any, rows: Tensor) -> float:
+    """Right where no gradient is left from before."""
+    loss = F.cross_entropy(model(rows[:, :-1]).mT, rows[:, 1:])
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss)
+
+
+def cost_once(model: Any, ids: Tensor, layer: int, head: int) -> float:
+    """Right for the first head that is asked for."""
+    rise, width = cost_by_hook(model, ids, layer, head), model.config.n_embd // model.config.n_head
+    model.h[layer].attn.c_proj.weight.data[head * width : (head + 1) * width] = 0.0
+    return rise
+
+
 BY_CHANCE = {
     "gpt2.layer_norm": [LayerNormOfThreeAxes],
     "gpt2.conv1d": [Conv1DOfThreeAxes],
     "gpt2.model": [ModelOfThreeBlocks, ModelWithItsOwnEps],
+    "gpt2.train_step": [step_for_clean_models],
+    "gpt2.cost_of_head": [cost_once],
 }
 
 
@@ -368,6 +494,8 @@ RERUNS = {
             "gpt2.conv1d": Conv1DWithMatmul,
             "gpt2.mlp": MLPWithKernels,
             "gpt2.generate": generate_into_a_list,
+            "gpt2.train_step": step_with_class_axis,
+            "gpt2.cost_of_head": cost_by_hook,
         },
         shows=[
             "3 of 3 texts are the reference's",
