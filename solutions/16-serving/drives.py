@@ -90,12 +90,15 @@ class Blocks:
 def table_steps(made: Any, order: list[int], block_size: int, shared: int, steps: list[int]) -> list[int]:
     """The slots that each append gave (-1: MemoryError, -5: the pool refused), and then the number of blocks, tokens and free blocks.
 
+    The last number is 1 where the list of shared blocks that was given is as it was.
+
     order: of the pool's blocks. shared: how many of them another table holds, with which this one begins. steps: n >= 0
     appends n tokens, -1 releases, -2 - n asks for the slots from position n on.
     """
     pool = Blocks(order)
     held = [pool.take() for _ in range(shared)]
-    table, given = made(pool, block_size, list(held)), []
+    mine = list(held)
+    table, given = made(pool, block_size, mine), []
     for step in steps:
         try:
             if step >= 0:
@@ -109,7 +112,7 @@ def table_steps(made: Any, order: list[int], block_size: int, shared: int, steps
         except ValueError:
             given.append(-5)
         given += [len(table.blocks), int(table.length), len(pool.free), sum(pool.refs)]
-    return given
+    return [*given, int(mine == held)]
 
 
 def fork_steps(made: Any, order: list[int], block_size: int, steps: list[list[int]]) -> list[int]:
@@ -311,16 +314,18 @@ def queue_steps(made: Any, num_blocks: int, block_size: int, steps: list[list[in
     """After each step who waits and who runs, and which blocks the index has forgotten so far.
 
     steps: [0, prompt, new] adds a request; [1, k, _] lets the k-th one begin, with a table; [2, k, _] removes it; [3, _, _]
-    preempts. 9: ValueError.
+    preempts. 9: ValueError. The last number is 1 where the lists that were given as prompts are as they were.
     """
     queue = made(num_blocks, block_size)
     queue.index = index = Forgotten()
     requests: list[Any] = []
+    prompts: list[list[int]] = []
     given: list[int] = []
     for kind, k, n in steps:
         try:
             if kind == 0:
-                requests.append(queue.add(list(range(k)), n, (3,)))
+                prompts.append(list(range(k)))
+                requests.append(queue.add(prompts[-1], n, (3,)))
                 if requests[-1] is None:
                     raise TypeError("add returned None; the request belongs there")
                 given += [len(requests[-1].tokens), requests[-1].max_new_tokens, *requests[-1].end_tokens]
@@ -340,7 +345,7 @@ def queue_steps(made: Any, num_blocks: int, block_size: int, steps: list[list[in
         waiting, running = ([requests.index(r) for r in some] for some in (queue.waiting, queue.running))
         given += [len(waiting), *waiting, len(running), *running, len(index.blocks), *index.blocks]
         given += [int(r.table is None) for r in requests] + [len(r.tokens) for r in requests]
-    return given
+    return [*given, int(all(prompt == list(range(len(prompt))) for prompt in prompts))]
 
 
 # The scheduler
@@ -525,11 +530,11 @@ def reported(function: Any, requests: list[list[Any]], ttft_limit: float, tpot_l
 
 
 def budget_found(function: Any, prompt: int, running: int, costs: list[float], limit: float) -> int:
-    """The budget, where a pass costs a fixed time, one for each row, and one for each group of rows."""
-    fixed, each, group, per_group = costs
+    """The budget, where a pass costs a fixed time, one for each row, and one more if its rows fill no groups."""
+    fixed, each, group, odd = costs
 
     def cost(rows: int) -> float:
-        return fixed + each * rows + per_group * -(-rows // int(group))
+        return fixed + each * rows + odd * (rows % int(group) > 0)
 
     return int(function(prompt, running, cost, limit))
 

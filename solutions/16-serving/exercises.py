@@ -280,14 +280,16 @@ LLAMA: dict[str, Any] = {name: value for name, value in SMALL.items() if name !=
 WRITTEN = {"drive": drives.slots_written, "right": lambda module, x, *_: torch.tensor([len(x), 1, len(x), 1])}
 
 
-def attention_case(name: str, config: dict[str, Any], texts: list[int], passes: list[list[int]], **more: Any) -> Case:
+def attention_case(
+    name: str, config: dict[str, Any], texts: list[int], passes: list[list[int]], scale: float = 1.0, **more: Any
+) -> Case:
     """Texts of these lengths, of which every pass reads so many tokens."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         theta = 700.0 + 10 * config["hidden_size"]
         table = rope_table(max(texts), width, theta)
-        x = draw.normal(sum(texts), config["hidden_size"])
+        x = draw.normal(sum(texts), config["hidden_size"], scale=scale)
         return [
             x,
             table,
@@ -322,6 +324,7 @@ ATTENTION = Exercise(
         ),
         attention_case("lengths that fill their blocks", SMALL, [8, 4], [[7, 4], [1, 0]]),
         attention_case("a Llama", LLAMA, [6, 5, 3], [[3, 5, 0], [3, 0, 3]]),
+        attention_case("a Llama, large inputs", LLAMA, [7, 4], [[5, 3], [2, 1]], 8.0),
         attention_case(
             "slots with keys, slots with values, and whether they are the right ones",
             SMALL,
@@ -393,9 +396,11 @@ def texts_case(name: str, block_size: int, weak: int, steps: Sequence[Sequence[A
 
 
 def text_of(texts: dict[str, list[int]], which: str) -> list[int]:
-    """ "a": the text a; "ab5": five tokens of a, then all of b."""
+    """ "a": the text a; "ab5": five tokens of a, then all of b. "mixed": one token of a, two of c, then b."""
     if len(which) == 1:
         return texts[which]
+    if which == "mixed":
+        return texts["a"][:1] + texts["c"][1:3] + texts["b"]
     cut = int(which[2:])
     return texts[which[0]][:cut] + texts[which[1]]
 
@@ -460,6 +465,12 @@ PREFIX = Exercise(
             5,
             1,
             [[0, "a", [2, 4]], [0, "b", [5, 7]], [2, 5, 0], [1, "a", 12], [2, 2, 0], [1, "b", 9]],
+        ),
+        texts_case(
+            "the same, after a beginning with the same first token",
+            3,
+            2,
+            [[0, "ab3", [2, 4, 6]], [0, "mixed", [3, 5]], [1, "mixed", 20]],
         ),
         texts_case(
             "a block that is equal, after a beginning that is not",
@@ -637,6 +648,7 @@ ENGINE = Exercise(
             "they come one after the other", [41, 4, 25, 7], [[0, 8, 9], [1, 4, 5], [3, 7, 4], [9, 6, 6], [30, 3, 2]]
         ),
         engine_case("prompts in chunks of at most 5", [38, 4, 5, 6], [[0, 13, 5], [0, 7, 4], [2, 16, 6]]),
+        engine_case("a prompt of 50 tokens in chunks of at most 7", [32, 4, 7, 18], [[0, 50, 4], [0, 6, 5]]),
         engine_case("an end token", [36, 5, 50, 5], [[0, 5, 12], [0, 6, 10], [1, 4, 12]], ends=True),
         engine_case(
             "memory is short: some are preempted", [6, 4, 16, 9], [[0, 7, 12], [0, 6, 9], [1, 5, 8], [2, 9, 3]]
@@ -767,10 +779,12 @@ BUDGET = Exercise(
         budget_case("150 tokens, 12 readers", 150, 12, [20.0, 1.0, 1, 0.0], 400.0),
         budget_case("nobody reads", 90, 0, [15.0, 1.0, 1, 0.0], 200.0),
         budget_case("one pass is the only way", 61, 5, [30.0, 0.5, 1, 0.0], 70.0),
-        budget_case("rows in groups of 16", 130, 7, [9.0, 0.0, 16, 8.0], 160.0),
+        budget_case("rows in groups of 16 are cheaper", 60, 4, [9.0, 0.3, 16, 8.0], 160.0),
+        budget_case("rows in groups of 8 are cheaper, and there is little time", 43, 9, [6.0, 0.5, 8, 9.0], 60.0),
         budget_case("any budget is in time", 40, 4, [3.0, 2.0, 1, 0.0], 9000.0),
         budget_case("whether there is a budget in time (0: none)", 80, 9, [25.0, 3.0, 1, 0.0], 100.0, **NONE),
         exact_case("exactly in time", 44, 6, 10, [10.0, 1.0, 1, 0.0]),
+        exact_case("more readers than the prompt has tokens", 9, 25, 12, [3.0, 1.0, 1, 0.0]),
         exact_case("many readers", 44, 30, 10, [0.5, 1.0, 1, 0.0], 1.0),
         exact_case("exactly in time, with full passes", 0, 8, 18, [16.0, 1.0, 1, 0.0]),
     ],

@@ -822,7 +822,7 @@ TOLD = [
             "self.waiting.appendleft(newest)",
             "newest.tokens = newest.tokens[: newest.prompt]\n        self.waiting.appendleft(newest)",
         ),
-        ["Mend `serving.queue` first"],
+        ["Mend `serving.queue` and `serving.schedule` first"],
     ),
     Told(
         "serving.schedule",

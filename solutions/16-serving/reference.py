@@ -93,7 +93,7 @@ def right_table(order: Sequence[int], block_size: int, shared: int, steps: Seque
             given += transformers_slots(blocks, block_size, -2 - step, length)
         in_use = len(order) - len(free)
         given += [len(blocks), length, len(free), in_use + len(begun)]
-    return given
+    return [*given, 1]
 
 
 def right_forks(order: Sequence[int], block_size: int, steps: Sequence[Sequence[int]]) -> list[int]:
@@ -240,7 +240,7 @@ def right_queue(num_blocks: int, block_size: int, steps: Sequence[Sequence[int]]
             running = [r for r in running if r != gone]
         given += [len(waiting), *waiting, len(running), *running, len(forgotten), *forgotten]
         given += [int(r not in running) for r in range(len(lengths))] + lengths
-    return given
+    return [*given, 1]
 
 
 # The scheduler, on paper: blocks are counted, and a beginning that is in memory has a set of readers
@@ -395,14 +395,14 @@ def right_report(requests: Sequence[Sequence[Any]], ttft_limit: float, tpot_limi
 
 
 def right_budget(prompt: int, running: int, costs: Sequence[float], limit: float) -> int:
-    fixed, each, group, per_group = costs
+    fixed, each, group, odd = costs
     tried = []
     for budget in range(running + 1, running + prompt + 1):
         unread, waits = prompt, []
         while unread > 0:
             rows = min(budget, running + unread)
             unread -= rows - running
-            waits.append(fixed + each * rows + per_group * -(-rows // int(group)))
+            waits.append(fixed + each * rows + odd * (rows % int(group) > 0))
         if sum(waits) <= limit:
             tried.append((max(waits), budget))
     return min(tried)[1] if tried else 0

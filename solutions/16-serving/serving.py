@@ -27,7 +27,8 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -91,17 +92,17 @@ times = clock.in_turns(runs, 9)
 plots.lines({"a pass": ([*runs], [times[n] / times[1] for n in runs])}, plots.Axes(x="rows in the pass", y="times one row"))
 
 # %% [markdown] id="9ca780be"
-# The curve rises far more slowly than the number of rows. So a server should put as many users as it can into each pass. Old servers did it with a *static* batch: wait until there are 16 requests, decode all of them, answer when the longest is done. How bad is that? It depends on how different the answers' lengths are. These are the lengths of 16 requests, made in the manner of a public trace of conversations with a model in Azure's cloud: prompts and answers in it differ by a factor of a hundred (Patel et al., *Splitwise*, 2024). Ours are scaled down to a model that reads 256 tokens.
+# The curve rises far more slowly than the number of rows. So a server should put as many users as it can into each pass. Old servers did it with a *static* batch: wait until there are 16 requests, decode all of them, answer when the longest is done. How bad is that? It depends on how different the answers' lengths are. Microsoft has published when 19,366 people asked models in its cloud something, in one hour of November 2023, with the lengths of their prompts and of the answers (Patel et al., *Splitwise*, 2024). Half of the prompts have more than 1,020 tokens, half of the answers more than 129, and both range over a factor of more than a hundred. 1,000 of these requests, in their order, are in `texts/azure-conversations.csv`. Our model reads 256 tokens, so prompts are a twentieth of theirs here, and answers a tenth.
 
 # %% id="c7759c36"
-def trace(count: int, seed: int = 0) -> list[tuple[int, int]]:
-    """Lengths of prompts and answers of `count` requests, skewed as those of conversations are."""
-    random = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(count, 2, generator=random).mul(torch.tensor([0.9, 0.8])).exp() * torch.tensor([40.0, 25.0])
-    return [(int(a), int(b)) for a, b in drawn.round().clamp(min=torch.tensor([4, 4]), max=torch.tensor([150, 100]))]
+def trace(count: int) -> list[tuple[float, int, int]]:
+    """Of the first requests of the trace: the second in which each comes, and the lengths of its prompt and answer."""
+    lines = Path("texts/azure-conversations.csv").read_text().splitlines()[3 : 3 + count]
+    rows = [line.split(",") for line in lines]
+    return [(float(at), min(-(-int(p) // 20), 150), min(-(-int(a) // 10), 100)) for at, p, a in rows]
 
 
-lengths = trace(16)
+lengths = [(prompt, answer) for _, prompt, answer in trace(16)]
 print(lengths)
 
 # %% [markdown] id="16de4f0c"
@@ -119,7 +120,7 @@ measured("serving.static", 100 * wanted / computed)
 # %% [markdown] id="d5dd60fa"
 # <details><summary>What the numbers say</summary>
 #
-# About a third: two of three rows are computed for users who have their answer. And a seventeenth user, who comes just after the start, waits until the longest answer is done. *Continuous batching* decides anew before every pass who is in it (Yu et al., *Orca*, 2022): a finished user leaves at once and the next one takes the place. That is easy to say. But users in one pass now have texts of different lengths, of which some are just beginning, and their keys and values must lie somewhere.
+# 40%: three of five rows are computed for users who have their answer already. And a seventeenth user, who comes just after the start, waits until the longest answer is done. *Continuous batching* decides anew before every pass who is in it (Yu et al., *Orca*, 2022): a finished user leaves at once and the next one takes the place. That is easy to say. But users in one pass now have texts of different lengths, of which some are just beginning, and their keys and values must lie somewhere.
 # </details>
 #
 # ## Memory
@@ -159,7 +160,7 @@ def used_share(requests: Sequence[tuple[int, int]], reserve: Callable[[int, int,
 check("serving.waste", used_share)
 
 # %% [markdown] id="05e5dc06"
-# Four policies: room for the longest text that the model reads; the answer's room rounded up to a power of two; exactly what will be needed; and blocks of 16 slots, of which a request gets another one when its last one is full. What share of the slots do blocks use, on 1,000 requests like those above?
+# Four policies: room for the longest text that the model reads; the answer's room rounded up to a power of two; exactly what will be needed; and blocks of 16 slots, of which a request gets another one when its last one is full. What share of the slots do blocks use, on the 1,000 requests of the trace?
 
 # %% prediction="serving.blocks" id="prediction-serving-blocks"
 predict("serving.blocks", "slots in blocks of 16 that hold tokens", unit="%", guess=...)
@@ -174,7 +175,8 @@ policies = {
     "an oracle": lambda prompt, answer, written: prompt + answer,
     "blocks of 16": lambda prompt, answer, written: 16 * math.ceil((prompt + written) / 16),
 }
-shares = {name: used_share(trace(1000), policy) for name, policy in policies.items()}
+requests = [(prompt, answer) for _, prompt, answer in trace(1000)]
+shares = {name: used_share(requests, policy) for name, policy in policies.items()}
 print(", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
 measured("serving.longest", 100 * shares["the longest text"])
 measured("serving.blocks", 100 * shares["blocks of 16"])
@@ -182,7 +184,7 @@ measured("serving.blocks", 100 * shares["blocks of 16"])
 # %% [markdown] id="c46412b8"
 # <details><summary>What the numbers say</summary>
 #
-# Blocks waste less than one block for each user, at the end of the text: about 10% with texts as short as these, and 4% in the paper, whose texts are longer. Room for the longest text is mostly empty. Our numbers for the power of two and the oracle are better than the paper's, for two reasons: our prompts are long beside the answers, and we leave out *external* fragmentation, the gaps between reserved pieces that are too small for the next request. Blocks have no such gaps: any free block will do for anybody.
+# Blocks waste less than one block for each user, at the end of the text: about 9% with texts as short as these, and 4% in the paper, whose texts are longer. Room for the longest text is mostly empty. Our numbers for the power of two and the oracle are better than the paper's, for two reasons: our prompts are long beside the answers, and we leave out *external* fragmentation, the gaps between reserved pieces that are too small for the next request. Blocks have no such gaps: any free block will do for anybody.
 #
 # The last sentence is the whole idea. An operating system gives programs memory in pages for the same reason.
 # </details>
@@ -265,7 +267,7 @@ check("serving.pool", BlockPool)
 
 # %% exercise="serving.table" id="serving-table"
 class BlockTable:
-    """Where the keys and values of one text lie: its blocks in order, and the number of its tokens.
+    """Where the keys and values of one text lie. blocks: a list of its blocks in order; length: its number of tokens.
 
     shared: blocks that other tables hold, full, with the tokens that this text begins with; the table becomes one more
     reader of each.
@@ -292,7 +294,7 @@ class BlockTable:
         ### BEGIN SOLUTION
         missing = math.ceil((self.length + n) / self.block_size) - len(self.blocks)
         if missing > len(self.pool.free):
-            raise MemoryError(f"{missing} blocks are missing")
+            raise MemoryError("blocks are missing")
         self.blocks += [self.pool.take() for _ in range(missing)]
         self.length += n
         return self.slots(self.length - n, self.length)
@@ -365,7 +367,7 @@ class ForkedTable(BlockTable):
             return super().append(n)
         missing = math.ceil((self.length + n) / self.block_size) - len(self.blocks)
         if missing + 1 > len(self.pool.free):
-            raise MemoryError(f"{missing + 1} blocks are missing")
+            raise MemoryError("blocks are missing")
         old, own = self.blocks[-1], self.pool.take()
         self.copy(old, own)
         self.pool.give_back(old)
@@ -440,7 +442,7 @@ def pack(chunks: Sequence[tuple[list[int], int, list[int]]], block_size: int) ->
         ids += tokens
         positions += places
         slots += [blocks[p // block_size] * block_size + p % block_size for p in places]
-    tables = [list(blocks) for _, _, blocks in chunks]
+    tables = [blocks for _, _, blocks in chunks]
     sizes = [len(tokens) for tokens, _, _ in chunks]
     lengths = [start + len(tokens) for tokens, start, _ in chunks]
     return Batch(torch.tensor(ids), torch.tensor(positions), torch.tensor(slots), tables, sizes, lengths)
@@ -572,7 +574,7 @@ def block_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
     """The hash of each full block of a text, chained: a block's hash says what all tokens up to its end are.
 
     A block's hash is the blake2b digest of 8 bytes (hashlib.blake2b(digest_size=8)) of the 8 bytes of the previous block's
-    hash, little-endian, where there is one, followed by the block's ids as int32 (array("i", ids).tobytes()); read as
+    hash, little-endian, where there is one, followed by the block's ids as int32 (array("i", ids)); read as
     a little-endian, unsigned integer. transformers: compute_block_hash.
     """
     ### BEGIN SOLUTION
@@ -581,7 +583,7 @@ def block_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
         h = hashlib.blake2b(digest_size=8)
         if hashes:
             h.update(hashes[-1].to_bytes(8, "little"))
-        h.update(array("i", tokens[start : start + block_size]).tobytes())
+        h.update(array("i", tokens[start : start + block_size]))
         hashes.append(int.from_bytes(h.digest(), "little"))
     return hashes
     ### END SOLUTION
@@ -615,7 +617,7 @@ for size in (4, 16, 64):
 # ### Exercise 8 · An index of prefixes
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
-# The index knows the block of each hash. Two things must not go wrong. First, a hash is not an equality. With 8 bytes a collision by chance is rare, but a shorter or weaker hash, or one that somebody can compute in order to collide, hands a user the keys of another user's text; vLLM changed its hash for that reason (<a href="https://github.com/vllm-project/vllm/issues/12621">vllm-project/vllm#12621</a>). The cure is cheap: remember the tokens, and compare. Second, a block that has become free must leave the index, since its contents will be overwritten.
+# The index knows the block of each hash. Two things must not go wrong. First, a hash is not an equality. With 8 bytes a collision by chance is rare, but a shorter or weaker hash, or one that somebody can compute in order to collide, hands a user the keys of another user's text; vLLM made its hash harder to foresee for that reason (<a href="https://github.com/vllm-project/vllm/pull/12621">vllm-project/vllm#12621</a>), and Megatron-LM replaced one whose collisions anybody could compute (<a href="https://github.com/NVIDIA/Megatron-LM/pull/4158">NVIDIA/Megatron-LM#4158</a>). The cure is cheap: remember the tokens, and compare. Second, a block that has become free must leave the index, since its contents will be overwritten.
 #
 # And one thing is easily forgotten: a text that is found *whole* still needs its last token read, because the pass must give logits for something (<a href="https://github.com/vllm-project/vllm/issues/3239">vllm-project/vllm#3239</a>, <a href="https://github.com/GeeeekExplorer/nano-vllm/issues/144">GeeeekExplorer/nano-vllm#144</a>). So at least one token is left over.
 #
@@ -647,7 +649,7 @@ class PrefixIndex:
         for i, (name, block) in enumerate(zip(self.hashes(tokens, self.block_size), blocks, strict=False)):
             if name not in self.block_of:
                 self.block_of[name] = block
-                self.known[block] = name, list(tokens[: (i + 1) * self.block_size])
+                self.known[block] = name, tokens[: (i + 1) * self.block_size]
         ### END SOLUTION
 
     def find(self, tokens: Sequence[int]) -> list[int]:
@@ -660,7 +662,7 @@ class PrefixIndex:
         for name in self.hashes(tokens[:-1], self.block_size):
             block = self.block_of.get(name)
             end = (len(found) + 1) * self.block_size
-            if block is None or self.known[block][1] != list(tokens[:end]):
+            if block is None or self.known[block][1] != tokens[:end]:
                 break
             found.append(block)
         return found
@@ -707,10 +709,9 @@ class Request:
     max_new_tokens: int
     end_tokens: Collection[int] = ()
     table: BlockTable | None = None  # None while it waits
-    prompt: int = field(init=False)  # how many of the tokens are the prompt
 
     def __post_init__(self):
-        self.prompt = len(self.tokens)
+        self.prompt = len(self.tokens)  # how many of the tokens are the prompt
 
     @property
     def written(self) -> list[int]:
@@ -822,7 +823,7 @@ class Scheduler(Queue):
         ### BEGIN SOLUTION
         plan, left, before = [], self.budget, len(self.running)
         for request in list(self.running):
-            while left and request in self.running:
+            while request in self.running:
                 n = min(len(request.tokens) - request.table.length, left)
                 try:
                     request.table.append(n)
@@ -963,10 +964,27 @@ for blocks in (256, 64, 32, 12):
 #
 # ### Who found what in memory
 #
-# 24 users ask one after the other, one in each pass. Each prompt is the same text of 67 tokens, followed by a few of the user's own. How many tokens does the engine read in all until everybody has 8 tokens, compared with an engine that shares nothing?
+# 24 users ask one after the other, one in each pass. Each prompt is the same text of 67 tokens, followed by a few of the user's own. How many tokens does the engine read in all until everybody has 8 tokens, compared with an engine that shares nothing? What is written does not matter for that, so the engine gets a model that only counts.
 
 # %% prediction="serving.shared" id="prediction-serving-shared"
 predict("serving.shared", "tokens read with prefix sharing, of those read without", unit="%", guess=...)
+
+# %% tags=["setup"] id="setup-6"
+class Clockwork(nn.Module):
+    """A model without weights that always writes token 0. now: its clock; rows: how many tokens it has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.rows = 0.0, 0
+
+    def new_memory(self, num_blocks: int, block_size: int) -> None:
+        return None
+
+    def forward(self, batch: Batch, memory: None) -> Tensor:
+        self.rows += len(batch.ids)
+        self.now += 20 + len(batch.ids)
+        return torch.tensor([[1.0, 0.0]]).expand(len(batch.sizes), 2)
+
 
 # %% id="b6d0e4a9"
 class Nothing(PrefixIndex):
@@ -976,31 +994,29 @@ class Nothing(PrefixIndex):
         return []
 
 
-# %% id="9cc9488d"
-def rows_read(index: PrefixIndex, arrivals: list[list[int]]) -> int:
+# %% jupyter={"source_hidden": true} id="9cc9488d"
+def rows_read(index: PrefixIndex) -> int:
     """Tokens that are read in all when a user comes before each pass."""
-    engine, rows = Engine(model, 128, 8, 512, 32), []
+    engine = Engine(Clockwork(), 128, 8, 512, 32)
     engine.scheduler.index = index
-    counting = engine.model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0].ids)))
     for prompt in arrivals:
         engine.add(prompt, 8)
         engine.step()
     engine.run()
-    counting.remove()
-    return sum(rows)
+    return engine.model.rows
 
 
 # %% id="7c6834db"
 common = checkpoint.tokenizer.encode((novel + ", must be in want of a wife. ") * 3).ids[:67]
 arrivals = [common + text[i : i + 5] for i in range(0, 240, 10)]
-without, shared = rows_read(Nothing(8), arrivals), rows_read(PrefixIndex(8), arrivals)
+without, shared = rows_read(Nothing(8)), rows_read(PrefixIndex(8))
 print(f"without sharing {without:,} tokens, with it {shared:,}")
 measured("serving.shared", 100 * shared / without)
 
 # %% [markdown] id="75fc88dd"
 # <details><summary>What the numbers say</summary>
 #
-# Each user but the first finds 8 blocks, 64 of the 72 tokens, and reads 8. This works here because the users overlap: a block is in the index as long as somebody reads it. vLLM, SGLang and transformers go one step further. They leave the contents of a free block in the index until the block is needed for something else, the one that was unused longest first, so that the system prompt survives a quiet minute, and a conversation's second question finds its first.
+# Each user but the first finds 8 blocks, 64 of the 72 tokens, and reads 8. This works here because the users overlap: a block is in the index as long as somebody reads it. vLLM, SGLang and transformers go one step further. They leave the contents of a free block in the index until its memory is needed for something else, so that the system prompt survives a quiet minute, and a conversation's second question finds its first.
 # </details>
 #
 # ## How good is a server?
@@ -1042,35 +1058,18 @@ def report(
 check("serving.report", report)
 
 # %% [markdown] id="a92d605d"
-# Now arrivals: 60 requests with lengths from above, at random times (exponential gaps, as of people who don't know of each other). What tokens come does not matter here, so the model is an empty one, and its clock is made up, so that the result is the same on every machine: a pass takes 20 units, and one more for each token in it.
+# Now arrivals: the first 60 requests of the trace, at the times at which they came, of which a second counts as 800 units. The model is again the one that only counts. Its clock is made up, so that the result is the same on every machine: a pass takes 20 units, and one more for each token in it. The loop is folded: it adds who has come, lets the engine make a step, and notes the time.
 
-# %% tags=["setup"] id="setup-6"
-class Clockwork(nn.Module):
-    """A model without weights that always writes token 0. now: its clock."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = 0.0
-
-    def new_memory(self, num_blocks: int, block_size: int) -> None:
-        return None
-
-    def forward(self, batch: Batch, memory: None) -> Tensor:
-        self.now += 20 + len(batch.ids)
-        return torch.tensor([[1.0, 0.0]]).expand(len(batch.sizes), 2)
-
-
-# %% long="the loop of a server, with its clock" id="36377cdc"
-def replay(engine: Engine, lengths: list[tuple[int, int]], gap: float = 150.0) -> list[tuple[float, list[float]]]:
-    """Serve requests that come at random times, about `gap` apart -> of each its arrival, and when its tokens came."""
-    random, clock, queue, log = torch.Generator().manual_seed(1), engine.model, engine.scheduler, {}
-    gaps = -gap * torch.rand(len(lengths), generator=random).log()
-    due = deque(zip(gaps.cumsum(0).tolist(), lengths, strict=True))
+# %% jupyter={"source_hidden": true} id="36377cdc"
+def replay(engine: Engine, requests: list[tuple[float, int, int]], second: int = 800) -> list[tuple[float, list]]:
+    """Serve the trace's requests -> of each its arrival, and when its tokens came. second: units of the clock."""
+    clock, queue, log = engine.model, engine.scheduler, {}
+    due = deque((at * second, prompt, answer) for at, prompt, answer in requests)
     while due or queue.waiting or queue.running:
         if due and not (queue.waiting or queue.running):
             clock.now = max(clock.now, due[0][0])  # nothing to do until somebody comes
         while due and due[0][0] <= clock.now:
-            arrival, (prompt, answer) = due.popleft()
+            arrival, prompt, answer = due.popleft()
             log[engine.add([len(log)] * prompt, answer)] = arrival, []
         for request, _ in engine.step():
             log[request][1].append(clock.now)
@@ -1106,7 +1105,9 @@ measured("serving.best", max(best, key=best.get))
 # %% [markdown] id="1efdcbf4"
 # <details><summary>What the numbers say</summary>
 #
-# One after the other has the best pace for those whose turn it is, and almost nobody gets a first token in time: the requests come faster than they are served, and the queue grows. With 16 users at once the queue is gone. Whole prompts give the quickest first tokens, and gaps of 295 units for all who are reading: that is the pass with one or two long prompts. Chunks bound the gap at 20 + 24 = 44, and pay with a later first token. With little memory, requests are preempted and read again, and one user's text stood still for thousands of units.
+# One after the other has the best pace for those whose turn it is, and almost nobody gets a first token in time: the requests come faster than they are served, and the queue grows. With 16 users at once the queue is gone. Whole prompts give the quickest first tokens, and gaps of up to 218 units for all who are reading: that is a pass with long prompts in it. Chunks bound the gap at 20 + 24 = 44, and pay with a later first token. With little memory, requests are preempted and read again, and somebody's text stood still for 468 units.
+#
+# Which way is the best is a question about promises. Put 500 in place of 1,000 into the cell: then whole prompts win.
 # </details>
 #
 # ### Exercise 13 · Your own experiment: which budget?
@@ -1333,7 +1334,7 @@ predictions()
 # ## Where to read on
 #
 # - Kwon et al., *Efficient Memory Management for Large Language Model Serving with PagedAttention* (2023, arXiv 2309.06180): sections 3 and 4, figures 2 and 3. Yu et al., *Orca* (OSDI 2022): scheduling for each pass.
-# - Agrawal et al., *Sarathi-Serve* (2024, arXiv 2403.02310): chunked prefill. Zhong et al., *DistServe* (2024, arXiv 2401.09670): goodput, and prefill on machines of its own. Zheng et al., *SGLang* (2023, arXiv 2312.07104): a tree of prefixes. Patel et al., *Splitwise* (2024, arXiv 2311.18677): lengths of real requests.
+# - Agrawal et al., *Sarathi-Serve* (2024, arXiv 2403.02310): chunked prefill. Zhong et al., *DistServe* (2024, arXiv 2401.09670): goodput, and prefill on machines of its own. Zheng et al., *SGLang* (2023, arXiv 2312.07104): a tree of prefixes. Patel et al., *Splitwise* (2024, arXiv 2311.18677): lengths of real requests; the trace is at <a href="https://github.com/Azure/AzurePublicDataset">Azure/AzurePublicDataset</a>, under CC BY 4.0.
 # - In transformers: `generation/continuous_batching/`, with `scheduler.py`, and `cache_allocators/full_attention.py` for tables and slots. In vLLM: `v1/core/sched/scheduler.py` and `v1/core/block_pool.py`. nano-vllm is a whole engine in about 1,200 lines.
 #
 # ## If you want more

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import pytest
+from jupyterlab_driver import CHROMIUM_FLAGS
+from playwright.sync_api import expect, sync_playwright
+
+from conftest import chromium, why_no_browser
 from grader.instruments import page
 
 
@@ -57,3 +62,28 @@ def test_a_question_under_another_hosts_name_is_refused() -> None:
         visitor = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
         visitor.request("POST", "/ask", b"word", {"Host": "elsewhere.example:80"})
         assert visitor.getresponse().status == 400
+
+
+@pytest.mark.browser
+def test_two_windows_read_their_own_answers_while_both_are_written() -> None:
+    if why := why_no_browser():
+        pytest.skip(why)
+    both = threading.Barrier(2, timeout=120)
+
+    def answer(words: str) -> Iterator[str]:
+        yield " begins"
+        both.wait()  # each is read only while the other is written
+        yield f", {words} ends"
+
+    with page.served(answer, "Two windows") as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        windows = {words: browser.new_page() for words in ("one", "two")}
+        for words, window in windows.items():
+            window.goto(url)
+            window.get_by_label("Your words").fill(words)
+            window.get_by_role("button").click()
+            expect(window.get_by_role("status")).to_contain_text(f"{words} begins")
+        for words, window in windows.items():
+            expect(window.get_by_role("status")).to_have_text(f"{words} begins, {words} ends")
+            expect(window.get_by_role("button")).to_be_enabled()
+        browser.close()
