@@ -188,7 +188,8 @@ def paged(module: Any, x: Tensor, table: Tensor, texts: list[int], passes: list[
     kv_heads = module.k_proj.weight.shape[0] // table.shape[-1]
     keys, values = (torch.full((len(order), size, kv_heads, table.shape[-1]), torch.nan, dtype=x.dtype) for _ in (0, 1))
     for sizes in passes:
-        rows, positions, slots, read = [], [], [], []
+        positions: list[int] = []
+        rows, slots, read = [], [], []
         for i, n in enumerate(sizes):
             if n == 0:
                 continue

@@ -191,7 +191,7 @@ def share_by_sums(requests: Sequence[tuple[int, int]], reserve: Callable[[int, i
 
 def share_in_closed_form(requests: Sequence[tuple[int, int]], reserve: Callable[[int, int, int], int]) -> float:
     held = sum((a + 1) * p + a * (a + 1) // 2 for p, a in requests)
-    slots = sum(sum(map(lambda w, p=p, a=a: reserve(p, a, w), range(a + 1))) for p, a in requests)
+    slots = sum(sum(reserve(p, a, w) for w in reversed(range(a + 1))) for p, a in requests)
     return held / slots if slots > 0 else 0.0
 
 
@@ -239,6 +239,8 @@ class RandomOrder(LastInFirstOut):
 
 class TableByDivmod:
     """Slots by divmod, blocks taken one after the other."""
+
+    length: int
 
     def __init__(self, pool: Any, block_size: int, shared: Sequence[int] = ()) -> None:
         self.pool, self.block_size, self.blocks = pool, block_size, []  # type: ignore[var-annotated]
@@ -296,8 +298,10 @@ class TableByRange(TableByDivmod):
         return self.slots(self.length - n, self.length)
 
 
-class ForkByConstructor(OWN["BlockTable"]):  # type: ignore[misc, name-defined]
-    """The fork shares by the constructor; the copy is made first, and undone where the rest fails."""
+class ForkByConstructor(OWN["BlockTable"]):  # type: ignore[misc, name-defined, valid-type]
+    """The fork shares by the constructor, and the copy is made before the rest."""
+
+    length: int
 
     def __init__(
         self, pool: Any, block_size: int, copy: Callable[[int, int], None], shared: Sequence[int] = ()
@@ -375,7 +379,7 @@ def pack_in_a_loop(chunks: Sequence[Any], block_size: int) -> Any:
     return OWN["Batch"](ids, positions, slots, tables, sizes, lengths)
 
 
-class AttentionByMask(OWN["Attention"]):  # type: ignore[misc, name-defined]
+class AttentionByMask(OWN["Attention"]):  # type: ignore[misc, name-defined, valid-type]
     """All texts' keys at once, one mask for all: a query sees the keys of its own text up to its own position."""
 
     def forward(self, x: Tensor, table: Tensor, keys: Tensor, values: Tensor, batch: Any) -> Tensor:
@@ -402,7 +406,7 @@ class AttentionByMask(OWN["Attention"]):  # type: ignore[misc, name-defined]
         return self.o_proj((weights @ v).transpose(0, 1).reshape(N, -1))
 
 
-class AttentionByQuery(OWN["Attention"]):  # type: ignore[misc, name-defined]
+class AttentionByQuery(OWN["Attention"]):  # type: ignore[misc, name-defined, valid-type]
     """Query by query, without a mask: the keys up to its position alone."""
 
     def forward(self, x: Tensor, table: Tensor, keys: Tensor, values: Tensor, batch: Any) -> Tensor:
@@ -486,7 +490,8 @@ class IndexByChain:
             self.entries.setdefault(names[i], (block, tuple(tokens[: self.size * (i + 1)])))
 
     def find(self, tokens: Sequence[int]) -> list[int]:
-        names, found = self.hashes(list(tokens), self.size), []
+        names = self.hashes(list(tokens), self.size)
+        found: list[int] = []
         for i in range((len(tokens) - 1) // self.size):
             block, text = self.entries.get(names[i], (None, ()))
             if text != tuple(tokens[: len(text)]) or not text:
@@ -500,8 +505,10 @@ class IndexByChain:
                 del self.entries[name]
 
 
-class QueueByFilters(OWN["Queue"]):  # type: ignore[misc, name-defined]
+class QueueByFilters(OWN["Queue"]):  # type: ignore[misc, name-defined, valid-type]
     """Lists without the request, in place of remove."""
+
+    waiting: Any
 
     def add(self, prompt: Sequence[int], max_new_tokens: int, end_tokens: Any = ()) -> Any:
         slots = self.block_size * len(self.pool.refs)
@@ -544,7 +551,7 @@ class QueueByState(QueueByFilters):
         self.waiting.appendleft(request)
 
 
-class SchedulerByCounting(OWN["Scheduler"]):  # type: ignore[misc, name-defined]
+class SchedulerByCounting(OWN["Scheduler"]):  # type: ignore[misc, name-defined, valid-type]
     """Counts free blocks before it asks for any."""
 
     def fits(self, table: Any, n: int) -> bool:
@@ -614,7 +621,7 @@ class SchedulerByRecursion(SchedulerByCounting):
         return [(request, n), *self.next_one(left - n)]
 
 
-class EngineInTwoLoops(OWN["Engine"]):  # type: ignore[misc, name-defined]
+class EngineInTwoLoops(OWN["Engine"]):  # type: ignore[misc, name-defined, valid-type]
     """First all tokens, then who is done."""
 
     @torch.no_grad()
@@ -637,7 +644,7 @@ class EngineInTwoLoops(OWN["Engine"]):  # type: ignore[misc, name-defined]
         return due
 
 
-class EngineByTail(OWN["Engine"]):  # type: ignore[misc, name-defined]
+class EngineByTail(OWN["Engine"]):  # type: ignore[misc, name-defined, valid-type]
     """What is read is what the table has grown by."""
 
     def step(self) -> list[tuple[Any, int]]:
@@ -767,7 +774,7 @@ class SchedulerWithoutPreemption(SchedulerByCounting):
         raise MemoryError("there is no block for a text that is being written")
 
 
-class EngineForWholePrompts(OWN["Engine"]):  # type: ignore[misc, name-defined]
+class EngineForWholePrompts(OWN["Engine"]):  # type: ignore[misc, name-defined, valid-type]
     """Right as long as no prompt is cut: each pass gives a token."""
 
     @torch.no_grad()
@@ -835,7 +842,7 @@ TOLD = [
 # Trained weights: alone over blocks, and beside others while memory is short
 
 
-class Paged(OWN["PagedLM"]):  # type: ignore[misc, name-defined]
+class Paged(OWN["PagedLM"]):  # type: ignore[misc, name-defined, valid-type]
     """The lesson's model for ids [B, T], each text in scattered blocks, and all of them in one row."""
 
     def forward(self, ids: Tensor, memory: Any = None) -> Tensor:

@@ -320,7 +320,8 @@ class Paper:
 
 def on_paper(numbers: Sequence[int], arrivals: Sequence[Sequence[Any]], shares: bool) -> list[list[Any]]:
     """Each pass: the plan as (request, tokens, tokens in memory then), free blocks, waiting requests, who gets a token."""
-    paper, passes = Paper(numbers, shares), []
+    paper = Paper(numbers, shares)
+    passes: list[list[Any]] = []
     for step in range(200):
         for when, prompt, new in arrivals:
             if when == step:

@@ -55,7 +55,8 @@ def tiny() -> Iterator[tuple[Any, Any]]:
 
 def decoded_alone(model: Any, prompt: list[int], new: int, end: int | None) -> tuple[list[int], list[torch.Tensor]]:
     """Greedy tokens of one text, read whole for each of them, and the logits that each was taken from."""
-    tokens, logits = list(prompt), []
+    tokens = list(prompt)
+    logits: list[torch.Tensor] = []
     with torch.no_grad():
         while len(tokens) < len(prompt) + new and (not logits or tokens[-1] != end):
             logits.append(model(torch.tensor([tokens]))[0, -1])
@@ -82,7 +83,12 @@ class Poisoned:
     def step(self) -> None:
         planned: list[Any] = []
         schedule = self.engine.scheduler.schedule
-        self.engine.scheduler.schedule = lambda: planned.extend(schedule()) or list(planned)
+
+        def noted() -> list[Any]:
+            planned.extend(schedule())
+            return list(planned)
+
+        self.engine.scheduler.schedule = noted
         for request, _ in self.engine.step():
             row = [each for each, _ in planned].index(request)
             self.logits.setdefault(request, []).append(self.rows[row])
@@ -198,7 +204,8 @@ def test_forks_never_see_each_others_words(steps: list[tuple[int, int, int]], bl
     def copy(source: int, target: int) -> None:
         memory[target * block : (target + 1) * block] = memory[source * block : (source + 1) * block]
 
-    tables, texts = [OWN["ForkedTable"](pool, block, copy)], [[]]
+    tables = [OWN["ForkedTable"](pool, block, copy)]
+    texts: list[list[int]] = [[]]
     for number, (kind, which, count) in enumerate(steps):
         k = which % len(tables)
         if kind == 0:
@@ -208,7 +215,7 @@ def test_forks_never_see_each_others_words(steps: list[tuple[int, int, int]], bl
                 continue
             for i, slot in enumerate(slots):
                 memory[slot] = 100 * number + i
-                texts[k].append(100 * number + i)  # type: ignore[arg-type]
+                texts[k].append(100 * number + i)
         elif kind == 1 and len(tables) < 8:
             tables.append(tables[k].fork())
             texts.append(list(texts[k]))
