@@ -8,6 +8,7 @@ progress   a bar with the time that is left
 writing    text as it is generated
 tables     tables in plain text
 reference  transformers' model for a checkpoint, where transformers is installed
+page       a page in the browser that several visitors ask at once
 panel      controls over a picture
 rounding   another processor, simulated
 
@@ -20,6 +21,7 @@ from grader.lazy import on_first_use
 
 if TYPE_CHECKING:
     from grader.instruments import clock as clock
+    from grader.instruments import page as page
     from grader.instruments import patch as patch
     from grader.instruments import plots as plots
     from grader.instruments import progress as progress
