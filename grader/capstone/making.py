@@ -1,0 +1,74 @@
+"""A capstone made from its seed: the architecture, random weights, and a trace of one pass and of decoding."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from grader.capstone.drawing import LEVELS, Drawn, attempts
+from grader.capstone.model import LinearAttention, Model
+from grader.capstone.visible import hidden_fields, idle_experts
+from grader.config import Config
+from grader.errors import GraderError
+from grader.lessons.exercise import Draw
+from grader.porting.filling import fill, tokens
+from grader.porting.floor import is_steady, with_floors
+from grader.porting.runs import ONE_PASS, Ways, traced
+from grader.recordings.traces import Trace
+
+TOKENS = 18
+WEIGHTS_DRAWN = 3  # before another architecture is drawn
+
+
+@dataclass(frozen=True)
+class Capstone:
+    """An architecture, its reference and its trace."""
+
+    drawn: Drawn
+    model: Model
+    ids: Tensor
+    trace: Trace
+
+
+def make(seed: int, level: int) -> Capstone:
+    """The capstone of a seed: the same on every machine. Raises GraderError for a level that there is not."""
+    if level not in LEVELS:
+        raise GraderError(
+            f"There is no level {level}. Levels: 1, two changes of a known model; 2, five; 3, everything is drawn."
+        )
+    if seed < 0:
+        raise GraderError(f"--seed {seed}: a seed is a whole number from 0 on.")
+    return next(made for drawn in attempts(seed, level) for number in range(WEIGHTS_DRAWN) if (made := _made(drawn, number)))
+
+
+def _made(drawn: Drawn, number: int) -> Capstone | None:
+    """The capstone of an architecture; None where rounding decides in it, or something of it does not show."""
+    model, ids = filled(drawn, number)
+    plain = traced(model, ids, drawn.config, ONE_PASS)
+    if not plain.output.isfinite().all() or idle_experts(model, ids):
+        return None
+    if next(hidden_fields(drawn.config, model, plain), None):
+        return None
+    trace = with_floors(traced(model, ids, drawn.config, Ways(cached=True)), model)
+    return Capstone(drawn, model, ids, trace) if is_steady(trace) else None
+
+
+def filled(drawn: Drawn, number: int = 0) -> tuple[Model, Tensor]:
+    """The reference of an architecture with random weights, and token ids [2, TOKENS]."""
+    config = Config(drawn.config)
+    model = Model(config).eval()
+    draw = Draw("capstone", str(drawn.seed), str(drawn.level), str(number))
+    fill(model, draw)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1 and config.zero_centered_norm and "norm" in name and "linear_attn" not in name:
+                weight -= 1
+        for module in model.modules():
+            if isinstance(module, LinearAttention):
+                module.A_log -= 2.5  # some of a state stays for several tokens
+    return model, tokens(config.vocab_size, draw, TOKENS)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers a model has learned."""
+    return sum(weight.numel() for weight in model.parameters())
