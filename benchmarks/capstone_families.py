@@ -1,8 +1,8 @@
 """Which families of transformers may have each choice of a capstone: writes grader/capstone/families.toml.
 
-A family counts as having a choice where the source of its causal language model, or its config, has a word for it. Such a
-word is easily there for another reason, so the lists are too long rather than too short: an architecture all of whose
-choices no single family has is none of transformers'. `--check` says whether the file is that of the installed transformers.
+A family counts as having a choice where the source of its causal language model, or its config, has a word for it. Such
+a word is easily there for another reason, so the lists are too long rather than too short: an architecture all of whose
+choices no single family has is none of transformers'. `--check` says whether the file is that of the installed version.
 """
 
 import re
@@ -41,7 +41,9 @@ WORDS = {
         "neighbours": r"rope_interleave|interleaved|\.\.\., ?::2|0::2|rotate_every_two|view_as_complex|interleave\(2"
         r"|interleave\(.*dim=-1|-1, 2\)"
     },
-    "share": {"part": r"partial_rotary|rotary_p|rotary_dim|rotary_ndims|rope_dim|nope|rot_dim|rope_proportion|rotary_emb_"},
+    "share": {
+        "part": r"partial_rotary|rotary_p|rotary_dim|rotary_ndims|rope_dim|nope|rot_dim|rope_proportion|rotary_emb_"
+    },
     "unrotated": {
         "some": r"no_rope|nope|use_rope|rope_layer|skip_rope|use_pos|is_local|rope_type is None"
         r"|sliding_window is not None|if self\.is_sliding|position_embeddings is not None"
@@ -57,7 +59,9 @@ WORDS = {
     },
     "shared": {"yes": r"shared_expert|shared_mlp|share_expert|shared_ffn|\.shared"},
     "residual": {"given": r"multiplier|scale_depth|layer_?scale|LayerScale|layer_scalar|residual_|resid_|alpha|gamma"},
-    "embedding": {"given": r"multiplier|embed_scale|scale_emb|normalizer|embedding_scale|hidden_size ?\*\* ?0\.5|sqrt\("},
+    "embedding": {
+        "given": r"multiplier|embed_scale|scale_emb|normalizer|embedding_scale|hidden_size ?\*\* ?0\.5|sqrt\("
+    },
     "logits": {"capped": r"softcap|tanh\(logits|logit_cap|soft_cap"},
 }
 
@@ -71,7 +75,9 @@ def sources() -> dict[str, str]:
     root = Path(transformers.__file__).parent / "models"
     found: dict[str, str] = {}
     for folder in sorted(root.iterdir()):
-        texts = [path.read_text("utf-8") for path in sorted(folder.glob("*.py")) if not path.name.startswith("modular_")]
+        texts = [
+            path.read_text("utf-8") for path in sorted(folder.glob("*.py")) if not path.name.startswith("modular_")
+        ]
         classes = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
         if any(f"class {name}(" in text for text in texts for name in classes):
             found[folder.name] = "\n".join(texts)
@@ -84,7 +90,7 @@ def lines() -> Iterator[str]:
     from transformers import __version__
 
     found = sources()
-    yield "# Written by benchmarks/capstone_families.py: which families of transformers may have each choice of a capstone."
+    yield "# Written by benchmarks/capstone_families.py: which families of transformers may have a choice."
     yield f'transformers = "{__version__}"'
     yield f"families = {len(found)}"
     for axis, choices in WORDS.items():

@@ -1,7 +1,9 @@
-"""Whether capstones can be solved from their config and README alone: python benchmarks/capstone_seeds.py FROM COUNT [LEVEL]
+"""Whether capstones can be solved from their config and README alone.
 
-The solver of the tests, put together from the lessons' solutions, is compared with the trace of each seed, on one level, or
-else on level 1, 2 or 3 in turn. Failures are printed; it exits with 1 if there is one.
+    python benchmarks/capstone_seeds.py FROM COUNT [LEVEL]
+
+The solver of the tests, put together from the lessons' solutions, is compared with the trace of each seed, on one
+level, or else on level 1, 2 or 3 in turn. Failures are printed; it exits with 1 if there is one.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Which architecture a seed stands for: choices on axes, starting from a known model or from nothing, and its config."""
+"""Which architecture a seed stands for: choices on axes, from a known model or from nothing, and its config."""
 
 import random
 import tomllib
@@ -54,6 +54,7 @@ KNOWN: dict[str, Mapping[str, str]] = {
 CHANGES = {1: 2, 2: 5}  # how many axes of a level differ from a known model; on level 3 every axis is drawn
 LEVELS = (1, 2, 3)
 RARE = 0.5  # how often on level 3 an axis is the usual one, whatever else there is
+
 
 @dataclass(frozen=True)
 class Drawn:

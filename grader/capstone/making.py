@@ -38,7 +38,9 @@ def make(seed: int, level: int) -> Capstone:
         )
     if seed < 0:
         raise GraderError(f"--seed {seed}: a seed is a whole number from 0 on.")
-    return next(made for drawn in attempts(seed, level) for number in range(WEIGHTS_DRAWN) if (made := _made(drawn, number)))
+    return next(
+        made for drawn in attempts(seed, level) for number in range(WEIGHTS_DRAWN) if (made := _made(drawn, number))
+    )
 
 
 def _made(drawn: Drawn, number: int) -> Capstone | None:
@@ -58,15 +60,20 @@ def filled(drawn: Drawn, number: int = 0) -> tuple[Model, Tensor]:
     config = Config(drawn.config)
     model = Model(config).eval()
     draw = Draw("capstone", str(drawn.seed), str(drawn.level), str(number))
+    fill_weights(model, config, draw)
+    return model, tokens(config.vocab_size, draw, TOKENS)
+
+
+def fill_weights(model: Model, config: Config, draw: Draw) -> None:
+    """Random weights, with which everything shows."""
     fill(model, draw)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 1 and config.zero_centered_norm and "norm" in name and "linear_attn" not in name:
-                weight -= 1
+                weight.sub_(1)
         for module in model.modules():
             if isinstance(module, LinearAttention):
-                module.A_log -= 2.5  # some of a state stays for several tokens
-    return model, tokens(config.vocab_size, draw, TOKENS)
+                module.A_log.sub_(2.5)  # some of a state stays for several tokens
 
 
 def parameters(model: nn.Module) -> int:

@@ -76,7 +76,7 @@ class GatedNorm(nn.Module):
 
 
 def frequencies(config: Config, kind: str, width: int) -> tuple[Tensor, float]:
-    """By how much each of width / 2 pairs turns from token to token in a layer of this kind, and a factor for the result."""
+    """By how much each of width / 2 pairs turns from token to token in a layer of this kind, and a factor."""
     base = config.rope_theta
     if kind == "sliding_attention":
         base = config.get("rope_local_base_freq", base)
@@ -104,7 +104,7 @@ def frequencies(config: Config, kind: str, width: int) -> tuple[Tensor, float]:
 def rotated(x: Tensor, angles: Tensor, size: float, interleaved: bool) -> Tensor:
     """Turn pairs of the first channels of x [B, H, T, d] by angles [T, pairs]; the other channels stay as they are."""
     pairs = angles.shape[-1]
-    turned, rest = x.split([2 * pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    turned, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
     halves = turned.unflatten(-1, (pairs, 2) if interleaved else (2, pairs))
     a, b = halves.unbind(-1 if interleaved else -2)
     cos, sin = angles.cos() * size, angles.sin() * size
@@ -300,17 +300,16 @@ class Router(nn.Module):
         super().__init__()
         self.config, self.sigmoid = config, config.scoring_func == "sigmoid"
         self.weight = nn.Parameter(torch.zeros(config.num_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", None)
-        if config.get("use_expert_bias"):
-            self.register_buffer("e_score_correction_bias", torch.zeros(config.num_experts))
+        biased = config.get("use_expert_bias")
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.num_experts) if biased else None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         config, logits = self.config, F.linear(x, self.weight)
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
-        bias = self.e_score_correction_bias
-        choice = scores if bias is None else scores + bias
+        bias: Any = self.e_score_correction_bias
+        choice: Tensor = scores if bias is None else scores + bias
         if config.get("n_group"):
-            groups = choice.unflatten(-1, (config.n_group, -1))  # [N, groups, experts of one]
+            groups = choice.view(len(choice), config.n_group, -1)  # [N, groups, experts of one]
             best = groups.topk(2, dim=-1)[0].sum(-1).topk(config.topk_group, dim=-1)[1]
             kept = F.one_hot(best, config.n_group).sum(-2).bool()
             choice = groups.masked_fill(~kept[..., None], -math.inf).flatten(-2)

@@ -1,4 +1,4 @@
-"""Whether a trace shows all that its architecture has: each field of the config and each weight, changed, moves a row."""
+"""Whether a trace shows all that its architecture has: what is changed in the config or the weights moves a row."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def idle_experts(model: Model, ids: Tensor) -> bool:
     routers = {path: module for path, module in model.named_modules() if isinstance(module, Router)}
     with torch.no_grad():
         calls = [call for call in record_calls(model, lambda: model(ids))[1] if call.path in routers]
-    return any(len(call.further[0].unique()) < len(routers[call.path].weight) for call in calls)
+    return any(len(set(call.further[0].flatten().tolist())) < len(routers[call.path].weight) for call in calls)
 
 
 def hidden_weights(model: Model, trace: Trace) -> Iterator[str]:
@@ -119,5 +119,7 @@ def moves(other: nn.Module, trace: Trace) -> bool:
             return True
     recorded = {(call.path, call.index): call.outputs for call in trace.calls}
     pairs = [(output, trace.output)]
-    pairs += [pair for call in calls for pair in zip(call.outputs, recorded.get((call.path, call.index), ()), strict=False)]
+    pairs += [
+        pair for call in calls for pair in zip(call.outputs, recorded.get((call.path, call.index), ()), strict=False)
+    ]
     return any(got.shape != want.shape or not agree(got, want, CLEARLY) for got, want in pairs)

@@ -1,5 +1,6 @@
-"""A program for any capstone, put together from the lessons' solutions as a learner would: it reads a config and the words
-of a README, and no trace. Where no lesson's part fits, it has one of its own.
+"""A program for any capstone, put together from the lessons' solutions as a learner would.
+
+It was written from the words of the README, and reads a config and no trace. Where no lesson's part fits, it has one.
 """
 
 import math
@@ -108,7 +109,12 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.kind, self.D = config, config.layer_types[layer], config.head_dim
         self.rotates = config.get("no_rope_layers", [1] * config.num_hidden_layers)[layer]
-        H, KV, D, bias = config.num_attention_heads, config.num_key_value_heads, config.hidden_size, config.attention_bias
+        H, KV, D, bias = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.hidden_size,
+            config.attention_bias,
+        )
         self.gated = config.get("attn_output_gate")
         self.q_proj = nn.Linear(D, H * self.D * (2 if self.gated else 1), bias)
         self.k_proj, self.v_proj = nn.Linear(D, KV * self.D, bias), nn.Linear(D, KV * self.D, bias)
@@ -192,7 +198,11 @@ class Latent(nn.Module):
 def activated(config: Config, x: Tensor) -> Tensor:
     if config.hidden_act == "relu2":
         return x.relu() ** 2
-    return F.silu(x) if config.hidden_act == "silu" else F.gelu(x, approximate="tanh" if "tanh" in config.hidden_act else "none")
+    return (
+        F.silu(x)
+        if config.hidden_act == "silu"
+        else F.gelu(x, approximate="tanh" if "tanh" in config.hidden_act else "none")
+    )
 
 
 class MLP(nn.Module):
@@ -272,7 +282,9 @@ class Layer(nn.Module):
         super().__init__()
         self.share = config.get("residual_multiplier", 1.0)
         if config.layer_types[layer] == "linear_attention":
-            self.linear_attn = lesson("10-linear-attention")["GatedDeltaNet"](config.replace(rms_norm_eps=eps_of(config)))
+            self.linear_attn = lesson("10-linear-attention")["GatedDeltaNet"](
+                config.replace(rms_norm_eps=eps_of(config))
+            )
         else:
             self.self_attn = (Latent if config.get("kv_lora_rank") else Attention)(config, layer)
         dense = not config.get("num_experts") or layer < config.get("first_k_dense_replace", 0)
@@ -288,7 +300,9 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         inner = self.normed(0, x)
-        mixed = self.linear_attn(inner, memory.states) if hasattr(self, "linear_attn") else self.self_attn(inner, memory)
+        mixed = (
+            self.linear_attn(inner, memory.states) if hasattr(self, "linear_attn") else self.self_attn(inner, memory)
+        )
         x = x + self.share * self.normed(1, mixed)
         return x + self.share * self.normed(3, self.mlp(self.normed(2, x)))
 
