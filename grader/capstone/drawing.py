@@ -53,7 +53,7 @@ KNOWN: dict[str, Mapping[str, str]] = {
 }  # fmt: skip
 CHANGES = {1: 2, 2: 5}  # how many axes of a level differ from a known model; on level 3 every axis is drawn
 LEVELS = (1, 2, 3)
-RARE = 0.5  # how often on level 3 an axis is the usual one, whatever else there is
+USUAL_SHARE = 0.5  # how often on level 3 an axis has its usual choice without a draw
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _changed(choices: Choices, count: int, random_: random.Random) -> Choices:
 
 
 def _all_drawn(random_: random.Random) -> Choices:
-    usual = {axis: random_.random() < RARE for axis in AXES}
+    usual = {axis: random_.random() < USUAL_SHARE for axis in AXES}
     return {axis: choices[0] if usual[axis] else random_.choice(choices) for axis, choices in AXES.items()}
 
 

@@ -17,6 +17,7 @@ from grader.cli import app
 from grader.errors import GraderError
 from grader.grading.classroom.capstones import release_capstone, seed_of
 from grader.grading.classroom.engine import Settings, grade_class
+from grader.grading.feedback.make import make_feedback
 from grader.grading.running.worker import close_jails
 
 LESSON = "capstone"
@@ -104,7 +105,10 @@ def test_ones_own_program_earns_all_and_anothers_does_not(course: Path) -> None:
     submit(course, "bob", None)
     assert points(grade_class(course, LESSON, Settings())) == {"ada": POINTS, "bob": 0}
     with gradebook(course) as book:
-        assert [one.student_id for one in book.assignment_submissions(LESSON)] == ["ada", "bob"]
+        assert [one.student.id for one in book.assignment_submissions(LESSON)] == ["ada", "bob"]
+    assert {made.student for made in make_feedback(course, LESSON)} == set(STUDENTS)
+    (page,) = (course / "feedback" / "ada").rglob("*.html")
+    assert f"{POINTS} of {POINTS} points" in page.read_text()
 
 
 def test_a_fetched_assignment_gets_the_students_own_model(course: Path, tmp_path: Path) -> None:

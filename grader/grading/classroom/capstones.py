@@ -43,8 +43,8 @@ def release_capstone(
     if other := [one for one, row in before.items() if row != (str(seed_of(word, one, level)), str(level))]:
         was = "seed {}, level {}".format(*before[other[0]])
         raise GraderError(
-            f"{released / SEEDS} has another level or was made from another secret: {other[0]} has {was}. Keep to it, or"
-            f" delete {released} and {root / HIDDEN / LESSON}."
+            f"{released / SEEDS} has another level or was made from another secret: {other[0]} has {was}. Keep to it,"
+            f" or delete {released} and {root / HIDDEN / LESSON}."
         )
     hidden = root / HIDDEN / LESSON
     waiting = [student for student in students if not (hidden / f"{student}.safetensors").exists()]
