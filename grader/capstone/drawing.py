@@ -139,7 +139,7 @@ def _families() -> dict[str, dict[str, frozenset[str]]]:
 
 def config_of(choices: Mapping[str, str], random_: random.Random) -> dict[str, Any]:
     """The config.json of an architecture: its fields, with small sizes that differ from each other where they can."""
-    layers = random_.choice((4, 5, 6))
+    layers = random_.choice((4, 5))
     heads, kv_heads = random_.choice(((4, 2), (6, 2), (6, 3), (8, 2)))
     fields: dict[str, Any] = {
         "vocab_size": random_.choice((89, 97, 101, 103)),
@@ -164,10 +164,11 @@ def _kinds(mixers: str, layers: int, random_: random.Random) -> list[str]:
         return ["full_attention"] * layers
     if mixers == "linear and sliding":
         kinds = ["linear_attention", "sliding_attention", "full_attention"]
-        kinds += random_.choices(kinds, k=layers - 3)
-    else:
+        kinds += random_.choices(kinds[1:], k=layers - 3)
+    else:  # a linear layer makes rounding larger, so there are no more than two
         other = f"{mixers}_attention"
-        kinds = [other, "full_attention", *random_.choices((other, other, "full_attention"), k=layers - 2)]
+        kinds = [other, other, "full_attention", *random_.choices(("full_attention", other), k=layers - 3)]
+        kinds = kinds if mixers == "sliding" else [other, other, *["full_attention"] * (layers - 2)]
     random_.shuffle(kinds)
     return kinds
 

@@ -29,7 +29,7 @@ from grader.report import to_text
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(12)
 made = cache(make)
-PINNED = ("Qwen3-MoE", ("places", "sinks", "pairs", "mlp", "head"), [65, 44, 66, 39])  # of seed 7, level 2
+PINNED = ("Qwen3-MoE", ("places", "sinks", "pairs", "mlp", "head"), [74, 42, 68, 38])  # of seed 7, level 2
 
 
 def test_a_seed_is_one_model_everywhere() -> None:
