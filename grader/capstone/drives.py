@@ -32,4 +32,4 @@ def whole(model: nn.Module, ids: Tensor) -> Tensor:
 def in_parts(model: nn.Module, ids: Tensor, sizes: list[int]) -> Tensor:
     """The logits of texts that come in parts, with a cache."""
     cache = model.new_cache(*ids.shape)  # type: ignore[operator]
-    return torch.cat([model(part, cache=cache) for part in ids.split(sizes, dim=1)], dim=1)
+    return torch.cat([model(part, cache=cache) for part in torch.split(ids, sizes, dim=1)], dim=1)

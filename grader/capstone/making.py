@@ -94,11 +94,11 @@ def fill_weights(model: Model, config: Config, draw: Draw) -> None:
         for module in model.modules():
             if isinstance(module, LinearAttention):
                 module.A_log.sub_(2.5)  # some of a state stays for several tokens
-                for weight in (module.in_proj_qkv.weight, module.conv1d.weight):
-                    q, k, _ = weight.split(
-                        module.sizes
-                    )  # a key is like its query: where they are at right angles, what
-                    k.mul_(0.4).add_(0.9 * q)  # is read is near 0, and the norm behind it makes rounding large
+                for part in (module.in_proj_qkv.weight, module.conv1d.weight):
+                    q, k, _ = torch.split(part, module.sizes)
+                    k.mul_(0.4).add_(
+                        0.9 * q
+                    )  # a key like its query: what is read is not near 0, where rounding is large
 
 
 def parameters(model: nn.Module) -> int:

@@ -105,7 +105,7 @@ def rotated(x: Tensor, angles: Tensor, size: float, interleaved: bool) -> Tensor
     """Turn pairs of the first channels of x [B, H, T, d] by angles [T, pairs]; the other channels stay as they are."""
     pairs = angles.shape[-1]
     turned, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
-    halves = turned.unflatten(-1, (pairs, 2) if interleaved else (2, pairs))
+    halves = turned.reshape(*turned.shape[:-1], *((pairs, 2) if interleaved else (2, pairs)))
     a, b = halves.unbind(-1 if interleaved else -2)
     cos, sin = angles.cos() * size, angles.sin() * size
     halves = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1 if interleaved else -2)

@@ -51,7 +51,8 @@ class Memory:
     """What a layer keeps: as many tokens as it can still see, or a linear layer's states."""
 
     def __init__(self, most: int | None):
-        self.most, self.length, self.tensors = most, 0, ()
+        self.most, self.length = most, 0
+        self.tensors: tuple[Tensor, ...] = ()
         self.states = lesson("10-linear-attention")["LayerState"]()
 
     def with_new(self, *new: Tensor) -> list[Tensor]:
