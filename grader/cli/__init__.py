@@ -14,6 +14,7 @@ import typer
 from grader.cli.atlas import card, diff, gallery, models
 from grader.cli.authors import build, new_lesson, site
 from grader.cli.caches import kv
+from grader.cli.capstone import capstone
 from grader.cli.chat import chat
 from grader.cli.home import lab, next_exercise, reset, solution, start, status, update
 from grader.cli.hub import export_model
@@ -53,6 +54,7 @@ PANELS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "update": (update, "grader update"),
         "where": (where, "grader where qwen3.attention"),
         "chat": (chat, "grader chat 02-kv-cache/kv_cache.ipynb:CachedGPT2 --weights austen-gpt2"),
+        "capstone": (capstone, "grader capstone --seed 7 --level 2"),
     },
     "Models": {
         "card": (card, "grader card qwen3-8b"),

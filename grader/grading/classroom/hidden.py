@@ -42,7 +42,13 @@ def remember_secret(root: Path, path: Path) -> None:
 
 
 def without_cases(root: Path, lesson: Lesson, roster: Path) -> list[str]:
-    """The students of a roster, a CSV file with a column `id`, who have no cases of their own of the lesson as it is.
+    """The students of a roster who have no cases of their own of the lesson as it is."""
+    made_from = Recording.read(lesson.recording).header["made_from"]
+    return [name for name in students_of(roster) if not _has_cases(root, lesson, name, made_from)]
+
+
+def students_of(roster: Path) -> list[str]:
+    """The students of a roster, a CSV file with a column `id`, each once.
 
     Raises GraderError for a file that is no roster, and for a name that can't be a file's.
     """
@@ -55,8 +61,7 @@ def without_cases(root: Path, lesson: Lesson, roster: Path) -> list[str]:
         raise GraderError(f"{roster} names nobody: a roster is a CSV file with a column `id`.")
     if odd := [name for name in names if name and (name.startswith(".") or "/" in name or not name.isprintable())]:
         raise GraderError(f"{roster} has an id that can't name a file: {odd[0]!a}.")
-    made_from = Recording.read(lesson.recording).header["made_from"]
-    return [name for name in dict.fromkeys(filter(None, names)) if not _has_cases(root, lesson, name, made_from)]
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def _has_cases(root: Path, lesson: Lesson, student: str, made_from: object) -> bool:

@@ -1,0 +1,243 @@
+"""The capstone: every seed can be solved, shows all it has, and is no model of transformers'."""
+
+import itertools
+import random
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from capstone_solver import Model as Solver
+from torch import nn
+
+from grader.capstone import drawing
+from grader.capstone.checking import check_program
+from grader.capstone.drawing import AXES, CHANGES, KNOWN, LEVELS, Drawn, attempts, known
+from grader.capstone.making import Capstone, filled, make
+from grader.capstone.model import Model
+from grader.capstone.visible import changes, hidden_fields, hidden_weights, moves, with_change
+from grader.capstone.words import PARTS
+from grader.config import Config
+from grader.errors import GraderError
+from grader.layers.wording import report_lines
+from grader.porting.comparing import program_report
+from grader.report import to_text
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = range(12)
+made = cache(make)
+PINNED = ("Qwen3-MoE", ("places", "sinks", "pairs", "mlp", "head"), [74, 42, 68, 38])  # of seed 7, level 2
+
+
+def test_a_seed_is_one_model_everywhere() -> None:
+    one, other = make(7, 2), made(7, 2)
+    assert one.drawn == other.drawn and torch.equal(one.ids, other.ids)
+    assert all(torch.equal(tensor, other.trace.weights[name]) for name, tensor in one.trace.weights.items())
+    assert (one.drawn.base, one.drawn.changed, one.ids[0, :4].tolist()) == PINNED
+    assert make(8, 2).drawn.config != one.drawn.config != make(7, 3).drawn.config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_it_can_be_solved_from_the_config_and_the_words(seed: int, level: int) -> None:
+    found = check_program(Solver, made(seed, level).trace)
+    assert found.report.ok and found.points == 100, to_text(report_lines(found.report, "first"))
+    assert "cached, token 17" in {row.name for row in found.report.rows}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_field_and_every_weight_shows(level: int) -> None:
+    capstone = made(3, level)
+    config, trace = capstone.drawn.config, capstone.trace
+    assert list(hidden_fields(config, capstone.model, trace)) == []
+    assert list(hidden_weights(capstone.model, trace)) == []
+    seen = {path[0] for path, _ in changes(config)}
+    assert seen == set(config)
+
+
+def test_what_does_not_show_is_found() -> None:
+    capstone = made(3, 2)
+    fields = {**capstone.drawn.config, "of_no_use": 1.0}
+    assert list(hidden_fields(fields, capstone.model, capstone.trace)) == ["of_no_use = 1.3"]
+    assert not moves(capstone.model, capstone.trace)
+    changed = with_change({"a": {"b": [1, 2]}}, ("a", "b", 1), 3)
+    assert changed == {"a": {"b": [1, 3]}}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels_are_so_many_changes_of_a_known_model(level: int) -> None:
+    drawn = [next(attempts(seed, level)) for seed in range(60)]
+    if level in CHANGES:
+        assert {len(one.changed) for one in drawn} == {CHANGES[level]}
+        assert all(one.choices[axis] != known(one.base)[axis] for one in drawn for axis in one.changed)
+    else:
+        assert {one.base for one in drawn} == {""}
+        assert all({one.choices[axis] for one in drawn} == set(choices) for axis, choices in AXES.items())
+    assert all(drawing.is_consistent(one.choices) for one in drawn)
+
+
+def test_every_field_that_is_drawn_and_is_not_usual_has_a_word() -> None:
+    words = {field for part in PARTS.values() for field in part}
+    drawn = {field for level in LEVELS for seed in range(200) for field in next(attempts(seed, level)).config}
+    usual = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim", "intermediate_size",
+             "moe_intermediate_size", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
+             "linear_conv_kernel_dim"}  # fmt: skip
+    assert drawn - words == usual and words <= drawn
+
+
+# No model of transformers
+
+
+CLASSES = {"Llama 3": "Llama", "Qwen3": "Qwen3", "Qwen3-MoE": "Qwen3Moe", "Gemma 3": "Gemma3", "OLMo 3": "Olmo3",
+           "DeepSeek-V3": "DeepseekV3", "Qwen3.5": "Qwen3_5", "SmolLM3": "SmolLM3"}  # fmt: skip
+
+
+def theirs(name: str, config: dict[str, Any]) -> nn.Module:
+    """transformers' model of a known name, with the values that a capstone's config has."""
+    transformers = pytest.importorskip("transformers")
+    fields = {name: value for name, value in config.items() if name != "norm_type"}
+    plain = {"rope_type": "default", "rope_theta": fields.pop("rope_theta")}
+    rope = {**plain, **(fields.pop("rope_scaling", None) or {})}
+    if "partial_rotary_factor" in fields:
+        rope["partial_rotary_factor"] = fields.pop("partial_rotary_factor")
+    fields |= {"rope_parameters": rope, "pad_token_id": None, "mlp_only_layers": []}
+    if name in ("Gemma 3", "OLMo 3"):
+        sliding = {**plain, "rope_theta": fields.pop("rope_local_base_freq", plain["rope_theta"])}
+        fields["rope_parameters"] = {"full_attention": rope, "sliding_attention": sliding}
+    if name == "Gemma 3":
+        fields["hidden_activation"] = fields["hidden_act"]
+    if name == "DeepSeek-V3":
+        fields |= {"head_dim": fields.get("qk_rope_head_dim"), "n_routed_experts": fields.get("num_experts")}
+        fields |= {"num_key_value_heads": fields["num_attention_heads"]}
+    kind = "TextConfig" if name in ("Gemma 3", "Qwen3.5") else "Config"
+    settings = getattr(transformers, CLASSES[name] + kind)(**fields)
+    ways = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = getattr(transformers, f"{CLASSES[name]}ForCausalLM")._from_config(settings, **ways).eval()
+    if name == "Gemma 3":
+        model.model.embed_tokens.embed_scale.fill_(fields.get("embedding_multiplier", 1))
+    return model
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_without_changes_the_reference_is_the_known_model(name: str) -> None:
+    config = drawing.config_of(known(name), random.Random("a known model"))
+    config |= {"hidden_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    if name == "DeepSeek-V3":
+        config |= {"q_lora_rank": 18, "rms_norm_eps": 1e-6}  # that of its latents is in its code
+    if name == "OLMo 3":
+        config["rope_scaling"]["truncate"] = (
+            True  # transformers reads `truncate` beside the kinds of layers, not in them
+        )
+    model, ids = filled(Drawn(0, 1, name, known(name), (), config))
+    other = theirs(name, config)
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        want, got = other(ids).logits, model(ids)
+    assert torch.allclose(got, want, atol=2e-4 * float(want.std()), rtol=0)
+
+
+@pytest.mark.parametrize("level", (1, 2))
+def test_the_model_that_it_starts_from_gives_something_else(level: int) -> None:
+    for seed in range(8):
+        capstone = made(seed, level)
+        try:
+            other = theirs(capstone.drawn.base, capstone.drawn.config)
+            other.load_state_dict(capstone.model.state_dict())
+            with torch.no_grad():
+                got = other(capstone.ids).logits
+        except Exception:  # other weights, or a config that it refuses
+            continue
+        assert not torch.allclose(got, capstone.trace.output, atol=1e-3 * float(got.std()), rtol=0), capstone.drawn
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_family_of_transformers_has_all_choices_of_a_seed(level: int) -> None:
+    assert all(drawing.is_nowhere(next(attempts(seed, level)).choices) for seed in range(500))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_model_is_found_among_the_families(name: str) -> None:
+    assert not drawing.is_nowhere(known(name))
+
+
+def test_the_families_are_those_of_the_installed_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    said = (ROOT / "grader" / "capstone" / "families.toml").read_text("utf-8")
+    if f'transformers = "{transformers.__version__}"' not in said:
+        pytest.skip("another transformers")
+    script = [sys.executable, "benchmarks/capstone_families.py", "--check"]
+    assert subprocess.run(script, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+# Programs
+
+
+class Wrong(Solver):
+    """A solver whose logits are not right."""
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        return super().forward(ids, cache) * 1.01
+
+
+class Unfinished(Solver):
+    """One whose MLPs give nothing."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp.forward = torch.zeros_like
+
+
+class Alien(Solver):
+    """One with a part of the reference's."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.model.norm = Model(config).model.norm
+
+
+def test_points_are_by_rows_that_are_right_by_themselves() -> None:
+    trace = made(7, 2).trace
+    wrong, unfinished = check_program(Wrong, trace), check_program(Unfinished, trace)
+    assert not wrong.report.ok and 60 < wrong.points < 75 and wrong.cached == 0
+    assert 30 < unfinished.points < wrong.points
+    assert unfinished.as_json()["points"] == unfinished.points and unfinished.as_json()["rows"]
+
+
+def test_a_program_with_parts_of_the_reference_is_refused() -> None:
+    with pytest.raises(GraderError, match=r"modules of grader\.capstone\.model"):
+        check_program(Alien, made(7, 2).trace)
+
+
+def test_two_students_answers_do_not_serve_each_other() -> None:
+    """A program that has one seed's structure in its code, and reads sizes from the config that it is given."""
+    capstones = [made(seed, 2) for seed in range(6)]
+    assert len({tuple(one.drawn.choices.items()) for one in capstones}) == len(capstones)
+    for mine, other in itertools.permutations(capstones, 2):
+        assert not _serves(mine, other), (mine.drawn.seed, other.drawn.seed)
+
+
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+         "intermediate_size", "moe_intermediate_size", "num_experts", "num_experts_per_tok", "sliding_window",
+         "rope_theta", "rms_norm_eps", "layer_norm_eps", "layer_types")  # fmt: skip
+
+
+def _serves(mine: Capstone, other: Capstone) -> bool:
+    def program(config: Config) -> nn.Module:
+        return Solver(Config({**mine.drawn.config, **{name: config[name] for name in SIZES if name in config}}))
+
+    try:
+        return program_report(program(Config(other.drawn.config)), other.trace).ok
+    except (GraderError, AttributeError, KeyError):
+        return False
+
+
+def test_levels_and_seeds_that_there_are_not() -> None:
+    with pytest.raises(GraderError, match="no level 4"):
+        make(1, 4)
+    with pytest.raises(GraderError, match="whole number from 0"):
+        make(-1, 1)
