@@ -6,6 +6,7 @@ SmolLM2-135M-Instruct gets twenty questions about words in novels and the descri
 once as it likes and once among the tokens that `allowed_tokens` allows. Weights: `grader weights get smollm2-135m-instruct`.
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -85,6 +86,13 @@ class Writer:
         ]
         self.automaton = LESSON.solutions["automaton_of"](PARTS)
         self.known: dict[int, dict[int, int]] = {}
+        self.read: Any = self.prefix()
+
+    @torch.no_grad()
+    def prefix(self) -> Any:
+        """The cache of what all questions begin with."""
+        ids = self.tokenizer.encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n").ids
+        return self.model(torch.tensor([ids]), use_cache=True).past_key_values
 
     def allowed(self, state: int) -> dict[int, int]:
         if state not in self.known:
@@ -93,12 +101,12 @@ class Writer:
 
     @torch.no_grad()
     def write(self, question: str, masked: bool) -> str:
-        prompt = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-        new = torch.tensor([self.tokenizer.encode(prompt).ids])
-        cache, written, state = None, [], 0
+        asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        new = torch.tensor([self.tokenizer.encode(asked).ids])
+        cache, written, state = copy.deepcopy(self.read), [], 0
         for _ in range(LONGEST):
             out = self.model(new, past_key_values=cache, use_cache=True)
-            cache, logits = out.past_key_values, out.logits[0, -1]
+            logits = out.logits[0, -1]
             if masked:
                 allowed = self.allowed(state)
                 token = max(allowed, key=lambda i: float(logits[i]))

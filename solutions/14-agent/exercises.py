@@ -167,7 +167,7 @@ PATHS = Exercise(
         paths_case("links", "work", [*asked(False, "to_file", "to_folder/<f>.txt", "to_inside/<c>.md", "to_folder/work/<a>.txt", "to_folder"), *asked(True, "to_file", "to_inside/<x>.txt")]),
         paths_case("a link to a file that does not exist yet, and a loop", "work", [*asked(True, "to_new"), *asked(False, "to_new", "one", "two/<a>.txt", "<a>.txt")]),
         paths_case("control characters", "work", asked(False, "<a>\n.txt", "<a>\x00.txt", "<b>/\x1b[2J", "<a>\t", "\r<a>.txt", "<a> .txt", "<b>/ü")),
-        paths_case("places that are closed to writing", "work", [*asked(True, ".git/hooks/<x>", ".git", ".GIT/config", "<b>/.git/<x>", ".agent/allowed", ".Agent", "to_git/<x>", ".gitignore", ".github/<x>", "<a>.txt", "<b>/<y>"),
+        paths_case("places that are closed to writing", "work", [*asked(True, ".git/hooks/<x>", ".git", ".GIT/config", "<b>/.git/<x>", "<b>/<z>/<z>/.git/<x>", ".agent/allowed", ".Agent", "to_git/<x>", ".gitignore", ".github/<x>", "<a>.txt", "<b>/<y>"),
                                                                  *asked(False, ".git/config", ".agent/allowed")]),
         paths_case("the workspace is behind a link", "linked", [*asked(False, "<a>.txt", "../<f>.txt", "to_file", "TOP/work/<a>.txt", "TOP/linked/<b>"), *asked(True, ".git/<x>", "<x>")]),
     ],
@@ -193,7 +193,7 @@ PERMISSION = Exercise(
         commands_case("other commands", "rm <a>.txt", "git push", "git", "gitlog", "", "   ", "ls-<x>", "LS", "/bin/ls", "<x>", "git log-<x>", "'git' log"),
         commands_case("more than one command", "ls; rm <a>.txt", "ls && rm <x>", "ls | sh", "ls\nrm <a>.txt", "ls `rm <x>`", "ls $(rm <x>)", "ls &", "ls\r<x>", "cat <a>.txt > <x>", "cat < <a>.txt", 'grep "<x>|<y>" <a>.txt', "ls $HOME"),
         commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline"),
-        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "git diff --file=TOP/work/<a>.txt"),
+        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "git diff --file=TOP/work/<a>.txt", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
         commands_case("quotes that are not closed", "cat '<a>.txt", 'grep "<x>', "cat <a>.txt\\", "ls '<b>'", "cat <b>/<c>'.md'"),
         commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", allowed={"<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
     ],
@@ -261,7 +261,7 @@ FACTS = Exercise(
     points=5,
     **EVENTS,
     cases=[
-        text_case("files in folders", {"work/<a>.py": "", "work/<b>/<c>.py": "", "work/<b>/<d>/<e>.md": "", "work/Z.md": "", "work/<b>.py": ""}, "work", "<10-20>"),
+        text_case("files in folders", {"work/<a>.py": "", "work/<b>/<c>.py": "", "work/<b>/<d>/<e>.md": "", "work/<b>/<d>/<f>/<g>": "", "work/Z.md": "", "work/<b>.py": ""}, "work", "<10-20>"),
         text_case("hidden files and folders, a branch", {"work/.<a>": "", "work/<b>/.<c>/<d>.py": "", "work/<b>/<e>.py": "", "work/.git/HEAD": "ref: refs/heads/<f>/<g>\n", "work/.git/<h>": "", "work/<b>/.<i>": ""}, "work", "<5-9>"),
         text_case("links are not listed", {"work/<a>.py": "", "work/<b>": {"link": "TOP/<c>"}, "work/<d>": {"link": "../<c>/<e>.txt"}, "<c>/<e>.txt": "", "work/<f>": {"link": "<g>"}, "work/<h>/<i>.py": "", "work/<j>": {"link": "<h>"}}, "work", "<6-9>"),
         text_case("more files than are listed", {**{f"work/<{c}>.txt": "" for c in "abcdefg"}, "work/<h>/<i>.txt": "", "work/<j>": None}, "work", "<3-5>"),
@@ -297,7 +297,7 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         texts = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
-        texts["A"] = [texts["a"][i] for i in (0, 2, 1, *range(3, 60))]
+        texts["A"] = [texts["a"][i] for i in (0, 1, 3, 2, *range(4, 60))]
         made = [[filled(draw, salt), list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))] for salt, *pieces in prompts]
         return [draw.size("size", size, size), made]
 
@@ -430,7 +430,7 @@ SESSION = Exercise(
         session_case("a call without a result", TALK[:2], "", [said("user", "<y>")]),
         session_case("two calls, one of them has a result", TALK[:5], "", [said("assistant", "<x>", "9"), said("tool", "<y>", "9")]),
         session_case("a result that was cut off", TALK[:4], '{"role": "tool", "id": "2", "content": "<x>', [said("user", "<z>")]),
-        session_case("several calls without results", [*TALK[:1], said("assistant", "<a>", "<b>", "<c>", "<d>"), said("tool", "<e>", "<c>")], "", []),
+        session_case("several calls without results", [*TALK[:1], said("assistant", "<a>", "<b>", "<c>", "<d>", "<f>"), said("tool", "<e>", "<c>")], "", []),
         session_case("a call in the last message that is appended", TALK[:1], "", [said("assistant", "<a>", "<b>")]),
         session_case("nothing but a line that was cut off", [], '{"role": "user", "content": "<x>', [said("user", "<y>")]),
     ],
@@ -475,7 +475,7 @@ MASK = Exercise(
         mask_case("complete, but it may go on", "a{1,3}", "ab", ["a", "aa", "aaa", "aaaa", "b", "ab"], 0, ["", "a", "aa", "aaa"]),
         mask_case("an open string", "q[ab]*q", "qab", ["q", "a", "ba", "aq", "qa", "qq", "bq", "qaq"], 6, ["", "q", "qa", "qab", "qaq"]),
         mask_case("tokens without bytes", "ab?", "ab", ["", "a", "b", "", "ab"], 2, ["", "a", "ab"]),
-        mask_case("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab"], 1, ["", "a", "ab"], draw_end=True),
+        mask_case("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab", "abab", "babab"], 1, ["", "a", "ab"], draw_end=True),
         mask_case("a vocabulary that can't go on", "abc", "abc", ["a", "ab", "b", "ca", ""], 5, ["", "a", "ab", "abc"]),
     ],
 )  # fmt: skip
