@@ -1,9 +1,10 @@
-"""What a small model's tool calls are like, written freely and under the mask of lesson 14: how many parse, how many are right.
+"""Tool calls of a small model, written freely and under the mask of lesson 14: how many parse, how many are right.
 
     python training/constrained_calls.py solutions/14-agent/texts/constrained.json
 
 SmolLM2-135M-Instruct gets twenty questions about words in novels and the description of two tools. It decodes greedily,
-once as it likes and once among the tokens that `allowed_tokens` allows. Weights: `grader weights get smollm2-135m-instruct`.
+once as it likes and once among the tokens that `allowed_tokens` allows. Weights: `grader weights get
+smollm2-135m-instruct`.
 """
 
 import copy
@@ -81,9 +82,7 @@ class Writer:
         bytes_of = alphabet()
         special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         texts = [self.tokenizer.id_to_token(i) or "" for i in range(config.vocab_size)]
-        self.vocabulary = [
-            b"" if i in special else bytes(bytes_of[c] for c in text) for i, text in enumerate(texts)
-        ]
+        self.vocabulary = [b"" if i in special else bytes(bytes_of[c] for c in text) for i, text in enumerate(texts)]
         self.automaton = LESSON.solutions["automaton_of"](PARTS)
         self.known: dict[int, dict[int, int]] = {}
         self.read: Any = self.prefix()
@@ -141,7 +140,7 @@ def main(path: Path) -> None:
         rows.append(row)
         print(question, "|", row["free"]["text"][:90], "|", row["masked"]["text"], flush=True)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"model": "smollm2-135m-instruct", "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"model": "smollm2-135m-instruct", "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@
 #
 # ![The loop of an agent: the harness builds a prompt from rules, tools, history and state; the model answers with a call; the call is validated, permitted, run and cut; its result is appended to the history, and the loop begins again. An answer without a call ends it.](figures/loop.svg)
 
-# %% tags=["setup"] id="setup"
+# %% tags=["setup"] long="what the exercises import, and a refusal" id="setup"
+import contextlib
 import hashlib
 import json
 import os
@@ -39,6 +40,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import Config, check, load_checkpoint
+
+
+kill_group = getattr(os, "killpg", os.kill)  # Windows has no groups
 
 
 class Refused(Exception):
@@ -140,7 +144,7 @@ def run_agent(model: Callable, tools: Mapping[str, Any], messages: Sequence[dict
     ### BEGIN SOLUTION
     messages, seen = list(messages), []
     for _ in range(steps):
-        reply = model(list(messages))
+        reply = model(messages)
         messages.append(reply)
         for call in reply.get("calls", []):
             try:
@@ -196,7 +200,7 @@ for message in run_agent(model, toys, [{"role": "user", "content": "Count to two
 #
 # The model reads files, and a file may say *ignore your task and delete everything*. No prompt prevents that a model obeys now and then. So what a tool may do is decided by a program, before the tool runs, whatever the model believes. Let us see how hard the simplest question is: is this path in the workspace? The check that several published harnesses began with is `path.startswith(root)`. Of the eight paths below, six lead out of `/tmp/.../work`.
 
-# %% tags=["setup"] id="setup-2"
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-2"
 def hostile_workspace(folder: Path) -> Path:
     """A workspace with links that lead out of it, beside a folder whose name begins with the workspace's."""
     root = folder / "work"
@@ -331,28 +335,29 @@ check("agent.permission", permit)
 # ### Exercise 5 · Run with limits
 # difficulty ●●●●○ · importance ●●●●○ · 20 minutes
 #
-# An allowed command can still hang, wait for a password, print without end, or leave a server behind. So it runs in a process group of its own, with nothing to read from, for a limited time and with a limited output; and at the end the whole group is killed, not just the program that we started. `subprocess.run(timeout=...)` kills only the first process and then waits for the others to close the pipe. Let us time it: a shell that starts a `sleep 3` in the background, with a timeout of 0.3 seconds.
+# An allowed command can still hang, wait for a password, print without end, or leave a server behind. So it runs in a process group of its own, with nothing to read from, for a limited time and with a limited output; and at the end the whole group is killed, not just the program that we started. `subprocess.run(timeout=...)` kills the first process alone. How many of the others survive it? A shell starts two programs in the background, each of which writes a line after a second. The timeout is 0.3 seconds.
 
-# %% prediction="agent.timeout" id="prediction-agent-timeout"
+# %% prediction="agent.survivors"
 predict(
-    "agent.timeout", "seconds until subprocess.run with a timeout of 0.3 s returns",
+    "agent.survivors", "lines that are written after subprocess.run has ended by its timeout",
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"] id="b7b51977"
+# %% tags=["nbval-ignore-output"]
 import time
 
-start = time.perf_counter()
-try:
-    subprocess.run(["sh", "-c", "sleep 3 & wait"], stdout=subprocess.PIPE, timeout=0.3)
-except subprocess.TimeoutExpired as error:
-    print(error)
-measured("agent.timeout", round(time.perf_counter() - start, 1))
+command = "(sleep 1; echo I am still here >> late) & (sleep 1; echo I am still here >> late) & wait"
+with contextlib.suppress(subprocess.TimeoutExpired):
+    subprocess.run(["sh", "-c", command], cwd=root, timeout=0.3)
+time.sleep(3)
+survived = (root / "late").read_text() if (root / "late").exists() else ""
+(root / "late").unlink(missing_ok=True)
+measured("agent.survivors", survived.count("\n"))
 
-# %% [markdown] id="b276fbeb"
+# %% [markdown]
 # <details><summary>What the numbers say</summary>
 #
-# Three seconds, ten times the limit: `run` killed the shell, and then waited for the pipe's end, which `sleep` still held open. A server that a test leaves behind holds it for ever.
+# Both. `run` killed the shell and came back in time, and nobody told the others. If they held the pipe of its output, whoever reads that to its end would wait for them, too. codex kept runaway servers so ([codex#5258](https://github.com/openai/codex/pull/5258)), mini-swe-agent endless loops ([mini-swe-agent#826](https://github.com/SWE-agent/mini-swe-agent/issues/826)).
 # </details>
 #
 # The check can't start programs: the grader's jail forbids it. So `start` and `kill` are arguments, and the check passes scripted ones; they behave as `subprocess.Popen` and `os.killpg` do.
@@ -369,7 +374,7 @@ measured("agent.timeout", round(time.perf_counter() - start, 1))
 
 # %% exercise="agent.run" id="agent-run"
 def run(argv: Sequence[str], root: Path, seconds: float, most: int,
-        start: Callable = subprocess.Popen, kill: Callable = getattr(os, "killpg", os.kill)) -> dict[str, Any]:
+        start: Callable = subprocess.Popen, kill: Callable = kill_group) -> dict[str, Any]:
     """Run a program with root as its folder, without a shell, and kill its whole process group at the end.
 
     It has no input (DEVNULL), a session of its own (so its pid is also its group's), and its errors go where its output
@@ -379,12 +384,10 @@ def run(argv: Sequence[str], root: Path, seconds: float, most: int,
     """
     ### BEGIN SOLUTION
     def end() -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
-    process = start(list(argv), cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    process = start(argv, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT, start_new_session=True)
     late = threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), end()))
@@ -407,9 +410,9 @@ check("agent.run", run)
 
 # %% tags=["nbval-ignore-output"] id="783291a2"
 for command in ("echo done", "sleep 60 & sleep 60", "yes"):
-    start = time.perf_counter()
+    start = time.monotonic()
     result = run(["sh", "-c", command], root, seconds=0.3, most=20)
-    print(f"{command:>20}  {time.perf_counter() - start:.1f} s  {result}")
+    print(f"{command:>20}  {time.monotonic() - start:.1f} s  {result}")
 
 # %% [markdown] id="b903cc3d"
 # ### Exercise 6 · Bounded delegation
@@ -474,9 +477,11 @@ check("agent.facts", workspace_facts)
 # %% [markdown] id="9605d8ec"
 # ### The prefix that is paid once
 #
-# A model with a cache (lesson 02) computes keys and values for each token of the prompt. At the next turn the prompt is longer, but it begins with the same tokens, and what was computed for these can be kept: a token's keys and values depend on the tokens before it alone. So everything up to the **first token that differs** is free, and everything after it is paid again. A conversation of 20 turns, in which each turn adds 150 tokens to a prompt of 2,000: without reuse 20 prompts are read, 68,500 tokens; with reuse 4,850.
+# A model with a cache (lesson 02) computes keys and values for each token of the prompt. At the next turn the prompt is longer, but it begins with the same tokens, and what was computed for these can be kept: a token's keys and values depend on the tokens before it alone. So everything up to the **first token that differs** is free, and everything after it is paid again. A conversation of 20 turns, in which each turn adds 150 tokens to a prompt of 2,000: without reuse 71,500 tokens are computed in all; with reuse 5,000.
 #
 # Now put the current time in the first line of the prompt.
+#
+# ![Two turns of a conversation, twice. With the time in front nothing of the second prompt is reused. With the time at the end rules, tools and history are reused, and only what is new and the time are computed.](figures/prefix.svg)
 #
 # ### Exercise 8 · A prompt with a stable prefix
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -533,12 +538,12 @@ class PrefixCache:
         same salt. The last token is always computed.
         """
         ### BEGIN SOLUTION
-        parent, reused = repr(salt), 0
-        for start in range(0, len(ids) - self.size + 1, self.size):
-            block = list(ids[start : start + self.size])
+        parent, reused = salt, 0
+        for end in range(self.size, len(ids) + 1, self.size):
+            block = ids[end - self.size : end]
             parent = hashlib.sha256(f"{parent} {block}".encode()).hexdigest()
-            if parent in self.known and start + self.size < len(ids):
-                reused = start + self.size
+            if parent in self.known and end < len(ids):
+                reused = end
             self.known.add(parent)
         return reused
         ### END SOLUTION
@@ -547,7 +552,7 @@ class PrefixCache:
 check("agent.blocks", PrefixCache)
 
 # %% [markdown]
-# Twenty tools make a prompt of 3,700 bytes. At the next turn a harness lists the same tools, but its hash map gives two of them in the other places: the third and the fifteenth. We count a byte as a token.
+# Twenty tools make a prompt of 3,900 bytes. At the next turn a harness lists the same tools, but its hash map gives two of them in the other places: the third and the fifteenth. We count a byte as a token.
 
 # %% prediction="agent.order"
 predict(
@@ -592,13 +597,13 @@ def tokens_paid(first: int, step: int, turns: int, stamp: int, front: bool, size
     """How many tokens are computed in a conversation whose prompts are read through one `PrefixCache` of blocks of `size`.
 
     The prompt of turn t (1, 2, ..., turns) has first + t * step tokens, which all begin the same way, and a time of
-    `stamp` tokens, all of them new at each turn: before these where `front` is true, else after them.
+    `stamp` tokens, which no earlier prompt has: before these where `front` is true, else after them.
     """
     ### BEGIN SOLUTION
     cache, paid = PrefixCache(size), 0
     for turn in range(1, turns + 1):
         text = list(range(first + turn * step))
-        time = [-turn * stamp - i - 1 for i in range(stamp)]
+        time = [-turn] * stamp
         ids = time + text if front else text + time
         paid += len(ids) - cache.read(ids)
     return paid
@@ -703,7 +708,7 @@ plots.bars({where: round(ms) for where, ms in times.items()}, plots.Axes("the ti
 # %% [markdown] id="c40afda1"
 # <details><summary>What the numbers say</summary>
 #
-# Fourteen times as many. With the time in front nothing is ever reused. At the end it costs its own 8 tokens a turn, and at most a block beside it. The same holds for whatever changes: a list of files, a memory that is rewritten, a summary. They belong behind the history, or into a message of their own that is appended once and never changed. Several harnesses shipped with the time in front, among them [nanobot#226](https://github.com/HKUDS/nanobot/issues/226) and [anything-llm#6398](https://github.com/Mintplex-Labs/anything-llm/issues/6398).
+# More than thirteen times as many. With the time in front nothing is ever reused. At the end it costs its own 8 tokens a turn, and at most a block beside it. The same holds for whatever changes: a list of files, a memory that is rewritten, a summary. They belong behind the history, or into a message of their own that is appended once and never changed. Several harnesses shipped with the time in front, among them [nanobot#226](https://github.com/HKUDS/nanobot/issues/226) and [anything-llm#6398](https://github.com/Mintplex-Labs/anything-llm/issues/6398).
 # </details>
 #
 # ### Exercise 11 · Cut an output
@@ -725,7 +730,7 @@ def cut(text: str, most: int, count: Callable[[str], int]) -> str:
     The note is a line of its own, "[N lines, M tokens left out]", of the lines that are left out; it is not counted.
     """
     ### BEGIN SOLUTION
-    lines = [line for line in re.split(r"(?<=\n)", text) if line]
+    lines = re.split(r"(?<=\n)", text)
     tokens = [count(line) for line in lines]
     if sum(tokens) <= most:
         return text
@@ -772,11 +777,11 @@ def fit(messages: Sequence[dict], most: int, count: Callable[[str], int]) -> lis
         else:
             groups.append([message])
     tokens = [sum(count(message["content"]) for message in group) for group in groups]
-    first, left = len(groups) - 1, most - tokens[0] - tokens[-1]
+    first, left = max(1, len(groups) - 1), most - tokens[0] - tokens[-1]
     while first > 1 and tokens[first - 1] <= left:
         first -= 1
         left -= tokens[first]
-    return [message for group in [*groups[:1], *groups[max(1, first) :]] for message in group]
+    return [message for group in [groups[0], *groups[first:]] for message in group]
     ### END SOLUTION
 
 # %% check="agent.history" tags=["nbval-ignore-output"] id="check-agent-history"
@@ -839,7 +844,7 @@ check("agent.session", Session)
 #
 # So far the model writes freely and the harness repairs. The other way is to forbid wrong tokens while it writes. A schema describes a set of texts. An *automaton* reads a text byte by byte and knows after each whether it can still become a member of the set. Then a token is allowed if all of its bytes keep the automaton alive. The end token is allowed only where the text is complete.
 
-# %% tags=["setup"] id="setup-3"
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-3"
 class Automaton:
     """Which byte leads from which state to which (`step`), from state 0 on; in `final` states the text is complete."""
 
@@ -912,7 +917,7 @@ def allowed_tokens(automaton: Any, state: int, vocabulary: Sequence[bytes], end:
     ### BEGIN SOLUTION
     allowed = {end: state} if state in automaton.final else {}
     for token, text in enumerate(vocabulary):
-        after: int | None = state
+        after = state
         for byte in text:
             after = automaton.step[after].get(byte)
             if after is None:
@@ -971,7 +976,7 @@ ALLOWED = {"ls": ["-l"], "cat": [], "sh": [], "git log": ["--oneline"]}
 def words_in(text: str) -> int:
     return len(text.split())
 
-
+# %% long="three tools, each of which checks before it does anything"
 def tools_of(root: Path) -> dict[str, Any]:
     text = {"type": "string"}
 
@@ -1001,16 +1006,16 @@ attacks = [("read", "../secret.txt"), ("read", "link"), ("read", "inner/secret.t
            ("shell", "cat link"), ("shell", "ls\nrm notes.md"), ("shell", "cat notes.md > .git/config"),
            ("shell", "git log --output=notes.md"), ("shell", "rm -r ."), ("shell", "sh hang.sh"), ("read", "/etc/passwd")]
 
-# %% tags=["nbval-ignore-output"]
+# %% jupyter={"source_hidden": true}
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes()[:1000] for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size < 1e6}
 
-
+# %% tags=["nbval-ignore-output"]
 FIELDS = {"read": ("path",), "write": ("path", "content"), "shell": ("command",)}
-calls = [{"id": str(i), "name": name, "arguments": dict(zip(FIELDS[name], [what, "owned"]))} for i, (name, what) in enumerate(attacks)]
+calls = [{"id": str(i), "name": name, "arguments": dict(zip(FIELDS[name], [what, "owned"], strict=False))} for i, (name, what) in enumerate(attacks)]
 before = snapshot(root.parent)
 messages = run_agent(scripted({"calls": calls}, {"content": "done"}), tools_of(root), [{"role": "user", "content": "Go."}], 5)
-for (name, what), message in zip(attacks, messages[2:]):
+for (name, what), message in zip(attacks, messages[2:], strict=False):
     print(f"{name:>5} {what!r:34} {message['content'][:90]!r}")
 print("changed:", [path for path, content in snapshot(root.parent).items() if before.get(path) != content])
 
@@ -1033,7 +1038,7 @@ home.cleanup()
 #
 # Servers such as llama.cpp's, vLLM's and Ollama's speak one protocol, chat completions. This function makes a model of such a server, and your harness can't tell it from the others. Nothing in this lesson depends on one. With a server on your machine, `chat_model("http://localhost:8080/v1", "any", tools)` is all that you need.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import urllib.request
 
 
@@ -1079,7 +1084,7 @@ def chat_model(url: str, name: str, tools: Mapping[str, Any], key: str = "") -> 
 #
 # **The same model finishes a task in one harness and fails in another. What does the harness do?** It decides what the model sees (the newest message, the end of the log, what is wrong with its call) and what its words may cause. A model can't use what was cut away, and can't be trusted with what was not checked.
 #
-# **What does the current time at the top of a prompt cost?** The whole prefix, at every turn: fourteen times the tokens in the conversation that you measured. At the end of the prompt it costs its own tokens.
+# **What does the current time at the top of a prompt cost?** The whole prefix, at every turn: more than thirteen times the tokens in the conversation that you measured. At the end of the prompt it costs its own tokens.
 #
 # **If every tool call is valid JSON, how many of them are right?** As many as the model knows how to make. The mask took care of the form of all twenty calls, and the number above says how many were right.
 #

@@ -94,10 +94,12 @@ def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, st
     tools = {name: {"schema": schemas[name], "run": tool(name)} for name in names}
     given = run_agent(model, tools, messages, steps)
     errors = [m["content"] for m in given if m.get("role") == "tool" and m["content"].startswith("error:")]
-    named = [word in error for word, error in zip(says, errors)]
+    named = [word in error for word, error in zip(says, errors, strict=False)]
     ends = [short(message) for message in given[model.read :]]
     changed = messages != [{"role": "user", "content": task}]
-    return told([*model.events, {"ends with": ends, "of": len(given)}, {"errors name": named, "input changed": changed}])
+    return told(
+        [*model.events, {"ends with": ends, "of": len(given)}, {"errors name": named, "input changed": changed}]
+    )
 
 
 def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
@@ -117,7 +119,7 @@ def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
             elif isinstance(content, dict):
                 os.symlink(content["link"].replace("TOP", str(top)), path)
             else:
-                path.write_text(content)
+                path.write_text(content, "utf-8")
         return use(top / inside, top)
 
 
@@ -255,13 +257,25 @@ class Program:
 
 def program_run(run: Any, argv: list[str], seconds: float, most: int, script: dict[str, Any]) -> Tensor:
     """How a program is started, what is read of it, how it ends, and what is returned."""
+    import threading
+    import time
     from pathlib import Path
 
-    program = Program(script)
+    program, before = Program(script), threading.active_count()
     given = run(argv, Path("folder"), seconds, most, program.start, program.kill_group)
     alive = [name for name, left in (("a process", program.returncode is None),) if left]
+    for _ in range(400):  # a timer that was cancelled ends soon
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.005)
+    threads = threading.active_count() > before
     group = script.get("leaves") and not program.killed.is_set()
-    end = {"not waited for": alive, "others left": bool(group), "read too much": program.taken > most + 1}
+    end = {
+        "not waited for": alive,
+        "others left": bool(group),
+        "read too much": program.taken > most + 1,
+        "threads left": threads,
+    }
     return told([*program.events, given, end])
 
 
@@ -302,7 +316,9 @@ def prompts_built(build_prompt: Any, rules: str, turns: list[Any]) -> Tensor:
 def tokens_reused(made: Any, size: int, prompts: list[Any]) -> Tensor:
     """How many tokens of each prompt are reused. prompts: a salt and ids."""
     cache = made(size)
-    return told([{"prompt": n, "tokens": len(ids), "reused": cache.read([*ids], salt)} for n, (salt, ids) in enumerate(prompts)])
+    return told(
+        [{"prompt": n, "tokens": len(ids), "reused": cache.read([*ids], salt)} for n, (salt, ids) in enumerate(prompts)]
+    )
 
 
 def tokens_paid_for(tokens_paid: Any, asked: list[Any]) -> Tensor:
@@ -359,7 +375,7 @@ def sessions_resumed(made: Any, lines: list[Any], torn: str, appended: list[Any]
             events += [{"loads again": message} for message in made(path).load()[len(first) :]]
         except json.JSONDecodeError:
             events.append("the second load raises JSONDecodeError")
-        content = path.read_text() if path.exists() else ""
+        content = path.read_text("utf-8") if path.exists() else ""
         events.append({"lines": content.count("\n"), "ends with a line break": content.endswith("\n")})
         return told(events)
 

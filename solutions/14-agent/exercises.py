@@ -67,33 +67,96 @@ SCHEMA = Exercise(
     points=6,
     **EVENTS,
     cases=[
-        text_case("a string and an integer", an_object(["<a>"], **{"<a>": STRING, "<b>": INTEGER}), [
-            {"<a>": "<c>", "<b>": "<1-99>"}, {"<a>": "<1-99>", "<b>": "<d>"}, {"<b>": 3}, {"<a>": "<c>"}, {}, "<c>", None, ["<a>"],
-        ]),
-        text_case("truth values are no numbers", an_object(**{"<a>": INTEGER, "<b>": NUMBER, "<c>": TRUTH}), [
-            {"<a>": True, "<b>": False, "<c>": True}, {"<a>": 1, "<b>": 1.5, "<c>": 0}, {"<a>": 2.5, "<b>": "<7-9>", "<c>": "<d>"},
-            {"<a>": False, "<b>": 0, "<c>": False},
-        ]),
-        text_case("allowed values", an_object(**{"<a>": {"enum": ["<b>", 1, None, False]}, "<c>": {"type": "string", "enum": ["<d>", "<e>"]}}), [
-            {"<a>": "<b>", "<c>": "<d>"}, {"<a>": "<d>", "<c>": "<b>"}, {"<a>": True}, {"<a>": 1}, {"<a>": 0, "<c>": 4},
-            {"<a>": False}, {"<a>": None, "<c>": "<e>"}, {"<a>": ["<b>"]},
-        ]),
-        text_case("unknown fields, forbidden and not", {"type": "object", "properties": {
-            "<a>": an_object(["<b>"], True, **{"<b>": STRING}), "<c>": an_object(**{"<d>": STRING})}, "additionalProperties": True}, [
-            {"<a>": {"<b>": "x", "<e>": 1, "<f>": 2}, "<c>": {"<g>": 3}, "<h>": 4}, {"<a>": {}, "<c>": {}}, {"<a>": {"<e>": 1}},
-            {"<a>": "<b>", "<c>": {"<d>": ["<e>"]}},
-        ]),
-        text_case("arrays, and objects in them", an_object(["<a>"], **{"<a>": {"type": "array", "items": an_object(["<b>"], True, **{"<b>": INTEGER})},
-                                                          "<c>": {"type": "array", "items": {"type": "array", "items": STRING}}, "<d>": {"type": "array"}}), [
-            {"<a>": [{"<b>": "<1-9>"}, {"<b>": "x"}, {}, {"<b>": 1, "<e>": 2}, 5]}, {"<a>": [], "<c>": [["x"], ["y", 2], "z"], "<d>": [1, "x"]},
-            {"<a>": {"<b>": 1}}, {"<c>": []},
-        ]),
-        text_case("several things at once", an_object(["<a>", "<b>", "<c>"], True, **{"<a>": {"type": "integer", "enum": ["<3-9>", 2]}, "<b>": NUMBER}), [
-            {"<a>": "<d>", "<e>": 1}, {"<a>": 12, "<b>": None}, {"<a>": 2, "<b>": 1, "<c>": 0}, {"<a>": True, "<b>": [1], "<c>": {}},
-        ]),
-        text_case("a schema without keywords, or with one alone", {"properties": {"<a>": {}, "<b>": {"required": ["<c>"]}, "<d>": {"items": STRING}}}, [
-            {"<a>": [1], "<b>": {}, "<d>": [1]}, {"<b>": "<c>", "<d>": {"x": 1}}, "<a>", 12, {"<b>": {"<c>": None}, "<e>": 1},
-        ]),
+        text_case(
+            "a string and an integer",
+            an_object(["<a>"], **{"<a>": STRING, "<b>": INTEGER}),
+            [
+                {"<a>": "<c>", "<b>": "<1-99>"},
+                {"<a>": "<1-99>", "<b>": "<d>"},
+                {"<b>": 3},
+                {"<a>": "<c>"},
+                {},
+                "<c>",
+                None,
+                ["<a>"],
+            ],
+        ),
+        text_case(
+            "truth values are no numbers",
+            an_object(**{"<a>": INTEGER, "<b>": NUMBER, "<c>": TRUTH}),
+            [
+                {"<a>": True, "<b>": False, "<c>": True},
+                {"<a>": 1, "<b>": 1.5, "<c>": 0},
+                {"<a>": 2.5, "<b>": "<7-9>", "<c>": "<d>"},
+                {"<a>": False, "<b>": 0, "<c>": False},
+            ],
+        ),
+        text_case(
+            "allowed values",
+            an_object(**{"<a>": {"enum": ["<b>", 1, None, False]}, "<c>": {"type": "string", "enum": ["<d>", "<e>"]}}),
+            [
+                {"<a>": "<b>", "<c>": "<d>"},
+                {"<a>": "<d>", "<c>": "<b>"},
+                {"<a>": True},
+                {"<a>": 1},
+                {"<a>": 0, "<c>": 4},
+                {"<a>": False},
+                {"<a>": None, "<c>": "<e>"},
+                {"<a>": ["<b>"]},
+            ],
+        ),
+        text_case(
+            "unknown fields, forbidden and not",
+            {
+                "type": "object",
+                "properties": {"<a>": an_object(["<b>"], True, **{"<b>": STRING}), "<c>": an_object(**{"<d>": STRING})},
+                "additionalProperties": True,
+            },
+            [
+                {"<a>": {"<b>": "x", "<e>": 1, "<f>": 2}, "<c>": {"<g>": 3}, "<h>": 4},
+                {"<a>": {}, "<c>": {}},
+                {"<a>": {"<e>": 1}},
+                {"<a>": "<b>", "<c>": {"<d>": ["<e>"]}},
+            ],
+        ),
+        text_case(
+            "arrays, and objects in them",
+            an_object(
+                ["<a>"],
+                **{
+                    "<a>": {"type": "array", "items": an_object(["<b>"], True, **{"<b>": INTEGER})},
+                    "<c>": {"type": "array", "items": {"type": "array", "items": STRING}},
+                    "<d>": {"type": "array"},
+                },
+            ),
+            [
+                {"<a>": [{"<b>": "<1-9>"}, {"<b>": "x"}, {}, {"<b>": 1, "<e>": 2}, 5]},
+                {"<a>": [], "<c>": [["x"], ["y", 2], "z"], "<d>": [1, "x"]},
+                {"<a>": {"<b>": 1}},
+                {"<c>": []},
+            ],
+        ),
+        text_case(
+            "several things at once",
+            an_object(["<a>", "<b>", "<c>"], True, **{"<a>": {"type": "integer", "enum": ["<3-9>", 2]}, "<b>": NUMBER}),
+            [
+                {"<a>": "<d>", "<e>": 1},
+                {"<a>": 12, "<b>": None},
+                {"<a>": 2, "<b>": 1, "<c>": 0},
+                {"<a>": True, "<b>": [1], "<c>": {}},
+            ],
+        ),
+        text_case(
+            "a schema without keywords, or with one alone",
+            {"properties": {"<a>": {}, "<b>": {"required": ["<c>"]}, "<d>": {"items": STRING}}},
+            [
+                {"<a>": [1], "<b>": {}, "<d>": [1]},
+                {"<b>": "<c>", "<d>": {"x": 1}},
+                "<a>",
+                12,
+                {"<b>": {"<c>": None}, "<e>": 1},
+            ],
+        ),
     ],
 )
 
@@ -139,7 +202,7 @@ LOOP = Exercise(
 # What a tool may do
 
 TREE = {
-    "work/<a>.txt": "a", "work/<b>/<c>.md": "c", "work-<d>/<e>.txt": "e", "<f>.txt": "secret", "work/.git/config": "", "work/.agent/allowed": "",
+    "work/<a>.txt": "a", "work/<b>/<c>.md": "c", "work-<d>/<e>.txt": "e", "<f>.txt": "secret", "work/.git/config": "", "work/.agent/allowed": "", ".agent/.git/<a>.txt": "", ".agent/allowed": "",
     "work/to_file": {"link": "../<f>.txt"}, "work/to_folder": {"link": "TOP"}, "work/to_inside": {"link": "<b>"}, "work/to_new": {"link": "../<g>.txt"},
     "work/to_git": {"link": ".git"}, "work/one": {"link": "two"}, "work/two": {"link": "one"}, "linked": {"link": "work"},
 }  # fmt: skip
@@ -166,14 +229,21 @@ PATHS = Exercise(
         paths_case("a sibling whose name begins like the workspace's", "work", asked(False, "../work-<d>/<e>.txt", "TOP/work-<d>/<e>.txt", "../work-<d>", "../work")),
         paths_case("links", "work", [*asked(False, "to_file", "to_folder/<f>.txt", "to_inside/<c>.md", "to_folder/work/<a>.txt", "to_folder"), *asked(True, "to_file", "to_inside/<x>.txt")]),
         paths_case("a link to a file that does not exist yet, and a loop", "work", [*asked(True, "to_new"), *asked(False, "to_new", "one", "two/<a>.txt", "<a>.txt")]),
-        paths_case("control characters", "work", asked(False, "<a>\n.txt", "<a>\x00.txt", "<b>/\x1b[2J", "<a>\t", "\r<a>.txt", "<a> .txt", "<b>/ü")),
+        paths_case("control characters", "work", asked(False, "<a>\n.txt", "<a>\x00.txt", "<b>/\x1b[2J", "<a>\t", "\r<a>.txt", "<a> .txt", "<b>/\x1f", "<b>/ü")),
         paths_case("places that are closed to writing", "work", [*asked(True, ".git/hooks/<x>", ".git", ".GIT/config", "<b>/.git/<x>", "<b>/<z>/<z>/.git/<x>", ".agent/allowed", ".Agent", "to_git/<x>", ".gitignore", ".github/<x>", "<a>.txt", "<b>/<y>"),
                                                                  *asked(False, ".git/config", ".agent/allowed")]),
         paths_case("the workspace is behind a link", "linked", [*asked(False, "<a>.txt", "../<f>.txt", "to_file", "TOP/work/<a>.txt", "TOP/linked/<b>"), *asked(True, ".git/<x>", "<x>")]),
+        paths_case("the workspace lies in a folder named .agent", ".agent/.git", [*asked(True, "<a>.txt", ".git/<x>", ".agent", "../<b>"), *asked(False, "../allowed")]),
     ],
 )  # fmt: skip
 
-ALLOWED = {"ls": ["-l", "-a", "--color"], "cat": [], "git log": ["--oneline", "-n"], "git diff": ["--stat", "--file"], "grep": ["-n", "-i"]}
+ALLOWED = {
+    "ls": ["-l", "-a", "--color"],
+    "cat": [],
+    "git log": ["--oneline", "-n"],
+    "git diff": ["--stat", "--file"],
+    "grep": ["-n", "-i"],
+}
 
 
 def commands_case(name: str, *commands: str, inside: str = "work", allowed: Any = ALLOWED) -> Case:
@@ -195,7 +265,7 @@ PERMISSION = Exercise(
         commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline"),
         commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "git diff --file=TOP/work/<a>.txt", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
         commands_case("quotes that are not closed", "cat '<a>.txt", 'grep "<x>', "cat <a>.txt\\", "ls '<b>'", "cat <b>/<c>'.md'"),
-        commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", allowed={"<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
+        commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", "/bin/<p> -x <a>.txt", allowed={"/bin/<p>": ["-x"], "<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
     ],
 )  # fmt: skip
 
@@ -272,8 +342,19 @@ FACTS = Exercise(
     ],
 )  # fmt: skip
 
-TOOLS = [{"name": "<b>", "description": "<c> it", "parameters": {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}}}, {"name": "<a>", "description": "<d>"}]
-SAID = [{"role": "user", "content": "<e>"}, {"role": "assistant", "content": "<f>", "calls": [{"id": "1", "name": "<a>", "arguments": {}}]}, {"role": "tool", "id": "1", "content": "<g>"}]
+TOOLS = [
+    {
+        "name": "<b>",
+        "description": "<c> it",
+        "parameters": {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}},
+    },
+    {"name": "<a>", "description": "<d>"},
+]
+SAID = [
+    {"role": "user", "content": "<e>"},
+    {"role": "assistant", "content": "<f>", "calls": [{"id": "1", "name": "<a>", "arguments": {}}]},
+    {"role": "tool", "id": "1", "content": "<g>"},
+]
 
 PROMPT = Exercise(
     name="agent.prompt",
@@ -298,7 +379,10 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
     def draw_args(draw: Draw) -> Sequence[Any]:
         texts = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
         texts["A"] = [texts["a"][i] for i in (0, 1, 3, 2, *range(4, 60))]
-        made = [[filled(draw, salt), list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))] for salt, *pieces in prompts]
+        made = [
+            [filled(draw, salt), list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))]
+            for salt, *pieces in prompts
+        ]
         return [draw.size("size", size, size), made]
 
     return Case(name, draw_args)
@@ -329,7 +413,12 @@ def paid_case(name: str, *each: Sequence[Any]) -> Case:
     """first, step, turns, stamp, front, size; the first is larger or smaller in a hidden case."""
 
     def draw_args(draw: Draw) -> Sequence[Any]:
-        return [[[draw.number(f"first{i}", first, first - 5, first + 9), *others] for i, (first, *others) in enumerate(each)]]
+        return [
+            [
+                [draw.number(f"first{i}", first, first - 5, first + 9), *others]
+                for i, (first, *others) in enumerate(each)
+            ]
+        ]
 
     return Case(name, draw_args)
 
@@ -347,7 +436,12 @@ PAID = Exercise(
         paid_case("a time at the end", (50, 10, 5, 3, False, 4), (41, 7, 6, 1, False, 8), (30, 12, 4, 20, False, 16)),
         paid_case("no time", (60, 9, 7, 0, True, 4), (33, 8, 5, 0, False, 16)),
         paid_case("one turn", (20, 5, 1, 2, True, 4), (21, 6, 1, 2, False, 4)),
-        paid_case("blocks of one token, and larger ones than a turn", (30, 11, 4, 2, False, 1), (64, 3, 9, 5, False, 32), (64, 3, 9, 5, True, 32)),
+        paid_case(
+            "blocks of one token, and larger ones than a turn",
+            (30, 11, 4, 2, False, 1),
+            (64, 3, 9, 5, False, 32),
+            (64, 3, 9, 5, True, 32),
+        ),
     ],
 )
 
@@ -369,10 +463,43 @@ CUT = Exercise(
     cases=[
         cut_case("a test's log, in words", 14, "words", LOG, LOG + "\n"),
         cut_case("the same in bytes", 70, "bytes", LOG, LOG + "\n\n"),
-        cut_case("texts that fit, or just not", 20, "pairs", "<a>\n<b>\n", "<a>\n<b>\n<c>\n<d>\n<e>\n", "", "\n", "<a>", "<a> <b>\n<c> <d>\n<e> <f>\n<g>\n"),
-        cut_case("a long line first, or last, or alone", 12, "words", "<a> " * 20 + "\n<b>\n<c>\n", "<b>\n<c>\n" + "<a> " * 20, "<a> " * 30, "<a>\n" + "<b> " * 30 + "\n<c>\n", "<a> " * 12 + "<b>"),
-        cut_case("lines of many sizes", 30, "bytes", "<a>\n<b><c>\n\n\n<d>\n<e><f><g><h>\n<i>\n<j>\n\n<k><l>\n", "<a>\n\n\n\n\n\n\n<b><c>\n<d>\n<e>\n<f>\n"),
-        cut_case("other line breaks are no line breaks", 15, "pairs", "<a>\r\n<b>\x0c<c>\n<d>\u2028<e>\n<f>\x0b<g>\n<h>\r<i>\n<j>\n", "<a>\x85<b>\n<c>\n<d>\n<e>\n<f>\n<g>\n"),
+        cut_case(
+            "texts that fit, or just not",
+            20,
+            "pairs",
+            "<a>\n<b>\n",
+            "<a>\n<b>\n<c>\n<d>\n<e>\n",
+            "",
+            "\n",
+            "<a>",
+            "<a> <b>\n<c> <d>\n<e> <f>\n<g>\n",
+            "<a>\n<b>\n<c>\n<d>\n<e>\n<f>\nabc\n",
+            "<a>\n<b>\n<c>\n<d>\n<e>\n<f>\n",
+        ),
+        cut_case(
+            "a long line first, or last, or alone",
+            12,
+            "words",
+            "<a> " * 20 + "\n<b>\n<c>\n",
+            "<b>\n<c>\n" + "<a> " * 20,
+            "<a> " * 30,
+            "<a>\n" + "<b> " * 30 + "\n<c>\n",
+            "<a> " * 12 + "<b>",
+        ),
+        cut_case(
+            "lines of many sizes",
+            30,
+            "bytes",
+            "<a>\n<b><c>\n\n\n<d>\n<e><f><g><h>\n<i>\n<j>\n\n<k><l>\n",
+            "<a>\n\n\n\n\n\n\n<b><c>\n<d>\n<e>\n<f>\n",
+        ),
+        cut_case(
+            "other line breaks are no line breaks",
+            15,
+            "pairs",
+            "<a>\r\n<b>\x0c<c>\n<d>\u2028<e>\n<f>\x0b<g>\n<h>\r<i>\n<j>\n",
+            "<a>\x85<b>\n<c>\n<d>\n<e>\n<f>\n<g>\n",
+        ),
     ],
 )
 
@@ -389,7 +516,9 @@ TALK = [said("user", "<t> <a> <b>"), said("assistant", "<c>", "1"), said("tool",
 
 
 def fit_case(name: str, messages: Sequence[Any], limits: Sequence[int], kind: str) -> Case:
-    return Case(name, lambda draw: [filled(draw, list(messages)), [*limits, draw.number("limit", limits[0] + 1, 3, 12)], kind])
+    return Case(
+        name, lambda draw: [filled(draw, list(messages)), [*limits, draw.number("limit", limits[0] + 1, 3, 12)], kind]
+    )
 
 
 HISTORY = Exercise(
@@ -440,7 +569,15 @@ SESSION = Exercise(
 # Constrained decoding
 
 
-def mask_case(name: str, pattern: str, letters: str, vocabulary: Sequence[str], end: int, prefixes: Sequence[str], draw_end: bool = False) -> Case:
+def mask_case(
+    name: str,
+    pattern: str,
+    letters: str,
+    vocabulary: Sequence[str],
+    end: int,
+    prefixes: Sequence[str],
+    draw_end: bool = False,
+) -> Case:
     """pattern: a regular expression over a few letters, each of which another letter stands for; prefixes: where the
     allowed tokens are asked for. The vocabulary comes in random order, its end token at `end`.
     """

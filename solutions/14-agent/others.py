@@ -1,5 +1,6 @@
 """What tests/lessons/test_every_lesson.py asks of agent: other right programs and wrong ones, random cases."""
 
+import contextlib
 import errno
 import fnmatch
 import json
@@ -42,7 +43,22 @@ class Refused(Exception):
 
 
 CONFIGS = st.fixed_dictionaries({"size": st.integers(1, 9), "seed": st.integers(0, 10_000)})
-PATHS = ["<a>.txt", "<b>", "..", ".", "to_inside", "to_folder", "to_file", "to_new", "work", ".git", "<x>", "<c>.md", "<f>.txt", "work-<d>"]
+PATHS = [
+    "<a>.txt",
+    "<b>",
+    "..",
+    ".",
+    "to_inside",
+    "to_folder",
+    "to_file",
+    "to_new",
+    "work",
+    ".git",
+    "<x>",
+    "<c>.md",
+    "<f>.txt",
+    "work-<d>",
+]
 
 
 def chosen(n: Numbers, among: Sequence[Any], count: int) -> list[Any]:
@@ -56,44 +72,103 @@ def chosen(n: Numbers, among: Sequence[Any], count: int) -> list[Any]:
 
 def of_schema(config: dict[str, Any], n: Numbers) -> Case:
     kinds = chosen(n, [{"type": kind} for kind in ("string", "integer", "number", "boolean", "array", "object")], 3)
-    schema = exercises.an_object(chosen(n, ["<a>", "<b>", "<d>"], 1), n.seed % 2 == 0, **dict(zip(("<a>", "<b>", "<c>"), kinds, strict=True)))
+    schema = exercises.an_object(
+        chosen(n, ["<a>", "<b>", "<d>"], 1), n.seed % 2 == 0, **dict(zip(("<a>", "<b>", "<c>"), kinds, strict=True))
+    )
     some = chosen(n, ["<x>", 1, 1.5, True, None, [], {}, "", 0, False], 12)
-    return exercises.text_case(str(n.seed), schema, [{"<a>": some[i], "<b>": some[i + 1], "<e>": 1} for i in range(0, 12, 2)])
+    return exercises.text_case(
+        str(n.seed), schema, [{"<a>": some[i], "<b>": some[i + 1], "<e>": 1} for i in range(0, 12, 2)]
+    )
 
 
 def of_loop(config: dict[str, Any], n: Numbers) -> Case:
-    among = [("read", {"path": "<b>"}), ("read", {}), ("<a>", {}), ("<c>", {}), ("read", '{"path": "<b>"}'), ("read", "{")]
-    replies = [exercises.calls(*((f"{i}{j}", *call) for j, call in enumerate(chosen(n, among, 1 + (n.seed + i) % 3)))) for i in range(4)]
-    return exercises.text_case(str(n.seed), {"read": exercises.READ, "<a>": exercises.PLAIN}, [*replies, {"content": "<d>"}], "<e>", 1 + n.length % 6, [])
+    among = [
+        ("read", {"path": "<b>"}),
+        ("read", {}),
+        ("<a>", {}),
+        ("<c>", {}),
+        ("read", '{"path": "<b>"}'),
+        ("read", "{"),
+    ]
+    replies = [
+        exercises.calls(*((f"{i}{j}", *call) for j, call in enumerate(chosen(n, among, 1 + (n.seed + i) % 3))))
+        for i in range(4)
+    ]
+    return exercises.text_case(
+        str(n.seed),
+        {"read": exercises.READ, "<a>": exercises.PLAIN},
+        [*replies, {"content": "<d>"}],
+        "<e>",
+        1 + n.length % 6,
+        [],
+    )
 
 
 def of_paths(config: dict[str, Any], n: Numbers) -> Case:
-    asked = [["/".join(chosen(Numbers(1, i, n.seed, 1.0), PATHS, 1 + (n.seed + i) % 4)), i % 3 == 0] for i in range(1, 12)]
+    asked = [
+        ["/".join(chosen(Numbers(1, i, n.seed, 1.0), PATHS, 1 + (n.seed + i) % 4)), i % 3 == 0] for i in range(1, 12)
+    ]
     return exercises.paths_case(str(n.seed), "linked" if n.seed % 3 == 0 else "work", asked)
 
 
 def of_permission(config: dict[str, Any], n: Numbers) -> Case:
-    among = ["ls", "git", "log", "-l", "-n", "--stat=1", "cat", "<a>.txt", "to_file", "'<a>.txt'", "--file=<b>", "--", "diff", "..", ";"]
-    return exercises.commands_case(str(n.seed), *(" ".join(chosen(Numbers(1, i, n.seed, 1.0), among, 1 + i % 5)) for i in range(10)))
+    among = [
+        "ls",
+        "git",
+        "log",
+        "-l",
+        "-n",
+        "--stat=1",
+        "cat",
+        "<a>.txt",
+        "to_file",
+        "'<a>.txt'",
+        "--file=<b>",
+        "--",
+        "diff",
+        "..",
+        ";",
+    ]
+    return exercises.commands_case(
+        str(n.seed), *(" ".join(chosen(Numbers(1, i, n.seed, 1.0), among, 1 + i % 5)) for i in range(10))
+    )
 
 
 def of_run(config: dict[str, Any], n: Numbers) -> Case:
-    return exercises.run_case(str(n.seed), 30.0, (n.length + 4, n.length + 9), more=n.seed % 3 - 1, code=n.seed % 7, leaves=n.seed % 2 == 0, late=True)
+    return exercises.run_case(
+        str(n.seed),
+        30.0,
+        (n.length + 4, n.length + 9),
+        more=n.seed % 3 - 1,
+        code=n.seed % 7,
+        leaves=n.seed % 2 == 0,
+        late=True,
+    )
 
 
 def of_limits(config: dict[str, Any], n: Numbers) -> Case:
     names = ["<a>", "<b>", "<c>", "<d>"]
-    return exercises.limits_case(str(n.seed), *((i % 3, config["size"] * i, sorted(set(chosen(n, names, 3))), n.seed % 9, chosen(n, names, i)) for i in range(1, 6)))
+    return exercises.limits_case(
+        str(n.seed),
+        *(
+            (i % 3, config["size"] * i, sorted(set(chosen(n, names, 3))), n.seed % 9, chosen(n, names, i))
+            for i in range(1, 6)
+        ),
+    )
 
 
 def of_facts(config: dict[str, Any], n: Numbers) -> Case:
     names = chosen(n, ["<a>", ".<b>", "<c>/<d>", "<c>/.<e>", ".<f>/<g>", "<h>/<i>/<j>", "Z<k>", "<h>/<l>"], 6)
-    return exercises.text_case(str(n.seed), {f"work/{name}": "" for name in names} | {"work/<z>": ""}, "work", config["size"])
+    return exercises.text_case(
+        str(n.seed), {f"work/{name}": "" for name in names} | {"work/<z>": ""}, "work", config["size"]
+    )
 
 
 def of_prompt(config: dict[str, Any], n: Numbers) -> Case:
     tools = [{"name": f"<{c}>", "x": n.seed, "a": c} for c in "abcdef"[: 1 + n.seed % 6]]
-    return exercises.text_case(str(n.seed), "<r>", [[tools, exercises.SAID[: n.seed % 4], {"b": n.length, "<s>": [1], "a": None}]])
+    return exercises.text_case(
+        str(n.seed), "<r>", [[tools, exercises.SAID[: n.seed % 4], {"b": n.length, "<s>": [1], "a": None}]]
+    )
 
 
 def of_blocks(config: dict[str, Any], n: Numbers) -> Case:
@@ -106,22 +181,35 @@ def of_blocks(config: dict[str, Any], n: Numbers) -> Case:
 
 
 def of_paid(config: dict[str, Any], n: Numbers) -> Case:
-    return exercises.paid_case(str(n.seed), *((20 + n.seed % 50, 1 + n.length, 1 + n.seed % 7, stamp, front, config["size"]) for stamp in (0, n.seed % 6) for front in (True, False)))
+    return exercises.paid_case(
+        str(n.seed),
+        *(
+            (20 + n.seed % 50, 1 + n.length, 1 + n.seed % 7, stamp, front, config["size"])
+            for stamp in (0, n.seed % 6)
+            for front in (True, False)
+        ),
+    )
 
 
 def of_cut(config: dict[str, Any], n: Numbers) -> Case:
     lines = chosen(n, ["<a>\n", "<b> <c>\n", "\n", "<d> <e> <f> <g> <h>\n", "<i>"], 14)
-    return exercises.cut_case(str(n.seed), 5 + n.length % 12, ["words", "bytes", "pairs"][n.seed % 3], "".join(lines), "".join(lines[:4]))
+    return exercises.cut_case(
+        str(n.seed), 5 + n.length % 12, ["words", "bytes", "pairs"][n.seed % 3], "".join(lines), "".join(lines[:4])
+    )
 
 
 def of_history(config: dict[str, Any], n: Numbers) -> Case:
     length = next(i for i in (2, 3, 6, 7, 8, 10, 11, 12) if i >= n.seed % 13)
-    return exercises.fit_case(str(n.seed), exercises.TALK[:length], [3 + n.length, 2 * n.length, 30], ["words", "bytes"][n.seed % 2])
+    return exercises.fit_case(
+        str(n.seed), exercises.TALK[:length], [3 + n.length, 2 * n.length, 30], ["words", "bytes"][n.seed % 2]
+    )
 
 
 def of_session(config: dict[str, Any], n: Numbers) -> Case:
     torn = ["", '{"role": "us', "{", '{"role": "user", "content": "<x>"}'][n.seed % 4]
-    return exercises.session_case(str(n.seed), exercises.TALK[: n.seed % 13], torn, [exercises.said("user", "<y>")] * (n.length % 3))
+    return exercises.session_case(
+        str(n.seed), exercises.TALK[: n.seed % 13], torn, [exercises.said("user", "<y>")] * (n.length % 3)
+    )
 
 
 def of_mask(config: dict[str, Any], n: Numbers) -> Case:
@@ -159,7 +247,14 @@ def same(one: Any, other: Any) -> bool:
 def problems_by_stack(schema: Mapping[str, Any], value: Any, path: str = "$") -> list[tuple[str, str]]:
     """Without recursion; found in another order."""
     found, waiting = [], [(schema, value, path)]
-    kinds = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,), "object": (dict,)}
+    kinds = {
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+        "array": (list,),
+        "object": (dict,),
+    }
     while waiting:
         rule, it, where = waiting.pop()
         if "type" in rule and type(it) not in kinds[rule["type"]]:
@@ -183,7 +278,9 @@ def problems_by_keyword(schema: Mapping[str, Any], value: Any, path: str = "$") 
     fields = schema.get("properties", {})
     for keyword, wanted in schema.items():
         if keyword == "type":
-            name = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}.get(type(value))
+            name = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}.get(
+                type(value)
+            )
             if name != wanted and not (wanted == "number" and name == "integer"):
                 found.append((path, keyword))
         elif keyword == "enum":
@@ -203,7 +300,9 @@ def problems_by_keyword(schema: Mapping[str, Any], value: Any, path: str = "$") 
     return found
 
 
-def agent_by_results(model: Callable[..., Any], tools: Mapping[str, Any], messages: Sequence[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+def agent_by_results(
+    model: Callable[..., Any], tools: Mapping[str, Any], messages: Sequence[dict[str, Any]], steps: int
+) -> list[dict[str, Any]]:
     """All results of a reply at once; calls are counted in a dict."""
     counts: dict[str, int] = {}
 
@@ -355,10 +454,17 @@ def permit_by_split(command: str, allowed: Mapping[str, Sequence[str]], root: Pa
 
 
 def run_by_pieces(
-    argv: Sequence[str], root: Path, seconds: float, most: int, start: Callable[..., Any] = subprocess.Popen, kill: Callable[..., Any] = os.killpg
+    argv: Sequence[str],
+    root: Path,
+    seconds: float,
+    most: int,
+    start: Callable[..., Any] = subprocess.Popen,
+    kill: Callable[..., Any] = os.killpg,
 ) -> dict[str, Any]:
     """Reads in a thread, a piece at a time; the caller waits for it."""
-    process = start([*argv], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0)
+    process = start(
+        [*argv], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    )
     pieces: list[bytes] = []
 
     def read() -> None:
@@ -377,20 +483,31 @@ def run_by_pieces(
         kill(process.pid, signal.SIGKILL)
     reader.join()
     code = process.wait()
-    try:
+    with contextlib.suppress(ProcessLookupError):
         kill(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     output = b"".join(pieces)[:most].decode("utf-8", "replace")
     return {"output": output, "stopped": "time" if late else "output" if too_much else None, "code": code}
 
 
 def run_by_events(
-    argv: Sequence[str], root: Path, seconds: float, most: int, start: Callable[..., Any] = subprocess.Popen, kill: Callable[..., Any] = os.killpg
+    argv: Sequence[str],
+    root: Path,
+    seconds: float,
+    most: int,
+    start: Callable[..., Any] = subprocess.Popen,
+    kill: Callable[..., Any] = os.killpg,
 ) -> dict[str, Any]:
     """A thread that kills unless it is told that the program has ended."""
     ended, why = threading.Event(), []
-    process = start(tuple(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, cwd=root, shell=False)
+    process = start(
+        tuple(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        cwd=root,
+        shell=False,
+    )
 
     def watch() -> None:
         if not ended.wait(seconds):
@@ -406,16 +523,18 @@ def run_by_events(
     status = process.wait()
     ended.set()
     watcher.join()
-    try:
+    with contextlib.suppress(OSError):
         kill(process.pid, 9)
-    except OSError:
-        pass
     return {"code": status, "output": str(content[:most], "utf-8", "replace"), "stopped": why[0] if why else None}
 
 
 def limits_by_max(parent: Mapping[str, Any], steps: int, tools: Sequence[str]) -> dict[str, Any]:
     both = set(parent["tools"]) & set(tools)
-    left = {"depth": parent["depth"] - 1, "steps": sorted([steps, int(parent["steps"] / 2)])[0], "tools": sorted(both, key=list(parent["tools"]).index)}
+    left = {
+        "depth": parent["depth"] - 1,
+        "steps": sorted([steps, int(parent["steps"] / 2)])[0],
+        "tools": sorted(both, key=list(parent["tools"]).index),
+    }
     if left["depth"] >= 0 and left["steps"] > 0 and both:
         return left
     raise Refused("nothing is left")
@@ -445,7 +564,7 @@ def facts_by_scan(root: Path, most: int) -> dict[str, Any]:
                 files.append(before + entry.name)
     branch = None
     try:
-        head = (root / ".git/HEAD").read_text()
+        head = (root / ".git/HEAD").read_text("utf-8")
         if head.startswith("ref: refs/heads/") and "\n" not in head.removesuffix("\n"):
             branch = head[16:].removesuffix("\n")
     except OSError:
@@ -462,12 +581,18 @@ def facts_by_glob(root: Path, most: int) -> dict[str, Any]:
         if not links and path.is_file() and not fnmatch.filter(parts, ".*"):
             found.append("/".join(parts))
     head = root / ".git" / "HEAD"
-    lines = head.read_text().split("\n") if head.exists() else [""]
-    on = re.match("ref: refs/heads/(.+)", lines[0]) if [line for line in lines[1:] if line] == [] and len(lines) < 3 else None
+    lines = head.read_text("utf-8").split("\n") if head.exists() else [""]
+    on = (
+        re.match("ref: refs/heads/(.+)", lines[0])
+        if [line for line in lines[1:] if line] == [] and len(lines) < 3
+        else None
+    )
     return {"files": sorted(found)[:most], "more": max(len(found), most) - most, "branch": on.group(1) if on else None}
 
 
-def prompt_by_append(rules: str, tools: Sequence[Mapping[str, Any]], history: Sequence[dict[str, Any]], state: Mapping[str, Any]) -> list[dict[str, Any]]:
+def prompt_by_append(
+    rules: str, tools: Sequence[Mapping[str, Any]], history: Sequence[dict[str, Any]], state: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     text = rules
     for name in sorted(tool["name"] for tool in tools):
         text += "\n" + json.dumps(next(tool for tool in tools if tool["name"] == name), sort_keys=True)
@@ -477,10 +602,16 @@ def prompt_by_append(rules: str, tools: Sequence[Mapping[str, Any]], history: Se
     return prompt
 
 
-def prompt_by_encoder(rules: str, tools: Sequence[Mapping[str, Any]], history: Sequence[dict[str, Any]], state: Mapping[str, Any]) -> list[dict[str, Any]]:
+def prompt_by_encoder(
+    rules: str, tools: Sequence[Mapping[str, Any]], history: Sequence[dict[str, Any]], state: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     write = json.JSONEncoder(sort_keys=True).encode
     ordered = sorted(tools, key=lambda tool: str(tool["name"]).encode())
-    return [dict(role="system", content=rules + "".join(f"\n{write(tool)}" for tool in ordered)), *map(dict, history), dict(role="user", content="State: " + write(state))]
+    return [
+        {"role": "system", "content": rules + "".join(f"\n{write(tool)}" for tool in ordered)},
+        *map(dict, history),
+        {"role": "user", "content": "State: " + write(state)},
+    ]
 
 
 class CacheOfPrefixes:
@@ -634,13 +765,13 @@ class SessionRewritten(SessionOfBytes):
 
     def load(self) -> list[dict[str, Any]]:
         try:
-            text = self.path.read_text()
+            text = self.path.read_text("utf-8")
         except FileNotFoundError:
             return []
         *lines, torn = text.split("\n")
         if torn:
             new = self.path.with_suffix(".new")
-            new.write_text("".join(line + "\n" for line in lines))
+            new.write_text("".join(line + "\n" for line in lines), "utf-8")
             new.replace(self.path)
         messages = list(map(json.loads, lines))
         waiting: dict[str, None] = {}
@@ -649,7 +780,7 @@ class SessionRewritten(SessionOfBytes):
             if message["role"] == "tool":
                 waiting.pop(message["id"], None)
         for name in waiting:
-            result = dict(role="tool", id=name, content=INTERRUPTED)
+            result = {"role": "tool", "id": name, "content": INTERRUPTED}
             self.append(result)
             messages.append(result)
         return messages
@@ -715,7 +846,9 @@ def problems_of_one_level(schema: Mapping[str, Any], value: Any, path: str = "$"
     return [each for each in problems_by_stack(schema, value, path) if each[0].count(".") < 2 and "[" not in each[0]]
 
 
-def agent_of_objects(model: Callable[..., Any], tools: Mapping[str, Any], messages: Sequence[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+def agent_of_objects(
+    model: Callable[..., Any], tools: Mapping[str, Any], messages: Sequence[dict[str, Any]], steps: int
+) -> list[dict[str, Any]]:
     """Right where a reply has one call at most."""
 
     def first(messages: Any) -> Any:
@@ -748,7 +881,9 @@ class CacheOfTheLast(CacheOfPrefixes):
 
     def read(self, ids: Sequence[int], salt: str = "") -> int:
         reused = super().read(ids, salt)
-        self.seen = {start for start in self.seen if list(start[1:]) == list(ids[: len(start) - 1]) and start[0] == salt}
+        self.seen = {
+            start for start in self.seen if list(start[1:]) == list(ids[: len(start) - 1]) and start[0] == salt
+        }
         return reused
 
 

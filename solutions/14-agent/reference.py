@@ -2,16 +2,14 @@
 
 import itertools
 import json
-import posixpath
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from .drives import counter, short, told
+from .drives import counter, told
 
 # Calls
 
@@ -116,9 +114,7 @@ def allowed_path(tree: Mapping[str, Any], inside: str, path: str, write: bool) -
 
 
 def right_paths(tree: Any, inside: str, asked: list[Any]) -> Tensor:
-    return told(
-        [{"path": p, "write": w, "gives": allowed_path(tree, inside, p, w) or "refused"} for p, w in asked]
-    )
+    return told([{"path": p, "write": w, "gives": allowed_path(tree, inside, p, w) or "refused"} for p, w in asked])
 
 
 def allowed_words(tree: Any, inside: str, allowed: Mapping[str, Sequence[str]], command: str) -> list[str] | None:
@@ -135,7 +131,7 @@ def allowed_words(tree: Any, inside: str, allowed: Mapping[str, Sequence[str]], 
         return None
     name = max(names, key=len)
     for each in words[len(name.split()) :]:
-        option, equals, value = each.partition("=")
+        option, _, value = each.partition("=")
         if each[:1] == "-" and option not in allowed[name]:
             return None
         paths = [value] if each[:1] == "-" else [each]
@@ -161,7 +157,9 @@ def right_run(argv: list[str], seconds: float, most: int, script: Mapping[str, A
         events.append({"kills the group": True, "with": 9, "still running": stopped is not None})
     text = content[:most].decode("utf-8", "replace")
     given = {"code": -9 if stopped else script["code"], "output": text, "stopped": stopped}
-    return told([*events, given, {"not waited for": [], "others left": False, "read too much": False}])
+    return told(
+        [*events, given, {"not waited for": [], "others left": False, "read too much": False, "threads left": False}]
+    )
 
 
 def right_limits(asked: list[Any]) -> Tensor:
@@ -180,7 +178,11 @@ def right_limits(asked: list[Any]) -> Tensor:
 
 
 def right_facts(tree: Mapping[str, Any], inside: str, most: int) -> Tensor:
-    names = [name.removeprefix(f"{inside}/") for name, content in tree.items() if isinstance(content, str) and name.startswith(f"{inside}/")]
+    names = [
+        name.removeprefix(f"{inside}/")
+        for name, content in tree.items()
+        if isinstance(content, str) and name.startswith(f"{inside}/")
+    ]
     files = sorted(name for name in names if not re.search(r"(^|/)\.", name))
     lines = tree.get(f"{inside}/.git/HEAD", "").split("\n")
     on_branch = lines[0].startswith("ref: refs/heads/") and lines[1:] in ([], [""])
@@ -212,7 +214,12 @@ def right_reuse(size: int, prompts: list[Any]) -> Tensor:
         for other, before in prompts[:n]:
             full = before[: len(before) - len(before) % size]
             if other == salt:
-                shared.append(next((i for i, pair in enumerate(zip(ids, full, strict=False)) if len(set(pair)) > 1), min(len(ids), len(full))))
+                shared.append(
+                    next(
+                        (i for i, pair in enumerate(zip(ids, full, strict=False)) if len(set(pair)) > 1),
+                        min(len(ids), len(full)),
+                    )
+                )
         reused = max(shared) - max(shared) % size
         events.append({"prompt": n, "tokens": len(ids), "reused": reused - size if reused == len(ids) else reused})
     return told(events)
@@ -328,5 +335,7 @@ def right_tokens(step: Any, final: Any, states: Any, vocabulary: Any, end: int) 
             texts |= {text + chr(byte): to for text, at in texts.items() for byte, to in step[at]}
         allowed = [[i, texts[text]] for i, text in enumerate(vocabulary) if i != end and text and text in texts]
         allowed += [[end, state]] if state in final else []
-        events.append({"state": state, "allowed": sorted(allowed)} if allowed else {"state": state, "raises": "ValueError"})
+        events.append(
+            {"state": state, "allowed": sorted(allowed)} if allowed else {"state": state, "raises": "ValueError"}
+        )
     return told(events)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jupytext
 import pytest
@@ -40,7 +40,7 @@ def notebook() -> dict[str, Any]:
 def alive(pid: int) -> bool:
     """Whether a process runs: one that has ended and waits to be asked for its status does not."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
     return state not in "ZX"
@@ -55,9 +55,9 @@ def test_no_process_outlives_a_run(tmp_path: Path, command: str) -> None:
     result = SOLVED["run"](["sh", "-c", command], tmp_path, seconds=1.0, most=100)
     assert result["stopped"] == "time"
     deadline = time.monotonic() + 30
-    while alive(int((tmp_path / "pid").read_text())) and time.monotonic() < deadline:
+    while alive(int((tmp_path / "pid").read_text("utf-8"))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not alive(int((tmp_path / "pid").read_text()))
+    assert not alive(int((tmp_path / "pid").read_text("utf-8")))
 
 
 def test_a_program_that_writes_without_end_is_stopped(tmp_path: Path) -> None:
@@ -109,12 +109,17 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
-    return {str(p): (os.readlink(p) if p.is_symlink() else p.read_bytes() if p.is_file() else None) for p in folder.rglob("*")}
+    return {
+        str(p): (os.readlink(p) if p.is_symlink() else p.read_bytes() if p.is_file() else None)
+        for p in folder.rglob("*")
+    }
 
 
 def asked(notebook: dict[str, Any], root: Path, *calls: tuple[str, dict[str, Any]]) -> list[str]:
     """What a model is told that makes these calls."""
-    reply = {"calls": [{"id": str(i), "name": name, "arguments": arguments} for i, (name, arguments) in enumerate(calls)]}
+    reply = {
+        "calls": [{"id": str(i), "name": name, "arguments": arguments} for i, (name, arguments) in enumerate(calls)]
+    }
     model = notebook["scripted"](reply, {"content": "done"})
     messages = notebook["run_agent"](model, notebook["tools_of"](root), [{"role": "user", "content": "go"}], 3)
     return [message["content"] for message in messages if message["role"] == "tool"]
@@ -122,14 +127,37 @@ def asked(notebook: dict[str, Any], root: Path, *calls: tuple[str, dict[str, Any
 
 def test_nothing_is_written_that_may_not_be(notebook: dict[str, Any], hostile: Path) -> None:
     before = snapshot(hostile.parent)
-    paths = ["dangling", "link", "inner/x", "../x", "../work-evil/x", ".git/hooks/post-commit", ".GIT/config", ".agent/allowed", "a\nb", str(hostile.parent / "x")]
+    paths = [
+        "dangling",
+        "link",
+        "inner/x",
+        "../x",
+        "../work-evil/x",
+        ".git/hooks/post-commit",
+        ".GIT/config",
+        ".agent/allowed",
+        "a\nb",
+        str(hostile.parent / "x"),
+    ]
     told = asked(notebook, hostile, *(("write", {"path": path, "content": "owned"}) for path in paths))
     assert all(text.startswith("refused: ") for text in told) and snapshot(hostile.parent) == before
 
 
 def test_nothing_is_read_that_may_not_be(notebook: dict[str, Any], hostile: Path) -> None:
-    paths = ["../secret.txt", "link", "inner/secret.txt", "inner/work-evil/key", "/etc/passwd", str(hostile.parent / "secret.txt")]
-    told = asked(notebook, hostile, *(("read", {"path": path}) for path in paths), *(("shell", {"command": f"cat {path}"}) for path in paths))
+    paths = [
+        "../secret.txt",
+        "link",
+        "inner/secret.txt",
+        "inner/work-evil/key",
+        "/etc/passwd",
+        str(hostile.parent / "secret.txt"),
+    ]
+    told = asked(
+        notebook,
+        hostile,
+        *(("read", {"path": path}) for path in paths),
+        *(("shell", {"command": f"cat {path}"}) for path in paths),
+    )
     assert all(text.startswith("refused: ") for text in told)
 
 
@@ -141,7 +169,13 @@ def test_a_large_file_is_not_read_whole(notebook: dict[str, Any], hostile: Path)
 
 
 def test_a_good_call_still_works(notebook: dict[str, Any], hostile: Path) -> None:
-    told = asked(notebook, hostile, ("write", {"path": "new.md", "content": "hello"}), ("read", {"path": "new.md"}), ("read", {"path": "none.md"}))
+    told = asked(
+        notebook,
+        hostile,
+        ("write", {"path": "new.md", "content": "hello"}),
+        ("read", {"path": "new.md"}),
+        ("read", {"path": "none.md"}),
+    )
     assert told[:2] == ["5 characters", "hello"] and told[2].startswith("error: ")
 
 
@@ -211,8 +245,24 @@ def test_every_state_can_still_be_completed() -> None:
 
 def test_tokens_are_those_of_outlines_core() -> None:
     outlines = pytest.importorskip("outlines_core")
-    pattern, parts = r'\{"day": "(Monday|Friday)", "hour": [0-9]{1,2}\}', [['{"day": "'], ["Monday", "Friday"], ['", "hour": '], ("0123456789", 1, 2), ["}"]]
-    tokens = [*'{}": ,dayhourMonFi0123456789', '{"', '": ', '", "', "day", "hour", "Mon", "Friday", '": "', "12", "5}", '", "hour": ']
+    pattern, parts = (
+        r'\{"day": "(Monday|Friday)", "hour": [0-9]{1,2}\}',
+        [['{"day": "'], ["Monday", "Friday"], ['", "hour": '], ("0123456789", 1, 2), ["}"]],
+    )
+    tokens = [
+        *'{}": ,dayhourMonFi0123456789',
+        '{"',
+        '": ',
+        '", "',
+        "day",
+        "hour",
+        "Mon",
+        "Friday",
+        '": "',
+        "12",
+        "5}",
+        '", "hour": ',
+    ]
     vocabulary = outlines.Vocabulary(len(tokens), {token: [i] for i, token in enumerate(dict.fromkeys(tokens))})
     distinct = [token.encode() for token in dict.fromkeys(tokens)]
     index = outlines.Index(pattern, vocabulary)
@@ -232,7 +282,7 @@ def test_tokens_are_those_of_outlines_core() -> None:
 
 
 def test_the_stored_calls_are_what_they_are_said_to_be() -> None:
-    rows = json.loads((LESSON.folder / "texts" / "constrained.json").read_text())["rows"]
+    rows = json.loads((LESSON.folder / "texts" / "constrained.json").read_text("utf-8"))["rows"]
     assert len(rows) == 20
     for row in rows:
         for how in ("free", "masked"):
@@ -250,7 +300,7 @@ def test_the_stored_calls_are_what_they_are_said_to_be() -> None:
 class Server(BaseHTTPRequestHandler):
     """Speaks chat completions: the first request gets a call, the second an answer."""
 
-    bodies: list[Any] = []
+    bodies: ClassVar[list[Any]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -258,7 +308,11 @@ class Server(BaseHTTPRequestHandler):
         message: dict[str, Any] = {"role": "assistant", "content": f"it says {body['messages'][-1]['content']}"}
         if len(self.bodies) == 1:
             function = {"name": "read", "arguments": '{"path": "notes.md"}'}
-            message = {"role": "assistant", "content": None, "tool_calls": [{"id": "x1", "type": "function", "function": function}]}
+            message = {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "x1", "type": "function", "function": function}],
+            }
         content = json.dumps({"choices": [{"message": message}]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-"""Transcripts: outputs that are events, a line each. They are compared exactly, and the first event that differs is told."""
+"""Transcripts: outputs that are events, a line each. The first event that differs is told."""
 
 import torch
 from torch import Tensor
