@@ -15,7 +15,7 @@
 # - cut outputs and histories without losing what matters, and resume a session after a crash;
 # - constrain decoding to a schema, token by token, and say what that buys and what it does not.
 #
-# 150 to 220 minutes · difficulty ●●●○○ · you know a cache (lesson 02); the model at the end is given
+# 180 to 280 minutes · difficulty ●●●○○ · you know a cache (lesson 02); the model at the end is given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -57,12 +57,12 @@ from grader.instruments import clock, plots
 # %% [markdown] id="58bb2762"
 # ## Part 1 · A loop and its calls
 #
-# A model that calls a tool writes text, and text may be anything. These are calls that small models wrote to a tool `read(path, lines)`: a name that does not exist, a number as a word, a missing argument. What happens to such a call decides whether the model can mend it. A harness that crashes ends the task; one that guesses does something that nobody asked for; one that says *what is wrong and where* gets a better call at the next turn.
+# A model that calls a tool writes text, and text may be anything. Take a tool `read(path, lines)`. A model may call it `open`, write `lines` as a word, or leave `path` out. What happens to such a call decides whether the model can mend it. A harness that crashes ends the task; one that guesses does something that nobody asked for; one that says *what is wrong and where* gets a better call at the next turn.
 #
 # ### Exercise 1 · Validate a call
 # difficulty ●●○○○ · importance ●●●●● · 15 minutes
 #
-# A tool's arguments are described by a *JSON Schema*, as in every published chat API. `type` names one of six types, `enum` lists allowed values, `properties` describes the fields of an object, `required` lists those that must be there, `additionalProperties: false` forbids others, and `items` describes each element of an array. JSON's `true` is no number, though Python's `True` is an `int`.
+# A tool's arguments are described by a *JSON Schema*, as chat APIs have it. `type` names one of six types, `enum` lists allowed values, `properties` describes the fields of an object, `required` lists those that must be there, `additionalProperties: false` forbids others, and `items` describes each element of an array. JSON's `true` is no number, though Python's `True` is an `int`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -357,7 +357,7 @@ measured("agent.survivors", survived.count("\n"))
 # %% [markdown]
 # <details><summary>What the numbers say</summary>
 #
-# Both. `run` killed the shell and came back in time, and nobody told the others. If they held the pipe of its output, whoever reads that to its end would wait for them, too. codex kept runaway servers so ([codex#5258](https://github.com/openai/codex/pull/5258)), mini-swe-agent endless loops ([mini-swe-agent#826](https://github.com/SWE-agent/mini-swe-agent/issues/826)).
+# Both. `run` killed the shell and came back in time, and nobody told the others. If they held the pipe of its output, whoever reads that to its end would wait for them, too. codex hung on servers that a test had started ([codex#5258](https://github.com/openai/codex/pull/5258)), and mini-swe-agent left endless loops running ([mini-swe-agent#826](https://github.com/SWE-agent/mini-swe-agent/issues/826)).
 # </details>
 #
 # The check can't start programs: the grader's jail forbids it. So `start` and `kill` are arguments, and the check passes scripted ones; they behave as `subprocess.Popen` and `os.killpg` do.
@@ -960,7 +960,7 @@ measured("agent.masked", totals["masked", "right"])
 # %% [markdown]
 # <details><summary>What the numbers say</summary>
 #
-# NUMBERS
+# Freely, none: the model writes sentences about the question. Under the mask all twenty are valid calls, and one is right. The mask had to choose something everywhere, and where the model had no opinion, it copied the example of the system message: the book is `sense` every time, the word is `rain` in eight calls. In eleven of twenty calls the word is the right one, and in ten the tool is. So the mask buys syntax, and syntax is worth having: a call that parses can be answered with what is wrong. It buys no sense. It can even hide that there is none: a model that writes sentences is seen to be lost, and one that counts the word *rain* is not.
 # </details>
 #
 # ## Part 5 · The whole harness
@@ -1086,7 +1086,7 @@ def chat_model(url: str, name: str, tools: Mapping[str, Any], key: str = "") -> 
 #
 # **What does the current time at the top of a prompt cost?** The whole prefix, at every turn: more than thirteen times the tokens in the conversation that you measured. At the end of the prompt it costs its own tokens.
 #
-# **If every tool call is valid JSON, how many of them are right?** As many as the model knows how to make. The mask took care of the form of all twenty calls, and the number above says how many were right.
+# **If every tool call is valid JSON, how many of them are right?** As many as the model knows how to make. The mask took care of the form of all twenty calls; one of them was right.
 #
 # ## Where to read on
 #

@@ -466,18 +466,19 @@ def run_by_pieces(
         [*argv], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
     )
     pieces: list[bytes] = []
+    ended = threading.Event()
 
     def read() -> None:
         while sum(map(len, pieces)) <= most:
             piece = process.stdout.read(min(5, most + 1 - sum(map(len, pieces))))
             if not piece:
-                return
+                break
             pieces.append(piece)
+        ended.set()
 
     reader = threading.Thread(target=read)
     reader.start()
-    reader.join(seconds)
-    late = reader.is_alive()
+    late = not ended.wait(seconds)
     too_much = sum(map(len, pieces)) > most
     if late or too_much:
         kill(process.pid, signal.SIGKILL)
