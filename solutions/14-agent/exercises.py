@@ -378,10 +378,11 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         texts = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
+        length = draw.number("length", 20 + len(name) % 7, 12, 50)
         texts["A"] = [texts["a"][i] for i in (0, 1, 3, 2, *range(4, 60))]
         made = [
             [filled(draw, salt), list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))]
-            for salt, *pieces in prompts
+            for salt, *pieces in [("", ("g", length)), *prompts]
         ]
         return [draw.size("size", size, size), made]
 
