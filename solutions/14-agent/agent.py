@@ -15,7 +15,7 @@
 # - cut outputs and histories without losing what matters, and resume a session after a crash;
 # - constrain decoding to a schema, token by token, and say what that buys and what it does not.
 #
-# 180 to 280 minutes · difficulty ●●●○○ · you know a cache (lesson 02); the model at the end is given
+# 180 to 280 minutes · difficulty ●●●○○ · you know a cache (lesson 02); Qwen3 (lesson 03), which is timed, is given
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -474,6 +474,9 @@ def workspace_facts(root: Path, most: int) -> dict[str, Any]:
 # %% check="agent.facts" tags=["nbval-ignore-output"] id="check-agent-facts"
 check("agent.facts", workspace_facts)
 
+# %%
+print(workspace_facts(root, most=10))  # of the hostile workspace: none of its links
+
 # %% [markdown] id="9605d8ec"
 # ### The prefix that is paid once
 #
@@ -748,6 +751,10 @@ def cut(text: str, most: int, count: Callable[[str], int]) -> str:
 
 # %% check="agent.cut" tags=["nbval-ignore-output"] id="check-agent-cut"
 check("agent.cut", cut)
+
+# %%
+log = "".join(f"test_{i} passed\n" for i in range(5000)) + "test_5000 FAILED\n1 failed, 5000 passed\n"
+print(cut(log, 24, lambda text: len(text.split())))
 
 # %% [markdown] id="90cf2d41"
 # ### Exercise 12 · A history that fits
