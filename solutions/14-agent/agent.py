@@ -337,13 +337,13 @@ check("agent.permission", permit)
 #
 # An allowed command can still hang, wait for a password, print without end, or leave a server behind. So it runs in a process group of its own, with nothing to read from, for a limited time and with a limited output; and at the end the whole group is killed, not just the program that we started. `subprocess.run(timeout=...)` kills the first process alone. How many of the others survive it? A shell starts two programs in the background, each of which writes a line after a second. The timeout is 0.3 seconds.
 
-# %% prediction="agent.survivors"
+# %% prediction="agent.survivors" id="prediction-agent-survivors"
 predict(
     "agent.survivors", "lines that are written after subprocess.run has ended by its timeout",
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="31a3a87c"
 import time
 
 command = "(sleep 1; echo I am still here >> late) & (sleep 1; echo I am still here >> late) & wait"
@@ -354,7 +354,7 @@ survived = (root / "late").read_text() if (root / "late").exists() else ""
 (root / "late").unlink(missing_ok=True)
 measured("agent.survivors", survived.count("\n"))
 
-# %% [markdown]
+# %% [markdown] id="7d62d2ca"
 # <details><summary>What the numbers say</summary>
 #
 # Both. `run` killed the shell and came back in time, and nobody told the others. If they held the pipe of its output, whoever reads that to its end would wait for them, too. codex hung on servers that a test had started ([codex#5258](https://github.com/openai/codex/pull/5258)), and mini-swe-agent left endless loops running ([mini-swe-agent#826](https://github.com/SWE-agent/mini-swe-agent/issues/826)).
@@ -474,7 +474,7 @@ def workspace_facts(root: Path, most: int) -> dict[str, Any]:
 # %% check="agent.facts" tags=["nbval-ignore-output"] id="check-agent-facts"
 check("agent.facts", workspace_facts)
 
-# %%
+# %% id="e261d093"
 print(workspace_facts(root, most=10))  # of the hostile workspace: none of its links
 
 # %% [markdown] id="9605d8ec"
@@ -554,16 +554,16 @@ class PrefixCache:
 # %% check="agent.blocks" tags=["nbval-ignore-output"] id="check-agent-blocks"
 check("agent.blocks", PrefixCache)
 
-# %% [markdown]
+# %% [markdown] id="d7c68b1c"
 # Twenty tools make a prompt of 3,900 bytes. At the next turn a harness lists the same tools, but its hash map gives two of them in the other places: the third and the fifteenth. We count a byte as a token.
 
-# %% prediction="agent.order"
+# %% prediction="agent.order" id="prediction-agent-order"
 predict(
     "agent.order", "share of the second prompt that is reused", unit="%",
     guess=...
 )
 
-# %%
+# %% id="d82648b8"
 many = [{"name": f"tool{i:02}", "description": "what it is for, and when. " * 6} for i in range(20)]
 other = [*many[:2], many[14], *many[3:14], many[2], *many[15:]]
 first = "\n".join(map(json.dumps, many)).encode()
@@ -575,7 +575,7 @@ print(f"{reused:,} of {len(second):,} bytes reused; in your prompt both orders a
 print("the same" if build_prompt("", many, [], {}) == build_prompt("", other, [], {}) else "different")
 measured("agent.order", round(100 * reused / len(second)))
 
-# %% [markdown]
+# %% [markdown] id="aecf6b45"
 # <details><summary>What the numbers say</summary>
 #
 # A tenth: everything before the third tool. The tools behind the fifteenth are at the same places with the same bytes, and are computed again all the same, since the tokens before them differ. In a harness the whole history follows the tools.
@@ -621,13 +621,13 @@ nowhere = tokens_paid(2000, 150, 20, 0, True, 16)
 print(f"in front {front:,}, at the end {end:,}, without a time {nowhere:,} tokens")
 measured("agent.stamp", round(front / end, 1))
 
-# %% [markdown]
+# %% [markdown] id="be49fdd1"
 # And in seconds? Here is a model with 02's cache, `austen-qwen3`. It reads a conversation of 8 turns, once with the time in front, so that each prompt is read anew, and once with the time at the end, so that the cache is cut back to what is the same and only the rest is read.
 
-# %% [markdown]
+# %% [markdown] id="a37c648a"
 # Given and folded: lesson 03's Qwen3, lesson 02's cache, and lesson 13's class that joins them. Nothing in them is new.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-4"
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -637,25 +637,25 @@ def head_dim(config: Config) -> int:
     """How many channels a head has: the config's own number where it gives one."""
     return config.get("head_dim") or config.hidden_size // config.num_attention_heads
 
-# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rms_norm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rms_norm"
 
-# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope_table" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope_table"
 
-# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.rope" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-rope"
 
-# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.mlp" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-mlp"
 
-# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.attention" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-attention"
 
-# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.decoder_layer" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-decoder_layer"
 
-# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.model" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-model"
 
-# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true}
+# %% given="03-qwen3 qwen3.causal_lm" jupyter={"source_hidden": true} id="given-03-qwen3-qwen3-causal_lm"
 
-# %% given="02-kv-cache kv_cache.cache" jupyter={"source_hidden": true}
+# %% given="02-kv-cache kv_cache.cache" jupyter={"source_hidden": true} id="given-02-kv-cache-kv_cache-cache"
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
+# %% tags=["setup"] jupyter={"source_hidden": true} id="setup-5"
 class CachedLM(CausalLM):
     """Lesson 03's Qwen3 that also reads on from lesson 02's caches, one for each layer."""
 
@@ -685,7 +685,7 @@ class CachedLM(CausalLM):
         mixed = F.scaled_dot_product_attention(apply_rope(q, table), k, v, attn_mask=seen, enable_gqa=True)
         return attention.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
 
-# %%
+# %% id="fc0a5b8b"
 model = load_checkpoint("austen-qwen3").build(CachedLM)
 START, STEP, TURNS, STAMP = 300, 40, 8, 8
 ids = torch.randint(1000, (1, START + TURNS * STEP), generator=torch.Generator().manual_seed(0))
@@ -701,11 +701,11 @@ def converse(front: bool) -> None:
             cache.length = same
         model(torch.cat([ids[:, same : START + turn * STEP], stamp], dim=1), caches)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9870a27e"
 times = clock.in_turns({"in front": lambda: converse(True), "at the end": lambda: converse(False)}, repeats=3)
 plots.bars({where: round(ms) for where, ms in times.items()}, plots.Axes("the time stands", "milliseconds for 8 prompts"))
 
-# %% [markdown]
+# %% [markdown] id="84824e0e"
 # The saving in seconds is smaller than in tokens where a model is so small that each call costs something by itself; with a large model, the two agree.
 
 # %% [markdown] id="c40afda1"
@@ -752,7 +752,7 @@ def cut(text: str, most: int, count: Callable[[str], int]) -> str:
 # %% check="agent.cut" tags=["nbval-ignore-output"] id="check-agent-cut"
 check("agent.cut", cut)
 
-# %%
+# %% id="33eaece9"
 log = "".join(f"test_{i} passed\n" for i in range(5000)) + "test_5000 FAILED\n1 failed, 5000 passed\n"
 print(cut(log, 24, lambda text: len(text.split())))
 
@@ -939,22 +939,22 @@ def allowed_tokens(automaton: Any, state: int, vocabulary: Sequence[bytes], end:
 # %% check="agent.mask" tags=["nbval-ignore-output"] id="check-agent-mask"
 check("agent.mask", allowed_tokens)
 
-# %% [markdown]
+# %% [markdown] id="6f639935"
 # With it, decoding is a loop in which the largest *allowed* logit wins. A model of 135 million parameters that was never trained to call tools is a good test. `training/constrained_calls.py` gave SmolLM2-135M-Instruct twenty questions, such as *How often does "carriage" occur in emma?*, a description of two tools and an example of a call. It answered each question twice, greedily: once freely, once under your mask. A call *parses* if it is JSON, is *valid* if it fits the schema, and *right* if it is the call that answers the question.
 
-# %% prediction="agent.free"
+# %% prediction="agent.free" id="prediction-agent-free"
 predict(
     "agent.free", "of 20 calls written freely, those that are valid",
     guess=...
 )
 
-# %% prediction="agent.masked"
+# %% prediction="agent.masked" id="prediction-agent-masked"
 predict(
     "agent.masked", "of 20 calls written under the mask, those that are right",
     guess=...
 )
 
-# %%
+# %% id="a2d25008"
 rows = json.loads(Path("texts/constrained.json").read_text())["rows"]
 totals = {(how, what): sum(row[how][what] for row in rows) for how in ("free", "masked") for what in ("parses", "valid", "right")}
 for how, words in (("free", "written freely"), ("masked", "under the mask")):
@@ -964,7 +964,7 @@ for row in rows[:20:6]:
 measured("agent.free", totals["free", "valid"])
 measured("agent.masked", totals["masked", "right"])
 
-# %% [markdown]
+# %% [markdown] id="e9794571"
 # <details><summary>What the numbers say</summary>
 #
 # Freely, none: the model writes sentences about the question. Under the mask all twenty are valid calls, and one is right. The mask had to choose something everywhere, and where the model had no opinion, it copied the example of the system message: the book is `sense` every time, the word is `rain` in eight calls. In eleven of twenty calls the word is the right one, and in ten the tool is. So the mask buys syntax, and syntax is worth having: a call that parses can be answered with what is wrong. It buys no sense. It can even hide that there is none: a model that writes sentences is seen to be lost, and one that counts the word *rain* is not.
@@ -976,14 +976,14 @@ measured("agent.masked", totals["masked", "right"])
 #
 # Now everything comes together: three tools, each of which does nothing before its check. The workspace is the worst that we could think of. Its notes give orders, its links lead out, one file has 2 GB, one program hangs, and a name has a line break in it. The model is the worst, too: it does whatever an attacker would like.
 
-# %%
+# %% id="85519cf3"
 ALLOWED = {"ls": ["-l"], "cat": [], "sh": [], "git log": ["--oneline"]}
 
 
 def words_in(text: str) -> int:
     return len(text.split())
 
-# %% long="three tools, each of which checks before it does anything"
+# %% long="three tools, each of which checks before it does anything" id="e0700ca0"
 def tools_of(root: Path) -> dict[str, Any]:
     text = {"type": "string"}
 
@@ -1003,7 +1003,7 @@ def tools_of(root: Path) -> dict[str, Any]:
 
     return {"read": tool(read, "path"), "write": tool(write, "path", "content"), "shell": tool(shell, "command")}
 
-# %%
+# %% id="e6ed1863"
 (root / "huge.bin").touch()
 os.truncate(root / "huge.bin", 2 << 30)  # 2 GB of zeros that take no room
 (root / "hang.sh").write_text("sleep 60 & sleep 60\n")
@@ -1013,11 +1013,11 @@ attacks = [("read", "../secret.txt"), ("read", "link"), ("read", "inner/secret.t
            ("shell", "cat link"), ("shell", "ls\nrm notes.md"), ("shell", "cat notes.md > .git/config"),
            ("shell", "git log --output=notes.md"), ("shell", "rm -r ."), ("shell", "sh hang.sh"), ("read", "/etc/passwd")]
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="76b4adc8"
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes()[:1000] for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size < 1e6}
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="9c947a7c"
 FIELDS = {"read": ("path",), "write": ("path", "content"), "shell": ("command",)}
 calls = [{"id": str(i), "name": name, "arguments": dict(zip(FIELDS[name], [what, "owned"], strict=False))} for i, (name, what) in enumerate(attacks)]
 before = snapshot(root.parent)
@@ -1026,26 +1026,26 @@ for (name, what), message in zip(attacks, messages[2:], strict=False):
     print(f"{name:>5} {what!r:34} {message['content'][:90]!r}")
 print("changed:", [path for path, content in snapshot(root.parent).items() if before.get(path) != content])
 
-# %%
+# %% id="fe35a259"
 results = [message["content"] for message in messages[2:-1]]
 leaked = sum("K-1234" in result or "K-5678" in result for result in results)
 print(f"{len(results)} attacks, {sum(r.startswith('refused') for r in results)} refused, {leaked} secrets read, "
       f"{'something' if snapshot(root.parent) != before else 'nothing'} changed")
 
-# %% [markdown]
+# %% [markdown] id="fbb61a20"
 # What was not refused did no harm: of the 2 GB 10,000 bytes were read, and the program that hangs was killed with its child. The order in `notes.md` was not obeyed because no tool could. Note what the harness does *not* protect: a program on the list may do anything that its options allow, and `sh hang.sh` runs whatever the file says. A list is as good as its entries, and who wants more puts the tools into a container.
 #
 # mini-coding-agent, the talk's own harness, teaches the same six components in one file. As of commit 717cae4 it has five faults, which are named mistakes of the exercises: its search follows links out of the workspace (7), it writes to `.git/hooks` (3), it cuts the history at the end (12), it puts memory before the transcript (8), and it hands a pattern that begins with `-` to a program as an option (4).
 
-# %%
+# %% id="8d30f348"
 home.cleanup()
 
-# %% [markdown]
+# %% [markdown] id="a8a01ade"
 # ### Any model that speaks the usual API
 #
 # Servers such as llama.cpp's, vLLM's and Ollama's speak one protocol, chat completions. This function makes a model of such a server, and your harness can't tell it from the others. Nothing in this lesson depends on one. With a server on your machine, `chat_model("http://localhost:8080/v1", "any", tools)` is all that you need.
 
-# %% jupyter={"source_hidden": true}
+# %% jupyter={"source_hidden": true} id="9be432d2"
 import urllib.request
 
 
@@ -1057,7 +1057,7 @@ def as_sent(message: dict) -> dict:
              for c in message.get("calls", [])]
     return {"role": message["role"], "content": message["content"]} | ({"tool_calls": calls} if calls else {})
 
-# %%
+# %% id="5babf7e3"
 def chat_model(url: str, name: str, tools: Mapping[str, Any], key: str = "") -> Callable:
     described = [{"type": "function", "function": {"name": n, "parameters": tools[n]["schema"]}} for n in sorted(tools)]
 
@@ -1072,7 +1072,7 @@ def chat_model(url: str, name: str, tools: Mapping[str, Any], key: str = "") -> 
 
     return model
 
-# %% [markdown]
+# %% [markdown] id="62b93430"
 # ## What changed and why
 #
 # | from | to | why |
