@@ -102,6 +102,22 @@ def test_a_child_can_write_to_its_scratch_space_alone(child: Child) -> None:
     assert not top & {"proc", "sys", "etc", "home", "run", "var"}
 
 
+def test_a_link_in_the_scratch_space_leads_nowhere_new(child: Child) -> None:
+    """An exercise on paths has links. What they lead to is looked up in the child's own root, and nowhere else."""
+    source = """
+        import os
+        found = []
+        for to in ("/scratch/note", "/etc/passwd", "/proc/1/root", "/scratch/../home"):
+            os.symlink(to, "/scratch/link")
+            found.append(os.path.exists("/scratch/link"))
+            os.remove("/scratch/link")
+        open("/scratch/note", "w").close()
+        os.symlink("note", "/scratch/link")
+        raise SystemExit(str([found, os.path.realpath("/scratch/link")]))
+    """
+    assert run(child, textwrap.dedent(source)) == "[[False, False, False, False], '/scratch/note']"
+
+
 def test_a_child_sees_no_file_that_no_solution_reads(child: Child) -> None:
     """Each would carry a bit in whether the system has it in memory."""
     source = """

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.judge.axes import moved, reordered, scaled
+from grader.checks.judge.transcript import EVENTS, describe_transcript
 from grader.tolerance import Tolerance, agree, tolerance_for, wrong_values
 
 MOST = 0.5  # of the values: what happens to a whole tensor makes at least as much of it wrong
@@ -37,6 +38,8 @@ class Context:
 
 def describe(got: Tensor, want: Tensor, context: Context) -> str | None:
     """What makes `got` wrong, in a sentence; None if nothing known fits. Shapes and dtypes come first."""
+    if context.axes == EVENTS:
+        return describe_transcript(got, want)
     if got.shape != want.shape:
         return describe_shape(got, want, context)
     if got.dtype != want.dtype:

@@ -16,6 +16,7 @@ from grader.checks.judge.insensitive import mark_insensitive
 from grader.checks.judge.known_mistakes import Suspects, known_in, suspects
 from grader.checks.judge.measured import measured
 from grader.checks.judge.torch_errors import hint_for
+from grader.checks.judge.transcript import EVENTS
 from grader.checks.judge.variants import Right, with_variants
 from grader.checks.judge.verdict import UNKNOWN, CaseVerdict, Finding, Verdict
 from grader.checks.observation import Fed, Observation, PartKey, Problem, Replaced
@@ -219,7 +220,8 @@ def _judge_wrong(
             finding = carried
         return CaseVerdict(name, right=False, finding=finding, remarks=observation.remarks)
     assert context.tolerance is not None
-    measured = difference(got, want, context.tolerance) if got.shape == want.shape else None
+    comparable = got.shape == want.shape and context.axes != EVENTS
+    measured = difference(got, want, context.tolerance) if comparable else None
     finding = _find(observation, got, want, context, named, parts)
     return CaseVerdict(name, right=False, difference=measured, finding=finding, remarks=observation.remarks)
 

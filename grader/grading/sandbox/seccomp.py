@@ -11,7 +11,7 @@ ALLOWED = """
 read write readv writev pread64 pwrite64 close fstat newfstatat stat lstat statx lseek access faccessat faccessat2
 open openat openat2 readlink readlinkat getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename
 renameat renameat2 ftruncate truncate fsync fdatasync fallocate copy_file_range sendfile umask utimensat
-chmod fchmod fchmodat statfs fstatfs dup dup2 dup3 pipe pipe2 poll ppoll select pselect6
+symlink symlinkat chmod fchmod fchmodat statfs fstatfs dup dup2 dup3 pipe pipe2 poll ppoll select pselect6
 epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2
 mprotect munmap mremap brk madvise membarrier
 exit exit_group futex set_robust_list get_robust_list set_tid_address rseq gettid getpid getppid getuid geteuid
