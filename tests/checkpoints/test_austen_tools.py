@@ -9,7 +9,21 @@ from typing import Any
 import pytest
 import torch
 from austen_tools import END, TESTED, answer, called, conversation, encoded, exam, tokenizer_of_bytes, training_text
-from novels import FILES, NEW, TITLES, TOOLS, WORD, WORDINGS, Novels, Question, Words, is_kept, opening, question
+from novels import (
+    FILES,
+    NEW,
+    REFUSED,
+    TITLES,
+    TOOLS,
+    WORD,
+    WORDINGS,
+    Novels,
+    Question,
+    Words,
+    is_kept,
+    opening,
+    question,
+)
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -94,7 +108,9 @@ def test_no_kept_word_and_no_kept_wording_is_ever_learned() -> None:
         assert not any(matches(wording, said) for wordings in form.values() for wording in wordings), said
         quoted = said.split('"')[1] if '"' in said else ""
         returned = [part.split("\n</tool_response>")[0] for part in text.split("<tool_response>\n")[1:]]
-        assert not any(is_kept(word) for part in (quoted, *returned) for word in WORD.findall(part)), text
+        assert not any(
+            is_kept(word) for part in (quoted, *returned) if part != REFUSED for word in WORD.findall(part)
+        ), text
 
 
 def matches(wording: str, said: str) -> bool:
