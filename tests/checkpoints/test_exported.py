@@ -41,6 +41,7 @@ PROGRAMS = {
     "austen-qwen3.5": "10-linear-attention/linear_attention.ipynb:CausalLM",
     "austen-gptoss": "11-new-models/new_models.ipynb:OssLM",
     "sums-qwen3": "03-qwen3/qwen3.ipynb:CausalLM",
+    "austen-tools": "03-qwen3/qwen3.ipynb:CausalLM",
 }
 
 
