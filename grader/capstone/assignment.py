@@ -105,10 +105,10 @@ def recording_of(capstone: Capstone, secret: str = "") -> Recording:
 ABOUT = """# A model that exists nowhere
 
 Your model is one of your own: nobody else in this class has its architecture, so nobody else's program is right for it.
-Its seed stands beside your name in `seeds.csv`. In a terminal, in the folder of this notebook:
+Its seed and its take stand beside your name in `seeds.csv`. In a terminal, in the folder of this notebook:
 
 ```
-grader capstone --seed SEED --level {level} --to .
+grader capstone --seed SEED --level {level} --take TAKE --to .
 ```
 
 writes your model's `config.json`, `tensors.txt` and `README.md`, which says what there is to do. It also puts your

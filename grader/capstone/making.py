@@ -1,6 +1,7 @@
 """A capstone made from its seed: the architecture, random weights, and a trace of one pass and of decoding."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,37 +28,52 @@ MOST_ROUNDING = 2e-5  # less than half of the tolerance: a right program's own c
 
 @dataclass(frozen=True)
 class Capstone:
-    """An architecture, its reference and its trace."""
+    """An architecture, its reference and its trace. take: which of the seed's draws it is, counted from 0."""
 
+    take: int
     drawn: Drawn
     model: Model
     ids: Tensor
     trace: Trace
 
 
-def make(seed: int, level: int) -> Capstone:
-    """The capstone of a seed: the same on every machine. Raises GraderError for a level that there is not."""
+def make(seed: int, level: int, take: int | None = None) -> Capstone:
+    """The capstone of a seed: the first of its draws in which all shows and rounding decides nothing.
+
+    Whether it does may differ by machine where a draw is near the limit. With `take` that draw is made and nothing is
+    asked of it: so everyone gets what was looked at once. Raises GraderError for a level that there is not.
+    """
     if level not in LEVELS:
         raise GraderError(
             f"There is no level {level}. Levels: 1, two changes of a known model; 2, five; 3, everything is drawn."
         )
     if seed < 0:
         raise GraderError(f"--seed {seed}: a seed is a whole number from 0 on.")
+    if take is not None and take < 0:
+        raise GraderError(f"--take {take}: draws of a seed are counted from 0.")
+    every = ((drawn, number) for drawn in attempts(seed, level) for number in range(WEIGHTS_DRAWN))
+    wanted = enumerate(every) if take is None else [(take, next(itertools.islice(every, take, None)))]
     return next(
-        made for drawn in attempts(seed, level) for number in range(WEIGHTS_DRAWN) if (made := _made(drawn, number))
+        made for i, (drawn, number) in wanted if (made := _made(i, drawn, number, unasked=take is not None)) is not None
     )
 
 
-def _made(drawn: Drawn, number: int) -> Capstone | None:
-    """The capstone of an architecture; None where rounding decides in it, or something of it does not show."""
+def _made(take: int, drawn: Drawn, number: int, unasked: bool) -> Capstone | None:
+    """The capstone of an architecture; None where rounding decides in it, or something of it does not show.
+
+    unasked: it was looked at before.
+    """
     model, ids = filled(drawn, number)
-    plain = traced(model, ids, drawn.config, ONE_PASS)
-    if not plain.output.isfinite().all() or idle_experts(model, ids):
-        return None
+    if not unasked:
+        plain = traced(model, ids, drawn.config, ONE_PASS)
+        if not plain.output.isfinite().all() or idle_experts(model, ids):
+            return None
+        if next(hidden_fields(drawn.config, model, plain), None):
+            return None
     trace = traced(model, ids, drawn.config, Ways(cached=True))
-    if rounding_of(model, trace) > MOST_ROUNDING or next(hidden_fields(drawn.config, model, plain), None):
+    if not unasked and rounding_of(model, trace) > MOST_ROUNDING:
         return None
-    return Capstone(drawn, model, ids, with_floors(trace, model))
+    return Capstone(take, drawn, model, ids, with_floors(trace, model))
 
 
 def rounding_of(model: Model, trace: Trace) -> float:

@@ -15,6 +15,9 @@ def capstone(
     level: Annotated[
         int, typer.Option(metavar="1|2|3", help="1: two changes of a known model; 2: five; 3: everything is drawn.")
     ] = 2,
+    take: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Which of the seed's draws, as seeds.csv of a class says.")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where to write it: a new folder.")] = None,
     check: Annotated[
         Path | None,
@@ -52,7 +55,7 @@ def capstone(
 
     folder = to or Path(f"capstone-{seed}-{level}")
     require_new(folder)
-    made, fetched = make(seed, level), is_fetched(folder)
+    made, fetched = make(seed, level, take), is_fetched(folder)
     write_folder(made, folder)
     if fetched:
         recording_of(made).write(folder / RECORDING)

@@ -40,6 +40,15 @@ def test_a_seed_is_one_model_everywhere() -> None:
     assert make(8, 2).drawn.config != one.drawn.config != make(7, 3).drawn.config
 
 
+def test_a_take_is_made_without_being_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make(7, 2)
+    monkeypatch.setattr("grader.capstone.making.MOST_ROUNDING", 0.0)  # as where another processor rounds otherwise
+    again = make(7, 2, one.take)
+    assert again.drawn == one.drawn and torch.equal(again.trace.output, one.trace.output)
+    with pytest.raises(GraderError, match="counted from 0"):
+        make(7, 2, -1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("seed", SEEDS)

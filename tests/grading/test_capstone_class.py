@@ -36,9 +36,9 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     close_jails()
 
 
-def seeds(root: Path) -> dict[str, str]:
+def seeds(root: Path, column: str = "seed") -> dict[str, str]:
     with (root / "course" / LESSON / "seeds.csv").open(newline="") as file:
-        return {row["id"]: row["seed"] for row in csv.DictReader(file)}
+        return {row["id"]: row[column] for row in csv.DictReader(file)}
 
 
 def program_for(seed: str, root: Path) -> str:
@@ -114,7 +114,8 @@ def test_ones_own_program_earns_all_and_anothers_does_not(course: Path) -> None:
 def test_a_fetched_assignment_gets_the_students_own_model(course: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(course / "course" / LESSON, tmp_path / LESSON)
     example = (folder / "reference.safetensors").read_bytes()
-    words = ["capstone", "--seed", seeds(course)["ada"], "--level", "1", "--to", str(folder)]
+    take = seeds(course, "take")["ada"]
+    words = ["capstone", "--seed", seeds(course)["ada"], "--level", "1", "--take", take, "--to", str(folder)]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert (folder / "reference.safetensors").read_bytes() != example
     assert (folder / "config.json").is_file() and not (folder / "program.py").exists()

@@ -39,15 +39,15 @@ def release_capstone(
     students = students_of(roster)
     released = root / str(config.CourseDirectory.get("release_directory", "release")) / LESSON
     seeds = {student: seed_of(word, student, level) for student in students}
-    before = _read_seeds(released / SEEDS)
-    if other := [one for one, row in before.items() if row != (str(seed_of(word, one, level)), str(level))]:
-        was = "seed {}, level {}".format(*before[other[0]])
+    rows = _read_seeds(released / SEEDS)
+    if other := [one for one, row in rows.items() if row[:2] != (str(seed_of(word, one, level)), str(level))]:
+        was = "seed {}, level {}".format(*rows[other[0]])
         raise GraderError(
             f"{released / SEEDS} has another level or was made from another secret: {other[0]} has {was}. Keep to it,"
             f" or delete {released} and {root / HIDDEN / LESSON}."
         )
     hidden = root / HIDDEN / LESSON
-    waiting = [student for student in students if not (hidden / f"{student}.safetensors").exists()]
+    waiting = [one for one in students if one not in rows or not (hidden / f"{one}.safetensors").exists()]
     if not (released / RECORDING).exists():
         example = recording_of(make(EXAMPLE, level))
         released.mkdir(parents=True, exist_ok=True)
@@ -60,19 +60,21 @@ def release_capstone(
         progress(student)
         own = hmac.new(word, student.encode(), hashlib.sha256).hexdigest()
         path = hidden / f"{student}.safetensors"
-        recording_of(make(seeds[student], level), own).write(path)
+        taken = rows.get(student)
+        made = make(seeds[student], level, int(taken[2]) if taken else None)
+        recording_of(made, own).write(path)
         path.chmod(0o600)
+        rows[student] = str(made.drawn.seed), str(level), str(made.take)
     with (released / SEEDS).open("w", newline="", encoding="utf-8") as file:
-        rows = {**{student: (str(seed), str(level)) for student, seed in seeds.items()}, **before}
         csv.writer(file).writerows(
-            [("id", "seed", "level"), *((student, *row) for student, row in sorted(rows.items()))]
+            [("id", "seed", "level", "take"), *((student, *row) for student, row in sorted(rows.items()))]
         )
     remember_secret(root, secret)
     return released, waiting
 
 
-def _read_seeds(path: Path) -> dict[str, tuple[str, str]]:
+def _read_seeds(path: Path) -> dict[str, tuple[str, str, str]]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["id"]: (row["seed"], row["level"]) for row in csv.DictReader(file)}
+        return {row["id"]: (row["seed"], row["level"], row["take"]) for row in csv.DictReader(file)}
