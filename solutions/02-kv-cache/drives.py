@@ -274,3 +274,10 @@ def generated_in_turns(generate: Any, toy: Any, ids: Tensor, *others: Any) -> li
         tokens.append(int(token))
         next(second, None)
     return tokens
+
+
+def pays_on(
+    pays_after: Any, config: Any, devices: list[list[float]], batch: int = 1, element_bytes: int = 2
+) -> list[int]:
+    """After how many tokens a cache pays on each of the devices."""
+    return [int(pays_after(config, speed, bandwidth, batch, element_bytes)) for speed, bandwidth in devices]

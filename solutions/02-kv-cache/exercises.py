@@ -22,6 +22,7 @@ from .reference import (
     right_contents_in_turns,
     right_groups,
     right_last,
+    right_pays,
     right_rows_read,
 )
 
@@ -393,4 +394,42 @@ GROUPED = Exercise(
     ],
 )
 
-EXERCISES = with_mistakes(__file__, [WORK, CACHE, ATTENTION, MODEL, GENERATE, BYTES, GROUPED])
+
+# When a cache pays
+
+
+def pays_case(name: str, config: dict[str, Any], devices: list[list[float]], *others: int) -> Case:
+    """A case of when a cache pays: a config; speed and bandwidth of devices; how many texts, and bytes a number."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        varied = draw.changed(config, n_layer=(2, 5), vocab_size=(31, 67))
+        share = draw.number("percent of the speed", 100, 60, 95) / 100
+        return [Config(varied), [[share * speed, bandwidth] for speed, bandwidth in devices], *others]
+
+    return Case(name, draw_args)
+
+
+PAYS = Exercise(
+    name="kv_cache.pays",
+    solution="pays_after",
+    reference=right_pays,
+    function=True,
+    differentiable=False,
+    drive=drives.pays_on,
+    uses=["kv_cache.work", "kv_cache.bytes"],
+    points=4,
+    axes="device",
+    cases=[
+        pays_case("one text", SMALL, [[3e4, 5e2], [2e3, 5e5]]),
+        pays_case("three texts", OTHER, [[9e4, 1.1e3], [1.5e5, 7e2]], 3),
+        pays_case(
+            "two texts, four bytes a number", SMALL | {"n_embd": 12, "n_inner": 70}, [[5e4, 9e2], [4e2, 3e2]], 2, 4
+        ),
+        pays_case(
+            "five texts, on one device computing is slow", SMALL | {"n_inner": 30}, [[4e2, 2.5e2], [7e4, 9e2]], 5
+        ),
+        pays_case("two texts, one byte a number", OTHER | {"n_inner": 21}, [[7e4, 1.3e3], [3e4, 2e2]], 2, 1),
+    ],
+)
+
+EXERCISES = with_mistakes(__file__, [WORK, CACHE, ATTENTION, MODEL, GENERATE, BYTES, PAYS, GROUPED])

@@ -14,7 +14,7 @@
 # - work out from a `config.json` how many bytes a conversation takes, and confirm it to the byte;
 # - name the usual mistakes with a cache, and how each would show. Several of them cannot be seen in the text the model writes.
 #
-# 120 to 180 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
+# 140 to 200 minutes · difficulty ●●○○○ · you know GPT-2 (lesson 01); its code is given
 #
 # This is generation, step by step. At each step the model adds one token to the text, and to do that it computes one row of vectors for every word in a coloured box.
 #
@@ -1070,7 +1070,81 @@ measured("kv_cache.xl_cache", cache_bytes(configs["GPT-2 XL"], 1024) / 1e6)
 
 # %% [markdown] id="8ad497f0"
 # Qwen3 4B has 2.6 times the parameters and *half* the cache per token: 144 KiB, which for 131,072 tokens are the 19 GB of the start. The next section shows why.
+
+# %% [markdown] id="d2e9825f"
+# ### Exercise 7 · After how many tokens does a cache pay?
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
 #
+# In multiply-adds a cache pays from the second token on. In bytes it never does: with or without it a step has to fetch all weights, and with a cache the keys and values as well. Which of the two decides depends on the device. A step takes as long as the slower of two things that a device does at the same time, computing and fetching. (The *roofline* model; Williams et al., 2009.)
+#
+# So put both counts together: for a device of which you know how many multiply-adds and how many bytes it manages in a second, after how many tokens of text is the next token faster with a cache? This experiment is yours.
+#
+# <details><summary>Hint 1</summary>
+#
+# You have both counts: `multiply_adds` and `cache_bytes`. What is missing are the bytes of the weights that take part in a product. For one new token without a past, each of these weights is used in exactly one multiply-add. Which multiply-adds of that token use no weight?
+#
+# <details><summary>Hint 2</summary>
+#
+# Several texts are computed in the same step. What do they share: the work, the weights, the cache?
+#
+# <details><summary>Hint 3</summary>
+#
+# `max(work / speed, fetched / bandwidth)`, once with the cache and once without. Go through n = 0, 1, 2 and so on until the first is smaller.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="kv_cache.pays" id="kv_cache-pays"
+def pays_after(config: Config, speed: float, bandwidth: float, batch: int = 1, element_bytes: int = 2) -> int:
+    """The smallest n for which the next token after n tokens takes less time with a cache than without.
+
+    A step takes as long as the slower of two things: its multiply-adds, `speed` of them in a second, and the bytes
+    that it fetches, `bandwidth` of them in a second. Both are for all `batch` texts together.
+    Without a cache it computes n + 1 rows of each text, and fetches the weights of the products in `multiply_adds`.
+    With a cache it computes one row of each text, and fetches the same weights and the keys and values of n tokens of
+    each text. Weights are fetched once for all texts and rows. Weights, keys and values have `element_bytes` bytes.
+    config: GPT-2's, as for multiply_adds and cache_bytes.
+    """
+    ### BEGIN SOLUTION
+    weights = element_bytes * (multiply_adds(config, 1) - 2 * config.n_layer * config.n_embd)  # without attention's
+    n = 0
+    while True:
+        kept = cache_bytes(config, n, batch, element_bytes)
+        without = max(batch * multiply_adds(config, n + 1) / speed, weights / bandwidth)
+        cached = max(batch * multiply_adds(config, 1, past=n) / speed, (weights + kept) / bandwidth)
+        if cached < without:
+            return n
+        n += 1
+    ### END SOLUTION
+
+# %% check="kv_cache.pays" tags=["nbval-ignore-output"] id="check-kv_cache-pays"
+check("kv_cache.pays", pays_after)
+
+# %% [markdown] id="e6558d06"
+# An H100 does 989 · 10¹² floating-point operations a second in bfloat16, two for each multiply-add, and fetches 3.35 · 10¹² bytes a second (NVIDIA's data sheet of the SXM version). It writes one text with GPT-2 XL. After how many tokens is the next one faster with a cache?
+
+# %% prediction="kv_cache.pays" id="prediction-kv_cache-pays"
+predict(
+    "kv_cache.pays", "tokens after which a cache pays on an H100, one text", unit="tokens",
+    guess=...
+)
+
+# %% id="26f243ae"
+devices = {"H100": (989e12 / 2, 3.35e12), "50 · 10⁹ multiply-adds, 20 GB a second": (50e9, 20e9)}
+for name, (speed, bandwidth) in devices.items():
+    after = {texts: pays_after(xl, speed, bandwidth, texts) for texts in (1, 4, 16, 64)}
+    print(f"{name:>40}: " + ", ".join(f"{n} with {texts} texts" for texts, n in after.items()))
+measured("kv_cache.pays", pays_after(xl, *devices["H100"]))
+
+# %% [markdown] id="2ae4c415"
+# <details><summary>What the numbers say</summary>
+#
+# After 295 tokens. Until then an H100 computes all rows again in less time than it needs to fetch 3.1 GB of weights, and a cache is only something more to fetch. The number is nearly a quotient of the device: 148 multiply-adds for each byte fetched, times 2 bytes for each weight. (Both speeds are peaks, which no program reaches, and starting a product takes time as well.)
+#
+# With 64 texts in a step the same weights serve 64 times as many rows, and the cache pays after 4 tokens. So does it with a single text on a processor that computes slowly. A server decodes many long texts at once, so it cannot do without a cache; a single short answer could.
+# </details>
+
+# %% [markdown] id="97516f4f"
 # ## Method 1: share keys and values
 #
 # Why should every query head have keys and values of its own? With grouped-query attention (GQA; Ainslie et al., 2023) several query heads share one key-value head. If all of them share one, it is called multi-query attention (MQA); if none share, multi-head attention (MHA).
@@ -1081,7 +1155,7 @@ measured("kv_cache.xl_cache", cache_bytes(configs["GPT-2 XL"], 1024) / 1e6)
 #
 # ![Inside Qwen3 0.6B's attention: q_proj makes queries of 16 heads, k_proj and v_proj make keys and values of 8 heads. Norms on q and k and RoPE follow. Each key-value head serves 2 query heads. For each token 2 × 8 × 128 = 2,048 numbers are cached.](figures/qwen3-0.6b-attention.svg)
 #
-# ### Exercise 7 · Grouped queries with a cache
+# ### Exercise 8 · Grouped queries with a cache
 # difficulty ●●●○○ · importance ●●●●○ · 10 minutes
 #
 # With 8 query heads and 2 key-value heads, query heads 0 to 3 use key-value head 0, and heads 4 to 7 use head 1. Lesson 03 builds the rest of such a model. Only two lines of it concern the cache, but one common mistake here changes no output, only the memory used.
@@ -1228,7 +1302,7 @@ predictions()
 #
 # <details><summary>Which mistake changes no output at all?</summary>
 #
-# A cache that is filled and not used, with everything computed again beside it: exercise 5's check counts the rows. And repeated heads that are cached, which exercise 7's check sees. Only a count of rows, or of bytes, shows them.
+# A cache that is filled and not used, with everything computed again beside it: exercise 5's check counts the rows. And repeated heads that are cached, which exercise 8's check sees. Only a count of rows, or of bytes, shows them.
 # </details>
 #
 # <details><summary>Why is a cached model not equal to the last bit, and what follows?</summary>

@@ -33,6 +33,7 @@ WITHOUT = {
         "kv_cache.work": "it counts whole numbers",
         "kv_cache.generate": "it handles whole numbers",
         "kv_cache.bytes": "it counts whole numbers",
+        "kv_cache.pays": "it counts whole numbers",
         "kv_cache.grouped": "it has no cast of its own: what is cast in attention is checked in kv_cache.attention",
     },
     "RERUNS": "its cells read `keys` and `values` of the lesson's own cache, which other right caches need not have",
@@ -74,6 +75,11 @@ def of_bytes(config: dict[str, Any], n: Numbers) -> Case:
     return exercises.config_case(str(n.seed), config, n.length, n.batch, 4)
 
 
+def of_devices(config: dict[str, Any], n: Numbers) -> Case:
+    others = n.batch, n.seed % 4 + 1
+    return exercises.pays_case(str(n.seed), config, [[1e4 * (1.37 + n.seed % 7), 1e3 * (0.39 + n.seed % 3)]], *others)
+
+
 def of_groups(config: dict[str, Any], n: Numbers) -> Case:
     kv_heads, group = n.seed % 4 + 1, n.seed // 4 % 4 + 1
     return exercises.grouped_case(str(n.seed), kv_heads * group, kv_heads, n.chunks)
@@ -84,6 +90,7 @@ RANDOM = {
     "kv_cache.work": of_work,
     "kv_cache.attention": of_attention,
     "kv_cache.bytes": of_bytes,
+    "kv_cache.pays": of_devices,
     "kv_cache.grouped": of_groups,
 }
 
@@ -287,6 +294,25 @@ class AttentionInTurn(AttentionSdpa):
         return q, keys, values
 
 
+def pays_by_doubling(config: Config, speed: float, bandwidth: float, batch: int = 1, element_bytes: int = 2) -> int:
+    """A cache that pays once pays for good, so the first n is found by halving."""
+    D, L, inner = config.n_embd, config.n_layer, config.get("n_inner") or 4 * config.n_embd
+    a_row = L * (4 * D * D + 2 * D * inner) + D * config.vocab_size
+
+    def pays(n: int) -> bool:
+        row, kept = a_row + 2 * L * D * (n + 1), 2 * L * D * n * batch
+        cached = max(batch * row / speed, element_bytes * (a_row + kept) / bandwidth)
+        return cached < max(batch * (n + 1) * row / speed, element_bytes * a_row / bandwidth)
+
+    low, high = 0, 1
+    while not pays(high):
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if pays(middle) else (middle + 1, high)
+    return low
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "kv_cache.work": (work_by_lists,),
     "kv_cache.cache": (StackedCache, TokensFirstCache),
@@ -294,6 +320,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "kv_cache.model": (ModelFromScratch, ModelRowByRow),
     "kv_cache.generate": (generate_into_a_list, generate_with_topk),
     "kv_cache.bytes": (bytes_by_shape,),
+    "kv_cache.pays": (pays_by_doubling,),
     "kv_cache.grouped": (grouped_by_kernel, grouped_by_einsum),
 }
 
@@ -363,11 +390,20 @@ class Stub(StackedCache):
         raise NotImplementedError()
 
 
+def pays_without_fetching_a_cache(
+    config: Config, speed: float, bandwidth: float, batch: int = 1, element_bytes: int = 2
+) -> int:
+    """Right where the cache is small beside the weights."""
+    weights = LESSON.solutions["multiply_adds"](config, 1) - 2 * config.n_layer * config.n_embd
+    return max(1, int(element_bytes * weights / bandwidth * speed / batch / weights))
+
+
 BY_CHANCE = {
     "kv_cache.attention": [AttentionForDecodeOnly],
     "kv_cache.cache": [CacheWithoutCheck, CacheThatKeepsTheCallersTensors],
     "kv_cache.model": [ModelThatReadsAgain],
     "kv_cache.generate": [generate_without_cache],
+    "kv_cache.pays": [pays_without_fetching_a_cache],
 }
 TOLD = [
     Told(

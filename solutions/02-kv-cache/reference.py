@@ -1,6 +1,7 @@
 """What a cache of keys and values, and a model that reads with it, must give."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,3 +62,23 @@ def right_groups(q: Tensor, kv: Tensor, chunks: list[int]) -> Any:
     mask = torch.zeros(1, 1, T, T, dtype=q.dtype).masked_fill(later, torch.finfo(q.dtype).min)
     module: Any = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)
     return eager_attention_forward(module, q, k, v, mask, scaling=head_dim**-0.5)[0].transpose(1, 2)
+
+
+def right_pays(
+    config: Mapping[str, Any], devices: Sequence[Sequence[float]], batch: int = 1, element_bytes: int = 2
+) -> list[int]:
+    """Product by product, and number by number of the cache."""
+    D, L = config["n_embd"], config["n_layer"]
+    inner = config.get("n_inner") or 4 * D
+    matrices = [(D, 3 * D), (D, D), (D, inner), (inner, D)] * L + [(D, config["vocab_size"])]
+
+    def pays(n: int, speed: float, bandwidth: float) -> bool:
+        def seconds(rows: int, old: int) -> float:
+            products = sum(batch * rows * a * b for a, b in matrices)
+            products += sum(2 * batch * rows * (n + 1) * D for _ in range(L))
+            fetched = sum(a * b for a, b in matrices) + sum(2 * D for _ in range(batch * old) for _ in range(L))
+            return max(products / speed, element_bytes * fetched / bandwidth)
+
+        return seconds(1, n) < seconds(n + 1, 0)
+
+    return [next(n for n in count() if pays(n, speed, bandwidth)) for speed, bandwidth in devices]

@@ -1461,7 +1461,7 @@ import copy
 ids = torch.tensor([austen.tokenizer.encode(opening).ids])
 in_bfloat16 = copy.deepcopy(austen_model).bfloat16()
 right, noisy = patch.calls_in(austen_model, ids), patch.calls_in(in_bfloat16, ids)
-for name in ("model.embed_tokens", "model.layers.0", "model.layers.5", "lm_head"):
+for name in ("model.embed_tokens", "model.layers.0", "model.layers.5"):
     off = (noisy[name].output.float() - right[name].output).norm() / right[name].output.norm()
     print(f"{name:>20}: rounding alone moves it by {off:.1%}")
 

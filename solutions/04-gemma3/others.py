@@ -474,11 +474,11 @@ def verdicts_of_matrices(
     times: float,
 ) -> dict[str, str]:
     """Right where every output has two axes."""
-    flat = [
-        {name: t if t.ndim == 2 else t[..., 0] * 0 + 1 for name, t in rows.items()}
-        for rows in (exact, rounded, alone, whole)
-    ]
-    return verdicts_by_squares(*flat, times)
+
+    def flat(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t if t.ndim == 2 else torch.ones_like(t) for name, t in rows.items()}
+
+    return verdicts_by_squares(flat(exact), flat(rounded), flat(alone), flat(whole), times)
 
 
 BY_CHANCE = {
