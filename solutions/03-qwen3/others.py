@@ -359,7 +359,8 @@ def after_with_ignored(model: nn.Module, story: Tensor, starts: list[int], befor
 def chat_by_turns(messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True) -> str:
     """Turns as role and lines first: results of tools are joined to the turn before them."""
     roles = [message["role"] for message in messages]
-    asked, turns = len(roles) - 1 - roles[::-1].index("user"), []
+    asked = len(roles) - 1 - roles[::-1].index("user")
+    turns: list[list[str]] = []
     for number, message in enumerate(messages):
         role, content = message["role"], message["content"]
         if role == "tool":
