@@ -1,6 +1,6 @@
-"""What the exercises of 03-qwen3 are checked against: transformers' Qwen3 and Llama, eager attention."""
+"""What the exercises of 03-qwen3 are checked against: transformers' Qwen3 and Llama, eager attention, and Qwen3's chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, Tolerance, 
 from grader.authoring.kit.inputs import alike, with_zeros
 from grader.authoring.kit.toy import FIXED, reference_generate
 
+from . import drives
 from .drives import generated_past_its_config, generated_without_cache
 from .reference import (
     apply_rope,
@@ -24,6 +25,8 @@ from .reference import (
     build_model,
     generation_args,
     reference_config,
+    right_characters,
+    right_losses,
     rope_table,
 )
 
@@ -192,7 +195,7 @@ ATTENTION = Exercise(
     uses=["qwen3.rope"],
     cases=[
         Case("4 heads of 10, 2 for k and v", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}),
-        Case("6 heads of 8, 3 for k and v", hidden_and_table(OTHER, 3, 8, start=3), {"config": OTHER}),
+        Case("6 heads of 8, 3 for k and v", hidden_and_table(OTHER, 1, 8, start=3), {"config": OTHER}),
         Case("a Mistral: no norms on q and k", hidden_and_table(MISTRAL, 2, 7, start=4), {"config": MISTRAL}),
         Case("a Llama, scores far from 0", far_from_zero, {"config": FAR}),
         Case("bfloat16", hidden_and_table(SMALL, 2, 7, start=5), {"config": SMALL}, torch.bfloat16),
@@ -236,7 +239,7 @@ MODEL = Exercise(
     uses=["qwen3.rope_table"],
     cases=[
         Case("7 tokens", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("other sizes, another theta", lambda draw: [draw.tokens(47, 3, 14)], {"config": OTHER}),
+        Case("other sizes, another theta", lambda draw: [draw.tokens(47, 1, 14)], {"config": OTHER}),
         Case("a Llama, as transformers 5 writes its config", lambda draw: [draw.tokens(53, 2, 7)], {"config": LLAMA}),
     ],
 )
@@ -253,7 +256,7 @@ CAUSAL_LM = Exercise(
     parts={"model": "qwen3.model"},
     cases=[
         Case("a tied head", lambda draw: [draw.tokens(53, 2, 7)], {"config": SMALL}),
-        Case("a head of its own", lambda draw: [draw.tokens(47, 3, 8)], {"config": OTHER}),
+        Case("a head of its own", lambda draw: [draw.tokens(47, 1, 8)], {"config": OTHER}),
         Case(
             "a Llama that says nothing of its head",
             lambda draw: [draw.tokens(53, 2, 7)],
@@ -298,6 +301,126 @@ GENERATE = Exercise(
     ],
 )
 
+# The words of chats: what JSON and HTML would escape, and what is no ASCII, among them.
+WORDS = ["sea", "Anne", "a < b", "café", "7", "语言", "it's", 'a "quay"', "wind", "& so", "{x}", "over\nhere", "Lyme"]
+
+
+class Words:
+    """Draws messages."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+
+    def text(self, count: int = 2) -> str:
+        return " ".join(WORDS[i] for i in self.draw.tokens(len(WORDS), count).tolist())
+
+    def thought(self) -> str:
+        return f"<think>\n{self.text()}\n</think>\n\n"
+
+    def says(self, role: str, count: int = 2, end: str = "") -> dict[str, Any]:
+        return {"role": role, "content": self.text(count) + end}
+
+    def answers(self, thinks: bool = False, end: str = "") -> dict[str, Any]:
+        return {"role": "assistant", "content": (self.thought() if thinks else "") + self.text() + end}
+
+    def calls(self, *arguments: Any, content: str = "") -> dict[str, Any]:
+        """A message that calls a tool for each of the arguments."""
+        calls = [{"name": f"Find_{i}", "arguments": each} for i, each in enumerate(arguments)]
+        return {"role": "assistant", "content": content, "tool_calls": calls}
+
+
+def a_question(words: Words) -> Sequence[Any]:
+    return [words.says("user", 3)], True, True
+
+
+def a_system_message(words: Words) -> Sequence[Any]:
+    return [words.says("system", 3), words.says("user", end=" \n")], False, True
+
+
+def an_old_thought(words: Words) -> Sequence[Any]:
+    talk = [words.says("user"), words.answers(thinks=True, end=" "), words.says("user")]
+    return [*talk, words.answers(), words.says("user")], True, True
+
+
+def for_training(words: Words) -> Sequence[Any]:
+    talk = [words.says("user"), words.answers(thinks=True), words.says("user"), words.answers(thinks=True)]
+    return [words.says("system"), *talk], True, False
+
+
+def no_thought(words: Words) -> Sequence[Any]:
+    return [words.says("user"), words.answers()], False, False
+
+
+def in_a_loop(words: Words) -> Sequence[Any]:
+    """Calls and results behind the question."""
+    said = words.thought() + words.text()
+    first = words.calls({"z": f"café {words.text(1)}", "a": 3}, '{"b":[1, 2]}', content=said)
+    return (
+        [words.says("user"), first, words.says("tool"), words.says("tool"), words.calls({}), words.says("tool")],
+        True,
+        True,
+    )
+
+
+def an_old_call(words: Words) -> Sequence[Any]:
+    called = words.calls({"q": words.text(1), "n": None}, content=words.thought())
+    return [words.says("user"), called, words.says("tool"), words.answers(), words.says("user")], False, True
+
+
+def chat_case(name: str, talk: Callable[[Words], Sequence[Any]]) -> Case:
+    return Case(name, lambda draw: talk(Words(draw)))
+
+
+CHAT_TEXT = Exercise(
+    name="qwen3.chat_text",
+    solution="chat_text",
+    reference=right_characters,
+    function=True,
+    differentiable=False,
+    drive=drives.characters_written,
+    points=6,
+    axes="byte",
+    cases=[
+        chat_case("a question", a_question),
+        chat_case("a system message, thinking off", a_system_message),
+        chat_case("a thought of an earlier answer", an_old_thought),
+        chat_case("the whole chat, its last thought included", for_training),
+        chat_case("the whole chat, no thought in it", no_thought),
+        chat_case("tool calls behind the last question", in_a_loop),
+        chat_case("a tool call behind an earlier question", an_old_call),
+    ],
+)
+
+
+def context_case(name: str, sizes: tuple[int, int, int], starts: list[int], befores: list[int], length: int) -> Case:
+    """A case of the loss behind contexts. sizes: vocabulary, width, tokens of the story."""
+
+    def draw_args(draw: Draw) -> Sequence[Any]:
+        V, D, tokens = sizes
+        shift = draw.number("shift", 0, 1, 4)
+        places = 0.7 * draw.normal(max(befores) + length, D)
+        return [1.3 * draw.normal(V, D), places, draw.tokens(V, tokens), [s + shift for s in starts], befores, length]
+
+    return Case(name, draw_args, tolerance=Tolerance(1e-4))
+
+
+LOSS_AFTER = Exercise(
+    name="qwen3.loss_after",
+    solution="loss_after",
+    reference=right_losses,
+    function=True,
+    differentiable=False,
+    drive=drives.losses_after,
+    points=5,
+    axes="context",
+    cases=[
+        context_case("two pieces of 5 tokens, behind 1, 4 and 9", (11, 4, 50), [12, 25], [1, 4, 9], 5),
+        context_case("three pieces of 3 tokens, behind 7 and 2", (8, 6, 60), [9, 20, 41], [7, 2], 3),
+        context_case("one piece of one token, behind 6", (6, 5, 30), [14], [6], 1),
+    ],
+)
+
 EXERCISES = with_mistakes(
-    __file__, [RMS_NORM, ROPE_TABLE, ROPE, MLP, ATTENTION, DECODER_LAYER, MODEL, CAUSAL_LM, GENERATE]
+    __file__,
+    [RMS_NORM, ROPE_TABLE, ROPE, MLP, ATTENTION, DECODER_LAYER, MODEL, CAUSAL_LM, GENERATE, LOSS_AFTER, CHAT_TEXT],
 )

@@ -1,6 +1,9 @@
 """What tests/lessons/test_every_lesson.py asks of Qwen3: other right programs and wrong ones, random configs, checkpoints."""
 
-from collections.abc import Callable, Iterator
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +32,8 @@ WITHOUT = {
         "qwen3.model": "its parts are checked in bfloat16, and a whole model rounds in the order of its own",
         "qwen3.causal_lm": "as the model",
         "qwen3.generate": "it handles whole numbers",
+        "qwen3.loss_after": "it is a Python float",
+        "qwen3.chat_text": "it is a text",
     },
 }
 
@@ -81,6 +86,37 @@ def of_rotation(config: dict[str, Any], n: Numbers) -> Case:
     return Case(str(n.seed), args, dtype=torch.bfloat16 if n.seed % 2 else torch.float32)
 
 
+def of_context(config: dict[str, Any], n: Numbers) -> Case:
+    befores, length = [1 + n.seed % 7, 3 + n.length], 1 + n.seed % 5
+    starts = [max(befores) + 3 + 5 * i for i in range(n.batch)]
+    sizes = (4 + n.seed % 9, 2 + n.seed % 5, starts[-1] + length + 8)
+    return exercises.context_case(str(n.seed), sizes, starts, befores, length)
+
+
+def of_chat(config: dict[str, Any], n: Numbers) -> Case:
+    """Questions, each with answers, calls and results behind it."""
+
+    def talk(words: exercises.Words) -> Sequence[Any]:
+        def one_of(count: int) -> int:
+            return int(words.draw.tokens(count, 1))
+
+        messages = [words.says("system")] if n.seed % 2 else []
+        for _ in range(1 + n.seed % 3):
+            messages.append(words.says("user", 1 + one_of(3)))
+            for _ in range(one_of(3)):
+                said = ("", words.thought(), words.text(), words.thought() + words.text())[one_of(4)]
+                given = [
+                    ({"q": words.text(1)}, {"n": 2, "m": None}, '{"a":1}')[one_of(3)] for _ in range(1 + one_of(2))
+                ]
+                messages.append(words.calls(*given, content=said))
+                messages += [words.says("tool") for _ in range(1 + one_of(3))]
+            if one_of(2):
+                messages.append(words.answers(thinks=bool(one_of(2))))
+        return messages, n.seed % 5 > 1, n.seed % 3 > 0
+
+    return exercises.chat_case(str(n.seed), talk)
+
+
 CONFIGS = configs()
 RANDOM = {
     "qwen3.rms_norm": of_norm,
@@ -91,6 +127,8 @@ RANDOM = {
     "qwen3.decoder_layer": of_layer,
     "qwen3.model": of_tokens,
     "qwen3.causal_lm": of_tokens,
+    "qwen3.loss_after": of_context,
+    "qwen3.chat_text": of_chat,
 }
 
 
@@ -298,6 +336,94 @@ def generate_by_topk(model: nn.Module, ids: Tensor, max_new_tokens: int, end_tok
             break
 
 
+def after_by_gather(model: nn.Module, story: Tensor, starts: list[int], before: int, length: int) -> float:
+    """Piece by piece, with the log probabilities looked up, in float64."""
+    lost: list[Tensor] = []
+    for start in starts:
+        ids = story[start - before : start + length]
+        scores = model(ids[None])[0].detach().double().log_softmax(dim=-1)
+        lost.append(-scores[before - 1 : -1].gather(1, ids[before:, None]))
+    return float(torch.cat(lost).mean())
+
+
+def after_with_ignored(model: nn.Module, story: Tensor, starts: list[int], before: int, length: int) -> float:
+    """All pieces as a batch; the targets of the context are ignored."""
+    rows = torch.tensor(starts)[:, None] + torch.arange(-before, length)
+    ids = story[rows]
+    targets = ids[:, 1:].clone()
+    targets[:, : before - 1] = -100
+    with torch.no_grad():
+        return F.cross_entropy(model(ids)[:, :-1].mT, targets).item()
+
+
+def chat_by_turns(messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True) -> str:
+    """Turns as role and lines first: results of tools are joined to the turn before them."""
+    roles = [message["role"] for message in messages]
+    asked = len(roles) - 1 - roles[::-1].index("user")
+    turns: list[list[str]] = []
+    for number, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        if role == "tool":
+            result = f"<tool_response>\n{content}\n</tool_response>"
+            if number and roles[number - 1] == "tool":
+                turns[-1][1] += "\n" + result
+            else:
+                turns.append(["user", result])
+        elif role == "assistant":
+            turns.append([role, answer_of(message, number > asked, number == len(messages) - 1)])
+        else:
+            turns.append([role, content])
+    written = [f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns]
+    if generation_prompt:
+        written.append("<|im_start|>assistant\n")
+        written += [] if thinking else ["<think>\n\n</think>\n\n"]
+    return "".join(written)
+
+
+def answer_of(message: dict[str, Any], is_current: bool, is_last: bool) -> str:
+    """What stands in the turn of an assistant's message."""
+    found = re.fullmatch(r"(?:<think>\n*(.*?)\n*</think>\n*)?(.*)", message["content"], re.DOTALL)
+    assert found is not None
+    thought, said = found[1] or "", found[2].lstrip("\n")
+    for call in message.get("tool_calls") or ():
+        arguments = call["arguments"]
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        said += (
+            "\n" * bool(said)
+            + '<tool_call>\n{"name": "'
+            + call["name"]
+            + '", "arguments": '
+            + arguments
+            + "}\n</tool_call>"
+        )
+    return f"<think>\n{thought}\n</think>\n\n{said}" if is_current and (thought or is_last) else said
+
+
+def chat_with_results_last(
+    messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True
+) -> str:
+    """Groups of messages of one role; from the last group to the first, so that it is known whether a question follows."""
+    groups = [list(group) for _, group in itertools.groupby(messages, key=lambda message: message["role"])]
+    texts, is_current, is_last = [], True, True
+    for group in groups[::-1]:
+        role = group[0]["role"]
+        is_current = is_current and role != "user"
+        if role == "tool":
+            results = [f"<tool_response>\n{message['content']}\n</tool_response>" for message in group]
+            contents = ["\n".join(results)]
+        elif role == "assistant":
+            ends = [is_last and message is group[-1] for message in group]
+            contents = [answer_of(message, is_current, end) for message, end in zip(group, ends, strict=True)]
+        else:
+            contents = [message["content"] for message in group]
+        role = "user" if role == "tool" else role
+        texts.append("".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for content in contents))
+        is_last = False
+    empty = "" if thinking else "<think>\n\n</think>\n\n"
+    return "".join(texts[::-1]) + ("<|im_start|>assistant\n" + empty) * generation_prompt
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "qwen3.rms_norm": (RMSNormWithKernel, RMSNormWithNorm, RMSNormWithEinsum),
     "qwen3.rope_table": (table_by_outer, table_in_float64),
@@ -308,6 +434,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], ...]] = {
     "qwen3.model": (ModelWithKernels, ModelCountingFromOne),
     "qwen3.causal_lm": (HeadWithoutModule, EmbeddingTiedToHead),
     "qwen3.generate": (generate_into_a_list, generate_by_topk),
+    "qwen3.loss_after": (after_by_gather, after_with_ignored),
+    "qwen3.chat_text": (chat_by_turns, chat_with_results_last),
 }
 
 
@@ -339,7 +467,18 @@ class AttentionOfEqualHeads(AttentionWithGroups):
         return self.o_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
 
+def after_for_one_piece(model: nn.Module, story: Tensor, starts: list[int], before: int, length: int) -> float:
+    return after_by_gather(model, story, starts[:1], before, length)
+
+
+def chat_without_tools(messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True) -> str:
+    """Right for chats in which no tool is called."""
+    return chat_by_turns([m for m in messages if m["role"] != "tool"], thinking, generation_prompt)
+
+
 BY_CHANCE = {
+    "qwen3.loss_after": [after_for_one_piece],
+    "qwen3.chat_text": [chat_without_tools],
     "qwen3.rms_norm": [RMSNormOfThreeAxes],
     "qwen3.model": [ModelOfThreeLayers, ModelWithItsOwnEps],
     "qwen3.attention": [AttentionOfEqualHeads],
@@ -479,6 +618,8 @@ RERUNS = {
             "qwen3.model": ModelWithKernels,
             "qwen3.causal_lm": HeadWithoutModule,
             "qwen3.generate": generate_by_topk,
+            "qwen3.loss_after": after_by_gather,
+            "qwen3.chat_text": chat_by_turns,
         },
         shows=[*SHOWN, REFUSED],
         instead=INSTEAD,

@@ -9,19 +9,22 @@
 #
 # - read the `config.json` of a model in the style of Llama, Meta's family of open models, and say what each field does to the computation;
 # - write RMSNorm, RoPE, SwiGLU and grouped-query attention with QK-norm, each checked against Hugging Face transformers;
-# - run SmolLM2 and Qwen3 with one and the same program, and talk to them through their chat template;
+# - run SmolLM2 and Qwen3 with one and the same program, and talk to them through their chat template, which you write;
+# - measure what a longer context is worth to a model;
 # - show by an experiment why each change was made.
 #
 # The steps are numbered as in the talk that this course follows; lesson 00 lists all twelve. Here the model writes (step 7) only after its layers have been compared (steps 8 to 11).
 #
-# 130 to 200 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
+# 160 to 240 minutes · difficulty ●●●○○ · you know GPT-2 (lesson 01); nothing else is needed
 #
 # This is what you will build: Qwen3's smallest model, and the inside of its attention and of its MLP. A red ring marks what differs from GPT-2 XL.
 #
 # ![Qwen3 0.6B from the bottom up: token ids, the token embedding of 151,936 tokens, 28 layers, a final RMSNorm and an output head with the embedding's weights. Each layer adds twice to the residual stream: grouped-query attention with 16 query heads on 8 key and value heads, and a SwiGLU MLP of width 3,072, each behind an RMSNorm. All of these, the head aside, are marked as different from GPT-2 XL.](figures/qwen3-0.6b-model.svg) ![Inside the attention: q_proj, k_proj and v_proj, norms on q and k, RoPE rotates q and k by position, 2 query heads use each of 8 keys and values, a masked softmax of the products weighs the values, and o_proj brings 2,048 numbers back to 1,024.](figures/qwen3-0.6b-attention.svg) ![Inside the MLP: gate_proj and up_proj expand 1,024 to 3,072; the gate goes through SiLU and is multiplied with the other; down_proj projects back.](figures/qwen3-0.6b-mlp.svg)
 
 # %% tags=["setup"] id="setup"
+import json
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -155,8 +158,6 @@ predict(
 )
 
 # %% tags=["nbval-ignore-output"] id="7904a4bb"
-import json
-
 from grader.instruments import plots
 
 trained = json.loads(Path("texts/one-change.json").read_text())
@@ -224,7 +225,7 @@ measured("qwen3.mlp_share", 100 * counts["MLP"] / sum(counts.values()))
 # %% [markdown] id="88274785"
 # ## Step 6 · Code it up
 #
-# Nine exercises: first the parts, then the attention, the layer and the model that are made of them. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is the path to one parameter in your program.
+# Nine exercises: first the parts, then the attention, the layer and the model that are made of them. Two more come once the model has weights. As before, **names are the checkpoint's names**: `model.layers.3.self_attn.q_proj.weight` is the path to one parameter in your program.
 #
 # ### Exercise 1 · RMSNorm
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
@@ -715,6 +716,31 @@ measured("qwen3.cache", 2 * 36 * 8 * 128 * 2 / 1024)  # keys and values, 36 laye
 # %% [markdown] id="715c4ae4"
 # Why share keys and values, and not queries? Queries are not cached, so sharing them would save no memory. And what is lost? The model can form fewer different keys and values. The paper finds nearly no loss in quality: over seven tasks a mean score of 47.1 in place of 47.2 (Ainslie et al., 2023, Table 1). A server can hold four times as many conversations.
 #
+# Is it also nearly free in a small model? Models of four layers with four query heads of 16 were trained on the bytes of five of Austen's novels, once with two heads of keys and values, once with one, and nothing else changed; the second has 4% fewer parameters. Each was trained from five seeds, and with the same seed both see the same batches (`training/shared_kv.py`). With how many of the five seeds is the loss on *Persuasion* higher when all query heads share one?
+
+# %% prediction="qwen3.shared_heads" id="prediction-qwen3-shared_heads"
+predict(
+    "qwen3.shared_heads", "seeds of five with which one shared head is worse than two",
+    guess=...
+)
+
+# %% id="074f25b2"
+nats_of = {2: [], 1: []}  # heads of keys and values -> the loss of each seed, in nats a byte
+for run in json.loads(Path("texts/shared-heads.json").read_text())["runs"]:
+    nats_of[run["kv_heads"]].append(run["nats_per_byte"])
+rises = [one - two for one, two in zip(nats_of[1], nats_of[2], strict=True)]
+for heads, nats in nats_of.items():
+    print(f"heads of keys and values: {heads}   {sum(nats) / 5:.2f} nats a byte, from {min(nats):.2f} to {max(nats):.2f}")
+print("rise with one head, seed by seed: " + ", ".join(f"{rise:+.2f}" for rise in rises))
+measured("qwen3.shared_heads", sum(rise > 0 for rise in rises))
+
+# %% [markdown] id="7f4eaaa3"
+# <details><summary>What the numbers say</summary>
+#
+# With all five, by 0.03 to 0.18 nats a byte, 0.09 on average. Side by side the two rows overlap: runs of the same model differ as much by their seeds. Only the comparison seed by seed shows it, since a seed draws the same batches for both. So here sharing is not free. It is a small model, trained for a minute, in which one head of 16 has to serve four; in the paper's large models, which began as models without sharing and were trained on, next to nothing was lost. How much sharing costs is a question to be measured for the model that one has.
+# </details>
+
+# %% [markdown] id="376ca4c9"
 # ### Why normalise queries and keys?
 #
 # A score is $|q|\,|k| \cos(q, k) / \sqrt{d}$. Nothing limits the two lengths: if training makes the projections grow, scores grow with their *product*, and the softmax of large scores puts nearly all weight on one key (lesson 01 measured it). Let the weights of `q_proj` and `k_proj` grow, and look at the largest score, with QK-norm and without.
@@ -982,9 +1008,54 @@ predict(
     guess=...
 )
 
+# %% [markdown] id="e9644fe7"
+# ### Exercise 10 · An experiment of your own: what is a longer context worth?
+# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+#
+# You write the measurement. One thing alone may change: how many tokens stand before a piece. So the pieces have to be the same for every length of context, and only their tokens may count. If the loss were taken over all that is read, the long contexts would be measured on other words than the short ones, and the first tokens of a text, which are hard to predict with nothing before them, would count in the short ones most.
+#
+# ```
+#        before          piece
+# ... | a b c d e f | t0 t1 t2 t3 | ...        f predicts t0, t0 predicts t1, ..., t2 predicts t3
+# ```
+#
+# The check has a tiny model whose prediction depends on everything that it reads, and compares the losses behind several contexts with those that were computed token by token.
+#
+# <details><summary>Hint 1</summary>
+#
+# `story[start - before : start + length]` is what the model reads for one piece. How many predictions does that give, and which of them are about the piece?
+#
+# <details><summary>Hint 2</summary>
+#
+# The logits at position `before - 1`, those of the last token of the context, predict the first token of the piece.
+# </details>
+# </details>
+
+# %% exercise="qwen3.loss_after" id="qwen3-loss_after"
+@torch.no_grad()
+def loss_after(model: nn.Module, story: Tensor, starts: list[int], before: int, length: int) -> float:
+    """The mean loss on pieces of a story, each read after the `before` tokens that precede it there, in nats a token.
+
+    A piece is story[start : start + length], for each start in starts. All of its tokens count and no others; the first
+    is predicted by the last token before it. The model reads those before + length tokens alone: model(ids) gives
+    logits [1, T, vocab_size] for ids [1, T]. story: [N]; before and length are 1 or more.
+    """
+    ### BEGIN SOLUTION
+    texts = torch.stack([story[start - before : start + length] for start in starts])  # [pieces, before + length]
+    logits = torch.cat([model(text[None])[:, before - 1 : -1] for text in texts])  # [pieces, length, vocab_size]
+    return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
+    ### END SOLUTION
+
+# %% check="qwen3.loss_after" tags=["nbval-ignore-output"] id="check-qwen3-loss_after"
+check("qwen3.loss_after", loss_after)
+
+# %% [markdown] id="a9bdb64d"
+# Now with `austen-qwen3`, as it is and with positions divided by 4.
+
 # %% id="ff0bc1ec"
 opening_chapters = Path("texts/persuasion.txt").read_text()
 story = torch.tensor(austen.tokenizer.encode(opening_chapters).ids)  # [N]
+starts = list(range(1024, 1024 + 512 * 8, 512))  # eight pieces
 
 
 def reader() -> CausalLM:
@@ -996,24 +1067,14 @@ def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) 
     """RoPE's table with every position divided by 4. right: your own, which this one replaces."""
     return right(positions / 4, head_dim, theta)
 
-# %% id="658fae24"
-@torch.no_grad()
-def loss_after(before: int, pieces: int = 8, length: int = 128) -> float:
-    """The loss on the same pieces of the novel, each read after `before` earlier tokens, in nats a token."""
-    starts = range(1024, 1024 + 512 * pieces, 512)
-    texts = torch.stack([story[start - before : start + length] for start in starts])  # [pieces, before + length]
-    model = reader()
-    logits = torch.cat([model(text[None])[:, before - 1 : -1] for text in texts])
-    return F.cross_entropy(logits.flatten(0, 1), texts[:, before:].flatten()).item()
-
 # %% tags=["nbval-ignore-output"] id="156caaa1"
 from grader.instruments import patch, progress
 
 lengths, losses = [16, 64, 128, 256, 512, 1024], {"as it is": [], "positions / 4": []}
 for before in progress.steps(lengths, "lengths"):
-    losses["as it is"].append(loss_after(before))
+    losses["as it is"].append(loss_after(reader(), story, starts, before, 128))
     with patch.replaced(globals(), rope_table=stretched):
-        losses["positions / 4"].append(loss_after(before))
+        losses["positions / 4"].append(loss_after(reader(), story, starts, before, 128))
 print("tokens before:  ", *(f"{before:6,}" for before in lengths))
 for name, row in losses.items():
     print(f"{name:>15} ", *(f"{loss:6.2f}" for loss in row))
@@ -1022,7 +1083,6 @@ measured("qwen3.far", "higher" if more > 0.05 else "lower" if more < -0.05 else 
 marks = {"x128": "with the piece 256, as trained"}
 around = plots.Axes("tokens before the piece", "loss, nats a token", log="x", xticks=lengths, marks=marks)
 plots.lines({name: (lengths, row) for name, row in losses.items()}, around)
-
 
 # %% [markdown] id="3dd50c05"
 # <details><summary>What the numbers say</summary>
@@ -1092,18 +1152,155 @@ if smol is not None:
 # <|im_start|>assistant
 # ```
 #
-# The model continues from there and ends its turn with `<|im_end|>`. Qwen3 uses the same marks, needs no system turn, and adds one thing: it has learned to think first, between `<think>` and `</think>`. To switch thinking off, the template writes an *empty* thought at the start of the model's turn, and the model continues after it. (Qwen3 was also trained to obey `/think` and `/no_think` in a message.) The weights and the program are the same either way.
+# The model continues from there and ends its turn with `<|im_end|>`. On the hub a template is a small program in the language Jinja, `chat_template.jinja`, and whoever runs the model has to run that program too, or write its text in another way. Programs in C++, Rust and Swift did the second, and several got it wrong; others run the right program with the wrong switches. The mistakes that the check knows by name have links to more than a dozen such reports. Nothing raises an error: the model answers all the same.
+#
+# Qwen3 uses the same marks as SmolLM2 and adds three things.
+#
+# - **It thinks first**, between `<think>` and `</think>`, in its own turn. To switch thinking off, the template writes an *empty* thought at the start of the turn, and the model continues after it. (Qwen3 was also trained to obey `/think` and `/no_think` in a message.) The weights and the program are the same either way.
+# - **It does not read all of its thoughts again.** A thought may be far longer than the answer, and would fill the context, so the template leaves some out.
+# - **It calls tools.** A call is a line of JSON in the model's turn, and what the tool gave comes back in a turn of the *user*.
+#
+# Take a chat of two questions. The model thought and answered the first. About the second it thought, and called a tool; the result has just come. Which of the two thoughts are in the text from which it writes on?
 
-# %% id="fa6b1de9"
-def chat_prompt(question: str, system: str = "", thinking: bool = True) -> str:
-    """The text that a chat model continues with its answer (the ChatML marks, as SmolLM2 and Qwen3 have them)."""
-    before = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
-    empty_thought = "" if thinking else "<think>\n\n</think>\n\n"
-    return f"{before}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{empty_thought}"
+# %% prediction="qwen3.thoughts" id="prediction-qwen3-thoughts"
+predict(
+    "qwen3.thoughts", "thoughts that are still in the text", some_of=("of the first answer", "of the tool call"),
+    guess=...
+)
+
+# %% [markdown] id="7eb0a441"
+# ### Exercise 11 · The chat template
+# difficulty ●●●○○ · importance ●●●●○ · 20 minutes
+#
+# Write what Qwen3's template writes; the check compares every byte with what transformers renders. This is a whole chat, with a thought in front of a call, two results, and the beginning of the model's next turn with thinking off:
+#
+# ```
+# <|im_start|>user
+# How warm is it in Lyme?<|im_end|>
+# <|im_start|>assistant
+# <think>
+# I have to look.
+# </think>
+#
+# Let me see.
+# <tool_call>
+# {"name": "weather", "arguments": {"town": "Lyme"}}
+# </tool_call>
+# <tool_call>
+# {"name": "sea", "arguments": {}}
+# </tool_call><|im_end|>
+# <|im_start|>user
+# <tool_response>
+# 19
+# </tool_response>
+# <tool_response>
+# 17
+# </tool_response><|im_end|>
+# <|im_start|>assistant
+# <think>
+#
+# </think>
+#
+# ```
+#
+# | of | write |
+# |---|---|
+# | a system or user message | <code>&lt;&#124;im_start&#124;&gt;</code>, the role, a line break, the content as it is, <code>&lt;&#124;im_end&#124;&gt;</code>, a line break |
+# | an assistant's message | the same. Its content may begin with a thought, `<think>` ... `</think>`. Take it off, and the line breaks behind it |
+# | its `tool_calls` | one after the other behind the content, with a line break between any two of these that are there. `arguments` are a dict, written by `json.dumps(..., ensure_ascii=False)`, or a text that is JSON already and stays as it is |
+# | messages of a `tool` | one turn of the user for all that follow each other. Each begins with a line break |
+# | a thought behind the last user message | comes back: `<think>`, line break, the thought, line break, `</think>`, two line breaks, and then the content. Without a thought an answer gets an empty one if it is the last message of all, and else none |
+# | a thought before the last user message | nothing |
+# | `generation_prompt` | at the end <code>&lt;&#124;im_start&#124;&gt;assistant</code> and a line break, and the empty thought if `thinking` is off |
+#
+# <details><summary>Hint 1</summary>
+#
+# First find the place of the last user message. Then go through the messages with `enumerate` and add to a text; what to do with a message depends on its role and on whether it comes behind that place.
+#
+# <details><summary>Hint 2</summary>
+#
+# `content.rpartition("</think>")` gives what is before the mark, the mark, and what is behind it. Without a mark everything is in the last part. `strip("\n")` and `lstrip("\n")` take line breaks off and leave spaces alone.
+#
+# <details><summary>Hint 3</summary>
+#
+# A result begins a turn if the message before it is no result, and ends one if the message behind it is none.
+# </details>
+# </details>
+# </details>
+
+# %% exercise="qwen3.chat_text" id="qwen3-chat_text"
+def chat_text(messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True) -> str:
+    """The text that Qwen3 reads for a chat (`chat_template.jinja` beside its weights).
+
+    messages: each has a "role" and a "content"; roles are system (first, if at all), user (at least one), assistant and
+    tool. An assistant's content may begin with <think>...</think>, and it may have "tool_calls": a list of {"name": str,
+    "arguments": dict or JSON as a str}. thinking: False puts an empty thought into the generation prompt.
+    generation_prompt: whether the text ends with the beginning of the assistant's turn. The messages stay as they are.
+    """
+    ### BEGIN SOLUTION
+    asked = max(i for i, message in enumerate(messages) if message["role"] == "user")
+    text = ""
+    for i, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        last = i + 1 == len(messages)
+        if role == "tool":
+            text += "" if messages[i - 1]["role"] == "tool" else "<|im_start|>user"
+            text += f"\n<tool_response>\n{content}\n</tool_response>"
+            text += "<|im_end|>\n" if last or messages[i + 1]["role"] != "tool" else ""
+            continue
+        if role == "assistant":
+            thought, _, content = content.rpartition("</think>")
+            thought, content = thought.removeprefix("<think>").strip("\n"), content.lstrip("\n")
+            parts = [content] if content else []
+            for call in message.get("tool_calls", []):
+                given = call["arguments"]
+                arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+                parts.append(f'<tool_call>\n{{"name": "{call["name"]}", "arguments": {arguments}}}\n</tool_call>')
+            content = "\n".join(parts)
+            if i > asked and (thought or last):
+                content = f"<think>\n{thought}\n</think>\n\n{content}"
+        text += f"<|im_start|>{role}\n{content}<|im_end|>\n"
+    if generation_prompt:
+        text += "<|im_start|>assistant\n" + ("" if thinking else "<think>\n\n</think>\n\n")
+    return text
+    ### END SOLUTION
+
+# %% check="qwen3.chat_text" tags=["nbval-ignore-output"] id="check-qwen3-chat_text"
+check("qwen3.chat_text", chat_text)
+
+# %% id="a88b3584"
+chat = [
+    {"role": "user", "content": "Where is the Cobb?"},
+    {"role": "assistant", "content": "<think>\nA harbour wall in Dorset.\n</think>\n\nIn Lyme."},
+    {"role": "user", "content": "And how warm is it there?"},
+    {"role": "assistant", "content": "<think>\nI have to look.\n</think>\n\n",
+     "tool_calls": [{"name": "weather", "arguments": {"town": "Lyme"}}]},
+    {"role": "tool", "content": "19"},
+]
+text = chat_text(chat)
+print(text)
+thoughts = {"of the first answer": "A harbour wall", "of the tool call": "I have to look"}
+measured("qwen3.thoughts", [name for name, words in thoughts.items() if words in text])
+
+# %% [markdown] id="36d0f6cc"
+# <details><summary>What the numbers say</summary>
+#
+# Only the one in front of the tool call: it is behind the last question, so the model is still at work on it. The thought about the first question is gone. So the same message is written in two ways, depending on what comes after it. An engine that keeps the cache of a chat has to compute again from the first byte that changed, each time a new question is asked (QwenLM/Qwen3#1826). And a program that removes all thoughts takes them away in the middle of a chain of tool calls; one that removes none fills the context with them (ollama/ollama#10448).
+# </details>
+
+# %% [markdown] id="ac326206"
+# SmolLM2's template is a smaller one: system, user and assistant turns with the same marks, no thoughts, no tools, and a system message of its own if there is none. So `chat_text` serves both.
+
+# %% id="7cf61acb"
+SMOL = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
 
 
-SMOL = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-print(chat_prompt("What is the capital of France?", SMOL))
+def asked(question: str, *before: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chat that consists of one question, behind the messages that are given."""
+    return [*before, {"role": "user", "content": question}]
+
+
+print(chat_text(asked("What is the capital of France?", SMOL)))
 
 # %% tags=["nbval-ignore-output"] id="d1d838e6"
 from grader.instruments import progress, writing
@@ -1118,7 +1315,7 @@ def answer(model: nn.Module, checkpoint, prompt: str, tokens: int, ends: Collect
 if smol is not None:
     for question in ("What is the capital of France?", "Write one sentence about the sea."):
         print(question)
-        answer(smol_model, smol, chat_prompt(question, SMOL), 50, [2])
+        answer(smol_model, smol, chat_text(asked(question, SMOL)), 50, [2])
 
 # %% [markdown] id="f35218a0"
 # And what does the model write if you ask without the template?
@@ -1144,7 +1341,8 @@ check_generation(smol_model, smol, generate=generate)
 # %% tags=["nbval-ignore-output"] id="1dd177b1"
 from grader.instruments import reference
 
-prompts = "The capital of France is", chat_prompt("Name three fruits.", SMOL), chat_prompt("What is rain?")
+chats = asked("Name three fruits.", SMOL), asked("What is rain?")
+prompts = "The capital of France is", *map(chat_text, chats)
 theirs = None if smol is None else reference.model(smol.folder)
 for prompt in prompts if theirs is not None else ():
     ids = torch.tensor([smol.tokenizer.encode(prompt).ids])
@@ -1166,7 +1364,7 @@ qwen, qwen_model = load("qwen3-0.6b")
 check_generation(qwen_model, qwen, generate=generate)
 for thinking in (True, False) if qwen is not None else ():
     print(f"--- thinking {'on' if thinking else 'off'}")
-    prompt = chat_prompt("Give me a short introduction to large language models.", thinking=thinking)
+    prompt = chat_text(asked("Give me a short introduction to large language models."), thinking)
     answer(qwen_model, qwen, prompt, 64, [151645, 151643])
 
 # %% [markdown] id="f6ebe539"
@@ -1445,6 +1643,16 @@ predictions()
 # <details><summary>How is thinking switched off?</summary>
 #
 # In the prompt: the template writes an empty thought at the start of the model's turn.
+# </details>
+#
+# <details><summary>A chat grows by one question. Why is its text not the old one with something added?</summary>
+#
+# The template leaves out the thoughts before the last question. What stood behind the question before is now earlier, and its thoughts are gone, so the text changes from there on, and a cache of it is worth nothing from there on.
+# </details>
+#
+# <details><summary>You compare the loss behind short and long contexts. What has to stay the same?</summary>
+#
+# The tokens whose loss is taken. If the context's own tokens count, or the pieces move when it grows, the lengths are compared on different texts.
 # </details>
 #
 # ## Where to read on

@@ -1,8 +1,10 @@
-"""What is right in 03-qwen3: transformers' Qwen3 and Llama, and toy models that write what its ``generate`` writes."""
+"""What is right in 03-qwen3: transformers' Qwen3 and Llama, Qwen3's own chat template, and toy models."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
@@ -13,6 +15,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
     Qwen3RotaryEmbedding,
     apply_rotary_pos_emb,
 )
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from grader.authoring.kit import Config, Draw, hf
 from grader.authoring.kit.toy import random_toy_lm, reference_generate
@@ -76,3 +79,47 @@ def generation_args(
         return toy, ids, new_tokens, [earlier, written[stop_at]] if last else [written[stop_at], earlier]
 
     return draw_args
+
+
+# Chats, as transformers renders them with the template that comes with Qwen3's weights (Apache-2.0)
+
+TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def right_text(messages: list[dict[str, Any]], thinking: bool = True, generation_prompt: bool = True) -> str:
+    rendered, _ = render_jinja_template(
+        conversations=[messages],
+        chat_template=TEMPLATE,
+        add_generation_prompt=generation_prompt,
+        enable_thinking=thinking,
+    )
+    return str(rendered[0])
+
+
+def right_characters(messages: list[dict[str, Any]], *options: bool) -> Tensor:
+    return torch.tensor(list(right_text(messages, *options).encode()), dtype=torch.uint8)
+
+
+# The loss behind a context, token by token
+
+
+def right_losses(
+    table: Tensor,
+    places: Tensor,
+    story: Tensor,
+    starts: Sequence[int],
+    befores: Sequence[int],
+    length: int,
+) -> list[float]:
+    table, places, found = table.double(), places.double(), []
+    for before in befores:
+        lost = []
+        for start in starts:
+            text = story[start - before : start + length].tolist()
+            vectors = [table[token] + places[position] for position, token in enumerate(text)]
+            for position in range(before, before + length):
+                read = vectors[:position]
+                scores = table @ torch.tanh(read[-1] + torch.stack(read).mean(dim=0))
+                lost.append(float(scores.logsumexp(0) - scores[text[position]]))
+        found.append(sum(lost) / len(lost))
+    return found

@@ -1,5 +1,6 @@
 """What Qwen3 alone must hold; tests/lessons/test_every_lesson.py asks the rest."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def test_a_tied_head_keeps_its_points_where_the_model_below_it_is_wrong() -> Non
     assert "Your code here is right. It fails because `model` is not" in to_text(report(verdict))
 
 
-def test_the_chat_template_by_hand_is_the_models_own() -> None:
-    """SmolLM2's template as its file has it; of Qwen3's the part that a first question uses."""
+def test_the_chat_template_serves_smollm2_too() -> None:
+    """Its template as its file has it: system, user and assistant, and a system message of its own."""
     from jinja2 import Environment
 
     smollm2 = (
@@ -62,25 +63,33 @@ def test_the_chat_template_by_hand_is_the_models_own() -> None:
         "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    qwen3 = (
-        "{%- for message in messages %}"
-        "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
-        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
-        "{%- endif %}{%- endif %}"
-    )
-    cell: dict[str, Any] = {}
-    exec(LESSON.cell_with("def chat_prompt("), cell)
-    by_hand, question = cell["chat_prompt"], [{"role": "user", "content": "Why?"}]
-
-    def rendered(template: str, **settings: bool) -> str:
-        return Environment().from_string(template).render(messages=question, add_generation_prompt=True, **settings)
-
-    assert by_hand("Why?", cell["SMOL"]) == rendered(smollm2)
-    assert by_hand("Why?") == rendered(qwen3) == rendered(qwen3, enable_thinking=True)
-    assert by_hand("Why?", thinking=False) == rendered(qwen3, enable_thinking=False)
+    cell: dict[str, Any] = {"Any": Any, "chat_text": LESSON.solutions["chat_text"]}
+    exec(LESSON.cell_with("def asked("), cell)
+    rendered = Environment().from_string(smollm2).render(messages=cell["asked"]("Why?"), add_generation_prompt=True)
+    assert cell["chat_text"](cell["asked"]("Why?", cell["SMOL"])) == rendered
     checkpoint = load_checkpoint("smollm2-135m-instruct", optional=True)
     assert checkpoint is None or (checkpoint.folder / "chat_template.jinja").read_text() == smollm2
+
+
+def test_the_template_is_the_one_that_trl_ships() -> None:
+    """TRL has Qwen3's template as it is on the hub; from it comes what is right."""
+    trl = pytest.importorskip("trl")
+    shipped = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
+    if not shipped.exists():
+        pytest.skip("this TRL has no chat templates")
+    assert shipped.read_text(encoding="utf-8").strip() == LESSON.module("reference").TEMPLATE.strip()
+
+
+def test_the_losses_of_shared_heads_are_those_of_the_training() -> None:
+    """They come from the runs of training/shared_kv.py, which lesson 11 has whole."""
+    whole = LESSON.folder.parent / "11-new-models" / "texts" / "shared-kv.json"
+    if not whole.exists():
+        pytest.skip("lesson 11 is not here")
+    made, heads = json.loads(whole.read_text()), {"own": 2, "one head": 1}
+    known = {(heads[r["variant"]], r["seed"]): r["nats_per_byte"] for r in made["runs"] if r["variant"] in heads}
+    shown = json.loads((LESSON.folder / "texts" / "shared-heads.json").read_text())
+    assert shown["config"] == made["config"]
+    assert {(run["kv_heads"], run["seed"]): run["nats_per_byte"] for run in shown["runs"]} == known
 
 
 def small_reference(tied: bool, kind: str) -> nn.Module:
