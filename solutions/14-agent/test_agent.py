@@ -28,7 +28,14 @@ def notebook() -> dict[str, Any]:
     """What the notebook defines, with its tools, its client and its hostile workspace."""
     defined = dict(SOLVED)
     cells = jupytext.read(LESSON.folder / "agent.py").cells
-    for words in ("def words_in", "def scripted", "def call(", "import urllib.request", "def chat_model"):
+    for words in (
+        "def words_in",
+        "def tools_of",
+        "def scripted",
+        "def call(",
+        "import urllib.request",
+        "def chat_model",
+    ):
         source = next(cell.source for cell in cells if words in cell.source)
         exec(compile(source, "cell", "exec"), defined)
     return defined
