@@ -30,6 +30,7 @@ from novels import (
     REFUSED,
     TITLES,
     TOOLS,
+    WIDTH,
     WORD,
     WORDINGS,
     Novels,
@@ -469,8 +470,16 @@ def measured(model: PreTrainedModel, tokenizer: Tokenizer, novels: Novels, count
     return shares
 
 
+README = f"""# The openings of Jane Austen's six novels
+
+In the public domain. `training/austen_tools.py` writes them from `training/austen/`: {LINES} lines from the first chapter
+on, wrapped at {WIDTH} characters, without empty lines.
+"""
+
+
 def write_novels(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(README, encoding="utf-8")
     for book, file in FILES.items():
         lines = opening((HERE / "austen" / f"{file}.txt").read_text("utf-8"))
         (folder / f"{book}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
