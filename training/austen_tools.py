@@ -472,8 +472,8 @@ def measured(model: PreTrainedModel, tokenizer: Tokenizer, novels: Novels, count
 
 README = f"""# The openings of Jane Austen's six novels
 
-In the public domain. `training/austen_tools.py` writes them from `training/austen/`: {LINES} lines from the first chapter
-on, wrapped at {WIDTH} characters, without empty lines.
+In the public domain. `training/austen_tools.py` writes them from `training/austen/`: {LINES} lines, from the first
+chapter on, wrapped at {WIDTH} characters, without empty lines.
 """
 
 
