@@ -30,6 +30,7 @@ from novels import (
     REFUSED,
     TITLES,
     TOOLS,
+    WIDTH,
     WORD,
     WORDINGS,
     Novels,
@@ -280,7 +281,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
@@ -309,6 +310,7 @@ def optimizers_of(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
 def train(recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, words: Words, run: Path, stop: int) -> int:
     """Step t always has the same texts, resumed or not. Returns how many steps it has had: `stop`, or all."""
     optimizers, saved, start = optimizers_of(model, recipe), run / "latest.pt", 0
+    pad = encoded(tokenizer, [(PAD, False)])[0][0]
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         start = state["step"]
@@ -321,7 +323,7 @@ def train(recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, words: Words, 
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, recipe)
-        loss = loss_of(model, batch_of(step, recipe, tokenizer, words), tokenizer.token_to_id(PAD))
+        loss = loss_of(model, batch_of(step, recipe, tokenizer, words), pad)
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -330,7 +332,7 @@ def train(recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, words: Words, 
         average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
         if (step + 1) % 20 == 0:
             print(f"step {step + 1}: loss {average:.4f}, {time.monotonic() - began:.0f} s", flush=True)
-        if (step + 1) % 50 == 0 or step + 1 == end:
+        if (step + 1) % 10 == 0 or step + 1 == end:
             state = {"model": model.state_dict(), "step": step + 1}
             torch.save(state | {"optimizers": [o.state_dict() for o in optimizers]}, saved.with_suffix(".tmp"))
             saved.with_suffix(".tmp").replace(saved)
@@ -468,8 +470,16 @@ def measured(model: PreTrainedModel, tokenizer: Tokenizer, novels: Novels, count
     return shares
 
 
+README = f"""# The openings of Jane Austen's six novels
+
+In the public domain. `training/austen_tools.py` writes them from `training/austen/`: {LINES} lines, from the first
+chapter on, wrapped at {WIDTH} characters, without empty lines.
+"""
+
+
 def write_novels(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(README, encoding="utf-8")
     for book, file in FILES.items():
         lines = opening((HERE / "austen" / f"{file}.txt").read_text("utf-8"))
         (folder / f"{book}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

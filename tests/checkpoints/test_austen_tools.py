@@ -194,7 +194,8 @@ def test_lesson_03s_program_and_the_one_with_a_cache_write_transformers_tokens(m
         whole = torch.tensor([[*golden.prompt_ids, *new]])
         assert plain(whole)[0, prompt.shape[1] - 1 : -1].argmax(-1).tolist() == new
         caches = cached.new_caches(1, whole.shape[1])
-        written, following = [], prompt
+        written: list[int] = []
+        following = prompt
         while len(written) < len(new):
             written.append(int(cached(following, caches)[0, -1].argmax()))
             following = torch.tensor([[written[-1]]])
