@@ -1040,6 +1040,120 @@ print(f"{len(results)} attacks, {sum(r.startswith('refused') for r in results)} 
 # %% id="8d30f348"
 home.cleanup()
 
+# %% [markdown]
+# ### Your harness, and a model that was trained to call tools
+#
+# `austen-tools` is a Qwen3 with 0.3 million parameters, trained for this course (`training/austen_tools.py`). It knows next to nothing by heart; it has learnt to ask. Three tools look into the first 600 lines of six novels: `count` counts a word, `search` gives the first line that has a text, `read` reads a line. Its chat form is Qwen3's: calls stand in `<tool_call>` tags, results in a turn of the user, in `<tool_response>` tags.
+
+# %%
+checkpoint = load_checkpoint("austen-tools")
+lm, tokenizer = checkpoint.build(CachedLM), checkpoint.tokenizer
+novels = {path.stem: path.read_text().splitlines() for path in sorted((checkpoint.folder / "novels").glob("*.txt"))}
+WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
+
+
+def count_word(word: str, book: str) -> int:
+    return sum(found.lower() == word.lower() for line in novels[book] for found in WORD.findall(line))
+
+
+def search_text(text: str, book: str) -> int | str:
+    return next((n for n, line in enumerate(novels[book], 1) if text in line), "none")
+
+# %%
+def library_tool(function: Callable, **fields: dict) -> dict:
+    schema = {"type": "object", "required": list(fields), "additionalProperties": False, "properties": fields}
+    return {"run": function, "schema": schema}
+
+
+text, book = {"type": "string"}, {"type": "string", "enum": sorted(novels)}
+library = {"count": library_tool(count_word, word=text, book=book),
+           "search": library_tool(search_text, text=text, book=book),
+           "read": library_tool(lambda line, book: novels[book][line - 1], line={"type": "integer"}, book=book)}
+
+# %% long="one function, from messages to the text that the model has learnt"
+def as_text(messages: Sequence[dict], names: Sequence[str]) -> str:
+    """A conversation in the model's own form; results of one turn stand in one turn of the user."""
+    turns = [f"system\nTools: {', '.join(names) or 'none'}"]
+    for message in messages:
+        if message["role"] != "tool":
+            turns.append(f"{message['role']}\n{message['content']}")
+            continue
+        content = "refused" if message["content"].startswith("refused:") else message["content"]
+        response = f"<tool_response>\n{content}\n</tool_response>"
+        if turns[-1].startswith("user\n<tool_response>"):
+            turns[-1] += f"\n{response}"
+        else:
+            turns.append(f"user\n{response}")
+    return "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
+
+# %%
+@torch.no_grad()
+def librarian(messages: Sequence[dict], names: Sequence[str] = ("count", "search", "read")) -> dict:
+    """The model: messages -> its greedy reply."""
+    ids = tokenizer.encode(as_text(messages, names)).ids
+    caches, new, written = lm.new_caches(1, len(ids) + 120), ids, []
+    while len(written) < 120:
+        token = int(lm(torch.tensor([new]), caches)[0, -1].argmax())
+        if token == lm.config.eos_token_id:
+            break
+        written, new = [*written, token], [token]
+    content = tokenizer.decode(written, skip_special_tokens=False)
+    found = re.findall(r'<tool_call>\n\{"name": "(\w+)", "arguments": (.*)\}\n</tool_call>', content)
+    calls = [{"id": f"{len(messages)}.{i}", "name": name, "arguments": text} for i, (name, text) in enumerate(found)]
+    return {"role": "assistant", "content": content, "calls": calls}
+
+# %%
+def ask(question: str, model: Callable = librarian, tools: Mapping[str, Any] = library) -> list[dict]:
+    return run_agent(model, tools, [{"role": "user", "content": question}], steps=4)
+
+
+for message in ask('What is the last word on the first line of Emma with "handsome"?'):
+    print(f"{message['role']:>9}  {message['content']!r}")
+
+# %% [markdown]
+# Two calls, one after the other: the second needs the first one's result. Is it often right? `texts/questions.json` has 28 questions in wordings, and about words, that training has never seen. The same model answers them twice: with the three tools, and with `Tools: none` in its system message, where it has to guess.
+
+# %% prediction="agent.with_tools"
+predict(
+    "agent.with_tools", "of 28 questions, right with tools",
+    guess=...
+)
+
+# %% prediction="agent.without"
+predict(
+    "agent.without", "of 28 questions, right without tools",
+    guess=...
+)
+
+# %%
+asked = json.loads(Path("texts/questions.json").read_text())
+right = {"with tools": [], "without": []}
+for each in asked:
+    for how, names in (("with tools", list(library)), ("without", [])):
+        answer = ask(each["question"], lambda messages, names=names: librarian(messages, names))[-1]["content"]
+        right[how].append(answer == each["answer"])
+for kind in dict.fromkeys(each["kind"] for each in asked):
+    marks = {how: [r for r, each in zip(rs, asked) if each["kind"] == kind] for how, rs in right.items()}
+    print(f"{kind:>8}", *(f"{how} {sum(m)} of {len(m)}" for how, m in marks.items()), sep="   ")
+measured("agent.with_tools", sum(right["with tools"]))
+measured("agent.without", sum(right["without"]))
+
+# %% [markdown]
+# <details><summary>What the numbers say</summary>
+#
+# TOOLNUMBERS
+# </details>
+#
+# And where a tool is refused? The model has learnt to say so; a model that has not would make something up.
+
+# %%
+def closed(**arguments: Any) -> str:
+    raise Refused("the library is closed")
+
+
+shut = {name: {**tool, "run": closed} for name, tool in library.items()}
+print(ask('How often does "handsome" occur in Emma?', tools=shut)[-1]["content"])
+
 # %% [markdown] id="a8a01ade"
 # ### Any model that speaks the usual API
 #

@@ -353,3 +353,34 @@ def test_a_server_may_be_the_model(notebook: dict[str, Any], hostile: Path, serv
     assert [tool["function"]["name"] for tool in first["tools"]] == ["read", "shell", "write"]
     assert second["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"path": "notes.md"}'
     assert second["messages"][2]["tool_call_id"] == "x1"
+
+
+# austen-tools
+
+
+def test_the_questions_are_those_that_training_has_not_seen() -> None:
+    import agent_questions
+
+    stored = (LESSON.folder / "texts" / "questions.json").read_text("utf-8")
+    assert json.loads(stored) == agent_questions.questions()
+
+
+def test_tokens_are_those_of_transformers() -> None:
+    from grader import load_checkpoint
+    from grader.instruments import reference
+
+    defined = dict(SOLVED)
+    for words in ("def count_word", "def library_tool", "def as_text", "def librarian"):
+        cells = jupytext.read(LESSON.folder / "agent.py").cells
+        exec(next(cell.source for cell in cells if words in cell.source), defined)
+    theirs = reference.model(load_checkpoint("austen-tools").folder)
+    tokenizer = load_checkpoint("austen-tools").tokenizer
+    for question in json.loads((LESSON.folder / "texts" / "questions.json").read_text("utf-8"))[::5]:
+        messages = [{"role": "user", "content": question["question"]}]
+        messages = defined["run_agent"](defined["librarian"], defined["library"], messages, 4)
+        for n, message in enumerate(messages):
+            if message["role"] == "assistant":
+                text = defined["as_text"](messages[:n], list(defined["library"]))
+                ids = SOLVED["torch"].tensor([tokenizer.encode(text).ids])
+                written = tokenizer.decode(reference.written(theirs, ids, 120), skip_special_tokens=False)
+                assert written.removesuffix("<|im_end|>") == message["content"]
