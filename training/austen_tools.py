@@ -332,7 +332,7 @@ def train(recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, words: Words, 
         average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
         if (step + 1) % 20 == 0:
             print(f"step {step + 1}: loss {average:.4f}, {time.monotonic() - began:.0f} s", flush=True)
-        if (step + 1) % 10 == 0 or step + 1 == end:
+        if (step + 1) % 100 == 0 or step + 1 == end:
             state = {"model": model.state_dict(), "step": step + 1}
             torch.save(state | {"optimizers": [o.state_dict() for o in optimizers]}, saved.with_suffix(".tmp"))
             saved.with_suffix(".tmp").replace(saved)
