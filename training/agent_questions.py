@@ -19,9 +19,11 @@ def questions() -> list[dict[str, str]]:
     words, random = Words(Novels(NOVELS), kept=True), Random(SEED)
     found = []
     for kind in WORDINGS:
-        for _ in range(EACH):
+        of_kind: dict[str, dict[str, str]] = {}
+        while len(of_kind) < EACH:
             asked = question(kind, words, random, new=True)
-            found.append({"kind": kind, "question": asked.text, "answer": asked.answer})
+            of_kind[asked.text] = {"kind": kind, "question": asked.text, "answer": asked.answer}
+        found += of_kind.values()
     return found
 
 

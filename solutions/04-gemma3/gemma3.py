@@ -1560,10 +1560,10 @@ measured("gemma3.cache", wide / narrow)
 if gemma_model is not None:
     print("tokens   all   head at every position   head at the last one alone")
 for length in (16, 64) if gemma_model is not None else ():
-    ids, hidden = torch.randint(gemma_config.vocab_size, (1, length)), torch.randn(1, length, gemma_config.hidden_size)
+    text, hidden = torch.randint(gemma_config.vocab_size, (1, length)), torch.randn(1, length, gemma_config.hidden_size)
     head = gemma_model.model.embed_tokens.weight  # it is tied
     runs = {
-        "all": lambda ids=ids: gemma_model(ids),
+        "all": lambda text=text: gemma_model(text),
         "every": lambda hidden=hidden, head=head: F.linear(hidden, head),
         "last": lambda hidden=hidden, head=head: F.linear(hidden[:, -1:], head),
     }

@@ -1313,7 +1313,7 @@ for name, heads in (("MHA", 32), ("GQA, 4 query heads for each", 8)):
 # %% tags=["nbval-ignore-output"] id="4b376170"
 from grader.kv import bytes_at
 
-contexts = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
+context_lengths = [1024 * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
 one_wide_head = Config({"num_hidden_layers": 48, "num_attention_heads": 24, "num_key_value_heads": 1, "head_dim": 2048})
 mha = {"GQA": one_wide_head, "MLA": one_wide_head, "SWA": talk.replace(layer_types=full_only)}  # only the width counts
 methods = {
@@ -1325,12 +1325,12 @@ methods = {
 # %% tags=["nbval-ignore-output"] id="b19f14f3"
 left = {}
 for method, configs in methods.items():
-    before = [bytes_at(mha[method], c) for c in contexts]
+    before = [bytes_at(mha[method], c) for c in context_lengths]
     print(f"{method}: MHA {before[-1] / 1e9:.2f} GB at 131,072 tokens")
     for name, config in configs.items():
-        sizes = [bytes_at(config, c) for c in contexts]
+        sizes = [bytes_at(config, c) for c in context_lengths]
         print(f"     {name:>34}: {sizes[-1] / 1e9:6.2f} GB, {sizes[-1] / before[-1]:6.1%} of it")
-        left[f"{method}: {name}"] = contexts, [100 * s / b for s, b in zip(sizes, before, strict=True)]
+        left[f"{method}: {name}"] = context_lengths, [100 * s / b for s, b in zip(sizes, before, strict=True)]
 
 # %% tags=["nbval-ignore-output"] id="e0b2dbad"
 named, percents = {1024: "1k", 4096: "4k", 16_384: "16k", 131_072: "128k"}, {n: str(n) for n in (2, 5, 10, 20, 50, 100)}

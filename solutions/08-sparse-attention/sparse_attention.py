@@ -1219,9 +1219,9 @@ predict(
 found = {}
 with torch.no_grad():
     for number, one in enumerate(sparse.model.layers):
-        x, indexer = calls[f"layers.{number}.self_attn"].input, one.self_attn.indexer
+        x, its = calls[f"layers.{number}.self_attn"].input, one.self_attn.indexer
         _, latent, looked = looked_at(one.self_attn, x, angles)
-        scores = indexer.scores(x, latent, indexer.keys(x, angles), angles)
+        scores = its.scores(x, latent, its.keys(x, angles), angles)
         found[number] = {k: recall(scores, looked, k) for k in (4, 16, 48, 96)}
 print("found of attention's own best k, by weight and by number of tokens")
 for number, each in found.items():

@@ -1040,12 +1040,12 @@ print(f"{len(results)} attacks, {sum(r.startswith('refused') for r in results)} 
 # %% id="8d30f348"
 home.cleanup()
 
-# %% [markdown]
+# %% [markdown] id="2d17a195"
 # ### Your harness, and a model that was trained to call tools
 #
 # `austen-tools` is a Qwen3 with 0.3 million parameters, trained for this course (`training/austen_tools.py`). It knows next to nothing by heart; it has learnt to ask. Three tools look into the first 600 lines of six novels: `count` counts a word, `search` gives the first line that has a text, `read` reads a line. Its chat form is Qwen3's: calls stand in `<tool_call>` tags, results in a turn of the user, in `<tool_response>` tags.
 
-# %%
+# %% id="13252db0"
 checkpoint = load_checkpoint("austen-tools")
 lm, tokenizer = checkpoint.build(CachedLM), checkpoint.tokenizer
 novels = {path.stem: path.read_text().splitlines() for path in sorted((checkpoint.folder / "novels").glob("*.txt"))}
@@ -1059,7 +1059,7 @@ def count_word(word: str, book: str) -> int:
 def search_text(text: str, book: str) -> int | str:
     return next((n for n, line in enumerate(novels[book], 1) if text in line), "none")
 
-# %%
+# %% id="8d665390"
 def library_tool(function: Callable, **fields: dict) -> dict:
     schema = {"type": "object", "required": list(fields), "additionalProperties": False, "properties": fields}
     return {"run": function, "schema": schema}
@@ -1070,7 +1070,7 @@ library = {"count": library_tool(count_word, word=text, book=book),
            "search": library_tool(search_text, text=text, book=book),
            "read": library_tool(lambda line, book: novels[book][line - 1], line={"type": "integer"}, book=book)}
 
-# %% long="one function, from messages to the text that the model has learnt"
+# %% long="one function, from messages to the text that the model has learnt" id="880441ad"
 def as_text(messages: Sequence[dict], names: Sequence[str]) -> str:
     """A conversation in the model's own form; results of one turn stand in one turn of the user."""
     turns = [f"system\nTools: {', '.join(names) or 'none'}"]
@@ -1086,7 +1086,7 @@ def as_text(messages: Sequence[dict], names: Sequence[str]) -> str:
             turns.append(f"user\n{response}")
     return "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
 
-# %%
+# %% id="300e78f0"
 @torch.no_grad()
 def librarian(messages: Sequence[dict], names: Sequence[str] = ("count", "search", "read")) -> dict:
     """The model: messages -> its greedy reply."""
@@ -1102,30 +1102,30 @@ def librarian(messages: Sequence[dict], names: Sequence[str] = ("count", "search
     calls = [{"id": f"{len(messages)}.{i}", "name": name, "arguments": text} for i, (name, text) in enumerate(found)]
     return {"role": "assistant", "content": content, "calls": calls}
 
-# %%
+# %% id="fb7151b3"
 def ask(question: str, model: Callable = librarian, tools: Mapping[str, Any] = library) -> list[dict]:
     return run_agent(model, tools, [{"role": "user", "content": question}], steps=4)
 
 
-for message in ask('What is the last word on the first line of Emma with "handsome"?'):
+for message in ask('Find "did Sir Thomas" in Mansfield Park: with which word does that line end?'):
     print(f"{message['role']:>9}  {message['content']!r}")
 
-# %% [markdown]
+# %% [markdown] id="df6c31bd"
 # Two calls, one after the other: the second needs the first one's result. Is it often right? `texts/questions.json` has 28 questions in wordings, and about words, that training has never seen. The same model answers them twice: with the three tools, and with `Tools: none` in its system message, where it has to guess.
 
-# %% prediction="agent.with_tools"
+# %% prediction="agent.with_tools" id="prediction-agent-with_tools"
 predict(
     "agent.with_tools", "of 28 questions, right with tools",
     guess=...
 )
 
-# %% prediction="agent.without"
+# %% prediction="agent.without" id="prediction-agent-without"
 predict(
     "agent.without", "of 28 questions, right without tools",
     guess=...
 )
 
-# %%
+# %% tags=["nbval-ignore-output"] id="25b5883d"
 asked = json.loads(Path("texts/questions.json").read_text())
 right = {"with tools": [], "without": []}
 for each in asked:
@@ -1133,20 +1133,22 @@ for each in asked:
         answer = ask(each["question"], lambda messages, names=names: librarian(messages, names))[-1]["content"]
         right[how].append(answer == each["answer"])
 for kind in dict.fromkeys(each["kind"] for each in asked):
-    marks = {how: [r for r, each in zip(rs, asked) if each["kind"] == kind] for how, rs in right.items()}
+    marks = {how: [r for r, each in zip(rs, asked, strict=True) if each["kind"] == kind] for how, rs in right.items()}
     print(f"{kind:>8}", *(f"{how} {sum(m)} of {len(m)}" for how, m in marks.items()), sep="   ")
 measured("agent.with_tools", sum(right["with tools"]))
 measured("agent.without", sum(right["without"]))
 
-# %% [markdown]
+# %% [markdown] id="96b554a4"
 # <details><summary>What the numbers say</summary>
 #
-# TOOLNUMBERS
+# 21 of 28 with the tools, 8 without. What stands in the novels can hardly be known by heart: of the 20 questions about it 15 are right with the tools, and 3 without, which are guesses. The years are six numbers, and the model has learnt those: without tools all four are right, with them it once asked a tool that can't know.
+#
+# Two kinds of error are left. A call copies its text wrongly (`leisure d wereays`), and an answer reads the result wrongly: line 198 is `CHAPTER 2`, and the model said that its last word is `CA`. No harness mends that; a larger model, or more training, does. On 100 other questions in new wordings the shares are 62% and 13% (`training.json` beside the weights).
 # </details>
 #
 # And where a tool is refused? The model has learnt to say so; a model that has not would make something up.
 
-# %%
+# %% id="0b96fe39"
 def closed(**arguments: Any) -> str:
     raise Refused("the library is closed")
 
