@@ -17,7 +17,7 @@ NOVELS = Path(__file__).parents[1] / "grader" / "checkpoints" / "shipped" / "aus
 def questions() -> list[dict[str, str]]:
     """Four of each kind, with the right answers."""
     words, random = Words(Novels(NOVELS), kept=True), Random(SEED)
-    found = []
+    found: list[dict[str, str]] = []
     for kind in WORDINGS:
         of_kind: dict[str, dict[str, str]] = {}
         while len(of_kind) < EACH:

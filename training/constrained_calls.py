@@ -78,7 +78,7 @@ class Writer:
         self.model: Any = LlamaForCausalLM(config).eval()
         self.model.load_state_dict(checkpoint.state_dict(), strict=False)
         self.model.tie_weights()
-        self.end: int = self.tokenizer.token_to_id("<|im_end|>")
+        self.end = int(self.tokenizer.token_to_id("<|im_end|>") or 0)
         bytes_of = alphabet()
         special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         texts = [self.tokenizer.id_to_token(i) or "" for i in range(config.vocab_size)]

@@ -1167,7 +1167,7 @@ import urllib.request
 
 def as_sent(message: dict) -> dict:
     """A message of ours in the form of chat completions."""
-    if message["role"] == "tool":
+    if "id" in message:  # the result of a call
         return {"role": "tool", "tool_call_id": message["id"], "content": message["content"]}
     calls = [{"id": c["id"], "type": "function", "function": {"name": c["name"], "arguments": c["arguments"] if isinstance(c["arguments"], str) else json.dumps(c["arguments"])}}
              for c in message.get("calls", [])]

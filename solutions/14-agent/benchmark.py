@@ -3,6 +3,7 @@
 The vocabulary is made up, of 50,000 tokens of one to eight bytes. One thread.
 """
 
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -22,7 +23,7 @@ def figures() -> list[Figure]:
     inside = automaton.step.index(next(step for step in automaton.step if len(step) == len(letters)))
     ids = [random.randrange(TOKENS) for _ in range(PROMPT)]
     log = "".join(f"test {i} passed in {random.random():.3f} s\n" for i in range(5000))
-    runs = {
+    runs: dict[str, Callable[[], object]] = {
         f"the tokens that are allowed at the start, of {TOKENS:,}": partial(
             solved["allowed_tokens"], automaton, 0, vocabulary, 0
         ),

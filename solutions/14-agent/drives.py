@@ -44,7 +44,8 @@ class Scripted:
     """A model that gives replies in turn, and notes the messages that it was called with."""
 
     def __init__(self, replies: list[Any]) -> None:
-        self.replies, self.events, self.read = [*replies], [], 0
+        self.replies, self.read = [*replies], 0
+        self.events: list[Any] = []
 
     def __call__(self, messages: Any) -> Any:
         import copy
@@ -172,9 +173,11 @@ class Program:
         import io
         import threading
 
-        self.script, self.killed, self.pid, self.returncode = script, threading.Event(), 4321, None
+        self.script, self.killed, self.pid = script, threading.Event(), 4321
+        self.returncode: int | None = None
         self.content = (script["output"] * script.get("times", 1)).encode("latin-1")
-        self.taken, self.events, self.stdout, self.stderr, self.stdin = 0, [], self, None, None
+        self.taken, self.stdout, self.stderr, self.stdin = 0, self, None, None
+        self.events: list[Any] = []
         self.closed, self.io = False, io
 
     # What Popen is asked for
@@ -206,7 +209,8 @@ class Program:
             raise subprocess.TimeoutExpired("program", timeout) if timeout is not None else RuntimeError("it hangs")
         if self.returncode is None:
             ended = self.script.get("hangs") or blocked
-            self.returncode = -9 if ended or (self.killed.is_set() and self.script.get("late")) else self.script["code"]
+            killed = ended or (self.killed.is_set() and self.script.get("late"))
+            self.returncode = -9 if killed else int(self.script["code"])
         return self.returncode
 
     def poll(self) -> Any:
@@ -342,7 +346,7 @@ def histories_fitted(fit: Any, messages: list[Any], limits: list[int], kind: str
     """Which messages are sent, for several limits."""
     import copy
 
-    events = []
+    events: list[Any] = []
     for most in limits:
         before = copy.deepcopy(messages)
         sent = fit(messages, most, counter(kind))

@@ -342,7 +342,7 @@ FACTS = Exercise(
     ],
 )  # fmt: skip
 
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "name": "<b>",
         "description": "<c> it",

@@ -16,7 +16,7 @@ from .drives import counter, told
 
 def found_problems(schema: Mapping[str, Any], value: Any) -> list[list[str]]:
     """What jsonschema finds, sorted. Its integers are made stricter: 1.0 is none."""
-    from jsonschema import Draft202012Validator, validators
+    from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
 
     kinds = Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, x: isinstance(x, int) and not isinstance(x, bool)

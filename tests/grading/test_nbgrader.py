@@ -176,6 +176,7 @@ SHOWN = {
         "tokens.append(tokens[left] + tokens[right])",
         "tokens = [bytes([byte]) for byte in BYTES]",
     },
+    "16-serving": {"self.scheduler.remove(request)"},
 }
 
 
