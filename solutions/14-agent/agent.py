@@ -409,6 +409,8 @@ check("agent.run", run)
 # Now on real programs: one that ends, one that hangs with a child in the background, and one that writes for ever.
 
 # %% tags=["nbval-ignore-output"] id="783291a2"
+import time
+
 for command in ("echo done", "sleep 60 & sleep 60", "yes"):
     start = time.monotonic()
     result = run(["sh", "-c", command], root, seconds=0.3, most=20)
@@ -1070,7 +1072,7 @@ library = {"count": library_tool(count_word, word=text, book=book),
            "search": library_tool(search_text, text=text, book=book),
            "read": library_tool(lambda line, book: novels[book][line - 1], line={"type": "integer"}, book=book)}
 
-# %% long="one function, from messages to the text that the model has learnt" id="880441ad"
+# %% id="880441ad"
 def as_text(messages: Sequence[dict], names: Sequence[str]) -> str:
     """A conversation in the model's own form; results of one turn stand in one turn of the user."""
     turns = [f"system\nTools: {', '.join(names) or 'none'}"]

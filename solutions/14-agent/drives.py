@@ -202,10 +202,10 @@ class Program:
     def wait(self, timeout: Any = None) -> int:
         import subprocess
 
-        if self.script.get("hangs") and not self.killed.wait(5 if timeout is None else timeout):
+        if self.script.get("hangs") and not self.killed.wait(1 if timeout is None else timeout):
             raise subprocess.TimeoutExpired("program", timeout) if timeout is not None else RuntimeError("it hangs")
         blocked = self.taken < len(self.content) and len(self.content) > 70_000
-        if blocked and not self.killed.wait(5 if timeout is None else timeout):
+        if blocked and not self.killed.wait(1 if timeout is None else timeout):
             raise subprocess.TimeoutExpired("program", timeout) if timeout is not None else RuntimeError("it hangs")
         if self.returncode is None:
             ended = self.script.get("hangs") or blocked
@@ -221,7 +221,7 @@ class Program:
     def communicate(self, input: Any = None, timeout: Any = None) -> Any:
         import subprocess
 
-        if self.script.get("hangs") and not self.killed.wait(5 if timeout is None else timeout):
+        if self.script.get("hangs") and not self.killed.wait(1 if timeout is None else timeout):
             raise subprocess.TimeoutExpired("program", timeout)
         return self.read(), None
 
@@ -236,7 +236,7 @@ class Program:
         end = len(self.content) if size is None or size < 0 else self.taken + size
         piece = self.content[self.taken : end]
         self.taken = min(len(self.content), end)
-        if self.script.get("hangs") and (size is None or size < 0 or len(piece) < size) and not self.killed.wait(5):
+        if self.script.get("hangs") and (size is None or size < 0 or len(piece) < size) and not self.killed.wait(1):
             raise RuntimeError("it hangs")
         return piece.decode() if self.text else piece
 

@@ -32,6 +32,12 @@ WITHOUT = {
     "TRAINED": "it is run in a harness; test_agent.py compares its tokens with transformers'",
     "VARIES": "its inputs are texts and numbers; all of them are others in a hidden recording",
     "bfloat16": NO_MODEL,
+    "stored answers": {
+        "agent.loop": "it is given a model and tools, and what they are asked is what counts",
+        "agent.paths": "it is asked in a folder with files, which no table of answers knows",
+        "agent.run": "it is given a program, and what becomes of that is what counts",
+        "agent.session": "its answers lie in a file, which no table of answers writes",
+    },
 }
 
 
