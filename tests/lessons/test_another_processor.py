@@ -149,7 +149,8 @@ def test_every_case_has_a_measured_noise_floor_far_below_its_tolerance(lesson: L
     for answer in answers:
         for noise, tolerance in zip(answer.noise, answer.tolerances, strict=True):
             assert 4 * noise <= tolerance.relative, answer.exercise
-    assert any(noise for answer in answers for noise in answer.noise), "nothing was measured"
+    computed = any(output.is_floating_point() for answer in answers for output in answer.outputs)
+    assert not computed or any(noise for answer in answers for noise in answer.noise), "nothing was measured"
 
 
 SHIPPED = [  # a checkpoint that ships, and the notebook's own model and generate for it
