@@ -25,7 +25,6 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "no_rope_layers": (0, 1),
     "rope_type": ("linear", "yarn"),
 }
-NUDGE = 0.25  # of a weight's typical size
 YARN = ("original_max_position_embeddings", "beta_fast", "beta_slow")  # which are rounded to whole pairs
 Path = tuple[str | int, ...]
 
@@ -90,24 +89,6 @@ def idle_experts(model: Model, ids: Tensor) -> bool:
     with torch.no_grad():
         calls = [call for call in record_calls(model, lambda: model(ids))[1] if call.path in routers]
     return any(len(set(call.further[0].flatten().tolist())) < len(routers[call.path].weight) for call in calls)
-
-
-def hidden_weights(model: Model, trace: Trace) -> Iterator[str]:
-    """The weights, of stacked experts each expert's, of which a change moves no row."""
-    other = copy.deepcopy(model)
-    saved = other.state_dict()
-    for name, tensor in [*other.named_parameters(), *other.named_buffers()]:
-        if name not in saved:
-            continue
-        for part in range(len(tensor)) if ".experts." in name else [slice(None)]:
-            before = tensor.detach().clone()
-            with torch.no_grad():
-                here = tensor[part]
-                here += NUDGE * before.square().mean().sqrt() * torch.linspace(-1, 1.5, here.numel()).view_as(here)
-            if not moves(other, trace):
-                yield f"{name}[{part}]" if isinstance(part, int) else name
-            with torch.no_grad():
-                tensor.copy_(before)
 
 
 def moves(other: nn.Module, trace: Trace) -> bool:

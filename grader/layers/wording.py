@@ -11,25 +11,22 @@ Open = Literal["first", "all", "none"]
 
 def report_lines(report: LayerReport, open: Open = "first", diagnosis: bool = True) -> list[Line]:
     """Where to start, the table of rows, and what could not be compared; without a diagnosis, the rows alone."""
-    if not (diagnosis or report.ok or report.traceback):
-        return _rows_alone(replace(report, culprit=None), _opened(report, open))
     opened = _opened(report, open)
+    alone = not (diagnosis or report.ok or report.traceback)
+    marked = replace(report, culprit=None) if alone else report
     rows = [row for row in report.rows if row.block == row.name or row.block in opened]
+    table = [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, marked) for row in rows)]
+    if alone:
+        return [Line("✗ Some rows differ from the reference.", "bad"), *table]
     lines = [*_diagnosis(report), *(Line(text, "code", 1) for text in report.traceback)]
     lines += [Line(text, "hint", 1) for text in (*report.hints, *report.remarks)]
-    lines += [Line("", "head", 0, ("", "module", "max", "mean", "")), *(_row_line(row, report) for row in rows)]
+    lines += table
     if report.own_errors:
         lines.append(Line(f"Wrong by themselves, too: {', '.join(report.own_errors)}", "muted"))
     lines.extend(Line(text, "muted") for text in report.one_sided)
     if report.ok and report.unseen:
         lines.append(Line(f"No row of this trace would change with: {', '.join(report.unseen)}", "muted"))
     return lines
-
-
-def _rows_alone(report: LayerReport, opened: set[str]) -> list[Line]:
-    rows = [row for row in report.rows if row.block == row.name or row.block in opened]
-    head = Line("", "head", 0, ("", "module", "max", "mean", ""))
-    return [Line("✗ Some rows differ from the reference.", "bad"), head, *(_row_line(row, report) for row in rows)]
 
 
 def _diagnosis(report: LayerReport) -> list[Line]:

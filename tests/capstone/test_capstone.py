@@ -1,9 +1,11 @@
 """The capstone: every seed can be solved, shows all it has, and is no model of transformers'."""
 
+import copy
 import itertools
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,18 @@ from grader.capstone.checking import check_program
 from grader.capstone.drawing import AXES, CHANGES, KNOWN, LEVELS, Drawn, attempts, known
 from grader.capstone.making import Capstone, filled, make
 from grader.capstone.model import Model
-from grader.capstone.visible import changes, hidden_fields, hidden_weights, moves, with_change
+from grader.capstone.visible import changes, hidden_fields, moves, with_change
 from grader.capstone.words import PARTS
 from grader.config import Config
 from grader.errors import GraderError
 from grader.layers.wording import report_lines
 from grader.porting.comparing import program_report
+from grader.recordings.traces import Trace
 from grader.report import to_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(12)
+NUDGE = 0.25  # of a weight's typical size
 made = cache(make)
 PINNED = ("Qwen3-MoE", ("places", "sinks", "pairs", "mlp", "head"), [74, 42, 68, 38])  # of seed 7, level 2
 
@@ -56,6 +60,24 @@ def test_it_can_be_solved_from_the_config_and_the_words(seed: int, level: int) -
     found = check_program(Solver, made(seed, level).trace)
     assert found.report.ok and found.points == 100, to_text(report_lines(found.report, "first"))
     assert "cached, token 17" in {row.name for row in found.report.rows}
+
+
+def hidden_weights(model: Model, trace: Trace) -> Iterator[str]:
+    """The weights, of stacked experts each expert's, of which a change moves no row."""
+    other = copy.deepcopy(model)
+    saved = other.state_dict()
+    for name, tensor in [*other.named_parameters(), *other.named_buffers()]:
+        if name not in saved:
+            continue
+        for part in range(len(tensor)) if ".experts." in name else [slice(None)]:
+            before = tensor.detach().clone()
+            with torch.no_grad():
+                here = tensor[part]
+                here += NUDGE * before.square().mean().sqrt() * torch.linspace(-1, 1.5, here.numel()).view_as(here)
+            if not moves(other, trace):
+                yield f"{name}[{part}]" if isinstance(part, int) else name
+            with torch.no_grad():
+                tensor.copy_(before)
 
 
 @pytest.mark.parametrize("level", LEVELS)
