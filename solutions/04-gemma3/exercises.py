@@ -316,7 +316,7 @@ MODEL = Exercise(
     uses=["gemma3.rope", "gemma3.mask"],
     cases=[
         Case("sliding, sliding, full", tokens(2), {"config": SMALL}),
-        Case("7 layers, and no list of their kinds", tokens(2, 47), {"config": ONE_HEAD}),
+        Case("7 layers, and no list of their kinds", tokens(2, 47), {"config": ONE_HEAD}, draw="clear"),
         Case(
             "every second of 4 layers is full",
             tokens(1, 47, 6),
