@@ -116,6 +116,10 @@ def reads_what_is_left(lesson: Lesson, told: str) -> bool:
     return not left_by_cells(lesson).isdisjoint(NOT_DEFINED.findall(told))
 
 
+def ran_out_of_time(verdict: Verdict) -> bool:
+    return "It was stopped after" in to_text(report(verdict))
+
+
 def in_jail(one: Changed, bundle: Bundle, jail: Jail) -> Verdict:
     """As grading, with the released recording."""
     notebook: dict[str, Any] = json.loads(bundle.plan.notebook)
@@ -168,6 +172,8 @@ def test_a_check_and_a_grading_agree_on_points_and_words(lesson: Lesson, bundle_
         if here is None or reads_what_is_left(lesson, to_text(report(here))):
             continue
         there = in_jail(one, bundle, jail)
+        if ran_out_of_time(there):  # in a notebook nothing is stopped: the learner does that
+            continue
         assert there.points == here.points, (one.exercise, one.source)
         assert to_text(report(there)) == to_text(report(here)), (one.exercise, one.source)
         compared += 1
