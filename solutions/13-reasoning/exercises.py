@@ -532,7 +532,12 @@ STEP = Exercise(
         step_case("one step", (7, 3, 5, 4), [2, 5, 3, 4], 1.0, 1, rewards=[1.0, 0, 0, 1]),
         step_case("answers of equal length", (6, 5, 3, 4), [3, 3, 3, 3], 0.8, 1, rewards=[0.0, 1, 1, 0]),
         step_case(
-            "two questions, temperature 0.7", (6, 2, 4, 3), [4, 1, 2, 3, 3, 4], 0.7, 1, rewards=[1.0, 0, 0, 0, 1, 1]
+            "two questions, temperature 0.7",
+            (6, 2, 4, 3),
+            [4, 1, 2, 3, 3, 4],
+            0.7,
+            1,
+            rewards=[1.0, 0.25, 0, 0, 1, 0.75],
         ),
         step_case("three steps on the same answers", (5, 4, 3, 2), [3, 2, 1, 3], 1.2, 3, rewards=[1.0, 0, 0, 1]),
         step_case(
@@ -550,7 +555,7 @@ STEP = Exercise(
             "all answers are right, or all but one", (3, 6, 4, 3), [2, 3, 4], 1.3, 2, rewards=[1.0, 1, 1], wrong=[1]
         ),
         step_case(
-            "an end token in the prompt", (9, 5, 4, 2), [3, 4, 2, 1], 0.9, 1, rewards=[1.0, 0.25, 0, 0.75], asked=[0, 3]
+            "an end token in the prompt", (9, 5, 4, 2), [3, 4, 2, 1], 0.9, 1, rewards=[1.0, 0, 0, 1], asked=[0, 3]
         ),
     ],
 )

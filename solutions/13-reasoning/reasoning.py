@@ -709,6 +709,16 @@ def answer_log_probs(logits: Tensor, ids: Tensor, prompt: int, temperature: floa
 check("reasoning.log_probs", answer_log_probs)
 
 # %% [markdown] id="f89236db"
+# Look at one answer first: how sure was the model of each token?
+
+# %% tags=["nbval-ignore-output"] id="f9b5b92d"
+text = "15,20,29,32#32;"
+ids = encode(["7+8+5+9+3=" + text])
+with torch.no_grad():
+    sure = answer_log_probs(model(ids), ids, PROMPT)[0].exp()
+print(*(f"{token} {p:.2f}" for token, p in zip(text, sure.tolist(), strict=True)), sep="   ")
+
+# %% [markdown] id="9a3c4ff8"
 # Why does the temperature matter here? A public trainer sampled at one temperature and computed log-probabilities at another ([trl#3029](https://github.com/huggingface/trl/pull/3029)). The *ratio* of new to old probability tells GRPO how far the model has moved since it answered. Before the first step nothing has moved, so it must be 1. Say that answers are sampled at temperature 0.8 and scored at 1. For which share of the tokens does the ratio lie outside 0.8 to 1.2, the bounds of the clip to come?
 
 # %% prediction="reasoning.ratio" id="prediction-reasoning-ratio"
@@ -1165,10 +1175,10 @@ predict(
 # %% id="f581ee8d"
 faults = json.loads(Path("texts/faults.json").read_text())["runs"]
 ways = {"right": exact[:3]} | {way: [run for run in faults if run["way"] == way] for way in dict.fromkeys(run["way"] for run in faults)}
-after = {way: [sum(run["after"]["right"]) / 64 / 64 for run in three] for way, three in ways.items()}
-for way, three in ways.items():
-    print(f"{way:>29}: right", *(f"{share:.3f}" for share in after[way]), "| tokens", *(run["after"]["tokens"] for run in three),
-          "| with steps", *(f"{run['after']['with_steps']:.2f}" for run in three))
+after = {way: [sum(run["after"]["right"]) / 64 / 64 for run in made] for way, made in ways.items()}
+for way, made in ways.items():
+    print(f"{way:>33}: right", *(f"{share:.3f}" for share in after[way]), "| tokens", *(run["after"]["tokens"] for run in made),
+          "| with steps", *(f"{run['after']['with_steps']:.2f}" for run in made))
 measured("reasoning.late", 100 * sum(after["mask one late"]) / 3)
 
 # %% tags=["nbval-ignore-output"] id="ba8bafa2"
@@ -1184,9 +1194,9 @@ plots.beside(plots.lines({way: smooth(way, 0) for way in ways}, plots.Axes(x="st
 # %% [markdown] id="1c76cf79"
 # <details><summary>What the numbers say</summary>
 #
-# 39 %. That is three points more than before the training, where the right mask brings 14 more. The first token decides between steps and none. With the late mask no reward ever reaches it, so half of the answers have steps in the end as they had in the beginning, and answers do not grow. Nothing else looks wrong: the loss moves, gradients are clipped, rewards rise a little. [ms-swift#8427](https://github.com/modelscope/ms-swift/pull/8427) mended such a mask.
+# 39 %. That is three points more than before the training, where the right mask brings 14 more. The first token decides between steps and none. With the late mask no reward ever reaches it, so a little more than half of the answers have steps in the end, as in the beginning, and answers do not grow. Nothing else looks wrong: the loss moves, gradients are clipped, rewards rise a little. [ms-swift#8427](https://github.com/modelscope/ms-swift/pull/8427) mended such a mask.
 #
-# The temperature is a smaller error here. Answers that are sampled at 1.5 are worse, so rewards are lower with both programs; all tests are at 1. With the temperature in both places about 47 % are right in the test. With the temperature in sampling alone it is fewer for each of the three seeds, by 3.5 to 7 points, and answers grow more slowly. The clip is a part of the reason. A token that was only tried because sampling was hot has a smaller probability at 1, and with a ratio below 0.8 a wrong one is left alone. Without the right run beside it nobody would see that from the rewards, which rise or stay as they are. [trl#3029](https://github.com/huggingface/trl/pull/3029) mended it for TRL.
+# The temperature is a smaller error here. Answers that are sampled at 1.5 are worse, so rewards are lower with both programs; all tests are at 1. With the temperature in both places about 47 % are right in the test. With the temperature in sampling alone it is fewer for each of the three seeds, by 3.5 to 7 points, and answers grow more slowly. The clip may be a part of the reason. A token that was only tried because sampling was hot has a smaller probability at 1, and with a ratio below 0.8 a wrong one is left alone. Without the right run beside it nobody would see that from the rewards, which rise or stay as they are. The same pull request mended this for ms-swift. In [trl#3029](https://github.com/huggingface/trl/pull/3029), which the text above names, the old log-probabilities lacked the temperature, too; then the ratio is 1 and only the gradient is another one.
 #
 # These are three seeds and 40 steps of one small model. That both errors cost something is what they show; how much they cost elsewhere they don't.
 # </details>
