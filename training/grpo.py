@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,24 @@ VERIFIERS: dict[str, Callable[[str, int], bool]] = {
 }
 
 
-def answered(model: Any, prompts: Tensor, each: int) -> tuple[Tensor, list[str]]:
+@dataclass(frozen=True)
+class Way:
+    """How a run samples and learns. temperature: of sampling. step: (model, optimizer, ids, prompt, rewards)."""
+
+    temperature: float
+    step: Callable[[Any, torch.optim.Optimizer, Tensor, int, Tensor], Any]
+
+
+def right_step(model: Any, optimizer: torch.optim.Optimizer, ids: Tensor, prompt: int, rewards: Tensor) -> None:
+    LESSON.solutions["grpo_step"](model, optimizer, ids, prompt, rewards, GROUP, END)
+
+
+RIGHT = Way(1.0, right_step)
+
+
+def answered(model: Any, prompts: Tensor, each: int, temperature: float = 1.0) -> tuple[Tensor, list[str]]:
     """Prompts and `each` sampled answers to each of them, and the answers' texts."""
-    ids = LESSON.solutions["sample"](model, prompts.repeat_interleave(each, 0), LONGEST)
+    ids = LESSON.solutions["sample"](model, prompts.repeat_interleave(each, 0), LONGEST, temperature=temperature)
     return ids, texts_of(ids[:, prompts.shape[1] :])
 
 
@@ -75,7 +91,7 @@ def planned() -> list[tuple[str, int, float]]:
     return [first, ("contains", 0, RATE), *others]
 
 
-def run(verifier: str, seed: int, rate: float, steps: int) -> dict[str, Any]:
+def run(verifier: str, seed: int, rate: float, steps: int, way: Way = RIGHT) -> dict[str, Any]:
     """One training: what each step saw, and the test before and after."""
     model = load_checkpoint("sums-qwen3").build(LESSON.solutions["CachedLM"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
@@ -83,11 +99,11 @@ def run(verifier: str, seed: int, rate: float, steps: int) -> dict[str, Any]:
     drawn, curve, began = torch.Generator().manual_seed(seed), [], time.process_time()
     for _ in track(range(steps), f"{verifier}, seed {seed}"):
         prompts, wanted = asked(QUESTIONS, drawn)
-        ids, texts = answered(model, prompts, GROUP)
+        ids, texts = answered(model, prompts, GROUP, way.temperature)
         right = [VERIFIERS["exact"](text, wanted[i // GROUP]) for i, text in enumerate(texts)]
         rewards = torch.tensor([float(VERIFIERS[verifier](text, wanted[i // GROUP])) for i, text in enumerate(texts)])
         mixed = rewards.view(-1, GROUP).std(dim=1) > 0
-        LESSON.solutions["grpo_step"](model, optimizer, ids, prompts.shape[1], rewards, GROUP, END)
+        way.step(model, optimizer, ids, prompts.shape[1], rewards)
         curve.append(
             [
                 round(rewards.mean().item(), 4),

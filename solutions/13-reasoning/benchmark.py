@@ -25,8 +25,11 @@ def figures() -> list[Figure]:
     prompts, wanted = solved["questions"](64, 0)
     runs = {
         "64 answers of 15 tokens, with a cache": partial(solved["sample"], model, prompts),
-        "the same without a cache": partial(uncached, model, prompts, solved["LONGEST"]),
-        "1 answer of 15 tokens": partial(solved["sample"], model, prompts[:1]),
+        "64 answers of 15 tokens, without a cache": partial(uncached, model, prompts, solved["LONGEST"]),
+        "1 answer of 14 tokens, with a cache": partial(solved["sample"], model, prompts[:1], 14),
+        "1 answer of 14 tokens, without a cache": partial(uncached, model, prompts[:1], 14),
+        "64 answers of 4 tokens, with a cache": partial(solved["sample"], model, prompts, 4),
+        "64 answers of 4 tokens, without a cache": partial(uncached, model, prompts, 4),
         "a step of GRPO on 64 answers": step(model, prompts, wanted),
     }
     took = side_by_side(runs, RUNS)
@@ -35,8 +38,10 @@ def figures() -> list[Figure]:
 
 @torch.no_grad()
 def uncached(model: Any, ids: Tensor, tokens: int) -> Tensor:
+    """What `sample` does, but that every token reads the whole text again."""
     for _ in range(tokens):
-        ids = torch.cat([ids, model(ids)[:, -1:].argmax(dim=-1)], dim=1)
+        probs = LESSON.solutions["distribution"](model(ids)[:, -1])
+        ids = torch.cat([ids, torch.multinomial(probs, 1)], dim=1)
     return ids
 
 

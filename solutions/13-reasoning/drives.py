@@ -1,4 +1,4 @@
-"""How what counts, reads and learns is used: fractions as whole numbers, refusals beside shares, a step on a model of two tokens."""
+"""How what counts, reads and learns is used: fractions as whole numbers, refusals beside shares, a step on a small model."""
 
 from typing import Any
 
@@ -51,6 +51,10 @@ def values_voted(majority: Any, groups: list[list[str]]) -> Tensor:
 def rated(best_of_n: Any, scores: Tensor, right: Tensor, n: int) -> Tensor:
     """The shares for boolean and for float right ones, which must be the same."""
     given = tensor_given(best_of_n(scores, right, n), "best_of_n").float()
+    if not torch.allclose(given, tensor_given(best_of_n(scores, right, n), "best_of_n").float(), equal_nan=True):
+        raise ValueError(
+            "best_of_n gives other shares for the same scores; the docstring wants the mean over all choices"
+        )
     again = tensor_given(best_of_n(scores, right.float(), n), "best_of_n").float()
     return torch.where(given == again, given, torch.nan)
 
@@ -71,20 +75,25 @@ def beside_rewards(advantages: Any, rewards: Tensor, group: int, scaled: bool) -
     return torch.stack([given, rewards])
 
 
-class Bigram(nn.Module):
-    """A model whose logits depend on the last token alone: ids [B, T] -> [B, T, vocab_size]."""
+class Counting(nn.Module):
+    """A model whose logits depend on how often each token stood so far: ids [B, T] -> [B, T, vocab_size].
 
-    def __init__(self, weight: Tensor) -> None:
+    Each token adds its row of `weight`, the last one twice its own.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.clone())
+        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.weight[ids]
+        rows = self.weight[ids]
+        return 0.4 * (rows.cumsum(dim=1) + rows) + 3 * self.bias
 
 
 def weights_after(
     grpo_step: Any,
     weights: Tensor,
+    bias: Tensor,
     ids: Tensor,
     prompt: int,
     rewards: Tensor,
@@ -93,12 +102,16 @@ def weights_after(
     temperature: float,
     steps: int,
 ) -> Tensor:
-    """The weights of a bigram model after some steps on the same answers, by gradient descent with a rate of 1."""
-    model = Bigram(weights)
+    """The weights of a model after some steps on the same answers, by gradient descent with a rate of 1; its bias below.
+
+    There are gradients already: something else was done with the model before.
+    """
+    model = Counting(weights, bias)
+    model(ids).square().mean().backward()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     old = None
     for _ in range(steps):
         old = tensor_given(grpo_step(model, optimizer, ids, prompt, rewards, group, end, temperature, old), "grpo_step")
         if old.requires_grad:
             raise ValueError("the old log-probabilities that were returned still have a graph; `detach` cuts it off")
-    return model.weight.detach()
+    return torch.cat([model.weight.detach(), model.bias.detach()[None]])

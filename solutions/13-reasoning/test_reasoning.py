@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpo
+import grpo_faults
 import numpy as np
 import pytest
+import smollm2_sums
 import sums
 import torch
 from torch import Tensor
@@ -242,6 +244,27 @@ def test_a_run_is_the_same_again(verifier: str, monkeypatch: pytest.MonkeyPatch)
     assert len(first["curve"]) == 2 and len(first["after"]["right"]) == 3
 
 
+@pytest.mark.parametrize("way", grpo_faults.WAYS)
+def test_a_run_with_a_fault_is_the_same_again_and_not_the_right_one(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"QUESTIONS": 4, "GROUP": 8, "TESTED": 3, "ANSWERS": 4}.items():
+        monkeypatch.setattr(grpo, name, value)
+    first, again, right = (
+        grpo.run("exact", 0, 1e-2, 3, how) for how in (grpo_faults.WAYS[way], grpo_faults.WAYS[way], grpo.RIGHT)
+    )
+    assert {**first, "processor_seconds": 0} == {**again, "processor_seconds": 0}
+    assert first["curve"] != right["curve"]
+
+
+def test_a_late_mask_leaves_out_the_first_token_and_takes_in_one_after_the_end() -> None:
+    model = torch.nn.Embedding(15, 15)  # from a token to the next one's logits
+    before = model.weight.detach().clone()
+    ids = torch.tensor([[10, 4, 12, 3, 14, 14], [10, 5, 1, 11, 2, 14]])
+    rewards = torch.tensor([1.0] + 15 * [0.0])
+    grpo_faults.late_step(model, torch.optim.SGD(model.parameters(), lr=1.0), ids.repeat(8, 1), 2, rewards)
+    moved = (model.weight != before).any(dim=1).nonzero().flatten().tolist()
+    assert moved == [1, 2, 3, 11, 12, 14]  # not 4 and 5, from which first tokens are chosen
+
+
 def test_verifiers_want_the_value_or_the_digits() -> None:
     assert grpo.VERIFIERS["exact"]("1,38#38;", 38) and not grpo.VERIFIERS["exact"]("38#3;", 38)
     assert grpo.VERIFIERS["contains"]("38,3", 38) and not grpo.VERIFIERS["contains"]("3,8;", 38)
@@ -262,3 +285,18 @@ def test_four_of_five_seeds_at_least_rise_visibly() -> None:
         sum(run["after"]["right"]) - first > 0.1 * answers for run in content["runs"] if run["verifier"] == "exact"
     ]
     assert len(risen) == 5 and sum(risen) >= 4
+
+
+def test_the_lessons_runs_with_a_fault_are_of_this_script() -> None:
+    content = json.loads((LESSON.folder / "texts" / "faults.json").read_text())
+    assert content["config"] == grpo_faults.config()
+    assert [(run["way"], run["seed"]) for run in content["runs"]] == grpo_faults.planned()
+    assert all(len(run["curve"]) == grpo.STEPS and len(run["after"]["right"]) == grpo.TESTED for run in content["runs"])
+
+
+def test_smollm2_was_asked_what_this_script_asks() -> None:
+    content = json.loads((LESSON.folder / "texts" / "smollm2.json").read_text())
+    assert list(content["sums"]) == list(smollm2_sums.KINDS)
+    for kind, given in content["sums"].items():
+        assert [(each["prompt"], each["right"]) for each in given] == smollm2_sums.asked(*smollm2_sums.KINDS[kind], 0)
+        assert all(len(each["answers"]) == smollm2_sums.ANSWERS for each in given)
