@@ -31,7 +31,8 @@ class Mixer:
     key_dim, value_dim: numbers in one head's key and value. window: how many tokens it sees, its own among them;
     chunked: they are counted from the start of a chunk. rotary: how many of a head's numbers RoPE turns, 0: none.
     gate: what heads' outputs are multiplied by, a number for ``each number`` or ``each head``, by `gate_activation`.
-    score_cap: what the scores are softly capped at, before the mask; 0: they are not. q_rank, kv_rank, rope_dim: MLA's.
+    norm_after_rope: q and k are normed after RoPE has turned them. unscaled: the scores are multiplied by nothing.
+    score_cap: what they are softly capped at, before the mask; 0: they are not. q_rank, kv_rank, rope_dim: MLA's.
     k_is_v: the values are the keys' projection. shared: it uses an earlier layer's keys and values. heads of a state:
     `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
     shapes: its parameters. qkv: what one matrix for queries, keys and values is called, empty where each has its own;
@@ -51,10 +52,12 @@ class Mixer:
     theta: float | None = None
     unplaced: bool = False  # nothing tells it where a token stands, RoPE being left out
     qk_norm: str = ""
+    norm_after_rope: bool = False
     v_norm: bool = False
     gate: str = ""
     gate_activation: str = "sigmoid"
     sinks: bool = False
+    unscaled: bool = False
     score_cap: float = 0.0
     bias: str = ""
     q_rank: int = 0

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from conftest import chromium, why_no_browser
 from grader.atlas import Architecture, figure, gallery_models, read
+from grader.atlas.changes import steps
 from grader.atlas.drawing import parts
 from grader.atlas.fields import classes
 
@@ -145,6 +146,63 @@ def test_an_index_is_drawn_with_its_projections(slug: str, boxes: list[str]) -> 
 def test_a_figure_says_how_its_layers_follow_one_another(slug: str, notes: list[str]) -> None:
     drawn_ = "".join(part.svg for part in parts(DRAWN[slug]))
     assert all(f">{note}<" in drawn_ for note in notes)
+
+
+def boxes_of(svg: str, *words: str) -> list[str]:
+    """Which of these texts a panel has, in its order: from the top, which is the output, down."""
+    return [text for text in re.findall(r">([^<>]+)<", svg.partition("</style>")[2]) if text in words]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("hunyuan_v1_dense", "q_norm"), ("qwen3", "RoPE: rotate by position")])
+def test_a_norm_of_queries_stands_before_or_behind_rope_as_in_the_code(kind: str, first: str) -> None:
+    assert boxes_of(parts(DRAWN[kind])[1].svg, "q_norm", "RoPE: rotate by position")[0] == first
+
+
+def test_parts_side_by_side_have_a_norm_each_where_the_code_has_two() -> None:
+    rows = ("Multi-head attention", "Multi-query attention", "GELU MLP", "LayerNorm")
+    assert boxes_of(parts(DRAWN["gpt-neox-20b"])[0].svg, *rows)[1:] == [
+        *("GELU MLP", "LayerNorm", "Multi-head attention", "LayerNorm")
+    ]
+    assert boxes_of(parts(DRAWN["falcon-7b"])[0].svg, *rows)[1:] == ["GELU MLP", "Multi-query attention", "LayerNorm"]
+    sequential = read({"model_type": "gpt_neox", "use_parallel_residual": False})
+    plusses = [parts(model)[0].svg.count('class="sign"') for model in (sequential, DRAWN["gpt_neox"])]
+    assert plusses == [2, 1]
+
+
+def test_norms_before_the_last_projections_are_drawn_and_told() -> None:
+    panels = [part.svg for part in parts(DRAWN["bitnet"])]
+    assert "RMSNorm before o_proj" in panels[0]
+    assert ">RMSNorm before down_proj<" in panels[0]
+    assert boxes_of(panels[1], "o_proj", "attn_sub_norm") == ["o_proj", "attn_sub_norm"]
+    assert boxes_of(panels[2], "down_proj", "ffn_sub_norm", "×") == ["down_proj", "ffn_sub_norm"]
+    assert {step.concept for step in steps(DRAWN["llama"], DRAWN["bitnet"])} >= {"norm_placement"}
+
+
+def test_norms_that_not_all_layers_have_say_how_many_do() -> None:
+    svg = parts(DRAWN["olmo_hybrid"])[0].svg
+    assert svg.count(">RMSNorm, in 8 layers<") == svg.count(">RMSNorm, in 24 layers<") == 2
+    assert ">RMSNorm, in 60 layers<" in parts(DRAWN["axk1"])[0].svg
+
+
+def test_what_multiplies_no_scores_is_not_drawn() -> None:
+    for name, scale in (("gpt-neo-1.3b", False), ("gemma-4-31b", False), ("gpt-2-xl", True)):
+        assert ("q · kᵀ × scale" in parts(DRAWN[name])[1].svg) == scale
+    assert ">GELU (tanh)<" in parts(DRAWN["bloom"])[2].svg
+
+
+def test_a_state_has_its_sizes_in_the_order_of_its_formula() -> None:
+    assert "a matrix of 192 × 96<" in parts(DRAWN["olmo_hybrid"])[1].svg  # v kᵀ, with values of 192 and keys of 96
+    assert "a state of 64 × 128 each" in parts(DRAWN["bamba"])[0].svg + parts(DRAWN["mamba2"])[0].svg
+
+
+def test_layers_that_take_from_earlier_ones_have_a_panel_that_keeps_nothing_of_that() -> None:
+    panels = {part.title.partition(": ")[2]: part.svg for part in parts(DRAWN["gemma-4-e2b"])}
+    assert "2 × 1 × 256 = 512 numbers" in panels["Multi-query attention, in 12 layers"]
+    borrowing = panels["Multi-query attention, in 16 layers"]
+    assert "keeps nothing" in borrowing and "k_proj" not in borrowing and "v_norm" not in borrowing
+    panels = {part.title.partition(": ")[2]: part.svg for part in parts(DRAWN["glm-5.2"])}
+    assert "512 + 64 + 128 = 704 numbers" in panels["Multi-head latent attention, in 21 layers"]
+    assert "512 + 64 = 576 numbers" in panels["Multi-head latent attention, in 57 layers"]
 
 
 def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() -> None:

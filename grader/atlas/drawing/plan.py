@@ -1,5 +1,7 @@
 """What the first panel shows of a model, from the head down, before anything has its place."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
@@ -15,6 +17,7 @@ from grader.atlas.drawing.words import (
     pattern_words,
 )
 from grader.atlas.layer import Layer
+from grader.atlas.whole import norm_places
 
 GAP = 18
 NORM_H = 28
@@ -62,21 +65,20 @@ class Plan:
 
 def plan(model: Architecture) -> Plan:
     """The rows of a model's first panel."""
-    layer = _typical(model)
     norm = model.traits.norm
-    here = set(layer.norms)
+    here = _norm_words(model)
     mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
     working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
-    parallel = "before both" in here or model.traits.norms == "parallel with two norms"
     if model.traits.one_norm:
         boxes = mixing.boxes + working.boxes
         branches: tuple[tuple[Slot, ...], ...] = ((Slot("mixer", boxes), _norm("before", norm)),)
     else:
-        branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
+        branches = (_branch("MLP", working, here), _branch("attention", mixing, here))
         if own := _per_layer(model):
             branches = (own, *branches)
-        if parallel:
-            branches = ((working, mixing, _norm("both", norm)),)
+        if model.parallel:  # with a norm each, or one for both
+            both = () if "before both" not in here else (_norm("both", norm),)
+            branches = ((*branches[-2], *branches[-1], *both),)
     lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
     notes = tuple(note for note in lines if note)
     return Plan(
@@ -86,7 +88,7 @@ def plan(model: Architecture) -> Plan:
         repeated=str(len(model.layers)),
         notes=notes,
         branches=branches,
-        parallel=parallel,
+        parallel=model.parallel,
         stretched=bool(stretched(model)),
     )
 
@@ -125,9 +127,20 @@ def _norm(where: str, name: str) -> Slot:
     return Slot(f"norm {where}", (("norm", (name,)),))
 
 
-def _branch(part: str, slot: Slot, here: set[str], norm: str) -> tuple[Slot, ...]:
-    after = [_norm(f"after {part}", norm)] if f"after {part}" in here else []
-    before = [_norm(f"before {part}", norm)] if f"before {part}" in here else []
+def _norm_words(model: Architecture) -> dict[str, str]:
+    """What the boxes of norms say, by where these stand: with the number of layers, where not all have it."""
+    counted = Counter(name for layer in model.layers for name in norm_places(layer))
+    name, total = model.traits.norm, len(model.layers)
+    return {
+        where: name if number == total else f"{name}, in {number} layer{'s' * (number > 1)}"
+        for where, number in counted.items()
+    }
+
+
+def _branch(part: str, slot: Slot, here: Mapping[str, str]) -> tuple[Slot, ...]:
+    after, before = (
+        [_norm(where, here[where])] if where in here else [] for where in (f"after {part}", f"before {part}")
+    )
     return (*after, slot, *before)
 
 

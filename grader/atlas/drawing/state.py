@@ -88,7 +88,7 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
         words = f"convolution over {mixer.conv}, SiLU"
         top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], top).bottom
     row = top + GAP
-    lines = [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"]
+    lines = [steps.inputs[0], "a projection each" if "q_proj" in mixer.shapes else "one projection"]
     first = canvas.box(Box(LEFT, row, 190, PROJ_H), "state", lines, top)
     boxes = [first]
     gate_box = Box(RIGHT - 66, row, 66, PROJ_H)
@@ -105,7 +105,7 @@ def _numbers(mixer: Mixer) -> str:
         return f"{mixer.heads:,} channels, each a state of {mixer.key_dim}"
     shared = f", {mixer.kv_heads} keys" if mixer.kv_heads != mixer.heads and mixer.kind == "delta" else ""
     groups = f" in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
-    return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.key_dim} × {mixer.value_dim}"
+    return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.value_dim} × {mixer.key_dim}"
 
 
 def _tiles(canvas: Canvas, mixer: Mixer, frame: Box) -> None:
