@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.drawing.words import mlp_lines, mlps, router_words
+from grader.atlas.drawing.words import DOUBLE, mlp_lines, mlps, router_words
 from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
 
@@ -94,6 +94,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     placed = "one part a layer, a norm before it" if traits.one_norm else f"norms {facts['norms stand'].value}"
     if traits.sub_norms:
         placed += "; an RMSNorm before each part's last projection"
+    if traits.double:
+        placed += f"; {', '.join(DOUBLE)}"
     found["norm_placement"] = ("block", placed)
     for part, _ in mlps(model):
         name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
@@ -133,6 +135,8 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
     shared = sum(mixer.shared for mixer in attention)
     for mixer in attention:
         numbers = f"{mixer.heads} heads of {mixer.key_dim}"
+        if "lambda_q1" in mixer.shapes:
+            numbers += " in pairs, one softmax less λ times the other"
         if mixer.kind == "latent":
             words = f"{mixer.heads} heads over a latent of {mixer.kv_rank} + {mixer.rope_dim}"
             found.setdefault("latent_attention", ("attention", words))

@@ -25,10 +25,10 @@ class Traits:
     what the output of attention is multiplied by. choice_bias: a bias of each expert is added for the choice alone;
     router_bias_counts: it is one of the parameters, too. renormalised: whether the weights of the chosen experts are
     divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope: q and k are normed after RoPE has
-    turned them. linear: what layers do that are no attention; state_bias,
-    state_norm: of Mamba-2. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before
-    those with experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all
-    of them, and empty where each has its own.
+    turned them. linear: what layers do that are no attention; state_bias, state_norm: of Mamba-2; mamba_norms: how
+    Mamba norms dt, B and C, ``with weight`` or without. mlp: dense, experts, none, or a family's own rule. first_dense:
+    how many layers come before those with experts. Names of projections are the checkpoint's; qkv_name and gate_up_name
+    are of one matrix for all of them, and empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -61,7 +61,7 @@ class Traits:
     indexer: bool = False
     compressed: bool = False
     linear: str = ""
-    mamba_norms: bool = False
+    mamba_norms: str = ""
     state_bias: str = "mamba_proj_bias"
     state_norm: str = "yes"
     side_by_side: bool = False

@@ -178,6 +178,25 @@ def test_norms_before_the_last_projections_are_drawn_and_told() -> None:
     assert {step.concept for step in steps(DRAWN["llama"], DRAWN["bitnet"])} >= {"norm_placement"}
 
 
+@pytest.mark.parametrize(("name", "norm"), [("jamba", True), ("falcon_mamba", True), ("mamba", False)])
+def test_what_mamba_selects_by_is_made_behind_the_convolution(name: str, norm: bool) -> None:
+    svg = next(part.svg for part in parts(DRAWN[name]) if "x_proj" in part.svg)
+    rows = ("RMSNorm of each", "x_proj: dt, B, C", "convolution over 4, SiLU", "x")
+    assert sorted(boxes_of(svg, *rows)) == sorted(rows if norm else rows[1:])
+    heights = {words: float(y) for y, words in re.findall(r' y="([\d.]+)"[^>]*>([^<>]+)<', svg) if words in rows}
+    assert heights["x_proj: dt, B, C"] < heights["convolution over 4, SiLU"] < heights["x"]
+
+
+def test_differential_attention_subtracts_a_softmax() -> None:
+    assert ">( softmax₁ − λ · softmax₂ ) · v<" in parts(DRAWN["diffllama"])[1].svg
+    assert "softmax₁" not in parts(DRAWN["llama"])[1].svg
+
+
+def test_where_longcats_experts_are_added_is_told() -> None:
+    svg = parts(DRAWN["longcat-flash-560b"])[0].svg
+    assert ">experts read what the first MLP reads<" in svg and "are added at the layer&#x27;s end" in svg
+
+
 def test_norms_that_not_all_layers_have_say_how_many_do() -> None:
     svg = parts(DRAWN["olmo_hybrid"])[0].svg
     assert svg.count(">RMSNorm, in 8 layers<") == svg.count(">RMSNorm, in 24 layers<") == 2

@@ -94,6 +94,12 @@ def _softmax_lines(mixer: Mixer) -> list[str]:
             f"softmax( {cap:g} · tanh( s / {cap:g} ) + mask ) · v",
             f"scores s = {scores}, capped at ±{cap:g}",
         ]
+    if "lambda_q1" in mixer.shapes:  # DiffLlama; source: DiffLlamaAttention in transformers
+        lines = [
+            "( softmax₁ − λ · softmax₂ ) · v",
+            f"of each pair of heads; softmax( {scores} + mask )",
+            "RMSNorm over the pair, × (1 − λ₀)",
+        ]
     if mixer.sinks:
         lines.append("with a learned sink for each head")
     return lines

@@ -8,6 +8,7 @@ from grader.atlas.architecture import Architecture
 from grader.atlas.drawing.header import SECOND, stretched
 from grader.atlas.drawing.words import (
     ACTIVATIONS,
+    DOUBLE,
     Group,
     alike,
     first_dense,
@@ -173,7 +174,7 @@ def _oddities(model: Architecture) -> list[str]:
     if chosen:
         found.append(f"{chosen} look where an earlier index chose")
     if model.traits.double:
-        found.append("two attentions, two dense MLPs a layer")
+        found += DOUBLE
     if model.traits.hyper_connections:
         found.append("four streams, mixed around each part")
     if model.traits.layer_scalar:

@@ -46,7 +46,7 @@ KINDS = {
     ),
     "lightning": Steps(("q, k, v", "gate"), ("S ← decay · S + v kᵀ",), "S q", "RMSNorm, then × sigmoid(gate)"),
     "mamba2": Steps(("x, B, C", "dt", "z"), ("h ← decay · h + dt · x Bᵀ",), "h C + D · x", "× SiLU(z), then RMSNorm"),
-    "mamba": Steps(("x → B, C, dt", "z"), ("h ← decay · h + dt · B x",), "h C + D · x", "× SiLU(z)"),
+    "mamba": Steps(("x", "z"), ("h ← decay · h + dt · B x",), "h C + D · x", "× SiLU(z)"),
 }
 
 
@@ -84,9 +84,14 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     top = frame.bottom
     if steps.normed:
         top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "norm", [f"L2 norm of {steps.normed}"], top).bottom
+    if mixer.kind == "mamba":
+        row = _selected(canvas, mixer, top)
+        canvas.line((LEFT + 18, row), (LEFT + 18, top))
+        top = row - GAP
     if mixer.conv:
         words = f"convolution over {mixer.conv}, SiLU"
-        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], top).bottom
+        conv = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], None if mixer.kind == "mamba" else top)
+        top = conv.bottom
     row = top + GAP
     lines = [steps.inputs[0], "a projection each" if "q_proj" in mixer.shapes else "one projection"]
     first = canvas.box(Box(LEFT, row, 190, PROJ_H), "state", lines, top)
@@ -98,6 +103,16 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
     canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
     return canvas, fork(canvas, [*boxes, gate_box], width, first.bottom)
+
+
+def _selected(canvas: Canvas, mixer: Mixer, top: float) -> float:
+    """What Mamba makes of x behind the convolution, beside x itself. Returns where the convolution's box begins."""
+    x, wide = LEFT + 40.0, 150.0
+    if mixer.parts_normed:
+        top = canvas.box(Box(x, top + GAP, wide, THIN_H), "norm", ["RMSNorm of each"], top).bottom
+    made = canvas.box(Box(x, top + GAP, wide, THIN_H), "router", ["x_proj: dt, B, C"], top)
+    canvas.line((made.cx, made.bottom + GAP), (made.cx, made.bottom))
+    return made.bottom + GAP
 
 
 def _numbers(mixer: Mixer) -> str:

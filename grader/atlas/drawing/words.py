@@ -18,6 +18,14 @@ ACTIVATIONS = {
 }
 
 
+# Of a layer of LongCat-Flash. Source: LongcatFlashDecoderLayer.forward in transformers.
+DOUBLE = (
+    "two attentions, each with a dense MLP behind it",
+    "experts read what the first MLP reads",
+    "and are added at the layer's end",
+)
+
+
 def short(number: float) -> str:
     """1,557,611,200 as 1.56 B."""
     rounded = float(f"{number:.3g}")  # 999,900,000 is 1 B
@@ -82,6 +90,7 @@ def features(mixer: Mixer) -> list[str]:
         (mixer.gate, "gate"),
         ("attn_sub_norm" in mixer.shapes, f"RMSNorm before {mixer.out}"),
         (mixer.sinks, "sinks"),
+        ("lambda_q1" in mixer.shapes, "differential"),
         (mixer.score_cap, f"scores capped at ±{mixer.score_cap:g}"),
         (mixer.bias, "bias"),
         (mixer.k_is_v, "k = v"),
