@@ -92,18 +92,19 @@ class Mlp:
     """The part of a layer that works on each token alone.
 
     label: its name for people. width: of a dense one. shapes: parameters that every token uses; of one expert:
-    `expert`, of which there are `experts`, and each token is sent to `chosen`. shared: the width of what runs beside
-    them for every token. empty: experts that do nothing (LongCat). groups: the router first picks `chosen_groups` of
-    `groups`. choice_bias: each expert has a bias that counts for the choice alone. dense_beside: a dense MLP runs
-    beside the experts too. latent: the width in which experts work, where that is not the model's. names: of gate, up
-    and down projection; gate_up: what one matrix for the first two is called, empty where each has its own. sources: as
-    a mixer's.
+    `expert`, of which there are `experts`, and each token is sent to `chosen`. limit: gate and up are clamped there; 0:
+    nowhere. shared: the width of what runs beside them for every token. empty: experts that do nothing (LongCat).
+    groups: the router first picks `chosen_groups` of `groups`. choice_bias: each expert has a bias that counts for the
+    choice alone. dense_beside: a dense MLP runs beside the experts too. latent: the width in which experts work, where
+    that is not the model's. names: of gate, up and down projection; gate_up: what one matrix for the first two is
+    called, empty where each has its own. sources: as a mixer's.
     """
 
     label: str
     shapes: Shapes
     gated: bool = True
     activation: str = ""
+    limit: float = 0.0
     width: int = 0
     bias: bool = False
     expert: Shapes = field(default_factory=dict)

@@ -134,6 +134,7 @@ def experts(f: Fields, traits: Traits) -> Mlp:
         shapes=shapes,
         gated=traits.gated,
         activation=activation,
+        limit=float(f.get("swiglu_limit") or 0) if traits.clamped else 0.0,
         expert=expert,
         expert_width=wide,
         experts=number,

@@ -26,9 +26,9 @@ class Traits:
     router_bias_counts: it is one of the parameters, too. renormalised: whether the weights of the chosen experts are
     divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope: q and k are normed after RoPE has
     turned them. linear: what layers do that are no attention; state_bias, state_norm: of Mamba-2; mamba_norms: how
-    Mamba norms dt, B and C, ``with weight`` or without. mlp: dense, experts, none, or a family's own rule. first_dense:
-    how many layers come before those with experts. Names of projections are the checkpoint's; qkv_name and gate_up_name
-    are of one matrix for all of them, and empty where each has its own.
+    Mamba norms dt, B and C, ``with weight`` or without. clamped: `swiglu_limit` holds gate and up. mlp: dense, experts,
+    none, or a family's own rule. first_dense: how many layers come before those with experts. Names of projections are
+    the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -76,6 +76,7 @@ class Traits:
     gate_up_name: str = ""
     activation: str = ""
     activation_parameters: int = 0
+    clamped: bool = False
     dense_width: str = "intermediate_size"
     expert_width: str = "moe_intermediate_size"
     expert_bias: bool = False

@@ -93,7 +93,12 @@ def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
     panels = {part.title: part for part in parts(DRAWN["deepseek-v4-flash"])}
     svg = panels["DeepSeek V4 Flash: Compressed sparse attention, in 21 layers"].svg
     assert "compressor" in svg and "4 tokens → 1" in svg and "for every 4 tokens of the text: 512 + 128" in svg
-    assert "compressor" not in panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+    window = panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+    assert "compressor" not in window
+    rows = ("RoPE backwards on 64 of 512", "each is key and value", "it is key and value", "kv_norm", "kv_proj")
+    assert boxes_of(svg, *rows) == [rows[0], rows[1], "kv_norm", "kv_norm", "kv_proj"]
+    assert boxes_of(window, *rows) == [rows[0], rows[2], "kv_norm", "kv_proj"]  # its value is normed and turned, too
+    assert ">SiLU; gate and up clamped at 10<" in panels["DeepSeek V4 Flash: 256 SwiGLU experts"].svg
 
 
 @pytest.mark.parametrize(

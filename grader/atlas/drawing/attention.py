@@ -63,6 +63,9 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tu
     y = out.bottom
     if "attn_sub_norm" in mixer.shapes:
         y = canvas.box(Box(cx - 90, y + GAP, 180, THIN_H), "norm", ["attn_sub_norm"], y).bottom
+    if mixer.kind == "compressed":  # the values are turned as keys are, so what is read out is turned back
+        back = f"RoPE backwards on {mixer.rotary} of {mixer.value_dim}"
+        y = canvas.box(Box(cx - 150, y + GAP, 300, THIN_H), "white", [back], y).bottom
     if mixer.gate:
         y = canvas.box(Box(cx - 150, y + GAP, 300, THIN_H), "router", [_gate_words(mixer)], y).bottom
     lines = _softmax_lines(mixer)
@@ -188,8 +191,15 @@ def _columns(first: float, second: float, third: float, gap: float) -> list[Box]
 
 
 def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    columns = _columns(168, 98, 98, 14)
+    columns = _columns(176, 94, 94, 14) if mixer.kind == "compressed" else _columns(168, 98, 98, 14)
     above = [y, y, y]
+    if mixer.kind == "compressed":  # DeepSeek-V4: what is kept is key and value in one
+        both = Box(columns[1].x, y + GAP, RIGHT - columns[1].x, THIN_H)
+        canvas.box(both, "white", ["each is key and value" if mixer.rate else "it is key and value"], y)
+        above[1:] = [both.bottom, both.bottom]
+        y = both.bottom
+        if not mixer.rate:
+            columns[1:] = [Box(columns[1].x, 0, RIGHT - columns[1].x, 0)]
     draw = (_norms, _turn) if mixer.norm_after_rope else (_turn, _norms)  # from the top, so what comes last is first
     for one in draw:
         y = one(canvas, mixer, columns, above, y)
@@ -200,7 +210,8 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
             canvas.line((column.cx, joined.y), (column.cx, top))
         return fork(canvas, [joined], width, joined.bottom)
     boxes = [Box(c.x, y + GAP, c.w, PROJ_H) for c in columns]
-    for box, role, lines, top in zip(boxes, ("query", "key", "value"), _projections(mixer, width), above, strict=True):
+    drawn = (("query", "key", "value"), _projections(mixer, width), above)
+    for box, role, lines, top in zip(boxes, *drawn, strict=False):  # DeepSeek-V4 has two in a window
         canvas.box(box, role, lines, top)
     fed = 1 if mixer.shared else 2 if mixer.k_is_v and not mixer.rate else 3  # q, and k and v that are not others'
     return fork(canvas, boxes[:fed], width, boxes[0].bottom)
@@ -225,7 +236,8 @@ def _norms(canvas: Canvas, mixer: Mixer, columns: list[Box], above: list[float],
     """The norms of queries, keys and values, as `_turn` draws."""
     if not mixer.qk_norm and not mixer.v_norm:
         return y
-    for i, name in enumerate(("q_norm", "k_norm", "kv_norm" if mixer.rate else "v_norm")):
+    names = ("q_b_norm", "kv_norm", "kv_norm") if mixer.kind == "compressed" else ("q_norm", "k_norm", "v_norm")
+    for i, name in enumerate(names):
         third = mixer.v_norm or mixer.rate
         if (i < 2 and not mixer.qk_norm) or (i == 2 and not third) or (i == 1 and mixer.shared):
             continue
@@ -239,7 +251,7 @@ def _projections(mixer: Mixer, width: int) -> list[list[str]]:
     if mixer.gate and mixer.shapes.get("q_proj", ())[:1] == (2 * mixer.heads * mixer.key_dim,):
         q = ["q_proj: q and gate", f"{width:,} → {mixer.heads} × 2 × {mixer.key_dim}"]
     if mixer.kind == "compressed":
-        q = ["q_a_proj, q_b_proj", f"{width:,} → {mixer.q_rank:,} → {mixer.heads} × {mixer.key_dim}"]
+        q = ["q_a_proj, q_b_proj", f"→ {mixer.q_rank:,}, norm, → {mixer.heads} × {mixer.key_dim}"]
     if mixer.shared:
         return [q, ["an earlier", "layer's keys"], ["an earlier", "layer's values"]]
     k = ["kv_proj" if mixer.kind == "compressed" else "k_proj", f"→ {mixer.kv_heads} × {mixer.key_dim}"]

@@ -93,6 +93,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     )
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     words = f"{activation}, in a latent of {inner:,}" if mlp.latent else f"activation: {activation}"
+    if mlp.limit:
+        words = f"{activation}; gate and up clamped at {mlp.limit:g}"
     canvas.text(frame.cx, under + 47, words, "m", 11.5)
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}", *choice_words(mlp)]
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + 15 * (len(lines) - 2))

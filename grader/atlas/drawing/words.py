@@ -118,6 +118,8 @@ def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     ]
     inner = mlp.latent or width
     lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}")
+    if mlp.limit:
+        lines.append(f"gate and up clamped at {mlp.limit:g}")
     if mlp.latent:
         lines.append(f"in a latent of {inner:,}")
     if mlp.shared:
