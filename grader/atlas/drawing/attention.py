@@ -191,7 +191,7 @@ def _columns(first: float, second: float, third: float, gap: float) -> list[Box]
 
 
 def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    columns = _columns(176, 94, 94, 14) if mixer.kind == "compressed" else _columns(168, 98, 98, 14)
+    columns = _columns(174, 90, 100, 14) if mixer.kind == "compressed" else _columns(168, 98, 98, 14)
     above = [y, y, y]
     if mixer.kind == "compressed":  # DeepSeek-V4: what is kept is key and value in one
         both = Box(columns[1].x, y + GAP, RIGHT - columns[1].x, THIN_H)
