@@ -15,6 +15,7 @@ from grader.atlas.shapes import query_heads, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
+ON_STREAM = "on the stream"  # MiniMax-01's way, of a trait's `norms`
 PARALLEL = "use_parallel_residual"  # the field of GPT-NeoX and StableLM
 
 
@@ -107,9 +108,11 @@ def _read(family: Family, name: str) -> Architecture:
         "experts": sparse_source,
     }
     facts = facts_of(f, traits, layers, sources)
+    stand = facts["norms stand"]
     if parallel(f, traits) and _two_norms(f, traits):
-        stand = facts["norms stand"]
         facts["norms stand"] = Fact(stand.value.replace(", ", " and ") + ", which stand side by side", stand.source)
+    elif traits.norms == ON_STREAM:
+        facts["norms stand"] = Fact(f"{stand.value}, on the stream itself", stand.source)
     return Architecture(
         name=name or family.model_type,
         model_type=family.model_type,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
+from grader.atlas.drawing.plan import stream_scales
 from grader.atlas.drawing.words import DOUBLE, mlp_lines, mlps, router_words
 from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
@@ -96,6 +97,7 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
         placed += "; an RMSNorm before each part's last projection"
     if traits.double:
         placed += f"; {', '.join(DOUBLE)}"
+    placed = "; ".join([placed, *stream_scales(model)])
     found["norm_placement"] = ("block", placed)
     for part, _ in mlps(model):
         name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"

@@ -15,8 +15,8 @@ class Traits:
 
     norm: RMSNorm or LayerNorm; norm_bias, norm_weight: what it learns; norm_centred: it multiplies by 1 + weight.
     norms: pre (before each part), post (after each part, before the sum), both, parallel (one norm before both parts,
-    which read the same input), the field that says whether they are parallel, or a family's own way. one_norm: a layer
-    is one part alone, with a norm before it.
+    which read the same input), the field that says whether they are parallel, on the stream (what a part's output is
+    added to is normed, too), or a family's own way. one_norm: a layer is one part alone, with a norm before it.
     qk_norm: over each head, over the whole width, or the field that decides. head_dim: whether that field says how wide
     a head is; else the width is shared out, rounded down with rounded_heads. global_heads: full layers have heads of
     another width (Gemma 4). value_dim: values have a width of their own. differential: what is used is the difference

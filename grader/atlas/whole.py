@@ -25,6 +25,12 @@ SCALES = {
     "router_scaling_factor": "experts' output",
     "attention_value_scale": "values",
     "lm_head_multiplier": "logits",
+    "full_attn_alpha_factor": "the stream under attention",
+    "full_attn_beta_factor": "attention's output",
+    "linear_attn_alpha_factor": "the stream under linear attention",
+    "linear_attn_beta_factor": "linear attention's output",
+    "mlp_alpha_factor": "the stream under the MLP",
+    "mlp_beta_factor": "the MLP's output",
 }
 
 

@@ -202,6 +202,18 @@ def test_where_longcats_experts_are_added_is_told() -> None:
     assert ">experts read what the first MLP reads<" in svg and "are added at the layer&#x27;s end" in svg
 
 
+def test_norms_on_the_stream_are_drawn_there_with_what_multiplies_it() -> None:
+    """MiniMax-01 adds what a part gives to the normed stream, and the stream is multiplied."""
+    plain, scaled = (read({"model_type": "minimax", **fields}) for fields in ({}, {"mlp_alpha_factor": 3.5}))
+    boxes = re.findall(r'<rect class="norm" x="([\d.]+)"', parts(plain)[0].svg)
+    assert len(boxes) == 3 and min(float(x) for x in boxes) > 320  # at the right, where the stream is
+    assert "stream ×" not in parts(plain)[0].svg and ">the MLP: stream × 3.5<" in parts(scaled)[0].svg
+    changed = {step.concept: step.change for step in steps(DRAWN["mixtral"], scaled)}["norm_placement"]
+    assert "on the stream itself; the MLP: stream × 3.5" in changed
+    lightning = parts(plain)[2].svg
+    assert boxes_of(lightning, "SiLU", "q, k, v") == ["SiLU", "q, k, v"]
+
+
 def test_norms_that_not_all_layers_have_say_how_many_do() -> None:
     svg = parts(DRAWN["olmo_hybrid"])[0].svg
     assert svg.count(">RMSNorm, in 8 layers<") == svg.count(">RMSNorm, in 24 layers<") == 2

@@ -165,6 +165,11 @@ class _Drawing:
                 if thing.key.startswith("norm"):
                     wide = 124 if len(thing.boxes[0][1][0]) < 14 else 190
                     box = Box(cx - wide / 2, y, wide, NORM_H)
+                if self.mine.on_stream and thing.key.startswith("norm before") and last_bottom is not None:
+                    self._slot(thing, Box(SPINE - 52, y, 84, NORM_H))
+                    left = y - GAP / 2  # what leaves the stream is normed, and so is what stays
+                    canvas.line((SPINE, left), (cx, left), (cx, last_bottom))
+                    continue
                 self._slot(thing, box)
                 if last_bottom is None:
                     canvas.line((cx, box.y), (cx, plus_y), (SPINE - 10, plus_y))
@@ -176,7 +181,7 @@ class _Drawing:
                     canvas.line((cx + 40, box.y), (cx + 40, middle), (side, middle), (side, plus_y), arrow=False)
                     self._side = (last_bottom, y + box.h)
                 last_bottom = box.bottom
-            elif what == "leave":
+            elif what == "leave" and not self.mine.on_stream:
                 assert last_bottom is not None
                 canvas.line((SPINE, y), (cx, y), (cx, last_bottom))
                 if self.mine.parallel and hasattr(self, "_side"):

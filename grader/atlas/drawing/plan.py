@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from grader.atlas.architecture import Architecture
+from grader.atlas.architecture import ON_STREAM, Architecture
 from grader.atlas.drawing.header import SECOND, stretched
 from grader.atlas.drawing.words import (
     ACTIVATIONS,
@@ -51,7 +51,8 @@ def box_height(lines: tuple[str, ...]) -> float:
 class Plan:
     """What is drawn, from the head down. branches: each a list of slots from top to bottom.
 
-    stretched: whether the header has a second line, of a context that scaled RoPE reaches.
+    on_stream: whether norms stand on the stream, and not in the branches. stretched: whether the header has a second
+    line, of a context that scaled RoPE reaches.
     """
 
     head: tuple[str, ...]
@@ -61,6 +62,7 @@ class Plan:
     notes: tuple[str, ...]
     branches: tuple[tuple[Slot, ...], ...]
     parallel: bool
+    on_stream: bool
     stretched: bool
 
 
@@ -90,6 +92,7 @@ def plan(model: Architecture) -> Plan:
         notes=notes,
         branches=branches,
         parallel=model.parallel,
+        on_stream=model.traits.norms == ON_STREAM,
         stretched=bool(stretched(model)),
     )
 
@@ -177,10 +180,27 @@ def _oddities(model: Architecture) -> list[str]:
         found += DOUBLE
     if model.traits.hyper_connections:
         found.append("four streams, mixed around each part")
+    found += stream_scales(model)
     if model.traits.layer_scalar:
         found.append("then times a number of its own")
     if model.traits.altup:
         found.append("four streams (AltUp), LAuReL beside attention")
+    return found
+
+
+def stream_scales(model: Architecture) -> list[str]:
+    """What the stream and a part's output are multiplied by where they are added, of MiniMax-01."""
+    parts = (
+        ("attention", "attention's output"),
+        ("linear attention", "linear attention's output"),
+        ("the MLP", "the MLP's output"),
+    )
+    found = []
+    for part, output in parts:
+        stream, own = (model.facts.get(f"scale of {what}") for what in (f"the stream under {part}", output))
+        if stream or own:
+            times = [f"{name} × {fact.value:g}" for name, fact in (("stream", stream), ("output", own)) if fact]
+            found.append(f"{part}: {', '.join(times)}")
     return found
 
 

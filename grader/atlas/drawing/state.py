@@ -84,6 +84,8 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     top = frame.bottom
     if steps.normed:
         top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "norm", [f"L2 norm of {steps.normed}"], top).bottom
+    if mixer.kind == "lightning":
+        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", ["SiLU"], top).bottom
     if mixer.kind == "mamba":
         row = _selected(canvas, mixer, top)
         canvas.line((LEFT + 18, row), (LEFT + 18, top))
