@@ -85,6 +85,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     traits, facts = model.traits, model.facts
     mixers = [layer.mixer for layer in model.layers if layer.mixer]
     found = {"embedding": ("embedding", f"{model.vocabulary:,} tokens of {model.width:,}")}
+    if "norm of the embedding" in facts:
+        found["embedding"] = ("embedding", f"{found['embedding'][1]}, through {facts['norm of the embedding'].value}")
     if traits.embedding_scale:
         found["embedding_scale"] = ("embedding", "multiplied by the root of the width")
     if "positions" in model.embedding:

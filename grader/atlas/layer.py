@@ -67,6 +67,7 @@ class Mixer:
     k_is_v: bool = False
     shared: bool = False
     conv: int = 0
+    doubled: bool = False  # the delta rule's β lies between 0 and 2, not 1
     parts_normed: bool = False  # Mamba's dt, B and C, each by an RMSNorm
     rate: int = 0  # how many tokens DeepSeek-V4 compresses into one entry
     qkv: str = ""

@@ -31,7 +31,8 @@ def delta(f: Fields, traits: Traits) -> Mixer:
     shapes |= linear("in_proj_z", heads * value, d) | linear("in_proj_b", heads, d) | linear("in_proj_a", heads, d)
     shapes |= linear("out_proj", d, heads * value)
     out = "o_proj" if three else OUT
-    return Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number", out=out)
+    found = Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number", out=out)
+    return replace(found, doubled=three and f.truth("linear_allow_neg_eigval"))
 
 
 def kda(f: Fields, traits: Traits) -> Mixer:

@@ -87,6 +87,8 @@ def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
     streams = f.fact("hc_mult") if traits.hyper_connections else f.fact("altup_num_inputs")
     if (traits.hyper_connections or traits.altup) and streams.value:
         found["residual streams"] = streams
+    if traits.embedding_norm:
+        found["norm of the embedding"] = Fact(norm_name(traits), f.code)
     if traits.layer_scalar:
         found["scale of each layer's output"] = Fact("a number that the checkpoint holds", f.code)
     if traits.v_norm:

@@ -226,6 +226,15 @@ def test_what_multiplies_no_scores_is_not_drawn() -> None:
     assert ">GELU (tanh)<" in parts(DRAWN["bloom"])[2].svg
 
 
+def test_a_norm_of_the_embedding_and_a_doubled_beta_are_drawn() -> None:
+    assert ">then LayerNorm<" in parts(DRAWN["bloom"])[0].svg
+    assert ">then RMSNorm without weight<" in parts(DRAWN["nanochat"])[0].svg
+    assert "then LayerNorm" not in parts(DRAWN["gpt2"])[0].svg
+    assert "through LayerNorm" in steps(DRAWN["gpt2"], DRAWN["bloom"])[0].change
+    assert ">decay, β &lt; 2<" in parts(DRAWN["olmo_hybrid"])[1].svg
+    assert ">decay, β<" in parts(DRAWN["qwen3_next"])[1].svg
+
+
 def test_a_state_has_its_sizes_in_the_order_of_its_formula() -> None:
     assert "a matrix of 192 × 96<" in parts(DRAWN["olmo_hybrid"])[1].svg  # v kᵀ, with values of 192 and keys of 96
     assert "a state of 64 × 128 each" in parts(DRAWN["bamba"])[0].svg + parts(DRAWN["mamba2"])[0].svg

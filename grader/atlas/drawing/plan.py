@@ -159,6 +159,8 @@ def _embedding_lines(model: Architecture) -> list[str]:
     lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
     if model.traits.embedding_scale:
         lines.append(f"times √{model.width:,}")
+    if "norm of the embedding" in model.facts:
+        lines.append(f"then {model.facts['norm of the embedding'].value}")
     if "positions" in model.embedding:
         lines.append(f"+ {model.embedding['positions'][0]:,} learned positions")
     if str(model.facts["positions"].value).startswith("ALiBi"):

@@ -100,7 +100,7 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     boxes = [first]
     gate_box = Box(RIGHT - 66, row, 66, PROJ_H)
     if len(steps.inputs) == 3:
-        lines = [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else "decay, β"]
+        lines = [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else f"decay, β{' < 2' * mixer.doubled}"]
         boxes.append(canvas.box(Box(LEFT + 214, row, 84, PROJ_H), "router", lines, frame.bottom))
     canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
     canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
