@@ -29,6 +29,7 @@ INSTALL = "pip install transformers"
 SHORT, LONGER = 24, 40
 LONGEST_TRY = 9_000  # tokens: beyond it masks and loops over chunks take minutes
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+ROUTERS = ("router", "gate")  # what stands beside the experts that it chooses among
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_k")
 
 
@@ -197,12 +198,15 @@ def _active(model: "nn.Module", text: Any) -> int | None:
     if number is None:
         return _size(model)
     chosen = next((getattr(text, name) for name in CHOSEN if getattr(text, name, None)), None)
+    sizes = dict(model.named_parameters())
+    routed = {name.partition(f".{part}.")[0] for name in sizes for part in ROUTERS if f".{part}." in name}
+    deep = {name: parameter for name, parameter in sizes.items() if parameter.ndim == 3 and len(parameter) == number}
     stacked = {
         id(parameter): parameter
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 3 and parameter.shape[0] == number and "expert" in name
+        for name, parameter in deep.items()
+        if "expert" in name or any(name.startswith(f"{module}.") for module in routed)
     }
-    if type(number) is not int or type(chosen) is not int or not stacked:
+    if type(number) is not int or type(chosen) is not int or not stacked or len(stacked) < len(deep):
         return None
     whole = sum(parameter.numel() for parameter in stacked.values())
     return _size(model) - whole + whole * chosen // number

@@ -15,6 +15,9 @@ from grader.atlas.shapes import query_heads, says, width
 from grader.atlas.traits import Traits
 from grader.errors import GraderError
 
+ON_STREAM = "on the stream"  # MiniMax-01's way, of a trait's `norms`
+PARALLEL = "use_parallel_residual"  # the field of GPT-NeoX and StableLM
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -22,6 +25,7 @@ class Architecture:
 
     name: what it was asked for as, or its model_type. model_type: the file's own; family: as which it was read.
     remark: what to know about the reading, empty where the family is the file's own. layers: from first to last.
+    parallel: the two parts of a layer read the same stream, and their outputs are added to it together.
     embedding, head: shapes outside the layers, the head's empty where it is the embedding's. facts: what is said of
     the model as a whole, by name. config: the fields that were read, with layer_types resolved; given: the same as the
     file has them.
@@ -35,6 +39,7 @@ class Architecture:
     vocabulary: int
     layers: tuple[Layer, ...]
     kinds: tuple[str, ...]
+    parallel: bool
     embedding: Shapes
     head: Shapes
     traits: Traits
@@ -103,6 +108,11 @@ def _read(family: Family, name: str) -> Architecture:
         "experts": sparse_source,
     }
     facts = facts_of(f, traits, layers, sources)
+    stand = facts["norms stand"]
+    if parallel(f, traits) and _two_norms(f, traits):
+        facts["norms stand"] = Fact(stand.value.replace(", ", " and ") + ", which stand side by side", stand.source)
+    elif traits.norms == ON_STREAM:
+        facts["norms stand"] = Fact(f"{stand.value}, on the stream itself", stand.source)
     return Architecture(
         name=name or family.model_type,
         model_type=family.model_type,
@@ -112,6 +122,7 @@ def _read(family: Family, name: str) -> Architecture:
         vocabulary=vocabulary,
         layers=layers,
         kinds=tuple(kinds),
+        parallel=parallel(f, traits),
         embedding=_embedding(f, traits, len(kinds)),
         head=_head(f, traits),
         traits=traits,
@@ -165,8 +176,25 @@ def _layer(f: Fields, traits: Traits, kind: str, sparse: bool, index: int) -> La
     return Layer(mixer, mlp, norms, extra)
 
 
+def parallel(f: Fields, traits: Traits) -> bool:
+    """Whether attention and MLP stand side by side: both read what came into the layer."""
+    rule = traits.norms
+    if rule == "falcon":
+        return f.truth("new_decoder_architecture") or f.truth("parallel_attn")
+    return rule == "parallel" or (rule.startswith(PARALLEL) and f.truth(PARALLEL))
+
+
+def _two_norms(f: Fields, traits: Traits) -> bool:
+    """Whether parts side by side have a norm each. Source: FalconDecoderLayer and GPTNeoXLayer in transformers."""
+    if traits.norms == "falcon":
+        return f.truth("new_decoder_architecture") and f.get("num_ln_in_parallel_attn") in (None, 2)
+    return traits.norms.endswith("with two norms")
+
+
 def _norms(f: Fields, traits: Traits, kind: str, sparse: bool) -> Shapes:
     """The norms of one layer, by where they stand."""
+    if f.kind == "opt" and not f.truth("do_layer_norm_before"):
+        raise GraderError("this model norms the stream itself after each sum, and what is drawn norms parts alone.")
     where: Sequence[str] = ("before attention", "before MLP")
     rule = traits.norms
     if traits.one_norm:
@@ -175,11 +203,8 @@ def _norms(f: Fields, traits: Traits, kind: str, sparse: bool) -> Shapes:
         where = ("before attention", "after attention", "before MLP", "after MLP")
     elif rule == "post" or (rule == "olmo_hybrid" and kind == "full_attention"):
         where = ("after attention", "after MLP")
-    elif rule == "parallel" or (rule == "use_parallel_residual" and f.truth(rule)):
+    elif parallel(f, traits) and not _two_norms(f, traits):
         where = ("before both",)
-    elif rule == "falcon":
-        two = f.truth("new_decoder_architecture") and f.get("num_ln_in_parallel_attn") in (None, 2)
-        where = ("before attention", "before MLP") if two or not f.truth("parallel_attn") else ("before both",)
     if traits.mlp == "gemma4" and f.truth("enable_moe_block"):
         where = (*where, "after dense MLP", "before experts", "after experts")
     if traits.post_experts_norm and sparse:

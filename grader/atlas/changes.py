@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grader.atlas.architecture import Architecture
-from grader.atlas.drawing.words import mlp_lines, mlps, router_words
+from grader.atlas.drawing.plan import stream_scales
+from grader.atlas.drawing.words import DOUBLE, mlp_lines, mlps, router_words
 from grader.atlas.fields import shown
 from grader.atlas.layer import Mixer
 
@@ -84,6 +85,8 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     traits, facts = model.traits, model.facts
     mixers = [layer.mixer for layer in model.layers if layer.mixer]
     found = {"embedding": ("embedding", f"{model.vocabulary:,} tokens of {model.width:,}")}
+    if "norm of the embedding" in facts:
+        found["embedding"] = ("embedding", f"{found['embedding'][1]}, through {facts['norm of the embedding'].value}")
     if traits.embedding_scale:
         found["embedding_scale"] = ("embedding", "multiplied by the root of the width")
     if "positions" in model.embedding:
@@ -92,6 +95,11 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
     norm = "layer_norm" if traits.norm == "LayerNorm" else "rms_norm"
     found[norm] = ("norms", f"{facts['norm'].value}, epsilon {shown(facts['norm epsilon'].value)}")
     placed = "one part a layer, a norm before it" if traits.one_norm else f"norms {facts['norms stand'].value}"
+    if traits.sub_norms:
+        placed += "; an RMSNorm before each part's last projection"
+    if traits.double:
+        placed += f"; {', '.join(DOUBLE)}"
+    placed = "; ".join([placed, *stream_scales(model)])
     found["norm_placement"] = ("block", placed)
     for part, _ in mlps(model):
         name = "experts" if part.experts else "gated_mlp" if part.gated else "plain_mlp"
@@ -120,8 +128,9 @@ def concepts(model: Architecture) -> dict[str, tuple[str, str]]:
 def _weighing(model: Architecture) -> str:
     """How the outputs of the chosen experts are weighed."""
     one, scale = model.facts["weights of the chosen sum to 1"].value, model.facts.get("scale of experts' output")
-    words = "weights sum to 1" if one else "weights do not sum to 1"
-    return f"{words}, times {scale.value:g}" if scale else words
+    sums = "" if one is None else "weights sum to 1" if one else "weights do not sum to 1"
+    each = "each times its expert's scale" if "scale of each expert's weight" in model.facts else ""
+    return ", ".join(filter(None, [sums, each, f"times {scale.value:g}" if scale else ""]))
 
 
 def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]]:
@@ -130,6 +139,8 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
     shared = sum(mixer.shared for mixer in attention)
     for mixer in attention:
         numbers = f"{mixer.heads} heads of {mixer.key_dim}"
+        if "lambda_q1" in mixer.shapes:
+            numbers += " in pairs, one softmax less λ times the other"
         if mixer.kind == "latent":
             words = f"{mixer.heads} heads over a latent of {mixer.kv_rank} + {mixer.rope_dim}"
             found.setdefault("latent_attention", ("attention", words))
@@ -144,7 +155,8 @@ def _attention_concepts(attention: Sequence[Mixer]) -> dict[str, tuple[str, str]
             "sparse_attention": mixer.index
             and f"an index picks {mixer.index.topk:,} {'entries' if mixer.rate else 'tokens'}",
             "qk_norm": mixer.qk_norm
-            and f"QK-norm over {'each head' if mixer.qk_norm.startswith('head') else 'the width'}",
+            and f"QK-norm over {'each head' if mixer.qk_norm.startswith('head') else 'the width'}"
+            + (", after RoPE" if mixer.norm_after_rope else ""),
             "attention_gate": mixer.gate and f"a gate for {mixer.gate}",
             "sinks": mixer.sinks and "a learned sink for each head",
             "attention_bias": mixer.bias and f"bias of {mixer.bias}",

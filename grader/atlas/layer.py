@@ -31,7 +31,8 @@ class Mixer:
     key_dim, value_dim: numbers in one head's key and value. window: how many tokens it sees, its own among them;
     chunked: they are counted from the start of a chunk. rotary: how many of a head's numbers RoPE turns, 0: none.
     gate: what heads' outputs are multiplied by, a number for ``each number`` or ``each head``, by `gate_activation`.
-    score_cap: what the scores are softly capped at, before the mask; 0: they are not. q_rank, kv_rank, rope_dim: MLA's.
+    norm_after_rope: q and k are normed after RoPE has turned them. unscaled: the scores are multiplied by nothing.
+    score_cap: what they are softly capped at, before the mask; 0: they are not. q_rank, kv_rank, rope_dim: MLA's.
     k_is_v: the values are the keys' projection. shared: it uses an earlier layer's keys and values. heads of a state:
     `heads` values (or heads) with `kv_heads` keys, of value_dim and key_dim.
     shapes: its parameters. qkv: what one matrix for queries, keys and values is called, empty where each has its own;
@@ -51,10 +52,12 @@ class Mixer:
     theta: float | None = None
     unplaced: bool = False  # nothing tells it where a token stands, RoPE being left out
     qk_norm: str = ""
+    norm_after_rope: bool = False
     v_norm: bool = False
     gate: str = ""
     gate_activation: str = "sigmoid"
     sinks: bool = False
+    unscaled: bool = False
     score_cap: float = 0.0
     bias: str = ""
     q_rank: int = 0
@@ -64,6 +67,8 @@ class Mixer:
     k_is_v: bool = False
     shared: bool = False
     conv: int = 0
+    doubled: bool = False  # the delta rule's β lies between 0 and 2, not 1
+    parts_normed: bool = False  # Mamba's dt, B and C, each by an RMSNorm
     rate: int = 0  # how many tokens DeepSeek-V4 compresses into one entry
     qkv: str = ""
     out: str = "o_proj"
@@ -88,18 +93,19 @@ class Mlp:
     """The part of a layer that works on each token alone.
 
     label: its name for people. width: of a dense one. shapes: parameters that every token uses; of one expert:
-    `expert`, of which there are `experts`, and each token is sent to `chosen`. shared: the width of what runs beside
-    them for every token. empty: experts that do nothing (LongCat). groups: the router first picks `chosen_groups` of
-    `groups`. choice_bias: each expert has a bias that counts for the choice alone. dense_beside: a dense MLP runs
-    beside the experts too. latent: the width in which experts work, where that is not the model's. names: of gate, up
-    and down projection; gate_up: what one matrix for the first two is called, empty where each has its own. sources: as
-    a mixer's.
+    `expert`, of which there are `experts`, and each token is sent to `chosen`. limit: gate and up are clamped there; 0:
+    nowhere. shared: the width of what runs beside them for every token. empty: experts that do nothing (LongCat).
+    groups: the router first picks `chosen_groups` of `groups`. choice_bias: each expert has a bias that counts for the
+    choice alone. dense_beside: a dense MLP runs beside the experts too. latent: the width in which experts work, where
+    that is not the model's. names: of gate, up and down projection; gate_up: what one matrix for the first two is
+    called, empty where each has its own. sources: as a mixer's.
     """
 
     label: str
     shapes: Shapes
     gated: bool = True
     activation: str = ""
+    limit: float = 0.0
     width: int = 0
     bias: bool = False
     expert: Shapes = field(default_factory=dict)

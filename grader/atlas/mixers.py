@@ -7,7 +7,7 @@ from typing import Any
 from grader.atlas.compressed import compressed
 from grader.atlas.fields import Fact, Fields
 from grader.atlas.layer import Index, Mixer
-from grader.atlas.rope import partial_factor, theta
+from grader.atlas.rope import partial_factor, theta, turns
 from grader.atlas.shapes import WIDTHS, Shape, linear, query_heads, says, width
 from grader.atlas.states import STATES, short_convolution
 from grader.atlas.traits import Traits
@@ -96,10 +96,12 @@ def _attention(f: Fields, traits: Traits, kind: str, layer: int) -> Mixer:
         theta=theta(f, kind) if turned else None,
         unplaced=not turned and traits.positions not in ("learned", "alibi", "falcon"),
         qk_norm=norm,
+        norm_after_rope=bool(traits.norm_after_rope and norm and turned),
         v_norm=traits.v_norm and not shared,
         gate=gate,
         gate_activation="softplus" if traits.gate == "head" else "sigmoid",  # the one is Laguna's
         sinks=traits.sinks == "all" or (traits.sinks == "sliding" and kind == "sliding_attention"),
+        unscaled=traits.unscaled,
         score_cap=float(score_cap(f, traits).value or 0),
         bias=" and ".join(["q, k, v"] * bias + ["o"] * out_bias),
         k_is_v=k_is_v,
@@ -121,8 +123,8 @@ def _attention_shapes(traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
     shapes |= _norm_shapes(mixer)
     if traits.gate == "projection":
         shapes |= linear("gate_proj", heads * dim, d)
-    if mixer.gate == "each head":
-        shapes |= linear("g_proj", heads, d)
+    if traits.gate == "head":
+        shapes |= linear("g_proj", heads if mixer.gate == "each head" else heads * dim, d)
     if mixer.sinks:
         shapes |= {"sinks": (heads,)}
     if traits.sub_norms:
@@ -134,8 +136,8 @@ def _attention_shapes(traits: Traits, mixer: Mixer, d: int) -> dict[str, Shape]:
 
 def _gate(f: Fields, traits: Traits) -> str:
     """What its output is multiplied by: a number for each number or each head."""
-    if traits.gate == "head":
-        return "each head" if f.truth("gating") else ""
+    if traits.gate == "head":  # Laguna's, whose code takes every other value as a gate for each number
+        return "each head" if f.get("gating") in (True, "per-head") else "each number"
     return "each number" if traits.gate else ""
 
 
@@ -152,7 +154,7 @@ def _qk_norm(f: Fields, traits: Traits, kind: str) -> str:
         return ""
     if how == "in chunks":
         return "head without weight" if kind == "chunked_attention" else ""
-    return "heads" if how == "over heads" else "head"
+    return {"over heads": "heads", "LayerNorm": "head LayerNorm"}.get(how, "head")
 
 
 def _norm_shapes(mixer: Mixer) -> dict[str, Shape]:
@@ -180,6 +182,8 @@ def rotates(f: Fields, traits: Traits, kind: str, layer: int) -> bool:
         return bool(flags[layer]) if flags else (layer + 1) % interval != 0  # 1 means that RoPE is used
     if rule == "position_embedding_type":
         return bool(f.get(rule) == "rope")
+    if rule == "rope_theta":
+        return turns(f, kind)
     if rule == "falcon":
         return not f.truth("alibi")
     return rule == "rope"

@@ -68,6 +68,7 @@ def _lfm2_width(f: Fields) -> int:
 OWN_WIDTHS: dict[str, Callable[[Fields], int]] = {
     "mpt": lambda f: f.needed("expansion_ratio") * width(f),
     "lfm2": _lfm2_width,
+    "granitemoehybrid": lambda f: f.needed("shared_intermediate_size"),  # where it has no experts
 }
 
 
@@ -133,6 +134,7 @@ def experts(f: Fields, traits: Traits) -> Mlp:
         shapes=shapes,
         gated=traits.gated,
         activation=activation,
+        limit=float(f.get("swiglu_limit") or 0) if traits.clamped else 0.0,
         expert=expert,
         expert_width=wide,
         experts=number,

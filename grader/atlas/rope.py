@@ -39,6 +39,13 @@ def theta(f: Fields, kind: str) -> float | None:
     return float(parameters(f, kind).get("rope_theta", 10_000.0))
 
 
+def turns(f: Fields, kind: str) -> bool:
+    """Whether a file whose base may be null has one: OLMo Hybrid's published files have none, and turn nothing."""
+    if isinstance(f.own.get("rope_parameters"), Mapping):
+        return parameters(f, kind).get("rope_theta") is not None
+    return f.own.get("rope_theta", 0) is not None
+
+
 def compressed_theta(f: Fields) -> float:
     """The base of RoPE's angles in DeepSeek-V4's layers with compressed entries."""
     found = parameters(f, "full_attention") if "compress" in (f.own.get("rope_parameters") or {}) else {}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from grader.atlas.fields import Fields
 from grader.atlas.layer import Mixer
@@ -30,7 +31,8 @@ def delta(f: Fields, traits: Traits) -> Mixer:
     shapes |= linear("in_proj_z", heads * value, d) | linear("in_proj_b", heads, d) | linear("in_proj_a", heads, d)
     shapes |= linear("out_proj", d, heads * value)
     out = "o_proj" if three else OUT
-    return Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number", out=out)
+    found = Mixer("delta", "Gated DeltaNet", shapes, heads, keys, key, value, conv=conv, gate="each number", out=out)
+    return replace(found, doubled=three and f.truth("linear_allow_neg_eigval"))
 
 
 def kda(f: Fields, traits: Traits) -> Mixer:
@@ -98,9 +100,10 @@ def mamba(f: Fields, traits: Traits) -> Mixer:
     bias = f.truth("use_bias") or f.truth("mamba_proj_bias")
     shapes |= linear("in_proj", 2 * inner, d, bias) | linear("x_proj", rank + 2 * state, inner)
     shapes |= linear("dt_proj", inner, rank, True) | linear("out_proj", d, inner, bias)
-    if traits.mamba_norms:
+    if traits.mamba_norms == "with weight":
         shapes |= {"dt_layernorm": (rank,), "b_layernorm": (state,), "c_layernorm": (state,)}
-    return Mixer("mamba", "Mamba", shapes, inner, 1, state, 1, conv=conv, gate="each number", out=OUT)
+    found = Mixer("mamba", "Mamba", shapes, inner, 1, state, 1, conv=conv, gate="each number", out=OUT)
+    return replace(found, parts_normed=bool(traits.mamba_norms))
 
 
 def short_convolution(f: Fields) -> Mixer:

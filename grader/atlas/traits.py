@@ -15,17 +15,20 @@ class Traits:
 
     norm: RMSNorm or LayerNorm; norm_bias, norm_weight: what it learns; norm_centred: it multiplies by 1 + weight.
     norms: pre (before each part), post (after each part, before the sum), both, parallel (one norm before both parts,
-    which read the same input), or a family's own way. one_norm: a layer is one part alone, with a norm before it.
+    which read the same input), the field that says whether they are parallel, on the stream (what a part's output is
+    added to is normed, too), or a family's own way. one_norm: a layer is one part alone, with a norm before it.
     qk_norm: over each head, over the whole width, or the field that decides. head_dim: whether that field says how wide
     a head is; else the width is shared out, rounded down with rounded_heads. global_heads: full layers have heads of
     another width (Gemma 4). value_dim: values have a width of their own. differential: what is used is the difference
     of two softmaxes. capped: `attn_logit_softcapping` is read. unscaled: scores are multiplied by nothing. positions:
     rope, learned, alibi, none, or the field that decides. A bias is ``yes``, ``no`` or the field that decides. gate:
     what the output of attention is multiplied by. choice_bias: a bias of each expert is added for the choice alone;
-    router_bias_counts: it is one of the parameters, too. linear: what layers do that are no attention; state_bias,
-    state_norm: of Mamba-2. mlp: dense, experts, none, or a family's own rule. first_dense: how many layers come before
-    those with experts. Names of projections are the checkpoint's; qkv_name and gate_up_name are of one matrix for all
-    of them, and empty where each has its own.
+    router_bias_counts: it is one of the parameters, too. renormalised: whether the weights of the chosen experts are
+    divided by their sum: ``yes``, ``no`` or the field that decides. norm_after_rope: q and k are normed after RoPE has
+    turned them. linear: what layers do that are no attention; state_bias, state_norm: of Mamba-2; mamba_norms: how
+    Mamba norms dt, B and C, ``with weight`` or without. clamped: `swiglu_limit` holds gate and up. mlp: dense, experts,
+    none, or a family's own rule. first_dense: how many layers come before those with experts. Names of projections are
+    the checkpoint's; qkv_name and gate_up_name are of one matrix for all of them, and empty where each has its own.
     """
 
     norm: str = "RMSNorm"
@@ -37,6 +40,7 @@ class Traits:
     sub_norms: bool = False
     embedding_norm: bool = False
     qk_norm: str = ""
+    norm_after_rope: bool = False
     v_norm: bool = False
     head_dim: bool = True
     rounded_heads: bool = False
@@ -57,7 +61,7 @@ class Traits:
     indexer: bool = False
     compressed: bool = False
     linear: str = ""
-    mamba_norms: bool = False
+    mamba_norms: str = ""
     state_bias: str = "mamba_proj_bias"
     state_norm: str = "yes"
     side_by_side: bool = False
@@ -72,6 +76,7 @@ class Traits:
     gate_up_name: str = ""
     activation: str = ""
     activation_parameters: int = 0
+    clamped: bool = False
     dense_width: str = "intermediate_size"
     expert_width: str = "moe_intermediate_size"
     expert_bias: bool = False
@@ -81,6 +86,7 @@ class Traits:
     router_bias: bool = False
     router_bias_counts: bool = False
     choice_bias: bool = False
+    renormalised: str = "norm_topk_prob"
     post_experts_norm: bool = False
     first_dense: int = 0
     embedding_scale: bool = False

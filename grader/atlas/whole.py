@@ -25,6 +25,12 @@ SCALES = {
     "router_scaling_factor": "experts' output",
     "attention_value_scale": "values",
     "lm_head_multiplier": "logits",
+    "full_attn_alpha_factor": "the stream under attention",
+    "full_attn_beta_factor": "attention's output",
+    "linear_attn_alpha_factor": "the stream under linear attention",
+    "linear_attn_beta_factor": "linear attention's output",
+    "mlp_alpha_factor": "the stream under the MLP",
+    "mlp_beta_factor": "the MLP's output",
 }
 
 
@@ -37,7 +43,7 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
         "vocabulary": f.fact("vocab_size"),
         "context": f.fact("max_position_embeddings", "n_positions", "model_max_length", "max_seq_len"),
         "positions": _positions(f, traits, layers),
-        "positions stretched": Fact(scaling(f) or "no", _scaling_source(f)),
+        "positions stretched": Fact(scaling(f) or "no", _scaling_source(f, traits)),
         "norm": Fact(norm_name(traits), f.code),
         "norms stand": Fact(norms_stand(layers), f.code),
         "norm epsilon": f.fact("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon"),
@@ -49,8 +55,9 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
     }
     if any(layer.mlp and layer.mlp.experts for layer in layers):
         facts["layers with experts"] = Fact(sum(bool(x.mlp and x.mlp.experts) for x in layers), sources["experts"])
-        by_code = traits.router == "softmax of the chosen"
-        facts["weights of the chosen sum to 1"] = Fact(True, f.code) if by_code else f.fact("norm_topk_prob")
+        facts["weights of the chosen sum to 1"] = _renormalised(f, traits)
+        if any(layer.mlp and "router.per_expert_scale" in layer.mlp.shapes for layer in layers):
+            facts["scale of each expert's weight"] = Fact("a number that the checkpoint holds", f.code)
         hashed = f.fact("num_hash_layers")
         if hashed.value:
             facts["layers whose experts the token's id chooses"] = hashed
@@ -64,6 +71,13 @@ def facts_of(f: Fields, traits: Traits, layers: Sequence[Layer], sources: Mappin
     return facts
 
 
+def _renormalised(f: Fields, traits: Traits) -> Fact:
+    """Whether the weights of the experts that a router chooses sum to 1."""
+    if traits.router == "softmax of the chosen" or traits.renormalised == "yes":
+        return Fact(True, f.code)
+    return Fact(False, f.code) if traits.renormalised == "no" else f.fact(traits.renormalised)
+
+
 def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
     """What few families have, of those that have it."""
     found: dict[str, Fact] = {}
@@ -73,6 +87,8 @@ def _particular(f: Fields, traits: Traits) -> dict[str, Fact]:
     streams = f.fact("hc_mult") if traits.hyper_connections else f.fact("altup_num_inputs")
     if (traits.hyper_connections or traits.altup) and streams.value:
         found["residual streams"] = streams
+    if traits.embedding_norm:
+        found["norm of the embedding"] = Fact(norm_name(traits), f.code)
     if traits.layer_scalar:
         found["scale of each layer's output"] = Fact("a number that the checkpoint holds", f.code)
     if traits.v_norm:
@@ -92,7 +108,7 @@ def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
     mixing = [layer.mixer for layer in layers if layer.mixer and not layer.mixer.has_state]
     turned = [mixer for mixer in mixing if mixer.rotary]
     if not turned:
-        return Fact("none", f.code)
+        return Fact("none", _rope_source(f, traits) if traits.positions == "rope_theta" else f.code)
     bases = sorted({mixer.theta for mixer in turned if mixer.theta})
     words = f"RoPE, θ = {' and '.join(f'{base:,.0f}' for base in bases)}"
     if interleaved(f, traits):
@@ -102,12 +118,12 @@ def _positions(f: Fields, traits: Traits, layers: Sequence[Layer]) -> Fact:
         words += ", on " + " and ".join(f"{rotary} of {whole}" for rotary, whole in sorted(parts))
     if len(turned) < len(mixing):
         words += f", left out in {len(mixing) - len(turned)} of {len(mixing)} attention layers"
-    return Fact(words, _rope_source(f))
+    return Fact(words, _rope_source(f, traits))
 
 
-def _rope_source(f: Fields) -> str:
+def _rope_source(f: Fields, traits: Traits) -> str:
     for name in ("rope_parameters", "rope_theta", "rope_scaling"):
-        if f.own.get(name) is not None:
+        if f.own.get(name) is not None or (name in f.own and traits.positions == name):
             return name
     return f"default of {f.class_name}: rope_parameters" if theta(f, "full_attention") else f.code
 
@@ -118,8 +134,8 @@ def interleaved(f: Fields, traits: Traits) -> bool:
     return traits.interleaved if own is None else bool(own)
 
 
-def _scaling_source(f: Fields) -> str:
-    return "rope_scaling" if f.own.get("rope_scaling") is not None else _rope_source(f)
+def _scaling_source(f: Fields, traits: Traits) -> str:
+    return "rope_scaling" if f.own.get("rope_scaling") is not None else _rope_source(f, traits)
 
 
 def norm_name(traits: Traits) -> str:
@@ -133,9 +149,17 @@ def norm_name(traits: Traits) -> str:
 
 
 def norms_stand(layers: Sequence[Layer]) -> str:
-    """Where the norms of a layer stand, for the most frequent kind of layer."""
-    places = Counter(tuple(name for name in layer.norms if ", bias" not in name) for layer in layers)
-    return ", ".join(places.most_common(1)[0][0])
+    """Where the norms of a layer stand; of how many layers, where not all are alike."""
+    places = Counter(norm_places(layer) for layer in layers)
+    if len(places) == 1:
+        return ", ".join(next(iter(places)))
+    counted = ((", ".join(names), number) for names, number in places.most_common())
+    return "; ".join(f"{words} in {number} layer{'s' * (number > 1)}" for words, number in counted)
+
+
+def norm_places(layer: Layer) -> tuple[str, ...]:
+    """Where the norms of one layer stand."""
+    return tuple(name for name in layer.norms if ", bias" not in name)
 
 
 def layer_mix(layers: Sequence[Layer]) -> str:

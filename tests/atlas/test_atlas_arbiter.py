@@ -82,6 +82,10 @@ def test_what_it_counts_of_families_that_are_known_is_what_their_lines_say(kind:
     assert asked.kept is not None and at(asked.kept, 300) == bytes_at(config, 300)
 
 
+def test_experts_whose_tensors_do_not_say_so_are_told_by_the_router_beside_them(without_caches: None) -> None:
+    assert asked_as("jetmoe").active == 1_198_491_648  # 2 of 8 experts, of attention and MLP
+
+
 def real_bytes(kind: str, fields: dict[str, Any], tokens: int) -> int:
     """What the cache of a small model with weights holds after a text."""
     config = AutoConfig.for_model(kind, **fields)

@@ -21,6 +21,7 @@ from grader.atlas.card_rows import rows
 from grader.atlas.changes import ORDER, concepts, steps, with_lessons
 from grader.atlas.compare import compare
 from grader.atlas.drawing import figure
+from grader.atlas.drawing.words import short
 from grader.atlas.panel import Card, changed_fields
 from grader.atlas.shown_models import KINDS, SOURCES, TOLD, sources
 from grader.cli import app
@@ -29,6 +30,7 @@ from grader.instruments.panel import Panel
 from grader.kv.panel import kv_panel
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+FALCON_40B = {"new_decoder_architecture": True, "num_kv_heads": 8, "num_attention_heads": 64, "hidden_size": 4096}
 GEMMA = {"model_type": "gemma3_text", "num_hidden_layers": 3}
 # transformers allocates rows for LongCat's experts that do nothing.
 SURPLUS = {"longcat-flash-560b"}
@@ -114,6 +116,7 @@ def test_every_fact_of_the_gallery_says_where_it_was_seen() -> None:
     [
         ("gpt2-xl", ["300 KiB"]),
         ("qwen3-8b", ["144 KiB"]),
+        ("llama-3.1-405b", ["RoPE, θ = 500,000", "Llama 3's scaling from 8,192, factor 8"]),
         ("deepseek-v4-flash", ["5.406 KiB", "51.72 KiB", "θ = 160,000", "an index picks 512 entries"]),
         ("kimi-linear-48b-a3b", ["7.875 KiB", "20 Kimi Delta Attention + 7 MLA"]),
         ("nemotron-3-super-120b", ["each 1,024 → 2,688 → 1,024; in a latent of 1,024"]),
@@ -130,6 +133,19 @@ def test_published_numbers_of_the_talks_models(slug: str, words: list[str]) -> N
     told = "\n".join(said(architecture_of("gpt-2-xl" if slug == "gpt2-xl" else slug)).values())
     for word in words:
         assert word in told
+
+
+# Whose files leave the base of RoPE out, the class's own being the model's: Llama 2's, and GPT-J's 10,000 in its code.
+BASE_OF_CLASS = {"llama-2-7b", "llama-2-70b", "gpt-j-6b"}
+
+
+def test_no_position_of_a_preset_is_a_default_that_stepped_in_unseen() -> None:
+    guessed = set()
+    for slug, model in gallery_models().items():
+        if model.architecture and (model.source or {}).get("kind") == "preset":
+            source = model.architecture.facts["positions"].source
+            guessed |= {slug} if source.startswith("default of") else set()
+    assert guessed == BASE_OF_CLASS
 
 
 def test_a_comparison_says_how_a_context_is_reached_and_a_gallery_card_its_length_alone() -> None:
@@ -226,11 +242,53 @@ def test_the_steps_of_a_port_are_in_the_order_of_a_program_and_name_lessons() ->
         ("deepseek-v3.2", "deepseek-v4-flash", "residual_streams", "4 streams"),
         ("deepseek-v3", "glm-4.5-air", "rope", "interleaved ⇒ RoPE, θ = 1,000,000, on 64 of 128"),
         ("qwen3-30b-a3b", "glm-4.5-air", "experts", "router: sigmoid"),
+        ("qwen3-30b-a3b", "minimax-m2", "experts", "a bias for the choice alone; weights sum to 1"),
+        ("deepseek-v3", "longcat-flash-560b", "experts", "weights do not sum to 1"),
+        ("gemma-3-4b", "gemma-4-26b-a4b", "experts", "weights sum to 1, each times its expert's scale"),
+        ("gpt-2-xl", "gpt-neo-1.3b", "score_scale", "scores times 1, not one over the root"),
+        ("gpt-2-xl", "gpt-neox-20b", "norm_placement", "before attention and before MLP, which stand side by side"),
     ],
 )
 def test_a_step_of_a_port_says_what_the_reference_has(left: str, right: str, concept: str, words: str) -> None:
     changed = {step.concept: step.change for step in steps(architecture_of(left), architecture_of(right))}
     assert words in changed[concept]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "label", "words"),
+    [
+        ("gpt_neox", {"use_parallel_residual": False}, "norms stand", "before attention, before MLP"),
+        ("falcon", FALCON_40B, "norms stand", "before attention and before MLP, which stand side by side"),
+        ("falcon", FALCON_40B | {"num_ln_in_parallel_attn": 1}, "norms stand", "before both"),
+        (
+            "olmo_hybrid",
+            {},
+            "norms stand",
+            "before attention, before MLP in 24 layers; after attention, after MLP in 8 layers",
+        ),
+        (
+            "axk1",
+            {},
+            "norms stand",
+            "before attention, before MLP, after MLP in 60 layers; before attention, before MLP in 1 layer",
+        ),
+        ("olmo_hybrid", {"rope_theta": None}, "positions", "none"),
+        ("olmo_hybrid", {"rope_parameters": {"rope_theta": None}}, "positions", "none"),
+        ("olmo_hybrid", {"rope_theta": 5e5}, "positions", "RoPE, θ = 500,000"),
+        ("jamba", {}, "weights of the chosen sum to 1", "no"),
+    ],
+)
+def test_a_card_follows_the_fields_that_the_code_reads(
+    kind: str, fields: dict[str, Any], label: str, words: str
+) -> None:
+    assert said(read({"model_type": kind, **fields}))[label] == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(999_885_952, "1 B"), (999_499_999, "999 M"), (999_000, "999,000"), (1_557_611_200, "1.56 B")]
+)
+def test_a_size_is_rounded_before_its_unit_is_chosen(number: int, words: str) -> None:
+    assert short(number) == words
 
 
 def test_every_concept_that_a_model_has_stands_in_the_order() -> None:

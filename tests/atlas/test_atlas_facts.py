@@ -20,6 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from grader.atlas import caches, read
 from grader.atlas.fields import CLASSES, classes
 from grader.atlas.traits import family_names, traits_of
+from grader.errors import GraderError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +86,29 @@ def test_parameters_of_an_odd_shape_are_too(kind: str) -> None:
     odd = {name: value for name, value in shape.items() if name in known or names.get(name, name) in known}
     fields = {**NEEDED.get(kind, {}), **odd, **OWN_LISTS.get(kind, {})}
     check_count(kind, {name: value for name, value in fields.items() if value is not None})
+
+
+# A field at a value that is not the class's own, and what else that needs.
+OTHERWISE: list[tuple[str, dict[str, Any]]] = [
+    ("granitemoehybrid", ODD | OWN_LISTS["granitemoehybrid"] | {"num_local_experts": 0}),
+    ("phi", {"qk_layernorm": True}),
+    ("persimmon", {"qk_layernorm": False}),
+    ("solar_open", {"use_qk_norm": True}),
+    ("laguna", {"gating": "per-head"}),
+    ("laguna", {"gating": "per-element"}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("stablelm", {"use_parallel_residual": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), OTHERWISE)
+def test_parameters_follow_the_fields_that_the_code_reads(kind: str, fields: dict[str, Any]) -> None:
+    check_count(kind, fields)
+
+
+def test_norms_behind_each_sum_are_refused() -> None:
+    with pytest.raises(GraderError, match="norms the stream itself after each sum"):
+        read({"model_type": "opt", "do_layer_norm_before": False})
 
 
 def test_what_transformers_writes_of_single_layers_is_read() -> None:
@@ -202,12 +226,43 @@ def test_the_cache_is_transformers_own(kind: str) -> None:
     assert measured == told > 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in family_names() if traits_of(kind).mlp == "experts"])
+def code_of(kind: str) -> str:
+    """The family's modelling code; skips one that has none of its own, as sarvam, which is read with its `like`'s."""
+    folder = Path(inspect.getfile(CONFIG_MAPPING[traits_of(kind).hub_only or kind])).parent
+    code = "".join(file.read_text(encoding="utf-8") for file in folder.glob("modeling_*.py"))
+    if not code:
+        pytest.skip("the family's code is another's")
+    return code
+
+
+# How the line that norms the queries begins.
+NORMS = r"self\.(q_norm|q_layernorm|query_layernorm|qk_norm)\("
+EXPERTS = [kind for kind in family_names() if traits_of(kind).mlp in ("experts", "gemma4")]
+# A field that their files have, and transformers' code does not read: what it says is what the code does.
+SAID_ALONE = ("deepseek_v2", "deepseek_v4")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EXPERTS if kind not in SAID_ALONE])
+def test_whether_the_weights_of_chosen_experts_sum_to_1_is_what_the_code_does(kind: str) -> None:
+    traits, code = traits_of(kind), code_of(kind)
+    if traits.router == "softmax of the chosen":
+        return
+    divided = re.search(r"(weights?|value|scores)\.sum\(\s*dim=-1, keepdim=True\)", code)
+    field = "norm_topk_prob" if "config.norm_topk_prob" in code else "yes" if divided else "no"
+    assert traits.renormalised == field
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
 def test_a_bias_for_the_choice_alone_is_told_where_the_code_has_one(kind: str) -> None:
     traits = traits_of(kind)
-    folder = Path(inspect.getfile(CONFIG_MAPPING[traits.hub_only or kind])).parent
-    code = "".join(file.read_text(encoding="utf-8") for file in folder.glob("modeling_*.py"))
-    if not code:  # sarvam has no code of its own: transformers reads it with that of its `like`
-        pytest.skip("the family's code is another's")
-    has = bool(re.search(r"\b(e_score_correction_bias|expert_bias)\b", code))
+    has = bool(re.search(r"\b(e_score_correction_bias|expert_bias)\b", code_of(kind)))
     assert (traits.choice_bias or traits.router_bias_counts) == has
+
+
+@pytest.mark.parametrize("kind", [kind for kind in family_names() if traits_of(kind).qk_norm])
+def test_whether_queries_are_normed_before_rope_is_what_the_code_does(kind: str) -> None:
+    code = code_of(kind)
+    norm, turn = (re.search(rf"= {what}", code) for what in (NORMS, r"apply_rotary\w+\("))
+    if not norm or not turn:
+        pytest.skip("norm and rotation are not lines of the same kind in this code")
+    assert traits_of(kind).norm_after_rope == (norm.start() > turn.start())

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from conftest import chromium, why_no_browser
 from grader.atlas import Architecture, figure, gallery_models, read
+from grader.atlas.changes import steps
 from grader.atlas.drawing import parts
 from grader.atlas.fields import classes
 
@@ -92,7 +93,12 @@ def test_the_panel_of_compressed_attention_draws_what_is_compressed() -> None:
     panels = {part.title: part for part in parts(DRAWN["deepseek-v4-flash"])}
     svg = panels["DeepSeek V4 Flash: Compressed sparse attention, in 21 layers"].svg
     assert "compressor" in svg and "4 tokens → 1" in svg and "for every 4 tokens of the text: 512 + 128" in svg
-    assert "compressor" not in panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+    window = panels["DeepSeek V4 Flash: Multi-query attention, in 2 layers"].svg
+    assert "compressor" not in window
+    rows = ("RoPE backwards on 64 of 512", "each is key and value", "it is key and value", "kv_norm", "kv_proj")
+    assert boxes_of(svg, *rows) == [rows[0], rows[1], "kv_norm", "kv_norm", "kv_proj"]
+    assert boxes_of(window, *rows) == [rows[0], rows[2], "kv_norm", "kv_proj"]  # its value is normed and turned, too
+    assert ">SiLU; gate and up clamped at 10<" in panels["DeepSeek V4 Flash: 256 SwiGLU experts"].svg
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,103 @@ def test_an_index_is_drawn_with_its_projections(slug: str, boxes: list[str]) -> 
 def test_a_figure_says_how_its_layers_follow_one_another(slug: str, notes: list[str]) -> None:
     drawn_ = "".join(part.svg for part in parts(DRAWN[slug]))
     assert all(f">{note}<" in drawn_ for note in notes)
+
+
+def boxes_of(svg: str, *words: str) -> list[str]:
+    """Which of these texts a panel has, in its order: from the top, which is the output, down."""
+    return [text for text in re.findall(r">([^<>]+)<", svg.partition("</style>")[2]) if text in words]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("hunyuan_v1_dense", "q_norm"), ("qwen3", "RoPE: rotate by position")])
+def test_a_norm_of_queries_stands_before_or_behind_rope_as_in_the_code(kind: str, first: str) -> None:
+    assert boxes_of(parts(DRAWN[kind])[1].svg, "q_norm", "RoPE: rotate by position")[0] == first
+
+
+def test_parts_side_by_side_have_a_norm_each_where_the_code_has_two() -> None:
+    rows = ("Multi-head attention", "Multi-query attention", "GELU MLP", "LayerNorm")
+    assert boxes_of(parts(DRAWN["gpt-neox-20b"])[0].svg, *rows)[1:] == [
+        *("GELU MLP", "LayerNorm", "Multi-head attention", "LayerNorm")
+    ]
+    assert boxes_of(parts(DRAWN["falcon-7b"])[0].svg, *rows)[1:] == ["GELU MLP", "Multi-query attention", "LayerNorm"]
+    sequential = read({"model_type": "gpt_neox", "use_parallel_residual": False})
+    plusses = [parts(model)[0].svg.count('class="sign"') for model in (sequential, DRAWN["gpt_neox"])]
+    assert plusses == [2, 1]
+
+
+def test_norms_before_the_last_projections_are_drawn_and_told() -> None:
+    panels = [part.svg for part in parts(DRAWN["bitnet"])]
+    assert "RMSNorm before o_proj" in panels[0]
+    assert ">RMSNorm before down_proj<" in panels[0]
+    assert boxes_of(panels[1], "o_proj", "attn_sub_norm") == ["o_proj", "attn_sub_norm"]
+    assert boxes_of(panels[2], "down_proj", "ffn_sub_norm", "×") == ["down_proj", "ffn_sub_norm"]
+    assert {step.concept for step in steps(DRAWN["llama"], DRAWN["bitnet"])} >= {"norm_placement"}
+
+
+@pytest.mark.parametrize(("name", "norm"), [("jamba", True), ("falcon_mamba", True), ("mamba", False)])
+def test_what_mamba_selects_by_is_made_behind_the_convolution(name: str, norm: bool) -> None:
+    svg = next(part.svg for part in parts(DRAWN[name]) if "x_proj" in part.svg)
+    rows = ("RMSNorm of each", "x_proj: dt, B, C", "convolution over 4, SiLU", "x")
+    assert sorted(boxes_of(svg, *rows)) == sorted(rows if norm else rows[1:])
+    heights = {words: float(y) for y, words in re.findall(r' y="([\d.]+)"[^>]*>([^<>]+)<', svg) if words in rows}
+    assert heights["x_proj: dt, B, C"] < heights["convolution over 4, SiLU"] < heights["x"]
+
+
+def test_differential_attention_subtracts_a_softmax() -> None:
+    assert ">( softmax₁ − λ · softmax₂ ) · v<" in parts(DRAWN["diffllama"])[1].svg
+    assert "softmax₁" not in parts(DRAWN["llama"])[1].svg
+
+
+def test_where_longcats_experts_are_added_is_told() -> None:
+    svg = parts(DRAWN["longcat-flash-560b"])[0].svg
+    assert ">experts read what the first MLP reads<" in svg and "are added at the layer&#x27;s end" in svg
+
+
+def test_norms_on_the_stream_are_drawn_there_with_what_multiplies_it() -> None:
+    """MiniMax-01 adds what a part gives to the normed stream, and the stream is multiplied."""
+    plain, scaled = (read({"model_type": "minimax", **fields}) for fields in ({}, {"mlp_alpha_factor": 3.5}))
+    boxes = re.findall(r'<rect class="norm" x="([\d.]+)"', parts(plain)[0].svg)
+    assert len(boxes) == 3 and min(float(x) for x in boxes) > 320  # at the right, where the stream is
+    assert "stream ×" not in parts(plain)[0].svg and ">the MLP: stream × 3.5<" in parts(scaled)[0].svg
+    changed = {step.concept: step.change for step in steps(DRAWN["mixtral"], scaled)}["norm_placement"]
+    assert "on the stream itself; the MLP: stream × 3.5" in changed
+    lightning = parts(plain)[2].svg
+    assert boxes_of(lightning, "SiLU", "q, k, v") == ["SiLU", "q, k, v"]
+
+
+def test_norms_that_not_all_layers_have_say_how_many_do() -> None:
+    svg = parts(DRAWN["olmo_hybrid"])[0].svg
+    assert svg.count(">RMSNorm, in 8 layers<") == svg.count(">RMSNorm, in 24 layers<") == 2
+    assert ">RMSNorm, in 60 layers<" in parts(DRAWN["axk1"])[0].svg
+
+
+def test_what_multiplies_no_scores_is_not_drawn() -> None:
+    for name, scale in (("gpt-neo-1.3b", False), ("gemma-4-31b", False), ("gpt-2-xl", True)):
+        assert ("q · kᵀ × scale" in parts(DRAWN[name])[1].svg) == scale
+    assert ">GELU (tanh)<" in parts(DRAWN["bloom"])[2].svg
+
+
+def test_a_norm_of_the_embedding_and_a_doubled_beta_are_drawn() -> None:
+    assert ">then LayerNorm<" in parts(DRAWN["bloom"])[0].svg
+    assert ">then RMSNorm without weight<" in parts(DRAWN["nanochat"])[0].svg
+    assert "then LayerNorm" not in parts(DRAWN["gpt2"])[0].svg
+    assert "through LayerNorm" in steps(DRAWN["gpt2"], DRAWN["bloom"])[0].change
+    assert ">decay, β &lt; 2<" in parts(DRAWN["olmo_hybrid"])[1].svg
+    assert ">decay, β<" in parts(DRAWN["qwen3_next"])[1].svg
+
+
+def test_a_state_has_its_sizes_in_the_order_of_its_formula() -> None:
+    assert "a matrix of 192 × 96<" in parts(DRAWN["olmo_hybrid"])[1].svg  # v kᵀ, with values of 192 and keys of 96
+    assert "a state of 64 × 128 each" in parts(DRAWN["bamba"])[0].svg + parts(DRAWN["mamba2"])[0].svg
+
+
+def test_layers_that_take_from_earlier_ones_have_a_panel_that_keeps_nothing_of_that() -> None:
+    panels = {part.title.partition(": ")[2]: part.svg for part in parts(DRAWN["gemma-4-e2b"])}
+    assert "2 × 1 × 256 = 512 numbers" in panels["Multi-query attention, in 12 layers"]
+    borrowing = panels["Multi-query attention, in 16 layers"]
+    assert "keeps nothing" in borrowing and "k_proj" not in borrowing and "v_norm" not in borrowing
+    panels = {part.title.partition(": ")[2]: part.svg for part in parts(DRAWN["glm-5.2"])}
+    assert "512 + 64 + 128 = 704 numbers" in panels["Multi-head latent attention, in 21 layers"]
+    assert "512 + 64 = 576 numbers" in panels["Multi-head latent attention, in 57 layers"]
 
 
 def test_what_is_not_as_in_the_other_is_ringed_and_rows_stand_at_one_height() -> None:

@@ -61,6 +61,11 @@ def _top(canvas: Canvas, mixer: Mixer, width: int, seen: str) -> tuple[float, tu
     else:
         canvas.box(out, "mixer", [mixer.out, f"{inner:,} → {width:,}"])
     y = out.bottom
+    if "attn_sub_norm" in mixer.shapes:
+        y = canvas.box(Box(cx - 90, y + GAP, 180, THIN_H), "norm", ["attn_sub_norm"], y).bottom
+    if mixer.kind == "compressed":  # the values are turned as keys are, so what is read out is turned back
+        back = f"RoPE backwards on {mixer.rotary} of {mixer.value_dim}"
+        y = canvas.box(Box(cx - 150, y + GAP, 300, THIN_H), "white", [back], y).bottom
     if mixer.gate:
         y = canvas.box(Box(cx - 150, y + GAP, 300, THIN_H), "router", [_gate_words(mixer)], y).bottom
     lines = _softmax_lines(mixer)
@@ -85,11 +90,18 @@ def _gate_words(mixer: Mixer) -> str:
 
 
 def _softmax_lines(mixer: Mixer) -> list[str]:
-    lines = ["softmax( q · kᵀ × scale + mask ) · v"]
+    scores = "q · kᵀ" if mixer.unscaled else "q · kᵀ × scale"
+    lines = [f"softmax( {scores} + mask ) · v"]
     if cap := mixer.score_cap:
         lines = [
             f"softmax( {cap:g} · tanh( s / {cap:g} ) + mask ) · v",
-            f"scores s = q · kᵀ × scale, capped at ±{cap:g}",
+            f"scores s = {scores}, capped at ±{cap:g}",
+        ]
+    if "lambda_q1" in mixer.shapes:  # DiffLlama; source: DiffLlamaAttention in transformers
+        lines = [
+            "( softmax₁ − λ · softmax₂ ) · v",
+            f"of each pair of heads; softmax( {scores} + mask )",
+            "RMSNorm over the pair, × (1 − λ₀)",
         ]
     if mixer.sinks:
         lines.append("with a learned sink for each head")
@@ -104,7 +116,7 @@ def _index(canvas: Canvas, mixer: Mixer, index: Index, width: int, y: float) -> 
     of = "entries" if mixer.rate else "tokens"
     frame = Box(LEFT, y, 356, PROJ_H)
     if index.shared:
-        return canvas.box(frame, "router", ["Index", f"the layer before chose {index.topk:,} {of} to look at"])
+        return canvas.box(frame, "router", ["Index", f"an earlier layer chose {index.topk:,} {of} to look at"])
     frame = Box(LEFT, y, 356, 2 * PROJ_H + 54)
     canvas.area(frame, "faint", 9, dashed=True)
     scores = Box(frame.x + 8, y + 8, frame.w - 16, PROJ_H)
@@ -179,26 +191,18 @@ def _columns(first: float, second: float, third: float, gap: float) -> list[Box]
 
 
 def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
-    columns = _columns(168, 98, 98, 14)
+    columns = _columns(174, 90, 100, 14) if mixer.kind == "compressed" else _columns(168, 98, 98, 14)
     above = [y, y, y]
-    if mixer.rotary:
-        whole = mixer.key_dim
-        part = "rotate by position" if mixer.rotary == whole else f"rotate {mixer.rotary} of {whole} numbers"
-        turned = 3 if mixer.rate else 2  # an entry is turned too
-        rope = Box(LEFT, y + GAP, columns[turned - 1].right - LEFT, THIN_H)
-        canvas.box(rope, "white", [f"RoPE: {part}"])
-        for i in range(turned):
-            canvas.line((columns[i].cx, rope.y), (columns[i].cx, y))
-            above[i] = rope.bottom
-        y = rope.bottom
-    if mixer.qk_norm or mixer.v_norm:
-        for i, name in enumerate(("q_norm", "k_norm", "kv_norm" if mixer.rate else "v_norm")):
-            third = mixer.v_norm or mixer.rate
-            if (i < 2 and not mixer.qk_norm) or (i == 2 and not third) or (i == 1 and mixer.shared):
-                continue
-            column = columns[i]
-            above[i] = canvas.box(Box(column.x, y + GAP, column.w, THIN_H), "norm", [name], above[i]).bottom
-        y += GAP + THIN_H
+    if mixer.kind == "compressed":  # DeepSeek-V4: what is kept is key and value in one
+        both = Box(columns[1].x, y + GAP, RIGHT - columns[1].x, THIN_H)
+        canvas.box(both, "white", ["each is key and value" if mixer.rate else "it is key and value"], y)
+        above[1:] = [both.bottom, both.bottom]
+        y = both.bottom
+        if not mixer.rate:
+            columns[1:] = [Box(columns[1].x, 0, RIGHT - columns[1].x, 0)]
+    draw = (_norms, _turn) if mixer.norm_after_rope else (_turn, _norms)  # from the top, so what comes last is first
+    for one in draw:
+        y = one(canvas, mixer, columns, above, y)
     if mixer.qkv:
         joined = Box(LEFT, y + GAP, columns[2].right - LEFT, PROJ_H)
         canvas.box(joined, "query", [mixer.qkv, f"{width:,} → {_joined_words(mixer)}"])
@@ -206,10 +210,40 @@ def _heads(canvas: Canvas, mixer: Mixer, width: int, y: float) -> float:
             canvas.line((column.cx, joined.y), (column.cx, top))
         return fork(canvas, [joined], width, joined.bottom)
     boxes = [Box(c.x, y + GAP, c.w, PROJ_H) for c in columns]
-    for box, role, lines, top in zip(boxes, ("query", "key", "value"), _projections(mixer, width), above, strict=True):
+    drawn = (("query", "key", "value"), _projections(mixer, width), above)
+    for box, role, lines, top in zip(boxes, *drawn, strict=False):  # DeepSeek-V4 has two in a window
         canvas.box(box, role, lines, top)
     fed = 1 if mixer.shared else 2 if mixer.k_is_v and not mixer.rate else 3  # q, and k and v that are not others'
     return fork(canvas, boxes[:fed], width, boxes[0].bottom)
+
+
+def _turn(canvas: Canvas, mixer: Mixer, columns: list[Box], above: list[float], y: float) -> float:
+    """RoPE over the columns that it turns. above: where each column's line ends; returns what is lowest then."""
+    if not mixer.rotary:
+        return y
+    whole = mixer.key_dim
+    part = "rotate by position" if mixer.rotary == whole else f"rotate {mixer.rotary} of {whole} numbers"
+    turned = 3 if mixer.rate else 2  # an entry is turned too
+    rope = Box(LEFT, y + GAP, columns[turned - 1].right - LEFT, THIN_H)
+    canvas.box(rope, "white", [f"RoPE: {part}"])
+    for i in range(turned):
+        canvas.line((columns[i].cx, rope.y), (columns[i].cx, above[i]))
+        above[i] = rope.bottom
+    return rope.bottom
+
+
+def _norms(canvas: Canvas, mixer: Mixer, columns: list[Box], above: list[float], y: float) -> float:
+    """The norms of queries, keys and values, as `_turn` draws."""
+    if not mixer.qk_norm and not mixer.v_norm:
+        return y
+    names = ("q_b_norm", "kv_norm", "kv_norm") if mixer.kind == "compressed" else ("q_norm", "k_norm", "v_norm")
+    for i, name in enumerate(names):
+        third = mixer.v_norm or mixer.rate
+        if (i < 2 and not mixer.qk_norm) or (i == 2 and not third) or (i == 1 and mixer.shared):
+            continue
+        column = columns[i]
+        above[i] = canvas.box(Box(column.x, y + GAP, column.w, THIN_H), "norm", [name], above[i]).bottom
+    return y + GAP + THIN_H
 
 
 def _projections(mixer: Mixer, width: int) -> list[list[str]]:
@@ -217,7 +251,7 @@ def _projections(mixer: Mixer, width: int) -> list[list[str]]:
     if mixer.gate and mixer.shapes.get("q_proj", ())[:1] == (2 * mixer.heads * mixer.key_dim,):
         q = ["q_proj: q and gate", f"{width:,} → {mixer.heads} × 2 × {mixer.key_dim}"]
     if mixer.kind == "compressed":
-        q = ["q_a_proj, q_b_proj", f"{width:,} → {mixer.q_rank:,} → {mixer.heads} × {mixer.key_dim}"]
+        q = ["q_a_proj, q_b_proj", f"→ {mixer.q_rank:,}, norm, → {mixer.heads} × {mixer.key_dim}"]
     if mixer.shared:
         return [q, ["an earlier", "layer's keys"], ["an earlier", "layer's values"]]
     k = ["kv_proj" if mixer.kind == "compressed" else "k_proj", f"→ {mixer.kv_heads} × {mixer.key_dim}"]

@@ -31,15 +31,18 @@ def _dense(canvas: Canvas, mlp: Mlp, width: int, y: float) -> float:
     down = Box(cx - 100, y + 16, 200, PROJ_H)
     canvas.line((cx, down.y), (cx, y))
     canvas.box(down, "mlp", [down_name, f"{wide:,} → {width:,}{bias}"])
+    top = down.bottom
+    if "ffn_sub_norm" in mlp.shapes:
+        top = canvas.box(Box(cx - 100, top + GAP, 200, THIN_H), "norm", ["ffn_sub_norm"], top).bottom
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     if not mlp.gated:
-        act = canvas.box(Box(cx - 100, down.bottom + GAP, 200, THIN_H), "white", [activation], down.bottom)
+        act = canvas.box(Box(cx - 100, top + GAP, 200, THIN_H), "white", [activation], top)
         lines = [up_name, f"{width:,} → {wide:,}{bias}"]
         up = canvas.box(Box(cx - 100, act.bottom + GAP, 200, PROJ_H), "mlp", lines, act.bottom)
         return fork(canvas, [up], width, up.bottom)
-    times = down.bottom + 30
+    times = top + 30
     canvas.plus(cx, times, "×")
-    canvas.line((cx, times - 10), (cx, down.bottom))
+    canvas.line((cx, times - 10), (cx, top))
     gate, up = Box(LEFT + 12, times + 64, 170, PROJ_H), Box(RIGHT - 182, times + 64, 170, PROJ_H)
     act = Box(gate.x + 15, times + 18, gate.w - 30, THIN_H)
     canvas.box(act, "white", [activation])
@@ -90,6 +93,8 @@ def _experts(canvas: Canvas, mlp: Mlp, width: int) -> float:
     )
     activation = ACTIVATIONS.get(mlp.activation, mlp.activation)
     words = f"{activation}, in a latent of {inner:,}" if mlp.latent else f"activation: {activation}"
+    if mlp.limit:
+        words = f"{activation}; gate and up clamped at {mlp.limit:g}"
     canvas.text(frame.cx, under + 47, words, "m", 11.5)
     lines = ["Router", f"{width:,} → {mlp.experts + mlp.empty}, {mlp.router}", *choice_words(mlp)]
     router = Box(frame.x + 20, frame.bottom + GAP, frame.w - 40, PROJ_H + 15 * (len(lines) - 2))

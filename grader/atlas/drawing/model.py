@@ -112,9 +112,11 @@ class _Drawing:
             upper, lower = ([slot.key for slot in branch] for branch in theirs)
             if not self.mine.parallel:  # one part a layer: it stands beside the other's attention
                 return PLUS + LEAVE + sum(self.heights[key] + GAP for key in upper), [[*mine[0]]]
-            working, mixing, norm = mine[0]
-            above, between = upper[: upper.index("mlp")], upper[upper.index("mlp") + 1 :]
-            return 0.0, [[*above, working, *between, BETWEEN, *lower[: lower.index("mixer")], mixing, norm]]
+            here = [slot.key for slot in mine[0]]
+            mixing = here.index("mixer")  # the MLP, and its norm where it has one, stand before it
+            above, between = upper[: upper.index("mlp")], [k for k in upper[upper.index("mlp") + 1 :] if k not in here]
+            gap = [*between, BETWEEN, *lower[: lower.index("mixer")]]
+            return 0.0, [[*above, *mine[0][:mixing], *gap, *mine[0][mixing:]]]
         alone = theirs[: -len(mine)] if len(mine) == 2 else ()  # branches that the other has and mine has not
         lead = sum(PLUS + LEAVE + sum(self.heights[slot.key] + GAP for slot in branch) for branch in alone)
         rows: list[list[Slot | str]] = []
@@ -161,7 +163,13 @@ class _Drawing:
             elif what == "slot" and isinstance(thing, Slot):
                 box = Box(LEFT, y, RIGHT - LEFT, self.heights[thing.key])
                 if thing.key.startswith("norm"):
-                    box = Box(cx - 62, y, 124, NORM_H)
+                    wide = 124 if len(thing.boxes[0][1][0]) < 14 else 190
+                    box = Box(cx - wide / 2, y, wide, NORM_H)
+                if self.mine.on_stream and thing.key.startswith("norm before") and last_bottom is not None:
+                    self._slot(thing, Box(SPINE - 52, y, 84, NORM_H))
+                    left = y - GAP / 2  # what leaves the stream is normed, and so is what stays
+                    canvas.line((SPINE, left), (cx, left), (cx, last_bottom))
+                    continue
                 self._slot(thing, box)
                 if last_bottom is None:
                     canvas.line((cx, box.y), (cx, plus_y), (SPINE - 10, plus_y))
@@ -173,12 +181,13 @@ class _Drawing:
                     canvas.line((cx + 40, box.y), (cx + 40, middle), (side, middle), (side, plus_y), arrow=False)
                     self._side = (last_bottom, y + box.h)
                 last_bottom = box.bottom
-            elif what == "leave":
+            elif what == "leave" and not self.mine.on_stream:
                 assert last_bottom is not None
                 canvas.line((SPINE, y), (cx, y), (cx, last_bottom))
                 if self.mine.parallel and hasattr(self, "_side"):
                     mlp_bottom, mixer_bottom = self._side
-                    fork, left = mixer_bottom + GAP / 2, LEFT - 14
+                    shared = any(slot.key == "norm both" for slot in self.mine.branches[0])
+                    fork, left = mixer_bottom + GAP / 2 if shared else y, LEFT - 14
                     middle = mlp_bottom + GAP / 2
                     canvas.line((cx, fork), (left, fork), (left, middle), (cx - 40, middle), (cx - 40, mlp_bottom))
         for what, _, y in ys:

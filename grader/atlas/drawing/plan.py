@@ -1,11 +1,14 @@
 """What the first panel shows of a model, from the head down, before anything has its place."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from grader.atlas.architecture import Architecture
+from grader.atlas.architecture import ON_STREAM, Architecture
 from grader.atlas.drawing.header import SECOND, stretched
 from grader.atlas.drawing.words import (
     ACTIVATIONS,
+    DOUBLE,
     Group,
     alike,
     first_dense,
@@ -15,6 +18,7 @@ from grader.atlas.drawing.words import (
     pattern_words,
 )
 from grader.atlas.layer import Layer
+from grader.atlas.whole import norm_places
 
 GAP = 18
 NORM_H = 28
@@ -47,7 +51,8 @@ def box_height(lines: tuple[str, ...]) -> float:
 class Plan:
     """What is drawn, from the head down. branches: each a list of slots from top to bottom.
 
-    stretched: whether the header has a second line, of a context that scaled RoPE reaches.
+    on_stream: whether norms stand on the stream, and not in the branches. stretched: whether the header has a second
+    line, of a context that scaled RoPE reaches.
     """
 
     head: tuple[str, ...]
@@ -57,26 +62,26 @@ class Plan:
     notes: tuple[str, ...]
     branches: tuple[tuple[Slot, ...], ...]
     parallel: bool
+    on_stream: bool
     stretched: bool
 
 
 def plan(model: Architecture) -> Plan:
     """The rows of a model's first panel."""
-    layer = _typical(model)
     norm = model.traits.norm
-    here = set(layer.norms)
+    here = _norm_words(model)
     mixing = Slot("mixer", tuple(_mixer_box(model, group) for group in alike(model)))
     working = Slot("mlp", tuple(("mlp", tuple(_counted(mlp_lines(m, model.width), n, model))) for m, n in mlps(model)))
-    parallel = "before both" in here or model.traits.norms == "parallel with two norms"
     if model.traits.one_norm:
         boxes = mixing.boxes + working.boxes
         branches: tuple[tuple[Slot, ...], ...] = ((Slot("mixer", boxes), _norm("before", norm)),)
     else:
-        branches = (_branch("MLP", working, here, norm), _branch("attention", mixing, here, norm))
+        branches = (_branch("MLP", working, here), _branch("attention", mixing, here))
         if own := _per_layer(model):
             branches = (own, *branches)
-        if parallel:
-            branches = ((working, mixing, _norm("both", norm)),)
+        if model.parallel:  # with a norm each, or one for both
+            both = () if "before both" not in here else (_norm("both", norm),)
+            branches = ((*branches[-2], *branches[-1], *both),)
     lines = (*pattern_words(model).split("; "), first_dense(model), *_oddities(model))
     notes = tuple(note for note in lines if note)
     return Plan(
@@ -86,7 +91,8 @@ def plan(model: Architecture) -> Plan:
         repeated=str(len(model.layers)),
         notes=notes,
         branches=branches,
-        parallel=parallel,
+        parallel=model.parallel,
+        on_stream=model.traits.norms == ON_STREAM,
         stretched=bool(stretched(model)),
     )
 
@@ -125,9 +131,20 @@ def _norm(where: str, name: str) -> Slot:
     return Slot(f"norm {where}", (("norm", (name,)),))
 
 
-def _branch(part: str, slot: Slot, here: set[str], norm: str) -> tuple[Slot, ...]:
-    after = [_norm(f"after {part}", norm)] if f"after {part}" in here else []
-    before = [_norm(f"before {part}", norm)] if f"before {part}" in here else []
+def _norm_words(model: Architecture) -> dict[str, str]:
+    """What the boxes of norms say, by where these stand: with the number of layers, where not all have it."""
+    counted = Counter(name for layer in model.layers for name in norm_places(layer))
+    name, total = model.traits.norm, len(model.layers)
+    return {
+        where: name if number == total else f"{name}, in {number} layer{'s' * (number > 1)}"
+        for where, number in counted.items()
+    }
+
+
+def _branch(part: str, slot: Slot, here: Mapping[str, str]) -> tuple[Slot, ...]:
+    after, before = (
+        [_norm(where, here[where])] if where in here else [] for where in (f"after {part}", f"before {part}")
+    )
     return (*after, slot, *before)
 
 
@@ -142,6 +159,8 @@ def _embedding_lines(model: Architecture) -> list[str]:
     lines = [f"{model.vocabulary:,} tokens × {model.width:,}"]
     if model.traits.embedding_scale:
         lines.append(f"times √{model.width:,}")
+    if "norm of the embedding" in model.facts:
+        lines.append(f"then {model.facts['norm of the embedding'].value}")
     if "positions" in model.embedding:
         lines.append(f"+ {model.embedding['positions'][0]:,} learned positions")
     if str(model.facts["positions"].value).startswith("ALiBi"):
@@ -160,13 +179,30 @@ def _oddities(model: Architecture) -> list[str]:
     if chosen:
         found.append(f"{chosen} look where an earlier index chose")
     if model.traits.double:
-        found.append("two attentions, two dense MLPs a layer")
+        found += DOUBLE
     if model.traits.hyper_connections:
         found.append("four streams, mixed around each part")
+    found += stream_scales(model)
     if model.traits.layer_scalar:
         found.append("then times a number of its own")
     if model.traits.altup:
         found.append("four streams (AltUp), LAuReL beside attention")
+    return found
+
+
+def stream_scales(model: Architecture) -> list[str]:
+    """What the stream and a part's output are multiplied by where they are added, of MiniMax-01."""
+    parts = (
+        ("attention", "attention's output"),
+        ("linear attention", "linear attention's output"),
+        ("the MLP", "the MLP's output"),
+    )
+    found = []
+    for part, output in parts:
+        stream, own = (model.facts.get(f"scale of {what}") for what in (f"the stream under {part}", output))
+        if stream or own:
+            times = [f"{name} × {fact.value:g}" for name, fact in (("stream", stream), ("output", own)) if fact]
+            found.append(f"{part}: {', '.join(times)}")
     return found
 
 

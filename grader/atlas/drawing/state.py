@@ -46,7 +46,7 @@ KINDS = {
     ),
     "lightning": Steps(("q, k, v", "gate"), ("S ← decay · S + v kᵀ",), "S q", "RMSNorm, then × sigmoid(gate)"),
     "mamba2": Steps(("x, B, C", "dt", "z"), ("h ← decay · h + dt · x Bᵀ",), "h C + D · x", "× SiLU(z), then RMSNorm"),
-    "mamba": Steps(("x → B, C, dt", "z"), ("h ← decay · h + dt · B x",), "h C + D · x", "× SiLU(z)"),
+    "mamba": Steps(("x", "z"), ("h ← decay · h + dt · B x",), "h C + D · x", "× SiLU(z)"),
 }
 
 
@@ -84,20 +84,37 @@ def draw(mixer: Mixer, width: int, title: str) -> tuple[Canvas, float]:
     top = frame.bottom
     if steps.normed:
         top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "norm", [f"L2 norm of {steps.normed}"], top).bottom
+    if mixer.kind == "lightning":
+        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", ["SiLU"], top).bottom
+    if mixer.kind == "mamba":
+        row = _selected(canvas, mixer, top)
+        canvas.line((LEFT + 18, row), (LEFT + 18, top))
+        top = row - GAP
     if mixer.conv:
         words = f"convolution over {mixer.conv}, SiLU"
-        top = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], top).bottom
+        conv = canvas.box(Box(LEFT, top + GAP, 190, THIN_H), "white", [words], None if mixer.kind == "mamba" else top)
+        top = conv.bottom
     row = top + GAP
-    lines = [steps.inputs[0], "one projection" if mixer.kind != "kda" else "a projection each"]
+    lines = [steps.inputs[0], "a projection each" if "q_proj" in mixer.shapes else "one projection"]
     first = canvas.box(Box(LEFT, row, 190, PROJ_H), "state", lines, top)
     boxes = [first]
     gate_box = Box(RIGHT - 66, row, 66, PROJ_H)
     if len(steps.inputs) == 3:
-        lines = [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else "decay, β"]
+        lines = [steps.inputs[1], "decay, step" if mixer.kind == "mamba2" else f"decay, β{' < 2' * mixer.doubled}"]
         boxes.append(canvas.box(Box(LEFT + 214, row, 84, PROJ_H), "router", lines, frame.bottom))
     canvas.box(gate_box, "value", [steps.inputs[-1], "gate"])
     canvas.line((gate_box.cx + 10, gate_box.y), (gate_box.cx + 10, gate.bottom))
     return canvas, fork(canvas, [*boxes, gate_box], width, first.bottom)
+
+
+def _selected(canvas: Canvas, mixer: Mixer, top: float) -> float:
+    """What Mamba makes of x behind the convolution, beside x itself. Returns where the convolution's box begins."""
+    x, wide = LEFT + 40.0, 150.0
+    if mixer.parts_normed:
+        top = canvas.box(Box(x, top + GAP, wide, THIN_H), "norm", ["RMSNorm of each"], top).bottom
+    made = canvas.box(Box(x, top + GAP, wide, THIN_H), "router", ["x_proj: dt, B, C"], top)
+    canvas.line((made.cx, made.bottom + GAP), (made.cx, made.bottom))
+    return made.bottom + GAP
 
 
 def _numbers(mixer: Mixer) -> str:
@@ -105,7 +122,7 @@ def _numbers(mixer: Mixer) -> str:
         return f"{mixer.heads:,} channels, each a state of {mixer.key_dim}"
     shared = f", {mixer.kv_heads} keys" if mixer.kv_heads != mixer.heads and mixer.kind == "delta" else ""
     groups = f" in {mixer.kv_heads} groups" if mixer.kind == "mamba2" else ""
-    return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.key_dim} × {mixer.value_dim}"
+    return f"{mixer.heads} heads{shared}{groups}, each a matrix of {mixer.value_dim} × {mixer.key_dim}"
 
 
 def _tiles(canvas: Canvas, mixer: Mixer, frame: Box) -> None:

@@ -18,11 +18,20 @@ ACTIVATIONS = {
 }
 
 
+# Of a layer of LongCat-Flash. Source: LongcatFlashDecoderLayer.forward in transformers.
+DOUBLE = (
+    "two attentions, each with a dense MLP behind it",
+    "experts read what the first MLP reads",
+    "and are added at the layer's end",
+)
+
+
 def short(number: float) -> str:
     """1,557,611,200 as 1.56 B."""
+    rounded = float(f"{number:.3g}")  # 999,900,000 is 1 B
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}" if number < 1000 * size else f"{number / size:,.0f} {letter}"
+        if rounded >= size:
+            return f"{rounded / size:.3g} {letter}" if rounded < 1000 * size else f"{number / size:,.0f} {letter}"
     return f"{number:,}"
 
 
@@ -41,13 +50,16 @@ def mixer_lines(mixer: Mixer) -> list[str]:
     lines = [mixer.label]
     if mixer.kind == "latent":
         lines += [f"{mixer.heads} heads, latent of {mixer.kv_rank} + {mixer.rope_dim}"]
+    elif mixer.shared:
+        lines += [f"{mixer.heads} query heads of {mixer.key_dim}", "an earlier layer's keys and values"]
     elif mixer.kv_heads == mixer.heads:
         lines += [f"{mixer.heads} heads of {mixer.key_dim}"]
     else:
         each = f"{mixer.kv_heads} keys and values" if mixer.kv_heads > 1 else "one key and value for all"
         lines += [f"{mixer.heads} query heads of {mixer.key_dim}", each]
     if mixer.index:
-        lines += [f"an index picks {mixer.index.topk:,} {'entries' if mixer.rate else 'tokens'}"]
+        picked = f"{mixer.index.topk:,} {'entries' if mixer.rate else 'tokens'}"
+        lines += [f"{picked} of an earlier index" if mixer.index.shared else f"an index picks {picked}"]
     if mixer.rate:
         lines += [f"{mixer.rate} tokens in one entry, and {mixer.window} in full"]
     elif mixer.window:
@@ -59,7 +71,8 @@ def mixer_lines(mixer: Mixer) -> list[str]:
 
 
 def _state_numbers(mixer: Mixer) -> str:
-    return f"{mixer.heads} heads, a state of {mixer.key_dim} × {mixer.value_dim} each"
+    """A state's sizes in the order of the formulas: v kᵀ is value × key, x Bᵀ head × state."""
+    return f"{mixer.heads} heads, a state of {mixer.value_dim} × {mixer.key_dim} each"
 
 
 def details(mixer: Mixer) -> list[str]:
@@ -73,9 +86,11 @@ def details(mixer: Mixer) -> list[str]:
 def features(mixer: Mixer) -> list[str]:
     """What attention has that not all have."""
     possible = (
-        (mixer.qk_norm, "QK-norm"),
+        (mixer.qk_norm, "QK-norm after RoPE" if mixer.norm_after_rope else "QK-norm"),
         (mixer.gate, "gate"),
+        ("attn_sub_norm" in mixer.shapes, f"RMSNorm before {mixer.out}"),
         (mixer.sinks, "sinks"),
+        ("lambda_q1" in mixer.shapes, "differential"),
         (mixer.score_cap, f"scores capped at ±{mixer.score_cap:g}"),
         (mixer.bias, "bias"),
         (mixer.k_is_v, "k = v"),
@@ -95,13 +110,16 @@ def placing(mixer: Mixer) -> str:
 def mlp_lines(mlp: Mlp, width: int) -> list[str]:
     """The name of an MLP, and its numbers."""
     if not mlp.experts:
-        return [mlp.label, f"{width:,} → {mlp.width:,} → {width:,}" + (", bias" if mlp.bias else "")]
+        lines = [mlp.label, f"{width:,} → {mlp.width:,} → {width:,}" + (", bias" if mlp.bias else "")]
+        return [*lines, f"RMSNorm before {mlp.names[2]}"] if "ffn_sub_norm" in mlp.shapes else lines
     lines = [
         f"{mlp.experts} {mlp.label}",
         f"{mlp.chosen} for each token" + (f", {mlp.empty} empty ones" if mlp.empty else ""),
     ]
     inner = mlp.latent or width
     lines.append(f"each {inner:,} → {mlp.expert_width:,} → {inner:,}")
+    if mlp.limit:
+        lines.append(f"gate and up clamped at {mlp.limit:g}")
     if mlp.latent:
         lines.append(f"in a latent of {inner:,}")
     if mlp.shared:
@@ -123,23 +141,20 @@ def choice_words(mlp: Mlp) -> list[str]:
 
 
 def mixers(model: Architecture) -> list[tuple[Mixer, int]]:
-    """The kinds of mixers with how many layers have each, the most frequent first."""
+    """The kinds of mixers with how many layers have each, the most frequent first; what takes from others is last."""
     counted = Counter(_mixer_key(layer) for layer in model.layers if layer.mixer)
     merged: dict[tuple[str, ...], tuple[Mixer, int]] = {}
-    for key, number in counted.most_common():  # an index that is shared makes no other box
+    for key, number in counted.most_common():
         mixer = next(layer.mixer for layer in model.layers if layer.mixer and _mixer_key(layer) == key)
         lines = tuple(mixer_lines(mixer))
         first, before = merged.get(lines, (mixer, 0))
-        own = mixer if first.index and first.index.shared else first
-        merged[lines] = (own, before + number)
-    return list(merged.values())
+        merged[lines] = (first, before + number)
+    return sorted(merged.values(), key=lambda found: found[0].shared or bool(found[0].index and found[0].index.shared))
 
 
 def _mixer_key(layer: Layer) -> tuple[str, ...]:
-    mixer = layer.mixer
-    assert mixer
-    shared = mixer.index.shared if mixer.index else False
-    return (kind_name(layer), *mixer_lines(mixer), str(shared))
+    assert layer.mixer
+    return (kind_name(layer), *mixer_lines(layer.mixer))
 
 
 def mlps(model: Architecture) -> list[tuple[Mlp, int]]:
@@ -210,7 +225,7 @@ def alike(architecture: Architecture) -> list[Group]:
     groups: dict[object, Group] = {}
     for mixer, number in mixers(architecture):
         plain = replace(mixer, window=None, chunked=False, theta=None, shapes={}, index=None, unplaced=False)
-        key = (repr(plain), mixer.index is None)
+        key = (repr(plain), mixer.index and mixer.index.shared)  # what takes an earlier choice keeps no keys for it
         groups.setdefault(key, []).append((mixer, number))
     return list(groups.values())
 
@@ -220,7 +235,9 @@ def group_lines(group: Group) -> list[str]:
     if len(group) == 1:
         return mixer_lines(group[0][0])
     members = [mixer for mixer, _ in group]
-    lines = mixer_lines(replace(members[0], window=None))[: 3 if members[0].kv_heads < members[0].heads else 2]
+    lines = mixer_lines(replace(members[0], window=None))[
+        : 3 if members[0].kv_heads < members[0].heads or members[0].shared else 2
+    ]
     common = [word for word in features(members[0]) if all(word in features(mixer) for mixer in members)]
     if common:
         lines.append(", ".join(common))
