@@ -132,7 +132,8 @@ class _Inquiry:
     def _wrong_step(self, calls: Sequence[WatchedCall], findings: Sequence[_Clue]) -> Culprit | None:
         """The first step that the module names and that is wrong on the reference's input, unless more is known."""
         own = [other for other in self.comparison.nodes if other.parent is self.node]
-        step = next((other for other in own if other.call.is_step and other.wrong), None)
+        wrong = (other for other in own if other.call.is_step and other.wrong)
+        step = next((other for other in wrong if not self._in_own_form(other)), None)
         if step is None or any(finding.explains and not self._comes_after(finding, step) for finding in findings):
             return None
         number = sum(other.path == step.path for other in own[: own.index(step)])
@@ -144,6 +145,12 @@ class _Inquiry:
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
+
+    def _in_own_form(self, step: Node) -> bool:
+        """Whether a step gives another shape than the reference's, and a module that does the same is right."""
+        name = step.path.rpartition(":")[2]
+        alike = (n for n in self.comparison.nodes if n.call.is_step and n.path.rpartition(":")[2] == name)
+        return step.alone is not None and step.alone.in_kind and any(own_way(n) for n in alike if n is not step)
 
     def _where(self, calls: Sequence[WatchedCall], step: Node) -> str:
         """Between what the error of a step lies: the last that is right before it, and the first that is given a
