@@ -147,10 +147,10 @@ class _Inquiry:
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
 
     def _in_own_form(self, step: Node) -> bool:
-        """Whether a step gives another shape than the reference's, and a module that does the same is right."""
+        """Whether a step gives another shape than the reference's, as it does in a module that is right."""
         name = step.path.rpartition(":")[2]
-        alike = (n for n in self.comparison.nodes if n.call.is_step and n.path.rpartition(":")[2] == name)
-        return step.alone is not None and step.alone.in_kind and any(own_way(n) for n in alike if n is not step)
+        alike = [n for n in self.comparison.nodes if n.call.is_step and n.path.rpartition(":")[2] == name]
+        return step.seen.in_kind and any(_is_right(n.parent) for n in alike if n.seen.in_kind and n.parent)
 
     def _where(self, calls: Sequence[WatchedCall], step: Node) -> str:
         """Between what the error of a step lies: the last that is right before it, and the first that is given a
@@ -336,6 +336,11 @@ def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor 
     pairs = list(zip(outputs, recorded.outputs, strict=False))
     first = pairs[0] if pairs else (None, recorded.output)
     return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
+
+
+def _is_right(node: Node) -> bool:
+    """Whether a module is right, or would be on its right input."""
+    return node.seen.ok or (node.alone is not None and node.alone.ok)
 
 
 def _between(previous: str, name: str) -> str:
