@@ -21,6 +21,9 @@ def in_a_sum(got: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | No
         factor = _factor(rest, part, got.dtype)
         if factor is None or abs(factor) < 1e-3:
             continue
+        alone = _factor(want.double(), part, got.dtype)
+        if alone is not None:
+            return f"{name} is taken {alone + factor:.4g} times, and should be taken {alone:.4g} times"
         due = _due(want.double(), part, parts, got.dtype)
         if abs(due + factor) < 1e-3:
             return f"{name} is missing from a sum"

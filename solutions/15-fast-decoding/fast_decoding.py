@@ -1012,6 +1012,7 @@ text = torch.tensor([[*ids[0].tolist(), *plain]])
 texts = [torch.tensor([[*golden.prompt_ids, *golden.new_ids]]) for golden in checkpoint.goldens]  # as recorded
 
 
+# %% tags=["nbval-ignore-output"] id="a9d2f4c7"
 @torch.no_grad()
 def says(model: nn.Module, at_once: int = 1) -> Tensor:
     """The most likely next token after each token of the recorded texts, read so many tokens at once."""
