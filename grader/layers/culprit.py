@@ -147,10 +147,10 @@ class _Inquiry:
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
 
     def _in_own_form(self, step: Node) -> bool:
-        """Whether a step gives another shape than the reference's, as it does in a module that is right."""
+        """Whether a step gives more or fewer values than the reference's, as it does in a module that is right."""
         name = step.path.rpartition(":")[2]
         alike = [n for n in self.comparison.nodes if n.call.is_step and n.path.rpartition(":")[2] == name]
-        return step.seen.in_kind and any(_is_right(n.parent) for n in alike if n.seen.in_kind and n.parent)
+        return _of_another_size(step) and any(_is_right(n.parent) for n in alike if _of_another_size(n) and n.parent)
 
     def _where(self, calls: Sequence[WatchedCall], step: Node) -> str:
         """Between what the error of a step lies: the last that is right before it, and the first that is given a
@@ -341,6 +341,12 @@ def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor 
 def _is_right(node: Node) -> bool:
     """Whether a module is right, or would be on its right input."""
     return node.seen.ok or (node.alone is not None and node.alone.ok)
+
+
+def _of_another_size(node: Node) -> bool:
+    """Whether a call gives another number of values than the reference's."""
+    got, want = node.call.output, node.recorded.output
+    return got is not None and want is not None and got.numel() != want.numel()
 
 
 def _between(previous: str, name: str) -> str:
