@@ -1,14 +1,17 @@
 """How much of a capstone a program gets right, as rows and as points."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from grader.capstone.folder import NOT_STARTED, PROGRAM, TRACE
+from grader.checks.probe.running import quietly
 from grader.config import Config
 from grader.errors import GraderError
 from grader.layers.own_model import load_model
@@ -16,23 +19,34 @@ from grader.porting.comparing import program_report
 from grader.porting.report import PortReport, as_json
 from grader.recordings.tracefile import read_trace
 from grader.recordings.traces import Trace
+from grader.tolerance import agree
 
 POINTS, OF_CACHE = 100, 30  # how many of them are for decoding with a cache
+WITHOUT_CACHE = "`new_cache` gives None: one pass is compared, and decoding with a cache is still to come."
 FORBIDDEN = ("grader.capstone", "transformers")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found. modules, cached: the share of rows that are right by themselves, and of steps with a cache."""
+    """What was found. modules, cached: the share of rows that are right by themselves, and of steps with a cache.
+
+    failings: what no row shows, a sentence each.
+    """
 
     report: PortReport
     modules: float
     cached: float
+    failings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is right, and nothing else is wrong."""
+        return self.report.ok and not self.failings
 
     @property
     def points(self) -> float:
-        """Of POINTS, all only where every row is right."""
-        if self.report.ok:
+        """Of POINTS, all only where nothing is wrong."""
+        if self.ok:
             return POINTS
         found = (POINTS - OF_CACHE) * self.modules + OF_CACHE * self.cached
         return min(round(found, 1), POINTS - 1)
@@ -40,7 +54,8 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         """The same for other programs."""
         shares = {"modules": round(self.modules, 4), "cached": round(self.cached, 4)}
-        return {"points": self.points, "of": POINTS, **shares, **as_json(self.report)}
+        found = as_json(self.report) | {"ok": self.ok, "failings": list(self.failings)}
+        return {"points": self.points, "of": POINTS, **shares, **found}
 
 
 def check_folder(folder: Path, trace: Trace | None = None) -> Checked:
@@ -65,8 +80,13 @@ def load_program(path: Path) -> type[nn.Module]:
 
 def check_program(model: type[nn.Module], trace: Trace) -> Checked:
     """Check a class. Raises GraderError where it is not started, is not its author's, or can't be compared."""
-    _require_own(model, Config(trace.build["config"]))
-    report = program_report(model, trace)
+    built = _built(model, Config(trace.build["config"]))
+    failings = [] if built is None else [*_failings(built, trace)]
+    try:
+        report = program_report(model, trace)
+    except GraderError as error:
+        report = program_report(model, replace(trace, runs=()))  # what there is without a cache
+        failings.append(WITHOUT_CACHE if built is not None and _gives_no_cache(built) else str(error))
     runs = tuple(f"{run.name}, " for run in trace.runs)
     plain = [row for row in report.rows if not row.name.startswith(runs) and ":" not in row.name]
     right = [row for row in plain if row.outcome.ok or row.origin == "inherited"]
@@ -74,19 +94,62 @@ def check_program(model: type[nn.Module], trace: Trace) -> Checked:
     whole = plain and plain[-1].outcome.ok
     titles = [f"{run.name}, {step.name}" for run in trace.runs for step in run.steps]
     steps = {row.name for row in report.rows if row.name in titles and row.outcome.ok}
-    return Checked(report, 1.0 if whole else min(1.0, len(right) / max(calls, 1)), len(steps) / max(len(titles), 1))
+    modules = 1.0 if whole else min(1.0, len(right) / max(calls, 1))
+    return Checked(report, modules, len(steps) / max(len(titles), 1), tuple(failings))
 
 
-def _require_own(model: type[nn.Module], config: Config) -> None:
+def _built(model: type[nn.Module], config: Config) -> nn.Module | None:
+    """The program's model, or None where it fails: the comparison says how.
+
+    Raises GraderError where it is not started, or not its author's.
+    """
     try:
         with redirect_stdout(StringIO()):
             built = model(config)
     except NotImplementedError as error:
         if NOT_STARTED in str(error):
             raise GraderError(f"{NOT_STARTED} Write Model's parts in {PROGRAM}: README.md says how to start.") from None
-        return  # the comparison says where it fails
+        return None
     except Exception:
-        return
+        return None
     homes = {kind.__module__ for module in built.modules() for kind in type(module).__mro__}
     if strange := sorted(home for home in homes if home.startswith(FORBIDDEN)):
         raise GraderError(f"{PROGRAM} has modules of {strange[0]}: write them yourself.")
+    return built
+
+
+def _failings(model: nn.Module, trace: Trace) -> Iterator[str]:
+    """What a comparison of tensors can't show: weights that are there twice, and a cache that is not a new one."""
+    own, due = (sum(p.numel() for p in each) for each in (model.parameters(), _different(trace.weights.values())))
+    if own > due:
+        tied = " With tie_word_embeddings the head's weight is the embedding's." if _tied(trace) else ""
+        yield f"Your model has {own:,} parameters, and the model of this folder {due:,}.{tied}"
+    if trace.runs and not _caches_are_new(model, trace.runs[0].steps[0].ids):
+        yield "`new_cache` has to make a cache without tokens each time: the second one holds what the first was given."
+
+
+def _gives_no_cache(model: nn.Module) -> bool:
+    try:
+        return model.new_cache(1, 1) is None  # type: ignore[operator]
+    except Exception:  # learner's code may raise anything
+        return False
+
+
+def _tied(trace: Trace) -> bool:
+    return bool(trace.build["config"].get("tie_word_embeddings"))
+
+
+def _different(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those of some tensors that are not the same memory as one before them."""
+    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())
+
+
+def _caches_are_new(model: nn.Module, ids: Tensor) -> bool:
+    """Whether two new caches give the same logits for the same tokens; True where it can't be told."""
+    try:
+        with quietly([]), torch.no_grad():
+            model.eval()
+            first, second = (model(ids, cache=model.new_cache(*ids.shape)) for _ in range(2))  # type: ignore[operator]
+            return agree(second, first)
+    except Exception:  # learner's code may raise anything; the comparison says what
+        return True

@@ -73,6 +73,9 @@ the config, load the weights into it by their names, and compare. In a notebook 
 - `forward(ids, cache=None)` gives logits. With a cache, `ids` are the tokens behind those that it holds.
 - `new_cache(batch_size, capacity)` makes a cache without tokens. What it holds is up to you: keys rotated or not yet,
   all tokens or those of a window.
+- The config is flat: what transformers keeps inside `rope_parameters` are fields of their own.
+- What no field names is as in the lesson that builds it: scores are divided by the root of a query's width;
+  `kv_b_proj` gives for each head its key and then its value, and the key that all heads share is not normed.
 - A router gives weights and chosen experts, and experts take `x`, the chosen and the weights, as in lesson 07.
 
 You may use all that you built in this course, its lessons, papers, and other models. You may not use the program
@@ -135,8 +138,8 @@ def readme(capstone: Capstone, folder: Path) -> str:
     start = "Everything about it was drawn: start from whichever of your models is most like it."
     if drawn.base:
         start = (
-            f"It is {drawn.base} but for {CHANGES[drawn.level]} things, and the config says which:"
-            f" start from your own {drawn.base}."
+            f"It is {drawn.base} but for {CHANGES[drawn.level]} things: start from your own {drawn.base}, and read"
+            " config.json field by field to find them. A field that your program does not read may be one."
         )
     return README.format(
         name=drawn.name,

@@ -108,9 +108,13 @@ def diff(
     if as_json:
         table_ = [{"what": x.label, "left": x.left, "right": x.right, "differs": x.differs} for x in lines]
         ported = [{"module": s.module, "change": s.change, "concept": s.concept, "lessons": t} for s, t in changes]
-        print(json.dumps({"left": one.name, "right": two.name, "lines": table_, "change": ported}, indent=2))
+        said = {"left": one.name, "right": two.name, "remarks": [m.remark for m in (one, two) if m.remark]}
+        print(json.dumps({**said, "lines": table_, "change": ported}, indent=2))
         return
     console = Console()
+    for model in (one, two):
+        if model.remark:
+            console.print(f"{model.name}: {model.remark}", style="yellow", highlight=False)
     console.print(_as_table(lines, one.name, two.name))
     console.print(
         f"\nWhat to change in your program of {one.name} to make it {two.name}:", style="bold", highlight=False

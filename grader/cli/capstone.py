@@ -83,9 +83,11 @@ def _checked(folder: Path, as_json: bool) -> bool:
     found = check_folder(folder)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
-        return found.report.ok
+        return found.ok
     print_report(report_lines(found.report, "first"))
     shares = f"{found.modules:.0%} of the rows of one pass by themselves, {found.cached:.0%} of the steps with a cache"
     print(f"Right: {shares}.")
+    for failing in found.failings:
+        print(f"✗ {failing}")
     print(f"{found.points:g} of {POINTS} points")
-    return found.report.ok
+    return found.ok

@@ -132,7 +132,8 @@ class _Inquiry:
     def _wrong_step(self, calls: Sequence[WatchedCall], findings: Sequence[_Clue]) -> Culprit | None:
         """The first step that the module names and that is wrong on the reference's input, unless more is known."""
         own = [other for other in self.comparison.nodes if other.parent is self.node]
-        step = next((other for other in own if other.call.is_step and other.wrong), None)
+        wrong = (other for other in own if other.call.is_step and other.wrong)
+        step = next((other for other in wrong if not self._in_own_form(other)), None)
         if step is None or any(finding.explains and not self._comes_after(finding, step) for finding in findings):
             return None
         number = sum(other.path == step.path for other in own[: own.index(step)])
@@ -144,6 +145,12 @@ class _Inquiry:
         further = [finding.text for finding in findings if finding.explains]
         reasons = (f"{lead}{f': {looks}' if looks else ''}.", *further, *self._other_arguments())
         return Culprit(step.path, step.name, f"step of {self.node.type}", reasons)
+
+    def _in_own_form(self, step: Node) -> bool:
+        """Whether a step gives more or fewer values than the reference's, as it does in a module that is right."""
+        name = step.path.rpartition(":")[2]
+        alike = [n for n in self.comparison.nodes if n.call.is_step and n.path.rpartition(":")[2] == name]
+        return _of_another_size(step) and any(_is_right(n.parent) for n in alike if _of_another_size(n) and n.parent)
 
     def _where(self, calls: Sequence[WatchedCall], step: Node) -> str:
         """Between what the error of a step lies: the last that is right before it, and the first that is given a
@@ -329,6 +336,17 @@ def _first_different(outputs: Sequence[Tensor], recorded: Call) -> tuple[Tensor 
     pairs = list(zip(outputs, recorded.outputs, strict=False))
     first = pairs[0] if pairs else (None, recorded.output)
     return next(((got, want) for got, want in pairs if not outcome(got, want, {}).ok), first)
+
+
+def _is_right(node: Node) -> bool:
+    """Whether a module is right, or would be on its right input."""
+    return node.seen.ok or (node.alone is not None and node.alone.ok)
+
+
+def _of_another_size(node: Node) -> bool:
+    """Whether a call gives another number of values than the reference's."""
+    got, want = node.call.output, node.recorded.output
+    return got is not None and want is not None and got.numel() != want.numel()
 
 
 def _between(previous: str, name: str) -> str:

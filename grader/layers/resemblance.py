@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from grader.calls import Call
@@ -15,19 +16,36 @@ def in_a_sum(got: Tensor, want: Tensor, known: Mapping[str, Tensor]) -> str | No
     if got.shape != want.shape or got.dtype != want.dtype or not got.isfinite().all():
         return None
     rest = (got - want).double()
-    for name, tensor in known.items():
-        if tensor.shape != got.shape or tensor.dtype != got.dtype or not tensor.is_floating_point():
+    parts = {n: t.double() for n, t in known.items() if t.shape == got.shape and t.dtype == got.dtype}
+    for name, part in parts.items():
+        factor = _factor(rest, part, got.dtype)
+        if factor is None or abs(factor) < 1e-3:
             continue
-        part = tensor.double()
-        factor = ((rest * part).sum() / part.square().sum().clamp_min(1e-30)).item()
-        if abs(factor) < 1e-3 or not agree((factor * part).to(got.dtype), rest.to(got.dtype)):
-            continue
-        if abs(factor + 1) < 1e-3:
+        alone = _factor(want.double(), part, got.dtype)
+        if alone is not None:
+            return f"{name} is taken {alone + factor:.4g} times, and should be taken {alone:.4g} times"
+        due = _due(want.double(), part, parts, got.dtype)
+        if abs(due + factor) < 1e-3:
             return f"{name} is missing from a sum"
+        if abs(due - 1) > 1e-3:
+            return f"in a sum, {name} is taken {due + factor:.4g} times, and should be taken {due:.4g} times"
         if abs(factor - 1) < 1e-3:
             return f"{name} is once too often in a sum"
         return f"in a sum, {name} is taken {1 + factor:.4g} times"
     return None
+
+
+def _factor(whole: Tensor, part: Tensor, dtype: torch.dtype) -> float | None:
+    """What a part is multiplied by, where that is all of the whole; both float64, compared in dtype."""
+    factor = ((whole * part).sum() / part.square().sum().clamp_min(1e-30)).item()
+    return factor if agree((factor * part).to(dtype), whole.to(dtype)) else None
+
+
+def _due(want: Tensor, part: Tensor, parts: Mapping[str, Tensor], dtype: torch.dtype) -> float:
+    """What a part is multiplied by in the reference's sum of it and another; 1 where no such sum is known."""
+    found = [_factor(want - other, part, dtype) for other in parts.values() if other is not part]
+    factors = [factor for factor in found if factor is not None and abs(factor) > 1e-3]
+    return factors[0] if factors else 1.0
 
 
 def known_tensors(comparison: Comparison, node: Node, kind: str = "") -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ many bytes as a token reads. So a busy moment of the machine falls on all of the
 timed of transformers is its model's own step with each kind of cache, so `generate` around it can only be slower.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +14,18 @@ from torch import Tensor, nn
 
 from grader import load_checkpoint
 from grader.authoring.kit.figures import Figure, side_by_side
-from grader.authoring.kit.solved import lesson_of
+from grader.authoring.kit.solved import lesson_at, lesson_of
+from grader.instruments import work
 
 LESSON = lesson_of(__file__)
 CONTEXTS = (64, 256, 1000)
 RUNS = 9
 SHARE, FASTER, INT8 = 0.85, 1.6, 3.0  # goals: of the limit; than transformers; int8 than transformers' float32
 WRITTEN = 48
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::mv", "aten::addmv"}
+ATTENTION = {"aten::bmm", "aten::_softmax", "aten::_scaled_dot_product_flash_attention_for_cpu"}
+PEOPLE = """It is a truth universally acknowledged, that a single man in possession of a good fortune, must be in want
+of a wife. However little known the feelings or views of such a man may be on his first entering a neighbourhood."""
 LIST = """Correct the spelling of this list, and change nothing else.
 - two pounds of butter for the kitchen at Longbourn
 - a letter for Captain Wentworth at Kellynch Hall
@@ -29,32 +33,6 @@ LIST = """Correct the spelling of this list, and change nothing else.
 The corrected list:
 - two pounds of butter for the kitchen at Longbourn
 -"""
-
-
-class Product(nn.Module):
-    """The product with the weights of some layers in int8, by PyTorch's kernel for inputs in bfloat16."""
-
-    def __init__(self, *layers: nn.Linear) -> None:
-        super().__init__()
-        rounded = LESSON.solutions["Int8Linear"](torch.cat([layer.weight for layer in layers]))
-        self.product = LESSON.solutions["int8_pack"](rounded, torch.bfloat16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.product(x)
-        return found
-
-
-def in_int8(model: Any) -> Any:
-    """A copy of the finished program whose products are in int8."""
-    small = copy.deepcopy(model)
-    for layer in small.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        attention.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj)
-        mlp.gate_up = Product(mlp.gate_proj, mlp.up_proj)
-        attention.o_proj, mlp.down_proj = Product(attention.o_proj), Product(mlp.down_proj)
-        del attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj
-    small.lm_head = Product(small.lm_head)
-    return small
 
 
 def figures() -> list[Figure]:
@@ -66,13 +44,32 @@ def figures() -> list[Figure]:
     fast = checkpoint.build(LESSON.solutions["ColumnLM"]).prepare()
     by_rows = checkpoint.build(LESSON.solutions["FastLM"]).prepare()
     before = checkpoint.build(LESSON.solutions["CachedLM"])
-    models = {"the program as it was": before, "by rows": by_rows, "finished": fast, "finished, int8": in_int8(fast)}
+    small = in_int8(checkpoint, before, fast)
+    models = {"the program as it was": before, "by rows": by_rows, "finished": fast, **small}
     theirs = transformers_model(checkpoint)
     found = []
     with torch.no_grad():
         for context in CONTEXTS:
             found += at_context(checkpoint.config, models, theirs, context)
-        found += [same_tokens(checkpoint, fast, models["finished, int8"]), *with_lookup(checkpoint, fast)]
+        found += [same_tokens(checkpoint, fast, model, name) for name, model in small.items()]
+        found += [*with_lookup(checkpoint, fast), *profiles(checkpoint, before)]
+    return found
+
+
+def in_int8(checkpoint: Any, before: Any, fast: Any) -> dict[str, Any]:
+    """The finished program with the products of two of the lesson's kernels, where this processor has them."""
+    own = LESSON.solutions
+    largest = own["largest_inputs"](before, torch.tensor([checkpoint.tokenizer.encode(PEOPLE).ids]))
+    kernels = {
+        "finished, int8": lambda weight, _: own["int8_pack"](own["Int8Linear"](weight), torch.bfloat16),
+        "finished, int8 but for large channels": own["keep_large"],
+    }
+    found = {}
+    for name, kernel in kernels.items():
+        try:
+            found[name] = own["in_int8"](fast, kernel, largest)
+        except RuntimeError as error:
+            print(f"{name}: not on this processor: {error}".partition("\n")[0])
     return found
 
 
@@ -117,21 +114,22 @@ def at_context(config: Any, models: dict[str, Any], theirs: Any, context: int) -
         if name == "finished":
             value += f", {best / time:.2f} times transformers"
             goal, met = f"{SHARE:.0%}, {FASTER} times", limit / time >= SHARE and best / time >= FASTER
-        if name == "finished, int8":
+        if name.startswith("finished, int8"):
             value += f", {best / time:.2f} times transformers"
             goal, met = f"{INT8} times", best / time >= INT8
         found.append(Figure(f"after {context:,} tokens: {name}", value, goal, met))
     return found
 
 
-def same_tokens(checkpoint: Any, fast: Any, small: Any) -> Figure:
-    """How many of the next tokens along the recorded texts int8 keeps."""
+def same_tokens(checkpoint: Any, fast: Any, small: Any, name: str) -> Figure:
+    """How many of the next tokens along the recorded texts int8 keeps. They are read one by one, as in decoding."""
     kept = total = 0
     for golden in checkpoint.goldens:
         text = torch.tensor([[*golden.prompt_ids, *golden.new_ids]])
-        same = small(text).argmax(-1) == fast(text).argmax(-1)
-        kept, total = kept + int(same.sum()), total + same.numel()
-    return Figure("int8: next tokens along the recorded texts that stay the same", f"{kept} of {total}")
+        cache = small.new_cache(1, text.shape[1])
+        says = torch.cat([small(token, cache).argmax(-1) for token in text.split(1, dim=1)], dim=1)
+        kept, total = kept + int((says == fast(text).argmax(-1)).sum()), total + says.numel()
+    return Figure(f"{name}: next tokens along the recorded texts that stay the same", f"{kept} of {total}")
 
 
 def with_lookup(checkpoint: Any, fast: Any) -> list[Figure]:
@@ -164,6 +162,45 @@ def with_lookup(checkpoint: Any, fast: Any) -> list[Figure]:
 def write(generate: Any, model: Any, propose: Any, ids: Tensor, guesses: int) -> list[int]:
     """The tokens that are written with guesses; the prompt is read in this time, too."""
     return list(generate(model, propose, ids, WRITTEN, guesses))
+
+
+def profiles(checkpoint: Any, before: Any) -> list[Figure]:
+    """Where a token's time goes in the cached programs of three lessons, after 256 tokens.
+
+    GPT-2 and Gemma 3 270M have random weights: what is computed does not depend on them.
+    """
+    gpt2, gemma = lesson_at(LESSON.folder.parent / "02-kv-cache"), lesson_at(LESSON.folder.parent / "06-sliding-window")
+    programs = {
+        "SmolLM2-135M (03)": before,
+        "GPT-2 124M (02)": gpt2.solutions["CachedGPT2"](gpt2.config("gpt2")).eval(),
+        "Gemma 3 270M (06)": gemma.solutions["CachedLM"](gemma.config("gemma-3-270m")).eval(),
+    }
+    return [profile_of(name, model) for name, model in programs.items()]
+
+
+def profile_of(name: str, model: Any, context: int = 256) -> Figure:
+    """The share of the limit, the number of operators, and the shares of products and attention in their time."""
+    ids = torch.arange(context)[None]
+    cache = model.new_cache(1, context + 2 * RUNS + 4)
+    model(ids, cache)
+    step = partial(model, ids[:, :1], cache)
+    read = sum(
+        weight.numel() for name, weight in model.named_parameters() if name != "wpe.weight"
+    )  # the heads are tied
+    matrix = torch.ones(read // 4096, 4096)
+    seconds = side_by_side({"limit": partial(torch.mv, matrix, torch.ones(4096)), "step": step}, RUNS)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(RUNS):
+            step()
+    rows = profile.key_averages()
+    whole = sum(row.self_cpu_time_total for row in rows)
+    shares = [sum(r.self_cpu_time_total for r in rows if r.key in kinds) / whole for kinds in (PRODUCTS, ATTENTION)]
+    calls = len(work.operators(step, depth=1).splitlines())
+    return Figure(
+        f"{name}, a token after {context}",
+        f"{1 / seconds['step']:.1f} tokens/s, {seconds['limit'] / seconds['step']:.0%} of the limit; {calls} operators; "
+        f"products {shares[0]:.0%}, attention {shares[1]:.0%}, all else {1 - sum(shares):.0%} of the time",
+    )
 
 
 if __name__ == "__main__":

@@ -364,6 +364,16 @@ def test_the_commands_print_and_draw(tmp_path: Path) -> None:
     assert "was not seen" in str(run("card", "intellect-3").exception)
 
 
+def test_what_is_read_as_a_relative_is_said_so_by_card_and_diff(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    told = {name: value for name, value in LLAMA.items() if name != "model_type"}
+    config.write_text(json.dumps(told | {"vocab_size": 100, "intermediate_size": 128}))
+    for words in (["card", str(config)], ["diff", "qwen3-4b", str(config)]):
+        assert "This config has no model_type: it is read as if it were" in run(*words).stdout
+    (remark,) = json.loads(run("diff", "qwen3-4b", str(config), "--json").stdout)["remarks"]
+    assert "as if it were" in remark
+
+
 def test_a_change_names_the_lesson_wherever_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a learner's folder holds no lesson.toml
     changed = run("diff", "gpt2-xl", "qwen3-4b").stdout

@@ -70,6 +70,60 @@ def test_a_wrong_program(folder: Path) -> None:
     assert code == 1 and "Start here" in said and " of 100 points" in said, said
 
 
+SAME_CACHE = """
+
+class Model(Model):
+    def new_cache(self, batch_size, capacity):
+        if not hasattr(self, "kept"):
+            self.kept = super().new_cache(batch_size, capacity)
+        return self.kept
+
+    def forward(self, ids, cache=None):
+        return super().forward(ids, super().new_cache(*ids.shape) if cache is None else cache)
+"""
+NO_CACHE_YET = """
+
+class Model(Model):
+    def new_cache(self, batch_size, capacity):
+        return None
+
+    def forward(self, ids, cache=None):
+        return super().forward(ids, super().new_cache(*ids.shape))
+"""
+TWO_MATRICES = """
+
+class Model(Model):
+    def __init__(self, config):
+        super().__init__(config)
+        self.lm_head.weight = nn.Parameter(self.lm_head.weight.detach().clone())
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(SAME_CACHE, "`new_cache` has to make a cache without tokens"), (TWO_MATRICES, " parameters, and")],
+)
+def test_what_no_row_shows(folder: Path, more: str, words: str) -> None:
+    shutil.copy(SUPPORT / "capstone_solver.py", folder / "program.py")
+    with (folder / "program.py").open("a") as program:
+        program.write(more)
+    code, said = run("--check", folder)
+    assert code == 1 and words in said and said.endswith("99 of 100 points\n"), said
+    code, said = run("--check", folder, "--json")
+    assert code == 1 and not json.loads(said)["ok"] and words in json.loads(said)["failings"][0]
+
+
+def test_one_pass_is_compared_while_there_is_no_cache_yet(folder: Path) -> None:
+    text = (SUPPORT / "capstone_solver.py").read_text()
+    (folder / "program.py").write_text(f"{text}{NO_CACHE_YET}")
+    code, said = run("--check", folder)
+    assert code == 1 and "✗ `new_cache` gives None" in said and said.endswith("70 of 100 points\n"), said
+    (folder / "program.py").write_text(
+        f"{text}{NO_CACHE_YET}".replace("self.factor = config", "self.factor = 2 * config")
+    )
+    assert "Start here" in run("--check", folder)[1]
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -81,6 +81,11 @@ TURNED = "q, k = turn_halves(self.norm_a(q), angle), turn_halves(self.norm_b(k),
 NAMED = (TURNED, f"{TURNED}\n        q, k = step('rope', q, k)")
 TURN = "(a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin())"
 SCORES = ("scores = (q @ k.mT * scale).masked_fill", "scores = (q @ k.mT * scale * 1.05).masked_fill")
+IN_THE_FIRST = (  # a wrong scale
+    ("self.head_dim**-0.5))", "self.head_dim**-0.5 * self.factor))"),
+    ("self.head_dim = c.head_dim", "self.head_dim, self.factor = c.head_dim, 1.0"),
+    ("self.ln_f =", "self.decoder[0].gqa.factor = 1.05\n        self.ln_f ="),
+)
 WEIGHTS = (
     "return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)",
     "p = step('probs', scores.softmax(-1))\n    return step('attention', (p @ v).transpose(1, 2)).flatten(2)",
@@ -121,6 +126,14 @@ def test_without_names_the_module_is_the_culprit() -> None:
 def test_a_step_elsewhere_in_a_right_program_is_a_way_of_its_own() -> None:
     report = compared("Qwen3", IMPORT, (TURNED, f"q, k = step('rope', q, k)\n        {TURNED}"))
     assert report.ok and "another way" in text(report)
+
+
+def test_a_step_in_a_form_that_is_right_in_another_layer_is_not_blamed_for_its_shape() -> None:
+    of_a_part = (TURNED, f"{TURNED}\n        step('rope', q[..., ::2], k[..., ::2])")
+    assert compared("Qwen3", IMPORT, of_a_part).ok
+    report = compared("Qwen3", IMPORT, of_a_part, *IN_THE_FIRST)
+    assert report.culprit is not None and report.culprit.path == "decoder.0.gqa", text(report)
+    assert "rope" not in report.culprit.reasons[0] and "the shape is" not in "".join(report.culprit.reasons)
 
 
 def test_a_step_that_the_reference_has_not_is_said() -> None:
