@@ -1084,7 +1084,7 @@ def reader() -> CausalLM:
     """austen-qwen3, built anew and with room for 2,048 tokens: a program may make RoPE's table once, as it is built."""
     return austen.build(CausalLM, max_position_embeddings=2048)
 
-
+# %% id="3029308d"
 def stretched(positions: Tensor, head_dim: int, theta: float, right=rope_table) -> Tensor:
     """RoPE's table with every position divided by 4. right: your own, which this one replaces."""
     return right(positions / 4, head_dim, theta)
@@ -1094,13 +1094,15 @@ def slower(positions: Tensor, head_dim: int, theta: float, right=rope_table) -> 
     """RoPE's table with four times the base."""
     return right(positions, head_dim, 4 * theta)
 
+
+table_makers = {"as it is": rope_table, "positions / 4": stretched, "four times θ": slower}
+
 # %% tags=["nbval-ignore-output"] id="156caaa1"
 from grader.instruments import patch, progress
 
-tables = {"as it is": rope_table, "positions / 4": stretched, "four times θ": slower}
-lengths, losses = [16, 64, 128, 256, 512, 1024], {name: [] for name in tables}
+lengths, losses = [16, 64, 128, 256, 512, 1024], {name: [] for name in table_makers}
 for before in progress.steps(lengths, "lengths"):
-    for name, table_of in tables.items():
+    for name, table_of in table_makers.items():
         with patch.replaced(globals(), rope_table=table_of):
             losses[name].append(loss_after(reader(), story, starts, before, 128))
 print("tokens before:  ", *(f"{before:6,}" for before in lengths))
@@ -1547,7 +1549,7 @@ if smol is not None:
     longer_text = torch.tensor([smol.tokenizer.encode(opening_chapters).ids[:1024]])
     for name, change in (("as it is", {}), ("rope_theta = 10_000", {"rope_parameters": {"rope_theta": 10_000.0}})):
         with torch.no_grad():
-            logits = smol.build(CausalLM, **change)(longer_text)[0, :-1]
+            logits = smol.build(CausalLM, max_position_embeddings=2048, **change)(longer_text)[0, :-1]
         print(f"the loss on 1,024 tokens, {name}: {F.cross_entropy(logits, longer_text[0, 1:]):.2f}")
 
 # %% [markdown] id="86b41809"
