@@ -12,7 +12,7 @@ All of it takes a minute or two.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,18 @@ class MoE(nn.Module):
         self.register_buffer("share", torch.zeros(EXPERTS))
         self.unequal = torch.zeros(())  # the loss for unequal load in the last call
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """How well each expert suits a token, before any bias: [N, E] -> [N, E]."""
+        return logits.softmax(dim=-1)
+
     def forward(self, x: Tensor) -> Tensor:
-        scores = (x @ self.router.T).softmax(dim=-1)  # [N, E]
+        scores = self.scores(x @ self.router.T)  # [N, E]
         chosen = (scores + self.bias).topk(CHOSEN, dim=-1).indices
         weights = torch.zeros_like(scores).scatter(1, chosen, scores.gather(1, chosen))
         weights = weights / weights.sum(dim=-1, keepdim=True)
         self.share = torch.bincount(chosen.flatten(), minlength=EXPERTS) / chosen.numel()
-        self.unequal = EXPERTS * (self.share * scores.mean(dim=0)).sum()
+        probabilities = scores / scores.sum(dim=-1, keepdim=True)  # a softmax's sum is 1
+        self.unequal = EXPERTS * (self.share * probabilities.mean(dim=0)).sum()
         gate, up = torch.einsum("nd,eid->eni", x, self.gate_up).chunk(2, dim=-1)  # [E, N, WIDTH]
         return torch.einsum("eni,edi,ne->nd", F.silu(gate) * up, self.down, weights)
 
@@ -80,12 +85,12 @@ class MoE(nn.Module):
 class Tiny(nn.Module):
     """A small mixture of experts: ids [B, T] -> logits [B, T, VOCABULARY]."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], MoE] = MoE) -> None:
         super().__init__()
         self.tokens = nn.Embedding(VOCABULARY, DIM)
         nn.init.normal_(self.tokens.weight, std=0.02)
         self.attention = nn.ModuleList(Attention() for _ in range(LAYERS))
-        self.moe = nn.ModuleList(MoE() for _ in range(LAYERS))
+        self.moe = nn.ModuleList(make() for _ in range(LAYERS))
         self.norms = nn.ModuleList(nn.RMSNorm(DIM, eps=1e-6) for _ in range(2 * LAYERS + 1))
 
     @property
@@ -108,10 +113,10 @@ def measured(model: Tiny, batch: tuple[Tensor, Tensor]) -> tuple[float, list[lis
     return round(loss, 4), [[round(share, 4) for share in moe.share.tolist()] for moe in model.mixtures]
 
 
-def run(variant: str, tokens: Tensor, held_out: Tensor, seed: int) -> dict[str, Any]:
-    """Train one model; its losses and shares before the first step and after every EVERY steps."""
+def run(variant: str, tokens: Tensor, held_out: Tensor, seed: int, make: Callable[[], MoE] = MoE) -> dict[str, Any]:
+    """Train one model with that balance; its losses and shares before the first step and after every EVERY steps."""
     torch.manual_seed(seed)
-    model, batches = Tiny(), torch.Generator().manual_seed(seed)
+    model, batches = Tiny(make), torch.Generator().manual_seed(seed)
     test = pieces(held_out, 16, torch.Generator().manual_seed(1_000))
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=STEPS, pct_start=WARMUP / STEPS)

@@ -24,7 +24,7 @@ from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 30
+MISTAKES = 260
 VARIES = ["gpt2.layer_norm", "gpt2.attention", "gpt2.train_step", "gpt2.cost_of_head"]
 WITHOUT = {
     "RANDOM": {"gpt2.generate": "a generation is random as it is: its cases draw the model that writes"},

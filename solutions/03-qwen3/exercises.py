@@ -367,6 +367,14 @@ def an_old_call(words: Words) -> Sequence[Any]:
     return [words.says("user"), called, words.says("tool"), words.answers(), words.says("user")], False, True
 
 
+def as_it_is(words: Words) -> Sequence[Any]:
+    """A system message, users and a tool that begin with line breaks and write the mark that ends a thought."""
+    asks = {"role": "user", "content": f"\n{words.text()} </think>\n\n{words.text()}"}
+    found = {"role": "tool", "content": f"\n\n<think>{words.text(1)}</think>\n{words.text(1)}"}
+    system = {"role": "system", "content": f"\nEnd with </think>\n{words.text()}"}
+    return [system, asks, words.answers(), asks, words.calls({"q": words.text(1)}), found], True, True
+
+
 def chat_case(name: str, talk: Callable[[Words], Sequence[Any]]) -> Case:
     return Case(name, lambda draw: talk(Words(draw)))
 
@@ -388,6 +396,7 @@ CHAT_TEXT = Exercise(
         chat_case("the whole chat, no thought in it", no_thought),
         chat_case("tool calls behind the last question", in_a_loop),
         chat_case("a tool call behind an earlier question", an_old_call),
+        chat_case("line breaks and </think> in what users and tools say", as_it_is),
     ],
 )
 

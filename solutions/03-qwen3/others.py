@@ -23,7 +23,7 @@ from .reference import build_causal_lm
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 35
+MISTAKES = 275
 WITHOUT = {
     "VARIES": "its sizes stay as they are: weights and inputs are drawn anew",
     "RANDOM": {"qwen3.generate": "a generation is random as it is: its cases draw the model that writes"},

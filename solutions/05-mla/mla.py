@@ -1750,6 +1750,11 @@ predictions()
 # By the square root of nope + rope channels, 192 in V3, whichever form computes them. YaRN multiplies by m², 1.87 for a factor of 40.
 # </details>
 #
+# <details><summary>GPT-2's matrices have no low rank. Why does its loss hardly need their small directions?</summary>
+#
+# The normed x hardly ever points along them: 32 of 384 directions hold 92 to 98% of the variance of its keys and values, as you measured in another text than the one in which the directions were found. But variance is not what the loss goes by. Cut along these directions, it rises about as much as along those of the weights.
+# </details>
+#
 # <details><summary>Could you turn a trained model with ordinary attention into one with a latent?</summary>
 #
 # Exactly, with a latent as long as x and no RoPE on its keys. Shorter by SVD, at a price that grows quickly below some rank. TransMLA (below) trains on afterwards to win some of it back.

@@ -21,7 +21,7 @@ from .reference import rope_table
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 30
+MISTAKES = 208
 VARIES = ["mla.compress", "mla.generate"]
 WITHOUT = {
     "RANDOM": {"mla.generate": "a generation is random as it is: its cases draw the model that writes"},

@@ -32,7 +32,7 @@ def two_tensors(given: Any) -> tuple[Tensor, Tensor]:
     if chosen.is_floating_point() or not weights.is_floating_point():
         raise TypeError("the router returned numbers of experts first; the weights come first, then the numbers")
     if chosen.dtype != torch.int64:
-        raise TypeError(f"the numbers of the chosen experts are {chosen.dtype}; torch.int64 belongs there")
+        raise TypeError(f"the indices of the chosen experts are {chosen.dtype}; torch.int64 belongs there")
     return weights, chosen
 
 
@@ -67,9 +67,9 @@ def with_stable_sorts(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) 
 
 
 class RowMoves(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that pick rows by their numbers, find such numbers, or add rows to others."""
+    """Counts the operations that pick rows by index, find such indices, or add rows to others; and the products."""
 
-    total = 0
+    total, products = 0, 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -79,6 +79,7 @@ class RowMoves(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         moves = ("index", "index_select", "gather", "nonzero", "masked_select", "index_add", "index_put", "scatter_add")
         self.total += name in moves
+        self.products += name in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "linear")
         return func(*args, **(kwargs or {}))
 
 
@@ -94,10 +95,14 @@ def work_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Ten
 
 
 def picks_beyond(experts: Any, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-    """How many operations beyond 8 pick or add rows: sorted tokens need three, and a program may need a few more."""
+    """How many operations beyond 8 pick or add rows, and products beyond 4 for each expert.
+
+    Sorted tokens need three that pick or add, and a program may need a few more. Each expert has one run of rows, which
+    two to four products compute.
+    """
     with RowMoves() as counter:  # type: ignore[no-untyped-call]
         experts(x, chosen, weights)
-    return torch.tensor([max(0, counter.total - 8)])
+    return torch.tensor([max(0, counter.total - 8), max(0, counter.products - 4 * len(experts.down_proj))])
 
 
 class SmallRouter(nn.Module):
@@ -192,9 +197,10 @@ def numbers_changed(
     downs: Tensor,
     asked: list[list[int]],
 ) -> list[int]:
-    """How many of the model's numbers are others afterwards."""
+    """How many of the model's numbers are others afterwards, and how many of its modules are in training mode."""
     model = SmallMixture(embedding, routers, gate_ups, downs).eval()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for layer, expert in asked:
         cost_of_expert(model, ids, layer, expert)
-    return [sum(int((new != old).sum()) for new, old in zip(model.parameters(), before, strict=True))]
+    changed = sum(int((new != old).sum()) for new, old in zip(model.parameters(), before, strict=True))
+    return [changed, sum(module.training for module in model.modules())]

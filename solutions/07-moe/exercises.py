@@ -164,7 +164,7 @@ SIGMOID_ROUTER = Exercise(
         router_case("16 experts in 4 groups, of which 3 are left", DEEP, 9),
         router_case("15 experts in 5 groups, norm_topk_prob false", DEEP_2, 8),
         router_case("one group, biases around 12, tiny scores", FAR, 7, lower=15.0),
-        router_case("every score with its bias below 0", BELOW, 6),
+        router_case("every score with its bias below -10", BELOW, 6),
         router_case("tiny inputs", DEEP_2 | {"norm_topk_prob": True}, 5, scale=1e-3),
         router_case("bfloat16", DEEP, 6, dtype=torch.bfloat16),
         router_case("how many of its tensors an optimiser changes: the weight alone", DEEP_2, 4, **TRAINED),
@@ -197,7 +197,7 @@ def experts_case(
 
 
 NO_WORK = {"drive": drives.work_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
-NO_PICKS = {"drive": drives.picks_beyond, "right": lambda *args: torch.zeros(1, dtype=torch.int64)}
+NO_PICKS = {"drive": drives.picks_beyond, "right": lambda *args: torch.zeros(2, dtype=torch.int64)}
 
 
 EXPERTS_CASES = [
@@ -228,7 +228,7 @@ SORTED_EXPERTS = replace(
     uses=["moe.experts"],
     cases=[
         *EXPERTS_CASES,
-        experts_case("operations that pick or add rows, beyond 8 for 12 experts", OTHER, 13, **NO_PICKS),
+        experts_case("operations that pick or add rows, beyond 8, and products beyond 48", OTHER, 60, **NO_PICKS),
     ],
 )
 
@@ -293,7 +293,7 @@ def cost_case(name: str, shape: Sequence[int], sizes: Sequence[int], asked: list
     return Case(name, draw_args, **more)
 
 
-UNCHANGED = {"drive": drives.numbers_changed, "right": lambda *args: [0]}
+UNCHANGED = {"drive": drives.numbers_changed, "right": lambda *args: [0, 0]}
 COST = Exercise(
     name="moe.cost_of_expert",
     solution="cost_of_expert",
@@ -312,7 +312,7 @@ COST = Exercise(
         ),
         cost_case("texts of two tokens", (5, 2), (19, 8, 1, 6, 7), [[0, 2], [0, 5], [0, 0]], tolerance=Tolerance(1e-3)),
         cost_case(
-            "how many of the model's numbers are others afterwards",
+            "what is changed afterwards: numbers, modules in training mode",
             (2, 5),
             (11, 9, 2, 3, 4),
             [[1, 1], [0, 2]],

@@ -19,7 +19,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 
 from grader.authoring.kit import Config, Draw, clear, hf, random_weights
 
-BIASES = {9: (12.0, 0.02), 12: (-1.5, 0.2)}  # mean and spread of the correction biases, by the number of experts
+BIASES = {9: (12.0, 0.02), 12: (-12.0, 0.2)}  # mean and spread of the correction biases, by the number of experts
 
 
 CLEAR_LOGITS = 1e-3  # between the best logits of a small mixture: far more than rounding moves them

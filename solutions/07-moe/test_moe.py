@@ -153,8 +153,8 @@ def test_the_loss_one_token_at_a_time_is_that_of_the_small_mixtures() -> None:
         assert REFERENCE.surprise(ids, weights)[0] == pytest.approx(own.item(), abs=1e-9)
 
 
-def test_the_experts_that_are_missed_most_are_not_those_with_the_most_tokens() -> None:
-    """What the lesson says of austen-moe, whose first layer's experts alone are worth much."""
+def test_the_experts_that_are_missed_most_are_in_the_first_layer() -> None:
+    """What the lesson says of austen-moe: an expert with 60% of another layer's tokens is worth little."""
     checkpoint, model, _ = LESSON.trained("CausalLM", "austen-moe")
     text = (LESSON.folder / "texts" / "persuasion.txt").read_text(encoding="utf-8")
     ids = torch.tensor(checkpoint.tokenizer.encode(text).ids[:512]).view(2, 256)
@@ -163,3 +163,21 @@ def test_the_experts_that_are_missed_most_are_not_those_with_the_most_tokens() -
     assert first[-1] > 1.0 and first[-3] > 0.3
     assert max(cost(model, ids, layer, expert) for layer, expert in ((1, 2), (2, 6), (2, 7))) < 0.07
     assert abs(cost(model, ids, 1, 0)) < 0.02  # with 60% of the tokens
+
+
+def test_with_a_capacity_a_texts_output_depends_on_the_text_before_it() -> None:
+    """What the lesson says of full experts: without a limit each text is computed by itself."""
+    own: dict[str, Any] = dict(LESSON.solutions)
+    exec(LESSON.cell_with("class LimitedExperts("), own)
+    limited = own["LimitedExperts"]
+    checkpoint, model, _ = LESSON.trained("CausalLM", "austen-moe")
+    text = (LESSON.folder / "texts" / "persuasion.txt").read_text(encoding="utf-8")
+    ids = torch.tensor(checkpoint.tokenizer.encode(text).ids[:512]).view(2, 256)
+    for layer in model.model.layers:
+        layer.mlp.experts.__class__ = limited
+    changed = {}
+    for room in (1.25, math.inf):
+        with torch.no_grad(), patch.replaced(limited, room=room):
+            alone, behind = model(ids[1:])[0], model(ids)[1]
+        changed[room] = float((alone.argmax(dim=-1) != behind.argmax(dim=-1)).float().mean())
+    assert changed[1.25] > 0.1 and changed[math.inf] < 0.02
