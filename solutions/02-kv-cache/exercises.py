@@ -428,6 +428,11 @@ PAYS = Exercise(
         pays_case(
             "five texts, on one device computing is slow", SMALL | {"n_inner": 30}, [[4e2, 2.5e2], [7e4, 9e2]], 5
         ),
+        pays_case(
+            "a narrow model, in which attention has a large share of the work",
+            SMALL | {"n_embd": 6, "n_inner": 5, "n_layer": 5, "vocab_size": 31},
+            [[7.1e3, 4e2], [3.68e4, 1.3e3], [3.35e4, 2e3], [4.53e4, 9e2]],
+        ),
         pays_case("two texts, one byte a number", OTHER | {"n_inner": 21}, [[7e4, 1.3e3], [3e4, 2e2]], 2, 1),
     ],
 )

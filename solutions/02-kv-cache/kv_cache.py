@@ -1261,6 +1261,7 @@ predictions()
 # | mask | square | T × T_k, aligned at the lower right | one more thing to get wrong |
 # | a text longer than `n_positions` | drop the oldest tokens, read the rest again | not possible: positions are inside the keys | a conversation ends there. RoPE (lesson 03) and windows (lesson 06) lift this limit |
 # | result | – | the same up to rounding | a near-tie may go the other way |
+# | time of a step | computing all rows, or fetching the weights, whichever takes longer | fetching weights, keys and values | on an H100 with one text it pays only after 295 tokens, by the count; with 64 texts after 4 |
 # | shared heads (GQA) | less work for k and v | the cache divided by the group | fewer different keys and values |
 #
 # ## The questions again
@@ -1288,6 +1289,11 @@ predictions()
 # <details><summary>Why do servers decode many conversations at once?</summary>
 #
 # With one row, fetching the weights takes most of the time. The new tokens of many conversations share each fetched weight.
+# </details>
+#
+# <details><summary>Does a cache always make the next token faster?</summary>
+#
+# Not after a few tokens. Without one a device computes all rows again, but as long as that takes less time than fetching the weights, a cache only adds bytes to fetch. How many tokens that is depends on the device's two speeds and on how many texts share a step: by your count 295 on an H100 with one text, and 4 with 64 texts.
 # </details>
 #
 # <details><summary>Why can a cache not drop its oldest token?</summary>

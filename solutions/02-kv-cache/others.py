@@ -21,7 +21,7 @@ from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 25
+MISTAKES = 217
 VARIES = ["kv_cache.cache"]
 WITHOUT = {
     "RANDOM": {

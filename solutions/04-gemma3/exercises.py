@@ -18,7 +18,7 @@ from grader.authoring.kit import ROUNDED_ONCE, Case, Draw, Exercise, configs, hf
 from grader.authoring.kit.inputs import alike, steep_weights, with_zeros
 
 from . import drives
-from .reference import build_embedding, drawn_rows, reference_config, right_verdicts, rotations
+from .reference import COUNTED, build_embedding, counted_rows, drawn_rows, reference_config, right_verdicts, rotations
 
 TRACE = "gemma3.causal_lm"
 
@@ -360,6 +360,11 @@ def verdicts_case(name: str, rows: Sequence[str], size: Sequence[int], times: fl
     return Case(name, draw_args)
 
 
+def counted_case(name: str, rows: Sequence[str], dtype: torch.dtype) -> Case:
+    """A case of the verdicts on whole numbers, with a limit of twice the noise. rows: of reference.COUNTED."""
+    return Case(name, lambda draw: [*counted_rows(draw, rows, (4, 8), dtype), 2.0])
+
+
 PLAIN = ["right", "inherited", "own", "own, and mended by chance", "own, a little"]
 VERDICTS = Exercise(
     name="gemma3.verdicts",
@@ -399,6 +404,8 @@ VERDICTS = Exercise(
             2.0,
         ),
         verdicts_case("the limit is the noise itself", ["own, a little", "right", "inherited"], (2, 7, 3), 1.0),
+        counted_case("rows that rounding leaves as they are", list(COUNTED)[3:], torch.float32),
+        counted_case("outputs in bfloat16, just above the limit and just below", list(COUNTED), torch.bfloat16),
     ],
 )
 

@@ -1,5 +1,6 @@
 """What is right in 04-gemma3: transformers' Gemma 3."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,3 +79,34 @@ def drawn_rows(draw: Draw, names: Sequence[str], size: Sequence[int], times: flo
         for place, error in ((2, alone), (3, whole)):
             rows[place].append(exact + times * error * length * ways[lies] / ways[lies].norm())
     return rows
+
+
+# Rows of whole numbers, whose errors no processor rounds. How far they are off alone and in the whole run, where the
+# limit is twice the noise: by the limit and one more or less in a single number, or by 1 where rounding changes nothing.
+COUNTED = {
+    "own, just above the limit": (1, 1),
+    "inherited, just above the limit": (-1, 1),
+    "right, just below the limit": (-1, -1),
+    "right, and nothing is rounded": (0, 0),
+    "inherited, and nothing is rounded": (0, 1),
+    "own, and nothing is rounded": (1, 0),
+}
+
+
+def counted_rows(draw: Draw, names: Sequence[str], size: Sequence[int], dtype: torch.dtype) -> list[list[Tensor]]:
+    """The four outputs of each row in `dtype`, which holds these numbers exactly: exact, rounded, alone, whole."""
+    rows: list[list[Tensor]] = [[], [], [], []]
+    count = math.prod(size)
+    for name in names:
+        exact = (draw.tokens(90, count) + 10) * (2 * draw.tokens(2, count) - 1)
+        noise = (draw.tokens(9, count) + 1) * (2 * draw.tokens(2, count) - 1)
+        limit, least = 2 * noise.flip(0), noise.flip(0).abs().argmin()
+        if "nothing is rounded" in name:
+            noise, limit = torch.zeros_like(noise), torch.zeros_like(limit)
+        rows[0].append(exact)
+        rows[1].append(exact + noise)
+        for place, more in ((2, COUNTED[name][0]), (3, COUNTED[name][1])):
+            error = limit.clone()
+            error[least] += more * (1 if error[least] >= 0 else -1)
+            rows[place].append(exact + error)
+    return [[row.view(*size).to(dtype) for row in each] for each in rows]

@@ -22,7 +22,7 @@ from .reference import reference_config
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 25
+MISTAKES = 211
 VARIES = ["sliding_window.rolling_cache"]
 WITHOUT = {
     "RANDOM": {
