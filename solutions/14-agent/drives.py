@@ -115,12 +115,15 @@ def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
         for name, content in tree.items():
             path = top / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if content is None:
-                path.mkdir(exist_ok=True)
-            elif isinstance(content, dict):
-                os.symlink(content["link"].replace("TOP", str(top)), path)
-            else:
-                path.write_text(content, "utf-8")
+            try:
+                if content is None:
+                    path.mkdir(exist_ok=True)
+                elif isinstance(content, dict):
+                    os.symlink(content["link"].replace("TOP", str(top)), path)
+                else:
+                    path.write_text(content, "utf-8")
+            except OSError as error:
+                raise OSError(f"this system allows no such file or link; WSL, Linux and macOS do ({error})") from None
         return use(top / inside, top)
 
 

@@ -600,6 +600,17 @@ def mask_case(
     return Case(name, draw_args)
 
 
+# The arguments of mask_case. test_agent.py compares what is right there with two libraries.
+MASKS: list[Any] = [
+    ("letters one by one", "abc|abd", "abcd", ["a", "b", "c", "d"], 4, ["", "a", "ab", "abc", "abd"]),
+    ("tokens of several letters", "ab(ca|cb)*d", "abcd", ["a", "ab", "abc", "bca", "cac", "d", "ad", "cbd", "da", "b", "c", "dd"], 3, ["", "a", "ab", "abc", "abca", "abcad"]),
+    ("complete, but it may go on", "a{1,3}", "ab", ["a", "aa", "aaa", "aaaa", "b", "ab"], 0, ["", "a", "aa", "aaa"]),
+    ("an open string", "q[ab]*q", "qab", ["q", "a", "ba", "aq", "qa", "qq", "bq", "qaq"], 6, ["", "q", "qa", "qab", "qaq"]),
+    ("tokens without bytes", "ab?", "ab", ["", "a", "b", "", "ab"], 2, ["", "a", "ab"]),
+    ("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab", "abab", "babab"], 1, ["", "a", "ab"], True),
+    ("a vocabulary that can't go on", "abc", "abc", ["a", "ab", "b", "ca", ""], 5, ["", "a", "ab", "abc"]),
+]  # fmt: skip
+
 MASK = Exercise(
     name="agent.mask",
     solution="allowed_tokens",
@@ -607,16 +618,8 @@ MASK = Exercise(
     drive=drives.tokens_allowed,
     points=6,
     **EVENTS,
-    cases=[
-        mask_case("letters one by one", "abc|abd", "abcd", ["a", "b", "c", "d"], 4, ["", "a", "ab", "abc", "abd"]),
-        mask_case("tokens of several letters", "ab(ca|cb)*d", "abcd", ["a", "ab", "abc", "bca", "cac", "d", "ad", "cbd", "da", "b", "c", "dd"], 3, ["", "a", "ab", "abc", "abca", "abcad"]),
-        mask_case("complete, but it may go on", "a{1,3}", "ab", ["a", "aa", "aaa", "aaaa", "b", "ab"], 0, ["", "a", "aa", "aaa"]),
-        mask_case("an open string", "q[ab]*q", "qab", ["q", "a", "ba", "aq", "qa", "qq", "bq", "qaq"], 6, ["", "q", "qa", "qab", "qaq"]),
-        mask_case("tokens without bytes", "ab?", "ab", ["", "a", "b", "", "ab"], 2, ["", "a", "ab"]),
-        mask_case("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab", "abab", "babab"], 1, ["", "a", "ab"], draw_end=True),
-        mask_case("a vocabulary that can't go on", "abc", "abc", ["a", "ab", "b", "ca", ""], 5, ["", "a", "ab", "abc"]),
-    ],
-)  # fmt: skip
+    cases=[mask_case(*row) for row in MASKS],
+)
 
 
 EXERCISES = with_mistakes(

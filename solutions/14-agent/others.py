@@ -24,7 +24,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 185
+MISTAKES = 188
 VARIES: list[str] = []
 NO_MODEL = "its exercises are about texts, paths and processes"
 WITHOUT = {
@@ -39,6 +39,9 @@ WITHOUT = {
         "agent.session": "its answers lie in a file, which no table of answers writes",
     },
 }
+
+KILL_GROUP: Callable[..., Any] = getattr(os, "killpg", os.kill)  # as in the notebook
+KILL = getattr(signal, "SIGKILL", 9)
 
 
 class Refused(Exception):
@@ -465,7 +468,7 @@ def run_by_pieces(
     seconds: float,
     most: int,
     start: Callable[..., Any] = subprocess.Popen,
-    kill: Callable[..., Any] = os.killpg,
+    kill: Callable[..., Any] = KILL_GROUP,
 ) -> dict[str, Any]:
     """Reads in a thread, a piece at a time; the caller waits for it."""
     process = start(
@@ -487,11 +490,11 @@ def run_by_pieces(
     late = not ended.wait(seconds)
     too_much = sum(map(len, pieces)) > most
     if late or too_much:
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
     reader.join()
     code = process.wait()
     with contextlib.suppress(ProcessLookupError):
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
     output = b"".join(pieces)[:most].decode("utf-8", "replace")
     return {"output": output, "stopped": "time" if late else "output" if too_much else None, "code": code}
 
@@ -502,7 +505,7 @@ def run_by_events(
     seconds: float,
     most: int,
     start: Callable[..., Any] = subprocess.Popen,
-    kill: Callable[..., Any] = os.killpg,
+    kill: Callable[..., Any] = KILL_GROUP,
 ) -> dict[str, Any]:
     """A thread that kills unless it is told that the program has ended."""
     ended, why = threading.Event(), []
@@ -519,14 +522,14 @@ def run_by_events(
     def watch() -> None:
         if not ended.wait(seconds):
             why.append("time")
-            kill(process.pid, signal.SIGKILL)
+            kill(process.pid, KILL)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     content = process.stdout.read(most + 1)
     if most < len(content):
         why.append("output")
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
     status = process.wait()
     ended.set()
     watcher.join()

@@ -1,4 +1,7 @@
-"""What is right for 14-agent: the library jsonschema, and brute force over trees, texts and languages. All give transcripts."""
+"""What is right for 14-agent: the library jsonschema, and brute force over trees, texts and languages. All give transcripts.
+
+test_agent.py holds what is right of masks to outlines-core and llguidance, where they are installed.
+"""
 
 import itertools
 import json
