@@ -29,7 +29,7 @@ def notebook() -> dict[str, Any]:
     defined = dict(SOLVED)
     cells = jupytext.read(LESSON.folder / "agent.py").cells
     for words in (
-        "def words_in",
+        "def about",
         "def tools_of",
         "def scripted",
         "def call(",
