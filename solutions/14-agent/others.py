@@ -473,7 +473,12 @@ def run_by_pieces(
 ) -> dict[str, Any]:
     """Reads in a thread, a piece at a time; the caller waits for it."""
     process = start(
-        [*argv], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        [*argv],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     pieces: list[bytes] = []
     ended, begun = threading.Event(), time.monotonic()
@@ -948,7 +953,7 @@ TOLD = [
     Told("agent.history", fit_by_messages, ["event 1 of", "belongs there"]),
     Told(
         "agent.permission",
-        Change("agent.paths", "(root / path).resolve()", "root / path"),
+        Change("agent.paths", "Path(os.path.realpath(root / path))", "root / path"),
         ["Mend `agent.paths` first"],
     ),
     Told(

@@ -52,7 +52,6 @@ class Language(NamedTuple):
         return not self.automaton.final.isdisjoint(states)
 
 
-
 def of_pattern(name: str, pattern: str, letters: str, vocabulary: list[str], end: int) -> Language:
     step, final, _ = REFERENCE.automaton(pattern, letters, [])
     machine = DRIVES.Machine([[[ord(letter), to] for letter, to in pairs] for pairs in step], final)
@@ -109,7 +108,9 @@ def test_a_text_can_be_written_if_the_expression_matches_it(language: Language) 
             complete = re.fullmatch(language.pattern, text.decode("utf-8", "replace")) is not None
             assert (language.end in language.allowed(state)) == complete
             if len(text) < 12:
-                texts |= {text + language.tokens[t]: to for t, to in language.allowed(state).items() if t != language.end}
+                texts |= {
+                    text + language.tokens[t]: to for t, to in language.allowed(state).items() if t != language.end
+                }
 
 
 # outlines-core
@@ -152,7 +153,7 @@ def test_tokens_are_those_of_outlines_core(language: Language) -> None:
 @pytest.mark.parametrize(
     ("pattern", "text", "lacks"),
     [
-        ("(ab)*a", "a", {"b"}),  # a complete text, then one that is not: mended by commit 2ba0b24, behind version 0.2.14
+        ("(ab)*a", "a", {"b"}),  # after a complete text one that is not: mended by commit 2ba0b24, after 0.2.14
         ("a|ab", "a", {"b"}),  # of two alternatives, the first one that is complete ends it
         ("ab|a", "a", set()),
     ],
