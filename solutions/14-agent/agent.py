@@ -474,7 +474,7 @@ check("agent.limits", child_limits)
 # ### Exercise 7 · Facts of the workspace
 # difficulty ●●○○○ · importance ●●●○○ · 10 minutes
 #
-# A model that is told what there is spends no call on finding out. The facts are read from files. Asking `git` would run a program whose configuration lies in the workspace, and a repository's configuration can name programs to run. A link may lead out, so it is neither followed nor listed. The order is fixed: file systems list names in any order, and you will soon see what another order costs.
+# A model that is told what there is spends no call on finding out. The facts are read from files. Asking `git` would run a program whose configuration lies in the workspace, and a repository's configuration can name programs to run. A link among the files may lead out, so it is neither followed nor listed. The order is fixed: file systems list names in any order, and you will soon see what another order costs.
 
 # %% exercise="agent.facts" id="agent-facts"
 def workspace_facts(root: Path, most: int) -> dict[str, Any]:

@@ -96,7 +96,9 @@ def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, st
     messages = [{"role": "user", "content": task}]
     tools = {name: {"schema": schemas[name], "run": tool(name)} for name in names}
     given = run_agent(model, tools, messages, steps)
-    told_off = [m["content"] for m in given if m.get("role") == "tool" and m["content"].startswith(("error:", "refused:"))]
+    told_off = [
+        m["content"] for m in given if m.get("role") == "tool" and m["content"].startswith(("error:", "refused:"))
+    ]
     named = [all(word in content for word in words.split()) for words, content in zip(says, told_off, strict=False)]
     ends = [short(message) for message in given[model.read :]]
     changed = messages != [{"role": "user", "content": task}]
