@@ -42,10 +42,13 @@ def source(repository: Repository, file: str, mirrors: Sequence[Path]) -> str | 
 
 @cache
 def lines_of(text: str, file: str) -> dict[str, int]:
-    """Where a file defines classes and functions: ``Name`` and ``Class.method`` -> the first line."""
+    """Where a file defines classes and functions: ``Name``, ``Class.method``, ``Class::method`` -> the first line."""
     found: dict[str, int] = {}
     if file.endswith(".py"):
         _python(ast.parse(text), "", found)
+        return found
+    if file.endswith(".rs"):
+        _rust(text, found)
         return found
     for number, line in enumerate(text.splitlines(), start=1):
         if line[:1].isspace() or line.startswith(("//", "#")):
@@ -63,6 +66,18 @@ def _python(node: ast.AST, prefix: str, found: dict[str, int]) -> None:
                 _python(child, f"{prefix}{child.name}.", found)
         elif isinstance(child, ast.If | ast.Try):
             _python(child, prefix, found)
+
+
+def _rust(text: str, found: dict[str, int]) -> None:
+    of = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if block := re.match(r"(?:unsafe )?impl(?:<.*?>)? (?:.* for )?(\w+)", line):
+            of = block[1] + "::"
+        elif line.startswith("}"):
+            of = ""
+        words = r"(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe )*(?:fn|struct|enum|trait) (\w+)"
+        if name := re.match((r" {4}" if of else "") + words, line):
+            found.setdefault(of + name[1], number)
 
 
 def wrong(place: Place, repository: Repository, mirrors: Sequence[Path]) -> tuple[str, int | None]:

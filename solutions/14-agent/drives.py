@@ -64,8 +64,10 @@ def short(message: Any) -> Any:
     content = message.get("content")
     if not isinstance(content, str):
         raise TypeError(f"a result's content is a {type(content).__name__}, where a text belongs")
-    kind = content.partition(":")[0]
-    return {**message, "content": kind} if kind in ("error", "refused") and ":" in content else message
+    kind, colon, why = content.partition(":")
+    if kind not in ("error", "refused") or not colon:
+        return message
+    return {**message, "content": kind if why.strip() else f"{kind}, and nothing behind it"}
 
 
 class ToolError(Exception):
@@ -75,7 +77,7 @@ class ToolError(Exception):
 def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, steps: int, says: list[str]) -> Tensor:
     """What a scripted model and its tools see, and all messages at the end.
 
-    The tools note their arguments. One with "raises" in its schema raises that; says: what errors have to name, in order.
+    The tools note their arguments. One with "raises" in its schema raises that; says: the words that errors and refusals have to name, of each one in order.
     """
     model, names = Scripted(replies), list(schemas)
 
@@ -94,8 +96,10 @@ def conversation(run_agent: Any, schemas: Any, replies: list[Any], task: str, st
     messages = [{"role": "user", "content": task}]
     tools = {name: {"schema": schemas[name], "run": tool(name)} for name in names}
     given = run_agent(model, tools, messages, steps)
-    errors = [m["content"] for m in given if m.get("role") == "tool" and m["content"].startswith("error:")]
-    named = [word in error for word, error in zip(says, errors, strict=False)]
+    told_off = [
+        m["content"] for m in given if m.get("role") == "tool" and m["content"].startswith(("error:", "refused:"))
+    ]
+    named = [all(word in content for word in words.split()) for words, content in zip(says, told_off, strict=False)]
     ends = [short(message) for message in given[model.read :]]
     changed = messages != [{"role": "user", "content": task}]
     return told(
@@ -115,12 +119,15 @@ def in_folder(tree: dict[str, Any], inside: str, use: Any) -> Any:
         for name, content in tree.items():
             path = top / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if content is None:
-                path.mkdir(exist_ok=True)
-            elif isinstance(content, dict):
-                os.symlink(content["link"].replace("TOP", str(top)), path)
-            else:
-                path.write_text(content, "utf-8")
+            try:
+                if content is None:
+                    path.mkdir(exist_ok=True)
+                elif isinstance(content, dict):
+                    os.symlink(content["link"].replace("TOP", str(top)), path)
+                else:
+                    path.write_text(content, "utf-8")
+            except OSError as error:
+                raise OSError(f"this system allows no such file or link; WSL, Linux and macOS do ({error})") from None
         return use(top / inside, top)
 
 
@@ -130,7 +137,9 @@ def place(path: Any, top: Any) -> str:
 
     if not isinstance(path, PurePath):
         raise TypeError(f"it returned a {type(path).__name__}, where a Path belongs")
-    return "TOP/" + path.relative_to(top).as_posix() if path.is_relative_to(top) else f"elsewhere: {path.name}"
+    if path.is_relative_to(top) and top.as_posix()[1:] not in path.relative_to(top).as_posix():
+        return "TOP/" + path.relative_to(top).as_posix()
+    return f"elsewhere: {path.name}"
 
 
 def paths_resolved(resolve: Any, tree: dict[str, Any], inside: str, asked: list[Any]) -> Tensor:
@@ -165,8 +174,8 @@ def commands_permitted(permit: Any, tree: dict[str, Any], inside: str, allowed: 
 class Program:
     """A scripted process: what it writes, whether it hangs or leaves others behind, and what was done to it.
 
-    script: "output" (text), "times" (so often), "hangs" (until its group is killed), "code", "leaves" (others in its
-    group after its end), "late" (it ends only when it is waited for).
+    script: "output" (text), "times" (so often), "hangs" (until its group is killed), "closes" (its output, and hangs),
+    "code", "leaves" (others in its group after its end), "late" (it ends only when it is waited for).
     """
 
     def __init__(self, script: dict[str, Any]) -> None:
@@ -192,21 +201,33 @@ class Program:
                 "no input": settings.get("stdin") == subprocess.DEVNULL,
                 "errors with the output": settings.get("stderr") == subprocess.STDOUT,
                 "piped": settings.get("stdout") == subprocess.PIPE,
-                "group of its own": bool(settings.get("start_new_session")) or settings.get("process_group") == 0,
+                "session of its own": bool(settings.get("start_new_session")) or self.calls_setsid(settings),
                 "folder": getattr(settings.get("cwd"), "name", settings.get("cwd")),
             }
         )
         self.text = bool(settings.get("text") or settings.get("encoding") or settings.get("universal_newlines"))
+        self.raw = settings.get("bufsize") == 0
         return self
+
+    def calls_setsid(self, settings: dict[str, Any]) -> bool:
+        import os
+
+        return settings.get("preexec_fn") is getattr(os, "setsid", self)
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.wait()
 
     def wait(self, timeout: Any = None) -> int:
         import subprocess
 
-        if self.script.get("hangs") and not self.killed.wait(1 if timeout is None else timeout):
-            raise subprocess.TimeoutExpired("program", timeout) if timeout is not None else RuntimeError("it hangs")
         blocked = self.taken < len(self.content) and len(self.content) > 70_000
-        if blocked and not self.killed.wait(1 if timeout is None else timeout):
-            raise subprocess.TimeoutExpired("program", timeout) if timeout is not None else RuntimeError("it hangs")
+        if (blocked or self.script.get("hangs")) and not self.killed.wait(2 if timeout is None else timeout):
+            if timeout is not None:
+                raise subprocess.TimeoutExpired("program", timeout)
+            self.goes_on("waits")
         if self.returncode is None:
             ended = self.script.get("hangs") or blocked
             killed = ended or (self.killed.is_set() and self.script.get("late"))
@@ -223,7 +244,9 @@ class Program:
 
         if self.script.get("hangs") and not self.killed.wait(1 if timeout is None else timeout):
             raise subprocess.TimeoutExpired("program", timeout)
-        return self.read(), None
+        output = self.read()
+        self.wait()
+        return output, None
 
     def kill(self) -> None:
         self.events.append("kills the first process alone")
@@ -233,15 +256,34 @@ class Program:
     # What its output is asked for
 
     def read(self, size: int = -1) -> Any:
+        if self.raw:
+            return self.read1(size)
         end = len(self.content) if size is None or size < 0 else self.taken + size
-        piece = self.content[self.taken : end]
-        self.taken = min(len(self.content), end)
-        if self.script.get("hangs") and (size is None or size < 0 or len(piece) < size) and not self.killed.wait(1):
-            raise RuntimeError("it hangs")
+        piece = self.taken_to(end)
+        if (size is None or size < 0 or len(piece) < size) and not self.at_its_end():
+            self.goes_on("reads")
         return piece.decode() if self.text else piece
 
     def read1(self, size: int = -1) -> Any:
-        return self.read(min(size, 4096) if size and size > 0 else 4096)
+        """What is there of the next five bytes: a pipe gives what was written, however little it is."""
+        piece = self.taken_to(self.taken + min(5, size if size and size > 0 else 5))
+        if not piece and not self.at_its_end():
+            self.goes_on("reads")
+        return piece.decode() if self.text else piece
+
+    def goes_on(self, what: str) -> None:
+        """Nobody has killed what hangs: it ends, so that the check does."""
+        self.events.append(f"{what} for a program that hangs, and nothing stops it")
+        self.killed.set()
+
+    def taken_to(self, end: int) -> bytes:
+        piece = self.content[self.taken : end]
+        self.taken = min(len(self.content), end)
+        return piece
+
+    def at_its_end(self) -> bool:
+        """Whether its output ends, by itself or within a second."""
+        return not self.script.get("hangs") or bool(self.script.get("closes")) or self.killed.wait(2)
 
     def close(self) -> None:
         self.closed = True
@@ -299,6 +341,8 @@ def limits_given(child_limits: Any, asked: list[Any]) -> Tensor:
 def facts_told(workspace_facts: Any, tree: dict[str, Any], inside: str, most: int) -> Tensor:
     def use(root: Any, top: Any) -> list[Any]:
         found = workspace_facts(root, most)
+        if isinstance(found.get("files"), list):
+            found["files"] = [str(name).replace(str(top), "TOP") for name in found["files"]]
         return [{name: found[name]} for name in found]
 
     return told(sorted(in_folder(tree, inside, use), key=str))
@@ -330,11 +374,13 @@ def tokens_paid_for(tokens_paid: Any, asked: list[Any]) -> Tensor:
 
 
 def counter(kind: str) -> Any:
-    """Counts tokens: "words", "bytes", or "pairs" of characters."""
+    """Counts tokens: "words", "bytes", "pairs" of characters, or whole "tens" of them."""
     if kind == "words":
         return lambda text: len(text.split())
     if kind == "pairs":
         return lambda text: (len(text) + 1) // 2
+    if kind == "tens":
+        return lambda text: len(text) // 10
     return lambda text: len(text.encode())
 
 
@@ -365,7 +411,8 @@ def sessions_resumed(made: Any, lines: list[Any], torn: str, appended: list[Any]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "session.jsonl")
         if lines or torn:
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
+            cut = torn.encode()[:-1] if torn.endswith("\u00fc") else torn.encode()  # in the middle of a letter
+            path.write_bytes("".join(json.dumps(line) + "\n" for line in lines).encode() + cut)
         session = made(path)
         first = session.load()
         events: list[Any] = [{"loads": message} for message in first]
@@ -376,10 +423,12 @@ def sessions_resumed(made: Any, lines: list[Any], torn: str, appended: list[Any]
             events.append({"appends": message, "written at once": after > size})
             size = after
         try:
-            events += [{"loads again": message} for message in made(path).load()[len(first) :]]
-        except json.JSONDecodeError:
-            events.append("the second load raises JSONDecodeError")
-        content = path.read_text("utf-8") if path.exists() else ""
+            again = session.load()
+            events += [{"loads again": message} for message in again[len(first) :]]
+            events.append({"another object loads the same": made(path).load() == again})
+        except ValueError as error:
+            events.append(f"the second load raises {type(error).__name__}")
+        content = path.read_text("utf-8", "replace") if path.exists() else ""
         events.append({"lines": content.count("\n"), "ends with a line break": content.endswith("\n")})
         return told(events)
 

@@ -88,6 +88,7 @@ SCHEMA = Exercise(
                 {"<a>": True, "<b>": False, "<c>": True},
                 {"<a>": 1, "<b>": 1.5, "<c>": 0},
                 {"<a>": 2.5, "<b>": "<7-9>", "<c>": "<d>"},
+                {"<a>": 2.0, "<b>": 2.0},
                 {"<a>": False, "<b>": 0, "<c>": False},
             ],
         ),
@@ -99,6 +100,7 @@ SCHEMA = Exercise(
                 {"<a>": "<d>", "<c>": "<b>"},
                 {"<a>": True},
                 {"<a>": 1},
+                {"<a>": "1"},
                 {"<a>": 0, "<c>": 4},
                 {"<a>": False},
                 {"<a>": None, "<c>": "<e>"},
@@ -148,13 +150,23 @@ SCHEMA = Exercise(
         ),
         text_case(
             "a schema without keywords, or with one alone",
-            {"properties": {"<a>": {}, "<b>": {"required": ["<c>"]}, "<d>": {"items": STRING}}},
+            {
+                "properties": {
+                    "<a>": {},
+                    "<b>": {"required": ["<c>"]},
+                    "<d>": {"items": STRING},
+                    "<f>": {"type": "object", "additionalProperties": False},
+                    "<g>": {"properties": {"<h>": {}}, "additionalProperties": {}},
+                }
+            },
             [
                 {"<a>": [1], "<b>": {}, "<d>": [1]},
                 {"<b>": "<c>", "<d>": {"x": 1}},
                 "<a>",
                 12,
                 {"<b>": {"<c>": None}, "<e>": 1},
+                {"<f>": {"<c>": 1}, "<g>": {"<c>": 1}},
+                {"<f>": {}, "<g>": {"<h>": 1}},
             ],
         ),
     ],
@@ -183,18 +195,20 @@ LOOP = Exercise(
         text_case("several calls in one reply, and a number as result", {"read": READ, "<a>": PLAIN | {"gives": "a number"}},
                   [calls(("<b>", "<a>", {"<c>": 1}), ("<d>", "read", {"path": "<e>", "lines": "<1-9>"}), ("<f>", "<a>", {})), {"content": "<g>", "calls": []}], "<h>", "<3-5>", []),
         text_case("no such tool, wrong arguments, and a right call after them", {"read": READ, "<a>": PLAIN},
-                  [calls(("1", "<b>", {})), calls(("2", "read", {"file": "x"}), ("3", "read", {"path": "x", "lines": "two"})), calls(("4", "read", {"path": "<c>"})), {"content": "<d>"}],
-                  "<e>", "<7-9>", ["<a>", "path", "lines"]),
+                  [calls(("1", "<b>", {})), calls(("2", "read", {"file": "x"}), ("3", "read", {"path": "x", "lines": "2"})), calls(("4", "read", {"path": "<c>"})), {"content": "<d>"}],
+                  "<e>", "<7-9>", ["<a> read", "path file", "lines"]),
         text_case("arguments as JSON text, right and wrong", {"read": READ, "<a>": PLAIN},
                   [calls(("1", "read", '{"path": "<b>", "lines": 2}'), ("2", "read", '{"path": "<b>'), ("3", "read", '["<b>"]'), ("4", "<a>", "{}"), ("5", "read", "{}")), {"content": "<c>"}],
                   "<d>", "<3-6>", []),
         text_case("a tool that breaks, and one that refuses", {"<a>": PLAIN | {"raises": "an error"}, "<b>": PLAIN | {"raises": "Refused"}, "read": READ},
-                  [calls(("1", "<a>", {"<c>": 1}), ("2", "<b>", {}), ("3", "read", {"path": "<d>"})), {"content": "<e>"}], "<f>", "<4-7>", []),
+                  [calls(("1", "<a>", {"<c>": 1}), ("2", "<b>", {}), ("3", "read", {"path": "<d>"})), {"content": "<e>"}], "<f>", "<4-7>", ["broke", "may"]),
         text_case("the model never stops: 3 steps", {"read": READ}, [calls((str(i), "read", {"path": f"<{'abcde'[i]}>"}), (f"{i}+", "<f>", {})) for i in range(5)], "<g>", 3, []),
         text_case("one step", {"<a>": PLAIN}, [calls(("1", "<a>", {"<b>": 1})), {"content": "<c>"}], "<d>", 1, []),
         text_case("the same call four times", {"read": READ, "<a>": PLAIN},
                   [calls(("1", "read", {"path": "<b>"})), calls(("2", "read", '{"path": "<b>"}'), ("3", "<a>", {"path": "<b>"})), calls(("4", "read", {"path": "<b>"}), ("5", "read", {"path": "<c>"})),
                    calls(("6", "read", {"path": "<b>"}), ("7", "<a>", {"path": "<b>"})), {"content": "<d>"}], "<e>", "<6-9>", []),
+        text_case("the same failing calls again and again", {"<a>": PLAIN | {"raises": "an error"}, "read": READ},
+                  [calls((f"{i}", "<a>", {"<b>": 1}), (f"{i}+", "read", {"path": 2}), (f"{i}++", "<c>", {}), (f"{i}+++", "read", "{")) for i in range(4)] + [{"content": "<e>"}], "<d>", "<4-9>", []),
         text_case("the same call four times in one reply", {"<a>": PLAIN}, [calls(*((str(i), "<a>", text) for i, text in enumerate(['{"<b>": 1, "<e>": [2]}', '{"<e>": [2], "<b>": 1}'] * 2))), {"content": "<c>"}], "<d>", "<2-4>", []),
     ],
 )  # fmt: skip
@@ -259,11 +273,11 @@ PERMISSION = Exercise(
     uses=["agent.paths"],
     **EVENTS,
     cases=[
-        commands_case("allowed commands", "ls", "ls -l <b>", "cat <a>.txt <b>/<c>.md", "git log --oneline", 'grep -n "<x> <y>" <a>.txt', "ls -a -l", "cat '<x> y'", "ls  -l\t<b>"),
+        commands_case("allowed commands", "ls", "ls -l <b>", "cat <a>.txt <b>/<c>.md", "git log --oneline", 'grep -n "<x> <y>" <a>.txt', "ls -a -l", "cat '<x> y'", "ls  -l\t<b>", "cat .git/config", "cat <a>(1).txt", "grep -n <x>* <a>.txt"),
         commands_case("other commands", "rm <a>.txt", "git push", "git", "gitlog", "", "   ", "ls-<x>", "LS", "/bin/ls", "<x>", "git log-<x>", "'git' log"),
         commands_case("more than one command", "ls; rm <a>.txt", "ls && rm <x>", "ls | sh", "ls\nrm <a>.txt", "ls `rm <x>`", "ls $(rm <x>)", "ls &", "ls\r<x>", "cat <a>.txt > <x>", "cat < <a>.txt", 'grep "<x>|<y>" <a>.txt', "ls $HOME"),
-        commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline"),
-        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "git diff --file=to_file <a>.txt", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "git diff --file=TOP/work/<a>.txt", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
+        commands_case("options", "ls -R", "ls -la", "git log --output=<x>", "git log -n", "git diff --stat=<x>", "git diff --file=<a>.txt", "grep -f <a>.txt", "ls --", "ls --color=<x>", "ls --colors", "git log --stat", "cat -n <a>.txt", "ls -", "git diff --stat --oneline", "git log <a>.txt --output=<x>", "ls <b> -R", "grep <x> -n -f", "git log -5"),
+        commands_case("paths that lead out", "cat ../<f>.txt", "cat TOP/<f>.txt", "ls ..", "cat to_file", "ls to_folder", "cat /etc/passwd", "git diff --file=../<f>.txt", "git diff --file=to_file", "git diff --file=to_file <a>.txt", "grep -n <x> ../<f>.txt", "cat to_inside/<c>.md", "cat <a>.txt ../<f>.txt", "cat ../<f>.txt <a>.txt", "git diff --file=TOP/work/<a>.txt", "ls ../<x>", "cat to_new", "git diff --file=<x>=/../../<f>.txt", "ls one", "cat <a>.txt <b>/<c>.md <a>.txt <a>.txt ../<f>.txt"),
         commands_case("quotes that are not closed", "cat '<a>.txt", 'grep "<x>', "cat <a>.txt\\", "ls '<b>'", "cat <b>/<c>'.md'"),
         commands_case("another list", "ls <a>.txt", "<p> -x", "<p> <q> -x", "<p> <q> -y", "<p> <q>", "<p> <r> -x", "<p> -y <q>", "/bin/<p> -x <a>.txt", allowed={"/bin/<p>": ["-x"], "<p>": ["-x"], "<p> <q>": ["-y", "-z"], "<p> <r> <s>": ["-x"]}),
     ],
@@ -290,8 +304,10 @@ RUN = Exercise(
     cases=[
         run_case("a program that ends", 30.0, (100, 110), output="<a> <b>\n"),
         run_case("a program that fails", 31.0, (50, 60), output="<a>\n<b> failed", code="<1-99>"),
+        run_case("a program that crashes", 31.5, (40, 45), output="<a>", code=-11),
         run_case("no output at all", 32.0, (20, 25), output="", code="<2-9>"),
         run_case("a program that hangs", 0.05, (70, 80), output="<a>\n", hangs=True),
+        run_case("it closes its output, and hangs", 0.06, (75, 85), output="<a>\n", hangs=True, closes=True),
         run_case("a program that writes without end", 33.0, (12, 15), output="<a> ", times=20_000),
         run_case("one byte more than is allowed", 34.0, (18, 28), more=1, code="<3-9>", late=True),
         run_case("as many bytes as are allowed", 35.0, (16, 26), more=0, code="<3-9>"),
@@ -317,6 +333,7 @@ LIMITS = Exercise(
         limits_case("some of the parent's tools", ("<2-4>", 20, ["<a>", "<b>", "<c>"], "<3-9>", ["<c>", "<a>"]), (1, 9, ["<a>", "<b>"], 2, ["<b>"])),
         limits_case("more steps than the half", (2, "<21-29>", ["<a>"], 50, ["<a>"]), (1, 7, ["<a>"], 7, ["<a>"]), (3, 3, ["<b>"], 9, ["<b>"]), (2, 8, ["<b>"], 4, ["<b>"])),
         limits_case("tools that the parent lacks", (2, "<8-20>", ["<a>", "<b>"], 3, ["<d>", "<b>", "<c>"]), (1, 10, ["<a>"], 2, ["<c>"]), (1, 10, ["<a>"], 2, [])),
+        limits_case("tools in another order than the letters'", ("<2-4>", 30, ["m<a>", "z<b>", "c<c>"], "<3-9>", ["z<b>", "c<c>", "m<a>"])),
         limits_case("no depth, no steps", (0, 20, ["<a>"], 3, ["<a>"]), (2, 1, ["<a>"], 3, ["<a>"]), (2, 20, ["<a>"], 0, ["<a>"]), (1, 2, ["<a>"], 1, ["<a>"]), (2, "<11-19>", ["<a>"], 1, ["<a>"])),
     ],
 )  # fmt: skip
@@ -333,10 +350,12 @@ FACTS = Exercise(
     cases=[
         text_case("files in folders", {"work/<a>.py": "", "work/<b>/<c>.py": "", "work/<b>/<d>/<e>.md": "", "work/<b>/<d>/<f>/<g>": "", "work/Z.md": "", "work/<b>.py": ""}, "work", "<10-20>"),
         text_case("hidden files and folders, a branch", {"work/.<a>": "", "work/<b>/.<c>/<d>.py": "", "work/<b>/<e>.py": "", "work/.git/HEAD": "ref: refs/heads/<f>/<g>\n", "work/.git/<h>": "", "work/<b>/.<i>": ""}, "work", "<5-9>"),
-        text_case("links are not listed", {"work/<a>.py": "", "work/<b>": {"link": "TOP/<c>"}, "work/<d>": {"link": "../<c>/<e>.txt"}, "<c>/<e>.txt": "", "work/<f>": {"link": "<g>"}, "work/<h>/<i>.py": "", "work/<j>": {"link": "<h>"}}, "work", "<6-9>"),
+        text_case("links are not listed", {"work/<a>.py": "", "work/<b>": {"link": "TOP/<c>"}, "work/<d>": {"link": "../<c>/<e>.txt"}, "<c>/<e>.txt": "", "work/<f>": {"link": "<g>"}, "work/<h>/<i>.py": "", "work/<j>": {"link": "<h>"}, "work/<k>": {"link": "<a>.py"}}, "work", "<6-9>"),
         text_case("more files than are listed", {**{f"work/<{c}>.txt": "" for c in "abcdefg"}, "work/<h>/<i>.txt": "", "work/<j>": None}, "work", "<3-5>"),
+        text_case("a branch that begins as its line does", {"work/.git/HEAD": "ref: refs/heads/feh/<f>\n", "work/<b>": ""}, "work", "<2-4>"),
         text_case("as many files as are listed", {"work/<a>": "", "work/<b>": "", "work/<c>/<d>": "", "work/.git/HEAD": "ref: refs/heads/<e>"}, "work", 3),
         text_case("no branch is checked out", {"work/.git/HEAD": "0123abcd<a>\n", "work/<b>": ""}, "work", "<2-4>"),
+        text_case("a HEAD that names no branch", {"work/.git/HEAD": "ref: refs/remotes/<a>/<b>\n", "work/<c>": ""}, "work", "<2-4>"),
         text_case("a HEAD of two lines", {"work/.git/HEAD": "ref: refs/heads/<a>\nref: refs/heads/<b>\n", "work/<c>/<d>/<e>": ""}, "work", "<3-8>"),
         text_case("the workspace's own folder is hidden, names with spaces and line breaks", {".<a>/<b> c.txt": "", ".<a>/<d>\n<e>": "", ".<a>/ü": "", ".<a>/<f>/.git/HEAD": "ref: refs/heads/<g>\n"}, ".<a>", "<7-11>"),
     ],
@@ -367,6 +386,8 @@ PROMPT = Exercise(
         text_case("a first turn", "<r> them.\nAlways.", [[TOOLS, SAID[:1], {"time": "<h>", "files": ["<i>", "<j>"]}]]),
         text_case("a second turn, with another state", "<r>", [[TOOLS, SAID[:1], {"time": "<h>"}], [TOOLS, SAID, {"time": "<i>", "branch": None, "a": {"z": 1, "b": "<3-99>"}}]]),
         text_case("tools and their fields in another order", "<r>", [[TOOLS, SAID, {"b": "<h>", "a": 1}], [[{key: tool[key] for key in reversed(tool)} for tool in reversed(TOOLS)], SAID, {"a": 1, "b": "<h>"}]]),
+        text_case("tools whose fields stand in different orders, and a long history", "<r>",
+                  [[[{"description": "<c>", "name": "b"}, {"name": "a", "description": "<d>"}], [{"role": "user", "content": f"<{'abcde'[i % 5]}> {i}"} for i in range(30)], {"a": "<h>"}]]),
         text_case("no tools, no history, an empty state", "<r>", [[[], SAID[:1], {}], [TOOLS[:1], [], {}]]),
         text_case("names that sort otherwise with capitals, and letters beyond ASCII", "<r> ü", [[[{"name": "b"}, {"name": "B", "x": "ä"}, {"name": "a<a>"}, {"name": "Z"}], SAID[:2], {"ö": "<h>"}]]),
     ],
@@ -380,10 +401,17 @@ def blocks_case(name: str, size: int, *prompts: Any) -> Case:
         texts = {letter: draw.tokens(500, 60).tolist() for letter in "abcdefg"}
         length = draw.number("length", 20 + len(name) % 7, 12, 50)
         texts["A"] = [texts["a"][i] for i in (0, 1, 3, 2, *range(4, 60))]
-        made = [
-            [filled(draw, salt), list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))]
-            for salt, *pieces in [("", ("g", length)), *prompts]
+        for i in range(4):  # one token is another one
+            texts["wxyz"[i]] = [token + (256 if i == n else 0) for n, token in enumerate(texts["a"])]
+        ten, one = texts["a"][0] % 9 + 1, texts["a"][1] % 9 + 1
+        texts["m"] = [ten * 10 + one, one, *texts["a"][2:]]  # the same digits, one behind the other
+        texts["n"] = [ten, one * 11, *texts["a"][2:]]
+        salts = filled(draw, ["", *(salt for salt, *_ in prompts)])
+        ids = [
+            list(itertools.chain(*(texts[letter][:count] for letter, count in pieces)))
+            for _, *pieces in [("", ("g", length)), *prompts]
         ]
+        made = list(map(list, zip(salts, ids, strict=True)))
         return [draw.size("size", size, size), made]
 
     return Case(name, draw_args)
@@ -403,6 +431,9 @@ BLOCKS = Exercise(
         blocks_case("a change in the middle", 5, ("", ("a", 30)), ("", ("a", 11), ("b", 1), ("c", 18)), ("", ("a", 30), ("d", 4)), ("", ("a", 10), ("e", 20))),
         blocks_case("the same prompt again, and parts of it", 6, ("", ("a", 18)), ("", ("a", 18)), ("", ("a", 12)), ("", ("a", 13)), ("", ("a", 6)), ("", ("a", 5)), ("", ("a", 19))),
         blocks_case("equal blocks at other places", 2, ("", ("a", 2), ("b", 2), ("c", 2)), ("", ("b", 2), ("a", 2), ("c", 2)), ("", ("a", 2), ("c", 2), ("b", 2)), ("", ("a", 2), ("a", 2), ("a", 3))),
+        blocks_case("one token is another one", 4, ("", ("a", 9)), *[("", (letter, 9)) for letter in "wxyz"], ("", ("a", 13))),
+        blocks_case("the same digits", 2, ("", ("m", 7)), ("", ("n", 7)), ("", ("m", 9))),
+        blocks_case("a salt as long as a block", 5, ("<s>", ("a", 10)), ("<s>", ("a", 10)), ("<s>", ("a", 12)), ("", ("a", 10))),
         blocks_case("salts", 7, ("<s>", ("a", 22)), ("<t>", ("a", 25)), ("", ("a", 21)), ("<s>", ("a", 25)), ("<t>", ("a", 14), ("b", 9)), ("", ("a", 22))),
         blocks_case("blocks of one token", 1, ("", ("a", 3)), ("", ("a", 3)), ("", ("a", 5), ("b", 2)), ("", ("b", 2)), ("", ("b", 1)), ("", ("a", 4), ("c", 2))),
         blocks_case("known blocks behind an unknown one", 3, ("", ("a", 6), ("b", 7)), ("", ("c", 3), ("a", 6), ("b", 7)), ("", ("a", 3), ("d", 3), ("b", 6)), ("", ("a", 6), ("b", 3), ("d", 5)), ("", ("c", 3), ("a", 6), ("d", 5))),
@@ -494,6 +525,7 @@ CUT = Exercise(
             "<a>\n<b><c>\n\n\n<d>\n<e><f><g><h>\n<i>\n<j>\n\n<k><l>\n",
             "<a>\n\n\n\n\n\n\n<b><c>\n<d>\n<e>\n<f>\n",
         ),
+        cut_case("lines that have fewer tokens than the text", 12, "tens", "<a> <b> <c>\n" * 9, "<a> <b> <c>\n" * 18),
         cut_case(
             "other line breaks are no line breaks",
             15,
@@ -536,6 +568,7 @@ HISTORY = Exercise(
         fit_case("in bytes", TALK[:9], [20, 30, 44, 45, 60, 61, 75, 76, 90, 200], "bytes"),
         fit_case("the task alone, and with an answer", TALK[:1], [1, 2, 99], "words"),
         fit_case("a large message in the middle", [TALK[0], said("assistant", "<a>"), said("user", "<b> " * 9), said("assistant", "<c>"), said("user", "<d>")], [4, 5, 6, 13, 14, 15, 16], "words"),
+        fit_case("equal messages", [TALK[0], said("user", "<b> <c>"), said("assistant", "<d>"), said("user", "<e> <f> <g>"), said("user", "<b> <c>"), said("assistant", "<d>")], [5, 6, 8, 9, 10, 11, 12, 14], "words"),
         fit_case("a short conversation", [TALK[0], TALK[-1]], [1, 4, 5, 6], "words"),
     ],
 )  # fmt: skip
@@ -559,6 +592,9 @@ SESSION = Exercise(
         session_case("a whole message, whose line break is missing", TALK[:2] + TALK[2:3], '{"role": "assistant", "content": "<x>"}', [said("user", "<y>")]),
         session_case("a call without a result", TALK[:2], "", [said("user", "<y>")]),
         session_case("two calls, one of them has a result", TALK[:5], "", [said("assistant", "<x>", "9"), said("tool", "<y>", "9")]),
+        session_case("cut off in the middle of a letter", TALK[:3], '{"role": "user", "content": "<x> \u00fc', [said("user", "<z>")]),
+        session_case("an id that is used again", [*TALK[:3], said("assistant", "<a>", "1")], "", [said("assistant", "<b>", "5"), said("tool", "<c>", "5"), said("assistant", "<d>", "5")]),
+        session_case("an interrupted call in the middle", [TALK[0], said("assistant", "<a>", "8"), said("assistant", "<b>", "9"), said("tool", "<c>", "9")], "", []),
         session_case("a result that was cut off", TALK[:4], '{"role": "tool", "id": "2", "content": "<x>', [said("user", "<z>")]),
         session_case("several calls without results", [*TALK[:1], said("assistant", "<a>", "<b>", "<c>", "<d>", "<f>"), said("tool", "<e>", "<c>")], "", []),
         session_case("a call in the last message that is appended", TALK[:1], "", [said("assistant", "<a>", "<b>")]),
@@ -600,6 +636,17 @@ def mask_case(
     return Case(name, draw_args)
 
 
+# The arguments of mask_case. test_agent.py compares what is right there with two libraries.
+MASKS: list[Any] = [
+    ("letters one by one", "abc|abd", "abcd", ["a", "b", "c", "d"], 4, ["", "a", "ab", "abc", "abd"]),
+    ("tokens of several letters", "ab(ca|cb)*d", "abcd", ["a", "ab", "abc", "bca", "cac", "d", "ad", "cbd", "da", "b", "c", "dd", "bca"], 3, ["", "a", "ab", "abc", "abca", "abcad"]),
+    ("complete, but it may go on", "a{1,3}", "ab", ["a", "aa", "aaa", "aaaa", "b", "ab"], 0, ["", "a", "aa", "aaa"]),
+    ("an open string", "q[ab]*q", "qab", ["q", "a", "ba", "aq", "qa", "qq", "bq", "qaq"], 6, ["", "q", "qa", "qab", "qaq"]),
+    ("tokens without bytes", "ab?", "ab", ["", "a", "b", "", "ab"], 2, ["", "a", "ab"]),
+    ("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab", "abab", "babab"], 1, ["", "a", "ab"], True),
+    ("a vocabulary that can't go on", "abc", "abc", ["a", "ab", "b", "ca", ""], 5, ["", "a", "ab", "abc"]),
+]  # fmt: skip
+
 MASK = Exercise(
     name="agent.mask",
     solution="allowed_tokens",
@@ -607,16 +654,8 @@ MASK = Exercise(
     drive=drives.tokens_allowed,
     points=6,
     **EVENTS,
-    cases=[
-        mask_case("letters one by one", "abc|abd", "abcd", ["a", "b", "c", "d"], 4, ["", "a", "ab", "abc", "abd"]),
-        mask_case("tokens of several letters", "ab(ca|cb)*d", "abcd", ["a", "ab", "abc", "bca", "cac", "d", "ad", "cbd", "da", "b", "c", "dd"], 3, ["", "a", "ab", "abc", "abca", "abcad"]),
-        mask_case("complete, but it may go on", "a{1,3}", "ab", ["a", "aa", "aaa", "aaaa", "b", "ab"], 0, ["", "a", "aa", "aaa"]),
-        mask_case("an open string", "q[ab]*q", "qab", ["q", "a", "ba", "aq", "qa", "qq", "bq", "qaq"], 6, ["", "q", "qa", "qab", "qaq"]),
-        mask_case("tokens without bytes", "ab?", "ab", ["", "a", "b", "", "ab"], 2, ["", "a", "ab"]),
-        mask_case("an end token that has bytes", "(ab)*a", "ab", ["a", "b", "ba", "ab", "abab", "babab"], 1, ["", "a", "ab"], draw_end=True),
-        mask_case("a vocabulary that can't go on", "abc", "abc", ["a", "ab", "b", "ca", ""], 5, ["", "a", "ab", "abc"]),
-    ],
-)  # fmt: skip
+    cases=[mask_case(*row) for row in MASKS],
+)
 
 
 EXERCISES = with_mistakes(

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from . import exercises
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 185
+MISTAKES = 231
 VARIES: list[str] = []
 NO_MODEL = "its exercises are about texts, paths and processes"
 WITHOUT = {
@@ -39,6 +40,9 @@ WITHOUT = {
         "agent.session": "its answers lie in a file, which no table of answers writes",
     },
 }
+
+KILL_GROUP: Callable[..., Any] = getattr(os, "killpg", os.kill)  # as in the notebook
+KILL = getattr(signal, "SIGKILL", 9)
 
 
 class Refused(Exception):
@@ -332,7 +336,7 @@ def agent_by_results(
         except Refused as why:
             return f"refused: {why}"
         except Exception as error:
-            return f"error: {type(error).__name__}"
+            return f"error: {type(error).__name__}: {error}"
 
     so_far = [*messages]
     while steps:
@@ -465,14 +469,19 @@ def run_by_pieces(
     seconds: float,
     most: int,
     start: Callable[..., Any] = subprocess.Popen,
-    kill: Callable[..., Any] = os.killpg,
+    kill: Callable[..., Any] = KILL_GROUP,
 ) -> dict[str, Any]:
     """Reads in a thread, a piece at a time; the caller waits for it."""
     process = start(
-        [*argv], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+        [*argv],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     pieces: list[bytes] = []
-    ended = threading.Event()
+    ended, begun = threading.Event(), time.monotonic()
 
     def read() -> None:
         while sum(map(len, pieces)) <= most:
@@ -487,11 +496,15 @@ def run_by_pieces(
     late = not ended.wait(seconds)
     too_much = sum(map(len, pieces)) > most
     if late or too_much:
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
     reader.join()
-    code = process.wait()
+    try:
+        code = process.wait(max(0.0, begun + seconds - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        late = True
     with contextlib.suppress(ProcessLookupError):
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
+    code = process.wait()
     output = b"".join(pieces)[:most].decode("utf-8", "replace")
     return {"output": output, "stopped": "time" if late else "output" if too_much else None, "code": code}
 
@@ -502,7 +515,7 @@ def run_by_events(
     seconds: float,
     most: int,
     start: Callable[..., Any] = subprocess.Popen,
-    kill: Callable[..., Any] = os.killpg,
+    kill: Callable[..., Any] = KILL_GROUP,
 ) -> dict[str, Any]:
     """A thread that kills unless it is told that the program has ended."""
     ended, why = threading.Event(), []
@@ -519,14 +532,14 @@ def run_by_events(
     def watch() -> None:
         if not ended.wait(seconds):
             why.append("time")
-            kill(process.pid, signal.SIGKILL)
+            kill(process.pid, KILL)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     content = process.stdout.read(most + 1)
     if most < len(content):
         why.append("output")
-        kill(process.pid, signal.SIGKILL)
+        kill(process.pid, KILL)
     status = process.wait()
     ended.set()
     watcher.join()
@@ -759,8 +772,9 @@ class SessionOfBytes:
                     messages.append(json.loads(line))
                     end += len(line)
             file.truncate(end)
-        done = [m["id"] for m in messages if m["role"] == "tool"]
-        lost = [call["id"] for m in messages if "calls" in m for call in m["calls"] if call["id"] not in done]
+        last = {m["id"]: i for i, m in enumerate(messages) if m["role"] == "tool"}
+        calls = [(i, call["id"]) for i, m in enumerate(messages) if "calls" in m for call in m["calls"]]
+        lost = [each for i, each in calls if last.get(each, -1) < i]
         added = [{"role": "tool", "id": each, "content": INTERRUPTED} for each in lost]
         for message in added:
             self.append(message)
@@ -772,13 +786,13 @@ class SessionRewritten(SessionOfBytes):
 
     def load(self) -> list[dict[str, Any]]:
         try:
-            text = self.path.read_text("utf-8")
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        *lines, torn = text.split("\n")
+        *lines, torn = content.split(b"\n")
         if torn:
             new = self.path.with_suffix(".new")
-            new.write_text("".join(line + "\n" for line in lines), "utf-8")
+            new.write_bytes(b"".join(line + b"\n" for line in lines))
             new.replace(self.path)
         messages = list(map(json.loads, lines))
         waiting: dict[str, None] = {}
@@ -939,7 +953,7 @@ TOLD = [
     Told("agent.history", fit_by_messages, ["event 1 of", "belongs there"]),
     Told(
         "agent.permission",
-        Change("agent.paths", "(root / path).resolve()", "root / path"),
+        Change("agent.paths", "Path(os.path.realpath(root / path))", "root / path"),
         ["Mend `agent.paths` first"],
     ),
     Told(

@@ -1,4 +1,7 @@
-"""What is right for 14-agent: the library jsonschema, and brute force over trees, texts and languages. All give transcripts."""
+"""What is right for 14-agent: the library jsonschema, and brute force over trees, texts and languages. All give transcripts.
+
+test_agent.py holds what is right of masks to outlines-core and llguidance, where they are installed.
+"""
 
 import itertools
 import json
@@ -70,8 +73,9 @@ def right_conversation(schemas: Any, replies: list[Any], task: str, steps: int, 
         going = bool(reply.get("calls"))
         if not going:
             break
-    errors = sum(m.get("role") == "tool" and m["content"] == "error" for m in new)
-    errors += sum(m.get("content") == "error" for event in events for m in event.get("model reads", []))
+    told_off = ("error", "refused")
+    errors = sum(m.get("role") == "tool" and m["content"] in told_off for m in new)
+    errors += sum(m.get("content") in told_off for event in events for m in event.get("model reads", []))
     named = [True] * min(len(says), errors)
     return told([*events, {"ends with": new, "of": count}, {"errors name": named, "input changed": False}])
 
@@ -151,7 +155,7 @@ def right_commands(tree: Any, inside: str, allowed: Any, commands: list[str]) ->
 def right_run(argv: list[str], seconds: float, most: int, script: Mapping[str, Any]) -> Tensor:
     content = (script["output"] * script.get("times", 1)).encode("latin-1")
     stopped = "time" if script.get("hangs") else "output" if len(content) > most else None
-    asks = ("no input", "errors with the output", "piped", "group of its own")
+    asks = ("no input", "errors with the output", "piped", "session of its own")
     events: list[Any] = [{"starts": argv, "shell": False, "folder": "folder", **dict.fromkeys(asks, True)}]
     if stopped or script.get("leaves"):
         events.append({"kills the group": True, "with": 9, "still running": stopped is not None})
@@ -275,13 +279,12 @@ def right_histories(messages: list[Any], limits: list[int], kind: str) -> Tensor
 
 def unanswered(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The results that interrupted calls get."""
-    answered = [message["id"] for message in messages if message["role"] == "tool"]
     content = "error: interrupted; look at what it did before you try again"
     return [
         {"role": "tool", "id": call["id"], "content": content}
-        for message in messages
+        for i, message in enumerate(messages)
         for call in message.get("calls", [])
-        if call["id"] not in answered
+        if not any(later["role"] == "tool" and later["id"] == call["id"] for later in messages[i + 1 :])
     ]
 
 
@@ -292,6 +295,7 @@ def right_sessions(lines: list[Any], torn: str, appended: list[Any]) -> Tensor:
     events: list[Any] = [{"loads": message} for message in first]
     events += [{"appends": message, "written at once": True} for message in appended]
     events += [{"loads again": message} for message in again]
+    events.append({"another object loads the same": True})
     total = len(first) + len(again)
     return told([*events, {"lines": total, "ends with a line break": total > 0}])
 

@@ -134,6 +134,9 @@ def mirror(tmp_path: Path) -> tuple[Repository, Path]:
     work.mkdir()
     (work / "norm.py").write_text(SOURCE)
     (work / "norm.cpp").write_text("// norm(\nstruct cache {\n};\n\nint graph::norm(int x) {\n    other(x);\n}\n")
+    (work / "norm.rs").write_text(
+        "pub struct Norm {\n}\n\nimpl Norm {\n    pub fn new() -> Self {\n        other()\n    }\n}\n"
+    )
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=work, check=True)
@@ -150,7 +153,14 @@ def row(file: str, name: str, line: int) -> Place:
 
 @pytest.mark.parametrize(
     ("file", "name", "line"),
-    [("norm.py", "Norm", 1), ("norm.py", "Norm.forward", 2), ("norm.cpp", "graph::norm", 5), ("norm.cpp", "cache", 2)],
+    [
+        ("norm.py", "Norm", 1),
+        ("norm.py", "Norm.forward", 2),
+        ("norm.cpp", "graph::norm", 5),
+        ("norm.cpp", "cache", 2),
+        ("norm.rs", "Norm", 1),
+        ("norm.rs", "Norm::new", 5),
+    ],
 )
 def test_a_right_row_is_verified(mirror: tuple[Repository, Path], file: str, name: str, line: int) -> None:
     repository, mirrors = mirror
@@ -164,6 +174,7 @@ def test_a_right_row_is_verified(mirror: tuple[Repository, Path], file: str, nam
         ("norm.py", "RMSNorm", 1, "norm.py defines no RMSNorm"),
         ("norm.py", "helper", 1, "helper is in line 6, not 1"),
         ("norm.cpp", "other", 6, "norm.cpp defines no other"),
+        ("norm.rs", "Norm::other", 6, "norm.rs defines no Norm::other"),
     ],
 )
 def test_a_wrong_row_is_named(mirror: tuple[Repository, Path], file: str, name: str, line: int, said: str) -> None:
