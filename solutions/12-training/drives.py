@@ -67,6 +67,35 @@ def library_reads(build: Any, text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), *ends, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+# Batches
+
+
+def batches_taken(
+    Batches: Any, documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int
+) -> Tensor:
+    """Inputs and targets of `count` batches from a position on: [2, rows, T].
+
+    Half of the way a new object goes on from where the first one is. Meanwhile others draw from the common generator, and
+    from batches of their own.
+    """
+    made, other = (Batches(iter(documents), end, B, T, number) for number in (seed, seed + 1))
+    made.position, taken = position, []
+    for number in range(count):
+        torch.default_generator.manual_seed(number)
+        other.take()
+        if number == count // 2:
+            reached, made = made.position, Batches(iter(documents), end, B, T, seed)
+            made.position = reached
+        given = made.take()
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(f"take returned a {type(given).__name__}; two tensors belong there: inputs, targets")
+        inputs, targets = (tensor_given(tensor, "take") for tensor in given)
+        if inputs.shape != targets.shape:
+            raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
+        taken.append(torch.stack([inputs, targets]))
+    return torch.cat(taken, dim=1)
+
+
 # Steps
 
 
@@ -77,6 +106,23 @@ def loss_given(cross_entropy: Any, logits: Tensor, targets: Tensor, *num_items: 
 def nothing_then_all(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
     """The loss where no target is left, and the loss with all targets: [2]."""
     return torch.stack([loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)])
+
+
+def loss_of_what_is_wrong(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss, then two faults: whether a target of -1 is ignored as one of -100 is, and whether NaN is hidden: [3]."""
+    given = loss_given(cross_entropy, logits, targets)
+    with torch.no_grad():
+        other, one = logits.detach().clone(), targets.clone()
+        other[0, 0] = torch.nan
+        one[0, 0] = 0
+        hidden = not bool(loss_given(cross_entropy, other, one).isnan())
+        less, other[0, 0], one[0, 0] = one.clone(), logits[0, 0].detach(), -1
+        less[0, 0] = -100
+        try:
+            ignored = torch.equal(loss_given(cross_entropy, other, one), loss_given(cross_entropy, other, less))
+        except Exception:
+            ignored = False  # an error, as PyTorch's
+    return torch.cat([given.view(1), torch.tensor([float(ignored), float(hidden)])])
 
 
 def updates(
@@ -184,10 +230,11 @@ def accumulated(
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         loss = accumulate(model, micro_batches(ids, lengths, sizes))
-    if loss is None:
-        raise TypeError("accumulate returned None; the loss of the whole batch belongs there")
+    if not isinstance(loss, Tensor):
+        kind = "None" if loss is None else f"a {type(loss).__name__}"
+        raise TypeError(f"accumulate returned {kind}; the loss of the whole batch belongs there, as a tensor")
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    return torch.cat([torch.as_tensor(loss, dtype=torch.float32).detach().view(1), *(g.flatten() for g in gradients)])
+    return torch.cat([loss.detach().float().view(1), *(g.flatten() for g in gradients)])
 
 
 def graphs_at_once(
@@ -200,6 +247,149 @@ def graphs_at_once(
         loss = accumulate(model, micro_batches(ids, lengths, sizes))
     with_gradient = isinstance(loss, Tensor) and loss.requires_grad
     return torch.tensor([model.most, int(model.training), int(with_gradient), model.calls])
+
+
+# Stopping and going on
+
+
+class Layer(nn.Module):
+    """A layer with dropout, and a buffer that follows what it has seen: x [B, D] -> [B]."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = 0.5 * self.seen + x.detach().mean()
+        kept = torch.rand(x.shape) < 0.75
+        return (x * kept) @ self.weight + self.bias + self.seen
+
+
+class Means:
+    """An optimizer with the attributes of the lesson's AdamW."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.state = [{"t": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)} for p in parameters]
+
+    def step(self, rate: float) -> None:
+        for parameter, state in zip(self.parameters, self.state, strict=True):
+            if (g := parameter.grad) is not None:
+                state["t"] += 1
+                state["m"].mul_(0.8).add_(g, alpha=0.2)
+                state["v"].mul_(0.5).add_(g * g, alpha=0.5)
+                m_hat = state["m"] / (1 - 0.8 ** state["t"])
+                parameter.data -= rate * m_hat / (1 + state["v"].sqrt())
+
+
+class Place:
+    """Batches that know where they are, and nothing else."""
+
+    position = 0
+
+
+class Training:
+    """A training with the attributes of the lesson's `Run`. Two batches a step; the bias has no gradient in each third one."""
+
+    def __init__(self, weight: Tensor, x: Tensor, y: Tensor) -> None:
+        self.model, self.batches, self.x, self.y, self.done = Layer(weight), Place(), x, y, 0
+        self.optimizer = Means(list(self.model.parameters()))
+
+    def step(self) -> float:
+        loss = torch.zeros(())
+        for _ in range(2):
+            number = self.batches.position % len(self.x)
+            loss = loss + (self.model(self.x[number]) - self.y[number]).square().mean()
+            self.batches.position += 1
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        loss.backward()
+        if self.done % 3 == 2:
+            self.model.bias.grad = None
+        self.done += 1
+        self.optimizer.step(0.5 / (1 + self.done))
+        return loss.item()
+
+
+def steps_of(training: Any, count: int) -> list[float]:
+    return [training.step() for _ in range(count)]
+
+
+def other_training(weight: Tensor, x: Tensor, y: Tensor) -> Training:
+    """A training that has begun otherwise: with other weights, and random numbers."""
+    torch.default_generator.manual_seed(5)
+    training = Training(weight.flip(0) + 1, x, y)
+    steps_of(training, 1)
+    return training
+
+
+def gone_on(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
+    """The losses of a training that is saved `often` times before it goes on, and of others that go on from its file."""
+    import tempfile
+    from pathlib import Path
+
+    losses: list[float] = []
+    with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "run.pt")
+        torch.default_generator.manual_seed(3)
+        training = Training(weight, x, y)
+        for _ in range(often):
+            losses += steps_of(training, before)
+            Checkpoint(file).save(training)
+        losses += steps_of(training, after)
+        for _ in range(2):  # a file can be read twice
+            again = other_training(weight, x, y)
+            Checkpoint(str(file)).load(again)
+            losses += [*steps_of(again, after), float(again.done), float(again.batches.position)]
+    return torch.tensor(losses)
+
+
+class Unwritable(int):
+    """A number that can't be written: what is saved after it is missing, as on a full disk."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
+    """What becomes of the file: the losses from it after a save that failed, and four faults, each 0 or 1.
+
+    The fourth number: whether the failed save left other files; then whether an error was not passed on; whether a save
+    that worked left others; whether it wrote into the file of before, which somebody may be reading.
+    """
+    import os
+    import tempfile
+    from pathlib import Path
+
+    with torch.enable_grad(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "run.pt")
+        torch.default_generator.manual_seed(4)
+        training = Training(weight, x, y)
+        steps_of(training, before)
+        Checkpoint(file).save(training)
+        content = file.read_bytes()
+        steps_of(training, after)
+        t, raised = training.optimizer.state[-1]["t"], False
+        training.optimizer.state[-1]["t"] = Unwritable(t)
+        try:
+            Checkpoint(file).save(training)
+        except Exception:
+            raised = True
+        left = os.listdir(folder) != ["run.pt"]
+        again = other_training(weight, x, y)
+        try:
+            Checkpoint(file).load(again)
+        except Exception:
+            again.done = -1  # there is nothing to go on from
+        silent = not raised and again.done != training.done
+        losses = steps_of(again, after) if again.done > 0 else [0.0] * after
+        training.optimizer.state[-1]["t"] = t
+        with file.open("rb") if file.exists() else tempfile.TemporaryFile() as reader:
+            Checkpoint(file).save(training)
+            written_into = file.exists() and reader.read() != content
+        faults = [left, silent, os.listdir(folder) != ["run.pt"], written_into]
+    return torch.tensor([*losses, *map(float, faults)])
 
 
 # Fine-tuning

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from . import drives
@@ -71,6 +72,24 @@ def right_library_reads(text: str, merges: list[list[int]]) -> Tensor:
     return torch.tensor([tokenizer.get_vocab_size(), end, -1, *ids, -1, *map(ord, back)], dtype=torch.int64)
 
 
+# Batches
+
+
+def right_batches(documents: list[list[int]], end: int, B: int, T: int, seed: int, position: int, count: int) -> Tensor:
+    """What PyTorch's DataLoader gives for windows of T + 1 tokens, epoch after epoch."""
+    stream = torch.tensor([token for document in documents for token in (*document, end)])
+    windows = stream.unfold(0, T + 1, T)
+    taken: list[Tensor] = []
+    epoch = 0
+    while len(taken) < position + count:
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        sampler = RandomSampler(range(len(windows)), generator=generator)
+        taken += DataLoader(windows, B, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+        epoch += 1
+    rows = torch.cat(taken[position : position + count])
+    return torch.stack([rows[:, :-1], rows[:, 1:]])
+
+
 # Steps
 
 
@@ -82,6 +101,10 @@ def right_loss(logits: Tensor, targets: Tensor, num_items: int | None = None) ->
 
 def right_nothing_then_all(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([0.0 * logits.float().sum(), right_loss(logits, targets)])
+
+
+def right_loss_of_what_is_wrong(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.stack([right_loss(logits, targets), torch.zeros(()), torch.zeros(())])
 
 
 def right_updates(
@@ -154,6 +177,27 @@ def right_worth(stream: Tensor, vocab_size: int) -> float:
     alone = joint.sum(0)
     given = joint / joint.sum(1, keepdim=True).clamp(min=1e-12)
     return float(torch.special.entr(alone).sum() + torch.special.xlogy(joint, given).sum())
+
+
+# Stopping and going on: a training that is never stopped
+
+
+def uninterrupted(seed: int, weight: Tensor, x: Tensor, y: Tensor, count: int) -> tuple[drives.Training, list[float]]:
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        training = drives.Training(weight, x, y)
+        return training, drives.steps_of(training, count)
+
+
+def right_gone_on(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int, often: int) -> Tensor:
+    training, losses = uninterrupted(3, weight, x, y, before * often + after)
+    end = [*losses[before * often :], float(training.done), float(training.batches.position)]
+    return torch.tensor([*losses, *end, *end])
+
+
+def right_file_kept(weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
+    _, losses = uninterrupted(4, weight, x, y, before + after)
+    return torch.tensor([*losses[before:], 0.0, 0.0, 0.0, 0.0])
 
 
 # Fine-tuning
