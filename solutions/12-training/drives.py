@@ -104,8 +104,11 @@ def loss_given(cross_entropy: Any, logits: Tensor, targets: Tensor, *num_items: 
 
 
 def nothing_then_all(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
-    """The loss where no target is left, and the loss with all targets: [2]."""
-    return torch.stack([loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)])
+    """The loss where no target is left, the loss with all targets, and whether the first can't be differentiated: [3]."""
+    given = [loss_given(cross_entropy, logits, some) for some in (torch.full_like(targets, -100), targets)]
+    with torch.enable_grad():
+        nothing = loss_given(cross_entropy, logits.detach().requires_grad_(), torch.full_like(targets, -100))
+    return torch.stack([*given, torch.tensor(float(not nothing.requires_grad))])
 
 
 def loss_of_what_is_wrong(cross_entropy: Any, logits: Tensor, targets: Tensor) -> Tensor:
@@ -137,7 +140,7 @@ def updates(
     """All weights after each of some steps: [steps, numbers].
 
     gradients: for each weight its gradients of all steps. rates: the learning rate of each step. absent: the steps in
-    which the second weight has no gradient. resumed: the step before which weights and state go on in a new optimizer.
+    which the second and third weight have no gradient. resumed: the step before which weights and state go on in a new optimizer.
     """
     parameters = [nn.Parameter(weight.clone()) for weight in weights]
     optimizer = AdamW(parameters, rates[0], tuple(options["betas"]), options["eps"], options["weight_decay"])
@@ -149,7 +152,7 @@ def updates(
             optimizer = AdamW(parameters, rate, tuple(options["betas"]), options["eps"], options["weight_decay"])
             optimizer.state = state
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == 1
+            missing = step in absent and number in (1, 2)
             parameter.grad = None if missing else every[step].clone()
         optimizer.lr = rate
         optimizer.step()
@@ -215,7 +218,7 @@ def micro_batches(ids: Tensor, lengths: list[int], sizes: list[int]) -> list[tup
     batches, start = [], 0
     for size in sizes:
         rows = slice(start, start + size)
-        longest = max(lengths[rows])
+        longest = max(*lengths[rows], 1)
         batches.append((ids[rows, :longest].clone(), targets[rows, :longest].clone()))
         start += size
     return batches
@@ -235,6 +238,14 @@ def accumulated(
         raise TypeError(f"accumulate returned {kind}; the loss of the whole batch belongs there, as a tensor")
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     return torch.cat([loss.detach().float().view(1), *(g.flatten() for g in gradients)])
+
+
+def accumulated_after_nothing(
+    accumulate: Any, table: Tensor, head: Tensor, ids: Tensor, lengths: list[int], sizes: list[int]
+) -> Tensor:
+    """The same where no micro-batch has a target, and then where they have."""
+    nothing = [0] * len(lengths)
+    return torch.cat([accumulated(accumulate, table, head, ids, some, sizes) for some in (nothing, lengths)])
 
 
 def graphs_at_once(
@@ -406,7 +417,13 @@ def inputs_and_targets(sft_batch: Any, chats: list[Any], pad: int, max_length: i
     inputs, targets = (tensor_given(tensor, "sft_batch") for tensor in given)
     if inputs.shape != targets.shape:
         raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
-    return torch.stack([inputs, targets])
+    return torch.stack([read_alone(inputs, targets, pad), targets])
+
+
+def read_alone(inputs: Tensor, targets: Tensor, pad: int) -> Tensor:
+    """Inputs [B, T] with `pad` where no target lies at a position or behind it: nothing depends on what stands there."""
+    counts = (targets != -100).flip(1).cumsum(1).flip(1)
+    return inputs.masked_fill(counts == 0, pad)
 
 
 def adapted(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
@@ -428,13 +445,15 @@ def before_any_step(
     LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float
 ) -> Tensor:
     """Of a new adapter: whether the layer gives what its base gives, whether A's gradient is 0 and B's is not, how many
-    numbers are trained, how many of them are the base's, and whether A has different numbers up to its bound."""
+    numbers are trained, how many of them are the base's, whether A has different numbers up to its bound, whether it has
+    negative ones down to it, and whether another adapter's A is another one."""
     base = linear(weight, bias)
     with torch.enable_grad():
         layer = LoRALinear(base, len(A), alpha)
         given = layer(x.detach())
         given.square().sum().backward()
     of_A, of_B, bound = layer.lora_A.grad, layer.lora_B.grad, weight.shape[1] ** -0.5
+    own, other = layer.lora_A.detach(), LoRALinear(linear(weight, bias), len(A), alpha).lora_A.detach()
     trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
     return torch.tensor(
         [
@@ -443,28 +462,28 @@ def before_any_step(
             int(of_B is not None and bool(of_B.any())),
             trained,
             sum(p.numel() for p in base.parameters() if p.requires_grad),
-            int(
-                0.5 * bound < float(layer.lora_A.detach().abs().max()) <= 1.001 * bound
-                and len(layer.lora_A.unique()) > 2
-            ),
+            int(0.5 * bound < float(own.max()) <= 1.001 * bound and len(own.unique()) > 2),
+            int(0.5 * bound < float(-own.min()) <= 1.001 * bound),
+            int(not torch.equal(own, other)),
         ]
     )
 
 
 def merged(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
-    """The weight and bias of a layer that was merged twice, as when one saves during training, and two faults behind them."""
+    """The weights of a layer that was merged twice, as when one saves during training, its bias, and two faults behind them."""
     layer = LoRALinear(linear(weight, bias), len(A), alpha)
     with torch.no_grad():
         layer.lora_A.copy_(A)
         layer.lora_B.copy_(B)
-    layer.merged()
+    first = layer.merged()
     made = layer.merged()
     if not isinstance(made, nn.Linear):
         raise TypeError(f"merged returned a {type(made).__name__}, where an nn.Linear belongs")
-    parts = [made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
+    parts = [first.weight.flatten(), made.weight.flatten()] + ([made.bias] if made.bias is not None else [])
     shared = made.bias is not None and made.bias.data_ptr() == layer.base_layer.bias.data_ptr()
     faults = [float(shared), float(layer.lora_A.dtype != weight.dtype or layer.lora_B.dtype != weight.dtype)]
-    return torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
+    numbers = torch.cat([*(part.detach() for part in parts), torch.tensor(faults, dtype=weight.dtype)])
+    return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
 
 def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -473,6 +492,8 @@ def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: 
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"dpo_loss returned a {type(given).__name__}; two tensors belong there: the loss, the margins")
     loss, margins = (tensor_given(tensor, "dpo_loss") for tensor in given)
+    if margins.ndim != 1:
+        raise ValueError(f"the margins are {list(margins.shape)}; one for each pair belongs there, [B]")
     return torch.cat([loss.view(1), margins.detach()])
 
 
@@ -482,7 +503,7 @@ def loss_and_margins(dpo_loss: Any, policy: Tensor, reference: Tensor, targets: 
 class Shell(nn.Module):
     """A model with the names of transformers' Qwen3, without what it computes."""
 
-    def __init__(self, table: Tensor, scale: Tensor, turned: Tensor, head: Tensor | None) -> None:
+    def __init__(self, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, head: Tensor | None) -> None:
         super().__init__()
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(*table.shape)
@@ -491,13 +512,19 @@ class Shell(nn.Module):
         self.model.norm.weight = nn.Parameter(scale.clone())
         self.model.up_proj = nn.Linear(turned.shape[0], turned.shape[1], bias=False)
         self.model.up_proj.weight = nn.Parameter(turned.clone().T)  # a view whose rows do not lie one after the other
+        self.model.q_proj = nn.Linear(*square.shape, bias=False)
+        self.model.q_proj.weight = nn.Parameter(square.clone())
+        self.model.last_norm = nn.Module()
+        self.model.last_norm.weight = self.model.norm.weight  # shared, as some models share layers
+        self.model.register_buffer("seen", scale.flip(0).clone())  # a part of the state
         self.model.register_buffer("cosines", torch.ones(3), persistent=False)  # computed, and no weight
         self.lm_head = nn.Linear(table.shape[1], table.shape[0], bias=False)
         self.lm_head.weight = self.model.embed_tokens.weight if head is None else nn.Parameter(head.clone())
 
 
-def shell(table: Tensor, scale: Tensor, turned: Tensor, heads: list[Tensor]) -> Shell:
-    return Shell(table.detach(), scale.detach(), turned.detach(), heads[0].detach() if heads else None)
+def shell(table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, heads: list[Tensor]) -> Shell:
+    tensors = (tensor.detach() for tensor in (table, scale, turned, square))
+    return Shell(*tensors, heads[0].detach() if heads else None)
 
 
 def tensors_given(given: Any) -> dict[str, Tensor]:
@@ -506,23 +533,29 @@ def tensors_given(given: Any) -> dict[str, Tensor]:
     return given
 
 
-def saved_values(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_values(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """The numbers of all tensors, in the order of their names."""
-    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    given = tensors_given(hub_tensors(shell(table, scale, turned, square, list(heads)), getattr(torch, dtype)))
     return torch.cat([given[name].detach().flatten() for name in sorted(given)])
 
 
-def saved_names(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_names(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """The names in order, as the code points of a text, each with its shape."""
-    given = tensors_given(hub_tensors(shell(table, scale, turned, list(heads)), getattr(torch, dtype)))
+    given = tensors_given(hub_tensors(shell(table, scale, turned, square, list(heads)), getattr(torch, dtype)))
     text = ", ".join(f"{name} {list(given[name].shape)}" for name in sorted(given))
     return torch.tensor([ord(character) for character in text])
 
 
-def saved_faults(hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> Tensor:
+def saved_faults(
+    hub_tensors: Any, table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> Tensor:
     """How many tensors are not contiguous, how many share memory with the model or each other, how many need a gradient,
     and how many of the model's own weights have another dtype than before."""
-    model = shell(table, scale, turned, list(heads))
+    model = shell(table, scale, turned, square, list(heads))
     given = list(tensors_given(hub_tensors(model, getattr(torch, dtype))).values())
     own, shared = memory_behind([parameter.data for parameter in model.parameters()]), 0
     for tensor in given:

@@ -21,6 +21,8 @@ ODD = [
     "12",
     "1813",
     "café",
+    "cafe\u0301",
+    "<|endoftext|>",
     "naïve",
     "été",
     "语言",
@@ -143,6 +145,7 @@ DECODE = Exercise(
         decode_case("characters of several tokens", ["语言", "🙂🙃", "été", "naïve"], 15, 6),
         decode_case("random bytes, which are no text", PLAIN, 4, 10, noise=60),
         decode_case("special tokens among them", PLAIN, 12, 30, ends=3),
+        decode_case("special tokens inside characters", ["语言", "🙂🙃", "été", "naïve"], 10, 4, ends=4),
     ],
 )
 
@@ -244,6 +247,7 @@ LOSS = Exercise(
         loss_case("by the number of targets of a larger batch", (1, 7, 9), 0.3, 23),
         loss_case("one target is left", (2, 4, 8), 0.0, one=True),
         loss_case("no target is left, then all are", (2, 3, 4), 0.0, **NOTHING),
+        loss_case("by a number below the batch's own", (3, 5, 6), 0.2, 4),
         loss_case("by a number of 0", (2, 4, 5), 0.3, 0),
         loss_case("targets of -1, and logits that are NaN", (3, 4, 6), 0.3, **HIDDEN),
         loss_case("logits around 100", (2, 4, 6), 0.2, scale=100.0),
@@ -288,11 +292,11 @@ ADAMW = Exercise(
     cases=[
         adamw_case(
             "4 steps, a matrix, a vector and three axes",
-            [[3, 4], [5], [2, 2, 3]],
+            [[3, 4], [5], [2, 2, 3], [1, 4]],
             [0.1] * 4,
             options(0.9, 0.95, 1e-8, 0.5),
         ),
-        adamw_case("the first step, other betas", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
+        adamw_case("the first step", [[2, 3], [4]], [0.05], options(0.8, 0.999, 1e-6, 0.1)),
         adamw_case(
             "a rate for each step, and gradients of 0 in one",
             [[4, 2], [3], [4, 2]],
@@ -303,7 +307,7 @@ ADAMW = Exercise(
             "gradients as small as eps", [[3, 3], [2]], [0.1, 0.1, 0.2], options(0.9, 0.99, 1e-3, 0.2), scale=1e-3
         ),
         adamw_case(
-            "a weight without gradients in two steps",
+            "a vector and a matrix without gradients in two steps",
             [[2, 2], [3], [3, 2]],
             [0.1, 0.1, 0.1, 0.2, 0.1],
             options(0.9, 0.98, 1e-7, 0.3),
@@ -392,6 +396,7 @@ def accumulate_case(name: str, V: int, D: int, lengths: list[int], sizes: list[i
     return Case(name, draw_args, **more)
 
 
+EMPTY = {"drive": drives.accumulated_after_nothing, "right": reference.right_after_nothing}
 ONE = {"drive": drives.graphs_at_once, "right": lambda *args: torch.tensor([1, 1, 0, len(args[-1])])}
 ACCUMULATE = Exercise(
     name="training.accumulate",
@@ -407,6 +412,8 @@ ACCUMULATE = Exercise(
         accumulate_case("texts of 2, 9, 4 and 3 tokens in twos", 7, 4, [2, 9, 4, 3], [2, 2]),
         accumulate_case("the last micro-batch has one text", 5, 6, [3, 3, 8, 1, 6], [2, 2, 1]),
         accumulate_case("one by one", 6, 3, [1, 7, 2], [1, 1, 1]),
+        accumulate_case("a micro-batch without targets", 8, 3, [0, 4, 6], [1, 1, 1]),
+        accumulate_case("no target at all, then some", 5, 4, [3, 1, 4], [2, 1], **EMPTY),
         accumulate_case("all at once", 9, 5, [4, 2, 6], [3]),
         accumulate_case("how many activations are kept at once, and the mode", 4, 2, [2, 3, 2, 5], [1, 1, 1, 1], **ONE),
     ],
@@ -548,6 +555,7 @@ LORA = Exercise(
         lora_case("rank 3, alpha 2, no bias", (4, 5, 3), 3, 2.0, False),
         lora_case("bfloat16", (3, 8, 6), 4, 6.0, True, dtype=torch.bfloat16),
         lora_case("before the first step", (4, 25, 5), 2, 3.0, True, **BEFORE),
+        lora_case("merged twice", (3, 7, 5), 2, 6.0, True, **MERGED),
         lora_case("merged twice, in float16", (2, 4, 9), 3, 5.0, True, dtype=torch.float16, **MERGED),
         lora_case(
             "merged in bfloat16", (3, 20, 15), 8, 12.0, False, dtype=torch.bfloat16, tolerance=ROUNDED_ONCE, **MERGED
@@ -605,7 +613,7 @@ def tensors_case(name: str, V: int, D: int, width: int, dtype: str, head: bool, 
         V_ = draw.size("V", V, V + 1, V + 2)
         table = draw.normal(V_, D)
         heads = [table.clone() if "same numbers" in name else draw.normal(V_, D)] if head else []
-        return [table, draw.normal(D), draw.normal(D, width), dtype, *heads]
+        return [table, draw.normal(D), draw.normal(D, width), draw.normal(D, D), dtype, *heads]
 
     return Case(name, draw_args, **more)
 

@@ -25,7 +25,7 @@ from . import exercises, reference
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 210
+MISTAKES = 251
 VARIES = [
     "training.batches",
     "training.bpe",
@@ -452,8 +452,8 @@ def accumulate_sums(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]
         total, count = total + loss.item(), count + int(targets.ne(-100).sum())
     for p in model.parameters():
         if p.grad is not None:
-            p.grad /= count
-    return torch.tensor(total / count)
+            p.grad /= max(count, 1)
+    return torch.tensor(total / max(count, 1))
 
 
 def accumulate_weighted(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -463,7 +463,7 @@ def accumulate_weighted(model: nn.Module, micro_batches: list[tuple[Tensor, Tens
     counts = [(targets != -100).sum() for _, targets in micro_batches]
     losses = []
     for (inputs, targets), count in zip(micro_batches, counts, strict=True):
-        loss = LESSON.solutions["cross_entropy"](model(inputs), targets) * count / sum(counts)
+        loss = LESSON.solutions["cross_entropy"](model(inputs), targets) * count / max(sum(counts), 1)
         loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
@@ -508,21 +508,21 @@ class CheckpointByPickle:
     """Bytes first, then a file with a name that nobody has, and numbers that are copied into what is there."""
 
     def __init__(self, file: str | Path) -> None:
-        self.file = str(file)
+        self.file = Path(file)
 
     def save(self, run: Any) -> None:
         weights = {name: tensor.numpy().copy() for name, tensor in run.model.state_dict().items()}
         state = [{"t": s["t"], "m": s["m"].tolist(), "v": s["v"].tolist()} for s in run.optimizer.state]
         numbers = [run.done, run.batches.position, torch.default_generator.get_state().tolist()]
         content = pickle.dumps([weights, state, numbers])
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(self.file), delete=False) as other:
+        with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as other:
             other.write(content)
             other.flush()
             os.fsync(other.fileno())
         os.rename(other.name, self.file)
 
     def load(self, run: Any) -> None:
-        weights, state, (done, position, generator) = pickle.loads(Path(self.file).read_bytes())
+        weights, state, (done, position, generator) = pickle.loads(self.file.read_bytes())
         with torch.no_grad():
             for name, tensor in [*run.model.named_parameters(), *run.model.named_buffers()]:
                 tensor.copy_(torch.from_numpy(weights[name]))
@@ -667,18 +667,39 @@ def dpo_pair_by_pair(policy: Tensor, reference: Tensor, targets: Tensor, beta: f
     return torch.logaddexp(torch.zeros_like(stacked), -stacked).mean(), stacked
 
 
+def sft_padded_first(chats: list[Any], pad: int, max_length: int) -> tuple[Tensor, Tensor]:
+    """Rows are padded, then shifted: a shorter row keeps its last id as an input, which teaches nothing."""
+    rows = []
+    for chat in chats:
+        ids = [token for _, header, body in chat for token in [*header, *body]][:max_length]
+        labels = [
+            label
+            for role, header, body in chat
+            for label in [-100] * len(header) + [t if role == "assistant" else -100 for t in body]
+        ][:max_length]
+        rows.append((torch.tensor(ids), torch.tensor(labels)))
+    inputs = nn.utils.rnn.pad_sequence([ids for ids, _ in rows], True, pad)
+    targets = nn.utils.rnn.pad_sequence([labels for _, labels in rows], True, -100)
+    return inputs[:, :-1], targets[:, 1:]
+
+
 def tensors_by_memory(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Parameters, each memory once."""
-    seen, given = set(), {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        if weight.data_ptr() not in seen:
-            seen.add(weight.data_ptr())
+    """The head is left out where a change of its memory would change the embedding, too."""
+    given: dict[str, Tensor] = {}
+    own = model.state_dict(keep_vars=True)
+    for name, weight in own.items():
+        if name != "lm_head.weight" or weight is not own["model.embed_tokens.weight"]:
             given[name] = torch.empty(weight.shape, dtype=dtype).copy_(weight.detach())
     return given
 
 
-def tensors_without_duplicates(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: torch.clone(p.data.contiguous()).to(dtype) for name, p in model.named_parameters()}
+def tensors_of_a_copy(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A copy of the whole model, cast, and its names without the head that hangs on the embedding."""
+    copied: Any = copy.deepcopy(model).to(dtype)
+    given = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in copied.state_dict().items()}
+    if copied.lm_head.weight is copied.model.embed_tokens.weight:
+        given.pop("lm_head.weight")
+    return given
 
 
 RIGHT = {
@@ -693,10 +714,10 @@ RIGHT = {
     "training.accumulate": [accumulate_sums, accumulate_weighted],
     "training.worth": [worth_by_torch, worth_by_bias],
     "training.checkpoint": [CheckpointByPickle, CheckpointByRemoval],
-    "training.sft": [sft_by_mask, sft_with_lists],
+    "training.sft": [sft_by_mask, sft_with_lists, sft_padded_first],
     "training.lora": [LoRAByProducts, LoRAByOneWeight],
     "training.dpo": [dpo_by_kernel, dpo_pair_by_pair],
-    "training.tensors": [tensors_by_memory, tensors_without_duplicates],
+    "training.tensors": [tensors_by_memory, tensors_of_a_copy],
     "training.tokenizer_json": [json_by_library, json_with_merges_as_text],
 }
 

@@ -100,7 +100,7 @@ def right_loss(logits: Tensor, targets: Tensor, num_items: int | None = None) ->
 
 
 def right_nothing_then_all(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.stack([0.0 * logits.float().sum(), right_loss(logits, targets)])
+    return torch.stack([0.0 * logits.float().sum(), right_loss(logits, targets), torch.zeros(())])
 
 
 def right_loss_of_what_is_wrong(logits: Tensor, targets: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def right_updates(
         for group in optimizer.param_groups:
             group["lr"] = rate
         for number, (parameter, every) in enumerate(zip(parameters, gradients, strict=True)):
-            missing = step in absent and number == 1
+            missing = step in absent and number in (1, 2)
             parameter.grad = None if missing else every[step].clone()
         optimizer.step()
         seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
@@ -163,9 +163,14 @@ def right_accumulated(table: Tensor, head: Tensor, ids: Tensor, lengths: list[in
     ((inputs, targets),) = drives.micro_batches(ids, lengths, [len(ids)])
     with torch.enable_grad():
         model = drives.Tiny(table.detach(), head.detach())
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=-100)
+        loss = right_loss(model(inputs), targets)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
     return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
+
+
+def right_after_nothing(*args: Any) -> Tensor:
+    right = right_accumulated(*args)
+    return torch.cat([torch.zeros_like(right), right])
 
 
 def right_worth(stream: Tensor, vocab_size: int) -> float:
@@ -218,6 +223,7 @@ def right_sft(chats: list[Any], pad: int, max_length: int) -> Tensor:
             following, answered = tokens[t + 1]
             both[0, row, t] = tokens[t][0]
             both[1, row, t] = following if answered else -100
+    both[0] = drives.read_alone(both[0], both[1], pad)
     return both
 
 
@@ -227,13 +233,15 @@ def right_adapted(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor,
 
 
 def right_before(x: Tensor, A: Tensor, B: Tensor, *_: Any) -> Tensor:
-    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0, 1])
+    return torch.tensor([1, 1, 1, A.numel() + B.numel(), 0, 1, 1, 1])
 
 
 def right_merged(x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
     """In float64, rounded once."""
     whole = weight.double() + alpha / len(A) * B.double() @ A.double()
-    return torch.cat([whole.to(weight.dtype).flatten(), bias, torch.zeros(2, dtype=weight.dtype)])
+    rounded = whole.to(weight.dtype).flatten()
+    numbers = torch.cat([rounded, rounded, bias, torch.zeros(2, dtype=weight.dtype)]).detach()
+    return numbers + 0 * (x.sum() + A.sum() + B.sum())  # what is merged has no gradient
 
 
 def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -251,11 +259,16 @@ def right_dpo(policy: Tensor, reference: Tensor, targets: Tensor, beta: float) -
 # The hub's folder
 
 
-def right_files(table: Tensor, scale: Tensor, turned: Tensor, dtype: str, *heads: Tensor) -> dict[str, Tensor]:
+def right_files(
+    table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, dtype: str, *heads: Tensor
+) -> dict[str, Tensor]:
     tensors = {
         "model.embed_tokens.weight": table,
         "model.norm.weight": scale,
+        "model.last_norm.weight": scale,
+        "model.seen": scale.flip(0),
         "model.up_proj.weight": turned.T,
+        "model.q_proj.weight": square,
         **({"lm_head.weight": heads[0]} if heads else {}),
     }
     return {name: tensors[name].to(getattr(torch, dtype)) for name in sorted(tensors)}

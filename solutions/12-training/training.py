@@ -10,13 +10,14 @@
 # After this lesson you can
 #
 # - train a byte-level BPE tokenizer, encode and decode with it, and get the ids that the `tokenizers` library gets;
+# - cut a stream of texts into batches, in an order that a seed decides;
 # - write cross-entropy with ignored targets, AdamW, a schedule, clipping and gradient accumulation, each equal to the library's;
 # - say what a falling loss does not show, and name three bugs that make it look better;
-# - stop a training and go on with the same numbers;
+# - stop a training at any moment, and go on with the same numbers;
 # - fine-tune on answers alone, with a low-rank adapter, and on preferences;
 # - write `config.json`, `model.safetensors` and `tokenizer.json` so that others can load them.
 #
-# 150 to 230 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
+# 200 to 300 minutes · difficulty ●●●○○ · you know Qwen3 (lesson 03), whose code is given here
 #
 # Before an experiment decides something, a cell asks for your guess: write it in place of the three dots. What was measured then stands beside it, and what the numbers say is folded below. Nobody grades guesses; other questions in the text are for your head.
 #
@@ -29,7 +30,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +47,9 @@ from grader import measured, predict, predictions
 # Given and folded: lesson 03's Qwen3, from its norm to greedy generation.
 
 # %% tags=["setup"] jupyter={"source_hidden": true} id="setup-2"
+from pathlib import Path
+
+
 def rope_theta(config: Config) -> float:
     """The base of RoPE's frequencies; transformers 5 writes it one level deeper than the files on the hub."""
     return config.get("rope_parameters", config)["rope_theta"]
@@ -101,7 +104,7 @@ for words in ("She didn't, in 1813.", "café"):
 # `é` takes two bytes. The ids of bytes are in GPT-2's order, which begins with the printable ones. You need not remember it: `BYTES[i]` is the byte of id i.
 #
 # ### Exercise 1 · Learn the merges
-# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
+# difficulty ●●●○○ · importance ●●●●○ · 20 minutes
 #
 # Count each pair of neighbours inside words, merge the most frequent one everywhere, and repeat. The merge number i gets the id 256 + i. A novel has far more words than *different* words, so count each different word once and multiply.
 #
@@ -157,12 +160,13 @@ def train_bpe(text: str, count: int) -> list[tuple[int, int]]:
 check("training.bpe", train_bpe)
 
 # %% [markdown] id="f3bb6ca8"
-# The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. The merges are learned from the first 100,000 characters, which takes a few seconds.
+# The novel is Jane Austen's *Northanger Abbey* (1817), which is in the public domain. **Train on a text of your own if you like**: put a file beside this notebook and read it here; some 200,000 characters or more are enough. Two prompts, "Nobody had ever seen" and "Catherine was", are then yours to change, and where the text tells what a measurement gave, it tells of this novel. The merges are learned from the first 100,000 characters, which takes a few seconds.
 
 # %% id="17a7fe06"
 import gzip
 
-novel = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
+austen = gzip.decompress(Path("texts/northanger-abbey.txt.gz").read_bytes()).decode()
+novel = austen
 # novel = Path("my-own-text.txt").read_text()
 
 # %% id="70cd2e9d"
@@ -170,8 +174,8 @@ merges = train_bpe(novel[:100_000], 256)
 tokens = [bytes([byte]) for byte in BYTES]
 for left, right in merges:
     tokens.append(tokens[left] + tokens[right])
-print(f"{len(novel):,} characters; the first merges:", [token.decode() for token in tokens[256:268]])
-print("the last ones:", [token.decode() for token in tokens[-12:]])
+print(f"{len(novel):,} characters; the first merges:", [token.decode(errors="replace") for token in tokens[256:268]])
+print("the last ones:", [token.decode(errors="replace") for token in tokens[-12:]])
 
 # %% [markdown] id="322e7121"
 # ### Exercise 2 · Encode
@@ -224,7 +228,7 @@ predict(
 # %% id="a7877e45"
 ids = encode(novel, merges)
 print(f"{len(ids):,} ids for {len(novel):,} characters")
-print(" | ".join(tokens[id].decode() for id in encode("Nobody had ever seen Catherine Morland", merges)))
+print(" | ".join(tokens[id].decode(errors="replace") for id in encode("Nobody had ever seen Catherine Morland", merges)))
 measured("training.characters", len(novel) / len(ids))
 
 # %% [markdown] id="73ceedec"
@@ -348,7 +352,9 @@ print("the same batch after a stop:", torch.equal(stopped.take()[0], again.take(
 #
 # Three things go wrong in practice. The sum is divided by all positions. The softmax is computed in bfloat16, where 8 bits of precision are left for probabilities. And a batch in which no target is left gives 0 / 0: PyTorch returns NaN, and one such batch among thousands ends a training. Here it returns 0.
 #
-# For later: with `num_items` the sum is divided by that number, whatever the batch has.
+# A guard can also hide too much. `nan_to_num` on the loss gives 0 for a batch without targets, and it gives 0 for a model whose logits are NaN: the training goes on with a broken model and the best loss of all. And `targets >= 0` in place of `targets != -100` ignores a target of -1 that some other part has written by mistake.
+#
+# For exercise 9, where one batch is run in several pieces: with `num_items` the sum is divided by that number, whatever the batch has.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -364,7 +370,8 @@ print("the same batch after a stop:", torch.equal(stopped.take()[0], again.take(
 def cross_entropy(logits: Tensor, targets: Tensor, num_items: int | None = None) -> Tensor:
     """The mean of -log softmax(logits)[target] over the targets that are not -100; 0 if there is none.
 
-    Computed in float32. num_items: what the sum is divided by, in place of the number of targets that are left.
+    Computed in float32. num_items: what the sum is divided by, in place of the number of targets that are left; by 1 if
+    that is 0. Nothing else is ignored: a target of -1 is an error or counts, and logits that are NaN give NaN.
     logits: [B, T, V], targets: [B, T] int64 -> a number, float32.
     PyTorch: F.cross_entropy(ignore_index=-100), which gives NaN if nothing is left.
     """
@@ -697,9 +704,9 @@ plots.lines(means, plots.Axes("updates", "loss on Persuasion, nats a token"))
 def accumulate(model: nn.Module, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Leave in the parameters' `grad` the gradient of the loss of all micro-batches as one batch; return that loss.
 
-    The loss is the mean over all targets of all micro-batches that are not -100. Gradients of before are cleared.
+    The loss is the mean over all targets of all micro-batches that are not -100; 0 if there is none. Gradients of before are cleared.
     The activations of one micro-batch at a time are in memory. micro_batches: inputs and targets, both [B, T], where B
-    and T differ. Returns a number without a gradient. transformers: num_items_in_batch, since huggingface/transformers#34191.
+    and T differ. Returns a tensor with one number, without a gradient. transformers: num_items_in_batch, since huggingface/transformers#34191.
     """
     ### BEGIN SOLUTION
     model.zero_grad()
@@ -764,11 +771,11 @@ measured("training.mean_of_means", error)
 
 # %% [markdown] id="785aebb0"
 # ### Exercise 10 · An experiment of your own
-# difficulty ●●○○○ · importance ●●●●○ · 10 minutes
+# difficulty ●●○○○ · importance ●●●●○ · 15 minutes
 #
 # What is it worth to know the previous token? Train two of the smallest models that there are with what you have written. The first gives the same logits for every token: it has V numbers, and learns how frequent each token is. The second has a row of V logits for each previous token, V x V numbers: a *bigram* model. The difference of their final losses is what one token of context is worth, in nats.
 #
-# You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done.
+# You design it: how the weights begin, which rate, how many steps. The number can be checked, because theory knows it. With enough steps each loss reaches an entropy of the text, and that can be counted. So if your number is wrong, one of your two models isn't done, or it predicts another token than the next.
 
 # %% exercise="training.worth" id="training-worth"
 def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
@@ -776,7 +783,7 @@ def worth_of_one_token(stream: Tensor, vocab_size: int) -> float:
 
     Train, with `cross_entropy` and `AdamW`, logits [V] that are the same everywhere, and logits [V, V] with a row for each
     previous token, both on all pairs of neighbours in stream: [N] int64, until each is within about 0.001 nats of the best possible.
-    Returns the loss of the first minus that of the second. No weight decay. A second or two is enough.
+    Returns the loss of the first minus that of the second. No weight decay. A few seconds are enough.
     """
     ### BEGIN SOLUTION
     before, after = stream[:-1], stream[1:]
@@ -806,7 +813,7 @@ predict(
 )
 
 # %% id="6abb4349"
-letters = "".join(c if c.isalpha() and c.isascii() else " " for c in novel.lower())
+letters = "".join(c if c.isalpha() and c.isascii() else " " for c in austen.lower())
 letters = " ".join(letters.split())[:20_000]  # one space between words
 ids_of_letters = torch.tensor([" abcdefghijklmnopqrstuvwxyz".index(c) for c in letters])
 bits = worth_of_one_token(ids_of_letters, 27) / math.log(2)
@@ -955,13 +962,15 @@ measured("training.without_moments", "less than 0.1 nats" if missed < 0.1 else "
 # %% [markdown] id="950f29d5"
 # <details><summary>What the numbers say</summary>
 #
-# A few hundredths: a curve would not show that the moments are lost. Without the place in the data the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** This model has no dropout, so here the generator's state would not be missed; the check has a model that draws random numbers.
+# A few hundredths: a curve would not show that the moments are lost. Without the place in the data the loss is even *lower*, for a bad reason: the training goes back to its first batches, which it has seen. Without the number of updates the rate is another one, and the mean differs by thousandths. What shows all of it is the strictest test, and the easiest to write: **with everything saved, the losses are equal to the last bit.** This model has no dropout, so here the generator's state would not be missed; the check has a model that draws random numbers.
 # </details>
 
 # %% [markdown] id="05894810"
 # ## Your own model
 #
-# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, well under one. You can interrupt the cell (the square button) and run it again: it goes on where it was. It saves your checkpoint whenever it has written a few tokens; with a folder that stays (above), it also goes on after the notebook was closed. The loss on the held-out tenth is measured, too.
+# Now train it. With `FULL = True` it takes a few minutes on a laptop; as it stands, about one. Now and then it writes a few tokens, measures the loss on the held-out tenth, and saves your checkpoint.
+#
+# You can stop the training cell (the square button; the long red message is right) and run it again. It goes on from the last checkpoint and not from where you stopped it, because that may be in the middle of an update, with half of the weights changed. The numbers are then those of a run that was never stopped. To go on another day, choose a folder that stays (above); tomorrow run all cells up to the training. To begin anew, delete `my-run.pt`. Set `FULL` back before `grader check` runs the whole notebook.
 
 # %% id="fd78403f"
 FULL = False
@@ -977,21 +986,22 @@ def held_out_loss(model: nn.Module) -> float:
 
 # %% tags=["nbval-ignore-output"] id="6d18cd92"
 prompt = torch.tensor([encode("Catherine was", merges)])
-mine = Checkpoint(folder / "my-run.pt")
-if mine.file.exists():
-    mine.load(run)
+saved_run = Checkpoint(folder / "my-run.pt")
+if not saved_run.file.exists():
+    saved_run.save(run)
 
 # %% tags=["nbval-ignore-output"] id="bffe4558"
+saved_run.load(run)
 for _ in steps(range(run.done, run.total), "steps"):
     loss = run.step()
     if run.done % (run.total // 8) == 0:
         curve.append((run.done, loss, held_out_loss(run.model)))
         text = decode(generate(run.model, prompt, 16), merges)
         print(f"step {run.done:4}: loss {loss:.2f}, held out {curve[-1][2]:.2f}, writes {text!r}")
-        mine.save(run)
+        saved_run.save(run)
 
 # %% [markdown] id="942e0fa7"
-# After these few steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
+# With 240 steps it has learned which tokens are frequent, and not much more. Here is what the same cell gives with `FULL = True`, 2,000 steps, six times through the novel (written by `training/first_model.py` in the course's repository):
 
 # %% id="11becce5"
 long_run = json.loads(Path("texts/full-run.json").read_text())
@@ -1007,7 +1017,7 @@ print(f"{long_run['seconds_on_one_core'] / 60:.0f} minutes on one core")
 # A model that continues novels does not answer questions. *Supervised fine-tuning* (SFT) goes on training it on chats. Nothing changes but the targets: the model should learn to *answer*, and not to ask. So only the answers count in the loss, each with the token that ends it, and everything else has the target -100.
 #
 # ### Exercise 12 · A batch of chats
-# difficulty ●●●○○ · importance ●●●●● · 10 minutes
+# difficulty ●●●○○ · importance ●●●●● · 15 minutes
 #
 # Two things go wrong in public code, again and again. The first: padding often has the id of the end token, since no other is free. Whoever then masks *every token with the padding's id* also masks the ends of all answers, and the model never learns to stop (huggingface/transformers#23530, open since 2023). Mask by position, not by id. The second: labels and inputs are shifted against each other once too often or not at all. The target of a position is the *next* token; the last token of a row has none.
 #
@@ -1051,7 +1061,7 @@ def sft_batch(chats: list[list[tuple[str, list[int], list[int]]]], pad: int, max
 check("training.sft", sft_batch)
 
 # %% [markdown] id="04c9ccf2"
-# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. After the answer, which probability does the third model give to the end token?
+# A toy task, so that seconds are enough: the user says a few words of the novel, and the answer is always " Yes, indeed." Your model is fine-tuned three times: with your targets, with the question in the loss as well, and with targets in which every id of the padding is masked. The second model learns to write questions, too, which are pieces of a novel. After the answer, which probability does it still give to the end token?
 
 # %% id="d9c51ffe"
 import random
@@ -1092,7 +1102,7 @@ def after_answer(model: nn.Module) -> tuple[float, str]:
 
 # %% prediction="training.end" id="prediction-training-end"
 predict(
-    "training.end", "probability of the end token after the answer, with every padding id masked",
+    "training.end", "probability of the end token after the answer, with the question in the loss",
     one_of=("below 1 %", "1 to 50 %", "above 50 %"),
     guess=...
 )
@@ -1105,18 +1115,18 @@ models = {"before": run.model, "your targets": tuned, "question in the loss": pa
 for name, model in models.items():
     ends, text = after_answer(model)
     print(f"{name:>20}: P(end) {ends:8.4%}, answers {text!r}")
-ends = after_answer(endless)[0]
+ends = after_answer(parrot)[0]
 measured("training.end", "below 1 %" if ends < 0.01 else "1 to 50 %" if ends < 0.5 else "above 50 %")
 
 # %% [markdown] id="5cda0af6"
 # <details><summary>What the numbers say</summary>
 #
-# Next to nothing. The third model has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
+# Above nine tenths. The question in the loss does hardly any harm here, with one answer for all questions and 60 steps; what it costs with many different questions, this toy can't show. The third model is the broken one: next to nothing. It has learned the answer as well as the first, so its loss looks fine; it just never learned that an answer ends. It says its sentence again until the limit stops it. The same endless answer comes with a model whose end token was never in an answer, or whose `generation_config.json` names another one than its chats end with.
 # </details>
 
 # %% [markdown] id="6cc8f0a8"
 # ### Exercise 13 · LoRA
-# difficulty ●●●○○ · importance ●●●●○ · 10 minutes
+# difficulty ●●●○○ · importance ●●●●○ · 15 minutes
 #
 # Fine-tuning all weights of a large model takes their memory four times: weights, gradients and both moments. *Low-rank adaptation* leaves the weights as they are and learns a small difference. For a matrix $W$, [out, in], the difference is $\frac{\alpha}{r} B A$ with $A$, [r, in], and $B$, [out, r]: with r = 8 and a width of 4096 that is 1 number in 256.
 #
@@ -1138,7 +1148,7 @@ measured("training.end", "below 1 %" if ends < 0.01 else "1 to 50 %" if ends < 0
 class LoRALinear(nn.Module):
     """A linear layer that stays as it is, and a low-rank difference that is learned (Hu et al., 2021, section 4.1).
 
-    y = base_layer(x) + alpha / r * B A x. Parameters: lora_A [r, in], random, uniform within 1 / sqrt(in); lora_B
+    y = base_layer(x) + alpha / r * B A x. Parameters: lora_A [r, in], random, uniform from -1 / sqrt(in) to 1 / sqrt(in); lora_B
     [out, r], zeros; both in the base's dtype. The base's own need no gradient.
     x: [..., in] -> [..., out]. peft: tuners/lora/layer.py, Linear.
     """
@@ -1299,7 +1309,7 @@ print("the policy answers", repr(after_answer(policy)[1]))
 #
 # $\log 2 = 0.6931$: all margins are 0, and the sigmoid of 0 is a half. If yours begins elsewhere, policy and reference differ, by dropout for instance; if it *stays* there, the reference is the policy itself, and every margin is 0 for ever (huggingface/trl#1962).
 #
-# After 25 steps the loss is near 0 and the chosen answers have become much more likely. Look at what the policy writes all the same: in the run whose outputs are stored here, still the rejected answer. Both answers now have nearly the same loss, and the margin counts only how much each *gained* over the reference. A DPO run is judged by what the model writes, and not by its margin. (With 60 steps in place of 25, which one does it write?)
+# After 25 steps the loss is near 0 and the chosen answers have become much more likely. Look at what the policy writes all the same: in the run for which this text was written, still the rejected answer. Both answers now have nearly the same loss, and the margin counts only how much each *gained* over the reference. A DPO run is judged by what the model writes, and not by its margin. (With 60 steps in place of 25, which one does it write?)
 # </details>
 
 # %% [markdown] id="8549437e"
@@ -1322,14 +1332,15 @@ print("the policy answers", repr(after_answer(policy)[1]))
 #
 # <details><summary>Hint</summary>
 #
-# `state_dict()` has the parameters, without what is computed. Two tensors share memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
+# `state_dict()` has the parameters, without what is computed. Two tensors of one shape are the same memory if their `data_ptr()` is the same. `.to(dtype)` returns the same tensor where the dtype is right already, `.to(dtype, copy=True)` does not.
 # </details>
 
 # %% exercise="training.tensors" id="training-tensors"
 def hub_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """A model's weights as model.safetensors has them: name -> tensor.
 
-    The names of state_dict, without "lm_head.weight" where that is the same memory as "model.embed_tokens.weight".
+    The names of state_dict, without "lm_head.weight" where that is the same memory as "model.embed_tokens.weight". Of other
+    tensors with two names, each name gets a copy.
     Each tensor is a contiguous copy in `dtype`, without gradients, and shares no memory with the model or another one.
     The model stays as it is.
     """
@@ -1389,7 +1400,7 @@ def tokenizer_json(merges: list[tuple[int, int]]) -> dict[str, Any]:
 check("training.tokenizer_json", tokenizer_json)
 
 # %% [markdown] id="d6b533e5"
-# Now write the folder. `tokenizer_class` is a trap: without this line, transformers 5 takes the class that belongs to the `model_type`, Qwen's, which splits texts by another regular expression. It loads without a word, and a text with years in it gets other ids than in training, if merges of digits were learned (huggingface/transformers#45812 is such a bug in published models).
+# Now write the folder. One line of it is a trap: `tokenizer_class` decides which tokenizer transformers builds from your `tokenizer.json`. What happens without it is shown below.
 
 # %% id="1229556e"
 from safetensors.torch import save_file
@@ -1410,7 +1421,7 @@ save_file(hub_tensors(run.model, torch.float32), folder / "model.safetensors", m
 print("\n".join(f"{file.stat().st_size / 1000:8.1f} kB  {file.name}" for file in sorted(folder.iterdir())))
 
 # %% [markdown] id="9963a153"
-# And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so; its stored output shows what comes.)
+# And read it as a stranger would. transformers knows nothing of your code. (Where it is not installed, the cell says so.)
 
 # %% tags=["nbval-ignore-output"] id="fb907967"
 from grader.instruments import reference
@@ -1425,18 +1436,95 @@ else:
     text = "Catherine had 2 sisters;  they weren't\n\nthere in 1798."
     print("the same ids:", tokenizer(text).input_ids == encode(text, merges))
 
+# %% [markdown]
+# And without the line `tokenizer_class`? Then transformers 5 takes the class that belongs to the `model_type`, which is Qwen2's, and that class puts its own regular expression in place of yours. It loads without a word. Below, the same text is read with three values of that line, and with two tokenizers: yours, and one that has learned merges of digits from a text full of years.
+
+# %% tags=["nbval-ignore-output"]
+def read_with(tokenizer_class: str | None, own: list[tuple[int, int]]) -> list[int]:
+    """The ids of the text, read by what transformers makes of these merges and this line of tokenizer_config.json."""
+    other = Path(tempfile.mkdtemp())
+    (other / "config.json").write_text(json.dumps(files["config.json"]))
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer_json(own)))
+    if tokenizer_class:
+        (other / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
+    return AutoTokenizer.from_pretrained(other)(text).input_ids
+
+# %% tags=["nbval-ignore-output"]
+if theirs is not None:
+    with_years = train_bpe(novel[:15_000] + " from 1798 to 1813" * 60, 120)
+    for name in ("PreTrainedTokenizerFast", "Qwen2Tokenizer", None):
+        same = [read_with(name, own) == encode(text, own) for own in (merges, with_years)]
+        print(f"{name!s:>24}: the same ids with your merges {same[0]}, with merges of years {same[1]}")
+
+# %% [markdown]
+# With the novel's merges all is well whatever the line says, because 256 merges of a novel have no digits in them, and there the two expressions agree. Qwen2's cuts a year into single digits. A tokenizer that has learned ` 1798` as one token then gets ids that the model never saw in training. So test an export on a text with digits, contractions, double spaces and line breaks, and write the line. Published models had this bug (huggingface/transformers#45812, #45920); in open-instruct, data for fine-tuning were cut otherwise than those of the pretraining (allenai/open-instruct#1896).
+
 # %% tags=["nbval-ignore-output"] id="2c0cadb6"
 if theirs is not None:
     some_text = torch.tensor([held_out[:100]])  # logits show more than the most likely token
     with torch.no_grad():
         apart = (theirs(some_text).logits - run.model(some_text)).abs().max().item()
     print("logits closer than 0.001:", apart < 1e-3)
-    mine, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
-    print("the same 40 tokens:", mine == new)
+    own, new = list(generate(run.model, prompt, 40)), reference.written(theirs, prompt, 40)
+    print("the same 40 tokens:", own == new)
     print(repr(tokenizer.decode(prompt[0].tolist() + new)))
 
 # %% [markdown] id="804731f5"
-# The same ids, logits and tokens, from code that has never seen yours. That is the test of an export. A square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and give other logits. The tokens alone are a weaker test: a model that has learned little writes its most frequent words whatever is wrong with its positions. Where the texts differ, `grader trace FOLDER --weights` records what transformers makes of the folder, and `grader compare` says which layer of yours does something else. From here, `push_to_hub` uploads the folder; inference engines such as llama.cpp and MLX read it or convert it.
+# The same ids, logits and tokens, from code that has never seen yours. That is the test of an export. A square matrix that is transposed, a wrong `rope_theta` or a head that is missing all load, some with a warning that nobody reads, and give other logits. The tokens alone are a weaker test: a model that has learned little writes its most frequent words whatever is wrong with its positions. Where the logits differ, compare the folder with what you have: each tensor of `load_file(folder / "model.safetensors")` with `run.model.state_dict()`, and `config.json` with `CONFIG`. `grader compare` can't help here: it builds your class with the folder's own config and weights, so it finds code that differs, and never a folder that is wrong.
+#
+# What was exported is `run.model`; with `merged` or `policy` in its place the folder has a fine-tuned one. `grader chat training.ipynb:CausalLM --weights FOLDER` talks to it, `push_to_hub` uploads it, and inference engines such as llama.cpp and MLX read it or convert it. One line of the config promises more than you have trained: `max_position_embeddings` is 512, and the pieces had 64 tokens. Which loss has the model behind position 64?
+
+# %% tags=["nbval-ignore-output"]
+inputs, targets = Batches([held_out], END, B=16, T=256).take()
+with torch.no_grad():
+    logits = run.model(inputs)
+for first, last in ((16, 64), (64, 128), (128, 256)):
+    part = slice(first, last)
+    print(f"positions {first:3} to {last - 1:3}: loss {cross_entropy(logits[:, part], targets[:, part]):.2f}")
+
+# %% [markdown]
+# Where it rises, the model has met distances between tokens that it was never trained on. RoPE has an angle for every distance, but nothing has taught attention to read it. After 240 steps the model hardly uses its context, so little shows; after 2,000 look again. A config should promise what was trained: write 64, or end the training on longer pieces, as most published models do.
+
+# %% [markdown]
+# ## What it costs
+#
+# Your folder has the weights. Your checkpoint has what a training needs to go on. How many times as large is its file?
+
+# %% prediction="training.checkpoint_size"
+predict(
+    "training.checkpoint_size", "the checkpoint's file, in sizes of model.safetensors",
+    guess=...
+)
+
+# %% tags=["nbval-ignore-output"]
+saved_run.save(run)
+weights, checkpoint = ((f / name).stat().st_size for f, name in ((folder, "model.safetensors"), (saved_run.file.parent, saved_run.file.name)))
+print(f"model.safetensors {weights / 1e6:.1f} MB, the checkpoint {checkpoint / 1e6:.1f} MB")
+measured("training.checkpoint_size", checkpoint / weights)
+
+# %% [markdown]
+# <details><summary>What the numbers say</summary>
+#
+# Three: the weights, and two moments for each. Where the folder has bfloat16 and the training float32, as in most large runs, it is six. That is why a run keeps few checkpoints, and why the hub has none of them.
+# </details>
+#
+# And your own code, beside the libraries'? They do the same, so it is only time that they save.
+
+# %% tags=["nbval-ignore-output"]
+from grader.instruments import clock
+from tokenizers import Tokenizer
+
+library, piece = Tokenizer.from_str(json.dumps(tokenizer_json(merges))), novel[-10_000:]
+theirs_step = optim.AdamW(run.model.parameters(), lr=0.0).step
+accumulate(run.model, [run.batches.take()])
+run.optimizer.lr = 0.0  # the weights stay
+calls = {
+    "encode, yours": lambda: encode(piece, merges), "encode, tokenizers": lambda: library.encode(piece),
+    "AdamW's step, yours": run.optimizer.step, "AdamW's step, torch": theirs_step,
+    "a checkpoint": lambda: saved_run.save(run),
+}
+for name, took in clock.in_turns(calls, repeats=5).items():
+    print(f"{name:>20} {took:7.1f} ms")
 
 # %% [markdown] id="faa0b792"
 # ## Your guesses
