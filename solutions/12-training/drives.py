@@ -366,8 +366,8 @@ class Unwritable(int):
 def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int, after: int) -> Tensor:
     """What becomes of the file: the losses from it after a save that failed, and four faults, each 0 or 1.
 
-    The fourth number: whether the failed save left other files; then whether an error was not passed on; whether a save
-    that worked left others; whether it wrote into the file of before, which somebody may be reading.
+    The faults: the failed save left other files, or none; its error was not passed on; a save that worked left other
+    files; it wrote into the file of before, which is then half written for a while.
     """
     import os
     import tempfile
@@ -379,7 +379,6 @@ def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int
         training = Training(weight, x, y)
         steps_of(training, before)
         Checkpoint(file).save(training)
-        content = file.read_bytes()
         steps_of(training, after)
         t, raised = training.optimizer.state[-1]["t"], False
         training.optimizer.state[-1]["t"] = Unwritable(t)
@@ -396,9 +395,9 @@ def file_kept(Checkpoint: Any, weight: Tensor, x: Tensor, y: Tensor, before: int
         silent = not raised and again.done != training.done
         losses = steps_of(again, after) if again.done > 0 else [0.0] * after
         training.optimizer.state[-1]["t"] = t
-        with file.open("rb") if file.exists() else tempfile.TemporaryFile() as reader:
-            Checkpoint(file).save(training)
-            written_into = file.exists() and reader.read() != content
+        before_it = file.stat().st_ino if file.exists() else None
+        Checkpoint(file).save(training)
+        written_into = file.exists() and file.stat().st_ino == before_it
         faults = [left, silent, os.listdir(folder) != ["run.pt"], written_into]
     return torch.tensor([*losses, *map(float, faults)])
 

@@ -317,7 +317,7 @@ def json_with_merges_as_text(merges: list[Pair]) -> dict[str, Any]:
 
 
 class BatchesOfWindows:
-    """Windows of T + 1 tokens, and an order that is kept while its epoch lasts."""
+    """Windows of T + 1 tokens, and orders that are kept."""
 
     def __init__(self, documents: Iterable[list[int]], end: int, B: int, T: int, seed: int = 0) -> None:
         ids: list[int] = []
@@ -326,16 +326,15 @@ class BatchesOfWindows:
             ids.append(end)
         self.windows = torch.tensor(ids).unfold(0, T + 1, T)
         self.B, self.seed, self.position = B, seed, 0
-        self.epoch, self.order = -1, torch.zeros(0)
+        self.orders: dict[int, Tensor] = {}
 
     def take(self) -> tuple[Tensor, Tensor]:
-        batches = len(self.windows) // self.B
-        if self.position // batches != self.epoch:
-            self.epoch = self.position // batches
+        epoch, place = divmod(self.position, len(self.windows) // self.B)
+        if epoch not in self.orders:
             generator = torch.Generator()
-            generator.manual_seed(1000 * self.seed + self.epoch)
-            self.order = torch.randperm(len(self.windows), generator=generator)
-        rows = self.windows[self.order.view(-1)[self.position % batches * self.B :][: self.B]]
+            generator.manual_seed(1000 * self.seed + epoch)
+            self.orders[epoch] = torch.randperm(len(self.windows), generator=generator)
+        rows = self.windows[self.orders[epoch][place * self.B :][: self.B]]
         self.position += 1
         return rows[:, :-1], rows[:, 1:]
 
@@ -352,7 +351,7 @@ class BatchesByLoader:
     def take(self) -> list[Tensor]:
         epoch, place = divmod(self.position, len(self.pieces) // self.B)
         sampler = RandomSampler(self.pieces, generator=torch.Generator().manual_seed(1000 * self.seed + epoch))
-        loader = DataLoader(self.pieces, self.B, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+        loader = DataLoader(self.pieces, self.B, sampler=sampler)  # type: ignore[arg-type]
         self.position += 1
         found: list[Tensor] = next(islice(loader, place, None))
         return found
@@ -511,14 +510,12 @@ class CheckpointByPickle:
         self.file = Path(file)
 
     def save(self, run: Any) -> None:
-        weights = {name: tensor.numpy().copy() for name, tensor in run.model.state_dict().items()}
+        weights = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
         state = [{"t": s["t"], "m": s["m"].tolist(), "v": s["v"].tolist()} for s in run.optimizer.state]
         numbers = [run.done, run.batches.position, torch.default_generator.get_state().tolist()]
         content = pickle.dumps([weights, state, numbers])
         with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as other:
             other.write(content)
-            other.flush()
-            os.fsync(other.fileno())
         os.rename(other.name, self.file)
 
     def load(self, run: Any) -> None:
@@ -558,7 +555,7 @@ class CheckpointByRemoval:
 
     def load(self, run: Any) -> None:
         with self.file.open("rb") as opened:
-            weights, state, run.done, run.batches.position, generator = torch.load(opened, weights_only=True)
+            weights, state, run.done, run.batches.position, generator = torch.load(opened)
         run.model.load_state_dict(weights)
         run.optimizer.state[:] = state
         torch.random.set_rng_state(generator)

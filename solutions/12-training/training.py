@@ -1436,10 +1436,10 @@ else:
     text = "Catherine had 2 sisters;  they weren't\n\nthere in 1798."
     print("the same ids:", tokenizer(text).input_ids == encode(text, merges))
 
-# %% [markdown]
+# %% [markdown] id="bdb10f6d"
 # And without the line `tokenizer_class`? Then transformers 5 takes the class that belongs to the `model_type`, which is Qwen2's, and that class puts its own regular expression in place of yours. It loads without a word. Below, the same text is read with three values of that line, and with two tokenizers: yours, and one that has learned merges of digits from a text full of years.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e3c65003"
 def read_with(tokenizer_class: str | None, own: list[tuple[int, int]]) -> list[int]:
     """The ids of the text, read by what transformers makes of these merges and this line of tokenizer_config.json."""
     other = Path(tempfile.mkdtemp())
@@ -1449,14 +1449,14 @@ def read_with(tokenizer_class: str | None, own: list[tuple[int, int]]) -> list[i
         (other / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
     return AutoTokenizer.from_pretrained(other)(text).input_ids
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="e3a59b8b"
 if theirs is not None:
     with_years = train_bpe(novel[:15_000] + " from 1798 to 1813" * 60, 120)
     for name in ("PreTrainedTokenizerFast", "Qwen2Tokenizer", None):
         same = [read_with(name, own) == encode(text, own) for own in (merges, with_years)]
         print(f"{name!s:>24}: the same ids with your merges {same[0]}, with merges of years {same[1]}")
 
-# %% [markdown]
+# %% [markdown] id="a685de48"
 # With the novel's merges all is well whatever the line says, because 256 merges of a novel have no digits in them, and there the two expressions agree. Qwen2's cuts a year into single digits. A tokenizer that has learned ` 1798` as one token then gets ids that the model never saw in training. So test an export on a text with digits, contractions, double spaces and line breaks, and write the line. Published models had this bug (huggingface/transformers#45812, #45920); in open-instruct, data for fine-tuning were cut otherwise than those of the pretraining (allenai/open-instruct#1896).
 
 # %% tags=["nbval-ignore-output"] id="2c0cadb6"
@@ -1474,7 +1474,7 @@ if theirs is not None:
 #
 # What was exported is `run.model`; with `merged` or `policy` in its place the folder has a fine-tuned one. `grader chat training.ipynb:CausalLM --weights FOLDER` talks to it, `push_to_hub` uploads it, and inference engines such as llama.cpp and MLX read it or convert it. One line of the config promises more than you have trained: `max_position_embeddings` is 512, and the pieces had 64 tokens. Which loss has the model behind position 64?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="c034fbf6"
 inputs, targets = Batches([held_out], END, B=16, T=256).take()
 with torch.no_grad():
     logits = run.model(inputs)
@@ -1482,27 +1482,27 @@ for first, last in ((16, 64), (64, 128), (128, 256)):
     part = slice(first, last)
     print(f"positions {first:3} to {last - 1:3}: loss {cross_entropy(logits[:, part], targets[:, part]):.2f}")
 
-# %% [markdown]
+# %% [markdown] id="5b058c1a"
 # Where it rises, the model has met distances between tokens that it was never trained on. RoPE has an angle for every distance, but nothing has taught attention to read it. After 240 steps the model hardly uses its context, so little shows; after 2,000 look again. A config should promise what was trained: write 64, or end the training on longer pieces, as most published models do.
 
-# %% [markdown]
+# %% [markdown] id="542d98f8"
 # ## What it costs
 #
 # Your folder has the weights. Your checkpoint has what a training needs to go on. How many times as large is its file?
 
-# %% prediction="training.checkpoint_size"
+# %% prediction="training.checkpoint_size" id="prediction-training-checkpoint_size"
 predict(
     "training.checkpoint_size", "the checkpoint's file, in sizes of model.safetensors",
     guess=...
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="12bed430"
 saved_run.save(run)
 weights, checkpoint = ((f / name).stat().st_size for f, name in ((folder, "model.safetensors"), (saved_run.file.parent, saved_run.file.name)))
 print(f"model.safetensors {weights / 1e6:.1f} MB, the checkpoint {checkpoint / 1e6:.1f} MB")
 measured("training.checkpoint_size", checkpoint / weights)
 
-# %% [markdown]
+# %% [markdown] id="06262e84"
 # <details><summary>What the numbers say</summary>
 #
 # Three: the weights, and two moments for each. Where the folder has bfloat16 and the training float32, as in most large runs, it is six. That is why a run keeps few checkpoints, and why the hub has none of them.
@@ -1510,7 +1510,7 @@ measured("training.checkpoint_size", checkpoint / weights)
 #
 # And your own code, beside the libraries'? They do the same, so it is only time that they save.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] id="d45a57ce"
 from grader.instruments import clock
 from tokenizers import Tokenizer
 
