@@ -48,7 +48,7 @@ def batches() -> list[Figure]:
     ids = torch.arange(200_000).tolist()
     yours = LESSON.solutions["Batches"]([ids], 0, 16, 64)
     windows = torch.tensor([*ids, 0]).unfold(0, 65, 64)
-    loader = DataLoader(windows, 16, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(windows, 16, shuffle=True, drop_last=True)  # type: ignore[arg-type]
     runs: dict[str, Any] = {
         "yours": lambda: [yours.take() for _ in range(4)],
         "torch.utils.data": lambda: list(islice(loader, 4)),

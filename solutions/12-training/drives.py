@@ -266,6 +266,8 @@ def graphs_at_once(
 class Layer(nn.Module):
     """A layer with dropout, and a buffer that follows what it has seen: x [B, D] -> [B]."""
 
+    seen: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(torch.zeros(1))
@@ -282,7 +284,9 @@ class Means:
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
-        self.state = [{"t": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)} for p in parameters]
+        self.state: list[dict[str, Any]] = [
+            {"t": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)} for p in parameters
+        ]
 
     def step(self, rate: float) -> None:
         for parameter, state in zip(self.parameters, self.state, strict=True):
@@ -416,13 +420,13 @@ def inputs_and_targets(sft_batch: Any, chats: list[Any], pad: int, max_length: i
     inputs, targets = (tensor_given(tensor, "sft_batch") for tensor in given)
     if inputs.shape != targets.shape:
         raise ValueError(f"inputs are {list(inputs.shape)} and targets {list(targets.shape)}; both are [B, T]")
-    return torch.stack([read_alone(inputs, targets, pad), targets])
-
-
-def read_alone(inputs: Tensor, targets: Tensor, pad: int) -> Tensor:
-    """Inputs [B, T] with `pad` where no target lies at a position or behind it: nothing depends on what stands there."""
-    counts = (targets != -100).flip(1).cumsum(1).flip(1)
-    return inputs.masked_fill(counts == 0, pad)
+    inputs = inputs.clone()
+    for row, chat in enumerate(
+        chats[: len(inputs)]
+    ):  # the last id that is kept has no target, so it may stand there or not
+        last = min(sum(len(header) + len(body) for _, header, body in chat), max_length) - 1
+        inputs[row, last : last + 1] = pad
+    return torch.stack([inputs, targets])
 
 
 def adapted(LoRALinear: Any, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, bias: Tensor, alpha: float) -> Tensor:
@@ -511,7 +515,7 @@ class Shell(nn.Module):
         self.model.norm.weight = nn.Parameter(scale.clone())
         self.model.up_proj = nn.Linear(turned.shape[0], turned.shape[1], bias=False)
         self.model.up_proj.weight = nn.Parameter(turned.clone().T)  # a view whose rows do not lie one after the other
-        self.model.q_proj = nn.Linear(*square.shape, bias=False)
+        self.model.q_proj = nn.Linear(square.shape[0], square.shape[1], bias=False)
         self.model.q_proj.weight = nn.Parameter(square.clone())
         self.model.last_norm = nn.Module()
         self.model.last_norm.weight = self.model.norm.weight  # shared, as some models share layers
@@ -522,8 +526,8 @@ class Shell(nn.Module):
 
 
 def shell(table: Tensor, scale: Tensor, turned: Tensor, square: Tensor, heads: list[Tensor]) -> Shell:
-    tensors = (tensor.detach() for tensor in (table, scale, turned, square))
-    return Shell(*tensors, heads[0].detach() if heads else None)
+    head = heads[0].detach() if heads else None
+    return Shell(table.detach(), scale.detach(), turned.detach(), square.detach(), head)
 
 
 def tensors_given(given: Any) -> dict[str, Tensor]:

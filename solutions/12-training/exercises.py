@@ -464,7 +464,7 @@ def run_case(name: str, shape: Sequence[int], before: int, after: int, often: in
     return Case(name, draw_args, **more)
 
 
-KEPT = {"often": None, "drive": drives.file_kept, "right": reference.right_file_kept}
+KEPT: dict[str, Any] = {"often": None, "drive": drives.file_kept, "right": reference.right_file_kept}
 CHECKPOINT = Exercise(
     name="training.checkpoint",
     solution="Checkpoint",

@@ -25,7 +25,7 @@ from . import exercises, reference
 
 LESSON = lesson_of(__file__)
 
-MISTAKES = 251
+MISTAKES = 250
 VARIES = [
     "training.batches",
     "training.bpe",
@@ -51,6 +51,8 @@ WITHOUT = {
     "stored answers": {
         "training.adamw": "step returns nothing: the weights are what it changes",
         "training.accumulate": "the gradients are what it leaves in the model",
+        "training.batches": "take returns what its position says, and is given nothing",
+        "training.checkpoint": "save and load return nothing: a file and a run are what they change",
     },
     **dict.fromkeys(("TRACE", "PLANTED", "HUB", "SIZES", "TRAINED"), NO_MODEL),
 }
@@ -351,7 +353,7 @@ class BatchesByLoader:
     def take(self) -> list[Tensor]:
         epoch, place = divmod(self.position, len(self.pieces) // self.B)
         sampler = RandomSampler(self.pieces, generator=torch.Generator().manual_seed(1000 * self.seed + epoch))
-        loader = DataLoader(self.pieces, self.B, sampler=sampler)  # type: ignore[arg-type]
+        loader: DataLoader[Any] = DataLoader(self.pieces, self.B, sampler=sampler)  # type: ignore[arg-type]
         self.position += 1
         found: list[Tensor] = next(islice(loader, place, None))
         return found

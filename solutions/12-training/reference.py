@@ -223,7 +223,6 @@ def right_sft(chats: list[Any], pad: int, max_length: int) -> Tensor:
             following, answered = tokens[t + 1]
             both[0, row, t] = tokens[t][0]
             both[1, row, t] = following if answered else -100
-    both[0] = drives.read_alone(both[0], both[1], pad)
     return both
 
 

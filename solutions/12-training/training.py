@@ -1475,12 +1475,12 @@ if theirs is not None:
 # What was exported is `run.model`; with `merged` or `policy` in its place the folder has a fine-tuned one. `grader chat training.ipynb:CausalLM --weights FOLDER` talks to it, `push_to_hub` uploads it, and inference engines such as llama.cpp and MLX read it or convert it. One line of the config promises more than you have trained: `max_position_embeddings` is 512, and the pieces had 64 tokens. Which loss has the model behind position 64?
 
 # %% tags=["nbval-ignore-output"] id="c034fbf6"
-inputs, targets = Batches([held_out], END, B=16, T=256).take()
+long_inputs, long_targets = Batches([held_out], END, B=16, T=256).take()
 with torch.no_grad():
-    logits = run.model(inputs)
+    logits = run.model(long_inputs)
 for first, last in ((16, 64), (64, 128), (128, 256)):
     part = slice(first, last)
-    print(f"positions {first:3} to {last - 1:3}: loss {cross_entropy(logits[:, part], targets[:, part]):.2f}")
+    print(f"positions {first:3} to {last - 1:3}: loss {cross_entropy(logits[:, part], long_targets[:, part]):.2f}")
 
 # %% [markdown] id="5b058c1a"
 # Where it rises, the model has met distances between tokens that it was never trained on. RoPE has an angle for every distance, but nothing has taught attention to read it. After 240 steps the model hardly uses its context, so little shows; after 2,000 look again. A config should promise what was trained: write 64, or end the training on longer pieces, as most published models do.
